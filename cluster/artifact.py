@@ -34,14 +34,14 @@ EARLIER_MANIFEST = "manifest.json"  # the manifest's name in artifacts of earlie
 
 _CHUNK_BYTES = 8 << 20
 
-_MADE_AGAIN = ". Run the command that made it again, which makes missing and damaged files again."
+_MADE_AGAIN = ". Run the command that wrote it again: it makes missing and damaged files again."
 
 Counters = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One Parquet file: its path below the artifact, the unit whose rows it has, and its rows, bytes and sha256."""
+    """One file: its path below the artifact, the index of the unit whose rows it has, its rows, bytes and sha256."""
 
     path: str
     unit: int
@@ -129,7 +129,8 @@ def discard_artifact(store: Store, uri: str, files: Iterable[str] = ()) -> None:
 
 
 def require_files(store: Store, uri: str) -> None:
-    """
+    """Verify that there is a file or a folder with files at this path.
+
     Raises:
         DataError: nothing is at this path.
     """
@@ -196,7 +197,8 @@ class Artifact:
     def files_by_unit(self, units: int) -> list[list[str]]:
         """URIs of the files with the rows of each unit, by unit; empty for a unit without rows.
 
-        units: units of the stage that made the artifact, or of an earlier one that it named to `Scratch.write`.
+        units: number of units of the stage that made the artifact, or of the stage whose units it gave to
+        `Scratch.write`.
         """
         files: list[list[str]] = [[] for _ in range(units)]
         for file in self.manifest.files:
@@ -238,8 +240,8 @@ def changed_files(
     """URI -> what is wrong, for each file that is missing or is not what was written.
 
     Args:
-        written: path below `root` -> bytes and sha256. compare_sha256: read every file and compare; else only the
-            sizes, from one listing, are compared.
+        written: path below `root` -> bytes and sha256. compare_sha256: read and hash every file; otherwise only the
+            sizes are compared, from one listing.
     """
     sizes = {file.uri: file.size for file in store.list_files(root)}
     found = {}
@@ -271,7 +273,7 @@ class _ReadFiles:
 
 
 def read_tables(store: Store, uris: Sequence[str], wanted: Callable[[str], bool] | None = None) -> Iterator[pa.Table]:
-    """One table per row group of each Parquet file, in order; only the columns whose name is `wanted`."""
+    """One table per row group of each Parquet file, in order. wanted: whether to read a column, by name; None: all."""
     for uri in uris:
         with open_parquet(store, uri) as parquet:
             columns = [name for name in parquet.schema_arrow.names if wanted is None or wanted(name)]

@@ -1,9 +1,9 @@
 """Runs the units of a stage on Ray, with retries and a limit on the time without progress.
 
 Units are rows of a Ray Dataset, one block each; documents never pass through Ray. Workers return the record of each
-unit. Ray starts a unit again at once if its worker or machine is lost, as spot machines are. After every round the
-engine reads from the store which units have no record, because they failed or were lost too often, and does those
-again, a bounded number of times.
+unit. If a worker or its machine is lost (a spot machine, for example), Ray starts its unit again at once. After every
+round the engine looks on the store for units without a record, which failed or were lost too often, and does them
+again, for a limited number of rounds.
 
 Long Ray Data jobs can hang without an error. If no unit is committed and none fails for `stall_s` seconds, the engine
 ends the round, restarts Ray and begins the next round.
@@ -70,10 +70,11 @@ _TIMED_OUT, _END = object(), object()  # no answer within the poll interval; the
 
 @dataclass(frozen=True)
 class Patience:
-    """Limits of a stage.
+    """Limits of retries and waiting in a stage.
 
-    attempts: rounds. stall_s: seconds without a committed or failed unit after which a round is ended, while there is a
-    CPU. losses: how often a unit is started again in a round because its worker or machine was lost.
+    attempts: number of rounds. stall_s: a round is ended after this many seconds without a committed or failed unit,
+    counted while Ray has a CPU. losses: how often a unit is started again in a round because its worker or machine was
+    lost.
     """
 
     attempts: int = 3
@@ -95,10 +96,10 @@ class Engine:
 
     root: the run's folder on the store.
     replace: delete artifacts of this run's outputs that were made with other settings, and make them again.
-    check: called before each stage, those that prepare others included; it may raise an error that ends the run.
+    check: called before each stage, and before each that prepares another; an error that it raises ends the run.
     wall_s: seconds that each stage took, by name; absent for stages that an earlier call began or finished.
     units: number of units of each stage, by name.
-    prefix: before the names of stages in progress, errors and metrics; see `stage.prefix_of`.
+    prefix: precedes the stage's name in progress, errors and metrics; see `stage.prefix_of`.
     """
 
     root: str
@@ -113,10 +114,10 @@ class Engine:
     prefix: str = ""
 
     def run(self, stage: Stage) -> dict[str, Artifact]:
-        """The stage's artifacts: made now, or found finished. Damaged and missing files are made again.
+        """Make the stage's artifacts, or find them finished, and return them. Makes damaged and missing files again.
 
         Raises:
-            DataError: an artifact with another fingerprint is in the place of an output, or an input changed.
+            DataError: there is an artifact with another fingerprint at the URI of an output, or an input changed.
             UserError: a unit raised one whose `is_final` is true; it is not retried.
             ClusterError: Ray died, or could not be started.
             StageError: some units have no result after the last round. The other units are committed.
@@ -149,9 +150,9 @@ class Engine:
         return artifacts
 
     def _make(self, stage: Stage, started: float, seconds_before: float) -> dict[str, Artifact]:
-        """Do the units without a record, and publish. The other arguments include the stages that prepared this one.
+        """Do the units without a record, and publish the artifacts.
 
-        started: when the work began. seconds_before: time of the units of those stages.
+        started: `time.perf_counter` before the stages that prepare this one. seconds_before: seconds of their units.
         """
         self.units[stage.name] = len(stage.units)
         records = committed(stage, self.root)
@@ -224,7 +225,7 @@ class Engine:
             self.session.stop()
 
     def _show_units(self, stage: Stage, done: int) -> None:
-        """Export how far the stage is. done: committed units, which are records of this attempt and earlier ones."""
+        """Export the stage's progress as metrics. done: number of committed units, earlier attempts included."""
         self.metrics.set("raymill_run_state", RUNNING)
         self.metrics.set_to_now("raymill_progress_time")
         self.metrics.set("raymill_stage_units", len(stage.units), stage=self._shown(stage))
@@ -265,8 +266,7 @@ class Engine:
                 except queue.Empty:
                     answer = _TIMED_OUT
                 now = time.monotonic()
-                # Ray's client would end this process without an error about a minute after Ray's head process died,
-                # so look first.
+                # About a minute after Ray's head process died, Ray's client would exit this process without an error.
                 if now - checked >= _POLL_S or answer is _TIMED_OUT or answer is _END:
                     checked = now
                     self._check_ray()
@@ -298,12 +298,12 @@ class Engine:
             answers.put(error)
 
     def _refuse_too_large(self, stage: Stage) -> None:
-        """Compare the memory that a unit states with the nodes of a cluster; a cluster without CPUs may get them later.
+        """Refuse a stage whose units need more memory than any node has: Ray would wait for a larger node for ever.
 
-        Ray would wait without end for a larger node.
+        A cluster without CPUs is not refused, because it may get nodes later.
 
         Raises:
-            ConfigError: no node has so much, and no autoscaler adds one.
+            ConfigError: no node is large enough, and no autoscaler can add one.
         """
         memory, nodes = stage.memory, [node for node in self.session.nodes() if node.takes(0)]
         if (
@@ -322,7 +322,7 @@ class Engine:
     def _options(self, stage: Stage) -> dict[str, Any]:
         """Options of the stage's tasks for Ray: the bytes to reserve for a unit, and the nodes that may take it.
 
-        Memory: what the stage states; on this machine no more than Ray has, to run alone.
+        Memory: that of `stage.memory`. On this machine at most what Ray has, so a larger unit runs alone.
         """
         has = self.session.memory()
         memory = int(min(stage.memory, has) if has else stage.memory)
@@ -389,9 +389,9 @@ class _Stalled(Exception):
 
 @contextmanager
 def _lost_task_messages() -> Iterator[list[str]]:
-    """The last message that Ray Data logs about a lost task: the only trace of a worker that died.
+    """Record the last message that Ray Data logs about a lost task: the only information about a worker that died.
 
-    Yields a list that holds the message once there is one.
+    Yields a list that has this message, and is empty before the first one.
     """
     last: list[str] = []
 

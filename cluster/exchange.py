@@ -1,8 +1,8 @@
-"""Slices from the units that write one for every target to the units that read one from every source.
+"""The exchange of slices between two stages: each unit of the first writes a slice for each unit of the second.
 
-Each of S sliced files (sliced.py) has a slice for each of T targets. With many of both, they pass through the levels of
-levels.py. A file of a level has the slices of its sources unchanged, sorted by target, then source, so that those of
-one target are neighbours and are read at once.
+Each of S sources writes a sliced file (sliced.py) with a slice for each of T targets. If S and T are large, the slices
+pass through the levels of levels.py. A file of a level has the slices of its sources unchanged, sorted by target, then
+source, so the slices of one target are neighbours and are read with one request.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +19,9 @@ from cluster.sliced import read_between, read_offsets
 from cluster.stage import RunStage, Scratch, Stage
 from cluster.store.store import Store
 
-# A unit of a level holds so many bytes, or what its sources have for one target if that is more.
+# Bytes that a unit of a level reads at a time; more if its slices for one target are larger.
 CHUNK = 64 << 20
-MEMORY = 512 << 20  # of such a unit
+MEMORY = 512 << 20  # bytes that such a unit takes
 _THREADS = 16
 
 # (name, output, units, work) -> a stage with one sliced output.
@@ -30,7 +30,10 @@ MakeStage = Callable[[str, str, Sequence[Any], Callable[[Any, Scratch], Counters
 
 @dataclass(frozen=True)
 class Slice:
-    """What all sources have for one target: of each file `widths` neighbouring slices, the `at`-th such part of it."""
+    """The slices of all sources for one target: in each file `width` neighbouring slices, from number `at * width` on.
+
+    widths: `width` of each file, which is the number of its sources.
+    """
 
     uris: tuple[str, ...]
     widths: tuple[int, ...]
@@ -54,7 +57,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class SlicedFiles:
-    """The files of a level, by part, then group (see Levels)."""
+    """The files of a level, sorted by part, then group (see Levels)."""
 
     uris: tuple[str, ...]
     levels: Levels
@@ -62,11 +65,11 @@ class SlicedFiles:
 
     @classmethod
     def of(cls, uris: Sequence[str], targets: int, fan: int = FAN) -> Self:
-        """The sources, as they were written."""
+        """Level 0: the files that the sources wrote."""
         return cls(tuple(uris), Levels.of(len(uris), targets, fan))
 
     def slice(self, target: int) -> Slice:
-        """What all sources have for a target."""
+        """The slices of all sources for a target."""
         part, at = divmod(target, self.levels.targets_of_part(self.level))
         groups, width = self.levels.groups(self.level), self.levels.sources_of_group(self.level)
         widths = (*(width for _ in range(groups - 1)), self.levels.sources - (groups - 1) * width)
@@ -80,8 +83,8 @@ class SlicedFiles:
 def exchange(run: RunStage, store: Store, files: SlicedFiles, name: str, output: str, stage: MakeStage) -> SlicedFiles:
     """Run the levels before the last, if there are any. Returns the files from which the targets read.
 
-    name, output: from which those of the stages are made. stage: states the memory of a unit: MEMORY, or that of a unit
-    that reads one target, if that is more.
+    name, output: prefixes of the names of the stages and of their outputs. stage: makes a stage, whose memory is the
+    larger of MEMORY and that of a unit that reads one target.
     """
     levels = files.levels
     for level in range(1, levels.count):
@@ -94,7 +97,7 @@ def exchange(run: RunStage, store: Store, files: SlicedFiles, name: str, output:
 
 @dataclass(frozen=True)
 class Regroup:
-    """The work of a unit of a level: (part, group). files: of the level before."""
+    """The work of a unit of a level, which is (part, group). files: those of the level before."""
 
     store: Store
     files: SlicedFiles
@@ -127,7 +130,7 @@ class Regroup:
         widths: Sequence[int],
         bytes_of_target: np.ndarray,
     ) -> Iterator[memoryview]:
-        """The bytes by target, then file. About CHUNK of them are read at once."""
+        """The slices sorted by target, then file, as pieces. About CHUNK bytes are read at a time."""
         ends = np.cumsum(bytes_of_target)
         targets, first = len(ends), 0
         while first < targets:

@@ -34,7 +34,7 @@ LEASES = "_lease"
 _REFRESH_S = 10.0
 _EXPIRES_S = 45.0
 _LOOK_S = 1.0
-# No two clocks differ by this much, so a lease that is older has expired: no waiting.
+# Two clocks differ by less than this, so a lease that was refreshed longer ago has expired, and nobody waits for it.
 _LONG_AGO_S = 900.0
 
 
@@ -103,7 +103,8 @@ class Lease:
     def release(self) -> None:
         """Stop refreshing and mark the lease as released, unless another driver has taken it.
 
-        A store that is away is logged and no error, which could hide why the run ended: the lease expires.
+        If the store cannot be reached, that is logged, and the lease expires later. It is not raised as an error,
+        because that could hide the error that ended the run.
         """
         self._ended.set()
         self._thread.join()
@@ -123,7 +124,7 @@ class Lease:
                 return
 
     def refresh(self) -> None:
-        """Write the lease with the time of now, unless another driver has taken it."""
+        """Write the current time to the lease, unless another driver has taken it."""
         newest = _newest(self.store, self.root)
         if newest is not None and newest[0] > self.number:
             self._lost = (
@@ -142,8 +143,8 @@ def held(store: Store, root: str) -> Iterator[Lease]:
     root: absolute path or URI of the output.
 
     Raises:
-        BusyError: another run is writing there. Raised at once, or after waiting 45 s for a holder on another machine.
-            Or another took over meanwhile, which is why the work inside the `with` failed.
+        BusyError: another run is writing there. Raised at once, or after 45 s if its holder is on another machine. Also
+            raised if the work inside the `with` failed after another run took the lease.
     """
     lease = _acquire(store, root)
     try:
@@ -161,7 +162,7 @@ def held(store: Store, root: str) -> Iterator[Lease]:
 
 
 def require_free(store: Store, root: str) -> None:
-    """Verify that no process holds the lease of an output. Writes nothing, and may wait as `held`.
+    """Verify that no process holds the lease of an output. Writes nothing; may wait 45 s, as `held` does.
 
     Raises:
         BusyError: a run is writing there.

@@ -1,33 +1,33 @@
-"""How data goes from many sources to many targets with few reads: through levels of files.
+"""Levels of files through which data passes from many sources to many targets with few reads.
 
-Every source has something for every target. If S sources are S files, and each of T targets reads its part of every
-file, that is S * T reads. If both are more than FAN, the data therefore passes through levels:
+Every source has data for every target. If S sources are S files, and each of T targets reads its part of every file,
+that is S * T reads. If both S and T are above FAN, the data therefore passes through levels:
 
     level 0      the sources: S files
-    level k      a unit reads what `fan_in` neighbouring files of level k - 1 have for some neighbouring targets,
-                 and writes a file, with a slice for each `fan_out`-th of these targets
-    last level   a unit reads what at most `fan_in` files have for one target
+    level k      a unit reads, from `fan_in` neighbouring files of level k - 1, the data for one part of the targets,
+                 a `fan_out`-th of the targets of these files, and writes it to one file
+    last level   a unit reads, from at most `fan_in` files, the data for one target
 
-With L levels, fan_in is the L-th root of S and fan_out that of T, so a level has about max(S, T) units, each with about
-as much data as one source or one target has, and the number of reads is L * max(S, T) * FAN at most. Up to FAN sources
-or targets, the last level is the only one and reads the sources themselves: nothing is written in between. Of 30,000
-sources and targets, L is 3: 2.7 million reads instead of 900 million.
+With L levels, fan_in is the L-th root of S and fan_out that of T. A level then has about max(S, T) units, each with
+about as much data as one source or one target, and there are at most L * max(S, T) * FAN reads. With at most FAN
+sources, or at most FAN targets, there is only the last level, which reads the sources themselves. With 30,000 sources
+and targets, L is 3: 2.7 million reads instead of 900 million.
 """
 
 from dataclasses import dataclass
 from typing import Self
 
-# Files of one level that a unit of the next one reads, at most. More of them make fewer levels, but smaller reads; of
-# Parquet files whole row groups of 1 MiB are read, and packing takes 98 ns a token at 64 files, 68 ns at 32.
+# The most files of one level that a unit of the next level reads. A larger number gives fewer levels and smaller reads.
+# Parquet files are read by whole row groups of 1 MiB: packing takes 98 ns a token with 64 files, 68 ns with 32.
 FAN = 64
 
 
 @dataclass(frozen=True)
 class Levels:
-    """How sources and targets are grouped at each level, from 0 to `count`.
+    """The groups of sources and the parts of the targets at each level, from 0 to `count`.
 
-    A file of level k has what `fan_in ** k` neighbouring sources have for a part of the targets, which is
-    `fan_out ** (count - k)` neighbouring ones. Files are numbered by part, then by group of sources.
+    A file of level k has the data of one group, `fan_in ** k` neighbouring sources, for one part, `fan_out **
+    (count - k)` neighbouring targets. Files are numbered by part, then by group.
     """
 
     sources: int
@@ -61,7 +61,7 @@ class Levels:
         return self.fan_out ** (self.count - level)
 
     def reads(self, level: int) -> int:
-        """Number of times that a unit of this level reads from a file of the level before."""
+        """Number of reads of all units of this level, each from one file of the level before."""
         return self.parts(level) * self.groups(level - 1)
 
 

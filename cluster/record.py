@@ -27,7 +27,7 @@ class OtherSettings(DataError):
 
 @dataclass(frozen=True)
 class RecordFile(Generic[T]):
-    """The place of a record on a store, and its format.
+    """A record's file on a store: its URI and its format.
 
     parse: the record from the content of the file.
     what, mend: for the error about a damaged record: what was wanted, and a sentence with what to do.
@@ -75,7 +75,7 @@ class RecordFile(Generic[T]):
         """Create the record unless there is one. Returns the record on the store: this one, or the first writer's.
 
         Raises:
-            StorageError: the store repeatedly has the record when it is created, and does not when it is read.
+            StorageError: repeatedly, the record exists when it is created and is missing when it is read.
         """
         for _ in range(_CREATE_ATTEMPTS):
             if self.store.create(self.uri, data):
@@ -84,9 +84,8 @@ class RecordFile(Generic[T]):
                 return self.parse(self.store.read_bytes(self.uri))
             time.sleep(random.uniform(0, 1))
         raise StorageError(
-            f"{self.uri}: could not be created, because it exists, nor read, because it does not "
-            f"({_CREATE_ATTEMPTS} attempts). Check that no other program deletes files there, and run the same command "
-            "again; finished work is kept."
+            f"{self.uri}: exists when it is created and is missing when it is read ({_CREATE_ATTEMPTS} attempts). "
+            "Check that no other program deletes files there, and run the same command again; finished work is kept."
         )
 
     def discard(self, files: Iterable[str] = ()) -> None:

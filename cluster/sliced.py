@@ -1,9 +1,9 @@
-"""Sliced files: what a unit of one stage hands to each unit of the next, as runs of bytes in one file.
+"""Sliced files: a unit of one stage writes one file with a slice of bytes for each unit of the next stage.
 
     uint64 offsets[S + 1], little-endian, from the start of the file; then S slices
 
-A reader needs two requests for a slice, whatever the number of slices: its two offsets, then its bytes. Parquet would
-need its footer too, which grows with the number of row groups.
+A reader needs two requests for a slice: its two offsets, then its bytes. Of a Parquet file it would also read the
+footer, which grows with the number of row groups.
 """
 
 from collections.abc import Iterable, Sequence
@@ -46,12 +46,12 @@ def table_slice(table: pa.Table) -> pa.Buffer:
 
 
 def table_slices(table: pa.Table, ends: Iterable[int]) -> list[pa.Buffer | bytes]:
-    """The rows before each end and from the one before it on, as slices; empty where there are none."""
+    """A slice for each end, with the rows from the end before it (0 for the first) to this end; empty without rows."""
     return [table_slice(table.slice(start, end - start)) if end > start else b"" for start, end in pairwise([0, *ends])]
 
 
 def read_table(data: bytes) -> pa.Table:
-    """The table of a slice that is not empty. Its columns are in `data`, which is not copied."""
+    """The table of a slice that is not empty. Its columns refer to `data`, which is not copied."""
     return pa.ipc.open_stream(data).read_all()
 
 
@@ -65,13 +65,13 @@ def read_slice(store: Store, uri: str, number: int) -> bytes:
 
 
 def read_slices(store: Store, uris: Iterable[str], number: int) -> list[bytes]:
-    """The slice of this number of each file, in the order of the files; 16 files at once."""
+    """Slice `number` of each file, in the order of the files. Reads 16 files at a time."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(lambda uri: read_slice(store, uri, number), uris))
 
 
 def read_offsets(store: Store, uri: str, first: int, count: int) -> np.ndarray:
-    """int64[count + 1]: where each of `count` slices begins in the file, from `first` on, and where the last one ends.
+    """int64[count + 1]: where slices `first` to `first + count - 1` begin in the file, and where the last one ends.
 
     Raises:
         StorageError: as of `read_slice`.

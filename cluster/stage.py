@@ -55,11 +55,11 @@ def _without_description(unit: Any) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a run, cut into units.
+    """A part of a run, divided into units.
 
-    name: also part of names on the store, so without spaces. A stage `A.B` prepares the stage A.
+    name: without spaces, because names on the store contain it. A stage `A.B` prepares the stage A.
     outputs: the artifacts it makes.
-    units: picklable, in the order in which their results stand in the artifacts.
+    units: picklable. Their results are in the artifacts in this order.
     work: `work(unit, scratch)`, a pure function of the unit, writes tables to the scratch and returns counters.
     fingerprint: of everything the result depends on: code version, parameters, fingerprints of what is read.
     store: what the artifacts are written to.
@@ -71,7 +71,7 @@ class Stage:
         are added or removed: its record is named by the key. None: the record is named by the unit's index, and is
         valid for this fingerprint alone.
     prepare: `prepare(run)` runs stages whose artifacts only this stage reads, and returns its units, which replace
-        `units`. It is not called if the stage is finished; the artifacts are removed when it is.
+        `units`. It is called only if the stage is unfinished. When the stage is finished, those artifacts are removed.
     """
 
     name: str
@@ -100,13 +100,13 @@ RunStage = Callable[[Stage], dict[str, Artifact]]
 
 
 class RunStageIn(Protocol):
-    """Makes or finds the artifacts of a stage. folder: their place below the run's folder; empty: that folder."""
+    """Makes or finds the artifacts of a stage. folder: where, relative to the run's folder."""
 
     def __call__(self, stage: Stage, folder: str = "") -> dict[str, Artifact]: ...
 
 
 def prefix_of(folder: str) -> str:
-    """What plans and progress put before the names of stages in a folder of the run: `a.b.` in `_work/a/b`."""
+    """The prefix of stages' names in plans and progress, from their folder in the run: `a.b.` for `_work/a/b`."""
     parts = folder.removeprefix("_work/").replace("/", ".")
     return f"{parts}." if parts else ""
 
@@ -155,8 +155,8 @@ class Scratch:
     def write(self, output: str, table: pa.Table, unit: int | None = None) -> None:
         """Append rows; columns are taken by name and must have the output's types.
 
-        unit: a unit of an earlier stage, which gets files of its own; the manifest lists them under this unit. So
-        later stages find the rows of each of the earlier units that one unit covers. None: the unit that is run.
+        unit: index of the unit in the manifest; None: that of the unit that is run. A unit that covers several units of
+        an earlier stage gives their indices here: the rows of each go to separate files, which later stages can find.
         """
         files = self._files[output]
         if unit not in files:
@@ -168,8 +168,8 @@ class Scratch:
     def write_slices(self, output: str, slices: Iterable[Any], sizes: np.ndarray | None = None) -> None:
         """Write the file of a sliced output.
 
-        slices: contiguous objects with the buffer protocol, in order. sizes: bytes of each slice; then `slices` may cut
-        these bytes in other places.
+        slices: contiguous objects with the buffer protocol, in order. sizes: bytes of each slice; if given, `slices`
+        may be the same bytes in pieces of other lengths.
         """
         files = self._files[output].setdefault(None, OutputFiles(self._outputs[output], self.folder))
         files.write_slices(slices, sizes)
@@ -238,7 +238,7 @@ def committed(stage: Stage, root: str) -> dict[int, Record]:
     damaged = {file.uri for file, record in records if not _sizes(root, record).items() <= there.items()}
     if damaged:
         count = len(damaged)
-        log.warning("%s: files of %s are gone or damaged: done again", stage.name, plural(count, "finished unit"))
+        log.warning("%s: files of %s are gone or damaged; doing them again", stage.name, plural(count, "finished unit"))
         stage.store.delete(damaged)
     return {record.unit: record for file, record in records if file.uri not in damaged}
 
@@ -246,7 +246,7 @@ def committed(stage: Stage, root: str) -> dict[int, Record]:
 def publish(stage: Stage, root: str, records: Mapping[int, Record], seconds_before: float = 0.0) -> dict[str, Artifact]:
     """Write the manifests of a stage whose units all have records, and remove files of attempts without a record.
 
-    seconds_before: time of the units of the stages that prepared this one, which its manifests include.
+    seconds_before: seconds of the units of the stages that prepared this one; the manifests include them.
     """
     assert len(records) == len(stage.units), f"{stage.name}: {len(records)} records of {len(stage.units)} units"
     ordered = [records[index] for index in range(len(stage.units))]
@@ -269,7 +269,7 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record], seconds_befo
     assert artifacts is not None
     for artifact in artifacts.values():
         sweep(artifact)
-    if stage.key:  # the records of units that are not in this run, whose files are swept
+    if stage.key:  # remove the records of units that are not in this run; `sweep` has removed their files
         wanted = _record_uris(stage, paths.absolute(root))
         listed = stage.store.list_files(paths.join(root, stage.folder))
         stage.store.delete(file.uri for file in listed if file.uri not in wanted)
@@ -286,7 +286,7 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
     """The stage's artifacts if all of them are finished, else None.
 
     Raises:
-        DataError: a finished artifact with another fingerprint is in the place of one of them.
+        DataError: there is a finished artifact with another fingerprint at the URI of one of them.
     """
     artifacts = {}
     for output in stage.outputs:
@@ -304,7 +304,7 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
 
 def sweep(artifact: Artifact) -> None:
     """Remove what attempts without a record left: files that the manifest does not name, and interrupted uploads."""
-    if paths.is_remote(artifact.uri):  # on a local disk it could be another driver's manifest, which is written there
+    if paths.is_remote(artifact.uri):  # a local upload could be a manifest that another driver is writing
         artifact.store.abort_uploads(artifact.store.list_uploads(artifact.uri))
     wanted = set(artifact.file_uris)
     found = artifact.store.list_files(artifact.uri)
@@ -312,10 +312,10 @@ def sweep(artifact: Artifact) -> None:
 
 
 def discard_stale(stage: Stage, root: str) -> None:
-    """Remove finished artifacts with another fingerprint from the places of this stage's outputs.
+    """Remove finished artifacts with another fingerprint at the URIs of this stage's outputs.
 
-    If units have keys, only the manifests: the results of units that this stage has too are used again, and `publish`
-    removes the others.
+    If units have keys, only the manifests are removed: the results of units that are also in this stage are used again,
+    and `publish` removes the others.
     """
     for output in stage.outputs:
         found = Artifact.find(stage.store, paths.join(root, output.name))
@@ -346,7 +346,7 @@ def discard(stage: Stage, root: str) -> None:
 
 
 def from_scratch(stage: Stage, root: str) -> Stage:
-    """Discard what a stage made, and return it so that what the stages before it made is discarded too."""
+    """Discard a stage's results. Returns the stage, changed so that `prepare` discards those of the stages it runs."""
     discard(stage, root)
     if (prepare := stage.prepare) is None:
         return stage
@@ -382,7 +382,8 @@ def _upload(
             )
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        # Object stores divide their load by prefixes of names, so names that many workers read at once begin at random.
+        # Object stores divide their load by prefixes of names, so files that many workers read at once have random
+        # prefixes.
         name = f"{attempt}-{unit:06}.slices" if path.suffix == ".slices" else f"{unit:06}-{number:03}-{attempt}.parquet"
         file = DataFile(name, unit, rows, path.stat().st_size, sha256)
         store.upload(path, paths.join(folder, name))

@@ -34,7 +34,7 @@ def s3_settings(name: str, options: StorageOptions, setting: str) -> dict[str, A
     try:
         aws = botocore.session.Session(profile=options.profile)
         session = boto3.session.Session(botocore_session=aws, region_name=options.region)
-        # Asking looks as far as the metadata service of a cloud machine, so it is done only where it is needed.
+        # get_credentials may query the metadata service of a cloud machine, so it is called only where it is needed.
         credentials = None if options.anonymous or options.access_key_id else session.get_credentials()
         configured = aws.get_scoped_config().get("endpoint_url")
     except BotoCoreError as error:
@@ -43,11 +43,11 @@ def s3_settings(name: str, options: StorageOptions, setting: str) -> dict[str, A
             f"Check ~/.aws/config, AWS_PROFILE and {setting}.profile."
         ) from error
     settings: dict[str, Any] = {"region": session.region_name or "us-east-1"}
-    endpoint = options.endpoint_url or _outside_endpoint(name, configured)
+    endpoint = options.endpoint_url or _endpoint_without_options(name, configured)
     path_style = options.path_style if options.path_style is not None else bool(endpoint)
     settings["virtual_hosted_style_request"] = not path_style
     if endpoint:
-        # With the bucket in the host name obstore wants it there already.
+        # If the bucket is part of the host name, obstore takes the endpoint with it.
         settings["endpoint"] = endpoint if path_style else endpoint.replace("://", f"://{name}.", 1)
     if options.anonymous:
         return settings | {"skip_signature": True}
@@ -66,8 +66,8 @@ def s3_settings(name: str, options: StorageOptions, setting: str) -> dict[str, A
     return settings | {"credential_provider": Boto3CredentialProvider(session)}
 
 
-def _outside_endpoint(name: str, configured: str | None) -> str | None:
-    """The endpoint that the environment gives, else the AWS configuration."""
+def _endpoint_without_options(name: str, configured: str | None) -> str | None:
+    """The endpoint of the environment, else that of the AWS configuration (`configured`)."""
     found = {variable: os.environ.get(variable) for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")}
     for where, url in (found | {"endpoint_url of the AWS profile": configured}).items():
         if url:
@@ -81,7 +81,7 @@ def _outside_endpoint(name: str, configured: str | None) -> str | None:
 def list_uploads(name: str, options: StorageOptions, setting: str, folder: str) -> list[Upload]:
     """The multipart uploads below a folder of a bucket. Killed processes leave them, and their parts cost money.
 
-    A store that refuses it is logged and no error: its own rules on old uploads then remove them.
+    If the store refuses the listing, that is logged and the list is empty: the bucket's lifecycle rules remove uploads.
     """
     try:
         pages = _client(name, options, setting).get_paginator("list_multipart_uploads")
@@ -97,7 +97,7 @@ def list_uploads(name: str, options: StorageOptions, setting: str, folder: str) 
 
 
 def abort_uploads(name: str, options: StorageOptions, setting: str, uploads: Iterable[Upload]) -> None:
-    """Abort multipart uploads. A refusal is logged and no error, and one that is gone is none."""
+    """Abort multipart uploads. Those that have ended are skipped. A refusal is logged and raises no error."""
     try:
         for upload in uploads:
             key = upload.uri.removeprefix(f"s3://{name}/")
@@ -116,6 +116,6 @@ def _client(name: str, options: StorageOptions, setting: str) -> Any:
     if "access_key_id" in settings:
         keys |= {name: settings[name.removeprefix("aws_")] for name in ("aws_access_key_id", "aws_secret_access_key")}
     session = boto3.session.Session(profile_name=options.profile, region_name=settings["region"])
-    # Without endpoint_url boto3 looks where s3_settings does: the environment, then the profile.
+    # Without endpoint_url boto3 takes that of the environment, then of the profile, as s3_settings does.
     config = Config(s3={"addressing_style": style}, connect_timeout=10, retries={"mode": "standard"}, **signature)
     return session.client("s3", endpoint_url=options.endpoint_url, config=config, **keys)

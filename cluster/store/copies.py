@@ -1,7 +1,7 @@
 """Copies of a store's files on this machine, for libraries that read local paths only.
 
-A copy is kept under the version of what was copied, so a change on the store makes another one. It appears whole or not
-at all, and of several processes that want it at once one fetches while the others wait.
+The name of a copy contains the version of its source, so a change on the store gives another copy. A copy is complete
+as soon as it exists. If several processes need it at once, one fetches it while the others wait.
 """
 
 import fcntl
@@ -42,7 +42,9 @@ def local_folder(store: Store, uri: str) -> Path:
     root = paths.absolute(uri)
     inside = [PurePosixPath(file.uri.removeprefix(root).lstrip("/")) for file in files]
     if outside := [str(path) for path in inside if ".." in path.parts or not path.parts]:
-        raise StorageError(f"{uri}: {outside[0]} is no name of a file in a folder. Rename that object, or remove it.")
+        raise StorageError(
+            f"{uri}: {outside[0]} is not the name of a file in a folder. Rename that object, or remove it."
+        )
     listing = "\n".join(f"{file.uri}\n{file.version}\n{file.size}" for file in files)
     name = hashlib.sha256(listing.encode()).hexdigest()[:32] + "-" + PurePosixPath(root).name[-100:]
     target = own_folder() / name
@@ -77,13 +79,14 @@ def _copy(store: Store, file: FileInfo, path: Path) -> None:
             copy.write(piece)
     if (size := path.stat().st_size) != file.size:
         raise Unavailable(
-            f"{file.uri}: {size} bytes arrived, and the store listed {file.size}. It changed meanwhile: run again."
+            f"{file.uri}: {size} bytes were read, and the store listed {file.size}. The file changed meanwhile: run "
+            "the same command again."
         )
 
 
 @contextmanager
 def _alone(target: Path) -> Iterator[None]:
-    """Hold a lock of this machine on the target; the kernel releases that of a process that died."""
+    """Hold a lock on the target, for processes of this machine; the kernel releases it if this process dies."""
     with target.with_name(f"{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

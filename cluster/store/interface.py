@@ -19,7 +19,7 @@ Secret = Annotated[SecretStr | None, Field(description="may be ${ENVIRONMENT_VAR
 
 
 class StorageOptions(BaseModel):
-    """How to reach the object store. Everything left out is found the way that cloud's own tools find it."""
+    """Settings of an object store. Settings that are left out are found as the cloud's own tools find them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -105,13 +105,13 @@ class Upload:
 
 
 class Backend(Protocol):
-    """What a kind of store must offer; `key` is a local path or the part of the URI after the bucket.
+    """The operations of one kind of store. key: a local path, or the part of the URI after the bucket.
 
-    read_range: the bytes from `start` to `end`, fewer at the file's end. open: a seekable file, for reading onward to
-    `stop`. open_parts: one for parts. write: replaces the object, whole or not at all. create: put-if-absent; returns
-    whether the object is its own, by its data, of which no two writers may have equal ones. upload: moves a local file.
-    walk: all files below a folder; a name that is not UTF-8 is an error, or skipped. delete: missing objects are no
-    error. uploads: those below a folder that have not ended.
+    read_range: the bytes from `start` to `end`, fewer at the file's end. open: a seekable file for sequential reading
+    up to `stop`. open_parts: a seekable file for reading parts. write: replaces the object, whole or not at all.
+    create: put-if-absent; returns whether the object has this caller's data, so no two callers may give equal data.
+    upload: moves a local file. walk: all files below a folder; a name that is not UTF-8 is an error, or skipped.
+    delete: missing objects are skipped. uploads: those below a folder that have not ended.
 
     Raises:
         NotFound: `read`, `read_range`, `open`, `open_parts` and `info` of a missing object.
@@ -133,7 +133,7 @@ class Backend(Protocol):
 
 
 class NotFound(StorageError):
-    """There is no such object. Not final: it may be back a minute later."""
+    """There is no such object. Not final: the unit is tried again, because the object may exist then."""
 
     is_final = False
 
@@ -142,17 +142,17 @@ class NotFound(StorageError):
 
 
 class Unavailable(StorageError):
-    """The store did not answer, or not as it should. Not final: it may answer a minute later."""
+    """The store did not answer, or answered wrongly. Not final: the unit is tried again."""
 
     is_final = False
 
 
 def first_line(error: BaseException) -> str:
-    """The library's message without the page of XML that a store adds, of which code and message are kept."""
+    """The first line of a library's message. Of an XML answer of the store, only code and message are kept."""
     text = str(error).partition("\n\nDebug source")[0].strip() or type(error).__name__
-    said = re.search(r"<Code>(.*?)</Code>(?:\s*<Message>(.*?)</Message>)?", text, re.DOTALL)
+    answer = re.search(r"<Code>(.*?)</Code>(?:\s*<Message>(.*?)</Message>)?", text, re.DOTALL)
     line = text.partition("<?xml")[0].splitlines()[0].rstrip(" :.")
-    # Why a connection failed stands in the debug text alone.
+    # Only the debug text has the cause of a failed connection.
     if cause := re.search(r'ConnectError\(.*?(?:message|error): "(.*?)"', str(error), re.DOTALL):
         line = f"{line}: {cause[1]}"
-    return (f"{line}: {' '.join(filter(None, said.groups()))}" if said else line)[:400]
+    return (f"{line}: {' '.join(filter(None, answer.groups()))}" if answer else line)[:400]

@@ -1,7 +1,7 @@
-"""Files on this machine or a shared file system, with the promises of an object store.
+"""Files on this machine or a shared file system, with the guarantees of an object store.
 
-A write goes to a hidden name beside the target and is moved there: a reader never sees half a file. `create` ends in
-a hard link, which fails if the name exists, on local disks and NFS alike.
+A write goes to a hidden file beside the target, which is then moved there: a reader never sees half a file. `create`
+makes a hard link instead, which fails if the name exists, on local disks and NFS alike.
 """
 
 import errno
@@ -27,6 +27,7 @@ _PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
 
 def _mended(path: str | Path, error: OSError) -> StorageError:
+    """The StorageError of an error of the system, with what to do about it."""
     if isinstance(error, FileNotFoundError):
         return NotFound(str(path))
     mend = {
@@ -37,7 +38,7 @@ def _mended(path: str | Path, error: OSError) -> StorageError:
         errno.EISDIR: "A file was wanted: name one in it.",
         errno.ENOTDIR: f"A file stands where a folder was wanted{_file_above(path)}.",
         errno.EEXIST: "A file stands where a folder was wanted. Choose another output.",
-        errno.EPERM: "The file system does not allow it, likely being protected or the system's own: choose another.",
+        errno.EPERM: "The file system does not allow it; it may be protected, or the system's own: choose another.",
         errno.ELOOP: "The link leads back to itself: replace it by the file that was meant.",
         errno.ENAMETOOLONG: "The name is too long for this file system.",
     }.get(error.errno or 0, "Check the path and the disk under it.")
@@ -45,12 +46,12 @@ def _mended(path: str | Path, error: OSError) -> StorageError:
 
 
 def _file_above(path: str | Path) -> str:
-    """`: FILE` with the file that stands among the parents of a path, else nothing."""
+    """`: FILE` if one of the parents of a path is a file, else empty."""
     return next((f": {parent}" for parent in Path(path).parents if os.path.isfile(parent)), "")
 
 
 def _mended_write(path: str | Path, error: OSError) -> StorageError:
-    """For who writes, a name that is not found is no wrong path: the file system makes nothing there."""
+    """As `_mended`, for a write: if the name is not found, the file system cannot make files there."""
     if isinstance(error, FileNotFoundError):
         return StorageError(f"{path}: cannot be made here ({error.strerror or error}). Choose another output.")
     return _mended(path, error)
@@ -133,16 +134,16 @@ class LocalStore:
                 if not path.isprintable() and not _encodable(path):
                     if skip_bad_names:
                         continue
-                    raise StorageError(f"{path!a}: the name is not UTF-8, which files of a corpus must be. Rename it.")
+                    raise StorageError(f"{path!a}: the name is not UTF-8. Rename it.")
                 try:
                     yield self.info(path)
                 except NotFound:
                     continue  # removed while we looked
 
     def unreadable(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """(path, kind) of everything below a folder that `walk` leaves out: what is no file, and names not in UTF-8.
+        """(path, kind) of all that `walk` leaves out below a folder: links to no file, FIFOs and names not in UTF-8.
 
-        Such a name has its bytes escaped.
+        Bytes of a name that are not UTF-8 are escaped.
         """
         for folder, inner, names in os.walk(prefix, followlinks=True):
             circular = [name for name in inner if _leads_back(os.path.join(folder, name))]
@@ -189,7 +190,7 @@ class LocalStore:
         except OSError as error:
             raise _mended_write(key, error) from error
         finally:
-            with suppress(OSError):  # the folder that refused the file refuses this too
+            with suppress(OSError):  # where the file cannot be made, it cannot be removed either
                 part.unlink(missing_ok=True)
 
     def delete_empty_folder(self, key: str) -> None:
@@ -198,7 +199,7 @@ class LocalStore:
 
 
 def _kind(path: str) -> str | None:
-    """What a path is that is neither file nor folder; None where nothing is there any more."""
+    """The kind of a path that is neither file nor folder; None if it does not exist any more."""
     try:
         os.stat(path)
     except FileNotFoundError:
@@ -228,13 +229,13 @@ def _link(part: Path, key: str) -> None:
 
 
 def _flush(path: Path) -> None:
-    """To the disk itself: after a power cut a record must not outlive what it promises."""
+    """Write the file's data to the disk itself: after a power cut, no record may exist without the files it names."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def _leads_back(folder: str) -> bool:
-    """Whether a link points at a folder that it lies in."""
+    """Whether a link points at one of the folders that contain it."""
     return (
         os.path.islink(folder)
         and Path(os.path.realpath(folder)) in Path(os.path.realpath(os.path.dirname(folder)), "x").parents
@@ -253,7 +254,7 @@ LOCAL = LocalStore()
 
 
 def own_folder() -> Path:
-    """A folder for copies that no other user of this machine could have put files into."""
+    """A folder for copies, into which only this user can write."""
     folder = Path(tempfile.gettempdir(), f"raymill-copies-{os.getuid()}")
     folder.mkdir(exist_ok=True, mode=0o700)
     if folder.stat().st_uid != os.getuid() or folder.is_symlink():

@@ -1,10 +1,10 @@
-"""Objects as files: reading from a place onward, and reading announced parts. Both fetch ahead.
+"""Objects as files: `Onward` for sequential reading, `Parts` for reading announced parts. Both fetch ahead.
 
-    Onward   text, archives, copies: pieces that grow to 8 MiB; the next one arrives while one is used
+    Onward   text, archives, copies: pieces that grow to 8 MiB; the next one is fetched while one is used
     Parts    Parquet: the announced column chunks, neighbours in one request, up to 16 MiB before they are used
 
 pyarrow's own `pre_buffer` merges chunks less than 8 KiB apart, fetches one range at a time through a Python file and
-nothing ahead; obstore's `get_ranges` merges up to 1 MiB apart, which fetches most of what a narrow read leaves out.
+nothing ahead; obstore's `get_ranges` merges chunks up to 1 MiB apart, so it fetches most of the unread columns too.
 """
 
 import io
@@ -19,7 +19,7 @@ FIRST_BYTES = 1 << 20
 PIECE_BYTES = 8 << 20
 TAIL_BYTES = 256 << 10  # a Parquet footer, or a whole small file
 _AHEAD_BYTES = 16 << 20
-_MAX_HOLE_BYTES = 64 << 10  # at 100 MB/s less than a tenth of the time of another request
+_MAX_HOLE_BYTES = 64 << 10  # fetched at 100 MB/s in less than a tenth of the time of another request
 _THREADS = 8
 
 Fetch = Callable[[int, int], bytes]  # fetch(start, end) of one object, one request
@@ -32,7 +32,7 @@ def _fetchers() -> ThreadPoolExecutor:
 
 
 class _ObjectFile(io.RawIOBase):
-    """What every file needs besides `_read(start, end)`, which returns these bytes; the range is inside the object."""
+    """Base class. A subclass has `_read(start, end)`, which returns these bytes; the range is inside the object."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -71,9 +71,9 @@ class _ObjectFile(io.RawIOBase):
 
 
 class Onward(_ObjectFile):
-    """Reads from a place onward. A read elsewhere begins anew there with a piece of FIRST_BYTES.
+    """A file for sequential reading. A read at another position starts again there, with a piece of FIRST_BYTES.
 
-    stop: nothing behind this byte is fetched before it is read. size: of the object.
+    stop: bytes from here on are fetched only when they are read. size: of the object, in bytes.
     """
 
     def __init__(self, fetch: Fetch, size: int, stop: int | None = None) -> None:
@@ -125,9 +125,9 @@ class _Piece:
 
 
 class Parts(_ObjectFile):
-    """Reads parts of an object: announced ones from pieces that were fetched ahead, others by one request each.
+    """A file for reading parts. Announced parts are fetched ahead; each other part takes one request.
 
-    tail: the last bytes of the object, read already. size: of the object.
+    tail: the last bytes of the object, which were read before. size: of the object, in bytes.
     """
 
     def __init__(self, fetch: Fetch, size: int, tail: bytes) -> None:
@@ -142,7 +142,7 @@ class Parts(_ObjectFile):
         super().close()
 
     def will_read(self, groups: Sequence[Sequence[Range]]) -> None:
-        """Announce the ranges that will be read. groups: in order; the ranges of one are read in parallel."""
+        """Announce the ranges that will be read. groups: in this order; the ranges of one group are read in turns."""
         inside = [[(start, min(end, self._tail_start)) for start, end in group] for group in groups]
         self._held, self._planned = [], merged([[part for part in group if part[0] < part[1]] for group in inside])
         self._fetch_ahead()
@@ -183,20 +183,21 @@ class Parts(_ObjectFile):
         piece.data = _fetchers().submit(self._fetch, piece.start, piece.end)
         self._held.append(piece)
         if sum(held.end - held.start for held in self._held) > 2 * _AHEAD_BYTES:
-            self._held.pop(0)  # announced, and not read to its end
+            self._held.pop(0)  # it was announced, but not read to its end
 
 
 class PartsFile(pa.PythonFile):
-    """`Parts` as pyarrow's file, which is what its readers take. mode: "r"."""
+    """`Parts` as a file of pyarrow, for its readers. mode: "r"."""
 
     def __init__(self, parts: Parts, mode: str) -> None:  # pyarrow takes both arguments before this is called
         self.will_read = parts.will_read
 
 
 def merged(groups: Sequence[Sequence[Range]]) -> list[_Piece]:
-    """The ranges in the order in which they are used, neighbours in one piece of at most PIECE_BYTES.
+    """The pieces that contain the ranges, in the order of use. Neighbouring ranges share a piece.
 
-    A range longer than that is cut, and the ranges of a group with such a one are used side by side.
+    A piece has at most PIECE_BYTES: longer ranges are cut. The pieces of a group are sorted by the fraction of their
+    range that precedes them, because the ranges of a group are read in turns.
     """
     pieces: list[_Piece] = []
     for group in groups:

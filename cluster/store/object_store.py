@@ -35,7 +35,7 @@ _MENDS = {
 
 @cache
 def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bucket":
-    """A bucket of S3, Google Cloud Storage or Azure (scheme s3, gs or az); one object a process and settings.
+    """A bucket of S3, Google Cloud Storage or Azure (scheme s3, gs or az); one object per process and settings.
 
     Args:
         setting: where a config has the options, for error messages: `storage`, or `inputs[0].storage`.
@@ -98,10 +98,10 @@ def _without_panic(uri: str, setting: str) -> Iterator[None]:
 class Bucket:
     """The backend of one bucket, over obstore's store of it.
 
-    retries: of a request that conflicts with another one on the same object (409), or whose connection was lost in the
-    body of an answer or in put-if-absent. obstore itself repeats others that lost their connections, and those answered
-    by 408, 429 and 5xx, with the same growing random waits. deadline_s: after which no request is repeated. uploads,
-    abort_uploads: those of multipart uploads (S3).
+    retries: how often a request is repeated if it conflicts with another one on the same object (409), or if its
+    connection was lost in the body of an answer or in put-if-absent. obstore itself repeats requests whose connection
+    was lost otherwise, or that were answered by 408, 429 or 5xx. Both wait a random, growing time. deadline_s: seconds
+    after which no request is repeated. uploads, abort_uploads: list and abort multipart uploads (S3).
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Bucket:
                 last = self._retried(lambda: obstore.get(self.store, key, options={"range": {"suffix": TAIL_BYTES}}))
                 size, tail = last.meta["size"], bytes(last.bytes())
             except exceptions.BaseError as error:
-                if not _has_no_end(error):
+                if not _has_no_suffix(error):
                     raise
                 size, tail = self.info(key).size, b""
         return PartsFile(Parts(partial(self.read_range, key), size, tail), "r")
@@ -151,9 +151,9 @@ class Bucket:
     def create(self, key: str, data: bytes) -> bool:
         """Put-if-absent. Returns False if the object exists with other content.
 
-        It is read where it exists, for two reasons. If the answer to a put was lost, the put is repeated and finds its
-        own object. And S3 also answers 409 while another write of the object is under way, which may fail: it is
-        created again if there is none.
+        An object that exists is read and compared, for two reasons. If the answer to a put was lost, the repeated put
+        finds its own object. And S3 also answers 409 while another write of the object is in progress: if that write
+        failed, there is no object, and the put is repeated.
         """
 
         def put() -> bool:
@@ -174,7 +174,8 @@ class Bucket:
             try:
                 obstore.put(self.store, key, path)
             except (exceptions.NotFoundError, FileNotFoundError) as error:
-                # If the answer to the end of a multipart upload was lost, obstore repeats it, and there is no upload.
+                # If the answer to the end of a multipart upload was lost, obstore repeats the request, which fails
+                # because the upload has ended.
                 if _no_bucket(error) or obstore.head(self.store, key)["size"] != path.stat().st_size:
                     raise
 
@@ -207,14 +208,14 @@ class Bucket:
             try:
                 self._retried(lambda: obstore.delete(self.store, keys))
             except (exceptions.NotFoundError, FileNotFoundError):
-                # Google and Azure report the first key that is gone, and leave the keys behind it.
+                # Google and Azure report the first key that is gone, and do not delete the keys after it.
                 for key in keys:
                     with suppress(exceptions.NotFoundError, FileNotFoundError):
                         self._retried(partial(obstore.delete, self.store, key))
 
     def _retried(self, request: Callable[[], T]) -> T:
-        """The answer to a request. It is repeated after a growing random wait if it conflicts with another one, or if
-        its connection was lost and obstore did not repeat it."""
+        """The answer to a request. The request is repeated after a random, growing time if it conflicts with another
+        one, or if its connection was lost and obstore did not repeat it."""
         wait_s, until = _FIRST_WAIT_S, time.monotonic() + self.deadline_s
         for _ in range(self.retries):
             try:
@@ -243,7 +244,7 @@ class Bucket:
             with _without_panic(uri, self.setting):
                 yield
         except (exceptions.NotFoundError, FileNotFoundError) as error:
-            # A store has no folders that could be missing: what a write does not find is the bucket.
+            # Stores have no folders, so if a write finds no target, the bucket is missing.
             if writing or _no_bucket(error):
                 raise self._missing() from error
             raise NotFound(uri) from error
@@ -260,8 +261,8 @@ class Bucket:
                 raise self._unnameable(uri, error) from error
             raise Unavailable(
                 f"{uri}: the store did not answer as it should ({first_line(error)}). "
-                f"Check {self.setting}.endpoint_url, the region and the network; finished work is kept, so run it "
-                "again."
+                f"Check {self.setting}.endpoint_url, the region and the network, and run the same command again; "
+                "finished work is kept."
             ) from error
 
     def _refused(self, uri: str, error: Exception) -> StorageError:
@@ -286,8 +287,8 @@ def _no_bucket(error: BaseException) -> bool:
     return "NoSuchBucket" in str(error)
 
 
-def _has_no_end(error: BaseException) -> bool:
-    """Whether the last bytes cannot be asked for: the object is empty, or the store (Azure) does not offer it."""
+def _has_no_suffix(error: BaseException) -> bool:
+    """Whether the last bytes cannot be requested: the object is empty, or the store (Azure) has no such request."""
     return isinstance(error, exceptions.NotSupportedError) or bool(re.search(r"NotPartial|code: 416\b", str(error)))
 
 

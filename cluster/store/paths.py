@@ -46,8 +46,8 @@ def _absolute_setting(uri: str) -> str:
         raise ValueError(str(error).removesuffix(".")) from None
 
 
-# A path or URI in a config, absolute once the config is loaded. So equal files give equal settings wherever the config
-# lies, and a job with another working directory reads the same ones.
+# A path or URI in a config; absolute once the config is loaded. So two configs that name the same file have equal
+# settings wherever they lie, and a job in another working directory reads the same file.
 AbsolutePath = Annotated[str, Field(min_length=1), AfterValidator(_absolute_setting)]
 
 

@@ -2,13 +2,13 @@
 
     read_bytes, read_range, open_input, open_parts, local_copy     read
     write_bytes, upload                                write (a reader sees the old object or the new, never a part)
-    create                                             write if absent: the one primitive that commits are built on
-    info, exists, list_files, glob                     look
-    delete, delete_empty_folder, list_uploads, abort_uploads     tidy
-    clock                                              the time by which the store dates its files
+    create                                             write if absent (put-if-absent), on which commits are built
+    info, exists, list_files, glob                     find
+    delete, delete_empty_folder, list_uploads, abort_uploads     remove
+    clock                                              the store's clock, which dates its files
 
-A local path goes through `local.py`, an s3://, gs:// or az:// URI through `object_store.py` (obstore). Errors of both
-are `StorageError` with the URI and the mend. Nothing outside of this package opens a path.
+`local.py` handles local paths, `object_store.py` (obstore) s3://, gs:// and az:// URIs. The errors of both are
+`StorageError` with the URI and what to do. Nothing outside of this package opens a path.
 """
 
 import hashlib
@@ -35,19 +35,20 @@ T = TypeVar("T")
 class Store:
     """The operations on paths and URIs, with the settings that reach their buckets.
 
-    A store is a value that pickles. It is made from the settings of a config and passed to whatever reads or writes; a
-    worker gets it with its work, keys included. Equal stores share their connections within a process.
+    A store can be pickled. It is made from the settings of a config and passed to all functions that read or write;
+    workers receive it with their units, secret keys included. Equal stores share their connections within a process.
 
     Attributes:
-        options: how object stores are reached; local paths do not depend on them.
-        setting: where a config has these options, for error messages: `storage`, or `inputs[0].storage`.
+        options: settings of object stores; local paths do not depend on them.
+        setting: the config key of these options, for error messages: `storage`, or `inputs[0].storage`.
     """
 
     options: StorageOptions = field(default_factory=StorageOptions)
     setting: str = "storage"
 
     def read_bytes(self, uri: str) -> bytes:
-        """
+        """The content of a file.
+
         Raises:
             NotFound: there is no such file.
         """
@@ -70,9 +71,9 @@ class Store:
         return found
 
     def open_input(self, uri: str, stop: int | None = None) -> pa.NativeFile:
-        """A seekable binary file for reading onward, which is fetched ahead. Close it, or use it in a `with`.
+        """A seekable binary file for sequential reading, which is fetched ahead. Close it, or use it in a `with`.
 
-        stop: the byte where reading will end, more or less; nothing behind it is fetched ahead.
+        stop: about the byte where reading will end; no later byte is fetched ahead.
         """
         backend, key = self._backend(uri)
         return backend.open(key, stop)
@@ -92,7 +93,7 @@ class Store:
     def create(self, uri: str, data: bytes) -> bool:
         """Write the object unless it exists; of any number of racing callers exactly one gets True.
 
-        Their data have to differ, because a writer recognises its object by them if the store's answer was lost.
+        No two callers may give equal data: if the store's answer is lost, a caller compares the object with its data.
         """
         backend, key = self._backend(uri)
         failpoint("before_create", uri)
@@ -108,7 +109,8 @@ class Store:
         failpoint("after_upload", uri)
 
     def info(self, uri: str) -> FileInfo:
-        """
+        """Size, version and time of a file.
+
         Raises:
             NotFound: there is no such file.
         """
@@ -124,7 +126,7 @@ class Store:
         return True
 
     def list_files(self, folder: str, *, skip_bad_names: bool = False) -> list[FileInfo]:
-        """Every file below a folder, at any depth, in the order of their names. None if there is no such folder.
+        """Every file below a folder, at any depth, sorted by name. An empty list if there is no such folder.
 
         Args:
             skip_bad_names: leave out names that are not UTF-8, which `list_unreadable` returns.
@@ -138,7 +140,7 @@ class Store:
         return next(iter(backend.walk(key)), None) is not None
 
     def list_unreadable(self, folder: str) -> list[tuple[str, str]]:
-        """(path, kind) of what is below a local folder and is no readable file: dangling links, FIFOs, bad names."""
+        """(path, kind) of everything below a local folder that cannot be read: dangling links, FIFOs, bad names."""
         return [] if paths.is_remote(folder) else sorted(LOCAL.unreadable(paths.absolute(folder)))
 
     def glob(self, pattern: str, *, skip_bad_names: bool = False) -> list[FileInfo]:
@@ -159,27 +161,27 @@ class Store:
             failpoint("after_delete", group[0][0])
 
     def list_uploads(self, folder: str) -> list[Upload]:
-        """The uploads below a folder that have not ended: of killed processes, and of those at work.
+        """The uploads below a folder that have not ended, of killed and of running processes.
 
-        A store that refuses it is logged and no error: its own rules on old uploads then remove them.
+        If the store refuses the listing, that is logged and the list is empty.
         """
         if not paths.is_remote(folder) or paths.scheme(folder) == "s3":
             backend, key = self._backend(folder, file=False)
             return backend.uploads(key)
-        return []  # Azure drops such blocks after a week; on Google a lifecycle rule can
+        return []  # Azure removes them after a week, Google by a lifecycle rule
 
     def abort_uploads(self, uploads: Iterable[Upload]) -> None:
-        """Abort uploads; those that have ended are no error."""
+        """Abort uploads; those that have ended are skipped."""
         for backend, group in self._by_backend(uploads, lambda upload: upload.uri):
             backend.abort_uploads([upload for upload, _ in group])
 
     def delete_empty_folder(self, uri: str) -> None:
-        """Remove a local folder that holds nothing; one that holds something stays. Object stores have no folders."""
+        """Remove a local folder if it is empty. Object stores have no folders."""
         if not paths.is_remote(uri):
             LOCAL.delete_empty_folder(paths.absolute(uri))
 
     def require_conditional_writes(self, root: str) -> None:
-        """Refuse a store on which two writers could both believe they were first.
+        """Refuse a store on which put-if-absent can succeed for two writers of one object.
 
         Raises:
             StorageError: a second put-if-absent of the same object succeeded.
@@ -194,9 +196,9 @@ class Store:
             )
 
     def clock(self, folder: str) -> float:
-        """The store's Unix time in seconds: of a small file that is written to the folder and removed.
+        """The store's clock, as Unix time in seconds. Writes a small file to the folder and removes it.
 
-        S3 has whole seconds, rounded down.
+        S3 gives whole seconds, rounded down.
         """
         probe = _probe(folder)
         self.write_bytes(probe, b"1")
@@ -206,7 +208,7 @@ class Store:
             self.delete([probe])
 
     def local_copy(self, uri: str) -> Path:
-        """A local path with the object's content: the file itself, or a download kept for this machine by its version.
+        """A local path with the object's content: the file itself, or a download, kept on this machine for its version.
 
         Raises:
             NotFound: there is no such file.
@@ -224,7 +226,7 @@ class Store:
         return target
 
     def endpoint_of(self, uri: str) -> str:
-        """The endpoint that the options set for an s3:// URI, else "": at another endpoint a URI is another file."""
+        """The endpoint that the options set for an s3:// URI, else "". At another endpoint the URI is another file."""
         return (self.options.endpoint_url or "") if paths.scheme(uri) == "s3" else ""
 
     def _by_backend(self, items: Iterable[T], uri: Callable[[T], str]) -> list[tuple[Backend, list[tuple[T, Any]]]]:

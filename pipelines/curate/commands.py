@@ -1,4 +1,4 @@
-"""The verbs `raymill curate`, `what-if`, `explain` and `sample`."""
+"""The commands `raymill curate`, `what-if`, `explain` and `sample`."""
 
 import json
 import time
@@ -40,7 +40,7 @@ def curate(
 ) -> None:
     """Raw text to a training corpus: measure every document, apply the rules, find duplicates, write the corpus.
 
-    A second run continues where the first stopped; a finished run is left alone. Reports: OUTPUT/report.html
+    A second run continues where the first stopped; a finished run is not done again. Reports: OUTPUT/report.html
     """
     settings = load_curate(config, override)
     if dry_run:
@@ -59,7 +59,7 @@ def load_curate(config: str, override: list[str] | None) -> CurateConfig:
     """The config in a file, with overrides applied.
 
     Raises:
-        ConfigError: it is wrong, or of another kind.
+        ConfigError: the config is not valid, or of another kind.
     """
     settings = load(config, override or [])
     if not isinstance(settings, CurateConfig):
@@ -69,7 +69,7 @@ def load_curate(config: str, override: list[str] | None) -> CurateConfig:
 
 
 def print_outcome(report: Report, uri: str, fresh: bool) -> None:
-    """Print the funnel, the warnings, and where corpus and report are. fresh: whether this call finished the run."""
+    """Print the funnel, the warnings, and the URIs of corpus and report. fresh: whether this call finished the run."""
     if not fresh:
         print(f"{uri}: finished before, nothing to do.")
     print(funnel_text(report))
@@ -83,10 +83,10 @@ def what_if(
     config: ConfigFile,
     override: Overrides = None,
     address: Address = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="decide about so many documents; default: all")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="print numbers for a program")] = False,
+    sample: Annotated[int | None, typer.Option(min=1, help="number of documents to decide on; default: all")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="print the comparison as JSON")] = False,
 ) -> None:
-    """Decide a measured run again with other settings: what each rule would gain or lose. Writes nothing.
+    """Compare a run with other settings: how many documents each rule would remove then. Writes nothing.
 
     More than a million documents are decided on Ray.
     """

@@ -2,8 +2,8 @@
 
     attributes  ->  verdicts (one row for each document to remove), tallies for the report
 
-A unit covers neighbouring units of `measure`. It writes the verdicts of each to files of its own, and one file of
-tallies for all.
+A unit covers neighbouring units of `measure`. It writes the verdicts of each of them to separate files, and the tallies
+of all to one file.
 
 The language is checked first, then each rule's checks in order; the first check that fails gives the document's reason.
 The stage reads numbers and the language, no text, so it takes seconds for millions of documents.
@@ -37,11 +37,11 @@ TALLIES = "_work/tallies"
 DECIDE_VERSION = "2"
 LANGUAGE_NOT_KEPT, LOW_SCORE = LANGUAGE_REASONS
 
-# The units of `measure` that one unit covers: a second or two of work, and as many requests.
+# A unit covers units of `measure` up to both limits: one or two seconds of computing, and of requests.
 DOCUMENTS_OF_A_UNIT = 250_000
 MEASURED_UNITS_OF_A_UNIT = 64
 
-Name = tuple[str, str]  # of a check: its rule or `language`, and its reason
+Name = tuple[str, str]  # the name of a check: (its rule or `language`, its reason)
 
 VERDICTS_SCHEMA = pa.schema(
     [
@@ -242,7 +242,7 @@ class Decide:
         return counters
 
     def _tables(self, measured: list[MeasuredFiles]) -> Iterator[tuple[int, pa.Table]]:
-        """(unit of `measure`, its attributes that are needed), by table."""
+        """(unit of `measure`, a table of the needed columns of its attributes)."""
         for one in measured:
             for table in read_tables(self.store, one.attributes, is_needed):
                 yield one.unit, table

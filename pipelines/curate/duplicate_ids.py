@@ -1,10 +1,10 @@
-"""The stage `ids`: counts the ids that several documents of a source have, and writes the first of them.
+"""The stage `ids`: counts the ids that several documents of a source have, and writes the first 20 of each source.
 
     attributes, id_index  ->  duplicate_ids (source, id, number of documents)
 
-Hashes of ids are compared: each unit of the stage `ids.ranges`, which prepares this one, reads one range of the hashes
-from every file of the index, so a range of some four million documents is in memory at a time. Ids with equal 64-bit
-hashes count as equal, which happens to different ids in one of 3,700 runs of 100 million documents. Sources without an
+Hashes of ids are compared. The stage `ids.ranges` prepares this one: each of its units reads one range of the hashes
+from every file of the index, so about four million documents are in memory at a time. Ids with equal 64-bit hashes
+count as equal; in one of 3,700 runs of 100 million documents two different ids have equal hashes. Sources without an
 `id` setting are left out: their ids are hashes of the texts, so documents with equal ids have equal texts.
 """
 
@@ -29,7 +29,7 @@ from pipelines.readers.units import Unit
 DUPLICATE_IDS = "_work/duplicate_ids"
 DUPLICATE_IDS_VERSION = "2"
 _RANGES = "_work/ids/ranges"
-_WRITTEN = 20  # ids of a source
+_WRITTEN = 20  # ids of each source that are written
 DOCUMENTS_OF_A_RANGE = 4_000_000
 _SMALL = 500_000  # documents that are compared faster than Ray starts
 _THREADS = 16
@@ -76,8 +76,8 @@ def _ranges(count: int) -> list[tuple[int, int]]:
 class FindRepeated:
     """The work of a unit of `ids.ranges`: the hashes that several documents of a source have.
 
-    index: URIs of its files. ends, numbers: int64[U], end of the positions of each unit of `measure`, and the number of
-    its source in `sources`, -1 for others.
+    index: URIs of the index's files. ends: int64[U], the position after the last document of each unit of `measure`.
+    numbers: int64[U], the index of the unit's source in `sources`, or -1.
     Counters: `documents`; `ids/SOURCE`, ids with several documents; `documents/SOURCE`, documents with one of them.
     """
 
@@ -125,7 +125,7 @@ class FindRepeated:
 
 
 def _first(found: pa.Table, sources: Sequence[str]) -> pa.Table:
-    """The first rows of each source, by position. found: _FOUND_SCHEMA."""
+    """The first _WRITTEN rows of each source, by position. found: a table of _FOUND_SCHEMA."""
     rows = found.sort_by("position")
     parts = [rows.filter(pc.equal(rows["source"], name)).slice(0, _WRITTEN) for name in sources]
     return pa.concat_tables([_FOUND_SCHEMA.empty_table(), *parts])
@@ -133,7 +133,7 @@ def _first(found: pa.Table, sources: Sequence[str]) -> pa.Table:
 
 @dataclass(frozen=True)
 class WriteIds:
-    """The work of the unit of `ids`: reads the ids of the first repeated ones, and hands the counters on."""
+    """The work of the unit of `ids`: reads the ids at the positions found. Returns the counters of `ids.ranges`."""
 
     attributes: Artifact
 

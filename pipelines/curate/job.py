@@ -8,15 +8,15 @@
     group       finds duplicates among the documents that passed          -> _work/groups
     duplicates  counts them                                               -> _work/duplicates, _work/similarity
     select      reads the text again; writes the kept documents, the      -> corpus, removed, contaminated,
-                ledger of removed ones, texts of evaluation sets, what       boilerplate, repeats,
-                several documents have, and examples and counts of all       _work/samples, _work/kept
-    merge       merges what the units left for the report                 -> _work/tally_sums, _work/best_samples,
+                ledger of removed ones, texts shared with evaluation         boilerplate, repeats,
+                sets or by several documents, examples and counts            _work/samples, _work/kept
+    merge       merges the units' counts and examples for the report      -> _work/tally_sums, _work/best_samples,
                                                                              _work/problems
     report      writes the report, then the run's manifest                -> report.json, report.html, manifest.json
 
 `ids` runs if an input has an `id` setting, `group` and `duplicates` if deduplication is on. `contaminated` is written
-with the rule `decontamination`, `boilerplate` and `repeats` with these settings. No work of the driver grows with the
-number of documents, only with that of units.
+with the rule `decontamination`, `boilerplate` and `repeats` with the settings of these names. The driver's work grows
+with the number of units, not with that of documents.
 
 Every stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a finished run
 it does nothing and does not start Ray.
@@ -125,10 +125,10 @@ def curate(
     check_models_and_lists(config.filters, store)
     open_runs(config.dedup, store)
     store.require_conditional_writes(root)
-    # The lease only saves work: units are committed once, so two drivers cannot damage the run, but both would do all.
+    # Two drivers cannot damage the run, because a unit is committed once; without a lease both would do all units.
     with held(store, root) as lease:
         if replace:
-            _find_manifest(config, listing, root, replace=True)  # removes that of other settings or inputs
+            _find_manifest(config, listing, root, replace=True)  # removes a manifest of other settings or inputs
         write_inputs(root, inputs, config.storage.without_secrets())
         patience = Patience(config.execution.attempts, config.execution.stall_s, config.execution.losses)
         engine = Engine(root, session, progress, patience, replace, lease.check)
@@ -138,7 +138,7 @@ def curate(
 
 
 def frozen_inputs(config: CurateConfig) -> tuple[str, InputListing, InputManifest]:
-    """(the output, the listing of the inputs, their manifest), with the first checks of a run. Reads no documents.
+    """(the output, the listing of the inputs, their manifest), after the first checks of a run. Reads no documents.
 
     Raises:
         UserError: an input is missing or unreadable, or the output is among the inputs.
@@ -154,8 +154,8 @@ def check_models_and_lists(filters: Filters, store: Store) -> None:
     """Open every model, word list and URL list named in the settings, before Ray starts.
 
     Raises:
-        ConfigError, StorageError: names each one that is missing, has another format, or lacks a label that the
-            settings name.
+        ConfigError, StorageError: files are missing, have another format, or lack a label that the settings name. The
+            message names each of them.
     """
     errors: list[UserError] = []
     if filters.language:
@@ -181,7 +181,7 @@ def find_finished(config: CurateConfig, listing: InputListing, root: str) -> tup
     """Find the finished run at `root` with these settings and inputs, from listings and manifests alone.
 
     Returns (run, ""); (None, description) if it is damaged; (None, "") if there is no run, or if an input could not be
-    listed, which is an error of `freeze_listing`.
+    listed, for which `freeze_listing` raises the error.
 
     Raises:
         OtherSettings: a run with other settings or inputs is finished there.
@@ -233,7 +233,10 @@ def run_stages(
     run: Callable[[Stage], dict[str, Artifact]],
     sizes: Sizes = DEFAULT_SIZES,
 ) -> dict[str, Artifact]:
-    """The artifacts of all stages, each made or found by `run`. sizes: of grouping."""
+    """Run all stages in order. Returns their artifacts, by name.
+
+    run: makes or finds the artifacts of a stage. sizes: those of the grouping.
+    """
     units = len(inputs.units)
     artifacts = run(measure_stage(config.measure_settings, inputs))
     attributes = artifacts[ATTRIBUTES]

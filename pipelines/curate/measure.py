@@ -46,8 +46,8 @@ ATTRIBUTES = "attributes"
 QUARANTINE = "quarantine"
 MEASURE_VERSION = "7"
 
-# Counters by source: each of these names is followed by the source.
-SKIPPED = "skipped/"  # records, and files inside archives, that are no documents; source + "/" + reason follows
+# Counters by source: a counter's name is one of these prefixes and the source.
+SKIPPED = "skipped/"  # records, and files inside archives, that are no documents; then source + "/" + reason
 NO_ID = "no_id/"  # documents without an id in the source's id column
 EMPTY_TEXT = "empty_text/"  # documents whose text is empty after normalisation
 NO_NEWEST_BY = "no_newest_by/"  # documents whose value of `dedup.newest_by` is missing or not comparable
@@ -55,7 +55,7 @@ REPEATED_KEY = "repeated_key/"  # records with a repeated key
 
 QUARANTINE_SCHEMA = pa.schema(
     [
-        ("row", pa.int64()),  # its number in the unit, as in the attributes
+        ("row", pa.int64()),  # the document's number in the unit, as in the attributes
         ("source", pa.string()),
         ("problem", pa.string()),
         ("where", pa.string()),
@@ -117,13 +117,13 @@ def measure_stage(settings: MeasureSettings, inputs: InputManifest) -> Stage:
     )
 
 
-# Settings of an input without effect on the measurements of a file; which files there are is not part of them.
+# The settings of an input that do not change what is measured in a file. `path` and `exclude` only choose the files.
 _NO_EFFECT_ON_A_UNIT = {"path", "exclude", "licence", "weight", "snapshot", "storage"}
 
 
 @dataclass(frozen=True)
 class UnitKey:
-    """Everything on which the measurements of a unit depend, as text: settings, and version and span of each file.
+    """Fingerprint of all that a unit's measurements depend on: the settings, and the version and span of each file.
 
     settings: fingerprint of `dependencies`.
     """
@@ -178,7 +178,7 @@ class Measure:
     reading: Reading
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
-        """Counters: `documents`, `characters`, `text_bytes`, `quarantined`, and those named above by source."""
+        """Counters: `documents`, `characters`, `text_bytes`, `quarantined`, and the counters by source above."""
         counters: Counters = {"documents": 0, "characters": 0, "text_bytes": 0, "quarantined": 0}
         by_kind = Counter[str]()
         counts = ReaderCounts()

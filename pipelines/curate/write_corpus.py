@@ -4,9 +4,9 @@
                                                       `decontamination`), boilerplate and repeats (with these
                                                       settings), samples and tallies for the report
 
-The ledger has one row for each removed document. Earlier stages remove nothing. This stage joins neighbouring units of
-input until their kept text fills one file; each such list is one of its units. It reads the text of its units and the
-rows of attributes, verdicts and groups on them, and holds a table of 8 MB of text at a time.
+The ledger has one row for each removed document. Earlier stages remove nothing. A unit of this stage is a list of
+neighbouring units of input whose kept text fills about one file of the corpus. It reads their text and the rows of
+attributes, verdicts and groups about them, a table of 8 MB of text at a time.
 """
 
 from collections.abc import Iterator
@@ -53,12 +53,12 @@ REMOVED = "removed"  # the ledger
 KEPT = "_work/kept"
 SELECT_VERSION = "4"
 
-# Of a removed duplicate: the document that was kept for it. Null for other removed documents.
+# The document that was kept in place of a removed duplicate. Null for other removed documents.
 _PARTNER_COLUMNS = [
     ("partner", pa.string()),
     ("partner_source", pa.string()),
     ("partner_position", pa.int64()),
-    ("partner_run", pa.string()),  # of an earlier run (`dedup.against`); null: of this one
+    ("partner_run", pa.string()),  # URI of the earlier run (`dedup.against`) that has it; null: this run
     ("similarity", pa.float64()),
 ]
 
@@ -78,8 +78,8 @@ LEDGER_SCHEMA = pa.schema(
     ]
 )
 
-# A unit's text fills about one file. The file may grow to this multiple of its size, to avoid a small second one.
-_MAX_FILE_FACTOR = 1.5  # times corpus.file_mib
+# A file may grow to this multiple of corpus.file_mib, so that a unit does not write a second, small file.
+_MAX_FILE_FACTOR = 1.5
 
 DEDUP_STAGES = {EXACT: "exact_duplicates", NEAR: "near_duplicates"}
 
@@ -96,17 +96,17 @@ def corpus_schema(settings: SelectSettings, carried: pa.Schema) -> pa.Schema:
 
 
 def attribute_columns(columns: tuple[str, ...]) -> set[str]:
-    """The columns of the attributes that are read. columns: measured signals that the corpus has."""
+    """The columns of the attributes that are read. columns: the signals that become columns of the corpus."""
     return {"row", "id", "text_hash", "characters", "language", "language_score", SIGNAL, *columns}
 
 
-# A removed document by its row in the unit: a ledger row before id, source, position and language are added.
+# A row of the ledger before id, source, position and language are added. `row`: the document's number in the unit.
 REMOVED_SCHEMA = pa.schema([*VERDICTS_SCHEMA, *_PARTNER_COLUMNS])
 
 
 @dataclass(frozen=True)
 class UnitResults:
-    """The results of earlier stages for one unit of input. A table without rows has its columns too."""
+    """The results of earlier stages for one unit of input. A table without rows still has its columns."""
 
     attributes: pa.Table
     removed: pa.Table  # as REMOVED_SCHEMA, sorted by row
@@ -122,9 +122,9 @@ def select_stage(
     duplicates: Artifact | None,
     sizes: Sizes = DEFAULT_SIZES,
 ) -> Stage:
-    """The stage that writes the artifacts CORPUS, REMOVED, SAMPLES and KEPT, and with decontamination CONTAMINATED.
+    """The stage that writes CORPUS, REMOVED, SAMPLES and KEPT, and if set CONTAMINATED, BOILERPLATE and REPEATS.
 
-    groups, and duplicates, the counts of its rows: None without deduplication. sizes: those that groups was made with.
+    groups, duplicates: the artifacts GROUPS and DUPLICATES; None without deduplication. sizes: those of `groups`.
     """
     file_bytes = settings.corpus.file_mib << 20
     outputs: tuple[Output, ...] = (
@@ -165,7 +165,7 @@ def select_stage(
     files = attributes.files_by_unit(count), verdicts.files_by_unit(count), of_groups
     parts = zip(inputs.units, firsts, *files, strict=True)
     measured = [MeasuredUnit(*part) for part in parts]
-    # The kept text of a list fills a file.
+
     removed = duplicates if settings.dedup and settings.dedup.remove else None
     kept_bytes = _kept_bytes(verdicts, removed, inputs)
     units = list(neighbours(measured, kept_bytes, file_bytes))
@@ -206,7 +206,7 @@ def _kept_bytes(verdicts: Artifact, duplicates: Artifact | None, inputs: InputMa
 
 @dataclass(frozen=True)
 class Select:
-    """The work of a unit. attributes: schema of that artifact."""
+    """The work of a unit. attributes: schema of the artifact ATTRIBUTES."""
 
     settings: SelectSettings
     reading: Reading
@@ -258,7 +258,11 @@ class Select:
         tallies: list[pa.Table],
         counters: Counters,
     ) -> list[pa.Table]:
-        """Returns the documents that are removed because little is left of them (REMOVED_SCHEMA)."""
+        """Write the kept documents of a unit of input. Returns those removed because cuts left too little of them.
+
+        Returns:
+            Tables of REMOVED_SCHEMA.
+        """
         unit, attributes, removed_now = measured.unit, results.attributes, []
         cutters = self._cutters(measured)
         decontamination = decontamination_of(self.settings.filters)
@@ -308,7 +312,7 @@ class Select:
         return removed_now
 
     def _cutters(self, unit: MeasuredUnit) -> list[Cutter]:
-        """What is cut out of the documents of a unit, in this order."""
+        """The kinds of cuts in the documents of a unit, in the order in which they are made."""
         store, settings, found = self.reading.store, self.settings, list[Cutter]()
         if settings.boilerplate:
             shared = read_shared(store, unit.boilerplate)
@@ -331,7 +335,7 @@ class Select:
 
 
 def _group_columns(rows: pa.Table, groups: pa.Table) -> dict[str, object]:
-    """The columns `duplicate_count` and `group_id`; without duplicates, 1 and the first 64 bits of the text hash."""
+    """The columns `duplicate_count` and `group_id`; 1 and the first 64 bits of the text hash without duplicates."""
     hashes = rows["text_hash"].combine_chunks()
     own = (
         np.frombuffer(hashes.buffers()[1], "<i8", 2 * len(rows), 16 * hashes.offset)[::2] if len(rows) else np.empty(0)
@@ -348,20 +352,23 @@ def _group_columns(rows: pa.Table, groups: pa.Table) -> dict[str, object]:
 
 
 def _tally_kept(source: str, rows: pa.Table, characters: np.ndarray) -> pa.Table:
-    """characters: int64[D], of the documents as they are written, after redaction and removed lines."""
+    """Counts of the kept documents. characters: int64[D], of the documents as they are written, after all cuts."""
     language = rows["language"] if "language" in rows.column_names else ""
     return add_tallies([tally("kept", source, language, "", np.ones(len(rows), np.int64), characters)])
 
 
 def _tally_removed(source: str, documents: pa.Table, stage: str) -> pa.Table:
-    """documents: attributes of those of which a kind of cut left too little."""
+    """Counts of the documents that a kind of cut removed. documents: their attributes. stage: the kind."""
     language = documents["language"] if "language" in documents.column_names else ""
     ones = np.ones(len(documents), np.int64)
     return tally("removed", source, language, f"{stage}/{TOO_FEW_WORDS_LEFT}", ones, documents["characters"])
 
 
 def _too_short(rows: pa.ChunkedArray, words: np.ndarray, enough: np.ndarray, cutter: Cutter) -> pa.Table:
-    """The documents of which a cut left too little (REMOVED_SCHEMA). words, enough: of each of D documents."""
+    """The documents of which a cut left too little (REMOVED_SCHEMA).
+
+    words: int64[D], words that are left. enough: bool[D], whether the document stays.
+    """
     count = int((~enough).sum())
     columns = {
         "row": rows.filter(pa.array(~enough)),

@@ -1,16 +1,17 @@
 """The comparison of a batch that is too large for one task, in blocks of documents in keeper order.
 
-A document is removed for an earlier kept one, so it is compared with those of earlier blocks that were kept, then with
-those of its own block. The result is that of one loop over all. Stages, each with a unit for each block:
+A document is compared with the kept documents of each earlier block, then with those of its own block. The result is
+that of one loop over the batch (greedy.py). Stages, each with a unit for each block:
 
     gather     the documents of the block, in keeper order                              -> blocks
-    before.K   of block K, for each earlier block: documents like those kept there      -> before/K
+    before.K   per earlier block: documents of block K like those kept there            -> before/K
     block.K    the loop inside block K                                                  -> decided/K
-    count      how many documents were removed for each that the block keeps            -> counts
+    count      number of documents removed for each document that the block keeps       -> counts
     members    the rows of the block's members of groups                                -> members
 
-before.K and block.K alternate, for K from 0 to the last. Several large batches take part side by side. A kept document
-is named by its block and its number among the block's documents that are no copies of earlier ones ("firsts").
+before.K and block.K alternate, for K from 0 to the last. Several large batches are compared by the same stages. A kept
+document is named by its block and its number among the "firsts": documents of the block whose text is in no earlier
+document.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,10 +41,11 @@ _FOLDER = "_work/group"
 _BLOCKS, _COUNTS, _MEMBERS = f"{_FOLDER}/blocks", f"{_FOLDER}/counts", f"{_FOLDER}/members"
 _NO_POSITION = np.iinfo(np.int64).max
 
-# What a document needs to be compared. The others are needed for the rows of groups.
+# The columns that the comparison reads. The other columns are needed for the rows of groups.
 _COMPARED = ("position", "source", "text_hash", "signature")
 
-# Slices of a file of `decided`, then one for each block up to this: the documents that it removed for one kept there.
+# Slices of a file of `decided`: those of `compare_inside`, with KEPT_COLUMNS of the firsts in _NAMES; from _REMOVED on,
+# one for each block up to this one: the documents that were removed for documents kept there.
 _FIRSTS, _NAMES, _RESULTS, _REMOVED = range(4)
 
 
@@ -65,7 +67,7 @@ class Blocks:
     """Compares large batches.
 
     candidates: files with a slice of candidates for each block. firsts: position of the first document of each range.
-    memory: bytes of a unit that holds a block; of one that holds two: twice that.
+    memory: bytes of a unit that holds one block; a unit with two blocks takes twice as much.
     """
 
     store: Store
@@ -75,7 +77,7 @@ class Blocks:
     memory: int
 
     def __call__(self, run: RunStage, stage: MakeStage, batches: Sequence[range]) -> list[str]:
-        """The files with rows of members by range, then the pairs that a report may show: as of `compare`.
+        """Run the stages. Returns files with rows of members by range, then pairs, as those of the stage `compare`.
 
         batches: for each batch the slices of its blocks.
         """
@@ -114,14 +116,14 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Splits:
-    """Where the blocks of a large batch begin. ranks, positions: of the first document of each block but the first."""
+    """The starts of a large batch's blocks: rank and position of the first document of each block but the first."""
 
     ranks: np.ndarray
     positions: np.ndarray
 
     @classmethod
     def of(cls, ranks: np.ndarray, positions: np.ndarray, samples: int) -> "Splits":
-        """From a sample of the batch; a block has so many documents of it."""
+        """The starts from a sample of the batch. samples: documents of the sample in a block."""
         order = np.lexsort((positions, ranks))[samples::samples]
         return cls(ranks[order], positions[order])
 
@@ -141,21 +143,22 @@ class Splits:
 
 
 def sample_every(block: int, ranges: int) -> int:
-    """Of a large batch one of so many documents of each range is in the sample from which blocks are made.
+    """The sampling interval of large batches: one in so many documents of each range is in the sample.
 
-    The last of a range are not counted, so a block has up to a quarter more documents than `block`.
+    The documents after the last sampled one of a range are not counted, so a block has up to a quarter more documents
+    than `block`.
     """
     return max(1, min(256, block // (4 * ranges)))
 
 
 def sample_of(ranks: np.ndarray, positions: np.ndarray, every: int) -> bytes:
-    """The sample of one range's documents of a batch: positions are in order."""
+    """The sample of a batch's documents in one range, as bytes. positions: ascending. every: as of `sample_every`."""
     order = np.argsort(ranks, kind="stable")[every - 1 :: every]
     return ranks[order].tobytes() + positions[order].tobytes()
 
 
 def splits_of(samples: Iterable[bytes], block: int, every: int) -> Splits:
-    """The blocks of a batch from the samples of all ranges."""
+    """The starts of a batch's blocks, from the samples of all ranges."""
     halves = [np.frombuffer(one, np.uint64).reshape(2, -1) for one in samples]
     ranks, positions = np.concatenate([np.empty((2, 0), np.uint64), *halves], axis=1)
     return Splits.of(ranks.view(np.float64), positions.view(np.int64), max(1, block // every))
@@ -180,7 +183,10 @@ class Gather:
 
 @dataclass(frozen=True)
 class CompareBefore:
-    """The work of the stages `before`: (number of the earlier block, its decided documents, documents of a block)."""
+    """The work of the stages `before`.
+
+    A unit: (number of the earlier block, URI of its decided documents, URI of the documents of the block).
+    """
 
     store: Store
     compare: Compare
@@ -195,13 +201,14 @@ class CompareBefore:
 
 
 def compare_before(compare: Compare, number: int, firsts: pa.Table, rows: pa.Table) -> pa.Table:
-    """The documents of a block that are removed for one of an earlier block, unless a more similar one is elsewhere.
+    """The documents of a block that are like a kept document of one earlier block. Another block may have a better one.
 
     Args:
         number: of the earlier block. firsts: its slice _FIRSTS. rows: _COMPARED of the block.
 
     Returns:
-        Columns row (of the block), kept_block, kept, exact, similarity. A copy has what its first copy has.
+        Columns row (in the block), kept_block, kept, exact, similarity. A copy of a removed document has the values of
+        that document.
     """
     count, is_new = firsts.num_rows, rows["position"].to_numpy() >= compare.runs[-1]
     columns = ["source", "text_hash", "signature"]
@@ -211,7 +218,7 @@ def compare_before(compare: Compare, number: int, firsts: pa.Table, rows: pa.Tab
     candidates = Candidates.of(compare.keys, both, sketches.pop())
     first = first_of_text(both["text_hash"], compare.keys.scopes_of(both), np.arange(both.num_rows))
     of_block = np.arange(count, both.num_rows)
-    leaders = np.flatnonzero(candidates.signed[:count])  # the others have no signature there
+    leaders = np.flatnonzero(candidates.signed[:count])  # `firsts` has signatures of kept documents only
     compared = of_block[(first[of_block] == of_block) & candidates.signed[count:] & is_new]
     order = np.concatenate([leaders, compared])
     partner, similarity = candidates.remove_near_duplicates(order, len(leaders), keeps=False)
@@ -231,7 +238,10 @@ def compare_before(compare: Compare, number: int, firsts: pa.Table, rows: pa.Tab
 
 @dataclass(frozen=True)
 class CompareInside:
-    """The work of the stages `block`: (number of the block, its documents, what was found in each earlier block)."""
+    """The work of the stages `block`.
+
+    A unit: (number of the block, URI of its documents, URIs of the results of `before` for each earlier block).
+    """
 
     store: Store
     compare: Compare
@@ -258,15 +268,15 @@ class CompareInside:
 def compare_inside(
     compare: Compare, number: int, rows: pa.Table, before: Iterable[pa.Table]
 ) -> tuple[pa.Table, pa.Table]:
-    """Which document of this or an earlier block the group of each document of a block keeps.
+    """For each document of a block, the document of this or an earlier block that its group keeps.
 
     Args:
         rows: _COMPARED, in keeper order. before: from compare_before, of each earlier block in order.
 
     Returns:
-        (firsts, results): results has the columns kept_block, kept, exact and similarity (NaN for kept) of each
-        document; firsts those of the documents that are no copies, with source, text_hash, row, and the signature of
-        those that are kept.
+        (firsts, results): results has the columns kept_block, kept, exact and similarity (NaN for kept) for each
+        document. firsts has the firsts: the same columns without exact, source, text_hash, row, and signature, which is
+        null for removed ones.
     """
     count = rows.num_rows
     kept_block, kept = np.full(count, number), np.full(count, -1)
@@ -277,21 +287,21 @@ def compare_inside(
         at = row[better]
         for values, name in ((kept_block, "kept_block"), (kept, "kept"), (exact, "exact"), (similarity, "similarity")):
             values[at] = found[name].to_numpy()[better]
-    bare = rows.drop_columns(["signature"]).combine_chunks()
-    candidates = Candidates.of(compare.keys, bare, Sketches.from_column(rows["signature"]))
+    unsigned = rows.drop_columns(["signature"]).combine_chunks()
+    candidates = Candidates.of(compare.keys, unsigned, Sketches.from_column(rows["signature"]))
     own = np.arange(count)
-    first = first_of_text(bare["text_hash"], compare.keys.scopes_of(bare), own)
+    first = first_of_text(unsigned["text_hash"], compare.keys.scopes_of(unsigned), own)
     is_first = (first == own) & ~exact
     compared = own[is_first & candidates.signed]
-    kept_before = int(np.count_nonzero(bare["position"].to_numpy()[compared] < compare.runs[-1]))
+    kept_before = int(np.count_nonzero(unsigned["position"].to_numpy()[compared] < compare.runs[-1]))
     similar_before = np.where(exact, np.nan, similarity)
     partner, similar = candidates.remove_near_duplicates(compared, kept_before, similar_before)
     firsts, copies = own[is_first], own[(first != own) & ~exact]
-    place = np.cumsum(is_first) - 1
+    number_of_first = np.cumsum(is_first) - 1
     similarity[firsts] = similar[firsts]
     here = firsts[(partner[firsts] >= 0) | np.isnan(similar[firsts])]
     kept_block[here] = number
-    kept[here] = place[np.where(partner[here] >= 0, partner[here], here)]
+    kept[here] = number_of_first[np.where(partner[here] >= 0, partner[here], here)]
     exact[copies] = True
     kept_block[copies], kept[copies] = kept_block[first[copies]], kept[first[copies]]
     of_first = similarity[first[copies]]
@@ -299,7 +309,7 @@ def compare_inside(
     results = pa.table({"kept_block": kept_block, "kept": kept, "exact": exact, "similarity": similarity})
     of_firsts = results.drop_columns(["exact"]).take(firsts)
     signature = rows["signature"].take(pa.array(firsts, mask=~np.isnan(similarity[firsts])))
-    table = bare.select(["source", "text_hash"]).take(firsts)
+    table = unsigned.select(["source", "text_hash"]).take(firsts)
     table = table.append_column("signature", signature).append_column("row", pa.array(firsts))
     for name in of_firsts.column_names:
         table = table.append_column(name, of_firsts[name])
@@ -308,13 +318,13 @@ def compare_inside(
 
 @dataclass(frozen=True)
 class CountRemoved:
-    """The work of the stage `count`: (number of a block, the decided documents of it and all later ones)."""
+    """The work of the stage `count`. A unit: (number of a block, URIs of `decided` of it and all later blocks)."""
 
     store: Store
     compare: Compare
 
     def __call__(self, unit: tuple[int, tuple[str, ...]], scratch: Scratch) -> Counters:
-        """Writes how many documents are removed for each first of the block, and the pairs that a report may show."""
+        """Writes the number of documents removed for each first of the block, and the pairs that a report may show."""
         number, decided = unit
         position = _table(self.store, decided[0], _NAMES)["position"].to_numpy()
         counts = np.zeros(len(position), np.int64)
@@ -336,7 +346,10 @@ class CountRemoved:
 
 @dataclass(frozen=True)
 class WriteMembers:
-    """The work of the stage `members`: (a block, decided documents and counts of all blocks, the block's number)."""
+    """The work of the stage `members`.
+
+    A unit: (URI of a block, URIs of `decided` of all blocks, URIs of `counts` of all blocks, the block's number).
+    """
 
     store: Store
     compare: Compare

@@ -1,11 +1,11 @@
-"""Candidates for deduplication: documents that share a key with another one, found by pairs of key and document.
+"""Candidates for deduplication: documents that share a key with another one, found from pairs of key and document.
 
 A pair is one number: the highest 44 bits of a key, and below them the number of a document in its range of at most 2^20
-documents. Two different keys have equal highest bits with a probability of 2^-44; then two documents more are compared.
+documents. Two different keys have equal highest bits with a probability of 2^-44, which costs one more comparison.
 
 Pairs are distributed over buckets by their keys, so that the pairs of a bucket and a hash table of its keys stay in the
-processor's cache. The first document of a key is kept in the table; each later one makes an edge to it. Edges connect
-the documents of a key, which is all that the search for components needs: a key of n documents has n - 1 edges.
+processor's cache. The first document of a key is kept in the table; each later one makes an edge to it. So n documents
+of a key have n - 1 edges, which connect them; the search for components needs no more.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from pipelines.text.kernel import inner_kernel, kernel
 LOCAL_BITS = 20
 _NUMBER = np.uint64((1 << LOCAL_BITS) - 1)  # the bits of the document's number
 _BUCKET_PAIRS = 1 << 13
-_MOST_BUCKETS = 1 << 12  # more open lines than these miss the cache
+_MOST_BUCKETS = 1 << 12  # the cache has room for a line of each of so many buckets
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -29,7 +29,7 @@ def edges_within(keys: np.ndarray, numbers: np.ndarray, slices: int) -> tuple[np
         slices: number of equal parts of the space of keys.
 
     Returns:
-        edges int64[E, 2] between numbers, which form a forest; and by slice the pairs uint64[P], one of each key.
+        edges int64[E, 2] between numbers, which form a forest; and for each slice the pairs uint64[P], one per key.
     """
     buckets = slices * max(1, min(_MOST_BUCKETS, keys.size // _BUCKET_PAIRS) // slices)
     pairs, starts = np.empty(keys.size, np.uint64), np.zeros(buckets + 1, np.int64)
@@ -70,7 +70,7 @@ def edges_between(ranges: Sequence[np.ndarray], firsts: np.ndarray, number: int,
     Args:
         ranges: for each range the pairs uint64[P] of one slice of the keys.
         firsts: int64[R], position of the first document of each range.
-        number, slices: which slice of how many.
+        number, slices: the slice's number, and how many slices there are.
     """
     pairs = np.concatenate([*ranges, np.empty(0, np.uint64)])
     ends = np.cumsum([len(one) for one in ranges])
@@ -167,7 +167,7 @@ def _distribute_pairs(pairs, range_ends, firsts, lowest, all_buckets, starts, en
 
 @inner_kernel
 def _bucket(pair, buckets):
-    """The bucket of a key, or of a pair's key, of so many equal ones, at most 2^LOCAL_BITS."""
+    """The bucket of a key or pair. buckets: number of equal parts of the space of keys, at most 2^LOCAL_BITS."""
     return np.int64((pair >> np.uint64(LOCAL_BITS)) * np.uint64(buckets) >> np.uint64(64 - LOCAL_BITS))
 
 
@@ -175,7 +175,7 @@ def _bucket(pair, buckets):
 def _edges_of_range(pairs, starts, ends, parents, keys, owners, edges):
     """Fill edges int64[E, 2] and ends int64[B], return E. Pairs that stay are moved to pairs[starts[b] : ends[b]].
 
-    parents: scratch, uint32[2^LOCAL_BITS], each its own place. keys, owners: scratch, a hash table.
+    parents: scratch, uint32[2^LOCAL_BITS], each its own index. keys, owners: scratch, a hash table.
     """
     count = 0
     for bucket in range(len(starts) - 1):
@@ -226,7 +226,7 @@ def _table_size(count):
 
 @inner_kernel
 def _clear(keys, count):
-    """Empty the first slots of a hash table, as many as so many keys need; returns how many."""
+    """Empty the first slots of a hash table, enough for `count` keys; returns their number."""
     size = _table_size(count)
     for slot in range(size):
         keys[slot] = 0

@@ -27,10 +27,10 @@ GROUPS_SCHEMA = pa.schema(
         ("unit", pa.int32()),
         ("row", pa.int64()),
         ("reason", pa.string()),  # null for the document that the group keeps
-        ("partner", pa.string()),  # id of the kept document; then its source, and its row in the attributes
+        ("partner", pa.string()),  # id of the kept document
         ("partner_source", pa.string()),
-        ("partner_position", pa.int64()),
-        ("partner_run", pa.string()),  # of an earlier run (`dedup.against`); null: of this one
+        ("partner_position", pa.int64()),  # its row in the attributes
+        ("partner_run", pa.string()),  # URI of the earlier run (`dedup.against`) that has it; null: this run
         ("similarity", pa.float64()),
         ("group_id", pa.int64()),
         ("duplicate_count", pa.int64()),  # documents of the group, the kept one included
@@ -44,7 +44,7 @@ GROUPS_SCHEMA = pa.schema(
 # The attributes of a kept document in the rows of its group.
 KEPT_COLUMNS = ("position", "id", "source", "text_hash")
 
-# The kept document and a removed one of the largest groups of a batch, preferably a near-duplicate.
+# For the largest groups of a batch: positions of the kept document and of a removed one, preferably a near-duplicate.
 PAIRS_SCHEMA = pa.schema([("documents", pa.int64()), ("kept", pa.int64()), ("removed", pa.int64())])
 
 
@@ -57,7 +57,7 @@ def candidate_columns(dedup: Dedup) -> frozenset[str]:
 class Compare:
     """Finds the groups among the candidates of a batch.
 
-    runs: position of the first document of each run, the last of which is this one, and the URIs of the earlier ones.
+    runs: position of the first document of each run; this run is the last. earlier: URIs of the earlier runs.
     """
 
     keys: Keys
@@ -72,7 +72,7 @@ class Compare:
         Args:
             rows: C candidates in order of position: their attributes, `unit` int32 and `position` int64.
 
-        Memory: about 1.2 KB a candidate: 448 bytes of signature twice at H = 112, 24 bytes a key, its row.
+        Memory: about 1.2 KB per candidate: twice its signature (448 bytes at H = 112), 24 bytes per key, and its row.
         """
         sketches = [Sketches.from_column(rows["signature"])]
         rows = rows.drop_columns(["signature"]).combine_chunks()
@@ -151,7 +151,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What the greedy loop takes of C candidates; see greedy.py. signed: bool[C], whether they have a shingle."""
+    """The arguments of the greedy loop for C candidates (greedy.py). signed: bool[C], whether they have a shingle."""
 
     threshold: float
     signed: np.ndarray
@@ -178,7 +178,7 @@ class Candidates:
 
 
 def _largest(rows: pa.Table, kept: np.ndarray, exact: np.ndarray, kept_before: int) -> pa.Table:
-    """PAIRS_SCHEMA: a pair of each of the largest groups, the largest first, then the one with the first position.
+    """PAIRS_SCHEMA: a pair of each of the largest groups, sorted by size, largest first, then by position.
 
     A group that an earlier run keeps is left out, because its text is not read here.
     """
@@ -219,7 +219,7 @@ def keeper_columns(dedup: Dedup) -> tuple[str, ...]:
 
 
 def first_of_text(hashes: pa.ChunkedArray, scopes: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """int64[C]: for each candidate the first one, in keeper order, with the same text and scope; itself if alone."""
+    """int64[C]: for each candidate the first one, in keeper order, with the same text and scope. It may be itself."""
     words = hash_words(hashes)
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))

@@ -1,10 +1,10 @@
-"""Components: documents that are connected by shared keys. Duplicates are found within a component alone.
+"""Components: documents that are connected by shared keys. Each component can be compared on its own.
 
-The documents of a removal, and all earlier ones that it depends on, share keys, so they lie in one component. Small
-components are put together into batches; each batch is compared by one task.
+Whether a document is removed depends only on documents with which it shares keys, directly or through others, and these
+are its component. Small components are joined into batches; each batch is compared by one task.
 
-Candidates are the documents with an edge, often a small part of all. `mark` finds them, in a bitmap with one bit for
-each position; `Batches` numbers them in order of position, and holds everything else by these numbers.
+Candidates are the documents with an edge, often a small part of all. `mark` marks them in a bitmap with one bit for
+each position. `Batches` numbers them in order of position; its other arrays are indexed by these numbers.
 """
 
 from collections.abc import Iterable
@@ -21,14 +21,15 @@ _WORD, _BLOCK = 64, 8  # bits of a word, words of a block: a line of the process
 
 
 def memory_to_mark(documents: int) -> int:
-    """Bytes that `mark` has for so many documents: a bit each."""
+    """Bytes that `mark` allocates for so many documents: one bit each."""
     return -(-documents // 8)
 
 
 def memory_to_connect(documents: int, candidates: int) -> int:
-    """The most bytes that `Batches` has: 9 bits a document, and 6 bytes a candidate, 12 from 2^32 candidates on.
+    """The most bytes that `Batches` allocates: 9 bits per document, 6 bytes per candidate (12 from 2^32 candidates on).
 
-    A candidate has the number of its component, and a component, of at least two candidates, that of its batch.
+    For a candidate the number of its component is stored, for a component, of at least two candidates, that of its
+    batch.
     """
     of_a_candidate = _number_type(candidates).itemsize * 3 // 2
     return memory_to_mark(documents) * 9 // 8 + of_a_candidate * candidates
@@ -51,7 +52,7 @@ def mark(edges: Iterable[np.ndarray], documents: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Batches:
-    """The batch of each candidate. Components are numbered by their smallest position; their batches do not decrease.
+    """The batch of each candidate. Components are sorted by their smallest position; a batch has consecutive ones.
 
     bits: as from `mark`. before: uint64[W / 8], candidates before each block of words. components: uint32[C] or
     uint64[C], by number of the candidate. batches: int32[K] or int64[K], of each component. counts: int64[B], the
@@ -66,9 +67,10 @@ class Batches:
 
     @classmethod
     def of(cls, edges: Iterable[np.ndarray], bits: np.ndarray, candidates: int, size: int) -> "Batches":
-        """
+        """Connect the candidates, and put their components into batches.
+
         Args:
-            edges: as for `mark`, which made `bits` from them. candidates: their number.
+            edges: as for `mark`. bits: its result. candidates: number of bits that are 1.
             size: a batch ends with the component that brings it to so many candidates.
 
         Memory: `memory_to_connect`, and one array of edges.
@@ -91,7 +93,7 @@ class Batches:
         return distances, self.batches[components].astype(np.int32)
 
     def candidates_before(self, position: int) -> int:
-        """How many candidates have a smaller position."""
+        """Number of candidates with a smaller position."""
         block = position // (_WORD * _BLOCK)
         if block >= len(self.before):
             return len(self.components)
@@ -104,7 +106,7 @@ class Batches:
 
 @dataclass(frozen=True)
 class BatchFiles:
-    """The sliced files with the batch of each candidate, by range of positions. ranges: slices of a file."""
+    """Sliced files with the batch of each candidate, a slice for each range of positions. ranges: slices of a file."""
 
     uris: tuple[str, ...]
     ranges: int
@@ -135,7 +137,7 @@ def _count_before(bits, before):
 
 @inner_kernel
 def _number(bits, before, position):
-    """The number of the candidate at a position: how many are before it."""
+    """The number of the candidate at a position, which is the number of candidates before it."""
     word = position >> np.uint64(6)
     block = word // np.uint64(_BLOCK)
     count = before[block]
@@ -167,7 +169,7 @@ def _connect(parents, bits, before, edges):
 def _number_components(parents):
     """Replace the parent of each candidate by the number of its component; returns how many components there are.
 
-    A parent is before its children, so it has its component's number already.
+    A parent has a smaller number than its children, so it was replaced before them.
     """
     count = 0
     for candidate in range(len(parents)):

@@ -1,7 +1,7 @@
 """The documents that take part in deduplication: those that passed the rules, read from attributes by position.
 
-A position is the row of a document in the attributes artifact, from 0; here those of earlier runs come first, and each
-run begins with a range of its own. A range is 2^19 positions: the documents that one unit of the first stages reads.
+A position is the row of a document in the attributes artifact, from 0. Here the positions of earlier runs come first,
+and each run starts with a new range. A range is 2^19 positions: the documents that one unit of the first stages reads.
 """
 
 import hashlib
@@ -31,9 +31,9 @@ _SCOPE_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class UnitPart:
-    """What a range has of one unit of input.
+    """The part of one unit of input that is in a range.
 
-    unit: its index. first: position of the first row of the first file. files: URIs of attributes with their rows.
+    unit: its index. first: position of the first row of the first file. files: (URI, rows) of files of attributes.
     verdicts: URIs of the verdicts on the unit.
     """
 
@@ -47,8 +47,8 @@ class UnitPart:
 class Range:
     """The positions from `start` to `end`, and the units that have them.
 
-    Of an earlier run (earlier.py), which is one unit: run_start is the position of its first document, and ledger has
-    the files that name the documents which it removed. None for the documents of this run.
+    An earlier run (earlier.py) counts as one unit. run_start: position of the run's first document. ledger: URIs of the
+    earlier run's ledger, which names the documents that it removed; None for this run.
     """
 
     start: int
@@ -59,7 +59,7 @@ class Range:
 
     @property
     def uris(self) -> list[str]:
-        """The files of attributes, which may have other documents too."""
+        """URIs of the attributes' files with documents of the range; they may also have other documents."""
         return [uri for part in self.parts for uri, _ in part.files]
 
 
@@ -121,7 +121,7 @@ def _cut(
 def passed(store: Store, documents: Range, columns: frozenset[str]) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
     """(unit, positions int64[D], attributes of these columns) of the documents that passed, by row group.
 
-    Those of an earlier run passed if it kept them. columns: `row` is among them.
+    Documents of an earlier run passed if it kept them. columns: with `row`.
     """
     gone = np.empty(0, np.int64)
     if documents.ledger is not None:
@@ -214,7 +214,7 @@ class Keys:
 def scopes(scope: str, inputs: Sequence[Input], earlier: Sequence[EarlierRun] = ()) -> dict[str, int]:
     """The number of each source's scope, a hash of the scope's name.
 
-    scope: the setting: all, source, or snapshot, which earlier runs have no part in.
+    scope: the setting: all, source or snapshot; not snapshot if there are earlier runs.
     """
     names = {source: {"all": "", "source": source}.get(scope, "") for run in earlier for source in run.sources}
     names |= {

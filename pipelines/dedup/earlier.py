@@ -18,7 +18,7 @@ _ATTRIBUTES, _LEDGER = "attributes", "removed"
 
 
 def sketch_settings(dedup: Dedup) -> dict[str, Any]:
-    """What has to be equal in two runs for their sketches to be comparable."""
+    """The settings and versions that must be equal in two runs, so that their sketches can be compared."""
     return {
         "ngram_words": dedup.ngram_words,
         "columns": math.prod(dedup.banding),

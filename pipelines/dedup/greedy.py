@@ -41,21 +41,21 @@ def remove_near_duplicates(
         sets, set_starts: uint32[S], int64[C + 1]: short candidate c has the distinct shingle hashes
             sets[set_starts[c]:set_starts[c + 1]], sorted; others have none there.
         threshold: least similarity of a duplicate.
-        kept_before: so many, the first of `order`, are kept without a comparison.
-        similar_before: float64[C], similarity of candidates that are removed for a kept document which is not among
-            these and comes before all of them; NaN for others.
-        keeps: false: the candidates after `kept_before` are compared with those alone, and not with each other.
+        kept_before: the first `kept_before` of `order` are kept without a comparison.
+        similar_before: float64[C], for candidates that are similar to a kept document which is not among these and
+            comes before all of them: its similarity; NaN for others.
+        keeps: whether candidates after `kept_before` are also compared with each other, or only with those before.
 
     Returns:
-        partner int64[C], -1 for none here; similarity float64[C], that of similar_before where it has no partner here.
+        partner int64[C], -1 for none among these; similarity float64[C], without a partner that of similar_before.
 
-    Memory: 1 byte a signature column, 24 bytes a key, and 48 bytes for each candidate.
+    Memory: 1 byte per signature column, 24 bytes per key and 48 bytes per candidate.
     """
     columns = signatures.shape[1]
     partner = np.full(len(starts) - 1, -1, np.int64)
     similarity = np.full(len(starts) - 1, np.nan) if similar_before is None else similar_before.copy()
     lowest = signatures[:, :_BYTES].astype(np.uint8)
-    # The other columns may be equal. columns / columns >= threshold, so there is one.
+    # The columns that are not in `lowest` may all be equal. argmax finds one, because columns / columns >= threshold.
     least = int(np.argmax(np.arange(columns + 1) / columns >= threshold)) - (columns - lowest.shape[1])
     head, following = np.full(key_count, -1, np.int64), np.full(len(keys), -1, np.int64)
     owner = np.empty(len(keys), np.int64)
@@ -74,8 +74,8 @@ def _loop(
 ):  # fmt: skip
     """Fill partner and similarity.
 
-    lowest: uint8[C, B], the lowest bytes of the first columns. least: so many of them are equal if two documents reach
-    the threshold.
+    lowest: uint8[C, B], the lowest bytes of the first columns. least: the fewest of them that are equal in documents
+    that reach the threshold.
     head, following, owner: the kept documents of a key form a list. head[key] is the newest link, -1 for none; a link
     is an index into `keys`. rank, compared: int64[C], -1.
     """
@@ -119,7 +119,7 @@ def _loop(
 
 @inner_kernel
 def _equal_bytes(lowest, one, other):
-    """How many columns have equal lowest bytes. Counted in a byte, so that the processor adds 32 of them at once."""
+    """Number of columns with equal lowest bytes. Counted in a byte, so that the processor adds 32 of them at once."""
     equal = np.uint8(0)
     for column in range(lowest.shape[1]):
         equal = np.uint8(equal + np.uint8(lowest[one, column] == lowest[other, column]))

@@ -1,23 +1,23 @@
-"""The stage `group`: duplicate groups among the documents that passed the rules, of any number of documents.
+"""The stage `group`: finds duplicate groups among the documents that passed the rules, however many there are.
 
 Exact duplicates (equal normalised text) are found first. Of the other documents, those that share a band key pass
-through the verified greedy loop of greedy.py. No text is read. Positions are cut into ranges of 2^19 documents. Of one
-range, its unit does all; of more, these stages prepare it:
+through the verified greedy loop of greedy.py. No text is read. Positions are cut into ranges of 2^19 documents. With
+one range, one unit does all of the work. With more, these stages prepare the stage `group`:
 
     keys        per range: (key, document) pairs, cut into slices by key;        -> keys, edges
                 edges between documents of the range that share a key
     merge       per slice: edges between documents of different ranges           -> edges
     mark        one unit: the documents with an edge, which are the candidates   -> marks
     components  one unit: connected documents, put together into batches         -> batches
-    ...         the same of more candidates than one task connects: see stars.py
+    ...         instead, for more candidates than one task can connect: see stars.py
     route       per range: the attributes of its candidates, cut by batch        -> candidates
     compare     per batch: keeper order, exact and near-duplicates, cut by range -> found
-    ...         the same of a batch that is too large for one task, in blocks: see blocks.py
-    group       per range: the rows of all its members                           -> _work/groups
+    ...         instead, for a batch that is too large for one task: see blocks.py
+    group       per range: the rows of the members of groups                     -> _work/groups
 
-The stages before the last hand on sliced files (cluster/sliced.py) of numbers and Arrow tables, which are removed when
-the last is finished. With many ranges, what is cut by slice, batch or range passes through more stages
-(cluster/exchange.py). The result is the same for any size of range, slice and batch, and for any number of workers.
+The stages before the last write sliced files (cluster/sliced.py) of numbers and Arrow tables, which are removed when
+the last is finished. With many ranges, the slices pass through more stages (cluster/exchange.py). The result is the
+same for any size of range, slice and batch, and for any number of workers.
 """
 
 from collections import defaultdict
@@ -58,7 +58,7 @@ from pipelines.readers.inputs import Input
 GROUPS = "_work/groups"
 GROUP_VERSION = "5"
 
-# Sliced outputs of the stages that prepare it.
+# Sliced outputs of the stages that prepare `group`.
 _KEYS, _EDGES, _MERGED = "_work/group/keys", "_work/group/edges", "_work/group/merged"
 _BATCHES, _CANDIDATES, _FOUND = "_work/group/batches", "_work/group/candidates", "_work/group/found"
 _MARKS, _SAMPLES = "_work/group/marks", "_work/group/samples"
@@ -76,11 +76,11 @@ Work = Callable[[Any, Scratch], Counters]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How the work is cut, on which its result does not depend.
+    """The sizes of units. The result does not depend on them.
 
-    documents: positions of a range, at most 2^20. pairs: of a slice of the keys. batch: candidates of a batch; one that
-    holds a larger component has more. block: candidates of a block of a batch above `dedup.component_documents`.
-    fan: files that a unit reads, see cluster/levels.py. span, edges: ranges and edges of a unit of stars.py.
+    documents: positions of a range, at most 2^20. pairs: of a slice of the keys. batch: candidates of a batch; one with
+    a larger component has more. block: candidates of a block of a batch above `dedup.component_documents`. fan: files
+    that a unit reads, see cluster/levels.py. span, edges: ranges and edges of a unit of stars.py.
     """
 
     documents: int = 1 << 19
@@ -99,7 +99,7 @@ DEFAULT_SIZES = Sizes()
 
 
 def memory(documents: int, dedup: Dedup) -> int:
-    """Bytes of the largest task over so many documents, whatever they have in common.
+    """The most bytes that a task of the grouping of so many documents can take, whichever keys they share.
 
     A component above `component_documents` is compared in blocks, of which a task holds two, and more candidates than
     `connected_at_once` are connected by stars.py.
@@ -115,19 +115,19 @@ def memory(documents: int, dedup: Dedup) -> int:
 
 
 def _block_memory(sizes: Sizes) -> int:
-    """Bytes of a task that holds one block, which its samples cut to at most a quarter more than `sizes.block`."""
+    """Bytes of a task with one block, which has at most a quarter more documents than `sizes.block`."""
     return _LIBRARIES + _OF_A_CANDIDATE * sizes.block * 5 // 4
 
 
 def stars_memory(sizes: Sizes) -> int:
-    """Bytes of a task of stars.py, which reads all edges of a slice of the keys at first: less than its pairs."""
+    """Bytes of a task of stars.py. Its first stage reads all edges of a slice of the keys, fewer than the pairs."""
     return _LIBRARIES + memory_of_stars(sizes.documents * sizes.span, max(sizes.edges, sizes.pairs))
 
 
 def memory_by_stage(documents: int, candidates: int | None = None) -> dict[str, int]:
     """Bytes of a task of `group` over so many documents, and of each stage that prepares it, if there are any.
 
-    candidates: documents that share a key with another one; None: not known, so all may.
+    candidates: number of documents that share a key with another one; None: not known, all of them are assumed.
     """
     whole = DEFAULT_SIZES.documents
     if documents <= whole:
@@ -184,7 +184,7 @@ def group_stage(
     compare = Compare(keys, tuple(runs), tuple(run.uri for run in earlier))
     pairs = documents * (dedup.banding[0] + 1)
     prepare = Prepare(store, compare, [*before, *cut], len(before), pairs, sizes, made_from)
-    # What the last stage reads is known when the stages before are finished; it has the found rows of every batch.
+    # The units of the last stage are known when the stages before it are finished.
     return Stage("group", outputs, (), WriteGroups(store), made_from, store, memory=_LIBRARIES, prepare=prepare)
 
 
@@ -212,9 +212,9 @@ class RangeRows:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Runs the stages before the last one, see above.
+    """Runs the stages before the last one, which are listed above.
 
-    ranges: those of earlier runs first, so many as `earlier`. pairs: of keys and documents.
+    ranges: those of earlier runs first. earlier: number of those. pairs: number of pairs of key and document.
     """
 
     store: Store
@@ -279,7 +279,7 @@ class Prepare:
         return exchange(run, self.store, SlicedFiles.of(uris, slices, self.sizes.fan), name, output, stage)
 
     def _splits(self, run: RunStage, batched: BatchFiles, large: list[int]) -> dict[int, Splits]:
-        """Where the blocks of the large batches begin."""
+        """The starts of the blocks of the large batches, by batch."""
         every = sample_every(self.sizes.block, len(self.ranges))
         work = SampleRanks(self.store, self.compare, batched, tuple(large), every, self.sizes)
         limit = self.compare.keys.dedup.component_documents
@@ -305,7 +305,7 @@ class Prepare:
 
 @dataclass(frozen=True)
 class GroupRange:
-    """All of the work, on a run with one range."""
+    """The work of the only unit of a run with one range."""
 
     store: Store
     keys: Keys
@@ -323,7 +323,7 @@ class GroupRange:
 
 @dataclass(frozen=True)
 class MakeKeys:
-    """The work of the stage `keys`. slices: of the keys of a range."""
+    """The work of the stage `keys`. slices: number of slices of the keys."""
 
     store: Store
     keys: Keys
@@ -375,7 +375,7 @@ class Connect:
     sizes: Sizes
 
     def __call__(self, uris: Sequence[str], scratch: Scratch) -> Counters:
-        """Writes number and batch of each candidate, by range; then how many candidates each batch has."""
+        """Writes number and batch of each candidate, by range; then the number of candidates of each batch."""
         bits = np.frombuffer(read_slice(self.store, self.marked, 0), np.uint64)
         batches = Batches.of(_edges(self.store, uris), bits, self.candidates, self.sizes.batch)
         starts = [number * self.sizes.documents for number in range(self.ranges + 1)]
@@ -389,9 +389,9 @@ class Connect:
 
 @dataclass(frozen=True)
 class Slots:
-    """Which slice of the candidates each task of the comparison reads: one for a batch, or for a block of a large one.
+    """The slices of the candidates: one for each batch, but of a large batch one for each block. A task reads one.
 
-    first: of each batch, then their number. splits: of the large batches.
+    first: number of the first slice of each batch, then the number of all slices. splits: of the large batches.
     """
 
     first: tuple[int, ...]
@@ -399,7 +399,7 @@ class Slots:
 
     @classmethod
     def of(cls, batches: int, splits: dict[int, Splits]) -> "Slots":
-        """So many batches, some of them large."""
+        """The slices of so many batches. splits: of those that are large."""
         counts = [splits[batch].blocks if batch in splits else 1 for batch in range(batches)]
         return cls(tuple(accumulate(counts, initial=0)), splits)
 
@@ -418,7 +418,7 @@ class Slots:
 
 @dataclass(frozen=True)
 class SampleRanks:
-    """The work of the stage `sample`: of each large batch the ranks and positions of one in `every` documents."""
+    """The work of the stage `sample`: ranks and positions of one in `every` documents of each large batch."""
 
     store: Store
     compare: Compare
@@ -464,7 +464,10 @@ class Route:
 
 @dataclass(frozen=True)
 class CompareBatch:
-    """The work of the stage `compare`. files: candidates of every range. firsts: position of its first document."""
+    """The work of the stage `compare`. files: candidates of every range. firsts: position of its first document.
+
+    A unit is the number of a slice.
+    """
 
     store: Store
     compare: Compare
@@ -473,7 +476,7 @@ class CompareBatch:
 
     def __call__(self, number: int, scratch: Scratch) -> Counters:
         """Writes the found rows by range, then the pairs that a report may show."""
-        # `compare` frees what it does not need of the rows, so no other reference to them stays here.
+        # `compare` frees the columns that it has used, so this function keeps no reference to the rows.
         rows = [joined(self.files.slice(number).read(self.store))]
         assert rows[0] is not None, "every batch has candidates"
         count = rows[0].num_rows

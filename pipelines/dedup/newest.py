@@ -1,4 +1,4 @@
-"""How new a document is, as one number: what `keeper: newest` compares.
+"""The newness of documents, as numbers that `keeper: newest` compares.
 
 dates, timestamps   seconds since 1970, UTC if they have no zone
 numbers             as they are, such as years or Unix seconds

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.store.paths import AbsolutePath
 
-# Weights of false positives and false negatives when the banding is derived: a false candidate costs only time.
+# Weights of false positives and false negatives when the banding is derived. A false positive only costs time.
 _LSH_WEIGHTS = (0.1, 0.9)
 _LEAST_RECALL_AT_THRESHOLD = 0.5
 

@@ -25,8 +25,8 @@ SIGNATURES_VERSION = "2"
 
 _BLOCK = 512  # shingles hashed before the permutations run over them: 2 KB, in the first cache
 
-_SLOTS_PER_HASH = 4  # of the hash table that finds a document's distinct shingles
-_EMPTY = np.uint64(1 << 32)  # of a slot: above every hash
+_SLOTS_PER_HASH = 4  # slots of the hash table that finds a document's distinct shingles
+_EMPTY = np.uint64(1 << 32)  # the value of an empty slot, above every hash
 
 
 def permutations(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -125,10 +125,10 @@ def _sign_sets(words, starts, a, b, found, hashes):
 
 @inner_kernel
 def _sorted_set(hashes, slots, slot_bits, found):
-    """Write the distinct hashes to `found`, sorted. Returns their number, len(found) if there are as many or more.
+    """Write the distinct hashes to `found`, sorted. Returns their number, or len(found) if there are at least as many.
 
-    A hash table in which the highest bits of a hash are its first slot and neighbours are in order, so that it is
-    sorted from end to end. slots: scratch, uint64[2^slot_bits + len(found)].
+    The first slot of a hash in the table is given by its highest bits, and hashes are inserted in order, so the table
+    is sorted. slots: scratch, uint64[2^slot_bits + len(found)].
     """
     for slot in range(len(slots)):
         slots[slot] = _EMPTY
@@ -190,8 +190,8 @@ def _smallest(block, a, b):
 def shingles(data, start, end, flags, lower, hashes, ring):
     """Fill `hashes` with the document's shingles; returns (shingles, tokens). One pass, without a list of tokens.
 
-    ring: scratch, uint64, for the hashes of the last tokens, as many as a shingle has. A shingle's hash is their
-    polynomial, a rolling hash.
+    ring: scratch, uint64[ngram_words], for the hashes of the last tokens. A shingle's hash is a rolling hash: the
+    polynomial of these.
     """
     ngram_words = len(ring)
     leaving = PRIME  # the power by which the oldest token is multiplied when it leaves the ring

@@ -1,13 +1,12 @@
-"""Sketches: what documents are compared by. The shingle set of a short document, the MinHash signature of any other.
+"""Sketches, from which similarities are computed: of a short document its shingle set, else its MinHash signature.
 
 A document is short if it has fewer distinct shingles than a signature has columns (H). Its set takes less room than a
-signature and gives the exact Jaccard similarity with another short document, where signatures of 112 columns estimate
-it with a standard error of 0.04; its signature, and with it its band keys, follow from the set. The number of words
-tells a set from a signature, which is why a document with exactly H shingles, whose set would be no smaller, has a
-signature.
+signature and gives the exact Jaccard similarity with another short document; signatures of 112 columns estimate it with
+a standard error of 0.04. The signature and the band keys of a short document are computed from its set. H words are a
+signature, fewer are a set: a document with exactly H shingles has a signature.
 
 Two different shingles have the same 32-bit hash with a probability of 2^-32. Two sets of fewer than 112 have at most
-222 shingles together, so their similarity is exact but for one pair of documents in 175,000, where it is off by 0.01.
+222 shingles together, so for one pair of documents in 175,000 the similarity is wrong, by about 0.01.
 """
 
 from dataclasses import dataclass
@@ -60,7 +59,10 @@ class Sketches:
         return signatures_of(self.words, self.starts, a, b)
 
     def sets(self, columns: int) -> tuple[np.ndarray, np.ndarray]:
-        """(uint32[S], int64[D + 1]): as words and starts, with the sets alone. columns: H."""
+        """(uint32[S], int64[D + 1]): words and starts with the sets only; empty for documents with a signature.
+
+        columns: H.
+        """
         lengths = np.diff(self.starts)
         is_set = lengths < columns
         return self.words[np.repeat(is_set, lengths)], np.concatenate([[0], np.cumsum(lengths * is_set)])

@@ -1,24 +1,24 @@
-"""Components of more candidates than one task can hold, by rounds of large star and small star.
+"""Components of more candidates than one task can hold, by alternating operations "large star" and "small star".
 
-Of a position u, least(u) is the smallest of it and its neighbours.
+least(u) is the smallest position among u and its neighbours.
 
-    large star    an edge of u and a larger v becomes one of v and least(u)
-    small star    an edge of u and a smaller v becomes one of v and least(u); it stays if v is least(u)
+    large star    an edge of u and a larger v is replaced by one of v and least(u)
+    small star    an edge of u and a smaller v is replaced by one of v and least(u), unless v is least(u)
 
-Either keeps the components, and makes no more edges. When neither changes an edge, each component is a star around its
-smallest position. The number of stars grows with the logarithm of the longest path. Source: Kiveris et al., "Connected
-Components in MapReduce and Beyond", 2014. Positions are cut into spans; least and move alternate, the first of which is
-a large star:
+Neither changes the components or adds edges. When neither changes an edge, each component is a star around its smallest
+position. The number of operations grows with the logarithm of the longest path. Source: Kiveris et al., "Connected
+Components in MapReduce and Beyond", 2014. Positions are cut into spans. The stages `least` and `move` alternate; the
+first `move` is a large star, the next a small star, and so on:
 
-    star.deal          of some files: edges, cut by the span of the smaller end; what is nearest -> edges, nearest
+    star.deal          per group of files: edges, cut by the span of the smaller end; nearest    -> edges, nearest
     star.NNNN.least    per span: least(u) of its positions                                       -> least/NNNN
-    star.NNNN.move     per span and some of the files: the edges that replace those of the span  -> edges, nearest
+    star.NNNN.move     per span and group of files: the edges that replace those of the span     -> edges, nearest
     star.sizes         per span: candidates of each component, cut by the span of the smallest   -> sizes
-    star.cut           one unit: where batches begin, and how many candidates they have          -> cuts
+    star.cut           one unit: the first position of each batch, and its number of candidates  -> cuts
     star.batches       per span: the batch of each candidate, by range                           -> batches
 
-`nearest` are the smallest neighbours of positions among the edges of one unit. They are written beside the edges, so
-that finding least(u) reads one number for each unit with edges of u, and not all neighbours of u.
+`nearest` has the smallest neighbour of each position among the edges of one unit. It is written beside the edges, so
+that computing least(u) reads one number from each unit with edges of u, not all neighbours of u.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ from pipelines.dedup.components import BatchFiles
 _FOLDER = "_work/group/star"
 _SIZES, _CUTS, _BATCHES = f"{_FOLDER}/sizes", f"{_FOLDER}/cuts", f"{_FOLDER}/batches"
 _NONE = np.iinfo(np.int64).max
-_PAIR = 8  # bytes: the number of a position in its span, and in the lowest bits the position that it is paired with
+_PAIR = 8  # bytes of a pair: the number of a position in its span, and in the lowest 40 bits another position
 _POSITION_BITS = np.uint64(40)
 _POSITION = (np.uint64(1) << _POSITION_BITS) - np.uint64(1)
 _THREADS = 16
@@ -53,7 +53,7 @@ def memory_of_stars(positions: int, edges: int) -> int:
 
 @dataclass(frozen=True)
 class Spans:
-    """How positions are cut: spans of `ranges` ranges of so many `documents`; so many spans in all."""
+    """The division of positions: `spans` spans of `ranges` ranges of `documents` positions."""
 
     documents: int
     ranges: int
@@ -69,13 +69,13 @@ class Spans:
         assert self.width * self.spans <= int(_POSITION) + 1, self
 
     def cut(self, rows: np.ndarray, positions: np.ndarray) -> list[np.ndarray]:
-        """The rows by the span of a position of each."""
+        """The rows of each span. positions: one for each row, which gives its span."""
         spans = (positions // self.width).astype(np.uint16)  # numbers of 16 bits are sorted in one pass
         ends = np.cumsum(np.bincount(spans, minlength=self.spans))
         return np.split(rows[np.argsort(spans, kind="stable")], ends[:-1])
 
     def pairs(self, at: np.ndarray, others: np.ndarray) -> list[np.ndarray]:
-        """By the span of `at`, its number in the span and the other position, as uint64[N], ascending."""
+        """For each span, pairs uint64[N], ascending, of the positions `at` in it and `others` (see _PAIR)."""
         found = self.cut((at % self.width).view(np.uint64) << _POSITION_BITS | others.view(np.uint64), at)
         for of_span in found:
             of_span.sort()
@@ -84,7 +84,7 @@ class Spans:
 
 @dataclass(frozen=True)
 class Stars:
-    """Connects candidates. edges: that a unit reads. batch: candidates of a batch. memory: bytes of a unit."""
+    """Connects candidates. edges: number that a unit reads. batch: candidates of a batch. memory: bytes of a unit."""
 
     store: Store
     spans: Spans
@@ -125,9 +125,9 @@ class Stars:
         return BatchFiles(tuple(batches.file_uris), spans.ranges), counts
 
     def _together(self, files: Sequence[str], slices: int, of_an_edge: int) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """(slice, files) of each unit: files that have at most `edges` there together, or one file.
+        """(slice, files) of each unit: files that have at most `edges` edges in this slice together, or one file.
 
-        slices: of a file. of_an_edge: bytes.
+        slices: number of slices of a file. of_an_edge: bytes of an edge.
         """
         with ThreadPoolExecutor(_THREADS) as pool:
             offsets = pool.map(lambda uri: read_offsets(self.store, uri, 0, slices), files)
@@ -165,7 +165,7 @@ class Deal:
 
 @dataclass(frozen=True)
 class Least:
-    """The work of the stage `star.NNNN.least`. uris: of `nearest`. output: its name."""
+    """The work of the stage `star.NNNN.least`. uris: the files of `nearest`. output: name of the stage's output."""
 
     store: Store
     spans: Spans
@@ -173,12 +173,12 @@ class Least:
     output: str
 
     def __call__(self, span: int, scratch: Scratch) -> Counters:
-        """Writes the positions that have an edge, ascending, then least of each."""
+        """Writes the positions with an edge, ascending, then least(u) of each."""
         start = span * self.spans.width
         least = np.full(self.spans.width, _NONE)
         for data in read_slices(self.store, self.uris, span):
             at, nearest = _unpacked(np.frombuffer(data, np.uint64))
-            least[at] = np.minimum(least[at], nearest)  # a position stands once in a slice
+            least[at] = np.minimum(least[at], nearest)  # a slice has each position once
         numbers = np.flatnonzero(least != _NONE)
         positions = numbers + start
         scratch.write_slices(self.output, [positions, np.minimum(least[numbers], positions)])
@@ -240,7 +240,7 @@ class Cut:
     batch: int
 
     def __call__(self, uris: Sequence[str], scratch: Scratch) -> Counters:
-        """Writes the smallest position of each batch, then how many candidates it has."""
+        """Writes the first position of each batch, then its number of candidates."""
         firsts: list[int] = []
         counts: list[int] = []
         for span in range(self.spans.spans):
@@ -301,7 +301,7 @@ def _unpacked(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _write(
     scratch: Scratch, spans: Spans, edges_name: str, nearest_name: str, by: np.ndarray, others: np.ndarray
 ) -> None:
-    """Write edges, each once, by the span of one end; and what is nearest to both ends, by the span of each end."""
+    """Write edges, each once, by the span of the end `by`, and `nearest` of both ends, by the span of each end."""
     scratch.write_slices(edges_name, [_firsts(of_span, of_span) for of_span in spans.pairs(by, others)])
     nearest = spans.pairs(np.concatenate([by, others]), np.concatenate([others, by]))
     scratch.write_slices(nearest_name, [_firsts(of_span, of_span >> _POSITION_BITS) for of_span in nearest])

@@ -55,7 +55,7 @@ class _Source:
         for uri, message in self.listed.errors:
             self._add(message, uri)
         for path in self.listed.bad_names:
-            self.add_bad_file(path, "the name is not UTF-8, which files of a corpus must be. Rename it.")
+            self.add_bad_file(path, "the name is not UTF-8. Rename it.")
 
     @property
     def input(self) -> Input:

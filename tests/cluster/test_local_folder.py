@@ -100,7 +100,7 @@ def test_a_copy_cut_short_is_not_taken_for_one_and_is_made_again(remote, copies,
 def test_an_object_that_changed_since_the_listing_is_no_part_of_a_copy(remote, copies, monkeypatch, store, listed):
     weights = FileInfo(paths.join(remote, "deep/er/weights"), listed, "v")
     monkeypatch.setattr(Store, "list_files", lambda self, uri: [weights])
-    with pytest.raises(Unavailable, match=f"weights: 100000 bytes arrived, and the store listed {listed}"):
+    with pytest.raises(Unavailable, match=f"weights: 100000 bytes were read, and the store listed {listed}"):
         local_folder(store, remote)
     assert not [path for path in copies.iterdir() if path.is_dir()]
 
@@ -109,7 +109,7 @@ def test_an_object_that_would_leave_the_folder_is_refused(remote, copies, monkey
     listed = store.list_files(remote)
     outside = FileInfo(f"{remote}/../../evil", 1, "v")
     monkeypatch.setattr(Store, "list_files", lambda self, uri: [*listed, outside])
-    with pytest.raises(StorageError, match=r"evil is no name of a file"):
+    with pytest.raises(StorageError, match=r"evil is not the name of a file"):
         local_folder(store, remote)
 
 
