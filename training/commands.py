@@ -1,4 +1,4 @@
-"""The verbs `raymill train` and `raymill compose`. `pack` and `plan` are in pack/command.py and plan/command.py,
+"""The commands `raymill train` and `raymill compose`. `pack` and `plan` are in pack/command.py and plan/command.py,
 `tune-demo` in demo.py.
 """
 
@@ -40,7 +40,7 @@ def train(
 ) -> None:
     """A corpus to a fine-tuned model: pack, train, evaluate, export.
 
-    A second run continues where the first stopped; a finished run is left alone. Reports: OUTPUT/report.html
+    A second run continues where the first stopped; a finished run is not done again. Reports: OUTPUT/report.html
     """
     settings = load_train(config, override)
     if dry_run:
@@ -77,9 +77,11 @@ def print_outcome(run: TrainRun) -> None:
 def compose(
     output: Annotated[str, typer.Argument(help="folder or URI to write the combined adapter to")],
     adapter: Annotated[list[str], typer.Option(help="PATH=WEIGHT, a folder or URI; give several")],
-    merged: Annotated[bool, typer.Option("--merged", help="also write OUTPUT/merged, the base with it added")] = False,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="also write OUTPUT/merged, the base model with the adapter added")
+    ] = False,
 ) -> None:
-    """Combine LoRA adapters of one base: every matrix changes by the weighted sum of their changes (checked).
+    """Combine LoRA adapters of one base: to every matrix is added the weighted sum of their changes (checked).
 
     raymill compose OUT --adapter A=0.7 --adapter B=0.3
     """
@@ -97,7 +99,7 @@ def adapter_weights(adapters: list[str]) -> dict[str, float]:
     """The weights of PATH=WEIGHT strings, by absolute path, in the given order.
 
     Raises:
-        ConfigError: a weight is missing, no number, or zero; or an adapter is given twice.
+        ConfigError: a weight is missing, not a number, or zero; or an adapter is given twice.
     """
     found: dict[str, float] = {}
     for one in adapters:

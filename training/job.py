@@ -2,9 +2,9 @@
 
     pack -> fit -> evaluate -> export -> report
 
-A part whose result is finished is not repeated, so the same command continues after an interruption, and for a finished
-run it neither starts Ray nor changes anything. Packing runs as units of stages, training in the workers of Ray Train,
-evaluation and export in worker 0, which has already imported torch. The driver holds no model.
+A part whose result is finished is not repeated, so the same command continues after an interruption. On a finished run
+it neither starts Ray nor changes anything. Packing runs as units of stages, training in the workers of Ray Train,
+evaluation and export in worker 0, which has already imported torch. The driver loads no model.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 _evaluate_and_export = Entry("training.export.job:evaluate_and_export")
 
-# Left out of the compared settings, because the fingerprints of data and model compare their content, not their paths.
+# Settings that are not compared: the fingerprints of data and model stand for them, and compare content, not paths.
 # `kind` is always `train`.
 _FINGERPRINTED = {"corpus", "columns", "model", "packing", "split", "kind"}
 
@@ -57,8 +57,8 @@ _FINGERPRINTED = {"corpus", "columns", "model", "packing", "split", "kind"}
 class TrainRun:
     """A finished run.
 
-    manifest: of manifest.json. fresh: made by this call, not found finished. phases: runs of the phases, if there are
-    several.
+    manifest: the content of manifest.json. fresh: whether this call finished the run. phases: runs of the phases, if
+    there are several.
     """
 
     uri: str
@@ -79,8 +79,8 @@ def train(
 
     Args:
         replace: remove what other settings left at the output, and make it again.
-        verify: compare the sha256 of packed and exported files, not only their sizes. What is damaged or gone is made
-            again.
+        verify: compare the sha256 of packed and exported files, not only their sizes. Files that are damaged or gone
+            are made again.
 
     Raises:
         UserError: a mistake in config or data, or another run writes to the same output. Finished work is kept.
@@ -91,9 +91,9 @@ def train(
     store = config.store
     if config.phases:
         if store.exists(paths.join(config.output, RUN_MANIFEST)) and not replace:
-            # Usually every phase is finished and nothing is written. One that is not takes the lease of its own folder.
+            # Usually every phase is finished and nothing is written. An unfinished phase takes the lease of its folder.
             return _phases(config, session, progress, replace, verify)
-        # Phases keep the first model's shape, so each is checked against the first model.
+        # A phase does not change the model's shape, so each is checked with the first model.
         for overrides in config.phases:
             check_model(config.phase(overrides))
         with held(store, config.output):
@@ -102,7 +102,7 @@ def train(
         packing = PackJob.of(with_columns(config), replace=False)
         if (found := _find_run_of_packed(packing, False, verify)) is not None:
             return found
-    # After a training by torchrun on other machines, only evaluation and export remain for this one.
+    # After a training by torchrun on other machines, only evaluation and export are left to do here.
     trained = store.exists(paths.join(config.output, OUTCOME)) and not replace
     _check_before_start(config, session, trains=not trained)
     with held(store, config.output) as lease:
@@ -143,8 +143,8 @@ def _train(
     if (found := _find_run_of_packed(packing, replace, compare_sha256)) is not None:
         return found
     trains = replace or not config.store.exists(paths.join(config.output, OUTCOME))
-    # The room of an embedded Ray was checked from the machine's hardware. It is not started yet, since small corpora
-    # need no Ray.
+    # With an embedded Ray, the machine's hardware was checked before. Ray is not started yet, because small corpora do
+    # not need it.
     if trains and (session.started or not session.embedded):
         packing.check_inputs()
         _check_cluster(config.workers, session)
@@ -166,28 +166,29 @@ def _train(
 
 
 def _check_before_start(config: TrainConfig, session: Session, trains: bool) -> None:
-    """Refuse a config that cannot succeed, in under two seconds: torch and Ray are not loaded, and nothing is started.
+    """Refuse a config that cannot succeed, within two seconds, without torch and Ray.
 
     Args:
-        trains: this session will start workers, so its machines must have room for them.
+        trains: whether this session will start workers, so that its machines must have room for them.
 
     Raises:
-        UserError: with the mistake.
+        UserError: the message has the mistake.
     """
     check_trackers(config.track)
     if trains:
         check_machine(config.workers, session)
     if on_hub(config.model):
-        model_fingerprint(config.store, config.model)  # fetches it, the only check that may take longer
+        model_fingerprint(config.store, config.model)  # downloads the model; the only check that may take longer
     for warning in check_model(config):
         log.warning("%s", warning)
     config.store.require_conditional_writes(config.output)
 
 
 def _check_cluster(workers: Workers, session: Session) -> None:
-    """
+    """Start Ray, and verify that the cluster has room for the workers.
+
     Raises:
-        ConfigError: the cluster has no room for the workers.
+        ConfigError: it has not.
     """
     session.start()
     check_cluster(workers, session)
@@ -228,8 +229,9 @@ def packed_job(config: TrainConfig, packed: PackedRun) -> Job:
 
 
 def _located(config: TrainConfig) -> TrainConfig:
-    """The config with absolute paths and the commit of a hub's model: workers have other working directories, and a
-    branch of the hub may change while they run.
+    """The config with absolute paths, and with the commit of a model of the hub.
+
+    Workers have other working directories, and a branch of the hub may change while they run.
     """
     corpus = tuple(one.model_copy(update={"path": paths.absolute(one.path)}) for one in config.corpus)
     update: dict[str, Any] = {
@@ -259,7 +261,7 @@ def _find_run_of_packed(packing: PackJob, replace: bool, compare_sha256: bool) -
 
 
 def _find_run(job: Job, replace: bool, compare_sha256: bool) -> TrainRun | None:
-    """The finished run; None if there is none, or if a file of it is damaged or gone."""
+    """The finished run; None if there is none, or if one of its files is damaged or gone."""
     folder = RunFolder(job.store, job.root)
     manifest = folder.find(run_settings(job.config), _inputs(job), replace)
     if manifest is None or run_damage(folder, manifest, compare_sha256):
@@ -340,6 +342,6 @@ def _report(folder: RunFolder) -> Report:
 
 
 def exported_model(run: TrainRun) -> str:
-    """URI of the exported model that needs no adapter."""
+    """URI of the exported model that can be loaded without an adapter: the merged or the full one."""
     export = paths.join(run.uri, "export")
     return paths.join(export, "merged" if "merged" in run.manifest["export"]["folders"] else "full")

@@ -1,4 +1,4 @@
-"""Options that the training verbs share, and the loading of a training config."""
+"""Options that the training commands share, and the loading of a training config."""
 
 import sys
 from typing import Annotated
@@ -15,14 +15,14 @@ Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one sett
 Address = Annotated[str | None, typer.Option(help="a Ray cluster; default: an embedded one on this machine")]
 Replace = Annotated[bool, typer.Option("--replace", help="delete results made with other settings and make them again")]
 
-Verify = Annotated[bool, typer.Option("--verify", help="read what is finished and compare digests; else only sizes")]
+Verify = Annotated[bool, typer.Option("--verify", help="compare the sha256 of finished files, not only their sizes")]
 
 
 def load_train(config: str, override: list[str] | None) -> TrainConfig:
     """The training config of a file, with `key.sub=value` overrides.
 
     Raises:
-        ConfigError: the file is no config, or one of another kind; or a package that training needs is not installed.
+        ConfigError: the file is not a config, or one of another kind; or a package that training needs is missing.
     """
     require_packages()
     settings = load(config, override or [])
@@ -33,9 +33,10 @@ def load_train(config: str, override: list[str] | None) -> TrainConfig:
 
 
 def require_packages() -> None:
-    """
+    """Verify that the packages that training needs are installed.
+
     Raises:
-        ConfigError: a package that training needs is not installed.
+        ConfigError: one is not installed.
     """
     if lacking := missing(("torch", "transformers", "peft")):
         raise ConfigError(

@@ -4,9 +4,9 @@
     shared   per slice of the keys: those that more than `max_documents` have, by unit   -> _work/boilerplate/shared
     select   cuts the pieces with these keys, and lists each once                        -> boilerplate
 
-The first two prepare `select`. Documents are counted after the rules and after deduplication, so a page of which there
-are many copies does not lose its text. The text is read once more for that: 9 s of processor time for a gigabyte
-beyond reading and normalising it, and at most 0.4 bytes written for each of its bytes.
+The first two prepare `select`. Documents are counted after the rules and after deduplication, so copies of a page do
+not make its lines boilerplate. For that, the text is read once more. A gigabyte takes 9 s of processor time besides
+reading and normalising it, and at most 0.4 GB are written.
 """
 
 import hashlib
@@ -34,19 +34,19 @@ from pipelines.text.tokens import count_tokens
 BOILERPLATE = "boilerplate"
 BOILERPLATE_VERSION = "1"
 _PIECES, _SHARED = "_work/boilerplate/pieces", "_work/boilerplate/shared"
-TEXT_OF_A_PIECE = 24  # bytes for each different piece of a unit; fewer make larger slices
+TEXT_OF_A_PIECE = 24  # estimated bytes of text for each different piece of a unit; with fewer, slices are larger
 
-# A piece that is cut, listed where it stands first.
+# A row for each different piece that is cut.
 BOILERPLATE_SCHEMA = pa.schema(
     [
         ("source", pa.string()),
-        ("text", pa.string()),  # as it stands in the first document, with personal data replaced
-        ("documents", pa.int64()),  # kept ones of the source that have it
+        ("text", pa.string()),  # of the first document that has it, with personal data replaced
+        ("documents", pa.int64()),  # number of kept documents of the source that have it
         ("words", pa.int64()),
         ("characters", pa.int64()),
         ("id", pa.string()),  # of the first document
         ("position", pa.int64()),  # of the first document
-        ("key", pa.uint64()),  # equal for pieces of the source with equal words
+        ("key", pa.uint64()),  # equal for all pieces of the source with the same words
     ]
 )
 
@@ -55,8 +55,9 @@ BOILERPLATE_SCHEMA = pa.schema(
 class CutTexts:
     """D documents without their boilerplate.
 
-    texts: what stays. pieces: P of the whole texts; keys: uint64[P], with the source; shared: int64[P], the index of
-    each one in the keys that are cut, -1 for pieces that stay. words: int64[D], tokens that stay.
+    texts: without the cut pieces. pieces: the P pieces of the whole texts. keys: uint64[P], their keys, in which the
+    source is hashed. shared: int64[P], the index of each piece's key among the keys that are cut, -1 for pieces that
+    stay. words: int64[D], tokens that stay.
     """
 
     texts: Texts
@@ -72,7 +73,7 @@ class CutTexts:
 
 
 def source_key(source: str) -> np.uint64:
-    """What distinguishes the keys of this source from those of others."""
+    """A hash of the source, which is XORed with the keys of its pieces to distinguish them from other sources' keys."""
     return np.uint64(int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "little"))
 
 
@@ -120,9 +121,9 @@ class BoilerplateCutter:
 def _listed(
     cut: CutTexts, texts: Texts, shared: np.ndarray, redact: Sequence[str] | None, source: str, documents: pa.Table
 ) -> pa.Table:
-    """Rows of BOILERPLATE_SCHEMA of the pieces of which one of D documents is the first.
+    """Rows of BOILERPLATE_SCHEMA: the pieces that one of these D documents has first.
 
-    texts: the whole ones. documents: `id` and `position` of each. redact: kinds of personal data to replace.
+    texts: whole documents. documents: `id` and `position` of each. redact: kinds of personal data to replace.
     """
     pieces = np.flatnonzero(cut.shared >= 0)
     found, of = shared[cut.shared[pieces]], cut.pieces.documents[pieces]
@@ -148,9 +149,9 @@ def _listed(
 
 
 def find_boilerplate(stages: KeyStages, settings: SelectSettings, reading: Reading, text: float) -> SlicedFiles:
-    """Run the stages that prepare `select`: the shared keys of each unit of input.
+    """Run the stages that prepare `select`. Returns the shared keys of each unit of input.
 
-    text: bytes of the documents that stay, about.
+    text: estimated bytes of the documents that stay.
     """
     assert settings.boilerplate is not None
     slices = slices_for(text / TEXT_OF_A_PIECE)
@@ -161,7 +162,7 @@ def find_boilerplate(stages: KeyStages, settings: SelectSettings, reading: Readi
 
 @dataclass(frozen=True)
 class CountPieces:
-    """The work of a unit of `pieces`. slices: their number. Counters: `documents`, `text_bytes`, `pieces`."""
+    """The work of a unit of `pieces`. slices: number of slices. Counters: `documents`, `text_bytes`, `pieces`."""
 
     settings: SelectSettings
     reading: Reading

@@ -35,7 +35,7 @@ class _RulesBase(_Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_packs(cls, settings: Any) -> Any:
-        """Give every pack in `packs` its settings, so that a config printed with its defaults contains them."""
+        """Give every pack in `packs` its default settings, so that they are printed with the config."""
         if isinstance(settings, dict) and isinstance(packs := settings.get("packs", tuple(PACKS)), list | tuple):
             for name in packs:
                 if name in PACKS and settings.get(name, {}) is None:

@@ -1,7 +1,7 @@
-"""The artifact `contaminated`: every text of an evaluation set that a document contains, with its place.
+"""The artifact `contaminated`: every text of an evaluation set that a document contains, and where it begins and ends.
 
-It has the documents above the bound `rules.decontamination.max_fraction`, whether this rule removed them, another rule
-did before, or they stay. Positions in characters are those of the normalised text, before personal data is replaced.
+It has all documents above the bound `rules.decontamination.max_fraction`, also those that another rule removed or that
+stay. Positions in characters are those of the normalised text, before personal data is replaced.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
-"""What is cut out of documents that stay: the interface of boilerplate.py and repeats.py, which `select` calls.
+"""Cuts of text out of kept documents: the interface of boilerplate.py and repeats.py, which `select` calls.
 
-A document of which a cut leaves too few words is removed. The corpus and the later cuts see what is left.
+A document of which a cut leaves too few words is removed. The corpus and later cuts get the text that is left.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ TOO_FEW_WORDS_LEFT = "too_few_words_left"  # the reason of removal, of each kind
 
 @dataclass(frozen=True)
 class Cut:
-    """D documents without what is cut out of them.
+    """D documents after a cut.
 
-    texts: what is left. is_cut: bool[D], whether a document lost something. words: int64[D], tokens that are left.
-    listed: rows of the artifact. shown: of these, what the report may show, with `id`, `source`, `text`, `documents`.
-    counters: of the stage, named by the kind of cut.
+    texts: the text that is left. is_cut: bool[D], whether text was cut. words: int64[D], tokens that are left.
+    listed: rows of the artifact. shown: those that the report may show, with `id`, `source`, `text`, `documents`.
+    counters: those of the stage; their names begin with the kind of cut.
     """
 
     texts: Texts
@@ -47,7 +47,7 @@ class Cutter(Protocol):
 
 
 def stays(cut_documents: np.ndarray, words: np.ndarray, min_words_left: int) -> np.ndarray:
-    """bool[D]: the documents that lost nothing, or have enough words left. cut_documents: bool[D]. words: int64[D]."""
+    """bool[D]: whether a document was not cut, or has enough words left. cut_documents: bool[D]. words: int64[D]."""
     return ~(cut_documents & (words < min_words_left))
 
 

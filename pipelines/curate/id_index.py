@@ -1,9 +1,9 @@
-"""The stage `index`: sorted hashes of the ids of all documents, by which `explain` finds one among many.
+"""The stage `index`: sorted hashes of the ids of all documents, with which `explain` finds a document by its id.
 
     attributes  ->  id_index (hash and position, sorted by hash in each file)
 
 A position is the row of a document in the attributes. A unit indexes some 200,000 documents, so the index of 100
-million has 500 files. A search reads from each file its footer and one row group of 128 KB at most, by many threads.
+million has 500 files. A search reads the footer and at most one row group of 128 KB of each file, in 16 threads.
 """
 
 import hashlib
@@ -80,7 +80,7 @@ def id_hash(id: str) -> int:
 
 
 def positions_of(index: Artifact, id: str) -> list[int]:
-    """Positions of the documents whose ids have the hash of this id, sorted. Another id may have it too."""
+    """Positions of the documents whose ids have the hash of this id, sorted. Other ids may have the same hash."""
     wanted = id_hash(id)
 
     def positions(uri: str) -> Iterable[int]:

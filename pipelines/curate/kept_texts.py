@@ -1,6 +1,6 @@
-"""The documents that stay, read again: those that passed the rules and are no removed duplicates.
+"""The kept documents, read again: those that passed the rules and are not removed as duplicates.
 
-`select` and the stages that prepare it read units of input with what earlier stages found about them.
+`select` and the stages that prepare it read units of input together with their attributes, verdicts and groups.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,8 +26,7 @@ from pipelines.text.texts import Texts
 class MeasuredUnit:
     """A unit of input with its files of attributes, verdicts and groups. first: position of its first document.
 
-    boilerplate, repeats: the keys of pieces that are cut (boilerplate.py), and of windows that other documents have
-    (repeats.py); see shared_keys.py.
+    boilerplate, repeats: the unit's shared keys (shared_keys.py) of pieces (boilerplate.py) and windows (repeats.py).
     """
 
     unit: Unit
@@ -40,7 +39,7 @@ class MeasuredUnit:
 
 
 def groups_in(store: Store, units: Sequence[MeasuredUnit]) -> pa.Table:
-    """The rows of the groups in neighbouring units. Rows are sorted by unit: only row groups with these are read."""
+    """The rows of the groups in neighbouring units. Reads only row groups with these units; rows are sorted by unit."""
     found = []
     wanted = pa.array([one.unit.index for one in units], pa.int32())
     for uri in dict.fromkeys(uri for one in units for uri in one.groups):
@@ -63,7 +62,7 @@ def _groups_with(parquet: pq.ParquetFile, first: int, last: int) -> Iterator[int
 
 
 def take_texts(texts: Texts, kept: np.ndarray, filters: Filters) -> Texts:
-    """Some of the documents, by their indexes, as `cleaned`."""
+    """The documents with these indexes, as from `cleaned`."""
     return cleaned(Texts.from_arrow(texts.to_arrow().take(pa.array(kept))), filters)
 
 
@@ -76,9 +75,9 @@ def cleaned(texts: Texts, filters: Filters) -> Texts:
 
 
 def kept_texts(settings: SelectSettings, reading: Reading, unit: MeasuredUnit) -> Iterator[tuple[np.ndarray, Texts]]:
-    """(numbers int64[D] in the unit, texts) of the documents that stay, by table; normalised and `cleaned`.
+    """(numbers int64[D], texts) of the kept documents of a unit, table by table; normalised and as from `cleaned`.
 
-    A document's number counts the readable ones, so its position is `unit.first` plus the number.
+    Only readable documents are numbered, so a document's position is `unit.first` plus its number.
     """
     store = reading.store
     removed = [table["row"].to_numpy() for table in read_tables(store, unit.verdicts, "row".__eq__)]

@@ -1,4 +1,4 @@
-"""Joins neighbouring items into lists of about equal size: small pieces of work into units of seconds."""
+"""Joins neighbouring items into lists of about equal size, so that units take seconds."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -7,9 +7,7 @@ T = TypeVar("T")
 
 
 def neighbours(items: Iterable[T], sizes: Iterable[float], full: float, most: int | None = None) -> Iterator[list[T]]:
-    """Lists of neighbouring items, in order. A list ends with the item by which its sizes add up to `full`, or with its
-    `most`-th item; the last one may be smaller.
-    """
+    """Lists of neighbouring items, in order. A list ends when its sizes add up to `full` or it has `most` items."""
     joined: list[T] = []
     total = 0.0
     for item, size in zip(items, sizes, strict=True):

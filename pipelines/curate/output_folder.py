@@ -1,4 +1,4 @@
-"""Checks that the output of a run and its input files are apart."""
+"""Checks that neither the output of a run contains input files nor an input the output."""
 
 import os
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ _FILES_OF_A_RUN = (
 
 
 def refuse_output_among_inputs(store: Store, inputs: Sequence[Input], root: str) -> None:
-    """Compare the output with the folder of each input, links followed. Neither has to exist.
+    """Compare the output with the folder of each input, with links resolved. Neither has to exist.
 
     Args:
-        store: of the output, and of inputs without `storage` of their own.
+        store: that of the output, and of inputs without `storage`.
 
     Raises:
         ConfigError: they are the same folder, or a later call would read the files of the run as input.
@@ -43,10 +43,10 @@ def refuse_output_among_inputs(store: Store, inputs: Sequence[Input], root: str)
 
 
 def refuse_files_inside(root: str, listing: InputListing) -> None:
-    """Compare the output with every input file, links followed.
+    """Compare the output with every input file, with links resolved.
 
     Raises:
-        ConfigError: an input file lies below the output, links followed.
+        ConfigError: an input file lies below the output.
     """
     real_root = real_path(root)
     real_folders: dict[str, str] = {}

@@ -2,8 +2,8 @@
 
     groups  ->  duplicates (documents and characters by unit, source, language and reason), similarity (a histogram)
 
-The driver plans `select` and writes the report from these counts. Their size follows from the number of units and
-languages, and not from the number of duplicates.
+The driver plans `select` and writes the report from these counts. Their number grows with the number of units and
+languages, not with that of duplicates.
 """
 
 from collections.abc import Iterable
@@ -95,6 +95,6 @@ def _sum(duplicates: pa.Table, keys: list[str]) -> pa.Table:
 
 
 def _bins(similarity: np.ndarray) -> np.ndarray:
-    """int64[SIMILARITY_BINS]: how many of the values are in each bin; 1 is in the last one."""
+    """int64[SIMILARITY_BINS]: number of values in each bin. The last bin includes 1."""
     bins = np.minimum((similarity * SIMILARITY_BINS).astype(np.int64), SIMILARITY_BINS - 1)
     return np.bincount(bins, minlength=SIMILARITY_BINS)

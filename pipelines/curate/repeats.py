@@ -6,13 +6,13 @@
     shared_windows  per slice: those that several documents have, by unit               -> _work/repeats/shared
     select          joins these windows to runs; lists them, and cuts them if asked     -> repeats
 
-A window is `min_words` words in a row. The first four stages prepare `select`. Two documents with a window in common
-have its anchor in common, so no window is missed; of each window with a shared anchor the hash of all its words is
-compared, so none is found that another document lacks. The runs are therefore those that a suffix array finds (Lee et
-al. 2022), but for windows with the same 96-bit hash.
+A window is `min_words` words in a row. The first four stages prepare `select`. Two documents that share a window also
+share its anchor, so no shared window is missed. Of a window with a shared anchor the hash of all words is compared, so
+each window that is found is really shared. The runs are therefore those that a suffix array finds (Lee et al. 2022),
+except that different windows may have the same 96-bit hash.
 
-The text is read twice more. Anchors are 1.4 bytes for each word of English with windows of 50 words, and windows 20
-bytes for each word of a run.
+The text is read two more times. Anchors take 1.4 bytes for each word of English with windows of 50 words, and windows
+20 bytes for each word of a run.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,21 +40,21 @@ REPEATS = "repeats"
 REPEATS_VERSION = "1"
 _ANCHORS, _SHARED_ANCHORS = "_work/repeats/anchors", "_work/repeats/shared_anchors"
 _WINDOWS, _SHARED = "_work/repeats/windows", "_work/repeats/shared"
-TEXT_OF_AN_ANCHOR = 40  # bytes for each different anchor of a unit; fewer make larger slices
+TEXT_OF_AN_ANCHOR = 40  # estimated bytes of text for each different anchor of a unit; with fewer, slices are larger
 _MOST_CHARACTERS = 1000
 
-# A run in a document. Overlapping and adjacent windows are one run, but those that the document is the first to have
-# are apart from those that an earlier one has.
+# A run in a document: overlapping and adjacent windows. Windows that no earlier document has are not joined with those
+# that an earlier one has.
 REPEATS_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("source", pa.string()),
         ("position", pa.int64()),
-        ("start", pa.int64()),  # in characters, of the text before runs are cut and personal data is replaced
+        ("start", pa.int64()),  # in characters of the text before runs are cut and personal data is replaced
         ("end", pa.int64()),
         ("words", pa.int64()),
-        ("documents", pa.int64()),  # that have a window of it; of the window that most have
-        ("first_position", pa.int64()),  # of the first document that has its first window; its own: it is the first
+        ("documents", pa.int64()),  # number of documents that have the run's most frequent window
+        ("first_position", pa.int64()),  # of the first document that has the run's first window; may be this one
         ("cut", pa.bool_()),
         ("text", pa.string()),  # at most 1,000 characters, with personal data replaced
     ]
@@ -65,8 +65,8 @@ REPEATS_SCHEMA = pa.schema(
 class Runs:
     """R runs of D documents, in order.
 
-    document, firsts, lasts: int64[R], of each the document, and the first and the last token. documents: int64[R], as
-    in REPEATS_SCHEMA. first_position: int64[R]. is_first: bool[R], whether no earlier document has them.
+    document, firsts, lasts: int64[R], the document of each run, its first and its last token. documents,
+    first_position: int64[R], as in REPEATS_SCHEMA. is_first: bool[R], whether no earlier document has the run.
     """
 
     document: np.ndarray
@@ -94,7 +94,10 @@ def find_runs(tokens: Tokens, length: int, positions: np.ndarray, shared: np.nda
 
 
 def _joined(windows: np.ndarray, rows: np.ndarray, of: np.ndarray, length: int) -> tuple[np.ndarray, ...]:
-    """The columns of Runs, but the last, for windows that overlap or are adjacent. windows: int64[N], first tokens."""
+    """The columns of Runs except is_first, from windows, of which those that overlap or are adjacent are joined.
+
+    windows: int64[N], first token of each. rows: SHARED[N]. of: int64, document of each token.
+    """
     begins = np.ones(len(windows), bool)
     begins[1:] = (np.diff(windows) > length) | (np.diff(of[windows]) > 0)
     starts = np.flatnonzero(begins)
@@ -170,9 +173,9 @@ class RepeatsCutter:
 
 
 def find_repeats(stages: KeyStages, settings: SelectSettings, reading: Reading, text: float) -> SlicedFiles:
-    """Run the stages that prepare `select`: the shared windows of each unit of input.
+    """Run the stages that prepare `select`. Returns the shared windows of each unit of input.
 
-    text: bytes of the documents that stay, about.
+    text: estimated bytes of the documents that stay.
     """
     assert settings.repeats is not None
     length = settings.repeats.min_words
@@ -180,16 +183,16 @@ def find_repeats(stages: KeyStages, settings: SelectSettings, reading: Reading, 
     slices = slices_for(text / TEXT_OF_AN_ANCHOR)
     counted = stages.count("anchors", _ANCHORS, CountWindows(settings, reading, slices, _ANCHORS), most)
     shared, keys = stages.share("shared_anchors", counted, _SHARED_ANCHORS, slices, 1)
-    slices = slices_for(keys * (length - length // 2 + 1) / 2)  # an anchor's windows, on average
+    slices = slices_for(keys * (length - length // 2 + 1) / 2)  # the factor: windows of an anchor, on average
     counted = stages.count("windows", _WINDOWS, CountWindows(settings, reading, slices, _WINDOWS, shared), most)
     return stages.share("shared_windows", counted, _SHARED, slices, 1)[0]
 
 
 @dataclass(frozen=True)
 class CountWindows:
-    """The work of a unit of `anchors`, or with `shared`, the shared anchors, of a unit of `windows`.
+    """The work of a unit of `anchors`, or of `windows` if `shared` is given.
 
-    slices: their number. output: its name. Counters: `documents`, `words`, `keys`.
+    slices: number of slices. output: its name. shared: the shared anchors. Counters: `documents`, `words`, `keys`.
     """
 
     settings: SelectSettings
@@ -222,7 +225,7 @@ class CountWindows:
         return counters
 
     def _texts(self, unit: MeasuredUnit) -> Iterator[tuple[np.ndarray, Texts]]:
-        """As `kept_texts`, without boilerplate."""
+        """As `kept_texts`, with boilerplate cut out."""
         boilerplate = self.settings.boilerplate
         shared = read_shared(self.reading.store, unit.boilerplate)
         for numbers, texts in kept_texts(self.settings, self.reading, unit):
@@ -235,7 +238,7 @@ class CountWindows:
 
 
 def windows_between(firsts: np.ndarray, lasts: np.ndarray) -> np.ndarray:
-    """int64[N]: all numbers from each first to its last. firsts, lasts: int64[A], in order and apart."""
+    """int64[N]: the numbers in A ranges. firsts, lasts: int64[A], both included; ranges in order, without overlap."""
     lengths = lasts - firsts + 1
     before = np.cumsum(lengths) - lengths
     return np.repeat(firsts - before, lengths) + np.arange(lengths.sum())

@@ -1,4 +1,4 @@
-"""Reads a run that was measured: its manifest, inputs and artifacts, and single documents of it.
+"""Reads a run whose stage `measure` is finished: manifest, inputs, artifacts and single documents.
 
 Later stages may be unfinished.
 """
@@ -33,7 +33,7 @@ from pipelines.text.texts import Texts
 
 @dataclass(frozen=True)
 class MeasuredDocument:
-    """A document: its unit of input, its row in the unit, its row in the attributes (position), its measurements."""
+    """A document: its unit of input, its row in the unit, its row in the attributes (`position`), its measurements."""
 
     unit: int
     row: int
@@ -45,8 +45,8 @@ class RunReader:
     """A run by its folder or URI.
 
     Args:
-        store: that of the run. If it has no settings, those that the run recorded are used, which are without secrets.
-        inputs: of the run's config, for inputs with `storage` of their own; by default that which the run recorded.
+        store: that of the run. If it has no settings, those are used that the run recorded, without secrets.
+        inputs: those of the run's config, from which `storage` is taken; else it is that which the run recorded.
 
     Raises:
         DataError: nothing was measured there.
@@ -74,7 +74,7 @@ class RunReader:
 
     @property
     def config(self) -> CurateConfig | None:
-        """The config that made the run; None if it is unfinished, or if its settings are those of another version."""
+        """The config of the run; None if the run is unfinished, or if this version does not accept its settings."""
         manifest = self.manifest
         try:
             return CurateConfig.model_validate(manifest["config"] | {"output": self.uri}) if manifest else None
@@ -99,10 +99,10 @@ class RunReader:
         return MeasuredDocument(file.unit, row["row"], position, row)
 
     def place_of(self, document: MeasuredDocument) -> str:
-        """The document's row in its file, and the URI. If its unit has several files, they are read up to the document.
+        """The document's row in its file, and the file's URI, as text. Reads the unit's files up to the document.
 
         Raises:
-            DataError, StorageError: one of them changed or cannot be read.
+            DataError, StorageError: a file changed or cannot be read.
         """
         unit, row = self.inputs.units[document.unit], document.row
         for span in unit.spans:
@@ -119,7 +119,7 @@ class RunReader:
         return Limits(**(self.manifest or {}).get("config", {}).get("limits", {}))
 
     def text_of(self, document: MeasuredDocument) -> str:
-        """The text that was measured: read again and normalised, with its personal data.
+        """The text that was measured: read again and normalised; personal data is not replaced.
 
         Raises:
             DataError: the document is not in the unit any more.
@@ -142,7 +142,7 @@ class RunReader:
 
 
 def row_at(artifact: Artifact, row: int, wanted: Callable[[str], bool]) -> tuple[DataFile, dict[str, Any]]:
-    """The file of this row of an artifact, and the row's columns whose name is `wanted`. Reads one row group."""
+    """The file of this row of an artifact, and the row. wanted: whether to read a column. Reads one row group."""
     for file in artifact.manifest.files:
         if row < file.rows:
             break

@@ -1,14 +1,13 @@
-"""Keys that more documents have than are allowed, counted over all units: a shuffle through sliced files.
+"""Shared keys: keys that more than a number of documents have, counted over all units by a shuffle of sliced files.
 
     KeyCounter    in a unit of input: each key once, with the number of documents that have it  -> slices by key
-    shared_keys   of one slice: the keys that more documents have than allowed                  -> slices by unit
+    shared_keys   of one slice: the keys that more than the allowed documents have              -> slices by unit
     read_shared   the shared keys of a unit
 
-`KeyStages` runs the stages that do this, and between them, with many units, those of cluster/exchange.py.
+`KeyStages` runs these stages. With many units, those of cluster/exchange.py run between them.
 
-A key is 96 bits, `key` and `check`. Two different texts have equal ones with a probability of 2^-96, so among 10^12 of
-them two such are expected in one of 10^5 runs. Both halves of the shuffle sort and add, so the result depends on no
-order in which units are done.
+A key has 96 bits, `key` and `check`. Two different texts have equal keys with a probability of 2^-96: with 10^12 texts,
+in one of 10^5 runs. Both stages sort and add, so the result does not depend on the order in which units are done.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,16 +27,16 @@ from pipelines.curate.kept_texts import MeasuredUnit
 
 Work = Callable[[Any, Scratch], Counters]
 
-# A key in a unit of input. documents: of the unit, that have it. first: number of the first one in the unit.
+# A key in a unit of input. documents: how many of the unit have it. first: number of the first of them in the unit.
 COUNTED = np.dtype([("key", "<u8"), ("check", "<u4"), ("documents", "<u4"), ("first", "<u4")])
-# A key that more documents have than are allowed. documents: of all units. first: position of the first one.
+# A shared key. documents: how many of all units have it. first: position of the first of them.
 SHARED = np.dtype([("key", "<u8"), ("check", "<u4"), ("documents", "<i8"), ("first", "<i8")])
 
 KEYS_OF_A_SLICE = 1 << 22
-SLICE_MEMORY = 1 << 30  # of a unit that counts a slice twice as large (measured: 0.6 GB)
+SLICE_MEMORY = 1 << 30  # bytes of a unit that counts a slice (measured with twice as many keys: 0.6 GB)
 
 _HALF = np.uint64(32)
-_WAITING = 1 << 20  # keys that are added up together
+_WAITING = 1 << 20  # keys that are collected before they are added up
 
 
 class KeyCounter:
@@ -49,7 +48,7 @@ class KeyCounter:
         self._count = 0
 
     def add(self, keys: np.ndarray, checks: np.ndarray, documents: np.ndarray) -> None:
-        """Add N keys of some documents, of which no other keys are added later.
+        """Add N keys: all keys of some documents.
 
         keys: uint64[N]. checks: uint32[N]. documents: int64[N], their numbers in the unit, not decreasing.
         """
@@ -83,7 +82,7 @@ class KeyCounter:
 
 
 def _slice_of(keys: np.ndarray, count: int) -> np.ndarray:
-    """uint64[N]: the slice of each key, of `count` equal ones."""
+    """uint64[N]: the slice of each key. count: number of slices, which are equal parts of the space of keys."""
     return (keys >> _HALF) * np.uint64(count) >> _HALF
 
 
@@ -93,9 +92,9 @@ def slices_for(keys: float) -> int:
 
 
 def shared_keys(counted: Sequence[bytes], firsts: Sequence[int], most: int) -> list[np.ndarray]:
-    """By unit the keys that more than `most` documents of all units have: SHARED[N], sorted by key.
+    """For each unit, its keys that more than `most` documents of all units have: SHARED[N], sorted by key.
 
-    counted: of each unit COUNTED[N], of one slice. firsts: position of each unit's first document.
+    counted: COUNTED[N] of one slice, for each unit. firsts: position of each unit's first document.
     """
     parts = [np.frombuffer(one, COUNTED) for one in counted]
     found = np.concatenate([np.empty(0, COUNTED), *parts])
@@ -131,7 +130,7 @@ def find_shared(shared: np.ndarray, keys: np.ndarray, checks: np.ndarray) -> np.
     found = np.full(len(keys), -1)
     if len(shared):
         sorted_keys, sorted_checks = np.ascontiguousarray(shared["key"]), np.ascontiguousarray(shared["check"])
-        # Most keys are not there: their lowest bits show it, for a tenth of the time.
+        # Most keys are not there. A table of their lowest bits finds that out in a tenth of the time.
         lowest = np.uint64((1 << (16 * len(shared)).bit_length()) - 1)
         may_be_there = np.zeros(int(lowest) + 1, bool)
         may_be_there[sorted_keys & lowest] = True
@@ -153,7 +152,7 @@ def find_shared(shared: np.ndarray, keys: np.ndarray, checks: np.ndarray) -> np.
 class KeyStages:
     """Runs stages that prepare `select`, with sliced outputs.
 
-    units: of input, all of them. made_from: what else the result depends on. fan: as in cluster/levels.py.
+    units: all units of input. made_from: fingerprint of what else the result depends on. fan: see cluster/levels.py.
     """
 
     run: RunStage
@@ -167,9 +166,9 @@ class KeyStages:
         return self.run(self._stage(name, output, self.units, work, memory))[output]
 
     def share(self, name: str, counted: Artifact, output: str, slices: int, most: int) -> tuple[SlicedFiles, float]:
-        """The keys that more than `most` documents have, by unit of input; and how many that are.
+        """(the keys that more than `most` documents have, by unit of input; their number).
 
-        counted: by `count`, so many slices each.
+        counted: from `count`. slices: number of slices of each of its files.
         """
         by_key = self._exchange(counted, slices, f"{name}-keys")
         work = ShareKeys(self.store, by_key, tuple(one.first for one in self.units), most, output)
@@ -193,7 +192,8 @@ class KeyStages:
 class ShareKeys:
     """The work of a unit that counts a slice.
 
-    files: counts of each unit of input. firsts: position of its first document. most: documents. output: its name.
+    files: counts of each unit of input. firsts: position of its first document. most: see `shared_keys`. output: its
+    name.
     """
 
     store: Store
@@ -203,14 +203,14 @@ class ShareKeys:
     output: str
 
     def __call__(self, number: int, scratch: Scratch) -> Counters:
-        """Counters: `keys`, those that units have and that are shared."""
+        """Counters: `keys`, the sum over the units of their shared keys."""
         found = shared_keys(self.files.slice(number).read(self.store), self.firsts, self.most)
         scratch.write_slices(self.output, found)
         return {"keys": sum(map(len, found))}
 
 
 def _sorted(keys: np.ndarray, checks: np.ndarray) -> np.ndarray:
-    """int64[N]: the order by key, then check; equal ones in the order in which they are."""
+    """int64[N]: the order by key, then check. Equal keys keep their order."""
     order = np.argsort(keys, kind="stable")
     by_key, ordered = keys[order], checks[order]
     if np.any((by_key[1:] == by_key[:-1]) & (ordered[1:] != ordered[:-1])):
@@ -219,7 +219,7 @@ def _sorted(keys: np.ndarray, checks: np.ndarray) -> np.ndarray:
 
 
 def _differ(keys: np.ndarray, checks: np.ndarray) -> np.ndarray:
-    """bool[N]: whether each differs from the one before it."""
+    """bool[N]: whether each key differs from the one before it."""
     found = np.ones(len(keys), bool)
     found[1:] = (keys[1:] != keys[:-1]) | (checks[1:] != checks[:-1])
     return found

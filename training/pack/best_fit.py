@@ -1,9 +1,9 @@
 """Best-fit decreasing bin packing: pieces of documents into rows of a fixed length, with little padding.
 
-Pieces are taken by decreasing size; each goes to the row with the least room that is large enough, or to a new row.
-Rows of equal room are on a stack, and a binary tree over the rooms 0..length marks the stacks that are not empty, so a
-piece costs O(log length) for any number of rows. The kernels have a file of their own, because numba's cache depends on
-the file of a kernel only.
+Pieces are taken by decreasing size. Each is put into the row with the least room that is large enough, or into a new
+row. Rows of equal room are on a stack, and a binary tree over the rooms 0..length marks the stacks that are not empty,
+so a piece costs O(log length) for any number of rows. The kernels are in a separate file, because numba compiles a
+kernel again whenever its file changes.
 
 Source: Ding et al. 2024, "Fewer Truncations Improve Language Modeling", https://arxiv.org/abs/2404.10830.
 """
@@ -29,9 +29,9 @@ def _fit(sizes, order, length, rows):
     leaves = 1
     while leaves <= length:
         leaves *= 2
-    holds = np.zeros(2 * leaves, np.bool_)  # a heap-ordered tree; leaf `leaves + room`
-    top = np.full(length + 1, -1, np.int64)  # of each room's stack
-    below = np.empty(len(sizes), np.int64)  # the row under a row in its stack
+    holds = np.zeros(2 * leaves, np.bool_)  # the tree: node n has children 2n and 2n + 1, room r is leaf `leaves + r`
+    top = np.full(length + 1, -1, np.int64)  # the row on top of each room's stack
+    below = np.empty(len(sizes), np.int64)  # the row under each row in its stack
     count = 0
     for piece in order:
         room = _least_room(holds, leaves, sizes[piece])

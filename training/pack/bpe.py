@@ -1,8 +1,8 @@
 """`tokenizer: train`: fitting a byte-level BPE of `model.config.vocab_size` entries on the train split.
 
-There is no unknown token, since every text is a sequence of bytes, and decoding returns the text. The fit reads at most
-SAMPLE_BYTES of text: the beginnings of at most _SAMPLED_UNITS units, spread evenly over all corpora. The same documents
-give the same tokenizer.
+There is no unknown token, because every text is a sequence of bytes, and decoding gives the text back. The fit reads at
+most SAMPLE_BYTES of text: the beginnings of at most _SAMPLED_UNITS units at even distances in all corpora. The same
+documents give the same tokenizer.
 """
 
 import logging

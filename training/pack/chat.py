@@ -1,10 +1,10 @@
 """A conversation as text, with the spans of the assistant's turns, which are learnt.
 
-Few chat templates mark the assistant's turns, so they are found by rendering prefixes: a turn is what it adds to the
-rendering of the messages before it with the generation prompt. This requires that the longer rendering begins with the
-shorter one. Some templates change earlier turns (they drop their reasoning). A turn that is changed in the whole
-conversation gets a rendering of its own, which ends with it, so every turn is learnt exactly once, in the context in
-which it would be generated.
+Few chat templates mark the assistant's turns, so they are found by rendering the conversation twice: up to the message
+before the turn, with the generation prompt, and up to the turn. The turn is the text that the second rendering has
+after the first one, with which it has to begin. Some templates change earlier turns (they drop their reasoning). For a
+turn that is changed in the whole conversation there is a separate rendering, which ends with it. So every turn is
+learnt exactly once, in the context in which it would be generated.
 
 An empty `<think></think>` that a template writes before an answer without reasoning is not learnt: the same templates
 write it into the prompt when thinking is switched off. The line feed after the end of a turn is not learnt either
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # Templates of Qwen3, GLM 4.5 and DeepSeek write it; NVIDIA-NeMo/Automodel #3739 describes learning it by mistake.
 _EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*")
-# Some templates write today's date; examples must not change from day to day. It is the default date of Llama 3.1.
+# Some templates write today's date. This date replaces it, so that examples are the same every day. It is the default
+# date of Llama 3.1.
 _DAY = date(2024, 7, 26)
 _USUAL_ROLES = ("system", "user", "assistant", "tool")
 # `message.role == 'x'`, `message['role'] in ['x', "y"]`, and a variable named role; group 1 is the right side.
@@ -36,7 +37,7 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 # https://github.com/openai/openai-python/blob/release-v0.28.0/chatml.md: every turn is
 # `<|im_start|>ROLE\nCONTENT<|im_end|>\n`. Tools are JSON in a first system turn, an assistant's calls JSON in
 # <tool_call> after its content, and a tool's result is a turn of the role `tool`. The rendering of a longer
-# conversation begins with that of a shorter one, which a loss on chosen turns needs.
+# conversation begins with that of a shorter one, as `mark` requires.
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 
 CHATML = """\
@@ -79,7 +80,7 @@ class Marked(NamedTuple):
 
 
 class Unfit(Exception):
-    """A document cannot be an example. reason: for counters. preview: its rendering, as far as there is one."""
+    """A document cannot be an example. reason: for counters. preview: its rendering, or what is known of it."""
 
     def __init__(self, reason: str, preview: str = "") -> None:
         super().__init__(reason)
@@ -112,9 +113,8 @@ def mark(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked]
     the template's generation prompt differs from the beginning of the turn.
 
     Raises:
-        Unfit: there is no assistant turn, a role is unknown to the template, or the template fails for this
-        conversation
-            or leaves out a part of it.
+        Unfit: there is no assistant turn, the template does not name a role, fails for this conversation, or leaves out
+            a part of it.
     """
     roles = template_roles(str(tokenizer.chat_template))
     if unknown := next((message["role"] for message in chat.messages if message["role"] not in roles), None):
@@ -144,7 +144,8 @@ def mark(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked]
 
 
 def _require_all_rendered(tokenizer: "PreTrainedTokenizerFast", chat: Chat, through: dict[int, str]) -> None:
-    """
+    """Verify that the template writes every message, with tool calls and reasoning.
+
     Args:
         through: by assistant turn, the rendering that ends with it.
 
@@ -201,7 +202,7 @@ def _with_fixed_date(template: str) -> str:
 
 
 def _turn_span(text: str, start: int, message: dict) -> tuple[int, int]:
-    """The span that is learnt of a turn that starts at `start`: without an empty thought that the template wrote."""
+    """The learnt span of a turn that starts at `start`, without an empty thought that the template wrote."""
     own = "<think>" in str(message.get("content")) or any(message.get(key) for key in _REASONING)
     if not own and (thought := _EMPTY_THOUGHT.match(text, start)):
         start = thought.end()

@@ -1,4 +1,4 @@
-"""The verb `raymill pack`: pack the corpora of a config, or print a few examples of them."""
+"""The command `raymill pack`: pack the corpora of a config, or print a few examples of them."""
 
 import logging
 from typing import Annotated
@@ -31,9 +31,10 @@ def pack(
     override: Overrides = None,
     address: Address = None,
     preview: Annotated[
-        int | None, typer.Option(min=1, help="print so many examples of each corpus, learnt tokens marked, and stop")
+        int | None,
+        typer.Option(min=1, help="number of examples of each corpus to print, with learnt tokens marked; then stop"),
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="pack everything anew")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="pack everything again")] = False,
     verify: Verify = False,
     job: Annotated[
         str | None,
@@ -42,14 +43,14 @@ def pack(
 ) -> None:
     """A corpus to packed rows: tokenise, mask, split, pack, shuffle. `raymill train` does this by itself.
 
-    A second run continues where the first stopped; what is packed already is left alone, and what is damaged or gone
-    is packed again.
+    A second run continues where the first stopped: finished parts are not packed again, unless they are damaged or
+    gone.
     """
     settings = load_train(config, override)
     if settings.phases:
         raise ConfigError(
-            f"{config}, phases: each phase packs its own corpus when its turn comes. Run `raymill train`, or give the "
-            "settings of one phase in a config without phases."
+            f"{config}, phases: the corpus of a phase is packed when the phase begins. Run `raymill train`, or give "
+            "the settings of one phase in a config without phases."
         )
     for warning in check_model(settings):
         log.warning("%s", warning)
@@ -66,7 +67,7 @@ def pack(
 
 
 def summary(config: TrainConfig, packed: PackedRun) -> str:
-    """Text about packed corpora: documents, tokens, how full the rows are, and what was left out."""
+    """A text about packed corpora: documents, tokens, padding, and the documents that were left out."""
     lines = [line for name in packed.corpora for line in _corpus_lines(config, packed, name)]
     steps = packed.rows("train") / config.rows_per_step
     lines.append(f"one epoch is {steps:,.1f} steps of {config.rows_per_step:,} rows, {config.tokens_per_step:,} tokens")

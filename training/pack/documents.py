@@ -1,4 +1,4 @@
-"""Documents from rows: content, id, group, stratum and class. A row that is not a document has a reason.
+"""Documents from rows: content, id, group, stratum and class. A row that is not a document is left out for a reason.
 
 A document's id is the value of the id column, else the 128-bit hash of its content. Documents of one group are in the
 same split; without a group column, documents of equal content are.
@@ -134,7 +134,8 @@ def require_documents(frozen: FrozenCorpus) -> None:
 
 
 def refuse_all(path: str, left_out: LeftOut) -> NoReturn:
-    """
+    """Raise the error about a corpus without a document.
+
     Raises:
         DataError: always, with the reasons, the first row of each, and advice.
     """

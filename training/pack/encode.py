@@ -4,9 +4,9 @@
     pair    with a chat template a conversation of two turns; else the completion and the end-of-text token
     chat    the assistant's turns, with the token that ends each
 
-A text is tokenised as a whole, as at inference. If a token would contain the start or end of a learnt span, the parts
-are tokenised separately, because the prompt ends there at inference: counter `tokenised_apart`. A control token in a
-message is encoded as text (special_text.py): counter `special_tokens_as_text`.
+A text is tokenised as a whole, as at inference. If a learnt span starts or ends inside a token, the text is cut there
+and the parts are tokenised separately, because at inference the prompt ends there (counter `tokenised_apart`). Control
+tokens in a message are encoded as text, see special_text.py (counter `special_tokens_as_text`).
 """
 
 import json
@@ -76,7 +76,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
         self.special_text = SpecialText(tokenizer)
-        # Special tokens are added here and nothing is truncated; post-processing would trim spaces off the offsets.
+        # This class adds special tokens itself, and truncates nothing. Post-processing would trim spaces off offsets.
         plain = json.loads(tokenizer.backend_tokenizer.to_str())
         self.backend = Tokenizer.from_str(
             json.dumps(plain | dict.fromkeys(("post_processor", "truncation", "padding")))
@@ -163,7 +163,7 @@ class Encoder:
             yield Example(number, piece, np.array(ids, np.int32), learnt)
 
     def _framed(self, ids: list[int]) -> tuple[list[int], int]:
-        """The ids with BOS and EOS, unless they are there; and the number of tokens added at the start."""
+        """(the ids with BOS and EOS, which are added if they are missing; number of tokens added at the start)."""
         start = [] if ids[: len(self.start)] == self.start else self.start
         end = [] if ids[-1:] == self.end else self.end
         return [*start, *ids, *end], len(start)
@@ -185,9 +185,7 @@ class Encoder:
         return ids, ends
 
     def _apart(self, marked: Restored) -> tuple[list[int], list[tuple[int, int]]]:
-        """(ids, learnt ranges of tokens) of the text cut at both ends of each span, with its parts tokenised
-        separately.
-        """
+        """(ids, learnt ranges of tokens) of the text, which is cut at both ends of each span and tokenised in parts."""
         ends = sorted({0, len(marked.text), *(place for span in marked.spans for place in span)})
         found = []
         for start, end in pairwise(ends):
@@ -198,7 +196,8 @@ class Encoder:
         return [token for part in found for token in part], [(at[start], at[end]) for start, end in marked.spans]
 
     def _require_embeddings(self, example: Example, documents: Sequence[Document]) -> None:
-        """
+        """Verify that the model has an embedding for each token of an example.
+
         Raises:
             ConfigError: a token's id is not below the vocabulary.
         """
@@ -214,9 +213,9 @@ class Encoder:
         )
 
     def _until_end_of_turn(self, ids: list[int], ranges: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
-        """Each learnt range up to the token that ends the turn; None if a turn is not ended by an added token.
+        """The learnt ranges, each cut after the token that ends the turn; None if no added token ends a turn.
 
-        What a template writes after that token, mostly a line feed, is never generated.
+        Text that a template writes after this token, mostly a line feed, is not learnt: it is never generated.
         """
         ended = []
         for first, stop in ranges:
@@ -238,9 +237,9 @@ class Encoder:
 
 
 def _token_ranges(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]] | None:
-    """The range of tokens of each span of characters; None if a token contains a start or end of a span.
+    """The range of tokens of each span of characters; None if a span starts or ends inside a token.
 
-    ends: int64[T], end of each token in characters; the tokens of one character have the same.
+    ends: int64[T], end of each token in characters. If several tokens are one character, their ends are equal.
     """
     places = np.array(spans, np.int64).reshape(-1, 2)
     tokens = np.searchsorted(ends, places, side="right")

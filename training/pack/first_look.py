@@ -1,4 +1,4 @@
-"""Checks of corpora before Ray starts: files whose content differs from their names, corpora without a document."""
+"""Checks of corpora before Ray starts: every file has the format of its name, every corpus has a document."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +52,7 @@ def _check_files(corpus: FrozenCorpus) -> None:
 
 
 def _problem(store: Store, span: Span) -> str | None:
-    """The problem of a whole file that its beginning shows; None if there is none."""
+    """The problem of a whole file, found in its beginning; None if there is none."""
     if compression_ending(span.uri) and (problem := decompression_problem(store, span, _LIMITS)):
         return problem
     head = first_bytes(store, span, _LIMITS)

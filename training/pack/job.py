@@ -2,8 +2,8 @@
 
     list files -> tokenizer -> tokenise (a stage per corpus) -> pack (a stage per corpus) -> pack.json, written last
 
-A folder with a pack.json is finished. It is recognised without Ray by its settings and the fingerprints of the input
-files. Several runs may share a folder (`packed:` in the config).
+A folder with a pack.json is finished. Whether its settings and input files are those of the config is found out without
+Ray. Several runs may share a folder (`packed:` in the config).
 """
 
 import dataclasses
@@ -58,10 +58,10 @@ def pack(
 ) -> PackedRun:
     """Pack the corpora of a config, continue an interrupted packing, or return the finished one without starting Ray.
 
-    Reads the corpora. Writes the folder of packed_run.py: per token, 4.2 bytes of rows and 5 bytes of examples.
+    Reads the corpora. Writes the folder described in packed_run.py: per token, 4.2 bytes of rows, 5 bytes of examples.
 
     Args:
-        from_scratch: make everything again, whatever is in the folder.
+        from_scratch: make everything again, also what is finished.
         verify: compare the sha256 of every file with what was written, not only its size.
 
     Raises:
@@ -78,11 +78,11 @@ def pack(
 
 @dataclass(frozen=True)
 class PackJob:
-    """What is to be packed, determined without Ray.
+    """The corpora to pack, and whether they are packed already. Determined without Ray.
 
-    root: the folder. frozen: the listed files of each corpus. settings: what decides the rows. finished: the folder's
-    manifest is of these settings; its files are not checked. replace: what was packed with other settings is removed,
-    what is still valid is kept. discard_first: everything is removed before it is made.
+    root: the folder. frozen: the listed files of each corpus. settings: those that decide the rows. finished: whether
+    the folder has a manifest with these settings; its files are not checked. replace: whether to remove what was packed
+    with other settings. discard_first: whether to remove everything, also what is valid.
     """
 
     config: TrainConfig
@@ -97,8 +97,8 @@ class PackJob:
     def of(cls, config: TrainConfig, replace: bool) -> Self:
         """List the corpora and read the folder's manifests.
 
-        To compare the tokenizer of a finished folder whose tokenizer/ is missing, the config's is written there. With
-        `replace`, a pack.json of other settings is deleted.
+        If a finished folder has no tokenizer/, the config's tokenizer is written there to compare its fingerprint with
+        that in pack.json. With `replace`, a pack.json of other settings is deleted.
 
         Raises:
             UserError: a corpus or column is missing, or the folder has corpora packed with other settings.
@@ -113,7 +113,7 @@ class PackJob:
         return cls(config, root, frozen, settings, finished, replace)
 
     def without_damage(self, compare_sha256: bool = False) -> Self:
-        """Remove damaged files, with a warning. The result is unfinished if a file was damaged or missing.
+        """Remove damaged files, and log a warning. Returns the job, unfinished if a file was damaged or missing.
 
         Args:
             compare_sha256: read every file and compare its sha256; else sizes are compared.
@@ -125,7 +125,7 @@ class PackJob:
             return self
         uri, seen = next(iter(damage.items()))
         others = f"; so are {len(damage) - 1} more" if len(damage) > 1 else ""
-        log.warning("%s: %s%s. What is damaged or gone is packed again.", uri, seen, others)
+        log.warning("%s: %s%s. Damaged and missing files are packed again.", uri, seen, others)
         manifest_file(self.config.store, self.root).discard()
         discard_damaged(self.config.store, self.root, self.frozen, damage)
         return dataclasses.replace(self, finished=False)
@@ -139,7 +139,7 @@ class PackJob:
         """Refuse corpora and tokenizers that cannot be packed, without Ray.
 
         Raises:
-            UserError: with the mistake.
+            UserError: the message has the mistake.
         """
         if not self.finished:
             check_corpora(self.frozen)
@@ -159,7 +159,7 @@ class PackJob:
             return None
 
     def run_under_lease(self, session: Session, progress: Progress, verify: bool, lease_at: str | None) -> PackedRun:
-        """`run` with damaged files packed again, under a lease if anything is to be made.
+        """As `run`, and packs damaged files again. Takes a lease if there is anything to make.
 
         Args:
             lease_at: folder of the lease; None: the caller holds one.
@@ -177,7 +177,7 @@ class PackJob:
             return now.without_damage(verify).run(session, progress)
 
     def run(self, session: Session, progress: Progress) -> PackedRun:
-        """Make what is not finished.
+        """Make the parts that are not finished. Returns the packed corpora.
 
         Raises:
             DataError: there is too little to train on.
@@ -190,7 +190,7 @@ class PackJob:
 
 
 def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> dict[str, Any]:
-    """The settings that decide the packed rows, as plain JSON values. They are in pack.json."""
+    """The settings that decide the packed rows, as JSON values; pack.json has them."""
     model = config.model
     tokenizer = {"from": model.tokenizer or model.name, "chat_template": model.chat_template}
     if model.tokenizer == "train":
@@ -218,7 +218,8 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
 
 
 def require_enough(config: TrainConfig, packed: PackedRun) -> None:
-    """
+    """Verify that there are enough rows.
+
     Raises:
         DataError: a corpus has no row to train on, or all of them together have fewer rows than one step takes.
     """
@@ -290,10 +291,10 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
 def _is_packed(
     config: TrainConfig, root: str, settings: dict[str, Any], frozen: Mapping[str, FrozenCorpus], replace: bool
 ) -> bool:
-    """Whether the folder has these corpora packed; with `replace` pack.json of other settings is deleted.
+    """Whether the folder has these corpora packed. With `replace`, a pack.json of other settings is deleted.
 
     Raises:
-        DataError: it has other corpora or settings, and not `replace`.
+        DataError: without `replace`: the folder has other corpora or settings.
     """
 
     def refusal(manifest: dict[str, Any]) -> str | None:
@@ -303,7 +304,7 @@ def _is_packed(
             if prepare_tokenizer(config, root, replace) == manifest["tokenizer"]:
                 return None
             if not replace:
-                tokenizer_file(config.store, root).discard()  # written just now, and not of these rows
+                tokenizer_file(config.store, root).discard()  # it was written just now, and the rows have another one
             changed = ["the tokenizer or its chat template is another one"]
         return (
             f"{root}: holds corpora packed with other settings: {'; '.join(changed)}. Set `packed` to another folder, "
@@ -314,7 +315,7 @@ def _is_packed(
 
 
 def _paths(config: TrainConfig) -> dict[str, str]:
-    """Corpus -> absolute path, for messages: a moved corpus is the same corpus."""
+    """Corpus -> absolute path, for messages only, because a moved corpus is still the same corpus."""
     return {name: paths.absolute(one.path) for name, one in zip(config.corpus_names, config.corpus, strict=True)}
 
 

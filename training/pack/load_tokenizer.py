@@ -1,6 +1,6 @@
 """Tokenizers of transformers: loaded from a folder, a URI or the hub, or fitted; checked, and written to a folder.
 
-Only fast tokenizers are accepted, since labels need the position of each token in the text. Code that comes with a
+Only fast tokenizers are accepted, because labels need the position of each token in the text. Code that comes with a
 tokenizer is never run.
 """
 
@@ -52,7 +52,7 @@ def write_tokenizer(
 
     Args:
         template: chat template that replaces its own; None: it keeps its own.
-        columns: of all corpora. corpora, cuts: for a fitted tokenizer, which sees only documents of the train split.
+        columns: of all corpora. corpora, cuts: for a fitted tokenizer, which is fitted on the train split only.
 
     Returns:
         The files, as name -> (sha256, bytes), and the tokenizer's fingerprint.
@@ -110,7 +110,7 @@ def load_tokenizer(store: Store, uri: str, revision: str | None = None) -> PreTr
 
 
 def load_prepared(store: Store, uri: str, fingerprint: str) -> PreTrainedTokenizerFast:
-    """The prepared tokenizer of a folder. The folder is not listed, for which workers may have no right.
+    """The prepared tokenizer of a folder. The folder is not listed, because workers may have no right to.
 
     Raises:
         DataError: it has another fingerprint.
@@ -123,7 +123,7 @@ def load_prepared(store: Store, uri: str, fingerprint: str) -> PreTrainedTokeniz
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
-    """Fingerprint of what decides token ids: vocabulary, merges, normalisation, special tokens and chat template."""
+    """Fingerprint of all that decides token ids: vocabulary, merges, normalisation, special tokens, chat template."""
     return fingerprint(
         [
             json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None},
@@ -134,7 +134,7 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
-    """The token id of padding; any id if the tokenizer has none, since padding is recognised by its position."""
+    """The token id of padding, or any other id if there is none: padding is recognised by its position."""
     known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(int(token) for token in known if token is not None)
 
@@ -150,10 +150,11 @@ def _load_files(store: Store, uri: str, names: Iterable[str]) -> PreTrainedToken
 
 
 def _load(where: str, uri: str, revision: str | None, problem: str | None = None) -> PreTrainedTokenizerFast:
-    """
+    """Load a tokenizer with transformers.
+
     Args:
-        where: folder or hub name that is loaded. uri: its name in messages. problem: why the hub cannot be reached, if
-            it cannot.
+        where: folder or hub name that is loaded. uri: its name in messages. problem: why the hub cannot be reached;
+            None: it can.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(

@@ -1,13 +1,13 @@
-"""Documents that are longer than a row: split, truncated or dropped, with counters, and sentences about these.
+"""Documents that are longer than a row: split, truncated or dropped; counters of these, and sentences about them.
 
-An example is a tokenised document; of a chat whose template rewrites history, one rendering of it.
+An example is a tokenised document, or one of the renderings of a chat whose template changes earlier turns.
 
-The pieces of a split document overlap by one token, which the next token is predicted from; the loss does not count it
-again, since the first flag `learnt` of a piece is false. So each learnt token of a document counts exactly once,
-for any length of a row.
+The pieces of a split document overlap by one token, from which the next token is predicted. The loss does not count it
+again, because the first flag `learnt` of a piece is false. So the loss counts each learnt token of a document exactly
+once, for any length of a row.
 
-A truncated document ends with the last learnt token that fits, so each answer that is kept has its whole question
-before it, and there is no part of a question at the end. If the question fills the row, the document is left out.
+A truncated document ends with the last learnt token that fits, so it does not end with a part of a question. If the
+question fills the row, the document is left out.
 """
 
 from collections.abc import Mapping
@@ -91,16 +91,16 @@ class Pieces:
 
 
 def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple[Pieces, Counters]:
-    """Pieces of at most `length` tokens, in the order of the documents, and counters of what was cut or left out.
+    """(pieces of at most `length` tokens, in the order of the documents; counters of what was cut or left out).
 
-    Pieces without a learnt token after their first are left out, unless rows are to `classify`.
+    Pieces without a learnt token after their first one are left out, unless `classify` (see PackingRule).
     """
     examples = examples.combine_chunks()
     whole = _whole(examples)
     long = whole.sizes > length
     counters: Counters = {}
     if overflow == "split":
-        # The first piece has `length` new tokens, each further one length - 1.
+        # The first piece has `length` tokens, each further one length - 1 new ones.
         counts = np.where(long, 1 + -(-(whole.sizes - length) // (length - 1)), 1)
         documents = np.repeat(np.arange(len(whole)), counts)
         number = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -164,7 +164,7 @@ def _only_chunk(column: pa.ChunkedArray) -> pa.Array:
 
 
 class Note(NamedTuple):
-    """words: a sentence without its full stop. share: the largest share of something lost in it."""
+    """A sentence about examples. words: without a full stop. share: the largest lost share that it names."""
 
     words: str
     share: float
@@ -184,7 +184,7 @@ def totals(tokenised: Counters) -> dict[str, int]:
 
 
 def left_out(tokenised: Counters) -> list[Note]:
-    """A note about documents that were left out, by reason, from the counters of tokenising; else none."""
+    """At most one note: the number of documents left out for each reason, from the counters of tokenising."""
     reasons = {name.partition("/")[2]: count for name, count in tokenised.items() if name.startswith("left_out/")}
     lost = sum(reasons.values())
     if not lost:
@@ -197,7 +197,7 @@ def left_out(tokenised: Counters) -> list[Note]:
 
 
 def notes(whole: Mapping[str, int], counted: Mapping[str, float], length: int) -> list[Note]:
-    """A note for each way in which examples longer than a row were treated.
+    """Notes about examples longer than a row: one for each of dropped, truncated, all question, and split.
 
     Args:
         whole: `totals` of the corpus. counted: COUNTERS of its packing. length: tokens of a row.

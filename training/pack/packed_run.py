@@ -1,11 +1,11 @@
-"""A folder of packed corpora, finished when its pack.json exists; and finding and removing damaged files in it.
+"""A folder of packed corpora, which is finished when its pack.json exists; finding and removing its damaged files.
 
 pack.json                      manifest: settings, listings of the input files, digests; written last
 tokenizer/                     see tokenizer.py
 CORPUS/train, validation, test artifacts of schema PACKED
 _work/examples/CORPUS          artifact of schema EXAMPLES
-_work/split/CORPUS             cuts of the splits, and classes, if units read all documents for them; see survey.py
-_work/shuffle/CORPUS/LEVEL     files between these and the rows, removed when the corpus is packed; see shuffle.py
+_work/split/CORPUS             cuts of the splits, and classes, if a stage found them; see survey.py
+_work/shuffle/CORPUS/LEVEL     files between examples and rows, removed when the corpus is packed; see shuffle.py
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ from training.pack.tokenizer import tokenizer_damage, tokenizer_file
 
 PACK_MANIFEST = "pack.json"
 
-# Changed files named in a message, and files of a corpus that pack.json lists; longer lists are left out.
+# The most changed files that a message names, and the most files of a corpus that pack.json lists; else it lists none.
 _NAMED_FILES = 3
 _LISTED_FILES = 10_000
 
@@ -178,7 +178,7 @@ def listing_for_manifest(listing: Listing) -> list[list[object]]:
 
 
 def changed_files_text(before: Listing, now: Listing) -> str:
-    """Which files differ and how, the first three by name; empty if either listing is empty."""
+    """The differences between two listings as text, of the first three files; empty if either listing is empty."""
     if not before or not now:
         return ""
     then, there = _by_name(before), _by_name(now)

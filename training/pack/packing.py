@@ -1,11 +1,11 @@
 """The pack stage: examples of a corpus to packed rows in shuffled order.
 
-Each example has a shuffle key (column `place`), a hash of the seed and the document's id; sorted by it, the examples
-are shuffled. A unit is a split and a range of shuffle keys, so it is a random sample of the documents, and ranges of
-equal width have about equally many tokens. The unit reads its range (shuffle.py), sorts it, cuts documents that are
-longer than a row, fits the pieces into rows and permutes the rows. An artifact, read in order, is therefore one seeded
-shuffle of all documents, and a worker holds one range. With a curriculum the ranges of training have one stage each, so
-an artifact has the stages one after the other, and a row has documents of one stage.
+Each example has a shuffle key (column `place`), a hash of the seed and the document's id. Examples sorted by it are
+shuffled. A unit is a split and a range of shuffle keys, so it is a random sample of the documents, and ranges of equal
+width have about equally many tokens. The unit reads its range (shuffle.py), sorts it, cuts documents that are longer
+than a row, fits the pieces into rows and permutes the rows. So an artifact, read in order, is a seeded shuffle of all
+documents, and a worker holds only one range in memory. With a curriculum, each range of the train split has one stage,
+so the artifact has the stages in order, and a row has documents of one stage.
 
 Reads the artifact _work/examples/CORPUS; writes the artifacts CORPUS/train, validation and test of schema PACKED.
 
@@ -43,10 +43,10 @@ SMALL_TOKENS = 4 << 20
 
 @dataclass(frozen=True)
 class PackingRule:
-    """What decides how examples become rows.
+    """The settings that decide how examples become rows.
 
     length: tokens of a row. mode: `best_fit` or `none` (a row per piece). overflow: `split`, `truncate` or `drop`, for
-    documents longer than a row. classify: method probe: the loss is over rows. seed: of the shuffle.
+    documents longer than a row. classify: whether rows are classified (method probe). seed: of the shuffle.
     """
 
     length: int
@@ -68,7 +68,7 @@ def pack_stage(
     """The stage of one corpus. Its outputs are `NAME/train`, `NAME/validation` and `NAME/test`; one may be empty.
 
     Args:
-        unit_tokens: tokens of a unit, about. fan: files that a unit reads, at most; the rows do not depend on it.
+        unit_tokens: approximate tokens of a unit. fan: the most files that a unit reads; the rows do not depend on it.
     """
     counters = examples.manifest.counters
     decided_by = fingerprint(
@@ -103,7 +103,7 @@ def pack_stage(
 
 @dataclass(frozen=True)
 class Pack:
-    """The work of one unit, which has one of the `ranges`. staged: those of training have one stage each."""
+    """The work of one unit, which has one of the `ranges`. staged: whether ranges of the train split have a stage."""
 
     name: str
     rule: PackingRule
@@ -138,7 +138,7 @@ def in_order(examples: pa.Table) -> pa.Table:
 
 
 def to_rows(pieces: Pieces, rule: PackingRule, unit: Range) -> pa.Table:
-    """A table of schema PACKED: the pieces in rows, and the rows in an order that the seed and the range decide."""
+    """A table of schema PACKED: the pieces in rows, in an order that depends on the seed and the range."""
     if rule.mode == "best_fit":
         rows, count = _best_fit(pieces.sizes, rule.length)
     else:

@@ -53,7 +53,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class ShownExample:
-    """An example of a preview. form: of its document. overflow: how it is treated if it is longer than a row, else
+    """An example of a preview. form: that of its document. overflow: how an example longer than a row is treated; else
     empty.
     """
 
@@ -69,10 +69,11 @@ class ShownExample:
 
 @dataclass(frozen=True)
 class Preview:
-    """examples: the first of one corpus. refused: by reason, place and words of the first document that gives none.
+    """The preview of a corpus.
 
-    seen: documents read for `left_out` (by reason) and `notes`, which tell of examples longer than a row.
-    skipped_files: files that are not read, in words.
+    examples: the first ones. refused: by reason, (position, text) of the first document without an example. left_out:
+    documents without an example, by reason. seen: number of documents that were read. notes: sentences about examples
+    longer than a row. skipped_files: a sentence about files that are not read.
     """
 
     corpus: str
@@ -85,10 +86,10 @@ class Preview:
 
 
 def preview(config: TrainConfig, count: int) -> list[Preview]:
-    """The first `count` examples of each corpus, and what would be lost of its first _MEASURED_DOCUMENTS.
+    """The first `count` examples of each corpus, and how many of its first _MEASURED_DOCUMENTS would be left out.
 
     Raises:
-        UserError: as packing would; a DataError, too, where no document gives a row.
+        UserError: as packing raises. DataError also if no document gives a row.
     """
     config = with_columns(config)
     unit_bytes = config.execution.unit_mib << 20

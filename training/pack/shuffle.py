@@ -1,11 +1,11 @@
 """Examples from their files to ranges of shuffle keys, with few requests for any number of files.
 
-The examples of a split are shuffled by sorting their shuffle keys (column `place`). They are cut into ranges of equal
-width, which have about equally many tokens; with a curriculum those of each stage by themselves. A range has examples
-of every file, so they pass through the levels of cluster/levels.py: the sources are the files of examples, sorted by
-(split, shuffle key), and the targets the ranges. The files in between are sliced ones (cluster/sliced.py).
+The examples of a split are shuffled by sorting their shuffle keys (column `place`). The keys of a split, or with a
+curriculum those of each stage, are cut into ranges of equal width, which have about equally many tokens. A range has
+examples of every file, so they pass through the levels of cluster/levels.py: the sources are the files of examples,
+sorted by (split, shuffle key), and the targets are the ranges. The files in between are sliced (cluster/sliced.py).
 
-Examples of one range keep the order of the files, whatever the levels.
+The examples of a range are in the order of the files, for any number of levels.
 
 Memory of a unit: see `memory`.
 """
@@ -28,10 +28,10 @@ from cluster.store.store import Store
 from training.data.packed import EXAMPLES, SPLITS, STAGE_SHIFT, STAGE_TOKENS, by_stage
 
 _SHUFFLE_KEYS = 1 << 64
-# Of a task, without its examples. Measured: 146 MiB, and Ray's worker.
+# Bytes of a task, without its examples. Measured: 146 MiB, and Ray's worker.
 _LIBRARIES = 256 << 20
-# Bytes of memory for each token, and for each example besides: the examples, a sorted copy, 8 bytes a token while it is
-# made, row groups that are read ahead, and of the last level the rows. Measured: 44 to 64 bytes a token.
+# Bytes of memory for each token, and in addition for each example: the examples, a sorted copy, 8 bytes per token while
+# it is made, row groups that are read ahead, and in the last level the rows. Measured: 44 to 64 bytes per token.
 _OF_A_TOKEN = 64
 _OF_AN_EXAMPLE = 300
 # Threads that read the files of a unit; they wait for the store.
@@ -48,9 +48,9 @@ class Range(TypedDict):
 
 
 def ranges(counters: Counters, unit_tokens: int) -> Iterator[Range]:
-    """Ranges of about `unit_tokens` tokens with the shuffle keys of all examples, each of one split and stage.
+    """Ranges of about `unit_tokens` tokens, each of one split and stage, which have all examples.
 
-    counters: of the examples.
+    counters: those of the artifact of examples.
     """
     for index in range(len(SPLITS)):
         for low, high, tokens in _spans(counters, index):
@@ -71,8 +71,8 @@ def _spans(counters: Counters, split: int) -> list[tuple[int, int, float]]:
 class Move:
     """A unit of a level.
 
-    first, end: numbers of its ranges. folder, names: the files that it reads. slice: which slice of each; None if they
-    are examples.
+    first, end: its ranges are those from `first` to before `end`. folder, names: the files that it reads. slice: the
+    number of the slice that is read of each; None if they are files of examples.
     """
 
     first: int
@@ -108,7 +108,7 @@ def moves(levels: Levels, level: int, before: Artifact) -> list[Move]:
 
 
 def memory(examples: Artifact, ranges: Sequence[Range], levels: Levels, level: int) -> int:
-    """Bytes of the largest unit of a level, by the tokens of its part and the share that its files have of all."""
+    """Bytes of the largest unit of a level: those of the largest part, times the largest share of a group of files."""
     of_ranges = _bytes_of(ranges, examples.manifest.counters)
     of_files = np.array([file.bytes for file in examples.manifest.files], np.float64)
     of_parts = np.add.reduceat(of_ranges, np.arange(0, len(of_ranges), levels.targets_of_part(level)))
@@ -117,7 +117,7 @@ def memory(examples: Artifact, ranges: Sequence[Range], levels: Levels, level: i
 
 
 def _bytes_of(ranges: Sequence[Range], counters: Counters) -> np.ndarray:
-    """float64[R]: bytes of memory for the examples of each range; a split's examples are divided by tokens."""
+    """float64[R]: bytes of memory for the examples of each range, estimated from the tokens of its split and stage."""
     found = np.empty(len(ranges))
     for index, split in enumerate(SPLITS):
         tokens, examples = (counters.get(f"{what}/{split}", 0) for what in ("tokens", "examples"))
@@ -129,9 +129,9 @@ def _bytes_of(ranges: Sequence[Range], counters: Counters) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Shuffle:
-    """Runs the levels before the last, and returns the units of the last one: a function for `Stage.prepare`.
+    """Runs the levels before the last one. Returns the units of the last one, as `Stage.prepare` does.
 
-    corpus: its name. stage: the name of the stage that is prepared. ranges: all of them. small: as in `Stage`.
+    corpus: its name. stage: name of the stage that is prepared. ranges: all ranges. small: as in `Stage`.
     """
 
     corpus: str
@@ -195,9 +195,7 @@ def numbers(table: pa.Table, ranges: Sequence[Range]) -> np.ndarray:
 
 
 def read_examples(store: Store, unit: Move, ranges: Sequence[Range]) -> pa.Table:
-    """The examples of a unit, in the order of its files. ranges: those of the unit. Row groups without any are not
-    read.
-    """
+    """The examples of a unit, in the order of its files. ranges: its ranges. Reads only row groups with these."""
     if unit.slice is not None:
         found = [read_table(part) for part in read_slices(store, unit.uris, unit.slice) if part]
     else:

@@ -63,9 +63,9 @@ class _File(NamedTuple):
 class FrozenCorpus:
     """The files of a corpus as listed when the run began.
 
-    store: of its files. units: in the order of the documents. unit_bytes: about the bytes of documents of each unit.
-    fingerprint: of the content (an artifact's digest; else names, sizes and versions of the files). columns: with id
-    and group filled in. skipped: number of files of other formats, by ending. listing: of the files that are read.
+    store: that of its files. units: in the order of the documents. unit_bytes: estimated bytes of documents of each
+    unit. fingerprint: of the content (an artifact's digest; else names, sizes and versions of the files). columns: with
+    default columns filled in. skipped: number of files of other formats, by ending. listing: the files that are read.
     """
 
     store: Store
@@ -101,7 +101,7 @@ def freeze_corpus(
 ) -> FrozenCorpus:
     """List the files of a corpus, check its columns and split it into units of about `unit_bytes`.
 
-    staged: the documents have stages of a curriculum, which their order follows.
+    staged: whether documents are ordered by the stages of a curriculum.
 
     Raises:
         ConfigError: a named column is missing or has an unsuitable type, or there are no stages.
@@ -134,7 +134,7 @@ def freeze_corpus(
 
 
 def with_columns(config: TrainConfig) -> TrainConfig:
-    """The config with the columns of each corpus: its own settings, else recognised by usual names (RECOGNISED).
+    """The config with the columns of each corpus: those it names, else those recognised by usual names (RECOGNISED).
 
     These are `text`, `messages`, ShareGPT's `conversations`, `prompt` with `completion`, and alpaca's `instruction`
     with `output`, each with its optional columns.
@@ -208,7 +208,7 @@ def _has_json(names: Sequence[str]) -> bool:
 def _of_artifact(artifact: Artifact) -> tuple[list[_File], str, dict[str, int]]:
     root = artifact.uri
     files = artifact.manifest.files
-    # Files of an artifact are never changed, so comparing their sizes suffices.
+    # Files of an artifact are never changed, so it is enough to compare their sizes.
     infos = [FileInfo(paths.join(root, file.path), file.bytes, "") for file in files]
     return [_File(file.path, info) for file, info in zip(files, infos, strict=True)], artifact.manifest.digest, {}
 
@@ -249,7 +249,7 @@ def _hidden(name: str) -> bool:
 def _inspect(
     store: Store, file: FileInfo, columns: Columns, unit_bytes: int
 ) -> tuple[pa.Schema | None, list[tuple[Span, int]]]:
-    """The schema of a Parquet file, None for JSON Lines; and the file's spans with their bytes of documents."""
+    """(schema of a Parquet file, None for JSON Lines; the file's spans, each with its estimated bytes of documents)."""
     kind = format_of(file.uri)
     if kind == "parquet":
         return _inspect_parquet(store, file, columns, unit_bytes)
@@ -321,7 +321,7 @@ def _resolve(
 ) -> Columns:
     """Check the named columns, and fill in those of `defaults` that the corpus has.
 
-    defaults: use -> usual name. peeked: keys of the first objects of `lines`, a file of JSON Lines.
+    defaults: role -> usual name. lines: the first file of JSON Lines, if any. peeked: keys of its first objects.
     """
     named = columns.named
     for role, name in named.items():
@@ -391,7 +391,7 @@ def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
 
 
 def stage_of(work: str, corpus: str) -> str:
-    """Name of the stage that does some work on a corpus. Stages `A.B` prepare stage A, so no other name has a dot."""
+    """Name of the stage that does `work` on a corpus, without dots: a dot means that stage `A.B` prepares stage A."""
     return f"{work}-{corpus.replace('.', '~')}"
 
 

@@ -1,11 +1,11 @@
 """Control tokens in messages are encoded as text.
 
-A message may quote `<|im_end|>`. As a token it would end the turn early, and a user's message could contain turns of
-the assistant. Control tokens are those that begin or end a text and those that the chat template writes around turns;
-tokens with a meaning inside messages, such as `<think>`, remain tokens.
+A message may quote `<|im_end|>`. As a token it would end the turn, so a user's message could contain turns of the
+assistant. Control tokens are the tokens that begin or end a text, and those that the chat template writes around turns.
+Tokens with a meaning inside messages, such as `<think>`, are still encoded as tokens.
 
 Before a conversation is rendered, each control token in it is replaced by one character of Unicode's private use area.
-Afterwards the text is restored, and the encoder gets the positions.
+Afterwards the text is restored, and the positions of the control tokens are given to the encoder.
 """
 
 import re
@@ -50,7 +50,7 @@ class SpecialText:
         return Chat([self._replaced(message) for message in chat.messages], self._replaced(chat.tools))
 
     def restore(self, text: str, spans: tuple[tuple[int, int], ...] = ()) -> Restored:
-        """The text with its control tokens restored, with the spans moved. spans: in characters, disjoint, in order."""
+        """The text with its control tokens, and the spans in it. spans: characters of `text`, in order and disjoint."""
         places, parts, end, grown = [], [], 0, 0
         shifts = [(0, 0)]  # (from this character on, characters added)
         for found in self._hidden.finditer(text):

@@ -1,13 +1,13 @@
-"""The split of a document: decided by a hash of its group, or of its content without a group column.
+"""The split of a document, decided by a hash: of its group if there is a group column, else of its content.
 
 The hashes 0 .. 2**64 are divided at two cuts into train, validation and test. So the split depends neither on the seed
 nor on the order or number of files, and documents of one group, or of equal content, are in the same split.
 
-The cuts of a large corpus are at the shares themselves: with 4,097 groups a share of 10% has a standard deviation of
-half a percent. The cuts of a small corpus, and of each small stratum, are between its own groups, so that the shares
-are exact to a group. The rounding of one stratum is carried to the next, so that many tiny strata do not all round to
-nothing, and a requested split is not empty if there are enough groups. survey.py finds the groups: it reads until there
-are more than MAX_RANKED of them, with `stratify` all documents.
+In a large corpus, each cut is at its share of the hashes: with 4,097 groups a share of 10% has a standard deviation of
+half a percentage point. In a small corpus, and in each small stratum, the cuts are between its own groups, so that the
+shares are exact to one group. The rounding error of one stratum is carried to the next, so that many tiny strata
+together also have the right shares. A requested split is not empty if there are enough groups. survey.py finds the
+groups: it reads until there are more than MAX_RANKED of them, or with `stratify` all documents.
 """
 
 from bisect import bisect_right
@@ -23,7 +23,7 @@ MAX_RANKED = 4096
 _MAX_STRATA = 1000
 _END = 1 << 64
 
-# Two hashes: below the first is train, from the second on is test.
+# (end of train, end of validation) as hashes: below the first is train, from the second on is test.
 Cut = tuple[int, int]
 
 
@@ -40,7 +40,7 @@ class Cuts:
 
 
 def split_of(document: Document, cuts: Cuts) -> int:
-    """Index in SPLITS: as the document says, else by the cuts."""
+    """Index in SPLITS: that of the document's column if it has one, else by the cuts."""
     return cuts.split_of(document.key, document.stratum) if document.split is None else document.split
 
 
@@ -86,7 +86,7 @@ class Survey:
 
 
 def choose_cuts(found: Survey, split: Split) -> Cuts:
-    """The cuts for the surveyed groups; their order does not matter."""
+    """The cuts for the surveyed groups. The order in which they were surveyed has no effect."""
     shares = (split.train, split.train + split.validation)
     default = (_hash_at(shares[0]), _hash_at(shares[1]))
     strata: dict[str, Cut] = {}
@@ -94,7 +94,7 @@ def choose_cuts(found: Survey, split: Split) -> Cuts:
     small = {name: groups for name, groups in sorted(found.strata.items()) if groups is not None}
     for name, groups in small.items():
         keys = sorted(groups)
-        below = [0, *accumulate(groups[key] for key in keys)]  # documents before the first, second, .. group
+        below = [0, *accumulate(groups[key] for key in keys)]  # number of documents before each group, and of all
         at: list[int] = []
         for number, share in enumerate(shares):
             wanted = below[-1] * share + carried[number]
@@ -108,7 +108,7 @@ def choose_cuts(found: Survey, split: Split) -> Cuts:
 
 
 def _fill_empty(small: Mapping[str, dict[int, int]], strata: dict[str, Cut], split: Split) -> None:
-    """Move one group of the largest split to each requested split that is empty, in a tiny corpus."""
+    """In a tiny corpus, move one group of the largest split to each requested split that is empty."""
     wanted = [share > 0 for share in (split.train, split.validation, split.test)]
     for empty in range(3):
         held: list[list[tuple[str, int]]] = [[], [], []]
@@ -118,7 +118,7 @@ def _fill_empty(small: Mapping[str, dict[int, int]], strata: dict[str, Cut], spl
         largest = max(range(3), key=lambda index: len(held[index]))
         if not wanted[empty] or held[empty] or len(held[largest]) < 2:
             continue
-        # The groups nearest to the empty split are moved, of one stratum.
+        # Of one stratum, the groups that are nearest to the empty split are moved.
         name = max(small, key=lambda one: (sum(owner == one for owner, _ in held[largest]), one))
         keys = sorted(small[name])
         first, second = (sum(key < cut for key in keys) for cut in strata[name])

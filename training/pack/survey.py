@@ -1,14 +1,14 @@
-"""What must be known of all documents of a corpus before any is tokenised: the cuts of its splits, and its classes.
+"""The survey of a corpus, made before its documents are tokenised: the cuts of its splits, and its classes.
 
-The driver reads the first LOOKED_AT documents (`look`). That is enough for a corpus that ends there, and for one
-without strata and classes that has more than MAX_RANKED groups by then. Else stages read all documents:
+The driver reads the first LOOKED_AT documents (`look`). They are enough if the corpus has no more, or if it has neither
+strata nor classes and these documents have more than MAX_RANKED groups. Otherwise stages read all documents:
 
     survey     per unit of the corpus: the groups of each stratum, and the classes   -> groups, classes
-    merge-1..  per FAN files of the stage before: these together                     -> groups, classes
-    split      one unit: these together, and the cuts                                -> _work/split/CORPUS
+    merge-1..  per FAN files of the stage before: their groups and classes           -> groups, classes
+    split      one unit: the cuts and the classes                                    -> _work/split/CORPUS
 
-So the driver's time and memory do not depend on the number of documents. What a unit finds has at most MAX_RANKED
-groups of each of 1,000 strata, and 1,000 classes.
+So the driver's time and memory do not depend on the number of documents. The result of a unit has at most 1,000 strata
+of MAX_RANKED groups, and 1,000 classes.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from training.pack.documents import Document, LeftOut, documents_of
 from training.pack.sources import FrozenCorpus, Unit, as_json, stage_of
 from training.pack.split import MAX_RANKED, Cuts, Survey, choose_cuts
 
-VERSION = 1  # of what the stages find; another one makes it again
+VERSION = 1  # of the stages' results; results of another version are made again
 LOOKED_AT = 4 * MAX_RANKED
 FAN = 64  # files that a unit reads
 # One core reads this in less than a second; workers of Ray take 3 s to start.
@@ -45,15 +45,15 @@ _NO_COLUMNS = pa.schema([])
 _GROUPS = pa.schema(
     [
         ("stratum", pa.string()),
-        ("keys", pa.large_list(pa.uint64())),  # of its groups; null if they are more than MAX_RANKED
-        ("documents", pa.large_list(pa.int64())),  # of each group
+        ("keys", pa.large_list(pa.uint64())),  # hashes of its groups; null if there are more than MAX_RANKED
+        ("documents", pa.large_list(pa.int64())),  # number in each group
     ]
 )
 
 
 @dataclass(frozen=True)
 class Surveyed:
-    """classes: values of the label column; empty without method probe."""
+    """The result of a survey. classes: values of the label column; empty without method probe."""
 
     cuts: Cuts
     classes: frozenset[str] = frozenset()
@@ -61,14 +61,15 @@ class Surveyed:
 
 @dataclass
 class Found:
-    """What some documents have. classes: None if they are not wanted. where: the corpus, for errors."""
+    """Groups and classes of some documents. classes: None if not wanted. where: corpus and column, for errors."""
 
     where: str
     groups: Survey = field(default_factory=Survey)
     classes: set[str] | None = None
 
     def add(self, document: Document) -> None:
-        """
+        """Add a document's group and class.
+
         Raises:
             ConfigError: there are too many strata or classes.
         """
@@ -78,7 +79,7 @@ class Found:
             self._add_classes([document.label])
 
     def merge(self, groups: Survey, classes: Iterable[str]) -> None:
-        """Add what other documents have. Errors are those of `add`."""
+        """Add groups and classes of other documents. Errors are those of `add`."""
         self.groups.merge(groups)
         if self.classes is not None:
             self._add_classes(classes)
@@ -94,10 +95,10 @@ class Found:
 
 
 def look(frozen: FrozenCorpus, split: Split, classes: bool, limit: float = LOOKED_AT) -> Surveyed | None:
-    """The survey of a corpus by its first documents; None if they are not enough. Reads about `limit` rows.
+    """The survey of a corpus from its first documents; None if they are not enough. Reads about `limit` rows.
 
     Args:
-        classes: they are wanted.
+        classes: whether they are wanted.
 
     Raises:
         ConfigError: there are too many strata or classes.
@@ -119,17 +120,17 @@ def look(frozen: FrozenCorpus, split: Split, classes: bool, limit: float = LOOKE
 
 
 def survey_here(frozen: FrozenCorpus, split: Split, classes: bool = False) -> Surveyed:
-    """The survey of a corpus, by reading all of its documents in this process. Errors are those of `look`."""
+    """The survey of a corpus. Reads as many documents as needed in this process. Errors are those of `look`."""
     surveyed = look(frozen, split, classes, float("inf"))
     assert surveyed is not None
     return surveyed
 
 
 def survey_stage(name: str, frozen: FrozenCorpus, store: Store, split: Split, classes: bool) -> Stage:
-    """The stage that reads all documents of a corpus, and finds what `read_survey` returns.
+    """The stage that surveys all documents of a corpus; `read_survey` returns its result.
 
     Args:
-        store: of the output. classes: they are wanted.
+        store: of the output. classes: whether they are wanted.
     """
     output = survey_name(name)
     decided_by = [VERSION, frozen.fingerprint, as_json(frozen.units), frozen.columns.model_dump(), split.model_dump()]
@@ -156,7 +157,7 @@ def survey_name(corpus: str) -> str:
 
 
 def read_survey(made: Artifact) -> Surveyed:
-    """What the stage found."""
+    """The result of the stage, from its artifact."""
     (uri,) = made.file_uris
     plain = json.loads(read_slice(made.store, uri, 0))
     strata = {stratum: (first, second) for stratum, (first, second) in plain["strata"].items()}
@@ -219,7 +220,7 @@ def _read_files(unit: Unit) -> str:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Runs the stages before `split`, and returns its unit. folder: of their outputs. nothing: what no document has."""
+    """Runs the stages before `split`. Returns its unit. folder: of their outputs. nothing: Found of no documents."""
 
     stage: Stage
     folder: str

@@ -3,10 +3,10 @@
 Reads a unit of the corpus; writes the artifact _work/examples/CORPUS of schema EXAMPLES, sorted by (split, shuffle
 key) so that packing finds a range of them in few row groups.
 
-Memory: examples are sorted when the unit ends, or there are _SORTED_BYTES of them; then the next ones are sorted by
-themselves. They take 5 bytes a token, and as much again while they are written: about 80 MiB for a unit of 32 MiB at 4
-bytes of text per token, 320 MiB at one token per byte. Documents are tokenised in tables of about _TABLE_BYTES by one
-thread, which takes about 60 bytes per byte of the table: 600 MB for a document of 10 MB, which are not reserved.
+Memory: examples are sorted and written when there are _SORTED_BYTES of them, and at the end of the unit. They take 5
+bytes per token, and as much again while they are written: about 80 MiB for a unit of 32 MiB at 4 bytes of text per
+token, 320 MiB at one token per byte. Documents are tokenised in tables of about _TABLE_BYTES by one thread, which takes
+about 60 bytes per byte of the table: 600 MB for a document of 10 MB. That is not reserved.
 """
 
 import logging
@@ -35,19 +35,19 @@ _load_prepared = Entry("training.pack.load_tokenizer:load_prepared")  # imports 
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # of the examples; another one makes them again
+VERSION = 3  # of the examples; those of another version are made again
 
 _TABLE_BYTES = 1 << 19
 _TABLE_DOCUMENTS = 2048
-# Row groups are small, since merging the units holds one of each in memory.
+# Row groups are small, because packing holds one of each unit in memory.
 _ROW_GROUP_BYTES = 1 << 20
 _WRITTEN_ROWS = 1024
 _SORTED_BYTES = 256 << 20
-# Of a task, without its examples: 0.5 to 0.7 GiB measured (tests/benchmarks, bench_pack), most of it transformers.
+# Bytes of a task, without its examples: 0.5 to 0.7 GiB measured (tests/benchmarks, bench_pack), mostly transformers.
 _LIBRARIES = 704 << 20
-_BYTES_PER_BYTE = 5  # of examples, for each byte of text, at most
-# The template is refused if it fails for this many documents of a unit and succeeds for none; in a corpus of one unit
-# if it fails for all.
+_BYTES_PER_BYTE = 5  # the most bytes of examples for each byte of text
+# The template is refused if it fails for this many documents of a unit and succeeds for none. In a corpus of one unit,
+# one failure and no success are enough.
 _FAILURES_OF_TEMPLATE = 32
 
 # One core tokenises this in about 3 s; workers of Ray take 5 s to start and to import transformers.
@@ -67,8 +67,8 @@ def tokenise_stage(
     """The stage of one corpus.
 
     Args:
-        cuts: of its splits, which its documents and `split` decide; see survey.py.
-        classes: of method probe, in the order of their indices.
+        cuts: those of its splits, from survey.py. The documents and `split` decide them.
+        classes: those of method probe, in the order of their indices.
         vocabulary: number of the model's embeddings; None if unknown.
     """
     failures = _FAILURES_OF_TEMPLATE if len(frozen.units) > 1 else 1
@@ -109,9 +109,10 @@ def _encoder(tokenizer: TokenizerAt, vocabulary: int | None) -> Encoder:
 
 
 def refuse_no_examples(examples: Artifact, path: str) -> None:
-    """
+    """Verify that a corpus has an example.
+
     Raises:
-        DataError: a corpus has no example; the message has the reasons.
+        DataError: it has none; the message has the reasons.
     """
     if not examples.manifest.rows:
         counters = examples.manifest.counters
@@ -169,7 +170,7 @@ class Tokenise:
         owners = [documents[example.document] for example in examples]
         number = {name: index for index, name in enumerate(self.classes)}
         splits = [split_of(owner, self.cuts) for owner in owners]
-        # Validation takes the first rows of its split, which are a sample because only training has stages.
+        # Only training has stages: validation takes the first rows of its split, which have to be a random sample.
         stages = [owner.stage if split == 0 else None for owner, split in zip(owners, splits, strict=True)]
         shuffle_keys = [
             shuffle_key(hash64(str(self.seed).encode(), owner.id.encode(), str(example.piece).encode()), stage)
@@ -203,7 +204,7 @@ class _Tally:
         left_out: LeftOut,
     ) -> None:
         """Count a table. with_example: indices of the documents with an example."""
-        # One rendering of a chat may be refused and another learnt.
+        # A chat can have one rendering that is refused and another that is an example.
         unfit = {misfit.document for misfit in misfits} - with_example
         self._count("documents", len(documents) - len(unfit))
         self._count("text_bytes", sum(document.bytes for document in documents))
@@ -263,7 +264,8 @@ def _sorted(examples: pa.Table) -> Iterator[pa.Table]:
 
 
 def _refuse_template(tally: _Tally, misfits: Sequence[Misfit], failures: int) -> None:
-    """
+    """Refuse a chat template that does not suit the corpus.
+
     Raises:
         ConfigError: template or tokenizer failed for all documents so far, and for `failures` or more.
     """

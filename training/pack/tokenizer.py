@@ -1,4 +1,4 @@
-"""The run's tokenizer at PACKED/tokenizer/: found there by the fingerprint of its settings, or made.
+"""The run's tokenizer at PACKED/tokenizer/, which is made unless one with the same settings is there.
 
 Its record, prepared.json, is written last: without it the folder is unfinished. This module loads no tokenizer library;
 load_tokenizer.py makes and loads tokenizers.
@@ -30,7 +30,7 @@ _write_tokenizer = Entry("training.pack.load_tokenizer:write_tokenizer")
 FOLDER = "tokenizer"
 RECORD = "prepared.json"
 
-# Version of what bpe.py fits; another one makes fitted tokenizers again.
+# Version of the tokenizers of bpe.py; those of another version are made again.
 _FIT_VERSION = 1
 _UNIT_BYTES = 8 << 20  # not the config's: a fitted tokenizer must not depend on the size of units
 
@@ -46,10 +46,10 @@ class TokenizerAt:
 
 @dataclass(frozen=True)
 class TokenizerRecord:
-    """prepared.json.
+    """The content of prepared.json.
 
-    settings: fingerprint of what decides the tokenizer. tokenizer: fingerprint of the tokenizer itself. files: sha256
-    and bytes by name.
+    settings: fingerprint of the settings that decide the tokenizer. tokenizer: fingerprint of its content. files:
+    sha256 and bytes by name.
     """
 
     settings: str
@@ -74,11 +74,11 @@ def prepare_tokenizer(
     Only making one loads transformers; a fitted one (`tokenizer: train`) also reads a sample of the corpora.
 
     Args:
-        cuts: of the splits of each corpus, called to fit a tokenizer; None: this process reads the corpora for them.
+        cuts: returns the cuts of each corpus, to fit a tokenizer; None: this process reads the corpora to find them.
 
     Raises:
         ConfigError: there is no such tokenizer, or the config needs something that it lacks.
-        DataError: the folder has a tokenizer of other settings, and not `replace`.
+        DataError: without `replace`: the folder has a tokenizer of other settings.
     """
     folder, store, model = tokenizer_folder(packed_uri), config.store, config.model
     template = _chat_template(store, model.chat_template)
@@ -87,7 +87,7 @@ def prepare_tokenizer(
 
     def refusal(record: TokenizerRecord) -> str | None:
         fitted = model.tokenizer == "train"
-        # Loaded tokenizers are compared by their content: the same one may have been moved.
+        # Tokenizers that are loaded are compared by content, because the same one may have been moved.
         if record.settings == settings or (
             not fitted and _fingerprint_checked(store, model, template, config.all_columns) == record.tokenizer
         ):
@@ -103,7 +103,7 @@ def prepare_tokenizer(
         return found.tokenizer
     chosen = cuts() if cuts and corpora else [survey_here(frozen, config.split).cuts for frozen in corpora]
     files, tokenizer = _write_tokenizer(store, folder, model, template, config.all_columns, corpora, chosen)
-    # Files of an attempt with other settings would be loaded too.
+    # Files of an interrupted attempt with other settings are removed, because they would be loaded too.
     written = {paths.join(folder, name) for name in (*files, RECORD)}
     store.delete({file.uri for file in store.list_files(folder)} - written)
     return record_file.create(TokenizerRecord(settings, tokenizer, files).to_json()).tokenizer
@@ -142,7 +142,7 @@ def tokenizer_damage(store: Store, packed_uri: str, compare_sha256: bool = False
 def _settings(
     model: Model, template: str | None, columns: Sequence[Columns], split: Split, corpora: Sequence[FrozenCorpus]
 ) -> list[object]:
-    """What decides the tokenizer. For a fitted one that includes the documents, by the listing of their files."""
+    """All that decides the tokenizer; for a fitted one also the documents, by the listing of their files."""
     forms = sorted({one.form for one in columns})
     found: list[object] = [model.name, model.revision, model.tokenizer, template, forms]
     if model.tokenizer == "train":

@@ -1,4 +1,4 @@
-"""Gathers report.json from the counts and samples that the stages `duplicates` and `merge` made, and from manifests."""
+"""Makes the content of report.json from the artifacts of the stages `duplicates` and `merge`, and from manifests."""
 
 import os
 import platform
@@ -36,7 +36,7 @@ from pipelines.readers.units import InputManifest
 
 SCHEMA_VERSION = 1
 
-# Estimate for any language; the numbers of a tokenizer differ.
+# An estimate; it depends on the language and on the tokenizer.
 CHARACTERS_PER_TOKEN = 4
 
 _PLAIN_SIGNALS = {
@@ -135,7 +135,7 @@ class _Tallies:
             gone = {key: sum(entry[key] for entry in by_stage[stage]) for key in none}
             left = {key: left[key] - gone[key] for key in left}
             steps.append({"stage": stage, "left": left, "removed": gone, "reasons": by_stage[stage]})
-        # The corpus may have fewer characters than passed: lines are removed and personal data replaced there.
+        # The corpus may have fewer characters than its documents before: text is cut and personal data replaced.
         return [*steps, {"stage": "corpus", "left": self.total("kept"), "removed": none, "reasons": []}]
 
     def languages(self) -> list[dict[str, Any]]:
@@ -176,7 +176,7 @@ def _run(settings: ReportSettings, engine: Engine) -> dict[str, Any]:
 
 
 def _without_passwords(value: Any) -> Any:
-    """The value with `scheme://user:password@host` in texts replaced by `scheme://...@host`: reports are shared."""
+    """The value, in whose texts `scheme://user:password@host` is `scheme://...@host`, because reports are shared."""
     if isinstance(value, dict):
         return {key: _without_passwords(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -112,7 +112,7 @@ def histogram(
 def _occupied(
     edges: Sequence[float], documents: Sequence[int], bounds: Sequence[Bound], log: bool
 ) -> tuple[list[float], list[int]]:
-    """The bins from the first to the last that holds documents or a bound, with one more at either end."""
+    """The bins from the first to the last with documents or a bound, and one more at either end."""
     inside = [i for i, number in enumerate(documents) if number]
     for value in (value for bound in bounds for value in (bound["minimum"], bound["maximum"]) if value is not None):
         inside += [i for i in range(len(documents)) if edges[i] <= value < edges[i + 1]]
@@ -141,7 +141,7 @@ def _outside(axis: Axis, ends: tuple[float, float], frame: Frame) -> Html:
 
 
 def _grid(most: int, frame: Frame) -> Html:
-    """Lines at the number of documents of the highest bar and a quarter of it, which is half the height."""
+    """Lines at the highest bar and, with enough documents, at a quarter of its number, which is half the height."""
     marks = [(1.0, most)] + ([(0.5, round(most / 4))] if (most >= 4 and most % 4 == 0) or most >= 40 else [])
     return join(
         (

@@ -1,9 +1,9 @@
-"""The stage `merge`: merges the small files that each unit of earlier stages left for the report.
+"""The stage `merge`: merges the small files that the units of earlier stages write for the report.
 
     tallies of decide and select, samples, quarantine  ->  tally_sums, best_samples, problems
 
-A unit merges some hundred files into one, so the driver reads few files when it writes the report, whatever the number
-of units: of 20,000 units, 80 of each kind. What it merges can be merged again, so `gather` merges those.
+A unit merges 256 files into one, so the driver reads few files when it writes the report: of 20,000 units, 80 of each
+kind. Merged files can be merged again, which `gather` does.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ MERGE_VERSION = "1"
 FILES_OF_A_UNIT = 256
 _SMALL = 1000  # files that are merged faster than Ray starts
 _STORE_THREADS = 16
-PLACES = 3  # of documents with a problem
+PLACES = 3  # examples of documents with a problem
 
 # At most PLACES rows for each source and problem. The sum of `documents` is the number of documents with the problem.
 PROBLEMS_SCHEMA = pa.schema(
@@ -100,9 +100,9 @@ def merged(store: Store, uris: Sequence[str], merge: Callable[[list[pa.Table]], 
 
 
 def best_samples(samples: Sequence[pa.Table], most: int) -> pa.Table:
-    """Of each reason the samples with the smallest ranks, and all pairs of duplicates (SAMPLES_SCHEMA).
+    """The samples with the smallest ranks for each reason, and all pairs of duplicates (SAMPLES_SCHEMA).
 
-    most: of a reason of removal; of what is cut out of documents, CUT_SHOWN.
+    most: samples for each reason; for cut texts they are CUT_SHOWN.
     """
     table = pa.concat_tables([SAMPLES_SCHEMA.empty_table(), *samples])
     is_pair = pc.is_valid(table["group_id"])
@@ -132,7 +132,7 @@ def add_problems(problems: Sequence[pa.Table]) -> pa.Table:
 
 
 def _number_of_its_kind(table: pa.Table, *columns: str) -> np.ndarray:
-    """int64[D]: how many rows before each have the same values in these columns."""
+    """int64[D]: for each row, the number of rows before it with the same values in these columns."""
     kinds = pc.binary_join_element_wise(*(table[name] for name in columns), "\0").combine_chunks().dictionary_encode()
     code = kinds.indices.to_numpy()
     order = np.argsort(code, kind="stable")

@@ -1,8 +1,8 @@
 """Example documents for the report: some for each reason, some that stay, and pairs of the largest duplicate groups.
 
-The examples are the documents with the smallest text hashes, which is a random sample that is the same in every run and
-can be merged from units. Of what is cut out of documents, those are shown that most documents have. Personal data is
-replaced in all excerpts, whatever the config, because reports are shared.
+The examples are the documents with the smallest text hashes: a random sample that is the same in every run and can be
+merged from those of the units. Of cut texts, the most frequent are shown. Personal data is replaced in all excerpts,
+also if the config does not replace it in the corpus, because reports are shared.
 """
 
 from collections import defaultdict
@@ -16,13 +16,13 @@ from pipelines.text.texts import Texts
 
 SAMPLES = "_work/samples"
 KEPT_REASON = "kept"
-CUT_REASON = "cut"  # of boilerplate; `value` is the number of documents that have it
+CUT_REASON = "cut"  # the reason of cut texts; `value` is the number of documents that have the text
 CUT_SHOWN = 20
 EXCERPT_CHARACTERS = 1200
 
 SAMPLES_SCHEMA = pa.schema(
     [
-        ("reason", pa.string()),  # of its removal, or KEPT_REASON
+        ("reason", pa.string()),  # why the document was removed; or KEPT_REASON, CUT_REASON
         ("stage", pa.string()),
         ("rank", pa.uint64()),  # the report shows the smallest
         ("group_id", pa.int64()),  # of a pair of duplicates, else null
@@ -48,7 +48,7 @@ class Sampler:
         self.cut: dict[str, list[dict]] = defaultdict(list)  # by stage
 
     def add(self, source: str, texts: Texts, rows: pa.Table, removed: pa.Table, groups: pa.Table) -> None:
-        """Consider D documents of a unit. rows: their attributes. removed, groups: of all documents of the unit."""
+        """Add D documents of a unit. rows: their attributes. removed, groups: of all documents of the unit."""
         if not len(texts):
             return
         hashes = rows["text_hash"].combine_chunks()
@@ -77,7 +77,7 @@ class Sampler:
             )
 
     def add_cut(self, stage: str, listed: pa.Table) -> None:
-        """Consider what is cut out of documents. listed: its text, its documents, source and id of the first one."""
+        """Add cut texts. listed: `text`, `documents`, and `source` and `id` of the first document that has it."""
         best = listed.sort_by([("documents", "descending"), ("id", "ascending")]).slice(0, CUT_SHOWN)
         rows = self.cut[stage]
         for row in best.to_pylist():

@@ -111,10 +111,10 @@ class Bound(TypedDict):
 
 
 class Histogram(TypedDict):
-    """documents[i]: number of values in [edges[i], edges[i + 1]). stage: whose bounds apply to the signal.
+    """documents[i]: number of values in [edges[i], edges[i + 1]). stage: the one whose bounds apply to the signal.
 
-    In reports without `stage`, it is that of the bounds' reasons in the funnel. A logarithmic scale is for counts and
-    may begin at 0: its first bin is then drawn as wide as the second.
+    In reports without `stage`, it is the stage of the bounds' reasons in the funnel. A logarithmic scale is for counts
+    and may begin at 0; its first bin is then drawn as wide as the second.
     """
 
     signal: str
@@ -175,7 +175,7 @@ class PersonalData(TypedDict):
 
 
 class CutText(TypedDict):
-    """documents: kept ones that have it; a line or paragraph of boilerplate, of its source."""
+    """A cut text. documents: number of kept documents that have it; for boilerplate, those of its source."""
 
     source: str
     text: str
@@ -183,10 +183,11 @@ class CutText(TypedDict):
 
 
 class Boilerplate(TypedDict):
-    """What was cut out of the documents that the rules and deduplication left.
+    """Lines or paragraphs that were cut out of the documents that the rules and deduplication kept.
 
-    cut, max_documents: settings. different: lines or paragraphs with different words. pieces: all that were cut.
-    documents: that lost one. characters: that were cut, with line feeds. texts: those that most documents have.
+    cut, max_documents: settings. different: number of those with different words. pieces: number of all. documents:
+    number of documents out of which one was cut. characters: number of characters cut, with line feeds. texts: the most
+    frequent ones.
     """
 
     cut: str
@@ -199,10 +200,11 @@ class Boilerplate(TypedDict):
 
 
 class Repeats(TypedDict):
-    """Runs of words that several of the documents have which the rules and deduplication left.
+    """Runs of words that several documents have, among those that the rules and deduplication kept.
 
-    min_words, cut: settings. runs: in all documents. documents: with one. later_runs, later_words: of those runs that
-    an earlier document has, which are cut if `cut` is set. texts: of the first documents; those that most have.
+    min_words, cut: settings. runs: number in all documents. documents: number of documents with a run. later_runs,
+    later_words: number of runs, and words in them, that an earlier document has; they are cut if `cut` is set. texts:
+    the most frequent ones.
     """
 
     min_words: int
@@ -224,7 +226,7 @@ class Quarantine(TypedDict):
 
 
 class DuplicateIds(TypedDict):
-    """ids: number of ids that several documents of the source have. documents: with these ids. examples: of ids."""
+    """ids: number of ids that several documents of the source have. documents: number of these. examples: such ids."""
 
     source: str
     ids: int
@@ -242,7 +244,7 @@ class Skipped(TypedDict):
 
 
 class StageTime(TypedDict):
-    """units: all of the stage, also those without documents. wall_s: null if an earlier call did a part of them."""
+    """units: number of units, also without documents. wall_s: null if an earlier call did some of them."""
 
     stage: str
     units: int

@@ -8,7 +8,7 @@ from pipelines.curate.report.histogram import DEFINITIONS, WIDE, histogram
 from pipelines.curate.report.schema import Bound, Histogram, Report, stage_name
 
 _OPEN_PACKS = 2
-# Keys of the signals without bounds, and of those of no known stage whose bounds removed nothing.
+# Keys of the signals without bounds, and of those without a known stage whose bounds removed nothing.
 _UNBOUNDED, _IDLE = "", "idle"
 _TITLES = {_UNBOUNDED: "Without bounds", _IDLE: "Bounds that removed nothing"}
 

@@ -87,7 +87,7 @@ def histograms(signals: Mapping[str, np.ndarray], checks: Mapping[str, Sequence[
 
 
 def _fill_bins(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """int64[bins]: how many values are in each bin."""
+    """int64[bins]: number of values in each bin."""
     found = np.searchsorted(bounds, values[~np.isnan(values)], side="right") - 1
     return np.bincount(np.clip(found, 0, len(bounds) - 2), minlength=len(bounds) - 1)
 

@@ -26,10 +26,11 @@ class DiffPart:
 
 
 def word_diff(first: str, second: str, *, context: int = 40) -> list[DiffPart]:
-    """The second text as changes of the first. Of equal text, `context` words and spaces beside a change are kept.
+    """The changes from the first text to the second. Equal text is shortened to `context` words beside a change.
 
-    All runs of spaces are equal. Only the first 2,000 words and runs of spaces of each text are compared. If both texts
-    end with an ellipsis, they were cut at different words, so a difference in their last words is left out.
+    All runs of spaces are equal. Runs of spaces are counted as words, and only the first 2,000 words of each text are
+    compared. If both texts end with an ellipsis, they were cut at different words, so a difference in their last words
+    is left out.
     """
     a, b = (_WORDS.findall(text)[:_MOST_WORDS] for text in (first, second))
     parts: list[DiffPart] = []
