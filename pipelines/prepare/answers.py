@@ -20,7 +20,7 @@ _LEAST_LETTERS = 4
 _STEM_LETTERS = 5
 
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
-_FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
+_FENCED = re.compile(r"(```|~~~).*?(?:\1|\Z)", re.DOTALL)
 _BRACKET = re.compile(r"[:;=]-?[(\[]|[()\[\]{}]")  # with faces, which are no brackets
 _NEAR_THE_END = 200  # characters; an open bracket before them is a slip
 _OPEN_AT_END = (*",([{\u201c\u00ab\u2014\u2013", " -")

@@ -70,7 +70,9 @@ def _strings(column: pa.ChunkedArray) -> list[str | None]:
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return column.to_pylist()
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+    if pa.types.is_binary(kind):  # texts of programs that do not mark them as such
+        return [None if value is None else value.decode("utf-8", "replace") for value in column.to_pylist()]
+    if pa.types.is_nested(kind):
         return [as_json_text(value) for value in column.to_pylist()]
     return pc.cast(column, pa.string()).to_pylist()
 

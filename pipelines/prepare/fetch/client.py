@@ -267,7 +267,7 @@ def shown(url: httpx2.URL | str) -> str:
 def _wait(headers: Mapping[str, str]) -> float | None:
     """The seconds of a header Retry-After: a number, or a date."""
     value = headers.get("retry-after", "").strip()
-    if value.isdigit():
+    if value.isdecimal():
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())

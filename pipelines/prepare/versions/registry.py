@@ -65,7 +65,7 @@ class Registry:
             ConfigError: a name is not allowed, or the version exists with another output.
             DataError: there is no finished run of `raymill prepare`.
         """
-        for one in (name, version or "v1"):
+        for one in (name, "v1" if version is None else version):
             if not _NAME.fullmatch(one):
                 raise ConfigError(f"{one}: names have letters, digits, `-`, `_` and `.`. Choose another one.")
         run = prepared_run(self.store, output)

@@ -20,6 +20,10 @@ from pipelines.prepare.amounts import copies, sizes_by_share, take
         ([10, 10], [0.5, 0.5], 100, True, [10, 10]),
         ([7, 7, 7], [1 / 3, 1 / 3, 1 / 3], 10, True, [4, 3, 3]),
         ([0, 10], [0.5, 0.5], None, True, [0, 0]),
+        ([57, 43], [0.57, 0.43], None, True, [57, 43]),  # 57 / 0.57 is 99.99999999999999 or 100
+        ([29, 71], [0.29, 0.71], None, True, [29, 71]),
+        ([58, 42], [0.58, 0.42], None, True, [58, 42]),
+        ([5, 5], [0.55, 0.45], 9, True, [5, 4]),
     ],
 )
 def test_sizes(counts, shares, size, fill, taken):
@@ -39,6 +43,7 @@ def test_the_first_by_hash_are_taken():
     hashes = np.array([5, 3, 9, 1, 7], np.uint64)
     assert take(hashes, np.array([0, 0, 0, 1, 1]), {0: 2, 1: 0}).tolist() == [True, True, False, False, False]
     assert take(hashes, np.array([0, 0, 0, 1, 1]), {0: 5}).all()
+    assert take(hashes, np.array([0, 0, 0, 1, 1]), {1: 1}).tolist() == [True, True, True, True, False]
 
 
 def test_every_class_gets_the_number():

@@ -31,6 +31,13 @@ WHOLE = [
     "Log in",
     "",
     "它在巴黎（法国）。",
+    "Rivers: the Rhine,",  # fewer than five words in its last line
+    "Take these with you:\nthe lamp,",
+    "It ends with a) or b), [c] and {d} as it should",
+    "A smiley :-( and then no more words of it",
+    "~~~\nlet a = (\n~~~",
+    "Say `the",
+    "half-\nway there",
 ]
 
 CUT = [
@@ -42,6 +49,15 @@ CUT = [
     ("It is an exam-", "hyphen"),
     ("and this is then what he said —", "ends with —"),
     ("Take it\nand", "`and`"),
+    ("Use {a, b", "bracket { is open"),
+    ("Use (a [b", "bracket [ is open"),
+    ("~~~\nprint(1)", "code fence"),
+    ("Run ```ls``` here, then go on with the", "`the`"),
+    ("Run this:\n  ```\n", "code fence"),
+    ("```\nx = 1\n```\nand then it was (", "bracket ( is open"),
+    ("These are the four rivers of it -", "ends with -"),
+    ("one two three four,", None),
+    ("one two three four five,", "ends with ,"),
 ]
 
 
@@ -53,7 +69,7 @@ def test_whole_texts(text):
 @pytest.mark.parametrize(("text", "why"), CUT)
 def test_texts_that_were_cut_off(text, why):
     found = cut_off(text)
-    assert found is not None and why in found
+    assert (found is None) if why is None else (found is not None and why in found)
     assert cut_off(text + " \n") == found, "blanks at the end make no difference"
 
 
@@ -74,6 +90,13 @@ def test_an_open_bracket_far_from_the_end_is_a_slip():
         ("open the door and then walk in", False),
         ("It costs 3.50 and you get it by mail", False),
         ("We found it. It costs 3.50 and you get 12", False),
+        ("Open it. Then four more words", True),
+        ("Open it.\nThen four more words", False),
+        ("Open it.\nThen there are five words", True),
+        ("At 5 p. m. you open it and walk in", False),
+        ("Steps. They are:\na) open the door and walk in", False),
+        ("See this page.\nhttps://example.com/a and then more of it", False),
+        ("He said 'Go.' Then he went away at last", True),
     ],
 )
 def test_a_last_sentence_without_a_mark(text, found):
@@ -97,6 +120,12 @@ def test_the_share_is_that_of_all_runs(question, answer, least):
     assert copied_share(question, answer, least) == (share if share >= least else 0)
 
 
+def test_an_answer_of_five_words_has_one_run():
+    five = words("one two three four five")
+    assert copied_share(words("one two three four five"), five, 1) == 1
+    assert copied_share(words("one two three four"), five, 0.1) == 0
+
+
 def test_words_in_common_by_their_first_letters():
     question = words("How many clips did Natalia sell in April and May?")
     assert shared_words(question, words("Natalia sold 48 clips")) == 0.5, "natal and clips of natal, sold, 48, clips"
@@ -118,6 +147,8 @@ def test_sentences_that_say_nothing():
     assert not consists_of(sentences("Hi Ann,\nThank you for your message! Press the red button."), phrases)
     assert not consists_of(sentences("His name is Ann."), phrases), "hi is a word"
     assert not consists_of(sentences(" "), phrases) and not consists_of(sentences("Hi."), ())
+    assert not consists_of(sentences("Hi5 is a greeting."), phrases) and consists_of(sentences("Hi, 5!"), phrases)
+    assert not consists_of([], phrases)
 
 
 def test_the_first_sentence_with_a_phrase():

@@ -21,6 +21,12 @@ def test_terms_are_replaced_as_whole_words_in_the_case_of_the_text():
     assert found == ["Sign in to the COMPUTER. SIGN IN! A card; pcs, log info, blog in"]
 
 
+def test_a_term_is_plain_text_and_may_be_taken_out():
+    terms = {"a.b": "x", "e": "electric", "well,": "", "C++": "C"}
+    (found,) = cleaned([["a.b is not acb. E is e. Well, so it is in C++ and c++."]], terminology=terms)
+    assert found == ["x is not acb. Electric is electric.  so it is in C and C."]
+
+
 def test_quotes_spaces_and_unicode_get_one_form():
     (found,) = cleaned([["Itâ€™s   fine\r\nso"]])
     assert "â€™" not in found[0] and "\r" not in found[0]
@@ -40,6 +46,21 @@ def test_without_pseudonyms_all_findings_look_the_same():
 def test_a_record_numbers_its_own_findings():
     found = cleaned(MAILS, redact=("email",), pseudonyms="per_record")
     assert found == [["Write to <EMAIL_1> or <EMAIL_2>", "<EMAIL_1> answers"], ["<EMAIL_1> again"]]
+
+
+def test_numbers_are_of_a_record_and_of_a_kind_and_spellings_of_a_value_have_one():
+    texts = [
+        ["bob@example.com or +1 415 555 2671", "ann@example.com, BOB@example.com, +1-415-555-2671 and +1 415 555 2672"],
+        ["nobody", "ann@example.com"],
+        ["nobody"],
+    ]
+    found, counts = Cleaner(Clean(redact=("email", "phone"), pseudonyms="per_record"))(texts)
+    assert found == [
+        ["<EMAIL_1> or <PHONE_1>", "<EMAIL_2>, <EMAIL_1>, <PHONE_1> and <PHONE_2>"],
+        ["nobody", "<EMAIL_1>"],
+        ["nobody"],
+    ]
+    assert counts == [6, 1, 0]
 
 
 def test_one_value_has_one_name_in_the_whole_corpus_which_another_key_changes():
@@ -96,3 +117,9 @@ def test_parts_of_mails_and_html_are_taken_out_if_asked_for():
     assert cleaned([[MAIL]], html=True, email=("quotes", "signatures", "disclaimers")) == [["Yes & no."]]
     assert "Yes & no." in cleaned([[MAIL]], html=True)[0][0] and "Ann" in cleaned([[MAIL]], html=True)[0][0]
     assert "<p>" in cleaned([[MAIL]])[0][0] and "> Well?" in cleaned([[MAIL]], email=("signatures",))[0][0]
+
+
+def test_mails_with_the_line_ends_of_old_systems_are_cleaned_without_html_too():
+    for end in ("\r\n", "\r"):
+        mail = f"Yes.{end}{end}bob@example.com wrote:{end}> Well?"
+        assert cleaned([[mail]], email=("quotes",), normalize=False) == [["Yes."]]

@@ -11,6 +11,7 @@ from pipelines.prepare.content import (
     Chat,
     Message,
     Preference,
+    Said,
     Unusable,
     content_of,
     from_shape,
@@ -19,6 +20,9 @@ from pipelines.prepare.content import (
     texts_of,
     to_shape,
     with_texts,
+)
+from pipelines.prepare.content import (
+    said as said_by,
 )
 
 said = st.text(min_size=1, max_size=12).filter(lambda text: not text.isspace())
@@ -106,6 +110,10 @@ TURN = [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b."
         ({"messages": json.dumps([TURN[0], TURN[0], TURN[1]])}, "wrong_order"),
         ({"messages": json.dumps([TURN[0], {"role": "assistant", "content": " "}])}, "empty"),
         ({"messages": json.dumps([{"role": "system", "content": "s"}])}, "wrong_order"),
+        ({"messages": None}, "empty"),
+        ({"messages": "[" * 100_000}, "bad_messages"),
+        ({"prompt": "a?", "completion": " \n"}, "empty"),
+        ({"prompt": " ", "chosen": "b.", "rejected": "c"}, "empty"),
     ],
 )
 def test_a_row_that_is_no_record_is_refused_with_the_reason(row, reason):
@@ -116,6 +124,8 @@ def test_a_row_that_is_no_record_is_refused_with_the_reason(row, reason):
 
 CHAT = Chat((Message("user", "a?"), Message("assistant", "b."), Message("user", "c?"), Message("assistant", "d.")))
 
+SPOKEN = Chat((Message("system", "s"), *CHAT.messages))
+
 
 @pytest.mark.parametrize(
     ("content", "shape", "reason"),
@@ -125,6 +135,8 @@ CHAT = Chat((Message("user", "a?"), Message("assistant", "b."), Message("user", 
         (CHAT, "pairs", "several_turns"),
         (CHAT, "instruction", "several_turns"),
         (CHAT, "text", "several_turns"),
+        (SPOKEN, "pairs", "several_turns"),
+        (SPOKEN, "instruction", "several_turns"),
         (CHAT, "preference", "not_a_preference"),
         (Preference("", "a?", "b.", "c."), "messages", "a_preference"),
         (Preference("", "a?", "b.", "c."), "text", "a_preference"),
@@ -137,7 +149,7 @@ def test_a_shape_that_cannot_say_a_record_refuses_it(content, shape, reason):
 
 
 def test_null_keys_of_a_struct_column_are_no_other_keys():
-    messages = [one | {"tool_calls": None, "name": "Ann"} for one in TURN]
+    messages = [one | {"tool_calls": None, "name": "Ann", "weight": 1} for one in TURN]
     assert len(content_of({"messages": json.dumps(messages)}).messages) == 2
 
 
@@ -163,3 +175,70 @@ def test_an_input_that_cleaning_parts_from_its_question_stays_in_the_question():
     assert with_texts(whole, ["Sum up\na b", "c", "a b"]) == Chat(
         (Message("user", "Sum up\na b"), Message("assistant", "c"))
     )
+
+
+def test_an_input_stays_apart_beside_a_system_message():
+    whole = pair("Be brief", "Sum up", "a b", "c")
+    assert with_texts(whole, texts_of(whole)) == whole
+    assert with_texts(whole, ["", "Sum up\n\na b", "c", "a b"]).messages[0].content == "", "it may be empty"
+
+
+def test_blank_optional_fields_are_none():
+    row = {"system": " \n", "prompt": "a?", "input": "\t", "completion": "b."}
+    assert content_of(row) == pair("", "a?", "", "b.")
+    row = {"system": " ", "prompt": "a?", "chosen": "b.", "rejected": "c."}
+    assert content_of(row) == Preference("", "a?", "b.", "c.")
+    assert content_of({"prompt": "a?", "completion": "b.", "system": None}) == pair("", "a?", "", "b.")
+
+
+def test_what_a_record_says():
+    assert said_by(SPOKEN) == Said("s", "a?\nb.\nc?", "d.", 2) and said_by(CHAT) == Said("", "a?\nb.\nc?", "d.", 2)
+    assert said_by(pair("s", "a?", "in", "b.")) == Said("s", "a?\n\nin", "b.", 1)
+    assert said_by(Preference("s", "a?", "b.", "c.")) == Said("s", "a?", "b.", 1)
+    assert said_by("t") == Said("", "t", "", 0)
+    assert [said_by(one).text for one in (CHAT, "t")] == ["a?\nb.\nc?\nd.", "t"]
+    assert texts_of(Preference("s", "a?", "b.", "c.")) == ["s", "a?", "b.", "c."]
+    assert texts_of(pair("s", "a?", "in", "b.")) == ["s", "a?\n\nin", "b.", "in"]
+
+
+ROLES = {"Ann": "assistant", "Bob": "user", "7": "user", "Bot": "system", "*": "skip"}
+
+
+@pytest.mark.parametrize(
+    ("turns", "wanted"),
+    [
+        ([{"from": "Bot", "value": "s"}, {"from": "Bob", "value": "q"}, {"from": "Bot", "value": "t"},
+          {"from": "Ann", "value": "a"}], ["s", "q", "a"]),
+        ([{"author_id": 7, "body": " q "}, {"speaker": "Ann", "text": "a"}], ["q", "a"]),
+        ([{"from": "Bob", "content": None, "text": "q"}, {"from": "Ann", "content": "a", "text": "x"}], ["q", "a"]),
+        ([{"from": None, "sender": "Bob", "body": "q", "plain_body": "x"}, {"from": "Ann", "value": "a"}], ["q", "a"]),
+        ([{"from": "Bob", "value": "q"}, {"from": "Bob", "value": "r"}, {"from": "Ann", "value": " "},
+          {"from": "Ann", "value": "a"}, {"from": "Eve", "value": "x"}, {"from": "Ann", "value": "b"}],
+         ["q\nr", "a\nb"]),
+        ([{"from": "Ann", "value": "Hello"}, {"from": "Bob", "value": "q"}, {"from": "Ann", "value": "a"},
+          {"from": "Bob", "value": "r"}, {"from": "Ann", "value": "b"}, {"from": "Bob", "value": "Thanks"}],
+         ["q", "a", "r", "b"]),
+    ],
+)  # fmt: skip
+def test_speakers_become_roles_from_the_first_question_to_the_last_answer(turns, wanted):
+    chat = content_of({"messages": json.dumps(turns)}, ROLES)
+    assert [one.content for one in chat.messages] == wanted
+
+
+@pytest.mark.parametrize(
+    ("turns", "reason"),
+    [
+        ([{"from": "Ann", "value": "a"}], "wrong_order"),
+        ([{"from": "Eve", "value": "a"}], "empty"),
+        ("x", "bad_messages"),
+    ],
+)
+def test_speakers_without_a_question_and_an_answer_are_refused(turns, reason):
+    with pytest.raises(Unusable, match=reason):
+        content_of({"messages": json.dumps(turns)}, ROLES)
+
+
+def test_messages_that_are_nested_too_deeply_are_refused():
+    for roles in (None, ROLES):
+        with pytest.raises(Unusable, match="bad_messages"):
+            content_of({"messages": "[" * 100_000}, roles)

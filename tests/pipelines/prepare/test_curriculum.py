@@ -10,10 +10,11 @@ import pytest
 from cluster.artifact import Artifact
 from cluster.errors import DataError
 from cluster.store.store import Store
-from pipelines.prepare.complexity import _words, complexity, ranks, stages_of
+from pipelines.prepare.complexity import ScoreRecords, _words, complexity, ranks, stages_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.content import Said
 from pipelines.prepare.split import SPLITS
+from pipelines.prepare.times import microseconds
 from pipelines.text.phrases import Phrases
 from tests.support.inline import prepare_inline
 
@@ -85,6 +86,13 @@ def test_what_is_measured_can_be_counted_by_hand():
     assert [row["reasoning"] for row in found] == [3, 0]
     assert [row["domain"] for row in found] == pytest.approx([0, 2 / 6])
     assert [len(row["words"]) for row in found] == [7, 5], "different words"
+    text, blank, all_of_it = _words(
+        [Said("", "Because of it", "", 0), Said("", "", "", 1), Said("", "red wine", "red wine", 1)],
+        reasoning,
+        Phrases(["red wine", "wine"]),
+    ).to_pylist()
+    assert (text["question_length"], text["answer_length"], text["reasoning"]) == (3, 3, 1), "a text is both"
+    assert (blank["domain"], blank["words"], all_of_it["domain"]) == (0, [], 1), "at most all words"
 
 
 def test_rare_words_make_a_record_difficult(settings, monkeypatch):
@@ -102,6 +110,26 @@ def test_ranks_are_shares_of_smaller_values():
     numbers = {"a": np.array([1.0, 2, 3]), "b": np.array([3.0, 2, 1])}
     assert complexity(numbers, {"a": 1, "b": 1}).tolist() == [0.5, 0.5, 0.5]
     assert complexity(numbers, {"a": 3, "b": 1}).tolist() == [0.25, 0.5, 0.75]
+    assert complexity(numbers, {"a": 6, "b": 2}).tolist() == [0.25, 0.5, 0.75], "weights are relative"
+    assert complexity(numbers, {"a": 1, "b": 0}).tolist() == [0, 0.5, 1]
+
+
+def test_the_weight_of_the_domain_counts_with_words_alone(settings):
+    plain = {"kind": "prepare", "name": "x"} | settings
+    asked = PrepareConfig.model_validate(plain | {"curriculum": {"weights": {"domain": 3}}}).curriculum
+    given = PrepareConfig.model_validate(plain | {"curriculum": {"weights": {"domain": 3}, "domain": ["x"]}}).curriculum
+    assert [ScoreRecords(one, None, 1)._weights()["domain"] for one in (asked, given)] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("1970-01-01", 0), (" 1970-01-02T00:00:00\n", 86_400_000_000), ("1970-01-01T00:00:00.000007Z", 7),
+        ("1970-01-01T02:00:00+02:00", 0), ("1969-12-31", -86_400_000_000), ("soon", None), ("", None), (None, None),
+    ],
+)  # fmt: skip
+def test_times_are_microseconds_of_utc(text, time):
+    assert microseconds(text) == time
 
 
 def test_stages_are_of_equal_sizes_whatever_the_scores():
@@ -109,6 +137,8 @@ def test_stages_are_of_equal_sizes_whatever_the_scores():
     assert sorted(np.bincount(same)[1:].tolist()) == [2, 2, 3, 3] and same.tolist() == sorted(
         same.tolist(), reverse=True
     )
+    assert stages_of(np.array([0.5, 0.1, 0.5, 0.1]), np.array([4, 3, 1, 2], np.uint64), 4).tolist() == [4, 2, 3, 1]
+    assert stages_of(np.empty(0), np.empty(0, np.uint64), 4).tolist() == []
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,35 @@ def test_contradictory_records_are_removed_all(run):
     assert made.report["totals"]["left_out"] == 2
 
 
+def test_records_that_differ_in_case_alone_are_near_duplicates(run):
+    one = {"first": ROWS["first"], "case": (ROWS["first"][0], ROWS["first"][1].upper())}
+    made = run("out", one)
+    assert rows(made, "removed") == {"case": [("near_duplicate", "first")]}
+
+
+def test_five_questions_with_three_answers_each_are_shown_and_texts_up_to_a_length(run):
+    words = ["mills", "boats", "towers", "bridges", "gardens", "wells", "walls"]
+    many = {
+        f"{word}{number}": (
+            f"How many {word} did they build in this town?" + " please" * 60,
+            f"The chronicle says of {word}: {number}, and it was {'a, b and ' * number} no more.",
+        )
+        for word in words
+        for number in range(1, 5)
+    }
+    many["long"] = (f"Which {'x' * 2500}?", "Because of this, that and the other one of them.")
+    many["other"] = (many["long"][0], "Nobody knows it, and nobody has asked until today.")
+    table = {id: (question, answer) for id, (question, answer) in many.items()}
+    made = run("out", table, questions="ignore", answers="ignore")
+    found = made.report["contradictions"]
+    assert [one["question"].split()[2] for one in found] == words[:5]
+    assert [[answer["id"] for answer in one["answers"]] for one in found] == [
+        [f"{word}{number}" for number in range(1, 4)] for word in words[:5]
+    ]
+    listed = Artifact.load(Store(), f"{made.uri}/listed").table().to_pylist()
+    assert len(listed) == 28 and {row["contradictory"] for row in listed} == set(range(1, 8))
+
+
 def test_what_is_not_looked_for_is_not_there(run):
     made = run("out", contradictory="ignore")
     assert rows(made, "listed") == {} and not made.report["listed"] and not made.report["contradictions"]

@@ -43,6 +43,17 @@ def test_where_most_values_are_equal_the_mean_distance_counts():
     assert [len(one) for one in bounds("letters", values[:0], np.zeros(0, np.uint64), 5.0)] == [0, 0]
 
 
+def test_ten_values_have_bounds_and_shares_are_compared_as_they_are():
+    values = np.array([0.5] * 4 + [0.4, 0.6, 0.45, 0.55, 0.52] + [0.0])
+    low, high = bounds("letters", values, np.zeros(10, np.uint64), 2.0)
+    spread = 1.4826 * np.median(np.abs(values - 0.5))
+    assert np.allclose([low[0], high[0]], [0.5 - 2 * spread, 0.5 + 2 * spread])
+    assert np.all(np.isinf(bounds("letters", values[:9], np.zeros(9, np.uint64), 2.0)[0]))
+    empty = np.array([0.0] * 3 + [10, 11, 12, 13, 14, 15, 16, 17.0])
+    assert np.all(np.isinf(bounds("answer_chars", empty, np.zeros(11, np.uint64), 2.0)[1])), "0 has no logarithm"
+    assert measure("letters", [said(pair("", "", "", ""))]).tolist() == [0]
+
+
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 2)), max_size=40), st.randoms())
 def test_bounds_do_not_depend_on_the_order(records, random):
     shuffled = random.sample(range(len(records)), len(records))
@@ -77,6 +88,10 @@ def test_records_of_unusual_lengths_are_found(tmp_path, monkeypatch, found):
         assert (row["id"], row["reason"], other) == ("r7", "outlier", [])
         low, high = map(float, row["limit"].split(" to "))
         assert row["value"] == f"answer_chars: {len(rows[7]['a'])}" and low < 70 < high < 300
+        logs = np.log([len(one["a"]) for one in rows])
+        spread = 5 * 1.4826 * np.median(np.abs(logs - np.median(logs)))  # five deviations by default
+        wanted = [f"{math.exp(np.median(logs) + side * spread):.3g}" for side in (-1, 1)]
+        assert row["limit"] == " to ".join(wanted)
         assert run.report["totals"]["written"] == (40 if found == "list" else 39)
         counts = run.report["listed"] if found == "list" else run.report["reasons"]
         assert [(one["reason"], one["records"]) for one in counts] == [("outlier", 1)]

@@ -15,8 +15,12 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.record import OtherSettings
 from cluster.store.store import Store
-from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.collect import _filled, _roles, hash64
+from pipelines.prepare.config import PrepareConfig, Source
+from pipelines.prepare.content import FIELDS, Unusable
+from pipelines.prepare.sources import Fields, fields_of
 from pipelines.prepare.split import SPLITS
+from pipelines.prepare.templates import Template, title_of
 from pipelines.prepare.work import work
 from tests.support.inline import curate_inline, prepare_inline
 
@@ -104,6 +108,8 @@ def test_every_record_is_in_a_split_in_the_ledger_or_in_quarantine(settings, mon
     assert json.loads(removed["short"]["content"])["messages"][0] == {"role": "user", "content": "Why?"}
     (quarantined,) = Artifact.load(Store(), f"{run.uri}/quarantine").table().to_pylist()
     assert quarantined["problem"] == "empty" and json.loads(quarantined["content"])["prompt"] == question(73)
+    path = settings["inputs"][0]["path"]
+    assert (quarantined["row"], quarantined["where"]) == (64, f"record 64 of {path}"), "from 0, of the whole unit"
     assert kept["t7"]["messages"] == [
         {"role": "user", "content": question(7)}, {"role": "assistant", "content": answer(7)}
     ]  # fmt: skip
@@ -155,6 +161,12 @@ def test_the_result_does_not_depend_on_units(settings, monkeypatch, tmp_path):
     assert records(one) == records(many) and ledger(one) == ledger(many)
     folds = Counter(row["fold"] for row in records(one).values() if row["split"] != "test")
     assert set(folds) == {0, 1, 2} and all(row["fold"] is None for row in run_test(one))
+    for part in ("totals", "splits", "sources", "reasons", "straddling", "listed"):
+        assert one.report[part] == many.report[part], part
+    other = prepare_inline(
+        plain | {"split": plain["split"] | {"seed": 2}, "output": str(tmp_path / "seed")}, monkeypatch
+    )
+    assert records(other).keys() == records(one).keys() and records(other) != records(one), "another seed divides anew"
 
 
 def run_test(run) -> list[dict]:
@@ -331,6 +343,12 @@ def test_classes_of_the_training_split_get_equal_numbers_and_repeated_records_sa
     assert run.report["totals"]["repeated"] == 32 and run.report["totals"]["written"] == 92
     repeated = [row for row in train if row["provenance"]]
     assert len(repeated) == 32 and len({row["id"] for row in train}) == 80
+    (first,) = {row["id"] for row in train if row["metadata"]["label"] == "rare" and "#" not in row["id"]} & {
+        repeated[0]["provenance"]["parents"][0]
+    }
+    assert sorted(row["id"] for row in train if row["id"].partition("#")[0] == first) == [
+        first, *(f"{first}#{number}" for number in range(2, 6))
+    ]  # fmt: skip
     for row in repeated:
         assert row["provenance"] == {"parents": [row["id"].partition("#")[0]], "operation": "repeat"}
     assert len(run.split("test").table()) == 6, "only training is balanced"
@@ -425,3 +443,116 @@ def test_shares_take_the_records_of_earlier_runs_first(tmp_path, monkeypatch):
     pairs(tmp_path / "a.jsonl", 60)
     later = {"inputs": inputs, "split": {"keep": [before.uri]}, "output": str(tmp_path / "later")}
     assert set(records(before)) == set(records(prepare_inline(later, monkeypatch)))
+
+
+def test_what_is_cleaned_quarantined_and_written_is_counted_and_keeps_its_letters(tmp_path, monkeypatch):
+    rows = [
+        {"question": f"{question(n)} Ann@example.com or bob@example.com", "answer": f"Fr\u00e4ulein: {answer(n)}"}
+        for n in range(10)
+    ]
+    rows += [
+        {"question": "Warum?", "answer": "Dar\u00fcm und deshalb, weil es so ist."},
+        {"question": "x" * 20_000, "answer": " "},
+    ]
+    lines = [json.dumps(row) for row in rows]
+    (tmp_path / "a.jsonl").write_text("\n".join([*lines[:3], "{broken", *lines[3:]]) + "\n")
+    plain = {
+        "inputs": [{"source": "a", "path": str(tmp_path / "a.jsonl")}],
+        "clean": {"redact": ["email"], "pseudonyms": "per_record"},
+        "split": {"balance": {"by": ["source"], "to": 2, "most_copies": 1}},
+        "execution": {"max_bad_documents": 0.5},
+        "output": str(tmp_path / "out"),
+    }
+    run = prepare_inline(plain, monkeypatch)
+    report = run.report
+    assert report["totals"]["personal_data"] == 20 and report["totals"]["quarantined"] == 2
+    assert [(one["stage"], one["reason"], one["records"]) for one in report["reasons"]] == [
+        ("collect", "broken_json", 1), ("collect", "empty", 1), ("validate", "question_too_short", 1),
+        ("balance", "over_class", 6),
+    ]  # fmt: skip
+    (source,) = report["sources"]
+    assert (source["quarantined"], source["records"], source["passed"]) == (2, 11, 10)
+    assert report["splits"]["train"] == 2 and report["totals"]["left_out"] == 6
+    kept, removed = records(run), ledger(run)
+    assert all("<EMAIL_1> or <EMAIL_2>" in row["messages"][0]["content"] for row in kept.values())
+    (short,) = [row for row in removed.values() if row["reason"] == "question_too_short"]
+    assert "Dar\u00fcm" in short["content"] and len(short["id"]) == 32
+    assert all("Fr\u00e4ulein" in row["content"] for row in removed.values() if row["reason"] == "over_class")
+    quarantine = Artifact.load(Store(), f"{run.uri}/quarantine").table().to_pylist()
+    assert sorted(len(row["content"] or "") for row in quarantine) == [0, 10_000]
+    with open(f"{run.uri}/report.html") as file:
+        page = " ".join(file.read().split())
+    assert "20 findings of personal data were replaced." in page and "not stated" in page
+
+
+def test_hashes_of_several_texts_are_of_each_of_them():
+    assert hash64("ab", "c") != hash64("a", "bc") != hash64("abc") and hash64("a", "") != hash64("a")
+    assert hash64("ab") == hash64("ab") and hash64() != hash64("")
+
+
+def test_speakers_that_the_metadata_names_go_before_those_of_the_config():
+    roles = {"{asker}": "user", "{agent}": "assistant", "*": "skip", "7": "skip"}
+    assert _roles(roles, {"asker": "7", "agent": None}) == {"*": "skip", "7": "user"}
+    assert _roles(roles, {}) == {"*": "skip", "7": "skip"}
+
+
+def test_the_title_of_a_text_is_that_of_the_text():
+    template = Template(prompt="{title}, {source}?", completion="{text}", system="{queue}")
+    made = _filled(template, "# Leave #\n\nText", {"title": "x", "source": "s", "queue": "q"})
+    assert [one.content for one in made.messages] == ["q", "Leave, s?", "# Leave #\n\nText"]
+    for values in ({"source": "s"}, {"source": "", "queue": "q"}):
+        with pytest.raises(Unusable, match="missing_field"):
+            _filled(template, "Leave", values)
+    assert title_of("***\n\n - 1. First -\nSecond") == "1. First" and title_of("--\n") == ""
+    assert len(title_of("# " + "a" * 300)) == 200 and title_of("a" * 199 + " b") == "a" * 199
+
+
+@pytest.mark.parametrize(
+    ("columns", "given", "found"),
+    [
+        (["prompt", "completion", "system"], {}, {"prompt": "prompt", "completion": "completion", "system": "system"}),
+        (["prompt", "completion"], {}, {"prompt": "prompt", "completion": "completion"}),
+        (["instruction", "output", "input", "system"], {},
+         {"prompt": "instruction", "completion": "output", "input": "input", "system": "system"}),
+        (["prompt", "chosen", "rejected", "system"], {"day": "at"},
+         {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected", "system": "system", "day": "at"}),
+        (["question", "answer", "text", "system"], {}, {"prompt": "question", "completion": "answer"}),
+        (["q", "a"], {"prompt": "q", "input": "x", "completion": "a", "system": "s"},
+         {"prompt": "q", "input": "x", "completion": "a", "system": "s"}),
+    ],
+)  # fmt: skip
+def test_columns_are_recognised_by_their_usual_names(tmp_path, columns, given, found):
+    (tmp_path / "a.jsonl").write_text(json.dumps(dict.fromkeys([*columns, *given.values()], "x")) + "\n")
+    source = Source(path=str(tmp_path / "a.jsonl"), columns=given)
+    (fields,) = fields_of([source], Store(), str(tmp_path / "out"))
+    assert fields.columns == found and fields.main == next(found[one] for one in FIELDS if one in found and one not in (
+        "input", "system"))  # fmt: skip
+
+
+def test_sources_that_cannot_be_read_are_named_with_their_number(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    good = {"path": str(tmp_path / "good.jsonl")}
+    (tmp_path / "good.jsonl").write_text('{"text": "x"}\n')
+    for path, message in (
+        ("no.jsonl", r"inputs\[1\] \(b\): .*no\.jsonl"),
+        ("empty.jsonl", r"inputs\[1\] \(b\): .*empty"),
+    ):
+        sources = [Source(**good), Source(source="b", path=str(tmp_path / path))]
+        with pytest.raises((ConfigError, DataError), match=message):
+            fields_of(sources, Store(), str(tmp_path / "out"))
+
+
+def test_values_of_any_column_are_texts():
+    table = pa.table({
+        "text": ["a"], "n": pa.array([1.5]), "b": pa.array([b"by\xc3\xa4"]), "l": pa.array([["\u00e4", None]]),
+        "t": pa.array([True]), "none": pa.nulls(1),
+    })  # fmt: skip
+    fields = Fields({"x": "main", **{name: name for name in ("n", "b", "l", "t", "none")}}, "main")
+    assert fields.of(table) == {
+        "x": ["a"],
+        "n": ["1.5"],
+        "b": ["by\u00e4"],
+        "l": ['["\u00e4",null]'],
+        "t": ["true"],
+        "none": [None],
+    }

@@ -3,10 +3,11 @@
 from collections import defaultdict
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.prepare.split import SPLITS, assign, components, folds, straddling
+from pipelines.prepare.split import SPLITS, assign, components, folds, older_than_training, straddling
 
 SHARES = (0.8, 0.1, 0.1)
 
@@ -89,6 +90,7 @@ def test_the_order_of_the_records_makes_no_difference():
     order = np.random.default_rng(5).permutation(100)
     found = assign(names, stratum, component, SHARES)
     assert assign(names[order], stratum[order], component, SHARES).tolist() == found[order].tolist()
+    assert folds(names[order], component, 4).tolist() == folds(names, component, 4)[order].tolist()
 
 
 def test_old_records_keep_their_split_and_new_ones_fill_up_what_lacks():
@@ -108,6 +110,30 @@ def test_a_new_record_of_an_old_group_goes_where_the_group_is():
     kept = np.array([2, -1, 1, 0, 0, -1], np.int8)
     found = assign(names, none(6), component, SHARES, kept)
     assert found[:5].tolist() == [2, 2, 1, 0, 0]
+
+
+def test_an_old_record_keeps_its_split_where_its_group_goes_to_another():
+    kept = np.array([1, 1, 0, -1, 2, 1, -1], np.int8)
+    found = assign(hashes(7), none(7), np.array([0, 0, 0, 0, 4, 4, 4]), SHARES, kept)
+    assert found.tolist() == [1, 1, 0, 1, 2, 1, 1], "of equally many, the first split"
+
+
+def test_records_that_are_older_than_training_are_counted():
+    splits, times = np.array([0, 0, 1, 2, 2], np.int8), np.array([5, 9, 9, 8, 10])
+    assert older_than_training(splits, times) == 1, "one of the same time is not older"
+    assert older_than_training(splits[2:], times[2:]) == 0, "there is no training record"
+
+
+def test_by_time_records_of_one_time_are_in_the_order_of_their_hashes():
+    names, times = np.array([5, 1, 4, 2, 3], np.uint64), np.array([7, 7, 7, 7, 1])
+    found = assign(names, none(5), np.arange(5), (0.6, 0.2, 0.2), times=times)
+    assert found.tolist() == [2, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("sizes", "fold"), [([3, 1], [0, 0, 0, 1]), ([1, 3], [0, 1, 1, 1])])
+def test_a_component_goes_to_the_fold_where_its_middle_is(sizes, fold):
+    component = np.repeat([0, sizes[0]], sizes)
+    assert folds(np.arange(1, 5).astype(np.uint64), component, 2).tolist() == fold
 
 
 def test_folds_are_of_equal_size():

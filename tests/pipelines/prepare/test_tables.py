@@ -100,10 +100,39 @@ def test_rows_become_records_and_dropped_rows_are_in_the_ledger_with_the_reason(
         ("table", "s102", "outlier", "price: 990"), ("table", "s7", "repeated_row", ""),
     ]  # fmt: skip
     assert json.loads(ledger(run)[0]["content"])["price"] == "many"
+    assert meta["collected_at"] and run.report["sources"][0]["records"] == 45
     assert run.report["totals"]["records"] == 45 and run.report["totals"]["rejected"] == 4
     assert {one["reason"]: one["stage"] for one in run.report["reasons"]} == dict.fromkeys(
         ("bad_value", "missing_value", "outlier", "repeated_row"), "table"
     )
+
+
+def test_tables_have_their_own_statistics_and_rows_without_an_id_are_named_by_their_content(
+    settings, monkeypatch, tmp_path
+):
+    """The prices of the second table are ten times as high, and its first row repeats one of the first table."""
+    dear = [changed(n, price=str(100 + 10 * (n % 10)), model="" if n == 3 else f"boiler {n}") for n in range(40)]
+    bad = [
+        changed(5, price="many"), changed(41, sold="", price="9900"),
+        changed(6, price=dear[6][2], model="boiler 6"), changed(42, price="9900"), changed(42, price="9900"),
+    ]  # fmt: skip
+    with open(tmp_path / "u.csv", "w", newline="") as file:
+        csv.writer(file).writerows([HEADER, *dear, *bad])
+    table = TABLE | {"template": TEMPLATE | {"prompt": "{source}: what does the {model} with number {serial} cost?"}}
+    first, second = settings["inputs"][0], {"source": "boilers", "path": str(tmp_path / "u.csv"), "table": table}
+    run = prepare_inline(settings | {"inputs": [first, second]}, monkeypatch)
+    assert [(row["id"], row["reason"]) for row in ledger(run) if row["source"] == "pumps"] == [
+        ("s100", "bad_value"), ("s101", "missing_value"), ("s102", "outlier"), ("s7", "repeated_row"),
+    ]  # fmt: skip
+    removed = [row for row in ledger(run) if row["source"] == "boilers"]
+    assert [(row["reason"], row["value"]) for row in removed] == [
+        ("bad_value", "price: many"), ("missing_value", "sold"), ("repeated_row", ""), ("outlier", "price: 9900"),
+        ("repeated_row", ""),
+    ]  # fmt: skip
+    assert {len(row["id"]) for row in removed} == {32}
+    made = [row for row in records(run).values() if row["metadata"]["source"] == "boilers"]
+    assert len(made) == 40 and all(row["prompt"].startswith("boilers: what does the ") for row in made)
+    assert sum("unknown model" in row["prompt"] for row in made) == 1
 
 
 def test_missing_values_are_filled_and_flagged(settings, monkeypatch):

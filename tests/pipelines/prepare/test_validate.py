@@ -58,6 +58,61 @@ def test_required_and_allowed_metadata():
     assert reason(GOOD, {"category": None}, allowed={"category": ("a", "b")}) is None, "`require` is for that"
 
 
+@pytest.mark.parametrize(
+    ("value", "since", "until"),
+    [
+        ("2026-02-14T23:59:59Z", "too_old", None),
+        ("2026-02-15", None, None),
+        (" 2026-02-15T23:59:59Z\n", None, None),
+        ("2026-02-16", None, "too_new"),
+        ("soon", "too_old", "too_new"),
+        ("", "too_old", "too_new"),
+        (None, "too_old", "too_new"),
+    ],
+)
+def test_dates_are_allowed_from_the_first_to_the_last_day(value, since, until):
+    assert reason(GOOD, {"day": value}, since={"day": "2026-02-15"}) == since
+    assert reason(GOOD, {"day": value}, until={"day": "2026-02-15"}) == until
+    assert reason(GOOD, {}, since={"day": "2026-02-15"}) == "too_old"
+
+
+def test_the_first_rule_that_fails_is_the_reason_with_what_was_seen_and_wanted():
+    short, long = pair("", "q" * 9, "", "a" * 2001), pair("", "q" * 501, "", "a" * 2001)
+    settings = Validate(require=("id",), licences=("mit", "isc"), until={"day": "2026-02-15"})
+    validator = load_validator(Store(), settings, by_time="day")
+    known = {"id": "1", "licence": "mit", "day": "2026-02-15"}
+    assert validator(
+        [
+            (short, {}), (short, known | {"day": "soon"}), (short, known | {"day": "2026-02-16"}),
+            (short, known | {"licence": None}), (short, known), (long, known), (pair("", "q" * 10, "", "a"), known),
+            (pair("", "q" * 10, "", "I'm sorry, but I can't say it, because of the"), known),
+            (pair("", "What is it, the password or the", "", "What is it, the password or the"), known),
+        ]
+    ) == [
+        ("missing_metadata", "id", "a value"), ("no_time", "day: soon", "a date or time in ISO 8601"),
+        ("too_new", "day: 2026-02-16", "2026-02-15"), ("licence_not_allowed", "", "mit, isc"),
+        ("question_too_short", "9", "10"), ("question_too_long", "501", "500"), ("answer_too_short", "1", "20"),
+        ("refusal", "i'm sorry, but i can't say it, because of the", "i'm sorry, but i can"),
+        ("copied_answer", "What is it, the password or the", "another text than the question"),
+    ]  # fmt: skip
+
+
+def test_what_was_seen_is_shown_up_to_a_length():
+    said = [f"As an AI, {'a' * 200}", "Hello there, " + "dear, " * 50, f"{'b' * 200} and the"]
+    found = load_validator(Store(), Validate())([(pair("", QUESTION, "", one), {}) for one in said])
+    assert [(one.reason, len(one.value)) for one in found] == [
+        ("refusal", 80), ("boilerplate", 80), ("truncated_answer", 80 + len("it ends with `the`: "))
+    ]  # fmt: skip
+    (wrong,) = load_validator(Store(), Validate(json_schema=SCHEMA))([(pair("", QUESTION, "", f'["{"c" * 900}"]'), {})])
+    assert len(wrong.value) == 320
+
+
+def test_refusals_and_boilerplate_of_a_config_have_any_case():
+    assert reason(pair("", QUESTION, "", "Not our job. Somebody else has to."), refusals=("NOT Our Job",)) == "refusal"
+    greeting = pair("", QUESTION, "", "Moin everybody in here.\nMoin again.")
+    assert reason(greeting, boilerplate=("MOIN",)) == "boilerplate"
+
+
 def test_an_answer_that_repeats_the_question():
     again = pair("", "How do I reset my password?", "", "how do I reset my PASSWORD")
     assert reason(again) == "copied_answer"
@@ -118,6 +173,8 @@ def test_question_and_answer_have_words_in_common():
     assert reason(record) is None
     assert reason(record, relevance=0.1) == "not_relevant"
     assert reason(pair("", QUESTION, "", "The password is in the settings."), relevance=0.3) is None
+    half = pair("", "Which password?", "", "Passwords and accounts.")  # passw, which; passw, accou
+    assert reason(half, relevance=0.5) is None and reason(half, relevance=0.51) == "not_relevant"
 
 
 SCHEMA = {"type": "object", "required": ["city"], "properties": {"city": {"$ref": "#/$defs/name"}},
@@ -142,6 +199,23 @@ def test_answers_that_are_json_of_a_schema(tmp_path, answer, found):
     record = pair("", QUESTION, "", answer)
     inline, from_file = reason(record, json_schema=SCHEMA), reason(record, json_schema=str(path))
     assert inline == from_file and (inline in found.split("|") if found else inline is None)
+
+
+def test_an_answer_of_a_schema_is_judged_by_nothing_else():
+    """It is no text: here it has the words of the question, and ends as no sentence does."""
+    record = pair("", "Is the city Bonn, and", "", '{"is": "the", "city": "Bonn, and"}')
+    assert reason(record) == "copied_answer" and reason(record, json_schema=SCHEMA) is None
+
+
+def test_a_schema_that_leads_too_deep_is_no_crash():
+    nested = pair("", QUESTION, "", "[" * 400 + "]" * 400)
+    assert reason(nested, json_schema={"type": "array", "items": {"$ref": "#"}}) == "not_in_schema"
+
+
+def test_a_schema_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(SCHEMA), encoding="utf-8-sig")
+    assert reason(pair("", QUESTION, "", '{"city": "B", "n": [1, 2]}'), json_schema=str(path)) == "not_in_schema"
 
 
 def test_a_record_says_where_its_answer_differs_from_the_schema():
@@ -177,6 +251,12 @@ def test_question_and_answer_are_in_one_language():
     assert reasons([*records, ("a text", {})], same_language=1.0, answer_in_question=None) == [None, None, None]
 
 
+def test_languages_are_compared_where_both_are_certain():
+    uncertain = "0815 4711 -- 12:30 @ 3.50, 17, 23"
+    records = [(pair("", QUESTION, "", uncertain), {}), (pair("", uncertain, "", GERMAN), {})]
+    assert reasons(records, same_language=0.65, truncated_answers="keep") == [None, None]
+
+
 def test_words_of_a_list_in_the_language_of_the_record(tmp_path):
     for language, word in (("en", "settings"), ("de", "Sicherheit")):
         (tmp_path / language).write_text(word)
@@ -209,3 +289,16 @@ def test_files_of_the_rules_are_part_of_the_fingerprint(tmp_path):
     path.write_text("other")
     after = load_validator(Store(), settings).fingerprint()
     assert before != after and settings.files == (str(path),)
+
+
+def test_the_settings_of_rules_are_part_of_the_fingerprint_where_verdicts_depend_on_them():
+    def made_from(**settings) -> list:
+        return load_validator(Store(), Validate(**settings)).fingerprint()
+
+    schema = SCHEMA | {"required": []}
+    assert made_from() == made_from() != made_from(json_schema=SCHEMA) != made_from(json_schema=schema)
+    listed = made_from(outliers={"measures": ["letters"]})
+    assert listed == made_from(outliers={"measures": ["letters"], "deviations": 3, "found": "remove"})
+    assert listed != made_from(outliers={"measures": ["text_chars"]}) and listed != made_from()
+    assert len(made_from(same_language=0.65)[-1]) == 1, "the model of languages"
+    assert made_from()[-1] == [] and made_from(relevance=0.5) != made_from()

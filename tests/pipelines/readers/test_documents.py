@@ -62,9 +62,12 @@ def encrypted(content: bytes, password: str, algorithm: str) -> bytes:
     return out.getvalue()
 
 
-def word(body: str, *, namespace: str = WORD, name: str = "word/document.xml", head: str = "") -> bytes:
+END = "</w:body></w:document>"
+
+
+def word(body: str, *, namespace: str = WORD, name: str = "word/document.xml", head: str = "", end: str = END) -> bytes:
     """A DOCX with this XML in its body."""
-    xml = f'{head}<w:document xmlns:w="{namespace}" xmlns:mc="{FALLBACK}"><w:body>{body}</w:body></w:document>'
+    xml = f'{head}<w:document xmlns:w="{namespace}" xmlns:mc="{FALLBACK}"><w:body>{body}{end}'
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, xml)
@@ -118,6 +121,7 @@ def test_a_pdf_that_cannot_be_read_has_its_own_problem(tmp_path):
         "no objects": (b"%PDF-1.4\n%%EOF\n", "damaged_file"),
         "pages that contain themselves": (cyclic, "damaged_file"),
         "a stream that expands": (pdf([LINES], b" " * 80_000_000), "expansion_bomb"),
+        "an update that was cut": (good + b"7 0 obj" + b"x" * 3000, "truncated"),
     }
     found = {name: read(tmp_path / "a.pdf", content) for name, (content, _) in cases.items()}
     assert found == {name: f"<{problem}>" for name, (_, problem) in cases.items()}
@@ -130,6 +134,13 @@ def test_a_text_or_file_over_the_bound_is_too_large(tmp_path, write):
     assert read(path, write(lines), Limits(max_document_bytes=4_000)).split() == lines
     assert read(path, write(lines), Limits(max_document_bytes=1_500)) == "<too_large>"
     assert read(path, write(["x"]), Limits(max_document_bytes=len(write(["x"])) // 4 - 1)) == "<too_large>"
+
+
+@pytest.mark.parametrize("write", [lambda line: pdf([[line]]), lambda line: word(p(line))])
+def test_a_text_may_be_as_long_as_the_bound(tmp_path, write):
+    path = tmp_path / ("a.pdf" if write("x")[:1] == b"%" else "a.docx")
+    assert read(path, write("x" * 2000), Limits(max_document_bytes=2000)) == "x" * 2000
+    assert read(path, write("x" * 2001), Limits(max_document_bytes=2000)) == "<too_large>"
 
 
 PARAGRAPHS = {
@@ -155,6 +166,21 @@ PARAGRAPHS = {
         [f"Chapter {n}\nManual\n\nWords of {page}.\n\n- {n} -" for n, page in enumerate(("one", "two", "three"), 9)],
         "Words of one.\nWords of two.\nWords of three.",
     ),
+    "heads of three lines": (
+        [f"Head\nManual\nPart\nWords of {page}.\nStreet\nTown\n{n}" for n, page in enumerate(("one", "two", "three"))],
+        "Part\nWords of one.\nStreet\nPart\nWords of two.\nStreet\nPart\nWords of three.\nStreet",
+    ),
+    "lines of three quarters of the usual width": (
+        [f"{'a' * 60}\n{'b' * 60}\n{'c' * 45}\n{'d' * 44}\n{'e' * 45}"],
+        f"{'a' * 60} {'b' * 60} {'c' * 45} {'d' * 44}\n{'e' * 45}",
+    ),
+    "narrow lines, as those of tables": (["ten letters\nand twenty of them\nand ten more"], None),
+    "hyphens that are no breaks of words": (
+        [f"{'a' * 40} of a 5-\nyear plan {'b' * 30} that is well-\nKnown {'c' * 30} and long-\n2 {'d' * 40} and on"],
+        f"{'a' * 40} of a 5- year plan {'b' * 30} that is well- Known {'c' * 30} and long- 2 {'d' * 40} and on",
+    ),
+    "other hyphens": ([f"{'a' * 40} soft\u00ad\nly or hard\u2010\nly"], f"{'a' * 40} softly or hard\u2010\nly"),
+    "options": (["A line that reaches the width of this text\n--help shows all options that it has\n-v less"], None),
     "heads of two pages": (["Head\nOne.", "Head\nTwo."], "Head\nOne.\nHead\nTwo."),
     "nothing": (["", " \n "], ""),
 }  # fmt: skip
@@ -201,6 +227,20 @@ BODIES = {
     "a field": ("<w:p><w:r><w:instrText>PAGE</w:instrText></w:r><w:r><w:t>7</w:t></w:r></w:p>", "7"),
     "a text box": (f"<w:p><w:r><w:t>out</w:t><w:txbxContent>{p('in')}</w:txbxContent></w:r></w:p>", "in\nout"),
     "a fallback": (f"{p('a')}<mc:Fallback>{p('a')}</mc:Fallback>", "a"),
+    "text after fallbacks": (
+        f"<mc:Fallback>{p('x')}<mc:Fallback>{p('x')}</mc:Fallback>{p('x')}</mc:Fallback>{p('a')}<mc:Fallback/>{p('b')}",
+        "a\nb",
+    ),
+    "signs that are elements": (
+        "<w:p><w:r><w:t>a</w:t><w:noBreakHyphen/><w:t>b</w:t><w:cr/><w:t>c</w:t><w:tab/><w:t>d</w:t></w:r></w:p>",
+        "a-b\nc\td",
+    ),
+    "empty cells": (
+        f"<w:tbl><w:tr><w:tc>{p('a')}</w:tc><w:tc/><w:tc>{p('b ')}</w:tc><w:tc/></w:tr>"
+        f"<w:tr><w:tc/><w:tc>{p('c')}</w:tc></w:tr><w:tr><w:tc/></w:tr></w:tbl>",
+        "a\t\tb\n\tc",
+    ),
+    "spaces between tags": ("<w:p>\n <w:r>\n  <w:t>a</w:t>\n </w:r> x </w:p>\n", "a"),
     "a table in a cell": (
         f"<w:tbl><w:tr><w:tc><w:tbl><w:tr><w:tc>{p('a')}</w:tc><w:tc>{p('b')}</w:tc></w:tr></w:tbl>{p('c')}</w:tc>"
         f"<w:tc>{p('d')}</w:tc></w:tr></w:tbl>",
@@ -230,6 +270,7 @@ def test_a_word_file_that_cannot_be_read_has_its_own_problem(tmp_path):
         "no zip": (b"rubbish", "damaged_file"),
         "another zip": (word(p("text"), name="xl/workbook.xml"), "damaged_file"),
         "broken XML": (word("<w:p>"), "damaged_file"),
+        "XML that was cut": (word(p("text"), end=""), "damaged_file"),
         "damaged data": (good.replace(good[50:60], bytes(10)), "damaged_file"),
         "with a password": (container + "EncryptedPackage".encode("utf-16-le"), "encrypted"),
         "a zip with a password": (bytes(with_password), "encrypted"),

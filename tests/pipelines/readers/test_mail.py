@@ -87,6 +87,44 @@ def test_a_thread_is_a_question_and_its_answers(tmp_path):
     assert (as_prompt["text"], as_prompt["completion"]) == (question, None)
 
 
+def test_a_message_refers_to_another_by_either_header(tmp_path):
+    asked = mail(1, ANN, "question")
+    for name in ("In-Reply-To", "References"):
+        answer = mail(2, BOB, "answer", **{name: "<m1@example.org>"})
+        (row,) = rows_of(tmp_path / "a.mbox", mbox(asked, answer))
+        assert turns(row) == [("user", "question"), ("assistant", "answer")], name
+
+
+def test_a_sender_is_the_same_in_capitals_and_a_message_without_a_new_text_is_no_turn(tmp_path):
+    messages = mail(1, ANN, "question"), mail(2, "ANN@example.org", "and more", 1), mail(3, BOB, "> question", 2)
+    (row,) = rows_of(tmp_path / "a.mbox", mbox(*messages, mail(4, BOB, "answer", 3)))
+    assert turns(row) == [("user", "question\n\nand more"), ("assistant", "answer")]
+
+
+def test_columns_name_a_thread_and_its_text_may_be_one_of_them(tmp_path):
+    (tmp_path / "a.mbox").write_bytes(mbox(mail(1, ANN, "question"), b"From: Ann <a@b>\n\nno subject\n"))
+
+    def read(**settings) -> list[tuple]:
+        given = Input(path=str(tmp_path / "a.mbox"), columns=("subject",), **settings)
+        manifest = freeze(Store(), [given], 1 << 20)
+        tables = [table for unit in manifest.units for table in read_unit(unit, manifest.reading, Limits())]
+        return [(row["id"], row["subject"], row["problem"]) for table in tables for row in table.to_pylist()]
+
+    named = ("Gr\u00fc\u00dfe " * 3 + "1", None)
+    assert [subject for _, subject, _ in read()] == list(named)
+    assert read(id="subject")[0][0] == named[0]
+    assert [id for id, _, _ in read(id="prompt")] == ["question", "no subject"]
+    assert [problem for _, _, problem in read(text="completion")] == ["null_text", "null_text"]
+
+
+def test_lines_that_begin_with_from_divide_an_mbox_after_a_blank_line_alone(tmp_path):
+    head = b"From ann@example.org Mon Nov  2 10:00:00 2026\nFrom: Ann <a@b>\n\n"
+    rows = rows_of(tmp_path / "a.mbox", head + b"Hello\nFrom here on\n\n" + head + b"Two\n")
+    assert [row["prompt"] for row in rows] == ["Hello\nFrom here on", "Two"]
+    (row,) = rows_of(tmp_path / "a.eml", b"From: Ann <a@b>\n\nHello\n\nFrom here on\n>From that\n")
+    assert row["prompt"] == "Hello\n\nFrom here on", "an .eml is one message, whose > is a quote"
+
+
 @pytest.mark.parametrize("references", [[(1,), (1,)], [(2,), (1,)], [(3,), (1,), (2,)], [(1, 2, 3)] * 3])
 def test_messages_that_refer_to_each_other_in_a_circle_are_one_thread(tmp_path, references):
     messages = [mail(n, (ANN, BOB)[n % 2], f"text {n}", *answers) for n, answers in enumerate(references, 1)]
@@ -182,6 +220,8 @@ BODIES = {
     "HTML before plain text": (plain("multipart/alternative; boundary=b", TWO_KINDS), "p"),
     "two parts of one kind": (plain("multipart/mixed; boundary=b", TWO_PARTS), "first"),
     "a page": (plain("text/html", PAGE), "a\nbc\nd & e\n\nf\ng"),
+    "a table": (plain("text/html", "<table><tr><td>a</td></tr><tr><td>b</td></tr></table>c"), "a\nb\nc"),
+    "a Message-ID alone": (b"Message-ID: <a@b>\n\nHello", "Hello"),
 }
 
 
@@ -239,6 +279,8 @@ FILES = {
     "rubbish": (b"\x00\xff" * 50, ["bad_message"]),
     "blank lines": (b"\n\n\n", []),
     "no text": (mail(1, ANN, ""), ["no_new_text"]),
+    "an empty page": (plain("text/html", " <!-- x --> "), ["no_new_text"]),
+    "a quote alone": (plain("text/html", "<blockquote>x</blockquote>"), ["no_new_text"]),
     "an unknown charset": (b"From: a@b\nContent-Type: text/plain; charset=nope\n\nHallo", [None]),
     "parts in parts": (b"From: a@b\n" + b"".join(
         b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(3000)), ["bad_message"]),

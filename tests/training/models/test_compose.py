@@ -1,5 +1,6 @@
 """Adapters combined with weights: exactly, loadable by peft, and refused where a sum is not what they are."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from cluster.store.store import Store
 from tests.support.tiny_models import tiny_config
 from training.commands import adapter_weights, compose
 from training.config_parts import Model
+from training.models import compose as composing
 from training.models.base import load_base
 from training.models.build import build_objective
 from training.models.compose import CONFIG, LoraAdapter, combine, compose_adapters, largest_deviation
@@ -245,3 +247,153 @@ def test_an_adapter_of_a_convolution_is_refused():
     }
     with pytest.raises(ConfigError, match=r"cannot be combined exactly: .*lora_A\.weight belongs to a convolution"):
         combine([LoraAdapter("one", settings, tensors)], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"peft_type": "LOHA"}, "it is of type LOHA, which is not additive"),
+        ({"target_parameters": ["experts.w"]}, "target_parameters"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"bias": "all"}, "it trains biases"),
+        ({"bias": "none", "lora_bias": True}, "it trains biases"),
+        ({"layer_replication": [[0, 2]]}, "layer_replication"),
+        ({"trainable_token_indices": [7]}, "trainable_token_indices"),
+    ],
+)
+def test_what_is_no_sum_of_products_is_refused(config, said):
+    with pytest.raises(ConfigError, match=rf"--adapter hand-made: cannot be combined exactly: .*{said}"):
+        combine([lora_of(pair("a.x", 2, 1)), lora_of(pair("a.x", 2, 2), **config)], [1.0, 1.0])
+
+
+@pytest.mark.parametrize("change", ["A alone", "B alone", "something else"])
+def test_a_matrix_without_its_counterpart_and_other_tensors_are_refused(change):
+    tensors = pair("a.x", 2, 1)
+    if change == "something else":
+        tensors["base_model.model.a.x.scale"] = torch.ones(2)
+    else:
+        del tensors[f"base_model.model.a.x.lora_{'B' if change == 'A alone' else 'A'}.weight"]
+    with pytest.raises(ConfigError, match="is no A or B of LoRA, or lacks its counterpart"):
+        combine([lora_of(tensors)], [1.0])
+
+
+def test_an_adapter_of_an_embedding_is_combined():
+    """peft names its matrices otherwise, without `.weight`."""
+    adapters = []
+    for seed, rank in ((1, 2), (2, 3)):
+        a, b = pair("a.embed", rank, seed).values()
+        names = ("lora_embedding_A", "lora_embedding_B")
+        named = {f"base_model.model.a.embed.{name}": one for name, one in zip(names, (a, b), strict=True)}
+        adapters.append(lora_of(named))
+    found = combine(adapters, [0.5, 2.0])
+    (matrix,) = found.pairs()
+    torch.testing.assert_close(found.change(matrix), 0.5 * adapters[0].change(matrix) + 2 * adapters[1].change(matrix))
+    assert found.config["r"] == 5
+
+
+def test_the_config_of_a_combination_has_a_scale_of_1_and_the_targets_of_its_adapters():
+    """Four modules: the rank of most is the usual one, others are listed by their whole names."""
+    names = ("a.0.x", "a.1.x", "b.0.x", "b.1.x")
+    one = {key: value for name in names for key, value in pair(name, 2, 1).items()}
+    two = {key: value for name in names[:1] for key, value in pair(name, 3, 2).items()}
+    kept = {"target_modules": ["x", "y"], "layers_to_transform": [0, 1], "layers_pattern": "a", "exclude_modules": "z"}
+    first = lora_of(one, use_rslora=True, lora_dropout=0.5, inference_mode=False, **kept)
+    alike = combine([first, lora_of(two, **kept | {"target_modules": ["y", "x"]})], [1.0, 1.0]).config
+    assert (alike["r"], alike["lora_alpha"]) == (2, 2)
+    assert alike["rank_pattern"] == alike["alpha_pattern"] == {r"a\.0\.x": 5}
+    assert (alike["use_rslora"], alike["lora_dropout"], alike["inference_mode"]) == (False, 0.0, True)
+    assert {name: alike[name] for name in kept} == kept
+    for other in (
+        {"target_modules": ["x"]},
+        {"layers_to_transform": [0]},
+        {"layers_pattern": "b"},
+        {"exclude_modules": None},
+    ):
+        found = combine([first, lora_of(two, **kept | other)], [1.0, 1.0]).config
+        assert found["target_modules"] == sorted(names), other
+        assert {found[name] for name in kept if name != "target_modules"} == {None}
+    pairs = [pair(name, rank, 1) for name, rank in zip(names, (3, 3, 2, 2), strict=True)]
+    even = {key: value for one in pairs for key, value in one.items()}
+    assert combine([lora_of(even)], [1.0]).config["r"] == 2, "of equally frequent ranks the least"
+
+
+def test_a_matrix_that_is_not_changed_deviates_by_nothing():
+    zero = lora_of({key: torch.zeros_like(value) for key, value in pair("a.x", 2, 1).items()}, alpha_pattern=None)
+    assert largest_deviation(combine([zero], [1.0]), [zero], [1.0]) == 0
+
+
+def test_the_tokenizer_is_kept_where_the_adapters_have_the_same(folder, tmp_path):
+    one, two = (
+        make_adapter(tmp_path, "one", 1, folder / "base"),
+        make_adapter(tmp_path, "two", 2, folder / "base", rank=2),
+    )
+    files = ("tokenizer.json", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja")
+    for path in (one, two):
+        for name in files:
+            Path(path, name).write_text(name)
+    compose_adapters(Store(), str(tmp_path / "same"), {one: 1.0, two: 1.0}, merged=True)
+    for folder_of in (tmp_path / "same", tmp_path / "same" / "merged"):
+        assert {name: (folder_of / name).read_text() for name in files} == {name: name for name in files}
+    card = (tmp_path / "same" / "README.md").read_text()
+    assert f"| 1 | `{one}` | 4 | 14 |" in card and f"| 1 | `{two}` | 2 | 14 |" in card
+    Path(two, "vocab.json").write_text("other")
+    _, ranks = compose_adapters(Store(), str(tmp_path / "other"), {one: 1.0, two: 1.0})
+    assert not [name for name in files if (tmp_path / "other" / name).exists()] and ranks == "6"
+
+
+def test_the_ranks_of_an_adapter_are_told_from_the_least_to_the_most():
+    assert composing._ranks(lora_of(pair("a.x", 8, 1) | pair("b.x", 2, 2) | pair("c.x", 4, 3))) == "2 to 8"
+
+
+def test_the_config_of_an_adapter_is_written_last(folder, tmp_path):
+    written = []
+
+    class Recording(Store):
+        def upload(self, local, uri):
+            written.append(Path(uri).relative_to(tmp_path / "out").as_posix())
+            super().upload(local, uri)
+
+    one = make_adapter(tmp_path, "one", 1, folder / "base")
+    compose_adapters(Recording(), str(tmp_path / "out"), {one: 1.0}, merged=True)
+    assert written[-1] == CONFIG and written.index("merged/config.json") < written.index("adapter_model.safetensors")
+
+
+def test_an_adapter_that_lacks_its_tensors_or_its_base_is_refused(folder, tmp_path):
+    one = Path(make_adapter(tmp_path, "one", 1, folder / "base"))
+    settings = json.loads((one / CONFIG).read_text())
+    (one / CONFIG).write_text(json.dumps(settings | {"base_model_name_or_path": None}))
+    with pytest.raises(ConfigError, match="names no base_model_name_or_path"):
+        compose_adapters(Store(), str(tmp_path / "out"), {str(one): 1.0})
+    (one / "adapter_model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"has no adapter_model\.safetensors"):
+        compose_adapters(Store(), str(tmp_path / "out"), {str(one): 1.0})
+
+
+def test_revisions_of_one_name_are_other_bases(monkeypatch):
+    """Compared by what they hold, which has to be fetched; equal names and revisions need no look."""
+    looked = []
+    monkeypatch.setattr(composing, "model_fingerprint", lambda store, base: looked.append(base) or base.revision)
+
+    def of(revision: str | None) -> LoraAdapter:
+        return lora_of({}, base_model_name_or_path="org/base", revision=revision)
+
+    assert composing._common_base(Store(), [of("a"), of("a")]) == Model(name="org/base", revision="a")
+    assert looked == []
+    with pytest.raises(ConfigError, match="base org/base at revision b, and hand-made of org/base at a"):
+        composing._common_base(Store(), [of("a"), of("b")])
+
+
+def test_the_libraries_say_as_much_afterwards_as_before(folder, tmp_path):
+    from transformers.utils import logging
+
+    one = make_adapter(tmp_path, "one", 1, folder / "base")
+    before = logging.get_verbosity()
+    try:
+        for level, bars in ((logging.INFO, True), (logging.WARNING, False)):
+            logging.set_verbosity(level)
+            logging.enable_progress_bar() if bars else logging.disable_progress_bar()
+            compose_adapters(Store(), str(tmp_path / f"out{level}"), {one: 1.0})
+            assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (level, bars)
+    finally:
+        logging.set_verbosity(before)
+        logging.enable_progress_bar()

@@ -18,6 +18,7 @@ from tests.training.report.test_training_report import finished, fit, validated
 from training.report import tables
 from training.report.curves import Log, _as_table, _events, _smoothed, restarts
 from training.report.gather import _base_model, _recipe, _split, fit_of
+from training.report.page import _recipe as _recipe_of
 from training.report.page import _tiles
 from training.report.tables import _measured, _packed_share
 from training.report.text import _plain, cautions, loss_words, metric_words, perplexity_words, summary_text
@@ -386,3 +387,93 @@ def test_the_order_of_examples_and_the_rows_of_each_stage_are_told():
     said = text_of(tables.data(plain))
     assert "Order: curriculum; every epoch goes from the stage of the easiest examples to that of the hardest." in said
     assert "Rows of each stage: 1: 1,200; 2: 34" in said
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ("reverse", "from the stage of the hardest examples to that of the easiest."),
+        ("mixed", "every step has all stages in their shares."),
+    ],
+)
+def test_other_orders_of_examples_are_told(order, said):
+    plain = fit()
+    plain["recipe"] |= {"order": order}
+    assert f"Order: {order}; " in text_of(tables.data(plain)) and said in text_of(tables.data(plain))
+
+
+def test_the_longest_bar_is_that_of_the_split_with_the_most_tokens():
+    plain = fit()
+    splits = [split | {"tokens": tokens, "rows": 10_000 - tokens} for split, tokens in
+              zip(plain["corpora"][0]["splits"], (1000, 500, 250), strict=True)]  # fmt: skip
+    plain["corpora"] = [plain["corpora"][0] | {"splits": splits}]
+    widths = [
+        float(width) for width in re.findall(r'width="([\d.]+)" height="10" class="kept"', str(tables.data(plain)))
+    ]
+    assert len(widths) == 3 and widths[1:] == [widths[0] / 2, widths[0] / 4]
+
+
+def test_the_text_around_the_losses_says_of_which_weights_they_are():
+    plain = fit(before={}, after={"test": made.measured(2.0)}, best_step=1275)
+    plain["merged_check"] = {"prompts": 8, "equal_tokens": True, "max_abs_difference": 3.14159e-6, "skipped": None}
+    found = tables.evaluation(plain)
+    assert rows_of(found)[0][:4] == ["test", "–", "2.000", "–"]
+    said = text_of(found)
+    assert "After: the exported weights, of step 1,275." in said
+    assert "those with the adapter: prompts 8, equal tokens yes, max abs difference 3.14e-06." in said
+    assert "Label tokens" in said, "the last column"
+    plain |= {"best_step": None, "merged_check": {"equal_tokens": False}}
+    said = text_of(tables.evaluation(plain))
+    assert "After: the exported weights. " in said and "adapter: equal tokens no." in said
+    assert text_of(tables.evaluation(plain | {"after": {}})) == "No held-out split was measured."
+    assert _measured("test", made.measured(4.0), made.measured(4.0), metric_words("full"))[3] == "+0"
+
+
+def test_scores_and_answers_are_shown_without_each_other():
+    answer = {"document": "d", "prompt": " \n", "reference": "x" * 600, "generated": "x" * 601}
+    shown = tables.answers(fit(generation={}, answers=[answer]))
+    assert "<table" not in str(shown) and text_of(shown).count("Empty: no visible text.") == 1
+    assert re.findall(r'excerpt" dir="auto"(?: (tabindex)="0")?', str(shown)) == ["", "tabindex"], "601 scroll"
+    scores = {"number_match": 0.25, "number_match_flexible": 0.5, "answered_flexible": 0.75, "exact_match": 1.0}
+    found = tables.answers(fit(generation=scores, answers=[]))
+    assert rows_of(found) == [
+        ["number right (strict)", "0.25"], ["number right (flexible)", "0.5"], ["answered (flexible)", "0.75"],
+        ["exact match", "1"],
+    ]  # fmt: skip
+    assert "Greedy answers to held-out prompts" in text_of(found)
+    probe = fit(generation={"f1": 0.5}, answers=[])
+    probe["recipe"] |= {"method": "probe"}
+    assert "Classes given to held-out documents; from 0 to 1" in text_of(tables.answers(probe))
+
+
+@pytest.mark.parametrize(("kinds", "opened"), [(["adapter"], 0), (["adapter", "full"], 1), (["adapter", "merged"], 1)])
+def test_the_code_of_whole_weights_is_unfolded_or_else_that_of_the_first_folder(kinds, opened):
+    folders = [{"kind": kind, "uri": kind, "bytes": 1, "code": kind} for kind in kinds]
+    folds = re.findall(r"<details( open)?", str(tables.export(fit(folders=folders))))
+    assert [bool(one) for one in folds] == [at == opened for at in range(len(kinds))]
+
+
+def test_the_config_is_shown_in_its_order():
+    said = text_of(tables.config({"kind": "train", "corpus": [{"path": "p"}], "a": "Größe"}))
+    assert said.endswith("kind: train corpus: - path: p a: Größe")
+
+
+def test_the_header_tells_the_recipe():
+    plain = fit()
+    plain["totals"] |= {"workers": [1]}
+    plain["recipe"] |= {"engine": "zero2", "precision": "bf16", "tokens_per_step": 65_536, "sequence_length": 2048}
+    recipe = plain["recipe"]
+    assert text_of(_recipe_of(plain)) == (
+        f"Base model: {recipe['base_model']} . Method: {recipe['method']}. Engine: zero2, bf16, attention sdpa, "
+        "1 worker, 65,536 tokens a step in rows of 2,048."
+    )
+    plain["totals"] |= {"workers": [2, 4, 8]}
+    assert "2 or 4 or 8 workers," in text_of(_recipe_of(plain))
+
+
+def test_a_loss_that_did_not_fall_is_not_called_the_lowest():
+    plain = fit(validation=validated(3.5, 3.5), best_step=10)
+    assert "3.500 → 3.500 exported: step 10" in text_of(_tiles(plain))
+    plain["recipe"] |= {"method": "probe"}
+    first, last = (plain["validation"][at]["accuracy"] for at in (0, -1))
+    assert f"{metric_words('probe').right} right {first:.1%} → {last:.1%}" in text_of(_tiles(plain))

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from cluster.errors import ConfigError, DataError
-from pipelines.prepare.fetch.api import at, flat, pages
+from pipelines.prepare.fetch.api import _MISSING, at, flat, pages
 from pipelines.prepare.fetch.settings import Api
 from tests.support.web_server import Asked, Reply, as_html, as_json
 
@@ -72,6 +72,59 @@ def test_every_record_comes_once_however_pages_go_on(site, answer, settings, req
     assert found[-1].next is None
 
 
+def test_pages_begin_with_the_number_that_the_config_names(site):
+    site.answers["/t"] = lambda asked: as_json(TICKETS[2 * int(asked.parameters["p"]) :][:2])
+    found = fetched(site, paging={"by": "page", "parameter": "p", "first": 0})
+    assert ids(found) == list(range(7)) and [one.parameters["p"] for one in site.asked] == list("01234")
+    assert [one.next for one in found] == ["1", "2", "3", "4", None]
+
+
+@pytest.mark.parametrize("total", ["7", None, {}])
+def test_a_total_that_is_no_number_ends_nothing(site, total):
+    site.answers["/t"] = lambda asked: as_json({"total": total, "d": TICKETS[int(asked.parameters["offset"]) :][:3]})
+    assert ids(fetched(site, records="d", paging={"by": "offset", "total": "total"})) == list(range(7))
+    assert len(site.asked) == 4
+
+
+@pytest.mark.parametrize("last", [None, "", False])
+@pytest.mark.parametrize("by", ["cursor", "next"])
+def test_a_next_page_that_is_empty_is_none(site, by, last):
+    site.answers["/t"] = lambda asked: as_json({"next": last if asked.parameters else "/t?c=1", "d": [{"id": 1}]})
+    paging = {"by": by, "field": "next"} | ({"parameter": "c"} if by == "cursor" else {})
+    assert len(fetched(site, records="d", paging=paging)) == 2
+
+
+def test_the_parameters_of_the_config_are_no_part_of_the_next_address(site):
+    site.answers["/t"] = by_next
+    settings = {"parameters": {"status": "closed"}, "headers": {"X-Team": "desk"}}
+    fetched(site, records="value", paging={"by": "next", "field": "@odata.nextLink", "size": 3}, **settings)
+    assert [one.parameters for one in site.asked] == [{"status": "closed", "limit": "3"}, {"from": "3"}, {"from": "6"}]
+    assert {(one.headers["Accept"], one.headers["X-Team"]) for one in site.asked} == {("application/json", "desk")}
+
+
+def test_pages_without_records_may_follow_each_other(site):
+    links = {"": "1", "1": "2"}
+
+    def answer(asked: Asked) -> Reply:
+        following = links.get(asked.parameters.get("at", ""))
+        return as_json(
+            [] if following else [{"id": 1}], headers={"Link": f'</t?at={following}>; rel="next"'} if following else {}
+        )
+
+    site.answers["/t"] = answer
+    assert ids(fetched(site, paging={"by": "next"})) == [1] and len(site.asked) == 3
+
+
+@pytest.mark.parametrize(("more", "requests"), [(False, 1), (0, 1), (True, 3)])
+def test_more_is_false_on_the_last_page(site, more, requests):
+    numbers = iter(range(99))
+    site.answers["/t"] = lambda asked: as_json(
+        {"more": more, "d": [{"id": next(numbers)}] if asked.parameters["page"] < "3" else []}
+    )
+    fetched(site, records="d", paging={"by": "page", "more": "more"})
+    assert len(site.asked) == requests
+
+
 def test_one_page_is_enough_without_paging(site):
     site.answers["/t"] = as_json([{"id": 1}, "no object", {"id": 2}])
     (page,) = fetched(site, parameters={"status": "closed"})
@@ -102,6 +155,11 @@ def test_the_secret_comes_from_the_environment(site, monkeypatch, auth, header, 
         ({"headers": {"authorization": "Bearer x"}}, "authorization is a secret"),
         ({"url": "https://me:word@host/t"}, "holds a user name or password"),
         ({"url": "ftp://host/t"}, "is not the address of a web server"),
+        ({"url": "https:///t"}, "is not the address of a web server"),
+        ({"url": "https://me@host/t"}, "holds a user name or password"),
+        ({"headers": {"Cookie": "a=b"}}, "Cookie is a secret"),
+        ({"headers": {"X-API-Key": "a"}}, "X-API-Key is a secret"),
+        ({"auth": {"variable": "lower"}}, "should match pattern"),
         ({"paging": {"by": "cursor"}}, "by cursor needs `field`"),
         ({"paging": {"by": "page", "field": "x"}}, "field is of cursor and next"),
     ],
@@ -121,8 +179,10 @@ def test_settings_that_cannot_be_are_refused(settings, message):
         (Reply("x", 404), "answered with status 404 .*Check the address"),
         (Reply("x", length=50), r"no whole answer .*continues after the last pages"),
         (Reply("[" * 5_000_000), "more than 1 MiB"),
+        (Reply("[" * 200_000), "that is not JSON .*cut off or damaged"),
+        (Reply("<p>Log in</p>"), "that is not JSON .*a page for people"),
     ],
-    ids=["html", "cut", "empty", "no-list", "404", "mid-page", "too-large"],
+    ids=["html", "cut", "empty", "no-list", "404", "mid-page", "too-large", "too-deep", "html-as-json"],
 )
 def test_an_answer_that_is_no_page_is_named(site, reply, message):
     site.answers["/t"] = reply
@@ -134,7 +194,13 @@ def test_an_answer_that_is_no_page_is_named(site, reply, message):
 def test_an_answer_that_is_cut_off_once_is_asked_for_again(site):
     replies = iter([Reply('[{"id": 1}, {"i'), as_json([{"id": 1}])])
     site.answers["/t"] = lambda asked: next(replies)
-    assert ids(fetched(site)) == [1]
+    assert ids(fetched(site)) == [1] and len(site.asked) == 2
+    for reply, requests in ((Reply("[{"), 2), (Reply("<html>"), 1), (as_html("Log in"), 1)):
+        site.asked.clear()
+        site.answers["/t"] = reply
+        with pytest.raises(DataError, match="that is not JSON"):
+            fetched(site)
+        assert len(site.asked) == requests, "a page for people is one the second time, too"
 
 
 def test_pages_that_do_not_go_on_are_an_error(site):
@@ -173,3 +239,5 @@ def test_inner_objects_become_dotted_columns():
     value = {"a.b": {"c": 1}, "a": {"c.d": 2}}
     assert (at(value, "a.c.d"), at(value, "a.b")) == (2, {"c": 1})
     assert at(json.loads("[1]"), "") == [1]
+    for missing in ("b", "a.b.c", "b.c", "a.c.d.e"):
+        assert at({"a": {"c.d": 2}}, missing) is _MISSING

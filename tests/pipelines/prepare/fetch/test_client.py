@@ -2,11 +2,12 @@
 
 import time
 from email.utils import formatdate
+from types import SimpleNamespace
 
 import pytest
 
 from pipelines.prepare.fetch import client
-from pipelines.prepare.fetch.client import Client, Failed, checked_addresses, is_public, shown
+from pipelines.prepare.fetch.client import Client, Failed, checked_addresses, is_public, same_server, shown
 from tests.support.web_server import Reply, as_html
 
 
@@ -149,3 +150,135 @@ def test_an_answer_that_is_too_large_is_not_read_on(site):
 def test_secrets_in_addresses_are_not_shown():
     assert shown("https://h/p?page=2&access_token=abc&x=1") == "https://h/p?page=2&access_token=***&x=1"
     assert shown("https://h/p?page=2") == "https://h/p?page=2"
+    assert shown("https://h/p?X-Amz-Signature=abc#top") == "https://h/p?X-Amz-Signature=***#top"
+    assert (
+        shown("https://h/p?API_KEY=a&Password=b&SECRET=c&key") == "https://h/p?API_KEY=***&Password=***&SECRET=***&key"
+    )
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+def test_these_refusals_may_pass(site, status):
+    replies = iter([Reply(status=status), as_html("now")])
+    site.answers["/"] = lambda asked: next(replies)
+    assert b"now" in got(site).body
+
+
+def test_the_pause_doubles_up_to_half_a_minute(site, no_waiting):
+    site.answers["/"] = Reply(status=503)
+    with pytest.raises(Failed, match=r"status 503 \(8 times\)$") as refused:
+        got(site, attempts=8)
+    assert refused.value.status == 503 and len(site.asked) == 8
+    for waited, longest in zip(no_waiting, (1, 2, 4, 8, 16, 30, 30), strict=True):
+        assert longest / 2 <= waited <= longest
+
+
+def test_one_attempt_is_one_request(site, no_waiting):
+    site.answers["/"] = Reply(status=503)
+    with pytest.raises(Failed, match=r"answered with status 503$"):
+        got(site, attempts=1)
+    assert len(site.asked) == 1 and no_waiting == []
+
+
+@pytest.mark.parametrize(("asks", "waits"), [("60", 60), ("0", 0), (formatdate(0, usegmt=True), 0), ("60.5", None)])
+def test_a_server_may_ask_for_a_wait_up_to_the_longest(site, no_waiting, asks, waits):
+    replies = iter([Reply(status=429, headers={"Retry-After": asks}), as_html("now")])
+    site.answers["/"] = lambda asked: next(replies)
+    got(site, longest_wait_s=60)
+    assert no_waiting == [waits] if waits is not None else 0.5 <= no_waiting[0] <= 1, "others wait as usual"
+
+
+@pytest.mark.parametrize("asks", ["\u00b2", "soon", ""])
+def test_a_wait_that_is_no_number_is_left_to_the_client(site, no_waiting, asks):
+    replies = iter([Reply(status=429, headers={"Retry-After": asks}), as_html("now")])
+    site.answers["/"] = lambda asked: next(replies)
+    assert b"now" in got(site).body and 0.5 <= no_waiting[0] <= 1
+
+
+def test_as_many_redirects_are_followed_as_allowed(site):
+    for number, status in enumerate((301, 303, 307, 308)):
+        site.answers[f"/{number}"] = Reply(status=status, headers={"Location": f"/{number + 1}"})
+    site.answers["/4"] = as_html("there")
+    assert b"there" in got(site, "/1").body
+    with pytest.raises(Failed, match=r"more than 3 redirects, the last one to .*/4"):
+        got(site, "/0")
+    for status, headers in ((302, {}), (300, {"Location": "/4"}), (304, {})):
+        site.answers["/no"] = Reply(status=status, headers=headers)
+        with pytest.raises(Failed, match=f"answered with status {status}") as failed:
+            got(site, "/no")
+        assert failed.value.status == status
+    for address in ("http://h:port/", "ftp://host/x"):
+        site.answers["/odd"] = Reply(status=302, headers={"Location": address})
+        with pytest.raises(Failed, match="leads to") as failed:
+            got(site, "/odd")
+        assert failed.value.problem == "http_error"
+
+
+def test_parameters_are_added_to_those_of_the_address(site):
+    site.answers["/"] = as_html("here")
+    with asking() as connection:
+        assert connection.get(f"{site.url}/?a=1", {"b": "2 3"}).url == f"{site.url}/?a=1&b=2+3"
+    assert site.asked[0].parameters == {"a": "1", "b": "2 3"}
+
+
+def test_an_answer_may_have_the_largest_size(site):
+    site.answers["/"] = Reply("x" * 1024)
+    assert len(got(site, max_bytes=1024).body) == 1024
+    with pytest.raises(Failed, match="the answer has more than"):
+        got(site, max_bytes=1023)
+
+
+def test_an_answer_that_takes_too_long_is_asked_for_again(site, monkeypatch):
+    """Blocks come in time, but not all of them."""
+    site.answers["/"] = Reply("x")
+    seconds = iter(range(0, 1000, 11))
+    clock = SimpleNamespace(monotonic=lambda: next(seconds), time=time.time)
+    monkeypatch.setattr(client, "time", clock)
+    with pytest.raises(Failed, match=r"no whole answer within 10 s \(3 times\)") as failed:
+        got(site, timeout_s=10)
+    assert failed.value.problem == "unreachable" and len(site.asked) == 3
+
+
+def test_a_compressed_answer_that_is_damaged_is_asked_for_again(site):
+    site.answers["/"] = Reply("no gzip", headers={"Content-Encoding": "gzip"})
+    with pytest.raises(Failed, match=r"the compressed answer is damaged .*3 times") as failed:
+        got(site)
+    assert failed.value.problem == "http_error"
+
+
+def test_a_proxy_of_the_environment_is_not_used(site, monkeypatch):
+    """It would look the name up itself, after the check."""
+    site.answers["/"] = as_html("here")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert b"here" in got(site, attempts=1).body
+
+
+def test_the_kind_of_an_answer_is_in_lower_case_and_what_it_says_of_an_error_is_cut(site):
+    site.answers["/"] = Reply("x", kind="Text/HTML; Charset=UTF-8")
+    assert got(site).content_type == "text/html; charset=utf-8"
+    site.answers["/"] = Reply("x" * 1000, 404)
+    with pytest.raises(Failed, match=r"status 404 \(x{150}\)$"):
+        got(site)
+    site.answers["/"] = Reply(" \n", 404)
+    with pytest.raises(Failed, match=r"status 404$"):
+        got(site)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("http://h/a", "http://h:80/b", True), ("https://h/a", "https://h:443/b?c", True),
+        ("http://h", "https://h", False), ("http://h:443", "https://h", False), ("http://h:1", "http://h:2", False),
+        ("http://h", "http://i.h", False), ("http://H", "http://h", True),
+    ],
+)  # fmt: skip
+def test_a_server_is_a_scheme_a_host_and_a_port(one, other, same):
+    assert same_server(one, other) is same
+
+
+def test_addresses_are_tried_once_each_and_without_the_name_of_a_network(monkeypatch):
+    found = [(10, 1, 6, "", (f"{ip}%eth0", 80, 0, 2)) for ip in ("2606:4700::1111", "2606:4700::1111", "fe80::1")]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *asked, **more: found)
+    assert checked_addresses("h", 80, allow_private=True) == ["2606:4700::1111", "fe80::1"]
+    with pytest.raises(Failed, match=r"h \(fe80::1\) is of this machine"):
+        checked_addresses("h", 80, allow_private=False)

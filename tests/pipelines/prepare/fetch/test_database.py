@@ -54,6 +54,11 @@ def test_bytes_that_are_no_text_are_named(tickets):
     (one,) = asked(f"sqlite:///{tickets}", "SELECT id, x'ff' AS raw FROM tickets WHERE id < 2")
     assert one.records == [] and [problem for problem, _ in one.failed] == ["bad_utf8", "bad_utf8"]
     assert one.failed[1][1].endswith("row 1")
+    many = asked(
+        f"sqlite:///{tickets}", "SELECT id, CASE WHEN id < 1500 THEN x'ff' END AS raw FROM tickets ORDER BY id"
+    )
+    assert [len(page.failed) for page in many] == [1000, 500, 0] and many[1].failed[-1][1].endswith("row 1499")
+    assert [page.records[0]["id"] for page in many[1:]] == [1500, 2000]
 
 
 def test_the_database_is_only_read(tickets):
@@ -61,7 +66,14 @@ def test_the_database_is_only_read(tickets):
         asked(f"sqlite:///{tickets}", "WITH x AS (SELECT 1 AS id) INSERT INTO tickets (id) SELECT id FROM x")
     with pytest.raises(ValueError, match="another word than SELECT"):
         Database(url="sqlite:///x", query="DELETE FROM tickets")
-    assert Database(url="sqlite:///x", query="-- all\n /* of them */ (SELECT 1)").query
+    for query in (
+        "-- all\n /* of\nthem */ (SELECT 1)", "VALUES (1)", "TABLE t", "with x as (select 1) select * from x",
+        "((SELECT 1))",
+    ):  # fmt: skip
+        assert Database(url="sqlite:///x", query=query).query == query
+    for query in ("SELECTED", "-- SELECT", "EXPLAIN SELECT 1", ""):
+        with pytest.raises(ValueError, match="another word than SELECT"):
+            Database(url="sqlite:///x", query=query)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +132,13 @@ def test_the_password_comes_from_the_environment_alone():
         asked("postgresql+psycopg://reader@host/desk", "SELECT 1", password="DESK_PASSWORD")
     with pytest.raises(ValueError, match="the URL holds a password"):
         Database(url="postgresql://me:word@host/db", query="SELECT 1")
+    for url in ("postgresql://me:a@b@host/db", "mysql+pymysql://:word@host/db"):
+        with pytest.raises(ValueError, match="the URL holds a password"):
+            Database(url=url, query="SELECT 1")
+    with pytest.raises(ValueError, match="not a URL of SQLAlchemy"):
+        Database(url="host/db", query="SELECT 1")
+    for url in ("postgresql://me@host:5432/db", "sqlite://", "sqlite:///"):
+        assert Database(url=url, query="SELECT 1").url == url
 
 
 def test_a_relative_file_is_found_from_any_folder(tmp_path, monkeypatch):

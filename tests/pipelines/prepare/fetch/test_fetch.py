@@ -4,6 +4,7 @@
 import json
 import sqlite3
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from cluster.session import Session
 from cluster.store.store import Store
 from cluster.submit.preflight import ProbeRequest, unset
 from pipelines.prepare import job
-from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.fetch import snapshot
 from pipelines.prepare.job import refuse_unfetched
 from pipelines.prepare.plan.command import print_plan
@@ -115,6 +116,66 @@ def test_a_run_that_was_broken_off_continues_after_the_pages_that_it_has(setting
     assert fetched(settings, monkeypatch) == {f"T-{n}" for n in range(2, 12)}
     assert [one.parameters["page"] for one in site.asked] == ["1", "2", "3", "4", "3", "4", "5", "6"]
     assert find_garbage(Store(), settings["output"], float("inf")).unknown == []
+
+
+def test_the_record_of_a_source_adds_its_parts_up(settings, monkeypatch):
+    monkeypatch.setattr(snapshot, "_PAGES_OF_A_PART", 2)
+    times = iter(f"2026-01-01T00:00:{number:02}+00:00" for number in range(60))
+    monkeypatch.setattr("pipelines.prepare.fetch.client.now", lambda: next(times))
+    assert len(fetched(settings, monkeypatch)) == 10
+    record = json.loads(Path(settings["output"], "fetched", "desk.json").read_text())
+    assert (record["began"], record["ended"]) == ("2026-01-01T00:00:00+00:00", "2026-01-01T00:00:05+00:00")
+    assert (record["rows"], record["failed"], record["answers"], record["parts"]) == (10, 0, 6, 3)
+    assert record["asked"].endswith("/tickets?page=1")
+
+
+@pytest.mark.parametrize(
+    ("connection", "other", "without_effect"),
+    [
+        ({"api": {"url": "https://h/t", "auth": {"variable": "A"}}},
+         {"url": "https://h/u", "parameters": {"a": "b"}, "headers": {"a": "b"}, "records": "d",
+          "paging": {"by": "page"},
+          "max_redirects": 1, "max_mib": 1, "snapshot": "2"},
+         {"auth": {"variable": "B"}, "timeout_s": 1, "attempts": 1, "longest_wait_s": 1, "requests_per_s": 1,
+          "allow_private": True}),
+        ({"database": {"url": "sqlite:////x", "query": "SELECT 1", "password": "A"}},
+         {"url": "sqlite:////y", "query": "SELECT 2", "snapshot": "2"}, {"password": "B"}),
+        ({"pages": {"urls": ["https://h/a"]}},
+         {"urls": ["https://h/b"], "max_redirects": 1, "max_mib": 1, "snapshot": "2"},
+         {"timeout_s": 1, "attempts": 1, "longest_wait_s": 1, "allow_private": True, "delay_s": 3}),
+    ],
+    ids=["api", "database", "pages"],
+)  # fmt: skip
+def test_rows_are_fetched_again_for_settings_on_which_they_depend(connection, other, without_effect):
+    ((kind, settings),) = connection.items()
+
+    def made_from(**changes) -> str:
+        source = Source.model_validate({"source": "s", kind: settings | changes})
+        return snapshot._fingerprint(source, snapshot._urls(source, Store()))
+
+    first = made_from()
+    assert {name: made_from(**{name: value}) != first for name, value in other.items()} == dict.fromkeys(other, True)
+    assert {made_from(**{name: value}) for name, value in without_effect.items()} == {first}
+    asked = Source.model_validate({"source": "s", kind: settings}).connection
+    assert type(asked).model_fields.keys() == other.keys() | without_effect.keys(), "every setting is tried"
+
+
+def test_a_list_of_pages_is_fetched_again_when_its_file_names_others(tmp_path):
+    source, found = Source(source="s", pages={"urls": str(tmp_path / "list.txt")}), []
+    for text in ("https://h/a\n", "https://h/a\nhttps://h/b\n", "# one\nhttps://h/a\n"):
+        (tmp_path / "list.txt").write_text(text)
+        found.append(snapshot._fingerprint(source, snapshot._urls(source, Store())))
+    assert found[0] == found[2] != found[1]
+
+
+def test_an_error_of_a_part_does_not_show_the_address_where_it_begins(settings):
+    made = snapshot._stage("desk", 3, lambda position: iter(()), "https://h/t?cursor=c0ffee", "f", Store())
+    assert made.describe(made.units[0]) == "desk, part 3"
+
+
+def test_records_are_kept_as_json_that_utf8_can_hold():
+    assert snapshot._json({"a": "\u00f6", "b": Decimal("1.5")}) == '{"a": "\u00f6", "b": "1.5"}'
+    assert json.loads(snapshot._json({"a": "\ud800\u00f6"}).encode()) == {"a": "\ud800\u00f6"}
 
 
 def test_what_an_unfinished_run_fetched_with_other_settings_is_not_mixed_in(settings, site, monkeypatch):

@@ -1,10 +1,13 @@
 """Web pages are visited as their servers allow; a page without a text has a problem, and no page is lost."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from cluster.errors import ConfigError
 from cluster.store.store import Store
 from pipelines.prepare.fetch import client
+from pipelines.prepare.fetch import pages as visiting
 from pipelines.prepare.fetch.pages import addresses, pages
 from pipelines.prepare.fetch.settings import Pages
 from tests.support.web_server import Reply, as_html
@@ -49,7 +52,7 @@ def test_robots_txt_is_obeyed_and_read_once(site, no_waiting):
 
 @pytest.mark.parametrize(
     ("reply", "allowed"),
-    [(Reply(status=404), True), (Reply(status=403), True), (Reply(status=500), False),
+    [(Reply(status=404), True), (Reply(status=403), True), (Reply(status=500), False), (Reply(status=429), False),
      (Reply("User-agent: raymill\nDisallow: /", kind="text/plain"), False),
      (Reply("User-agent: other\nDisallow: /", kind="text/plain"), True)],
 )  # fmt: skip
@@ -63,6 +66,44 @@ def test_requests_to_one_server_have_a_delay_and_those_to_others_none(site, no_w
     other = site.url.replace("127.0.0.1", "localhost")
     visited(site, "/a", f"{other}/a", "/b", delay_s=5)
     assert len([wait for wait in no_waiting if 4 < wait <= 5]) == 3, "/a and /b after robots.txt and each other"
+
+
+def test_every_request_to_a_server_waits_from_the_one_before(site, monkeypatch):
+    clock, at = [100.0], []
+    monkeypatch.setattr(client, "pause", lambda seconds: clock.__setitem__(0, clock[0] + max(0, seconds)))
+    monkeypatch.setattr(visiting, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    site.answers["/robots.txt"] = Reply(status=404)
+    for path in ("/a", "/b", "/c"):
+        site.answers[path] = lambda asked: at.append(clock[0]) or as_html(ARTICLE)
+    visited(site, "/a", "/b", "/c", delay_s=5)
+    assert at == [105, 110, 115]
+
+
+@pytest.mark.parametrize(("asks", "longest"), [(9, 9), (1000, 60), (2, 5)])
+def test_a_server_may_ask_for_a_delay_of_a_minute(site, no_waiting, asks, longest):
+    site.answers["/robots.txt"] = Reply(f"User-agent: *\nCrawl-delay: {asks}", kind="text/plain")
+    site.answers["/a"] = as_html(ARTICLE)
+    visited(site, "/a", delay_s=5)
+    assert longest - 1 < no_waiting[-1] <= longest
+
+
+def test_an_address_that_is_listed_twice_is_visited_once(site):
+    settings = Pages(urls=["https://h/a", "https://h/b", "https://h/a"])
+    assert addresses(settings, Store(), "inputs (p).pages") == ("https://h/a", "https://h/b")
+
+
+def test_the_kind_and_the_charset_of_a_page_are_those_that_the_server_names(site):
+    words = "<p>Die Gr\u00f6\u00dfe des B\u00fcros und seine T\u00fcr, die nach au\u00dfen aufgeht.</p>" * 5
+    site.answers |= {
+        "/latin": Reply(f"<article>{words}</article>".encode("latin-1"), kind="text/html; charset=ISO-8859-1"),
+        "/xhtml": Reply(f"<html><body>{ARTICLE}</body></html>", kind="application/xhtml+xml"),
+        "/none": Reply(f"<html><body>{ARTICLE}</body></html>", kind=""),
+        "/large": as_html(f"<article><p>{'word ' * 20_500}</p></article>"),  # 102,500 letters, below 0.1 MiB
+    }
+    found = visited(site, *site.answers, max_mib=0.1)
+    assert problems(found) == []
+    texts = [page.records[0]["text"] for page in found]
+    assert "Gr\u00f6\u00dfe" in texts[0] and "thirty days" in texts[1] and "thirty days" in texts[2]
 
 
 def test_a_page_without_a_text_has_a_problem(site, monkeypatch):
@@ -99,6 +140,8 @@ def test_the_list_may_be_a_file(tmp_path):
     (tmp_path / "list.txt").write_text("# handbook\nhttps://h/a\n\n https://h/b \nhttps://h/a\n")
     settings = Pages(urls=str(tmp_path / "list.txt"))
     assert addresses(settings, Store(), "inputs (p).pages") == ("https://h/a", "https://h/b")
+    (tmp_path / "list.txt").write_text("https://h/a\n", encoding="utf-8-sig")
+    assert addresses(settings, Store(), "inputs (p).pages") == ("https://h/a",)
     (tmp_path / "list.txt").write_text("https://h/a\nh/b\n")
     with pytest.raises(ConfigError, match=r"list\.txt line 2: h/b is not the address"):
         addresses(settings, Store(), "inputs (p).pages")

@@ -1,0 +1,124 @@
+"""The report of a preparation from counters alone: its warnings, its order and the lines that are printed."""
+
+from typing import Any
+
+import pytest
+
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.report import _fetched, _ranked, _reasons, _time_warnings, _warnings, report_text
+
+SOURCES = ("a", "b")
+
+
+def config(**changes: Any) -> PrepareConfig:
+    inputs = [{"source": name, "path": f"/in/{name}.jsonl"} for name in SOURCES]
+    return PrepareConfig.model_validate({"kind": "prepare", "name": "x", "inputs": inputs, "output": "/out"} | changes)
+
+
+def warned(kept: tuple[int, int] = (50, 50), straddling: dict[str, int] | None = None, **more: Any) -> list[str]:
+    """The warnings of a run with so many records of each source."""
+    config_, splits = more.pop("config", config()), more.pop("splits", {"train": 80, "validation": 10, "test": 10})
+    totals = {"records": 100, "rejected": 0, "written": sum(kept)} | more
+    sources = [
+        {"source": name, "records": 60, "passed": 55, "splits": {"train": number // 2, "test": number - number // 2}}
+        for name, number in zip(SOURCES, kept, strict=True)
+    ]  # fmt: skip
+    return _warnings(config_, totals, splits, sources, straddling or {})
+
+
+def shared(one: float, other: float) -> PrepareConfig:
+    inputs = [
+        {"source": name, "path": f"/{name}", "share": share} for name, share in zip(SOURCES, (one, other), strict=True)
+    ]
+    return config(inputs=inputs)
+
+
+def test_a_run_as_it_should_be_has_no_warnings():
+    assert warned() == [] and warned(config=shared(0.5, 0.5)) == []
+    assert _time_warnings({"rejected/a/too_old": 3}, {"older": 0}) == [] == _time_warnings({}, {})
+
+
+def test_an_empty_split_is_told_if_it_has_a_share():
+    empty = {"train": 5, "validation": 0, "test": 0}
+    assert warned(splits=empty, kept=(1, 4)) == [
+        f"the split {split} is empty: 5 records are too few, or of one group." for split in ("validation", "test")
+    ]
+    assert warned(splits=empty, config=config(split={"train": 1, "validation": 0, "test": 0})) == []
+
+
+def test_a_source_without_records_is_told():
+    assert warned(kept=(0, 100)) == ["source a: none of its 60 records is in the data set."]
+
+
+@pytest.mark.parametrize(("kept", "told"), [((48, 52), 0), ((52, 48), 0), ((47, 53), 2), ((53, 47), 2)])
+def test_sources_that_differ_from_their_share_by_more_than_two_percent_are_told(kept, told):
+    found = warned(kept=kept, config=shared(0.5, 0.5))
+    assert len(found) == told
+    if told:
+        assert found[0] == (
+            f"source a: {kept[0]}.0% of the data set, where its share is 50.0%; it has 55 records that meet all rules."
+        )
+
+
+def test_more_than_half_of_the_records_failing_is_told():
+    assert warned(rejected=50) == [] == warned(records=0)
+    assert warned(rejected=51)[0].startswith("51.0% of the records fail a rule.")
+
+
+def test_groups_in_several_splits_are_told():
+    (found,) = warned(straddling={"customer": 1200, "duplicates": 0})
+    assert found.startswith("1,200 values of customer are in more than one split, because earlier runs (split.keep)")
+
+
+def test_records_without_a_time_and_older_ones_are_counted_over_all_sources():
+    collected = {"rejected/a/no_time": 2, "rejected/b/no_time": 1, "rejected/b/too_old": 5}
+    found = _time_warnings(collected, {"older": 1})
+    assert found[0] == "3 records without a time for split.by_time are in the ledger, as no_time."
+    assert found[1].startswith("1 record for validation or testing are older") and len(found) == 2
+
+
+def test_reasons_are_in_the_order_of_the_stages_then_the_most_frequent_first():
+    collected = {"problem/a/empty": 2, "problem/b/empty": 3, "problem/b/bad_messages": 7, "rejected/a/refusal": 9}
+    written = {"removed/balance/over_class": 1, "removed/validate/refusal": 2, "removed/validate/not_allowed": 2,
+               "removed/validate/too_old": 5, "removed/table/outlier": 4, "split/train": 50}  # fmt: skip
+    found = [(one["stage"], one["reason"], one["records"]) for one in _reasons(collected, written)]
+    assert found == [
+        ("collect", "bad_messages", 7), ("collect", "empty", 5), ("table", "outlier", 4), ("validate", "too_old", 5),
+        ("validate", "not_allowed", 2), ("validate", "refusal", 2), ("balance", "over_class", 1),
+    ]  # fmt: skip
+    assert [one["reason"] for one in _ranked({("listed", "contradictory"): 1, ("listed", "outlier"): 3})] == [
+        "outlier", "contradictory"
+    ]  # fmt: skip
+
+
+def test_the_lines_that_are_printed():
+    counts = [("collect", "empty", 7), *(("validate", name, 10 - at) for at, name in enumerate(
+        ("refusal", "too_old", "boilerplate", "not_json", "bad_words")
+    )), ("mixture", "over_share", 1)]  # fmt: skip
+    reasons = [{"stage": stage, "reason": reason, "records": number} for stage, reason, number in counts]
+    report: dict[str, Any] = {
+        "totals": {"records": 12_345, "repeated": 1500}, "reasons": reasons, "splits": {"train": 12_000, "test": 5},
+        "listed": [{"reason": "outlier", "records": 2}, {"reason": "contradictory", "records": 3}],
+    }  # fmt: skip
+    assert report_text(report).splitlines() == [
+        "records       12,345",
+        "not readable       7  empty 7",
+        "fail a rule       40  refusal 10, too_old 9, boilerplate 8, not_json 7, +1 more",
+        "duplicates         0",
+        "over a share       1  over_share 1",
+        "listed             5  outlier 2, contradictory 3",
+        "train         12,000  1,500 of them repeated",
+        "test               5",
+    ]
+    report |= {"listed": [], "reasons": reasons[1:5], "totals": {"records": 5, "repeated": 0}}
+    report["splits"] = {"train": 1}
+    assert report_text(report).splitlines() == [
+        "records        5", "not readable   0", "fail a rule   34  refusal 10, too_old 9, boilerplate 8, not_json 7",
+        "duplicates     0", "train          1",
+    ]  # fmt: skip
+
+
+def test_a_note_of_a_source_that_was_fetched():
+    record = {"source": "desk", "rows": 1200, "answers": 1, "asked": "https://h/t", "ended": "2026-01-02", "failed": 0}
+    assert _fetched(record) == "Source desk: 1,200 rows in 1 answer of https://h/t, fetched 2026-01-02."
+    assert "of https://h/t, 1,500 not readable, fetched" in _fetched(record | {"failed": 1500})

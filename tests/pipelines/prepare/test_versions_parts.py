@@ -1,0 +1,245 @@
+"""Versions without a run: their order and names, what differs between two, and the words of a card."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from cluster.errors import ConfigError
+from cluster.store.store import Store
+from pipelines.prepare.versions import card, registry
+from pipelines.prepare.versions.diff import (
+    Contents,
+    Diff,
+    Shift,
+    _characters,
+    _shift,
+    _shift_of_lengths,
+    _shifts,
+    diff_text,
+)
+from pipelines.prepare.versions.metrics import metrics_text
+from pipelines.prepare.versions.registry import Registry, Version
+
+
+def version(name: str, tagged: str = "2026-01-01T00:00:00+00:00", **more) -> Version:
+    records = {"train": 8, "validation": 1, "test": 1}
+    return replace(Version("help", name, "/out", "d" * 64, records, "", tagged), **more)
+
+
+@pytest.fixture
+def tagging(tmp_path, monkeypatch) -> Registry:
+    """A registry where every output is a finished run; its digest is that of its name."""
+    runs = {"digest": "d" * 64}
+    monkeypatch.setattr(registry, "prepared_run", lambda store, output: runs | {"digest": runs.get(output, "d" * 64)})
+    rows = type("Rows", (), {"manifest": type("Manifest", (), {"rows": 3})})
+    monkeypatch.setattr(registry.Artifact, "load", lambda store, uri: rows)
+    made = Registry(Store(), str(tmp_path))
+    object.__setattr__(made, "runs", runs)
+    return made
+
+
+def test_versions_are_in_the_order_in_which_they_were_tagged(tagging):
+    times = {"v10": 5, "good": 1, "v2": 3, "v9": 5, "bad": 5}
+    for name, second in times.items():
+        tagging._create(version(name, f"2026-01-01T00:00:0{second}+00:00"))
+    assert [one.version for one in tagging.versions("help")] == ["good", "v2", "bad", "v9", "v10"]
+    assert tagging.find("help").version == "v10" and tagging.find("help:good").version == "good"
+
+
+def test_numbers_go_on_after_the_highest_of_versions_that_are_numbers_alone(tagging):
+    for name in ("v7-rc", "v3", "v012", "other", "V8"):
+        tagging._create(version(name))
+    assert tagging.tag("help", "/out").version == "v4"
+
+
+def test_a_number_that_another_program_took_meanwhile_is_not_taken(tagging, monkeypatch):
+    tagging._create(version("v1", output="/theirs"))
+    seen = iter([0, 1])
+    monkeypatch.setattr(Registry, "_last_number", lambda self, name: next(seen))
+    assert tagging.tag("help", "/out", note="mine").version == "v2"
+    assert tagging.find("help:v1").output == "/theirs"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", ".a", "-a", "a:b", "a\n"])
+def test_names_are_letters_digits_and_a_few_signs(tagging, name):
+    with pytest.raises(ConfigError, match="names have letters"):
+        tagging.tag(name, "/out")
+    with pytest.raises(ConfigError, match="names have letters"):
+        tagging.tag("help", "/out", name)
+    assert tagging.tag("9_a.B-c", "/out", "1.0-rc_2").version == "1.0-rc_2"
+
+
+def test_a_version_is_of_one_output_and_one_content(tagging):
+    tagging.tag("help", "/out", "good")
+    with pytest.raises(ConfigError, match="help:good is /out since"):
+        tagging.tag("help", "/other", "good")
+    tagging.runs["/out"] = "e" * 64
+    with pytest.raises(ConfigError, match="A version never changes"):
+        tagging.tag("help", "/out", "good")
+
+
+# --- what differs
+
+
+def contents(lengths: list[int], fields: dict[str, Counter], **records: int) -> Contents:
+    ids = np.arange(len(lengths)).astype(np.uint64)
+    return Contents(ids, ids, np.array(lengths, np.int64), fields, records)
+
+
+def test_the_characters_of_a_record_are_those_of_its_texts():
+    messages = [{"role": "user", "content": "abc"}, {"role": "assistant", "content": "de"}]
+    assert _characters({"messages": messages, "system": None}) == 5
+    assert _characters({"prompt": "abc", "completion": "de", "fold": 3, "metadata": None}) == 5
+
+
+def test_the_shift_of_lengths_by_hand():
+    ten = np.arange(1, 101)
+    same = _shift_of_lengths(ten, ten)
+    assert (same.psi, same.ks, same.largest) == (0, 0, "median 50 -> 50 characters")
+    short = _shift_of_lengths(ten, np.ones(100, np.int64))
+    # All are in the first of ten bins of a tenth each; a bin without records counts as 0.0001.
+    assert short.psi == pytest.approx(0.9 * np.log(10) + 9 * 0.0999 * np.log(1000))
+    assert short.ks == pytest.approx(0.99)
+    assert _shift_of_lengths(np.array([1, 2, 3, 4]), np.array([3, 4, 5, 6])).ks == pytest.approx(0.5)
+
+
+def test_the_value_whose_share_changed_most_is_named():
+    old, new = Counter({"a": 80, "b": 10, "": 10}), Counter({"a": 50, "b": 30, "c": 20})
+    assert _shift("label", old, new).largest == "a 80.0% -> 50.0%"
+    assert _shift("label", Counter({"": 9, "a": 1}), Counter({"a": 10})).largest == "(none) 90.0% -> 0.0%"
+    assert _shift("label", Counter(), new) == Shift("label", 0.0, None, "")
+
+
+def test_fields_of_both_versions_are_compared_the_most_different_first():
+    old = contents([5] * 10, {"label": Counter(a=5, b=5), "gone": Counter(a=10), "even": Counter(a=10)}, train=10)
+    new = contents([5] * 10, {"label": Counter(a=9, b=1), "new": Counter(a=10), "even": Counter(a=10)}, train=10)
+    assert [one.name for one in _shifts(old, new)] == ["label", "even", "length", "split"]
+    empty = contents([], {}, train=0)
+    assert _shifts(empty, empty) == [Shift("split", 0.0, None, "")]
+
+
+def test_the_difference_as_text():
+    records = ({"train": 1234, "test": 5}, {"train": 12, "test": 6})
+    first = {"added": ["a", "b"], "removed": ["c"], "changed": []}
+    shifts = [Shift("length", 0.1, 0.25, "median 5 -> 6 characters"), Shift("label", 0.0999, None, "a 1.0% -> 2.0%")]
+    assert diff_text("h:v1", "h:v2", Diff(records, 3, 1, 0, first, shifts)).splitlines() == [
+        "h:v1 -> h:v2",
+        "train            1,234 -> 12",
+        "test                 5 -> 6",
+        "added                3  a, b, ...",
+        "removed              1  c",
+        "changed              0",
+        "length       PSI 0.100, KS 0.250  median 5 -> 6 characters  (shifted)",
+        "label        PSI 0.100  a 1.0% -> 2.0%",
+    ]
+
+
+def assessment(score: float | None, languages: dict[str, int], **metrics: float | None) -> dict:
+    found = [{"name": name, "value": value} for name, value in metrics.items()]
+    return {"score": score, "metrics": found, "findings": {"languages": languages}}
+
+
+def test_metrics_side_by_side():
+    old = assessment(0.5, {"en": 9, "de": 1}, coverage=None, mtld=0.5, gone=0.25, same=0.1)
+    new = assessment(0.75, {"en": 5, "fr": 5}, coverage=None, mtld=0.4905, same=0.109, new=1.0)
+    found = [line.split() for line in metrics_text("a", "b", old, new).splitlines()]
+    assert found == [
+        ["score", "0.500", "->", "0.750", "(+0.250)"],
+        ["mtld", "0.500", "->", "0.490"],
+        ["gone", "0.250", "->", "–"],
+        ["same", "0.100", "->", "0.109"],
+        ["language", "de", "0.100", "->", "0.000", "(-0.100)"],
+        ["language", "en", "0.900", "->", "0.500", "(-0.400)"],
+        ["language", "fr", "0.000", "->", "0.500", "(+0.500)"],
+        ["new", "–", "->", "1.000"],
+    ]
+    for pair in ((None, new), (old, None)):
+        name = "a" if pair[0] is None else "b"
+        assert metrics_text("a", "b", *pair).startswith(f"{name} has no assessment.json")
+
+
+# --- the card
+
+
+@pytest.fixture
+def report() -> dict:
+    def source(name: str, licence: str | None, task: str | None = None) -> tuple[dict, dict]:
+        counts = {"source": name, "licence": licence, "records": 1234, "splits": {"train": 8, "test": 2}}
+        return counts, {"source": name, "task_type": task}
+
+    pairs = [source("a|b", "mit"), source("c", None, "policy")]
+    split = {"group": [], "stratify": []}
+    config = {
+        "records": {"task_type": "qa"},
+        "inputs": [one for _, one in pairs],
+        "clean": {"redact": []},
+        "split": split,
+    }
+    return {
+        "shape": "pairs", "sources": [one for one, _ in pairs], "totals": {"repeated": 0, "personal_data": 7},
+        "reasons": [], "warnings": [], "config": config, "version": "1.0", "finished": "2026-01-02T03:04:05+00:00",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("total", "size"),
+    [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (10**6, "1M<n<10M"), (10**9, "n>1T")],
+)
+def test_the_head_of_a_card_has_the_size_the_licence_and_the_tasks(report, total, size):
+    made = version("v1", records={"train": 8, "validation": 0, "test": 2})
+    front = yaml.safe_load(card._front(made, report, total).strip("-"))
+    assert front["size_categories"] == [size]
+    assert front["license"] == "mit", "of the sources that state one"
+    assert front["task_categories"] == ["question-answering", "text-generation"]
+    assert [one["split"] for one in front["configs"][0]["data_files"]] == ["train", "test"], "not the empty one"
+    report["sources"][1]["licence"] = "isc"
+    report["config"]["inputs"][0]["task_type"] = "classification"
+    front = yaml.safe_load(card._front(made, report, total).strip("-"))
+    assert front["license"] == "other"
+    assert front["task_categories"] == ["text-classification", "text-generation"]
+
+
+def test_the_sections_of_a_card_say_what_was_done(report):
+    made = version("v1")
+    assert card._collection(report).splitlines()[-2:] == [
+        "| a\\|b | mit | 1,234 | 10 |",
+        "| c | not stated | 1,234 | 10 |",
+    ]
+    assert "repeated" not in card._composition(made, report, 10)
+    assert card._preprocessing(report).endswith("No record was removed.")
+    assert card._uses(report).endswith("records of one group are in one split.")
+    gaps = card._gaps(report).splitlines()[2:]
+    assert gaps == ["* The licence of c is not stated.", "* Personal data was not looked for."]
+    report["totals"]["repeated"] = 1500
+    report["reasons"] = [{"meaning": "a text of `x`", "records": 1200}]
+    report["config"]["clean"]["redact"] = ["email", "phone"]
+    report["config"]["split"] = {"group": ["customer_id"], "stratify": ["queue", "day"]}
+    report["warnings"], report["sources"][1]["licence"] = ["source <b>: none"], "isc"
+    assert "1,500 records of train are repeated to balance classes." in card._composition(made, report, 10)
+    assert card._preprocessing(report).splitlines()[2:] == [
+        "* 1,200 records removed: a text of \\`x\\`",
+        "* Personal data (email, phone) replaced by placeholders: 7 findings.",
+    ]
+    assert card._uses(report).endswith(" (groups: customer\\_id), with equal shares of queue, day.")
+    assert card._gaps(report).splitlines()[2:] == ["* source \\<b\\>: none"]
+    report["warnings"] = []
+    assert card._gaps(report).endswith("None that the preparation found.")
+
+
+def test_the_recipe_of_a_card_stays_in_its_block(report):
+    report["config"]["clean"]["terminology"] = {"```": "größer"}
+    recipe = card._recipe(version("v1"), report)
+    assert recipe.count("```") == 2 and "'''" in recipe and "größer" in recipe
+    assert recipe.startswith("## Recipe\n\nMade by Raymill 1.0 on 2026-01-02; digest `dddd")
+    assert card._text(" a\n# b  *c* ") == "a \\# b \\*c\\*"
+
+
+def test_versions_are_written_as_json(tagging, tmp_path):
+    made = tagging.tag("help", "/out", note="größer")
+    written = json.loads(Path(tmp_path, "help", "v1.json").read_text(encoding="utf-8"))
+    assert Version.parse(json.dumps(written).encode()) == made and written["note"] == "größer"
