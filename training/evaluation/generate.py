@@ -1,4 +1,4 @@
-"""Greedy generation for many prompts in batches, padded on the left, ended at the end of the answer."""
+"""Greedy generation for many prompts, in batches padded on the left, up to the token that ends an answer."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-# Tokens of one batch, prompts and answers together; bounds the key-value cache.
+# The most tokens of a batch, prompts and answers together, which limits the key-value cache.
 _BATCH_TOKENS = 16384
 _BATCH_PROMPTS = 32
 
@@ -36,8 +36,8 @@ def complete(
     Args:
         model: a transformers or peft causal language model, on its device.
         prompts: token ids of each prompt. stops: ids that end an answer. pad: id of padding.
-        padded: prompts of different lengths may share a batch. False for methods with virtual tokens, which would
-            precede the padding.
+        padded: whether prompts of different lengths may be in one batch. False for methods with virtual tokens, which
+            would precede the padding.
     """
     greedy = GenerationConfig(
         do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, eos_token_id=list(stops) or None, pad_token_id=pad
@@ -71,7 +71,7 @@ def complete(
 
 
 def _batches(prompts: Sequence[Sequence[int]], max_new_tokens: int, padded: bool) -> Iterator[list[int]]:
-    """Batches of prompt indices, shortest prompts first, bounded in prompts and in tokens."""
+    """Batches of prompt indices, shortest prompts first, of at most _BATCH_PROMPTS prompts and _BATCH_TOKENS tokens."""
     batch: list[int] = []
     for at in sorted(range(len(prompts)), key=lambda at: len(prompts[at])):
         tokens = (len(batch) + 1) * (len(prompts[at]) + max_new_tokens)

@@ -1,7 +1,7 @@
 """Evaluation of a run's weights on held-out documents, before and after training; written to evaluation.json.
 
-The test split is measured, or the validation split if the test split has no rows. Runs in one process, with memory for
-the model, one row group and one micro-batch.
+The test split is measured, or the validation split if the test split has no rows. Evaluation runs in one process, which
+has the model, one row group and one micro-batch in memory.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,7 +40,7 @@ _SCORED = ("input_ids", "position_ids", "starts", "ends")
 def evaluate(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:
     """Measure the weights before and after training, generate and score answers, and write evaluation.json.
 
-    A finished evaluation of the same weights is returned as it is.
+    If there is a finished evaluation of the same weights, it is returned.
     """
     made_from = evaluation_fingerprint(job, outcome)
     if (found := read_evaluation(job, made_from)) is not None:
@@ -69,17 +69,17 @@ def evaluate(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:
 def initial_objective(job: Job, device: torch.device | str = "cpu", **changes: Any) -> Objective:
     """The objective of a run in one process, in eval mode, with the weights of step 0.
 
-    Not compiled, without activation checkpointing, and with an attention that can generate. changes: settings of the
-    config that replace the run's.
+    It is not compiled, has no activation checkpointing, and has an attention implementation that can generate. changes:
+    settings that replace those of the config.
     """
-    # The attention that `auto` takes on a CPU supports a cache and padding; `varlen` supports neither.
+    # The attention of `auto` on a CPU supports a key-value cache and padding; `varlen` supports neither.
     attention = choose_attention("auto", named_config(job.store, job.config.model), "cpu", False, False)
     settings = {"attention": attention, "compile": False, "activation_checkpointing": False} | changes
     return build_objective(job.config.model_copy(update=settings), len(job.classes), device=device).eval()
 
 
 def load_trained(objective: Objective, job: Job, outcome: Outcome) -> None:
-    """Load the run's final weights: those of the best validation loss if there was a validation, else the last.
+    """Load the weights that the run exports: those with the best validation loss, or without validation the last ones.
 
     Raises:
         DataError: their checkpoint is damaged.
@@ -166,7 +166,7 @@ def generate_and_score(
 def prompts_of(
     artifacts: Mapping[str, Artifact], columns: Mapping[str, Columns], settings: Generate, new_tokens: int, length: int
 ) -> list[Prompt]:
-    """`settings.prompts` held-out prompts, equally many of each corpus; the first corpora may have one more.
+    """At most `settings.prompts` held-out prompts, equally many of each corpus; the first corpora may have one more.
 
     Args:
         artifacts, columns: by name of the corpus. new_tokens: of an answer. length: tokens of a row.
@@ -196,7 +196,7 @@ def measure(
     One table is in memory at a time. The result does not depend on how rows are batched.
 
     Args:
-        rows: of a micro-batch; None: as many as make about 8,192 positions. pad: token id of padding.
+        rows: of a micro-batch; None: as many as have about 8,192 positions together. pad: token id of padding.
     """
     objective.eval()
     loss = correct = targets = 0.0
@@ -212,7 +212,7 @@ def measure(
 def predictions(
     probe: Probe, tables: Iterable[pa.Table], rows: int | None, pad: int, device: torch.device
 ) -> tuple[list[int], list[int]]:
-    """(true classes, predicted classes) of all rows that have a class, as indices. Arguments as `measure`."""
+    """(true classes, predicted classes) of all rows that have a class, as indices. Arguments: see `measure`."""
     true: list[int] = []
     predicted: list[int] = []
     with torch.inference_mode():
@@ -226,7 +226,7 @@ def predictions(
 
 
 def batches(tables: Iterable[pa.Table], rows: int | None, pad: int) -> Iterator[Batch]:
-    """Micro-batches of the tables' rows, in order, each padded to its longest row. Arguments as `measure`."""
+    """Micro-batches of the tables' rows, in order, each padded to its longest row. Arguments: see `measure`."""
     for table in tables:
         if not table.num_rows:
             continue

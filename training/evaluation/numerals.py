@@ -1,16 +1,16 @@
-"""The number that an answer gives, read from its text.
+"""Numbers read from the text of answers.
 
     strict      the number of the first `#### NUMBER` in the text (GSM8K's form)
     flexible    the last number of the text
 
 These correspond to strict-match and flexible-extract of the task gsm8k in lm-evaluation-harness: the first match of
 `#### (\\-?[0-9\\.\\,]+)`, and the last sequence of digits, points and commas. The harness compares texts without commas
-and dollar signs; here values are compared, so 5.0 equals 5, and more spellings are read.
+and dollar signs. This module compares values, so 5.0 equals 5, and reads more spellings.
 
 A number may have thousands separators (comma, space or apostrophe; groups of three), decimals and an exponent (1e5), or
 be a fraction (1/2, 2 1/2, \\frac{1}{2}). Its sign is a hyphen, a minus or an en dash, before or after a currency symbol
-or code; a currency may also follow the number. A dash between two numbers is no sign. Digits joined in another way
-(1.000,50, 3.10.4, 1,2) are no number.
+or code; a currency may also follow the number. A dash between two numbers is not a sign. Digits joined in another way
+(1.000,50, 3.10.4, 1,2) are not read.
 """
 
 import re
@@ -20,7 +20,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 MARK = "#### "
-# Longer texts are not read: Python limits the digits of an int, and no answer is that long.
+# Longer numbers are not read, because Python limits the digits of an int. No answer is that long.
 _MOST_DIGITS = 1000
 
 _MINUS = "-\N{MINUS SIGN}\N{EN DASH}"
@@ -32,7 +32,7 @@ _FRACTION = re.compile(r"\\[dt]?frac\{\s*(-?\d+)\s*\}\{\s*(\d+)\s*\}")
 
 
 def strict_number(text: str, decimal_mark: str = ".") -> Fraction | None:
-    """The number right after the first mark that has one; None if there is none or it cannot be read."""
+    """The number after the first mark that a number follows; None if there is none or it cannot be read."""
     text = _with_plain_fractions(text)
     number, begins = _patterns(decimal_mark)
     for mark in re.finditer(re.escape(MARK), text):

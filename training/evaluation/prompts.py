@@ -1,8 +1,8 @@
 """Prompts and reference answers from the packed rows of a held-out split.
 
-Of a pair or a chat, the prompt is everything before the last span of learnt tokens and the reference is that span; of
-a text, the prompt is its first tokens and the reference the tokens after them. Pairs and chats that may have been cut
-(they occur in several rows, or fill a whole row) are left out, because their answer may be incomplete.
+The reference of a pair or a chat is the last span of learnt tokens, and its prompt is everything before it. The prompt
+of a text is its first tokens, and its reference the tokens after them. Pairs and chats that may have been cut, because
+they are in several rows or fill a whole row, are left out: their answer may be incomplete.
 """
 
 from collections import Counter
@@ -13,13 +13,13 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-# Rows read for each wanted prompt, since some rows give none.
+# Rows read for each wanted prompt, because some rows have none.
 _ROWS_PER_PROMPT = 4
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """document: its id. ids: the prompt's tokens. reference: the tokens that should follow, with the end of turn."""
+    """A prompt. document: id of its document. ids: its tokens. reference: the answer's tokens, with the end of turn."""
 
     document: str
     ids: tuple[int, ...]
@@ -44,10 +44,10 @@ def held_out_prompts(
     reference_tokens: int,
     full: int,
 ) -> list[Prompt]:
-    """At most `count` prompts of a packed split, from rows spread evenly over it; the same ones every time.
+    """At most `count` prompts of a packed split, from rows at even distances; every call gives the same ones.
 
     Args:
-        rows: the split's rows. documents: the split's tables with the column `documents` alone.
+        rows: the split's rows. documents: the split's tables, with only the column `documents`.
         form: text, pair or chat. prompt_tokens, reference_tokens: lengths for form text.
         full: tokens of a full row.
     """
@@ -64,7 +64,7 @@ def held_out_prompts(
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
-    """`count` evenly spaced numbers from 0 to total - 1, both included; all of them if total is at most count."""
+    """`count` evenly spaced numbers from 0 to total - 1, both included; all numbers if there are at most `count`."""
     return np.linspace(0, total - 1, min(total, count)).astype(int).tolist()
 
 

@@ -16,8 +16,8 @@ _FINGERPRINT = "made_from"
 class MergedCheck(TypedDict):
     """Comparison of a merged model's logits with the adapter's, over all positions of some prompts.
 
-    max_abs_difference: largest difference of the two. tolerance: the largest that is allowed. adapter_effect: largest
-    difference between adapter and base. largest_logit: largest absolute logit with the adapter.
+    max_abs_difference: the largest difference. tolerance: the largest one that is allowed. adapter_effect: the largest
+    difference between adapter and base. largest_logit: the largest absolute logit with the adapter.
     """
 
     prompts: int
@@ -29,7 +29,7 @@ class MergedCheck(TypedDict):
 
 
 def evaluation_fingerprint(job: Job, outcome: Outcome) -> str:
-    """Fingerprint of everything that decides an evaluation: version, training, checkpoint, generation settings."""
+    """Fingerprint of all that decides an evaluation: version, training, checkpoint, generation settings."""
     generate = job.config.generate
     inputs = {
         "version": cluster.__version__,

@@ -2,14 +2,14 @@
 
 All scores are fractions in [0, 1], except `bleu`, which is 0 to 100 as in sacrebleu and publications.
 
-    exact_match                 equal after SQuAD's normalisation (`normalised`)
-    f1                          of the bags of words after that normalisation, mean over answers (SQuAD)
-    bleu                        of the corpus, sacrebleu's defaults (13a tokens, case kept, exponential smoothing)
+    exact_match                 share of answers equal to the reference after SQuAD's normalisation (`normalised`)
+    f1                          F1 of the bags of words after that normalisation, mean over answers (SQuAD)
+    bleu                        corpus BLEU, sacrebleu's defaults (13a tokens, case kept, exponential smoothing)
     rouge1, rouge2, rougeL      F-measure of word pairs and longest common subsequence, mean over answers, no stemming
-    accuracy, macro_*, micro_*  where an answer is a label
-    number_match                where an answer is a number: strict_number of numerals.py if the reference has the mark
-                                `####` (GSM8K), else flexible_number
-    number_match_flexible       flexible_number, whether or not the mark is there
+    accuracy, macro_*, micro_*  if answers are labels: see `classification`
+    number_match                if answers are numbers: share of equal numbers, read by strict_number of numerals.py if
+                                the reference has the mark `####` (GSM8K), else by flexible_number
+    number_match_flexible       share of equal numbers, answers read by flexible_number
     answered                    share of answers that are one of the labels, or that have a number
     answered_flexible           share of answers with any number
 """
@@ -34,7 +34,7 @@ _WORDS = re.compile(r"\w+")
 def scores(references: Sequence[str], answers: Sequence[str], kind: str, decimal_mark: str = ".") -> dict[str, float]:
     """The scores of a kind of answers (text, label or number) by name; empty without answers.
 
-    decimal_mark: of numbers in answers and references.
+    decimal_mark: that of numbers in answers and references.
     """
     assert len(references) == len(answers)
     if not answers:
@@ -131,9 +131,9 @@ def _equal(references: Sequence[Fraction | None], answers: Sequence[Fraction | N
 def classification(references: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
     """Accuracy; macro and micro precision, recall and F1 over the classes that occur among the references.
 
-    An answer that is none of the classes is a false negative of its reference's class and a false positive of none. So
-    micro precision is over the answers that are a class, micro recall over all answers. A class that is never answered
-    has precision 0.
+    An answer that is not one of the classes is a false negative of its reference's class, and no false positive. So
+    micro precision counts only answers that are a class, micro recall all answers. A class that is never answered has
+    precision 0.
     """
     names = sorted(set(references))
     true, predicted = np.array(references, dtype=object), np.array(answers, dtype=object)

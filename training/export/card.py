@@ -1,8 +1,6 @@
-"""The model card: README.md of an exported folder, made from manifests and logs alone, never from documents.
+"""The text of a model card: README.md of an exported folder. It is made from manifests and logs, not from documents.
 
-This module makes the text; job.py writes the file.
-
-It has the code that loads the weights, their base and data, the recipe, and the losses and scores on held-out
+A card has the code that loads the weights, their base and data, the recipe, and the losses and scores on held-out
 documents. Every value from a config or manifest is escaped, so that no name can start a tag, a link, a table cell or a
 code fence.
 """
@@ -49,14 +47,14 @@ _WHAT = {
 }
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-# Characters with a meaning inside a line of Markdown, and those from which GitHub makes links of bare addresses.
+# Characters with a meaning inside a line of Markdown, and those by which GitHub recognises addresses to link.
 _MARKS = re.compile(r"([\\`*_\[\]#+|~$@]|:(?=//)|(?<=www)\.)")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where a corpus came from. Everything but `path` is empty if the corpus is no artifact of a curate run.
+    """The origin of a corpus. All fields except `path` are empty if the corpus is not an artifact.
 
     digest: of the artifact's content. run: name of the curate run. version: of Raymill that made it. licences: by
     source name, None if not stated. datasets: hub data sets among the sources.
@@ -71,7 +69,7 @@ class Lineage:
 
 
 def lineage(store: Store, corpus: Corpus) -> Lineage:
-    """The lineage of a corpus from the manifests beside it. A missing manifest leaves fields empty and is no error."""
+    """The lineage of a corpus, from its manifest and the run's. If a manifest is missing, fields are empty."""
     try:
         artifact = Artifact.find(store, corpus.path)
     except (DataError, StorageError):
@@ -107,7 +105,7 @@ def _run_above(store: Store, path: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class CorpusFacts:
-    """One corpus of the mixture. counters: of its packed artifacts, as `documents/train` and `tokens/test`."""
+    """One corpus of the mixture. counters: those of its packed artifacts, such as `documents/train`."""
 
     lineage: Lineage
     counters: dict[str, float]
@@ -115,7 +113,7 @@ class CorpusFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that a card is made from. base: the model that an adapter is loaded on. chat: see `loading`."""
+    """The facts from which a card is made. base: the model on which an adapter is loaded. chat: see `loading`."""
 
     config: TrainConfig
     outcome: Outcome
@@ -170,7 +168,7 @@ def _is_hub_name(name: str) -> bool:
 
 
 def _base_name(model: Model, seed: int) -> str:
-    """The base model's name for readers elsewhere; of a local folder, only the last part of its path."""
+    """The base model's name in the card; of a local folder, only the last part of its path."""
     if model.config is not None:
         return f"{model.config['model_type']} with random weights, seed {seed}"
     assert model.name is not None

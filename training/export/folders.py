@@ -49,7 +49,7 @@ class FolderWriter:
     def folders(self, scratch: Path) -> Iterator[Path]:
         """Write the folders below `scratch` one at a time; `put_folder` deletes each before the next is written."""
         dtype = getattr(torch, self.config.export.dtype)
-        # A CPU cannot compute on 4-bit weights; an adapter of qlora has the names and shapes of one of lora.
+        # A CPU cannot compute with 4-bit weights. The parameters of a qlora adapter are named and shaped as with lora.
         method = "lora" if self.config.method == "qlora" else self.config.method
         objective = initial_objective(self.job, "cpu", method=method, precision="float32")
         load_trained(objective, self.job, self.outcome)
@@ -60,7 +60,7 @@ class FolderWriter:
             save_probe(objective, self.tokenizer, scratch / "probe", self.base, self.job.classes)
             yield scratch / "probe"
             if self.config.model.config is not None:
-                yield self._body(objective.model, scratch / "base")
+                yield self._model_without_head(objective.model, scratch / "base")
             return
         save_adapter(objective.model, self.tokenizer, scratch / "adapter", self.base, self.own_tokenizer)
         yield scratch / "adapter"
@@ -83,13 +83,13 @@ class FolderWriter:
         save_model(model, self.tokenizer, folder, dtype, self.own_tokenizer)
         return folder
 
-    def _body(self, model: Any, folder: Path) -> Path:
+    def _model_without_head(self, model: Any, folder: Path) -> Path:
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         return folder
 
     def facts(self) -> Facts:
-        """The contents of a card, with the check of the merged model once it was made."""
+        """The facts for a card; with the check of the merged model after merging."""
         return replace(self._facts, merged_check=self.check)
 
     @cached_property
@@ -126,7 +126,7 @@ def base_of(model: Model, model_fingerprint: str, root: str) -> Base:
 def generation_settings(model: Any, tokenizer: PreTrainedTokenizerFast, own_tokenizer: bool) -> GenerationConfig:
     """The model's generation config, with the token ids that end an answer in the training data as stop ids.
 
-    own_tokenizer: the tokenizer came with the model, so the model's own stop ids stay valid.
+    own_tokenizer: whether the tokenizer came with the model, so that the model's own stop ids are still valid.
     """
     own = model.generation_config.to_diff_dict() if own_tokenizer and model.generation_config else {}
     before = own.pop("eos_token_id", None)
@@ -154,7 +154,7 @@ def save_adapter(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path, b
     (adapter,) = model.peft_config.values()
     adapter.base_model_name_or_path, adapter.revision = base.name, base.revision
     settings = generation_settings(model.get_base_model(), tokenizer, own_tokenizer)
-    # Embeddings are never trained as a whole here; by default peft would query the hub about them.
+    # Embeddings are not trained as a whole. By default, peft would query the hub about them.
     model.save_pretrained(folder, save_embedding_layers=False)
     settings.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

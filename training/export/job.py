@@ -1,7 +1,7 @@
 """The export: a run's best weights as folders that transformers and peft load, at `OUTPUT/export/` (see folders.py).
 
-Each folder has its tokenizer and a README.md; manifest.json lists every file and is written last. One process runs it,
-on the CPU and in float32; one folder at a time is on this machine's disk.
+Each folder has the tokenizer and a README.md. manifest.json lists every file and is written last. The export runs in
+one process, on the CPU in float32; one folder at a time is on this machine's disk.
 """
 
 import shutil
@@ -21,19 +21,19 @@ from training.pack.packed_run import PackedRun
 
 
 def evaluate_and_export(job: Job, outcome: Outcome) -> dict[str, Any]:
-    """Evaluate a run's weights, then export them; returns the export's manifest. Finished parts are not made again."""
+    """Evaluate a run's weights, then export them. Returns the export's manifest. Finished parts are not made again."""
     packed = PackedRun.load(job.store, job.packed)
     evaluate(job, outcome, packed)
     return export(job, outcome, packed)
 
 
 def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
-    """Write the folders and their manifest; a finished export of the same weights is left as it is.
+    """Write the folders and their manifest, unless there is a finished export of the same weights.
 
     Returns the manifest. The model cards contain the evaluation if there is one.
 
     Raises:
-        RaymillError: the merged model's logits differ from the adapter's. adapter/ is written, the manifest is not.
+        RaymillError: the merged model's logits differ from the adapter's. Then adapter/ is written, but no manifest.
     """
     if (found := publish.finished_export(job, outcome)) is not None:
         return found

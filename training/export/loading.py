@@ -9,9 +9,9 @@ FOLDERS = ("full", "adapter", "merged", "base", "probe")
 
 @dataclass(frozen=True)
 class Base:
-    """The base model of an adapter or a probe: a folder, a URI, or a hub name at a revision.
+    """The base model of an adapter or a probe: a folder, a URI, or a hub name with a revision.
 
-    shown: the path that the card's code uses instead of `name`, relative to the card's folder.
+    shown: the path that the card's code has instead of `name`, relative to the card's folder.
     """
 
     name: str
@@ -23,7 +23,7 @@ def loading(folder: str, base: Base, chat: bool) -> list[str]:
     """Lines of Python that load the model and tokenizer of the current folder and run them once.
 
     Args:
-        folder: one of FOLDERS. chat: the model was trained with the tokenizer's chat template.
+        folder: one of FOLDERS. chat: whether the model was trained with the tokenizer's chat template.
     """
     if folder == "probe":
         return _probe(base)
@@ -73,7 +73,7 @@ def _continue_text() -> list[str]:
 
 
 def _generate() -> list[str]:
-    """Lines that generate with the folder's own settings; those of an adapter's base may have other stop tokens."""
+    """Lines that generate with the settings of this folder; those of an adapter's base may have other stop tokens."""
     return [
         "settings = GenerationConfig.from_pretrained(folder, max_new_tokens=64, do_sample=False)",
         "output = model.generate(**inputs, generation_config=settings)",

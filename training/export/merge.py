@@ -1,8 +1,8 @@
 """Merge an adapter into its base, and check that the merged model's logits equal the adapter's.
 
-The adapter's product is added to each weight in float32, so only rounding may differ. The tolerance is relative to the
-largest logit (float32 has about seven digits, and errors add up over layers) and to the adapter's largest effect on the
-logits, so that losing an adapter of small effect is still detected.
+The adapter's product is added to each weight in float32, so the logits differ by rounding only. The
+tolerance grows with the largest logit (float32 has about seven digits, and errors add up over layers) and with the
+adapter's largest effect on logits, so that a merge without effect is also detected for an adapter of small effect.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ def merge(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[Any, MergedChec
     """(merged model, its comparison with the adapter).
 
     Args:
-        model: peft model in float32 on the CPU; merged in place, not to be used afterwards. prompts: token ids.
+        model: peft model in float32 on the CPU. It is merged in place; do not use it afterwards. prompts: token ids.
 
     Raises:
         RaymillError: the logits differ by more than the tolerance, or a merged weight is not finite.

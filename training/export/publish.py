@@ -1,4 +1,4 @@
-"""The run's `export/` on the store: upload of folders, and the manifest that is written last and marks it finished."""
+"""The run's `export/` on the store: upload of its folders, and its manifest, which is written last."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ EXPORT, MANIFEST = "export", "manifest.json"
 
 
 class ExportedFile(TypedDict):
-    """path: relative to the export."""
+    """An uploaded file. path: relative to the export."""
 
     path: str
     bytes: int
@@ -29,7 +29,7 @@ class ExportedFile(TypedDict):
 
 
 def export_fingerprint(job: Job, outcome: Outcome) -> str:
-    """Fingerprint of everything that decides an export: version, training, checkpoint, export settings."""
+    """Fingerprint of all that decides an export: version, training, checkpoint, export settings."""
     inputs = {
         "version": cluster.__version__,
         "fit": outcome["fingerprint"],
@@ -40,7 +40,7 @@ def export_fingerprint(job: Job, outcome: Outcome) -> str:
 
 
 def finished_export(job: Job, outcome: Outcome) -> dict[str, Any] | None:
-    """The manifest of a finished export of these weights whose files have the sizes in it; None if there is none."""
+    """The manifest of a finished export of these weights; None if there is none, or if sizes of its files differ."""
     root = paths.join(job.root, EXPORT)
     found = _manifest(job.store, root)
     if found is None or found["made_from"] != export_fingerprint(job, outcome) or damage(job.store, root, found):
@@ -67,19 +67,19 @@ def damage(store: Store, root: str, manifest: dict[str, Any], *, compare_sha256:
 
 
 def manifest_file(store: Store, root: str) -> RecordFile[dict[str, Any]]:
-    """The manifest of the export at `root`. Discarded first, so that an export without all files is unfinished."""
+    """The manifest of the export at `root`. An export without it is unfinished."""
     return RecordFile(store, paths.join(root, MANIFEST), "the manifest of an export", json_with("made_from"))
 
 
 def _manifest(store: Store, root: str) -> dict[str, Any] | None:
-    """The manifest; None if there is none or it is damaged, since the export is then made again."""
+    """The manifest; None if there is none or it is damaged: the export is then made again."""
     with suppress(DataError):
         return manifest_file(store, root).read()
     return None
 
 
 def put_folder(store: Store, folder: Path, root: str) -> list[ExportedFile]:
-    """Upload a local folder to the export under the folder's name, and delete it here. Returns its files."""
+    """Upload a local folder to the export under its name, then delete it on this machine. Returns its files."""
     put: list[ExportedFile] = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = f"{folder.name}/{path.relative_to(folder).as_posix()}"
@@ -92,7 +92,7 @@ def put_folder(store: Store, folder: Path, root: str) -> list[ExportedFile]:
 
 
 def finish(store: Store, root: str, manifest: dict[str, Any], files: list[ExportedFile]) -> dict[str, Any]:
-    """Delete files of an earlier export that are not in `files`, and write the manifest; returns it."""
+    """Delete files of an earlier export that are not in `files`, then write the manifest. Returns the manifest."""
     wanted = {paths.join(root, file["path"]) for file in files}
     store.delete([file.uri for file in store.list_files(root) if file.uri not in wanted])
     whole = manifest | {"files": files, "bytes": sum(file["bytes"] for file in files)}
@@ -103,8 +103,8 @@ def finish(store: Store, root: str, manifest: dict[str, Any], files: list[Export
 def digests(store: Store, root: str, manifest: dict[str, Any]) -> dict[str, str]:
     """A digest of each exported folder's weights, tokenizer and settings, by the folder's name.
 
-    The same training gives the same digests wherever it runs, so the card (with paths of the data) and the location of
-    the base of an adapter or a probe are left out.
+    The card, which has paths of the data, and the location of the base of an adapter or a probe are left out, so that
+    the same training has the same digests wherever it runs.
     """
     return {
         name: fingerprint(
@@ -119,7 +119,7 @@ def digests(store: Store, root: str, manifest: dict[str, Any]) -> dict[str, str]
 
 
 def _content(store: Store, root: str, file: ExportedFile) -> Any:
-    """The file's contribution to the digest: its sha256, or its settings without the location of the base."""
+    """The value of a file in the digest: its sha256, or its settings without the location of the base."""
     if file["path"] == "adapter/adapter_config.json":
         settings = json.loads(store.read_bytes(paths.join(root, file["path"])))
         del settings["base_model_name_or_path"]

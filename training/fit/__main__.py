@@ -1,6 +1,6 @@
 """One worker under torchrun, without Ray: torchrun --nproc-per-node 2 -m training.fit JOB.json
 
-JOB.json, a path or URI, is written by `raymill pack CONFIG --job JOB.json`. The training leaves the same files as under
+JOB.json, a path or URI, is written by `raymill pack CONFIG --job JOB.json`. The training writes the same files as under
 Ray. Without torchrun this process is the only worker.
 """
 
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     logs.setup()
     rank = os.environ.get("RANK", "0")
     try:
-        job = Job.from_json(Store().read_bytes(paths.absolute(arguments[0])))  # it contains the settings of its stores
+        job = Job.from_json(Store().read_bytes(paths.absolute(arguments[0])))  # has the settings of the run's stores
         workers = job.config.workers
         with (
             held(job.store, job.root) if rank == "0" else nullcontext(),

@@ -1,11 +1,11 @@
 """Progress of a training for the terminal: steps, loss, tokens per second, time left, the last validation.
 
-The driver reads it from the run's files, the end of steps.jsonl and the attempts, every few seconds. On a terminal one
-line is redrawn; elsewhere a line is printed every 10 s.
+The driver reads the end of steps.jsonl and the files of attempts every few seconds. On a terminal one line is redrawn;
+elsewhere a line is printed every 10 s.
 
-Time left is the sum of the remaining steps, validations, evaluation and export. Steps and validations take as long as
-the last ones did. Evaluation measures the held-out split twice on the first worker, row by row as long as validation
-took; generated answers are not counted. The speed of the export is a constant.
+Time left is estimated for the remaining steps, validations, evaluation and export. Steps and validations are assumed to
+take as long as the last ones. Evaluation measures the held-out split twice on the first worker, in the same time per
+row as validation; generated answers are not counted. The speed of the export is a constant.
 """
 
 import json
@@ -28,7 +28,7 @@ from training.pack.packed_run import PackedRun
 _TAIL_BYTES = 64 << 10
 _EVERY_S = {True: 0.0, False: 10.0}  # on a terminal, elsewhere
 _RECENT_STEPS = 50  # over which rates are averaged
-# Weights are read from a checkpoint and written as they are exported; disks are faster, object stores often are not.
+# Weights are read from a checkpoint and written to the export. Disks are faster, object stores often are not.
 _EXPORT_BYTES_PER_S = 200e6
 
 
@@ -44,7 +44,7 @@ class StepProgress:
         self.shown_at = 0.0
         self.newest = self.shown = ""
         self.version = ""  # of the step log that was read
-        self.since: int | None = None  # step that the workers of this call started after; None: they have not started
+        self.since: int | None = None  # the step from which the workers continued; None: they have not started
         self.known = {file.uri: file.version for file in job.store.list_files(job.attempts)}
         self.warned: set[str] = set()
         self.remaining = RemainingWork(job.steps, job.config.evaluate.every_steps)
@@ -113,8 +113,8 @@ def attempt_line(attempt: Attempt) -> str:
 def step_line(records: Sequence[StepRecord], remaining: "RemainingWork") -> str:
     """One line about the last of these steps; empty if there is none.
 
-    Tokens per second are of the time of steps, without validation and checkpoints. The time left is until the end of
-    the export.
+    Tokens per second are those of steps, without the time of validation and checkpoints. The time left is that until
+    the end of the export.
     """
     if not records:
         return ""
@@ -148,10 +148,11 @@ def last_records(store: Store, uri: str, size: int) -> list[StepRecord]:
 
 @dataclass(frozen=True)
 class RemainingWork:
-    """What a training computes, for the time left.
+    """The amount of work of a training, from which the time left is estimated.
 
-    steps: in all. validate_every: steps between validations, and there is one after the last step. validation_rows:
-    measured by all workers together each time. evaluation_rows: of the held-out split. export_bytes: read and written.
+    steps: of the whole training. validate_every: steps between validations; the last step is also followed by one.
+    validation_rows: rows of each validation. evaluation_rows: rows of the held-out split. export_bytes: bytes that the
+    export reads and writes.
     """
 
     steps: int

@@ -26,16 +26,16 @@ from training.plan.shape import shape_of
 log = logging.getLogger(__name__)
 
 
-# The libraries read these when they are first used.
-# cuBLAS: "Results reproducibility" in its documentation; two workspaces of fixed size per stream.
-# NCCL: NVLS, and between nodes NVLSTree, sum inside the NVLink switch in no fixed order. A list that begins with ^
+# The libraries read these variables when they are first used.
+# cuBLAS: two workspaces of fixed size per stream; see "Results reproducibility" in its documentation.
+# NCCL: NVLS, and between nodes NVLSTree, sum inside the NVLink switch in varying order. A list that begins with ^
 # excludes its algorithms (https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html#nccl-algo). torch's
 # ProcessGroupNCCL and Megatron-LM's deterministic mode set ^NVLS; NVLSTree sums in the same way.
 ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "^NVLS,NVLSTree"}
 
 
 def parameter_counts(objective: Objective) -> tuple[int, int]:
-    """(trained, all) parameters. A 4-bit base counts its values, not its bytes."""
+    """(number of trained parameters, of all). Of a 4-bit base the values are counted, not the bytes."""
     if hasattr(objective.model, "get_nb_trainable_parameters"):
         trained, total = objective.model.get_nb_trainable_parameters()
         return int(trained), int(total)
@@ -62,7 +62,7 @@ def device_bytes(set_gib: float | None, ranks: Ranks) -> int | None:
 
 
 def with_rows_that_fit(config: TrainConfig, ranks: Ranks, classes: int) -> TrainConfig:
-    """The config with `micro_batch`: its own, or the largest that fits the workers' GPUs by the memory model.
+    """The config with `micro_batch`: the one it sets, or the largest that fits the workers' GPUs by the memory model.
 
     Without GPUs the config is returned as it is. Logs a warning if not even one row fits. A collective.
     """
@@ -82,8 +82,8 @@ def with_rows_that_fit(config: TrainConfig, ranks: Ranks, classes: int) -> Train
 def received_gradients(slices: Iterable[Slice], ranks: Ranks) -> dict[str, bool]:
     """Trained parameter -> whether it ever had a gradient that is not zero, on any worker. A collective.
 
-    Read from AdamW's average of squared gradients, which is zero only if every gradient was, so it covers the whole
-    training over all its attempts. False is the sign of an adapter that is not part of the computation.
+    It is read from AdamW's average of squared gradients, which is zero only if every gradient was zero, in all attempts
+    of the training. False means that a parameter, of an adapter for example, takes no part in the computation.
     """
     mine: dict[str, bool] = {}
     for one in slices:
@@ -113,14 +113,15 @@ class Mfu:
 
     @classmethod
     def of_workers(cls, config: TrainConfig, trained_parameters: int, ranks: Ranks) -> Self:
-        """With the peak of all workers' devices. trained_parameters: see `flops_per_token`."""
+        """The MFU with the peak of all workers' devices. trained_parameters: see `flops_per_token`."""
         return cls(config, trained_parameters, workers_peak_flops(ranks, config.bf16))
 
     def of(self, tokens_per_s: float, context: float) -> float | None:
         """MFU in [0, 1]; None if the peak is unknown.
 
         Args:
-            tokens_per_s: over all workers. context: mean number of positions that a token attends to, with its own.
+            tokens_per_s: over all workers. context: mean number of positions that a token attends to, including its
+                own.
         """
         if not self.peak_flops:
             return None
@@ -144,12 +145,11 @@ def attended_positions(batch: Batch) -> int:
 
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Inside the context, if `wanted`, torch sums in a fixed order; an operator that cannot raises a RuntimeError.
+    """Inside the context, if `wanted`, torch sums in a fixed order. An operator that cannot raises a RuntimeError.
 
-    Enter it before the workers' first collective, when NCCL reads its setting. ENVIRONMENT is set as far as the user
-    has not set it, and stays set. Of this training's operators the backward passes of attention kernels, embeddings and
-    indexing change; otherwise they use atomic additions. Allocated memory is not filled, since it is always written
-    before it is read.
+    Enter it before the workers' first collective, when NCCL reads its setting. Variables of ENVIRONMENT are set unless
+    the user has set them, and stay set. The backward passes of attention kernels, embeddings and indexing change, which
+    otherwise use atomic additions. Allocated memory is not filled, because it is always written before it is read.
     """
     if not wanted:
         yield

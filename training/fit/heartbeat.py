@@ -1,9 +1,9 @@
-"""Heartbeats of workers: they name the worker at fault when a collective fails.
+"""Heartbeats of workers, from which the worker at fault is found when a collective fails.
 
 A collective fails with a timeout or a closed connection, and its error does not name the worker at fault. Therefore a
 thread of each worker writes a record to the process group's store every 5 s, with a counter and the point of the
-training that the main thread has reached. A worker whose collective fails reads the records of the others: a record
-that does not change is of a stopped process; a record with an earlier point is of the worker that the others wait for.
+training that the main thread has reached. A worker whose collective fails reads the records of the others. If a record
+does not change, its process has stopped. If a record has an earlier point, the others wait for its worker.
 
 NCCL ends a process whose collective timed out, without an exception. At 90% of the timeout the thread logs the same
 report as an error.
@@ -32,7 +32,7 @@ _REPORT_AT = 0.9
 
 
 class MissingWorker(ClusterError):
-    """Communication failed because of another worker, which mostly has written an error of its own."""
+    """Communication failed because of another worker, which has usually written its own error."""
 
 
 class Beat(TypedDict):
@@ -47,8 +47,8 @@ class Beat(TypedDict):
 class Heartbeat:
     """Writes and reads heartbeats for one worker.
 
-    store: of the process group; its connection is cloned, since a waiting call blocks a connection. timeout_s: of the
-    group's collectives.
+    store: that of the process group; its connection is cloned, because a call that waits blocks a connection.
+    timeout_s: of the group's collectives.
     """
 
     def __init__(self, store: Any, rank: int, world: int, timeout_s: float) -> None:
@@ -71,9 +71,9 @@ class Heartbeat:
         self._thread.join()
 
     def missing(self, error: BaseException) -> MissingWorker:
-        """The error to raise when a collective raised `error`: it names the workers at fault.
+        """The error to raise when a collective raised `error`; its message names the workers at fault.
 
-        Takes 12.5 s (2.5 intervals), to see whose records do not change.
+        Takes 12.5 s (2.5 intervals), to find the records that do not change.
         """
         before = self._read()
         time.sleep(_STOPPED_AFTER * EVERY_S)
@@ -88,7 +88,7 @@ class Heartbeat:
         reported = -1
         while not self._closing.wait(EVERY_S):
             self._write()
-            if self._late() and reported != self._count:
+            if self._is_overdue() and reported != self._count:
                 reported = self._count
                 before = self._read()
                 for _ in range(math.ceil(_STOPPED_AFTER)):
@@ -98,13 +98,14 @@ class Heartbeat:
                     seconds = time.monotonic() - self._since
                     log.error("no progress for %.0f s at %r. %s", seconds, self._point, self._report(before))
 
-    def _late(self) -> bool:
+    def _is_overdue(self) -> bool:
+        """Whether the main thread has reached no point for 90% of the timeout."""
         return time.monotonic() - self._since > _REPORT_AT * self.timeout_s
 
     def _write(self) -> None:
         self._number += 1
         beat = Beat(number=self._number, count=self._count, point=self._point, host=socket.gethostname())
-        # `_read` reports a store that cannot be reached.
+        # If the store cannot be reached, `_read` returns None, which is reported.
         with contextlib.suppress(RuntimeError):
             self._store.set(str(self.rank), json.dumps(beat))
 
@@ -146,7 +147,7 @@ def report(before: dict[int, Beat], now: dict[int, Beat], own: int, world: int, 
 
 
 def is_communication_error(error: BaseException) -> bool:
-    """Whether an exception is of a collective and not of the computation, by its type or, as gloo's, its message."""
+    """Whether a collective, and not the computation, raised an exception: by its type, or for gloo by its message."""
     words = ("gloo", "nccl", "connection closed by peer", "connection reset", "broken pipe", "timed out waiting")
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)

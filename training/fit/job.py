@@ -1,4 +1,4 @@
-"""What a worker needs to run one training: config, folders, steps, fingerprints. Importing it does not load torch."""
+"""The job that each worker of a training gets: config, folders, steps, fingerprints. Does not import torch."""
 
 import json
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ OUTCOME = "fit.json"
 class Job:
     """One training.
 
-    config: of this phase. root: the run's folder, absolute. packed: URI of the folder with the packed rows. classes: of
-    method probe, in the order of their indices. steps: optimizer steps of the whole training. fingerprint_parts: what
-    decides the weights: `model`, `data`, `corpora` and one `settings.KEY` for each setting. A checkpoint stores them
-    and is continued only if they are equal.
+    config: that of this phase. root: absolute URI of the run's folder. packed: URI of the folder with the packed rows.
+    classes: those of method probe, in the order of their indices. steps: optimizer steps of the whole training.
+    fingerprint_parts: all that decides the weights: `model`, `data`, `corpora` and a `settings.KEY` for each setting. A
+    checkpoint stores them, and training continues from it only if they are equal.
     """
 
     config: TrainConfig
@@ -69,7 +69,7 @@ class Job:
         return fingerprint(self.fingerprint_parts)
 
     def differences(self, parts: dict[str, str]) -> list[str]:
-        """Where other fingerprint parts differ from this job's, one line each: `settings.seed was 1, now 2`."""
+        """The differences between other fingerprint parts and this job's, such as `settings.seed was 1, now 2`."""
         return differences(_parsed(parts), _parsed(self.fingerprint_parts))
 
     def to_json(self) -> bytes:
@@ -80,14 +80,15 @@ class Job:
             "packed": self.packed,
             "classes": self.classes,
             "steps": self.steps,
-            "identity": self.fingerprint_parts,  # key kept for old files
+            "identity": self.fingerprint_parts,  # the key of earlier versions
             "config": json.loads(self.config.model_dump_json(exclude=keys, exclude_unset=True)),
         }
         return json_bytes(plain)
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """
+        """The job in a file of `raymill pack --job`.
+
         Raises:
             ConfigError: the data is not a job.
         """

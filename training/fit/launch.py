@@ -1,9 +1,9 @@
 """The driver of a fit on Ray: starts the workers by Ray Train, shows their progress, and reports why they failed.
 
-Ray Train starts the workers, detects deaths and preemptions, and starts the workers again. Checkpoints, metrics and
-the outcome are written to the run's own store, and nothing is reported to Ray Train, whose report is a barrier and
-whose record of checkpoints depends on its version. After a death of the driver, a worker or all processes, the same
-command continues from the last checkpoint.
+Ray Train starts the workers, detects deaths and preemptions, and starts the workers again. Workers write checkpoints,
+metrics and the outcome to the run's store. They do not call `ray.train.report`, because it is a barrier, and its record
+of checkpoints depends on Ray's version. If the driver or workers die, the same command continues from the last
+checkpoint.
 """
 
 import queue
@@ -29,7 +29,7 @@ from training.fit.outcome import WorkerErrors, read_outcome, refuse_or_delete_ot
 from training.fit.preflight import check_cluster, check_trackers
 from training.fit.records import Outcome
 
-_make_trainer = Entry("training.fit.ray_trainer:make_trainer")  # imports Ray Train, so only once Ray has started
+_make_trainer = Entry("training.fit.ray_trainer:make_trainer")  # imports Ray Train; called once Ray has started
 
 Afterwards = Callable[[Job, Outcome], object]
 
@@ -46,11 +46,11 @@ def fit_on_ray(
 ) -> Outcome:
     """Train on Ray from the newest checkpoint. A finished training is not repeated, and Ray is not started for it.
 
-    Reads the packed rows; writes checkpoints, steps.jsonl and, last, fit.json. Costs the workers' time for all
-    remaining steps; the driver reads a few small files every 2 s.
+    Workers read the packed rows, and write checkpoints, steps.jsonl and, last, fit.json. The driver reads a few small
+    files every 2 s.
 
     Args:
-        replace: delete what a training of other settings left in the run's folder.
+        replace: delete the files of a training with other settings in the run's folder.
         lease: of the run's folder; training stops when it is lost.
         afterwards: called by the first worker after the last step; not called for a finished training.
 
@@ -90,8 +90,8 @@ def _run(
 ) -> BaseException | None:
     """Run Ray Train in a thread and show progress in this one. Returns Ray Train's exception, if any.
 
-    The main thread stays free for an interrupt, which Ray Train would end as a success. Returns early after an error
-    that another attempt would meet again, since Ray Train would first start all workers again.
+    Interrupts are handled in the main thread; Ray Train would end as if it had succeeded. Returns at once after a final
+    error, which Ray Train would answer by starting all workers again.
     """
     ended: queue.Queue[BaseException | None] = queue.Queue()
     folder = temporary_folder("fit")
@@ -101,7 +101,7 @@ def _run(
         arguments, workers, failures, name=submission, folder=str(folder), embedded=session.embedded
     )
     console = StepProgress(job, progress.writer) if isinstance(progress, Lines) else None
-    last_step_at: float | None = None  # when the last step was seen to be done
+    last_step_at: float | None = None  # time at which the outcome of the last step was found
     threading.Thread(target=_fit, args=(trainer, ended), daemon=True, name="ray-train").start()
     try:
         while True:
@@ -141,13 +141,13 @@ def _fit(trainer: Any, ended: "queue.Queue[BaseException | None]") -> None:
 
 
 def _kept(job: Job) -> str:
-    """Which checkpoints a failed training has, as the beginning of a sentence."""
+    """The kept checkpoints of a failed training, as the beginning of a sentence."""
     found = checkpoint_folders(job)
     return f"Checkpoints up to step {step_of(found[-1]):,} are kept" if found else "There is no checkpoint yet"
 
 
 def _as_cluster_error(failure: BaseException | None, job: Job) -> ClusterError:
-    """Ray Train's exception as one line with the cause that it has last seen."""
+    """Ray Train's exception as a ClusterError of one line, with the last cause in it."""
     causes = getattr(failure, "worker_failures", None) or {
         None: getattr(failure, "controller_failure", None) or failure
     }

@@ -8,8 +8,8 @@ from training.config_parts import Optimizer
 def learning_rate(optimizer: Optimizer, step: int, steps: int) -> float:
     """The learning rate of `step` (from 0) in a run of `steps` steps.
 
-    Warm-up rises linearly; its last step has the full rate. Then the schedule falls from the full rate towards
-    `final_fraction` of it, which the step after the last one would have, so that no step has a rate of zero.
+    In warm-up the rate rises linearly; its last step has the full rate. After it, the rate falls from the full rate
+    towards `final_fraction` of it. It would reach that at the step after the last one, so no step has a rate of zero.
 
         cosine      half a cosine wave
         linear      a straight line

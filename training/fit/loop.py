@@ -1,13 +1,13 @@
 """The training loop. Every worker runs it, started by Ray Train or torchrun.
 
 A step: read rows -> exchange counts -> forward and backward of each micro-batch, with each loss divided by the loss
-denominator of the whole step -> optimizer update -> exchange losses. A step is a function of the config, the packed
-data and its number, so a training that is killed and resumed comes to the same weights; on the same number of workers,
-to the same bits.
+denominator of the whole step -> optimizer update -> exchange losses. The update of a step depends on the config, the
+packed data, the weights and the step's number only. So a training that is killed and resumed gives the same weights,
+with the same number of workers bit for bit.
 
-After a step: validation and a checkpoint, each if due, then the line of the step log. Checkpoints are written at
-`every_steps` and `every_minutes`, on a preemption notice, at the end, and after each validation that is the best so
-far, so that the best weights can be exported.
+After a step: validation and a checkpoint, each if due, then the line of the step log. Checkpoints are written every
+`every_steps` steps and `every_minutes` minutes, on a preemption notice, at the end, and after each validation with the
+lowest loss so far, so that the best weights can be exported.
 
 An attempt is one start of the workers: the first one, and each one after a failure or an interruption.
 
@@ -67,11 +67,11 @@ _LOW_32_BITS = (1 << 32) - 1
 def fit(job: Job, ranks: Ranks) -> Outcome:
     """Train to the last step, from the newest checkpoint if there is one. Every worker calls it.
 
-    A finished training is not repeated: its outcome is returned.
+    Returns the outcome of a finished training without repeating it.
 
     Raises:
-        DataError: the loss is not finite or too large; the message lists the document ids. Or the newest
-            checkpoint is of other settings, model or data.
+        DataError: the loss is not finite or too large (the message lists the document ids), or the newest checkpoint
+            has other settings, model or data.
         ClusterError: communication failed; the message names the workers at fault.
         UserError: another mistake in config or data.
     """
@@ -86,8 +86,8 @@ class Counts:
     """Sums over all workers for one step.
 
     loss_denominator: label tokens, or rows with a class for method probe. attended: see device.attended_positions.
-    digest: of the rows read, modulo 2**64. uploading: workers that still upload a checkpoint. checkpoint_due:
-    `checkpoint.every_minutes` have passed by the first worker's clock.
+    digest: of the rows read, modulo 2**64. uploading: number of workers that still upload a checkpoint. checkpoint_due:
+    whether `checkpoint.every_minutes` have passed by the first worker's clock.
     """
 
     loss_denominator: int
@@ -102,17 +102,17 @@ class Counts:
 class Training:
     """One worker's training in one attempt.
 
-    stack: closes what is opened here, in reverse order.
+    stack: at its end it closes, in reverse order, all that is opened here.
     """
 
     def __init__(self, job: Job, ranks: Ranks, stack: ExitStack) -> None:
         self.job, self.ranks = job, ranks
-        # job.config; on GPUs with a `micro_batch` that fits their memory.
+        # The job's config; on GPUs with the largest `micro_batch` that fits, unless it is set.
         self.config = with_rows_that_fit(job.config, ranks, len(job.classes))
         self.started_at = self.saved_at = time.monotonic()
         attempt = ranks.from_first(uuid.uuid4().hex[:8])
         packed = PackedRun.load(job.store, job.packed)
-        # A sharding engine moves the model to the device shard by shard; the whole may not fit, so build on the CPU.
+        # An engine that shards moves the model to the device in parts, because the whole may not fit there.
         build_on = ranks.device if self.config.engine == "ddp" else "cpu"
         ranks.reached("building the model")
         self.objective = build_objective(self.config, len(job.classes), device=build_on, compute=ranks.device)
@@ -193,8 +193,9 @@ class Training:
             self._save()
 
     def _step(self, step: int) -> None:
-        """Take one step, counted from 0: read rows, exchange counts, update the weights, log. Without a label in its
-        rows nothing is updated.
+        """Take one step: read rows, exchange counts, update the weights, log. Without labels there is no update.
+
+        step: counted from 0.
         """
         self.ranks.reached(f"step {step + 1}, reading rows")
         began, waited, compiled = time.perf_counter(), self.loader.waited_s, compile_clock.seconds
@@ -232,7 +233,7 @@ class Training:
         self._after(record, counts.checkpoint_due)
 
     def _exchange(self, batches: Sequence[Batch]) -> Counts:
-        """The counts of a step over all workers. batches: of this worker. A collective."""
+        """The counts of a step over all workers. batches: those of this worker. A collective."""
         minutes = self.config.checkpoint.every_minutes
         due = self.ranks.first and minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
         digest = sum(batch.digest for batch in batches)
@@ -291,10 +292,10 @@ class Training:
         return stall
 
     def _skip_bad_step(self, step: int, problem: str, batches: Sequence[Batch]) -> None:
-        """Go back to the newest checkpoint and never retry the steps from it to `step`, counted from 1.
+        """Restore the newest checkpoint, and skip the steps after it up to `step`, which is counted from 1.
 
         Raises:
-            DataError: there is no checkpoint, or failures.skip_back returns were made already.
+            DataError: there is no checkpoint, or checkpoints were restored failures.skip_back times before.
         """
         error = bad_loss_error(self.job, self.ranks, step, problem, documents_of(batches, self.ranks))
         if self.progress.went_back >= self.config.failures.skip_back:
@@ -365,5 +366,5 @@ class Training:
 
 
 def dropout_seed(seed: int, step: int, micro: int, rank: int) -> int:
-    """Seed of the random numbers of one micro-batch: a checkpoint need not store the generators' states."""
+    """Seed of the random numbers of one micro-batch, so that checkpoints need no states of generators."""
     return int.from_bytes(hashlib.sha256(f"{seed},{step},{micro},{rank}".encode()).digest()[:8], "big") >> 1

@@ -1,4 +1,4 @@
-"""Checks of a step's loss: one that is not finite, or too large, ends the run or makes it skip the step."""
+"""Checks of a step's loss. If it is not finite, or too large, the run ends or skips steps."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _LISTED_DOCUMENTS = 20
 
 
 def loss_problem(loss: float, grad_norm: float, limit: float | None) -> str | None:
-    """What is wrong with a step's loss or gradient norm, None if nothing is. Equal on all workers."""
+    """The problem of a step's loss or gradient norm, as text; None if there is none. Equal on all workers."""
     if not math.isfinite(loss):
         return f"the loss is {loss}"
     if not math.isfinite(grad_norm):
@@ -25,14 +25,15 @@ def loss_problem(loss: float, grad_norm: float, limit: float | None) -> str | No
 
 
 def documents_of(batches: Sequence[Batch], ranks: Ranks) -> list[str]:
-    """Ids of the documents in a step's batches of all workers, each once. All workers call it together."""
+    """Ids of the documents in a step's batches of all workers, without repetition. A collective."""
     mine = [document for batch in batches for row in batch.documents for document in row]
     return list(dict.fromkeys(document for worker in ranks.gather(mine) for document in worker))
 
 
 def bad_loss_error(job: Job, ranks: Ranks, step: int, problem: str, documents: Sequence[str]) -> DataError:
-    """The error that ends a run at a step, counted from 1. The first worker writes the step's documents to
-    broken/step-NNNNNNNN.json; the message has the first of them.
+    """The error that ends a run at a step, with the first document ids of the step. step: counted from 1.
+
+    The first worker writes all ids to broken/step-NNNNNNNN.json.
     """
     uri = paths.join(job.root, "broken", f"step-{step:08d}.json")
     if ranks.first:

@@ -1,4 +1,4 @@
-"""fit.json, the record of a finished fit; errors of failed workers; and removing what another training left."""
+"""fit.json, the record of a finished fit; errors of failed workers; removing the files of another training."""
 
 import json
 import time
@@ -22,13 +22,13 @@ def write_outcome(job: Job, outcome: Outcome) -> None:
 
 
 def refuse_or_delete_other_training(job: Job, replace: bool) -> None:
-    """Check that checkpoints and outcome in the run's folder are of this job.
+    """Verify that checkpoints and outcome in the run's folder are those of this job.
 
     Args:
         replace: delete those of another job, and a finished training whose weights are damaged.
 
     Raises:
-        DataError: they are of other settings, data or model, and not `replace`.
+        DataError: without `replace`: they have other settings, data or model.
     """
     try:
         latest(job)
@@ -51,9 +51,9 @@ def refuse_or_delete_other_training(job: Job, replace: bool) -> None:
 
 
 class WorkerErrors:
-    """Errors of the workers of one submission, as files on the store: Ray Train loses an exception's class.
+    """Errors of the workers of one submission, as files on the store, because Ray Train loses an exception's class.
 
-    Each is RUN/errors/SUBMISSION/NANOSECONDS.json, an `ErrorRecord`.
+    A file is RUN/errors/SUBMISSION/NANOSECONDS.json, with an `ErrorRecord`.
     """
 
     def __init__(self, job: Job, submission: str) -> None:
@@ -65,7 +65,7 @@ class WorkerErrors:
         self.store.write_bytes(paths.join(self.folder, f"{time.time_ns()}.json"), data)
 
     def last(self, *, final: bool) -> RaymillError | None:
-        """The last error written. final: only errors that another attempt would meet again."""
+        """The last error written. final: of the final errors, which another attempt would raise again."""
         for file in reversed(self.store.list_files(self.folder)):
             record: ErrorRecord = json.loads(self.store.read_bytes(file.uri))
             if record["final"] or not final:

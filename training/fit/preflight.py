@@ -17,9 +17,10 @@ _TOLERANCE = 1e-6  # Ray counts ten-thousandths of a CPU
 
 
 def check_trackers(track: Track) -> None:
-    """
+    """Verify that the configured trackers are installed.
+
     Raises:
-        ConfigError: a configured tracker is not installed.
+        ConfigError: one is not.
     """
     wanted = {"mlflow": track.mlflow, "wandb": track.wandb}
     missing = [name for name, setting in wanted.items() if setting and find_spec(name) is None]
@@ -33,7 +34,7 @@ def check_trackers(track: Track) -> None:
 
 
 def fitting(workers: Workers, nodes: Sequence[Mapping[str, float]]) -> int:
-    """How many workers fit on these nodes together; each worker is on one node."""
+    """Number of workers for which these nodes have room. A worker is on one node."""
     wanted = {"CPU": workers.cpus_each, "GPU": float(workers.gpus_each)}
     return sum(
         min(math.floor(node.get(kind, 0) / amount + _TOLERANCE) for kind, amount in wanted.items() if amount)
@@ -42,12 +43,13 @@ def fitting(workers: Workers, nodes: Sequence[Mapping[str, float]]) -> int:
 
 
 def check_fits(workers: Workers, nodes: Sequence[Mapping[str, float]], machine: str) -> None:
-    """
+    """Verify that these nodes have room for the minimum of workers.
+
     Args:
         nodes: resources of each node, by Ray's name. machine: name of the nodes in the message.
 
     Raises:
-        ConfigError: fewer than the minimum of workers fit; the message has both numbers and a setting that fits.
+        ConfigError: they have not; the message has both numbers and a setting that fits.
     """
     most = fitting(workers, nodes)
     least = workers.range[0]
@@ -78,8 +80,8 @@ def check_machine(workers: Workers, session: Session) -> None:
 
 
 def check_cluster(workers: Workers, session: Session) -> None:
-    """Compare the workers with the resources of the session's Ray, which was started before, and with what its
-    autoscaler can add.
+    """Compare the workers with the resources of the session's Ray, which is started, and of nodes that its autoscaler
+    can add.
 
     Without this check Ray Train would wait half an hour for workers that cannot be placed.
 

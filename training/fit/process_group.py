@@ -22,7 +22,8 @@ from training.fit.ranks import Ranks
 
 _BACKENDS = {False: "gloo", True: "cpu:gloo,cuda:nccl"}  # by whether workers have GPUs
 
-# The environment of a worker that runs alone; removed at its end, since libraries that see it start a process group.
+# The environment of a worker that runs alone. It is removed at the end, because libraries that find it start a process
+# group.
 _ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 
 
@@ -31,7 +32,7 @@ def own_group(gpus_each: int, timeout_s: float = TIMEOUT_S) -> Iterator[Ranks]:
     """The process group of a worker that torchrun started, or that runs alone. It is destroyed at the end.
 
     Args:
-        timeout_s: for the other workers to arrive, and of every collective.
+        timeout_s: seconds to wait for the other workers, and for every collective.
 
     Raises:
         ConfigError: this machine has fewer GPUs than processes, or processes share a GPU.
@@ -101,7 +102,7 @@ def ray_environment(context: Any, device: torch.device) -> dict[str, str]:
 
 
 def _first_workers_store(rank: int, world: int, timeout_s: float) -> tuple[dist.Store, str, int]:
-    """The store, its address and port. The first worker opens it at a free port and broadcasts the address by Ray."""
+    """(store, address, port). The first worker opens the store at a free port, and broadcasts the address with Ray."""
     import ray.util  # as in `ray_group`
     from ray.train.collective import broadcast_from_rank_zero
 
@@ -115,7 +116,7 @@ def _first_workers_store(rank: int, world: int, timeout_s: float) -> tuple[dist.
 
 @contextmanager
 def _ranks(rank: int, world: int, device: torch.device, timeout_s: float, under_ray: bool) -> Iterator[Ranks]:
-    """The worker's ranks, with a heartbeat if there are several workers, after a check that their GPUs communicate."""
+    """The worker's ranks, with a heartbeat if there are several workers. First checks that their GPUs communicate."""
     heartbeat = Heartbeat(dist.distributed_c10d._get_default_store(), rank, world, timeout_s) if world > 1 else None
     try:
         ranks = Ranks(rank, world, device, under_ray, heartbeat)
@@ -127,7 +128,7 @@ def _ranks(rank: int, world: int, device: torch.device, timeout_s: float, under_
 
 
 def _torchrun_store(rank: int, world: int, timeout_s: float) -> dist.Store:
-    """The store for the rendezvous: torchrun's; under another launcher, one that rank 0 opens.
+    """The store for the rendezvous: torchrun's, or under another launcher one that rank 0 opens.
 
     Raises:
         ConfigError: MASTER_ADDR or MASTER_PORT is not set.
@@ -155,7 +156,7 @@ def arrive(store: dist.Store, rank: int, world: int, timeout_s: float) -> None:
     """Wait until every worker has registered at the store.
 
     Raises:
-        ClusterError: some did not within `timeout_s`; the message names them.
+        ClusterError: some workers did not within `timeout_s`; the message names them.
     """
     keys = [f"arrived/{one}" for one in range(world)]
     store.set(keys[rank], socket.gethostname())
@@ -180,7 +181,7 @@ def _own_device(gpus_each: int) -> torch.device:
 
 
 def local_gpu(local_rank: int, local_world: int, gpus: int) -> int:
-    """Index of this worker's GPU among the GPUs that the process sees; each worker has one of its own.
+    """Index of this worker's GPU among the GPUs that the process can use. No two workers share a GPU.
 
     Raises:
         ConfigError: there are fewer GPUs than processes on this machine.
@@ -203,10 +204,11 @@ def local_gpu(local_rank: int, local_world: int, gpus: int) -> int:
 
 
 def check_devices(ranks: Ranks) -> None:
-    """Check that every worker has a GPU of its own and that they can communicate, before a model is loaded.
+    """Check that no two workers share a GPU and that they can communicate, before a model is loaded.
 
     Raises:
-        ConfigError: workers share a GPU. ClusterError: the first collective failed.
+        ConfigError: workers share a GPU.
+        ClusterError: the first collective failed.
     """
     if ranks.device.type == "cuda":
         uuid = str(torch.cuda.get_device_properties(ranks.device).uuid)
@@ -226,7 +228,8 @@ def check_devices(ranks: Ranks) -> None:
 
 
 def check_own_gpus(gpus: Sequence[tuple[str, str]]) -> None:
-    """
+    """Verify that no two ranks have the same GPU.
+
     Args:
         gpus: (host, UUID of the GPU) by rank.
 
@@ -267,12 +270,12 @@ def use_expandable_segments() -> None:
 # NCCL_DEBUG: WARN prints a message for every NCCL call that fails; by default nothing is printed
 # (https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html#nccl-debug).
 # TORCH_NCCL_ASYNC_ERROR_HANDLING: a collective that fails or exceeds the timeout ends its process, which Ray Train or
-# torchrun then starts again. 3 is torch's default and leaves the communicator as it is; Ray's TorchConfig sets 1, which
-# aborts it first (https://docs.pytorch.org/docs/stable/torch_nccl_environment_variables.html). It is set explicitly so
-# that a change of torch's default cannot leave workers waiting. It is not set beside TORCH_NCCL_BLOCKING_WAIT, the
+# torchrun then starts again. 3 is torch's default and does not abort the communicator; Ray's TorchConfig sets 1, which
+# does (https://docs.pytorch.org/docs/stable/torch_nccl_environment_variables.html). It is set explicitly, because
+# workers would wait without end if torch's default changed. It is not set together with TORCH_NCCL_BLOCKING_WAIT, the
 # other way to handle timeouts.
-# init_process_group gets no device_id, as in TorchConfig: `check_devices` connects the GPUs, and with a device_id torch
-# makes every further group by splitting.
+# As in TorchConfig, init_process_group gets no device_id, with which torch would make every further group by splitting
+# the first one. `check_devices` connects the GPUs instead.
 NCCL_ENVIRONMENT = {"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3"}
 
 

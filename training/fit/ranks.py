@@ -1,6 +1,6 @@
-"""Rank, number of workers and device of this worker, small collectives on the CPU, and notices of preemption.
+"""Rank, number of workers and device of this worker, small collectives on the CPU, and preemption notices.
 
-The collectives use gloo, also where gradients use NCCL, so that they never wait for a GPU.
+The collectives use gloo, also if gradients use NCCL, so that they do not wait for a GPU.
 """
 
 import pickle
@@ -15,7 +15,7 @@ import torch.distributed as dist
 from cluster.metrics import NOT_EXPORTED, Metrics
 from training.fit.heartbeat import Heartbeat, is_communication_error
 
-# Asking takes a round trip to Ray's control process; notices come tens of seconds ahead.
+# A query takes a round trip to Ray's control process; notices are given tens of seconds before the preemption.
 _EVERY_STEPS = 5
 
 T = TypeVar("T")
@@ -25,8 +25,8 @@ T = TypeVar("T")
 class Ranks:
     """This worker among all workers.
 
-    rank: from 0. world: number of workers. device: that it computes on. under_ray: Ray Train started this process, so
-    preemption notices can be asked for. heartbeat: of a group of several workers; it finds the workers at fault when a
+    rank: from 0. world: number of workers. device: the one it computes on. under_ray: whether Ray Train started this
+    process, so that there are preemption notices. heartbeat: with several workers; it finds the workers at fault when a
     collective fails.
     """
 
@@ -100,7 +100,7 @@ def joined_ranks() -> Ranks:
 
 
 class Preemption:
-    """Asks Ray Train for preemption notices. Under torchrun there are none."""
+    """Queries Ray Train for preemption notices. Under torchrun there are none."""
 
     def __init__(self, ranks: Ranks, metrics: Metrics = NOT_EXPORTED) -> None:
         self._ask = None
@@ -112,7 +112,7 @@ class Preemption:
         self._handled: set[int | None] = set()  # deadlines of the notices that were reported
 
     def announced(self, step: int) -> bool:
-        """Whether there is a new notice, every fifth step. All workers call it at the same steps."""
+        """Whether there is a new notice; False at steps without a query. All workers call it at the same steps."""
         if self._ask is None or step % _EVERY_STEPS:
             return False
         notice = self._ask()

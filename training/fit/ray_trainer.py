@@ -1,8 +1,8 @@
 """The Ray Train trainer of a fit. It is imported once Ray has started, and by Ray Train's own processes.
 
-Ray's TorchTrainer imports torch in the driver and in its controller before a worker starts, and its actors for
-datasets, placement groups and preemption import Ray Train once more each: together 20 s of processor time. `Trainer`
-leaves out what these workers do not use.
+Ray's TorchTrainer imports torch in the driver and in its controller before a worker starts, and each of its actors for
+datasets, placement groups and preemption imports Ray Train again: together 20 s of processor time. `Trainer` leaves out
+the parts that this training does not use.
 """
 
 import os
@@ -19,12 +19,12 @@ from cluster.entry import Entry
 
 _fit_in_worker = Entry("training.fit.worker:fit_in_worker")
 
-# A group of workers that cannot start is tried this often, each time for this long: a new GPU node takes minutes.
+# The start of a group of workers is tried this often, each time for this long: a new GPU node takes minutes.
 _STARTS = 3
 _START_TIMEOUT_S = 600
 # Interval of Ray Train's health checks, which also delays the start; its default of 2 s is long for a short run.
 _HEALTH_EVERY_S = 0.5
-# Training restarts from the last checkpoint when workers are added, so it does not happen often.
+# When workers are added, training restarts from the last checkpoint, so they are added at most this often.
 _GROW_EVERY_S = 600.0
 
 
@@ -35,8 +35,8 @@ def make_trainer(
 
     Args:
         workers: the config's `Workers`. failures: the config's `Failures`.
-        name: of the Ray Train run. folder: that Ray Train requires; nothing that must last is written there.
-        embedded: Ray was started on this machine for this command, so nobody takes nodes away.
+        name: of the Ray Train run. folder: Ray Train requires one; it is temporary.
+        embedded: Ray was started on this machine for this command, so there are no preemptions.
     """
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_S))
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_HEALTH_EVERY_S))
@@ -87,7 +87,7 @@ class _SharedGpus(Backend):
 
 
 class Trainer(DataParallelTrainer):
-    """Without Ray Train's actor for datasets, since workers read packed rows from the store."""
+    """A trainer without Ray Train's actor for datasets, because workers read packed rows from the store."""
 
     unused: tuple[type[RayTrainCallback], ...] = (DatasetsCallback,)
 
@@ -96,6 +96,6 @@ class Trainer(DataParallelTrainer):
 
 
 class EmbeddedTrainer(Trainer):
-    """Also without the actor that removes the placement groups of a dead controller: an embedded Ray ends anyway."""
+    """A trainer also without the actor that removes placement groups of a dead controller: an embedded Ray ends too."""
 
     unused = (DatasetsCallback, PlacementGroupCleanerCallback)

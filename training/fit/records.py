@@ -11,7 +11,7 @@ class Measured(TypedDict):
     """A measurement of a split.
 
     loss: mean over its label tokens, in nats. perplexity: e to the loss. accuracy: share of label tokens that are the
-    model's most probable token. Of method probe the means are over rows instead of label tokens.
+    model's most probable token. With method probe the means are over rows instead of label tokens.
     """
 
     loss: float
@@ -34,12 +34,12 @@ class StepRecord(TypedDict):
 
     time: start of the forward pass, after the rows were read, UTC. loss: mean over the step's label tokens, before the
     update. grad_norm: before clipping. tokens: without padding. samples: digest of the rows that were read, 16 hex
-    digits, the sum of their hashes, so it does not depend on the number of workers. seconds: of the step, without
-    validation and checkpoint. mfu: see models/flops.py; null if the device's peak is unknown. memory_gib: the largest
-    peak of a worker (device memory on GPUs, resident memory on CPUs). data_wait_s: the longest wait of a worker for
-    rows. compile_s: time in torch.compile on the slowest worker, part of `seconds`; absent if nothing was compiled.
-    checkpoint_stall_s: time that training waited for a checkpoint's copy. validation_s: duration of the validation
-    after the step.
+    digits: the sum of their hashes, which does not depend on the number of workers. seconds: duration of the step,
+    without validation and checkpoint. mfu: see models/flops.py; null if the device's peak is unknown. memory_gib: the
+    largest peak of a worker (device memory on GPUs, resident memory on CPUs). data_wait_s: the longest time that a
+    worker waited for rows. compile_s: time in torch.compile on the slowest worker, part of `seconds`; absent if nothing
+    was compiled. checkpoint_stall_s: time that training waited for a checkpoint's copy. validation_s: duration of the
+    validation after the step.
     """
 
     step: int
@@ -63,7 +63,7 @@ class StepRecord(TypedDict):
 
 
 class DamagedCheckpoint(TypedDict):
-    """A damaged checkpoint. step: its own. resumed: step of the checkpoint used instead. problem: URI and damage."""
+    """A damaged checkpoint. step: its step. resumed: step of the checkpoint used instead. problem: URI and damage."""
 
     step: int
     resumed: int
@@ -74,7 +74,8 @@ class Attempt(TypedDict):
     """One start of the workers, a file in attempts/ named by its time.
 
     step: of the restored checkpoint, or 0. attention: transformers' name of the implementation in use.
-    attention_warning: its cost, if a faster one is not possible here. damaged: checkpoints that were skipped.
+    attention_warning: a sentence about its cost, if a faster one cannot be used here. damaged: checkpoints that were
+    skipped.
     """
 
     attempt: str
@@ -103,10 +104,10 @@ def damage_lines(attempt: Attempt) -> list[str]:
 class Outcome(TypedDict):
     """fit.json: the result of a fit, written last.
 
-    fingerprint: of the job. ended: `steps` (all were taken) or `patience` (early stopping). best_step: of the lowest
-    validation loss, null without a validation split. checkpoint: URI of the last one. best_checkpoint: URI of the best
-    one, which is exported; without a validation split the last one. unmoved: trained parameters that never received a
-    gradient. skipped: steps skipped because of a bad loss. restarts: attempts after the first.
+    fingerprint: of the job. ended: `steps` (all were taken) or `patience` (early stopping). best_step: the step with
+    the lowest validation loss, null without a validation split. checkpoint: URI of the last one. best_checkpoint: URI
+    of the one that is exported: that of best_step, or the last one. unmoved: trained parameters that never received a
+    gradient. skipped: steps skipped because of a bad loss. restarts: number of attempts after the first.
     """
 
     fingerprint: str
@@ -133,7 +134,10 @@ class Answer(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """evaluation.json. before, after: training, by the name of the held-out split. generation: score by name."""
+    """evaluation.json. before, after: the measurement before and after training, by the name of the held-out split.
+
+    generation: scores of generated answers, by name. merged_check: a MergedCheck of evaluation/record.py.
+    """
 
     before: dict[str, Measured]
     after: dict[str, Measured]
@@ -153,15 +157,15 @@ class Best:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """How far a training has come, besides its weights; saved with each checkpoint.
+    """The progress of a training, saved with each checkpoint beside the weights.
 
-    Early stopping and the choice of the best checkpoint are functions of it, so a resumed run stops at the same step as
+    Early stopping and the choice of the best checkpoint depend on it alone, so a resumed run stops at the same step as
     an uninterrupted one.
 
-    step: steps done, taken or skipped. updates: steps in which the optimizer updated the weights.
-    evaluated: step of the last validation, -1 before the first. best: of the validations after step 0.
-    misses: validations since the best. skipped: steps skipped because of a bad loss, counted from 1.
-    went_back: returns to a checkpoint because of one. seconds: of training, without lost work.
+    step: number of steps taken or skipped. updates: number of steps in which the optimizer updated the weights.
+    evaluated: step of the last validation, -1 before the first. best: the best validation after step 0. misses: number
+    of validations since the best. skipped: steps skipped because of a bad loss, counted from 1. went_back: how often a
+    checkpoint was restored because of one. seconds: duration of the training, without lost work.
     """
 
     step: int = 0
@@ -174,14 +178,14 @@ class TrainingProgress:
     seconds: float = 0.0
 
     def stepped(self, *, updated: bool) -> Self:
-        """After one more step. updated: whether it had a label, so that the optimizer updated the weights."""
+        """The progress after one more step. updated: whether the optimizer updated the weights."""
         return replace(self, step=self.step + 1, updates=self.updates + updated)
 
     def validated(self, loss: float | None, least_gain: float) -> Self:
-        """After a validation at this step. loss: None if the split has no label; then neither `best` nor `misses`
-        changes.
+        """The progress after a validation at this step.
 
-        The validation of the untrained model, at step 0, is for comparison and never the best.
+        loss: None if the split has no label; then `best` and `misses` do not change. They also do not change after the
+        validation of the untrained model, at step 0.
         """
         if self.step == 0 or loss is None:
             return replace(self, evaluated=self.step)
@@ -190,7 +194,7 @@ class TrainingProgress:
         return replace(self, evaluated=self.step, misses=self.misses + 1)
 
     def skipping_to(self, step: int, times: int) -> Self:
-        """A checkpoint's progress with every step up to the bad one skipped. times: returns to a checkpoint so far."""
+        """The progress of a restored checkpoint with all steps up to `step` skipped. times: new value of went_back."""
         return replace(self, step=step, skipped=(*self.skipped, *range(self.step + 1, step + 1)), went_back=times)
 
     @property
@@ -200,6 +204,6 @@ class TrainingProgress:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
-        """From the values of a checkpoint's manifest, as `dataclasses.asdict` gives them."""
+        """The progress from its JSON values in a checkpoint's manifest (`dataclasses.asdict`)."""
         best = plain["best"]
         return cls(**plain | {"best": best and Best(**best), "skipped": tuple(plain["skipped"])})

@@ -1,4 +1,4 @@
-"""steps.jsonl: one line per step, in order, each step once, also after interruptions.
+"""steps.jsonl: one line per step, in order. Also after interruptions, each step has one line.
 
 An object store cannot append, so the first worker keeps all lines in memory and a thread writes the whole file
 periodically. The interval grows with the file, so that a run of 100,000 steps does not write gigabytes. The lines of
@@ -16,7 +16,7 @@ from cluster.store.store import Store
 from training.fit.records import StepRecord
 
 _EVERY_S = 2.0
-_BYTES_PER_S = 1 << 20  # of the file: 1 MiB adds a second to the interval
+_BYTES_PER_S = 1 << 20  # the interval is at least a second for each MiB of the file
 
 
 def read(store: Store, uri: str) -> list[StepRecord]:
@@ -31,7 +31,7 @@ def read(store: Store, uri: str) -> list[StepRecord]:
 class StepLog:
     """Writes the step log; only the first worker has one.
 
-    resumed: step of the restored checkpoint; lines of later steps are removed. None: all lines are.
+    resumed: step of the restored checkpoint, after which lines are removed; None: all lines are removed.
     """
 
     def __init__(self, store: Store, uri: str, resumed: int | None) -> None:
@@ -47,7 +47,8 @@ class StepLog:
         self._thread.start()
 
     def append(self, record: StepRecord) -> None:
-        """
+        """Add a line, which the thread will write.
+
         Raises:
             StorageError: the thread could not write the file.
         """

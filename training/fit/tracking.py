@@ -1,8 +1,8 @@
-"""Trackers of steps: Prometheus, TensorBoard event files in the run's folder; MLflow and Weights & Biases on request.
+"""Trackers of steps: Prometheus; if configured TensorBoard event files in the run's folder, MLflow, Weights & Biases.
 
-Only the first worker tracks. steps.jsonl is the complete record, so an error of a tracker after its start is logged and
-not raised, and that tracker is not called again. Their packages are imported when they are used, since they are
-optional; preflight.py checks that they are installed.
+Only the first worker has trackers. steps.jsonl is the complete record, so an error of a tracker after its start is
+logged and not raised, and that tracker is not called again. The packages are optional, and imported when they are used;
+preflight.py checks that they are installed.
 """
 
 import logging
@@ -24,7 +24,7 @@ _CURVES = ("loss", "grad_norm", "learning_rate", "tokens_per_s", "mfu", "memory_
 
 
 class Tracker(Protocol):
-    """A service or file that curves are sent to while training runs. Only the first worker has trackers."""
+    """Writes the curves of a running training to a service or file."""
 
     def write(self, record: StepRecord) -> None:
         """Send a step's values."""
@@ -59,7 +59,7 @@ def trackers(job: Job, attempt: str, resumed: int, metrics: Metrics) -> list[Tra
 
 
 class _ErrorsLogged:
-    """A tracker whose first error is logged; after it, calls have no effect."""
+    """A tracker whose first error is logged. Later calls have no effect."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker: Tracker | None = tracker
@@ -84,7 +84,7 @@ class _ErrorsLogged:
 
 
 class StepMetrics:
-    """The metrics of steps, for Prometheus. steps: that the training will take."""
+    """The metrics of steps, for Prometheus. steps: number of steps of the training."""
 
     def __init__(self, metrics: Metrics, steps: int) -> None:
         self.metrics = metrics
@@ -112,7 +112,7 @@ class StepMetrics:
 class TensorBoard:
     """One event file per attempt, written to a local folder and copied to the store every 30 s.
 
-    It replaces the events of earlier attempts after the step that this one resumed, or all if it began anew.
+    TensorBoard then hides the events of earlier attempts after the step from which this one resumed.
     """
 
     def __init__(self, job: Job, attempt: str, resumed: int) -> None:

@@ -18,7 +18,7 @@ from training.pack.packed_run import PackedRun
 class Validation:
     """Measures the same rows of one split at each call, distributed over the workers.
 
-    micro_rows: rows of a micro-batch. length: positions of a row. rows: at most this many of all corpora; None: all.
+    micro_rows: rows of a micro-batch. length: positions of a row. rows: most rows of all corpora together; None: all.
     seconds: duration of the last measurement.
     """
 
@@ -44,7 +44,7 @@ class Validation:
     def measure(self, call: Callable[..., Any], objective: Objective) -> Measured | None:
         """Measure with the current weights. Returns None if the split has no label. All workers call it together.
 
-        call: the engine's module around the objective. Each worker calls it equally often, since it may communicate.
+        call: the engine's module around the objective. All workers call it equally often, because it may communicate.
         """
         began = time.perf_counter()
         losses = torch.zeros((), dtype=torch.float64, device=self.ranks.device)

@@ -1,4 +1,4 @@
-"""What Ray Train runs in each worker: the training loop in a process group, then evaluation and export in the first."""
+"""The function that Ray Train runs in each worker: the training loop, and in the first one evaluation and export."""
 
 import os
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from training.fit.records import Outcome
 def fit_in_worker(job: Job, submission: str, afterwards: Callable[[Job, Outcome], object] | None) -> None:
     """Train in a worker that Ray Train started.
 
-    Returns at once if a worker of an earlier attempt wrote an error that another attempt would meet again.
+    Returns at once if a worker of an earlier attempt wrote a final error.
 
     Args:
-        submission: under which errors are written. afterwards: called by the first worker after the last step.
+        submission: id of the folder of errors. afterwards: called by the first worker after the last step.
 
     Raises:
-        RaymillError: as `loop.fit`; it is also written to the store, where the driver finds its class and message.
+        RaymillError: as `loop.fit`. It is also written to the store, from where the driver reads class and message.
     """
     errors = WorkerErrors(job, submission)
     logs.setup()
@@ -42,7 +42,7 @@ def fit_in_worker(job: Job, submission: str, afterwards: Callable[[Job, Outcome]
             if ranks.first and afterwards is not None:
                 afterwards(job, outcome)
     except RaymillError as error:
-        # A failed collective is a consequence: another worker's own error is the one to show.
+        # If a collective failed because of another worker's error, only that error is written.
         if not (isinstance(error, MissingWorker) and errors.last(final=False)):
             errors.write(error)
         raise

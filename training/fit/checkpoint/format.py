@@ -1,4 +1,4 @@
-"""The format of a checkpoint on the store, and reading it. It depends on neither the engine nor the number of workers.
+"""The format of a checkpoint on the store, and reading it, also with another engine or number of workers.
 
     checkpoints/step-00000050-ATTEMPT/
         rank-00003-00000.safetensors    flat float32 pieces of that rank's part of the training state
@@ -6,8 +6,8 @@
         manifest.json                   the lists of all ranks; created last (put-if-absent). A folder without it is an
                                         unfinished checkpoint and is deleted at the next start.
 
-A piece has at most 32 MiB and its own sha256, so a reader of a part of a parameter reads and verifies only the pieces
-that overlap it. The files are plain safetensors with keys `NAME|STATE|START`.
+A piece has at most 32 MiB and its own sha256. To read a part of a parameter, only the pieces that overlap it are read
+and verified. The files are ordinary safetensors files with keys `NAME|STATE|START`.
 """
 
 import hashlib
@@ -42,10 +42,10 @@ _READERS = 8
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of values of one state of a parameter.
+    """Consecutive values of one state of a parameter.
 
-    name: of the parameter. state: `param`, `exp_avg` or `exp_avg_sq`. start, count: values in its flattened order.
-    offset: byte of the file at which the values start. sha256: of the values' bytes.
+    name: of the parameter. state: `param`, `exp_avg` or `exp_avg_sq`. start, count: first value in the flattened
+    parameter, and number of values. offset: byte of the file at which they start. sha256: of their bytes.
     """
 
     name: str
@@ -83,7 +83,7 @@ class CheckpointManifest:
     """The content of manifest.json.
 
     fingerprint_parts: see Job. shapes: of every trained parameter, by name. world, made, versions: number of workers,
-    time and package versions of the writer, for people; not read back.
+    time and package versions when it was written; for information only.
     """
 
     fingerprint_parts: dict[str, str]
@@ -166,7 +166,7 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Steps done when it was written."""
+        """Number of steps done when it was written."""
         return self.manifest.progress.step
 
     @property
@@ -175,9 +175,10 @@ class Checkpoint:
         return self.manifest.shapes
 
     def check_sizes(self) -> None:
-        """
+        """Compare the sizes of the files with the manifest, by one listing.
+
         Raises:
-            DataError: a file is missing or has another size than the manifest has for it.
+            DataError: a file is missing or has another size.
         """
         present = {file.uri: file.size for file in self.store.list_files(self.uri)}
         for file in self.manifest.files:
@@ -259,8 +260,8 @@ def checkpoint_folders(job: Job) -> list[str]:
 
 
 def discard(store: Store, uri: str, files: Iterable[str]) -> None:
-    """Delete a checkpoint: its manifest first, so that a partly deleted one is unfinished; then its files, and on a
-    local disk its folder if that is empty.
+    """Delete a checkpoint. Its manifest is deleted first, so that a partly deleted checkpoint is unfinished; then its
+    files, and on a local disk its empty folder.
     """
     store.delete([paths.join(uri, MANIFEST)])
     store.delete(files)
@@ -282,11 +283,11 @@ def newest(job: Job, damaged: dict[str, str]) -> Checkpoint | None:
     """The newest checkpoint that this job can continue from; None if there is none.
 
     Args:
-        damaged: URI -> problem of the checkpoints that are known to be damaged. They are skipped; those that are found
-            damaged here are added.
+        damaged: URI -> problem of the checkpoints that are known to be damaged, which are skipped. Checkpoints that are
+            found to be damaged here are added to it.
 
     Raises:
-        DataError: the checkpoint is of another model, other data or other settings.
+        DataError: the checkpoint has another model, other data or other settings.
     """
     for uri in reversed(checkpoint_folders(job)):
         if uri in damaged:
@@ -307,14 +308,15 @@ def problem(damage: DataError) -> str:
 
 
 def latest(job: Job) -> Checkpoint | None:
-    """The newest checkpoint that this job can continue from, judged by manifests and file sizes."""
+    """The newest checkpoint that this job can continue from. Only manifests and file sizes are checked."""
     return newest(job, {})
 
 
 def require_same_training(job: Job, checkpoint: Checkpoint) -> None:
-    """
+    """Verify that a checkpoint has the fingerprint parts of a job.
+
     Raises:
-        DataError: the checkpoint is of another model, other data or other settings; the message lists the differences.
+        DataError: it has another model, other data or other settings; the message lists the differences.
     """
     if changed := job.differences(checkpoint.manifest.fingerprint_parts):
         raise DataError(
@@ -324,7 +326,7 @@ def require_same_training(job: Job, checkpoint: Checkpoint) -> None:
 
 
 def complete(shapes: dict[str, tuple[int, ...]], files: Sequence[StateFile]) -> bool:
-    """Whether the files hold every value of every state exactly once, for all parameters in `shapes`."""
+    """Whether the files have every value of every state exactly once, for all parameters in `shapes`."""
     held: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for file in files:
         for piece in file.pieces:

@@ -1,8 +1,8 @@
 """Restoring training from the newest undamaged checkpoint, the same one on all workers.
 
-Damage is found while an engine reads values, where other workers may already wait in a collective. A damaged value is
-therefore recorded and read as zero. Afterwards the workers exchange their records, and if there is one, all of them
-load the checkpoint before.
+Damage is found while an engine reads values, when other workers may already wait in a collective. Therefore no error is
+raised: the damage is recorded, and the values are read as zeros. Afterwards the workers exchange their records. If one
+has a record, all of them load the checkpoint before this one.
 """
 
 import logging
@@ -24,19 +24,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Restored:
-    """checkpoint: the one that was loaded, None if there is none. damaged: newer ones that were skipped."""
+    """The result of `restore`. checkpoint: the one that was loaded, if any. damaged: newer ones that were skipped."""
 
     checkpoint: Checkpoint | None
     damaged: list[DamagedCheckpoint]
 
 
 def restore(job: Job, ranks: Ranks, engine: Engine) -> Restored:
-    """Load the newest undamaged checkpoint into the engine; if there is none, leave the engine as it is.
+    """Load the newest undamaged checkpoint into the engine. If there is no checkpoint, the engine is not changed.
 
     All workers call it together. Each reads its own part of the state.
 
     Raises:
-        DataError: the checkpoint is of other settings, data or model; or all checkpoints are damaged.
+        DataError: the checkpoint has other settings, data or model; or all checkpoints are damaged.
     """
     damaged: dict[str, str] = {}
     while True:
@@ -95,7 +95,7 @@ def _report(damaged: dict[str, str], used: Checkpoint, ranks: Ranks) -> list[Dam
 
 
 def _choose(job: Job, ranks: Ranks, damaged: dict[str, str]) -> str | None:
-    """URI of the checkpoint to load, chosen by the first worker. Its error is raised on all workers, so none waits."""
+    """URI of the checkpoint to load, which the first worker chooses. If that fails, all workers raise the error."""
     choice: tuple[str | None, dict[str, str], str | None] = (None, {}, None)
     if ranks.first:
         try:
@@ -111,7 +111,7 @@ def _choose(job: Job, ranks: Ranks, damaged: dict[str, str]) -> str | None:
 
 
 class _DamageRecorder:
-    """An engine's `fetch` from a checkpoint. A damaged value is read as zero; `damage` is the first problem."""
+    """The `fetch` of an engine, from a checkpoint. Damaged values are read as zeros; `damage` is the first problem."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint

@@ -2,13 +2,13 @@
 
     begin            every worker copies its part of the state to CPU memory; training waits only for this copy
     thread           uploads the copy, then the list of its pieces
-    on_upload_count  called with the number of workers that still upload, which each step's exchange of counts brings;
-                     at zero the first worker commits the checkpoint by creating its manifest
+    on_upload_count  called at each step with the number of workers that still upload; when it is zero, the first
+                     worker commits the checkpoint by creating its manifest
     settle           waits until the checkpoint is committed: at the end, and before the copy is overwritten
 
 One checkpoint is written at a time, so a worker holds one copy of its part of the state, in page-locked memory on GPUs.
-A manifest is created after everything that it refers to. Checkpoints without a manifest, of attempts that were killed,
-are deleted when the next attempt starts.
+A manifest is created after all files that it lists. Checkpoints without a manifest, left by killed attempts, are
+deleted when the next attempt starts.
 """
 
 import hashlib
@@ -91,7 +91,7 @@ class Saver:
             Seconds for which training waited.
 
         Raises:
-            StorageError: the checkpoint before could not be written.
+            StorageError: the previous checkpoint could not be written.
         """
         began = time.perf_counter()
         self.settle()
@@ -133,7 +133,7 @@ class Saver:
             self._commit = None
 
     def close(self) -> None:
-        """Wait for the upload that is running; what has not started is dropped."""
+        """Wait for the upload that is running, and cancel those that have not started."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _copy(self, slices: Iterable[Slice]) -> None:
@@ -234,8 +234,8 @@ def _part(rank: int) -> str:
 
 
 def delete_replaced(job: Job, progress: TrainingProgress, own: str) -> None:
-    """Delete the checkpoints that the one just committed at `own` replaces: older ones beyond `checkpoint.keep` that
-    are not the best, and those of later steps, which an earlier attempt lost.
+    """Delete checkpoints after the one at `own` was committed: older ones beyond `checkpoint.keep` except the best, and
+    those of later steps, which an earlier attempt wrote.
     """
     folders = _folders(job)
     finished = {folder for folder, files in folders.items() if f"{folder}/{MANIFEST}" in files}
