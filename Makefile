@@ -7,7 +7,7 @@ DONE := $(VENV)/.installed
 # Ray would leave a token in HOME and draw bars over the tests' output.
 TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0
 
-.PHONY: setup demo test cluster cluster-faults faults matrix versions gpu test-s3-real bench golden manifests lint clean
+.PHONY: setup demo test cluster cluster-faults faults matrix versions gpu test-s3-real careless bench golden manifests lint clean
 
 setup: $(DONE)
 
@@ -54,6 +54,10 @@ gpu:  ## on a machine with a GPU: correctness, parts, rates, HF Trainer beside; 
 
 test-s3-real: setup  ## the store, and curate, on a real Ceph RGW (apt-get install radosgw ceph-mon ceph-osd ceph-common)
 	$(TEST_ENV) $(BIN)/python -m pytest -m rgw
+
+SEED ?= 5
+careless: setup  ## N careless changes in lines drawn by SEED: which does no test catch? IN=FOLDER draws from one folder
+	$(TEST_ENV) $(BIN)/python -m tests.careless --seed $(SEED) --count $(N) --in '$(IN)'
 
 bench: setup .venv-peers  ## print speeds and ratios beside other tools; DATA=FILE.parquet to choose the text
 	$(BIN)/python -m tests.benchmarks $(DATA)

@@ -1,5 +1,6 @@
 """What the autoscaler answers about a request for machines, from the cluster's status as its control process has it."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -45,3 +46,50 @@ def test_the_autoscaler_has_answered_once_it_saw_the_request(monkeypatch, replie
     monkeypatch.setattr(autoscaler, "internal_kv_get_gcs_client", lambda: SimpleNamespace(get_cluster_status=reply))
     group = SimpleNamespace(id=SimpleNamespace(hex=lambda: OURS), wait=lambda seconds: ready)
     assert autoscaler._answer(group) is answer
+
+
+class Groups:
+    """Stands in for Ray's placement groups: which were requested and removed."""
+
+    def __init__(self, monkeypatch, *, version_2=True):
+        self.requested, self.removed = [], []
+        monkeypatch.setattr(autoscaler, "is_autoscaler_v2", lambda fetch_from_server: version_2 and fetch_from_server)
+        monkeypatch.setattr(autoscaler, "placement_group", lambda bundles: self.requested.append(bundles) or "group")
+        monkeypatch.setattr(autoscaler, "remove_placement_group", self.removed.append)
+
+
+@pytest.mark.parametrize("answer", [True, False, None])
+def test_what_is_requested_is_given_back_with_the_answer(monkeypatch, answer):
+    groups = Groups(monkeypatch)
+    monkeypatch.setattr(autoscaler, "_answer", lambda group: answer)
+    assert autoscaler.can_add([{"CPU": 2}, {"GPU": 1}]) is answer
+    assert groups.requested == [[{"CPU": 2}, {"GPU": 1}]] and groups.removed == ["group"]
+
+
+def test_what_is_requested_is_given_back_after_an_error(monkeypatch):
+    groups = Groups(monkeypatch)
+    monkeypatch.setattr(autoscaler, "_answer", lambda group: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        autoscaler.can_add([{"CPU": 2}])
+    assert groups.removed == ["group"]
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (None, False),  # no autoscaler
+        ({}, False),
+        ({"autoscaler_report": {"active_nodes": {"node_own": 1}}}, False),  # it only watches the nodes that there are
+        ({"autoscaler_report": {"active_nodes": {}}}, False),
+        ({"autoscaler_report": {"active_nodes": {"ray.head.default": 1}}}, None),
+        ({"autoscaler_report": {"active_nodes": {"node_own": 1, "worker": 2}}}, None),
+    ],
+)
+def test_version_1_of_the_autoscaler_is_not_asked_and_may_add_machines_if_it_has_a_configuration(
+    monkeypatch, status, answer
+):
+    groups = Groups(monkeypatch, version_2=False)
+    monkeypatch.setattr(autoscaler, "_internal_kv_get", lambda key: status if status is None else json.dumps(status))
+    monkeypatch.setattr(autoscaler.ray, "nodes", lambda: [{"NodeID": "own"}])
+    assert autoscaler.can_add([{"CPU": 2}]) is answer
+    assert groups.requested == []

@@ -528,6 +528,49 @@ def test_each_number_of_a_small_plan_by_hand():
     assert (numbers(with_ids["ids.ranges"]), numbers(with_ids["ids"])) == ((1, 16_000, 0, 1, 2), (1, 0, 0, 1, 2))
 
 
+def test_each_number_of_a_plan_of_many_ranges_by_hand():
+    """Of 9 million documents 6.75 pass, in 18 ranges. 100 kB of a unit's columns are one request, 43.5 MB are 23.
+
+    2.025 million candidates are 4 batches; 15 keys of each document that passed are 7 slices. Three ranges of hashes.
+    """
+    documents, passed, candidates = 9_000_000, 6_750_000, 2_025_000
+    size = Size(documents, 3300 * documents, 3300 * documents, 8 << 30, 90, 50, 1 << 30)
+    found = planned(config_of(inputs=[{"path": "s3://in/*.parquet", "id": "id"}]), size)
+    shuffled, edges = passed * 15 * 8, candidates * 16
+    wanted = {
+        "measure": (90, 8 << 30, 435 * documents, 2 * 90 + 1024, 90 * (1 + 11)),
+        "index": (45, 8 * documents, 16 * documents, 90 * 23, 45 * 2),
+        "ids.ranges": (3, 16 * documents, 0, 3 * 45 * 3, 3 * 2),
+        "ids": (1, 0, 0, 3, 2),
+        "decide": (30, 11 * documents, 2_250_000 * 10, 90 * 23, 90 + 30 * 2),
+        "group.keys": (18, 419 * documents, shuffled + edges / 2, 107 * 24, 18 * (1 + 2 * 7)),
+        "group.merge": (7, shuffled, edges / 2, 2 * 18 * 7, 7 * 2),
+        "group.mark": (1, edges, documents / 8, 2 * (18 + 7), 2),
+        "group.components": (1, edges, 8 * candidates, 2 * (18 + 7), 1 + 6),
+        "group.route": (18, 429 * documents, 531 * candidates, 107 * 24 + 2 * 18, 18 * (1 + 14)),
+        "group.compare": (4, 531 * candidates, 125 * candidates, 2 * 18 * 4, 4 * (1 + 15)),
+        "group": (18, 125 * candidates, 16 * candidates, 4 * 4 * 19, 2 * 18),
+        "duplicates": (1, 16 * candidates, 0, 2 * 18, 3),
+    }
+    assert {name: numbers(stage) for name, stage in found.items() if name not in ("select", "merge")} == wanted
+    work = {name: stage.core_s - REQUEST_CORE_S * (stage.gets + stage.puts) for name, stage in found.items()}
+    of_passed = {"group.keys": 5.7e-6, "group.merge": 1e-6, "group.components": 0.4e-6, "group.route": 2e-6}
+    of_candidates = {"group.mark": 0.1e-6, "group.compare": 9.8e-6, "group": 1.3e-6}
+    for name in (*of_passed, *of_candidates):
+        seconds = of_passed.get(name, 0) * passed + of_candidates.get(name, 0) * candidates
+        assert work[name] == pytest.approx(seconds), name
+    assert found["group.route"].scratch == pytest.approx(531 * candidates / 18)
+
+
+def test_each_number_of_stars_by_hand():
+    """1,908 ranges are 60 spans, 675 million candidates 161 files; eight stars are each read and written once."""
+    star = planned(config_of(dedup={"connected_at_once": 10**8}), duplicates=0.6)["group.star"]
+    written = 8 * 675_000_000 * 30
+    assert numbers(star) == (8 * (60 + 161), written, written, 8 * 4 * 60 * 161, 3 * 8 * (60 + 161))
+    work = star.core_s - REQUEST_CORE_S * (star.gets + star.puts)
+    assert work == pytest.approx(8 * 675_000_000 * 0.5e-6) and star.scratch == written / star.units
+
+
 def test_each_number_of_what_counts_lines_and_runs_by_hand():
     """Of the 1.98 MB of text that stay: 0.4 bytes written for each of it, or 20 for each anchor and window."""
     found = planned(config_of(boilerplate={}, repeats={}), SMALL)

@@ -1,6 +1,7 @@
 """fastText models: the kernel's labels and scores beside the binding's, bit for bit; files that are no models."""
 
 import struct
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from cluster.errors import ConfigError, StorageError
 from cluster.store.store import Store
-from pipelines.language import fasttext_model
+from pipelines.language import fasttext_file, fasttext_model
 from pipelines.language.fasttext_file import Loss, read_model_file
 from pipelines.language.identification import excerpts
 from pipelines.text.texts import Texts
@@ -216,6 +217,117 @@ def test_a_header_that_cannot_be_is_an_error_that_names_it(tmp_path, at, layout,
     path.write_bytes(changed)
     with pytest.raises(ConfigError, match=rf"model\.bin: this fastText model is damaged: .*{message}"):
         fasttext_model.load(Store(), str(path))
+
+
+PLAIN = Kind(words=WORDS)
+PRUNED = Kind(words=WORDS, quantised=True, norms=True, pruned=0.2)
+QUANTISED = Kind(words=WORDS, quantised=True, output_quantised=True, part=3)
+
+
+def places(path: Path, kind: Kind) -> dict[str, int]:
+    """Where the parts of a model file begin. See tests/support/fasttext_files.py."""
+    whole = path.read_bytes()
+    (count,), (kept,) = struct.unpack_from("<i", whole, 64), struct.unpack_from("<q", whole, 84)
+    last = at = 92
+    for _ in range(count):
+        last, at = at, whole.index(b"\0", at) + 10
+    matrix = at + 8 * max(kept, 0)
+    rows, codes = struct.unpack_from("<q", whole, matrix + 1), struct.unpack_from("<i", whole, matrix + 18)[0]
+    codebook = matrix + 22 + codes
+    output = matrix + 17 + 4 * rows[0] * kind.dimension
+    return {"first": 92, "last": whole.index(b"\0", last), "pairs": at, "flag": matrix, "matrix": matrix + 1,
+            "codebook": codebook, "output": output}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "offset", "layout", "value", "message"),
+    [
+        (PLAIN, "first", len("</s>") + 9, "B", 1, "labels among its words"),
+        (PLAIN, "last", 9, "B", 0, "labels among its words"),
+        (PLAIN, "last", 1, "q", -1, "an impossible label count"),
+        (PLAIN, "last", 1, "q", 10**15, "an impossible label count"),
+        (PLAIN, "last", 1, "q", 10**15 - 1, None),
+        (PRUNED, "pairs", 0, "i", 500, "a kept bucket out of range"),
+        (PRUNED, "pairs", 0, "i", 499, None),
+        (PRUNED, "pairs", 0, "i", -1, "a kept bucket out of range"),
+        (PRUNED, "pairs", 4, "i", "kept", "a kept row out of range"),
+        (PRUNED, "pairs", 4, "i", -1, "a kept row out of range"),
+        (PRUNED, "flag", 0, "B", 0, "pruned and not quantised"),
+        (PLAIN, "matrix", 8, "q", 7, "a matrix of 7 columns, and wanted 8"),
+        (PLAIN, "matrix", 0, "q", -1, r"a negative number of values \(-8\)"),
+        (PLAIN, "output", 0, "B", 1, None),  # quantised labels beside rows that are not: fastText reads them as plain
+        (PLAIN, "output", 1, "q", 4, "4 rows of labels, and wanted 5"),
+        (PLAIN, "output", 9, "q", 9, "a matrix of 9 columns, and wanted 8"),
+        (QUANTISED, "matrix", 9, "q", 7, "a matrix of 7 columns, and wanted 8"),
+        (QUANTISED, "matrix", 1, "q", 3, "codes for 3 rows of 3 parts"),
+        (QUANTISED, "matrix", 1, "q", -1, "codes for -1 rows of 3 parts"),
+        (QUANTISED, "matrix", 17, "i", -1, r"a negative number of values \(-1\)"),
+        (QUANTISED, "codebook", 0, "i", 9, "3 parts of 3 of 9 columns"),
+        (QUANTISED, "codebook", 4, "i", 4, "4 parts of 3 of 8 columns"),
+        (QUANTISED, "codebook", 8, "i", 0, "3 parts of 0 of 8 columns"),
+        (QUANTISED, "codebook", 8, "i", 4, "3 parts of 4 of 8 columns"),
+        (QUANTISED, "codebook", 12, "i", 3, "3 parts of 3 of 8 columns"),
+        (replace(PLAIN, word_ngrams=100, maxn=100), "first", 0, "B", ord("x"), None),
+    ],
+)  # fmt: skip
+def test_each_number_of_a_damaged_file_is_checked(tmp_path, kind, place, offset, layout, value, message):
+    path = write_model(tmp_path / "model.bin", kind)
+    changed = bytearray(path.read_bytes())
+    if value == "kept":
+        (value,) = struct.unpack_from("<q", changed, 84)
+    struct.pack_into(f"<{layout}", changed, places(path, kind)[place] + offset, value)
+    path.write_bytes(changed)
+    if message is None:
+        read_model_file(path)
+        return
+    with pytest.raises(ConfigError, match=rf"model\.bin: this fastText model is damaged: .*{message}"):
+        read_model_file(path)
+
+
+def test_the_rows_of_a_model_are_those_of_its_words_and_buckets(tmp_path):
+    """Without n-grams the rows of buckets may be missing, or there; with n-grams none may be missing."""
+    for kind, rows, holds in (
+        (PLAIN, 511, False), (PLAIN, 513, False),
+        (replace(PLAIN, minn=0, maxn=0), 12, True), (replace(PLAIN, minn=0, maxn=0), 400, True),
+        (replace(PLAIN, minn=0, maxn=0), 11, False),
+        (replace(PLAIN, minn=0, maxn=0, word_ngrams=2), 12, False),
+    ):  # fmt: skip
+        path = write_model(tmp_path / "model.bin", kind)
+        whole, matrix = path.read_bytes(), places(path, kind)["matrix"]
+        after = matrix + 16 + 4 * 8 * 512
+        middle = struct.pack("<q", rows) + whole[matrix + 8 : matrix + 16] + bytes(4 * 8 * rows)
+        path.write_bytes(whole[:matrix] + middle + whole[after:])
+        if holds:
+            assert len(read_model_file(path).rows) == rows
+        else:
+            with pytest.raises(ConfigError, match=rf"{rows} rows, and wanted 512"):
+                read_model_file(path)
+
+
+def test_a_file_cut_anywhere_is_short_and_a_newer_version_is_no_model(tmp_path):
+    kind = Kind(words=("a",), dimension=1, buckets=1, labels=1, end=False)
+    path = write_model(tmp_path / "model.bin", kind)
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(StorageError, match="shorter than its header requires"):
+            read_model_file(path)
+    for at, value in ((0, 793712313), (4, 13)):
+        changed = bytearray(whole)
+        struct.pack_into("<i", changed, at, value)
+        path.write_bytes(changed)
+        with pytest.raises(ConfigError, match="this is not a fastText model"):
+            read_model_file(path)
+
+
+def test_a_quantised_model_may_take_so_much_memory_and_no_more(tmp_path, monkeypatch):
+    path = write_model(tmp_path / "model.bin", QUANTISED)
+    size = 4 * 8 * 512  # of the rows; the 5 of the labels are fewer
+    monkeypatch.setattr(fasttext_file, "_MOST_ROW_BYTES", size)
+    assert read_model_file(path).rows.nbytes == size
+    monkeypatch.setattr(fasttext_file, "_MOST_ROW_BYTES", size - 1)
+    with pytest.raises(ConfigError, match=r"takes 16,384 bytes in memory; at most 16,383"):
+        read_model_file(path)
 
 
 def test_a_weight_that_is_no_number_is_an_error(tmp_path):

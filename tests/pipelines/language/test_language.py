@@ -108,6 +108,39 @@ def test_excerpts_do_not_depend_on_how_documents_are_cut_into_tables(documents, 
     assert parts[0] + parts[1] == strings(excerpts(Texts.from_arrow(column), max_chars))
 
 
+def slow_excerpt(text: str, max_chars: int) -> str:
+    """The excerpt by its definition: four pieces, cut at the nearest boundaries of words inside of their places."""
+    if len(text) <= max_chars:
+        return one_line(text)
+
+    def is_boundary(start: int, at: int) -> bool:
+        return at in (start, len(text)) or any(c.isspace() or c in "汉字ไท" for c in text[at - 1 : at + 1])
+
+    most, size, end, found = (max_chars - 3) // 4, len(text.encode()), 0, []
+    for piece in range(4):
+        third = len(text.encode()[: size // 3 * piece].decode(errors="ignore"))
+        start = max(len(text) - most if piece == 3 else third, end)
+        near = range(start, min(start + min(most, 64), len(text)))
+        start = next((at for at in near if is_boundary(0, at)), start)
+        end = min(start + most, len(text))
+        near = range(end, max(end - min(most, 64), start), -1)
+        end = next((at for at in near if is_boundary(start, at)), end)
+        found.append(one_line(text[start:end]))
+    return " ".join(found)
+
+
+LETTERS = st.sampled_from(["a", "b", "é", "😀", "汉", "ไ", "ab cd ", " ", "\n", "x" * 20, "abcdefg " * 8])
+LONG = st.lists(LETTERS | st.sampled_from(["a", "é"]), max_size=120).map("".join)
+
+
+@settings(max_examples=100)
+@given(LONG, st.integers(20, 400))
+@example("a" * 1000 + " " + "b" * 1000, 400)
+@example("ab " * 22 + "c" * 63 + " " + "d" * 64 + " " + "e" * 65 + " fg" * 100, 300)
+def test_an_excerpt_is_that_of_its_definition(text, max_chars):
+    assert strings(excerpts(Texts.from_strings([text]), max_chars)) == [slow_excerpt(text, max_chars)]
+
+
 def test_nothing_between_the_pieces_of_a_long_document_is_read():
     text = Texts.from_strings(["word " * 3000])
     expected = strings(excerpts(text, 200))

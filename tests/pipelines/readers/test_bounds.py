@@ -102,6 +102,22 @@ def test_a_document_of_exactly_the_largest_size_is_read(tmp_path):
         assert problems(tmp_path / folder, limits) == wanted, folder
 
 
+@pytest.mark.parametrize(("size", "problem"), [(-1, None), (0, None), (1, "broken_csv")])
+@pytest.mark.parametrize("lines", [1, 2, 100])
+def test_a_csv_record_of_exactly_the_longest_line_is_read(tmp_path, lines, size, problem):
+    """Each of its lines, which are inside of quotes, counts with 32 bytes more; its neighbours are read."""
+    limits = Limits(max_document_bytes=1000)
+    field = "\n" * (lines - 1) + "x" * (limits.max_line_bytes - 32 * lines - len('"",a') + size)
+    (tmp_path / "a.csv").write_text(f'more,text\n,a\n"{field}",a\n,a\n')
+    found = problems(tmp_path / "a.csv", limits)
+    assert [found[0], found[-1]] == [None, None] and (problem in found[1:-1]) and (problem or len(found) == 3)
+
+
+def test_a_field_of_csv_may_be_longer_than_the_default_of_the_parser(tmp_path):
+    (tmp_path / "a.csv").write_text(f"text\n{'x' * 200_000}\n")
+    assert problems(tmp_path / "a.csv") == [None]
+
+
 @pytest.mark.parametrize("rows", [65_535, 65_536, 65_537])
 def test_a_table_of_lines_has_at_most_65536_rows(tmp_path, rows):
     (tmp_path / "a.jsonl").write_text('{"text":""}\n' * rows)

@@ -121,6 +121,59 @@ def test_a_transcript_is_the_turns_of_its_speakers(tmp_path, name):
     assert read(tmp_path / file, content) == wanted
 
 
+def cues(*timed: tuple[str, str]) -> str:
+    return "WEBVTT\n\n" + "\n\n".join(f"{times}\n{text}" for times, text in timed)
+
+
+@pytest.mark.parametrize(
+    ("times", "text"),
+    [
+        (("00:01.000 --> 00:02.000", "00:04.000 --> 00:05.000"), "a\nb"),
+        (("00:01.000 --> 00:02.000", "00:03.999 --> 00:05.000"), "a b"),
+        (("00:01.000 --> 00:02.5", "00:04.500 --> 00:05.000"), "a\nb"),
+        (("00:01.000 --> 00:02.5", "00:04.499 --> 00:05.000"), "a b"),
+        (("1:59:59.000 --> 1:59:59.500", "2:00:01.500 --> 2:00:02.000"), "a\nb"),
+        (("1:59:59.000 --> 1:59:59.500", "2:00:01.499 --> 2:00:02.000"), "a b"),
+    ],
+)
+def test_where_nobody_is_named_a_pause_of_two_seconds_begins_a_line(tmp_path, times, text):
+    assert read(tmp_path / "a.vtt", cues((times[0], "a"), (times[1], "b"))) == text
+    named = cues((times[0], "<v Ann>a"), (times[1], "b"))
+    assert read(tmp_path / "b.vtt", named) == "Ann: a b", "a speaker goes on until another one is named"
+
+
+@pytest.mark.parametrize(
+    ("start", "text"),
+    [("02.100", "a b c d"), ("02.101", "a b c b c d"), ("01.900", "a b c d"), ("01.899", "a b c b c d")],
+)
+def test_lines_that_the_next_cue_repeats_within_a_tenth_of_a_second_are_read_once(tmp_path, start, text):
+    rolling = cues(("00:01.000 --> 00:02.000", "a\nb\nc"), (f"00:{start} --> 00:03.000", "b\nc\nd"))
+    assert read(tmp_path / "a.vtt", rolling) == text
+
+
+def roles(path: Path, content: str) -> list[tuple[str, str]]:
+    path.write_text(content)
+    manifest = freeze(Store(), [Input(path=str(path), columns=("turns",))], 1 << 20)
+    (table,) = [table for unit in manifest.units for table in read_unit(unit, manifest.reading, Limits())]
+    return [(one["role"], one["content"]) for one in json.loads(table["turns"][0].as_py())]
+
+
+def test_a_name_before_two_lines_is_a_speaker_and_one_before_a_single_line_is_text(tmp_path):
+    times = [f"00:0{n}.000 --> 00:0{n}.900" for n in range(1, 5)]
+    said = cues(*zip(times, ["Ann: one", "Note: two", "Ann: three\nfour", "5"], strict=True))
+    assert roles(tmp_path / "a.vtt", said) == [("Ann", "one Note: two three four 5")]
+    alone = cues(*zip(times, ["Ann: one", "Note: two"], strict=False))
+    assert roles(tmp_path / "b.vtt", alone) == [("", "Ann: one Note: two")]
+
+
+def test_the_number_of_a_cue_is_no_speech_but_a_number_that_ends_a_cue_is(tmp_path):
+    times = "00:00:0{n},000 --> 00:00:0{n},900"
+    together = "1\n" + "\n".join(f"{times.format(n=n)}\nsay {n}\n{n + 1}" for n in (1, 2))
+    assert read(tmp_path / "a.srt", together) == "say 1 say 2 3"
+    cut = f"1\n{times.format(n=1)}\nsay\n\n2"
+    assert read(tmp_path / "b.srt", cut) == "say", "a file that ends after the number of a cue"
+
+
 TURNS = st.lists(
     st.tuples(st.sampled_from(["Ann", "Bob Ray", "Dr. Čech"]), st.lists(st.text("abÖ7 ", min_size=1), min_size=1))
 )
@@ -162,6 +215,9 @@ TURNS = [
         ({"results": {"channels": [{"alternatives": [{"transcript": "All of it."}]}],
                       "utterances": [{"speaker": 0, "transcript": "All"}, {"speaker": 1, "transcript": "of it."}]}},
          "0: All\n1: of it."),
+        ({"a": [{"text": "no", "channel": None}], "b": {"c": [{"value": "late", "content": "yes", "role": "R"}]}},
+         "R: yes"),
+        ([{"text": "a", "speaker": ""}, {"speaker": "B"}], "<no_cues>"),
         ({"results": []}, "<no_cues>"),
         ({"words": [{"word": "a"}]}, "<no_cues>"),
     ],

@@ -22,6 +22,7 @@ from pipelines.rules.stop_words import OTHER_LABELS, STOP_WORDS, language_of
 from pipelines.text.prose_lines import PHRASES
 from pipelines.text.texts import Texts
 from pipelines.text.words import split_words
+from tests.pipelines.text.test_words import split_slowly
 
 PACKS = (GopherQuality(), GopherRepetition(), C4(), FineWeb())
 DIALECTS = ("paper", "datatrove")
@@ -511,38 +512,61 @@ def test_gopher_quality_equals_its_definition(texts, dialect):
         assert signals["gopher_alpha_word_fraction"][number] == alphabetic / len(words)
 
 
-def slow_clean(text: str, lorem_ipsum: bool, curly_bracket: bool) -> tuple[str, str | None]:
-    """C4's cleaned text in the datatrove dialect, and which of the two, if it is wanted, drops the document first."""
-    kept, reason = [], None
+def slow_sentences(words: list[str]) -> int:
+    """Sentences of a line in the paper dialect."""
+    sentences, has_text = 0, False
+    for word in words:
+        has_text |= any(letter not in '-#.…•!。{[]"' for letter in word)
+        if has_text and word.rstrip(']"').endswith((".", "!", "。")):
+            sentences, has_text = sentences + 1, False
+    return sentences + has_text
+
+
+def slow_clean(text: str, rule: C4, dialect: str) -> tuple[str, str | None, int]:
+    """C4's cleaned text, which of lorem ipsum and a bracket drops the document, and its sentences as in the paper."""
+    kept, reason, sentences = [], None, 0
+    split = split_slowly if dialect == "paper" else str.split
+    final = (".", "!", '"', "。") if dialect == "paper" else (".", "!", '"')
     for line in text.splitlines():
         line = line.strip()
-        words = len(line.split())
+        words = split(line)
+        if max(map(len, words), default=0) > rule.max_word_length:
+            continue
         line = re.sub(r"\[\d*\]|\[edit\]|\[citation needed\]", "", line)
         lowered = line.lower()
-        if words < 3:
+        if rule.require_terminal_punctuation and (line.endswith("...") or not line.endswith(final)):
             continue
-        if lorem_ipsum and "lorem ipsum" in lowered:
+        if len(words) < 3:
+            continue
+        if rule.drop_lorem_ipsum and "lorem ipsum" in lowered:
             reason = reason or "lorem_ipsum"
         if "javascript" in lowered:
             continue
-        if curly_bracket and "{" in line:
+        if rule.drop_curly_bracket and "{" in line:
             reason = reason or "curly_bracket"
         if "terms of use" in lowered or "use cookies" in lowered:
             continue
         kept.append(line)
-    return "\n".join(kept).strip(), reason
+        sentences += slow_sentences(split(line))
+    return "\n".join(kept).strip(), reason, sentences
 
 
-@settings(max_examples=200)
-@given(scraps, st.booleans(), st.booleans())
-def test_c4_equals_its_definition(texts, lorem_ipsum, curly_bracket):
-    rule = C4(min_sentences=0, drop_lorem_ipsum=lorem_ipsum, drop_curly_bracket=curly_bracket)
-    analysis = analysis_of(texts, "datatrove")
-    cleaned = rule.clean(analysis.texts, "datatrove")
-    kept = rule.measure(analysis)["c4_kept_characters"]
+@settings(max_examples=300)
+@given(scraps, st.booleans(), st.booleans(), st.booleans(), st.sampled_from([8, 1000]), st.sampled_from(DIALECTS))
+def test_c4_equals_its_definition(texts, lorem_ipsum, curly_bracket, terminal, longest, dialect):
+    rule = C4(
+        min_sentences=0, drop_lorem_ipsum=lorem_ipsum, drop_curly_bracket=curly_bracket, max_word_length=longest,
+        require_terminal_punctuation=terminal,
+    )  # fmt: skip
+    analysis = analysis_of(texts, dialect)
+    cleaned = rule.clean(analysis.texts, dialect)
+    signals = rule.measure(analysis)
     for number, (text, reason) in enumerate(zip(texts, verdicts(rule, analysis), strict=True)):
-        assert (cleaned[number], reason) == slow_clean(text, lorem_ipsum, curly_bracket)
-        assert kept[number] == len(cleaned[number])
+        wanted, why, sentences = slow_clean(text, rule, dialect)
+        assert (cleaned[number], reason) == (wanted, why)
+        assert signals["c4_kept_characters"][number] == len(wanted)
+        if dialect == "paper":
+            assert signals["c4_sentences"][number] == sentences
 
 
 @settings(max_examples=60)
