@@ -121,7 +121,7 @@ def _variants(node: Any) -> Iterator[tuple[ast.AST, ast.AST]]:
         case ast.Constant(value=int(value)):
             yield from ((node, ast.Constant(value + 1)), (node, ast.Constant(value - 1)))
         case ast.Constant(value=float(value)):
-            yield node, ast.Constant(value * 2)
+            yield node, ast.Constant(value * 2 or 1.0)
         case ast.Slice():
             yield from (other(**{side: None}) for side in ("lower", "upper") if getattr(node, side))
         case ast.Call(func=func, args=args, keywords=keywords):

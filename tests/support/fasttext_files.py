@@ -16,6 +16,7 @@ class Kind:
     """What a written model is like.
 
     pruned: the share of buckets that have a row; None: all of them, unpruned. ties: many labels are equally probable.
+    scale: of the weights; with large ones a label is certain and others impossible.
     """
 
     loss: Loss = Loss.SOFTMAX
@@ -35,6 +36,7 @@ class Kind:
     end: bool = True
     version: int = 12
     ties: bool = False
+    scale: float = 1.0
 
 
 def write_model(path: Path, kind: Kind, seed: int = 0) -> Path:
@@ -74,7 +76,7 @@ def write_model(path: Path, kind: Kind, seed: int = 0) -> Path:
 
 
 def _dense(random: np.random.Generator, rows: int, kind: Kind) -> bytes:
-    weights = random.normal(size=(rows, kind.dimension)).astype("<f4")
+    weights = random.normal(size=(rows, kind.dimension)).astype("<f4") * np.float32(kind.scale)
     return struct.pack("<2q", rows, kind.dimension) + weights.tobytes()
 
 

@@ -49,6 +49,25 @@ def test_the_config_in_the_config_map_is_that_of_the_work_and_mounted_where_the_
     assert job["spec"]["entrypoint"] == f"raymill curate {mounted[volume['name']]}/config.json"
 
 
+def test_workers_of_a_training_prefer_one_zone_and_those_of_a_curation_spot_machines():
+    def worker(work, profile):
+        template = group(work, profile)[0]["template"]
+        return template["metadata"]["labels"], template["spec"]["affinity"], template["spec"]["tolerations"]
+
+    labels, affinity, tolerations = worker(TRAIN, EKS)
+    (term,) = affinity.pop("podAffinity")["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert affinity == {} and term["podAffinityTerm"] == {
+        "labelSelector": {"matchLabels": labels}, "topologyKey": "topology.kubernetes.io/zone"
+    }  # fmt: skip
+    assert tolerations == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    spot = replace(EKS, spot=True, spot_labels={"kind": "spot"}, spot_taints={"taint": "yes"})
+    _, affinity, tolerations = worker(CURATE, spot)
+    (term,) = affinity.pop("nodeAffinity")["preferredDuringSchedulingIgnoredDuringExecution"]
+    wanted = [{"key": "kind", "operator": "In", "values": ["spot"]}]
+    assert affinity == {} and term["preference"] == {"matchExpressions": wanted}
+    assert tolerations == [{"key": "taint", "operator": "Equal", "value": "yes", "effect": "NoSchedule"}]
+
+
 def test_all_machines_start_at_once_without_an_autoscaler():
     found, _ = group(CURATE, replace(OVERLAYS["onprem-kueue"], image=IMAGE))
     assert found["replicas"] == found["minReplicas"] == found["maxReplicas"]

@@ -6,6 +6,7 @@ from cluster.submit.waiting import why_waiting
 
 PLACED = {"type": "PodScheduled", "status": "True"}
 UNPLACED = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available."}
+UNPLACED_TOO = {"type": "PodScheduled", "status": "False", "message": "another reason"}
 
 
 def job(labels=None, **spec):
@@ -53,7 +54,7 @@ EVENTS = [
         (job(), [pod("a", init="CreateContainerConfigError")], [],
          "a: CreateContainerConfigError: message of CreateContainerConfigError."),
         (job(), [pod("a", init="PodInitializing", main="ContainerCreating")], [], ""),
-        (job(), [pod("a", PLACED), pod("b", UNPLACED), pod("c", PLACED, UNPLACED)], EVENTS,
+        (job(), [pod("a", PLACED), pod("b", UNPLACED), pod("c", PLACED, UNPLACED_TOO)], EVENTS,
          "2 of 3 pods have no machine: 0/3 nodes are available."),
         (job(), [pod("a", PLACED)], EVENTS,
          "FailedToCreateWorkerPod: the newest. Is the namespace set up with `kubectl apply -k`?"),

@@ -147,6 +147,7 @@ KINDS = [
             {"quantised": True, "norms": True, "output_quantised": True, "pruned": 0.5, "word_ngrams": 2},
             {"quantised": True, "output_quantised": True, "dimension": 9, "part": 3, "buckets": 1},
             {"labels": 8, "ties": True},
+            {"labels": 8, "scale": 3.0},
         ],
     )
 ]

@@ -15,7 +15,7 @@ from cluster.store.store import Store
 from pipelines.prepare.split import SPLITS
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
-from pipelines.readers.mail import new_text
+from pipelines.readers.mail import _messages, new_text
 from pipelines.readers.reader import ReaderCounts
 from pipelines.readers.units import read_unit
 from tests.support.inline import prepare_inline
@@ -190,6 +190,12 @@ def test_the_new_text_has_no_quotes_and_no_signature(name):
 def test_the_new_text_has_nothing_that_the_text_has_not(text):
     rest = iter("".join(text.split()))
     assert all(letter in rest for letter in "".join(new_text(text).split()))
+
+
+@pytest.mark.parametrize(("most", "messages"), [(9, [b"abcdefg\n", b"de"]), (8, [None, b"de"]), (7, [None, b"de"])])
+def test_a_message_of_exactly_the_largest_size_is_read(most, messages):
+    """With its line ends, nine bytes and three."""
+    assert list(_messages([b"From x\nabcdefg\n\nFrom y\nde\n"], most)) == messages
 
 
 def test_a_message_that_cannot_be_read_costs_no_other(tmp_path):

@@ -13,6 +13,8 @@ SIGNED = {
     "a telephone": ("Yes.\n\nSent from my iPhone", "Yes."),
     "both": ("Yes.\nBest regards\nAnn\n\nSent from my phone", "Yes."),
     "no name": ("Yes.\nThanks!", "Yes."),
+    "eight lines": ("Yes.\nThanks\n" + "line\n" * 8, "Yes."),
+    "a long line": ("Yes.\nThanks\n" + "l" * 80, "Yes."),
 }
 
 NOT_SIGNED = (
@@ -22,7 +24,9 @@ NOT_SIGNED = (
     "Best\nThe word is a superlative.",
     "Kind regards are what we send.",
     "Thanks\n" + "a long line of a text that goes on after the closing phrase and ends without a mark " * 2,
-    "Thanks\n" + "line\n" * 9,
+    "Yes.\nThanks\n" + "line\n" * 9,
+    "Yes.\nThanks\n" + "l" * 81,
+    "Yes.\nThanks\nAnn?",
 )
 
 DISCLAIMED = (
