@@ -1,4 +1,4 @@
-"""Whether the autoscaler of the joined Ray cluster can add machines for what a run needs.
+"""Finds out whether the autoscaler of the joined Ray cluster can add machines for a run.
 
 Ray does not publish the limits of its autoscaler (`get_max_resources_from_cluster_config` is None on an open-source
 Ray). `can_add` therefore requests a placement group, and the autoscaler reports whether that is infeasible. Version 1
@@ -25,8 +25,8 @@ _POLL_S = 0.5
 def can_add(bundles: Sequence[Mapping[str, float]]) -> bool | None:
     """Whether there is room for these bundles of resources at once, or the autoscaler can make it.
 
-    It starts the machines that it can add, which the run that follows will use. None: version 1 of the autoscaler runs
-    there, or it did not answer within 40 s.
+    The autoscaler starts the machines, and the run uses them. None: the cluster has version 1 of the autoscaler, or it
+    did not answer within 40 s.
     """
     if not is_autoscaler_v2(fetch_from_server=True):
         return None if _has_version_1() else False

@@ -232,7 +232,7 @@ class Engine:
         self.metrics.set("raymill_stage_units_done", done, stage=self._shown(stage))
 
     def _count(self, stage: Stage, record: Record) -> None:
-        """Export what a unit committed."""
+        """Export the counts of a committed unit as metrics."""
         rows = sum(file.rows for files in record.files.values() for file in files)
         self.metrics.add("raymill_units_committed", 1, stage=self._shown(stage))
         self.metrics.add("raymill_rows_committed", rows, stage=self._shown(stage))

@@ -1,7 +1,7 @@
 """A function named by its module, which is imported when the function is called.
 
-Modules that compute import torch at their top; modules that run in the driver never load it. Where the driver hands
-work to a worker process, it passes an `Entry`, which pickles as a string.
+Modules that compute import torch at their top; modules that run in the driver never load it. The driver passes a
+function to a worker process as an `Entry`, which is pickled as a string.
 """
 
 import importlib

@@ -1,11 +1,11 @@
 """Named points in the code at which a test can disturb the process.
 
-`RAYMILL_FAILPOINTS=FOLDER` turns them on. A process that comes to a point appends a line to FOLDER/passes, which all
+`RAYMILL_FAILPOINTS=FOLDER` turns them on. A process that reaches a point appends a line to FOLDER/passes, which all
 processes of all commands share:
 
     NAME DETAIL PROCESS TIME        DETAIL: the unit or the URI; TIME: Unix time in seconds
 
-FOLDER/plan, if it exists, says what happens, one disturbance a line:
+FOLDER/plan, if it exists, has the disturbances, one on each line:
 
     NAME@K FUNCTION                 at the K-th pass of NAME over all processes, FUNCTION (module:function) is called
     NAME:DETAIL@K FUNCTION          the same, of passes with this DETAIL
@@ -38,7 +38,7 @@ VARIABLE = "RAYMILL_FAILPOINTS"
 
 
 def failpoint(name: str, detail: str = "") -> None:
-    """Do what the plan in the environment says for this pass of the point. name: one of FAILPOINTS."""
+    """Call the functions that the plan has for this pass of the point. name: one of FAILPOINTS."""
     assert name in FAILPOINTS, name
     if folder := os.environ.get(VARIABLE):
         for function in _planned(Path(folder), name, detail.replace(" ", "_") or "-"):

@@ -38,7 +38,7 @@ class Levels:
 
     @classmethod
     def of(cls, sources: int, targets: int, fan: int = FAN) -> Self:
-        """The levels for so many sources and targets. fan: see FAN."""
+        """The levels for these numbers of sources and targets. fan: see FAN."""
         count = 1
         while fan**count < min(sources, targets):
             count += 1

@@ -2,8 +2,8 @@
 
     2026-11-21T10:18:01Z warning run=peps stage=measure cluster.engine: round 2 for 3 units
 
-Log lines hold names, numbers and classes of errors. They never hold a document's text, and therefore no exception's
-message, which may quote a document; messages are printed with the error that ends the command.
+Log lines have names, numbers and classes of errors. They never have a document's text, and therefore no message of an
+exception, which may quote a document. Messages are printed with the error that ends the command.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """The nodes of a Ray cluster, and which of them take the units of a stage.
 
-Units compute on CPUs. Nodes with GPUs are left to trainings while a node without one can take the unit: Ray's own
-scheduler prefers those only until their CPUs are busy. Pure: Session.nodes gives the nodes.
+Units compute on CPUs. If a node without GPUs can take a unit, nodes with GPUs do not get it, so that they are free for
+trainings; Ray's own scheduler would use them as soon as the CPUs of the others are busy. Session.nodes lists the nodes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ _ID, _ACCELERATOR = "ray.io/node-id", "ray.io/accelerator-type"
 
 @dataclass(frozen=True)
 class Node:
-    """A node, with what Ray has there for tasks. memory: bytes. accelerated: it has GPUs, or other accelerators."""
+    """A node, with its resources for tasks. memory: bytes. accelerated: whether it has GPUs or other accelerators."""
 
     id: str
     cpus: float
@@ -35,8 +35,8 @@ class Node:
 def without_accelerators(nodes: Sequence[Node], memory: float = 0) -> dict[str, str]:
     """The label selector of tasks with a CPU and so many bytes: no node with GPUs. Empty if only such nodes take them.
 
-    Nodes that join later may take the tasks too. A selector of what a node is not, because Ray labels no node as one
-    without GPUs; and no `fallback_strategy`, which Ray follows as soon as the nodes of the selector are busy.
+    Nodes that join later may take the tasks too. The selector excludes nodes by their ids, because Ray has no label for
+    nodes without GPUs. There is no `fallback_strategy`, which Ray follows as soon as the selected nodes are busy.
     """
     accelerated = [node.id for node in nodes if node.accelerated]
     if not accelerated or not any(node.takes(memory) for node in nodes if not node.accelerated):

@@ -17,7 +17,7 @@ class Output:
     """One artifact that a stage makes: its folder below the run, and the columns of its Parquet files.
 
     schema: without columns if its units write sliced files (sliced.py) instead of Parquet.
-    file_bytes: Arrow data per file; a unit that writes more leaves several files.
+    file_bytes: Arrow data per file; a unit that writes more writes several files.
     row_group_bytes: Arrow data per row group.
     """
 
@@ -28,7 +28,7 @@ class Output:
 
 
 class OutputFiles:
-    """Writer of one output of one unit. Row groups and files are cut by size alone, so equal rows give equal bytes."""
+    """Writer of one output of one unit. Row groups and files are cut by size only, so equal rows give equal bytes."""
 
     def __init__(self, output: Output, folder: Path) -> None:
         self.output = output

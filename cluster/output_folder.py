@@ -1,6 +1,6 @@
-"""How an output folder lies to a folder of input, and whether an output can be made. Links are followed.
+"""Checks that an output folder is not in a folder of input, and that it can be made. Links are followed.
 
-Nothing has to exist yet, except where `check_output` writes.
+The folders need not exist. Only `check_output` writes.
 """
 
 import os
@@ -57,7 +57,7 @@ def refuse_output_among_inputs(
 
 
 def _same_folder(output: str, folder: str) -> str | None:
-    """How the two are one folder, as the middle of a sentence; None where they are not."""
+    """The middle of a sentence if both are one folder; None if they are not."""
     if paths.is_remote(output) or paths.is_remote(folder):
         return "is the folder of" if output.rstrip("/") == folder.rstrip("/") else None
     if real_path(output) == real_path(folder) or _same_file(output, folder):
@@ -68,7 +68,7 @@ def _same_folder(output: str, folder: str) -> str | None:
 
 
 def path_below(inner: str, folder: str) -> str | None:
-    """The path of `inner` from `folder` on, with a slash before it; None where it does not lie inside."""
+    """The path of `inner` relative to `folder`, with a slash before it; None if it is not inside."""
     if paths.is_remote(inner) or paths.is_remote(folder):
         start = folder.rstrip("/") + "/"
         return "/" + inner.removeprefix(start) if inner.startswith(start) else None
@@ -80,9 +80,11 @@ def path_below(inner: str, folder: str) -> str | None:
 
 
 def fixed_folder(path: str) -> tuple[str, str | None]:
-    """(the folder above the first wildcard of a glob, the rest of it); (the path, None) of any other path."""
+    """(the folder above the first wildcard, the rest of the glob); (the path, None) if it is not a glob."""
     wild = re.search(r"[*?\[]", path)
-    if wild is None or (not paths.is_remote(path) and os.path.exists(path)):  # a name with brackets is no pattern
+    if wild is None or (
+        not paths.is_remote(path) and os.path.exists(path)
+    ):  # an existing name with brackets is not a glob
         return path.rstrip("/") or "/", None
     folder = path[: path.rindex("/", 0, wild.start())]
     return folder or "/", path[len(folder) :]

@@ -1,11 +1,11 @@
 """Progress of a stage: units, documents and megabytes per second, time left, and reasons of removal so far.
 
-On a terminal one line is redrawn; elsewhere a line is printed every 10 s. Units that an earlier run committed count as
+On a terminal one line is redrawn; elsewhere a line is printed every 10 s. Units that were committed earlier count as
 done, but not in the rate.
 
-Time left comes from the rate in the second half of the elapsed time, without the time before the first commit, in which
-the workers start. It is shown when that half covers at least three units and twice the median time of a unit: the first
-units of all workers end at about the same time, which says nothing about the rate.
+Time left is computed from the rate in the second half of the elapsed time, without the time before the first commit, in
+which the workers start. It is shown when that half has at least three units and twice the median time of a unit. Before
+that the rate is not known, because the first units of all workers end at about the same time.
 """
 
 import statistics
@@ -26,9 +26,10 @@ _LEAST_UNITS, _LEAST_UNIT_TIMES = 3, 2  # for an estimate of the time left
 
 
 class Progress(Protocol):
-    """Display of a run's progress. `start`, `advance` for each committed unit, and `finish` belong to one stage.
+    """Display of a run's progress. For each stage: `start`, then `advance` for each committed unit, then `finish`.
 
-    waiting: shown while the body runs. start: `done` are the records of units committed earlier. say: print a line.
+    waiting: shows `what` while the body runs. start: done has the records of units committed earlier. say: prints a
+    line.
     """
 
     @contextmanager
@@ -58,7 +59,7 @@ class LineWriter:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.terminal = stream.isatty()
-        self._drawn = False  # a line stands on the terminal without its line feed
+        self._drawn = False  # whether the terminal shows a line without its line feed
 
     def update(self, text: str) -> None:
         """Redraw the line (its first 160 characters); elsewhere write another one."""
@@ -84,7 +85,7 @@ class LineWriter:
 class Lines:
     """Progress as lines on a text stream; default: standard error, because standard output is for results.
 
-    at_first: shown until the first unit is committed: what the workers do before.
+    at_first: text that is shown until the first unit is committed, about the work before it.
     """
 
     def __init__(self, stream: TextIO | None = None, at_first: str = "") -> None:
@@ -152,7 +153,7 @@ class Lines:
         self.shown_done = self.done
 
     def _left(self) -> float | None:
-        """Seconds that the remaining units will take at the present rate; None if there is no estimate yet."""
+        """Seconds that the remaining units will take at the current rate; None if there is no estimate yet."""
         since = max((self.began + self.shown) / 2, self.commits[0])
         units = len(self.commits) - bisect_right(self.commits, since)
         if units < _LEAST_UNITS or self.shown - since < _LEAST_UNIT_TIMES * statistics.median(self.seconds):
@@ -161,7 +162,7 @@ class Lines:
 
 
 def _rate(rate: float, unit: str) -> list[str]:
-    """The rate with its unit; nothing where it would be shown as 0."""
+    """The rate with its unit; an empty list if it would be shown as 0."""
     text = f"{rate:,.0f}" if unit != "MB/s" and (rate >= 10 or rate == round(rate)) else f"{rate:.1f}"
     return [] if float(text.replace(",", "")) == 0 else [f"{text} {unit}"]
 

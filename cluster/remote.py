@@ -1,6 +1,6 @@
-"""Runs one function in a Ray worker: for work that needs torch or a GPU, but no group of workers.
+"""Runs a function in one Ray worker, if it needs torch or a GPU, but no group of workers.
 
-The driver never loads a model: it may be the head of a cluster, without a GPU and with little memory.
+The driver never loads a model: it may run on the head of a cluster, without a GPU and with little memory.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ def in_worker(session: Session, function: Callable[..., T], *arguments: Any, cpu
     """
     session.start()
     ray = imported_ray()
-    # One retry: a worker that died twice, often for memory, will die again.
+    # One retry: a worker that died twice, often out of memory, will die again.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call)
     try:
         failure, result = ray.get(task.remote(function, arguments))
     except ray.exceptions.RayError as error:
         raise ClusterError(
             f"{_name(function)}: its worker failed: {(str(error).strip().splitlines() or ['?'])[-1]} "
-            "What was finished is kept: run the same command again."
+            "Finished work is kept: run the same command again."
         ) from error
     if failure is not None:
         raise from_record(failure)

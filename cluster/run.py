@@ -43,10 +43,10 @@ class RunFolder:
             settings: those that decide the result, as plain JSON values.
             inputs: fingerprint of the input files.
             replace: remove the manifest of a run with other settings or inputs instead of raising an error.
-            input_changes: describes how the input files differ, for the error.
+            input_changes: returns a text about the differing input files, for the error.
 
         Raises:
-            OtherSettings: another run is finished there, and `replace` is not given.
+            OtherSettings: without `replace`: a run with other settings or inputs is finished there.
         """
 
         def refusal(manifest: dict[str, Any]) -> str | None:
@@ -91,7 +91,7 @@ def differences(before: Any, now: Any, at: str = "") -> list[str]:
 
 
 def changes(before: Any, now: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(name, before, now) of each setting that differs. `inputs.0.path` is a setting of the first group in a list."""
+    """(name, before, now) of each setting that differs. A name in a list of groups has a number: `inputs.0.path`."""
     if _is_list_of_groups(before) and _is_list_of_groups(now):
         before, now = dict(enumerate(before)), dict(enumerate(now))
     if isinstance(before, dict) and isinstance(now, dict):

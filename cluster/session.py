@@ -1,7 +1,7 @@
 """Starts or joins Ray.
 
     address None, no RAY_ADDRESS   an embedded Ray on this machine, without dashboard; it ends with the command
-    address given                  that cluster; Raymill's source is shipped to it, its dependencies must be installed
+    address given                  that cluster; Raymill's source is sent to it, its dependencies must be installed
     RAY_ADDRESS set                the cluster that this process runs in, as in a RayJob or a submitted job
 
 Every worker computes with one thread; parallelism comes from units. Ray is imported in functions: it reads its
@@ -41,12 +41,12 @@ ONE_THREAD = {
 
 LOST_TASKS_LOGGER = "ray.data._internal.execution.streaming_executor_state"
 
-# Blocks of our datasets have a few hundred bytes; Ray's default reserves 30% of the memory for them.
+# Blocks of Raymill's datasets have a few hundred bytes; by default Ray reserves 30% of the memory for blocks.
 _OBJECT_STORE_BYTES = 256 << 20
 
-_KNOCK_S = 10
+_CONNECT_S = 10
 
-# The path of a Unix socket has at most 107 bytes; Ray appends this to our folder, with a time and a process id.
+# The path of a Unix socket has at most 107 bytes. Ray appends this to its folder, with a time and a process id.
 _RAY_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 _LONGEST_PARENT = 107 - len(_RAY_SOCKET) - LONGEST_NAME - 1
 
@@ -54,8 +54,8 @@ _LONGEST_PARENT = 107 - len(_RAY_SOCKET) - LONGEST_NAME - 1
 class Session:
     """A connection to Ray that is opened by `start`. Use it in a `with`; leaving it shuts down what `start` started.
 
-    address: of a cluster; None or "local" for an embedded Ray.
-    cpus: that the embedded Ray may use; default: all of this machine.
+    address: that of a cluster; None or "local" for an embedded Ray.
+    cpus: number of CPUs that the embedded Ray may use; default: all of this machine.
     progress: shows a line with the seconds that `start` takes.
     """
 
@@ -78,7 +78,7 @@ class Session:
 
     @property
     def embedded(self) -> bool:
-        """Whether Ray is started on this machine for this session alone, instead of joined on a cluster."""
+        """Whether Ray is started on this machine for this session only, and not joined on a cluster."""
         return self.address in (None, "local")
 
     def own_resources(self, gpus: bool) -> dict[str, float]:
@@ -115,13 +115,13 @@ class Session:
             else:
                 self._join()
             self._prepare_data()
-        # A thread may still read a round that was broken off. Its calls would start another Ray, and after that one
-        # stops, Ray terminates this process. Ray reads RAY_ENABLE_AUTO_CONNECT only when it is imported, which may
-        # have been earlier, so the switch is set here.
+        # A thread may still read a round that has ended. Its calls would start another Ray, and when that one stops,
+        # Ray terminates this process. Ray reads RAY_ENABLE_AUTO_CONNECT only when it is imported, which may have been
+        # earlier, so the switch is set here.
         imported_ray()._private.auto_init_hook.enable_auto_connect = False
         self.started = True
         if threading.current_thread() is threading.main_thread():
-            # A pod receives SIGTERM before it is removed. Ray would abort; a KeyboardInterrupt ends in good order.
+            # A pod receives SIGTERM before it is removed. Ray would abort; a KeyboardInterrupt runs the clean-up.
             signal.signal(signal.SIGTERM, _interrupt)
 
     def stop(self) -> None:
@@ -135,15 +135,15 @@ class Session:
         self._remove_ray()
 
     def abandon(self) -> None:
-        """Kill the embedded Ray. For an interrupt, after which this process ends too.
+        """Kill the embedded Ray, after an interrupt, when this process also ends.
 
-        An orderly shutdown would race with the thread that still reads answers, and crash.
+        `ray.shutdown` would race with the thread that still reads answers, and crash.
         """
         self.started = False
         self._remove_ray()
 
     def _remove_ray(self) -> None:
-        """Kill what is left of the embedded Ray, and remove its folder."""
+        """Kill the processes of the embedded Ray that are still running, and remove its folder."""
         self._unwatch.set()
         if self._folder is not None:
             _kill_holders(self._folder)
@@ -159,7 +159,7 @@ class Session:
         return imported_ray().cluster_resources().get("memory", 0) if self.started and self.embedded else 0
 
     def nodes(self) -> list[Node]:
-        """The nodes of the cluster that was joined; none of the embedded Ray, whose tasks have no choice."""
+        """The nodes of the cluster that was joined; an empty list for the embedded Ray, which has one."""
         return [] if self.embedded else [Node.of(one) for one in imported_ray().nodes() if one["Alive"]]
 
     def dead(self) -> bool:
@@ -210,7 +210,7 @@ class Session:
             {"py_modules": [str(root / name) for name in ("cluster", "pipelines", "training")]} if ship else {}
         )
         try:
-            _knock(str(self.address))
+            _require_listener(str(self.address))
             ray.init(address=self.address, runtime_env=runtime, log_to_driver=False, logging_level=logging.CRITICAL)
         except Exception as error:
             raise ConfigError(
@@ -219,7 +219,7 @@ class Session:
             ) from error
 
     def _prepare_data(self) -> None:
-        import ray.data  # takes a second, which only a started Ray is worth
+        import ray.data  # takes a second, so not before Ray has started
 
         # Ray prints the errors of its raylet on standard output, which is for results.
         ray._private.worker.print_to_stdstream = _log_raylet
@@ -249,15 +249,15 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _knock(address: str) -> None:
-    """Connect once to HOST:PORT, because Ray would try for minutes.
+def _require_listener(address: str) -> None:
+    """Connect once to HOST:PORT. Ray itself would try for minutes.
 
     Raises:
         OSError: nothing listens there.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
 
 
 def _log_raylet(data: dict, ignore_prefix: bool) -> None:

@@ -1,4 +1,4 @@
-"""The commands `raymill train` and `raymill compose`. `pack` and `plan` are in pack/command.py and plan/command.py,
+"""The verbs `raymill train` and `raymill compose`. `pack` and `plan` are in pack/command.py and plan/command.py,
 `tune-demo` in demo.py.
 """
 

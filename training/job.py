@@ -78,7 +78,7 @@ def train(
     manifest.json.
 
     Args:
-        replace: remove what other settings left at the output, and make it again.
+        replace: remove results of other settings at the output, and make them again.
         verify: compare the sha256 of packed and exported files, not only their sizes. Files that are damaged or gone
             are made again.
 

@@ -1,4 +1,4 @@
-"""Options that the training commands share, and the loading of a training config."""
+"""Options that the training verbs share, and the loading of a training config."""
 
 import sys
 from typing import Annotated

@@ -81,7 +81,7 @@ def work(config: TrainConfig, seconds: float | None = None, *, replace: bool = F
 
 
 def _is_finished(config: TrainConfig, root: str, replace: bool) -> bool:
-    """Whether the output has this result. With `replace`, a finished run with other settings is no error."""
+    """Whether the output has this result. With `replace`, False if a run with other settings is finished there."""
     try:
         return config.store.exists(paths.join(root, RUN_MANIFEST)) and is_finished(config)
     except OtherSettings:

@@ -11,7 +11,7 @@ def matches(pattern: str, path: str) -> bool:
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
-    """What a whole path or URI must match: `*` and `?` stay inside a folder, `**` crosses folders, `[ab]` is a set.
+    """The regex of a whole path or URI: `*` and `?` stay inside a folder, `**` crosses folders, `[ab]` is a set.
 
     Raises:
         StorageError: a set in brackets is wrong.

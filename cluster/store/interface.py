@@ -52,7 +52,7 @@ class StorageOptions(BaseModel):
         return self
 
     def without_secrets(self) -> dict[str, Any]:
-        """The settings that are not the defaults, as JSON values, without keys: what a run may record."""
+        """The settings that are not the defaults, as JSON values, without secret keys, for the records of a run."""
         return self.model_dump(mode="json", exclude_defaults=True, exclude=set(SECRETS))
 
 
@@ -67,7 +67,7 @@ def checked_endpoint(url: str) -> str:
         raise ValueError("the address holds a user name or password; give access_key_id and secret_access_key instead")
     try:
         whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, or above 65535
+    except ValueError:  # a port that is not a number, or above 65535
         whole = False
     if not whole or parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", url):
         raise ValueError(

@@ -154,7 +154,7 @@ class Store:
         return [file for file in self.list_files(fixed, skip_bad_names=skip_bad_names) if regex.fullmatch(file.uri)]
 
     def delete(self, uris: Iterable[str]) -> None:
-        """Remove objects; those already gone are no error."""
+        """Remove objects; those already gone are skipped."""
         for backend, group in self._by_backend(uris, str):
             failpoint("before_delete", group[0][0])
             backend.delete([key for _, key in group])

@@ -1,4 +1,4 @@
-"""The commands `raymill curate`, `what-if`, `explain` and `sample`."""
+"""The verbs `raymill curate`, `what-if`, `explain` and `sample`."""
 
 import json
 import time
@@ -86,7 +86,7 @@ def what_if(
     sample: Annotated[int | None, typer.Option(min=1, help="number of documents to decide on; default: all")] = None,
     json_: Annotated[bool, typer.Option("--json", help="print the comparison as JSON")] = False,
 ) -> None:
-    """Compare a run with other settings: how many documents each rule would remove then. Writes nothing.
+    """Compare a run with other settings: the number of documents that each rule would remove. Writes nothing.
 
     More than a million documents are decided on Ray.
     """

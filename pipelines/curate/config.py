@@ -80,7 +80,7 @@ class Boilerplate(_Settings):
     """Lines or paragraphs that many documents of a source have, which are cut out of the corpus.
 
     Source of the default of max_documents: Llama 3, Grattafiori et al. 2024, section 3.1.1, which removes lines that
-    stand more than 6 times in 30 million documents.
+    are more than 6 times in 30 million documents.
     """
 
     cut: Literal["lines", "paragraphs"] = Field("lines", description="what is compared and cut")
@@ -111,7 +111,7 @@ class CorpusFiles(_Settings):
 
 
 class Execution(_Settings):
-    """How a run is carried out. No effect on the corpus."""
+    """Settings of how a run is executed, without effect on the corpus."""
 
     unit_mib: int | None = Field(
         None, ge=1, le=4096, description="text of one unit of work, about; default: by the size of the input"

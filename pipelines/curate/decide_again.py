@@ -1,8 +1,8 @@
 """Decides measured documents by two settings and counts both results: the work of `raymill what-if` on some files.
 
-Of the attributes, only the columns that can change the answer are read. The verdicts of the run give the first failed
-check of each document before. So the signals of checks that differ are read for all documents, and the signals of the
-other checks only in row groups with a document that a differing check removed before and does not remove now.
+Only the columns of attributes that can change the result are read. The first failed check of each document by the
+earlier settings is in the verdicts of the run. So the signals of checks that differ are read for all documents. The
+signals of other checks are read only in row groups with a document that a differing check removed before and not now.
 """
 
 from collections import Counter, defaultdict
@@ -41,8 +41,8 @@ class UnitFiles:
 class DecideAgain:
     """Counts the documents of units by two settings.
 
-    known: whether their verdicts are those of `before`. every: count for every check the documents that fail it; else
-    only for the checks that differ.
+    known: whether the verdicts of the run are those of `before`. every: whether the documents that fail a check are
+    counted for every check, or only for the checks that differ.
     """
 
     store: Store
@@ -115,17 +115,17 @@ class DecideAgain:
         return _first(all_reasons(filters), table, filters, None)
 
     def _after(self, table: pa.Table, before: np.ndarray, read: Callable[[Iterable[str]], pa.Table]) -> np.ndarray:
-        """int16[D]: the first failed check after, from that before and the checks that differ."""
+        """int16[D]: the first failed check by the later settings, from `before` and the checks that differ."""
         old, new = self.names
-        # By index of a check before, and -1: its index after, -1 if it is gone; whether it differs.
-        place = np.array([new.index(name) if name in new else -1 for name in old] + [-1], np.int16)
+        # For each check before, and for -1: its index after, or -1 if there is none; and whether it differs.
+        index_after = np.array([new.index(name) if name in new else -1 for name in old] + [-1], np.int16)
         differs = np.array([name in self.changed for name in old] + [False])
         first = _first(new, table, self.after, self.changed)
         released = differs[before]
-        kept = np.where(released, -1, place[before])
+        kept = np.where(released, -1, index_after[before])
         after = np.where((kept >= 0) & ((first < 0) | (kept < first)), kept, first)
-        # Released documents may fail a check that is the same, later than the one that removed them.
-        unknown = released & ((first < 0) | (first > place[before]))
+        # Released documents may fail an unchanged check that follows the one that removed them.
+        unknown = released & ((first < 0) | (first > index_after[before]))
         later = (
             {name for name in old[before[unknown].min() + 1 :] if name in new} - self.changed if unknown.any() else ()
         )
@@ -162,7 +162,7 @@ class DecideAgain:
 
 
 def _first(names: Sequence[Name], table: pa.Table, filters: Filters, only: Collection[Name] | None) -> np.ndarray:
-    """int16[D]: the index in `names` of the first failed check, of those named in `only`; -1: none fails."""
+    """int16[D]: the index in `names` of the first failed check among those in `only`; -1 if none fails."""
     first = np.full(table.num_rows, -1, np.int16)
     for check in check_results(table, filters, only):
         first[check.fails & (first < 0)] = names.index((check.rule, check.reason))

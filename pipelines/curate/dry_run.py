@@ -1,4 +1,4 @@
-"""`raymill curate --dry-run`: what a run would read and make, and the problems in the first rows of its files."""
+"""`raymill curate --dry-run`: the inputs, settings and output of a run, and problems in the first rows of its files."""
 
 import math
 import textwrap
@@ -40,7 +40,7 @@ _FILES_LOOKED_AT = 100  # per source
 
 
 def print_plan(settings: CurateConfig) -> None:
-    """Print what a run would read and make. Checks everything that a run checks before it starts Ray.
+    """Print the inputs, settings and output of a run. Makes all checks that a run makes before it starts Ray.
 
     Raises:
         UserError: as `job.curate` does.
@@ -67,7 +67,7 @@ def print_plan(settings: CurateConfig) -> None:
         print("dedup    none")
     if boilerplate := settings.boilerplate:
         most = plural(boilerplate.max_documents, "document")
-        print(f"cut      {boilerplate.cut} that stand in more than {most} of their source")
+        print(f"cut      {boilerplate.cut} that more than {most} of their source have")
     if repeats := settings.repeats:
         what = "listed, and cut out of all documents but the first" if repeats.cut else "listed"
         print(f"repeats  of {repeats.min_words} words and more are {what}")
@@ -102,12 +102,12 @@ class _StageToRun(Exception):
 def output_state(
     store: Store, root: str, finished: bool, damage: str, run_stages: Callable[[RunStageIn], Mapping[str, Artifact]]
 ) -> str:
-    """What is at the output, and what a run does with it. Starts nothing.
+    """The state of the output, and what a run does about it, as text. Starts nothing.
 
     run_stages: passes each stage of the run to a function that returns its artifacts.
 
     Raises:
-        DataError: as the run: an unfinished run with other settings is there, or too many documents are in quarantine.
+        DataError: an unfinished run with other settings is there, or too many documents are in quarantine.
     """
     if damage:
         return f"{damage}; damaged files will be made again"
@@ -164,7 +164,7 @@ def settings_text(values: dict[str, Any]) -> str:
 
 @dataclass
 class FirstLook:
-    """notes: sentences on the problems of each source. rows, unreadable: the number of rows read, and of bad ones."""
+    """The result of `first_look`. notes: sentences on problems. rows, unreadable: number of rows read, of bad ones."""
 
     notes: list[str] = field(default_factory=list)
     rows: int = 0
@@ -172,10 +172,10 @@ class FirstLook:
 
 
 def first_look(inputs: InputManifest, limits: Limits) -> FirstLook:
-    """Look at the beginning of some files of each source.
+    """Find problems at the beginning of some files of each source.
 
-    Reads, of each source, the first block of each of at most 100 files, and the first table (at most 8 MB of text) of
-    the first file of each format with columns.
+    Reads the first block of at most 100 files of each source, and the first table (at most 8 MB of text) of the first
+    file of each format with columns.
     """
     look = FirstLook()
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -195,7 +195,7 @@ def first_look(inputs: InputManifest, limits: Limits) -> FirstLook:
 
 
 def _file_problem(store: Store, span: Span, limits: Limits) -> str | None:
-    """The problem of a whole file, None if it has none or its format does not look for any."""
+    """The problem of a whole file; None if there is none, or if the reader of its format finds none."""
     reader = READERS[span.format]
     if compression_ending(span.uri) and (problem := decompression_problem(store, span, limits)):
         return problem

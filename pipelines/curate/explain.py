@@ -26,10 +26,10 @@ _CUT_SHOWN = 200  # characters
 
 
 def explain(run: RunReader, id: str) -> str:
-    """The documents with this id as plain text: outcome, position, measurements.
+    """A text about each document with this id: outcome, position, measurements.
 
     Raises:
-        DataError: the run has no document of that id.
+        DataError: the run has no document with that id.
     """
     documents = run.find(id)
     if not documents:
@@ -155,8 +155,8 @@ def _positions(ledger: Artifact, file: DataFile) -> Iterator[np.ndarray]:
 def _duplicate_count(ledger: Artifact, corpus: Artifact, id: str, document: MeasuredDocument) -> int | None:
     """The number of documents in a kept document's duplicate group; None in a run without deduplication.
 
-    The corpus keeps the order of the documents, so the document's row in it is its position less the number of removed
-    documents before it.
+    Documents of the corpus are in the order of their positions, so the document's row in it is its position minus the
+    number of removed documents before it.
     """
     if "duplicate_count" not in corpus.schema.names:
         return None

@@ -47,7 +47,7 @@ QUARANTINE = "quarantine"
 MEASURE_VERSION = "7"
 
 # Counters by source: a counter's name is one of these prefixes and the source.
-SKIPPED = "skipped/"  # records, and files inside archives, that are no documents; then source + "/" + reason
+SKIPPED = "skipped/"  # records, and files inside archives, that are not documents; then source + "/" + reason
 NO_ID = "no_id/"  # documents without an id in the source's id column
 EMPTY_TEXT = "empty_text/"  # documents whose text is empty after normalisation
 NO_NEWEST_BY = "no_newest_by/"  # documents whose value of `dedup.newest_by` is missing or not comparable

@@ -1,4 +1,4 @@
-"""`raymill sample`: random rows of an artifact, of those with given values."""
+"""`raymill sample`: random rows of an artifact, or of its rows with given values."""
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,9 @@ def sample_rows(store: Store, uri: str, count: int, where: list[str], seed: int)
 
     Args:
         uri: of an artifact, or of a run, whose ledger is then sampled.
-        count: rows at most.
-        where: conditions `column=value`; a row meets all of them. The value of `reason` is one of the ledger
-            (`line_punct_ratio`), its stage (`fineweb`), or both (`fineweb_line_punct_ratio`).
+        count: the most rows.
+        where: conditions `column=value`, all of which a row meets. The value of `reason` is a reason of the ledger
+            (`line_punct_ratio`), a stage (`fineweb`), or both (`fineweb_line_punct_ratio`).
 
     Raises:
         ConfigError: there is no such column, or no row meets the conditions.

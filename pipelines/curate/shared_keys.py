@@ -66,7 +66,7 @@ class KeyCounter:
             self._add_up()
 
     def slices(self, count: int) -> list[np.ndarray]:
-        """The counts, COUNTED[N] sorted by key, cut into so many slices of the space of keys."""
+        """The counts, COUNTED[N] sorted by key, cut into slices of the space of keys. count: number of slices."""
         self._add_up()
         ends = np.searchsorted(_slice_of(self._sum["key"], count), np.arange(count, dtype=np.uint64), side="right")
         return [self._sum[start:end] for start, end in pairwise([0, *ends.tolist()])]
@@ -87,7 +87,7 @@ def _slice_of(keys: np.ndarray, count: int) -> np.ndarray:
 
 
 def slices_for(keys: float) -> int:
-    """The number of slices for about so many keys of all units."""
+    """The number of slices for an estimated number of keys of all units."""
     return max(1, int(-(-keys // KEYS_OF_A_SLICE)))
 
 

@@ -1,7 +1,7 @@
-"""`raymill what-if`: decides a measured run again with other settings.
+"""`raymill what-if`: applies other settings of languages and rules to the measurements of a run.
 
-Reads attributes and verdicts and writes nothing. Its numbers are those before deduplication, because which documents
-are duplicates depends on which stay; but if deduplication is switched off, they are those of the whole run.
+Reads attributes and verdicts and writes nothing. The counts are those before deduplication, because duplicates depend
+on the documents that stay; if deduplication is switched off, they are those of the whole run.
 """
 
 from collections import Counter
@@ -44,7 +44,7 @@ def compare(
 
     Args:
         session: for runs of more than a million documents; None: in this process.
-        sample: decide about so many documents, those of units at even distances; None: all.
+        sample: number of documents to decide on, from units at even distances; None: all.
 
     Returns:
         documents: {decided, of}: the documents that were decided, and those of the run.
@@ -55,7 +55,7 @@ def compare(
         unless nothing changes.
 
     Raises:
-        ConfigError: the configs differ in `dedup`, and not only in whether duplicates are removed.
+        ConfigError: the configs differ in `dedup`, in more than whether duplicates are removed.
         DataError: nothing is measured there, or the configs need other measurements.
     """
     run = RunReader(before.store, before.output, before.inputs)
@@ -98,9 +98,10 @@ def _removes_duplicates(config: CurateConfig) -> bool:
 def _refuse_other_measurements(
     run: RunReader, recorded: CurateConfig | None, before: CurateConfig, after: CurateConfig
 ) -> None:
-    """
+    """Verify that the run has the measurements of both configs.
+
     Raises:
-        DataError: one of the configs needs a measurement that the run does not have.
+        DataError: one of them needs a measurement that the run does not have.
     """
     mend = "Run `raymill curate` with these settings and another output."
     measured = recorded or before
@@ -118,7 +119,7 @@ def _refuse_other_measurements(
 
 
 def _to_measure_again(measured: CurateConfig, wanted: CurateConfig, store: Store) -> list[str]:
-    """The differing settings on which the wanted measurements depend. Those that are not wanted are left out."""
+    """The differing settings on which the wanted measurements depend. Other measurements of the run may differ."""
     there, needed = (dependencies(config.measure_settings, store) for config in (measured, wanted))
     there["rules"] = {name: value for name, value in there["rules"].items() if name in needed["rules"]}
     names = [_SETTINGS.get(name, name) for name, _, now in changes(there, needed) if now is not None]
@@ -129,7 +130,7 @@ def _to_measure_again(measured: CurateConfig, wanted: CurateConfig, store: Store
 
 
 def _units(run: RunReader, verdicts: Artifact | None, sample: int | None) -> list[UnitFiles]:
-    """The units of the run with documents; with `sample`, some at even distances that have about so many documents."""
+    """The units of the run with documents; with `sample`, units at even distances with about `sample` documents."""
     count = len(run.inputs.units)
     parts = zip(
         run.attributes.rows_by_unit(count),
@@ -166,7 +167,7 @@ def _call(again: DecideAgain, units: Sequence[UnitFiles]) -> Counts:
 
 
 def _duplicates(duplicates: Artifact, units: Sequence[UnitFiles]) -> Counts:
-    """The removed duplicates of these units: as a reason, and subtracted from the documents that stay before."""
+    """Counts of the removed duplicates of these units: by reason, and subtracted from the documents that stayed."""
     counts: Counts = Counter()
     wanted = np.array([unit.index for unit in units])
     for table in duplicates.tables():
@@ -215,7 +216,7 @@ def _result(counts: Counts, reasons: Sequence[Name]) -> dict[str, Any]:
 
 
 def table_text(comparison: dict[str, Any]) -> str:
-    """The comparison as text: what stays, the sources and languages that change, and what each reason removes."""
+    """The comparison as text: documents that stay, sources and languages that change, documents removed by reason."""
     total = comparison.get("total")
     if total is None:
         return "The run has no documents."

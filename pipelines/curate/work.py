@@ -1,7 +1,8 @@
-"""What a curate config asks of a cluster: the id of its run, CPU machines, and the files to look for before it starts.
+"""The work of a curate config for `submit`: the id of its run, CPU machines, and files that must exist.
 
-Every unit of `measure` and `select` is one task on one core, so machines differ only in how many cores they have. Their
-number follows from the text: so many that the run ends within a wanted time, and no more than have units to do.
+Every unit of `measure` and `select` is one task on one core, so machines differ only in their number of cores. The
+number of machines is computed from the amount of text, so that the run ends within a wanted time, and no core is
+without a unit.
 """
 
 import math
@@ -32,11 +33,11 @@ from pipelines.readers.listing import InputListing
 from pipelines.readers.units import InputManifest
 from pipelines.rules.rule import files_read_by
 
-# Of text, by a core, for a whole run. Source: README, Numbers: `raymill curate`, 500 MB on 2 cores, 30 s with Ray's
-# start. Machines, stores and texts differ, so twice the cores are planned.
+# Bytes of text that a core curates in a second. Source: README, Numbers: `raymill curate`, 500 MB on 2 cores, 30 s with
+# Ray's start. Machines, stores and texts differ, so twice the cores are planned.
 _BYTES_PER_CORE_SECOND = 8.3e6
 _RESERVE = 2.0
-# Before the first unit: machines start, Ray starts, kernels load.
+# The time before the first unit, in which machines and Ray start, and kernels are loaded.
 _START_S = 180.0
 
 # Assumed where the files do not state the number of their documents.
@@ -77,7 +78,7 @@ def work(config: CurateConfig, seconds: float | None = None, *, replace: bool = 
 
 
 def _is_finished(config: CurateConfig, listing: InputListing, root: str, replace: bool) -> bool:
-    """Whether the output has this result. With `replace`, a finished run with other settings is no error."""
+    """Whether the output has this result. With `replace`, False if a run with other settings is finished there."""
     try:
         finished, _ = find_finished(config, listing, root)
     except OtherSettings:
@@ -102,7 +103,7 @@ def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None 
 
 
 def machine_of(config: CurateConfig, cpus: int, documents: int, unit_bytes: int) -> Machines:
-    """A machine with so many cores for a run of so many documents. unit_bytes: text of the largest unit."""
+    """A machine for a run. cpus: its cores. documents: those of the run. unit_bytes: text of the largest unit."""
     document = config.limits.max_document_bytes
     task = task_memory(config.limits)
     if config.boilerplate or config.repeats:
@@ -142,7 +143,7 @@ def task_scratch(config: CurateConfig, unit_bytes: int) -> int:
 
 
 def cores_of(inputs: InputManifest, seconds: float | None, rate: float = _BYTES_PER_CORE_SECOND) -> tuple[int, str]:
-    """(cores, the reason). rate: bytes of text that a core does in a second."""
+    """(number of cores, the reason). rate: bytes of text that a core curates in a second."""
     size, units = sum(unit.bytes for unit in inputs.units), len(inputs.units)
     text = f"{size / 1e9:,.2f} GB of text in {plural(units, 'unit')}"
     if seconds is None:
@@ -155,9 +156,9 @@ def cores_of(inputs: InputManifest, seconds: float | None, rate: float = _BYTES_
 
 
 def documents_of(inputs: InputManifest, document_bytes: float = _DOCUMENT_BYTES) -> int:
-    """The number of documents: of Parquet as its footers state, of other formats by the size of their text.
+    """The number of documents: of Parquet from its footers, of other formats estimated from the size of their text.
 
-    document_bytes: of one, as `Unit.bytes` counts them.
+    document_bytes: bytes of a document, as `Unit.bytes` counts them.
     """
     counted = sum(file.rows for file in inputs.files if file.rows is not None)
     others = {file.uri for file in inputs.files if file.rows is None}

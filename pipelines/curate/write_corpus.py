@@ -381,7 +381,7 @@ def _too_short(rows: pa.ChunkedArray, words: np.ndarray, enough: np.ndarray, cut
 
 
 def _without_partner(verdicts: pa.Table) -> pa.Table:
-    """Removed documents that are no duplicates, as REMOVED_SCHEMA. verdicts: as VERDICTS_SCHEMA."""
+    """Documents removed by rules or cuts, as REMOVED_SCHEMA. verdicts: a table of VERDICTS_SCHEMA."""
     columns = {name: verdicts[name] for name in verdicts.column_names}
     columns |= {name: pa.nulls(verdicts.num_rows, kind) for name, kind in _PARTNER_COLUMNS}
     return pa.table(columns, schema=REMOVED_SCHEMA)

@@ -217,7 +217,7 @@ def _edges_of_slice(placed, starts, keys, owners):
 
 @inner_kernel
 def _table_size(count):
-    """The size of a hash table for so many keys, a power of two."""
+    """The size of a hash table for `count` keys, a power of two."""
     size = 1024
     while size < 2 * count:
         size *= 2

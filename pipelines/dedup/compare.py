@@ -235,5 +235,5 @@ def first_of_text(hashes: pa.ChunkedArray, scopes: np.ndarray, order: np.ndarray
 def joined(parts: Sequence[bytes]) -> pa.Table | None:
     """The rows of slices with tables, one after the other; None if all are empty."""
     tables = [read_table(part) for part in parts if part]
-    # The attributes of an earlier run may lack columns that the comparison reads of new documents alone.
+    # The attributes of an earlier run may lack columns that the comparison reads only of new documents.
     return pa.concat_tables(tables, promote_options="default") if tables else None

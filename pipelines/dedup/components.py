@@ -21,7 +21,7 @@ _WORD, _BLOCK = 64, 8  # bits of a word, words of a block: a line of the process
 
 
 def memory_to_mark(documents: int) -> int:
-    """Bytes that `mark` allocates for so many documents: one bit each."""
+    """Bytes that `mark` allocates: one bit for each of `documents` documents."""
     return -(-documents // 8)
 
 

@@ -64,9 +64,10 @@ class Range:
 
 
 def ranges(attributes: Artifact, verdicts: Artifact, units: int, documents: int, first: int = 0) -> list[Range]:
-    """The ranges of all positions, of so many documents each. At least one.
+    """The ranges of all positions. There is at least one.
 
-    units: number of units of both artifacts. first: position of the first document, a multiple of `documents`.
+    units: number of units of both artifacts. documents: positions of a range. first: position of the first document, a
+    multiple of `documents`.
     """
     judged = verdicts.files_by_unit(units)
     rows = iter(attributes.manifest.files)

@@ -1,13 +1,14 @@
-"""The verified greedy loop: which documents are near-duplicates of which kept ones.
+"""The verified greedy loop, which finds the near-duplicates of kept documents.
 
-Candidates pass one by one in keeper order. One is removed when an earlier *kept* candidate shares a band with it and
-their similarity reaches the threshold; its partner is the most similar such document, the earliest among equals.
+Candidates are taken one by one in keeper order. A candidate is removed if an earlier *kept* one shares a band with it
+and their similarity reaches the threshold; its partner is the most similar such document, the earliest among equals.
 Otherwise it is kept and indexed. This is the `MinHashLSH` query-then-insert loop with verification, so every removed
-document has a kept partner that is really similar, and no chain of look-alikes removes unrelated text.
+document has a kept partner that is really similar, and a chain of similar documents does not remove unrelated text.
 
-The similarity of two short documents (sketches.py) is the Jaccard similarity of their shingle sets. Any other is
-estimated: the share of equal signature columns. The lowest bytes of the columns are compared first: at least as many of
-them are equal, and most pairs have too few. Of 112 columns that takes 3 ns instead of 13 (AMD EPYC).
+The similarity of two short documents (sketches.py) is the Jaccard similarity of their shingle sets. Other similarities
+are estimated as the share of equal signature columns. The lowest bytes of the columns are compared first, because most
+pairs have too few equal ones, and equal columns have equal lowest bytes. With 112 columns that takes 3 ns instead of 13
+(AMD EPYC).
 """
 
 import numpy as np

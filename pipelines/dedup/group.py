@@ -99,7 +99,7 @@ DEFAULT_SIZES = Sizes()
 
 
 def memory(documents: int, dedup: Dedup) -> int:
-    """The most bytes that a task of the grouping of so many documents can take, whichever keys they share.
+    """The most bytes that a task of the grouping of `documents` documents can take, whichever keys they share.
 
     A component above `component_documents` is compared in blocks, of which a task holds two, and more candidates than
     `connected_at_once` are connected by stars.py.
@@ -125,7 +125,7 @@ def stars_memory(sizes: Sizes) -> int:
 
 
 def memory_by_stage(documents: int, candidates: int | None = None) -> dict[str, int]:
-    """Bytes of a task of `group` over so many documents, and of each stage that prepares it, if there are any.
+    """Bytes of a task of `group` over `documents` documents, and of each stage that prepares it, if there are any.
 
     candidates: number of documents that share a key with another one; None: not known, all of them are assumed.
     """
@@ -399,7 +399,7 @@ class Slots:
 
     @classmethod
     def of(cls, batches: int, splits: dict[int, Splits]) -> "Slots":
-        """The slices of so many batches. splits: of those that are large."""
+        """The slices of `batches` batches. splits: those of the large ones."""
         counts = [splits[batch].blocks if batch in splits else 1 for batch in range(batches)]
         return cls(tuple(accumulate(counts, initial=0)), splits)
 

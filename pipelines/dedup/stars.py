@@ -204,7 +204,7 @@ class Move:
         return {"changed": float(changed)}
 
     def _replaced(self, span: int, least_uri: str, uris: tuple[str, ...]) -> tuple[int, np.ndarray, np.ndarray]:
-        """(how many edges the star changes, their smaller ends, their larger ends)."""
+        """(number of edges that the operation changes, smaller ends of all edges, larger ends)."""
         start = span * self.spans.width
         slices = [np.frombuffer(one, np.uint64) for one in read_slices(self.store, uris, span)]
         numbers, others = _unpacked(np.concatenate([*slices, np.empty(0, np.uint64)]))

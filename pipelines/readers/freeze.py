@@ -1,7 +1,7 @@
-"""The first step of a run: check the columns of the input files, and divide the files into units.
+"""The first part of a run: check the columns of the input files, and divide the files into units.
 
-Every mistake in the inputs that can be found without reading whole files is reported here, all of them in one error.
-Files that cannot be read or lack the columns of the others are left out and recorded, if they are few.
+All mistakes in the inputs that can be found without reading whole files are reported in one error. If few files cannot
+be read, or lack the columns of the others, they are left out and recorded.
 """
 
 import json
@@ -28,8 +28,8 @@ from pipelines.readers.listing import InputListing, ListedSource, list_inputs
 from pipelines.readers.reader import Cut, is_text_type, plain_type
 from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
 
-# Threads that read footers and headers of files. Those of an object store wait for its answers; more of them than cores
-# make local files slower (100,000 files: 26 s of processor time with 32 threads, 15 s with 4).
+# Threads that read footers and headers of files. With an object store they wait for its answers. With local files, more
+# threads than cores are slower (100,000 files: 26 s of processor time with 32 threads, 15 s with 4).
 _THREADS = 32
 _LOCAL_THREADS = 4
 _TASKS_PER_THREAD = 16  # a task for each file would cost more than reading its footer
@@ -39,7 +39,7 @@ _BAD_FILES_SHOWN = 3
 
 @dataclass
 class _Source:
-    """A listed source with the cuts of its files, and what is wrong with them.
+    """A listed source with the cuts of its files, and their errors.
 
     cuts: of each file, in order; without pieces for a bad file. errors: kind of error -> (message about the first file,
     URIs of all files with it). bad_files: URI -> why the file cannot be read. notes: sentences for the user.
@@ -116,17 +116,17 @@ class _Source:
 def freeze(
     store: Store, inputs: Sequence[Input], unit_bytes: int | None = None, max_bad_files: float = 0.0
 ) -> InputManifest:
-    """The manifest of the inputs, as `freeze_listing` returns it. store: for inputs without `storage` of their own."""
+    """The manifest of the inputs, as from `freeze_listing`. store: for inputs without `storage`."""
     return freeze_listing(list_inputs(store, inputs), unit_bytes, max_bad_files)
 
 
 def freeze_listing(listing: InputListing, unit_bytes: int | None = None, max_bad_files: float = 0.0) -> InputManifest:
     """The manifest of the listed files. The same files give the same manifest.
 
-    Reads of each file the footer (Parquet), the header (CSV) or, at most, the first block; many files at a time.
+    Reads the footer (Parquet), the header (CSV) or at most the first block of each file, many files at a time.
 
     Args:
-        unit_bytes: text of a unit, about; by default from the size of the input.
+        unit_bytes: approximate text of a unit; by default computed from the size of the input.
         max_bad_files: largest fraction of the files of a source that may be unreadable. They have no units.
 
     Raises:
@@ -223,7 +223,7 @@ def _cut_files(source: _Source, pool: ThreadPoolExecutor) -> None:
 
 
 def _add_error(source: _Source, file: FileInfo, error: UserError, kind: str) -> None:
-    """Add the error of a reader: that of a bad file, or of the store or network, which concerns the whole source."""
+    """Add the error of a reader: about a bad file, or about the store or network, which is one of the whole source."""
     if isinstance(error, DataError):
         source.add_bad_file(file.uri, str(error).removeprefix(f"{file.uri}: "), kind)
     else:
@@ -260,8 +260,8 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
 def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> None:
     """Compare the settings with the fixed columns of a format.
 
-    An id that the format cannot have is a note; so is another column, if other files of the source may have it. Else it
-    is an error.
+    If the format cannot have the id, a note is added; for another column too, if other files of the source may have it.
+    Otherwise an error is added.
     """
     reader = READERS[format]
     names = reader.columns_of(source.store, files[0], source.input)
@@ -367,7 +367,7 @@ def _pieces(source: _Source, unit_bytes: int) -> Iterable[tuple[Span, int]]:
 
 
 def _carried(sources: Sequence[_Source]) -> pa.Schema:
-    """The carried columns of all sources, of the type that all files agree on; string if they differ."""
+    """The carried columns of all sources, with the type that they have in all files; string if the types differ."""
     types: dict[str, set[pa.DataType]] = {}
     for source in sources:
         for name in source.input.columns:

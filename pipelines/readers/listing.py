@@ -1,4 +1,4 @@
-"""The files of all inputs, from listings alone: no file is opened. A finished run is recognised by them."""
+"""The files of all inputs, from listings only: no file is opened. A finished run is recognised by their fingerprint."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ class ListedSource:
 
 @dataclass(frozen=True)
 class InputListing:
-    """The files of all inputs. store: for the inputs without `storage` of their own."""
+    """The files of all inputs. store: for the inputs without `storage`."""
 
     store: Store
     inputs: tuple[Input, ...]
@@ -41,7 +41,7 @@ class InputListing:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the inputs' settings and of name, size and version of each file."""
+        """Fingerprint of the inputs' settings, and of name, size and version of each file."""
         settings = [one.model_dump(mode="json", exclude={"storage"}) for one in self.inputs]
         files = [
             [source.input.source, file.uri, file.size, file.version, format]
@@ -55,7 +55,7 @@ def list_inputs(store: Store, inputs: Sequence[Input]) -> InputListing:
     """List the files of the inputs. Errors of an input are in its `errors`; `freeze` raises them with those of files.
 
     Args:
-        store: for the inputs without `storage` of their own.
+        store: for the inputs without `storage`.
 
     Raises:
         ConfigError: two inputs have the same source name.

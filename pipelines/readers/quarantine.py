@@ -14,11 +14,11 @@ def refuse_too_many(allowed: float, good: int, quarantine: Artifact, meanings: M
     """Compare the share of unreadable documents with the share that is allowed.
 
     Args:
-        good: number of readable ones. quarantine: a row for each unreadable one, with `problem` and `where`.
-        meanings: problem -> what it says. noun: what they are called, in the singular.
+        good: number of readable documents. quarantine: a row for each unreadable one, with `problem` and `where`.
+        meanings: problem -> its meaning. noun: the word for a document in the message, in the singular.
 
     Raises:
-        DataError: there are more; the message has the first of them.
+        DataError: the share is larger; the message has the first unreadable documents.
     """
     bad = quarantine.manifest.rows
     if bad <= allowed * (bad + good):

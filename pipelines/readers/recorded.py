@@ -1,7 +1,7 @@
 """The input manifest on the store of a run.
 
     inputs.json      settings of the inputs, carried columns, skipped files, notes
-    inputs.parquet   one row for each span of a file, or for a file without one; null in `unit` for those
+    inputs.parquet   one row for each span of a file; for a file without spans one row, with null in `unit`
 
 Neither contains keys of stores.
 """
@@ -92,7 +92,7 @@ def read_inputs(root: str, record: Mapping[str, Any], store: Store) -> InputMani
 
 
 def changes_since(listing: InputListing, store: Store, root: str) -> str:
-    """Which files are new, gone or changed since the run at `root` recorded its inputs, as text for a message."""
+    """A text about the files that are new, gone or changed since the run at `root` recorded its inputs."""
     try:
         table = _read(store, root, ["source", "uri", "size", "version"])
     except (StorageError, pa.ArrowException, OSError, ValueError):

@@ -4,7 +4,7 @@
       Unit          is read (`read_unit`), retried and committed as a whole; contains spans of one source
         Span        part of one file: row groups, bytes, or the whole file
 
-A document is identified by (index of its unit, row in the unit). How the files are divided: divide.py.
+A document is identified by (index of its unit, row in the unit). divide.py divides the files.
 """
 
 import math
@@ -44,7 +44,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file of the input. rows: their number, if the format has it in its footer. problem: why it is not read."""
+    """A file of the input. rows: number of rows, if the file states it. problem: why it is not read."""
 
     uri: str
     size: int
@@ -57,9 +57,9 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a worker needs to read any unit.
+    """The settings and stores with which a worker reads units.
 
-    store: for the inputs without `storage` of their own. carried: name and type of the carried columns of all sources.
+    store: for the inputs without `storage`. carried: name and type of the carried columns of all sources.
     """
 
     store: Store
@@ -80,7 +80,7 @@ class Reading:
 class InputManifest:
     """The input of a run, as it was when the run began.
 
-    files: all of them, also those that are not read. skipped: source -> ending or kind -> number of skipped files.
+    files: all files, also those that are not read. skipped: source -> ending or kind -> number of skipped files.
     fingerprint: of the listing. notes: sentences for the user about columns and files.
     """
 

@@ -74,7 +74,7 @@ def test_every_verb_that_needs_ray_says_that_it_starts_with_the_cpus_of_the_conf
 def test_the_source_is_shipped_to_a_cluster_except_from_inside_a_job(monkeypatch, inside):
     joined: list[dict] = []
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=lambda **arguments: joined.append(arguments)))
-    monkeypatch.setattr("cluster.session._knock", lambda address: None)
+    monkeypatch.setattr("cluster.session._require_listener", lambda address: None)
     for name in ("RAY_JOB_ID", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     if inside:
@@ -194,7 +194,7 @@ def test_of_a_ray_whose_process_died_the_rest_is_killed_before_its_shutdown(fake
 
 def test_a_ray_without_a_node_is_dead_and_one_that_was_joined_never(fake_ray, monkeypatch):
     fake_ray._private.worker._global_node = None
-    monkeypatch.setattr(sessions, "_knock", lambda address: None)
+    monkeypatch.setattr(sessions, "_require_listener", lambda address: None)
     session, joined = Session(), Session("head:1")
     for one in (session, joined):
         assert not one.dead()
@@ -214,7 +214,7 @@ def test_a_ray_without_a_node_is_dead_and_one_that_was_joined_never(fake_ray, mo
 def test_an_interrupt_kills_an_embedded_ray_and_everything_else_ends_in_good_order(
     fake_ray, monkeypatch, tmp_path, address, error, calls
 ):
-    monkeypatch.setattr(sessions, "_knock", lambda address: None)
+    monkeypatch.setattr(sessions, "_require_listener", lambda address: None)
     with pytest.raises(error), Session(address) as session:
         session.start()
         fake_ray.calls.clear()
@@ -229,17 +229,17 @@ def test_a_cluster_is_knocked_at_once_where_its_address_has_a_port(monkeypatch):
         listening.listen()
         port = listening.getsockname()[1]
         for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
-            sessions._knock(address)
+            sessions._require_listener(address)
             listening.accept()[0].close()
     with pytest.raises(OSError, match="refused"):
-        sessions._knock(f"127.0.0.1:{port}")
+        sessions._require_listener(f"127.0.0.1:{port}")
     knocked: list[tuple] = []
     connection = SimpleNamespace(close=lambda: None)
     monkeypatch.setattr(
         sessions.socket, "create_connection", lambda place, timeout: knocked.append(place) or connection
     )
     for address in ("[::1]:6379", "auto", "host", ":6379", "host:port", "ray://h:1"):
-        sessions._knock(address)
+        sessions._require_listener(address)
     assert knocked == [("::1", 6379), ("h", 1)]
 
 

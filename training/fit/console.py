@@ -50,7 +50,7 @@ class StepProgress:
         self.remaining = RemainingWork(job.steps, job.config.evaluate.every_steps)
 
     def update(self) -> None:
-        """Read what is new, and show it if the last line was shown long enough ago."""
+        """Read new attempts and steps, and show them if the last line was shown long enough ago."""
         self._read_attempts()
         self._read_steps()
         if self.newest != self.shown and time.monotonic() - self.shown_at >= _EVERY_S[self.writer.terminal]:

@@ -103,7 +103,7 @@ class StepMetrics:
         self.metrics.add("raymill_training_tokens", record.get("tokens", 0))
 
     def flush(self) -> None:
-        """Ray sends what is recorded every few seconds."""
+        """Does nothing: Ray sends recorded values every few seconds."""
 
     def close(self) -> None:
         self.metrics.set("raymill_run_state", FAILED if sys.exc_info()[0] else ENDED)
@@ -186,7 +186,7 @@ class Wandb:
         self.run.log(curves(record), step=record["step"])
 
     def flush(self) -> None:
-        """wandb sends in the background."""
+        """Does nothing: wandb sends in the background."""
 
     def close(self) -> None:
         self.run.finish()

@@ -1,4 +1,4 @@
-"""The command `raymill pack`: pack the corpora of a config, or print a few examples of them."""
+"""The verb `raymill pack`: pack the corpora of a config, or print a few examples of them."""
 
 import logging
 from typing import Annotated
@@ -41,7 +41,7 @@ def pack(
         typer.Option(metavar="FILE", help="also write the job for `torchrun ... -m training.fit FILE`, a path or URI"),
     ] = None,
 ) -> None:
-    """A corpus to packed rows: tokenise, mask, split, pack, shuffle. `raymill train` does this by itself.
+    """A corpus to packed rows: tokenise, mask, split, pack, shuffle. `raymill train` also does this.
 
     A second run continues where the first stopped: finished parts are not packed again, unless they are damaged or
     gone.

@@ -181,7 +181,7 @@ def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Enco
             counted.update(counters | {"pieces": pieces})
             label_tokens = int(np.count_nonzero(example.learnt))
             whole.update({"examples": 1, "tokens": len(example.ids), "label_tokens": label_tokens})
-    seen += left_out.reasons.total() - misfits  # rows that are no documents
+    seen += left_out.reasons.total() - misfits  # rows that are not documents
     if not whole["examples"]:
         refuse_all(frozen.path, left_out)
     notes = tuple(overflow.notes(whole, counted, rule.length))

@@ -173,7 +173,7 @@ def personal_data(report: Report) -> Section:
 
 
 def boilerplate(report: Report) -> Section | None:
-    """How much was cut out of documents as boilerplate, and the most frequent lines; None without that setting."""
+    """The amount of text that was cut as boilerplate, and the most frequent lines; None without that setting."""
     found = report.get("boilerplate")
     if found is None:
         return None
@@ -187,7 +187,7 @@ def boilerplate(report: Report) -> Section | None:
 
 
 def repeats(report: Report) -> Section | None:
-    """How many runs of words several documents have, and the most frequent ones; None without that setting."""
+    """The number of runs of words in several documents, and the most frequent ones; None without that setting."""
     found = report.get("repeats")
     if found is None:
         return None

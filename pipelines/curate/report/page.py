@@ -17,7 +17,7 @@ _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
 
 
 def render(report: Report) -> str:
-    """The page as text that can be encoded as UTF-8, whatever the documents contain."""
+    """The page as text. It can be encoded as UTF-8 for any content of documents."""
     run = report["run"]
     sections = [
         _warnings(report),

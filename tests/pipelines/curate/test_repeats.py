@@ -188,7 +188,7 @@ def test_the_dry_run_says_what_is_cut(tmp_path, quoted, capsys):
     settings = written(tmp_path, quoted) | {"repeats": {"cut": True}, "boilerplate": {"cut": "paragraphs"}}
     print_plan(CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings))
     printed = capsys.readouterr().out
-    assert "cut      paragraphs that stand in more than 6 documents of their source" in printed
+    assert "cut      paragraphs that more than 6 documents of their source have" in printed
     assert "repeats  of 50 words and more are listed, and cut out of all documents but the first" in printed
 
 
