@@ -1,80 +1,113 @@
-"""`raymill prepare` of question-answer pairs: python -m tests.benchmarks prepare
+"""`raymill prepare` of question-answer pairs on Ray, with its assessment: python -m tests.benchmarks prepare
 
-Every stage in this process; processor time and memory. Questions and answers are words of the texts, a tenth of the
-records are copies, and every fourth has a mail address that is replaced.
+The whole command with its default settings, in processes of its own, with kernels compiled before. Questions and
+answers are words of the texts, in a seeded random order; every tenth record is a copy of an earlier one. For each
+number of workers it prints the wall time, the processor time of all processes, the largest resident memory of a worker,
+seconds by stage and a digest of the data set and its assessment, which has to be the same.
+
+In the environment: RECORDS, default 200,000. WORKERS, default 2; 1,2,3 compares numbers of workers.
 """
 
 import json
+import os
 import random
-import resource
+import re
+import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
-from cluster.artifact import Artifact
-from cluster.progress import Silent
-from cluster.session import Session
-from cluster.stage import Stage
+from cluster.page.formats import plural
+from cluster.stage import COMMITS, prefix_of
 from pipelines.all_kernels import compile_kernels
-from pipelines.prepare.assess.job import assess
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import listed_inputs, run_stages
-from pipelines.prepare.split import SPLITS
-from pipelines.readers.freeze import freeze_listing
 from pipelines.text.texts import Texts
-from tests.benchmarks.bench_terabyte import TimedEngine
+from tests.benchmarks.bench_fixed import processor_seconds
 from tests.benchmarks.timing import machine
+from tests.support.processes import Command
 
-_RECORDS = 200_000
+RECORDS = int(os.environ.get("RECORDS", 200_000))
+WORKERS = [int(one) for one in os.environ.get("WORKERS", "2").split(",")]
+_SAMPLE_S = 0.1
+_WORKER = "ray::"  # begins the command line of Ray's workers
 
 
 def run(texts: Texts) -> None:
-    print(machine("numba", "pyarrow"))
+    print(machine("ray", "numba", "pyarrow", "scikit-learn"))
     compile_kernels()
-    with tempfile.TemporaryDirectory() as folder:
-        size = _write(Path(folder, "pairs.jsonl"), texts)
-        columns = {"prompt": "q", "completion": "a", "who": "who"}
-        config = PrepareConfig.model_validate(
-            {
-                "kind": "prepare",
-                "name": "bench",
-                "inputs": [{"path": f"{folder}/pairs.jsonl", "columns": columns}],
-                "clean": {"redact": ["email"], "pseudonyms": "per_record", "terminology": {"text": "document"}},
-                "split": {"group": ["who"]},
-                "output": f"{folder}/out",
-            }
-        )
-        root, settings, listing = listed_inputs(config)
-        engine = TimedEngine(root, Session(), Silent())
-        artifacts = run_stages(config, settings, freeze_listing(listing), {}, lambda stage, _="": engine.run(stage))
-        began = time.process_time()
-
-        def run_in(stage: Stage, folder: str = "") -> dict[str, Artifact]:
-            return TimedEngine(f"{root}/{folder}", Session(), Silent()).run(stage)
-
-        assess(config, root, [artifacts[name] for name in SPLITS], run_in)
-        engine.seconds["assess"] = time.process_time() - began
-        kept = sum(artifacts[name].manifest.rows for name in SPLITS)
-        total = sum(engine.seconds.values())
-        print(f"{_RECORDS:,} records, {size / 1e6:.0f} MB, of which {kept:,} are written: {total:.1f} s on one core")
-        for name, seconds in engine.seconds.items():
-            print(f"  {name:<10}{seconds:>8.2f} s{seconds / _RECORDS * 1e6:>8.1f} us a record")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
-        print(f"a million records on two cores: {total / _RECORDS * 1e6 / 2:.0f} s; memory {peak:.2f} GiB at most")
+    with tempfile.TemporaryDirectory(prefix="prepare-") as name:
+        folder = Path(name)
+        size = _write(folder / "pairs.jsonl", texts)
+        print(f"{RECORDS:,} records, {size / 1e6:.0f} MB")
+        digests = {workers: _one(folder, size, workers) for workers in WORKERS}
+    if len(set(digests.values())) > 1:
+        raise SystemExit(f"the data sets or assessments differ: {digests}")
 
 
 def _write(path: Path, texts: Texts) -> int:
+    """Bytes of the text of so many records that are written."""
     words = [word for number in range(min(200, len(texts))) for word in texts[number].split()]
-    chosen = random.Random(1)
+    chosen, size = random.Random(1), 0
     with path.open("w") as file:
-        for number in range(_RECORDS):
-            if number % 10 == 9:
-                chosen.seed(number - 5)
-            else:
-                chosen.seed(number)
+        for number in range(RECORDS):
+            chosen.seed(number - 5 if number % 10 == 9 else number)
             question = " ".join(chosen.choices(words, k=12)) + "?"
             answer = " ".join(chosen.choices(words, k=60)) + "."
-            if number % 4 == 0:
-                answer += f" Write to person{number}@example.com."
-            file.write(json.dumps({"q": question, "a": answer, "who": f"c{number // 7}"}) + "\n")
-        return file.tell()
+            file.write(json.dumps({"prompt": question, "completion": answer, "queue": f"q{number % 8}"}) + "\n")
+            size += len(question.encode()) + len(answer.encode())
+    return size
+
+
+def _one(folder: Path, size: int, workers: int) -> str:
+    """Prepare with so many workers, and print what it takes. Returns the digest."""
+    output = folder / "out"
+    settings = {"kind": "prepare", "name": "bench", "inputs": [{"path": f"{folder}/pairs.jsonl"}]}
+    settings |= {"output": str(output), "execution": {"cpus": workers}}
+    (folder / "prepare.json").write_text(json.dumps(settings))
+    spent: dict[int, float] = {}
+    peaks: dict[int, int] = {}
+    began = time.perf_counter()
+    command = Command("prepare", str(folder / "prepare.json"))
+    while command.process.poll() is None:
+        workers_now = set(command.others(_WORKER))
+        for process in {command.process.pid, *command.others()}:
+            spent[process] = processor_seconds(process) or spent.get(process, 0.0)
+            if process in workers_now:
+                peaks[process] = max(_peak(process), peaks.get(process, 0))
+        time.sleep(_SAMPLE_S)
+    took = time.perf_counter() - began
+    code, _, err = command.wait(60)
+    if code:
+        raise SystemExit(f"prepare failed with {code}:\n{err}")
+    core_s, largest = sum(spent.values()), max(peaks.values(), default=0)
+    kept = json.loads((output / "report.json").read_text())["totals"]
+    digest = sha256()
+    digest.update(json.loads((output / "manifest.json").read_text())["digest"].encode())
+    digest.update((output / "assessment.json").read_bytes())
+    print(f"workers {workers}: {took:.1f} s, {core_s:.1f} core-seconds, {size / core_s / 1e6:.2f} MB a core-second")
+    print(f"    largest worker {largest / (1 << 20):.2f} GiB resident; digest {digest.hexdigest()[:16]}; {kept}")
+    for stage, units, seconds in _stages(output):
+        print(f"    {stage:<24}{seconds:8.1f} s in {plural(units, 'unit')}")
+    shutil.rmtree(output)
+    return digest.hexdigest()
+
+
+def _peak(process: int) -> int:
+    """The largest resident memory of a process in KiB; 0 of one that has ended."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
+
+
+def _stages(output: Path) -> Iterator[tuple[str, int, float]]:
+    """(stage, units, seconds of all of them), in the order in which the first ones ended. Without the stages that
+    prepare others, whose records are removed.
+    """
+    folders = [folder for commits in output.rglob(COMMITS) for folder in commits.iterdir() if any(folder.iterdir())]
+    for folder in sorted(folders, key=lambda one: min(record.stat().st_mtime for record in one.iterdir())):
+        seconds = [json.loads(record.read_text())["seconds"] for record in folder.iterdir()]
+        name = folder.name.rpartition("-")[0] or folder.name
+        yield prefix_of(str(folder.parent.parent.relative_to(output)).strip(".")) + name, len(seconds), sum(seconds)
