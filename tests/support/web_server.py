@@ -11,11 +11,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass
 class Asked:
-    """A request: path, parameters, headers."""
+    """A request: path, parameters, headers, method, body."""
 
     path: str
     parameters: dict[str, str]
     headers: Mapping[str, str]
+    method: str = "GET"
+    body: bytes = b""
 
 
 @dataclass
@@ -54,7 +56,8 @@ def web_server() -> Iterator[Site]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
-            asked = Asked(parts.path, dict(parse_qsl(parts.query)), dict(self.headers))
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            asked = Asked(parts.path, dict(parse_qsl(parts.query)), dict(self.headers), self.command, body)
             site.asked.append(asked)
             found = site.answers.get(parts.path, Reply("nothing here", 404, "text/plain"))
             reply = found(asked) if callable(found) else found
@@ -66,6 +69,8 @@ def web_server() -> Iterator[Site]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
+
+        do_POST = do_PUT = do_GET
 
         def log_message(self, format, *values) -> None: ...
 

@@ -14,6 +14,7 @@ from pipelines.prepare.versions.card import card
 from pipelines.prepare.versions.diff import compare, diff_text
 from pipelines.prepare.versions.export import ExportFormat, export
 from pipelines.prepare.versions.metrics import metrics_text
+from pipelines.prepare.versions.push import push
 from pipelines.prepare.versions.registry import Registry
 
 # action -> (number of further arguments: least, most; how it is written)
@@ -23,23 +24,28 @@ _ACTIONS = {
     "diff": (1, 1, "diff NAME:VERSION OTHER:VERSION"),
     "card": (0, 0, "card NAME[:VERSION]"),
     "export": (1, 1, "export NAME[:VERSION] FOLDER"),
+    "push": (1, 1, "push NAME[:VERSION] hf://ORG/NAME"),
 }
 
 
 def dataset(
     action: Annotated[str, typer.Argument(help=", ".join(_ACTIONS))],
     name: Annotated[str, typer.Argument(help="of the data set; NAME:VERSION for a version that is not the last")],
-    more: Annotated[list[str] | None, typer.Argument(help="tag: OUTPUT; diff: OTHER; export: FOLDER")] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(help="tag: OUTPUT; diff: OTHER; export: FOLDER; push: PLACE")
+    ] = None,
     version: Annotated[str | None, typer.Option("--as", help="tag: the version's name; default: v1, v2, ..")] = None,
     note: Annotated[str, typer.Option(help="tag: a sentence about the version")] = "",
     format: Annotated[ExportFormat, typer.Option(help="export: hf, parquet or jsonl")] = "hf",
+    public: Annotated[bool, typer.Option("--public", help="push: a data set that is created is public")] = False,
     registry: Annotated[
         str | None, typer.Option(help="folder or URI of the versions; default: $RAYMILL_DATASETS, else ./datasets")
     ] = None,
     config: RunConfig = None,
     override: StorageOverrides = None,
 ) -> None:
-    """Named versions of data sets: `tag NAME OUTPUT`, `log NAME`, `diff A B`, `card NAME`, `export NAME FOLDER`.
+    """Named versions of data sets: `tag NAME OUTPUT`, `log NAME`, `diff A B`, `card NAME`, `export NAME FOLDER`,
+    `push NAME hf://ORG/NAME` with the token HF_TOKEN.
 
     A version points at an output of `raymill prepare` and never changes.
     """
@@ -51,6 +57,8 @@ def dataset(
         raise typer.BadParameter(f"write `raymill dataset {written}`")
     if action != "tag" and (version or note):
         raise ConfigError("--as and --note go with `tag`. Leave them out.")
+    if action != "push" and public:
+        raise ConfigError("--public goes with `push`. Leave it out.")
     folder = registry or os.environ.get("RAYMILL_DATASETS") or "datasets"
     with store_for(folder, config, override) as (store, uri):
         versions = Registry(store, uri)
@@ -72,6 +80,10 @@ def dataset(
                 print(metrics_text(before, after, old, new))
             case "card":
                 print(card(store, versions.find(name)), end="")
+            case "push":
+                pushed = push(store, versions.find(name), given[0], public=public)
+                print(f"hf://{pushed.place} holds {plural(pushed.files, 'file')}, {pushed.bytes / 1e6:,.1f} MB")
+                print(f"commit  {pushed.commit}")
             case _:
                 files = export(store, versions.find(name), paths.absolute(given[0]), format)
                 print(f"{plural(len(files), 'file')} written to {paths.absolute(given[0])}")
