@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from cluster.errors import ConfigError
+from pipelines.prepare.tables.quantiles import Numbers
 from pipelines.prepare.tables.settings import ColumnType, Fill, Outliers, Table
 from pipelines.prepare.times import microseconds
 
@@ -230,30 +231,44 @@ def _as_text(frame: pl.DataFrame, name: str) -> pl.Expr:
 # --- what depends on all rows
 
 
-def bounds_of(values: np.ndarray, outliers: Outliers) -> tuple[float, float] | None:
-    """Least and most number that is no outlier; None if nothing is one. values: float64[N], those that there are."""
-    if not len(values):
+def bounds_of(numbers: Numbers, outliers: Outliers) -> tuple[float, float] | None:
+    """Least and most number that is no outlier; None if nothing is one."""
+    if not numbers.count:
         return None
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    low, middle, high = numbers.quantiles(0.25, 0.5, 0.75)
     if outliers.method == "mad":
-        spread = np.median(np.abs(values - middle)) / _NORMAL
-        low = high = middle
+        (spread,) = numbers.distances(middle).quantiles(0.5)
+        spread, low, high = spread / _NORMAL, middle, middle
     else:
         spread = high - low
     return (low - outliers.distance * spread, high + outliers.distance * spread) if spread else None
 
 
-def fill_of(values: pl.Series, how: str) -> str | None:
-    """The value for missing ones as text; None if there are no others. Of equally frequent ones the least."""
-    values = values.drop_nulls()
-    if not len(values):
+def fill_of(numbers: Numbers, how: str, kind: ColumnType) -> str | None:
+    """The median or mean as the text of a value of the column's type; None if there is none."""
+    if not numbers.count:
         return None
-    if how == "most_frequent":
-        counts = values.value_counts().sort(["count", values.name], descending=[True, False])
-        return str(counts[values.name].cast(pl.String)[0])
-    numbers = values.cast(pl.Float64).to_numpy()
-    found = float(np.median(numbers) if how == "median" else np.mean(np.sort(numbers)))
-    return str(round(found)) if values.dtype.is_integer() else repr(found)
+    try:
+        found = numbers.quantiles(0.5)[0] if how == "median" else numbers.mean()
+    except OverflowError:
+        return None
+    return str(round(found)) if kind == "integer" else repr(found)
+
+
+def counted(values: pl.Series) -> pl.DataFrame:
+    """Columns `value` and `count`: how often a column has each value. Missing ones are left out."""
+    return values.drop_nulls().alias("value").value_counts(name="count").with_columns(pl.col("count").cast(pl.Int64))
+
+
+def most_frequent(counts: pl.DataFrame) -> tuple[int, Any, str] | None:
+    """(its count, the value, the value as text) of the most frequent value, of equally frequent ones the least.
+
+    counts: of `counted`, of several parts one after the other. None without a value.
+    """
+    if not len(counts):
+        return None
+    ranked = counts.group_by("value").agg(pl.col("count").sum()).sort(["count", "value"], descending=[True, False])
+    return ranked["count"][0], ranked["value"][0], str(ranked["value"].cast(pl.String)[0])
 
 
 def row_hashes(frame: pl.DataFrame, table: Table) -> np.ndarray:

@@ -7,6 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import settings as settings_of_cases
+from hypothesis import strategies as cases
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError
@@ -14,6 +17,7 @@ from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.tables.frame import Known, bounds_of, finished, typed
+from pipelines.prepare.tables.quantiles import Numbers
 from pipelines.prepare.tables.settings import Outliers, Table
 from tests.support.inline import prepare_inline
 
@@ -191,17 +195,82 @@ def test_values_have_the_type_of_their_column_or_are_wrong(types, value, found):
     assert [one and one.reason for one in wrong] == ["bad_value" if found is None else None, None, None]
 
 
+@settings_of_cases(max_examples=60, deadline=None)
+@given(
+    cases.lists(cases.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=60),
+    cases.lists(cases.integers(0, 60), max_size=4),
+)
+def test_quantiles_of_numbers_in_parts_are_those_of_numpy(values, ends):
+    whole = np.array(values)
+    numbers = Numbers(lambda: np.split(whole, sorted(min(end, len(whole)) for end in ends)), len(whole))
+    wanted = [0, 0.25, 0.5, 0.75, 0.9, 1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = np.quantile(whole, wanted)
+    assert np.array_equal(numbers.quantiles(*wanted), expected, equal_nan=True)
+
+
+def test_a_mean_of_numbers_in_parts_is_exact():
+    parts = [np.array([1e16, 1.0]), np.array([-1e16]), np.array([])]
+    assert Numbers(lambda: parts, 4).mean() == 0.25
+
+
+def test_a_table_in_many_slices_has_the_same_values_and_repeated_rows(settings, monkeypatch, tmp_path):
+    """Every unit and every slice is a task of its own; the table's own statistics are those of all of its rows."""
+    names = ["serial", "model", "price", "weight", "sold"]
+    rows = [
+        {"serial": f"s{n % 90}", "model": f"m{n % 7}" if n % 5 else "", "price": str((n % 90) * 1.5), "weight": "",
+         "sold": "2026-03-01"}
+        for n in range(120)
+    ]  # fmt: skip
+    for n in range(0, 120, 3):
+        rows[n]["weight"] = str(n % 11)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet", row_group_size=9)
+    missing = {"model": "most_frequent", "price": "median", "weight": "mean"}
+    template = {
+        "prompt": "What does the {model} with number {serial} cost?",
+        "completion": "It costs {price}: {weight}.",
+    }
+    table = {
+        "types": {name: TABLE["types"][name] for name in names}, "missing": missing,
+        "outliers": {"columns": ["price", "weight"], "method": "mad", "action": "flag"}, "unique": ["serial"],
+        "template": template,
+    }  # fmt: skip
+    source = {"source": "t", "path": str(tmp_path / "t.parquet"), "table": table, "id": "serial"}
+    one = prepare_inline(settings | {"inputs": [source]}, monkeypatch)
+    monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 12)
+    monkeypatch.setattr("pipelines.prepare.tables.stage._SLICE_BYTES", 500)
+    many = prepare_inline(settings | {"inputs": [source], "output": str(tmp_path / "many")}, monkeypatch)
+    found = []
+    for run in (one, many):
+        values = Artifact.load(Store(), f"{run.uri}/_work/tables").table().to_pylist()
+        repeated = [row for row in ledger(run) if row["reason"] == "repeated_row"]
+        found.append((values, sorted(row["id"] for row in repeated), records(run)))
+    assert found[0] == found[1] and len(found[0][1]) == 30
+    (price, weight, model) = sorted(found[0][0], key=lambda row: ("price", "weight", "model").index(row["column"]))
+    numbers = np.array([float(row["price"]) for row in rows])
+    weights = [float(row["weight"]) for row in rows if row["weight"]]
+    assert float(price["fill"]) == np.median(numbers) and weight["fill"] == str(round(np.mean(weights)))
+    assert price["high"] == pytest.approx(
+        np.median(numbers) + 3.5 * np.median(abs(numbers - np.median(numbers))) / 0.6745
+    )
+    counts = {name: sum(row["model"] == name for row in rows) for name in {row["model"] for row in rows} - {""}}
+    assert model["fill"] == min(counts, key=lambda name: (-counts[name], name))
+    assert not list((tmp_path / "many" / "_work").glob("surveyed/*.slices")), (
+        "they are removed when the stage is finished"
+    )
+
+
 @pytest.mark.parametrize("method", ["iqr", "mad"])
 def test_outliers_are_bounded_by_quartiles_or_by_the_median_distance(method):
     values = np.array([1.0, 2, 3, 4, 5, 6, 1000])[[3, 0, 6, 1, 5, 2, 4]]
-    low, high = bounds_of(values, Outliers(columns=("a",), method=method)) or (0, 0)
+    low, high = bounds_of(Numbers.of(values), Outliers(columns=("a",), method=method)) or (0, 0)
     quartiles = np.quantile(values, [0.25, 0.75])
     if method == "iqr":
         assert (low, high) == (quartiles[0] - 1.5 * np.ptp(quartiles), quartiles[1] + 1.5 * np.ptp(quartiles))
     else:
         assert (low, high) == pytest.approx((4 - 3.5 * 2 / 0.6745, 4 + 3.5 * 2 / 0.6745))
-    assert bounds_of(np.ones(9), Outliers(columns=("a",), method=method)) is None
-    assert bounds_of(np.empty(0), Outliers(columns=("a",))) is None
+    assert bounds_of(Numbers.of(np.ones(9)), Outliers(columns=("a",), method=method)) is None
+    assert bounds_of(Numbers.of(np.empty(0)), Outliers(columns=("a",))) is None
 
 
 @pytest.mark.parametrize(
