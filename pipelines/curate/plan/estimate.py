@@ -5,7 +5,7 @@ plan prints those that the user could know better (`ASSUMED`).
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from cluster.exchange import MEMORY as EXCHANGE_MEMORY
@@ -25,6 +25,7 @@ from pipelines.curate.write_corpus import attribute_columns
 from pipelines.dedup.compare import candidate_columns
 from pipelines.dedup.documents import KEY_COLUMNS
 from pipelines.dedup.group import DEFAULT_SIZES, memory_by_stage, stars_memory
+from pipelines.dedup.settings import Dedup
 from pipelines.readers.divide import bytes_of_unit
 from pipelines.readers.units import InputManifest
 
@@ -213,7 +214,7 @@ def _stages(config: CurateConfig, size: Size, rates: Rates, duplicates: float) -
 
     group_files = 0
     if config.dedup:
-        for stage in _group(config, size, rates, passed, min(passed, CANDIDATES_OF_A_DUPLICATE * passed * duplicates)):
+        for stage in grouping_stages(config.dedup, documents, size.earlier, units, columns, passed, duplicates):
             yield stage
         group_files, members = stage.units, stage.written / _CANDIDATE_BYTES["group"]
         count = _joined(group_files, members / group_files, removed_duplicates.ROWS_OF_A_UNIT)
@@ -269,28 +270,39 @@ def _counts_of_keys(config: CurateConfig, text: float, largest: int) -> Iterator
         yield "windows", "shared_windows", windows * COUNTED.itemsize, slices_for(windows), memory
 
 
-def _group(config: CurateConfig, size: Size, rates: Rates, passed: float, candidates: float) -> Iterator[StagePlan]:
-    """Grouping; the last stage is `group`. See pipelines/dedup/group.py."""
-    assert config.dedup is not None
-    columns = rates.attribute_bytes
-    documents, passed = size.documents + size.earlier, passed + size.earlier
+def grouping_stages(
+    dedup: Dedup,
+    documents: int,
+    earlier: int,
+    units: int,
+    columns: Mapping[str, float],
+    passed: float,
+    duplicates: float,
+) -> Iterator[StagePlan]:
+    """Grouping as if all files were on an object store; the last stage is `group`. See pipelines/dedup/group.py.
+
+    documents: with attributes, in files of so many units. earlier: documents of the runs in `dedup.against`. columns:
+    bytes of the columns of a document's attributes. passed: documents that are compared. duplicates: share of these.
+    """
+    candidates = min(passed, CANDIDATES_OF_A_DUPLICATE * passed * duplicates)
+    documents, passed = documents + earlier, passed + earlier
     of_documents = math.ceil(documents / DEFAULT_SIZES.documents)
     key_bytes = documents * sum(columns.get(name, 0) for name in KEY_COLUMNS)
     # A file of attributes that two ranges have is read by both.
-    parts = size.units + of_documents - 1
-    part_gets = parts * (1 + _gets(documents * sum(columns.values()) / size.units))
+    parts = units + of_documents - 1
+    part_gets = parts * (1 + _gets(documents * sum(columns.values()) / units))
     found = candidates * _CANDIDATE_BYTES["group"]
-    if of_documents == 1 and not size.earlier:
+    if of_documents == 1 and not earlier:
         memory = memory_by_stage(documents)["group"]
         yield StagePlan("group", 1, passed * _ONE_RANGE_S, 2 * key_bytes, found, 2 * part_gets, 2, memory)
         return
     memory_of = memory_by_stage(max(documents, DEFAULT_SIZES.documents + 1), round(candidates))
-    pairs = passed * (config.dedup.banding[0] + 1)
+    pairs = passed * (dedup.banding[0] + 1)
     slices = max(1, math.ceil(pairs / DEFAULT_SIZES.pairs))
     batches = max(1, math.ceil(candidates / DEFAULT_SIZES.batch))
     routed, compared = candidates * _CANDIDATE_BYTES["route"], candidates * _CANDIDATE_BYTES["compare"]
     edges = candidates * 16
-    route_bytes = documents * sum(columns.get(name, 0) for name in candidate_columns(config.dedup))
+    route_bytes = documents * sum(columns.get(name, 0) for name in candidate_columns(dedup))
 
     def plan(name: str, units: int, core_s: float, read: float, written: float, gets: float, files: int) -> StagePlan:
         puts = units * (1 + files * _puts(written / units / files))
@@ -305,7 +317,7 @@ def _group(config: CurateConfig, size: Size, rates: Rates, passed: float, candid
     yield from _exchange("group.keys", keys, shuffled)
     yield plan("merge", slices, passed * _GROUP_S["merge"], shuffled, edges / 2, _last_gets(keys), 1)
     yield plan("mark", 1, candidates * _CANDIDATE_S["mark"], edges, documents / 8, 2 * (of_documents + slices), 1)
-    if candidates <= config.dedup.connected_at_once:
+    if candidates <= dedup.connected_at_once:
         yield plan(
             "components", 1, passed * _GROUP_S["components"], edges, candidates * 8, 2 * (of_documents + slices), 1
         )

@@ -99,7 +99,7 @@ def measure_rates(config: CurateConfig, sample: Sample) -> Rates:
             unit_s=unit_s,
             document_s=document_s,
             read_s=sample.read_s,
-            attribute_bytes=_column_bytes(made[ATTRIBUTES]),
+            attribute_bytes=column_bytes(made[ATTRIBUTES]),
             corpus_bytes=_row_bytes(made[CORPUS]),
             removed_bytes=_row_bytes(made[REMOVED]),
             verdict_bytes=_row_bytes(made[VERDICTS]),
@@ -149,7 +149,7 @@ def _row_bytes(artifact: Artifact) -> float:
     return artifact.manifest.bytes / max(artifact.manifest.rows, 1)
 
 
-def _column_bytes(artifact: Artifact) -> dict[str, float]:
+def column_bytes(artifact: Artifact) -> dict[str, float]:
     """Compressed bytes of each column for a row."""
     total: dict[str, float] = defaultdict(float)
     for uri in artifact.file_uris:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.page.formats import duration, plural, share
 from pipelines.curate.plan.command import amount_of_bytes, core_time, gib, money, rounded_count, row, wrapped
-from pipelines.curate.plan.estimate import START_S, store_money
+from pipelines.curate.plan.estimate import LEAST_DUPLICATES, START_S, store_money
 from pipelines.curate.plan.prices import load_prices
 from pipelines.curate.plan.sample import draw
 from pipelines.curate.work import CORES_OF_A_MACHINE, documents_of
@@ -27,7 +27,8 @@ _NAMED_REASONS = 4
 
 _ASSUMED = (
     "The input is like the sample: speed, size and shares of rules and duplicates.",
-    "Cores are as fast as those of this machine; grouping, `complexity` and `split` take as long for every record.",
+    "Cores are as fast as those of this machine; `complexity` and `split` take as long for every record.",
+    f"At least {LEAST_DUPLICATES:.0%} of the texts that are compared are duplicates, since a sample has fewer.",
     "Units of a stage take equally long, and nothing fails.",
     f"Machines run already; Ray's start takes {START_S:g} s.",
 )

@@ -7,13 +7,14 @@ the medians of the processor time gives seconds of a unit and of a row.
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from cluster.store import paths
-from pipelines.curate.plan.estimate import REQUEST_CORE_S, StagePlan
+from pipelines.curate.plan.estimate import LEAST_DUPLICATES, REQUEST_CORE_S, StagePlan, grouping_stages
 from pipelines.curate.plan.rates import line
 from pipelines.curate.plan.sample import Sample
+from pipelines.dedup.settings import Dedup
 from pipelines.prepare.assess.facts import UNIT_BYTES
 from pipelines.prepare.collect import CollectSettings
 from pipelines.prepare.config import PrepareConfig
@@ -22,8 +23,8 @@ from pipelines.prepare.plan.trial import Trial, try_out
 _TIMES = 3
 _PART = 8  # the smaller trials have every eighth row
 
-# Stages of one unit, or of one for each table, whatever the input, also in a folder of the run: `questions.group`.
-_OF_ONE_UNIT = ("tables", "group", "complexity", "split")
+# Stages of one unit, or of a few for each table, whatever the input, also in a folder of the run.
+_OF_ONE_UNIT = ("tables", "complexity", "split")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ def plan_stages(config: PrepareConfig, rates: Rates, rows: int, units: int, text
     scale = rows / rates.trial.rows
     found: list[StagePlan] = []
     for name in rates.trial.units:
+        if name in rates.trial.compared:
+            found += _grouping(config, name, rates.trial, rows, units, found, writes)
+            continue
         written = rates.trial.written[name] * scale
         count = _units(name, units, written, found)
         core_s = count * rates.unit_s[name] + rows * rates.row_s[name]
@@ -71,6 +75,29 @@ def plan_stages(config: PrepareConfig, rates: Rates, rows: int, units: int, text
         core_s += REQUEST_CORE_S * (gets + puts)
         found.append(StagePlan(name, count, core_s, 0, written, gets, puts, rates.trial.memory[name]))
     return found
+
+
+def _grouping(
+    config: PrepareConfig, name: str, trial: Trial, rows: int, units: int, before: Sequence[StagePlan], writes: bool
+) -> list[StagePlan]:
+    """The stages that find duplicates among one kind of texts, as a curation's plan has them."""
+    compared = trial.compared[name]
+    prefix = name.removesuffix("group")
+    texts = round(rows * compared.texts / trial.rows)
+    duplicates = max(compared.duplicates / max(1, compared.texts), LEAST_DUPLICATES)
+    files = _units("assess.assess", units, 0, before) if name.startswith("assess.") else units
+    dedup = config.dedup or Dedup()
+    found = grouping_stages(dedup, texts, 0, files, compared.columns, texts, duplicates) if texts else ()
+    return [
+        replace(
+            stage,
+            name=f"{prefix}{stage.name}",
+            gets=writes * stage.gets,
+            puts=writes * stage.puts,
+            core_s=stage.core_s + writes * REQUEST_CORE_S * (stage.gets + stage.puts),
+        )
+        for stage in found
+    ]
 
 
 def _units(name: str, units: int, written: float, before: Sequence[StagePlan]) -> int:

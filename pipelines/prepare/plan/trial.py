@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 from cluster.artifact import Artifact
 from cluster.stage import Stage, prefix_of, publish, run_unit
 from cluster.store import paths
+from pipelines.curate.plan.rates import column_bytes
 from pipelines.curate.plan.sample import Sample
 from pipelines.prepare.assess.job import assess
-from pipelines.prepare.collect import QUARANTINE, CollectSettings
+from pipelines.prepare.collect import ATTRIBUTES, QUARANTINE, CollectSettings
 from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.job import listed_inputs, run_stages
 from pipelines.prepare.sources import Fields
@@ -23,11 +24,21 @@ from pipelines.readers.freeze import freeze_listing
 
 
 @dataclass
+class Compared:
+    """Texts that a stage compares. columns: bytes of each column of their attributes. duplicates: that it finds."""
+
+    texts: int
+    columns: dict[str, float]
+    duplicates: int = 0
+
+
+@dataclass
 class Trial:
     """A preparation of a sample.
 
     rows: of the sample. seconds: processor seconds of each stage. units: its units. written: bytes of its outputs.
     memory: bytes that it states to Ray. Stages in a folder of the run have its name before theirs, as in the progress.
+    compared: of each stage that groups, what it compares.
     """
 
     rows: int
@@ -35,13 +46,16 @@ class Trial:
     units: dict[str, int] = field(default_factory=dict)
     written: dict[str, int] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
+    compared: dict[str, Compared] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     quarantined: int = 0
     kept: int = 0
 
     def run(self, stage: Stage, root: str, folder: str) -> dict[str, Artifact]:
         """Do a stage in a folder of the run, and count what it takes."""
-        assert stage.prepare is None, "a sample is grouped in one range"
+        if stage.prepare is not None:
+            units = stage.prepare(lambda inner: self.run(inner, root, folder))
+            stage = replace(stage, units=units, prepare=None)
         root = paths.join(root, folder) if folder else root
         name, began = f"{prefix_of(folder)}{stage.name}", time.process_time()
         records = {index: run_unit(stage, root, index, unit) for index, unit in enumerate(stage.units)}
@@ -50,6 +64,16 @@ class Trial:
         self.memory[name] = stage.memory
         made = publish(stage, root, records)
         self.written[name] = sum(artifact.manifest.bytes for artifact in made.values())
+        for output, artifact in made.items():
+            path = paths.join(folder, output) if folder else output
+            if path.endswith("/attributes"):
+                group = f"{prefix_of(path.removesuffix('/attributes'))}group" if path != ATTRIBUTES else "group"
+                self.compared[group] = Compared(artifact.manifest.rows, column_bytes(artifact))
+        if name in self.compared:
+            (groups,) = made.values()
+            self.compared[name].duplicates = sum(
+                table["reason"].is_valid().to_numpy().sum() for table in groups.tables(["reason"])
+            )
         return made
 
 

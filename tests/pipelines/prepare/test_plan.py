@@ -88,8 +88,13 @@ def test_a_plan_has_every_stage_and_grows_with_the_records(settings, capsys, mon
     assert (few["rows"], many["rows"]) == (100_000, 10_000_000)
     assert many["units"] > few["units"] and many["core_s"] > few["core_s"]
     units = {stage["name"]: stage["units"] for stage in many["stages"]}
-    of_one = ("group", "questions.group", "answers.group", "complexity", "split")
-    assert {units[name] for name in of_one} == {1} and units["answers.verdicts"] == many["units"]
+    assert {units[name] for name in ("complexity", "split")} == {1} and units["answers.verdicts"] == many["units"]
+    for prefix in ("", "questions.", "answers.", "assess.questions.", "assess.answers."):
+        ranges = 8_000_000 >> 19  # four fifths of the records are compared, in ranges of 2^19
+        assert ranges <= units[f"{prefix}group"] <= ranges + 2 and units[f"{prefix}group.compare"] > 1
+        assert units[f"{prefix}group.keys"] == units[f"{prefix}group"]
+    memory = {stage["name"]: stage["memory"] for stage in many["stages"]}
+    assert memory["group"] < {stage["name"]: stage["memory"] for stage in few["stages"]}["group"]
     (few_cores,), (many_cores,) = few["on_cores"], many["on_cores"]
     assert many_cores["seconds"] > few_cores["seconds"] > 0 and many_cores["money"] > few_cores["money"] > 0
     assert not Store().holds_files(settings["output"])
