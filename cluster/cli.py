@@ -36,9 +36,10 @@ VERBS = {
     ),
     "dataset": (
         "pipelines.prepare.versions.commands:dataset",
-        "named versions of prepared data sets: tag, log, diff, card, export",
+        "named versions of prepared data sets: tag, log, diff, card, export, push",
     ),
     "train": ("training.commands:train", "a corpus to a fine-tuned model; run it again to continue"),
+    "cross-validate": ("training.commands:cross_validate", "score a prepared data set: a training a fold, with spread"),
     "pack": ("training.pack.command:pack", "only the first part of `train`: tokenise, mask, shuffle, pack; --preview"),
     "plan": ("cluster.plan:plan", "what a config takes before it runs: time, memory, cost; from a sample of its input"),
     "compose": ("training.commands:compose", "one adapter of several, with weights, exactly"),

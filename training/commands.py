@@ -1,5 +1,5 @@
-"""The verbs `raymill train` and `raymill compose`. `pack` and `plan` are in pack/command.py and plan/command.py,
-`tune-demo` in demo.py.
+"""The verbs `raymill train`, `raymill cross-validate` and `raymill compose`. `pack` and `plan` are in pack/command.py
+and plan/command.py, `tune-demo` in demo.py.
 """
 
 import logging
@@ -16,6 +16,8 @@ from cluster.session import Session
 from cluster.store import paths
 from cluster.store.store import Store
 from training.fit.preflight import check_machine
+from training.folds import FOLDS_JSON, scores_text
+from training.folds import cross_validate as run_cross_validation
 from training.job import TrainRun
 from training.job import train as run_train
 from training.options import Address, ConfigFile, Overrides, Replace, Verify, load_train
@@ -56,6 +58,21 @@ def train(
     with Session(address, settings.execution.cpus, progress) as session:
         run = run_train(settings, session, progress, replace=replace, verify=verify)
     print_outcome(run)
+
+
+def cross_validate(
+    config: ConfigFile, override: Overrides = None, address: Address = None, replace: Replace = False
+) -> None:
+    """Score a data set by training: one model a fold of `split.folds`, each tested on the fold that it leaves out.
+
+    A second run continues where the first stopped. Scores: OUTPUT/folds.json
+    """
+    settings = load_train(config, override)
+    progress = Lines()
+    with Session(address, settings.execution.cpus, progress) as session:
+        found = run_cross_validation(settings, session, progress, replace=replace)
+    print(scores_text(found))
+    print(f"scores  {paths.join(paths.absolute(settings.output), FOLDS_JSON)}")
 
 
 def print_outcome(run: TrainRun) -> None:

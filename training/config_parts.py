@@ -42,6 +42,11 @@ class Columns(Settings):
         description="train, validation or test: the document's split, in place of `split`; default: `split` of a data "
         "set of `raymill prepare`",
     )
+    fold: str | None = Field(
+        None,
+        description="with split.fold: the document's fold, a whole number from 0; default: `fold` of a data set of "
+        "`raymill prepare`",
+    )
     stage: str | None = Field(
         None,
         description="of a curriculum: a whole number from 0, the easiest, to 255; default: `stage` of a data set of "
@@ -160,11 +165,17 @@ class Probe(Settings):
 
 
 class Split(Settings):
-    """Shares of documents. A hash of the document (or its group) decides, so a document is always in the same split."""
+    """Shares of documents. A hash of the document (or its group) decides, so a document is always in the same split.
+
+    fold: documents of this fold are for testing, those of the others for training; the shares are not used.
+    """
 
     train: float = Field(0.8, gt=0, le=1)
     validation: float = Field(0.1, ge=0, lt=1)
     test: float = Field(0.1, ge=0, lt=1)
+    fold: int | None = Field(
+        None, ge=0, description="instead: test on the documents of this fold (`columns.fold`), train on the others"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -140,7 +140,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
 }
 # `kind` has one value. The others go with settings that are tried, or need a model of the hub.
 UNTRIED = {"kind", "model.config.model_type", "model.name", "model.revision"} | {
-    f"corpus.0.columns.{name}" for name in ("completion", "label", "stage")
+    f"corpus.0.columns.{name}" for name in ("completion", "fold", "label", "stage")
 }
 
 

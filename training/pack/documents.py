@@ -27,6 +27,7 @@ _ADVICE = {
     "not_an_object": 'Write each line as an object, such as {"text": "..."}.',
     "broken_json": "Write one whole JSON object on each line.",
     "broken_compression": "The file is not what its ending states, or was cut short: rename it, or write it again.",
+    "bad_fold": "Prepare the data set with `split: {folds: 5}`, or name the column of the folds in columns.fold.",
     "bad_utf8": "Write the file as UTF-8; of UTF-16, for example, `iconv -f UTF-16 -t UTF-8 FILE` makes it.",
 }
 # Keys of an assistant's message that are learnt besides its content.
@@ -58,7 +59,7 @@ Content = str | Pair | Chat
 class Document:
     """A document. bytes: of its content in UTF-8. key: 64-bit hash that decides its split. label: its class.
 
-    split: index in SPLITS, if a column decides it. stage: of a curriculum, 0 to MAX_STAGE.
+    split: index in SPLITS, if a column decides it. fold: 0 or more. stage: of a curriculum, 0 to MAX_STAGE.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Document:
     label: str | None
     split: int | None = None
     stage: int | None = None
+    fold: int | None = None
 
 
 @dataclass
@@ -178,6 +180,9 @@ def _document(row: Row, columns: Columns) -> Document:
     stage = row.get(columns.stage) if columns.stage is not None else None
     if columns.stage is not None and not (type(stage) is int and 0 <= stage <= MAX_STAGE):
         raise _Refused("bad_stage", f"column {columns.stage} is {stage!r}")
+    fold = row.get(columns.fold) if columns.fold is not None else None
+    if columns.fold is not None and not (type(fold) is int and fold >= 0):
+        raise _Refused("bad_fold", f"column {columns.fold} is {fold!r}")
     return Document(
         id=id if id is not None else hashlib.blake2b(data, digest_size=16).hexdigest(),
         content=content,
@@ -187,6 +192,7 @@ def _document(row: Row, columns: Columns) -> Document:
         label=label,
         split=None if split is None else SPLITS.index(split),
         stage=stage,
+        fold=fold,
     )
 
 

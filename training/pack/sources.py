@@ -92,23 +92,26 @@ class FrozenCorpus:
 def freeze_corpora(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorpus]:
     """`freeze_corpus` of each corpus of a config with columns, by its name."""
     each = zip(config.corpus_names, config.corpus_stores, config.corpus, config.all_columns, strict=True)
-    staged = config.order != "shuffled"
-    return {name: freeze_corpus(store, corpus, columns, unit_bytes, staged) for name, store, corpus, columns in each}
+    staged, folded = config.order != "shuffled", config.split.fold is not None
+    return {
+        name: freeze_corpus(store, corpus, columns, unit_bytes, staged, folded) for name, store, corpus, columns in each
+    }
 
 
 def freeze_corpus(
-    store: Store, corpus: Corpus, columns: Columns, unit_bytes: int, staged: bool = False
+    store: Store, corpus: Corpus, columns: Columns, unit_bytes: int, staged: bool = False, folded: bool = False
 ) -> FrozenCorpus:
     """List the files of a corpus, check its columns and split it into units of about `unit_bytes`.
 
-    staged: whether documents are ordered by the stages of a curriculum.
+    staged: whether documents are ordered by the stages of a curriculum. folded: whether one of their folds is tested;
+    then the records of a data set of `raymill prepare` that are for testing, which have none, are left out.
 
     Raises:
-        ConfigError: a named column is missing or has an unsuitable type, or there are no stages.
+        ConfigError: a named column is missing or has an unsuitable type, or there are no stages or folds.
         DataError: there is nothing to read at the path, or an unfinished artifact.
     """
     assert unit_bytes > 0
-    files, content, skipped = _find(store, corpus.path)
+    files, content, skipped = _find(store, corpus.path, folded)
     with ThreadPoolExecutor(_THREADS) as pool:
         inspected = list(pool.map(lambda file: _inspect(store, file.info, columns, unit_bytes), files))
     schemas = [
@@ -116,12 +119,20 @@ def freeze_corpus(
     ]
     lines = next((file.info for file in files if format_of(file.info.uri) == "jsonl"), None)
     prepared = _is_prepared(store, paths.absolute(corpus.path))
-    defaults = DEFAULTS | ({"split": "split"} if prepared else {}) | ({"stage": "stage"} if prepared and staged else {})
+    defaults = DEFAULTS
+    if prepared:
+        used = {"split": not folded, "fold": folded, "stage": staged}
+        defaults = DEFAULTS | {role: role for role, wanted in used.items() if wanted}
     resolved = _resolve(columns, defaults, schemas, lines, _peek(store, lines) if lines else {})
     if staged and resolved.stage is None:
         what = "prepare it again with `curriculum: {}`" if prepared else "name their column in columns.stage"
         raise ConfigError(
             f"{corpus.path}: no stages of a curriculum, which `order` follows; {what}, or leave `order` out."
+        )
+    if folded and resolved.fold is None:
+        raise ConfigError(
+            f"{corpus.path}: no folds, of which `split.fold` tests one; name their column in columns.fold, or leave "
+            "`fold` out."
         )
     units, sizes = [], []
     for unit, size in _group([piece for _, pieces in inspected for piece in pieces], unit_bytes):
@@ -161,8 +172,8 @@ def _recognised(store: Store, corpus: Corpus) -> Columns:
     return Columns(text="text")
 
 
-def _find(store: Store, path: str) -> tuple[list[_File], str, dict[str, int]]:
-    """(files, fingerprint of their content, number of skipped files by ending)."""
+def _find(store: Store, path: str, folded: bool = False) -> tuple[list[_File], str, dict[str, int]]:
+    """(files, fingerprint of their content, number of skipped files by ending). folded: see `freeze_corpus`."""
     root = paths.absolute(path)
     wild = re.search(r"[*?\[]", root)
     there = store.exists(root) or bool(
@@ -175,7 +186,7 @@ def _find(store: Store, path: str) -> tuple[list[_File], str, dict[str, int]]:
     elif (artifact := Artifact.find(store, root)) is not None:
         return _of_artifact(artifact)
     elif _is_prepared(store, root):
-        return _of_prepared(store, root)
+        return _of_prepared(store, root, SPLITS[:-1] if folded else SPLITS)
     else:
         found = store.list_files(root)
         _refuse_unfinished(store, root)
@@ -219,10 +230,10 @@ def _is_prepared(store: Store, root: str) -> bool:
     return manifest is not None and manifest.get("kind") == "prepare"
 
 
-def _of_prepared(store: Store, root: str) -> tuple[list[_File], str, dict[str, int]]:
+def _of_prepared(store: Store, root: str, splits: Sequence[str]) -> tuple[list[_File], str, dict[str, int]]:
     files: list[_File] = []
     digests = []
-    for split in SPLITS:
+    for split in splits:
         artifact = Artifact.load(store, paths.join(root, split))
         found, digest, _ = _of_artifact(artifact)
         files += [_File(f"{split}/{file.name}", file.info) for file in found]
@@ -378,6 +389,7 @@ def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
         "id": ("text or whole numbers", text or whole),
         "group": ("text or whole numbers", text or whole),
         "split": ("train, validation or test", text),
+        "fold": ("whole numbers", whole),
         "stage": ("whole numbers", whole),
     }[role]
     if not good and not pa.types.is_null(kind):

@@ -17,11 +17,13 @@ from itertools import accumulate
 
 from cluster.errors import ConfigError
 from training.config_parts import Split
+from training.data.packed import SPLITS
 from training.pack.documents import Document
 
 MAX_RANKED = 4096
 _MAX_STRATA = 1000
 _END = 1 << 64
+_TRAIN, _TEST = SPLITS.index("train"), SPLITS.index("test")
 
 # (end of train, end of validation) as hashes: below the first is train, from the second on is test.
 Cut = tuple[int, int]
@@ -29,10 +31,11 @@ Cut = tuple[int, int]
 
 @dataclass(frozen=True)
 class Cuts:
-    """The cut of each stratum. default: of strata that are not in `strata`."""
+    """The cut of each stratum. default: of strata that are not in `strata`. fold: which is tested, in place of cuts."""
 
     default: Cut
     strata: dict[str, Cut] = field(default_factory=dict)
+    fold: int | None = None
 
     def split_of(self, key: int, stratum: str) -> int:
         """Index in SPLITS of a document with this hash and stratum."""
@@ -40,7 +43,9 @@ class Cuts:
 
 
 def split_of(document: Document, cuts: Cuts) -> int:
-    """Index in SPLITS: that of the document's column if it has one, else by the cuts."""
+    """Index in SPLITS: by its fold if one is tested, else by its column if it has one, else by the cuts."""
+    if cuts.fold is not None:
+        return _TEST if document.fold == cuts.fold else _TRAIN
     return cuts.split_of(document.key, document.stratum) if document.split is None else document.split
 
 
@@ -104,7 +109,7 @@ def choose_cuts(found: Survey, split: Split) -> Cuts:
         strata[name] = (_before(keys, at[0]), _before(keys, at[1]))
     if len(small) == len(found.strata):
         _fill_empty(small, strata, split)
-    return Cuts(default, strata)
+    return Cuts(default, strata, split.fold)
 
 
 def _fill_empty(small: Mapping[str, dict[int, int]], strata: dict[str, Cut], split: Split) -> None:

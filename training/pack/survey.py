@@ -104,7 +104,8 @@ def look(frozen: FrozenCorpus, split: Split, classes: bool, limit: float = LOOKE
         ConfigError: there are too many strata or classes.
     """
     found, left_out, documents = _nothing_of(frozen, classes), LeftOut(), 0
-    if frozen.columns.split is not None and not classes:
+    decided = frozen.columns.split is not None or split.fold is not None
+    if decided and not classes:
         return found.result(split)
     for unit in frozen.units:
         for document in documents_of(frozen.store, unit, frozen.columns, left_out):

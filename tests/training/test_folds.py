@@ -1,0 +1,126 @@
+"""A training a fold: each is scored on the fold that it leaves out, and the records for testing take no part."""
+
+import json
+
+import pytest
+
+from cluster import cli
+from cluster.artifact import Artifact
+from cluster.errors import ConfigError, DataError
+from cluster.progress import Silent
+from cluster.session import Session
+from cluster.store.store import Store
+from tests.support.inline import prepare_inline
+from tests.support.train_inline import PLAIN, sentences, train_inline
+from training import commands, folds
+from training.config import TrainConfig
+from training.folds import FoldScores, cross_validate, scores_text, spread
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """A data set of questions whose answer is one of two words, in so many folds: the run."""
+
+    def run(count: int | None, name: str = "data"):
+        lines = (
+            json.dumps({"id": row["id"], "prompt": row["question"], "completion": row["kind"]}) for row in sentences(60)
+        )
+        (tmp_path / "in.jsonl").write_text("\n".join(lines))
+        plain = {
+            "inputs": [{"path": str(tmp_path / "in.jsonl"), "id": "id"}],
+            "output": str(tmp_path / name),
+            "records": {"shape": "pairs"},
+            "dedup": None,
+            "assess": {"embeddings": None},
+            "validate": {"answer_chars": [1, 100], "answer_in_question": None},
+            "split": {"folds": count},
+        }
+        return prepare_inline(plain, monkeypatch)
+
+    return run
+
+
+def settings(tmp_path, corpus: str, **more) -> dict:
+    return {
+        "corpus": corpus,
+        "output": str(tmp_path / "run"),
+        "generate": {"answer": "label", "max_new_tokens": 4},
+    } | more
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    def train(config, session, progress, *, replace=False):
+        return train_inline(config.model_dump(exclude_unset=True), monkeypatch, replace=replace)
+
+    monkeypatch.setattr(folds, "train", train)
+
+
+def test_each_fold_is_scored_by_a_model_that_was_not_trained_on_it(tmp_path, prepared, in_process):
+    data = prepared(2)
+    config = TrainConfig.model_validate(PLAIN | settings(tmp_path, data.uri))
+    found = cross_validate(config, Session(), Silent())
+    of_fold = {
+        number: {row["id"] for split in ("train", "validation") for row in data.split(split).table().to_pylist()
+                 if row["fold"] == number}
+        for number in (0, 1)
+    }  # fmt: skip
+    for one in found["folds"]:
+        packed = {
+            split: {
+                id for table in Artifact.load(Store(), f"{one['output']}/packed/corpus-0/{split}").tables()
+                for ids in table["documents"].to_pylist() for id in ids
+            }
+            for split in ("train", "validation", "test")
+        }  # fmt: skip
+        assert packed["test"] == of_fold[one["fold"]] and one["documents"] == len(packed["test"])
+        assert packed["train"] == of_fold[1 - one["fold"]] and not packed["validation"]
+        assert {"loss", "accuracy", "macro_precision", "macro_recall", "macro_f1", "exact_match"} <= set(one["scores"])
+    assert found["datasets"] == {data.uri: data.manifest["digest"]}
+    losses = [one["scores"]["loss"] for one in found["folds"]]
+    assert losses[0] != losses[1] and found["scores"]["loss"]["mean"] == pytest.approx(sum(losses) / 2)
+    assert json.loads((tmp_path / "run" / "folds.json").read_text()) == found
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("fold-*/manifest.json")}
+    assert cross_validate(config, Session(), Silent()) == found
+    assert len(before) == 2 and {path: path.stat().st_mtime_ns for path in before} == before, "nothing is trained again"
+
+
+def test_the_spread_of_scores_by_hand():
+    made = [FoldScores(fold=n, output="", documents=5, scores=one) for n, one in enumerate(
+        ({"f1": 0.5, "loss": 1.0, "odd": 1.0}, {"f1": 0.7, "loss": 1.0}, {"f1": 0.9, "loss": 1.0})
+    )]  # fmt: skip
+    found = spread(made)
+    assert set(found) == {"f1", "loss"}
+    assert found["f1"] == {"mean": pytest.approx(0.7), "deviation": pytest.approx(0.2), "least": 0.5, "most": 0.9}
+    shown = scores_text({"name": "x", "datasets": {}, "folds": made, "scores": found})
+    assert shown.splitlines()[0] == "x, 3 folds: 5 documents, 5, 5"
+    assert shown.splitlines()[2].split() == ["f1", "0.700", "0.200", "0.500", "0.900"]
+
+
+def test_what_cannot_be_cross_validated_is_refused(tmp_path, prepared, monkeypatch):
+    def refused(kind: type, match: str, **changes) -> None:
+        config = TrainConfig.model_validate(PLAIN | settings(tmp_path, plain) | changes)
+        with pytest.raises(kind, match=match):
+            cross_validate(config, Session(), Silent())
+
+    plain, two, three = (prepared(count, f"data-{count}").uri for count in (None, 2, 3))
+    refused(DataError, r"has no folds\. Prepare it with `split: \{folds: 5\}`")
+    refused(DataError, "no finished output of `raymill prepare`", corpus=str(tmp_path / "in.jsonl"))
+    refused(ConfigError, "different numbers of folds", corpus=[two, three])
+    refused(ConfigError, "every fold is tested", split={"fold": 1})
+    refused(ConfigError, "phases", phases=[{"name": "one"}])
+    with pytest.raises(DataError, match=r"bad_fold(.|\n)*Prepare the data set with `split: \{folds: 5\}`"):
+        train_inline(settings(tmp_path, plain, split={"fold": 0}), monkeypatch)
+    with pytest.raises(ConfigError, match=r"name their column in columns\.fold"):
+        more = {"split": {"fold": 0}, "columns": {"prompt": "prompt", "completion": "completion"}}
+        train_inline(settings(tmp_path, str(tmp_path / "in.jsonl"), **more), monkeypatch)
+
+
+def test_the_verb_prints_the_scores(tmp_path, prepared, in_process, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "Session", lambda *given: Session())
+    (tmp_path / "train.json").write_text(json.dumps(PLAIN | settings(tmp_path, prepared(2).uri, steps=1, evaluate={})))
+    with pytest.raises(SystemExit) as left:
+        cli.main(("cross-validate", str(tmp_path / "train.json")))
+    shown = capsys.readouterr().out
+    assert not left.value.code and "tiny, 2 folds: 2" in shown and "accuracy" in shown
+    assert f"scores  {tmp_path}/run/folds.json" in shown

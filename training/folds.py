@@ -1,0 +1,142 @@
+"""`raymill cross-validate`: one training a fold of a prepared data set, each scored on the fold that it leaves out.
+
+    OUTPUT/fold-0, fold-1, ...   a run of `raymill train` each, with `split.fold`
+    OUTPUT/folds.json            the scores of each fold, their mean and standard deviation; written last
+
+Scores are those of the evaluation: accuracy, precision, recall and F1 of a classifier (method probe, or
+`generate: {answer: label}`); exact match, F1 of words and others of generated answers; and the loss on the fold. The
+records for testing take no part, so the test split stays unseen. Folds are trained one after the other; a fold that is
+finished is not trained again.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any, TypedDict
+
+from cluster.errors import ConfigError, DataError
+from cluster.progress import Progress
+from cluster.record import json_bytes
+from cluster.run import RunFolder
+from cluster.session import Session
+from cluster.store import paths
+from training.config import TrainConfig
+from training.job import TrainRun, train
+from training.report.schema import Report
+
+FOLDS_JSON = "folds.json"
+
+
+class FoldScores(TypedDict):
+    """Scores of a training on the fold that it left out. documents: of the fold."""
+
+    fold: int
+    output: str
+    documents: int
+    scores: dict[str, float]
+
+
+class Spread(TypedDict):
+    """A score over the folds. deviation: the standard deviation of the folds."""
+
+    mean: float
+    deviation: float
+    least: float
+    most: float
+
+
+class CrossValidation(TypedDict):
+    """What folds.json holds. datasets: URI of each data set -> digest of its run."""
+
+    name: str
+    datasets: dict[str, str]
+    folds: list[FoldScores]
+    scores: dict[str, Spread]
+
+
+def cross_validate(
+    config: TrainConfig, session: Session, progress: Progress, *, replace: bool = False
+) -> CrossValidation:
+    """Train a model for each fold, and write what they score. Continues where an earlier call stopped.
+
+    Args:
+        replace: train again where other settings left a result.
+
+    Raises:
+        ConfigError: the config names a fold or has phases, or the data sets differ in their folds.
+        DataError: a corpus is no finished data set of `raymill prepare` with folds.
+        UserError, ClusterError: as `train`.
+    """
+    if config.split.fold is not None:
+        raise ConfigError(f"split.fold: {config.split.fold} given; every fold is tested. Leave it out.")
+    if config.phases:
+        raise ConfigError("phases: a cross-validation trains once a fold. Leave them out.")
+    datasets, count = _datasets(config)
+    found = [_scored(train(of_fold(config, n), session, progress, replace=replace), n) for n in range(count)]
+    result = CrossValidation(name=config.name, datasets=datasets, folds=found, scores=spread(found))
+    config.store.write_bytes(paths.join(paths.absolute(config.output), FOLDS_JSON), json_bytes(result))
+    return result
+
+
+def of_fold(config: TrainConfig, fold: int) -> TrainConfig:
+    """The config of the training that leaves a fold out."""
+    update: dict[str, Any] = {
+        "name": f"{config.name}-fold-{fold}",
+        "split": config.split.model_copy(update={"fold": fold}),
+        "output": paths.join(paths.absolute(config.output), f"fold-{fold}"),
+    }
+    if config.packed:
+        update["packed"] = paths.join(paths.absolute(config.packed), f"fold-{fold}")
+    return config.model_copy(update=update)
+
+
+def _datasets(config: TrainConfig) -> tuple[dict[str, str], int]:
+    """(URI of each data set -> digest of its run, the number of folds of all of them)."""
+    digests, folds = dict[str, str](), dict[str, int]()
+    for store, corpus in zip(config.corpus_stores, config.corpus, strict=True):
+        uri = paths.absolute(corpus.path)
+        manifest = RunFolder(store, uri).manifest_file.read()
+        if manifest is None or manifest.get("kind") != "prepare":
+            raise DataError(f"{uri}: no finished output of `raymill prepare`, whose folds are tested one by one.")
+        count = manifest["config"]["split"]["folds"]
+        if not count:
+            raise DataError(f"{uri}: has no folds. Prepare it with `split: {{folds: 5}}`, or another number.")
+        digests[uri], folds[uri] = manifest["digest"], count
+    if len(set(folds.values())) > 1:
+        seen = ", ".join(f"{uri} {count}" for uri, count in folds.items())
+        raise ConfigError(f"corpus: the data sets have different numbers of folds ({seen}). Prepare them with one.")
+    return digests, next(iter(folds.values()))
+
+
+def _scored(run: TrainRun, fold: int) -> FoldScores:
+    report: Report = run.report
+    fit = report["fits"][-1]
+    measured = fit["after"].get("test")
+    scores = dict(fit["generation"]) | ({"loss": measured["loss"]} if measured else {})
+    documents = sum(one["documents"] for corpus in fit["corpora"] for one in corpus["splits"] if one["split"] == "test")
+    return FoldScores(fold=fold, output=run.uri, documents=documents, scores=scores)
+
+
+def spread(folds: Sequence[FoldScores]) -> dict[str, Spread]:
+    """The spread of each score that every fold has."""
+    names = [name for name in folds[0]["scores"] if all(name in one["scores"] for one in folds)]
+    found = {}
+    for name in names:
+        values = [one["scores"][name] for one in folds]
+        deviation = stdev(values) if len(values) > 1 else 0.0
+        found[name] = Spread(mean=mean(values), deviation=deviation, least=min(values), most=max(values))
+    return found
+
+
+def scores_text(found: CrossValidation) -> str:
+    """The scores as a table, a line a score: mean, standard deviation, least and most of the folds."""
+    lines = [f"{found['name']}, {len(found['folds'])} folds: " + ", ".join(_documents(found["folds"]))]
+    lines.append(f"{'score':<24}{'mean':>8}{'deviation':>12}{'least':>8}{'most':>8}")
+    lines += [
+        f"{name:<24}{one['mean']:>8.3f}{one['deviation']:>12.3f}{one['least']:>8.3f}{one['most']:>8.3f}"
+        for name, one in found["scores"].items()
+    ]
+    return "\n".join(lines)
+
+
+def _documents(folds: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [f"{one['documents']:,} documents" if not at else f"{one['documents']:,}" for at, one in enumerate(folds)]
