@@ -29,7 +29,7 @@ def requirements() -> dict[str, list[str]]:
     # `cluster`: the head's dashboard, Jobs API and metrics agent. `k8s`: the nightly CronJob submits from the image.
     # `sql`: databases as sources of `prepare`.
     base = [*project["dependencies"], *extras["cluster"], *extras["k8s"], *extras["sql"]]
-    return {"build": BUILD, "cpu": base, "cuda": base + extras["train"]}
+    return {"build": BUILD, "cpu": base, "cuda": base + extras["train"] + extras["embeddings"]}
 
 
 def resolved(wanted: list[str]) -> list[dict[str, Any]]:

@@ -1,10 +1,17 @@
 """Vectors of a sentence-transformers model, an optional package that loads torch. Only workers import this module."""
 
 from functools import lru_cache
+from pathlib import Path
 
+import huggingface_hub
 import numpy as np
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, DataError
+from cluster.store.copies import local_folder
+from cluster.store.interface import NotFound
+from cluster.store.store import Store
+from pipelines.prepare.assess.settings import MODELS, Embeddings
 
 try:
     from sentence_transformers import SentenceTransformer
@@ -12,30 +19,64 @@ except ImportError:
     SentenceTransformer = None
 
 _BATCH = 64  # texts at a time
+_SETTING = "assess.embeddings.model"
+# What is fetched of a hub's repository: no pickled weights, and no copies for other libraries.
+_HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+_OTHER_LIBRARIES = ("onnx/*", "openvino/*")
 
 
 class SentenceModel:
-    """An `Embedder` of vectors.py: a model in a local folder.
+    """An `Embedder` of vectors.py: a model in a local folder, on the CPU. Code in the folder is not run.
 
     Raises:
         ConfigError: sentence-transformers is not installed.
+        DataError: the folder holds no model.
     """
 
     def __init__(self, folder: str) -> None:
         if SentenceTransformer is None:
             raise ConfigError(
-                f"assess.embeddings.model: {folder} given, and sentence-transformers is not installed. Run "
+                f"{_SETTING}: {folder} given, and sentence-transformers is not installed. Run "
                 "`pip install 'raymill[embeddings]'` on every machine, or leave `model` out."
             )
-        self.model = SentenceTransformer(folder, local_files_only=True)
+        try:
+            self.model = SentenceTransformer(folder, device="cpu", local_files_only=True)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DataError(f"{_SETTING}: {folder} cannot be loaded ({reason[:200]}). {MODELS}") from error
 
     def embed(self, texts: list[str]) -> np.ndarray:
-        """float32[N, D] of length 1."""
+        """float32[N, D] of length 1. The last bits depend on which texts are given together."""
         found = self.model.encode(texts, batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(found, np.float32)
 
 
 @lru_cache(maxsize=1)
-def load(folder: str) -> SentenceModel:
-    """The model, loaded once a worker and not once a unit."""
-    return SentenceModel(folder)
+def load(store: Store, name: str) -> SentenceModel:
+    """The model, loaded once a worker and not once a unit. name: of a folder, its URI, or a name of the hub.
+
+    Raises:
+        ConfigError, DataError: as SentenceModel, or there is no such model.
+    """
+    return SentenceModel(str(_folder(store, name)))
+
+
+def _folder(store: Store, name: str) -> Path:
+    """The folder of a model on this machine; what is elsewhere is fetched."""
+    if SentenceTransformer is None:  # before anything is fetched
+        return Path(name)
+    if Embeddings(model=name).is_folder:
+        try:
+            return local_folder(store, name)
+        except NotFound as error:
+            raise DataError(f"{_SETTING}: there is no folder {name}. {MODELS}") from error
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=_OTHER_LIBRARIES)
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"{_SETTING}: there is no folder {name}, and the hub did not provide a model of this name "
+            f"({reason[:200]}). {MODELS} Without a network, give a folder or URI."
+        ) from error

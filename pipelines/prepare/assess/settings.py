@@ -1,8 +1,11 @@
 """The settings `assess` and `gates` of a prepare config. They have no effect on the data set."""
 
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from cluster.store import paths
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -28,11 +31,38 @@ class Embeddings(_Settings):
     model: str | None = Field(
         None,
         min_length=1,
-        description="folder or URI of a sentence-transformers model; default: TF-IDF with truncated SVD of a sample",
+        description="folder, URI or hub name of a sentence-transformers model; default: TF-IDF with truncated SVD of a "
+        "sample",
     )
     dimensions: int = Field(64, ge=2, le=512, description="of the default")
     sample: int = Field(5000, ge=100, le=50_000, description="records to which the default is fitted")
     groups: int = Field(20, ge=2, le=1000, description="k of k-means; the groups' evenness is the semantic diversity")
+
+    @field_validator("model")
+    @classmethod
+    def _absolute(cls, model: str | None) -> str | None:
+        """A folder's absolute path, since workers have other working directories; a name of the hub as it is."""
+        return paths.absolute(model) if model and (_is_path(model) or Path(model).is_dir()) else model
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the model is a folder or URI, and no name of the hub."""
+        return self.model is not None and _is_path(self.model)
+
+
+MODELS = "Give the folder that `SentenceTransformer.save` wrote, the URI of one, or a name of the Hugging Face hub."
+
+
+def _is_path(model: str) -> bool:
+    return paths.is_remote(model) or model.startswith(("/", "./", "../", "~", "file:")) or model.count("/") > 1
+
+
+class Sentiment(_Settings):
+    """A classifier of texts, by whose scores the values of `groups` are compared."""
+
+    model: paths.AbsolutePath = Field(description="path or URI of a supervised fastText .bin or .ftz")
+    label: str = Field(min_length=1, description="whose probability is compared, with or without __label__")
+    max_chars: int = Field(5000, ge=20, le=10_000_000, description="characters of a record that the model is given")
 
 
 class Assess(_Settings):
@@ -58,6 +88,7 @@ class Assess(_Settings):
         description="metadata -> value -> its share in the population; a list of metadata: values should have equal "
         "shares",
     )
+    sentiment: Sentiment | None = Field(None, description="compares sources and `groups` by a classifier's scores")
     period: str | None = Field(None, description="metadata with a date, whose months should have equally many records")
     embeddings: Embeddings | None = Field(Embeddings(), description="null: nothing that needs vectors is measured")
     sample: int = Field(1000, ge=1, le=10_000, description="records whose words are counted for lexical diversity")

@@ -17,7 +17,6 @@ from threadpoolctl import threadpool_limits
 from cluster.artifact import Artifact, Counters, read_tables
 from cluster.entry import Entry
 from cluster.stage import Scratch
-from cluster.store.copies import local_folder
 from pipelines.prepare.assess.embed import MODEL, MODEL_SCHEMA, VECTORS, EmbedSettings, vectors_schema
 from pipelines.prepare.assess.facts import CHARACTERS, ROWS, is_copy, same, smallest_of_sample
 from pipelines.prepare.collect import hash64
@@ -136,7 +135,7 @@ def _rounded(cosines: np.ndarray) -> np.ndarray:
 def _embedder(settings: EmbedSettings, model: Artifact | None) -> Embedder:
     if model is None:
         assert settings.embeddings.model
-        return sentence_model(str(local_folder(settings.store, settings.embeddings.model)))
+        return sentence_model(settings.store, settings.embeddings.model)
     table = model.table()
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1 if table.num_rows else 1)
     return LatentSemantics(table["token"].to_numpy(), table["idf"].to_numpy(), vectors)

@@ -7,10 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.errors import ConfigError
 from cluster.store.store import Store
-from pipelines.prepare.assess import sentence_model
 from pipelines.prepare.assess.classify import label_errors, predict, scores_by_fold
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.assess.vectors import fit
@@ -226,37 +223,3 @@ def test_what_is_learned_does_not_depend_on_units_or_tables(tmp_path, monkeypatc
     monkeypatch.setattr("pipelines.prepare.assess.vectors.ROWS", 7)
     many = prepare_inline(plain | {"output": str(tmp_path / "many")}, monkeypatch).assessment["findings"]["learned"]
     assert one == many and len(one["labels"]["queue"]["scores"]["f1"]) == 3
-
-
-def test_a_model_that_is_not_installed_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(sentence_model, "SentenceTransformer", None)
-    with pytest.raises(ConfigError, match=r"pip install 'raymill\[embeddings\]'"):
-        sentence_model.SentenceModel(str(tmp_path))
-
-
-def test_a_model_of_sentence_transformers_makes_the_vectors(tmp_path, monkeypatch):
-    pytest.importorskip("sentence_transformers")
-    folder = tmp_path / "model"
-    random_sentence_model(folder)
-    plain = settings_of(tmp_path, rows(40), embeddings={"model": str(folder), "groups": 3})
-    run = prepare_inline(plain, monkeypatch)
-    assert 0 <= metric(run.assessment, "semantic_diversity") <= 1
-    table = next(Artifact.load(Store(), f"{run.uri}/_work/assess/vectors").tables())
-    vectors = np.array(table["vector"].to_pylist(), np.float32)
-    assert vectors.shape == (32, 16) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-2)
-
-
-def random_sentence_model(folder: Path) -> None:
-    """A BERT of 16 dimensions with random weights."""
-    transformers = pytest.importorskip("transformers")
-    modules = pytest.importorskip("sentence_transformers.models")
-    plain = folder.parent / "bert"
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(word for queue in QUEUES.values() for word in queue)]
-    plain.mkdir()
-    (plain / "vocab.txt").write_text("\n".join(words))
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    transformers.BertModel(transformers.BertConfig(vocab_size=len(words), **sizes)).save_pretrained(plain)
-    transformers.BertTokenizer(str(plain / "vocab.txt")).save_pretrained(plain)
-    bert = modules.Transformer(str(plain))
-    made = sentence_model.SentenceTransformer(modules=[bert, modules.Pooling(16)])
-    made.save(str(folder))

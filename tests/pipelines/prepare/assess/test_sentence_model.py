@@ -1,0 +1,106 @@
+"""Vectors of a real sentence-transformers model, with random weights, beside the library called directly."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Pooling, Transformer
+from transformers import BertConfig, BertModel, BertTokenizer
+
+from cluster.artifact import Artifact
+from cluster.errors import ConfigError, DataError
+from cluster.progress import Silent
+from cluster.session import Session
+from cluster.store.store import Store
+from pipelines.prepare import job
+from pipelines.prepare.assess import sentence_model
+from pipelines.prepare.assess.settings import Embeddings
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.content import from_shape, said
+from pipelines.prepare.split import SPLITS
+from tests.pipelines.prepare.assess.test_assess import metric
+from tests.pipelines.prepare.assess.test_learn import QUEUES, rows, settings_of
+from tests.support.inline import prepare_inline
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """A BERT of 16 dimensions with words of the records, as `SentenceTransformer.save` writes it."""
+    folder, plain = tmp_path_factory.mktemp("model"), tmp_path_factory.mktemp("bert")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(word for queue in QUEUES.values() for word in queue)]
+    (plain / "vocab.txt").write_text("\n".join(words))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    torch.manual_seed(1)
+    BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(plain)
+    BertTokenizer(str(plain / "vocab.txt")).save_pretrained(plain)
+    SentenceTransformer(modules=[Transformer(str(plain)), Pooling(16)], device="cpu").save(str(folder))
+    return str(folder)
+
+
+def vectors(run) -> dict[str, np.ndarray]:
+    tables = Artifact.load(Store(), f"{run.uri}/_work/assess/vectors").tables()
+    return {row["id"]: np.array(row["vector"], np.float32) for table in tables for row in table.to_pylist()}
+
+
+def test_a_model_in_a_folder_makes_the_vectors(tmp_path, monkeypatch, model):
+    run = prepare_inline(settings_of(tmp_path, rows(40), embeddings={"model": model, "groups": 3}), monkeypatch)
+    found = vectors(run)
+    records = [row for split in SPLITS for row in run.split(split).table().to_pylist()]
+    texts = {row["id"]: said(from_shape(row, "messages")).text for row in records}
+    library = SentenceTransformer(model, device="cpu")
+    expected = library.encode(list(texts.values()), normalize_embeddings=True)
+    assert set(found) == set(texts) and len(texts) == 40
+    for id, wanted in zip(texts, expected, strict=True):
+        np.testing.assert_allclose(found[id], wanted, atol=1e-3)  # as float16
+    assert 0 < metric(run.assessment, "semantic_diversity") <= 1
+    assert not (tmp_path / "out" / "_work" / "assess" / "model").exists(), "nothing is fitted"
+
+
+def test_a_relative_folder_is_made_absolute_and_a_name_of_the_hub_stays(monkeypatch, model):
+    monkeypatch.chdir(Path(model).parent)
+    assert Embeddings(model=Path(model).name).model == model
+    assert Embeddings(model="acme/mini-lm").model == "acme/mini-lm" and not Embeddings(model="acme/mini-lm").is_folder
+
+
+def test_a_model_that_cannot_be_had_is_refused_before_a_record_is_read(tmp_path, monkeypatch, model):
+    def refused(match: str, name: str, kind: type[Exception] = DataError) -> None:
+        with pytest.raises(kind, match=match):
+            prepare_inline(settings_of(tmp_path, rows(30), embeddings={"model": name}), monkeypatch, replace=True)
+
+    refused(r"nowhere has neither .*\. Give the folder that `SentenceTransformer.save` wrote", f"{tmp_path}/nowhere")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "weights.txt").write_text("none")
+    refused("other has neither modules.json nor config.json", str(tmp_path / "other"))
+    assert not (tmp_path / "out" / "train").exists()
+    (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": "of nobody"}))
+    refused("other cannot be loaded", str(tmp_path / "other"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    refused("there is no folder nobody/nothing, and the hub did not provide a model of this name", "nobody/nothing")
+
+
+def test_a_package_that_is_not_installed_is_refused_with_the_command(tmp_path, monkeypatch, model):
+    sentence_model.load.cache_clear()
+    monkeypatch.setattr(sentence_model, "SentenceTransformer", None)
+    with pytest.raises(ConfigError, match=r"pip install 'raymill\[embeddings\]'") as refusal:
+        prepare_inline(settings_of(tmp_path, rows(30), embeddings={"model": model}), monkeypatch)
+    assert refusal.value.exit_code == 2
+    sentence_model.load.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_vectors_are_the_same_for_any_number_of_workers(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("pipelines.prepare.assess.facts.UNIT_BYTES", 1)  # a unit a split, by the driver
+    found = []
+    for cpus in (1, 3):
+        plain = settings_of(tmp_path, rows(300), embeddings={"model": model}, label="queue")
+        plain |= {"kind": "prepare", "name": "x", "output": str(tmp_path / "out")}
+        with Session(None, cpus, Silent()) as session:
+            run = job.prepare(PrepareConfig.model_validate(plain), session, Silent())
+        digest = Artifact.load(Store(), f"{run.uri}/_work/assess/vectors").manifest.digest
+        found.append((digest, run.assessment))
+        (tmp_path / "out").rename(tmp_path / f"out-{cpus}")
+    assert found[0] == found[1]
