@@ -39,7 +39,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
-from pipelines.prepare.assess.job import assess, read_assessment
+from pipelines.prepare.assess.job import assess, check_models, read_assessment
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.collect import (
     KEYS,
@@ -128,6 +128,7 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
             return PrepareRun(store, root, manifest, report, read_assessment(store, root), fresh=False)
     inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
     kept = find_kept(store, config.split.keep)
+    check_models(config)
     store.require_conditional_writes(root)
     with held(store, root) as lease:
         find()  # with `replace`, removes the manifest of other settings or inputs

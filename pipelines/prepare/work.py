@@ -68,6 +68,7 @@ def work(config: PrepareConfig, seconds: float | None = None, *, replace: bool =
         must_exist=(
             *first.values(),
             *config.validation.files,
+            *([config.assess.sentiment.model] if config.assess.sentiment else []),
             *(paths.join(run, RUN_MANIFEST) for run in config.split.keep),
         ),
         replace=replace,

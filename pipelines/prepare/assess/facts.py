@@ -26,7 +26,9 @@ from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.dedup.settings import Dedup
 from pipelines.language import fasttext_model
-from pipelines.language.identification import LanguageId, identify
+from pipelines.language.fasttext_file import LABEL_PREFIX
+from pipelines.language.identification import LanguageId, excerpts, identify
+from pipelines.prepare.assess.settings import Sentiment
 from pipelines.prepare.collect import collect_memory, hash64
 from pipelines.prepare.compared import ATTRIBUTES_SCHEMA, attributes, same
 from pipelines.prepare.content import Content, Said, Shape, from_shape, said
@@ -54,8 +56,10 @@ DAMAGED = (
 SAMPLE_SCHEMA = pa.schema([("hash", pa.uint64()), ("text", pa.large_string())])
 
 
-def facts_schema(fields: Sequence[str], kept: Sequence[str]) -> pa.Schema:
-    """The columns of FACTS. fields: metadata whose values are counted. kept: metadata for other measures."""
+def facts_schema(fields: Sequence[str], kept: Sequence[str], scored: bool) -> pa.Schema:
+    """The columns of FACTS. fields: metadata whose values are counted. kept: metadata for other measures. scored:
+    by the classifier of `assess.sentiment`.
+    """
     return pa.schema(
         [
             ("id", pa.string()),
@@ -71,6 +75,7 @@ def facts_schema(fields: Sequence[str], kept: Sequence[str]) -> pa.Schema:
             ("turns", pa.int32()),  # answers; 0 of plain texts
             *((f"value/{name}", pa.string()) for name in fields),
             *((f"kept/{name}", pa.string()) for name in kept),
+            *([("sentiment", pa.float32())] if scored else []),  # probability of the label of `assess.sentiment`
         ]
     )
 
@@ -81,7 +86,7 @@ class FactsSettings:
 
     sample: texts of SAMPLE. complete: fields that a record should have. allowed: values that a field may have. fields:
     whose values are counted. kept: fields that are read for other measures. rules: that are counted; None: the data set
-    was made with them.
+    was made with them. sentiment: a classifier.
     """
 
     shape: Shape
@@ -93,13 +98,19 @@ class FactsSettings:
     fields: tuple[str, ...]
     kept: tuple[str, ...]
     rules: Validator | None
+    sentiment: Sentiment | None = None
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of FACTS."""
+        return facts_schema(self.fields, self.kept, self.sentiment is not None)
 
 
 def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Limits) -> Stage:
     """The stage that writes the artifacts named above."""
     store = splits[0].store
     outputs = (
-        Output(FACTS, facts_schema(settings.fields, settings.kept)),
+        Output(FACTS, settings.schema),
         Output(SAMPLE, SAMPLE_SCHEMA),
         Output(QUESTIONS, ATTRIBUTES_SCHEMA),
         Output(ANSWERS, ATTRIBUTES_SCHEMA),
@@ -116,6 +127,8 @@ def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Lim
         "rules": settings.rules and settings.rules.fingerprint(),
         "language": fasttext_model.fingerprint(store, None),
     }
+    if sentiment := settings.sentiment:
+        made_from["sentiment"] = [sentiment.model_dump(), fasttext_model.fingerprint(store, sentiment.model)]
     work, memory = MeasureRecords(store, settings), collect_memory(limits)
     return Stage("assess", outputs, units_of(splits), work, fingerprint(made_from), store, files_from, memory=memory)
 
@@ -191,7 +204,10 @@ class MeasureRecords:
         }
         for kind, names in (("value", self.settings.fields), ("kept", self.settings.kept)):
             columns |= {f"{kind}/{name}": [one[name] for one in metadata] for name in names}
-        return pa.table(columns, schema=facts_schema(self.settings.fields, self.settings.kept))
+        if sentiment := self.settings.sentiment:
+            classifier = fasttext_model.load(self.store, sentiment.model)
+            columns["sentiment"] = classifier.score(excerpts(texts, sentiment.max_chars), _plain(sentiment))
+        return pa.table(columns, schema=self.settings.schema)
 
     def _violations(self, records: list[dict[str, Any]], contents: list[Content]) -> list[str | None]:
         if self.settings.rules is None:
@@ -223,6 +239,19 @@ class MeasureRecords:
 def is_copy(record: Mapping[str, Any]) -> bool:
     """Whether balancing made the record of another one."""
     return (record["provenance"] or {}).get("operation") == "repeat"
+
+
+def check_sentiment(store: Store, sentiment: Sentiment) -> None:
+    """Open the classifier.
+
+    Raises:
+        ConfigError, StorageError: it is missing or damaged, or lacks the label.
+    """
+    fasttext_model.load(store, sentiment.model).require(_plain(sentiment), "assess.sentiment.label")
+
+
+def _plain(sentiment: Sentiment) -> str:
+    return sentiment.label.removeprefix(LABEL_PREFIX)
 
 
 class Topics:

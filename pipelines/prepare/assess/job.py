@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from cluster.artifact import Artifact
+from cluster.errors import DataError
 from cluster.record import json_bytes
 from cluster.stage import RunStage, RunStageIn
 from cluster.store import paths
@@ -37,11 +38,13 @@ from pipelines.prepare.assess.facts import (
     SAMPLE,
     VERDICTS,
     FactsSettings,
+    check_sentiment,
     facts_stage,
     units_of,
 )
 from pipelines.prepare.assess.learn import learn_memory, learn_stage
 from pipelines.prepare.assess.score import Assessment, assessment_of
+from pipelines.prepare.assess.settings import MODELS
 from pipelines.prepare.assess.summary import SUMMARY, SummarySettings, findings_of, summary_stage
 from pipelines.prepare.config import PrepareConfig, Validate
 from pipelines.prepare.sources import Fields, as_input
@@ -78,6 +81,21 @@ def assess(
     found = assessment_of(findings_of(summary), config.assess, config.gates, root)
     splits[0].store.write_bytes(paths.join(root, ASSESSMENT), json_bytes(found))
     return found
+
+
+def check_models(config: PrepareConfig) -> None:
+    """Check that the models of `assess` are there, before records are read for hours.
+
+    Raises:
+        UserError: one is missing or damaged, or lacks the label.
+    """
+    store, asked = config.store, config.assess
+    if asked.sentiment:
+        check_sentiment(store, asked.sentiment)
+    if asked.embeddings and asked.embeddings.is_folder:
+        model = asked.embeddings.model or ""
+        if not any(store.exists(paths.join(model, name)) for name in ("modules.json", "config.json")):
+            raise DataError(f"assess.embeddings.model: {model} has neither modules.json nor config.json. {MODELS}")
 
 
 def assess_memory(config: PrepareConfig, records: int) -> int:
@@ -125,4 +143,5 @@ def _settings(config: PrepareConfig, dedup: Dedup, rules: Validator | None) -> F
         fields=tuple(name for name in dict.fromkeys(named) if name in config.known),
         kept=tuple(dict.fromkeys((*asked.annotators, *((asked.period,) if asked.period else ())))),
         rules=rules,
+        sentiment=asked.sentiment,
     )

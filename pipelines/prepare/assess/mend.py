@@ -138,6 +138,14 @@ def _mend_bias(findings: Findings, output: str) -> str:
                 f"{name}: texts of {one['value']} have {one['ratio']:.2f} times the length of {lengths['against']}'s "
                 f"({one['low']:.2f} to {one['high']:.2f})."
             )
+    for name, scores in findings["sentiments"].items():
+        unequal = [one for one in scores["differences"] if not one["low"] <= 0 <= one["high"]] if scores else []
+        if scores and unequal:
+            most = max(unequal, key=lambda one: abs(one["difference"]))
+            found.append(
+                f"{name}: the mean score of {most['value']} is {most['mean']:.3f}, and that of {scores['against']} "
+                f"{scores['mean']:.3f}."
+            )
     if periods := findings["periods"]:
         empty = [period for period, number in periods["records"].items() if not number]
         if empty:

@@ -4,13 +4,14 @@ from statistics import stdev
 from typing import TypedDict
 
 from cluster.page.formats import count, plural
-from pipelines.prepare.assess.bias import length_parity
+from pipelines.prepare.assess.bias import length_parity, score_parity
 from pipelines.prepare.assess.mend import mend_of
 from pipelines.prepare.assess.metrics import FULL_MTLD, coverage, evenness, mean, share
 from pipelines.prepare.assess.settings import Assess, Gates
 from pipelines.prepare.assess.summary import Findings, Repeats
 
 _VALUES_SHOWN = 4
+_BIAS = ("representation_", "length_parity_", "sentiment_parity_")
 
 
 class Metric(TypedDict):
@@ -196,6 +197,14 @@ def _bias_metrics(findings: Findings) -> list[Metric]:
         against = f"times the length of {lengths['against']}: {', '.join(ratios)}" if lengths else ""
         value = length_parity(lengths)
         found.append(_metric(f"length_parity_{name}", value, f"shortest by longest {name}, where certain", against))
+    for name, scores in findings["sentiments"].items():
+        differences = [
+            f"{one['value']} {one['difference']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})"
+            for one in (scores["differences"] if scores else [])[:_VALUES_SHOWN]
+        ]
+        against = f"beside {scores['against']} {scores['mean']:.3f}: {', '.join(differences)}" if scores else ""
+        meaning = f"1 - greatest difference of mean scores by {name}, where certain"
+        found.append(_metric(f"sentiment_parity_{name}", score_parity(scores), meaning, against))
     if periods := findings["periods"]:
         named = list(periods["records"])
         shown = f"{named[0]} to {named[-1]}, {plural(len(named), 'period')}" if named else "no date"
@@ -227,13 +236,13 @@ def parts_of(values: dict[str, float | None], weights: dict[str, float]) -> list
         "relevance": mean([values["relevance"], values.get("similarity_to_examples")]),
         "diversity": mean(values.get(f"{kind}_diversity") for kind in ("lexical", "structural", "semantic")),
         "accuracy": mean(values.get(name) for name in ("label_quality", "agreement", "rule_conformity")),
-        "bias": mean(value for name, value in values.items() if name.startswith(("representation_", "length_parity_"))),
+        "bias": mean(value for name, value in values.items() if name.startswith(_BIAS)),
     }
     of = {
         "relevance": "mean of relevance and similarity_to_examples",
         "diversity": "mean of lexical, structural and semantic diversity",
         "accuracy": "mean of label_quality, agreement and rule_conformity",
-        "bias": "mean of representation and length_parity",
+        "bias": "mean of representation, length_parity and sentiment_parity",
     }
     without = {
         "relevance": "no `assess.topics` or `assess.examples`",

@@ -7,6 +7,7 @@ from cluster.page.formats import count, plural
 from cluster.page.markup import Column, Html, Section, code, element, join, note, outside_text, table, with_code
 from pipelines.prepare.assess.score import Assessment, failed
 
+_OF_A_DIFFERENCE: tuple[Literal["difference", "low", "high"], ...] = ("difference", "low", "high")
 _SUSPECT: tuple[Literal["id", "label", "suggested"], ...] = ("id", "label", "suggested")
 
 
@@ -50,7 +51,8 @@ def assessment_section(assessment: Assessment) -> Section:
     columns.append(Column("Seen", numeric=False))
     rows = [(code(one["name"]), number(one["value"]), one["meaning"], one["seen"]) for one in assessment["metrics"]]
     parts.append(table(f"Metrics of {plural(assessment['records'], 'record')}, from 0 to 1", columns, rows))
-    return Section("assessment", "Assessment", join(*parts, *_suspects(assessment), *_ratios(assessment)))
+    parts += [*_suspects(assessment), *_ratios(assessment), *_differences(assessment)]
+    return Section("assessment", "Assessment", join(*parts))
 
 
 def _suspects(assessment: Assessment) -> Iterator[Html]:
@@ -80,6 +82,25 @@ def _ratios(assessment: Assessment) -> Iterator[Html]:
                 for one in lengths["ratios"]
             ]
             title = f"Mean length by {name}, of that of {lengths['against']}, with 95% confidence"
+            yield table(title, columns, rows)
+
+
+def _differences(assessment: Assessment) -> Iterator[Html]:
+    """Tables of a classifier's scores of groups."""
+    columns = [Column("Value", numeric=False), Column("Records"), Column("Mean score"), Column("Difference")]
+    columns += [Column("Low"), Column("High")]
+    for name, scores in assessment["findings"]["sentiments"].items():
+        if scores:
+            rows = [
+                (
+                    outside_text(one["value"]),
+                    count(one["records"]),
+                    number(one["mean"]),
+                    *(f"{one[key]:+.3f}" for key in _OF_A_DIFFERENCE),
+                )
+                for one in scores["differences"]
+            ]
+            title = f"Mean score by {name}, less {number(scores['mean'])} of {scores['against']}, with 95% confidence"
             yield table(title, columns, rows)
 
 

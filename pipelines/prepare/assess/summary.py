@@ -1,7 +1,7 @@
 """The stage `summary`: the facts of all records put together to findings. One unit.
 
-Memory: 60 bytes a record, the distinct values of the fields that are counted, 32 KB for each value whose lengths are
-compared, and the sample.
+Memory: 60 bytes a record, the distinct values of the fields that are counted, 32 KB for each value whose lengths or
+scores are compared, and the sample.
 """
 
 import heapq
@@ -18,7 +18,15 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage
 from pipelines.prepare.assess.agreement import Agreement
-from pipelines.prepare.assess.bias import Lengths, LengthSamples, evenness_of_months, representation
+from pipelines.prepare.assess.bias import (
+    Lengths,
+    Samples,
+    Scores,
+    compared_lengths,
+    compared_scores,
+    evenness_of_months,
+    representation,
+)
 from pipelines.prepare.assess.facts import ANSWERS, FACTS, QUESTIONS, SAMPLE, smallest_of_sample
 from pipelines.prepare.assess.learn import LEARNED, Learned, learned_of
 from pipelines.prepare.assess.metrics import contradictory, distinct, evenness, mtld
@@ -100,7 +108,7 @@ class Agreed(TypedDict):
 class Findings(TypedDict):
     """What was counted. languages: those identified with certainty. topics: records that mention each. rules: records
     that break each rule; None: the data set was made with these rules. agreement, periods, learned: None: not asked
-    for. represented, lengths: by field.
+    for. represented, lengths, sentiments: by field; sentiments of a classifier's scores, empty: not asked for.
     """
 
     records: int
@@ -125,6 +133,7 @@ class Findings(TypedDict):
     agreement: Agreed | None
     represented: dict[str, Represented]
     lengths: dict[str, Lengths | None]
+    sentiments: dict[str, Scores | None]
     periods: Periods | None
     learned: Learned | None
 
@@ -193,7 +202,8 @@ class Summarise:
         asked = self.settings.assess
         counted = Counted(
             {name: Counter() for name in (*fields, "length", "turns")},
-            {name: LengthSamples() for name in self.settings.shares},
+            {name: Samples() for name in self.settings.shares},
+            {name: Samples() for name in self.settings.shares if asked.sentiment},
             asked.period,
         )
         for table in facts.tables([name for name in facts.schema.names if name != "id"]):
@@ -256,7 +266,8 @@ class Summarise:
             represented={
                 name: _represented(counted.values[name], wanted) for name, wanted in self.settings.shares.items()
             },
-            lengths={name: samples.compared() for name, samples in counted.lengths.items()},
+            lengths={name: compared_lengths(samples) for name, samples in counted.lengths.items()},
+            sentiments={name: compared_scores(samples) for name, samples in counted.sentiments.items()},
             periods=_periods(counted.dates) if asked.period else None,
             learned=learned_of(self.learned[LEARNED]) if self.learned else None,
         )
@@ -292,10 +303,13 @@ class Summarise:
 
 @dataclass
 class Counted:
-    """What the first pass over the facts adds up. lengths: of fields whose values are compared. period: with dates."""
+    """What the first pass over the facts adds up. lengths, sentiments: of fields whose values are compared. period:
+    with dates.
+    """
 
     values: dict[str, Counter[str]]
-    lengths: dict[str, LengthSamples]
+    lengths: dict[str, Samples]
+    sentiments: dict[str, Samples]
     period: str | None
     questions: list[np.ndarray] = field(default_factory=lambda: [np.empty(0, np.uint64)])
     answers: list[np.ndarray] = field(default_factory=lambda: [np.empty(0, np.uint64)])
@@ -317,6 +331,9 @@ class Counted:
         for name, samples in self.lengths.items():
             values = pc.fill_null(table[f"value/{name}"], "").to_numpy()
             samples.add(values, table["hash"].to_numpy(), table["characters"].to_numpy())
+        for name, samples in self.sentiments.items():
+            values = pc.fill_null(table[f"value/{name}"], "").to_numpy()
+            samples.add(values, table["hash"].to_numpy(), table["sentiment"].to_numpy())
         lengths = np.frexp(table["characters"].to_numpy())[1]  # powers of two
         columns = {name: table[column] for column in table.column_names if (name := _field(column))}
         columns |= {"length": pa.array([f"below {2**power}" for power in lengths.tolist()]), "turns": table["turns"]}

@@ -1,18 +1,26 @@
 """Representation, lengths of groups and agreement of annotators, against numbers worked out by hand or published."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
+from cluster.errors import ConfigError
+from cluster.store.store import Store
+from pipelines.language import fasttext_model
 from pipelines.prepare.assess.agreement import Agreement
 from pipelines.prepare.assess.bias import (
-    LengthSamples,
+    Samples,
+    compared_lengths,
+    compared_scores,
     evenness_of_months,
     length_parity,
     ratio_of_means,
     representation,
+    score_parity,
 )
+from tests.support.inline import prepare_inline
 
 
 @pytest.mark.parametrize(
@@ -58,13 +66,13 @@ def test_the_confidence_interval_has_the_true_ratio_about_as_often_as_it_says():
 
 def test_lengths_are_compared_with_the_most_frequent_value():
     random = np.random.default_rng(1)
-    samples = LengthSamples()
+    samples = Samples()
     for _ in range(3):  # tables
         values = np.array(["north"] * 300 + ["south"] * 100 + ["east"] * 100 + ["few"] * 5 + [""] * 9, object)
         means = np.array([400] * 300 + [100] * 100 + [400] * 100 + [10] * 14)
         lengths = (means * random.lognormal(0, 0.2, len(means))).astype(np.int64)
         samples.add(values, random.integers(0, 1 << 63, len(means), np.uint64), lengths)
-    found = samples.compared()
+    found = compared_lengths(samples)
     assert found["against"] == "north" and [one["value"] for one in found["ratios"]] == ["east", "south"]
     east, south = found["ratios"]
     assert east["low"] < 1 < east["high"] and south["ratio"] == pytest.approx(0.25, rel=0.1)
@@ -73,16 +81,34 @@ def test_lengths_are_compared_with_the_most_frequent_value():
     assert length_parity(None) is None
 
 
+def test_mean_scores_are_compared_with_those_of_the_most_frequent_value():
+    random = np.random.default_rng(2)
+    samples = Samples()
+    values = np.array(["north"] * 600 + ["south"] * 300 + ["east"] * 300 + ["few"] * 5, object)
+    scores = np.clip(random.normal([0.7] * 600 + [0.4] * 300 + [0.7] * 300 + [0.0] * 5, 0.1), 0, 1).astype(np.float32)
+    samples.add(values, random.integers(0, 1 << 63, len(values), np.uint64), scores)
+    found = compared_scores(samples)
+    assert found["against"] == "north" and found["mean"] == pytest.approx(0.7, abs=0.02)
+    east, south = found["differences"]
+    assert (east["value"], south["value"]) == ("east", "south")
+    assert east["low"] < 0 < east["high"] and east["high"] - east["low"] < 0.05
+    assert south["difference"] == pytest.approx(south["mean"] - found["mean"]) == pytest.approx(-0.3, abs=0.02)
+    assert south["low"] < south["difference"] < south["high"] < 0
+    assert score_parity(found) == pytest.approx(1 + south["difference"])
+    assert score_parity(found | {"differences": [east]}) == 1.0, "a difference that may be chance is none"
+    assert score_parity(None) is None
+
+
 def test_lengths_do_not_depend_on_the_order_of_tables():
     random = np.random.default_rng(1)
     values = np.array(["a", "b"] * 4000, object)
     hashes, lengths = random.integers(0, 1 << 63, 8000, np.uint64), random.integers(1, 999, 8000)
     found = []
     for starts, size in (([0], 8000), (range(0, 8000, 1000), 1000), (range(7000, -1, -1000), 1000)):
-        samples = LengthSamples()
+        samples = Samples()
         for at in starts:
             samples.add(values[at : at + size], hashes[at : at + size], lengths[at : at + size])
-        found.append(samples.compared())
+        found.append(compared_lengths(samples))
     assert found[0] == found[1] == found[2]
 
 
@@ -106,3 +132,41 @@ def test_alpha_is_0_by_chance_and_1_without_differences():
     same = Agreement()
     assert not any(same.add(pair) for pair in ("aa", "bb", "ab"[:1])) and same.alpha == 1
     assert Agreement().alpha is None
+
+
+GERMAN = "Bitte schalten Sie das Gerät aus und warten Sie eine Minute, danach sollte alles wieder gut laufen."
+ENGLISH = "Please switch the device off and wait for a minute, after which everything should work well again."
+
+
+def test_the_scores_of_a_classifier_are_compared_by_group(tmp_path, monkeypatch):
+    """The built-in model stands for one of sentiment: German is what it is asked for."""
+    rows = [
+        {
+            "prompt": f"Ticket {n}: what now?",
+            "completion": f"{GERMAN if n % 3 == 0 else ENGLISH} {n}",
+            "team": "ab"[n % 3 > 0],
+        }
+        for n in range(90)
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"prompt": "prompt", "completion": "completion", "team": "team"}
+    sentiment = {"model": str(fasttext_model.local_path(Store(), None)), "label": "__label__de"}
+    plain = {
+        "inputs": [{"path": str(tmp_path / "in.jsonl"), "columns": columns}], "output": str(tmp_path / "out"),
+        "dedup": None, "assess": {"groups": ["team"], "embeddings": None, "sentiment": sentiment},
+        "gates": {"bias": 0.99},
+    }  # fmt: skip
+    run = prepare_inline(plain, monkeypatch)
+    scores = run.assessment["findings"]["sentiments"]["team"]
+    (difference,) = scores["differences"]
+    assert scores["against"] == "b" and scores["mean"] < 0.1 and difference["value"] == "a"
+    assert difference["mean"] > 0.8 and 0.7 < difference["low"] < difference["high"] <= 1
+    (metric,) = [one for one in run.assessment["metrics"] if one["name"] == "sentiment_parity_team"]
+    assert metric["value"] == pytest.approx(1 - difference["difference"])
+    (bias,) = [one for one in run.assessment["gates"] if one["name"] == "bias"]
+    assert "team: the mean score of a is" in bias["mend"]
+    assert "Mean score by team, less" in (tmp_path / "out" / "report.html").read_text()
+    plain["assess"]["sentiment"]["label"] = "positive"
+    with pytest.raises(ConfigError, match=r"assess\.sentiment\.label: 'positive' is not a label"):
+        prepare_inline(plain | {"output": str(tmp_path / "other")}, monkeypatch)
+    assert not (tmp_path / "other" / "train").exists(), "it is found before anything is made"
