@@ -21,8 +21,8 @@ except ImportError:
 _BATCH = 64  # texts at a time
 _SETTING = "assess.embeddings.model"
 # What is fetched of a hub's repository: no pickled weights, and no copies for other libraries.
-_HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
-_OTHER_LIBRARIES = ("onnx/*", "openvino/*")
+_HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_OTHER_LIBRARIES = ["onnx/*", "openvino/*"]
 
 
 class SentenceModel:

@@ -118,10 +118,10 @@ def tables_stage(
     columns = [(one, name) for one in parts for name in dict.fromkeys([*one.numeric, *one.named])]
     rows = [(one, at) for one in parts if one.table.unique != () for at in range(one.slices)]
     outputs = (Output(TABLES, TABLES_SCHEMA), Output(REPEATED, REPEATED_SCHEMA))
-    units = [(one, ()) for one in (*columns, *rows)]
-    made = fingerprint(made_from)
-    prepare = partial(_units, survey, parts, (*columns, *rows))
-    return Stage("tables", outputs, units, FindOfAll(store), made, store, memory=memory, prepare=prepare)
+    found: tuple[Column | RowSlice, ...] = (*columns, *rows)
+    made, prepare = fingerprint(made_from), partial(_units, survey, parts, found)
+    # `prepare` adds the files that a unit reads.
+    return Stage("tables", outputs, found, FindOfAll(store), made, store, memory=memory, prepare=prepare)
 
 
 def _units(
