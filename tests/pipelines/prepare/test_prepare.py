@@ -23,6 +23,7 @@ from pipelines.prepare.split import SPLITS
 from pipelines.prepare.templates import Template, title_of
 from pipelines.prepare.work import work
 from tests.support.inline import curate_inline, prepare_inline
+from tests.support.page_tables import misaligned
 
 QUEUES = ("login", "billing")
 WORDS = (
@@ -293,6 +294,11 @@ def test_a_submitted_run_states_its_machines(settings):
     planned = work(config)
     assert (planned.verb, planned.finished, planned.workers[0].cpus) == ("prepare", False, 2)
     assert planned.must_exist == (settings["inputs"][0]["path"],)
+    words = f"{settings['output']}-words"
+    Store().write_bytes(words, b"word\n")
+    more = settings | {"split": {"keep": ["/earlier"]}, "validate": {"bad_words": {"paths": {"en": words}}}}
+    asked = work(PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | more))
+    assert asked.must_exist == (*planned.must_exist, words, "/earlier/manifest.json")
     assert planned.workers[0].largest_task >= 2 << 30
 
 
@@ -483,6 +489,7 @@ def test_what_is_cleaned_quarantined_and_written_is_counted_and_keeps_its_letter
     with open(f"{run.uri}/report.html") as file:
         page = " ".join(file.read().split())
     assert "20 findings of personal data were replaced." in page and "not stated" in page
+    assert "Why records are not in the data set" in page and misaligned(page) == []
 
 
 def test_hashes_of_several_texts_are_of_each_of_them():

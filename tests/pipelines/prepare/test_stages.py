@@ -10,6 +10,7 @@ import pytest
 
 from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
 from cluster.stage import Output, Stage, prefix_of
+from pipelines.language import fasttext_model
 from pipelines.prepare.assess import job as assessing
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, result_settings, run_stages
@@ -233,6 +234,17 @@ def test_other_shares_of_the_sources_divide_the_records_again(settings):
     before = stages_of(PrepareConfig.model_validate(settings))
     settings["inputs"][0]["share"], settings["inputs"][1]["share"] = 0.25, 0.5
     assert made_again(before, stages_of(PrepareConfig.model_validate(settings)))[0] == "split"
+
+
+def test_records_that_are_classed_by_language_are_collected_again_with_another_model(settings, monkeypatch):
+    by_language = changed(settings, "split.stratify", ["language"])
+    fingerprint = fasttext_model.fingerprint
+    for given, first in ((settings, "assess.assess"), (by_language, "collect")):
+        config = PrepareConfig.model_validate(given)
+        with monkeypatch.context() as patch:
+            before = stages_of(config)
+            patch.setattr(fasttext_model, "fingerprint", lambda store, path: path and fingerprint(store, path))
+            assert made_again(before, stages_of(config))[0] == first
 
 
 def test_another_key_of_pseudonyms_collects_the_records_again(settings):

@@ -105,6 +105,9 @@ def test_what_was_seen_is_shown_up_to_a_length():
     ]  # fmt: skip
     (wrong,) = load_validator(Store(), Validate(json_schema=SCHEMA))([(pair("", QUESTION, "", f'["{"c" * 900}"]'), {})])
     assert len(wrong.value) == 320
+    long = pair("", QUESTION, "", "1" * 5000)  # the error of which is a long sentence
+    (wrong,) = load_validator(Store(), Validate(json_schema=SCHEMA, answer_chars=None))([(long, {})])
+    assert wrong.reason == "not_json" and len(wrong.value) == 80
 
 
 def test_refusals_and_boilerplate_of_a_config_have_any_case():

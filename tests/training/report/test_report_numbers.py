@@ -16,7 +16,7 @@ from cluster.store.store import Store
 from tests.support import training_report as made
 from tests.training.report.test_training_report import finished, fit, validated
 from training.report import tables
-from training.report.curves import Log, _as_table, _events, _smoothed, restarts
+from training.report.curves import Log, _as_table, _events, _explanation, _smoothed, restarts
 from training.report.gather import _base_model, _recipe, _split, fit_of
 from training.report.page import _recipe as _recipe_of
 from training.report.page import _tiles
@@ -477,3 +477,12 @@ def test_a_loss_that_did_not_fall_is_not_called_the_lowest():
     plain["recipe"] |= {"method": "probe"}
     first, last = (plain["validation"][at]["accuracy"] for at in (0, -1))
     assert f"{metric_words('probe').right} right {first:.1%} → {last:.1%}" in text_of(_tiles(plain))
+
+
+@pytest.mark.parametrize(
+    ("points", "steps", "told"), [(50, 100, False), (49, 100, True), (50, 101, False), (300, 300, False)]
+)
+def test_curves_of_fewer_points_than_half_of_the_steps_are_explained(points, steps, told):
+    plain = fit()
+    plain["curves"]["loss"], plain["totals"]["steps"] = [(step, 1.0) for step in range(points)], steps
+    assert ("each column of a curve shows its lowest and highest value" in _explanation(plain)) is told

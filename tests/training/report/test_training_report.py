@@ -20,6 +20,7 @@ from cluster.page.charts import Line, Mark, is_spread, line_chart, thinned
 from cluster.store.store import Store
 from tests.pipelines.curate.test_report_page import HOSTILE, Page, faults
 from tests.support import training_report as made
+from tests.support.page_tables import misaligned
 from training.fit.job import Job
 from training.report.curves import Log, restarts
 from training.report.gather import combine, fit_of, gather
@@ -334,6 +335,13 @@ def test_numbers_of_data_and_evaluation_are_those_of_the_report(report):
     assert "documents split 120 2.4%" in data
     assert "validation 6.250 2.950 −3.3" in evaluation
     assert "tolerance 0.0001" in evaluation
+
+
+def test_numbers_are_aligned_as_numbers(report):
+    assert misaligned(render(report)) == []
+    phases = made.report()
+    phases["fits"] *= 2
+    assert misaligned(render(phases)) == []
 
 
 def test_answers_are_shown_with_their_scores(report):

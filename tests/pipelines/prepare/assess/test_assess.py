@@ -17,6 +17,7 @@ from pipelines.prepare.work import work
 from pipelines.rules import bad_words
 from pipelines.text.texts import Texts
 from tests.support.inline import prepare_inline
+from tests.support.page_tables import misaligned
 
 # Twenty questions of a help desk: English, all different, none near another.
 THINGS = (
@@ -252,6 +253,7 @@ def test_the_report_has_the_assessment(settings, monkeypatch):
     run = prepare_inline(settings, monkeypatch)
     page = (Store().read_bytes(f"{run.uri}/report.html")).decode()
     assert 'id="assessment"' in page and "holidays (0 records)" in page
+    assert "Why records are not" not in page and misaligned(page) == []
     assert prepare_inline(settings, monkeypatch).assessment == run.assessment, "read from assessment.json"
 
 

@@ -1,0 +1,130 @@
+"""The numbers that settings may have: a bound that a change drops or moves is seen here.
+
+A new number in a config needs a place in RANGES.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipelines.curate.config import CurateConfig
+from pipelines.prepare.config import PrepareConfig
+from training.config import TrainConfig
+
+# The settings of each range, of all kinds of configs. Those of `any` are checked by validators.
+RANGES = {
+    "above 0": (
+        "Checkpointing.every_minutes Corpus.epochs Corpus.weight Execution.stall_s Failures.loss_limit "
+        "Input.weight Limits.max_expanded_gib Lora.alpha Optimizer.clip Optimizer.epsilon Optimizer.learning_rate "
+        "Outliers.deviations Outliers.factor TrainConfig.device_memory_gib TrainConfig.epochs Workers.cpus_each "
+        "Workers.timeout_s"
+    ),
+    "above 0 to 1": (
+        "Dedup.threshold Report.warn_source_loss Source.share Split.train Validate.answer_in_question "
+        "Validate.relevance Validate.same_language"
+    ),
+    "above 0 to 1000": "Api.requests_per_s",
+    "above 0 to 1024": "Api.max_mib Pages.max_mib",
+    "above 0 to 3600": "Api.timeout_s Pages.timeout_s",
+    "above 0 to 86400": "StorageOptions.retry_deadline_s StorageOptions.timeout_s",
+    "above 1": "Limits.max_expansion_ratio",
+    "any": "Fill.fill Optimizer.betas Validate.answer_chars Validate.question_chars Validate.text_chars",
+    "from -1": "Failures.max_preemptions",
+    "from 0": (
+        "BadWords.max_count Boilerplate.min_words_left C4.min_sentences C4.min_words_per_line "
+        "ComplexityWeights.answer_length ComplexityWeights.domain ComplexityWeights.question_length "
+        "ComplexityWeights.rarity ComplexityWeights.reasoning Evaluate.least_gain Failures.max Failures.skip_back "
+        "FineWeb.max_list_ratio FineWeb.short_line_characters GopherQuality.max_ellipses_per_word "
+        "GopherQuality.max_hashes_per_word GopherQuality.max_mean_word_length GopherQuality.max_words "
+        "GopherQuality.min_mean_word_length GopherQuality.min_words GopherRepetition.max_dup_line_char_frac "
+        "GopherRepetition.max_dup_line_frac GopherRepetition.max_dup_para_char_frac "
+        "GopherRepetition.max_dup_para_frac GopherRepetition.max_duplicated_10_n_grams "
+        "GopherRepetition.max_duplicated_5_n_grams GopherRepetition.max_duplicated_6_n_grams "
+        "GopherRepetition.max_duplicated_7_n_grams GopherRepetition.max_duplicated_8_n_grams "
+        "GopherRepetition.max_duplicated_9_n_grams GopherRepetition.max_top_2_gram GopherRepetition.max_top_3_gram "
+        "GopherRepetition.max_top_4_gram Optimizer.warmup_steps Optimizer.weight_decay Paging.first "
+        "Repeats.min_words_left Weights.accuracy Weights.bias Weights.completeness Weights.consistency "
+        "Weights.diversity Weights.relevance"
+    ),
+    "from 0 below 1": "Decontamination.max_fraction Lora.dropout Split.test Split.validation",
+    "from 0 below 4294967296": "Dedup.seed Split.seed TrainConfig.seed",
+    "from 0 to 1": (
+        "Assess.groups Execution.max_bad_documents Execution.max_bad_files FineWeb.max_char_dup_ratio "
+        "FineWeb.max_short_line_ratio FineWeb.min_line_punct_ratio Gates.accuracy Gates.bias Gates.completeness "
+        "Gates.consistency Gates.coverage Gates.diversity Gates.duplication Gates.extrinsic_f1 "
+        "Gates.language_quality Gates.relevance Gates.score Gates.source_diversity "
+        "GopherQuality.max_bullet_line_fraction GopherQuality.max_ellipsis_line_fraction "
+        "GopherQuality.min_alpha_word_fraction InappropriateContent.max_score LanguageId.min_score "
+        "LanguageId.min_scores Optimizer.final_fraction QualityClassifier.min_score Workers.gpus_each"
+    ),
+    "from 0 to 100": "Report.groups",
+    "from 0 to 1000": "Execution.losses StorageOptions.retries",
+    "from 0 to 20": "Report.samples",
+    "from 0 to 3600": "Pages.delay_s",
+    "from 0 to 50": "Api.max_redirects Pages.max_redirects",
+    "from 0 to 8": "GopherQuality.min_stop_words",
+    "from 0 to 86400": "Api.longest_wait_s Pages.longest_wait_s",
+    "from 1": (
+        "Assess.topic_records Balance.to Boilerplate.max_documents Boilerplate.min_words C4.max_word_length "
+        "Checkpointing.every_steps Checkpointing.keep Corpus.tokens Dedup.component_documents "
+        "Dedup.connected_at_once Elastic.max Elastic.min Evaluate.every_steps Evaluate.patience Evaluate.rows "
+        "Execution.attempts Execution.cpus Execution.unit_mib Generate.max_new_tokens Generate.prompt_tokens "
+        "Generate.prompts Lora.rank Mixture.records Optimizer.decay_steps Paging.size "
+        "TrainConfig.loss_chunk_tokens TrainConfig.micro_batch TrainConfig.steps TrainConfig.tokens Virtual.tokens "
+        "Workers.count"
+    ),
+    "from 1 to 100": "Api.attempts Execution.attempts Pages.attempts",
+    "from 1 to 1000": "Balance.most_copies",
+    "from 1 to 10000": "Assess.sample",
+    "from 1 to 1024": "Execution.cpus",
+    "from 1 to 2000000000": "Limits.max_document_bytes",
+    "from 1 to 4096": "Dedup.bands Dedup.rows_per_band Execution.unit_mib",
+    "from 1 to 604800": "Execution.stall_s",
+    "from 1 to 64": "Dedup.ngram_words",
+    "from 1 to 65536": "CorpusFiles.file_mib",
+    "from 10 to 10000": "Repeats.min_words",
+    "from 100 to 50000": "Embeddings.sample",
+    "from 2": "TrainConfig.sequence_length TrainConfig.tokens_per_step",
+    "from 2 to 100": "Curriculum.stages Split.folds",
+    "from 2 to 1000": "Embeddings.groups",
+    "from 2 to 4096": "Dedup.permutations",
+    "from 2 to 512": "Embeddings.dimensions",
+    "from 20 to 100000": "LanguageId.max_chars",
+    "from 20 to 10000000": "InappropriateContent.max_chars QualityClassifier.max_chars",
+    "from 5 to 100": "Decontamination.ngram_words",
+}
+
+
+def ranges(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """(range, MODEL.SETTING) of every number of a config, also in lists and as values of names."""
+    schema = model.model_json_schema()
+    for title, part in {model.__name__: schema, **schema["$defs"]}.items():
+        for name, setting in part.get("properties", {}).items():
+            for one in numbers(setting):
+                yield words(one), f"{title.rpartition('__')[2]}.{name}"
+
+
+def numbers(setting: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for one in (setting, *setting.get("anyOf", ())):
+        if one.get("type") in ("integer", "number"):
+            yield one
+        inner = [one.get("additionalProperties"), one.get("items"), *one.get("prefixItems", ())]
+        for part in filter(lambda part: isinstance(part, dict), inner):
+            yield from numbers(part)
+
+
+def words(number: dict[str, Any]) -> str:
+    named = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    return " ".join(f"{word} {number[key]}" for key, word in named.items() if key in number) or "any"
+
+
+def test_every_number_of_a_config_has_its_range():
+    found = defaultdict(set)
+    for model in (CurateConfig, PrepareConfig, TrainConfig):
+        for range, name in ranges(model):
+            found[range].add(name)
+    assert {range: " ".join(sorted(names)) for range, names in found.items()} == {
+        range: " ".join(sorted(names.split())) for range, names in RANGES.items()
+    }
