@@ -35,6 +35,7 @@ cluster-faults: setup  ## a training that is cancelled, then loses its head, on 
 N ?= 500
 faults: setup  ## at least N faults, ten a seed, in curate, pack and train; prints `faults` and `violations`
 	$(TEST_ENV) $(BIN)/python -m tests.end_to_end.fault_matrix $(N)
+	$(TEST_ENV) $(BIN)/python -m tests.cluster.commit_schedules
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' \
 		tests/end_to_end/test_fit_faults.py tests/end_to_end/test_store_faults.py \
 		tests/end_to_end/test_same_everywhere.py tests/end_to_end/test_curate_on_ray.py \

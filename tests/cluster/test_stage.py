@@ -74,9 +74,7 @@ def simulated(monkeypatch, tmp_path):
     stage = counting_stage(UNITS)
     stage = dataclasses.replace(stage, outputs=(*stage.outputs, Output("nothing", NUMBERS)))
     simulation.fill_library(count_up, stage.outputs, stage.units, tmp_path)
-    monkeypatch.setattr(stages, "Scratch", simulation.ReadyMade)
-    monkeypatch.setattr(stages, "ThreadPoolExecutor", simulation.inline_pool)
-    monkeypatch.setattr(pq, "read_metadata", _remembered(pq.read_metadata))
+    simulation.use_ready_made(monkeypatch)
 
     def make(seed: int) -> World:
         world = World(seed)
@@ -86,11 +84,6 @@ def simulated(monkeypatch, tmp_path):
 
     stage = dataclasses.replace(stage, work=simulation.take_ready_made)
     return make, stage, dataclasses.replace(stage, fingerprint="e" * 32)
-
-
-def _remembered(read):
-    found: dict[Path, object] = {}
-    return lambda path: found.setdefault(path, read(path)) if path not in found else found[path]
 
 
 @pytest.mark.parametrize(("how", "schedules"), [(disturb, 600), (change_settings, 300), (change_units, 300)])

@@ -9,8 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import pyarrow.parquet as pq
+import pytest
 from greenlet import getcurrent, greenlet
 
+from cluster import stage as stages
 from cluster.artifact import MANIFEST, Counters, DataFile, Manifest
 from cluster.stage import Scratch
 from cluster.store import paths
@@ -151,6 +154,18 @@ class ReadyMade(Scratch):
 def take_ready_made(unit: int, scratch: ReadyMade) -> Counters:
     scratch.unit = unit
     return scratch.library[unit][1]
+
+
+def use_ready_made(patch: pytest.MonkeyPatch) -> None:
+    """Let units take their files from the library, in this thread."""
+    patch.setattr(stages, "Scratch", ReadyMade)
+    patch.setattr(stages, "ThreadPoolExecutor", inline_pool)
+    patch.setattr(pq, "read_metadata", _remembered(pq.read_metadata))
+
+
+def _remembered(read: Callable[[Path], object]) -> Callable[[Path], object]:
+    found: dict[Path, object] = {}
+    return lambda path: found.setdefault(path, read(path)) if path not in found else found[path]
 
 
 def fill_library(work: Callable, outputs: tuple, units: Iterable[int], folder: Path) -> None:
