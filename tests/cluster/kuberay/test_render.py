@@ -9,8 +9,9 @@ import yaml
 from cluster.cli import main
 from cluster.errors import ConfigError
 from cluster.kuberay.profiles import OVERLAYS, POD_FOLDERS, Profile, profile_of
-from cluster.kuberay.rayjob import build_config_map, build_rayjob
+from cluster.kuberay.rayjob import build_config_map, build_raycluster, build_rayjob
 from cluster.kuberay.render import rendered
+from cluster.nodes import Node, without_accelerators
 from cluster.submit.work import GIB
 from tests.support.works import CURATE, IMAGE, TRAIN
 
@@ -85,6 +86,35 @@ def test_only_gpu_pods_tolerate_gpu_nodes_and_only_cpu_pods_prefer_spot():
     gpu, _ = group(TRAIN, EKS)
     assert [one["key"] for one in cpu["template"]["spec"]["tolerations"]] == ["karpenter.sh/capacity-type"]
     assert [one["key"] for one in gpu["template"]["spec"]["tolerations"]] == ["nvidia.com/gpu"]
+
+
+def ray_node(name: str, group: dict) -> Node:
+    """A node of the group, as Ray describes it after KubeRay started it.
+
+    KubeRay passes a container's limits on as --num-cpus, --memory and, if their name ends in `gpu`, --num-gpus, unless
+    rayStartParams has these (ray-operator/controllers/ray/common/pod.go at v1.7.0).
+    """
+    limits, given = group["template"]["spec"]["containers"][0]["resources"]["limits"], group["rayStartParams"]
+    gpus = sum(int(amount) for resource, amount in limits.items() if resource.endswith("gpu"))
+    resources = {
+        "CPU": float(given.get("num-cpus", limits["cpu"])),
+        "GPU": float(given.get("num-gpus", gpus)),
+        "memory": float(given.get("memory", int(limits["memory"].removesuffix("Gi")) * GIB)),
+    }
+    return Node.of(
+        {"NodeID": name, "Resources": {key: value for key, value in resources.items() if value}, "Labels": {}}
+    )
+
+
+def test_units_stay_off_the_gpu_group_of_a_cluster_without_labels():
+    """In the cluster for development both groups can take units."""
+    cluster = build_raycluster("development", CURATE.head, [*CURATE.workers, *TRAIN.workers], EKS)["spec"]
+    groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    nodes = [ray_node(name, group) for name, group in groups.items()]
+    assert [(node.id, node.accelerated) for node in nodes] == [("cpu", False), ("gpu", True)]
+    head = ray_node("head", cluster["headGroupSpec"])
+    assert without_accelerators([head, *nodes], memory=GIB) == {"ray.io/node-id": "!in(gpu)"}
+    assert without_accelerators([head, nodes[1]], memory=GIB) == {}, "the head takes no units"
 
 
 @pytest.mark.parametrize(
