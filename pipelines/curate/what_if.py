@@ -1,7 +1,8 @@
 """`raymill what-if`: applies other settings of languages and rules to the measurements of a run.
 
 Reads attributes and verdicts and writes nothing. The counts are those before deduplication, because duplicates depend
-on the documents that stay; if deduplication is switched off, they are those of the whole run.
+on the documents that stay; if deduplication is switched off, they are those after it. What boilerplate and repeats cut
+depends on the documents that stay, too, and is not counted.
 """
 
 from collections import Counter
@@ -17,6 +18,7 @@ from cluster.page.formats import plural
 from cluster.run import changes
 from cluster.session import Session, imported_ray
 from cluster.store.store import Store
+from pipelines.curate.boilerplate import BOILERPLATE
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.decide import VERDICTS, Name, all_reasons
 from pipelines.curate.decide_again import AFTER, BEFORE, Counts, DecideAgain, UnitFiles
@@ -24,6 +26,7 @@ from pipelines.curate.job import result_settings
 from pipelines.curate.measure import dependencies, measure_stage
 from pipelines.curate.neighbours import neighbours
 from pipelines.curate.removed_duplicates import DUPLICATES, sum_of_units
+from pipelines.curate.repeats import REPEATS
 from pipelines.curate.report.gather import CHARACTERS_PER_TOKEN
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.write_corpus import DEDUP_STAGES
@@ -32,6 +35,9 @@ from pipelines.dedup.settings import NO_EFFECT_ON_RESULT
 # Documents that are decided in this process. More take longer than Ray's start.
 _MOST_HERE = 1_000_000
 _DOCUMENTS_OF_A_TASK = 250_000
+
+# The settings of stages that cut texts which several documents have, in order.
+_CUTS = (BOILERPLATE, REPEATS)
 
 # Entries of measure.dependencies whose settings have another name.
 _SETTINGS = {"dialect": "rules.dialect", "signatures": "dedup"}
@@ -49,13 +55,15 @@ def compare(
     Returns:
         documents: {decided, of}: the documents that were decided, and those of the run.
         deduplicated: whether the counts are those after deduplication.
+        not_counted: the stages of one of the configs that remove documents or cut text after that.
         total, sources.NAME, languages.NAME: {before, after} with the documents, characters and tokens that stay.
         reasons: for every check (`stage` is its rule, or `language`) `first`, the documents that fail this check and no
         earlier one, and `alone`, all that fail it; each {before, after}. `alone` is null for checks that do not change,
         unless nothing changes.
 
     Raises:
-        ConfigError: the configs differ in `dedup`, in more than whether duplicates are removed.
+        ConfigError: the configs differ in `dedup`, in more than whether duplicates are removed; or in `boilerplate` or
+            `repeats`.
         DataError: nothing is measured there, or the configs need other measurements.
     """
     run = RunReader(before.store, before.output, before.inputs)
@@ -63,6 +71,11 @@ def compare(
         raise ConfigError(
             f"{', '.join(changed)}: what-if decides languages and rules again, but not which documents are duplicates. "
             "Leave it out here, or run `raymill curate` with it and another output."
+        )
+    if changed := _changed_cuts(before, after):
+        raise ConfigError(
+            f"{', '.join(changed)}: what-if decides languages and rules again, but not which texts several documents "
+            "have. Leave it out here, or run `raymill curate` with it and another output."
         )
     recorded = run.config
     _refuse_other_measurements(run, recorded, before, after)
@@ -81,7 +94,9 @@ def compare(
         counts.update(_duplicates(duplicates, units))
         reasons += [(stage, reason) for reason, stage in DEDUP_STAGES.items()]
     documents = {"decided": sum(unit.documents for unit in units), "of": run.attributes.manifest.rows}
-    return {"documents": documents, "deduplicated": duplicates is not None} | _result(counts, reasons)
+    not_counted = list(dict.fromkeys((*_cuts(before), *_cuts(after))))
+    whole = {"documents": documents, "deduplicated": duplicates is not None, "not_counted": not_counted}
+    return whole | _result(counts, reasons)
 
 
 def _changed_dedup(before: CurateConfig, after: CurateConfig) -> list[str]:
@@ -89,6 +104,18 @@ def _changed_dedup(before: CurateConfig, after: CurateConfig) -> list[str]:
     left_out = {"remove", *NO_EFFECT_ON_RESULT}
     then, now = (config.dedup and config.dedup.model_dump(exclude=left_out) for config in (before, after))
     return [f"dedup.{name}" for name, _, _ in changes(then, now)]
+
+
+def _changed_cuts(before: CurateConfig, after: CurateConfig) -> list[str]:
+    """The changed settings of boilerplate and repeats."""
+    then, now = (config.model_dump(include=set(_CUTS)) for config in (before, after))
+    return [name for name, _, _ in changes(then, now)]
+
+
+def _cuts(config: CurateConfig) -> list[str]:
+    """The stages of a config that cut text out of documents, in order."""
+    repeats = config.repeats is not None and config.repeats.cut
+    return [name for name, cuts in zip(_CUTS, (config.boilerplate is not None, repeats), strict=True) if cuts]
 
 
 def _removes_duplicates(config: CurateConfig) -> bool:
@@ -225,6 +252,8 @@ def table_text(comparison: dict[str, Any]) -> str:
     decided, of = comparison["documents"]["decided"], comparison["documents"]["of"]
     if decided < of:
         lines.insert(0, f"A sample: {decided:,} of {plural(of, 'document')}, from units at even distances.")
+    if not_counted := comparison["not_counted"]:
+        lines.insert(0, f"Not counted: text that {' and '.join(not_counted)} cut, and documents removed for it.")
     for key, label in (("documents", "documents"), ("characters", "characters"), ("tokens_estimate", "tokens, about")):
         lines.append(_line(f"  {label}", total["before"][key], total["after"][key]))
     for group in ("sources", "languages"):

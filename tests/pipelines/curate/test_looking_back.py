@@ -134,6 +134,40 @@ def test_what_if_names_only_the_settings_that_need_other_measurements(settings, 
         compare(config_of(without | moved), config_of(settings | moved))
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"boilerplate": {"max_documents": 2}}, "boilerplate.max_documents: what-if"),
+        ({"boilerplate": None}, "boilerplate: what-if"),
+        ({"repeats": {"cut": False}}, "repeats.cut: what-if"),
+        ({"boilerplate": None, "repeats": {"min_words": 20, "cut": True}}, "boilerplate, repeats.min_words: what-if"),
+    ],
+)
+def test_what_if_refuses_other_cuts_and_names_the_setting(settings, monkeypatch, change, named):
+    settings |= {"boilerplate": {}, "repeats": {"cut": True}}
+    curate_inline(settings, monkeypatch)
+    with pytest.raises(ConfigError, match=f"^{re.escape(named)} .* Leave it out here, or run `raymill curate` with"):
+        compare(config_of(settings), config_of(settings | change))
+
+
+@pytest.mark.parametrize(
+    ("cuts", "not_counted"),
+    [
+        ({}, []),
+        ({"repeats": {}}, []),  # listed, and not cut
+        ({"boilerplate": {}, "repeats": {"cut": True}}, ["boilerplate", "repeats"]),
+    ],
+)
+def test_what_if_says_which_cuts_it_does_not_count(settings, monkeypatch, tmp_path, cuts, not_counted):
+    settings |= {"language": None, "rules": None} | cuts
+    settings["inputs"] = [{"path": write(tmp_path / "in.jsonl", [(f"s{n}", story(n) + "\nHome") for n in range(9)])}]
+    curate_inline(settings, monkeypatch)
+    found = compare(config_of(settings), config_of(settings | {"dedup": None}))
+    assert found["not_counted"] == not_counted
+    assert found["total"]["after"]["documents"] == 9
+    assert ("Not counted: " in table_text(found)) == bool(not_counted)
+
+
 LOREM, CURLY, BOTH = "lorem ipsum dolor sit", "if a { b c", "lorem ipsum dolor {"
 SCRIPT, POLICY = "lorem ipsum { in javascript", "if a { our privacy policy"
 
@@ -276,6 +310,7 @@ def test_a_comparison_is_shown_with_what_changes_and_the_largest_change_first(sa
     comparison = {
         "documents": {"decided": 1500, "of": 2000 if sample else 1500},
         "deduplicated": not sample,
+        "not_counted": ["boilerplate", "repeats"] if sample else [],
         "total": sides(1200, 1100),
         "sources": {"same": sides(1, 1), "more": sides(10, 60), "fewer": sides(1189, 1039)},
         "languages": {"en": sides(7, 7)},
@@ -288,7 +323,10 @@ def test_a_comparison_is_shown_with_what_changes_and_the_largest_change_first(sa
         ],
     }
     rows = [re.split(r"  +", line.strip()) for line in table_text(comparison).splitlines()]
-    first = [["A sample: 1,500 of 2,000 documents, from units at even distances."]] if sample else []
+    first = [
+        ["Not counted: text that boilerplate and repeats cut, and documents removed for it."],
+        ["A sample: 1,500 of 2,000 documents, from units at even distances."],
+    ] * sample
     stays = "stays (before deduplication)" if sample else "stays"
     assert rows == [
         *first,
