@@ -12,23 +12,25 @@ import pytest
 from cluster.control_process import control_process
 
 DRIVER = """
-import subprocess, sys, time
+import subprocess, sys, threading
 from pathlib import Path
 from cluster import control_process as watching
 watching._LOOK_S, watching._PATIENCE_S = 0.02, float(sys.argv[4])
 folder, name, removed = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+is_running, seen = watching._is_running, threading.Event()
+watching._is_running = lambda process: seen.set() or is_running(process)
 left = watching.watch(folder, removed.touch)
 child = subprocess.Popen([name, "-c", "read line", f"--log_dir={folder}/logs"], stdin=subprocess.PIPE)
-while watching.control_process(folder) is None:
-    time.sleep(0.01)
-time.sleep(0.2)
+seen.wait()
 print(child.pid, flush=True)
 child.wait()
 if sys.argv[5] == "leaves":
     left.set()
-    time.sleep(3 * watching._PATIENCE_S)
+    for thread in threading.enumerate():
+        if thread.name == "control process":
+            thread.join()
 else:
-    time.sleep(60)
+    threading.Event().wait()
 """
 
 
