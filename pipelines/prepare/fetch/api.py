@@ -32,14 +32,7 @@ def pages(settings: Api, position: str | None, where: str) -> Iterator[Page]:
     secrets = _secrets(settings.auth, where)
     paging, before, between = settings.paging, b"", 1 / settings.requests_per_s
     began = 0.0
-    with client.Client(
-        settings.allow_private,
-        settings.timeout_s,
-        settings.attempts,
-        settings.longest_wait_s,
-        settings.max_redirects,
-        int(settings.max_mib * (1 << 20)),
-    ) as connection:
+    with client.Client(settings) as connection:
         while True:
             client.pause(began + between - time.monotonic())
             began = time.monotonic()

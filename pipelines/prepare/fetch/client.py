@@ -19,6 +19,7 @@ import httpx2
 
 import cluster
 from pipelines.prepare.fetch.answers import now
+from pipelines.prepare.fetch.settings import Web
 
 USER_AGENT = f"raymill/{cluster.__version__}"
 
@@ -66,25 +67,15 @@ class Answer:
 
 @dataclass
 class Client:
-    """Sends requests. Use in a `with`.
+    """Sends requests within the bounds of these settings. Use in a `with`."""
 
-    timeout_s: a request from beginning to end. attempts: of a request that is refused for a while or ends early.
-    longest_wait_s: that a server may ask for. max_bytes: of an answer, decompressed. allowed: called with the address
-    of every redirect before it is followed; it may raise `Failed`.
-    """
-
-    allow_private: bool
-    timeout_s: float
-    attempts: int
-    longest_wait_s: float
-    max_redirects: int
-    max_bytes: int
+    settings: Web
     _client: httpx2.Client | None = field(default=None, init=False)
 
     def __enter__(self) -> "Client":
         self._client = httpx2.Client(
-            transport=_CheckedTransport(self.allow_private),
-            timeout=self.timeout_s,
+            transport=_CheckedTransport(self.settings.allow_private),
+            timeout=self.settings.timeout_s,
             follow_redirects=False,
             trust_env=False,
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip, deflate"},
@@ -106,7 +97,8 @@ class Client:
     ) -> Answer:
         """The answer to a GET, after redirects and repetitions.
 
-        secrets: headers that are sent to the server of `url` alone.
+        secrets: headers that are sent to the server of `url` alone. allowed: called with the address of every redirect
+            before it is followed; it may raise `Failed`.
 
         Raises:
             Failed: there is none.
@@ -115,7 +107,7 @@ class Client:
         if parameters:
             asked = asked.copy_merge_params(dict(parameters))
         origin = _origin(asked)
-        for _ in range(self.max_redirects + 1):
+        for _ in range(self.settings.max_redirects + 1):
             own = {**(headers or {}), **(secrets or {} if _origin(asked) == origin else {})}
             found = self._repeated(asked, own)
             if isinstance(found, Answer):
@@ -128,19 +120,20 @@ class Client:
                 raise Failed("http_error", f"{shown(url)}: leads to {shown(asked)}, which is no page of a web server")
             allowed(str(asked))
         raise Failed(
-            "http_error", f"{shown(url)}: more than {self.max_redirects} redirects, the last one to {shown(asked)}"
+            "http_error",
+            f"{shown(url)}: more than {self.settings.max_redirects} redirects, the last one to {shown(asked)}",
         )
 
     def _repeated(self, url: httpx2.URL, headers: Mapping[str, str]) -> Answer | str:
         """The answer, or where it redirects to."""
         usual = _FIRST_PAUSE_S
-        for attempt in range(1, self.attempts + 1):
+        for attempt in range(1, self.settings.attempts + 1):
             try:
                 return self._once(url, headers)
             except _Refused as refused:
                 wait = usual * random.uniform(0.5, 1) if refused.wait is None else refused.wait
-                if attempt == self.attempts or wait > self.longest_wait_s:
-                    asks = f", and asks to wait for {wait:,.0f} s" if wait > self.longest_wait_s else ""
+                if attempt == self.settings.attempts or wait > self.settings.longest_wait_s:
+                    asks = f", and asks to wait for {wait:,.0f} s" if wait > self.settings.longest_wait_s else ""
                     times = f" ({attempt} times)" if attempt > 1 else ""
                     raise Failed(
                         refused.problem, f"{shown(url)}: {refused.seen}{times}{asks}", refused.status
@@ -151,7 +144,7 @@ class Client:
 
     def _once(self, url: httpx2.URL, headers: Mapping[str, str]) -> Answer | str:
         assert self._client is not None, "use in a `with`"
-        until = time.monotonic() + self.timeout_s
+        until = time.monotonic() + self.settings.timeout_s
         try:
             with self._client.stream("GET", url, headers=dict(headers)) as response:
                 status = response.status_code
@@ -174,10 +167,10 @@ class Client:
         for block in response.iter_bytes(1 << 16):
             blocks.append(block)
             size += len(block)
-            if size > self.max_bytes:
-                raise Failed("too_large", f"{shown(url)}: the answer has more than {self.max_bytes / (1 << 20):g} MiB")
+            if size > self.settings.max_mib * (1 << 20):
+                raise Failed("too_large", f"{shown(url)}: the answer has more than {self.settings.max_mib:g} MiB")
             if time.monotonic() > until:
-                raise _Refused("unreachable", f"no whole answer within {self.timeout_s:g} s")
+                raise _Refused("unreachable", f"no whole answer within {self.settings.timeout_s:g} s")
         return b"".join(blocks)
 
 

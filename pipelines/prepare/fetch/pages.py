@@ -53,14 +53,7 @@ def pages(settings: Pages, position: str | None, urls: tuple[WebAddress, ...]) -
     Fields of a row: `url`, where the text was found; `requested`, the address of the list; `text`. An address without a
     text has a problem instead.
     """
-    with client.Client(
-        settings.allow_private,
-        settings.timeout_s,
-        settings.attempts,
-        settings.longest_wait_s,
-        settings.max_redirects,
-        int(settings.max_mib * (1 << 20)),
-    ) as connection:
+    with client.Client(settings) as connection:
         visitor = _Visitor(connection, settings.delay_s)
         for number, url in enumerate(urls):
             if number < int(position or 0):

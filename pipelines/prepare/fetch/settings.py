@@ -71,7 +71,9 @@ class Database(_Fetched):
         return query
 
 
-class _Web(_Fetched):
+class Web(_Fetched):
+    """Bounds of the requests to web servers."""
+
     allow_private: bool = Field(False, description="allow addresses of this machine and of private networks")
     timeout_s: float = Field(30, gt=0, le=3600, description="a request, from beginning to end")
     attempts: int = Field(5, ge=1, le=100, description="of a request that is refused for a while, or ends early")
@@ -114,7 +116,7 @@ class Paging(_Settings):
         return self
 
 
-class Api(_Web):
+class Api(Web):
     """A JSON API, page by page."""
 
     url: WebAddress
@@ -135,7 +137,7 @@ class Api(_Web):
         return headers
 
 
-class Pages(_Web):
+class Pages(Web):
     """A list of web pages."""
 
     urls: tuple[WebAddress, ...] | paths.AbsolutePath = Field(

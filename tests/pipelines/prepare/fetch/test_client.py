@@ -8,12 +8,13 @@ import pytest
 
 from pipelines.prepare.fetch import client
 from pipelines.prepare.fetch.client import Client, Failed, checked_addresses, is_public, same_server, shown
+from pipelines.prepare.fetch.settings import Web
 from tests.support.web_server import Reply, as_html
 
 
 def asking(**more) -> Client:
     limits = {"allow_private": True, "timeout_s": 10, "attempts": 3, "longest_wait_s": 60, "max_redirects": 3}
-    return Client(**limits | {"max_bytes": 1 << 20} | more)
+    return Client(Web(**limits | {"max_mib": 1} | more))
 
 
 def got(site, path: str = "/", **more):
@@ -143,7 +144,7 @@ def test_a_server_that_is_not_there_is_named():
 def test_an_answer_that_is_too_large_is_not_read_on(site):
     site.answers["/"] = Reply("x" * 3000)
     with pytest.raises(Failed, match=r"more than 0\.000976562 MiB") as refused:
-        got(site, max_bytes=1024)
+        got(site, max_mib=1 / 1024)
     assert refused.value.problem == "too_large"
 
 
@@ -222,9 +223,9 @@ def test_parameters_are_added_to_those_of_the_address(site):
 
 def test_an_answer_may_have_the_largest_size(site):
     site.answers["/"] = Reply("x" * 1024)
-    assert len(got(site, max_bytes=1024).body) == 1024
+    assert len(got(site, max_mib=1024 / (1 << 20)).body) == 1024
     with pytest.raises(Failed, match="the answer has more than"):
-        got(site, max_bytes=1023)
+        got(site, max_mib=1023 / (1 << 20))
 
 
 def test_an_answer_that_takes_too_long_is_asked_for_again(site, monkeypatch):
