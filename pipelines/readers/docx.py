@@ -44,22 +44,14 @@ class Docx(OneDocument):
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
         """Add the text of the body."""
-        try:
-            text = _text(content, rows.limits)
-        except UnreadableRest as broken:
-            rows.refuse(broken.problem, uri, id, carried)
-            return
-        if text:
-            rows.add(text, uri, id, carried)
-        else:
-            rows.refuse("no_text", uri, id, carried)
+        rows.add(_text(content, rows.limits), uri, id, carried)
 
 
 def _text(content: bytes, limits: Limits) -> str:
     """The paragraphs, one a line.
 
     Raises:
-        UnreadableRest: the file is damaged, needs a password or exceeds a bound.
+        UnreadableRest: there is no text, or the file is damaged, needs a password or exceeds a bound.
     """
     if content.startswith(_COMPOUND_FILE):
         raise UnreadableRest("encrypted" if _ENCRYPTED in content else "old_word_file")
@@ -83,6 +75,8 @@ def _text(content: bytes, limits: Limits) -> str:
         raise UnreadableRest("encrypted" if "encrypted" in str(error) else "damaged_file") from error
     except (KeyError, ElementTree.ParseError, zlib.error, OSError, EOFError, ValueError) as error:
         raise UnreadableRest("damaged_file") from error
+    if not body.lines:
+        raise UnreadableRest("no_text")
     return "\n".join(body.lines)
 
 

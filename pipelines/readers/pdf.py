@@ -38,15 +38,10 @@ class Pdf(OneDocument):
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
         """Add the text of all pages."""
-        try:
-            text = as_paragraphs(_pages(content, rows.limits.max_document_bytes))
-        except UnreadableRest as broken:
-            rows.refuse(broken.problem, uri, id, carried)
-            return
-        if text:
-            rows.add(text, uri, id, carried)
-        else:
-            rows.refuse("no_text", uri, id, carried)
+        text = as_paragraphs(_pages(content, rows.limits.max_document_bytes))
+        if not text:
+            raise UnreadableRest("no_text")
+        rows.add(text, uri, id, carried)
 
 
 def _pages(content: bytes, max_bytes: int) -> list[str]:

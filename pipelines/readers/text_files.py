@@ -46,17 +46,20 @@ class OneDocument(Reader):
         carried = [span.uri if name == "path" else None for name in input.columns]
         try:
             content = _content(store, span, limits, self.bytes_per_text * limits.max_document_bytes)
-        except UnreadableRest as broken:
-            rows.refuse(broken.problem, span.uri, id, carried)
-        else:
             if content:
                 self.add(rows, content, span.uri, id, carried)
             else:
                 rows.skip("empty file")
+        except UnreadableRest as broken:
+            rows.refuse(broken.problem, span.uri, id, carried)
         yield rows.table()
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
-        """Add the document, or its problem, to the rows. content: of the whole file, decompressed, never empty."""
+        """Add the document, or its problem, to the rows. content: of the whole file, decompressed, never empty.
+
+        Raises:
+            UnreadableRest: nothing was added, and this is the problem.
+        """
         raise NotImplementedError
 
 
