@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
@@ -27,6 +27,8 @@ class _Settings(BaseModel):
 
 
 class _RulesBase(_Settings):
+    _default_packs: ClassVar[tuple[str, ...]] = tuple(PACKS)
+
     packs: tuple[Literal[tuple(PACKS)], ...] = Field(  # type: ignore[valid-type]
         tuple(PACKS), description="rule packs to apply, in this order; the first failed check is the reason"
     )
@@ -36,7 +38,7 @@ class _RulesBase(_Settings):
     @classmethod
     def _fill_packs(cls, settings: Any) -> Any:
         """Give every pack in `packs` its default settings, so that they are printed with the config."""
-        if isinstance(settings, dict) and isinstance(packs := settings.get("packs", tuple(PACKS)), list | tuple):
+        if isinstance(settings, dict) and isinstance(packs := settings.get("packs", cls._default_packs), list | tuple):
             for name in packs:
                 if name in PACKS and settings.get(name, {}) is None:
                     raise ValueError(f"{name}: null given; to leave this pack out, take it from rules.packs")
@@ -66,6 +68,16 @@ _fields: dict[str, Any] = {
     name: (rule | None, Field(None, description=(rule.__doc__ or "").split("\n")[0])) for name, rule in RULES.items()
 }
 Rules: Any = create_model("Rules", __base__=_RulesBase, **_fields)
+
+
+class RulesOfRecords(Rules):
+    """Rules of `curate` on records for fine-tuning. Packs are made for web pages, so none applies unless named."""
+
+    _default_packs: ClassVar[tuple[str, ...]] = ()
+
+    packs: tuple[Literal[tuple(PACKS)], ...] = Field(  # type: ignore[valid-type]
+        (), description="rule packs to apply, in this order; the first failed check is the reason"
+    )
 
 
 class PersonalData(_Settings):

@@ -22,7 +22,7 @@ from cluster.artifact import Counters, fingerprint
 from cluster.errors import ConfigError
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.curate.config import MeasureSettings
+from pipelines.curate.config import Filters, MeasureSettings
 from pipelines.curate.memory import task_memory
 from pipelines.dedup import signatures
 from pipelines.dedup.compare import NEWEST_BY
@@ -221,15 +221,7 @@ class Measure:
             "characters": count_characters(texts),
             "bytes": texts.byte_lengths,
         }
-        if filters.language:
-            classifier = language.load(store, filters.language)
-            columns["language"], columns["language_score"] = language.identify(
-                texts, classifier, filters.language.max_chars
-            )
-            documents = documents.append_column("language", columns["language"])
-        analysis = Analysis(texts, filters.dialect, documents.drop_columns(["text"]), store)
-        for rule in filters.rules:
-            columns |= {name: values.astype(np.float64) for name, values in rule.measure(analysis).items()}
+        columns |= signals(texts, documents.drop_columns(["text"]), filters, store)
         if self.settings.personal_data:
             found = personal_data.count(personal_data.find(texts, personal_data.KINDS), len(texts))
             columns |= {f"personal_{kind}": found[:, at] for at, kind in enumerate(personal_data.KINDS)}
@@ -248,6 +240,25 @@ class Measure:
             texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short
         )
         return {"tokens": tokens, "signature": Sketches(words, starts).to_column()}
+
+
+def signals(texts: Texts, columns: pa.Table, filters: Filters, store: Store) -> dict[str, Any]:
+    """What the checks of the language and the rules compare, by name: a column of each signal.
+
+    texts: D normalised documents. columns: their other columns. store: of models and lists.
+
+    Raises:
+        ConfigError, StorageError: a model or list is missing or damaged, or lacks a label of the settings.
+    """
+    found: dict[str, Any] = {}
+    if filters.language:
+        classifier = language.load(store, filters.language)
+        found["language"], found["language_score"] = language.identify(texts, classifier, filters.language.max_chars)
+        columns = columns.append_column("language", found["language"])
+    analysis = Analysis(texts, filters.dialect, columns, store)
+    for rule in filters.rules:
+        found |= {name: values.astype(np.float64) for name, values in rule.measure(analysis).items()}
+    return found
 
 
 def split_problems(table: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -11,8 +11,9 @@ from cluster.read.limits import Limits
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
-from pipelines.curate.config import Execution
+from pipelines.curate.config import Execution, Filters, RulesOfRecords
 from pipelines.dedup.settings import Dedup
+from pipelines.language.identification import LanguageId
 from pipelines.prepare.assess.settings import Assess, Gates
 from pipelines.prepare.content import FIELDS, Role, Shape
 from pipelines.prepare.fetch.settings import Api, Database, Pages, variables_of
@@ -20,6 +21,7 @@ from pipelines.prepare.tables.settings import Table
 from pipelines.prepare.templates import DEFAULT_TEMPLATES, TaskType, Template
 from pipelines.readers.inputs import Format
 from pipelines.rules.bad_words import BadWords
+from pipelines.rules.rule import files_read_by
 from pipelines.text.personal_data import KINDS
 
 # `exclude` of pydantic's model_dump: the settings of stores, secrets included, which manifests and reports omit.
@@ -301,6 +303,12 @@ class Validate(_Settings):
     json_schema: paths.AbsolutePath | dict[str, Any] | None = Field(
         None, description="JSON Schema that answers must meet, which then are JSON; a schema, or a file with one"
     )
+    language: LanguageId | None = Field(
+        None, description="languages that records may have, as `language` of `curate`; of all texts of a record"
+    )
+    rules: RulesOfRecords | None = Field(
+        None, description="rules of `curate`, such as evaluation sets (`decontamination`); of all texts of a record"
+    )
     bad_words: BadWords | None = Field(None, description="lists of words that no record may have")
     inappropriate: InappropriateContent | None = Field(None, description="classifier of what no record may say")
     outliers: Outliers | None = Field(
@@ -309,11 +317,19 @@ class Validate(_Settings):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Lists, models and the schema that the rules read."""
-        lists = self.bad_words.fingerprint_files() if self.bad_words else ()
+        """Lists, models, evaluation sets and the schema that the rules read."""
+        of_curate = [*self.filters.rules, *([self.language] if self.language else [])]
+        lists = [path for rule in (*of_curate, self.bad_words) for path in files_read_by(rule)]
         model = [self.inappropriate.model] if self.inappropriate else []
         schema = [self.json_schema] if isinstance(self.json_schema, str) else []
         return (*lists, *model, *schema)
+
+    @property
+    def filters(self) -> Filters:
+        """The rules of `curate`, and the languages."""
+        return Filters(
+            self.language, self.rules.active() if self.rules else (), self.rules.dialect if self.rules else "paper"
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

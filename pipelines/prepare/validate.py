@@ -14,8 +14,10 @@ from jsonschema.validators import Draft202012Validator, validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, UserError
 from cluster.store.store import Store
+from pipelines.curate.decide import LANGUAGE_NOT_KEPT, decide
+from pipelines.curate.measure import signals
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_file import LABEL_PREFIX
 from pipelines.language.identification import LanguageId, excerpts, identify
@@ -33,6 +35,7 @@ from pipelines.prepare.answers import (
 from pipelines.prepare.config import Validate
 from pipelines.prepare.content import Chat, Content, question_and_answer, texts_of
 from pipelines.prepare.times import microseconds
+from pipelines.rules import RULES
 from pipelines.rules.rule import Analysis
 from pipelines.text.texts import Texts
 
@@ -40,6 +43,7 @@ VALIDATE_VERSION = "1"
 
 # reason -> what it says of a record.
 REASONS = {
+    **{reason: f"a check of `validate.rules.{rule.name}`" for rule in RULES.values() for reason in rule.reasons},
     "missing_metadata": "a field that `validate.require` names is missing or empty",
     "not_allowed": "a field has a value that is not in `validate.allowed`",
     "too_old": "a date before `validate.since`, or none",
@@ -61,6 +65,8 @@ REASONS = {
     "not_json": "the answer is no JSON, of which `validate.json_schema` is the schema",
     "not_in_schema": "the answer is not as `validate.json_schema` wants it",
     "other_language": "question and answer are in different languages, by `validate.same_language`",
+    "language_not_kept": "a language that is not in `validate.language.keep`",
+    "language_low_score": "no language is as probable as `validate.language` wants",
     "bad_words": "more words of the lists of `validate.bad_words` than allowed",
     "inappropriate": "the classifier of `validate.inappropriate` gives more than `max_score`",
 }
@@ -148,7 +154,8 @@ class Validator:
     def fingerprint(self) -> list[Any]:
         """Everything on which the verdicts depend, as JSON values."""
         settings = self.settings
-        models = [*settings.files, *([] if settings.same_language is None else [None])]
+        built_in = settings.same_language is not None or (settings.language and settings.language.model is None)
+        models = [*settings.files, *([None] if built_in else [])]
         files = [fasttext_model.fingerprint(self.store, model) for model in models]
         elsewhere: dict[str, Any] = {"json_schema": True, "outliers": {"deviations", "found"}}
         return [VALIDATE_VERSION, settings.model_dump(mode="json", exclude=elsewhere), self.schema, files]
@@ -265,11 +272,35 @@ class Validator:
     @property
     def _of_columns(self) -> list[Callable[[Sequence[Record]], list[Failed | None]]]:
         rules = (
+            (self.settings.language or self.settings.rules, self._rules_of_curate),
             (self.settings.same_language, self._languages),
             (self.settings.bad_words, self._bad_words),
             (self.settings.inappropriate, self._inappropriate),
         )
         return [check for wanted, check in rules if wanted is not None]
+
+    def _rules_of_curate(self, records: Sequence[Record]) -> list[Failed | None]:
+        filters = self.settings.filters
+        names = sorted({name for _, metadata in records for name in metadata} - {"text"})
+        columns = {name: pa.array([metadata.get(name) for _, metadata in records], pa.string()) for name in names}
+        if filters.language:
+            columns.pop("language", None)
+        texts = _texts(records)
+        try:
+            found = signals(texts, pa.table({"_row": np.arange(len(records)), **columns}), filters, self.store)
+        except UserError as error:
+            within = "validate." if str(error).startswith("language.") else "validate.rules."
+            raise type(error)(f"{within}{error}") from error
+        verdicts = decide(pa.table(found), filters)
+        languages = found["language"].to_pylist() if filters.language else []
+        failed: list[Failed | None] = [None] * len(records)
+        for at in np.flatnonzero(verdicts.removed).tolist():
+            _, reason = verdicts.reasons[verdicts.code[at]]
+            value, limit = f"{verdicts.value[at]:.4g}", f"{verdicts.threshold[at]:g}"
+            if filters.language and reason == LANGUAGE_NOT_KEPT:
+                value, limit = languages[at], ", ".join(filters.language.keep)
+            failed[at] = Failed(reason, value, limit)
+        return failed
 
     def _languages(self, records: Sequence[Record]) -> list[Failed | None]:
         least = self.settings.same_language

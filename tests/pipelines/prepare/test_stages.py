@@ -140,6 +140,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "validate.copied_answer": False, "validate.answer_in_question": None, "validate.boilerplate": [],
         "validate.truncated_answers": "keep", "validate.relevance": 0.1, "validate.same_language": 0.5,
         "validate.json_schema.type": "array", "validate.bad_words.paths.en": "HERE/changed",
+        "validate.language": {"keep": ["en"]}, "validate.rules": {"packs": ["c4"]},
         "validate.bad_words.max_count": 1, "validate.inappropriate.model": "HERE/changed",
         "validate.inappropriate.label": "worse", "validate.inappropriate.max_score": 0.7,
         "validate.inappropriate.max_chars": 50, "validate.outliers.measures": ["letters"],

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, UserError
 from cluster.store.store import Store
 from pipelines.language import fasttext_model
 from pipelines.prepare.config import Validate
@@ -305,3 +305,40 @@ def test_the_settings_of_rules_are_part_of_the_fingerprint_where_verdicts_depend
     assert listed != made_from(outliers={"measures": ["text_chars"]}) and listed != made_from()
     assert len(made_from(same_language=0.65)[-1]) == 1, "the model of languages"
     assert made_from()[-1] == [] and made_from(relevance=0.5) != made_from()
+
+
+GERMAN_PAIR = pair("", "Wie setze ich mein Kennwort zurück?", "", "Öffnen Sie die Einstellungen und wählen Sie Kennwort.")
+
+
+def test_languages_to_keep_and_the_least_probability():
+    english = pair("", "How do I reset my password?", "", "Open the settings of your account and choose a password.")
+    assert reasons([(english, {}), (GERMAN_PAIR, {})], language={"keep": ("en",)}) == [None, "language_not_kept"]
+    assert reasons([(english, {}), (GERMAN_PAIR, {})], language={"keep": ("en", "de")}) == [None, None]
+    assert reason(english, language={"min_score": 1.0}) == "language_low_score"
+    (failed,) = load_validator(Store(), Validate(language={"keep": ("en", "fr")}))([(GERMAN_PAIR, {"language": "en"})])
+    assert failed.value == "de" and failed.limit == "en, fr", "as identified, whatever the metadata says"
+
+
+def test_evaluation_sets_are_kept_out(tmp_path):
+    text = "A train leaves the station at nine and arrives at noon after it stopped twice for ten minutes on its way"
+    sets = tmp_path / "test.jsonl"
+    sets.write_text(json.dumps({"question": text}) + "\n")
+    rules = {"decontamination": {"sets": [{"name": "trains", "path": str(sets), "columns": ["question"]}]}}
+    leak = pair("", f"Tell me: {text.upper()}?", "", "It travels for three hours.")
+    assert reasons([(GOOD, {}), (leak, {})], rules=rules) == [None, "contaminated"]
+    rules["decontamination"]["sets"][0]["columns"] = ["answer"]
+    with pytest.raises(UserError, match=r"^validate\.rules\.decontamination"):
+        load_validator(Store(), Validate(rules=rules))
+
+
+def test_packs_of_rules_apply_when_they_are_named():
+    assert reason(GOOD, rules={}) is None, "no pack without its name: these are bounds of web pages"
+    (failed,) = load_validator(Store(), Validate(rules={"packs": ("gopher_quality",)}))([(GOOD, {})])
+    assert (failed.reason, failed.value, failed.limit) == ("gopher_short_doc", "12", "50")
+    urls = Validate(rules={"packs": ("gopher_quality",), "gopher_quality": {"min_words": 12, "min_stop_words": 0, "min_mean_word_length": 2}})
+    assert load_validator(Store(), urls)([(GOOD, {})]) == [None]
+
+
+def test_a_language_that_the_model_does_not_know_is_refused_with_its_setting():
+    with pytest.raises(ConfigError, match=r"^validate\.language\.keep"):
+        load_validator(Store(), Validate(language={"keep": ("english",)}))
