@@ -47,7 +47,8 @@ def _mend_language(findings: Findings, output: str) -> str:
     if findings["other_language"]["records"]:
         languages = ",".join(list(findings["languages"])[:3])
         found.append(
-            f"In another language: {_some(findings['other_language'])}. Leave them out, or name all that are expected: "
+            f"In another language: {_some(findings['other_language'])}. Leave them out by "
+            "`validate.language.keep`, or name all that are expected: "
             f"`raymill assess {output} --config CONFIG -o assess.languages=[{languages}]`."
         )
     if findings["damaged"]["records"]:

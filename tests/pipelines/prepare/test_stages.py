@@ -174,6 +174,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "assess.assess": {
         "assess.topics.net": ["modem"], "assess.fields": [], "assess.annotators": [], "assess.period": None,
         "assess.embeddings.sample": 6000, "assess.groups": {"groups": {"licence": {}}},
+        "assess.sentiment": {"model": "HERE/model.bin", "label": "glad"},
     },
     "assess.fit": {"assess.embeddings.dimensions": 32},
     "assess.embed": {
