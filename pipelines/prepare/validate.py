@@ -41,9 +41,11 @@ from pipelines.text.texts import Texts
 
 VALIDATE_VERSION = "1"
 
+_RULES: dict[str, Any] = RULES
+
 # reason -> what it says of a record.
 REASONS = {
-    **{reason: f"a check of `validate.rules.{rule.name}`" for rule in RULES.values() for reason in rule.reasons},
+    **{reason: f"a check of `validate.rules.{name}`" for name, rule in _RULES.items() for reason in rule.reasons},
     "missing_metadata": "a field that `validate.require` names is missing or empty",
     "not_allowed": "a field has a value that is not in `validate.allowed`",
     "too_old": "a date before `validate.since`, or none",
