@@ -45,7 +45,7 @@ RANGES = {
         "GopherRepetition.max_duplicated_7_n_grams GopherRepetition.max_duplicated_8_n_grams "
         "GopherRepetition.max_duplicated_9_n_grams GopherRepetition.max_top_2_gram GopherRepetition.max_top_3_gram "
         "GopherRepetition.max_top_4_gram Optimizer.warmup_steps Optimizer.weight_decay Paging.first "
-        "Repeats.min_words_left Weights.accuracy Weights.bias Weights.completeness Weights.consistency "
+        "Repeats.min_words_left Split.fold Weights.accuracy Weights.bias Weights.completeness Weights.consistency "
         "Weights.diversity Weights.relevance"
     ),
     "from 0 below 1": "Decontamination.max_fraction Lora.dropout Split.test Split.validation",
@@ -92,7 +92,7 @@ RANGES = {
     "from 2 to 4096": "Dedup.permutations",
     "from 2 to 512": "Embeddings.dimensions",
     "from 20 to 100000": "LanguageId.max_chars",
-    "from 20 to 10000000": "InappropriateContent.max_chars QualityClassifier.max_chars",
+    "from 20 to 10000000": "InappropriateContent.max_chars QualityClassifier.max_chars Sentiment.max_chars",
     "from 5 to 100": "Decontamination.ngram_words",
 }
 

@@ -74,7 +74,8 @@ def settings(tmp_path) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_read(monkeypatch):
-    """The model of `inappropriate` is no model here, and lists are not opened."""
+    """The models of `inappropriate` and `sentiment` are no models here, and lists are not opened."""
+    monkeypatch.setattr("pipelines.prepare.assess.job.check_sentiment", lambda store, sentiment: None)
     monkeypatch.setattr("pipelines.prepare.validate.Validator.check_files", lambda self: None)
 
 

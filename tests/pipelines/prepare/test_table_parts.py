@@ -7,9 +7,18 @@ import polars as pl
 import pytest
 
 from cluster.errors import ConfigError
-from pipelines.prepare.tables.frame import Known, check_table, fill_of, finished, row_hashes, typed
+from pipelines.prepare.tables.frame import (
+    Known,
+    check_table,
+    counted,
+    fill_of,
+    finished,
+    most_frequent,
+    row_hashes,
+    typed,
+)
+from pipelines.prepare.tables.quantiles import Numbers
 from pipelines.prepare.tables.settings import Outliers, Table
-from pipelines.prepare.tables.stage import _repeated
 
 TYPES = {"name": "text", "price": "number", "count": "integer", "open": "boolean", "day": "date"}
 
@@ -94,27 +103,35 @@ def test_a_missing_value_goes_before_an_outlier_and_filled_values_are_none():
 
 
 @pytest.mark.parametrize(
-    ("values", "how", "found"),
+    ("values", "how", "kind", "found"),
     [
-        ([3, 1, 2, 2, None], "median", "2"), ([1, 2], "median", "2"), ([2, 3], "median", "2"),  # 1.5 and 2.5, to even
-        ([1, 2, 2, 2], "mean", "2"), ([1.0, 2.5, None], "mean", "1.75"), ([1.0, 5.0, 2.0], "median", "2.0"),
-        ([1.0, 2.0, 9.0], "mean", "4.0"),
-        (["b", "a", "a", "b", "c"], "most_frequent", "a"), (["b", "a", "b"], "most_frequent", "b"),
-        ([True, False, True], "most_frequent", "true"), ([None, None], "median", None), ([], "most_frequent", None),
+        ([3, 1, 2, 2], "median", "integer", "2"), ([1, 2], "median", "integer", "2"),  # 1.5, to even
+        ([2, 3], "median", "integer", "2"), ([1, 2, 2, 2], "mean", "integer", "2"),
+        ([1, 2.5], "mean", "number", "1.75"),
+        ([1, 5, 2], "median", "number", "2.0"), ([1, 2, 9], "mean", "number", "4.0"), ([], "median", "number", None),
     ],
 )  # fmt: skip
-def test_the_value_for_missing_ones(values, how, found):
-    assert fill_of(pl.Series("a", values), how) == found
+def test_the_number_for_missing_ones(values, how, kind, found):
+    assert fill_of(Numbers.of(np.array(values, np.float64)), how, kind) == found
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (["b", "a", "a", None, "b", "c"], (2, "a", "a")), (["b", "a", "b"], (2, "b", "b")),
+        ([True, False, True], (2, True, "true")), ([None, None], None),
+    ],
+)  # fmt: skip
+def test_the_most_frequent_value_for_missing_ones(values, found):
+    assert most_frequent(counted(pl.Series("a", values))) == found
 
 
 def test_rows_are_told_apart_by_all_columns_or_by_those_named():
     frame, _ = frame_of(table(), name=["a", "a", "b", "a"], price=["1", "2", "1", "1.0"])
-    assert _repeated(row_hashes(frame, table())).tolist() == [3]
-    assert _repeated(row_hashes(frame, table(unique=["name"]))).tolist() == [1, 3]
-    assert _repeated(row_hashes(frame, table(unique=["price"]))).tolist() == [2, 3]
-    one_half = np.array([[1, 2], [1, 3], [2, 2], [1, 2]], np.uint64)
-    assert _repeated(one_half).tolist() == [3], "rows are equal if both hashes are"
-    assert row_hashes(frame, table())[0, 0] != row_hashes(frame, table())[0, 1]
+    for unique, alike in ((None, [0, 3]), (["name"], [0, 1, 3]), (["price"], [0, 2, 3])):
+        hashes = row_hashes(frame, table(unique=unique))
+        assert np.flatnonzero((hashes == hashes[0]).all(axis=1)).tolist() == alike
+        assert hashes[0, 0] != hashes[0, 1], "two hashes of 64 bits, not one twice"
 
 
 @pytest.mark.parametrize(
