@@ -332,7 +332,7 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
             meant = _named_elsewhere(model, loc) or _misplaced(model, loc[-1]) or _nearest(str(loc[-1]), known)
             return f"{where}: no such setting. {parent} has: {names}.{meant}"
         case "invalid_key":
-            return f"{origins.path}: {seen} stands for the name of a setting; a name is text."
+            return f"{origins.path}: {seen} is not the name of a setting; a name is text."
         case "missing" | "missing_argument":
             return f"{where}: missing, and it has no default. Add `{loc[-1]}:` here."
         case "value_error":

@@ -59,7 +59,7 @@ from cluster.stage import (
 
 log = logging.getLogger(__name__)
 
-# Loaded once Ray has started.
+# Imported after the start of Ray.
 can_add = Entry("cluster.autoscaler:can_add")
 
 _POLL_S = 2.0
@@ -322,7 +322,7 @@ class Engine:
     def _options(self, stage: Stage) -> dict[str, Any]:
         """Options of the stage's tasks for Ray: the bytes to reserve for a unit, and the nodes that may take it.
 
-        Memory: that of `stage.memory`. On this machine at most what Ray has, so a larger unit runs alone.
+        The bytes are `stage.memory`, but at most the memory of an embedded Ray, so that a larger unit runs alone.
         """
         has = self.session.memory()
         memory = int(min(stage.memory, has) if has else stage.memory)

@@ -21,7 +21,7 @@ from cluster.store.store import Store
 
 # Bytes that a unit of a level reads at a time; more if its slices for one target are larger.
 CHUNK = 64 << 20
-MEMORY = 512 << 20  # bytes that such a unit takes
+MEMORY = 512 << 20  # bytes of memory of a unit of a level
 _THREADS = 16
 
 # (name, output, units, work) -> a stage with one sliced output.

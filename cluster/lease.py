@@ -34,7 +34,8 @@ LEASES = "_lease"
 _REFRESH_S = 10.0
 _EXPIRES_S = 45.0
 _LOOK_S = 1.0
-# Two clocks differ by less than this, so a lease that was refreshed longer ago has expired, and nobody waits for it.
+# The clocks of two machines differ by less than this, so a lease that was refreshed longer ago has surely expired, and
+# `_require_gone` does not wait.
 _LONG_AGO_S = 900.0
 
 

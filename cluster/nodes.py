@@ -28,12 +28,14 @@ class Node:
         return cls(described["NodeID"], has.get("CPU", 0), has.get("memory", 0), accelerated)
 
     def takes(self, memory: float) -> bool:
-        """Whether a task with a CPU and so many bytes of memory can run here."""
+        """Whether a task with one CPU and `memory` bytes can run here."""
         return self.cpus >= 1 and self.memory >= memory
 
 
 def without_accelerators(nodes: Sequence[Node], memory: float = 0) -> dict[str, str]:
-    """The label selector of tasks with a CPU and so many bytes: no node with GPUs. Empty if only such nodes take them.
+    """The label selector that keeps tasks with one CPU and `memory` bytes off nodes with GPUs.
+
+    Empty if no other node can run them.
 
     Nodes that join later may take the tasks too. The selector excludes nodes by their ids, because Ray has no label for
     nodes without GPUs. There is no `fallback_strategy`, which Ray follows as soon as the selected nodes are busy.

@@ -23,11 +23,11 @@ def plan(
     ] = None,
     documents: Annotated[
         float | None,
-        typer.Option(min=1, help="curate, prepare: for so many documents of the same kind, as in 1e9"),
+        typer.Option(min=1, help="curate, prepare: plan for this number of documents of the same kind, as in 1e9"),
     ] = None,
     cores: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="curate, prepare: on so many cores; may be repeated; default: several"),
+        typer.Option(min=1, help="curate, prepare: plan for this number of cores; may be repeated; default: several"),
     ] = None,
     duplicates: Annotated[
         float | None,

@@ -30,7 +30,7 @@ class RecordFile(Generic[T]):
     """A record's file on a store: its URI and its format.
 
     parse: the record from the content of the file.
-    what, mend: for the error about a damaged record: what was wanted, and a sentence with what to do.
+    what, mend: of the error about a damaged record: a name of the record, and a sentence with what to do.
     """
 
     store: Store

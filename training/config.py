@@ -35,20 +35,20 @@ Order = Literal["shuffled", "curriculum", "reverse", "mixed"]
 EngineName = Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"]
 ZERO = ("zero1", "zero2", "zero3")
 
-# Settings of how and where a run computes and is tracked, which do not change the trained weights.
+# Settings that do not change the trained weights: how and where a run computes, and where its curves are sent.
 _NOT_RESULT = {"output", "packed", "storage", "execution", "workers", "engine", "offload", "micro_batch", "checkpoint",
               "failures", "track", "device_memory_gib", "compile", "deterministic",
               "reduce_every_micro_batch", "loss_chunk_tokens"}  # fmt: skip
-# Positions of a micro-batch if neither `micro_batch` nor a limit of the device is given.
+# Positions of a micro-batch if neither `micro_batch` nor the limit of the device's memory is known.
 _MICRO_TOKENS = 8192
 # Groups of settings that only some methods use.
 _OF_METHODS = {"lora": ("lora", "qlora"), "prefix": ("prefix",), "prompt": ("prompt",), "probe": ("probe",)}
-# Settings of what follows the last training step.
+# Settings that are used only after the last training step.
 _AFTER_TRAINING = {"export", "generate"}
 
 
 class TrainConfig(Settings):
-    """A corpus to a fine-tuned model."""
+    """Fine-tune a model on corpora."""
 
     other_names: ClassVar = {
         "lr": "optimizer.learning_rate", "learning_rate": "optimizer.learning_rate",
@@ -69,7 +69,7 @@ class TrainConfig(Settings):
     corpus: tuple[Corpus, ...] = Field(min_length=1, description="a path or URI, or a list of corpora with weights")
     columns: Columns = Field(
         Columns(text="text"),
-        description="of every corpus that names none itself; default: recognised by the names of its columns",
+        description="of every corpus without `columns`; default: recognised by the names of the columns",
     )
     model: Model
     method: Method = "full"
@@ -80,11 +80,12 @@ class TrainConfig(Settings):
     engine: EngineName = "ddp"
     reduce_every_micro_batch: bool = Field(
         True,
-        description="fsdp2; false: gradients are exchanged once a step, and until then every worker holds them whole",
+        description="fsdp2; false: gradients are reduced once a step, and until then every worker has all of them in "
+        "memory",
     )
     offload: Literal["none", "optimizer", "parameters"] = Field("none", description="to CPU memory; ZeRO engines only")
     precision: Literal["auto", "float32", "bf16"] = Field(
-        "auto", description="bf16: bf16 matrix products on float32 master weights; auto: that on GPUs, else float32"
+        "auto", description="bf16: bf16 matrix products on float32 master weights; auto: bf16 on GPUs, else float32"
     )
     attention: Literal["auto", "eager", "sdpa", "varlen", "flash_attention_2"] = "auto"
     activation_checkpointing: bool = False
@@ -92,7 +93,7 @@ class TrainConfig(Settings):
         "auto", description="torch.compile of the decoder layers; auto: on GPUs, for models known to compile"
     )
     deterministic: bool = Field(
-        False, description="slower, and a resumed run comes to the same bits on GPUs too; on CPUs it does anyway"
+        False, description="slower; a resumed run has bit-identical results on GPUs too (on CPUs it always has)"
     )
     loss_chunk_tokens: int | None = Field(
         None, ge=1, description="positions whose logits are in memory at once; default: 4096 on GPUs, 1024 on CPUs"
@@ -103,14 +104,14 @@ class TrainConfig(Settings):
     micro_batch: int | None = Field(
         None,
         ge=1,
-        description="rows a worker computes at once; default: the most that fit its GPU; on CPUs 8,192 positions",
+        description="rows that a worker computes at once; default: as many as its GPU holds; on CPUs 8,192 positions",
     )
     packing: Packing = Packing()
     split: Split = Split()
     order: Order = Field(
         "shuffled",
         description="curriculum: in every epoch from the stage of the easiest examples to that of the hardest; "
-        "reverse: from the hardest; mixed: all stages at the same time, each in its share, in the rows of these two",
+        "reverse: from the hardest; mixed: the same rows, with every stage spread evenly over the epoch",
     )
     steps: int | None = Field(None, ge=1, description="or epochs, or tokens")
     epochs: float | None = Field(None, gt=0)
@@ -130,7 +131,8 @@ class TrainConfig(Settings):
     output: str = Field(min_length=1, description="folder or URI; everything the run makes is below it")
     phases: tuple[dict[str, Any], ...] = Field(
         (),
-        description="several trainings in a row, each {name, ...settings that differ}; the next starts from the last",
+        description="several trainings in a row, each {name, ...settings that differ}; each starts from the weights of "
+        "the one before",
     )
     execution: Execution = Execution()
     storage: StorageOptions = StorageOptions()  # type: ignore[call-arg]
@@ -165,7 +167,7 @@ class TrainConfig(Settings):
                 whole.method == "full" or (whole.export.merged and whole.mergeable)
             ):
                 raise ValueError(
-                    f"phases: {phase['name']} exports no whole weights from which the next phase can start; "
+                    f"phases: {phase['name']} exports no full weights, which the next phase starts from; "
                     "use method full, lora or qlora there, and export.merged: true"
                 )
         return self
@@ -217,7 +219,7 @@ class TrainConfig(Settings):
                     "truncate (the default) or drop"
                 )
             if any(columns.label is None or columns.form != "text" for columns in self.all_columns):
-                raise ValueError("columns: method probe wants {text: COLUMN, label: COLUMN}")
+                raise ValueError("columns: method probe needs {text: COLUMN, label: COLUMN}")
         elif any(columns.label for columns in self.all_columns):
             raise ValueError("columns.label: only method probe uses a label")
         if self.method == "qlora" and not self.workers.gpus_each:
@@ -237,7 +239,7 @@ class TrainConfig(Settings):
                 f"reduce_every_micro_batch: false is a choice of engine fsdp2; the engine is {self.engine}"
             )
         if self.method == "qlora" and self.engine != "ddp":
-            raise ValueError(f"engine: {self.engine} cannot shard 4-bit weights; qlora wants engine ddp")
+            raise ValueError(f"engine: {self.engine} cannot shard 4-bit weights; qlora needs engine ddp")
         if self.compile is True and self.engine == "zero3":
             raise ValueError(
                 "compile: zero3's gathering hooks break torch.compile's graphs; use fsdp2, or compile: false"
@@ -315,7 +317,7 @@ class TrainConfig(Settings):
         return self.method in ("lora", "qlora")
 
     def phase(self, overrides: dict[str, Any], model: str | None = None) -> "TrainConfig":
-        """The config of one phase: this config with the phase's settings in place of its own, and a folder of its own.
+        """The config of one phase: this config overridden by the phase's settings, with an output of its own.
 
         model: folder of the previous phase's exported weights and tokenizer; None for the first phase.
         """
@@ -329,7 +331,7 @@ class TrainConfig(Settings):
         return TrainConfig.model_validate(_merged(own, overrides) | place | ({"model": model} if model else {}))
 
     def fit_settings(self) -> dict[str, Any]:
-        """The settings that decide the weights, as JSON values. A checkpoint is continued only if they are equal."""
+        """The settings that decide the weights, as JSON values. A checkpoint is resumed only if its own are equal."""
         return self.without_stores(_NOT_RESULT | _AFTER_TRAINING | {"name", "phases"})
 
     def run_settings(self) -> dict[str, Any]:
@@ -371,7 +373,7 @@ def _with_parsed_storage(phase: Any) -> Any:
 
 
 def _merged(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """The settings with overrides in their place, merged key by key in nested parts except `model` and `columns`."""
+    """`settings` overridden by `overrides`: nested mappings key by key, except `model` and `columns`."""
     merged = dict(settings)
     for key, value in overrides.items():
         old = merged.get(key)

@@ -24,15 +24,15 @@ class Columns(Settings):
     text: str | None = Field(None, description="continued pre-training: loss on every token")
     prompt: str | None = Field(None, description="with completion: loss on the completion")
     completion: str | None = None
-    input: str | None = Field(None, description="with prompt: what follows it after a blank line, where there is some")
+    input: str | None = Field(None, description="with prompt: text that follows it after a blank line; may be empty")
     system: str | None = Field(None, description="with prompt: the system prompt")
     system_prompt: str | None = Field(
-        None, min_length=1, description="with prompt: the text of the system prompt of rows that have none themselves"
+        None, min_length=1, description="with prompt: the text of the system prompt of rows without one"
     )
     messages: str | None = Field(
         None, description="chat: a list of {role, content} or, as in ShareGPT, {from, value}; loss on assistant turns"
     )
-    tools: str | None = Field(None, description="with messages: the tools the chat template is given")
+    tools: str | None = Field(None, description="with messages: the tools that are passed to the chat template")
     label: str | None = Field(None, description="method probe: the class, text or a whole number")
     id: str | None = Field(None, description="default: `id` where there is one, else a hash of the content")
     group: str | None = Field(None, description="documents of one group go to one split; default: `group_id` if there")
@@ -92,10 +92,10 @@ class Corpus(Settings):
     )
     columns: Columns | None = Field(None, description="default: the config's `columns`")
     weight: float | None = Field(None, gt=0, description="share of the mixture's tokens, relative to the others'")
-    epochs: float | None = Field(None, gt=0, description="instead: how often this corpus is seen")
-    tokens: int | None = Field(None, ge=1, description="instead: how many of its tokens are seen")
+    epochs: float | None = Field(None, gt=0, description="instead of weight: epochs of this corpus")
+    tokens: int | None = Field(None, ge=1, description="instead of weight: tokens of this corpus to train on")
     storage: StorageOptions | None = Field(
-        None, description="how its bucket is reached; default: the settings of the whole run"
+        None, description="of the store that has this corpus; default: the config's `storage`"
     )
 
 
@@ -104,9 +104,11 @@ class Model(Settings):
 
     short_form: ClassVar = "name"
 
-    name: str | None = Field(None, description="local folder, URI of one (fetched once a machine), or hub name")
+    name: str | None = Field(None, description="a folder, a URI (every machine fetches it once), or a hub name")
     revision: str | None = Field(None, description="of a hub name; pin it to a commit")
-    config: dict[str, Any] | None = Field(None, description="instead of name: random weights, transformers settings")
+    config: dict[str, Any] | None = Field(
+        None, description="instead of name: transformers settings of a model with random weights"
+    )
     tokenizer: str | None = Field(
         None,
         description="folder, URI or hub name; `train`: a byte-level BPE fitted on the corpus; default: the model's",
@@ -128,7 +130,7 @@ class Model(Settings):
             if "model_type" not in self.config:
                 raise ValueError("config: needs a model_type, as in {model_type: llama, hidden_size: 64, ...}")
             if self.tokenizer is None:
-                raise ValueError("tokenizer: a randomly initialised model has none of its own; give one, or `train`")
+                raise ValueError("tokenizer: a randomly initialised model has no tokenizer; give one, or `train`")
             if self.tokenizer == "train" and not isinstance(self.config.get("vocab_size"), int):
                 raise ValueError("config.vocab_size: a tokenizer that is to be trained needs it, as a whole number")
         return self
@@ -161,7 +163,9 @@ class Virtual(Settings):
 class Probe(Settings):
     """The classifier of method probe."""
 
-    pool: Literal["last", "mean"] = Field("last", description="which hidden states the classification head sees")
+    pool: Literal["last", "mean"] = Field(
+        "last", description="input of the classification head: the hidden state of the last token, or their mean"
+    )
 
 
 class Split(Settings):
@@ -189,7 +193,7 @@ class Packing(Settings):
     """How documents become rows."""
 
     mode: Literal["best_fit", "none"] = Field(
-        "best_fit", description="several documents a row, attention inside each; none: one document a row"
+        "best_fit", description="several documents a row, attention inside each document; none: one document a row"
     )
     overflow: Overflow | None = Field(
         None,
@@ -213,8 +217,10 @@ class Optimizer(Settings):
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
     decay_steps: int | None = Field(None, ge=1, description="wsd: steps of the decay at the end; default: a tenth")
-    final_fraction: float = Field(0.0, ge=0, le=1, description="of learning_rate: where the schedule ends")
-    clip: float | None = Field(1.0, gt=0, description="largest global gradient norm; null: only measured")
+    final_fraction: float = Field(0.0, ge=0, le=1, description="the last learning rate, as a fraction of learning_rate")
+    clip: float | None = Field(
+        1.0, gt=0, description="largest global gradient norm; null: no clipping, the norm is only recorded"
+    )
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = Field(1e-8, gt=0)
 
@@ -233,16 +239,16 @@ class Checkpointing(Settings):
 
     every_steps: int | None = Field(500, ge=1)
     every_minutes: float | None = Field(None, gt=0)
-    keep: int = Field(2, ge=1, description="newest; the one of the best validation loss is kept besides")
+    keep: int = Field(2, ge=1, description="number of newest ones to keep, besides that of the best validation loss")
 
 
 class Failures(Settings):
-    """What is done after a crash, a preemption or a broken loss."""
+    """What a run does after a crash, a preemption or a broken loss."""
 
-    max: int = Field(3, ge=0, description="crashes of workers that are mended by starting again from a checkpoint")
-    max_preemptions: int = Field(-1, ge=-1, description="nodes taken away; -1: any number")
+    max: int = Field(3, ge=0, description="crashes of workers after which the run starts again from a checkpoint")
+    max_preemptions: int = Field(-1, ge=-1, description="lost nodes after which it starts again; -1: any number")
     skip_back: int = Field(
-        0, ge=0, description="times a run may go back to its checkpoint after a broken loss and pass over the steps"
+        0, ge=0, description="broken losses after which it goes back to a checkpoint and skips the steps since then"
     )
     loss_limit: float | None = Field(None, gt=0, description="a training loss above this counts as broken, as NaN does")
 
@@ -252,14 +258,14 @@ class Generate(Settings):
 
     prompts: int = Field(32, ge=1)
     max_new_tokens: int = Field(128, ge=1)
-    prompt_tokens: int = Field(32, ge=1, description="of a text without prompt: how many of its tokens are given")
+    prompt_tokens: int = Field(32, ge=1, description="of plain text: number of first tokens that are the prompt")
     answer: Literal["text", "label", "number"] = Field(
         "text",
-        description="label: accuracy, precision, recall, F1 too; number: the one after the first `####` (GSM8K) where "
-        "references have that mark, else the last; number_match_flexible always takes the last",
+        description="label: accuracy, precision, recall, F1 too; number: compare the number after the first `####` "
+        "(GSM8K) if references have that mark, else the last; number_match_flexible always compares the last",
     )
     decimal_mark: Literal[".", ","] = Field(
-        ".", description="of numbers in answers and references; `,`: 1.000,50 is a number and 1,000.50 is none"
+        ".", description="of numbers in answers and references; `,`: 1.000,50 is a number and 1,000.50 is not"
     )
 
 
@@ -302,7 +308,7 @@ class Workers(Settings):
     gpus_each: int = Field(0, ge=0, le=1)
     cpus_each: float = Field(1, gt=0)
     timeout_s: float = Field(
-        TIMEOUT_S, gt=0, description="of waiting for another worker; then the attempt fails and names it"
+        TIMEOUT_S, gt=0, description="of waiting for another worker; then the attempt fails, with the worker's rank"
     )
 
     @property
@@ -312,9 +318,9 @@ class Workers(Settings):
 
 
 class Execution(Settings):
-    """How packing is executed on the machines."""
+    """The units, attempts and cores of packing."""
 
-    unit_mib: int = Field(32, ge=1, description="text of one unit of tokenising, about")
+    unit_mib: int = Field(32, ge=1, description="approximate text of a unit of tokenising")
     attempts: int = Field(3, ge=1)
     stall_s: float = Field(900, gt=0)
     cpus: int | None = Field(None, ge=1, description="of this machine, for the embedded Ray; null: all")

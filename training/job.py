@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 
 _evaluate_and_export = Entry("training.export.job:evaluate_and_export")
 
-# Settings that are not compared: the fingerprints of data and model stand for them, and compare content, not paths.
-# `kind` is always `train`.
+# Settings that are not compared. The fingerprints of data and model are compared instead; they are of content, not of
+# paths. `kind` is always `train`.
 _FINGERPRINTED = {"corpus", "columns", "model", "packing", "split", "kind"}
 
 

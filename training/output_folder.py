@@ -1,4 +1,4 @@
-"""Where a training may write: apart from its corpora, its model and its tokenizer."""
+"""The check that a training does not write into the folders of its corpora, its model and its tokenizer."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.pack.reading import format_of
 
-# A file of each kind that a run leaves below its output and that a glob of a corpus may match.
+# A file of each kind that a run writes below its output and that a glob of a corpus may match.
 _LEFT_BY_A_RUN = ("steps.jsonl", "packed/corpus-0/train/000000-000-0.parquet")
 assert all(format_of(name) for name in _LEFT_BY_A_RUN)
 
@@ -19,7 +19,7 @@ def refuse_output_among_inputs(config: TrainConfig) -> None:
     """Compare `output` and `packed` with the folders of corpora, model and tokenizer, in every phase.
 
     Raises:
-        ConfigError: one is the other or lies inside it.
+        ConfigError: one of these folders is equal to the other or lies inside it.
     """
     for one in (config, *(config.phase(overrides) for overrides in config.phases)):
         for setting in ("output", "packed"):
@@ -35,13 +35,13 @@ def _refuse(setting: str, root: str, config: TrainConfig) -> None:
         output_folder.refuse_output_among_inputs(setting, root, named, path, _LEFT_BY_A_RUN, "trained")
         if path_below(fixed_folder(path)[0], root) is not None:
             raise ConfigError(
-                f"{setting}: {root} holds {named}, so the run would write around what it reads. Choose a folder that "
-                "is not above it."
+                f"{setting}: {root} contains {named}, and a run may not write above what it reads. Choose a folder "
+                "that is not above it."
             )
 
 
 def _inputs(config: TrainConfig) -> list[tuple[str, str, Store]]:
-    """(what it is, absolute path or URI, its store) of what a training reads; names of a hub are left out."""
+    """(description, absolute path or URI, store) of each folder that a training reads; names of a hub are left out."""
     found = []
     for name, corpus, store in zip(config.corpus_names, config.corpus, config.corpus_stores, strict=True):
         path = paths.absolute(corpus.path)

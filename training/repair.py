@@ -23,7 +23,7 @@ def run_damage(folder: RunFolder, manifest: dict[str, Any], compare_sha256: bool
 
     Args:
         manifest: of the run. A run of several phases has no export of its own.
-        compare_sha256: read every exported file and compare its sha256; else only sizes are compared, from one listing.
+        compare_sha256: read every exported file and compare its sha256; else compare only sizes, from one listing.
     """
     store, root = folder.store, folder.uri
     found: dict[str, str] = {}
@@ -38,7 +38,7 @@ def run_damage(folder: RunFolder, manifest: dict[str, Any], compare_sha256: bool
         except NotFound:
             found[uri] = "is gone"
         except ValueError:
-            found[uri] = "is no JSON"
+            found[uri] = "is not valid JSON"
     if not store.exists(page := paths.join(root, REPORT_HTML)):
         found[page] = "is gone"
     return found

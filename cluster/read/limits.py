@@ -1,10 +1,10 @@
-"""Bounds on what one input file may take: `limits` of a config."""
+"""Bounds on the sizes of documents and files: `limits` of a config."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class Limits(BaseModel):
-    """Bounds on the memory that one file can take. A document or file beyond them is quarantined."""
+    """Bounds on the sizes of a document and of a decompressed file. Larger ones are quarantined."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,7 +25,7 @@ class Limits(BaseModel):
         return 3 * self.max_document_bytes + 65_536
 
     def is_bomb(self, expanded_bytes: int, compressed_bytes: int) -> bool:
-        """Whether a file that expanded so far is over max_expansion_ratio or max_expanded_gib."""
+        """Whether a file that expanded to `expanded_bytes` is over max_expansion_ratio or max_expanded_gib."""
         if expanded_bytes <= self.harmless_bytes:
             return False
         ratio_exceeded = expanded_bytes > self.max_expansion_ratio * max(compressed_bytes, 1)

@@ -118,7 +118,7 @@ class Store:
         return backend.info(key)
 
     def exists(self, uri: str) -> bool:
-        """Whether there is such a file; a folder is none."""
+        """Whether `uri` is a file; False for a folder."""
         try:
             self.info(uri)
         except NotFound:

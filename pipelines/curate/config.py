@@ -1,4 +1,4 @@
-"""The settings of a `kind: curate` config, and the parts of it that the stages take.
+"""The settings of a `kind: curate` config, and the parts of it that are the parameters of stages.
 
 `raymill config schema` prints every setting with its description.
 """
@@ -32,7 +32,7 @@ class _RulesBase(_Settings):
     packs: tuple[Literal[tuple(PACKS)], ...] = Field(  # type: ignore[valid-type]
         tuple(PACKS), description="rule packs to apply, in this order; the first failed check is the reason"
     )
-    dialect: Dialect = Field("paper", description="how text is read: as the papers say, or as datatrove 0.10.1 does")
+    dialect: Dialect = Field("paper", description="checks as computed in the papers, or in datatrove 0.10.1")
 
     @model_validator(mode="before")
     @classmethod
@@ -97,20 +97,20 @@ class Boilerplate(_Settings):
 
     cut: Literal["lines", "paragraphs"] = Field("lines", description="what is compared and cut")
     max_documents: int = Field(
-        6, ge=1, description="kept documents of its source that may have a line; one that more have is cut from all"
+        6, ge=1, description="a line in more kept documents of its source than this is cut from all of them"
     )
-    min_words: int = Field(1, ge=1, description="shorter lines stay; those without a word always do")
+    min_words: int = Field(1, ge=1, description="lines with fewer words are not cut, nor are lines without a word")
     min_words_left: int = Field(50, ge=0, description="a document that lost a line and has fewer words left is removed")
 
 
 class Repeats(_Settings):
-    """Runs of words that several documents have, which are listed, and cut out of all but the first if asked.
+    """Runs of words that several documents have: listed and, with `cut`, cut out of all of them but the first.
 
     Source of the default of min_words: Lee et al. 2022, "Deduplicating training data makes language models better",
-    https://arxiv.org/abs/2107.06499: 50 tokens, there of a tokenizer.
+    https://arxiv.org/abs/2107.06499: 50 tokens of a tokenizer.
     """
 
-    min_words: int = Field(50, ge=10, le=10_000, description="words of the shortest run that is found")
+    min_words: int = Field(50, ge=10, le=10_000, description="least number of words of a run")
     cut: bool = Field(False, description="cut such runs out of all documents but the first that has them")
     min_words_left: int = Field(50, ge=0, description="a document that lost a run and has fewer words left is removed")
 
@@ -118,7 +118,7 @@ class Repeats(_Settings):
 class CorpusFiles(_Settings):
     """The files of the corpus."""
 
-    file_mib: int = Field(128, ge=1, le=65_536, description="text of one corpus file before compression, about")
+    file_mib: int = Field(128, ge=1, le=65_536, description="approximate text of a corpus file, before compression")
     columns: tuple[str, ...] = Field((), description="measured signals to write beside each document")
 
 
@@ -126,11 +126,11 @@ class Execution(_Settings):
     """Settings of how a run is executed, without effect on the corpus."""
 
     unit_mib: int | None = Field(
-        None, ge=1, le=4096, description="text of one unit of work, about; default: by the size of the input"
+        None, ge=1, le=4096, description="approximate text of a unit of work; default: by the size of the input"
     )
     attempts: int = Field(3, ge=1, le=100, description="how often a unit is tried")
-    losses: int = Field(5, ge=0, le=1000, description="how often it starts again because its machine was lost, too")
-    stall_s: float = Field(900, ge=1, le=604_800, description="no unit committed or failed this long: Ray is restarted")
+    losses: int = Field(5, ge=0, le=1000, description="further tries of a unit after its machine was lost")
+    stall_s: float = Field(900, ge=1, le=604_800, description="Ray restarts if no unit commits or fails for this long")
     max_bad_documents: float = Field(0.01, ge=0, le=1, description="largest fraction of input that may be unreadable")
     max_bad_files: float = Field(
         0.01, ge=0, le=1, description="largest fraction of the files of a source that may be unreadable"
@@ -202,7 +202,7 @@ class ReportSettings:
 
 
 class CurateConfig(_Settings):
-    """Raw text to a training corpus."""
+    """Make a training corpus from raw text."""
 
     kind: Literal["curate"]
     name: str = Field(
@@ -258,7 +258,7 @@ class CurateConfig(_Settings):
 
     @property
     def dialect(self) -> Dialect:
-        """That of the rules; `paper` without any."""
+        """The dialect of the rules; `paper` without rules."""
         return self.rules.dialect if self.rules else "paper"
 
     def active_rules(self) -> tuple[Rule, ...]:
@@ -267,17 +267,17 @@ class CurateConfig(_Settings):
 
     @property
     def filters(self) -> Filters:
-        """The part that the stage `decide` takes."""
+        """The parameters of the stage `decide`."""
         return Filters(self.language, self.active_rules(), self.dialect)
 
     @property
     def measure_settings(self) -> MeasureSettings:
-        """The part that the stage `measure` takes."""
+        """The parameters of the stage `measure`."""
         return MeasureSettings(self.limits, self.filters, self.personal_data is not None, self.dedup)
 
     @property
     def select_settings(self) -> SelectSettings:
-        """The part that the stage `select` takes."""
+        """The parameters of the stage `select`."""
         redact = self.personal_data.redact if self.personal_data else None
         return SelectSettings(
             limits=self.limits,
@@ -292,7 +292,7 @@ class CurateConfig(_Settings):
 
     @property
     def report_settings(self) -> ReportSettings:
-        """The part that the report takes."""
+        """The parameters of the report."""
         redact = self.personal_data.redact if self.personal_data else ()
         plain = self.model_dump(mode="json", exclude=STORES)
         return ReportSettings(

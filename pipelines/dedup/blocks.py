@@ -143,7 +143,7 @@ class Splits:
 
 
 def sample_every(block: int, ranges: int) -> int:
-    """The sampling interval of large batches: one in so many documents of each range is in the sample.
+    """The sampling interval n of large batches: the sample has one of each n documents of a range.
 
     The documents after the last sampled one of a range are not counted, so a block has up to a quarter more documents
     than `block`.

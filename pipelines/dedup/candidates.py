@@ -17,7 +17,7 @@ from pipelines.text.kernel import inner_kernel, kernel
 LOCAL_BITS = 20
 _NUMBER = np.uint64((1 << LOCAL_BITS) - 1)  # the bits of the document's number
 _BUCKET_PAIRS = 1 << 13
-_MOST_BUCKETS = 1 << 12  # the cache has room for a line of each of so many buckets
+_MOST_BUCKETS = 1 << 12  # with more, a cache line of each does not fit into the processor's cache
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 

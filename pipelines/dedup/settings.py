@@ -22,8 +22,7 @@ NO_EFFECT_ON_RESULT = frozenset({"component_documents", "connected_at_once"})
 class Dedup(BaseModel):
     """The settings of deduplication.
 
-    Its words are runs of letters, marks and numbers, lower-cased. signatures.py and the column `tokens` call them
-    tokens.
+    A word is a lower-cased run of letters, marks and numbers; in signatures.py and the column `tokens` it is a token.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
@@ -53,21 +52,23 @@ class Dedup(BaseModel):
         description="the carried column that `keeper: newest` compares: dates, times, numbers, or text of these; "
         "documents without a value come last",
     )
-    scope: Literal["all", "source", "snapshot"] = Field("all", description="where duplicates are looked for")
+    scope: Literal["all", "source", "snapshot"] = Field(
+        "all", description="duplicates are removed among all documents, or within each source, or each snapshot"
+    )
     against: tuple[AbsolutePath, ...] = Field(
-        (), description="outputs of earlier runs: new documents that are like one of theirs are removed"
+        (), description="outputs of earlier runs: duplicates of their documents are removed"
     )
     component_documents: int = Field(
         2_000_000,
         ge=1,
-        description="documents connected by shared keys that one task compares, with 1.5 KB each; of more, blocks of "
-        "2^19 are compared one after the other. No effect on the corpus",
+        description="largest number of documents connected by shared keys that one task compares at once, with 1.5 KB "
+        "each; more are compared in blocks of 2^19, one after the other. No effect on the corpus",
     )
     connected_at_once: int = Field(
         1_000_000_000,
         ge=1,
-        description="documents that share keys with others that one task connects to components, with 6 bytes each; "
-        "more are connected in rounds of stages. No effect on the corpus",
+        description="largest number of documents with shared keys that one task connects to components, with 6 bytes "
+        "each; more are connected in rounds of stages. No effect on the corpus",
     )
     remove: bool = Field(True, description="false: keep duplicates in the corpus, with group_id and duplicate_count")
 
@@ -118,7 +119,7 @@ class Dedup(BaseModel):
         """(number of bands, signature columns of each)."""
         if self.bands is not None and self.rows_per_band is not None:
             return self.bands, self.rows_per_band
-        from datasketch import MinHashLSH  # with scipy it takes 0.4 s, and few configs derive their banding
+        from datasketch import MinHashLSH  # the import takes 0.4 s (scipy), and few configs derive their banding
 
         index = MinHashLSH(threshold=self.threshold, num_perm=self.permutations, weights=_LSH_WEIGHTS)
         return index.b, index.r

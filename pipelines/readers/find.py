@@ -25,7 +25,7 @@ HIDDEN, NO_ENDING, ZERO_BYTES, EXCLUDED = "hidden", "(no ending)", "zero bytes",
 REPEATED = "link to a file that is read"
 _PLURALS = {DANGLING: f"{DANGLING}s", CIRCULAR: f"{CIRCULAR}s", REPEATED: "links to a file that is read"}
 
-# .json is no ending of JSON Lines: such a file usually contains one value over many lines.
+# A file named .json is not read as JSON Lines: it usually contains one value over many lines.
 _JSON_HINT = "Of a JSON array make one object a line, as `jq -c '.[]'` does, in a .jsonl file."
 
 _NO_FOLDER = "the folder does not exist"

@@ -38,7 +38,7 @@ Format = Literal[
 
 
 class Input(BaseModel):
-    """One source of documents: where its files are and which of their columns matter."""
+    """One source of documents: its files, and the columns to read from them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,9 +61,8 @@ class Input(BaseModel):
     id: str | None = Field(
         default=None,
         min_length=1,
-        description="column of strings or whole numbers that names a document; default, and where it is null or empty: "
-        "the hash of the text. Files that can have no such column are named by their path, records of archives by "
-        "their record_id",
+        description="column of the document's id, strings or whole numbers; default, and if it is null or empty: the "
+        "hash of the text. In formats without columns the id is the path of the file, in archives the record_id",
     )
     columns: tuple[str, ...] = Field(default=(), description="more columns to carry into the corpus, by name")
     licence: str | None = Field(default=None, description="licence of this source, recorded in the manifests")
@@ -77,9 +76,9 @@ class Input(BaseModel):
     delimiter: str | None = Field(
         default=None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv"
     )
-    split: str = Field(default="train", min_length=1, description="hf: which split to read")
+    split: str = Field(default="train", min_length=1, description="hf: the split to read")
     storage: StorageOptions | None = Field(
-        default=None, description="how its bucket is reached; default: the settings of the whole run"
+        default=None, description="of the store that has this input; default: the config's `storage`"
     )
 
     @field_validator("path")

@@ -18,7 +18,7 @@ from cluster.read.compression import UnreadableRest
 from pipelines.readers.reader import Rows
 from pipelines.readers.text_files import OneDocument
 
-_END_LOOKED_AT = 2048  # the specification wants its mark in the last 1,024 bytes
+_END_LOOKED_AT = 2048  # the specification requires the mark of the end in the last 1,024 bytes
 
 _EDGE_LINES = 2  # looked at for running heads, at either end of a page
 _MIN_REPEATS = 3

@@ -118,7 +118,7 @@ def lines(caught) -> list[str]:
             "storage: {access_key_id: AKIA1}",
             "c.yaml, storage: access_key_id and secret_access_key go together: give both, or neither.",
         ),
-        ("3: x", "c.yaml: 3 stands for the name of a setting; a name is text."),
+        ("3: x", "c.yaml: 3 is not the name of a setting; a name is text."),
         ("name: y", "c.yaml: not valid YAML: `name` is given twice, in lines 2 and 5: keep one."),
         (
             "dedup: {threshold: 0.7, threshold: 0.8}",

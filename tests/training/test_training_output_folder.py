@@ -44,7 +44,7 @@ NAMED = {"name": "base", "tokenizer": "words"}
         ({"output": "data/sub", "corpus": "data/**/*.jsonl"}, "output: .* lies inside the corpus"),
         ({"output": "data/sub", "corpus": "data/*/*.jsonl"}, "output: .* lies inside the corpus"),
         ({"output": "data/sub", "corpus": "link"}, "output: .* lies inside the corpus"),
-        ({"output": "."}, "output: .* holds the corpus"),
+        ({"output": "."}, "output: .* contains the corpus"),
         ({"packed": "data/rows"}, "packed: .* lies inside the corpus"),
         ({"output": "base", "model": "base"}, r"output: \S+/base is the folder of the model \("),
         ({"output": "base/tuned", "model": NAMED}, r"output: \S+/base/tuned lies inside the model \("),
@@ -52,7 +52,7 @@ NAMED = {"name": "base", "tokenizer": "words"}
         ({"corpus": "s3://b/data", "output": "s3://b/data/run"}, "output: .* lies inside the corpus"),
         ({"corpus": "s3://b/data/", "output": "s3://b/data"}, "output: .* is the folder of the corpus"),
         ({"model": "s3://b/base", "output": "s3://b/base/run"}, "output: .* lies inside the model"),
-        ({"phases": [{"name": "a"}, {"name": "b", "corpus": "runs/out/b/x"}]}, "output: .* holds the corpus"),
+        ({"phases": [{"name": "a"}, {"name": "b", "corpus": "runs/out/b/x"}]}, "output: .* contains the corpus"),
     ],
 )
 def test_an_output_among_the_inputs_is_refused_with_both_places(here, changes, seen):

@@ -3,8 +3,8 @@
 Letters: B rows of the micro-batch, T its positions, S the capacity of its document boundaries, L its positions with
 a target.
 
-Padding is marked by its position, not by a token id. It is a document of its own (position ids restart), so attention,
-which stays inside a document, needs no mask for it.
+The padding of a row is told from text by its position, not by a token id. It counts as a document of its own (its
+position ids start at 0), so attention, which stays inside a document, needs no mask for it.
 
 The starts of documents and the positions with a target are computed here, on the CPU and ahead of the step. Computed on
 a GPU, each would need a count on the host first, which waits for all queued work.
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from training.data.packed import NO_TARGET
 
-# Assumed where the number is not given.
+# The default of `documents_per_row`.
 _DOCUMENTS_PER_ROW = 16.0
 _CAPACITY_STEP = 8
 
@@ -30,7 +30,8 @@ class Batch:
 
     input_ids, position_ids: int64[B, T]. targets: int64[B, T], the token that position t should predict, or NO_TARGET.
     classes: int64[B], the class of each row (method probe), or NO_TARGET. ends: int64[B], the last position of each row
-    that is not padding. starts: int32[S + 1], see `document_starts`. target_positions: int64[L], see the function.
+    that is not padding. starts: int32[S + 1], see `document_starts`. target_positions: int64[L], see
+    `target_positions`.
     tokens: number of tokens without padding. label_tokens: number of targets. documents: ids of each row's documents.
     digest: sum over rows of a hash of their tokens, mod 2**64, so it does not depend on how rows are split over
     workers.
@@ -54,12 +55,12 @@ def collate(
 ) -> Batch:
     """A micro-batch of `count` rows and `length` positions.
 
-    Missing rows and positions are padding without a target; rows of padding only let a worker without data take part in
-    a step.
+    Missing rows and positions are padding without a target. With rows of padding alone, a worker without data takes
+    part in a step.
 
     Args:
         tables: rows of schema PACKED, at most `count` in all. pad_id: any valid token id.
-        documents_per_row: mean of the corpus; decides only the length of `starts`.
+        documents_per_row: mean of the corpus; only the length of `starts` depends on it.
     """
     input_ids = np.full((count, length), pad_id, np.int64)
     has_target = np.zeros((count, length), np.bool_)
@@ -117,7 +118,7 @@ def boundary_capacity(rows: int, documents_per_row: float) -> int:
 def document_starts(position_ids: np.ndarray, capacity: int) -> np.ndarray:
     """First positions of the documents in the rows laid end to end, padded with B T: int32[S + 1].
 
-    The kernel reads document i from starts[i] to starts[i + 1], so the padding stands for empty documents.
+    The kernel reads document i from starts[i] to starts[i + 1], so each entry of the padding is an empty document.
 
     Args:
         position_ids: int64[B, T], counting from 0 in each document, so 0 at the beginning of each row.

@@ -14,7 +14,7 @@ from training.data.packed import PackedRows
 
 
 class RowsOfSteps(Protocol):
-    """What `Loader` reads its rows from: `Order` or `HeldOut`."""
+    """The rows of each step: `Order` in training, `HeldOut` in validation."""
 
     rows_per_step: int
 
@@ -26,8 +26,8 @@ class Loader:
     """The micro-batches of each step, for one worker.
 
     Args:
-        rows_by_corpus: the rows of each corpus; the list index is the corpus number in `order`. Only the loader's
-        thread may use them.
+        rows_by_corpus: the rows of each corpus, in the order of the corpus numbers of `order`. Only the loader's thread
+            may use them.
         micro_rows: rows of a micro-batch. length: positions of a row.
         pad_id: token id of padding: any valid id, since padding is never attended to.
         steps: number of steps; nothing is prefetched beyond them. None: no limit.

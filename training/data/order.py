@@ -6,17 +6,17 @@
     period   of a mixture: the number of samples after which the sequence of corpora repeats
     stage    of a curriculum: the rows of one difficulty, which are neighbours
 
-There is no state, so step n has the same rows after a resume and for any number of workers (loader.py deals a step's
-rows out to the workers). The order of an epoch keeps blocks of neighbouring rows (about a row group) together, so that
-few row groups are read at a time: blocks are permuted, then the rows within each window of `_WINDOW_BLOCKS` blocks (2
-million tokens). The packed rows are already in random order; this order varies them between epochs. Epochs follow one
-another without a gap, and a step may contain rows of two.
+There is no state, so step n has the same rows after a resume and for any number of workers (loader.py divides a step's
+rows among the workers). In an epoch, the rows of a block (neighbours, about a row group) stay close to each other, so
+that few row groups are read at a time: blocks are permuted, then the rows within each window of `_WINDOW_BLOCKS` blocks
+(2 million tokens). The packed rows are already in random order; this order differs from epoch to epoch. Epochs follow
+one another without a gap, and a step may contain rows of two.
 
 A mixture of corpora is a sequence of corpus numbers with a period of at most 2^20 samples, in which each corpus has
 its share, rounded to a sample and evenly spread. The samples of one corpus run through its own epochs.
 
-With `order: curriculum` an epoch has the rows of one stage after those of another, and each stage has an order of its
-own as above. With `mixed` the stages run side by side.
+With `order: curriculum` or `reverse` an epoch has the rows of one stage after those of another. With `mixed` the rows
+of all stages are spread evenly over the epoch. In both cases the rows of a stage are ordered as above.
 
 Memory: 8 bytes per block in each of the last two epochs, 0.2 GB for three billion rows of 1,024 tokens, and 8 bytes per
 sample of the period; with `mixed` 9 bytes a row.
@@ -47,7 +47,7 @@ class Order:
         rows: number of rows of each corpus.
         samples: samples of each corpus in one pass, possibly fractional. The contents of steps depend on their
             ratios alone.
-        block_rows: rows of a block that stays together.
+        block_rows: rows of a block.
         tokens_per_row: mean tokens of a row of each corpus, without padding; used to convert tokens into steps.
         how, stages: the order of stages, and the rows of each stage of each corpus, the easiest first. Not for
             `shuffled`.
@@ -126,8 +126,8 @@ class Order:
 class HeldOut:
     """The rows of each step of a validation: the first rows of each corpus' split, in order.
 
-    limit: maximum number of rows in all; each corpus has its share of them, and at least one, so many
-    corpora may have more together.
+    limit: maximum number of rows in all. Each corpus has its share of them, rounded down, but at least one row, so the
+    sum is above the limit if there are many small corpora.
     """
 
     def __init__(self, rows: Sequence[int], rows_per_step: int, limit: int | None = None) -> None:
@@ -149,8 +149,9 @@ class HeldOut:
 def shares(corpora: Sequence[Corpus], rows: Sequence[int], tokens_per_row: Sequence[float]) -> list[float]:
     """Samples of each corpus in one pass.
 
-    `weight` is a share of tokens, so a corpus with more padding in its rows gives more rows; the pass then has as many
-    rows as all corpora together. Without weight, epochs and tokens, every row of every corpus is taken once.
+    `weight` is a share of tokens, so at equal weights the corpus with fewer tokens in a row has more samples. The pass
+    then has as many samples as all corpora have rows. Without weight, epochs and tokens, every row of every corpus is
+    taken once.
     """
     if corpora[0].tokens is not None:
         return [(corpus.tokens or 0) / tokens for corpus, tokens in zip(corpora, tokens_per_row, strict=True)]
@@ -163,7 +164,7 @@ def shares(corpora: Sequence[Corpus], rows: Sequence[int], tokens_per_row: Seque
 class Epochs:
     """The samples of one corpus: all its rows, epoch after epoch, each in another order.
 
-    key: the seed and the number of the corpus, which with the epoch decide the order.
+    key: the seed and the number of the corpus. The order is a function of it and the epoch.
     """
 
     def __init__(self, rows: int, block_rows: int, *key: int) -> None:
@@ -212,7 +213,7 @@ class StagedEpochs:
     """The samples of one corpus with stages: all its rows, epoch after epoch, in the order of the stages.
 
     Args:
-        counts: rows of each stage, the easiest first, as they stand in the corpus.
+        counts: rows of each stage, the easiest first, which is their order in the corpus.
         how: curriculum, reverse or mixed. The others are as in `Epochs`.
     """
 
@@ -222,7 +223,7 @@ class StagedEpochs:
         self._of_stages = [Epochs(count, block_rows, *key, stage) for stage, count in enumerate(counts)]
         self._sequence = np.arange(len(counts))[:: -1 if how == "reverse" else 1]
         self._starts = np.cumsum(self.counts[self._sequence]) - self.counts[self._sequence]
-        self._mixed = self._side_by_side() if how == "mixed" else None
+        self._mixed = self._spread_evenly() if how == "mixed" else None
 
     def at(self, indices: np.ndarray) -> np.ndarray:
         """The rows of samples, int64[N]. Samples are numbered from 0 through all epochs."""
@@ -239,7 +240,7 @@ class StagedEpochs:
             found[here] = self._first[stage] + self._of_stages[stage].at(samples)
         return found
 
-    def _side_by_side(self) -> tuple[np.ndarray, np.ndarray]:
+    def _spread_evenly(self) -> tuple[np.ndarray, np.ndarray]:
         """(stage, number in the stage) of each sample of an epoch, in which every stage is spread evenly."""
         stages = np.repeat(np.arange(len(self.counts), dtype=np.uint8), self.counts)
         inside = np.concatenate([np.arange(count) for count in self.counts])
@@ -278,15 +279,17 @@ class Mixture:
 
 
 def whole_counts(samples: Sequence[float]) -> list[int]:
-    """Samples of each corpus in one period: `samples` itself if whole numbers with a sum of at most 2^20; otherwise
-    scaled to the sum 2^20 and rounded, with at least one each.
+    """Samples of each corpus in one period: at least one each.
+
+    They are `samples` if these are whole numbers with a sum of at most 2^20, else `samples` scaled to the sum 2^20 and
+    rounded.
     """
     total = sum(samples)
     if all(float(count).is_integer() for count in samples) and total <= _PERIOD:
         return [int(count) for count in samples]
     exact = np.array(samples) / total * _PERIOD
     counts = np.maximum(np.floor(exact).astype(np.int64), 1)
-    # The corpora with the largest remainders get what rounding down left.
+    # Rounding down left some samples of the period: the corpora with the largest remainders get one more each.
     for corpus in np.argsort(np.floor(exact) - exact, kind="stable")[: max(0, _PERIOD - int(counts.sum()))]:
         counts[corpus] += 1
     return counts.tolist()

@@ -5,7 +5,7 @@ Both are artifacts: Parquet files with a manifest.
     examples   one tokenised document per row, sorted by (split, shuffle key) within a unit
     packed     one training row per row, one artifact per split: packed/CORPUS/train, .../validation, .../test
 
-Three words about labels:
+Terms of labels:
 
     learnt         bool per token: the loss counts the prediction of this token (column `labels`)
     label tokens   the number of learnt tokens, which is the number of targets in a batch
@@ -45,10 +45,10 @@ PACKED = pa.schema(
     ]
 )
 
-# Of a curriculum. The stage is the first byte of the shuffle keys of its training examples.
+# Of a curriculum: the largest stage, and the shift that makes it the first byte of a training example's shuffle key.
 MAX_STAGE = 255
 STAGE_SHIFT = 56
-# Counters of what is trained on, by stage: tokens of examples, and packed rows, which are in the order of the stages.
+# Prefixes of counters of the train split by stage: tokens of examples, and packed rows (in the order of the stages).
 STAGE_TOKENS, STAGE_ROWS = "stage_tokens/", "stage_rows/"
 
 # The target of positions that the loss leaves out; the value that torch's cross entropy ignores.
@@ -65,7 +65,7 @@ _CACHE_BYTES = 64 << 20
 def shuffle_key(hashed: int, stage: int | None) -> int:
     """The shuffle key of an example, below 2**64: a hash of (seed, document id, piece), after its stage if it has one.
 
-    So examples of one stage are neighbours in any number of files, and shuffled among themselves.
+    So packing, which sorts by it, writes the examples of one stage next to each other, in random order.
     """
     return hashed if stage is None else stage << STAGE_SHIFT | hashed >> (64 - STAGE_SHIFT)
 
@@ -77,16 +77,16 @@ def by_stage(counters: Counters, prefix: str) -> dict[int, int]:
 
 
 def rows_per_group(sequence_length: int) -> int:
-    """Number of full rows in a row group. Groups of partly filled rows have more rows and about as many bytes."""
+    """Number of rows in a row group if all are full. If they are not, a group has more rows and about as many bytes."""
     return max(1, _GROUP_TOKENS // sequence_length)
 
 
 class PackedRows:
-    """The rows of one artifact of schema PACKED, numbered from 0 in the order of its files. One request to the store
-    reads one row group.
+    """The rows of one artifact of schema PACKED, numbered from 0 in the order of its files.
 
-    A file is opened when a row of it is first read. Decoded row groups are kept in an LRU cache of `cache_bytes`, so an
-    order that keeps neighbours together (order.py) fetches each about once per epoch. Not thread-safe.
+    A file is opened when a row of it is first read. One request to the store reads one row group. Decoded row groups
+    are kept in an LRU cache of `cache_bytes`, so with an order that takes neighbours at about the same time (order.py)
+    each is fetched about once per epoch. Not thread-safe.
     """
 
     def __init__(self, artifact: Artifact, cache_bytes: int = _CACHE_BYTES) -> None:
@@ -105,8 +105,9 @@ class PackedRows:
 
     @property
     def documents_per_row(self) -> float:
-        """Mean documents per row over all splits of the corpus, from packing's counters. Parts of a document count
-        each.
+        """Mean documents per row over all splits of the corpus, from packing's counters.
+
+        Each piece of a split document counts as a document.
         """
         counters = self.artifact.manifest.counters
         parts, rows = (

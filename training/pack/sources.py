@@ -206,7 +206,7 @@ def _nothing_here(path: str, names: Sequence[str]) -> str:
         hint = " A JSON array becomes JSON Lines with `jq -c '.[]' FILE > FILE.jsonl`." if _has_json(names) else ""
         return f"{path}: no file of documents here. Seen: {', '.join(names[:8])}. {wanted}{hint}"
     if paths.is_remote(path) or re.search(r"[*?\[]", path):
-        return f"{path}: no file has such a name. Check it against a listing. {wanted}"
+        return f"{path}: no file matches. Check the name against a listing. {wanted}"
     if Path(paths.absolute(path)).exists():
         return f"{path}: an empty folder. {wanted}"
     return f"{path}: there is no such file or folder. {wanted}"

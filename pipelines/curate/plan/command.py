@@ -47,14 +47,14 @@ def print_plan(
     prices: str | None = None,
     as_json: bool = False,
 ) -> None:
-    """Print what a run takes. Lists the inputs, and curates a sample of some 16 MB in this process.
+    """Print the time, memory and cost of a run. Lists the inputs, and curates a sample of some 16 MB in this process.
 
     Args:
-        documents: plan for so many of the same kind. duplicates: share of the documents that pass; default: of the
-            sample, at least LEAST_DUPLICATES. prices: file of prices.
+        documents: number of documents to plan for; default: those of the input. duplicates: share of duplicates among
+            the documents that pass; default: that of the sample, at least LEAST_DUPLICATES. prices: file of prices.
 
     Raises:
-        UserError: as the first checks of a run; or no document of the sample can be read.
+        UserError: a first check of a run fails, or no document of the sample can be read.
     """
     priced = load_prices(prices)
     _, _, inputs = frozen_inputs(config)
@@ -96,27 +96,27 @@ def print_plan(
 
 
 def assumed(config: CurateConfig, rates: Rates, share: float, size: Size, is_scaled: bool, is_given: bool) -> list[str]:
-    """What the plan does not know, a sentence each."""
+    """The assumptions of the plan, a sentence each."""
     origin = (
         "given" if is_given else "as in the sample" if share > LEAST_DUPLICATES else
-        f"a guess; the sample shows {rates.duplicates:.1%}, and duplicates that lie far apart are not in it"
+        f"a guess; the sample shows {rates.duplicates:.1%}, and duplicates far apart in the input are not in it"
     )  # fmt: skip
     found = [
         "The input is like the sample: speed, size, shares and languages.",
-        f"{share:.1%} of the documents that pass are duplicates ({origin}), and {CANDIDATES_OF_A_DUPLICATE:g} times as "
-        "many share a band key with another one (--duplicates).",
-        "Cores are as fast as those of this machine; grouping takes what it took in the benchmark (README, Numbers).",
+        f"{share:.1%} of the documents that pass are duplicates ({origin}; --duplicates), and "
+        f"{CANDIDATES_OF_A_DUPLICATE:g} times as many have a band key of another document.",
+        "Cores are as fast as those of this machine; grouping is as fast as in the benchmark (README, Numbers).",
         "Units of a stage take equally long, and nothing fails.",
-        f"A request to an object store takes {1000 * REQUEST_S:g} ms and {1000 * REQUEST_CORE_S:g} ms of a core; "
-        "reading and writing bytes is not slower than the work.",
-        f"Machines run already; Ray's start takes {START_S:g} s. The report at the end (up to 2 minutes for 20,000 "
-        "units) is not included.",
+        f"A request to an object store takes {1000 * REQUEST_S:g} ms, of them {1000 * REQUEST_CORE_S:g} ms of a core; "
+        "the network is not the bottleneck.",
+        f"The machines are running; the start of Ray takes {START_S:g} s. The report at the end (up to 2 minutes for "
+        "20,000 units) is not included.",
     ]
     if config.repeats:
         found.append(f"{REPEATED:.0%} of the words that stay are in runs that several documents have.")
     if is_scaled:
         found.append(
-            f"{size.documents:,} documents lie in files of the same sizes as now: {plural(size.files, 'file')}."
+            f"{size.documents:,} documents are in files of the same sizes as now: {plural(size.files, 'file')}."
         )
     return found
 

@@ -1,7 +1,7 @@
 """The arithmetic of a plan: units, processor time, bytes, requests and memory of each stage, then time and money.
 
-Nothing is read here. What is measured comes in `Rates`; everything else is a constant below, with its source, and the
-plan prints those that the user could know better (`ASSUMED`).
+Nothing is read here. Measured numbers come in `Rates`. The others are constants below, with their sources; the plan
+prints those that a user may know better (`assumed` in command.py).
 """
 
 import math
@@ -54,18 +54,18 @@ _SHARED_S = 10e-9  # seconds for each of these bytes
 _SHARED_PART = 0.3  # share of them that comes back to the units, at most
 
 # An S3 request: processor seconds of the client (0.4 ms to read 7 kB, 0.5 ms to write them, without TLS, 2026-11-23;
-# `cluster/store` against moto), and seconds until the answer, as stores promise them for small objects.
+# `cluster/store` against moto), and seconds until the answer, as stores document them for small objects.
 REQUEST_CORE_S = 0.0005
 REQUEST_S = 0.03
-_AT_ONCE = 8  # reads of a unit that wait at the same time
+_AT_ONCE = 8  # reads of a unit that wait for the store at the same time
 _SMALL_FILE = 256 << 10  # read with one request
 _PIECE = 8 << 20  # of a larger read
 _ROW_GROUP = 4 << 20  # of attributes, compressed
 _PART = 5 << 20  # of a multipart upload
 
-# From the first call to the first unit, with machines that run: README, Numbers, 500 MB on 2 cores.
+# Seconds from the first call to the first unit, on machines that are running: README, Numbers, 500 MB on 2 cores.
 START_S = 15.0
-# Of the driver for each unit, to plan and publish a stage: README, Numbers, 20,000 units.
+# Seconds of the driver for each unit, to plan and publish a stage: README, Numbers, 20,000 units.
 _DRIVER_UNIT_S = 0.0005
 
 MOST_CORES = 16  # of a machine
@@ -73,7 +73,7 @@ MOST_CORES = 16  # of a machine
 
 @dataclass(frozen=True)
 class Size:
-    """An input. text_bytes: of its documents; unit_bytes: what the manifest estimates. stored_bytes: of its files.
+    """An input. text_bytes: of its documents; unit_bytes: their estimate in the manifest. stored_bytes: of its files.
 
     earlier: documents of the runs in `dedup.against`.
     """
@@ -88,7 +88,7 @@ class Size:
     earlier: int = 0
 
     def scaled(self, documents: int, config: CurateConfig) -> "Size":
-        """An input of so many documents, of files of the same size; its units are as large as that input's would be."""
+        """An input of `documents` documents in files of the same sizes, divided into the units of its own size."""
         factor = documents / self.documents
         whole = round(self.unit_bytes * factor)
         of_unit = config.execution.unit_bytes or bytes_of_unit(whole)
@@ -114,7 +114,7 @@ def size_of(inputs: InputManifest, documents: int, text_bytes: int, earlier: int
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What a stage takes. core_s, read, written, gets, puts: of all its units; memory, scratch: bytes of one task.
+    """The cost of a stage. core_s, read, written, gets, puts: of all its units; memory, scratch: bytes of one task.
 
     input_gets: those of `gets` that read the input files.
     """
@@ -132,17 +132,17 @@ class StagePlan:
 
     @property
     def unit_s(self) -> float:
-        """Seconds that a unit takes on its core, with the time that it waits for the store."""
+        """Seconds of a unit on its core, and of its waiting for the store."""
         return (self.core_s + REQUEST_S * (self.puts + self.gets / _AT_ONCE)) / self.units
 
     def seconds(self, cores: int) -> float:
-        """Wall time on so many cores, if all units take equally long."""
+        """Wall time on `cores` cores, if all units take equally long."""
         return math.ceil(self.units / cores) * self.unit_s + _DRIVER_UNIT_S * self.units
 
 
 @dataclass(frozen=True)
 class OnCores:
-    """A run on so many cores. money: of machines that run from the first stage to the last, requests and egress."""
+    """A run on `cores` cores. money: of the machines from the first stage to the last, of requests and of egress."""
 
     cores: int
     seconds: float
@@ -152,7 +152,7 @@ class OnCores:
 
 def plan_stages(config: CurateConfig, size: Size, rates: Rates, duplicates: float) -> list[StagePlan]:
     """Every stage of a run. duplicates: share of the documents that pass."""
-    # Requests for local files are none.
+    # Local files need no requests.
     reads = any(paths.is_remote(entry.path) for entry in config.inputs)
     writes = paths.is_remote(paths.absolute(config.output))
     found = []
@@ -222,7 +222,7 @@ def _stages(config: CurateConfig, size: Size, rates: Rates, duplicates: float) -
         yield StagePlan("duplicates", count, seconds, stage.written, 0, 2 * group_files, 3 * count)
 
     kept_bytes = kept * rates.document_bytes
-    of_shared: dict[str, float] = {}  # requests that read what is shared, by stage
+    of_shared: dict[str, float] = {}  # requests that read the shared keys, by stage
     for name, share, written, slices, most in _counts_of_keys(config, kept_bytes, size.largest_unit):
         reads = input_gets + judged + 2 * group_files + sum(of_shared.values())
         yield StagePlan(
@@ -255,7 +255,7 @@ def _stages(config: CurateConfig, size: Size, rates: Rates, duplicates: float) -
 
 
 def _counts_of_keys(config: CurateConfig, text: float, largest: int) -> Iterator[tuple[str, str, float, int, int]]:
-    """(stage, the stage that shares its keys, bytes written, slices, memory): what prepares `select`.
+    """(stage, the stage that finds its shared keys, bytes written, slices, memory) of the stages before `select`.
 
     text: bytes of the documents that stay. largest: bytes of the largest unit.
     """
@@ -336,7 +336,7 @@ def grouping_stages(
 
 
 def _exchange(name: str, levels: Levels, size: float) -> Iterator[StagePlan]:
-    """The levels between a stage that writes a slice for each of many units and these. size: bytes of all slices."""
+    """The levels of an exchange of slices between two stages. size: bytes of all slices."""
     for level in range(1, levels.count):
         units, gets = levels.parts(level) * levels.groups(level), 2 * levels.reads(level)
         puts = units * (1 + _puts(size / units))
@@ -345,7 +345,7 @@ def _exchange(name: str, levels: Levels, size: float) -> Iterator[StagePlan]:
 
 
 def _last_gets(levels: Levels) -> int:
-    """Requests of the units that read the slices."""
+    """Requests of the units that read the slices of the last level."""
     return 2 * levels.reads(levels.count)
 
 
@@ -362,7 +362,7 @@ def _stars(candidates: float, ranges: int) -> StagePlan:
 
 
 def on_cores(config: CurateConfig, size: Size, stages: list[StagePlan], cores: int, prices: Prices) -> OnCores:
-    """Time and money on so many cores, which all run from the first stage to the last."""
+    """Time and money on `cores` cores, which all run from the first stage to the last."""
     seconds = START_S + sum(stage.seconds(cores) for stage in stages)
     of_machine = min(cores, MOST_CORES)
     memory = machine_of(config, of_machine, size.documents + size.earlier, size.largest_unit).memory / (1 << 30)
@@ -372,7 +372,7 @@ def on_cores(config: CurateConfig, size: Size, stages: list[StagePlan], cores: i
 
 
 def store_money(stages: list[StagePlan], prices: Prices) -> float:
-    """Requests, and bytes that leave the store."""
+    """The cost of requests and of bytes that leave the store."""
     gets, puts = sum(stage.gets for stage in stages), sum(stage.puts for stage in stages)
     read = sum(stage.read for stage in stages if stage.gets)
     return gets / 1000 * prices.thousand_gets + puts / 1000 * prices.thousand_puts + read / 1e9 * prices.egress_gb

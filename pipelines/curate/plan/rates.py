@@ -1,7 +1,7 @@
-"""Rates of every stage, from running them all on the sample in this process.
+"""Rates of every stage, measured by a curation of the sample in this process.
 
-The sample is stored as Parquet in a temporary folder, and curated there: once to load models and kernels, then an
-eighth and all of it three times each. Medians of the processor time give seconds of a unit and of a document.
+The sample is stored as Parquet in a temporary folder, and curated there: once to load models and kernels, then three
+times an eighth of it and three times all of it. Medians of the processor time give seconds of a unit and of a document.
 """
 
 import tempfile
@@ -31,14 +31,14 @@ _PART = 8  # the smaller runs have every eighth document
 
 @dataclass(frozen=True)
 class Rates:
-    """What one document takes.
+    """Seconds and bytes of a document and a unit in each stage.
 
-    documents, text_bytes, unreadable: the sample, and the share of its rows that cannot be read. passed: share of the
+    documents, text_bytes: of the sample. unreadable: share of its rows that cannot be read. passed: share of the
     documents that pass the rules. duplicates: share of those that are duplicates of others in the sample. unit_s:
-    processor seconds of a unit of `measure`, by stage; of `duplicates` and `merge`, of a unit of their own. document_s:
-    of a document. read_s: of reading a byte of text, beside `measure` and `select`. attribute_bytes: of each column of
-    the attributes. corpus_bytes, removed_bytes, verdict_bytes: of a row, compressed. memory: bytes that each stage
-    states to Ray, 0 for none.
+    processor seconds by stage, of a unit of `measure`; for `duplicates` and `merge`, of a unit of theirs. document_s:
+    of a document, by stage. read_s: of reading a byte of text, which the other seconds do not have. attribute_bytes: of
+    each column of the attributes. corpus_bytes, removed_bytes, verdict_bytes: of a row, compressed. memory: bytes that
+    each stage declares to Ray; 0 for none.
     """
 
     documents: int
@@ -63,7 +63,7 @@ class Rates:
 
 @dataclass
 class _Run:
-    """A curation of the sample: by stage the processor seconds, units (see Rates), and memory stated to Ray."""
+    """A curation of the sample: by stage the processor seconds, units (see Rates), and memory declared to Ray."""
 
     documents: int
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -73,7 +73,7 @@ class _Run:
 
 
 def measure_rates(config: CurateConfig, sample: Sample) -> Rates:
-    """Curate the sample on local disk.
+    """The rates, from curations of the sample on local disk.
 
     Raises:
         UserError: a model or a list of the config is missing.

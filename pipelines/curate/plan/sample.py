@@ -1,6 +1,6 @@
-"""A sample of the input: the first documents of some units, which lie at equal distances in the input.
+"""A sample of the input: the first documents of some units at equal distances in the input.
 
-The same input gives the same sample, unless reading is slow: then it ends after 30 s of processor time.
+The same input gives the same sample, unless reading is slow: after 30 s of processor time the sample is complete.
 """
 
 import time
@@ -31,9 +31,10 @@ _MOST_READING_S = 30.0
 class Piece:
     """The first documents of a unit.
 
-    documents: the readable rows, with the columns of `read_unit` but `row`. unreadable: the other rows up to the last.
-    read_s: processor seconds of reading a byte of text; 0 for Parquet, as which the sample is stored. text_share: bytes
-    of text of each byte that the unit was estimated to have; None if that is not known.
+    documents: the readable rows, with the columns of `read_unit` except `row`. unreadable: number of the other rows.
+    read_s: processor seconds of reading a byte of text; 0 for Parquet, because the sample is stored as Parquet and its
+    reading is in the time of the stages. text_share: bytes of text for each byte of the manifest's estimate; None if
+    not known.
     """
 
     source: str
@@ -59,23 +60,23 @@ class Sample:
 
     @property
     def unreadable_share(self) -> float:
-        """Of the rows that were read."""
+        """Share of the rows that cannot be read."""
         unreadable = sum(piece.unreadable for piece in self.pieces)
         return unreadable / max(unreadable + self.documents, 1)
 
     @property
     def read_s(self) -> float:
-        """Processor seconds of reading a byte of text, where that is not in the time of a stage."""
+        """Processor seconds of reading a byte of text, as far as they are not in the time of the stages."""
         return float(np.mean([piece.read_s for piece in self.pieces]))
 
     @property
     def text_share(self) -> float:
-        """Bytes of text of each byte that the manifest estimates."""
+        """Bytes of text for each byte of the manifest's estimate."""
         known = [piece.text_share for piece in self.pieces if piece.text_share is not None]
         return float(np.mean(known)) if known else 1.0
 
     def by_source(self, every: int = 1) -> dict[str, pa.Table]:
-        """The documents of each source; of them every `every`-th."""
+        """The documents of each source, only every `every`-th."""
         found: dict[str, list[pa.Table]] = {}
         for piece in self.pieces:
             found.setdefault(piece.source, []).append(piece.documents)
@@ -89,7 +90,7 @@ def text_bytes(documents: pa.Table) -> int:
 
 
 def draw(inputs: InputManifest, limits: Limits, piece_bytes: int = _PIECE_BYTES) -> Sample:
-    """Read the sample: of at most 16 units about `piece_bytes` of text each.
+    """Read the sample: about `piece_bytes` of text from each of at most 16 units.
 
     Raises:
         DataError: no document could be read.
@@ -106,14 +107,14 @@ def draw(inputs: InputManifest, limits: Limits, piece_bytes: int = _PIECE_BYTES)
     sample = Sample(tuple(piece for piece in pieces if piece.documents.num_rows))
     if not sample.pieces:
         raise DataError(
-            f"none of the documents looked at in {len(pieces)} units can be read. `raymill curate CONFIG --dry-run`, "
-            "or `raymill prepare`, names the problems of the first files."
+            f"no document of the sample ({len(pieces)} units) can be read. `raymill curate CONFIG --dry-run`, or "
+            "`raymill prepare`, names the problems of the first files."
         )
     return sample
 
 
 def spread(sizes: Sequence[int], count: int) -> list[int]:
-    """Indexes of the items that hold the middles of so many equal parts of the whole, each once. sizes: of items."""
+    """Indexes of the items at the middles of `count` equal parts of all items, each index once. sizes: of the items."""
     ends = list(accumulate(sizes))
     middles = [ends[-1] * (2 * number + 1) // (2 * count) for number in range(count)]
     return sorted({min(bisect_right(ends, at), len(ends) - 1) for at in middles})
@@ -155,7 +156,7 @@ def _read_first(inputs: InputManifest, unit: Unit, limits: Limits, piece_bytes: 
 
 
 def _beginning(span: Span) -> Span:
-    """The part of a span from which documents are taken: lines that can be divided, one row group, else all of it."""
+    """The part of a span to read: the first lines of uncompressed JSONL, the first row group of Parquet, else all."""
     if span.format == "parquet":
         return replace(span, end=min(span.end, span.start + 1))
     if span.format == "jsonl" and not compression_ending(span.uri):
@@ -164,11 +165,11 @@ def _beginning(span: Span) -> Span:
 
 
 def _estimated(span: Span) -> int:
-    """Bytes of text that the manifest counts for such a span."""
+    """The manifest's estimate of a span's bytes of text."""
     return expanded_size(span.end - span.start, span.uri)
 
 
 def _cut(documents: pa.Table, size: int) -> pa.Table:
-    """The first rows with about so many bytes of text, at least one."""
+    """The first rows with about `size` bytes of text, at least one row."""
     lengths = pc.fill_null(pc.binary_length(documents["text"]), 0).to_numpy()
     return documents.slice(0, int(np.searchsorted(np.cumsum(lengths), size)) + 1)

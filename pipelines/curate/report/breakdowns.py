@@ -179,7 +179,7 @@ def boilerplate(report: Report) -> Section | None:
         return None
     words = (
         f"{count(found['pieces'])} {found['cut']} were cut out of {plural(found['documents'], 'document')}, "
-        f"{count(found['characters'])} characters: each stands in more than {count(found['max_documents'])} documents "
+        f"{count(found['characters'])} characters: each occurs in more than {count(found['max_documents'])} documents "
         f"of its source that the rules and deduplication left. {count(found['different'])} of them differ; the folder "
         "boilerplate has each of these."
     )

@@ -103,5 +103,5 @@ def test_a_plan_has_every_stage_and_grows_with_the_records(settings, capsys, mon
 def test_a_sample_without_a_readable_row_is_an_error(settings, tmp_path):
     (tmp_path / "in.jsonl").write_text("[\n" * 50)
     settings["inputs"][0]["columns"] = {"prompt": "question", "completion": "answer"}
-    with pytest.raises(DataError, match="none of the documents looked at"):
+    with pytest.raises(DataError, match="no document of the sample"):
         print_plan(config(settings))

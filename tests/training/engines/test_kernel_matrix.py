@@ -167,5 +167,5 @@ def test_what_is_not_in_the_matrix_is_refused(monkeypatch):
         build_objective(tiny_config(attention="varlen", precision="float32"), compute="cuda")
     with pytest.raises(ValueError, match="compile: zero3"):
         tiny_config(engine="zero3", compile=True)
-    with pytest.raises(ValueError, match="qlora wants engine ddp"):
+    with pytest.raises(ValueError, match="qlora needs engine ddp"):
         tiny_config({"name": "some/model"}, engine="fsdp2", method="qlora", workers={"gpus_each": 1})

@@ -392,7 +392,7 @@ def test_a_file_that_cannot_be_read_is_refused_with_what_to_do_about_it(tmp_path
     [
         ("nowhere", "nowhere: there is no such file or folder. Wanted: an artifact"),
         ("empty", "empty: an empty folder. Wanted: an artifact"),
-        ("*.parquet", r"no file has such a name"),
+        ("*.parquet", r"no file matches"),
         ("other", r"no file of documents here. Seen: a.csv, b.json. Wanted.*`jq -c"),
     ],
 )
