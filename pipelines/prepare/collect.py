@@ -62,7 +62,7 @@ from pipelines.text.texts import Texts
 RECORDS, ATTRIBUTES, KEYS = "_work/records", "_work/attributes", "_work/keys"
 QUESTIONS, ANSWERS = "_work/questions/attributes", "_work/answers/attributes"
 REJECTED, VERDICTS, QUARANTINE = "_work/rejected", "_work/verdicts", "quarantine"
-COLLECT_VERSION = "2"
+COLLECT_VERSION = "3"
 
 _SHOWN = 10_000  # characters of an unreadable row in quarantine
 
@@ -124,11 +124,6 @@ class CollectSettings:
     group: tuple[str, ...]
     balance: tuple[str, ...]
 
-    @property
-    def identifies_language(self) -> bool:
-        """Whether records are classed by a language that is no metadata of theirs."""
-        return "language" in {*self.stratify, *self.balance} - {*self.metadata}
-
 
 def keys_schema(settings: CollectSettings) -> pa.Schema:
     """The columns of KEYS: the source by number; the time of `split.by_time` in microseconds from 1970 (0 without it);
@@ -184,12 +179,13 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "units": len(inputs.units),
         "limits": settings.limits.model_dump(),
         "shape": settings.shape,
-        "sources": [[one.source, one.licence] for one in settings.sources],
+        "sources": [[one.source, one.licence, one.domain] for one in settings.sources],
         "fields": [asdict(one) for one in settings.fields],
         "speakers": [one.speakers for one in settings.sources],
         "templates": [one.model_dump() for one in settings.templates],
         "task_types": settings.task_types,
         "clean": [clean.model_dump(exclude={"terminology"}), dict(settings.cleaner.terms)],
+        "language": fasttext_model.fingerprint(inputs.reading.store, None),
         "key": hashlib.blake2b(settings.cleaner.key, digest_size=8, person=b"pseudonyms").hexdigest(),
         "validate": settings.validator.fingerprint(),
         "signatures": dedup and [dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short],
@@ -201,8 +197,6 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
             tables.tables.manifest.fingerprint,
             [one.columns for one in settings.sources if one.table is not None],
         ]
-    if settings.identifies_language:
-        made_from["language"] = fasttext_model.fingerprint(inputs.reading.store, None)
     return Stage(
         "collect",
         outputs,
@@ -276,7 +270,7 @@ class Collect:
     ) -> Iterator[Collected]:
         values = self.settings.fields[number].of(table)
         source = self.settings.sources[number]
-        base = {"source": source.source, "licence": source.licence, "task_type": self.settings.task_types[number]}
+        base = self._base(number)
         times = table[COLLECTED_AT].to_pylist()
         refused = []
         rows, ids = table["row"].to_pylist(), table["id"].to_pylist()
@@ -296,6 +290,11 @@ class Collect:
                 refused.append((row, error.reason, fields))
         self._refuse(scratch, unit, refused, counters)
 
+    def _base(self, number: int) -> dict[str, str | None]:
+        """What all records of a source have."""
+        source, task_type = self.settings.sources[number], self.settings.task_types[number]
+        return {"source": source.source, "licence": source.licence, "domain": source.domain, "task_type": task_type}
+
     @cached_property
     def _known(self) -> dict[str, Known]:
         """What depends on all rows, by source."""
@@ -305,13 +304,13 @@ class Collect:
     def _records_of_table(
         self, number: int, rows: pa.Table, unit: Unit, scratch: Scratch, counters: Counter[str]
     ) -> list[Collected]:
-        source, task_type = self.settings.sources[number], self.settings.task_types[number]
+        source = self.settings.sources[number]
         assert source.table is not None and self.tables is not None
         raw = self.settings.fields[number].of(rows)
         frame, wrong = typed(raw, source.table)
         done, dropped = finished(frame, source.table, self._known[source.source])
         repeated = self.tables.repeated_rows(unit.index)
-        base = {"source": source.source, "licence": source.licence, "task_type": task_type}
+        base = self._base(number)
         times = rows[COLLECTED_AT].to_pylist()
         records, rejected, refused = [], [], []
         plain = zip(rows["row"].to_pylist(), rows["id"].to_pylist(), wrong, dropped, done.to_dicts(), strict=True)
@@ -370,6 +369,7 @@ class Collect:
         scratch: Scratch,
         counters: Counter[str],
     ) -> None:
+        self._identify_languages([record for record, _ in records])
         verdicts = self.settings.validator([(one.content, one.metadata) for one, _ in records])
         checked = list(zip(records, verdicts, strict=True))
         rejected = [(*one, failed) for one, failed in checked if failed is not None]
@@ -402,7 +402,8 @@ class Collect:
             scratch.write(KEYS, self._keys(number, stay, sides))
 
     def _keys(self, number: int, records: list[Collected], sides: list[Said]) -> pa.Table:
-        found = self._found(records)
+        by_length = "length" in {*self.settings.stratify, *self.settings.balance} - {*self.settings.metadata}
+        found = {"length": self._lengths(records)} if by_length else {}
 
         def hashed(names: Sequence[str]) -> list[int]:
             values = [found.get(name) or [one.metadata.get(name) or "" for one in records] for name in names]
@@ -428,18 +429,19 @@ class Collect:
             columns |= {f"measure/{name}": measure(name, sides) for name in outliers.measures}
         return pa.table(columns, schema=keys_schema(self.settings))
 
-    def _found(self, records: list[Collected]) -> dict[str, list[str]]:
-        """What records are classed by besides their metadata, by name: language and length."""
-        if not {"language", "length"} & {*self.settings.stratify, *self.settings.balance} - {*self.settings.metadata}:
-            return {}
+    def _identify_languages(self, records: list[Collected]) -> None:
+        """Give every record without the metadata `language` its language, or none if that is not certain."""
+        unknown = [one for one in records if not one.metadata.get("language")]
+        texts = Texts.from_strings([said(one.content).text for one in unknown])
+        languages, scores = identify(texts, fasttext_model.load(self.reading.store, None), _LANGUAGE.max_chars)
+        certain = zip(unknown, languages.to_pylist(), (scores >= _LANGUAGE.min_score).tolist(), strict=True)
+        for record, language, is_certain in certain:
+            record.metadata["language"] = language if is_certain else None
+
+    def _lengths(self, records: list[Collected]) -> list[str]:
+        """The class of each record's length."""
         texts = Texts.from_strings([said(one.content).text for one in records])
-        found = {"length": [str(count.bit_length()) for count in count_characters(texts).tolist()]}
-        if self.settings.identifies_language:
-            model = fasttext_model.load(self.reading.store, None)
-            languages, scores = identify(texts, model, _LANGUAGE.max_chars)
-            certain = zip(languages.to_pylist(), (scores >= _LANGUAGE.min_score).tolist(), strict=True)
-            found["language"] = [language if sure else "" for language, sure in certain]
-        return {name: values for name, values in found.items() if name not in self.settings.metadata}
+        return [str(count.bit_length()) for count in count_characters(texts).tolist()]
 
     def _sides(self, scratch: Scratch, source: str, records: list[Collected], sides: list[Said]) -> None:
         """Write what is compared of questions and of answers, of records that have them."""

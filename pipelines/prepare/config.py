@@ -27,8 +27,8 @@ from pipelines.text.personal_data import KINDS
 # `exclude` of pydantic's model_dump: the settings of stores, secrets included, which manifests and reports omit.
 STORES: dict[str, Any] = {"storage": True, "inputs": {"__all__": {"storage": True}}}
 
-# The metadata of every record.
-BASE_METADATA = ("source", "licence", "task_type", "collected_at")
+# The metadata of every record. `language` is identified where no column of the source gives it.
+BASE_METADATA = ("source", "licence", "domain", "task_type", "language", "collected_at")
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -95,6 +95,7 @@ class Source(_Settings):
     )
     task_type: TaskType | None = Field(None, description="default: `records.task_type`")
     licence: str | None = Field(None, description="of this source; every record has it")
+    domain: str | None = Field(None, description="of this source, such as support or law; every record has it")
     table: Table | None = Field(
         None, description="its rows become records by a template; then `columns` names metadata by columns of the table"
     )
@@ -339,9 +340,9 @@ class Validate(_Settings):
         return self
 
 
-# What a record is classed by besides its metadata: its language as identified, its length (each class up to twice as
-# long as the one before), and its stage of the curriculum. Metadata with such a name is used instead.
-FOUND = ("language", "length", "complexity")
+# What a record is classed by besides its metadata: its length (each class up to twice as long as the one before), and
+# its stage of the curriculum. Metadata with such a name is used instead.
+FOUND = ("length", "complexity")
 
 Found = Literal["ignore", "list", "remove"]
 

@@ -116,7 +116,7 @@ def test_every_record_is_in_a_split_in_the_ledger_or_in_quarantine(settings, mon
     ]  # fmt: skip
     assert kept["t7"]["metadata"] == {
         "source": "tickets", "licence": "internal", "task_type": "qa", "category": "login", "customer": "c3",
-        "collected_at": changed_at(settings["inputs"][0]["path"]),
+        "domain": None, "language": "en", "collected_at": changed_at(settings["inputs"][0]["path"]),
     }  # fmt: skip
 
 
@@ -403,6 +403,24 @@ def test_licences_and_times_outside_of_what_is_allowed_are_refused_and_counted(t
     none = plain | {"inputs": [inputs[0] | {"licence": None}], "output": str(tmp_path / "three")}
     reasons = Counter(row["reason"] for row in ledger(prepare_inline(none, monkeypatch)).values())
     assert reasons == {"licence_not_allowed": 6}, "a record without a licence is not allowed either"
+
+
+def test_every_record_has_its_language_and_the_domain_of_its_source(tmp_path, monkeypatch):
+    german = {"question": "Wie setze ich mein Kennwort zurück?", "answer": "Öffnen Sie die Einstellungen des Kontos."}
+    rows = [
+        german | {"id": "found"},
+        german | {"id": "given", "tongue": "gsw"},
+        {"id": "none", "question": "12 + 34 = ? 56 + 78", "answer": "46, 134, 46, 134, 46."},
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"prompt": "question", "completion": "answer", "language": "tongue"}
+    source = {"path": str(tmp_path / "in.jsonl"), "id": "id", "columns": columns, "domain": "support"}
+    run = prepare_inline({"inputs": [source], "dedup": None, "output": str(tmp_path / "one")}, monkeypatch)
+    found = {id: row["metadata"] for id, row in records(run).items()}
+    assert {id: one["language"] for id, one in found.items()} == {"found": "de", "given": "gsw", "none": None}
+    assert {one["domain"] for one in found.values()} == {"support"}
+    allowed = {"inputs": [source], "validate": {"allowed": {"language": ["en"]}}, "output": str(tmp_path / "two")}
+    assert set(records(prepare_inline(allowed | {"dedup": None}, monkeypatch))) == {"none"}
 
 
 def test_the_corpus_of_a_curation_is_an_input(tmp_path, monkeypatch):

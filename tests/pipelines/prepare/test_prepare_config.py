@@ -36,7 +36,7 @@ def config(**changes: Any) -> PrepareConfig:
         ({"validate": {"allowed": {"colour": ["a"]}}}, "validate.allowed: no input has a field colour"),
         ({"validate": {"until": {"colour": "2026-01-01"}}}, "validate.until: no input has a field colour"),
         ({"validate": {"outliers": {"by": ["colour"]}}}, "validate.outliers.by: no input has a field colour"),
-        ({"validate": {"outliers": {"by": ["language"]}}}, "validate.outliers.by: no input has a field language"),
+        ({"validate": {"outliers": {"by": ["length"]}}}, "validate.outliers.by: no input has a field length"),
         ({"validate": {"answer_chars": [-1, 5]}}, r"answer_chars: \[-1, 5\] is no range"),
         ({"split": {"group": ["colour"]}}, "split.group: no input has a field colour"),
         ({"split": {"group": ["length"]}}, "split.group: no input has a field length"),
@@ -87,7 +87,7 @@ def test_a_run_names_its_variables_and_its_metadata_once_and_in_order():
     assert found.variables == ("TOKEN", "DB", "KEY")
     assert config().variables == ()
     assert found.metadata == ("day", "licence", "queue", "id")
-    assert found.known == {"day", "licence", "queue", "id", "source", "task_type", "collected_at"}
+    assert found.known == {"day", "licence", "queue", "id", "source", "domain", "task_type", "language", "collected_at"}
 
 
 def test_paths_lose_their_detours_but_addresses_do_not():

@@ -130,7 +130,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "limits.max_document_bytes": 1000, "limits.max_expansion_ratio": 5, "limits.max_expanded_gib": 1,
     },
     "collect": {
-        "inputs.0.task_type": "policy", "inputs.1.speakers.Ann": "assistant", "inputs.2.columns.queue": "price",
+        "inputs.0.task_type": "policy", "inputs.0.domain": "law", "inputs.1.speakers.Ann": "assistant", "inputs.2.columns.queue": "price",
         "records.shape": "pairs", "records.task_type": "policy", "records.templates": {"qa": {"prompt": "{title}?"}},
         "clean.normalize": False, "clean.html": True, "clean.email": ["quotes"], "clean.terminology.PC": "PC",
         "clean.labels.queue.it": ["inf"], "clean.redact": ["phone"],
@@ -239,15 +239,11 @@ def test_other_shares_of_the_sources_divide_the_records_again(settings):
     assert made_again(before, stages_of(PrepareConfig.model_validate(settings)))[0] == "split"
 
 
-def test_records_that_are_classed_by_language_are_collected_again_with_another_model(settings, monkeypatch):
-    by_language = changed(settings, "split.stratify", ["language"])
-    fingerprint = fasttext_model.fingerprint
-    for given, first in ((settings, "assess.assess"), (by_language, "collect")):
-        config = PrepareConfig.model_validate(given)
-        with monkeypatch.context() as patch:
-            before = stages_of(config)
-            patch.setattr(fasttext_model, "fingerprint", lambda store, path: path and fingerprint(store, path))
-            assert made_again(before, stages_of(config))[0] == first
+def test_another_model_of_languages_collects_the_records_again(settings, monkeypatch):
+    config, fingerprint = PrepareConfig.model_validate(settings), fasttext_model.fingerprint
+    before = stages_of(config)
+    monkeypatch.setattr(fasttext_model, "fingerprint", lambda store, path: path and fingerprint(store, path))
+    assert made_again(before, stages_of(config))[0] == "collect"
 
 
 def test_another_key_of_pseudonyms_collects_the_records_again(settings):
