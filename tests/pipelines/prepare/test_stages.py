@@ -130,7 +130,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         "limits.max_document_bytes": 1000, "limits.max_expansion_ratio": 5, "limits.max_expanded_gib": 1,
     },
     "collect": {
-        "inputs.0.task_type": "policy", "inputs.0.domain": "law", "inputs.1.speakers.Ann": "assistant", "inputs.2.columns.queue": "price",
+        "inputs.0.domain": "law",
+        "inputs.0.task_type": "policy", "inputs.1.speakers.Ann": "assistant", "inputs.2.columns.queue": "price",
         "records.shape": "pairs", "records.task_type": "policy", "records.templates": {"qa": {"prompt": "{title}?"}},
         "clean.normalize": False, "clean.html": True, "clean.email": ["quotes"], "clean.terminology.PC": "PC",
         "clean.labels.queue.it": ["inf"], "clean.redact": ["phone"],
