@@ -177,7 +177,8 @@ def main() -> None:
             test = "" if arguments.list else tree.caught(change, arguments.limit)
             catching += [test] * bool(test)
             before, after = sources[change.file].splitlines(), change.source.splitlines()
-            print(f"{'caught' if test else 'lived'} {change.file}:{change.line} {test}")
+            verdict = "drawn" if arguments.list else "caught" if test else "lived"
+            print(f"{verdict} {change.file}:{change.line} {test}".rstrip())
             print(*list(difflib.unified_diff(before, after, n=0, lineterm=""))[3:], sep="\n", flush=True)
         print(f"caught {len(catching)} of {arguments.count}")
         single = sorted({test.partition("[")[0] for test in catching if "::" in test})

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +11,7 @@ from cluster.artifact import Artifact
 from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.cuts import stays
 from pipelines.curate.explain import explain
 from pipelines.curate.job import result_settings, run_stages
 from pipelines.curate.run_reader import RunReader
@@ -172,3 +174,8 @@ def test_without_the_setting_nothing_changes(settings, monkeypatch):
     assert "boilerplate" not in run.report
     config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | plain)
     assert result_settings(config)["boilerplate"] is None
+
+
+def test_a_document_that_was_cut_stays_with_exactly_the_least_words():
+    was_cut, words = np.array([True, True, True, False]), np.array([4, 5, 6, 0])
+    assert stays(was_cut, words, 5).tolist() == [False, True, True, True]

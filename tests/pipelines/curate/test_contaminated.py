@@ -1,6 +1,7 @@
 """Decontamination in a whole run: the reason, the artifact `contaminated`, what-if, and errors before the run."""
 
 import json
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,10 +11,13 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError, StorageError
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.contaminated import contaminated_rows
 from pipelines.curate.dry_run import print_plan
 from pipelines.curate.explain import explain
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.what_if import compare
+from pipelines.rules.decontamination import MATCHES_SCHEMA, SIGNAL
+from pipelines.text.texts import Texts
 from tests.pipelines.curate.test_curate import ledger, story
 from tests.support.inline import curate_inline
 
@@ -93,6 +97,18 @@ def test_documents_may_stay_and_be_listed(settings, monkeypatch):
     assert len(contaminated(run)) == 3
     rows = {row["id"]: row["contamination_fraction"] for row in run.corpus.table().to_pylist()}
     assert rows["d3"] == 1 and rows["d4"] == 0
+
+
+def test_a_document_at_the_bound_is_not_listed():
+    def matches(texts, store):
+        found = {name: pa.nulls(len(texts)) for name in MATCHES_SCHEMA.names}
+        return pa.table(found | {"document": range(len(texts))})
+
+    rule = SimpleNamespace(max_fraction=0.5, matches=matches)
+    attributes = pa.table({"id": ["a", "b", "c"], SIGNAL: [0.5, 0.6, 1.0]})
+    texts = Texts.from_strings(["x", "y", "z"])
+    rows = contaminated_rows(rule, Store(), "web", texts, attributes, 10).to_pylist()  # type: ignore[arg-type]
+    assert [(row["id"], row["source"], row["position"]) for row in rows] == [("b", "web", 11), ("c", "web", 12)]
 
 
 def test_what_if_takes_another_bound_without_measuring_again(settings, monkeypatch):

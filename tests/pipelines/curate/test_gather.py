@@ -1,6 +1,8 @@
 """Parts of the report that follow from few numbers: times of a continued run, order of groups, ids and addresses."""
 
 import json
+import time
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,6 +53,16 @@ def test_addresses_are_shown_without_passwords():
     shown = gather._run(config.report_settings, engine)["config"]
     assert shown["inputs"][0]["path"] == "https://...@host/a"
     assert "secret" not in json.dumps(shown) and "s3://...@bucket/set.jsonl" in json.dumps(shown)
+
+
+def test_a_run_ended_at_a_whole_second_of_universal_time():
+    config = CurateConfig.model_validate({"kind": "curate", "name": "n", "inputs": [{"path": "/a"}], "output": "/out"})
+    engine: Any = SimpleNamespace(root="/out")
+    before, run = time.time(), gather._run(config.report_settings, engine)
+    ended = datetime.fromisoformat(run["finished"])
+    assert run["finished"].endswith("+00:00") and ended.microsecond == 0
+    assert int(before) <= ended.timestamp() <= time.time()
+    assert (run["name"], run["kind"], run["output"]) == ("n", "curate", "/out")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ from pipelines.curate.plan.estimate import (
 from pipelines.curate.plan.prices import Prices, load_prices
 from pipelines.curate.plan.rates import Rates, _column_bytes, _row_bytes, line, measure_rates
 from pipelines.curate.plan.sample import Piece, Sample, _cut, draw, spread
+from pipelines.curate.work import machine_of
 from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
 from tests.pipelines.curate.test_curate import story
 from tests.support.inline import InlineEngine
@@ -216,6 +217,7 @@ def test_money_is_that_of_machines_and_requests():
     found = on_cores(config_of(), size, stages, 64, prices)
     waiting = 0.03 * (2e6 + 5e6 / 8) / 64
     assert found.seconds == pytest.approx(START_S + 3600 + waiting + 64 * 0.0005)
+    assert found.machine_gib == machine_of(config_of(), 16, 10**6, size.largest_unit).memory / 2**30
     machines = 4 * found.machine_gib * 0.1 + 64
     assert found.money == pytest.approx(found.seconds / 3600 * machines + 5 + 20 + 20)
 
