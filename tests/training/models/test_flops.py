@@ -61,6 +61,20 @@ def test_a_probe_costs_a_forward_pass_without_the_lm_head() -> None:
     assert flops_per_token(objective.model.config, 0, "probe", LENGTH) == pytest.approx(want, rel=0.01)
 
 
+@pytest.mark.parametrize("method", ["lora", "qlora", "prefix", "prompt", "probe"])
+def test_each_method_by_hand(method: str) -> None:
+    """Forward and backward of activations through all weights, and of 100 trained ones; a probe only goes forward."""
+    config = model_config(MODELS["llama"])
+    body, lm_head = 2 * (32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 48), 32 * 300
+    attention = 2 * 4 * (8 + 8) * 2 * 10
+    forward_and_back = 2 * 2 * (body + lm_head) + 3 * attention
+    wanted = {
+        "lora": forward_and_back + 3 * 2 * 100, "qlora": forward_and_back + 3 * 2 * 100, "prefix": forward_and_back,
+        "prompt": forward_and_back, "probe": 2 * body + attention,
+    }  # fmt: skip
+    assert flops_per_token(config, 100, method, 10) == wanted[method]
+
+
 def test_a_token_pays_for_the_experts_it_is_sent_to() -> None:
     config = model_config(MODELS["qwen3_moe"])
     every = model_config(MODELS["qwen3_moe"] | {"num_experts_per_tok": 4})
