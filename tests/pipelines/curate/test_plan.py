@@ -42,7 +42,7 @@ from pipelines.curate.plan.estimate import (
     store_money,
 )
 from pipelines.curate.plan.prices import Prices, load_prices
-from pipelines.curate.plan.rates import Rates, _column_bytes, _row_bytes, line, measure_rates
+from pipelines.curate.plan.rates import Rates, _row_bytes, column_bytes, line, measure_rates
 from pipelines.curate.plan.sample import Piece, Sample, _cut, draw, spread
 from pipelines.curate.work import machine_of
 from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
@@ -431,7 +431,7 @@ def test_the_bytes_of_the_columns_of_an_artifact_are_its_bytes(tmp_path):
         for group in range(footer.num_row_groups):
             for at, name in enumerate(columns):
                 columns[name] += footer.row_group(group).column(at).total_compressed_size
-    assert _column_bytes(made) == {name: size / 500 for name, size in columns.items()}
+    assert column_bytes(made) == {name: size / 500 for name, size in columns.items()}
     assert _row_bytes(made) == sum(Path(uri).stat().st_size for uri in made.file_uris) / 500
 
 
