@@ -12,10 +12,14 @@ from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
 from cluster.stage import Output, Stage, prefix_of
 from pipelines.language import fasttext_model
 from pipelines.prepare.assess import job as assessing
+from pipelines.prepare.assess.embed import embed_memory, fit_memory
+from pipelines.prepare.assess.learn import learn_memory
+from pipelines.prepare.collect import collect_memory
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, result_settings, run_stages
 from pipelines.prepare.split import SPLITS
-from pipelines.prepare.split_stage import find_kept
+from pipelines.prepare.split_stage import find_kept, split_memory
+from pipelines.prepare.tables.stage import tables_memory
 from pipelines.readers.freeze import freeze_listing
 from tests.support.settings import changed, untold
 
@@ -263,3 +267,22 @@ def test_the_content_of_a_list_a_model_a_schema_or_terms_collects_the_records_ag
         (tmp_path / name).write_text(content)
         assert made_again(before, stages_of(config))[0] == "collect", name
         assert (result_of(config) != result) == (name in ("schema.json", "terms.yaml")), name
+
+
+def test_every_stage_states_the_memory_of_a_unit(settings):
+    settings["limits"]["max_document_bytes"] = 1_000_000_000
+    config = PrepareConfig.model_validate(settings)
+    _, _, listing = listed_inputs(config, key=b"key")
+    inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
+    stated = {name: stage.memory for name, stage in stages_of(config).items() if stage.memory}
+    of_groups = {name for name in stated if name.rpartition(".")[2] == "group"}
+    assert len(of_groups) == 5
+    texts, embeddings = collect_memory(config.limits), config.assess.embeddings
+    # The artifacts of the plan have one record, those of `collect` none.
+    assert {name: memory for name, memory in stated.items() if name not in of_groups} == {
+        "tables": tables_memory(config.inputs, inputs), "collect": texts, "words": texts,
+        "complexity": (1 << 29) + 100, "split": split_memory(0), "assess.assess": texts,
+        "assess.fit": fit_memory(embeddings), "assess.embed": embed_memory(config.limits),
+        "assess.learn": learn_memory(embeddings, 1), "assess.summary": (1 << 29) + 60,
+    }  # fmt: skip
+    assert split_memory(10) - split_memory(0) == 1200 and texts > 1_000_000_000
