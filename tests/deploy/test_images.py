@@ -90,7 +90,7 @@ def test_locked_versions_are_those_that_ci_tests():
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("cpu", ("cluster", "k8s", "sql")), ("cuda", ("cluster", "k8s", "sql", "train"))]
+    ("lock", "extras"), [("cpu", ("cluster", "k8s", "sql")), ("cuda", ("cluster", "k8s", "sql", "train", "embeddings"))]
 )
 def test_every_dependency_of_the_project_is_locked(lock, extras):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
