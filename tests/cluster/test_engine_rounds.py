@@ -396,16 +396,19 @@ def test_a_cause_is_one_line_of_bounded_length_with_a_full_stop(text, line):
 
 
 def test_a_cause_has_class_message_notes_and_the_line_that_raised_it_and_a_message_of_ours_is_enough():
+    def raise_it(error: Exception) -> None:
+        raise error
+
     def fail(error: Exception) -> str:
         try:
-            raise error
+            raise_it(error)
         except Exception as caught:
             return engines._cause(caught)
 
     noted = ValueError("bad")
     noted.add_note("first")
     noted.add_note("second")
-    line = fail.__code__.co_firstlineno + 2
+    line = raise_it.__code__.co_firstlineno + 1
     assert fail(noted) == f"ValueError: bad first second (test_engine_rounds.py, line {line})"
     assert fail(ClusterError("bad")) == f"ClusterError: bad (test_engine_rounds.py, line {line})"
     assert fail(Unavailable("a bucket. Do this.")) == "a bucket. Do this."

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.curate.report import breakdowns, examples, funnel, signals
-from pipelines.curate.report.histogram import SMALL, Bounds, histogram
+from pipelines.curate.report.histogram import DEFINITIONS, SMALL, Bounds, histogram
 from pipelines.curate.report.tallies import edges, is_count
 from pipelines.curate.report.word_diff import word_diff
 from pipelines.rules import RULES
@@ -252,6 +252,11 @@ def test_three_groups_are_open_and_equal_texts_are_said_to_be_equal(report):
     ]
     assert "<del>two</del><ins>2</ins>" in body and body.count("The excerpts are equal.") == 1
     assert "Kept k0 from a Removed r0 from b" in words(body)
+
+
+def test_the_definitions_of_patterns_take_no_room_and_are_not_read_aloud():
+    (tag,) = re.findall("<svg[^>]*>", str(DEFINITIONS))
+    assert all(attribute in tag for attribute in ('width="0"', 'height="0"', 'aria-hidden="true"'))
 
 
 @pytest.mark.parametrize(
