@@ -6,7 +6,9 @@ import os
 import re
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
@@ -20,7 +22,7 @@ from cluster.stage import discard
 from cluster.store.store import Store
 from pipelines.curate import id_index
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.explain import explain
+from pipelines.curate.explain import _duplicate_count, explain
 from pipelines.curate.job import check_models_and_lists
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
@@ -82,6 +84,18 @@ def test_explain_finds_a_document_by_the_index_and_without_one(settings, monkeyp
     assert [explain(reader, "s1"), explain(reader, "j0")] == [by_index[1], by_index[0]] and not asked
     discard(stage, run.uri)
     assert [explain(reader, id) for id in ("j0", "s1", "s6", "copy")] == by_index and len(asked) == 4
+
+
+def test_the_group_of_a_kept_document_is_found_in_a_run_whose_ledger_has_no_positions():
+    rows = pa.table({"id": ["a", "b", "a"], "source": ["x", "x", "y"], "duplicate_count": [2, 3, 4]})
+    ledger: Any = SimpleNamespace(schema=pa.schema([("id", pa.string())]))
+    corpus: Any = SimpleNamespace(schema=rows.schema, tables=lambda columns: iter([rows.select(columns)]))
+
+    def count(id: str, source: str) -> int | None:
+        document: Any = SimpleNamespace(attributes={"source": source})
+        return _duplicate_count(ledger, corpus, id, document)
+
+    assert [count("a", "x"), count("a", "y"), count("b", "x"), count("b", "y")] == [2, 4, 3, None]
 
 
 def test_explain_of_an_unknown_id_counts_the_documents_in_quarantine(settings, monkeypatch):
