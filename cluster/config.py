@@ -54,9 +54,14 @@ _WANTED = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "too_short": "at least {min_length} in the list",
+    "too_long": "at most {max_length} in the list",
     "string_too_short": "at least {min_length} character",
     "string_too_long": "at most {max_length} characters",
     "finite_number": "a number that is not infinite",
+    "date_type": "a date, as in 2026-11-23",
+    "date_parsing": "a date, as in 2026-11-23",
+    "date_from_datetime_parsing": "a date, as in 2026-11-23",
+    "date_from_datetime_inexact": "a date without a time, as in 2026-11-23",
     "string_pattern_mismatch": "text that matches {pattern}",
     "greater_than": "more than {gt}",
     "greater_than_equal": "at least {ge}",
@@ -65,6 +70,9 @@ _WANTED = {
 }
 
 _COMPARISONS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+
+# pydantic's name of an alternative that is no class: dict[str,str], function-after[check(), constrained-str].
+_ALTERNATIVE = re.compile(r"[a-z-]+\[.*\]")
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
@@ -86,7 +94,15 @@ def load(path: str, overrides: Sequence[str] = ()) -> BaseModel:
     Raises:
         ConfigError: lists all mistakes of the file and the overrides.
     """
-    raw = _read(path)
+    return load_values(_read(path), path, overrides)
+
+
+def load_values(raw: dict[str, Any], path: str, overrides: Sequence[str] = ()) -> BaseModel:
+    """The config of these settings, with overrides applied. path: of the file they are from, for messages.
+
+    Raises:
+        ConfigError: lists all mistakes.
+    """
     origins = _Origins(path, copy.deepcopy(raw), overrides)
     in_file = raw.get("kind")
     problems = origins.apply(raw, model_of(in_file) if in_file in KINDS else None)
@@ -333,6 +349,8 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
             return f"{where}: no such setting. {parent} has: {names}.{meant}"
         case "invalid_key":
             return f"{origins.path}: {seen} is not the name of a setting; a name is text."
+        case "missing" if isinstance(loc[-1], int):
+            return f"{origins.where(real[:-1], '')}: {loc[-1]} given; wanted at least {loc[-1] + 1} in the list."
         case "missing" | "missing_argument":
             return f"{where}: missing, and it has no default. Add `{loc[-1]}:` here."
         case "value_error":
@@ -363,7 +381,9 @@ def _real_loc(model: type[BaseModel], entry: Mapping[str, Any]) -> tuple[Loc, Lo
     place: list[Any] = [model]
     at, label = None, ""
     for number, step in enumerate(loc):
-        inner = [found for candidate in place for found in _step(candidate, step)]
+        # A mapping takes any step for a key; what pydantic calls an alternative of another setting is none.
+        is_label = len(place) > 1 and isinstance(step, str) and _ALTERNATIVE.fullmatch(step) is not None
+        inner = [] if is_label else [found for candidate in place for found in _step(candidate, step)]
         if inner or (number == len(loc) - 1 and entry["type"] in _UNKNOWN):
             real.append(step)
             place = inner

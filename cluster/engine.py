@@ -100,6 +100,7 @@ class Engine:
     wall_s: seconds that each stage took, by name; absent for stages that an earlier call began or finished.
     units: number of units of each stage, by name.
     prefix: precedes the stage's name in progress, errors and metrics; see `stage.prefix_of`.
+    name: of the run in logs and metrics; default: the last part of `root`.
     """
 
     root: str
@@ -112,6 +113,10 @@ class Engine:
     units: dict[str, int] = field(default_factory=dict)
     metrics: Metrics = NOT_EXPORTED
     prefix: str = ""
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        self.name = self.name or self.root.rpartition("/")[2]
 
     def run(self, stage: Stage) -> dict[str, Artifact]:
         """Make the stage's artifacts, or find them finished, and return them. Makes damaged and missing files again.
@@ -143,7 +148,7 @@ class Engine:
                 return made
 
             stage = dataclasses.replace(stage, units=stage.prepare(run), prepare=None)
-        with logs.about(run=self.root.rpartition("/")[2], stage=self._shown(stage)):
+        with logs.about(run=self.name, stage=self._shown(stage)):
             artifacts = self._make(stage, started, seconds)
         for inner in prepared:
             remove(inner, self.root)
@@ -159,7 +164,7 @@ class Engine:
         before = len(records)
         if len(records) < len(stage.units) and not stage.small:
             self._start_ray()
-        self.metrics = connect(self.root.rpartition("/")[2])
+        self.metrics = connect(self.name)
         self.progress.start(self._shown(stage), len(stage.units), records.values())
         self._show_units(stage, len(records))
         failures: dict[int, Failure] = {}
@@ -290,7 +295,7 @@ class Engine:
         try:
             # Each row carries its own unit; otherwise every worker would receive all of them.
             rows = [{"unit": index, "payload": pickle.dumps(stage.units[index])} for index in missing]
-            run = _RunUnit(dataclasses.replace(stage, units=()), self.root, self._shown(stage))
+            run = _RunUnit(dataclasses.replace(stage, units=()), self.root, self._shown(stage), self.name)
             for answer in self._map(run, rows, self._options(stage)):
                 answers.put(json.loads(answer))
             answers.put(_END)
@@ -415,25 +420,26 @@ def _level(answer: dict[str, Any]) -> int:
 class _RunUnit:
     """The function that workers apply to rows: run the unit; return its record or its error as JSON.
 
-    shown: the name of the stage in the log; default: its name.
+    shown, run: the names of the stage and of the run in the log; default: those of `stage` and `root`.
     """
 
-    def __init__(self, stage: Stage, root: str, shown: str | None = None) -> None:
+    def __init__(self, stage: Stage, root: str, shown: str | None = None, run: str | None = None) -> None:
         self.stage = stage
         self.root = root
         self.shown = shown or stage.name
+        self.run = run or root.rpartition("/")[2]
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         logs.setup()
         answers = [self.answer(row["unit"], pickle.loads(row["payload"])) for row in rows.to_pylist()]
         for answer in answers:
             if "error" in answer:  # logged here too: the driver logs only the answers that it receives
-                with logs.about(run=self.root.rpartition("/")[2], stage=self.shown, unit=answer["unit"]):
+                with logs.about(run=self.run, stage=self.shown, unit=answer["unit"]):
                     log.log(_level(answer), "failed with %s", answer["kind"])
         return pa.table({"answer": [json.dumps(answer) for answer in answers]})
 
     def answer(self, index: int, unit: Any) -> dict[str, Any]:
-        with logs.about(run=self.root.rpartition("/")[2], stage=self.shown, unit=index):
+        with logs.about(run=self.run, stage=self.shown, unit=index):
             try:
                 return {"unit": index, "record": run_unit(self.stage, self.root, index, unit).to_json().decode()}
             except BaseException as error:

@@ -145,6 +145,11 @@ def name(words: Child) -> Html:
     return element("span", words, class_="name")
 
 
+def wrapped(content: Child) -> Html:
+    """A sentence in a cell, which wraps where the table has no room."""
+    return element("span", content, class_="wrapped")
+
+
 def anchor(*parts: str) -> str:
     """An id for links within the page: lower-case letters, digits and hyphens."""
     return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)

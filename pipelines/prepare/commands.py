@@ -4,8 +4,9 @@ import time
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel
 
-from cluster.config import load
+from cluster.config import load, load_values
 from cluster.errors import ConfigError, UserError
 from cluster.inspection import store_for
 from cluster.progress import Lines, clock
@@ -69,11 +70,17 @@ def assess(
 ) -> int:
     """Measure a prepared data set: completeness, contradictions, wrong labels, repeats, diversity, bias; with gates.
 
-    Writes OUTPUT/assessment.json and the page of the report. Without --config, with the settings of the run.
+    Writes OUTPUT/assessment.json and the page of the report. Without --config, with the settings of the run, which -o
+    changes.
     """
-    settings = None if config is None else _load(config, override)
-    with store_for(output, config, override) as (store, root):
+    given = override or []
+    of_storage = [one for one in given if one.startswith("storage.")] if config is None else given
+    settings = None if config is None else _load(config, given)
+    with store_for(output, config, of_storage) as (store, root):
         prepared_run(store, root)
+        if config is None and (of_run := [one for one in given if one not in of_storage]):
+            where = paths.join(root, job.REPORT_JSON)
+            settings = _prepare_config(load_values(job.read_report(store, root)["config"], where, of_run), where)
         progress = _progress(address)
         with Session(address, settings.execution.cpus if settings else None, progress) as session:
             assessment = job.assess_again(store, root, session, progress, settings, extrinsic)
@@ -84,7 +91,10 @@ def assess(
 
 
 def _load(config: str, override: list[str] | None) -> PrepareConfig:
-    settings = load(config, override or [])
+    return _prepare_config(load(config, override or []), config)
+
+
+def _prepare_config(settings: BaseModel, config: str) -> PrepareConfig:
     if not isinstance(settings, PrepareConfig):
         kind = settings.kind  # type: ignore[attr-defined]
         raise ConfigError(

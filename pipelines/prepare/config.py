@@ -3,6 +3,7 @@
 import os
 import re
 from datetime import date
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -344,6 +345,8 @@ class Validate(_Settings):
 # its stage of the curriculum. Metadata with such a name is used instead.
 FOUND = ("length", "complexity")
 
+MOST_COPIES = 1000  # of a record that balancing repeats
+
 Found = Literal["ignore", "list", "remove"]
 
 
@@ -375,7 +378,7 @@ class Balance(_Settings):
     to: Literal["smallest", "largest"] | Annotated[int, Field(ge=1)] = Field(
         "largest", description="records of each class: those of the smallest or largest class, or a number"
     )
-    most_copies: int = Field(5, ge=1, le=1000, description="how often a record is written at most")
+    most_copies: int = Field(5, ge=1, le=MOST_COPIES, description="how often a record is written at most")
 
 
 # Words and phrases of English answers that give reasons or go step by step.
@@ -535,12 +538,12 @@ class PrepareConfig(_Settings):
         if self.curriculum is None and "complexity" in {*self.classed_by} - known:
             raise ValueError("split: records have a complexity with `curriculum` alone; add `curriculum: {}`")
         for setting, names in asked:
+            fields = sorted(known | {*FOUND}) if setting in ("split.stratify", "split.balance.by") else sorted(known)
             for name in names:
-                if name not in known and not (name in FOUND and setting in ("split.stratify", "split.balance.by")):
-                    raise ValueError(
-                        f"{setting}: no input has a field {name}; there are {', '.join(sorted(known))}. Add it to "
-                        "`columns` of the inputs that have it"
-                    )
+                if name not in fields:
+                    near = get_close_matches(name, fields, 1)
+                    mend = f"Did you mean {near[0]}?" if near else "Add it to `columns` of the inputs that have it"
+                    raise ValueError(f"{setting}: no input has a field {name}; there are {', '.join(fields)}. {mend}")
         if self.dedup and (self.dedup.keeper not in ("position", "longest", "source") or self.dedup.against):
             raise ValueError("dedup: records have no score and no earlier runs; keeper is position, longest or source")
         if self.dedup and self.dedup.scope == "snapshot":

@@ -42,6 +42,7 @@ from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICA
 from pipelines.prepare.assess.job import assess, check_models, read_assessment
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.collect import (
+    ATTRIBUTES,
     KEYS,
     QUARANTINE,
     RECORDS,
@@ -59,7 +60,7 @@ from pipelines.prepare.fetch.answers import secret
 from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
 from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.report import Report, gather, render
-from pipelines.prepare.sources import as_input, fields_of, with_corpora
+from pipelines.prepare.sources import as_input, fields_of, notes_on_columns, with_corpora
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.split_stage import SPLIT_FILES, SplitSettings, find_kept, split_stage
 from pipelines.prepare.tables.stage import TablesFound, tables_stage
@@ -109,7 +110,7 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
         UserError: a mistake the user can correct, or another run holds the output. Finished units are kept.
         ClusterError: machines failed. The same call continues.
     """
-    store, key = config.store, _pseudonym_key(config)
+    store, key = config.store, pseudonym_key(config)
     fetched = fetch_inputs(config, session, progress, replace=replace)
     root, settings, listing = listed_inputs(config, key=key)
     folder, plain = RunFolder(store, root), result_settings(config, settings, listing)
@@ -140,7 +141,8 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
         assessing = run_at(Engine(root, session, progress, patience_of(config), True, lease.check))
         assessment = assess(config, root, splits, assessing)
         lease.check()
-        report = gather(config, inputs, artifacts, root, fetched)
+        on_columns = notes_on_columns(config.inputs, settings.fields)
+        report = gather(config, inputs, artifacts, root, fetched, on_columns)
         store.write_bytes(paths.join(root, REPORT_JSON), json_bytes(report))
         store.write_bytes(paths.join(root, REPORT_HTML), render(report, assessment).encode())
         digests = {name: artifacts[name].manifest.digest for name in (*SPLITS, REMOVED, LISTED, QUARANTINE)}
@@ -297,7 +299,12 @@ def listed_inputs(
     return root, settings, listing
 
 
-def _pseudonym_key(config: PrepareConfig) -> bytes:
+def pseudonym_key(config: PrepareConfig) -> bytes:
+    """The key of pseudonyms; empty without one.
+
+    Raises:
+        ConfigError: the environment lacks it.
+    """
     name = config.clean.pseudonym_key
     return b"" if name is None else secret(name, "clean.pseudonym_key").encode()
 
@@ -330,6 +337,10 @@ def run_stages(
         found = TablesFound.of(run(stage), units)
     artifacts = run(collect_stage(settings, inputs, found))
     good = int(artifacts[RECORDS].manifest.counters["records"])
+    if not good and not artifacts[QUARANTINE].manifest.rows:
+        raise DataError(
+            "inputs: their files have no rows, or only a header. Point `inputs` at files with records, and run again."
+        )
     _refuse_no_times(config, artifacts[RECORDS].manifest.counters, artifacts[REJECTED])
     refuse_too_many(config.execution.max_bad_documents, good, artifacts[QUARANTINE], PROBLEMS | REASONS, "record")
     repeats = find_repeats(config, inputs.inputs, artifacts, units, run)
@@ -348,7 +359,8 @@ def run_stages(
         config.curriculum.stages if config.curriculum else 0,
         *("complexity" in {*names} - {*config.metadata} for names in (config.split.stratify, balanced)),
     )
-    artifacts |= run(split_stage(split, artifacts[KEYS], repeats, artifacts.get(COMPLEXITY), units, kept))
+    of_records = (artifacts[KEYS], artifacts[ATTRIBUTES])
+    artifacts |= run(split_stage(split, *of_records, repeats, artifacts.get(COMPLEXITY), units, kept))
     return artifacts | run(write_stage(artifacts, repeats, artifacts[SPLIT_FILES], units, config.records.shape))
 
 

@@ -8,12 +8,12 @@ import cluster
 from cluster.artifact import Artifact
 from cluster.page.document import document, header
 from cluster.page.formats import count, plural, share
-from cluster.page.markup import Column, Html, Section, code, element, fold, join, name, note, table, with_code
+from cluster.page.markup import Column, Html, Section, code, element, fold, join, name, note, table, with_code, wrapped
 from pipelines.prepare import content, validate
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import assessment_section
 from pipelines.prepare.collect import RECORDS
-from pipelines.prepare.config import STORES, PrepareConfig
+from pipelines.prepare.config import MOST_COPIES, STORES, PrepareConfig
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.split_stage import SPLIT_FILES
 from pipelines.prepare.tables import frame
@@ -118,8 +118,9 @@ def gather(
     artifacts: dict[str, Artifact],
     root: str,
     fetched: Sequence[dict[str, Any]] = (),
+    notes: Sequence[str] = (),
 ) -> Report:
-    """The report of finished stages. fetched: the records of the sources that are not files."""
+    """The report of finished stages. fetched: the records of the sources that are not files. notes: on the sources."""
     collected = artifacts[RECORDS].manifest.counters
     split = artifacts[SPLIT_FILES].manifest.counters
     written = artifacts[REMOVED].manifest.counters
@@ -161,8 +162,13 @@ def gather(
         straddling=straddling,
         older=int(split["older"]) if "older" in split else None,
         stages=_starting(split, "stage/"),
-        warnings=_warnings(config, totals, splits, sources, straddling) + _time_warnings(collected, split),
-        notes=[*map(_fetched, fetched), *inputs.notes],
+        warnings=[
+            *_warnings(config, totals, splits, sources, split, straddling),
+            *_time_warnings(collected, split),
+            *_balance_warnings(config, split),
+            *_fetch_warnings(config, fetched),
+        ],
+        notes=[*map(_fetched, fetched), *inputs.notes, *notes],
         config=config.model_dump(mode="json", by_alias=True, exclude=STORES),
     )
 
@@ -211,22 +217,31 @@ def _warnings(
     totals: dict[str, int],
     splits: dict[str, int],
     sources: list[SourceCounts],
+    split: dict[str, float],
     straddling: dict[str, int],
 ) -> list[str]:
     found = []
-    for split, wanted in zip(SPLITS, config.split.shares, strict=True):
-        if wanted and not splits[split]:
-            written = plural(totals["written"], "record")
-            found.append(f"the split {split} is empty: {written} are too few, or of one group.")
+    written = totals["written"]
+    if not written:
+        found.append(f"the data set is empty: none of {plural(totals['records'], 'record')} is left.")
+    for part, wanted in zip(SPLITS, config.split.shares, strict=True):
+        if written and wanted and not splits[part]:
+            few = f"{plural(written, 'record')} {'is' if written == 1 else 'are'} too few, or of one group"
+            found.append(f"the split {part} is empty: {few}.")
     for one, entry in zip(sources, config.inputs, strict=True):
         kept = sum(one["splits"].values())
-        if not kept:
+        if written and not kept:
             found.append(f"source {one['source']}: none of its {plural(one['records'], 'record')} is in the data set.")
         elif entry.share is not None and abs(kept - entry.share * totals["written"]) > _WARN_SHARE * totals["written"]:
             found.append(
                 f"source {one['source']}: {share(kept, totals['written'])} of the data set, where its share is "
                 f"{entry.share:.1%}; it has {plural(one['passed'], 'record')} that meet all rules."
             )
+    if same := int(split.get("same_id", 0)):
+        found.append(
+            f"{plural(same, 'record')} {'has' if same == 1 else 'have'} the id of another record, by which "
+            "`split.keep`, `dataset diff` and the ledger name them. Give `id` a column whose values differ."
+        )
     if totals["records"] and totals["rejected"] > _WARN_REMOVED * totals["records"]:
         found.append(
             f"{share(totals['rejected'], totals['records'])} of the records fail a rule. The reasons are in the "
@@ -253,6 +268,30 @@ def _time_warnings(collected: dict[str, float], split: dict[str, float]) -> list
             "group has newer ones, or earlier runs (split.keep) have records there."
         )
     return found
+
+
+def _balance_warnings(config: PrepareConfig, split: dict[str, float]) -> list[str]:
+    found = _starting(split, "balance/")
+    if not found or config.split.balance is None:
+        return []
+    enough = -(-found["wanted"] // found["smallest"])
+    copies = f"set split.balance.most_copies to {count(enough)}, or " if enough <= MOST_COPIES else "set "
+    classes = "1 class has" if found["smaller"] == 1 else f"{count(found['smaller'])} classes have"
+    return [
+        f"split.balance: {classes} fewer than the {plural(found['wanted'], 'record')} wanted, because no record is "
+        f"written more than {plural(config.split.balance.most_copies, 'time')}; the smallest has "
+        f"{plural(found['smallest'], 'record')}. For equal classes {copies}split.balance.to to a smaller number."
+    ]
+
+
+def _fetch_warnings(config: PrepareConfig, fetched: Sequence[dict[str, Any]]) -> list[str]:
+    lacking = {one["source"] for one in fetched if one.get("lacks_next")}
+    return [
+        f"source {one.source}: its first answer has nothing at api.paging.field, {one.api.paging.field}, so there was "
+        "no second request. If there are more pages, correct the path and run again with --replace."
+        for one in config.inputs
+        if one.api and one.source in lacking
+    ]
 
 
 def report_text(report: Report) -> str:
@@ -321,7 +360,7 @@ def _removed(report: Report) -> Section:
         Column("Records"),
     ]
     rows = [
-        (code(one["reason"]), _STAGES[one["stage"]], with_code(one["meaning"]), count(one["records"]))
+        (code(one["reason"]), _STAGES[one["stage"]], wrapped(with_code(one["meaning"])), count(one["records"]))
         for one in report["reasons"]
     ]
     if not rows:
@@ -339,7 +378,9 @@ def _listed(report: Report) -> Section | None:
     if not report["listed"] and not report["contradictions"]:
         return None
     columns = [Column("Reason", numeric=False), Column("Meaning", numeric=False), Column("Records")]
-    rows = [(code(one["reason"]), with_code(one["meaning"]), count(one["records"])) for one in report["listed"]]
+    rows = [
+        (code(one["reason"]), wrapped(with_code(one["meaning"])), count(one["records"])) for one in report["listed"]
+    ]
     parts: list[Html] = [
         table("Records that were found and stay in the data set", columns, rows),
         note("They are in listed/, with the records that they are like."),

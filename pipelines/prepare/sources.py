@@ -1,15 +1,21 @@
 """The inputs of a prepare config: where their files are, and which column of a source is which field of a record."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError, DataError, UserError
+from cluster.read.file_problems import first_bytes
+from cluster.read.limits import Limits
+from cluster.read.span import Span
 from cluster.run import RunFolder
 from cluster.store import paths
+from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.curate.write_corpus import CORPUS
 from pipelines.prepare.config import Source
@@ -19,7 +25,7 @@ from pipelines.prepare.tables.frame import check_table
 from pipelines.readers import READERS
 from pipelines.readers.find import find
 from pipelines.readers.inputs import COLLECTED_AT, Input, input_stores
-from pipelines.readers.reader import as_json_text
+from pipelines.readers.reader import PROBLEMS, Reader, as_json_text
 from pipelines.readers.recorded import INPUTS_JSON
 
 # Usual names of columns, as field -> column; then optional ones. The first entry whose columns all exist is used.
@@ -42,6 +48,8 @@ class RecordsInput(Input):
 
     reserved: ClassVar[frozenset[str]] = frozenset({"row", "id", "text", "problem", "where", COLLECTED_AT})
     nested_text: ClassVar[bool] = True
+    # Chats are often put together of `messages` and ShareGPT's `conversations`.
+    instead: ClassVar[Mapping[str, str]] = {"messages": "conversations", "conversations": "messages"}
     dated: ClassVar[bool] = True
 
 
@@ -49,11 +57,14 @@ class RecordsInput(Input):
 class Fields:
     """The fields of a source, or the columns of a table.
 
-    columns: field -> column. main: the column that is read as text.
+    columns: field -> column. main: the column that is read as text. unread: the other columns of the first file, where
+    the content was recognised. absent: named columns that no record at the beginning has, where records may have any.
     """
 
     columns: Mapping[str, str]
     main: str
+    unread: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
     def of(self, table: pa.Table) -> dict[str, list[str | None]]:
         """The values of each field. table: of `read_unit`, readable rows."""
@@ -62,6 +73,9 @@ class Fields:
             found[field] = _strings(table["text"] if name == self.main else table[name])
         return found
 
+
+_FILES_LOOKED_AT = 20  # for one with columns
+_UNREAD_SHOWN = 12  # columns
 
 _TEXT = Fields({"text": "text"}, "text")
 
@@ -114,20 +128,66 @@ def fields_of(sources: Sequence[Source], store: Store, root: str) -> tuple[Field
         if source.table is not None:
             check_table(where, source.table)
             types = source.table.types
-            main = next(name for name, kind in types.items() if kind == "text")
-            found.append(Fields({name: name for name in types}, main))
+            columns = {name: name for name in types}
+            main = _main([name for name, kind in types.items() if kind == "text"])
+            _refuse_reserved(f"{where}, table.types", source, columns, main)
+            found.append(Fields(columns, main))
             continue
-        columns = source.columns
-        if not _says_something(columns):
-            columns = {"text": "text"} | columns if source.pages else _recognised(where, source, of_source, root)
+        columns, unread = dict(source.columns), tuple[str, ...]()
+        if not _says_something(columns) and source.pages:
+            columns = {"text": "text"} | columns
+        elif not _says_something(columns):
+            columns, unread = _recognised(where, source, of_source, root)
+        absent = _absent(where, source, of_source, root)
         content = {field for field in columns if field in FIELDS} - {"system", "input"}
         if content not in _FORMS:
             raise ConfigError(
                 f"{where}, columns: {', '.join(sorted(content)) or 'no field of the content'} given; wanted one of: "
                 "text; messages; prompt and completion; prompt, chosen and rejected."
             )
-        found.append(Fields(columns, columns[next(field for field in FIELDS if field in content)]))
+        main = _main([columns[field] for field in FIELDS if field in content])
+        _refuse_reserved(f"{where}, columns", source, columns, main)
+        found.append(Fields(columns, main, unread, absent))
     return tuple(found)
+
+
+def _main(names: Sequence[str]) -> str:
+    """The column that is read as text, of those that every record has: the one that is called so, else the first."""
+    return "text" if "text" in names else names[0]
+
+
+def _refuse_reserved(where: str, source: Source, columns: Mapping[str, str], main: str) -> None:
+    """
+    Raises:
+        ConfigError: a column has the name of another one in the tables of readers.
+    """
+    for field, name in columns.items():
+        if name in RecordsInput.reserved and name not in (main, source.id):
+            mend = "Add `id: id`" if name == "id" else "Rename it in the source"
+            raise ConfigError(
+                f"{where}.{field}: a column {name} cannot be read beside the text, because tables have another column "
+                f"of this name. {mend}."
+            )
+
+
+def notes_on_columns(sources: Sequence[Source], fields: Sequence[Fields]) -> list[str]:
+    """A sentence for each source with columns that are not read, or named columns that seem not to be there."""
+    notes = []
+    for source, of_source in zip(sources, fields, strict=True):
+        if of_source.unread:
+            names = list(of_source.unread)
+            more = f" and {len(names) - _UNREAD_SHOWN} more" if len(names) > _UNREAD_SHOWN else ""
+            count = "a column is" if len(names) == 1 else f"{len(names)} columns are"
+            notes.append(
+                f"Source {source.source}: {count} not read: {', '.join(names[:_UNREAD_SHOWN])}{more}. To keep one as "
+                f"metadata, name it: `columns: {{FIELD: {names[0]}}}`."
+            )
+        if of_source.absent:
+            notes.append(
+                f"Source {source.source}: no record at its beginning has {', '.join(of_source.absent)}, which the "
+                "config names."
+            )
+    return notes
 
 
 def as_input(source: Source, fields: Fields, root: str = "") -> RecordsInput:
@@ -135,7 +195,8 @@ def as_input(source: Source, fields: Fields, root: str = "") -> RecordsInput:
     shared = source.model_dump(include={"source", "path", "exclude", "format", "id", "licence", "delimiter", "split"})
     if source.connection:
         shared |= {"path": folder_of(root, source.source), "format": "fetched"}
-    columns = tuple(dict.fromkeys(name for name in fields.columns.values() if name != fields.main))
+    read = {fields.main} | ({"id"} & {source.id})  # the column `id` of a table is that of the records
+    columns = tuple(dict.fromkeys(name for name in fields.columns.values() if name not in read))
     return RecordsInput(text=fields.main, columns=columns, storage=source.storage, **shared)
 
 
@@ -143,26 +204,78 @@ def _says_something(columns: Mapping[str, str]) -> bool:
     return any(field in FIELDS for field in columns)
 
 
-def _recognised(where: str, source: Source, store: Store, root: str) -> dict[str, str]:
-    """The columns of a source by their usual names, with the metadata that the config names."""
+def _absent(where: str, source: Source, store: Store, root: str) -> tuple[str, ...]:
+    """The columns of the config that no record at the beginning of a file has; of formats whose records may have any.
+
+    Raises:
+        ConfigError: one of them is part of the content. (That of the text itself is looked for with the other formats.)
+    """
+    input = as_input(source, _TEXT, root)
     try:
-        file, format = find(store, as_input(source, _TEXT, root)).files[0]
+        files = find(store, input).files[:_FILES_LOOKED_AT]
+    except UserError:
+        return ()  # listing the inputs reports it, with the mistakes of the others
+    names: set[str] = set()
+    wanted = {*source.columns.values(), *filter(None, [source.id])}
+    for file, format in files:
+        if READERS[format].columns != "open":
+            return ()
+        names.update(READERS[format].columns_of(store, file, input))
+        if wanted <= names:
+            return ()
+    for field in ("completion", "chosen", "rejected"):
+        column = source.columns.get(field)
+        if names and column is not None and column not in names:
+            near = get_close_matches(column, sorted(names), 1)
+            mend = f"Did you mean {near[0]}?" if near else "Name one of them."
+            raise ConfigError(
+                f"{where}, columns.{field}: no record at the beginning of {files[0][0].uri} has {column}; there are "
+                f"{', '.join(sorted(names))}. {mend}"
+            )
+    main = next((source.columns[field] for field in FIELDS if field in source.columns), None)
+    return tuple(name for name in sorted(wanted - names) if names and name != main)
+
+
+def _names(store: Store, file: FileInfo, reader: Reader, input: Input) -> Sequence[str]:
+    """The columns of a file; empty if they cannot be read."""
+    if reader.columns == "typed":
+        schema = reader.cut(store, file, input).schema
+        return () if schema is None else schema.names
+    names = reader.columns_of(store, file, input)
+    return (*names, "text") if reader.columns == "fixed" else names
+
+
+def _recognised(where: str, source: Source, store: Store, root: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """(the columns of a source by their usual names, with the metadata that the config names; its other columns)."""
+    input = as_input(source, _TEXT, root)
+    try:
+        files = find(store, input).files[:_FILES_LOOKED_AT]
+        if not files:
+            raise ConfigError(f"{source.path or 'what was fetched'}: its files are empty. Point it at records.")
+        found = ((file, READERS[format], _names(store, file, READERS[format], input)) for file, format in files)
+        file, reader, names = next((one for one in found if one[2]), (files[0][0], READERS[files[0][1]], ()))
+        if not names:
+            span = Span(file.uri, file.size, file.version, files[0][1], 0, file.size)
+            problem = reader.file_problem(first_bytes(store, span, Limits()))
+            seen = PROBLEMS[problem] if problem else "no record can be read at its beginning"
+            raise DataError(f"{file.uri}: {seen}.")
     except UserError as error:
         raise type(error)(f"{where}: {error}") from error
-    except IndexError:
-        raise ConfigError(
-            f"{where}: {source.path or 'what was fetched'}: its files are empty. Point it at records."
-        ) from None
-    reader, input = READERS[format], as_input(source, _TEXT, root)
-    schema = reader.cut(store, file, input).schema if reader.columns == "typed" else None
-    names = reader.columns_of(store, file, input) if schema is None else schema.names
-    if reader.columns == "fixed":
-        names = (*names, "text")
     for needed, optional in RECOGNISED:
         if all(name in names for name in needed.values()):
-            return needed | {field: name for field, name in optional.items() if name in names} | source.columns
+            columns = needed | {field: name for field, name in optional.items() if name in names} | source.columns
+            content = input.model_copy(update={"text": next(iter(needed.values()))}).texts_in(names)
+            read = {*columns.values(), *content, source.id}
+            is_open = reader.columns != "fixed"
+            return columns, tuple(name for name in names if is_open and name not in read)
+    separator = next((one for one in ";|\t," if one in names[0]), "")
+    if reader.columns == "header" and len(names) == 1 and separator:
+        raise ConfigError(
+            f"{where}: {file.uri}: the header is one column, {names[0]!r}, so the fields seem to be separated by "
+            f"{separator!r}. Set `delimiter: {json.dumps(separator)}` in this input."
+        )
     known = "; ".join(" and ".join(needed.values()) for needed, _ in RECOGNISED)
     raise ConfigError(
-        f"{where}: {file.uri} has the columns {', '.join(names) or 'none'}, none of which is known as the content of a "
+        f"{where}: {file.uri} has the columns {', '.join(names)}, none of which is known as the content of a "
         f"record ({known}). Name them, as in `columns: {{prompt: COLUMN, completion: COLUMN}}`."
     )

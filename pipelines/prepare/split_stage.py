@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from cluster.errors import DataError
 from cluster.stage import Output, Scratch, Stage
 from cluster.store import paths
 from cluster.store.store import Store
@@ -30,7 +31,7 @@ from pipelines.prepare.outliers import bounds
 from pipelines.prepare.split import SPLITS, assign, components, folds, older_than_training, straddling
 
 SPLIT_FILES = "_work/splits"
-SPLIT_VERSION = "4"
+SPLIT_VERSION = "5"
 
 # Records that go to no split.
 DUPLICATE, OVER_SHARE, OVER_CLASS, CONTRADICTORY, SAME_QUESTION, SAME_ANSWER, OUTLIER = -1, -2, -3, -4, -5, -6, -7
@@ -49,6 +50,8 @@ SPLITS_SCHEMA = pa.schema(
         # Records with an equal question and different answers have one number, from 1 in order; null: no such record.
         ("contradictory", pa.int64()),
         ("of_contradictory", pa.int64()),  # its place among these, from 0
+        ("contradicts", pa.string()),  # the id of the first of these with another answer; then its source
+        ("contradicts_source", pa.string()),
         ("outlier", pa.string()),  # measure and value of an outlier; then what is none
         ("outlier_limit", pa.string()),
     ]
@@ -78,6 +81,7 @@ class SplitSettings:
 def split_stage(
     settings: SplitSettings,
     keys: Artifact,
+    attributes: Artifact,
     repeats: dict[str, Repeats],
     complexity: Artifact | None,
     units: int,
@@ -85,7 +89,8 @@ def split_stage(
 ) -> Stage:
     """The stage that writes SPLIT_FILES.
 
-    repeats: as of `find_repeats`. complexity: None without a curriculum. kept: splits of each earlier run.
+    attributes: of the same records, which have their ids. repeats: as of `find_repeats`. complexity: None without a
+    curriculum. kept: splits of each earlier run.
     """
     made_from = {
         "version": SPLIT_VERSION,
@@ -98,7 +103,7 @@ def split_stage(
         "mixture": [settings.mixture.model_dump(), settings.shares],
         "kept": [[one.manifest.digest for one in splits] for splits in kept.values()],
     }
-    work = AssignSplits(settings, keys, repeats, complexity, units, kept)
+    work = AssignSplits(settings, keys, attributes, repeats, complexity, units, kept)
     outputs, memory = (Output(SPLIT_FILES, SPLITS_SCHEMA),), split_memory(keys.manifest.rows)
     return Stage("split", outputs, (None,), work, fingerprint(made_from), keys.store, memory=memory)
 
@@ -114,14 +119,16 @@ class AssignSplits:
 
     settings: SplitSettings
     keys: Artifact
+    attributes: Artifact
     repeats: dict[str, Repeats]
     complexity: Artifact | None
     units: int
     kept: dict[str, list[Artifact]]
 
     def __call__(self, _: None, scratch: Scratch) -> Counters:
-        """Counters: `records` that go to a split, `new` ones beside earlier runs, by group `straddling/G`, by stage
-        `stage/N`, and with `by_time` `older`, see `older_than_training`.
+        """Counters: `records` that go to a split, `same_id` with the id of another one, `new` ones beside earlier runs,
+        by group `straddling/G`, by stage `stage/N`, with `by_time` `older`, see `older_than_training`, and of
+        `balance`, see `_balance`.
         """
         by_unit = [pa.concat_tables(self._tables(uris)) for uris in self.keys.files_by_unit(self.units)]
         ends = np.cumsum([table.num_rows for table in by_unit])
@@ -131,7 +138,7 @@ class AssignSplits:
         earlier = self._earlier(columns["id"])
         groups = {name: column for name, column in columns.items() if name.startswith("group/")}
         groups["group/duplicates"] = np.zeros(table.num_rows, np.uint64)
-        splits, conflicts, members = np.zeros((3, table.num_rows), np.int64)
+        splits, conflicts = np.zeros((2, table.num_rows), np.int64)
         for name in REPEATED:
             if name in self.repeats:
                 removed, together = self._repeated(self.repeats[name], by_unit, ends)
@@ -139,14 +146,14 @@ class AssignSplits:
                     splits[removed & (splits == 0)] = REPEATED[name]
                 elif name != "answer":  # records with an equal answer may be in different splits
                     groups["group/duplicates" if name == "record" else "group/questions"] = together
-            if name == "record" and "question" in columns:
-                conflicts, members = contradictions(columns["question"], columns["answer"], splits == 0)
-                if self.settings.contradictory == "remove":
-                    splits[conflicts > 0] = CONTRADICTORY
-                else:  # or a question of training has another answer in a test
-                    groups["group/contradictory"] = conflicts.astype(np.uint64)
+            if name == "record" and self.settings.contradictory == "remove":
+                conflicts = contradictions(columns["question"], columns["answer"], splits == 0)
+                splits[conflicts > 0] = CONTRADICTORY
         outliers = self._outliers(columns, splits)
         self._leave_out_over_shares(splits, columns["source"], hashes, earlier)
+        if self.settings.contradictory == "list":  # or a question of training has another answer in a test
+            conflicts = contradictions(columns["question"], columns["answer"], splits == 0)
+            groups["group/contradictory"] = conflicts.astype(np.uint64)
         stays = np.flatnonzero(splits == 0)
         component = components(len(stays), [column[stays] for column in groups.values()])
         complexity, stage = self._stages(stays, hashes)
@@ -169,7 +176,9 @@ class AssignSplits:
             trained = splits[stays] < SPLITS.index("test")
             fold[stays[trained]] = folds(hashes[stays[trained]], component[trained], self.settings.split.folds)
         assigned = splits[stays]
-        times = self._balance(splits, classes, hashes)
+        times, of_balance = self._balance(splits, classes, hashes)
+        if self.settings.contradictory == "list":  # without those that balancing left out
+            conflicts = contradictions(columns["question"], columns["answer"], splits >= 0)
         found = {
             "split": pa.array(splits, pa.int8()),
             "copies": pa.array(times, pa.int32()),
@@ -177,11 +186,12 @@ class AssignSplits:
             "stage": pa.array(stage, mask=stage == 0),
             "complexity": pa.array(complexity, mask=np.isnan(complexity)),
             "contradictory": pa.array(conflicts, mask=conflicts == 0),
-            "of_contradictory": pa.array(members, mask=conflicts == 0),
+            **self._contradicted(conflicts, columns),
             **outliers,
         }
         self._write(scratch, pa.table({"row": table["row"]} | found), ends)
-        counters: Counters = {"records": float(len(stays)), "contradictory": float((conflicts > 0).sum())}
+        counters: Counters = {"records": float(len(stays)), "contradictory": float((conflicts > 0).sum())} | of_balance
+        counters["same_id"] = float(len(stays) - len(np.unique(columns["id"][stays])))
         if earlier is not None:
             counters["new"] = float((earlier[stays] < 0).sum())
         for name, column in groups.items():
@@ -199,6 +209,35 @@ class AssignSplits:
             scores = self.complexity.table()["complexity"].to_numpy()
             stage[stays] = stages_of(scores[stays], hashes[stays], self.settings.stages)
         return scores, stage
+
+    def _contradicted(self, conflicts: np.ndarray, columns: dict[str, np.ndarray]) -> dict[str, pa.Array]:
+        """The columns of contradictory records in SPLIT_FILES besides their number, `conflicts`."""
+        at = np.flatnonzero(conflicts)
+        places, partners = np.full((2, len(conflicts)), -1)
+        if len(at):
+            places[at], others = places_and_partners(conflicts[at], columns["answer"][at])
+            rows, partners[at] = np.unique(at[others], return_inverse=True)
+            named = self._named(rows)
+        else:
+            named = {"id": [], "source": []}
+        wanted = pa.array(partners, mask=partners < 0)
+        return {
+            "of_contradictory": pa.array(places, mask=places < 0),
+            "contradicts": pa.array(named["id"], pa.string()).take(wanted),
+            "contradicts_source": pa.array(named["source"], pa.string()).take(wanted),
+        }
+
+    def _named(self, rows: np.ndarray) -> dict[str, list[str]]:
+        """Ids and sources of some records. rows: their places, ascending."""
+        found: dict[str, list[str]] = {"id": [], "source": []}
+        first = 0
+        for uris in self.attributes.files_by_unit(self.units):
+            for table in read_tables(self.attributes.store, uris, {"id", "source"}.__contains__):
+                here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + table.num_rows)]
+                for name, values in found.items():
+                    values += table[name].take(pa.array(here - first)).to_pylist()
+                first += table.num_rows
+        return found
 
     def _outliers(self, columns: dict[str, np.ndarray], splits: np.ndarray) -> dict[str, pa.Array]:
         """The columns of outliers in SPLIT_FILES. Sets OUTLIER if they are removed."""
@@ -230,9 +269,13 @@ class AssignSplits:
         order = hashes[stays] if earlier is None else np.where(earlier[stays] >= 0, np.uint64(0), hashes[stays])
         splits[stays[~take(order, source[stays], dict(enumerate(sizes)))]] = OVER_SHARE
 
-    def _balance(self, splits: np.ndarray, classes: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-        """int32[N]: how often each record is written. Sets OVER_CLASS."""
-        times = (splits >= 0).astype(np.int32)
+    def _balance(self, splits: np.ndarray, classes: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, Counters]:
+        """(int32[N], how often each record is written; counters). Sets OVER_CLASS.
+
+        Counters, if a class stays smaller than wanted: `balance/wanted` records of a class, `balance/smaller` classes
+        that have fewer, `balance/smallest` records of the smallest before they are repeated.
+        """
+        times, counters = (splits >= 0).astype(np.int32), Counters()
         if (balance := self.settings.split.balance) is not None:
             train = np.flatnonzero(splits == SPLITS.index("train"))
             counts = np.unique(classes[train], return_counts=True)[1]
@@ -241,7 +284,10 @@ class AssignSplits:
                 to = ends[balance.to] if isinstance(balance.to, str) else balance.to
                 times[train] = copies(hashes[train], classes[train], to, balance.most_copies)
                 splits[train[times[train] == 0]] = OVER_CLASS
-        return times
+                if smaller := int((counts * balance.most_copies < to).sum()):
+                    found = {"wanted": to, "smaller": smaller, "smallest": int(counts.min())}
+                    counters = {f"balance/{name}": float(number) for name, number in found.items()}
+        return times, counters
 
     def _write(self, scratch: Scratch, table: pa.Table, ends: np.ndarray) -> None:
         starts = [0, *ends[:-1].tolist()]
@@ -281,13 +327,13 @@ class AssignSplits:
         return found
 
 
-def contradictions(questions: np.ndarray, answers: np.ndarray, stays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(int64[N], a number from 1 for the records of each question with different answers, in order of their first
-    records, 0 for others; int64[N], the place of each record among these).
+def contradictions(questions: np.ndarray, answers: np.ndarray, stays: np.ndarray) -> np.ndarray:
+    """int64[N]: a number from 1 for the records of each question with different answers, in order of their first
+    records, 0 for others.
 
     questions, answers: uint64[N], hashes; question 0: none. stays: bool[N], the records that are compared.
     """
-    groups, members = np.zeros((2, len(questions)), np.int64)
+    groups = np.zeros(len(questions), np.int64)
     compared = np.flatnonzero(stays & (questions != 0))
     found = compared[contradictory(questions[compared], answers[compared])]
     if len(found):
@@ -295,10 +341,25 @@ def contradictions(questions: np.ndarray, answers: np.ndarray, stays: np.ndarray
         number = np.empty(len(first), np.int64)
         number[np.argsort(first)] = np.arange(1, len(first) + 1)
         groups[found] = number[inverse]
-        order = np.argsort(groups[found], kind="stable")
-        starts = np.searchsorted(groups[found][order], groups[found][order])
-        members[found[order]] = np.arange(len(found)) - starts
-    return groups, members
+    return groups
+
+
+def places_and_partners(groups: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(int64[N], the place of each record in its group, from 0; int64[N], the first record of its group with another
+    answer).
+
+    groups: int64[N], the number of each record's group, which has different answers. answers: uint64[N], hashes.
+    """
+    order = np.argsort(groups, kind="stable")
+    grouped, ordered = groups[order], answers[order]
+    firsts = np.searchsorted(grouped, grouped)
+    places, partners = np.empty((2, len(groups)), np.int64)
+    places[order] = np.arange(len(groups)) - firsts
+    differs = ordered != ordered[firsts]  # from the answer of the group's first record
+    others = np.flatnonzero(differs)
+    second = others[np.searchsorted(grouped[others], grouped)]
+    partners[order] = order[np.where(differs, firsts, second)]
+    return places, partners
 
 
 def find_kept(store: Store, runs: tuple[str, ...]) -> dict[str, list[Artifact]]:
@@ -307,4 +368,7 @@ def find_kept(store: Store, runs: tuple[str, ...]) -> dict[str, list[Artifact]]:
     Raises:
         DataError: one of them is not there, or not finished.
     """
-    return {run: [Artifact.load(store, paths.join(run, name)) for name in SPLITS] for run in runs}
+    try:
+        return {run: [Artifact.load(store, paths.join(run, name)) for name in SPLITS] for run in runs}
+    except DataError as error:
+        raise DataError(f"split.keep: {error}") from error

@@ -15,6 +15,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from cluster.errors import ConfigError, UserError
+from cluster.store.local_files import local_file, sha256_of
 from cluster.store.store import Store
 from pipelines.curate.decide import LANGUAGE_NOT_KEPT, decide
 from pipelines.curate.measure import signals
@@ -106,7 +107,8 @@ def _load_schema(store: Store, settings: Validate) -> dict[str, Any] | None:
     try:
         if isinstance(schema, str):
             where = f"{where}: {schema}"
-            schema = parsed_json(store.read_bytes(schema).decode("utf-8-sig"))
+            file = local_file(store, schema, "validate.json_schema")
+            schema = parsed_json(Store().read_bytes(str(file.path)).decode("utf-8-sig"))
         if schema is None:
             return None
         if not isinstance(schema, dict):
@@ -156,9 +158,9 @@ class Validator:
     def fingerprint(self) -> list[Any]:
         """Everything on which the verdicts depend, as JSON values."""
         settings = self.settings
-        built_in = settings.same_language is not None or (settings.language and settings.language.model is None)
-        models = [*settings.files, *([None] if built_in else [])]
-        files = [fasttext_model.fingerprint(self.store, model) for model in models]
+        files = [sha256_of(local_file(self.store, file, "validate")) for file in settings.files]
+        if settings.same_language is not None or (settings.language and settings.language.model is None):
+            files.append(fasttext_model.fingerprint(self.store, None))
         elsewhere: dict[str, Any] = {"json_schema": True, "outliers": {"deviations", "found"}}
         return [VALIDATE_VERSION, settings.model_dump(mode="json", exclude=elsewhere), self.schema, files]
 
@@ -339,6 +341,7 @@ class Validator:
     def _inappropriate(self, records: Sequence[Record]) -> list[Failed | None]:
         rule = self.settings.inappropriate
         assert rule is not None
+        local_file(self.store, rule.model, "validate.inappropriate.model")  # names the setting if it is missing
         classifier, label = fasttext_model.load(self.store, rule.model), rule.label.removeprefix(LABEL_PREFIX)
         classifier.require(label, "validate.inappropriate.label")
         scores = classifier.score(excerpts(_texts(records), rule.max_chars), label).tolist()

@@ -27,7 +27,7 @@ from pipelines.prepare.split_stage import CONTRADICTORY, OUTLIER, OVER_CLASS, OV
 from pipelines.prepare.tables import frame
 
 REMOVED, LISTED, EXAMPLES = "removed", "listed", "_work/examples"
-WRITE_VERSION = "3"
+WRITE_VERSION = "4"
 
 EXAMPLES_SHOWN = 5  # questions with contradictory answers
 _ANSWERS_SHOWN = 3  # of each
@@ -59,7 +59,9 @@ REMOVED_SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("value", pa.string()),
         ("limit", pa.string()),
-        ("partner", pa.string()),  # of a duplicate: the id of the record that is kept; then its source
+        # Of a duplicate the id of the record that is kept, of a contradictory one that of a record with another answer;
+        # then its source.
+        ("partner", pa.string()),
         ("partner_source", pa.string()),
         ("similarity", pa.float64()),
         ("content", pa.large_string()),  # the record's columns as JSON
@@ -75,7 +77,7 @@ LISTED_SCHEMA = pa.schema(
         ("reason", pa.string()),  # as in REMOVED
         ("value", pa.string()),
         ("limit", pa.string()),
-        ("partner", pa.string()),  # as in REMOVED; null for contradictory records
+        ("partner", pa.string()),  # as in REMOVED
         ("partner_source", pa.string()),
         ("similarity", pa.float64()),
         ("contradictory", pa.int64()),  # equal for records with the same question
@@ -225,7 +227,9 @@ class WriteSplits:
         if place["outlier"] is not None:
             found.append(shared | {"reason": "outlier", "value": place["outlier"], "limit": place["outlier_limit"]})
         if place["contradictory"] is not None:
-            found.append(shared | {"reason": "contradictory", "contradictory": place["contradictory"]})
+            found.append(
+                shared | {"reason": "contradictory", "contradictory": place["contradictory"]} | _contradicted(place)
+            )
         return found
 
 
@@ -256,8 +260,17 @@ def _removed(record: dict[str, Any], place: dict[str, Any], partners: Partners) 
         if place["split"] == number:
             return shared | {"stage": "duplicates"} | _partner(name, partners[name][place["row"]])
     stage, reason = _LEFT_OUT[place["split"]]
-    limits = {"value": place["outlier"], "limit": place["outlier_limit"]} if place["split"] == OUTLIER else {}
-    return shared | {"stage": stage, "reason": reason} | limits
+    more: dict[str, Any] = {}
+    if place["split"] == OUTLIER:
+        more = {"value": place["outlier"], "limit": place["outlier_limit"]}
+    elif place["split"] == CONTRADICTORY:
+        more = _contradicted(place)
+    return shared | {"stage": stage, "reason": reason} | more
+
+
+def _contradicted(place: dict[str, Any]) -> dict[str, Any]:
+    """The columns with the partner of a contradictory record. place: its row of SPLIT_FILES."""
+    return {"partner": place["contradicts"], "partner_source": place["contradicts_source"]}
 
 
 def _partner(name: str, row: dict[str, Any]) -> dict[str, Any]:

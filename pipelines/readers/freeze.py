@@ -238,6 +238,8 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
             if name is None:
                 continue
             count = schema.names.count(name)
+            if setting == "text" and count == 0 and source.input.texts_in(schema.names):
+                continue
             if count == 0:
                 source.add_bad_file(file.uri, _no_column(setting, name, schema.names), f"no {setting} {name}")
             elif count > 1:
@@ -318,6 +320,8 @@ def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: 
             missing = True
             continue
         for setting, name in wanted:
+            if setting == "text" and reader.columns == "open" and source.input.texts_in(names):
+                continue
             if names and name not in names:
                 source.add_bad_file(file.uri, _no_column(setting, name, names, holder), f"no {setting} {name}")
                 missing = True

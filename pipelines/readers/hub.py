@@ -50,7 +50,7 @@ class Hub(Reader):
         with store.open_input(span.uri) as handle:
             try:
                 for batch in _batches(handle):
-                    yield documents(batch.select(input.read_columns), input, limits, span.uri, first)
+                    yield documents(batch.select(input.columns_in(batch.schema.names)), input, limits, span.uri, first)
                     first += batch.num_rows
             except UnreadableRest as broken:
                 yield one_problem(input, broken.problem, f"{span.uri} row {first}")

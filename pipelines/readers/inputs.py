@@ -1,7 +1,7 @@
 """The settings `inputs` and `limits` of a config: which documents to read, and bounds on their sizes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -45,6 +45,8 @@ class Input(BaseModel):
     reserved: ClassVar[frozenset[str]] = RESERVED_COLUMNS
     # Whether the text may be a list or an object, as messages are; it is read as compact JSON.
     nested_text: ClassVar[bool] = False
+    # Text column -> the column that has the text where that one is missing or null.
+    instead: ClassVar[Mapping[str, str]] = {}
     # Whether tables have the column COLLECTED_AT: when a row was received, else when its file was last changed.
     dated: ClassVar[bool] = False
 
@@ -100,10 +102,13 @@ class Input(BaseModel):
             raise ValueError(f"{', '.join(twice)}: named twice; name every column once")
         return columns
 
-    @property
-    def read_columns(self) -> list[str]:
-        """The columns to read from a file with columns: those of text and id, and the carried ones, each once."""
-        return list(dict.fromkeys([self.text, *([self.id] if self.id else []), *self.columns]))
+    def texts_in(self, names: Container[str]) -> list[str]:
+        """The columns with the text, of a file with columns of these names: the first that has one counts."""
+        return [one for one in (self.text, self.instead.get(self.text)) if one is not None and one in names]
+
+    def columns_in(self, names: Container[str]) -> list[str]:
+        """The columns to read of a file with columns of these names: text, id and the carried ones, each once."""
+        return list(dict.fromkeys([*self.texts_in(names), *([self.id] if self.id else []), *self.columns]))
 
     def recorded(self) -> dict[str, Any]:
         """The settings as JSON values for the records of a run, without the secrets of the store."""

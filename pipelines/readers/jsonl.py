@@ -98,6 +98,8 @@ def add_object(rows: Rows, record: dict[str, Any], where: str, input: Input) -> 
     id = record.get(input.id) if input.id is not None else None
     carried = [as_json_text(record.get(name)) for name in input.columns]
     text = record.get(input.text, _MISSING)
+    if (text is None or text is _MISSING) and (other := input.instead.get(input.text)):
+        text = record.get(other, text)
     if input.nested_text and isinstance(text, list | dict):
         text = as_json_text(text)
     if not isinstance(text, str):

@@ -56,9 +56,9 @@ class Parquet(Reader):
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         """Tables of the span's row groups. The rows lost to damage in a row group are one unreadable row."""
-        names = input.read_columns
         expanded_bytes = 0
         with StoredParquet(store, span.uri, buffer_size=_BUFFER_BYTES, page_checksum_verification=True) as file:
+            names = input.columns_in(file.schema_arrow.names)
             file.fetch_ahead(range(span.start, span.end), names)
             for group in range(span.start, span.end):
                 chunks = file.column_chunks(group, names)

@@ -230,7 +230,11 @@ def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, f
         where: the file or its part, for the column `where`.
         first_row: number of the batch's first row in it, from 0.
     """
-    texts = as_large_string(batch.column(input.text), nested=input.nested_text)
+    texts, *others = (
+        as_large_string(batch.column(name), nested=input.nested_text) for name in input.texts_in(batch.schema.names)
+    )
+    if others:
+        texts = pc.coalesce(texts, *others)
     ids = pa.nulls(len(texts), pa.string()) if input.id is None else _ids(batch.column(input.id))
     carried = {name: plain(batch.column(name)) for name in input.columns}
 

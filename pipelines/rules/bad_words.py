@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
+from cluster.store.local_files import LocalFile, local_file
 from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store
 from pipelines.rules.rule import Analysis, Check, Dialect
@@ -74,14 +75,14 @@ class BadWords:
         return tuple(self.paths[language] for language in sorted(self.paths))
 
 
-def _read_list(store: Store, path: str) -> list[str]:
-    """The entries of a list in NFC with single spaces, as in normalised documents.
+def _read_list(file: LocalFile, path: str) -> list[str]:
+    """The entries of a list in NFC with single spaces, as in normalised documents. path: for messages.
 
     Raises:
         ConfigError: the file is not UTF-8 or has no entry.
     """
     try:
-        lines = store.read_bytes(path).decode("utf-8-sig").splitlines()
+        lines = Store().read_bytes(str(file.path)).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ConfigError(f"bad_words.paths: {path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
     entries = [" ".join(unicodedata.normalize("NFC", line).split()) for line in lines]
@@ -95,8 +96,16 @@ _NO_EDGE = np.uint64(0xFFFFFFFFFFFFFFFF)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: 2**64 over the golden ratio
 
 
+_Trie = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _trie(store: Store, paths: tuple[str, ...]) -> _Trie:
+    """The trie of some lists, made again when one of them changed."""
+    return _trie_of(tuple((path, local_file(store, path, "bad_words.paths")) for path in paths))
+
+
 @cache
-def _trie(store: Store, paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _trie_of(lists: tuple[tuple[str, LocalFile], ...]) -> _Trie:
     """(begins bool[0x110000], keys uint64[2**n], targets int32[2**n], is_entry bool[nodes]): the trie of some lists.
 
     begins: characters, of either case, with which an entry begins. keys, targets: the edges in a hash table with open
@@ -105,8 +114,8 @@ def _trie(store: Store, paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray,
     _, lower = tables()
     edges: dict[tuple[int, int], int] = {}
     ends = set()
-    for path in paths:
-        for entry in _read_list(store, path):
+    for path, file in lists:
+        for entry in _read_list(file, path):
             node = 0
             for character in entry:
                 node = edges.setdefault((node, int(lower[ord(character)])), len(edges) + 1)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
+from cluster.store.local_files import LocalFile, local_file
 from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store
 from pipelines.rules.rule import Analysis, Check, Dialect
@@ -70,7 +71,8 @@ class UrlBlocklist:
         hosts, paths = _split(urls.cast(pa.large_string()))
         keys = _join(hosts, paths)
         host_bytes = pc.binary_length(hosts).to_numpy(zero_copy_only=False).astype(np.int64)
-        lists = _load_lists(analysis.store, self.paths)
+        files = tuple((path, local_file(analysis.store, path, "url_blocklist.paths")) for path in self.paths)
+        lists = _load_lists(files)
         blocked = np.zeros(len(keys), np.uint8)
         _find_blocked(keys.data, keys.offsets, host_bytes, *lists, blocked)
         return {"url_blocked": blocked}
@@ -103,7 +105,7 @@ def _join(host: pa.Array, path: pa.Array) -> Texts:
 
 
 @cache
-def _load_lists(store: Store, paths: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _load_lists(files: tuple[tuple[str, LocalFile], ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(domains uint64[N], prefixes uint64[M], prefix_ends bool[L]) of all entries.
 
     domains, prefixes: sorted hashes. prefix_ends[n]: whether a prefix has n bytes.
@@ -111,7 +113,7 @@ def _load_lists(store: Store, paths: tuple[str, ...]) -> tuple[np.ndarray, np.nd
     Raises:
         ConfigError: a line is neither a domain nor a URL.
     """
-    hosts, rests = zip(*(_read_list(store, path) for path in paths), strict=True)
+    hosts, rests = zip(*(_read_list(file, path) for path, file in files), strict=True)
     host, rest = pa.concat_arrays(hosts), pa.concat_arrays(rests)
     is_domain = pc.is_in(rest, pa.array(["", "/"], pa.large_string()))
     domains = Texts.from_arrow(host.filter(is_domain))
@@ -125,9 +127,9 @@ def _load_lists(store: Store, paths: tuple[str, ...]) -> tuple[np.ndarray, np.nd
     )
 
 
-def _read_list(store: Store, path: str) -> tuple[pa.Array, pa.Array]:
-    """(hosts, paths) of the entries of a list."""
-    text = store.read_bytes(path).removeprefix(b"\xef\xbb\xbf")
+def _read_list(file: LocalFile, path: str) -> tuple[pa.Array, pa.Array]:
+    """(hosts, paths) of the entries of a list. path: for messages."""
+    text = Store().read_bytes(str(file.path)).removeprefix(b"\xef\xbb\xbf")
     try:
         lines = pc.list_flatten(pc.split_pattern(pa.array([text], pa.large_binary()).cast(pa.large_string()), "\n"))
     except pa.ArrowInvalid as error:

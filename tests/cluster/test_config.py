@@ -581,6 +581,30 @@ def test_the_schema_explains_every_setting_of_the_job_itself():
     assert [name for name, setting in settings.items() if "description" not in setting] == []
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "clean: {terminology: [a]}",
+            "clean.terminology: ['a'] given; wanted a group of settings, as in {name: value}, or text (in quotes, if it looks like a number).",
+        ),
+        (
+            "validate: {json_schema: 5}",
+            "validate.json_schema: 5 given; wanted text (in quotes, if it looks like a number), or a group of settings, as in {name: value}.",
+        ),
+        ("validate: {question_chars: [10]}", "validate.question_chars: 1 given; wanted at least 2 in the list."),
+        (
+            "validate: {since: {day: yesterday}}",
+            "validate.since.day: 'yesterday' given; wanted a date, as in 2026-11-23.",
+        ),
+    ],
+)
+def test_a_setting_with_alternatives_that_are_no_groups_is_named_by_its_own_name(read, text, message):
+    with pytest.raises(ConfigError) as caught:
+        read(f"kind: prepare\nname: x\ninputs: [{{path: a, columns: {{day: day}}}}]\noutput: out\n{text}\n")
+    assert lines(caught) == [f"c.yaml, {message}"]
+
+
 @pytest.mark.parametrize("part", ["language", "rules", "personal_data", "dedup"])
 def test_any_of_the_four_parts_may_be_switched_off(read, part):
     assert getattr(read(GOOD + f"{part}: null\n"), part) is None

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError
+from cluster.page.formats import plural
 from cluster.read.compression import compression_ending, expanded_size
 from cluster.read.limits import Limits
 from cluster.read.span import Span
@@ -46,9 +47,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Sample:
-    """Pieces of the input."""
+    """Pieces of the input. lost: unreadable rows of units without a readable one."""
 
     pieces: tuple[Piece, ...]
+    lost: int = 0
 
     @property
     def documents(self) -> int:
@@ -59,10 +61,14 @@ class Sample:
         return sum(text_bytes(piece.documents) for piece in self.pieces)
 
     @property
+    def unreadable(self) -> int:
+        """Rows that cannot be read."""
+        return sum(piece.unreadable for piece in self.pieces) + self.lost
+
+    @property
     def unreadable_share(self) -> float:
         """Share of the rows that cannot be read."""
-        unreadable = sum(piece.unreadable for piece in self.pieces)
-        return unreadable / max(unreadable + self.documents, 1)
+        return self.unreadable / max(self.unreadable + self.documents, 1)
 
     @property
     def read_s(self) -> float:
@@ -104,11 +110,16 @@ def draw(inputs: InputManifest, limits: Limits, piece_bytes: int = _PIECE_BYTES)
         pieces.append(_read_first(inputs, inputs.units[index], limits, piece_bytes))
         if time.process_time() - began > _MOST_READING_S:
             break
-    sample = Sample(tuple(piece for piece in pieces if piece.documents.num_rows))
+    lost = sum(piece.unreadable for piece in pieces if not piece.documents.num_rows)
+    sample = Sample(tuple(piece for piece in pieces if piece.documents.num_rows), lost)
     if not sample.pieces:
+        if not lost:
+            raise DataError(
+                f"the files have no rows, or only a header ({len(pieces):,} of {plural(len(inputs.units), 'unit')} "
+                "looked at). Point `inputs` at files with content."
+            )
         raise DataError(
-            f"no document of the sample ({len(pieces)} units) can be read. `raymill curate CONFIG --dry-run`, or "
-            "`raymill prepare`, names the problems of the first files."
+            f"none of the {plural(lost, 'row')} looked at can be read. --dry-run names the problems of the first files."
         )
     return sample
 

@@ -3,9 +3,10 @@
 files of splits  ->  FACTS      of each record what `summary` counts
                      SAMPLE     the texts of the records with the smallest hashes
                      QUESTIONS  of each record what deduplication compares: of its question, or of its text
-                     ANSWERS    the same of its answer; none of plain texts. Both without the records that balancing
-                                repeats
+                     ANSWERS    the same of its answer; none of plain texts
                      VERDICTS   nothing: all records are compared
+
+Copies that balancing made are in FACTS alone, because the shares of a field's values are those of what is trained.
 
 Sizes: 100 to 150 bytes a record and what dedup's signatures take.
 """
@@ -41,7 +42,7 @@ from pipelines.text.tokens import split_tokens
 FOLDER = "_work/assess"  # of a run: the artifacts of its assessment
 FACTS, SAMPLE, VERDICTS = "facts", "sample", "verdicts"
 QUESTIONS, ANSWERS = "questions/attributes", "answers/attributes"
-FACTS_VERSION = "2"
+FACTS_VERSION = "3"
 
 CHARACTERS = 4000  # of a text whose words are sampled or embedded
 ROWS = 10_000  # records that are Python objects at a time
@@ -64,6 +65,7 @@ def facts_schema(fields: Sequence[str], kept: Sequence[str], scored: bool) -> pa
         [
             ("id", pa.string()),
             ("hash", pa.uint64()),  # of the id
+            ("copy", pa.bool_()),  # balancing made the record of another one
             ("question", pa.uint64()),  # hashes of system message and question, and of the answer; 0 of plain texts
             ("answer", pa.uint64()),
             ("language", pa.string()),  # null: not identified with certainty
@@ -164,7 +166,9 @@ class MeasureRecords:
     settings: FactsSettings
 
     def __call__(self, uris: tuple[str, ...], scratch: Scratch) -> Counters:
-        """Counters: `passed`, all records; `on_topic`, those that mention a topic; by number of a topic `topic/N`."""
+        """Counters: `passed`, all records; `on_topic`, those that mention a topic; by number of a topic `topic/N`; both
+        without copies.
+        """
         counters = Counter[str]({"passed": 0, "on_topic": 0})
         topics = Topics(self.settings.topics)
         sample: list[tuple[int, str]] = []
@@ -174,14 +178,21 @@ class MeasureRecords:
                 contents = [from_shape(one, self.settings.shape) for one in records]
                 found = [said(one) for one in contents]
                 texts = Texts.from_strings([one.text for one in found])
-                mentioned = topics.mentioned(texts)
+                copy = np.array([is_copy(one) for one in records])
+                mentioned = topics.mentioned(texts)[~copy]
                 counters["on_topic"] += int(mentioned.any(axis=1).sum())
                 counters.update({f"topic/{at}": int(n) for at, n in enumerate(mentioned.sum(axis=0))})
                 hashes = [hash64(one["id"]) for one in records]
-                known = {"hash": hashes, "violation": self._violations(records, contents)}
+                known = {"hash": hashes, "copy": copy, "violation": self._violations(records, contents)}
                 scratch.write(FACTS, self._facts(records, found, texts, known))
-                self._attributes(scratch, counters["passed"], records, found)
-                shown = ((hash, one.text[:CHARACTERS]) for hash, one in zip(hashes, found, strict=True))
+                compared = np.flatnonzero(~copy)
+                self._attributes(
+                    scratch,
+                    counters["passed"] + compared,
+                    [records[at] for at in compared],
+                    [found[at] for at in compared],
+                )
+                shown = ((hashes[at], found[at].text[:CHARACTERS]) for at in compared)
                 sample = heapq.nsmallest(self.settings.sample, [*sample, *shown])
                 counters["passed"] += len(records)
         if sample:
@@ -225,15 +236,14 @@ class MeasureRecords:
         allowed = self.settings.allowed.items()
         return any(metadata[name] is not None and metadata[name] not in values for name, values in allowed)
 
-    def _attributes(self, scratch: Scratch, first: int, records: list[dict[str, Any]], found: list[Said]) -> None:
-        compared = [at for at, one in enumerate(records) if not is_copy(one)]
-        answered = [at for at in compared if found[at].turns]
-        for output, chosen in ((QUESTIONS, compared), (ANSWERS, answered)):
+    def _attributes(self, scratch: Scratch, rows: np.ndarray, records: list[dict[str, Any]], found: list[Said]) -> None:
+        answered = [at for at, one in enumerate(found) if one.turns]
+        for output, chosen in ((QUESTIONS, list(range(len(found)))), (ANSWERS, answered)):
             if chosen:
                 texts = [found[at].question if output == QUESTIONS else found[at].answer for at in chosen]
-                rows, ids = first + np.array(chosen), [records[at]["id"] for at in chosen]
+                ids = [records[at]["id"] for at in chosen]
                 sources = [records[at]["metadata"]["source"] for at in chosen]
-                scratch.write(output, attributes(rows, ids, sources, texts, self.settings.dedup))
+                scratch.write(output, attributes(rows[chosen], ids, sources, texts, self.settings.dedup))
 
 
 def is_copy(record: Mapping[str, Any]) -> bool:

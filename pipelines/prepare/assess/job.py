@@ -78,7 +78,8 @@ def assess(
     shares = {"source": {one.source: one.share for one in config.inputs if one.share}} | dict(config.assess.groups)
     settings = SummarySettings(config.assess, shares, rules is not None)
     summary = run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
-    found = assessment_of(findings_of(summary), config.assess, config.gates, root)
+    removed = config.duplicates.questions == "remove"
+    found = assessment_of(findings_of(summary), config.assess, config.gates, root, removed)
     splits[0].store.write_bytes(paths.join(root, ASSESSMENT), json_bytes(found))
     return found
 

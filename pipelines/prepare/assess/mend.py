@@ -12,16 +12,22 @@ _SHOWN = 5
 _AGAIN = "`raymill prepare CONFIG --replace`"
 
 
-def mend_of(gate: str, findings: Findings, output: str) -> str:
-    """Sentences with commands in backticks. output: of the run."""
+def mend_of(gate: str, findings: Findings, output: str, questions_removed: bool) -> str:
+    """Sentences with commands in backticks. output: of the run. questions_removed: it removes repeated questions."""
+    if gate == "duplication":
+        return _mend_duplication(findings, questions_removed)
     return _MENDS[gate](findings, output)
 
 
-def _mend_duplication(findings: Findings, output: str) -> str:
-    ids = _ids(findings["questions"]["ids"], findings["questions"]["exact"] + findings["questions"]["near"])
+def _mend_duplication(findings: Findings, questions_removed: bool) -> str:
+    repeats, are_texts = findings["questions"], not findings["answers"]["compared"]
+    ids = _ids(repeats["ids"], repeats["exact"] + repeats["near"])
+    setting = "duplicates.questions=remove"
+    if are_texts or questions_removed:  # what deduplication takes for equal is too narrow
+        setting = "dedup.scope=all -o dedup.remove=true -o dedup.threshold=0.6"
     return (
-        f"Questions that repeat an earlier one: {ids}. Remove them from the source, or compare records more loosely: "
-        "`raymill prepare CONFIG -o dedup.threshold=0.6 --replace`."
+        f"{'Texts' if are_texts else 'Questions'} that repeat an earlier one: {ids}. Remove them: "
+        f"`raymill prepare CONFIG -o {setting} --replace`."
     )
 
 
@@ -67,13 +73,9 @@ def _mend_coverage(findings: Findings, output: str) -> str:
 
 def _mend_sources(findings: Findings, output: str) -> str:
     sources = list(findings["values"]["source"]["shown"].items())
-    if len(sources) == 1:
-        return (
-            f"All records are of the source {sources[0][0]}. Add an input of another source, then "
-            "`raymill prepare CONFIG --replace`; or set `gates.source_diversity` to null."
-        )
+    total = findings["records"] + findings["copies"]
     return (
-        f"{sources[0][0]} has {count(sources[0][1])} of {plural(findings['records'], 'record')}, {sources[-1][0]} has "
+        f"{sources[0][0]} has {count(sources[0][1])} of {plural(total, 'record')}, {sources[-1][0]} has "
         f"{count(sources[-1][1])}. Add records of the smaller sources, then `raymill prepare CONFIG --replace`."
     )
 
@@ -174,7 +176,6 @@ def _mend_score(findings: Findings, output: str) -> str:
 
 _MENDS: dict[str, Callable[[Findings, str], str]] = {
     "coverage": _mend_coverage,
-    "duplication": _mend_duplication,
     "language_quality": _mend_language,
     "source_diversity": _mend_sources,
     "completeness": _mend_completeness,

@@ -1,5 +1,7 @@
 """Findings to metrics, a score of them, and gates with what would mend those that fail."""
 
+from collections.abc import Callable
+from functools import partial
 from statistics import stdev
 from typing import TypedDict
 
@@ -33,17 +35,20 @@ class Part(TypedDict):
 
 
 class Gate(TypedDict):
-    """state: passed, failed or not measured. mend: of a failed gate, records to look at and a command."""
+    """state: passed, failed or not measured. seen: of its metric; empty for a part of the score. mend: of a failed
+    gate, records to look at and a command.
+    """
 
     name: str
     value: float | None
     bound: float
     state: str
+    seen: str
     mend: str
 
 
 class Assessment(TypedDict):
-    """What assessment.json holds."""
+    """What assessment.json holds. records: without copies that balancing made."""
 
     records: int
     score: float | None
@@ -53,21 +58,25 @@ class Assessment(TypedDict):
     findings: Findings
 
 
-def assessment_of(findings: Findings, settings: Assess, gates: Gates, output: str) -> Assessment:
-    """The assessment that follows from findings. output: of the run, for commands."""
+def assessment_of(
+    findings: Findings, settings: Assess, gates: Gates, output: str, questions_removed: bool
+) -> Assessment:
+    """The assessment that follows from findings. output, questions_removed: see `mend_of`."""
     metrics = metrics_of(findings, settings)
     values = {one["name"]: one["value"] for one in metrics}
+    seen = {one["name"]: one["seen"] for one in metrics}
     parts = parts_of(values, settings.weights.model_dump())
     known = [one for one in parts if one["value"] is not None]
     score = sum(one["weight"] * (one["value"] or 0) for one in known) if any(one["weight"] for one in known) else None
     bounds = {name: bound for name, bound in gates.model_dump().items() if bound is not None}
+    mend = partial(mend_of, findings=findings, output=output, questions_removed=questions_removed)
     judged = values | {one["name"]: one["value"] for one in parts} | {"score": score}
     return Assessment(
         records=findings["records"],
         score=score,
         parts=parts,
         metrics=metrics,
-        gates=[_gate(name, judged.get(name), bound, findings, output) for name, bound in bounds.items()],
+        gates=[_gate(name, judged.get(name), bound, seen.get(name, ""), mend) for name, bound in bounds.items()],
         findings=findings,
     )
 
@@ -121,7 +130,7 @@ def metrics_of(findings: Findings, settings: Assess) -> list[Metric]:
             "records that mention a topic",
             count(findings["on_topic"]) if topics else "no `assess.topics`",
         ),
-        _metric("source_diversity", values["source"]["evenness"], "evenness of the sources", _most("source", findings)),
+        _source_diversity(findings),
         _metric("distinct_1", words["distinct_1"], "distinct words of a sample", sample),
         _metric("distinct_2", words["distinct_2"], "distinct pairs of words of a sample", sample),
         _metric(
@@ -150,6 +159,14 @@ def metrics_of(findings: Findings, settings: Assess) -> list[Metric]:
                 _metric(f"balance_{name}", values[name]["evenness"], f"evenness of {name}", _most(name, findings))
             )
     return [*found, *_accuracy_metrics(findings, settings), *_bias_metrics(findings), *_extrinsic(findings, settings)]
+
+
+def _source_diversity(findings: Findings) -> Metric:
+    """Of one source there is nothing to be spread evenly."""
+    sources = findings["values"]["source"]
+    value = sources["evenness"] if sources["distinct"] > 1 else None
+    seen = "one source" if sources["distinct"] == 1 else _most("source", findings)
+    return _metric("source_diversity", value, "evenness of the sources", seen)
 
 
 def _accuracy_metrics(findings: Findings, settings: Assess) -> list[Metric]:
@@ -266,12 +283,12 @@ def failed(assessment: Assessment) -> list[Gate]:
     return [one for one in assessment["gates"] if one["state"] == "failed"]
 
 
-def _gate(name: str, value: float | None, bound: float, findings: Findings, output: str) -> Gate:
+def _gate(name: str, value: float | None, bound: float, seen: str, mend_of: Callable[[str], str]) -> Gate:
     if value is None:
-        return Gate(name=name, value=None, bound=bound, state="not measured", mend="")
+        return Gate(name=name, value=None, bound=bound, state="not measured", seen=seen, mend="")
     passed = value <= bound if name == "duplication" else value >= bound
-    mend = "" if passed else mend_of(name, findings, output)
-    return Gate(name=name, value=value, bound=bound, state="passed" if passed else "failed", mend=mend)
+    mend = "" if passed else mend_of(name)
+    return Gate(name=name, value=value, bound=bound, state="passed" if passed else "failed", seen=seen, mend=mend)
 
 
 def _metric(name: str, value: float | None, meaning: str, seen: str) -> Metric:

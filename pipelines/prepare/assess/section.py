@@ -4,8 +4,20 @@ from collections.abc import Iterator
 from typing import Literal
 
 from cluster.page.formats import count, plural
-from cluster.page.markup import Column, Html, Section, code, element, join, note, outside_text, table, with_code
-from pipelines.prepare.assess.score import Assessment, failed
+from cluster.page.markup import (
+    Column,
+    Html,
+    Section,
+    code,
+    element,
+    join,
+    note,
+    outside_text,
+    table,
+    with_code,
+    wrapped,
+)
+from pipelines.prepare.assess.score import Assessment, Gate, failed
 
 _OF_A_DIFFERENCE: tuple[Literal["difference", "low", "high"], ...] = ("difference", "low", "high")
 _SUSPECT: tuple[Literal["id", "label", "suggested"], ...] = ("id", "label", "suggested")
@@ -17,9 +29,9 @@ def assessment_text(assessment: Assessment) -> str:
     lines = [f"score {number(assessment['score'])} of 1" + (f", without {unmeasured}" if unmeasured else "")]
     width = max((len(one["name"]) for one in assessment["gates"]), default=0)
     for one in assessment["gates"]:
-        lines.append(
-            f"{one['name']:<{width}}  {number(one['value']):>6}  {_bound(one['name'], one['bound'])}  {one['state']}"
-        )
+        why = f" ({seen.replace('`', '')})" if one["value"] is None and (seen := one.get("seen")) else ""
+        value, bound = number(one["value"]), _bound(one["name"], one["bound"])
+        lines.append(f"{one['name']:<{width}}  {value:>6}  {bound}  {one['state']}{why}")
     lines += [f"{one['name']}: {one['mend']}" for one in failed(assessment)]
     return "\n".join(lines)
 
@@ -40,19 +52,33 @@ def assessment_section(assessment: Assessment) -> Section:
     if mends := [element("li", code(one["name"]), ": ", with_code(one["mend"])) for one in failed(assessment)]:
         parts.append(element("ul", mends))
     columns = [Column("Gate", numeric=False), Column("Value"), Column("Bound"), Column("Result", numeric=False)]
-    rows = [(code(one["name"]), number(one["value"]), _bound(one["name"], one["bound"]), one["state"]) for one in gates]
+    rows = [(code(one["name"]), number(one["value"]), _bound(one["name"], one["bound"]), _state(one)) for one in gates]
     parts.append(table("Gates", columns, rows))
     columns = [Column("Part", numeric=False), Column("Weight"), Column("Value"), Column("", numeric=False)]
-    rows = [(code(one["name"]), number(one["weight"]), number(one["value"]), one["of"]) for one in assessment["parts"]]
+    rows = [
+        (code(one["name"]), number(one["weight"]), number(one["value"]), wrapped(with_code(one["of"])))
+        for one in assessment["parts"]
+    ]
     parts.append(table("Parts of the score", columns, rows))
     if without := _unmeasured(assessment):
         parts.append(note(f"Not measured: {without}. The weights of the other parts are raised to sum to 1."))
     columns = [Column("Metric", numeric=False), Column("Value"), Column("Share or mean of", numeric=False)]
     columns.append(Column("Seen", numeric=False))
-    rows = [(code(one["name"]), number(one["value"]), one["meaning"], one["seen"]) for one in assessment["metrics"]]
-    parts.append(table(f"Metrics of {plural(assessment['records'], 'record')}, from 0 to 1", columns, rows))
+    rows = [
+        (code(one["name"]), number(one["value"]), wrapped(one["meaning"]), wrapped(with_code(one["seen"])))
+        for one in assessment["metrics"]
+    ]
+    copies = assessment["findings"]["copies"]
+    besides = f" and {plural(copies, 'repeated record')}" if copies else ""
+    parts.append(table(f"Metrics of {plural(assessment['records'], 'record')}{besides}, from 0 to 1", columns, rows))
     parts += [*_suspects(assessment), *_ratios(assessment), *_differences(assessment)]
     return Section("assessment", "Assessment", join(*parts))
+
+
+def _state(gate: Gate) -> Html:
+    if gate["value"] is None:
+        return join(gate["state"], with_code(f" ({gate['seen']})") if gate["seen"] else "")
+    return element("span", gate["state"], class_=gate["state"])
 
 
 def _suspects(assessment: Assessment) -> Iterator[Html]:

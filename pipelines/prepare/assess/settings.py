@@ -124,7 +124,10 @@ class Assess(_Settings):
             needing = {"label": self.label, "extrinsic": self.extrinsic, "examples": self.examples}
             for name, value in needing.items():
                 if value:
-                    raise ValueError(f"{name}: needs vectors, and `embeddings` is null; leave one of the two out")
+                    raise ValueError(
+                        f"{name}: is measured by vectors of the texts, and `embeddings: null` turns these off; leave "
+                        f"`{name}` or `embeddings` out"
+                    )
         return self
 
 

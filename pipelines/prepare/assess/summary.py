@@ -35,7 +35,7 @@ from pipelines.text.texts import Texts
 from pipelines.text.tokens import split_tokens
 
 SUMMARY = "summary"
-SUMMARY_VERSION = "2"
+SUMMARY_VERSION = "3"
 
 _LIBRARIES = 512 << 20
 _OF_A_RECORD = 60
@@ -106,12 +106,16 @@ class Agreed(TypedDict):
 
 
 class Findings(TypedDict):
-    """What was counted. languages: those identified with certainty. topics: records that mention each. rules: records
-    that break each rule; None: the data set was made with these rules. agreement, periods, learned: None: not asked
-    for. represented, lengths, sentiments: by field; sentiments of a classifier's scores, empty: not asked for.
+    """What was counted.
+
+    records: without copies, the records that balancing made of others. copies: these; they count in values,
+    represented and periods alone. languages: those identified with certainty. topics: records that mention each. rules:
+    records that break each rule; None: the data set was made with these rules. agreement, periods, learned: None: not
+    asked for. represented, lengths, sentiments: by field; sentiments of a classifier's scores, empty: not asked for.
     """
 
     records: int
+    copies: int
     missing: dict[str, int]
     incomplete: Some
     not_allowed: Some
@@ -219,7 +223,8 @@ class Summarise:
         agreement = Agreement()
         inconsistent = poor = at = 0
         labels = [f"kept/{name}" for name in asked.annotators]
-        for table in facts.tables(["id", "missing", "not_allowed", "language", "damaged", "violation", *labels]):
+        names = ["id", "copy", "missing", "not_allowed", "language", "damaged", "violation", *labels]
+        for table in map(_without_copies, facts.tables(names)):
             conflicts = pa.array(against[at : (at := at + table.num_rows)])
             other = pc.invert(
                 pc.is_in(
@@ -242,6 +247,7 @@ class Summarise:
         counters = facts.manifest.counters
         return Findings(
             records=at,
+            copies=facts.manifest.rows - at,
             missing=dict(_ranked(counted.missing)),
             incomplete=chosen["incomplete"].some(),
             not_allowed=chosen["not_allowed"].some(),
@@ -320,25 +326,29 @@ class Counted:
 
     def add(self, table: pa.Table) -> None:
         """Add the facts of some records."""
+        self._add_records(_without_copies(table))
+        if self.period:
+            self.dates.update(_counts(pc.utf8_slice_codeunits(table[f"kept/{self.period}"].drop_null(), 0, _MONTH)))
+        lengths = np.frexp(table["characters"].to_numpy())[1]  # powers of two
+        columns = {name: table[column] for column in table.column_names if (name := _field(column))}
+        columns |= {"length": pa.array([f"below {2**power}" for power in lengths.tolist()]), "turns": table["turns"]}
+        for name, column in columns.items():
+            self.values[name].update(_counts(pc.fill_null(column.cast(pa.string()), "")))
+
+    def _add_records(self, table: pa.Table) -> None:
+        """Add the facts of records that are no copies."""
         # Plain texts have the question 0 and the answer 0, so none contradicts another.
         self.questions.append(table["question"].to_numpy())
         self.answers.append(table["answer"].to_numpy())
         self.languages.update(_counts(table["language"].drop_null()))
         self.missing.update(_counts(pc.list_flatten(table["missing"])))
         self.rules.update(_counts(table["violation"].drop_null()))
-        if self.period:
-            self.dates.update(_counts(pc.utf8_slice_codeunits(table[f"kept/{self.period}"].drop_null(), 0, _MONTH)))
         for name, samples in self.lengths.items():
             values = pc.fill_null(table[f"value/{name}"], "").to_numpy()
             samples.add(values, table["hash"].to_numpy(), table["characters"].to_numpy())
         for name, samples in self.sentiments.items():
             values = pc.fill_null(table[f"value/{name}"], "").to_numpy()
             samples.add(values, table["hash"].to_numpy(), table["sentiment"].to_numpy())
-        lengths = np.frexp(table["characters"].to_numpy())[1]  # powers of two
-        columns = {name: table[column] for column in table.column_names if (name := _field(column))}
-        columns |= {"length": pa.array([f"below {2**power}" for power in lengths.tolist()]), "turns": table["turns"]}
-        for name, column in columns.items():
-            self.values[name].update(_counts(pc.fill_null(column.cast(pa.string()), "")))
 
 
 class _Chosen:
@@ -355,6 +365,10 @@ class _Chosen:
 
     def some(self) -> Some:
         return Some(records=self.records, ids=self.ids)
+
+
+def _without_copies(table: pa.Table) -> pa.Table:
+    return table.filter(pc.invert(table["copy"]))
 
 
 def _field(column: str) -> str:

@@ -15,7 +15,7 @@ class Page:
 
     asked: the request, without secrets. records: JSON objects. failed: (problem of reader.PROBLEMS, where) of what is
     no record. next: where the connector can begin again after this page; None if it ends here, or has no positions.
-    received: UTC time in ISO 8601.
+    received: UTC time in ISO 8601. lacks_next: it is the only page, and has nothing where the next one is looked for.
     """
 
     asked: str
@@ -23,6 +23,7 @@ class Page:
     failed: Sequence[tuple[str, str]] = ()
     next: str | None = None
     received: str = field(default_factory=lambda: now())
+    lacks_next: bool = False
 
 
 def now() -> str:

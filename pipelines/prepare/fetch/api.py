@@ -55,7 +55,11 @@ def pages(settings: Api, position: str | None, where: str) -> Iterator[Page]:
                 for number, one in enumerate(found)
                 if not isinstance(one, Mapping)
             ]
-            yield Page(shown(answer.url), [flat(one) for one in objects], failed, following, answer.received)
+            lacks_next = following is None and _lacks_next(paging, value, f"{where}: {shown(answer.url)}")
+            lacks_next = lacks_next and position is None and bool(found)
+            yield Page(
+                shown(answer.url), [flat(one) for one in objects], failed, following, answer.received, lacks_next
+            )
             if following is None:
                 return
             position = following
@@ -182,3 +186,21 @@ def _next(paging: Paging, position: str | None, value: Any, found: Sequence[Any]
     if following is _MISSING or following is None or following == "" or following is False:
         return None
     return str(following) if paging.by == "cursor" else urljoin(answer.url, str(following))
+
+
+def _lacks_next(paging: Paging, value: Any, where: str) -> bool:
+    """Whether an answer without a next page has no value at all where its position is looked for.
+
+    Raises:
+        DataError: the answer says that there are more pages.
+    """
+    if paging.field is None:
+        return False
+    more = at(value, paging.more) if paging.more else None
+    if more is not _MISSING and more:
+        raise DataError(
+            f"{where} says by `more: {paging.more}` that there are more pages, and has nothing at `field: "
+            f"{paging.field}`. Correct `paging`."
+        )
+    is_last = paging.more is not None and more is not _MISSING
+    return not is_last and at(value, paging.field) is _MISSING

@@ -226,7 +226,8 @@ def checked_addresses(host: str, port: int, allow_private: bool) -> list[str]:
             seen = host if host == address else f"{host} ({address})"
             raise Failed(
                 "private_address",
-                f"{seen} is of this machine or of a private network; set `allow_private: true` to allow this",
+                f"{seen} is of this machine or of a private network; to allow this, set `allow_private: true` in the "
+                "`api` or `pages` of this input",
             )
     return list(dict.fromkeys(addresses))
 

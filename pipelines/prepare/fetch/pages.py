@@ -12,6 +12,7 @@ from urllib.robotparser import RobotFileParser
 
 from cluster.errors import ConfigError
 from cluster.read.limits import Limits
+from cluster.store.local_files import local_file
 from cluster.store.store import Store
 from pipelines.prepare.fetch import client
 from pipelines.prepare.fetch.answers import Page, now
@@ -34,7 +35,8 @@ def addresses(settings: Pages, store: Store, where: str) -> tuple[WebAddress, ..
     """
     if not isinstance(settings.urls, str):
         return tuple(dict.fromkeys(settings.urls))
-    lines = store.read_bytes(settings.urls).decode("utf-8-sig", "replace").splitlines()
+    file = local_file(store, settings.urls, f"{where}.urls")
+    lines = Store().read_bytes(str(file.path)).decode("utf-8-sig", "replace").splitlines()
     found = [(number, line.strip()) for number, line in enumerate(lines, 1)]
     found = [(number, line) for number, line in found if line and not line.startswith("#")]
     for number, line in found:

@@ -8,10 +8,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from cluster.store import paths
 
-# The first word of a query, after comments and brackets.
-_READS = re.compile(
-    r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*\(*\s*(?:select|with|values|table)\b", re.IGNORECASE | re.DOTALL
-)
+# Comments and quoted text of a query, the brackets before its first word, and what changes data.
+_COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", re.DOTALL)
+_FIRST_WORD = re.compile(r"[\s(]*(\w*)")
+_READS = ("select", "with", "values", "table")
+_WRITES = re.compile(r"\b(insert\s+into|delete\s+from|merge\s+into|update\s+\S+\s+set)\b", re.IGNORECASE)
 _SECRET_HEADERS = {"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-auth-token"}
 
 
@@ -66,8 +67,16 @@ class Database(_Fetched):
     @field_validator("query")
     @classmethod
     def _reads(cls, query: str) -> str:
-        if not _READS.match(query):
-            raise ValueError("the query begins with another word than SELECT or WITH; a source is only read")
+        plain = _COMMENTS.sub(" ", query)
+        found = _FIRST_WORD.match(plain)
+        if found is None or found[1].lower() not in _READS:
+            seen = f"the query begins with {found[1].upper()}" if found and found[1] else "the query has no first word"
+            raise ValueError(f"{seen}; wanted SELECT or WITH, because a source is only read")
+        if written := _WRITES.search(plain):
+            word = written[1].split()[0].upper()
+            raise ValueError(f"the query changes data ({word}); wanted SELECT alone, because a source is only read")
+        if ";" in plain.strip().rstrip(";"):
+            raise ValueError("the query has several statements; wanted one SELECT")
         return query
 
 

@@ -114,6 +114,7 @@ def fetch(source: Source, store: Store, root: str, run: RunStage, replace: bool)
                 "failed": totals["failed"],
                 "answers": totals["answers"],
                 "parts": number,
+                "lacks_next": bool(totals["lacks_next"]),
             }
         )
     )
@@ -143,11 +144,12 @@ class FetchPart:
     requests: str
 
     def __call__(self, position: str | None, scratch: Scratch) -> Counters:
-        """Counters: `records`, `failed`, `answers`."""
+        """Counters: `records`, `failed`, `answers`, `lacks_next`."""
         counters = Counter[str]({"records": 0, "failed": 0, "answers": 0})
         with closing(self.connector(position)) as pages:
             for page in pages:
                 counters.update(records=len(page.records), failed=len(page.failed), answers=1)
+                counters["lacks_next"] += page.lacks_next
                 scratch.write(self.rows, _table(page))
                 counts = {"records": len(page.records), "failed": len(page.failed)}
                 request = {"asked": page.asked, "received": page.received, **counts, "next": page.next}

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -92,13 +92,17 @@ def trial_text(trial: Trial) -> str:
     removed = sum(trial.reasons.values())
     parts = [f"{share(trial.kept, trial.rows)} are in the data set"]
     if trial.quarantined:
-        parts.append(f"{share(trial.quarantined, trial.rows)} are no records")
+        parts.append(f"{share(trial.quarantined, trial.rows)} are no records ({_named(trial.problems)})")
     if removed:
-        ranked = sorted(trial.reasons.items(), key=lambda one: (-one[1], one[0]))
-        why = ", ".join(f"{reason} {count:,}" for reason, count in ranked[:_NAMED_REASONS])
-        more = f", +{len(ranked) - _NAMED_REASONS} more" if len(ranked) > _NAMED_REASONS else ""
-        parts.append(f"{share(removed, trial.rows)} are removed ({why}{more})")
+        parts.append(f"{share(removed, trial.rows)} are removed ({_named(trial.reasons)})")
     return f"of {plural(trial.rows, 'row')}, {'; '.join(parts)}"
+
+
+def _named(counts: Mapping[str, int]) -> str:
+    """The most frequent reasons with their numbers."""
+    ranked = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    more = f", +{len(ranked) - _NAMED_REASONS} more" if len(ranked) > _NAMED_REASONS else ""
+    return ", ".join(f"{reason} {count:,}" for reason, count in ranked[:_NAMED_REASONS]) + more
 
 
 def _plan_text(plan: dict[str, Any]) -> str:

@@ -1,22 +1,26 @@
 """`raymill prepare --dry-run`: what a run would read and make, and what becomes of a sample of its records."""
 
+import math
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 
 from cluster import logs
+from cluster.errors import DataError
 from cluster.output_folder import check_output
 from cluster.page.formats import plural
 from cluster.run import RunFolder
 from pipelines.curate.dry_run import changed, first_look, output_state, settings_text
-from pipelines.curate.plan.sample import draw
+from pipelines.curate.plan.sample import Sample, draw
 from pipelines.kernel_cache import kernels_are_compiled
 from pipelines.prepare.collect import CollectSettings
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import listed_inputs, refuse_unfetched, result_settings, run_stages
+from pipelines.prepare.job import listed_inputs, pseudonym_key, refuse_unfetched, result_settings, run_stages
 from pipelines.prepare.plan.command import trial_text
-from pipelines.prepare.plan.trial import try_out
+from pipelines.prepare.plan.trial import Trial, try_out
+from pipelines.prepare.sources import notes_on_columns
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.split_stage import find_kept
 from pipelines.readers.find import skipped_text
@@ -31,11 +35,12 @@ def print_dry_run(config: PrepareConfig) -> None:
     sample of at most half a megabyte in this process.
 
     Raises:
-        UserError: as `job.prepare` does.
+        UserError: as `job.prepare` does; more rows of the sample are no records than `max_bad_documents` allows.
     """
+    key = pseudonym_key(config)
     refuse_unfetched(config)
     store = config.store
-    root, settings, listing = listed_inputs(config)
+    root, settings, listing = listed_inputs(config, key=key)
     plain = result_settings(config, settings, listing)
     changes = partial(changes_since, listing, store, root)
     finished = RunFolder(store, root).find(plain, listing.fingerprint, False, changes) is not None
@@ -55,18 +60,39 @@ def print_dry_run(config: PrepareConfig) -> None:
     for source, skipped in inputs.skipped.items():
         if skipped:
             print(f"skipped  {source}: {skipped_text(skipped)}")
-    for note in [*inputs.notes, *first_look(inputs, config.limits).notes]:
+    on_columns = notes_on_columns(config.inputs, settings.fields)
+    for note in [*inputs.notes, *on_columns, *first_look(inputs, config.limits).notes]:
         print(f"note     {note}")
     if not kernels_are_compiled():
         print("compiling kernels (first run on this machine, up to a minute)", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="raymill-dry-run-") as folder:
-        trial = try_out(config, settings, draw(inputs, config.limits, _PIECE_BYTES), folder)
+        sample = draw(inputs, config.limits, _PIECE_BYTES)
+        trial = try_out(config, settings, sample, folder)
     print(f"sample   {trial_text(trial)}")
     everything = config.model_dump(mode="json", by_alias=True)
     if logs.is_verbose():
         print("\nEvery setting:\n" + settings_text(everything))
     else:
         print("\nSettings that differ from the defaults (--verbose shows all):\n" + settings_text(_changed(config)))
+    if not finished:
+        _refuse_too_many(config.execution.max_bad_documents, sample, trial)
+
+
+def _refuse_too_many(allowed: float, sample: Sample, trial: Trial) -> None:
+    """
+    Raises:
+        DataError: more rows of the sample are no records than this share, so that the run would probably stop.
+    """
+    rows, bad = trial.rows + sample.unreadable, trial.quarantined + sample.unreadable
+    if bad > allowed * rows:
+        problems = trial.problems + Counter({"not readable": sample.unreadable})
+        found = ", ".join(f"{problem} {number:,}" for problem, number in problems.most_common())
+        raise DataError(
+            f"{bad:,} of {plural(rows, 'row')} of the sample are no records ({found}): {bad / rows:.1%}, and "
+            f"execution.max_bad_documents allows {allowed:.1%}. If the others are like them, the run stops after "
+            "reading. Mend the input, or allow more with "
+            f"-o execution.max_bad_documents={math.ceil(100 * bad / rows) / 100}."
+        )
 
 
 def _fields(config: PrepareConfig, settings: CollectSettings) -> list[str]:

@@ -1,7 +1,7 @@
 """All stages of a preparation on a sample of its input, in this process and a temporary folder."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,7 +38,8 @@ class Trial:
 
     rows: of the sample. seconds: processor seconds of each stage. units: its units. written: bytes of its outputs.
     memory: bytes that it states to Ray. Stages in a folder of the run have its name before theirs, as in the progress.
-    compared: of each stage that groups, what it compares.
+    compared: of each stage that groups, what it compares. reasons: of removed records, with their numbers. problems: of
+    rows that are no records.
     """
 
     rows: int
@@ -48,8 +49,13 @@ class Trial:
     memory: dict[str, int] = field(default_factory=dict)
     compared: dict[str, Compared] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
-    quarantined: int = 0
+    problems: Counter[str] = field(default_factory=Counter)
     kept: int = 0
+
+    @property
+    def quarantined(self) -> int:
+        """Rows that are no records."""
+        return self.problems.total()
 
     def run(self, stage: Stage, root: str, folder: str) -> dict[str, Artifact]:
         """Do a stage in a folder of the run, and count what it takes."""
@@ -106,7 +112,8 @@ def try_out(config: PrepareConfig, settings: CollectSettings, sample: Sample, fo
     artifacts = run_stages(local, of_sample, inputs, {}, run)
     splits = [artifacts[name] for name in SPLITS]
     assess(local, root, splits, run)
-    trial.quarantined = artifacts[QUARANTINE].manifest.rows
+    for table in artifacts[QUARANTINE].tables(["problem"]):
+        trial.problems.update(table["problem"].to_pylist())
     trial.kept = sum(split.manifest.rows for split in splits)
     for key, count in artifacts[REMOVED].manifest.counters.items():
         if key.startswith("removed/"):

@@ -32,6 +32,7 @@ _FUNCTIONS = frozenset(
 _BOOLEAN = frozenset(("IsNull", "IsNotNull", "Not", "IsIn", "IsBetween", "IsNan", "IsNotNan", "IsFinite"))
 _OF_MANY_ROWS = frozenset(("ConcatVertical",))
 _CLOCK = re.compile(r"\b(now|current_\w+|local(time|timestamp)|today)\b", re.IGNORECASE)
+_CASE = re.compile(r"\s*case\b", re.IGNORECASE)
 _TRUE, _FALSE = ("true", "yes", "1", "t", "y"), ("false", "no", "0", "f", "n")
 _TYPES: dict[ColumnType, pl.DataType] = {
     "text": pl.String(),
@@ -85,9 +86,16 @@ def check_table(where: str, table: Table) -> None:
             names, tree = expression.meta.root_names(), json.loads(expression.meta.serialize(format="json"))
         except pl.exceptions.PolarsError as error:
             why = str(error).splitlines()[0]
+            if _CASE.match(text):  # polars takes a CASE that is not complete for a column
+                raise ConfigError(
+                    f"{at} is no complete CASE. Write CASE WHEN condition THEN value ELSE value END."
+                ) from error
             raise ConfigError(f"{at} is no expression ({why}). Write SQL, as in price * 2.") from error
         if strange := [one for one in names if one not in known]:
-            raise ConfigError(f"{at}: there is no column {strange[0]} at this point; there are {', '.join(known)}.")
+            raise ConfigError(
+                f"{at}: there is no column {strange[0]} at this point; there are {', '.join(known)}. If it is a text, "
+                f"write it in single quotes: '{strange[0]}'."
+            )
         if not names or _CLOCK.search(text) or not _is_of_one_row(tree):
             raise ConfigError(
                 f"{at} is not made of the values of one row. Leave out aggregates, other rows and the present time."

@@ -5,12 +5,13 @@ gaps. Values from configs are escaped, so that no name can start a tag, a link o
 """
 
 import json
+import posixpath
 import re
 from typing import Any
 
 import yaml
 
-from cluster.page.formats import count
+from cluster.page.formats import count, plural
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.report import Report
@@ -21,6 +22,21 @@ _MARKS = re.compile(r"([\\`*_\[\]<>#|~])")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
           (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))  # fmt: skip
 _TASKS = {"qa": "question-answering", "summarisation": "summarization", "classification": "text-classification"}
+
+
+# Those of the hub's list of licences that data sets usually have; others are written as `other`, with a name.
+# https://huggingface.co/docs/hub/repositories-licenses
+_LICENCES = frozenset(
+    ("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "cc", "cc0-1.0", "cc-by-2.0", "cc-by-2.5",
+     "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0",
+     "cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0",
+     "cc-by-nc-sa-4.0", "cdla-sharing-1.0", "cdla-permissive-1.0", "cdla-permissive-2.0", "agpl-3.0", "gpl",
+     "gpl-2.0", "gpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "mpl-2.0", "eupl-1.1", "eupl-1.2", "odc-by", "odbl",
+     "pddl", "etalab-2.0", "gfdl", "openrail", "unlicense", "wtfpl", "zlib", "isc", "ncsa", "ofl-1.1",
+     "afl-3.0", "artistic-2.0", "bsl-1.0", "ecl-2.0", "epl-1.0", "epl-2.0", "ms-pl", "osl-3.0", "postgresql")
+)  # fmt: skip
+# Settings whose texts may begin with a slash although they are no paths.
+_NO_PATHS = ("templates", "template", "columns", "speakers", "terminology", "labels", "table")
 
 
 def card(store: Store, version: Version) -> str:
@@ -39,12 +55,11 @@ def card(store: Store, version: Version) -> str:
 
 
 def _front(version: Version, report: Report, total: int) -> str:
-    licences = sorted({one["licence"] for one in report["sources"] if one["licence"]})
     tasks = {one["task_type"] or report["config"]["records"]["task_type"] for one in report["config"]["inputs"]}
     files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in SPLITS if version.records[split]]
     front: dict[str, Any] = {
         "pretty_name": version.name,
-        "license": licences[0] if len(licences) == 1 else "other",
+        **_licence(report),
         "task_categories": sorted({_TASKS.get(task, "text-generation") for task in tasks}),
         "size_categories": [next((name for bound, name in _SIZES if total < bound), "n>1T")],
         "configs": [{"config_name": "default", "data_files": files}],
@@ -52,12 +67,29 @@ def _front(version: Version, report: Report, total: int) -> str:
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---"
 
 
+def _licence(report: Report) -> dict[str, str]:
+    """The entries of the front matter: `license`, and the licences of all sources by name where it is `other`."""
+    # A source whose records state their own licences is not of one.
+    own = ("of each record" if "licence" in one["columns"] else None for one in report["config"]["inputs"])
+    stated = {of_record or one["licence"] for of_record, one in zip(own, report["sources"], strict=True)}
+    if stated == {None}:
+        return {"license": "unknown"}
+    names = sorted(one or "not stated" for one in stated)
+    if len(names) == 1 and names[0].lower() in _LICENCES:
+        return {"license": names[0].lower()}
+    return {"license": "other", "license_name": ", ".join(names)}
+
+
 def _composition(version: Version, report: Report, total: int) -> str:
-    lines = ["## Composition", "", f"{count(total)} records of the shape `{report['shape']}`.", ""]
+    lines = ["## Composition", "", f"{plural(total, 'record')} of the shape `{report['shape']}`.", ""]
     lines += ["| split | records |", "|---|---|"]
     lines += [f"| {split} | {count(version.records[split])} |" for split in SPLITS]
     if report["totals"]["repeated"]:
-        lines += ["", f"{count(report['totals']['repeated'])} records of train are repeated to balance classes."]
+        repeated = report["totals"]["repeated"]
+        lines += [
+            "",
+            f"{plural(repeated, 'record')} of train {'is' if repeated == 1 else 'are'} repeated to balance classes.",
+        ]
     return "\n".join(lines)
 
 
@@ -77,13 +109,13 @@ def _collection(report: Report) -> str:
 
 def _preprocessing(report: Report) -> str:
     lines = ["## Preprocessing", ""]
-    lines += [f"* {count(one['records'])} records removed: {_text(one['meaning'])}" for one in report["reasons"]]
+    lines += [f"* {plural(one['records'], 'record')} removed: {_text(one['meaning'])}" for one in report["reasons"]]
     if not report["reasons"]:
         lines.append("No record was removed.")
     redacted = report["config"]["clean"]["redact"]
     if redacted:
-        found = count(report["totals"]["personal_data"])
-        lines.append(f"* Personal data ({', '.join(redacted)}) replaced by placeholders: {found} findings.")
+        found = plural(report["totals"]["personal_data"], "finding")
+        lines.append(f"* Personal data ({', '.join(redacted)}) replaced by placeholders: {found}.")
     return "\n".join(lines)
 
 
@@ -108,11 +140,27 @@ def _gaps(report: Report) -> str:
 
 
 def _recipe(version: Version, report: Report) -> str:
-    recipe = json.dumps(report["config"], indent=1, ensure_ascii=False).replace("```", "'''")
+    recipe = json.dumps(_without_folders(report["config"]), indent=1, ensure_ascii=False).replace("```", "'''")
     return (
         f"## Recipe\n\nMade by Raymill {_text(report['version'])} on {report['finished'][:10]}; digest "
         f"`{version.digest}`.\n\n```json\n{recipe}\n```"
     )
+
+
+def _without_folders(settings: Any) -> Any:
+    """Settings with the last part of each local path: the folders are of one machine, and may name its user."""
+    if isinstance(settings, dict):
+        return {
+            key: one if key in _NO_PATHS and not isinstance(one, str) else _without_folders(one)
+            for key, one in settings.items()
+        }
+    if isinstance(settings, list):
+        return [_without_folders(one) for one in settings]
+    if isinstance(settings, str) and settings.startswith("/"):
+        return posixpath.basename(settings.rstrip("/"))
+    if isinstance(settings, str) and settings.startswith("sqlite:////"):
+        return f"sqlite:///{posixpath.basename(settings)}"
+    return settings
 
 
 def _text(value: str) -> str:

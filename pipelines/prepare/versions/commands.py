@@ -64,8 +64,11 @@ def dataset(
         versions = Registry(store, uri)
         match action:
             case "tag":
+                known = [one.version for one in versions.known(name)]
                 made = versions.tag(name, paths.absolute(given[0]), version, note)
-                print(f"{made.name}:{made.version} is {made.output}, {plural(sum(made.records.values()), 'record')}")
+                since = f" since {made.tagged[:16]}; nothing was changed" if made.version in known else ""
+                records = plural(sum(made.records.values()), "record")
+                print(f"{made.name}:{made.version} is {made.output}, {records}{since}")
             case "log":
                 for one in versions.versions(name):
                     numbers = " + ".join(count(number) for number in one.records.values())

@@ -59,15 +59,14 @@ class Registry:
     uri: str
 
     def tag(self, name: str, output: str, version: str | None = None, note: str = "") -> Version:
-        """Name an output. version: default: v1, v2 and so on.
+        """Name an output. version: default: the one that this content has, else v1, v2 and so on.
 
         Raises:
             ConfigError: a name is not allowed, or the version exists with another output.
             DataError: there is no finished run of `raymill prepare`.
         """
-        for one in (name, "v1" if version is None else version):
-            if not _NAME.fullmatch(one):
-                raise ConfigError(f"{one}: names have letters, digits, `-`, `_` and `.`. Choose another one.")
+        _check_name(name)
+        _check_name("v1" if version is None else version)
         run = prepared_run(self.store, output)
         records = {split: Artifact.load(self.store, paths.join(output, split)).manifest.rows for split in SPLITS}
         tagged = datetime.now(UTC).isoformat(timespec="seconds")
@@ -83,6 +82,9 @@ class Registry:
                     "name for this one."
                 )
             return found
+        same = [one for one in self.known(name) if (one.output, one.digest) == (output, run["digest"])]
+        if same:
+            return next((one for one in same if _number(one.version)), same[0])
         while True:  # another program may tag at the same time
             wanted = record(f"v{self._last_number(name) + 1}")
             if (found := self._create(wanted)) == wanted:
@@ -94,13 +96,11 @@ class Registry:
         Raises:
             ConfigError: there is none.
         """
-        files = self.store.list_files(paths.join(self.uri, name))
-        found = [self._file(name, file.uri.rpartition("/")[2].removesuffix(".json")).read() for file in files]
-        if not found:
+        if not (found := self.known(name)):
             raise ConfigError(
                 f"{name}: no data set of this name in {self.uri}. Tag one: raymill dataset tag {name} OUTPUT"
             )
-        return sorted((one for one in found if one), key=lambda one: (one.tagged, _number(one.version), one.version))
+        return found
 
     def find(self, reference: str) -> Version:
         """The version NAME:VERSION, or of NAME the last one.
@@ -118,6 +118,17 @@ class Registry:
         known = ", ".join(one.version for one in versions)
         raise ConfigError(f"{name}: has no version {version}. There are {known}.")
 
+    def known(self, name: str) -> list[Version]:
+        """The versions in the order in which they were tagged; empty if there is none.
+
+        Raises:
+            ConfigError: the name is not allowed.
+        """
+        _check_name(name)
+        files = self.store.list_files(paths.join(self.uri, name))
+        found = [self._file(name, file.uri.rpartition("/")[2].removesuffix(".json")).read() for file in files]
+        return sorted((one for one in found if one), key=lambda one: (one.tagged, _number(one.version), one.version))
+
     def _last_number(self, name: str) -> int:
         files = self.store.list_files(paths.join(self.uri, name))
         return max((_number(file.uri.rpartition("/")[2].removesuffix(".json")) for file in files), default=0)
@@ -128,6 +139,11 @@ class Registry:
     def _file(self, name: str, version: str) -> RecordFile[Version]:
         parse: Callable[[bytes], Version] = Version.parse
         return RecordFile(self.store, paths.join(self.uri, name, f"{version}.json"), "the record of a version", parse)
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name}: names have letters, digits, `-`, `_` and `.`. Choose another one.")
 
 
 def _number(version: str) -> int:

@@ -123,6 +123,12 @@ def test_short_parts_have_the_class_that_the_style_sheet_gives_them():
     style = (markup.__file__.rpartition("/")[0]) + "/page.css"
     with open(style) as file:
         classes = set(re.findall(r"\.([a-z]+)", file.read()))
-    for made in (markup.sentence("x"), markup.note("x"), markup.name("x"), markup.scroll_box("x", "label")):
+    for made in (
+        markup.sentence("x"),
+        markup.note("x"),
+        markup.name("x"),
+        markup.wrapped("x"),
+        markup.scroll_box("x", "label"),
+    ):
         assert set(re.findall(r'class="(\w+)"', made)) <= classes and ">x<" in made
     assert markup.code("a<b") == "<code>a&lt;b</code>"

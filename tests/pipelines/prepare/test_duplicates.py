@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster import logs
 from cluster.artifact import Artifact
 from cluster.progress import Silent
 from cluster.store.store import Store
 from pipelines.prepare.split import SPLITS
-from pipelines.prepare.split_stage import contradictions
+from pipelines.prepare.split_stage import contradictions, places_and_partners
 from tests.support.inline import prepare_inline
 
 LONG = "The old harbour of the town was built by {} masons in the year of the great flood, stone by stone."
@@ -57,13 +58,15 @@ def kept(run) -> set[str]:
 
 
 class Started(Silent):
-    """The names of the stages that were shown."""
+    """The names of the stages that were shown, and the names of their runs in the log."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.runs: set[str] = set()
 
     def start(self, stage, units, done) -> None:
         self.names.append(stage)
+        self.runs.add(logs._about.get()["run"])
 
 
 def test_the_progress_names_of_what_duplicates_are_looked_for(tmp_path, monkeypatch):
@@ -77,13 +80,14 @@ def test_the_progress_names_of_what_duplicates_are_looked_for(tmp_path, monkeypa
         "collect", "group", "questions.verdicts", "questions.group", "answers.verdicts", "answers.group",
         "split", "write", "assess.assess", "assess.questions.group", "assess.answers.group", "assess.summary",
     ]  # fmt: skip
+    assert progress.runs == {"out"}
     assert Artifact.find(Store(), f"{made.uri}/_work/questions/_work/groups") is not None
 
 
 def test_questions_with_different_answers_are_listed_by_default(run):
     made = run("out")
     assert rows(made, "removed") == {"copy": [("exact_duplicate", "first")]}
-    assert rows(made, "listed") == {"first": [("contradictory", None)], "other": [("contradictory", None)]}
+    assert rows(made, "listed") == {"first": [("contradictory", "other")], "other": [("contradictory", "first")]}
     (listed, _) = Artifact.load(Store(), f"{made.uri}/listed").table().to_pylist()
     assert (listed["question"], listed["answer"], listed["contradictory"]) == (*ROWS["first"], 1)
     (example,) = made.report["contradictions"]
@@ -105,6 +109,9 @@ def test_questions_and_answers_are_removed_one_after_the_other(run):
         "again": [("same_answer", "alone")],
     }
     assert kept(made) == {"first", "alone"}
+    assert rows(made, "listed") == {} and not made.report["contradictions"], (
+        "`other` is not there to contradict `first`"
+    )
     assert made.report["totals"]["duplicates"] == 5
 
 
@@ -119,7 +126,7 @@ def test_answers_of_records_that_are_removed_for_their_question_count_no_more(ru
 def test_listed_questions_stay_together(run):
     made = run("out", questions="list", answers="list")
     listed = rows(made, "listed")
-    assert listed["other"] == [("same_question", "first"), ("contradictory", None)]
+    assert listed["other"] == [("same_question", "first"), ("contradictory", "first")]
     assert listed["near"] == [("near_question", "first")] and listed["again"] == [("same_answer", "alone")]
     assert made.report["straddling"] == {"contradictory": 0, "duplicates": 0, "questions": 0}
     split = {row["id"]: row["split"] for name in SPLITS for row in made.split(name).table().to_pylist()}
@@ -142,7 +149,8 @@ def test_records_with_different_answers_to_one_question_are_in_one_split(run):
 
 def test_contradictory_records_are_removed_all(run):
     made = run("out", contradictory="remove")
-    assert rows(made, "removed")["first"] == rows(made, "removed")["other"] == [("contradictory", None)]
+    removed = rows(made, "removed")
+    assert (removed["first"], removed["other"]) == ([("contradictory", "other")], [("contradictory", "first")])
     assert rows(made, "listed") == {} and len(made.report["contradictions"]) == 1
     assert made.report["totals"]["left_out"] == 2
 
@@ -197,12 +205,19 @@ def test_the_result_does_not_depend_on_units(run, monkeypatch, found):
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.booleans()), max_size=12))
 def test_contradictions_are_numbered_in_order(records):
     questions, answers = (np.array([one[at] for one in records], np.uint64) for at in (0, 1))
-    groups, members = contradictions(questions, answers, np.array([one[2] for one in records], bool))
+    groups = contradictions(questions, answers, np.array([one[2] for one in records], bool))
+    found = np.flatnonzero(groups)
+    places, partners = places_and_partners(groups[found], answers[found])
+    place, partner = (
+        dict(zip(found.tolist(), one, strict=True)) for one in (places.tolist(), found[partners].tolist())
+    )
     number: dict[int, int] = {}
     for at, (question, answer, stays) in enumerate(records):
         others = [one for one in records if one[2] and one[0] == question]
         if not (stays and question and any(one[1] != answer for one in others)):
-            assert (groups[at], members[at]) == (0, 0)
+            assert groups[at] == 0
         else:
             assert groups[at] == number.setdefault(question, len(number) + 1)
-            assert members[at] == sum(one[2] and one[0] == question for one in records[:at])
+            assert place[at] == sum(one[2] and one[0] == question for one in records[:at])
+            differing = [n for n, one in enumerate(records) if one[2] and one[0] == question and one[1] != answer]
+            assert partner[at] == differing[0]

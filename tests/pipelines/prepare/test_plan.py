@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cluster import cli
-from cluster.errors import DataError
+from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.plan.command import print_plan
@@ -40,12 +40,36 @@ def config(settings: dict) -> PrepareConfig:
 def test_a_dry_run_says_what_becomes_of_the_records_and_writes_nothing(settings, tmp_path, capsys):
     print_dry_run(config(settings))
     said = capsys.readouterr().out
-    assert "sample   of 250 rows, 80.0% are in the data set; 4.0% are no records; " in said
+    assert "sample   of 250 rows, 80.0% are in the data set; 4.0% are no records (empty 10); " in said
     assert "16.0% are removed (question_too_short 40)" in said
     assert "fields   numbers: prompt (question), completion (answer)" in said
     assert "3 stages from easy to hard" in said and f"output   {tmp_path}/out: to be made" in said
     assert "curriculum:" in said and "gates:" not in said, "only settings that differ from the defaults"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_stops_where_the_run_would(settings, monkeypatch, tmp_path, capsys):
+    with open(tmp_path / "in.jsonl", "a") as file:
+        file.write("[\n" * 10)
+    with pytest.raises(DataError, match=r"allows 7\.0%"):
+        prepare_inline(
+            settings | {"execution": {"max_bad_documents": 0.07}, "output": str(tmp_path / "run")}, monkeypatch
+        )
+    with pytest.raises(
+        DataError, match=r"20 of 260 rows .*\(empty 10, not readable 10\): 7.7%, .*max_bad_documents=0.08"
+    ):
+        print_dry_run(config(settings | {"execution": {"max_bad_documents": 0.07}}))
+    assert "sample   of 250 rows" in capsys.readouterr().out
+    print_dry_run(config(settings | {"execution": {"max_bad_documents": 0.08}}))
+
+
+def test_a_dry_run_wants_the_key_of_pseudonyms(settings, monkeypatch):
+    monkeypatch.delenv("PSEUDONYMS", raising=False)
+    clean = {"redact": ["email"], "pseudonyms": "per_corpus", "pseudonym_key": "PSEUDONYMS"}
+    with pytest.raises(ConfigError, match=r"clean\.pseudonym_key: the environment has no PSEUDONYMS"):
+        print_dry_run(config(settings | {"clean": clean}))
+    monkeypatch.setenv("PSEUDONYMS", "a key")
+    print_dry_run(config(settings | {"clean": clean}))
 
 
 def test_a_dry_run_of_a_finished_run_says_so(settings, monkeypatch, capsys):
@@ -100,8 +124,17 @@ def test_a_plan_has_every_stage_and_grows_with_the_records(settings, capsys, mon
     assert not Store().holds_files(settings["output"])
 
 
+def test_a_file_with_a_header_alone_has_no_rows(settings, tmp_path, monkeypatch):
+    (tmp_path / "in.csv").write_text("question,answer\n")
+    settings["inputs"] = [{"path": str(tmp_path / "in.csv")}]
+    with pytest.raises(DataError, match=r"the files have no rows, or only a header \(1 of 1 unit looked at\)"):
+        print_dry_run(config(settings))
+    with pytest.raises(DataError, match="inputs: their files have no rows, or only a header"):
+        prepare_inline(settings, monkeypatch)
+
+
 def test_a_sample_without_a_readable_row_is_an_error(settings, tmp_path):
     (tmp_path / "in.jsonl").write_text("[\n" * 50)
     settings["inputs"][0]["columns"] = {"prompt": "question", "completion": "answer"}
-    with pytest.raises(DataError, match="no document of the sample"):
+    with pytest.raises(DataError, match="none of the 50 rows looked at can be read"):
         print_plan(config(settings))

@@ -18,6 +18,7 @@ from cluster.store.store import Store
 from pipelines.prepare.collect import _filled, _roles, hash64
 from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.content import FIELDS, Unusable
+from pipelines.prepare.plan.dry_run import print_dry_run
 from pipelines.prepare.sources import Fields, fields_of
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.templates import Template, title_of
@@ -226,6 +227,134 @@ def test_usual_columns_are_recognised(tmp_path, monkeypatch, rows, shape, column
     assert row[column] and (row["split"], len(row["id"])) == ("train", 32)
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_messages_and_conversations_are_read_row_by_row(tmp_path, monkeypatch, ending, first):
+    """Rows of both kinds in one file, and a file of one kind; whichever is recognised."""
+    chats = [
+        {
+            "id": f"m{n}",
+            "messages": [{"role": "user", "content": question(n)}, {"role": "assistant", "content": answer(n)}],
+        }
+        for n in range(3)
+    ]
+    shared = [
+        {"id": f"s{n}", "conversations": [{"from": "human", "value": question(n)}, {"from": "gpt", "value": answer(n)}]}
+        for n in range(3, 6)
+    ]
+    files = {"a": [*(chats, shared)[first][:1], *chats[1:], *shared[1:]], "b": (shared, chats)[first][:1]}
+    for name, rows in files.items():
+        if ending == "jsonl":
+            (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            pq.write_table(
+                pa.Table.from_pylist(rows, None if name == "b" else _both(rows)), tmp_path / f"{name}.parquet"
+            )
+    plain = {"inputs": [{"path": str(tmp_path / f"*.{ending}"), "id": "id"}], "output": str(tmp_path / "out")}
+    run = prepare_inline(plain, monkeypatch)
+    assert run.report["totals"]["quarantined"] == 0
+    asked = {id: [one["content"] for one in row["messages"]] for id, row in records(run).items()}
+    assert asked == {f"{'ms'[n > 2]}{n}": [question(n), answer(n)] for n in range(6)}
+
+
+def _both(rows: list[dict]) -> pa.Schema:
+    """The schema of rows with `messages` and rows with `conversations`."""
+    return pa.unify_schemas([pa.Table.from_pylist([row]).schema for row in rows])
+
+
+def test_columns_that_are_not_read_are_named(settings, tmp_path, monkeypatch, capsys):
+    chat = [{"role": "user", "content": question(1)}, {"role": "assistant", "content": answer(1)}]
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps({"id": "1", "messages": chat, "topic": "lamps", "agent": "anna"}) + "\n")
+    plain = {"inputs": [{"source": "chats", "path": str(path), "id": "id"}], "output": str(tmp_path / "chats")}
+    note = "Source chats: 2 columns are not read: topic, agent. To keep one as metadata, name it: "
+    note += "`columns: {FIELD: topic}`."
+    run = prepare_inline(plain, monkeypatch)
+    assert run.report["notes"] == [note]
+    print_dry_run(
+        PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | plain | {"output": str(tmp_path / "x")})
+    )
+    assert f"note     {note}" in capsys.readouterr().out
+    plain["inputs"][0]["columns"] = {"topic": "topic", "agent": "agent"}
+    named = prepare_inline(plain | {"output": str(tmp_path / "named")}, monkeypatch)
+    assert named.report["notes"] == [] and next(iter(records(named).values()))["metadata"]["topic"] == "lamps"
+    assert prepare_inline(settings, monkeypatch).report["notes"] == [], "columns were chosen"
+    plain["inputs"][0] |= {"columns": {"topic": "topc", "agent": "agent"}, "id": "key"}
+    (unread, absent) = prepare_inline(plain | {"output": str(tmp_path / "absent")}, monkeypatch).report["notes"]
+    assert "2 columns are not read: id, topic." in unread
+    assert absent == "Source chats: no record at its beginning has key, topc, which the config names."
+    pairs(tmp_path / "pairs.jsonl", 3)
+    plain["inputs"][0] = {
+        "path": str(tmp_path / "pairs.jsonl"),
+        "columns": {"prompt": "question", "completion": "answr"},
+    }
+    with pytest.raises(ConfigError, match=r"columns.completion: no record .* has answr; .* Did you mean answer\?"):
+        prepare_inline(plain, monkeypatch, replace=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "question,answer\nHow?,So.\n".encode("utf-16"), "the file is UTF-16, and UTF-8 is wanted"),
+        ("a.csv", "fr\xe5ga,svar\nn\xe4r,d\xe5\nhur,s\xe5\n".encode("latin-1"), "an encoding of one byte a character"),
+        ("a.jsonl", b'[\n {\n "question": "How?"\n }\n]', "is one JSON array; write one object a line"),
+        ("a.jsonl", b"\n\n", "no record can be read at its beginning"),
+    ],
+)
+def test_a_file_whose_columns_cannot_be_read_is_named_with_its_problem(tmp_path, monkeypatch, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    plain = {"inputs": [{"path": str(tmp_path / name)}], "output": str(tmp_path / "out")}
+    with pytest.raises(DataError, match=rf"inputs\[0\] \(input\): .*{name}: .*{message}"):
+        prepare_inline(plain, monkeypatch)
+    ending = name.partition(".")[2]
+    rows = {"csv": f'question,answer\n{question(1)},"{answer(1)}"\n',
+            "jsonl": json.dumps({"question": question(1), "answer": answer(1)})}  # fmt: skip
+    (tmp_path / f"b.{ending}").write_text(rows[ending])
+    more = {"inputs": [{"path": str(tmp_path / f"*.{ending}")}], "execution": {"max_bad_documents": 1}}
+    assert len(records(prepare_inline(plain | more, monkeypatch))) == 1, "another file has the columns"
+
+
+def test_columns_may_have_the_names_of_columns_of_tables(tmp_path, monkeypatch):
+    rows = [{"id": f"r{n}", "text": answer(n), "ask": question(n), "where": "here"} for n in range(3)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"prompt": "ask", "completion": "text", "ticket": "id"}
+    source = {"path": str(tmp_path / "in.jsonl"), "id": "id", "columns": columns}
+    found = records(prepare_inline({"inputs": [source], "output": str(tmp_path / "out")}, monkeypatch))
+    assert {id: row["metadata"]["ticket"] for id, row in found.items()} == {f"r{n}": f"r{n}" for n in range(3)}
+    assert found["r1"]["messages"][1]["content"] == answer(1)
+    table = {
+        "types": {"ask": "text", "text": "text", "id": "text"},
+        "template": {"prompt": "{id}: {ask}", "completion": "{text}"},
+    }
+    of_table = {"inputs": [source | {"columns": {}, "table": table}], "output": str(tmp_path / "table")}
+    found = records(prepare_inline(of_table, monkeypatch))
+    assert found["r1"]["messages"][0]["content"] == f"r1: {question(1)}"
+    for more, message in (
+        ({"columns": columns | {"place": "where"}}, r"columns\.place: a column where cannot be read .* Rename it"),
+        ({"id": None}, r"columns\.ticket: a column id cannot be read .* Add `id: id`"),
+        ({"columns": {}, "table": table, "id": None}, r"table\.types\.id: a column id cannot be read"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            prepare_inline({"inputs": [source | more], "output": str(tmp_path / "no")}, monkeypatch)
+
+
+def test_records_with_one_id_are_a_warning(tmp_path, monkeypatch):
+    pairs(tmp_path / "a.jsonl", 12, id=lambda n: f"r{n // 3}")
+    source = {"path": str(tmp_path / "a.jsonl"), "id": "id"}
+    run = prepare_inline({"inputs": [source], "output": str(tmp_path / "out")}, monkeypatch)
+    (warning,) = (one for one in run.report["warnings"] if "have the id of another" in one)
+    assert warning.startswith("8 records have")
+
+
+def test_another_separator_than_the_delimiter_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_text(f"question;answer\n{question(1)};{answer(1)}\n")
+    source = {"path": str(tmp_path / "a.csv")}
+    with pytest.raises(ConfigError, match=r"seem to be separated by ';'. Set `delimiter: \";\"`"):
+        prepare_inline({"inputs": [source], "output": str(tmp_path / "out")}, monkeypatch)
+    run = prepare_inline({"inputs": [source | {"delimiter": ";"}], "output": str(tmp_path / "out")}, monkeypatch)
+    assert len(records(run)) == 1
+
+
 def test_texts_become_instructions_by_the_template_of_their_task(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.md").write_text("# Annual leave\n\nEverybody has thirty days of leave.\n")
@@ -271,7 +400,12 @@ def test_mistakes_are_named_before_anything_runs(settings, monkeypatch, change, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"split": {"stratify": ["queue"]}}, "no input has a field queue"),
+        (
+            {"split": {"stratify": ["queue"]}},
+            "no input has a field queue; there are category, .*, complexity, .* Add it",
+        ),
+        ({"split": {"balance": {"by": ["lenght"]}}}, "no input has a field lenght; .* language, length.* mean length"),
+        ({"validate": {"require": ["categroy"]}}, r"validate.require: no .* categroy; .*Did you mean category\?"),
         ({"split": {"group": ["customer"], "stratify": ["customer"]}}, "in stratify and in group"),
         ({"split": {"train": 0.5}}, "sum to 0.7; wanted 1"),
         ({"dedup": {"keeper": "newest", "newest_by": "x"}}, "keeper is position, longest or source"),
@@ -358,6 +492,14 @@ def test_classes_of_the_training_split_get_equal_numbers_and_repeated_records_sa
     for row in repeated:
         assert row["provenance"] == {"parents": [row["id"].partition("#")[0]], "operation": "repeat"}
     assert len(run.split("test").table()) == 6, "only training is balanced"
+    assert run.report["warnings"] == []
+    twice = split | {"balance": {"by": ["label"], "most_copies": 2}}
+    run = prepare_inline(plain | {"split": twice, "output": str(tmp_path / "twice")}, monkeypatch)
+    assert run.report["warnings"] == [
+        "split.balance: 1 class has fewer than the 40 records wanted, because no record is written more than 2 times; "
+        "the smallest has 8 records. For equal classes set split.balance.most_copies to 5, or split.balance.to to a "
+        "smaller number."
+    ]
     under = split | {"balance": {"by": ["label"], "to": "smallest"}}
     run = prepare_inline(plain | {"split": under, "output": str(tmp_path / "under")}, monkeypatch)
     labels = Counter(row["metadata"]["label"] for row in run.split("train").table().to_pylist())

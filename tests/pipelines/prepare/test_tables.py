@@ -278,6 +278,11 @@ def test_outliers_are_bounded_by_quartiles_or_by_the_median_distance(method):
     [
         ("price * ", "is no expression"),
         ("cost * 2", "there is no column cost"),
+        (
+            "CASE WHEN price > 1 THAN 'dear' ELSE 'cheap' END",
+            "is no complete CASE. Write CASE WHEN condition THEN value",
+        ),
+        ("CASE WHEN price > 1 THEN 'dear' ELSE cheap END", "no column cheap at .*If it is a text, .* quotes: 'cheap'"),
         ("price - AVG(price)", "not made of the values of one row"),
         ("SUM(price) OVER (PARTITION BY model)", "not made of the values of one row"),
         ("1", "not made of the values of one row"),

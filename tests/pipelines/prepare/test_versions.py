@@ -47,6 +47,7 @@ def test_versions_are_numbered_listed_and_found(tmp_path, monkeypatch, registry)
     assert sorted(one.version for one in registry.versions("help")) == ["good", "v1", "v2"]
     assert registry.find("help:v2").records == {"train": 24, "validation": 3, "test": 3}
     assert registry.tag("help", first.uri, "good") == made[2], "the same again is the same"
+    assert registry.tag("help", first.uri) == made[0] and registry.tag("help", second.uri) == made[1]
     with pytest.raises(ConfigError, match=r"help:good is .*one since"):
         registry.tag("help", second.uri, "good")
     with pytest.raises(ConfigError, match=r"has no version v9\. There are"):
@@ -121,6 +122,38 @@ def test_an_export_loads_with_datasets_and_its_card_says_what_it_is(tmp_path, mo
     assert len(lines) == 16 and json.loads(lines[0])["split"] == "train"
 
 
+@pytest.mark.parametrize(
+    ("licences", "front"),
+    [
+        (["mit", "mit"], {"license": "mit"}),
+        (["MIT", None], {"license": "other", "license_name": "MIT, not stated"}),
+        (["cc-by-4.0", "internal"], {"license": "other", "license_name": "cc-by-4.0, internal"}),
+        (["internal", "internal"], {"license": "other", "license_name": "internal"}),
+        ([None, None], {"license": "unknown"}),
+    ],
+)
+def test_a_card_has_the_licences_of_all_sources_and_no_folders(tmp_path, monkeypatch, registry, licences, front):
+    sources = []
+    for name, licence in zip("ab", licences, strict=True):
+        row = {"question": question(1) if name == "a" else "Why?", "answer": answer(1)}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+        sources.append({"source": name, "path": str(tmp_path / f"{name}.jsonl"), "licence": licence})
+    (tmp_path / "terms.yaml").write_text("Rechner: computer\n")
+    settings = {
+        "inputs": sources, "output": str(tmp_path / "out"), "clean": {"terminology": str(tmp_path / "terms.yaml")},
+        "records": {"templates": {"policy": {"prompt": "/help {text}/x", "completion": "{text}"}}},
+    }  # fmt: skip
+    text = card(Store(), registry.tag("help", prepare_inline(settings, monkeypatch).uri))
+    written = yaml.safe_load(text.split("---")[1])
+    assert {name: written[name] for name in ("license", "license_name") if name in written} == front
+    assert str(tmp_path) not in text and '"path": "a.jsonl"' in text and '"terminology": "terms.yaml"' in text
+    assert "\n1 record of the shape" in text and "* 1 record removed: " in text and '"/help {text}/x"' in text
+    settings["inputs"][0]["columns"] = {"prompt": "question", "completion": "answer", "licence": "licence"}
+    settings["output"] = str(tmp_path / "own")
+    text = card(Store(), registry.tag("help", prepare_inline(settings, monkeypatch).uri))
+    assert "of each record" in yaml.safe_load(text.split("---")[1])["license_name"]
+
+
 def test_the_verb(tmp_path, monkeypatch, capsys):
     first, second = prepared(tmp_path, monkeypatch, "one", rows(20)), prepared(tmp_path, monkeypatch, "two", rows(30))
     monkeypatch.setenv("RAYMILL_DATASETS", str(tmp_path / "datasets"))
@@ -132,6 +165,12 @@ def test_the_verb(tmp_path, monkeypatch, capsys):
         return left.value.code or 0, shown.out + shown.err
 
     assert raymill("tag", "help", first.uri) == (0, f"help:v1 is {first.uri}, 20 records\n")
+    code, again = raymill("tag", "help", first.uri)
+    assert (
+        code == 0
+        and again.startswith(f"help:v1 is {first.uri}, 20 records since 20")
+        and "nothing was changed" in again
+    )
     raymill("tag", "help", second.uri, "--note", "ten more")
     code, log = raymill("log", "help")
     assert code == 0 and [line.split()[0] for line in log.splitlines()] == ["v1", "v2"] and log.endswith("ten more\n")

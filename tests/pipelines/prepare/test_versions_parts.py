@@ -53,7 +53,7 @@ def test_versions_are_in_the_order_in_which_they_were_tagged(tagging):
 
 def test_numbers_go_on_after_the_highest_of_versions_that_are_numbers_alone(tagging):
     for name in ("v7-rc", "v3", "v012", "other", "V8"):
-        tagging._create(version(name))
+        tagging._create(version(name, output="/theirs"))
     assert tagging.tag("help", "/out").version == "v4"
 
 
@@ -170,7 +170,7 @@ def test_metrics_side_by_side():
 def report() -> dict:
     def source(name: str, licence: str | None, task: str | None = None) -> tuple[dict, dict]:
         counts = {"source": name, "licence": licence, "records": 1234, "splits": {"train": 8, "test": 2}}
-        return counts, {"source": name, "task_type": task}
+        return counts, {"source": name, "task_type": task, "columns": {}}
 
     pairs = [source("a|b", "mit"), source("c", None, "policy")]
     split = {"group": [], "stratify": []}
@@ -194,9 +194,11 @@ def test_the_head_of_a_card_has_the_size_the_licence_and_the_tasks(report, total
     made = version("v1", records={"train": 8, "validation": 0, "test": 2})
     front = yaml.safe_load(card._front(made, report, total).strip("-"))
     assert front["size_categories"] == [size]
-    assert front["license"] == "mit", "of the sources that state one"
+    assert (front["license"], front["license_name"]) == ("other", "mit, not stated")
     assert front["task_categories"] == ["question-answering", "text-generation"]
     assert [one["split"] for one in front["configs"][0]["data_files"]] == ["train", "test"], "not the empty one"
+    report["sources"][1]["licence"] = "mit"
+    assert yaml.safe_load(card._front(made, report, total).strip("-"))["license"] == "mit"
     report["sources"][1]["licence"] = "isc"
     report["config"]["inputs"][0]["task_type"] = "classification"
     front = yaml.safe_load(card._front(made, report, total).strip("-"))

@@ -227,6 +227,20 @@ def test_a_document_is_measured_with_the_list_of_its_language(tmp_path):
     assert rule.fingerprint_files() == (german, english)
 
 
+def test_a_changed_list_is_read_again_and_a_missing_one_is_named(tmp_path):
+    words, domains = tmp_path / "words.txt", tmp_path / "domains.txt"
+    bad, urls = BadWords(paths={"en": str(words)}), UrlBlocklist(paths=(str(domains),))
+    for word, counted in (("darn", 2), ("x", 1), ("darn", 2)):
+        words.write_text(word)
+        assert bad.measure(documents(["darn x darn"]))["bad_words"].tolist() == [counted]
+    for domain, blocked in (("a.org", 1), ("b.orgs", 0)):
+        domains.write_text(domain)
+        assert urls.measure(documents(["text"], url=["http://a.org/"]))["url_blocked"].tolist() == [blocked]
+    words.unlink()
+    with pytest.raises(StorageError, match=f"bad_words.paths: {words}: no such file"):
+        bad.measure(documents(["darn"]))
+
+
 def test_two_languages_may_share_a_list(tmp_path):
     path = written(tmp_path / "list.txt", "mist")
     rule = BadWords(paths={"de": path, "als": path})

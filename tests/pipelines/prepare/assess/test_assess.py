@@ -14,7 +14,6 @@ from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.work import work
-from pipelines.rules import bad_words
 from pipelines.text.texts import Texts
 from tests.support.inline import prepare_inline
 from tests.support.page_tables import misaligned
@@ -165,11 +164,35 @@ def test_failed_gates_name_records_and_a_command(settings, monkeypatch):
         assert not one["mend"] or "`raymill " in one["mend"]
 
 
+def test_the_mend_of_repeated_questions_mends_them(settings, monkeypatch, tmp_path):
+    near = settings | {"dedup": {"threshold": 0.9}}
+    mends = []
+    for number, duplicates in enumerate(("ignore", "list", "remove")):
+        asked = near | {"duplicates": {"questions": duplicates}, "output": str(tmp_path / str(number))}
+        run = prepare_inline(asked, monkeypatch)
+        mends.append(gate(run.assessment, "duplication")["mend"])
+    assert "-o duplicates.questions=remove --replace" in mends[0] and mends[0] == mends[1] and mends[2] == ""
+    texts = [{"text": reply(n)} for n in range(5)] + [{"text": reply(0).upper()}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(one) + "\n" for one in texts))
+    plain = {"inputs": [{"path": str(tmp_path / "t.jsonl")}], "records": {"shape": "text"}, "dedup": None}
+    run = prepare_inline(plain | {"output": str(tmp_path / "texts")}, monkeypatch)
+    mend = gate(run.assessment, "duplication")["mend"]
+    assert mend.startswith("Texts that repeat") and "-o dedup.threshold=0.6 --replace" in mend
+
+
 def test_a_gate_without_its_input_is_not_measured(settings, monkeypatch):
     assessment = prepare_inline(settings | {"assess": {}}, monkeypatch).assessment
     assert gate(assessment, "coverage") == {
-        "name": "coverage", "value": None, "bound": 0.95, "state": "not measured", "mend": ""
+        "name": "coverage", "value": None, "bound": 0.95, "state": "not measured", "seen": "no `assess.topics`",
+        "mend": "",
     }  # fmt: skip
+
+
+def test_one_source_is_not_judged_by_its_diversity(settings, monkeypatch):
+    assessment = prepare_inline(settings | {"inputs": settings["inputs"][:1]}, monkeypatch).assessment
+    assert gate(assessment, "source_diversity")["state"] == "not measured"
+    (line,) = (one for one in assessment_text(assessment).splitlines() if one.startswith("source_diversity"))
+    assert line.endswith("at least 0.8  not measured (one source)")
 
 
 def test_the_assessment_does_not_depend_on_units(settings, monkeypatch, tmp_path):
@@ -230,16 +253,27 @@ def test_other_shapes_are_assessed(tmp_path, monkeypatch, shape):
     assert assessment["findings"]["values"]["turns"]["shown"] == {"0" if shape == "text" else "1": 10}
 
 
-def test_records_that_balancing_repeats_are_no_duplicates(settings, monkeypatch):
-    rows = [*CLEAN[:8], *(one | {"queue": "hr"} for one in CLEAN[8:10])]
+def test_records_that_balancing_repeats_count_in_the_balance_alone(settings, monkeypatch, tmp_path):
+    """r08 and r09 are written four times; r09 and p0 contradict each other, and r09 has damaged characters."""
+    damaged = row("r09", ask(9), f"{reply(9)} Caf\u00c3\u00a9.", "hr")
+    rows = [*CLEAN[:7], CLEAN[8] | {"queue": "hr"}, damaged, row("p0", ask(9), PLANTED[0]["completion"])]
     path = settings["inputs"][0]["path"]
     Store().write_bytes(path, "".join(json.dumps(one) + "\n" for one in rows).encode())
-    split = {"train": 1, "validation": 0, "test": 0, "balance": {"by": ["queue"], "to": "largest"}}
-    plain = settings | {"inputs": settings["inputs"][:1], "split": split}
-    assessment = prepare_inline(plain, monkeypatch).assessment
-    assert assessment["records"] == 16 and assessment["findings"]["questions"]["compared"] == 10
-    assert metric(assessment, "duplication") == 0 and metric(assessment, "consistency") == 1
+    split = {"train": 1, "validation": 0, "test": 0}
+    plain = settings | {"inputs": settings["inputs"][:1], "split": split, "clean": {"normalize": False}}
+    without = prepare_inline(plain | {"output": str(tmp_path / "without")}, monkeypatch).assessment
+    balanced = split | {"balance": {"by": ["queue"], "to": "largest"}}
+    run = prepare_inline(plain | {"split": balanced, "output": str(tmp_path / "with")}, monkeypatch)
+    assessment, found = run.assessment, run.assessment["findings"]
+    assert (run.report["totals"]["written"], assessment["records"], found["copies"]) == (16, 10, 6)
+    assert found["questions"]["compared"] == 10 and found["contradictory"]["records"] == 2
+    assert metric(assessment, "consistency") == 8 / 10 and metric(assessment, "language_quality") == 9 / 10
     assert metric(assessment, "balance_queue") == 1, "8 of it and 8 of hr"
+    shares = ("balance_", "structural_diversity", "representation")
+    for one in without["metrics"]:
+        if not one["name"].startswith(shares):
+            assert one in assessment["metrics"], one["name"]
+    assert "Metrics of 10 records and 6 repeated records" in Store().read_bytes(f"{run.uri}/report.html").decode()
 
 
 def test_a_data_set_without_records_has_no_score(tmp_path, monkeypatch):
@@ -254,6 +288,8 @@ def test_the_report_has_the_assessment(settings, monkeypatch):
     page = (Store().read_bytes(f"{run.uri}/report.html")).decode()
     assert 'id="assessment"' in page and "holidays (0 records)" in page
     assert "Why records are not" not in page and misaligned(page) == []
+    assert '<span class="failed">failed</span>' in page and "no <code>assess.label</code> or" in page
+    assert '<span class="wrapped">records without an empty field</span>' in page, "wraps where the page is narrow"
     assert prepare_inline(settings, monkeypatch).assessment == run.assessment, "read from assessment.json"
 
 
@@ -324,6 +360,12 @@ def test_assess_with_other_settings_and_gates_as_exit_code(settings, monkeypatch
     assert code == 2 and "violin (0 records)" in out
     again = json.loads(Store().read_bytes(f"{run.uri}/assessment.json"))
     assert metric(again, "coverage") == pytest.approx(1 / 3)
+    code, out, _ = assess(
+        run.uri, "--gate", "-o", "assess.topics=[printer,violin,opera]", "-o", "gates.duplication=0.5"
+    )
+    assert code == 2 and "violin (0 records)" in out and "at most 0.5" in out
+    code, _, err = assess(run.uri, "-o", "assess.topic=[printer]")
+    assert code == 2 and "-o assess.topic=[printer]: no such setting" in err and "Did you mean topics?" in err
     assert "violin" in Store().read_bytes(f"{run.uri}/report.html").decode()
     assert prepare_inline(settings, monkeypatch).manifest == run.manifest, "the data set is the same"
 
@@ -350,15 +392,13 @@ def test_records_are_checked_again_when_a_list_of_the_rules_changed(settings, mo
     found = []
     for word in ("printer\n", "advice\n"):
         words.write_text(word)
-        bad_words._trie.cache_clear()  # as in a new process
         assess(run.uri, "--config", str(path))
         again = json.loads(Store().read_bytes(f"{run.uri}/assessment.json"))
         found.append(again["findings"]["rules"]["bad_words"])
     assert found[0] < found[1] == 21, found
     words.unlink()
-    bad_words._trie.cache_clear()
     code, _, error = assess(run.uri, "--config", str(path))
-    assert code == 2 and str(words) in error
+    assert code == 2 and f"bad_words.paths: {words}: no such file" in error
 
 
 def test_a_report_of_an_earlier_version_is_refused_and_made_again(settings, monkeypatch, assess):
@@ -397,7 +437,10 @@ def test_assess_says_what_it_wants(tmp_path, assess):
         ({"assess": {"label": "region"}}, "assess.label: no input has a field region"),
         ({"assess": {"groups": {"queue": {"it": 0.5, "hr": 0.4}}}}, "the shares sum to 0.9; wanted 1"),
         ({"assess": {"annotators": ["queue"]}}, "agreement takes two fields or more"),
-        ({"assess": {"label": "queue", "embeddings": None}}, "needs vectors, and `embeddings` is null"),
+        (
+            {"assess": {"label": "queue", "embeddings": None}},
+            "is measured by vectors of the texts, and `embeddings: null`",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, change, message):

@@ -207,6 +207,11 @@ def test_pages_that_do_not_go_on_are_an_error(site):
     site.answers["/t"] = as_json(TICKETS)
     with pytest.raises(DataError, match="has the same content as the page before"):
         fetched(site, paging={"by": "page"})
+    site.answers["/t"] = as_json({"more": True, "items": TICKETS, "next": "c1"})
+    with pytest.raises(
+        DataError, match="says by `more: more` that there are more pages, and has nothing at `field: nxt`"
+    ):
+        fetched(site, records="items", paging={"by": "cursor", "field": "nxt", "more": "more"})
     numbers = iter(range(9))
     site.answers["/t"] = lambda asked: as_json({"next": "c1", "items": [{"id": next(numbers)}]})
     with pytest.raises(DataError, match="names itself as the next page"):

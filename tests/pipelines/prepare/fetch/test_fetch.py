@@ -97,6 +97,7 @@ def fetched(settings: dict, monkeypatch, *, replace: bool = False) -> set[str]:
     (record,) = job.fetch_inputs(config, Session(), Silent(), replace=replace)
     folders = [f"{config.output}/fetched/desk/{number:06}" for number in range(record["parts"])]
     rows = [row for one in folders for row in Artifact.load(Store(), one).table().to_pylist()]
+    assert len({row["record"] for row in rows}) == len(rows), "no record comes twice"
     assert record["rows"] == len(rows) and all(
         record["began"] <= row["collected_at"] <= record["ended"] for row in rows
     )
@@ -176,6 +177,50 @@ def test_an_error_of_a_part_does_not_show_the_address_where_it_begins(settings):
 def test_records_are_kept_as_json_that_utf8_can_hold():
     assert snapshot._json({"a": "\u00f6", "b": Decimal("1.5")}) == '{"a": "\u00f6", "b": "1.5"}'
     assert json.loads(snapshot._json({"a": "\ud800\u00f6"}).encode()) == {"a": "\ud800\u00f6"}
+
+
+def test_a_run_that_was_broken_off_within_a_part_has_no_record_twice(settings, site, monkeypatch):
+    """Pages are 100 a part here: what the first attempt wrote of the part is not read. Of a query likewise."""
+    down = [True]
+    whole = site.answers["/tickets"]
+    site.answers["/tickets"] = lambda asked: (
+        Reply(status=500) if down[0] and asked.parameters["page"] == "4" else whole(asked)
+    )
+    with pytest.raises(DataError, match="status 500"):
+        fetched(settings, monkeypatch)
+    down[0] = False
+    assert len(fetched(settings, monkeypatch)) == 10
+    assert [one.parameters["page"] for one in site.asked] == ["1", "2", "3", "4", "1", "2", "3", "4", "5", "6"]
+
+
+def test_a_query_that_failed_after_some_rows_has_no_row_twice(settings, tmp_path, monkeypatch):
+    def execute(statement: str, rows: list) -> None:
+        with sqlite3.connect(tmp_path / "desk.db") as database:
+            database.executemany(statement, rows)
+        database.close()
+
+    with sqlite3.connect(tmp_path / "desk.db") as database:
+        database.execute("CREATE TABLE t (key TEXT, n INTEGER)")
+    database.close()
+    execute("INSERT INTO t VALUES (?, ?)", [(f"T-{n}", -n) for n in range(1500)] + [("T-1500", -(1 << 63))])
+    asked = {"url": f"sqlite:///{tmp_path}/desk.db", "query": "SELECT key, abs(n) AS n FROM t ORDER BY rowid"}
+    query = settings | {"inputs": [{"source": "desk", "database": asked, "columns": {"text": "key"}}]}
+    with pytest.raises(DataError, match="integer overflow"):
+        fetched(query, monkeypatch)
+    execute("UPDATE t SET n = 0 WHERE key = ?", [("T-1500",)])
+    assert fetched(query, monkeypatch) == {f"T-{n}" for n in range(1501)}
+
+
+def test_a_wrong_path_of_the_next_page_is_a_warning(settings, site, monkeypatch, tmp_path):
+    site.answers["/tickets"] = as_json({"issues": tickets(2, 2), "meta": {"next": None}})
+    paging = {"by": "cursor", "field": "meta.nxt"}
+    run = prepare_inline(with_api(settings, paging=paging), monkeypatch)
+    (warning,) = [one for one in run.report["warnings"] if "paging" in one]
+    assert warning.startswith(
+        "source desk: its first answer has nothing at api.paging.field, meta.nxt, so there was no"
+    )
+    right = with_api(settings, paging={"by": "cursor", "field": "meta.next"}) | {"output": str(tmp_path / "right")}
+    assert not [one for one in prepare_inline(right, monkeypatch).report["warnings"] if "paging" in one]
 
 
 def test_what_an_unfinished_run_fetched_with_other_settings_is_not_mixed_in(settings, site, monkeypatch):
