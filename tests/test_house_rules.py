@@ -38,7 +38,6 @@ PATHS_ALLOWED = {
     "pipelines/text/kernel.py": "the lock of a kernel, in the kernels' cache",
     "pipelines/all_kernels.py": "its scratch folder, and the cache of the kernels",
     "pipelines/warm.py": "makes the folder of the kernels' cache",
-    "pipelines/language/fasttext_model.py": "checks the first bytes of a local copy of the model",
     "pipelines/curate/report/page.py": "its style sheet and script, inside the package",
     "pipelines/readers/find.py": "tells a folder from a pattern, and what lies near a path that does not exist",
     "pipelines/demo/commands.py": "data inside the package",
