@@ -427,6 +427,13 @@ def test_no_file_shadows_a_module_of_the_standard_library():
     assert shadows == []
 
 
+def test_what_tests_share_is_in_support_or_conftest():
+    for path in TESTS:
+        found = [ast.unparse(node) for node in ast.walk(TREES[path]) if isinstance(node, ast.Import | ast.ImportFrom)]
+        shared = [line for line in found if re.search(r"\btests\b.*\btest_", line)]
+        assert not shared, f"{name_of(path)}: {'; '.join(shared)}. Move what tests share to tests/support."
+
+
 @pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX", "pragma: no cover", "except Exception: pass", "breakpoint()"])
 def test_no_leftovers_of_work(word):
     assert [name_of(path) for path in SOURCES if word in path.read_text()] == []

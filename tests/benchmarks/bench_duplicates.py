@@ -6,7 +6,7 @@ from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.benchmarks.web_texts import cut
-from tests.pipelines.dedup.test_dedup import BANDS, ROWS, close_pairs, jaccard, our_loop
+from tests.support.dedup_loops import BANDS, ROWS, close_pairs, jaccard, our_loop
 from tests.support.shingles import shingle_hashes
 
 _DOCUMENTS = 20_000

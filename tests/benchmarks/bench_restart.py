@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import median
 
 from tests.benchmarks.timing import machine
-from tests.end_to_end.test_fit_faults import fit_by_ranks, kill_and_finish
 from tests.support.fit_jobs import column, fit_alone, pack_tiny, tiny_job
+from tests.support.killed_fits import fit_by_ranks, kill_and_finish
 
 HIDDEN = 512
 SEEDS = (1, 2, 3)

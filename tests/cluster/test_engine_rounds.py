@@ -24,9 +24,9 @@ from cluster.output import Output
 from cluster.progress import Silent
 from cluster.store.interface import NotFound, Unavailable
 from pipelines.curate import job as curate
-from tests.pipelines.curate.test_curate import story
 from tests.support.inline import NoRay, RoundsInline
 from tests.support.stages import NUMBERS, count_up, counting_stage, run_inline
+from tests.support.stories import story
 
 
 class Failing:

@@ -40,13 +40,13 @@ from cluster.session import Session
 from cluster.store.store import Store
 from tests.benchmarks.timing import machine
 from tests.conftest import moto
-from tests.end_to_end.test_fit_faults import fit_by_ranks, kill_and_finish
 from tests.support import fault_kinds as kinds
 from tests.support.fault_case import Case, Pass
 from tests.support.fault_works import Work, works
 from tests.support.fit_jobs import pack_tiny
 from tests.support.forked import adopt_orphans, bury_orphans
 from tests.support.inline import InlineEngine
+from tests.support.killed_fits import fit_by_ranks, kill_and_finish
 from training.fit.job import Job
 from training.fit.records import Outcome
 

@@ -12,8 +12,8 @@ import pytest
 
 from cluster.artifact import Artifact
 from cluster.store.store import Store
-from tests.pipelines.curate.test_curate import story
 from tests.support.processes import Command
+from tests.support.stories import story
 
 UNITS = 24
 

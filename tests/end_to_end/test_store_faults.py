@@ -13,9 +13,9 @@ from cluster.store import object_store
 from cluster.store.interface import NotFound, StorageOptions
 from cluster.store.store import Store
 from tests.conftest import CREDENTIALS
-from tests.pipelines.curate.test_curate import story
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.inline import curate_inline
+from tests.support.stories import story
 
 KEYS = {"access_key_id": "key", "secret_access_key": "secret"}
 TIMEOUT_S = 1.0

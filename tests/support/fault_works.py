@@ -17,9 +17,9 @@ from cluster.progress import Silent
 from cluster.session import Session
 from cluster.store import paths
 from cluster.store.store import Store
-from tests.pipelines.curate.test_curate import story
 from tests.support.inline import curate_inline
 from tests.support.many_units import COMPONENT, cut_into_many_units
+from tests.support.stories import story
 from tests.support.train_inline import PLAIN, sentences, train_inline
 from training.config import TrainConfig
 from training.data.packed import SPLITS

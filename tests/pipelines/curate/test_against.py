@@ -10,10 +10,9 @@ from cluster.errors import ConfigError
 from cluster.store.store import Store
 from pipelines.curate.explain import explain
 from pipelines.curate.run_reader import RunReader
-from tests.pipelines.curate.test_curate import ledger, story
+from tests.support.against_runs import PLAIN, changed
 from tests.support.inline import curate_inline
-
-PLAIN = {"language": None, "rules": None, "personal_data": None}
+from tests.support.stories import ledger, story
 
 
 def settings(tmp_path: Path, name: str, documents: dict[str, str], **dedup: object) -> dict:
@@ -24,11 +23,6 @@ def settings(tmp_path: Path, name: str, documents: dict[str, str], **dedup: obje
         "output": str(tmp_path / name),
         "dedup": dedup,
     }
-
-
-def changed(text: str) -> str:
-    """The text with one word changed: a near-duplicate."""
-    return text.replace(text.split()[7], "entirely", 1)
 
 
 @pytest.fixture

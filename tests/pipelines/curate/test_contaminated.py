@@ -18,8 +18,8 @@ from pipelines.curate.run_reader import RunReader
 from pipelines.curate.what_if import compare
 from pipelines.rules.decontamination import MATCHES_SCHEMA, SIGNAL
 from pipelines.text.texts import Texts
-from tests.pipelines.curate.test_curate import ledger, story
 from tests.support.inline import curate_inline
+from tests.support.stories import ledger, story
 
 QUESTIONS = [
     "Ten sailors carry 21 barrels each from a harbour to a market, and 24 barrels break on their way. How many whole "

@@ -4,7 +4,6 @@ import json
 import shutil
 from functools import partial
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -28,98 +27,7 @@ from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.units import Unit
 from tests.support.inline import curate_inline
 from tests.support.stages import counting_stage, run_inline
-
-NOUNS = [
-    "river",
-    "mountain",
-    "letter",
-    "garden",
-    "teacher",
-    "engine",
-    "island",
-    "winter",
-    "bridge",
-    "captain",
-    "harbour",
-    "kitchen",
-    "window",
-    "market",
-    "station",
-    "doctor",
-    "village",
-    "forest",
-    "machine",
-    "journey",
-    "lantern",
-    "library",
-    "meadow",
-    "painter",
-    "orchard",
-    "quarry",
-    "railway",
-    "sailor",
-    "tower",
-    "valley",
-    "weaver",
-    "anchor",
-    "barrel",
-    "candle",
-    "desert",
-    "evening",
-    "farmer",
-    "glacier",
-    "hunter",
-    "ladder",
-    "miller",
-    "neighbour",
-    "ocean",
-    "piano",
-]
-VERBS = [
-    "followed",
-    "remembered",
-    "painted",
-    "repaired",
-    "visited",
-    "described",
-    "crossed",
-    "forgot",
-    "carried",
-    "found",
-    "left",
-    "drew",
-    "watched",
-]
-LINKS = ["and that", "while", "because", "although", "so", "after", "before", "until", "with which", "but"]
-ADJECTIVES = [
-    "old",
-    "quiet",
-    "narrow",
-    "bright",
-    "heavy",
-    "distant",
-    "broken",
-    "gentle",
-    "frozen",
-    "crowded",
-    "empty",
-    "golden",
-    "hidden",
-]
-
-
-def story(number: int, sentences: int = 8) -> str:
-    """Readable English that passes every rule, a different one for each number."""
-    generator = np.random.default_rng(number)
-    lines = []
-    for at in range(sentences):
-        a, b, c, d = generator.choice(NOUNS, 4, replace=False)
-        verb, other = generator.choice(VERBS, 2, replace=False)
-        x, y = generator.choice(ADJECTIVES, 2, replace=False)
-        link = generator.choice(LINKS)
-        tail = generator.choice(["with", "to", "beyond", "under", "against", "near", "past", "behind"])
-        lines.append(f"{x.title()} {a} {verb} the {b} of {y} {c} {link} {d} {other} {tail} chapter {at + 10 * number}.")
-    return " ".join(lines)
+from tests.support.stories import ledger, story
 
 
 @pytest.fixture
@@ -146,10 +54,6 @@ def inputs(tmp_path):
 @pytest.fixture
 def run(inputs, monkeypatch):
     return curate_inline(inputs[1], monkeypatch)
-
-
-def ledger(run) -> dict[str, dict]:
-    return {row["id"]: row for row in Artifact.load(Store(), f"{run.uri}/removed").table().to_pylist()}
 
 
 def test_every_document_is_in_the_corpus_or_in_the_ledger_and_never_in_both(inputs, run):

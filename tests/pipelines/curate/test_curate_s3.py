@@ -12,8 +12,8 @@ import pytest
 from cluster import cli
 from cluster.errors import StorageError
 from tests.conftest import CREDENTIALS
-from tests.pipelines.curate.test_curate import story
 from tests.support.inline import curate_inline
+from tests.support.stories import story
 
 
 @pytest.fixture

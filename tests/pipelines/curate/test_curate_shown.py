@@ -14,8 +14,8 @@ from pipelines.curate import job as job
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.dry_run import changed_settings
 from pipelines.curate.report import run_warnings
-from tests.pipelines.curate.test_curate import story
 from tests.support.inline import InlineEngine
+from tests.support.stories import story
 
 CHANGED = """
 kind: curate

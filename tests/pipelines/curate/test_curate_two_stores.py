@@ -17,8 +17,8 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.measure import measure_stage
 from pipelines.readers.freeze import freeze
 from tests.conftest import CREDENTIALS
-from tests.pipelines.curate.test_curate import story
 from tests.support.inline import curate_inline
+from tests.support.stories import story
 
 
 @pytest.fixture

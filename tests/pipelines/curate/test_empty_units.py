@@ -19,8 +19,8 @@ from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare, table_text
 from pipelines.readers import READERS
-from tests.pipelines.curate.test_curate import story
 from tests.support.inline import curate_inline
+from tests.support.stories import story
 
 NO_STRINGS = pa.table({"text": pa.nulls(2, pa.string()), "id": ["a", "b"]})
 REQUEST = b"WARC/1.0\r\nWARC-Type: request\r\nContent-Length: 1\r\n\r\nx\r\n\r\n"

@@ -18,9 +18,9 @@ from cluster.store.store import Store
 from pipelines.curate.explain import explain
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
-from tests.pipelines.curate.test_curate import story
 from tests.support.inline import curate_inline
 from tests.support.stages import counting_stage, run_inline
+from tests.support.stories import story
 
 TEXTS = [story(0), story(1), story(2), story(0), "Too short to keep."]
 

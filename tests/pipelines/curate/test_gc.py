@@ -16,8 +16,8 @@ from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.job import run_stages
 from pipelines.dedup.group import Sizes
-from tests.pipelines.curate.test_curate import story
 from tests.support.inline import curate_inline
+from tests.support.stories import story
 
 DAY_S = 86_400.0
 

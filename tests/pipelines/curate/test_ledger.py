@@ -9,10 +9,8 @@ from cluster.artifact import Artifact
 from cluster.store.store import Store
 from pipelines.curate.explain import explain
 from pipelines.curate.run_reader import RunReader
-from tests.pipelines.curate.test_curate import story
 from tests.support.inline import curate_inline
-
-GERMAN = " ".join(["Der alte Hafen war am Morgen still, und die Boote kamen erst spät zurück."] * 9)
+from tests.support.stories import GERMAN, story
 
 
 def near(text: str) -> str:

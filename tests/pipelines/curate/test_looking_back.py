@@ -27,8 +27,8 @@ from pipelines.curate.job import check_models_and_lists
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import _units, compare, table_text
-from tests.pipelines.curate.test_curate import story
 from tests.support.inline import InlineEngine, NoRay, curate_inline
+from tests.support.stories import story
 
 
 def write(path, rows) -> str:

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import ConfigError
-from tests.pipelines.curate.test_against import PLAIN, changed
-from tests.pipelines.curate.test_curate import ledger, story
+from tests.support.against_runs import PLAIN, changed
 from tests.support.inline import curate_inline
+from tests.support.stories import ledger, story
 
 NEWEST = {"keeper": "newest", "newest_by": "date"}
 

@@ -46,9 +46,9 @@ from pipelines.curate.plan.rates import Rates, _row_bytes, column_bytes, line, m
 from pipelines.curate.plan.sample import Piece, Sample, _cut, draw, spread
 from pipelines.curate.work import machine_of
 from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
-from tests.pipelines.curate.test_curate import story
 from tests.support.inline import InlineEngine
 from tests.support.stages import run_inline
+from tests.support.stories import story
 
 COLUMNS = {"row": 2, "id": 8, "source": 1, "text_hash": 16, "characters": 2, "bytes": 2, "signature": 400, "words": 4}
 RATES = Rates(

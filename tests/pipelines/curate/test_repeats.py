@@ -19,8 +19,8 @@ from pipelines.curate.explain import explain
 from pipelines.curate.job import run_stages
 from pipelines.curate.run_reader import RunReader
 from pipelines.dedup.group import Sizes
-from tests.pipelines.curate.test_curate import ledger, story
 from tests.support.inline import curate_inline
+from tests.support.stories import ledger, story
 
 LENGTH = 12
 QUOTE = (

@@ -20,9 +20,8 @@ from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare, table_text
 from pipelines.readers.freeze import freeze_listing
-from tests.pipelines.curate.test_curate import story
-from tests.pipelines.curate.test_ledger import GERMAN
 from tests.support.inline import curate_inline
+from tests.support.stories import GERMAN, story
 
 FRENCH = " ".join(["Le vieux port était calme ce matin, et les bateaux ne sont revenus que très tard le soir."] * 9)
 MAILS = " Write to jane.roe@mailhost.org, or to john.roe@mailhost.org."

@@ -17,7 +17,7 @@ from pipelines.curate.report.schema import stage_name
 from pipelines.curate.report.tallies import edges, histograms
 from pipelines.curate.report.word_diff import DiffPart, word_diff
 from pipelines.rules.rule import Check
-from tests.pipelines.curate.test_report_page import GOLDEN
+from tests.support.report_cases import GOLDEN
 
 # Charts
 

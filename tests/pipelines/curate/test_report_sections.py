@@ -14,7 +14,7 @@ from pipelines.curate.report.histogram import DEFINITIONS, SMALL, Bounds, histog
 from pipelines.curate.report.tallies import edges, is_count
 from pipelines.curate.report.word_diff import word_diff
 from pipelines.rules import RULES
-from tests.pipelines.curate.test_report_page import GOLDEN
+from tests.support.report_cases import GOLDEN
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
 from pipelines.readers.freeze import freeze_listing
-from tests.pipelines.curate.test_curate import story
 from tests.support.inline import InlineEngine, curate_inline
+from tests.support.stories import story
 
 
 @pytest.fixture

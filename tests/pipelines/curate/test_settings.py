@@ -16,9 +16,9 @@ from cluster.errors import DataError
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import frozen_inputs
-from tests.pipelines.curate.test_curate import story
 from tests.support import inline
 from tests.support.inline import InlineEngine, curate_inline
+from tests.support.stories import story
 
 TEXTS = {
     "story": story(1, 16),

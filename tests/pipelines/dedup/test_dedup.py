@@ -19,20 +19,14 @@ from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.documents import scopes
 from pipelines.dedup.greedy import remove_near_duplicates
 from pipelines.dedup.signatures import (
-    band_keys,
-    permutations,
     signatures,
-    signatures_or_sets,
 )
-from pipelines.dedup.sketches import Sketches
 from pipelines.readers.inputs import Input
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import count_tokens
+from tests.support.dedup_loops import BANDS, ROWS, A, B, close_pairs, jaccard, our_loop
 from tests.support.shingles import shingle_hashes
-
-BANDS, ROWS = 14, 8
-A, B = permutations(BANDS * ROWS, 1)
 
 words = st.sampled_from(["one", "two", "three", "Four", "five", "über", "中文", "ไทย", "7", "-", "a", "b"])
 documents = st.lists(words, max_size=30).map(" ".join)
@@ -70,16 +64,6 @@ def datasketch_loop(texts: list[str], threshold: float, exact_short: bool = True
             index.insert(number, sketch)
             kept[number] = sketch
     return removed
-
-
-def our_loop(texts: list[str], threshold: float, exact_short: bool = True) -> dict[int, tuple[int, float]]:
-    words, ends, _ = signatures_or_sets(Texts.from_strings(texts), 5, A, B, exact_short=exact_short)
-    sketches = Sketches(words, ends)
-    found, signed = sketches.signatures(A, B), np.flatnonzero(sketches.signed)
-    starts, keys, count = shared_keys(band_keys(found, BANDS, ROWS))
-    sets = sketches.sets(BANDS * ROWS)
-    partner, similarity = remove_near_duplicates(signed, starts, keys, count, found, *sets, threshold)
-    return {int(at): (int(partner[at]), float(similarity[at])) for at in np.flatnonzero(partner >= 0)}
 
 
 def variations(seed: int, count: int) -> list[str]:
@@ -248,27 +232,6 @@ def test_on_real_texts_the_removed_are_similar_and_no_close_pair_is_left(shared_
     assert far <= 0.002 * len(ours)
     kept = [at for at in range(len(strings)) if at not in ours and shingles[at]]
     assert close_pairs([shingles[at] for at in kept], 0.9) <= max(1, len(strings) // 5000)
-
-
-def jaccard(one: set, other: set) -> float:
-    return len(one & other) / len(one | other)
-
-
-def close_pairs(shingles: list[set], least: float) -> int:
-    """Pairs of at least this Jaccard similarity, exactly: they share one of the rarest tenth of their shingles."""
-    count: dict[int, int] = {}
-    for one in shingles:
-        for shingle in one:
-            count[shingle] = count.get(shingle, 0) + 1
-    holders: dict[int, list[int]] = {}
-    found = 0
-    for number, one in enumerate(shingles):
-        rare = sorted(one, key=lambda shingle: (count[shingle], shingle))[: int((1 - least) * len(one)) + 1]
-        near = {other for shingle in rare for other in holders.get(shingle, ())}
-        found += sum(jaccard(one, shingles[other]) >= least for other in near)
-        for shingle in rare:
-            holders.setdefault(shingle, []).append(number)
-    return found
 
 
 def test_close_pairs_counts_pairs_of_the_similarity():

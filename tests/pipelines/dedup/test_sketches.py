@@ -18,7 +18,7 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
+from cluster.artifact import Artifact, DataFile, Manifest
 from cluster.engine import Patience
 from cluster.progress import Silent
 from cluster.store.store import Store
@@ -32,9 +32,8 @@ from pipelines.readers.inputs import Input
 from pipelines.text.texts import Texts
 from tests.support.inline import InlineEngine, NoRay
 from tests.support.shingles import shingle_hashes
+from tests.support.sketch_cases import BANDS, COLUMNS, KEEPERS, ROWS, SOURCES, write_parquet
 
-BANDS, ROWS = 4, 2
-COLUMNS = BANDS * ROWS
 A, B = permutations(COLUMNS, 1)
 BASES = ([f"a{n}" for n in range(20)], [f"b{n}" for n in range(20)], ["c0", "c1", "c2"] * 20)
 
@@ -108,14 +107,6 @@ def test_the_column_in_the_attributes_holds_the_sketches(texts, cut, exact_short
         assert (split(read), read.starts.tolist()) == (split(sketches), sketches.starts.tolist())
 
 
-SOURCES = {"a": "one", "b": "two", "c": "one"}  # source -> snapshot
-KEEPERS = {
-    "position": ({}, lambda text, source, score: 0),
-    "longest": ({}, lambda text, source, score: -len(text)),
-    "score": ({"keeper_score": "quality"}, lambda text, source, score: -score),
-    "source": ({"sources": ("c", "a")}, lambda text, source, score: "ca".find(source) % 3),
-    "newest": ({"newest_by": "date"}, lambda text, source, score: score),
-}
 SCOPES = {"all": lambda source: "", "source": lambda source: source, "snapshot": SOURCES.__getitem__}
 Rows = list[tuple[str, str, float]]  # text, source and score of each document
 
@@ -164,21 +155,6 @@ def groups_by_loop(rows: Rows, dedup: Dedup, kept_before: int = 0) -> dict[int, 
         elif copied != at:
             removed[at] = (reason, copied, 1.0)
     return removed
-
-
-def write_parquet(rows: dict[str, pa.Array], uri: str, cuts: list[int], first: str) -> Artifact:
-    """An artifact of these columns with a file for each unit, which ends at a cut. first: the column that restarts."""
-    table, files = pa.table(rows), []
-    for unit, (start, end) in enumerate(pairwise([0, *cuts, table.num_rows])):
-        part = table.slice(start, end - start)
-        part = part.set_column(0, first, pa.array(range(part.num_rows), pa.int64()))
-        os.makedirs(uri, exist_ok=True)
-        pq.write_table(part, f"{uri}/{unit}.parquet", row_group_size=5)
-        files.append(DataFile(f"{unit}.parquet", unit, part.num_rows, 0, ""))
-    described = describe_schema(table.schema)
-    return Artifact(
-        Store(), uri, Manifest("", "", **described, files=files, counters={}, seconds=0, made="", version="")
-    )
 
 
 def attributes_of(

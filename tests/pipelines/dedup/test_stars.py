@@ -21,8 +21,8 @@ from cluster.store.store import Store
 from pipelines.dedup.group import Sizes
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.stars import Spans, Stars, memory_of_stars
-from tests.pipelines.dedup.test_blocks import SETTINGS, chain, cliques, grouped, templates
-from tests.pipelines.dedup.test_components import MOST, graphs, plainly
+from tests.support.graphs import MOST, graphs, plainly
+from tests.support.grouped import SETTINGS, chain, cliques, grouped, templates
 from tests.support.inline import InlineEngine, NoRay
 
 

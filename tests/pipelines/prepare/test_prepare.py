@@ -25,31 +25,9 @@ from pipelines.prepare.templates import Template, title_of
 from pipelines.prepare.work import work
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.page_tables import misaligned
+from tests.support.tickets import answer, question
 
 QUEUES = ("login", "billing")
-WORDS = (
-    "river",
-    "stone",
-    "cloud",
-    "lamp",
-    "garden",
-    "engine",
-    "paper",
-    "window",
-    "harbour",
-    "violin",
-    "carpet",
-    "mirror",
-)
-
-
-def question(number: int) -> str:
-    return f"How do I mend the {WORDS[number % 12]} of house number {number}?"
-
-
-def answer(number: int) -> str:
-    words = " ".join(WORDS[(number * 7 + at * (1 + number % 5)) % 12] for at in range(12))
-    return f"Take number {number}, then {words}."
 
 
 def tickets(path, count=60, more=()) -> None:

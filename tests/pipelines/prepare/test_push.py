@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from cluster import cli
 from cluster.store.store import Store
 from pipelines.prepare.versions.registry import Registry
-from tests.pipelines.prepare.test_versions import prepared, rows
+from tests.support.prepared_versions import prepared, rows
 from tests.support.web_server import Asked, Reply, Site, as_json, web_server
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz"

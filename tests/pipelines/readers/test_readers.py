@@ -1,6 +1,5 @@
 """Every format gives the same documents, however files, units and tables are cut."""
 
-import bz2
 import csv
 import gzip
 import io
@@ -14,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from datasets import Dataset, DatasetDict, disable_progress_bars
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,9 +24,9 @@ from pipelines.readers import READERS, format_of
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Format, Input
 from pipelines.readers.units import InputManifest, read_unit
+from tests.support.warc_records import COMPRESS, record, response
 
 LIMITS = Limits()
-COMPRESS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress}
 TEXTS = ["plain words", "two\nlines", 'ünï, "quoted" 漢字 \U0001f600', "tab\tand, comma", ""]
 
 
@@ -407,18 +405,6 @@ def test_html_over_the_bound_is_not_parsed(tmp_path):
     (tmp_path / "a.html").write_bytes(PAGE.encode())
     (row,) = rows_of(tmp_path, limits=Limits(max_document_bytes=100))
     assert row["problem"] == "too_large"
-
-
-def record(kind: str, content: bytes, number: int = 0, length: int | None = None) -> bytes:
-    head = (
-        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: http://x/{number}\r\nWARC-Date: 2026-01-02T03:04:05Z\r\n"
-        f"WARC-Record-ID: <urn:uuid:{number}>\r\nContent-Length: {len(content) if length is None else length}\r\n\r\n"
-    )
-    return head.encode() + content + b"\r\n\r\n"
-
-
-def response(body: bytes, status: str = "200 OK", type: str = "text/html", extra: str = "") -> bytes:
-    return f"HTTP/1.1 {status}\r\nContent-Type: {type}\r\n{extra}\r\n".encode() + body
 
 
 def chunked(body: bytes) -> bytes:

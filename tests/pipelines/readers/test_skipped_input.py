@@ -19,9 +19,9 @@ from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
 from pipelines.readers.reader import ReaderCounts
 from pipelines.readers.units import read_unit
-from tests.pipelines.curate.test_curate import story
-from tests.pipelines.readers.test_readers import COMPRESS, record, response
 from tests.support.inline import curate_inline
+from tests.support.stories import story
+from tests.support.warc_records import COMPRESS, record, response
 
 
 @pytest.fixture

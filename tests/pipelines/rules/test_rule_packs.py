@@ -22,7 +22,7 @@ from pipelines.rules.stop_words import OTHER_LABELS, STOP_WORDS, language_of
 from pipelines.text.prose_lines import PHRASES
 from pipelines.text.texts import Texts
 from pipelines.text.words import split_words
-from tests.pipelines.text.test_words import split_slowly
+from tests.support.slow_words import split_slowly
 
 PACKS = (GopherQuality(), GopherRepetition(), C4(), FineWeb())
 DIALECTS = ("paper", "datatrove")

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.text.characters import UNSPACED, tables
 from pipelines.text.datatrove.tables import special_cases
 from pipelines.text.datatrove.tokenizer import ENDS_SENTENCE, ONLY_PUNCTUATION, split_tokens
 from pipelines.text.texts import Texts
 from pipelines.text.words import HAS_ALPHA, HAS_NON_SYMBOL, Words, split_words
 from tests.golden.cases import FOLDER
+from tests.support.slow_words import split_slowly
 
 DIALECTS = {"paper": split_words, "datatrove": split_tokens}
 
@@ -40,21 +40,6 @@ def words_of(strings: list[str], dialect: str) -> list[list[str]]:
         [data[words.begins[at] :].decode()[: words.lengths[at]] for at in range(words.starts[d], words.starts[d + 1])]
         for d in range(len(texts))
     ]
-
-
-def split_slowly(text: str) -> list[str]:
-    """The words of the paper dialect by its definition."""
-    flags, _ = tables()
-    words, run = [], ""
-    for character in text + " ":
-        if run and (character.isspace() or flags[ord(character)] & UNSPACED):
-            words.append(run)
-            run = ""
-        if flags[ord(character)] & UNSPACED:
-            words.append(character)
-        elif not character.isspace():
-            run += character
-    return words
 
 
 @pytest.mark.parametrize(

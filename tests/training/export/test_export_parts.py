@@ -12,8 +12,8 @@ import cluster
 from cluster.artifact import fingerprint
 from cluster.errors import RaymillError
 from cluster.store.store import Store
+from tests.support.card_cases import COUNTERS, OUTCOME, config, evaluation, facts, measured
 from tests.support.export_runs import byte_tokenizer
-from tests.training.export.test_model_card import COUNTERS, OUTCOME, config, evaluation, facts, measured
 from training.config_parts import Model
 from training.export import publish
 from training.export.card import CorpusFacts, Lineage, card

@@ -19,6 +19,7 @@ from cluster.run import RunFolder
 from cluster.store.interface import NotFound, StorageOptions, Unavailable
 from cluster.store.store import Store
 from tests.support import fit_jobs
+from tests.support.checkpoint_jobs import SHAPES, STATES, make_job, slices, values, write
 from training.engines.engine import Slice
 from training.evaluation.record import read_evaluation
 from training.fit.checkpoint import format as checkpoint_format
@@ -32,36 +33,6 @@ from training.fit.ranks import Ranks
 from training.fit.records import Best, TrainingProgress
 from training.fit.step_log import StepLog, read
 from training.pack.packed_run import manifest_file
-
-SHAPES: dict[str, tuple[int, ...]] = {"first.weight": (5, 4), "second": (7,)}
-STATES = ("param", "exp_avg", "exp_avg_sq")
-
-
-def make_job(root: Path, keep: int = 2, **identity: str) -> Job:
-    config = fit_jobs.settings(str(root), checkpoint={"every_steps": 1, "keep": keep})
-    return Job(config, f"{root}/run", "nowhere", (), 10, {"settings.seed": "1", "data": "abc"} | identity)
-
-
-def values(name: str, state: str) -> torch.Tensor:
-    size = int(np.prod(SHAPES[name]))
-    return torch.arange(size, dtype=torch.float32) + 100 * STATES.index(state) + 1000 * list(SHAPES).index(name)
-
-
-def slices(rank: int = 0, world: int = 1):
-    for name, shape in SHAPES.items():
-        size = int(np.prod(shape))
-        start, stop = size * rank // world, size * (rank + 1) // world
-        for state in STATES:
-            yield Slice(name, state, shape, start, values(name, state)[start:stop])
-
-
-def write(job: Job, step: int, attempt: str = "a", progress: TrainingProgress | None = None) -> str:
-    """A whole checkpoint by one worker; its URI."""
-    saver = Saver(job, Ranks(0, 1, torch.device("cpu")), attempt, lambda: None)
-    saver.begin(progress or TrainingProgress(step=step, updates=step), slices())
-    saver.settle()
-    saver.close()
-    return saver.uri(step)
 
 
 def write_by(job: Job, world: int, step: int = 3) -> str:

@@ -9,8 +9,8 @@ import pytest
 from cluster.errors import ClusterError, ConfigError, DataError
 from cluster.progress import Lines, Silent
 from cluster.session import Session
-from tests.end_to_end.test_fit_faults import fit_by_ranks, kill_and_finish
 from tests.support.fit_jobs import column, fit_alone, pack_tiny, settings, tiny_job
+from tests.support.killed_fits import fit_by_ranks, kill_and_finish
 from training.fit.checkpoint.format import MANIFEST
 from training.fit.job import Job
 from training.fit.launch import _as_cluster_error, fit_on_ray

@@ -15,7 +15,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.metrics import ENDED, FAILED, RUNNING
 from cluster.store.store import Store
 from tests.support import fit_jobs
-from tests.training.fit.test_checkpoint import make_job, write
+from tests.support.checkpoint_jobs import make_job, write
 from training.config_parts import Optimizer, Track, Workers
 from training.fit import console, device, loss_checks, preflight, tracking
 from training.fit.checkpoint.format import Checkpoint, at_step, checkpoint_folders, folder_name, step_of

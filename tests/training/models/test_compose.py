@@ -15,6 +15,7 @@ from peft import PeftModel
 from cluster.errors import ConfigError, DataError
 from cluster.store import paths
 from cluster.store.store import Store
+from tests.support.adapter_pairs import lora_of, pair
 from tests.support.tiny_models import tiny_config
 from training.commands import adapter_weights, compose
 from training.config_parts import Model
@@ -212,17 +213,6 @@ def test_values_that_are_not_finite_are_not_written(folder, tmp_path):
     save_file(tensors, path, {"format": "pt"})
     with pytest.raises(DataError, match="not finite"):
         compose_adapters(Store(), str(tmp_path / "out"), {one: 1.0})
-
-
-def lora_of(tensors: dict[str, torch.Tensor], **config: Any) -> LoraAdapter:
-    usual = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["x"]}
-    return LoraAdapter("hand-made", usual | config, tensors)
-
-
-def pair(name: str, rank: int, seed: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    a, b = torch.randn(rank, 5, generator=generator), torch.randn(6, rank, generator=generator)
-    return {f"base_model.model.{name}.lora_A.weight": a, f"base_model.model.{name}.lora_B.weight": b}
 
 
 def test_patterns_of_alpha_belong_to_the_modules_they_name():

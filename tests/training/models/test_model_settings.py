@@ -12,9 +12,9 @@ from torch import nn
 
 from cluster.errors import ConfigError, DataError, RaymillError
 from cluster.store.store import Store
+from tests.support.adapter_pairs import lora_of, pair
 from tests.support.model_folders import folder
 from tests.support.tiny_models import MODELS, tiny_config
-from tests.training.models.test_compose import lora_of, pair
 from training.config_parts import Model
 from training.models import attention, build
 from training.models.adapters import expert_parameters

@@ -9,7 +9,7 @@ import pytest
 from cluster.errors import ConfigError
 from cluster.read.span import Span
 from cluster.store.store import Store
-from tests.training.pack.test_pack_sources import classes_of, survey
+from tests.support.pack_surveys import classes_of, survey
 from training.config_parts import Columns, Corpus, Split
 from training.pack import documents as documents_module
 from training.pack import split as split_module

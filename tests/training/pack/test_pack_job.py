@@ -17,6 +17,7 @@ from cluster.progress import Lines, Silent
 from cluster.session import Session
 from cluster.store.store import Store
 from tests.support.inline import InlineEngine
+from tests.support.pack_runs import packed_by, settings_of, write_lines
 from tests.support.packed_examples import config as plain_config
 from tests.support.tiny_tokenizers import saved, tiny
 from training.data.order import Order
@@ -34,11 +35,6 @@ from training.plan.data import find_data
 TEXTS = [f"Document {n}: " + "the quick brown fox jumps over the lazy dog. " * (n % 5 + 1) for n in range(60)]
 
 
-def write_lines(path: Path, rows: list[dict]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> str:
     rows = [{"id": f"d{n}", "text": text} for n, text in enumerate(TEXTS)]
@@ -48,15 +44,6 @@ def corpus(tmp_path_factory) -> str:
 @pytest.fixture(autouse=True)
 def without_ray(monkeypatch):
     monkeypatch.setattr(job, "Engine", InlineEngine)
-
-
-def settings_of(corpus: str, output: Path, **more) -> dict:
-    plain = {"corpus": corpus, "output": str(output), "sequence_length": 64, "tokens_per_step": 128}
-    return plain | {"model": {"config": {"model_type": "llama", "vocab_size": 300}, "tokenizer": "train"}} | more
-
-
-def packed_by(corpus: str, output: Path, replace: bool = False, verify: bool = False, **more) -> PackedRun:
-    return pack(plain_config(**settings_of(corpus, output, **more)), Session(), Silent(), replace, verify)
 
 
 def never(*_, **__):

@@ -10,8 +10,8 @@ import yaml
 from cluster.plan import plan as plan_verb
 from cluster.store.store import Store
 from tests.support.inline import InlineEngine
+from tests.support.pack_runs import packed_by, settings_of, write_lines
 from tests.support.train_inline import train_inline, write_corpus
-from tests.training.pack.test_pack_job import packed_by, settings_of, write_lines
 from training.pack import job
 from training.pack.command import pack as pack_verb
 from training.pack.packed_run import PackedRun

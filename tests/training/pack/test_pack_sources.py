@@ -15,13 +15,14 @@ from cluster.artifact import MANIFEST
 from cluster.errors import ConfigError, DataError
 from cluster.stage import Output, Stage
 from cluster.store.store import Store
+from tests.support.pack_surveys import classes_of, survey
 from tests.support.stages import run_inline
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, Split
 from training.pack.documents import Chat, LeftOut, Pair, all_documents, documents_of, require_documents
 from training.pack.sources import freeze_corpus, with_columns
-from training.pack.split import MAX_RANKED, Survey, choose_cuts
-from training.pack.survey import find_classes, survey_here
+from training.pack.split import MAX_RANKED, choose_cuts
+from training.pack.survey import survey_here
 
 TEXT = Columns(text="text")
 
@@ -413,10 +414,6 @@ def test_ids_are_the_columns_or_of_the_content(tmp_path):
     assert len(ids[1]) == 32
 
 
-def classes_of(corpora):
-    return find_classes(corpora, [survey_here(frozen, Split(), classes=True) for frozen in corpora])
-
-
 def test_classes_are_in_the_order_of_numbers_then_names(tmp_path):
     jsonl(tmp_path / "a.jsonl", *({"text": f"t{n}", "label": label} for n, label in enumerate([10, 9, "b", "a", None])))
     frozen = freeze(tmp_path, Columns(text="text", label="label"))
@@ -430,14 +427,6 @@ def test_classes_are_in_the_order_of_numbers_then_names(tmp_path):
 # --- splits
 
 NAMES = ("train", "validation", "test")
-
-
-def survey(keyed):
-    """The survey of (hash of the group, stratum) of documents."""
-    found = Survey()
-    for key, stratum in keyed:
-        found.add(key, stratum)
-    return found
 
 
 def split_counts(frozen, split=None):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from tests.training.plan.test_plan import LORA, TINY, big, config, facts
+from tests.support.plan_cases import LORA, TINY, big, config, facts
 from training.config import TrainConfig
 from training.data.order import Order
 from training.fit.device import with_rows_that_fit

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.plan.test_plan import LORA, big, config, facts
+from tests.support.plan_cases import LORA, big, config, facts
 from training.config import TrainConfig
 from training.gpus import Machine
 from training.models.flops import flops_per_token

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cluster.store.store import Store
 from tests.support import training_report as made
-from tests.training.report.test_training_report import finished, fit, validated
+from tests.support.report_fits import finished, fit, validated
 from training.report import tables
 from training.report.curves import Log, _as_table, _events, _explanation, _smoothed, restarts
 from training.report.gather import _base_model, _recipe, _split, fit_of

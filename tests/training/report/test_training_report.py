@@ -8,7 +8,6 @@ import math
 import re
 import time
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +17,10 @@ from hypothesis import strategies as st
 from cluster.page import charts
 from cluster.page.charts import Line, Mark, is_spread, line_chart, thinned
 from cluster.store.store import Store
-from tests.pipelines.curate.test_report_page import HOSTILE, Page, faults
 from tests.support import training_report as made
 from tests.support.page_tables import misaligned
+from tests.support.report_cases import Page, faults
+from tests.support.report_fits import fit, hostile, validated
 from training.fit.job import Job
 from training.report.curves import Log, restarts
 from training.report.gather import combine, fit_of, gather
@@ -164,45 +164,6 @@ def test_a_restart_is_told_by_step_and_a_changed_number_of_workers_too():
 
 
 # From storage to the report
-
-
-@pytest.fixture
-def finished(tmp_path) -> tuple[Job, Any, Any]:
-    """What a run leaves, as far as the report reads it."""
-    root = tmp_path / "run"
-    (root / "attempts").mkdir(parents=True)
-    (root / "export").mkdir()
-    (root / "steps.jsonl").write_text("".join(json.dumps(record) + "\n" for record in made.records()))
-    for attempt in made.ATTEMPTS:
-        (root / "attempts" / f"{attempt['attempt']}.json").write_text(json.dumps(attempt))
-    (root / "evaluation.json").write_text(json.dumps(made.EVALUATION))
-    manifest = {
-        "made_from": "f" * 32,
-        "base": {"name": f"{root}/export/base", "revision": None},
-        "folders": {"adapter": "adapter", "base": "base"},
-        "files": [
-            {"path": "adapter/a", "bytes": 100}, {"path": "adapter/b", "bytes": 23}, {"path": "base/a", "bytes": 9},
-        ],
-    }  # fmt: skip
-    (root / "export" / "manifest.json").write_text(json.dumps(manifest))
-    config = made.config(output=str(root), track={"mlflow": "https://me:password@host"})
-    job = Job(config, str(root), str(root / "packed"), (), 300, {})
-    packed = SimpleNamespace(
-        has_chat_turns=lambda forms: False,
-        passed_over={"notes": "1 file is passed over (1 .csv)"},
-        corpora=dict.fromkeys(("notes", "faq"), dict.fromkeys(("train", "validation", "test"))),
-        tokenised=lambda name: {"documents": 100, "text_bytes": 5000, "left_out/empty": 7, "left_out/no_label": 0},
-        packed=lambda name: {
-            "documents/train": 80, "rows/train": 10, "tokens/train": 2000, "label_tokens/train": 1900,
-            "documents_split": 4, "tokens_repeated": 4,
-        },
-    )  # fmt: skip
-    outcome: Any = {
-        "fingerprint": "f", "ended": "steps", "steps": 300, "best_step": 275, "checkpoint": "c", "best_checkpoint": "b",
-        "trainable_parameters": 8192, "all_parameters": 140_000, "unmoved": [], "skipped": [77], "restarts": 1,
-        "seconds": 75.25,
-    }  # fmt: skip
-    return job, packed, outcome
 
 
 def test_a_report_is_gathered_from_what_a_run_leaves(finished):
@@ -363,14 +324,6 @@ def test_a_run_without_any_of_its_parts_has_a_report(report):
     assert not [drawing for drawing in page.all("svg") if drawing.get("role") == "img"]
 
 
-def hostile(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {k: hostile(v, k) for k, v in value.items()}
-    if isinstance(value, list):
-        return [hostile(v, key) for v in value]
-    return HOSTILE if isinstance(value, str) and key != "finished" else value
-
-
 def test_hostile_text_stays_text(report):
     source = render(hostile(report))
     assert source.encode("utf-8").decode("utf-8") == source
@@ -479,14 +432,6 @@ def test_a_probe_is_told_in_documents_and_classes_and_has_no_perplexity(report):
 
 
 # What to know before believing
-
-
-def fit(**changes: Any) -> Any:
-    return made.report()["fits"][0] | changes
-
-
-def validated(*losses: float) -> list[dict[str, Any]]:
-    return [{"step": 10 * place, **made.measured(loss)} for place, loss in enumerate(losses)]
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.curate.test_report_browser import LOW_CONTRAST, OPEN_ALL
 from tests.support.browser import Browser, missing
+from tests.support.page_scripts import LOW_CONTRAST, OPEN_ALL
+from tests.support.report_fits import hostile
 from tests.support.training_report import report
-from tests.training.report.test_training_report import hostile
 from training.report.page import render
 
 pytestmark = pytest.mark.browser

@@ -15,6 +15,7 @@ from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.work import work
 from pipelines.text.texts import Texts
+from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
 from tests.support.page_tables import misaligned
 
@@ -88,15 +89,6 @@ def settings(tmp_path) -> dict:
         "split": {"stratify": ["queue"]},
         "output": str(tmp_path / "out"),
     }  # fmt: skip
-
-
-def metric(assessment, name: str) -> float | None:
-    (found,) = (one["value"] for one in assessment["metrics"] if one["name"] == name)
-    return found
-
-
-def gate(assessment, name: str) -> dict:
-    return next(one for one in assessment["gates"] if one["name"] == name)
 
 
 def test_planted_problems_are_found_by_id(settings, monkeypatch):

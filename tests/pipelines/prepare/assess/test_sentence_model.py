@@ -21,9 +21,9 @@ from pipelines.prepare.assess.settings import Embeddings
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.content import from_shape, said
 from pipelines.prepare.split import SPLITS
-from tests.pipelines.prepare.assess.test_assess import metric
-from tests.pipelines.prepare.assess.test_learn import QUEUES, rows, settings_of
+from tests.support.assessments import metric
 from tests.support.inline import prepare_inline
+from tests.support.queues import QUEUES, rows, settings_of
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ from pipelines.prepare.plan.command import print_plan
 from pipelines.prepare.plan.dry_run import print_dry_run
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.work import work
-from tests.pipelines.prepare.test_prepare import answer, question
 from tests.support.inline import InlineEngine, prepare_inline
+from tests.support.tickets import answer, question
 from tests.support.web_server import Asked, Reply, as_html, as_json
 
 SECRET = "hunter2-of-the-desk"

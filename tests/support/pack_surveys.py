@@ -1,0 +1,17 @@
+"""The survey of a small corpus."""
+
+from training.config_parts import Split
+from training.pack.split import Survey
+from training.pack.survey import find_classes, survey_here
+
+
+def classes_of(corpora):
+    return find_classes(corpora, [survey_here(frozen, Split(), classes=True) for frozen in corpora])
+
+
+def survey(keyed):
+    """The survey of (hash of the group, stratum) of documents."""
+    found = Survey()
+    for key, stratum in keyed:
+        found.add(key, stratum)
+    return found
