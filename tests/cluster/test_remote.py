@@ -80,7 +80,7 @@ def test_an_error_of_the_function_keeps_its_class_and_message(on):
         (
             Entry("a.b:c"),
             ray.exceptions.RaySystemError(""),
-            r"^a\.b:c: its worker failed: .* What was finished is kept",
+            r"^a\.b:c: its worker failed: .* Finished work is kept",
         ),
     ],
 )

@@ -23,7 +23,7 @@ def warned(kept: tuple[int, int] = (50, 50), straddling: dict[str, int] | None =
         {"source": name, "records": 60, "passed": 55, "splits": {"train": number // 2, "test": number - number // 2}}
         for name, number in zip(SOURCES, kept, strict=True)
     ]  # fmt: skip
-    return _warnings(config_, totals, splits, sources, straddling or {})
+    return _warnings(config_, totals, splits, sources, {}, straddling or {})
 
 
 def shared(one: float, other: float) -> PrepareConfig:
