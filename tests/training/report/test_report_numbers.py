@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cluster.store.store import Store
 from tests.support import training_report as made
-from tests.support.report_fits import finished, fit, validated
+from tests.support.report_fits import fit, validated
 from training.report import tables
 from training.report.curves import Log, _as_table, _events, _explanation, _smoothed, restarts
 from training.report.gather import _base_model, _recipe, _split, fit_of
@@ -22,8 +22,6 @@ from training.report.page import _recipe as _recipe_of
 from training.report.page import _tiles
 from training.report.tables import _measured, _packed_share
 from training.report.text import _plain, cautions, loss_words, metric_words, perplexity_words, summary_text
-
-_ = finished  # a fixture
 
 STEPS = 40
 
