@@ -293,8 +293,9 @@ class Validator:
         try:
             found = signals(texts, pa.table({"_row": np.arange(len(records)), **columns}), filters, self.store)
         except UserError as error:
-            within = "validate." if str(error).startswith("language.") else "validate.rules."
-            raise type(error)(f"{within}{error}") from error
+            first = str(error).partition(".")[0]
+            within = "validate." if first == "language" else "validate.rules." if first in RULES else "validate.rules: "
+            raise ConfigError(f"{within}{error}") from error
         verdicts = decide(pa.table(found), filters)
         languages = found["language"].to_pylist() if filters.language else []
         failed: list[Failed | None] = [None] * len(records)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cluster.errors import ConfigError, UserError
+from cluster.errors import ConfigError
 from cluster.store.store import Store
 from pipelines.language import fasttext_model
 from pipelines.prepare.config import Validate
@@ -315,8 +315,11 @@ def test_languages_to_keep_and_the_least_probability():
     assert reasons([(english, {}), (GERMAN_PAIR, {})], language={"keep": ("en",)}) == [None, "language_not_kept"]
     assert reasons([(english, {}), (GERMAN_PAIR, {})], language={"keep": ("en", "de")}) == [None, None]
     assert reason(english, language={"min_score": 1.0}) == "language_low_score"
-    (failed,) = load_validator(Store(), Validate(language={"keep": ("en", "fr")}))([(GERMAN_PAIR, {"language": "en"})])
-    assert failed.value == "de" and failed.limit == "en, fr", "as identified, whatever the metadata says"
+    validator = load_validator(Store(), Validate(language={"keep": ("en", "fr")}))
+    kept, failed = validator([(english, {}), (GERMAN_PAIR, {"language": "en"})])
+    assert kept is None and (failed.value, failed.limit) == ("de", "en, fr"), (
+        "as identified, whatever the metadata says"
+    )
 
 
 def test_evaluation_sets_are_kept_out(tmp_path):
@@ -327,8 +330,12 @@ def test_evaluation_sets_are_kept_out(tmp_path):
     leak = pair("", f"Tell me: {text.upper()}?", "", "It travels for three hours.")
     assert reasons([(GOOD, {}), (leak, {})], rules=rules) == [None, "contaminated"]
     rules["decontamination"]["sets"][0]["columns"] = ["answer"]
-    with pytest.raises(UserError, match=r"^validate\.rules\.decontamination"):
+    with pytest.raises(ConfigError, match=r"^validate\.rules\.decontamination"):
         load_validator(Store(), Validate(rules=rules))
+    rules["decontamination"]["sets"][0]["path"] = missing = str(tmp_path / "none.jsonl")
+    with pytest.raises(ConfigError, match=f"^validate\\.rules: {missing}: no such file") as raised:
+        load_validator(Store(), Validate(rules=rules))
+    assert str(raised.value).count("no such file") == 1
 
 
 def test_packs_of_rules_apply_when_they_are_named():
