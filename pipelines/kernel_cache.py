@@ -32,6 +32,9 @@ CACHE_VARIABLE, WARMED_VARIABLE = "NUMBA_CACHE_DIR", "RAYMILL_KERNELS"
 _CPU_NAME, _CPU_FEATURES = "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"
 _CPU_INFO = Path("/proc/cpuinfo")
 
+# The progress line of a run that finds no kernel compiled, until the first unit is committed.
+COMPILING = "compiling kernels (first run on this machine; `raymill warm` does it ahead)"
+
 # The packages that hold kernels, and everything that a kernel calls or reads as a global.
 KERNEL_PACKAGES = ("text", "language", "rules", "dedup")
 
@@ -102,7 +105,7 @@ def cpu_label() -> str:
 
 
 def kernels_are_compiled() -> bool:
-    """Whether the cache holds a kernel. Without any the first run compiles for about 12 s of processor time.
+    """Whether the cache holds a kernel. Without any the first run compiles those that it calls.
 
     The folder says nothing: numba makes it when a kernel is imported.
     """

@@ -21,7 +21,7 @@ from pipelines.curate.report.schema import Report
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare, table_text
-from pipelines.kernel_cache import kernels_are_compiled
+from pipelines.kernel_cache import COMPILING, kernels_are_compiled
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
@@ -47,7 +47,7 @@ def curate(
         print_plan(settings)
         return
     compiled = kernels_are_compiled() or address not in (None, "local")
-    progress = Lines(at_first="" if compiled else "compiling kernels (first run on this machine, up to half a minute)")
+    progress = Lines(at_first="" if compiled else COMPILING)
     began = time.monotonic()
     with Session(address, settings.execution.cpus, progress) as session:
         run = job.curate(settings, session, progress, replace=replace)

@@ -13,7 +13,7 @@ from cluster.progress import Lines, clock
 from cluster.session import Session
 from cluster.store import paths
 from pipelines.curate.commands import Address, ConfigFile, Overrides, Replace
-from pipelines.kernel_cache import kernels_are_compiled
+from pipelines.kernel_cache import COMPILING, kernels_are_compiled
 from pipelines.prepare import job
 from pipelines.prepare.assess.job import ASSESSMENT
 from pipelines.prepare.assess.score import failed
@@ -105,4 +105,4 @@ def _prepare_config(settings: BaseModel, config: str) -> PrepareConfig:
 
 def _progress(address: str | None) -> Lines:
     compiled = kernels_are_compiled() or address not in (None, "local")
-    return Lines(at_first="" if compiled else "compiling kernels (first run on this machine, up to half a minute)")
+    return Lines(at_first="" if compiled else COMPILING)

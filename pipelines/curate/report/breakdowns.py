@@ -267,8 +267,8 @@ def times(report: Report) -> Section:
     where = (
         f"{plural(machine['cpus'], 'core')}, {machine['platform']}, Python {machine['python']}"
         + (f", Ray {machine['ray']}" if machine["ray"] else "")
-        + ". MB are millions of bytes of UTF-8 text. On a machine's first run, times include compiling the kernels, up "
-        "to half a minute; `raymill warm` does it ahead."
+        + ". MB are millions of bytes of UTF-8 text. On a machine's first run, times include compiling the "
+        "kernels; `raymill warm` does it ahead."
     )
     if not rows:
         return Section("time", "Time and throughput", join(note(where), sentence("No stage was timed.")))

@@ -205,7 +205,7 @@ def test_explain_names_the_file_among_those_of_the_unit(raymill, tmp_path):
 def test_the_line_of_the_first_stage_says_that_kernels_compile(raymill, monkeypatch):
     monkeypatch.setattr("pipelines.curate.commands.kernels_are_compiled", lambda: False)
     _, err = raymill("curate", "c.yaml")
-    assert "measure: 0/1 unit, compiling kernels (first run on this machine, up to half a minute)\n" in err
+    assert "measure: 0/1 unit, compiling kernels (first run on this machine; `raymill warm` does it ahead)\n" in err
     assert err.count("compiling") == 1
     _, err = raymill("curate", "c.yaml")
     assert "compiling" not in err, "a finished run computes nothing"
