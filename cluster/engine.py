@@ -69,7 +69,7 @@ _TIMED_OUT, _END = object(), object()  # no answer within the poll interval; the
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryLimits:
     """Limits of retries and waiting in a stage.
 
     attempts: number of rounds. stall_s: a round is ended after this many seconds without a committed or failed unit,
@@ -106,7 +106,7 @@ class Engine:
     root: str
     session: Session
     progress: Progress
-    patience: Patience = field(default_factory=Patience)
+    limits: RetryLimits = field(default_factory=RetryLimits)
     replace: bool = False
     check: Callable[[], None] = lambda: None
     wall_s: dict[str, float] = field(default_factory=dict)
@@ -170,7 +170,7 @@ class Engine:
         failures: dict[int, Failure] = {}
         state = FAILED
         try:
-            for number in range(1, self.patience.attempts + 1):
+            for number in range(1, self.limits.attempts + 1):
                 missing = [index for index in range(len(stage.units)) if index not in records]
                 if not missing:
                     break
@@ -267,7 +267,7 @@ class Engine:
             can_run = True
             while True:
                 try:
-                    answer = answers.get(timeout=min(_POLL_S, self.patience.stall_s))
+                    answer = answers.get(timeout=min(_POLL_S, self.limits.stall_s))
                 except queue.Empty:
                     answer = _TIMED_OUT
                 now = time.monotonic()
@@ -279,7 +279,7 @@ class Engine:
                     could_run, can_run = can_run, self.session.has_cpus()
                     if not (could_run and can_run):
                         last = now  # an autoscaler is starting machines
-                    elif now - last > self.patience.stall_s:
+                    elif now - last > self.limits.stall_s:
                         raise _Stalled(f"no unit was committed or failed for {now - last:.0f} s")
                 elif answer is _END:
                     failures.update({_NO_UNIT: Failure(messages[-1])} if messages else {})
@@ -344,7 +344,7 @@ class Engine:
             run,
             batch_size=None,
             batch_format="pyarrow",
-            max_retries=self.patience.losses,
+            max_retries=self.limits.losses,
             **options,
         )
         for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -363,7 +363,7 @@ class Engine:
         first = unfinished[0]
         failure = failures.get(first) or failures.get(_NO_UNIT) or Failure(_WORKER_DIED)
         reads = stage.describe(stage.units[first])
-        rounds = plural(self.patience.attempts, "round")
+        rounds = plural(self.limits.attempts, "round")
         error = StageError(
             f"{self._shown(stage)}: no result for {len(unfinished)} of {plural(len(stage.units), 'unit')} after "
             f"{rounds}. Unit {first}"

@@ -20,7 +20,7 @@ CONFIG_VARIABLE = "RAYMILL_CONFIG"
 GRACE_S = 60
 
 # Seconds for which a request is repeated while a backend does not answer.
-PATIENCE_S = 180
+RETRY_S = 180
 
 
 class State(StrEnum):
@@ -92,7 +92,7 @@ class Backend(Protocol):
     def logs(self, attempt: Attempt, follow: bool) -> Iterator[str]:
         """The lines of the job's log, each once; with `follow` until the attempt has ended.
 
-        A lost connection is made again, for up to PATIENCE_S seconds. Raises AttemptLost: the backend no longer has
+        A lost connection is made again, for up to RETRY_S seconds. Raises AttemptLost: the backend no longer has
         the attempt.
         """
         ...

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 _POLL_S = 1.0
 
 
-class Patience:
+class Retries:
     """Waits between requests to a backend that does not answer, and gives up after a limit.
 
     Args:

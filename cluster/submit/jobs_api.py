@@ -20,14 +20,14 @@ from cluster.errors import ClusterError
 from cluster.submit.backend import (
     CONFIG_VARIABLE,
     GRACE_S,
-    PATIENCE_S,
+    RETRY_S,
     Attempt,
     AttemptExists,
     AttemptLost,
     Request,
     State,
 )
-from cluster.submit.following import LogReader, Patience
+from cluster.submit.following import LogReader, Retries
 from cluster.submit.job_log import LogLines
 from cluster.submit.preflight import ProbeRequest, mismatched_ray, problems, read_report
 from cluster.submit.ray_api import NoAnswer, NotThere, RayApi, Refused
@@ -64,7 +64,7 @@ class JobsApi:
         api: its dashboard.
         ship_code: run the source of this checkout there, not the Raymill that is installed there.
         command: of Raymill there.
-        patience_s: how long a request is repeated while the cluster does not answer.
+        retry_s: how long a request is repeated while the cluster does not answer.
         grace_s: a cancelled job has so many seconds to commit what is done.
     """
 
@@ -73,13 +73,13 @@ class JobsApi:
         api: RayApi,
         ship_code: bool = False,
         command: Sequence[str] = ("raymill",),
-        patience_s: float = PATIENCE_S,
+        retry_s: float = RETRY_S,
         grace_s: int = GRACE_S,
     ) -> None:
         self.api = api
         self.ships = ship_code
         self.command = ("python", "-m", "cluster.cli") if ship_code else tuple(command)
-        self.patience_s = patience_s
+        self.retry_s = retry_s
         self.grace_s = grace_s
 
     def check(self, work: Work) -> list[str]:
@@ -178,7 +178,7 @@ class JobsApi:
             "runtime_env": runtime,
             "metadata": {f"{_PREFIX}{key}": value for key, value in metadata.items()} | {f"{_PREFIX}request": mine},
         }
-        patience = Patience(self.api.address, self.patience_s)
+        retries = Retries(self.api.address, self.retry_s)
         while True:
             try:
                 self.api.post("/api/jobs/", body)
@@ -190,7 +190,7 @@ class JobsApi:
                     return
                 raise AttemptExists(name) from None
             except NoAnswer as error:
-                patience.failed(error)
+                retries.failed(error)
 
     def _job(self, name: str) -> dict[str, Any]:
         return self.api.get(f"/api/jobs/{name}").json()
@@ -236,7 +236,7 @@ class JobsApi:
     def _follow(self, name: str, lines: LogLines) -> Iterator[str]:
         """The lines of a log until its job has ended. The log and the job's state are read at the same time."""
         reader: LogReader | None = None
-        patience = Patience(self.api.address, self.patience_s)
+        retries = Retries(self.api.address, self.retry_s)
         while True:
             try:
                 job = self._job(name)
@@ -244,9 +244,9 @@ class JobsApi:
                 raise AttemptLost(_lost(name)) from None
             except NoAnswer as error:
                 reader = None
-                patience.failed(error)
+                retries.failed(error)
                 continue
-            patience.succeeded()
+            retries.succeeded()
             if _STATES[job["status"]].final:
                 yield from self._rest(job, lines)
                 return

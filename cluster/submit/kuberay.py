@@ -27,8 +27,8 @@ from cluster.kuberay.rayjob import (
     build_config_map,
     build_rayjob,
 )
-from cluster.submit.backend import PATIENCE_S, Attempt, AttemptExists, AttemptLost, Request, State
-from cluster.submit.following import Patience
+from cluster.submit.backend import RETRY_S, Attempt, AttemptExists, AttemptLost, Request, State
+from cluster.submit.following import Retries
 from cluster.submit.kuberay_log import Follower, read_log
 from cluster.submit.kubernetes_api import Conflict, Forbidden, KubernetesApi, NoAnswer, NotThere, Object
 from cluster.submit.rayjob_state import (
@@ -89,12 +89,12 @@ class KubeRay:
     Args:
         api: of the namespace.
         profile: of the overlay, to start jobs; None: only to look at them.
-        patience_s: how long a request is repeated while the cluster does not answer.
+        retry_s: how long a request is repeated while the cluster does not answer.
     """
 
-    def __init__(self, api: KubernetesApi, profile: Profile | None = None, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, api: KubernetesApi, profile: Profile | None = None, retry_s: float = RETRY_S) -> None:
         assert profile is None or profile.namespace == api.namespace
-        self.api, self.profile, self.patience_s = api, profile, patience_s
+        self.api, self.profile, self.retry_s = api, profile, retry_s
 
     def check(self, work: Work) -> list[str]:
         """Look whether the namespace can run the job, and let the API server check its RayJob.
@@ -163,7 +163,7 @@ class KubeRay:
 
     def logs(self, attempt: Attempt, follow: bool) -> Iterator[str]:
         if follow:
-            follower = Follower(self.api, attempt.name, Patience(self.api.address, self.patience_s))
+            follower = Follower(self.api, attempt.name, Retries(self.api.address, self.retry_s))
             yield from follower.lines()
             if follower.gone and self.attempt(attempt.name) is None:
                 raise AttemptLost(_lost(attempt.name))
@@ -189,12 +189,12 @@ class KubeRay:
         api.delete_rayjob(name)
         head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
         limit_s = head.get("terminationGracePeriodSeconds", 30) + _DELETION_S
-        until, asked = time.monotonic() + limit_s, Patience(api.address, self.patience_s)
+        until, retries = time.monotonic() + limit_s, Retries(api.address, self.retry_s)
         while True:
             try:
                 if (job := api.rayjob(name)) is None:
                     return
-                asked.succeeded()
+                retries.succeeded()
                 if time.monotonic() > until:
                     raise ClusterError(
                         f"{name}: still being deleted after {limit_s} s. Look at its pods (kubectl -n {api.namespace} "
@@ -203,7 +203,7 @@ class KubeRay:
                     )
                 api.wait_for_change(job, max(1, min(_WATCH_S, round(until - time.monotonic()))))
             except NoAnswer as error:
-                asked.failed(error)
+                retries.failed(error)
 
     # --- creation
 
@@ -218,13 +218,13 @@ class KubeRay:
         return as_documents(build_config_map(work, name, self.profile), build_rayjob(work, name, self.profile))
 
     def _create_config_map(self, manifest: Mapping[str, Any], name: str) -> None:
-        asked = Patience(self.api.address, self.patience_s)
+        retries = Retries(self.api.address, self.retry_s)
         while True:
             try:
                 self.api.create_config_map(manifest)
                 return
             except NoAnswer as error:
-                asked.failed(error)
+                retries.failed(error)
                 continue
             except NotThere as error:
                 raise ConfigError(f"namespace {self.api.namespace}: {error} Set it up first.") from None
@@ -244,12 +244,12 @@ class KubeRay:
     def _create_job(self, manifest: Mapping[str, Any], mine: str) -> Object:
         """Create the RayJob exactly once: after a lost answer, the repeated request finds the first one's RayJob."""
         name = manifest["metadata"]["name"]
-        asked = Patience(self.api.address, self.patience_s)
+        retries = Retries(self.api.address, self.retry_s)
         while True:
             try:
                 return self.api.create_rayjob(manifest)
             except NoAnswer as error:
-                asked.failed(error)
+                retries.failed(error)
             except NotThere:
                 raise ConfigError(_no_operator(self.api.address)) from None
             except Conflict:

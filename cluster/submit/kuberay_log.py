@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 from cluster.submit.backend import AttemptLost, State
-from cluster.submit.following import LogReader, Patience
+from cluster.submit.following import LogReader, Retries
 from cluster.submit.kubernetes_api import KubernetesApi, NoAnswer, NotThere, Object
 from cluster.submit.pod_log import PodLog
 from cluster.submit.rayjob_state import state_of
@@ -43,15 +43,15 @@ class Follower:
     Args:
         api: of the namespace.
         name: of the RayJob.
-        patience: for an API server that does not answer.
+        retries: for an API server that does not answer.
 
     Attributes:
         gone: whether `lines` ended because there is no RayJob.
     """
 
-    def __init__(self, api: KubernetesApi, name: str, patience: Patience) -> None:
+    def __init__(self, api: KubernetesApi, name: str, retries: Retries) -> None:
         self.gone = False
-        self._api, self._name, self._patience = api, name, patience
+        self._api, self._name, self._retries = api, name, retries
         self._reader: LogReader | None = None
         self._lines, self._uid, self._container_ended = PodLog(), "", False
         self._read: set[str] = set()  # uids of pods whose log was read to its end
@@ -68,9 +68,9 @@ class Follower:
                     return
                 connected = self._reader is not None or self._connect(job)
             except NoAnswer as error:
-                self._patience.failed(error)
+                self._retries.failed(error)
                 continue
-            self._patience.succeeded()
+            self._retries.succeeded()
             if job is not None and state_of(job).final and ended_at is None:
                 ended_at = time.monotonic()
             yield from self._new_lines(_POLL_S if connected else 0)

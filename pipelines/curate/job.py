@@ -30,7 +30,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.artifact import Artifact
-from cluster.engine import Engine, Patience
+from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, UserError
 from cluster.lease import held
 from cluster.page.formats import plural
@@ -130,8 +130,8 @@ def curate(
         if replace:
             _find_manifest(config, listing, root, replace=True)  # removes a manifest of other settings or inputs
         write_inputs(root, inputs, config.storage.without_secrets())
-        patience = Patience(config.execution.attempts, config.execution.stall_s, config.execution.losses)
-        engine = Engine(root, session, progress, patience, replace, lease.check)
+        limits = RetryLimits(config.execution.attempts, config.execution.stall_s, config.execution.losses)
+        engine = Engine(root, session, progress, limits, replace, lease.check)
         artifacts = run_stages(config, inputs, engine.run)
         lease.check()
         return _publish(config, inputs, engine, artifacts)

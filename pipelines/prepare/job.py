@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from cluster.artifact import Artifact, Counters
-from cluster.engine import Engine, Patience
+from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError
 from cluster.lease import held
 from cluster.output_folder import refuse_impossible_output
@@ -135,10 +135,10 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
         find()  # with `replace`, removes the manifest of other settings or inputs
         write_inputs(root, inputs, config.storage.without_secrets())
 
-        run = run_at(Engine(root, session, progress, patience_of(config), replace, lease.check))
+        run = run_at(Engine(root, session, progress, limits_of(config), replace, lease.check))
         artifacts = run_stages(config, settings, inputs, kept, run)
         splits = [artifacts[name] for name in SPLITS]
-        assessing = run_at(Engine(root, session, progress, patience_of(config), True, lease.check))
+        assessing = run_at(Engine(root, session, progress, limits_of(config), True, lease.check))
         assessment = assess(config, root, splits, assessing)
         lease.check()
         on_columns = notes_on_columns(config.inputs, settings.fields)
@@ -185,7 +185,7 @@ def assess_again(
     config = PrepareConfig.model_validate(config.model_dump(by_alias=True))
     with held(store, root) as lease:
         splits = [Artifact.load(store, paths.join(root, name)) for name in SPLITS]
-        engine = Engine(root, session, progress, patience_of(config), True, lease.check)
+        engine = Engine(root, session, progress, limits_of(config), True, lease.check)
         assessment = assess(config, root, splits, run_at(engine), rules)
         lease.check()
         store.write_bytes(paths.join(root, REPORT_HTML), render(report, assessment).encode())
@@ -214,9 +214,9 @@ def read_report(store: Store, root: str) -> Report:
     return report
 
 
-def patience_of(config: PrepareConfig) -> Patience:
+def limits_of(config: PrepareConfig) -> RetryLimits:
     """The limits of a stage."""
-    return Patience(config.execution.attempts, config.execution.stall_s, config.execution.losses)
+    return RetryLimits(config.execution.attempts, config.execution.stall_s, config.execution.losses)
 
 
 def run_at(engine: Engine) -> RunStageIn:
@@ -250,7 +250,7 @@ def fetch_inputs(config: PrepareConfig, session: Session, progress: Progress, *,
         fields_of(with_corpora([one for one in config.inputs if not one.connection], store), store, root)
         store.require_conditional_writes(root)
         with held(store, root) as lease:
-            engine = Engine(root, session, progress, patience_of(config), replace, lease.check)
+            engine = Engine(root, session, progress, limits_of(config), replace, lease.check)
             for one in missing:
                 fetch(one, store, root, engine.run, replace)
     found = (record_of(store, root, one.source).read() for one in connected)

@@ -15,7 +15,7 @@ DRIVER = """
 import subprocess, sys, threading
 from pathlib import Path
 from cluster import control_process as watching
-watching._LOOK_S, watching._PATIENCE_S = 0.02, float(sys.argv[4])
+watching._LOOK_S, watching._WAIT_S = 0.02, float(sys.argv[4])
 folder, name, removed = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 is_running, seen = watching._is_running, threading.Event()
 watching._is_running = lambda process: seen.set() or is_running(process)
@@ -34,12 +34,12 @@ else:
 """
 
 
-def driver(tmp_path: Path, patience: float, then: str) -> tuple[int, str, bool]:
+def driver(tmp_path: Path, wait_s: float, then: str) -> tuple[int, str, bool]:
     """(exit code, standard error, whether the rest was removed) of a process whose control process is killed."""
     name = tmp_path / "gcs_server"
     name.symlink_to("/bin/sh")
     removed = tmp_path / "removed"
-    words = [sys.executable, "-c", DRIVER, tmp_path / "ray", name, removed, str(patience), then]
+    words = [sys.executable, "-c", DRIVER, tmp_path / "ray", name, removed, str(wait_s), then]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         os.kill(int(process.stdout.readline()), signal.SIGKILL)

@@ -16,7 +16,7 @@ import pytest
 from cluster import session as sessions
 from cluster import stage as stages
 from cluster import temporary
-from cluster.engine import Engine, Patience
+from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError, StageError, StorageError
 from cluster.progress import Silent
 from cluster.session import Session
@@ -50,8 +50,8 @@ class Told(Silent):
         self.told.append(("unit", record.unit))
 
 
-def engine(root: Path, session: Session, **patience) -> Engine:
-    return Engine(str(root), session, Told(), Patience(**patience))
+def engine(root: Path, session: Session, **limits) -> Engine:
+    return Engine(str(root), session, Told(), RetryLimits(**limits))
 
 
 def digests(artifacts: dict) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The engine's rounds, attempts, patience and stall, without Ray: units run in this process."""
+"""The engine's rounds, attempts, limits of retries and stall, without Ray: units run in this process."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from cluster import engine as engines
 from cluster import session as sessions
 from cluster import stage as stages
 from cluster.artifact import MANIFEST
-from cluster.engine import Engine, Patience
+from cluster.engine import Engine, RetryLimits
 from cluster.errors import BusyError, ClusterError, ConfigError, DataError, StageError, StorageError
 from cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING
 from cluster.nodes import Node
@@ -44,8 +44,8 @@ class Failing:
         return count_up(unit, scratch)
 
 
-def engine(root, session: NoRay | None = None, kind=RoundsInline, **patience) -> RoundsInline:
-    return kind(str(root), session or NoRay(), Silent(), Patience(**patience))
+def engine(root, session: NoRay | None = None, kind=RoundsInline, **limits) -> RoundsInline:
+    return kind(str(root), session or NoRay(), Silent(), RetryLimits(**limits))
 
 
 def test_only_what_failed_is_tried_again_and_no_more_often_than_allowed(tmp_path):

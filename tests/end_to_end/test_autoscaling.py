@@ -15,7 +15,7 @@ from tests.support.submitted import SMALL_UNITS, raymill, write_demo
 
 pytestmark = pytest.mark.cluster
 
-PATIENCE_S = 500
+WAIT_S = 500
 QUICK = ["-o", "steps=2", "-o", "optimizer.warmup_steps=1", "-o", "evaluate.every_steps=2"]
 TRAIN = [*QUICK, "-o", "checkpoint.every_steps=2"]
 
@@ -46,22 +46,22 @@ def most_nodes(cluster: RayCluster, job: Command) -> int:
         most = max(most, cluster.alive())
         return job.process.poll() is not None
 
-    assert wait_until(ended, PATIENCE_S)
+    assert wait_until(ended, WAIT_S)
     return most
 
 
 def test_machines_come_for_curate_and_train_and_go_when_they_are_idle(cluster, demo):
-    assert wait_until(lambda: cluster.alive() == 1, PATIENCE_S), "the head reports itself some seconds after its start"
+    assert wait_until(lambda: cluster.alive() == 1, WAIT_S), "the head reports itself some seconds after its start"
     job = raymill(cluster, "submit", str(demo / "curate.yaml"), *SMALL_UNITS)
     most = most_nodes(cluster, job)
     code, out, err = job.wait(60)
     assert code == 0, out + err
     assert f"corpus  {demo}/corpus" in out
     assert most > 1
-    assert wait_until(lambda: cluster.alive() == 1, PATIENCE_S), "idle machines go"
+    assert wait_until(lambda: cluster.alive() == 1, WAIT_S), "idle machines go"
 
     too_many = ["-o", "workers.count=8", "-o", "tokens_per_step=16384", "--name", "many"]
-    code, out, err = raymill(cluster, "submit", str(demo / "train.yaml"), *TRAIN, *too_many).wait(PATIENCE_S)
+    code, out, err = raymill(cluster, "submit", str(demo / "train.yaml"), *TRAIN, *too_many).wait(WAIT_S)
     assert code == 2, out + err
     assert "8 CPUs needed: the cluster has 0, and no autoscaler can add the others" in err
     assert cluster.alive() == 1 and not (demo / "tune-lora").exists()
@@ -72,4 +72,4 @@ def test_machines_come_for_curate_and_train_and_go_when_they_are_idle(cluster, d
     assert code == 0, out + err
     assert most == 3, "its two workers run at once"
     assert json.loads((demo / "tune-lora" / "manifest.json").read_text())["name"] == "demo-lora"
-    assert wait_until(lambda: cluster.alive() == 1, PATIENCE_S), "idle machines go"
+    assert wait_until(lambda: cluster.alive() == 1, WAIT_S), "idle machines go"

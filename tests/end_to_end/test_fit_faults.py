@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.fit_jobs import column, final_weights, pack_tiny
-from tests.support.killed_fits import PATIENCE_S, FitCommand, fit_by_ranks, job_file
+from tests.support.killed_fits import WAIT_S, FitCommand, fit_by_ranks, job_file
 from training.fit.job import Job
 from training.fit.records import Outcome
 
@@ -32,7 +32,7 @@ def test_torchrun_comes_to_the_same_bits_without_ray(packed, undisturbed):
     job, path = job_file(packed, "torchrun")
     command = FitCommand("torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "training.fit", path)
     try:
-        code, out, err = command.wait(PATIENCE_S)
+        code, out, err = command.wait(WAIT_S)
     finally:
         command.end_all()
     assert code == 0, err

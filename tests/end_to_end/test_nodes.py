@@ -12,7 +12,7 @@ from tests.support.submitted import SMALL_UNITS, digest, losses, records, write_
 pytestmark = pytest.mark.cluster
 
 # On a busy machine; a whole curate takes a tenth of it.
-PATIENCE_S = 500
+WAIT_S = 500
 # What the tasks that run units, and the workers of a training, are called by Ray.
 UNITS, WORKERS = "MapBatches(_RunUnit)", "RayTrainWorker"
 STEPS = 12
@@ -54,7 +54,7 @@ def begin(cluster: RayCluster, *words: str) -> Command:
 
 def finish(cluster: RayCluster, command: Command) -> str:
     """The id of the command's driver on the cluster, after it succeeded."""
-    code, out, err = command.wait(PATIENCE_S)
+    code, out, err = command.wait(WAIT_S)
     assert code == 0, out + err
     return cluster.jobs()[-1]
 
@@ -75,7 +75,7 @@ def kill_nodes(cluster: RayCluster, count: int) -> None:
     left = cluster.alive() - count
     for _ in range(count):
         cluster.kill_node()
-    assert wait_until(lambda: cluster.alive() == left, PATIENCE_S)
+    assert wait_until(lambda: cluster.alive() == left, WAIT_S)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def trained(cluster: RayCluster, demo: Path, curated: str) -> str:
 
 def test_curate_spreads_over_the_nodes_and_makes_what_one_machine_makes(cluster, demo, curated):
     assert cluster.nodes_of("tasks", curated, UNITS) == workers_of(cluster)
-    code, out, err = Command(*curate(demo, "alone"), "--address", "local").wait(PATIENCE_S)
+    code, out, err = Command(*curate(demo, "alone"), "--address", "local").wait(WAIT_S)
     assert code == 0, out + err
     assert digest(demo) == digest(demo / "alone")
 
@@ -106,7 +106,7 @@ def test_the_workers_of_a_training_spread_over_the_nodes(cluster, demo, trained)
 def test_a_training_whose_node_is_killed_goes_on_with_one_that_is_added(cluster, demo, trained):
     output = demo / "hit"
     command = begin(cluster, *train(demo, "hit"))
-    assert wait_until(lambda: any(output.rglob("step-*/manifest.json")), PATIENCE_S)
+    assert wait_until(lambda: any(output.rglob("step-*/manifest.json")), WAIT_S)
     kill_nodes(cluster, 1)
     added = cluster.add_node()
     assert not (output / "manifest.json").exists()
@@ -118,7 +118,7 @@ def test_a_training_whose_node_is_killed_goes_on_with_one_that_is_added(cluster,
 def test_units_of_killed_nodes_are_done_again_by_nodes_that_are_added(cluster, demo, curated):
     output = demo / "hit-curate"
     command = begin(cluster, *curate(demo, output.name))
-    assert wait_until(lambda: bool(records(output)), PATIENCE_S)
+    assert wait_until(lambda: bool(records(output)), WAIT_S)
     kill_nodes(cluster, 3)
     done = records(output)
     assert not (output / "manifest.json").exists()

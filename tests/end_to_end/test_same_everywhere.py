@@ -19,7 +19,7 @@ from tests.support.many_units import cut_into_many_units
 from tests.support.ray_cluster import ROOT, RayCluster
 
 _KEYS = {"access_key_id": "key", "secret_access_key": "secret"}
-_PATIENCE_S = 400
+_WAIT_S = 400
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def on_ray(texts: Texts, session: dict, **environment: str) -> dict[str, str]:
     job.write_text(json.dumps({"settings": settings, "unit_bytes": texts.unit_bytes, "session": session}))
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.many_units_on_ray", str(job)],
-        capture_output=True, text=True, timeout=_PATIENCE_S, cwd=ROOT, env=os.environ | environment,
+        capture_output=True, text=True, timeout=_WAIT_S, cwd=ROOT, env=os.environ | environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

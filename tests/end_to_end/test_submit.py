@@ -18,7 +18,7 @@ from tests.support.submitted import SMALL_UNITS, digest, losses, raymill, record
 pytestmark = pytest.mark.cluster
 
 # On a busy machine; a whole curate takes a tenth of it.
-PATIENCE_S = 500
+WAIT_S = 500
 STEPS, SAVED_EVERY = 60, 5
 TRAIN = [
     word
@@ -54,15 +54,15 @@ def curated(cluster: RayCluster, demo: Path) -> tuple[int, str, str]:
     """(exit code, output, errors) of submitting the demo's curate config, with the connection cut in the middle."""
     with Proxy(cluster.dashboard_port) as proxy:
         job = raymill(cluster, "submit", str(demo / "curate.yaml"), *SMALL_UNITS, url=proxy.url)
-        assert wait_until(lambda: (demo / "inputs.json").exists(), PATIENCE_S)
+        assert wait_until(lambda: (demo / "inputs.json").exists(), WAIT_S)
         proxy.cut()
-        return job.wait(PATIENCE_S)
+        return job.wait(WAIT_S)
 
 
 @pytest.fixture(scope="module")
 def trained(cluster: RayCluster, demo: Path, curated: object) -> tuple[int, str, str]:
     """(exit code, output, errors) of submitting the demo's train config."""
-    return raymill(cluster, "submit", str(demo / "train.yaml"), *TRAIN).wait(PATIENCE_S)
+    return raymill(cluster, "submit", str(demo / "train.yaml"), *TRAIN).wait(WAIT_S)
 
 
 def test_curate_is_submitted_followed_over_cut_connections_and_found_finished(cluster, demo, curated):
@@ -89,7 +89,7 @@ def test_train_is_submitted(demo, trained):
 def test_a_run_is_cancelled_and_submitted_again_and_continues(cluster, demo):
     other = ["-o", f"output={demo}/again", *SMALL_UNITS, "--name", "again"]
     config = str(demo / "curate.yaml")
-    code, out, err = raymill(cluster, "submit", config, *other, "--detach").wait(PATIENCE_S)
+    code, out, err = raymill(cluster, "submit", config, *other, "--detach").wait(WAIT_S)
     assert (code, out) == (0, ""), err
     name = run_of(err)
     assert f"raymill logs {name} -f --address {cluster.url}" in err
@@ -97,14 +97,14 @@ def test_a_run_is_cancelled_and_submitted_again_and_continues(cluster, demo):
     code, out, err = raymill(cluster, "submit", config, *other, "-o", "execution.stall_s=800", "--detach").wait(60)
     assert code == 2 and "execution.stall_s was" in err and "now 800" in err
 
-    assert wait_until(lambda: (demo / "again" / "inputs.json").exists(), PATIENCE_S)
-    assert raymill(cluster, "cancel", name).wait(PATIENCE_S)[0] == 0
+    assert wait_until(lambda: (demo / "again" / "inputs.json").exists(), WAIT_S)
+    assert raymill(cluster, "cancel", name).wait(WAIT_S)[0] == 0
     code, out, err = raymill(cluster, "status", name).wait(60)
     assert (code, err) == (0, "") and "state     cancelled" in out
     code, out, err = raymill(cluster, "logs", name, "-f").wait(60)
     assert code == 130
 
-    code, out, err = raymill(cluster, "submit", config, *other).wait(PATIENCE_S)
+    code, out, err = raymill(cluster, "submit", config, *other).wait(WAIT_S)
     assert code == 0, out + err
     assert f"{name}-a2: submitted, continues {name} (cancelled)." in err
     assert f"corpus  {demo}/again/corpus" in out
@@ -115,7 +115,7 @@ def test_a_run_is_cancelled_and_submitted_again_and_continues(cluster, demo):
 
 def test_a_failed_job_ends_with_its_exit_code_and_its_message_is_in_the_log(cluster, demo):
     words = ["-o", f"output={demo}/fails", "-o", "execution.max_bad_documents=0"]
-    code, out, err = raymill(cluster, "submit", str(demo / "curate.yaml"), *words).wait(PATIENCE_S)
+    code, out, err = raymill(cluster, "submit", str(demo / "curate.yaml"), *words).wait(WAIT_S)
     assert code == 2, out + err
     assert "execution.max_bad_documents" in out
     assert re.search(r"failed after .*, exit code 2\.$", err, re.MULTILINE)
@@ -124,18 +124,18 @@ def test_a_failed_job_ends_with_its_exit_code_and_its_message_is_in_the_log(clus
 def test_spot_machines_that_go_with_and_without_notice_change_nothing(cluster, demo, curated):
     output = demo / "spot"
     job = raymill(cluster, "submit", str(demo / "curate.yaml"), "-o", f"output={output}", *SMALL_UNITS)
-    assert wait_until(lambda: bool(records(output)), PATIENCE_S)
+    assert wait_until(lambda: bool(records(output)), WAIT_S)
     first = records(output)
     preempted = cluster.preempt()
-    assert wait_until(lambda: len(records(output)) > len(first), PATIENCE_S)
+    assert wait_until(lambda: len(records(output)) > len(first), WAIT_S)
     cluster.kill_node()
-    assert preempted.wait(PATIENCE_S) is not None
-    assert wait_until(lambda: cluster.alive() == 1, PATIENCE_S), "only the head is left"
+    assert preempted.wait(WAIT_S) is not None
+    assert wait_until(lambda: cluster.alive() == 1, WAIT_S), "only the head is left"
     done = records(output)
     assert first.items() <= done.items() and not (output / "manifest.json").exists()
     cluster.add_node()
     cluster.add_node()
-    code, out, err = job.wait(PATIENCE_S)
+    code, out, err = job.wait(WAIT_S)
     assert code == 0, out + err
     assert done.items() <= records(output).items(), "what was committed is not done again"
     assert digest(output) == digest(demo)
@@ -145,16 +145,16 @@ def test_the_head_is_replaced_in_the_middle_of_curate_and_the_run_continues(clus
     output = demo / "replaced"
     words = [str(demo / "curate.yaml"), "-o", f"output={output}", *SMALL_UNITS]
     follower = raymill(cluster, "submit", *words)
-    assert wait_until(lambda: (output / "inputs.json").exists(), PATIENCE_S)
+    assert wait_until(lambda: (output / "inputs.json").exists(), WAIT_S)
     processes = cluster.processes()  # the job takes seconds from here on, and finding them takes one
-    assert wait_until(lambda: bool(records(output)), PATIENCE_S)
+    assert wait_until(lambda: bool(records(output)), WAIT_S)
     cluster.kill_head(processes)
     done = records(output)
     assert not (output / "manifest.json").exists()
     cluster.start()
-    code, _, err = follower.wait(PATIENCE_S)
+    code, _, err = follower.wait(WAIT_S)
     assert code == 1 and "the cluster no longer has this job" in err and "submit the config again" in err
-    code, out, err = raymill(cluster, "submit", *words).wait(PATIENCE_S)
+    code, out, err = raymill(cluster, "submit", *words).wait(WAIT_S)
     assert code == 0, out + err
     assert done.items() <= records(output).items(), "what was committed is not done again"
     assert digest(output) == digest(demo)
@@ -171,26 +171,26 @@ def test_a_training_that_is_cancelled_then_loses_its_head_continues_to_the_same_
         return max(steps, default=0)
 
     job = raymill(cluster, *words)
-    assert wait_until(lambda: saved() > 0, PATIENCE_S)
+    assert wait_until(lambda: saved() > 0, WAIT_S)
     backend = JobsApi(RayApi(cluster.url, cluster.token))  # the command would take as long as the training
     (attempt,) = [one for one in backend.attempts() if one.output == str(output)]
     backend.cancel(attempt)
-    code, out, err = job.wait(PATIENCE_S)
+    code, out, err = job.wait(WAIT_S)
     assert code == 130, out + err
     cancelled = saved()
     assert SAVED_EVERY <= cancelled < STEPS
 
     job = raymill(cluster, *words)
-    assert wait_until(lambda: begun(output)[1:] != [], PATIENCE_S)
+    assert wait_until(lambda: begun(output)[1:] != [], WAIT_S)
     processes = cluster.processes()
-    assert wait_until(lambda: saved() > cancelled, PATIENCE_S)
+    assert wait_until(lambda: saved() > cancelled, WAIT_S)
     cluster.kill_head(processes)
     lost = saved()
     assert cancelled < lost < STEPS
     cluster.start()
-    assert "the cluster no longer has this job" in job.wait(PATIENCE_S)[2]
+    assert "the cluster no longer has this job" in job.wait(WAIT_S)[2]
 
-    code, out, err = raymill(cluster, *words).wait(PATIENCE_S)
+    code, out, err = raymill(cluster, *words).wait(WAIT_S)
     assert code == 0, out + err
     first, second, third = begun(output)
     assert first == 0 and second >= cancelled and third >= lost
@@ -212,7 +212,7 @@ def test_a_detached_run_on_this_machine_is_followed_and_finished(demo, tmp_path)
     assert (code, out) == (0, ""), err
     name = run_of(err)
     assert f"raymill logs {name} -f --to local" in err
-    code, out, err = Command("logs", name, "-f", "--to", "local", **here).wait(PATIENCE_S)
+    code, out, err = Command("logs", name, "-f", "--to", "local", **here).wait(WAIT_S)
     assert code == 0 and f"report  {demo}/local/report.html" in out, out + err
     code, out, err = Command("submit", str(demo / "curate.yaml"), *words, **here).wait(60)
     assert code == 0 and "already finished" in err

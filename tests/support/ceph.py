@@ -76,7 +76,7 @@ class CephS3:
             self._run("radosgw-admin", "user", "create", *user)
             gateway = f"beast endpoint=127.0.0.1:{self.ports[2]}"
             self._serve("radosgw", "-f", "-n", "client.admin", "--no-mon-config", "--rgw-frontends", gateway)
-            wait_for_port(self.ports[2], self.servers[-1], patience_s=60)
+            wait_for_port(self.ports[2], self.servers[-1], wait_s=60)
         except BaseException:
             self.__exit__()
             raise

@@ -18,7 +18,7 @@ from tests.support.fault_works import Work
 from tests.support.forked import Command, ForkedEngine, ForkedWorkers
 
 WORKERS = 2
-_PATIENCE_S = 400.0
+_WAIT_S = 400.0
 _AGAIN = ("same command again", "run it again")
 
 
@@ -104,7 +104,7 @@ class Case:
 
     def wait_for_passes(self, number: int, command: Command) -> bool:
         """Wait until so many points were passed. False: the command ended before; it is waited for with `code`."""
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + _WAIT_S
         while len(self.passes()) < number:
             if command.poll() is not None or time.monotonic() > until:
                 return False
@@ -121,7 +121,7 @@ class Case:
     def code(self, command: Command) -> int | None:
         """The exit code of a command; None if it did not end, which is a violation."""
         try:
-            return command.wait(_PATIENCE_S)
+            return command.wait(_WAIT_S)
         except TimeoutError as error:
             self.violations.append(str(error))
             return None
@@ -161,7 +161,7 @@ class Case:
         """Compare the result with the undisturbed one; again when what dead attempts left was removed."""
         for command in self._commands:
             try:
-                command.settle(_PATIENCE_S)
+                command.settle(_WAIT_S)
             except TimeoutError as error:
                 self.violations.append(str(error))
         self._compare("")

@@ -1,6 +1,6 @@
 """An engine whose workers are forks of the driver: processes that can be killed and suspended, without Ray.
 
-Everything of the engine is as it is but Ray: rounds, attempts, patience and the limit on the time without progress.
+Everything of the engine is as it is but Ray: rounds, attempts, limits of retries, the limit on time without progress.
 A worker that dies is started again, as Ray does. So is one that is suspended, as if its machine were lost; it goes on
 when its unit was done by another.
 """
@@ -127,7 +127,7 @@ class ForkedEngine(Engine):
 
     def _map(self, run: Any, rows: list[dict[str, Any]], options: Mapping[str, Any]) -> Iterator[str]:
         assert isinstance(self.session, ForkedWorkers)
-        return self.session.map(run, rows, self.patience.losses)
+        return self.session.map(run, rows, self.limits.losses)
 
 
 class Command:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact
-from cluster.engine import Patience
+from cluster.engine import RetryLimits
 from cluster.progress import Silent
 from cluster.stage import Stage
 from pipelines.dedup.group import GROUPS, Sizes, group_stage
@@ -53,7 +53,7 @@ class Counting(InlineEngine):
     """Records the units that are done, and the memory of each stage. fails_at: the number of the unit that is not."""
 
     def __init__(self, folder: str, fails_at: int, replace: bool) -> None:
-        super().__init__(folder, NoRay(), Silent(), Patience(1, 900, 0), replace)
+        super().__init__(folder, NoRay(), Silent(), RetryLimits(1, 900, 0), replace)
         self.done: list[tuple[str, int]] = []
         self.memory: dict[str, int] = {}
         self.fails_at = fails_at

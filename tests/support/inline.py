@@ -21,7 +21,7 @@ class InlineEngine(Engine):
 
 
 class RoundsInline(Engine):
-    """The engine with its rounds, attempts, patience and answers as they are; only Ray Data is replaced by a loop."""
+    """The engine as it is, with its rounds, limits and answers; only Ray Data is replaced by a loop."""
 
     def _map(self, run, rows, options):
         for row in rows:

@@ -18,7 +18,7 @@ from training.fit.job import Job
 from training.fit.records import Outcome
 
 STEPS = 40
-PATIENCE_S = 400
+WAIT_S = 400
 FAULTS = {
     "steps": STEPS,
     "workers": {"count": 2},
@@ -67,7 +67,7 @@ def kill_after(command: FitCommand, job: Job, step: int, victim: str, chance: ra
 
     The step of the last checkpoint that was whole before.
     """
-    wait_until(lambda: newest_checkpoint(job, "*") >= step or command.process.poll() is not None, PATIENCE_S)
+    wait_until(lambda: newest_checkpoint(job, "*") >= step or command.process.poll() is not None, WAIT_S)
     whole = newest_checkpoint(job, "manifest.json")
     workers = sorted(command.others("ray::RayTrainWorker"), key=lambda _: chance.random())
     victims = {"worker": workers[:1], "driver": [command.process.pid]}[victim]
@@ -87,7 +87,7 @@ def kill_and_finish(packed: Path, undisturbed: tuple[Job, Outcome], seed: int, v
             if not killed_at:
                 whole = kill_after(command, job, step, victim, chance)
                 killed_at = datetime.now().timestamp()
-            code, _, err = command.wait(PATIENCE_S)
+            code, _, err = command.wait(WAIT_S)
         finally:
             command.end_all()
         if code == 0:

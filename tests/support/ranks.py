@@ -35,7 +35,7 @@ PRELOADED = [
     "peft",
     "deepspeed",
 ]
-PATIENCE_S = 300
+WAIT_S = 300
 
 
 class RankError(AssertionError):
@@ -60,7 +60,7 @@ class RankPool:
             self._connections.append(ours)
             self._processes.append(process)
 
-    def run(self, function: Callable[..., Any], *arguments: Any, patience_s: float = PATIENCE_S) -> list[Any]:
+    def run(self, function: Callable[..., Any], *arguments: Any, wait_s: float = WAIT_S) -> list[Any]:
         """`function(*arguments)` on every rank at once; what each returned.
 
         Raises:
@@ -72,9 +72,9 @@ class RankPool:
         results: dict[int, Any] = {}
         while len(results) < self.world:
             waiting = {self._connections[rank]: rank for rank in range(self.world) if rank not in results}
-            ready = wait(list(waiting), patience_s)
+            ready = wait(list(waiting), wait_s)
             if not ready:
-                self._fail(f"ranks {sorted(waiting.values())} did not answer within {patience_s:.0f} s")
+                self._fail(f"ranks {sorted(waiting.values())} did not answer within {wait_s:.0f} s")
             for connection in ready:
                 rank = waiting[connection]
                 try:
@@ -131,7 +131,7 @@ def run_apart(environments: list[dict[str, str]], function: Callable[..., Any], 
         ends.append((process, ours))
     for process, connection in ends:
         try:
-            answers.append(connection.recv() if connection.poll(PATIENCE_S) else None)
+            answers.append(connection.recv() if connection.poll(WAIT_S) else None)
         except EOFError:
             process.join(10)
             answers.append(process.exitcode)

@@ -14,9 +14,9 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def wait_for_port(port: int, server: subprocess.Popen, patience_s: float = 30) -> None:
+def wait_for_port(port: int, server: subprocess.Popen, wait_s: float = 30) -> None:
     """Until something listens there; a server that ends instead is an error with its code."""
-    until = time.monotonic() + patience_s
+    until = time.monotonic() + wait_s
     while time.monotonic() < until:
         assert server.poll() is None, f"{server.args} ended with {server.returncode}"
         with socket.socket() as probe:
@@ -24,4 +24,4 @@ def wait_for_port(port: int, server: subprocess.Popen, patience_s: float = 30) -
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         threading.Event().wait(0.05)
-    raise TimeoutError(f"nothing listens at port {port} after {patience_s:.0f} s")
+    raise TimeoutError(f"nothing listens at port {port} after {wait_s:.0f} s")

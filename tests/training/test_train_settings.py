@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.artifact import Artifact
-from cluster.engine import Patience
+from cluster.engine import RetryLimits
 from cluster.store.store import Store
 from tests.support import train_inline as inline
 from tests.support.inline import InlineEngine
@@ -17,11 +17,11 @@ from training.fit.ray_trainer import make_trainer
 
 
 def test_settings_of_a_run_are_found_in_what_it_leaves(tmp_path, monkeypatch):
-    patience, scored = [], []
+    limits, scored = [], []
 
     class Seen(InlineEngine):
         def run(self, stage):
-            patience.append(self.patience)
+            limits.append(self.limits)
             return super().run(stage)
 
     real = evaluation.scores
@@ -45,7 +45,7 @@ def test_settings_of_a_run_are_found_in_what_it_leaves(tmp_path, monkeypatch):
     }
     run = train_inline(settings, monkeypatch)
     (fit,) = run.report["fits"]
-    assert set(patience) == {Patience(7, 11.5)}
+    assert set(limits) == {RetryLimits(7, 11.5)}
     assert [point["step"] for point in fit["validation"]] == [0, 2, 4]
     assert scored == [(3, ("number", ","))]
     checkpoints = {int(path.parent.name.split("-")[1]) for path in Path(run.uri).glob("checkpoints/*/manifest.json")}

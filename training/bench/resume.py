@@ -30,7 +30,7 @@ _STEPS, _CHECKPOINT_EVERY = 200, 20
 _LENGTH, _DOCUMENTS = 64, 400
 _LOOK_EVERY_S = 0.02
 # For one call of `raymill train`.
-_PATIENCE_S = 240
+_WAIT_S = 240
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -135,17 +135,17 @@ def _train(config: str) -> str | None:
     """Run `raymill train`. Returns why it failed; None if it did not."""
     process = _start(config)
     try:
-        _, err = process.communicate(timeout=_PATIENCE_S)
+        _, err = process.communicate(timeout=_WAIT_S)
     except subprocess.TimeoutExpired:
         _kill_all(process)
-        return f"it did not end in {_PATIENCE_S} s"
+        return f"it did not end in {_WAIT_S} s"
     return None if process.returncode == 0 else (err.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
 
 
 def _train_and_kill(config: str, run: str) -> int | None:
     """Run `raymill train` and kill it. Returns the step of its last checkpoint; None if the run ended before."""
     process = _start(config)
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _WAIT_S
     while process.poll() is None and time.monotonic() < deadline:
         if _newest_checkpoint(run) is not None:
             _kill_all(process)

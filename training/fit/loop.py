@@ -174,7 +174,7 @@ class Training:
         """Take the remaining steps."""
         if self.saved_step < 0:
             self._before_first_step()
-        while self.progress.step < self.job.steps and not self._out_of_patience():
+        while self.progress.step < self.job.steps and not self._stops_early():
             self._step(self.progress.step)
         if self.saved_step < self.progress.step:  # the last steps were skipped
             if measured := self._validate():
@@ -271,7 +271,7 @@ class Training:
             record |= {"validation": measured, "validation_s": self.validation.seconds}
         every = self.config.checkpoint.every_steps
         regular = every is not None and step % every == 0
-        ends = last or self._out_of_patience()
+        ends = last or self._stops_early()
         if regular or checkpoint_due or ends or self.progress.improved or self.preemption.announced(step):
             record["checkpoint_stall_s"] = self._save()
         self._append(record)
@@ -281,7 +281,7 @@ class Training:
         self.progress = self.progress.validated(measured and measured["loss"], self.config.evaluate.least_gain)
         return measured
 
-    def _out_of_patience(self) -> bool:
+    def _stops_early(self) -> bool:
         patience = self.config.evaluate.patience
         return patience is not None and self.progress.misses >= patience
 
@@ -347,7 +347,7 @@ class Training:
             self._flush()
             outcome = Outcome(
                 fingerprint=self.job.fingerprint,
-                ended="patience" if self._out_of_patience() else "steps",
+                ended="patience" if self._stops_early() else "steps",
                 steps=progress.step,
                 best_step=best.step if best else None,
                 checkpoint=checkpoint,

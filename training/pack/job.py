@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import cluster
 from cluster.artifact import Artifact, Counters
-from cluster.engine import Engine, Patience
+from cluster.engine import Engine, RetryLimits
 from cluster.errors import DataError
 from cluster.lease import held
 from cluster.progress import Progress
@@ -247,8 +247,8 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
     if job.discard_first:
         tokenizer_file(store, root).discard()
     check_corpora(frozen)  # before the tokenizer's libraries, which take seconds to import
-    patience = Patience(config.execution.attempts, config.execution.stall_s)
-    engine = Engine(root, session, progress, patience, job.replace)
+    limits = RetryLimits(config.execution.attempts, config.execution.stall_s)
+    engine = Engine(root, session, progress, limits, job.replace)
 
     def run(stage: Stage) -> dict[str, Artifact]:
         return engine.run(from_scratch(stage, root) if job.discard_first else stage)

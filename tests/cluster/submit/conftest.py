@@ -71,10 +71,10 @@ class Kubernetes:
     operator: Operator
     profile: Profile
 
-    def backend(self, grace_s: float | None = None, patience_s: float = 20, **changes: Any) -> KubeRay:
+    def backend(self, grace_s: float | None = None, retry_s: float = 20, **changes: Any) -> KubeRay:
         if grace_s is not None:
             self.operator.grace_s = grace_s
-        return KubeRay(KubernetesApi("raymill"), replace(self.profile, **changes), patience_s)
+        return KubeRay(KubernetesApi("raymill"), replace(self.profile, **changes), retry_s)
 
 
 @pytest.fixture

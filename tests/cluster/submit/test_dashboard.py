@@ -43,7 +43,7 @@ def dashboard(monkeypatch) -> Iterator[RayDashboard]:
 
 
 def backend(dashboard: RayDashboard, **more) -> JobsApi:
-    return JobsApi(RayApi(dashboard.url), patience_s=5, **more)
+    return JobsApi(RayApi(dashboard.url), retry_s=5, **more)
 
 
 def ours(name: str, **more) -> dict:

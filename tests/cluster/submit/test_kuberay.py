@@ -357,7 +357,7 @@ def test_a_kubeconfig_or_a_context_that_is_missing_is_named(kubernetes, tmp_path
 
 
 def test_a_server_that_does_not_answer_is_named_and_ends_the_patience(kubernetes, tmp_path):
-    backend = kubernetes.backend(patience_s=0.5)
+    backend = kubernetes.backend(retry_s=0.5)
     attempt = start(backend, small_work(tmp_path, lines=1))
     kubernetes.server.broken += [500]
     with pytest.raises(NoAnswer, match=r"list rayjobs\.ray\.io failed there with status 500"):

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from cluster import cli
 from cluster.artifact import Artifact
-from cluster.engine import Patience
+from cluster.engine import RetryLimits
 from cluster.errors import ConfigError, DataError, StorageError
 from cluster.progress import Silent
 from cluster.run import differences
@@ -74,7 +74,7 @@ def test_explain_finds_a_document_by_the_index_and_without_one(settings, monkeyp
     monkeypatch.setattr(id_index, "id_hash", lambda id: 7 + (id == "s1"))  # all other ids have one hash
     stage = id_index.index_stage(RunReader(Store(), run.uri).attributes)
     discard(stage, run.uri)
-    InlineEngine(run.uri, NoRay(), Silent(), Patience(1, 900, 0), replace=False).run(stage)
+    InlineEngine(run.uri, NoRay(), Silent(), RetryLimits(1, 900, 0), replace=False).run(stage)
     reader = RunReader(Store(), run.uri)
     index = reader.artifact(id_index.ID_INDEX)
     assert index.table().to_pydict() == {"hash": [7] * 8 + [8], "position": [0, *range(2, 9), 1]}

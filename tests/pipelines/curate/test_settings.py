@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.artifact import Artifact
-from cluster.engine import Patience
+from cluster.engine import RetryLimits
 from cluster.errors import DataError
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
@@ -188,17 +188,17 @@ def test_the_packs_of_rules_are_applied_in_their_order(curate):
 
 
 def test_the_settings_of_execution_reach_the_engine_and_the_units(curate, monkeypatch):
-    seen: list[Patience] = []
+    seen: list[RetryLimits] = []
 
     class Seen(InlineEngine):
         def run(self, stage):
-            seen.append(self.patience)
+            seen.append(self.limits)
             return super().run(stage)
 
     monkeypatch.setattr(inline, "InlineEngine", Seen)
     texts = {str(number): f"{number} " + "word " * 150_000 for number in range(4)}
     run = curate(texts, execution={"attempts": 7, "losses": 0, "stall_s": 11.5, "unit_mib": 1}, dedup=None)
-    assert set(seen) == {Patience(attempts=7, stall_s=11.5, losses=0)}
+    assert set(seen) == {RetryLimits(attempts=7, stall_s=11.5, losses=0)}
     counters = Artifact.load(Store(), f"{run.uri}/attributes").manifest
     units = len({file.unit for file in counters.files})
     assert units == math.ceil(sum(map(len, texts.values())) / 2**20)
