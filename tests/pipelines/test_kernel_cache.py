@@ -196,9 +196,11 @@ def test_every_kernel_is_in_the_list_that_warm_compiles():
     assert len(kernels()) == written > 40
 
 
-def test_warm_calls_every_kernel_without_ray_and_the_next_process_finds_all_compiled(monkeypatch):
+def test_warm_calls_every_kernel_without_ray_and_the_next_process_finds_all_compiled(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Session, "start", lambda _: pytest.fail("the image that is built has no Ray to start"))
     made = compile_kernels()
+    assert not list(tmp_path.iterdir()), "what it writes is elsewhere, and removed"
     assert set(made.kernels) == set(kernels()) >= set(made.compiled)
     check = [sys.executable, "-m", "cluster.cli", "warm", "--check"]
     found = subprocess.run(check, env=os.environ, capture_output=True, text=True)
