@@ -13,7 +13,7 @@ from greenlet import getcurrent
 
 from cluster.artifact import EARLIER_MANIFEST
 from cluster.store.interface import FileInfo, NotFound, Unavailable, Upload
-from tests.support.simulation import Actor, World
+from tests.support.simulation import Actor, Killed, World
 
 # How often a random choice may be another than the first: more would use all switches and faults up in the first steps.
 _OTHER = 0.2
@@ -72,6 +72,25 @@ def beginnings(run: Callable[[Choices], object], length: int) -> list[list[int]]
     return found
 
 
+class _LastingActor(Actor):
+    """An actor that does the works of many schedules, because a new greenlet has its stack mapped by the system."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+
+    def take(self, work: Callable[[], object]) -> None:
+        """Let the next switch begin this work."""
+        self.work, self.place, self.doomed, self.error = work, "start", False, None
+
+    def run(self) -> None:
+        while True:
+            super().run()
+            self.parent.switch()
+
+
+_actors: list[_LastingActor] = []  # of this thread
+
+
 class ExploredWorld(World):
     """A store whose actors stop before each operation, and the choices of one schedule.
 
@@ -88,41 +107,56 @@ class ExploredWorld(World):
     ) -> None:
         super().__init__(seed=0)
         self.choices, self.switches, self.faults, self.on_change = choices, switches, faults, on_change
+        self.name = ""  # of the actor at work
+        self.waiting: list[str] = []  # actors that have not ended
         self.begun: dict[str, None] = {}
         self.steps: list[tuple[str, ...]] = []
 
     def interleave(self, works: Mapping[str, Callable[[], object]]) -> dict[str, BaseException]:
         """Run the actors to their ends. Returns the errors, by the names of those that ended with one."""
-        actors = {name: Actor(work) for name, work in works.items()}
-        waiting, current = list(actors), ""
-        while waiting:
-            if current in waiting:
-                options = [current]
-                if self.switches:
-                    options += [name for name in waiting if name != current]
-                if self.faults:
-                    options.append("")
-                chosen = options[self.choices.choose(len(options))]
-            else:
-                chosen = waiting[self.choices.choose(len(waiting))]
-            if not chosen:
-                self.faults -= 1
-                actors[current].doomed = True
-                self.steps.append((current, "is killed"))
-            elif current in waiting and chosen != current:
-                self.switches -= 1
-            current = chosen or current
-            self.name = current
-            actors[current].switch()
-            if actors[current].place == "end":
-                waiting.remove(current)
+        while len(_actors) < len(works):
+            _actors.append(_LastingActor())
+        actors = dict(zip(works, _actors, strict=False))
+        for name, actor in actors.items():
+            actor.take(works[name])
+        self.waiting = list(actors)
+        while self.waiting:
+            if self.name not in self.waiting:
+                self.name = self.waiting[self.choices.choose(len(self.waiting))]
+            actor = actors[self.name]
+            actor.switch()
+            if actor.place == "end":
+                self.waiting.remove(self.name)
         return {name: actor.error for name, actor in actors.items() if actor.error is not None}
 
     def step(self, place: str, detail: str = "") -> None:
         actor = getcurrent()
         if isinstance(actor, Actor):
-            actor.stop_at(place)
-            self.steps.append((self.name, place, detail))
+            if actor.doomed:
+                raise Killed
+            name = self.name
+            if self.switches or self.faults:
+                self._leave(actor)
+            self.steps.append((name, place, detail))
+
+    def _leave(self, actor: Actor) -> None:
+        """Choose who goes on. The actor at work goes on at once, without a switch of greenlets, if it is chosen."""
+        name = self.name
+        options = [name]
+        if self.switches:
+            options += [other for other in self.waiting if other != name]
+        if self.faults:
+            options.append("")
+        chosen = options[self.choices.choose(len(options))]
+        if not chosen:
+            self.faults -= 1
+            actor.doomed = True
+            self.steps.append((name, "is killed"))
+            raise Killed
+        if chosen != name:
+            self.switches -= 1
+            self.name = chosen
+            actor.parent.switch()
 
     def _answer_is_lost(self) -> bool:
         if not self.faults or not isinstance(getcurrent(), Actor) or not self.choices.choose(2):
