@@ -73,9 +73,10 @@ def compare(
             "Leave it out here, or run `raymill curate` with it and another output."
         )
     if changed := _changed_cuts(before, after):
+        of_run = f" What this run cut is in {run.uri}/report.html." if _cuts(before) else ""
         raise ConfigError(
-            f"{', '.join(changed)}: what-if decides languages and rules again, but not which texts several documents "
-            "have. Leave it out here, or run `raymill curate` with it and another output."
+            f"{', '.join(changed)}: what-if counts documents before text is cut, so that its counts do not show this "
+            f"change.{of_run} Compare without this change, or run `raymill curate` with it and another output."
         )
     recorded = run.config
     _refuse_other_measurements(run, recorded, before, after)
