@@ -15,6 +15,7 @@ from cluster.errors import StorageError, UserError
 from cluster.store.interface import StorageOptions, Unavailable
 from cluster.store.store import Store
 from tests.conftest import CREDENTIALS, free_port, wait_for_port
+from tests.support.stages import counting_stage, run_inline
 
 
 def real_s3(test):
@@ -324,10 +325,8 @@ def test_ceph_refuses_a_wrong_secret_and_we_say_so(ceph, ceph_store, ceph_root):
 
 
 @real_s3
-def test_units_commit_on_ceph_as_they_do_on_a_disk(ceph_root, tmp_path):
-    from tests.support.stages import counting_stage, run_inline
-
-    stage = counting_stage(units=5)
-    on_ceph, on_disk = run_inline(stage, ceph_root), run_inline(stage, str(tmp_path))
+def test_units_commit_on_ceph_as_they_do_on_a_disk(ceph_store, ceph_root, tmp_path):
+    on_ceph = run_inline(counting_stage(units=5, store=ceph_store), ceph_root)
+    on_disk = run_inline(counting_stage(units=5), str(tmp_path))
     assert on_ceph["numbers"].manifest.digest == on_disk["numbers"].manifest.digest
     assert on_ceph["numbers"].table() == on_disk["numbers"].table()
