@@ -3,7 +3,7 @@
 Injects at least N faults, ten for each seed or more, into curate (with grouping, boilerplate and repeats in stages of
 units), pack and train, and compares each result with that of a run that nothing disturbed. Prints a line for each run,
 and at the end `faults`, `violations`, recovery times and units that were done twice. Exits with 1 if there is a
-violation.
+violation or a run could not be judged.
 
     every seed      curate, pack and train, killed at random failpoints; workers also suspended, failing and hanging;
                     one of: a poisoned unit, two drivers, a suspended driver, a full disk, a store that loses requests,
@@ -24,6 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -59,7 +60,10 @@ FITS = {4: "worker", 34: "driver"}
 
 @dataclass
 class Result:
-    """What one run came to. units: different ones. redone: starts of units beyond the first."""
+    """What one run came to. units: different ones. redone: starts of units beyond the first.
+
+    error: traceback of a run that could not be judged, such as one whose Ray cluster did not start.
+    """
 
     seed: int
     name: str
@@ -69,6 +73,7 @@ class Result:
     units: int
     redone: int
     seconds: float
+    error: str = ""
 
 
 class Matrix:
@@ -142,15 +147,21 @@ class Matrix:
         content, passes = self.undisturbed(work)
         began, folder = time.perf_counter(), self.folder / f"{seed}-{name}-{what.replace(' ', '-').replace(':', '')}"
         case = Case(work, content, folder, what, ray=ray)
-        kind(case, random.Random(f"{seed} {name} {what}"), passes)
-        case.judge()
+        error = ""
+        try:
+            kind(case, random.Random(f"{seed} {name} {what}"), passes)
+        except Exception:
+            error = traceback.format_exc()
+            case.abandon()
+        else:
+            case.judge()
         bury_orphans()
         seconds = time.perf_counter() - began
         result = Result(
             seed, f"{name}, {what}", len(case.fault_times), case.violations, case.recovery_s, case.units, case.redone,
-            seconds,
+            seconds, error,
         )  # fmt: skip
-        if not case.violations:
+        if not case.violations and not error:
             shutil.rmtree(folder)
         return result
 
@@ -171,7 +182,7 @@ class Matrix:
 
 
 def run(faults: int, first_seed: int = 1) -> int:
-    """Inject so many faults and print what came of it. Returns the number of violations."""
+    """Inject so many faults and print what came of it. Returns the number of violations and errors."""
     began, small = time.perf_counter(), faults <= SMALL
     os.environ |= {"OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
@@ -187,13 +198,13 @@ def run(faults: int, first_seed: int = 1) -> int:
         else:
             matrix.prepare()
             results = _in_lanes(matrix, faults, first_seed)
-    violations = sum(len(result.violations) for result in results)
+    wrong = sum(len(result.violations) + bool(result.error) for result in results)
     _print_summary(results, time.perf_counter() - began)
-    if violations:
+    if wrong:
         print(f"what they left: {folder}")
     else:
         shutil.rmtree(folder)
-    return violations
+    return wrong
 
 
 def _until(matrix: Matrix, seeds: Iterable[int], faults: int) -> Iterator[Result]:
@@ -203,10 +214,12 @@ def _until(matrix: Matrix, seeds: Iterable[int], faults: int) -> Iterator[Result
         for result in matrix.seed(seed):
             done += result.faults
             recovery = ", ".join(f"{seconds:.1f}" for seconds in result.recovery_s)
+            wrong = [f"VIOLATION {line}" for line in result.violations]
+            wrong += [f"ERROR {result.error}"] if result.error else []
             print(
                 f"seed {result.seed}: {result.name}: {result.faults} faults, goes on after {recovery or '-'} s, "
                 f"{result.redone} of {result.units} units done again, {result.seconds:.1f} s",
-                *(f"VIOLATION {line}" for line in result.violations), sep="\n  ", flush=True,
+                *wrong, sep="\n  ", flush=True,
             )  # fmt: skip
             yield result
         if done >= faults and 10 * count >= faults:
@@ -220,13 +233,19 @@ def _in_lanes(matrix: Matrix, faults: int, first_seed: int) -> list[Result]:
         if process := os.fork():
             lanes.append(process)
             continue
-        adopt_orphans()
-        share = -(-faults // LANES)
-        with (matrix.folder / f"lane-{lane}.jsonl").open("w") as file:
-            for result in _until(matrix, itertools.count(first_seed + lane, LANES), share):
-                file.write(json.dumps(asdict(result)) + "\n")
-                file.flush()
-        os._exit(0)
+        code = 1
+        try:
+            adopt_orphans()
+            share = -(-faults // LANES)
+            with (matrix.folder / f"lane-{lane}.jsonl").open("w") as file:
+                for result in _until(matrix, itertools.count(first_seed + lane, LANES), share):
+                    file.write(json.dumps(asdict(result)) + "\n")
+                    file.flush()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
     codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in lanes]
     assert codes == [0] * LANES, codes
     files = [matrix.folder / f"lane-{lane}.jsonl" for lane in range(LANES)]
@@ -253,6 +272,8 @@ def _print_summary(results: list[Result], seconds: float) -> None:
     print(f"recovery: median {statistics.median(times or [0]):.1f} s, at most {max(times, default=0):.1f} s")
     units = sum(result.units for result in results)
     print(f"wasted work: {redone:,} of {units:,} units done again, {redone / max(faults, 1):.2f} a fault")
+    if errors := [f"seed {result.seed}: {result.name}" for result in results if result.error]:
+        print(f"not judged, because of errors: {', '.join(errors)}")
     print(f"faults {faults}")
     print(f"violations {sum(len(result.violations) for result in results)}")
 

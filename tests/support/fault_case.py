@@ -1,10 +1,12 @@
 """One disturbed run: its commands, which points they passed, and whether the result is that of an undisturbed run."""
 
 import fcntl
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,12 @@ class Case:
         except TimeoutError as error:
             self.violations.append(str(error))
             return None
+
+    def abandon(self) -> None:
+        """Kill what still runs of all commands."""
+        for command in self._commands:
+            with suppress(ProcessLookupError):
+                os.killpg(command.process, signal.SIGKILL)
 
     def finish(self) -> None:
         """Run the command until it succeeds, as often as faults can explain."""

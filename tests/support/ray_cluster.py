@@ -19,13 +19,14 @@ from urllib.parse import urlencode
 
 import psutil
 import requests
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_S = 120
 _OBJECT_STORE = 100 << 20
 # An autoscaled node ends after so many seconds without a task.
 IDLE_S = 10
+# Of ray.autoscaler._private.fake_multi_node.node_provider. Processes that fork must not import Ray.
+FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE = "f" * 51 + "00000", "ray.head.default"
 _AUTOSCALER = {
     "RAY_FAKE_CLUSTER": "1",
     "RAY_enable_autoscaler_v2": "1",
