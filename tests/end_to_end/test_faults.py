@@ -29,6 +29,8 @@ _BROKEN = """
 import sys
 from pathlib import Path
 from cluster.store.store import Store
+from tests.end_to_end.fault_matrix import Matrix
+from tests.support import fault_kinds
 from tests.support.fault_case import Case
 from tests.support.fault_works import Work
 from tests.support.forked import adopt_orphans
@@ -52,11 +54,22 @@ for name, more, plan in (("right", {}, ()), ("twice", {}, [("any", 1, "kill")]),
     case.finish()
     case.judge()
     print(name, len(case.fault_times), case.violations)
+
+def no_cluster(case, chance, passes):
+    raise TimeoutError("Ray did not start")
+
+Matrix.undisturbed = lambda matrix, work: ({}, [])
+fault_kinds.points = lambda count: no_cluster
+for result in Matrix(Path(sys.argv[1], "matrix"), "", small=True).seed(1):
+    print(result.name.split(",")[0], result.violations, result.error.splitlines()[-1])
 """
 
 
 def test_another_result_and_an_error_without_help_are_violations(tmp_path):
-    right, twice, error = python("-c", _BROKEN, str(tmp_path)).splitlines()
+    (tmp_path / "matrix").mkdir()
+    right, twice, error, *not_judged = python("-c", _BROKEN, str(tmp_path)).splitlines()
     assert right == "right 0 []"
     assert twice.startswith("twice 1 [") and "another result: ['lines']" in twice
     assert "exit code 70 without a word on how to continue: ValueError: no" in error and "does not succeed" in error
+    # Nor does a run that cannot be judged pass for one without violations, or end its lane.
+    assert not_judged == [f"{name} [] TimeoutError: Ray did not start" for name in ("curate", "pack", "train")]
