@@ -99,9 +99,15 @@ def test_a_job_that_pack_writes_is_trained_without_ray_and_train_finds_it_finish
     outcome = inline.fit_alone(written)
     # The workers may have run on other machines: the one that evaluates and exports need not hold them.
     elsewhere = TrainConfig.model_validate(settings | {"workers": {"cpus_each": 4096}})
-    monkeypatch.setattr(job, "in_worker", lambda session, function, *arguments, **resources: function(*arguments))
+    asked = []
+
+    def in_worker(session, function, *arguments, **resources):
+        asked.append(resources)
+        return function(*arguments)
+
+    monkeypatch.setattr(job, "in_worker", in_worker)
     run = train(elsewhere, Session(), Silent())
-    assert run.fresh and run.report["fits"][0]["totals"]["steps"] == outcome["steps"] == 1
+    assert asked == [{"gpus": 0}] and run.fresh and run.report["fits"][0]["totals"]["steps"] == outcome["steps"] == 1
 
 
 def test_workers_that_no_machine_here_holds_are_refused_before_packing(corpus, tmp_path, capsys):
@@ -328,6 +334,8 @@ def test_the_next_phase_starts_from_what_the_last_one_left(corpus, tmp_path, mon
     again = train_inline({"corpus": corpus, "output": str(tmp_path / "run")} | lora, monkeypatch)
     assert work(config).finished
     assert again.manifest["artifacts"] == run.manifest["artifacts"] and (tmp_path / "run/report.html").is_file()
+    found = train_inline({"corpus": corpus, "output": str(tmp_path / "run")} | lora, monkeypatch)
+    assert again.fresh and not found.fresh and found.manifest == again.manifest
     assert Path(exported_model(again.phases[0]), "model.safetensors").is_file()
     assert Path(second.uri, "export/merged/model.safetensors").stat().st_size
     inspect(run.uri)

@@ -6,7 +6,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from cluster.errors import ConfigError
 from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
-from training.models.adapters import expert_parameters
+from training.models.adapters import expert_parameters, with_adapter
 from training.models.build import build_objective
 from training.models.objective import Objective
 
@@ -181,6 +181,43 @@ def test_an_adapter_that_cannot_work_is_refused_with_the_mend(settings: dict, sa
         model = {"name": str(tmp_path), "tokenizer": "t"}
     with pytest.raises(ConfigError, match=said):
         build_objective(tiny_config(model, **settings))
+
+
+def test_an_lm_head_of_its_own_may_be_adapted() -> None:
+    assert [name.rpartition(".")[2] for name in adapted(objective_for("lora", lora={"target": "lm_head"}))] == [
+        "lm_head"
+    ]
+
+
+def test_virtual_tokens_begin_as_embeddings_of_tokens() -> None:
+    (tokens,) = trained(objective_for("prompt", prompt={"tokens": 3})).values()
+    known = objective_for("prompt").model.get_input_embeddings().weight
+    assert tokens.shape == (3, known.shape[1])
+    assert all((known == row).all(dim=1).any() for row in tokens)
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "prompt"])
+def test_an_adapter_is_made_without_warnings_and_leaves_torchs_random_numbers(method: str, recwarn) -> None:
+    for model in ("gpt2", "llama"):
+        base = build_objective(tiny_config(model)).model
+        state = torch.random.get_rng_state()
+        adapter = with_adapter(tiny_config(model, method=method), base)
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert adapter.peft_config["default"].task_type == "CAUSAL_LM"
+    assert [str(one.message) for one in recwarn] == []
+
+
+def test_experts_are_named_by_their_last_two_parts_once() -> None:
+    def layer() -> torch.nn.Module:
+        made = torch.nn.Module()
+        made.experts = torch.nn.Module()
+        for name, shape, trains in (("down", (2, 3, 4), False), ("bias", (2, 3), False), ("moves", (2, 3, 4), True),
+                                    ("base_layer", (2, 3, 4), False), ("lora_A", (2, 3, 4), False)):  # fmt: skip
+            made.experts.register_parameter(name, torch.nn.Parameter(torch.zeros(shape), requires_grad=trains))
+        made.experts.up = torch.nn.Parameter(torch.zeros(2, 3, 4), requires_grad=False)
+        return made
+
+    assert expert_parameters(torch.nn.ModuleList([layer(), layer()])) == ["experts.down", "experts.up"]
 
 
 def test_names_choose_the_adapted_modules() -> None:

@@ -14,6 +14,7 @@ from pipelines.prepare.assess.bias import (
     Samples,
     compared_lengths,
     compared_scores,
+    difference_of_means,
     evenness_of_months,
     length_parity,
     ratio_of_means,
@@ -50,8 +51,11 @@ def test_months_without_records_count():
 
 def test_more_than_four_years_are_counted_by_years():
     _, periods = evenness_of_months({"2020-11": 1, "2026-02": 2})
-    assert list(periods) == ["2020", "2021", "2022", "2023", "2024", "2025", "2026"]
-    assert sum(periods.values()) == 3
+    assert periods == {"2020": 1, "2021": 0, "2022": 0, "2023": 0, "2024": 0, "2025": 0, "2026": 2}
+    assert len(evenness_of_months({"2020-01": 1, "2023-12": 1})[1]) == 48, "exactly four years are months"
+    assert evenness_of_months({"2020-01": 1, "2024-01": 1}) == (
+        pytest.approx(math.log(2) / math.log(5)), {"2020": 1, "2021": 0, "2022": 0, "2023": 0, "2024": 1}
+    )  # fmt: skip
 
 
 def test_the_confidence_interval_has_the_true_ratio_about_as_often_as_it_says():
@@ -109,7 +113,57 @@ def test_lengths_do_not_depend_on_the_order_of_tables():
         for at in starts:
             samples.add(values[at : at + size], hashes[at : at + size], lengths[at : at + size])
         found.append(compared_lengths(samples))
+        smallest = np.sort(hashes[values == "a"])[:2000]
+        assert samples.values["a"][0].tolist() == smallest.tolist(), "of 4,000 records"
     assert found[0] == found[1] == found[2]
+
+
+def of_sizes(**sizes: int) -> Samples:
+    """Samples of so many records of each value."""
+    samples = Samples()
+    values = np.array([value for value, size in sizes.items() for _ in range(size)], object)
+    samples.add(values, np.arange(len(values), dtype=np.uint64), np.ones(len(values), np.float32))
+    return samples
+
+
+def test_values_of_20_records_are_compared_if_there_are_two():
+    assert of_sizes(b=20, a=21, c=19, d=21).large == ["a", "d", "b"]
+    for alone in (of_sizes(a=30, b=19), of_sizes(a=30), of_sizes()):
+        assert alone.large == [] and compared_lengths(alone) is None and compared_scores(alone) is None
+    many = of_sizes(**{f"v{n:03}": 1 for n in range(101)})
+    assert sorted(many.values) == [f"v{n:03}" for n in range(100)], "memory is bounded"
+    many.add(np.array(["v000", "other"], object), np.arange(2, dtype=np.uint64), np.zeros(2, np.float32))
+    assert many.records["v000"] == 2 and len(many.values) == 100
+
+
+def test_the_difference_of_two_means_by_hand():
+    """Records that are all alike have an interval without width."""
+    assert difference_of_means(np.full(5, 3), np.full(9, 1.5)) == (1.5, 1.5, 1.5)
+    assert ratio_of_means(np.full(5, 7), np.full(9, 3)) == pytest.approx((2, 2, 2))  # of lengths + 1: 8 / 4
+    low, high = difference_of_means(np.array([0, 1] * 50), np.zeros(3))[1:]
+    assert low == pytest.approx(0.5 - 0.098, abs=0.01) and high == pytest.approx(0.5 + 0.098, abs=0.01)  # 1.96 * 0.05
+
+
+def ratio(value: float, low: float, high: float) -> dict:
+    return {"value": "x", "records": 30, "ratio": value, "low": low, "high": high}
+
+
+@pytest.mark.parametrize(
+    ("ratios", "parity"),
+    [([(2.5, 2.0, 3.0), (0.5, 0.4, 0.6)], 0.4), ([(0.3, 0.2, 0.4), (2.0, 1.5, 3.0)], 0.3), ([(0.1, 0.01, 1.1)], 1.0)],
+)
+def test_length_parity_is_the_largest_certain_difference(ratios, parity):
+    assert length_parity({"against": "a", "ratios": [ratio(*one) for one in ratios]}) == parity
+
+
+@pytest.mark.parametrize(
+    ("differences", "parity"),
+    [([(0.2, 0.1, 0.3), (-0.5, -0.6, -0.4)], 0.5), ([(0.75, 0.5, 0.9), (-0.5, -0.6, -0.4)], 0.25),
+     ([(0.9, -0.1, 1.0)], 1.0)],
+)  # fmt: skip
+def test_score_parity_is_the_largest_certain_difference(differences, parity):
+    made = [ratio(0, low, high) | {"difference": value} for value, low, high in differences]
+    assert score_parity({"against": "a", "mean": 0.5, "differences": made}) == parity
 
 
 def test_alpha_of_the_published_example():

@@ -3,11 +3,22 @@
 import random
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from cluster.store.store import Store
-from pipelines.prepare.assess.classify import label_errors, predict, scores_by_fold
+from pipelines.prepare.assess.classify import (
+    Predicted,
+    better_than_chance,
+    label_errors,
+    predict,
+    scores_by_fold,
+)
+from pipelines.prepare.assess.groups import group_sizes, similar_to_examples
+from pipelines.prepare.assess.labels import predicted_labels
+from pipelines.prepare.assess.learn import learn_memory
 from pipelines.prepare.assess.section import assessment_text
+from pipelines.prepare.assess.settings import Embeddings
 from pipelines.prepare.assess.vectors import fit
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
@@ -65,6 +76,142 @@ def test_a_fold_without_other_classes_is_predicted_as_the_one_that_is_left():
     vectors, labels = np.ones((6, 2), np.float16), np.array([0, 0, 0, 1, 1, 1])
     predicted = predict(vectors, labels, np.array([0, 0, 0, 1, 1, 1]), np.arange(6, dtype=np.uint64), 2)
     assert predicted.probabilities[:3].argmax(axis=1).tolist() == [1, 1, 1]
+
+
+def test_of_more_records_than_a_model_is_fitted_to_those_with_the_smallest_keys_are_taken(monkeypatch):
+    vectors, labels, _, keys = labelled(120, [])
+    folds = np.arange(120) % 2
+    one = np.flatnonzero(folds == 1)
+    taken = one[np.argsort(keys[one])[:25]]
+    labels[np.setdiff1d(one, taken)] = 0  # would be learned, if these were taken
+    monkeypatch.setattr("pipelines.prepare.assess.classify._TRAINED", 25)
+    monkeypatch.setattr("pipelines.prepare.assess.classify._PREDICTED", 7)
+    chosen = predict(vectors, labels, folds, keys, 3).probabilities[folds == 0].argmax(axis=1)
+    assert (chosen == np.flatnonzero(folds == 0) % 3).mean() > 0.9
+
+
+def predictions(chosen: list[int], folds: list[int]) -> Predicted:
+    return Predicted(np.eye(3, dtype=np.float32)[chosen], np.array(folds))
+
+
+def test_scores_of_a_fold_by_hand():
+    """Of the first fold: precision 1 and 1/2, recall 2/3 and 1, so F1 0.8 and 2/3; all of the second are right."""
+    scores = scores_by_fold(predictions([0, 0, 1, 1, 2, 2], [4, 4, 4, 4, 7, 7]), np.array([0, 0, 0, 1, 2, 2]))
+    assert scores == {
+        "accuracy": [0.75, 1], "precision": [0.75, 1], "recall": [pytest.approx(5 / 6), 1],
+        "f1": [pytest.approx((0.8 + 2 / 3) / 2), 1],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("right", "better"), [(64, False), (66, True), (36, False)])
+def test_predictions_are_better_than_chance_above_three_standard_errors(right, better):
+    """Of 100 records of two equally frequent classes, kappa is 2 right / 100 - 1, and three errors are 0.3."""
+    labels = np.arange(100) % 2
+    chosen = np.where(np.arange(100) < right, labels, 1 - labels).tolist()
+    assert better_than_chance(predictions(chosen, [0] * 100), labels) is better
+
+
+class Vectors:
+    """Tables in place of the artifact VECTORS."""
+
+    def __init__(self, *tables: pa.Table) -> None:
+        self.given = tables
+
+    def tables(self, columns: list[str]) -> list[pa.Table]:
+        return [table.select(columns) for table in self.given]
+
+
+def directions(numbers: list[int], size: int = 8, first: int = 0) -> dict:
+    """Vectors along axes, by number; keys in reverse order."""
+    return {
+        "vector": pa.array(list(np.eye(size, dtype=np.float16)[numbers]), pa.list_(pa.float16())),
+        "key": pa.array([1000 - first - at for at in range(len(numbers))], pa.uint64()),
+    }
+
+
+def test_groups_are_counted_largest_first_of_all_records_and_fitted_to_a_sample(monkeypatch):
+    parts = ([0] * 5 + [1] * 2, [2] * 9 + [1] * 4)
+    tables = [pa.table(directions(one, first=7 * at)) for at, one in enumerate(parts)]
+    assert group_sizes(Vectors(*tables), 3) == group_sizes(Vectors(*tables), 20) == [9, 6, 5]
+    assert len(group_sizes(Vectors(*tables), 2)) == 2
+    monkeypatch.setattr("pipelines.prepare.assess.groups._SAMPLE", 4)
+    assert group_sizes(Vectors(*tables), 3) == [20], "the four records with the smallest keys are alike"
+    assert group_sizes(Vectors(), 3) == []
+
+
+def test_the_least_similar_records_are_named_and_the_mean_is_of_those_with_a_similarity():
+    def table(first: int, *values: float | None) -> pa.Table:
+        return pa.table({"id": [f"r{first + at}" for at in range(len(values))], "similarity": pa.array(values)})
+
+    found = similar_to_examples(Vectors(table(0, 0.5, None, 0.25), table(3, 1.0, 0.125, 0.75, 0.5, 0.9)))
+    assert found == {"records": 7, "mean": 0.575, "ids": ["r4", "r2", "r0", "r6", "r5"]}
+    assert similar_to_examples(Vectors(table(0, None))) == {"records": 0, "mean": None, "ids": []}
+
+
+def vectors_of(counts: dict[str | None, int], fold: int | None = None, first: int = 0) -> pa.Table:
+    """Records with these labels in turn, whose vectors follow from the label."""
+    names = [name for name, number in counts.items() for _ in range(number)]
+    axes = {name: at for at, name in enumerate(counts)}
+    ids = [f"r{first + at:03}" for at in range(len(names))]
+    folds = pa.array([fold] * len(names), pa.int8())
+    return pa.table(directions([axes[one] for one in names], first=first) | {
+        "id": ids, "fold": folds, "label/queue": pa.array(names, pa.string())
+    })  # fmt: skip
+
+
+def test_labels_of_five_records_are_predicted_and_rarer_or_empty_ones_are_not():
+    found = predicted_labels(Vectors(vectors_of({"a": 6, "b": 5, "c": 4, None: 3, " ": 7})), "queue", None)
+    assert (found["records"], found["left_out"], found["classes"]) == (11, 4, 2)
+    assert found["most_frequent"] == pytest.approx(6 / 11) and found["errors"] is None
+    alone = predicted_labels(Vectors(vectors_of({"a": 6, "b": 4})), "queue", None)
+    assert (alone["records"], alone["left_out"], alone["classes"], alone["scores"]) == (0, 4, 1, {})
+
+
+def test_folds_are_those_of_the_data_set_or_five_by_key():
+    without = predicted_labels(Vectors(vectors_of({"a": 25, "b": 25})), "queue", None)
+    assert len(without["scores"]["f1"]) == 5
+    tables = [vectors_of({"a": 9, "b": 9}, fold, 18 * at) for at, fold in enumerate((0, 2, None))]
+    given = predicted_labels(Vectors(*tables), "queue", None)
+    assert len(given["scores"]["f1"]) == 3, "folds 0 and 2; records for testing are spread over 0, 1 and 2"
+
+
+class Written:
+    """A scratch that keeps the tables."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, pa.Table] = {}
+
+    def write(self, output: str, table: pa.Table) -> None:
+        self.tables[output] = table
+
+
+def test_all_suspects_are_written_by_probability_and_the_first_twenty_shown():
+    """30 of 400 records have the other label. The ids are those of the records, also over tables."""
+    tables, wrong = [], set()
+    for part in range(2):
+        table = vectors_of({"a": 100, "b": 100}, first=200 * part)
+        queues = table["label/queue"].to_pylist()
+        for at in range(0, 105, 7):
+            queues[at] = "b" if queues[at] == "a" else "a"
+            wrong.add(f"r{200 * part + at:03}")
+        tables.append(table.set_column(table.schema.get_field_index("label/queue"), "label/queue", pa.array(queues)))
+    scratch = Written()
+    found = predicted_labels(Vectors(*tables), "queue", scratch)
+    rows = scratch.tables["suspects"].to_pylist()
+    assert {row["id"] for row in rows} == wrong and found["errors"] == len(rows) == 30
+    assert [row["probability"] for row in rows] == sorted(row["probability"] for row in rows)
+    assert all({row["label"], row["suggested"]} == {"a", "b"} for row in rows) and rows[-1]["probability"] < 0.5
+    assert found["suspects"] == rows[:20]
+    assert predicted_labels(Vectors(*tables), "queue", None)["suspects"] == []
+
+
+def test_memory_of_learning_grows_with_labelled_records_dimensions_and_pairs():
+    mib = 1 << 20
+    assert learn_memory(Embeddings(), 0) == 712 * mib
+    # 60 bytes and 64 float32 a record, and 40 bytes for each of 1,000 records and 200 classes.
+    assert learn_memory(Embeddings(), 1000) == 712 * mib + 1000 * 316 + 200_000 * 40
+    model = Embeddings(model="acme/mini")  # of 1,024 dimensions at most
+    assert learn_memory(model, 10**9) == 712 * mib + 10**6 * 4156 + 2 * 10**7 * 40
 
 
 WRONG = (4, 31, 62, 77, 110)
