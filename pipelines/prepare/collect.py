@@ -10,6 +10,7 @@ unit of input  ->  _work/records     the records that meet all rules, in the col
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from pipelines.curate.memory import task_memory
 from pipelines.dedup.settings import Dedup
 from pipelines.language import fasttext_model
 from pipelines.language.identification import LanguageId, identify
+from pipelines.prepare.annotations import ANNOTATIONS, ANNOTATIONS_TYPE, annotations_of, as_text, listed, value_of
 from pipelines.prepare.clean import Cleaner, load_terms
 from pipelines.prepare.compared import ATTRIBUTES_SCHEMA, attributes, same
 from pipelines.prepare.config import BASE_METADATA, Duplicates, PrepareConfig, Source, plain_label
@@ -51,9 +53,10 @@ from pipelines.prepare.tables.frame import Dropped, Known, finished, typed
 from pipelines.prepare.tables.stage import TablesFound
 from pipelines.prepare.templates import Template, title_of
 from pipelines.prepare.times import microseconds
-from pipelines.prepare.validate import Failed, Validator, load_validator
+from pipelines.prepare.validate import Failed, Validator, load_validator, texts_of_records
 from pipelines.readers.inputs import COLLECTED_AT
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
+from pipelines.rules.rule import Analysis
 from pipelines.text.lines import count_characters
 from pipelines.text.normalize import NORMALIZE_VERSION
 from pipelines.text.personal_data import PERSONAL_DATA_VERSION
@@ -62,7 +65,7 @@ from pipelines.text.texts import Texts
 RECORDS, ATTRIBUTES, KEYS = "_work/records", "_work/attributes", "_work/keys"
 QUESTIONS, ANSWERS = "_work/questions/attributes", "_work/answers/attributes"
 REJECTED, VERDICTS, QUARANTINE = "_work/rejected", "_work/verdicts", "quarantine"
-COLLECT_VERSION = "3"
+COLLECT_VERSION = "4"
 
 _SHOWN = 10_000  # characters of an unreadable row in quarantine
 
@@ -92,13 +95,15 @@ _LANGUAGE = LanguageId()
 
 
 def records_schema(shape: Shape, metadata: Sequence[str]) -> pa.Schema:
-    """The columns of a record. metadata: names of the fields besides those of BASE_METADATA."""
-    names = (*BASE_METADATA, *(name for name in metadata if name not in BASE_METADATA))
+    """The columns of a record. metadata: names of the fields besides those of BASE_METADATA; also of annotations."""
+    names = (*BASE_METADATA, *(name for name in metadata if name not in {*BASE_METADATA, *ANNOTATIONS}))
+    types = {"quality_score": pa.float64()}
     return pa.schema(
         [
             ("id", pa.string()),
             *COLUMNS[shape].items(),
-            ("metadata", pa.struct([(name, pa.string()) for name in names])),
+            ("metadata", pa.struct([(name, types.get(name, pa.string())) for name in names])),
+            ("annotations", ANNOTATIONS_TYPE),
             # Of records that were made of others: the ids of these, and how.
             ("provenance", pa.struct([("parents", pa.list_(pa.string())), ("operation", pa.string())])),
         ]
@@ -220,7 +225,7 @@ def _files(unit: Unit) -> str:
 
 @dataclass(frozen=True)
 class Collected:
-    """A record on its way. metadata: all fields that are no content."""
+    """A record on its way. metadata: all fields that are no content, as the texts of their columns."""
 
     row: int
     id: str | None
@@ -281,14 +286,29 @@ class Collect:
             metadata = {**own, **base, "collected_at": times[at]}
             metadata |= {name: value for name, value in own.items() if value}
             content = {name: value for name, value in fields.items() if name in FIELDS}
-            for name, spellings in self._labels.items():
-                if (value := metadata.get(name)) is not None:
-                    metadata[name] = spellings.get(plain_label(value), value)
             try:
+                metadata = self._standardised(metadata)
                 yield Collected(row, id, content_of(content, _roles(source.speakers, metadata)), metadata)
             except Unusable as error:
                 refused.append((row, error.reason, fields))
         self._refuse(scratch, unit, refused, counters)
+
+    def _standardised(self, metadata: dict[str, str | None]) -> dict[str, str | None]:
+        """The fields of a record with the spellings of `clean.labels`, and annotations as of `as_text`.
+
+        Raises:
+            Unusable: `quality_score` is no finite number.
+        """
+        found = metadata | {name: as_text(listed(metadata[name])) for name in ANNOTATIONS if name in metadata}
+        for name, spellings in self._labels.items():
+            found[name] = _respelled(name, found.get(name), spellings)
+        try:
+            is_number = math.isfinite(_score(found) or 0)
+        except ValueError:
+            is_number = False
+        if not is_number:
+            raise Unusable("bad_quality_score")
+        return found
 
     def _base(self, number: int) -> dict[str, str | None]:
         """What all records of a source have."""
@@ -325,6 +345,7 @@ class Collect:
                 base | {"collected_at": times[at]} | {field: values[column] for field, column in source.columns.items()}
             )
             try:
+                metadata = self._standardised(metadata)
                 content = _from_template(source.table.template, {**values, "source": source.source})
             except Unusable as error:
                 refused.append((row, error.reason, given))
@@ -370,6 +391,7 @@ class Collect:
         counters: Counter[str],
     ) -> None:
         self._identify_languages([record for record, _ in records])
+        self._score_quality([record for record, _ in records])
         verdicts = self.settings.validator([(one.content, one.metadata) for one, _ in records])
         checked = list(zip(records, verdicts, strict=True))
         rejected = [(*one, failed) for one, failed in checked if failed is not None]
@@ -380,17 +402,19 @@ class Collect:
         if rejected:
             scratch.write(REJECTED, _rejected_table(unit.source, rejected))
         if passed:
-            metadata = records_schema(self.settings.shape, self.settings.metadata).field("metadata").type
+            schema = records_schema(self.settings.shape, self.settings.metadata)
+            names = [field.name for field in schema.field("metadata").type]
             rows = [
                 {
                     "id": record.id,
                     **columns,
-                    "metadata": {field.name: record.metadata.get(field.name) for field in metadata},
+                    "metadata": {name: record.metadata.get(name) for name in names}
+                    | {"quality_score": _score(record.metadata)},
+                    "annotations": annotations_of(record.metadata),
                     "provenance": None,
                 }
                 for record, columns in passed
             ]
-            schema = records_schema(self.settings.shape, self.settings.metadata)
             scratch.write(RECORDS, pa.Table.from_pylist(rows, schema))
             stay = [record for record, _ in passed]
             texts = ["\n".join(filter(None, texts_of(one.content))) for one in stay]
@@ -406,7 +430,9 @@ class Collect:
         found = {"length": self._lengths(records)} if by_length else {}
 
         def hashed(names: Sequence[str]) -> list[int]:
-            values = [found.get(name) or [one.metadata.get(name) or "" for one in records] for name in names]
+            values = [
+                found.get(name) or [value_of(name, one.metadata.get(name)) or "" for one in records] for name in names
+            ]
             return [hash64(*some) for some in zip(*values, strict=True)] if names else [hash64()] * len(records)
 
         by_time = self.settings.validator.by_time
@@ -419,7 +445,7 @@ class Collect:
             "class": hashed(self.settings.balance),
         }
         for name in self.settings.group:
-            values = (one.metadata.get(name) for one in records)
+            values = (value_of(name, one.metadata.get(name)) for one in records)
             columns[f"group/{name}"] = [hash64(value) if value else 0 for value in values]
         if self.settings.duplicates.contradictory != "ignore":
             columns["question"] = [hash64(one.system, same(one.question)) if one.turns else 0 for one in sides]
@@ -437,6 +463,18 @@ class Collect:
         certain = zip(unknown, languages.to_pylist(), (scores >= _LANGUAGE.min_score).tolist(), strict=True)
         for record, language, is_certain in certain:
             record.metadata["language"] = language if is_certain else None
+
+    def _score_quality(self, records: list[Collected]) -> None:
+        """Give every record without the metadata `quality_score` that of the rule `quality_classifier`, if it is on."""
+        rules = self.settings.validator.settings.rules
+        unknown = [one for one in records if not one.metadata.get("quality_score")]
+        if rules is None or rules.quality_classifier is None or not unknown:
+            return
+        texts = texts_of_records([(one.content, one.metadata) for one in unknown])
+        analysis = Analysis(texts, rules.dialect, pa.table({}), self.reading.store)
+        scores = rules.quality_classifier.measure(analysis)["quality_score"]
+        for record, score in zip(unknown, scores.tolist(), strict=True):
+            record.metadata["quality_score"] = f"{score:.6g}"
 
     def _lengths(self, records: list[Collected]) -> list[str]:
         """The class of each record's length."""
@@ -498,9 +536,21 @@ def _roles(speakers: Mapping[str, Role], metadata: Mapping[str, str | None]) -> 
     return plain | {one: role for one, role in named.items() if one}
 
 
+def _respelled(name: str, text: str | None, spellings: Mapping[str, str]) -> str | None:
+    """A field of metadata or annotations with the spellings to use. spellings: plain spelling -> the value."""
+    if name in ANNOTATIONS:
+        return as_text([one if one is None else spellings.get(plain_label(one), one) for one in listed(text)])
+    return text if text is None else spellings.get(plain_label(text), text)
+
+
+def _score(metadata: Mapping[str, str | None]) -> float | None:
+    return float(text) if (text := metadata.get("quality_score") or "").strip() else None
+
+
 def _filled(template: Template, text: str, metadata: Mapping[str, str | None]) -> Content:
     """A text as question and answer."""
-    return _from_template(template, {**metadata, "text": text, "title": title_of(text)})
+    fields = {name: value_of(name, value) for name, value in metadata.items()}
+    return _from_template(template, {**fields, "text": text, "title": title_of(text)})
 
 
 def _from_template(template: Template, values: Mapping[str, str | None]) -> Content:

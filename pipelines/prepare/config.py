@@ -15,6 +15,7 @@ from cluster.store.store import Store
 from pipelines.curate.config import Execution, Filters, RulesOfRecords
 from pipelines.dedup.settings import Dedup
 from pipelines.language.identification import LanguageId
+from pipelines.prepare.annotations import ANNOTATIONS
 from pipelines.prepare.assess.settings import Assess, Gates
 from pipelines.prepare.content import FIELDS, Role, Shape
 from pipelines.prepare.fetch.settings import Api, Database, Pages, variables_of
@@ -29,7 +30,7 @@ from pipelines.text.personal_data import KINDS
 STORES: dict[str, Any] = {"storage": True, "inputs": {"__all__": {"storage": True}}}
 
 # The metadata of every record. `language` is identified where no column of the source gives it.
-BASE_METADATA = ("source", "licence", "domain", "task_type", "language", "collected_at")
+BASE_METADATA = ("source", "licence", "domain", "task_type", "language", "quality_score", "collected_at")
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -85,8 +86,9 @@ class Source(_Settings):
     id: str | None = Field(None, min_length=1, description="column that names a record; default: a hash of its content")
     columns: dict[str, str] = Field(
         {},
-        description=f"field -> column. The fields {', '.join(FIELDS)} are the record's content, any other is metadata; "
-        "default: recognised by the names of the columns",
+        description=f"field -> column. The fields {', '.join(FIELDS)} are the record's content, "
+        f"{', '.join(ANNOTATIONS)} its annotations (lists, or single values), any other is metadata; default: "
+        "recognised by the names of the columns",
     )
     speakers: dict[str, Role] = Field(
         {},
@@ -490,13 +492,13 @@ class PrepareConfig(_Settings):
 
     @property
     def metadata(self) -> tuple[str, ...]:
-        """Names of the metadata that some input has."""
+        """Names of the metadata and annotations that some input has."""
         names = (field for one in self.inputs for field in one.columns if field not in FIELDS)
         return tuple(dict.fromkeys(names))
 
     @property
     def known(self) -> frozenset[str]:
-        """Names of all metadata."""
+        """Names of all metadata and annotations."""
         return frozenset((*self.metadata, *BASE_METADATA))
 
     @property

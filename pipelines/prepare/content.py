@@ -56,6 +56,7 @@ REASONS = {
     "not_a_preference": "one answer, of which this shape needs a chosen and a rejected one",
     "a_preference": "two answers, of which this shape has one",
     "missing_field": "a field that the template names is missing or empty",
+    "bad_quality_score": "a `quality_score` that is no finite number",
 }
 
 

@@ -22,6 +22,7 @@ from pipelines.curate.measure import signals
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_file import LABEL_PREFIX
 from pipelines.language.identification import LanguageId, excerpts, identify
+from pipelines.prepare.annotations import values_of
 from pipelines.prepare.answers import (
     begins_with,
     consists_of,
@@ -171,8 +172,8 @@ class Validator:
             if not metadata.get(name):
                 return Failed("missing_metadata", name, "a value")
         for name, values in self.settings.allowed.items():
-            if (value := metadata.get(name)) is not None and value not in values:
-                return Failed("not_allowed", f"{name}: {value}", ", ".join(values))
+            if other := [value for value in values_of(name, metadata.get(name)) if value not in values]:
+                return Failed("not_allowed", f"{name}: {other[0]}", ", ".join(values))
         for name, earliest in self.settings.since.items():
             if not (value := metadata.get(name) or "") or _date(value) < earliest:
                 return Failed("too_old", f"{name}: {value}", earliest.isoformat())
@@ -289,7 +290,7 @@ class Validator:
         columns = {name: pa.array([metadata.get(name) for _, metadata in records], pa.string()) for name in names}
         if filters.language:
             columns.pop("language", None)
-        texts = _texts(records)
+        texts = texts_of_records(records)
         try:
             found = signals(texts, pa.table({"_row": np.arange(len(records)), **columns}), filters, self.store)
         except UserError as error:
@@ -332,7 +333,7 @@ class Validator:
         for has_language in (True, False):
             here = np.flatnonzero(known == has_language)
             columns = pa.table({"language" if has_language else "none": languages.take(pa.array(here))})
-            texts = _texts([records[at] for at in here.tolist()])
+            texts = texts_of_records([records[at] for at in here.tolist()])
             counts[here] = rule.measure(Analysis(texts, "paper", columns, self.store))["bad_words"]
         return [
             Failed("bad_words", str(count), str(rule.max_count)) if count > rule.max_count else None
@@ -345,14 +346,14 @@ class Validator:
         local_file(self.store, rule.model, "validate.inappropriate.model")  # names the setting if it is missing
         classifier, label = fasttext_model.load(self.store, rule.model), rule.label.removeprefix(LABEL_PREFIX)
         classifier.require(label, "validate.inappropriate.label")
-        scores = classifier.score(excerpts(_texts(records), rule.max_chars), label).tolist()
+        scores = classifier.score(excerpts(texts_of_records(records), rule.max_chars), label).tolist()
         return [
             Failed("inappropriate", f"{score:.3f}", f"{rule.max_score:g}") if score > rule.max_score else None
             for score in scores
         ]
 
 
-def _texts(records: Sequence[Record]) -> Texts:
+def texts_of_records(records: Sequence[Record]) -> Texts:
     """All texts of each record as one."""
     return Texts.from_strings(["\n".join(texts_of(content)) for content, _ in records])
 

@@ -27,10 +27,11 @@ from pipelines.prepare.split_stage import CONTRADICTORY, OUTLIER, OVER_CLASS, OV
 from pipelines.prepare.tables import frame
 
 REMOVED, LISTED, EXAMPLES = "removed", "listed", "_work/examples"
-WRITE_VERSION = "4"
+WRITE_VERSION = "5"
 
 EXAMPLES_SHOWN = 5  # questions with contradictory answers
 _ANSWERS_SHOWN = 3  # of each
+_NO_CONTENT = ("id", "metadata", "annotations", "provenance")
 _TEXT_SHOWN = 2000  # characters of a question or answer in LISTED
 
 # Why records that meet all rules and are no duplicates are not in the data set, by the number in SPLIT_FILES.
@@ -253,7 +254,7 @@ def _with_names_of_copies(records: pa.Table, times: np.ndarray) -> pa.Table:
 
 def _removed(record: dict[str, Any], place: dict[str, Any], partners: Partners) -> dict[str, Any]:
     """The ledger's row of a record that meets all rules. place: its row of SPLIT_FILES."""
-    content = {name: value for name, value in record.items() if name not in ("id", "metadata", "provenance")}
+    content = {name: value for name, value in record.items() if name not in _NO_CONTENT}
     shared = {"id": record["id"], "source": record["metadata"]["source"]}
     shared["content"] = json.dumps(content, ensure_ascii=False)
     for name, number in REPEATED.items():

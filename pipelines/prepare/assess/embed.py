@@ -24,7 +24,7 @@ from pipelines.prepare.collect import collect_memory
 from pipelines.prepare.content import Shape
 
 MODEL, VECTORS = "model", "vectors"
-EMBED_VERSION = "2"
+EMBED_VERSION = "3"
 LIBRARIES = 512 << 20  # of a worker; scikit-learn and cleanlab leave it 240 MB
 _FIT = 500 << 20  # 65,536 words of 64 dimensions in several copies, and 5,000 texts
 _LOADED = 100 << 20

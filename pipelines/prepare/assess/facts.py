@@ -29,6 +29,7 @@ from pipelines.dedup.settings import Dedup
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_file import LABEL_PREFIX
 from pipelines.language.identification import LanguageId, excerpts, identify
+from pipelines.prepare.annotations import labels_by_annotators, metadata_of, value_of, values_of
 from pipelines.prepare.assess.settings import Sentiment
 from pipelines.prepare.collect import collect_memory, hash64
 from pipelines.prepare.compared import ATTRIBUTES_SCHEMA, attributes, same
@@ -42,7 +43,7 @@ from pipelines.text.tokens import split_tokens
 FOLDER = "_work/assess"  # of a run: the artifacts of its assessment
 FACTS, SAMPLE, VERDICTS = "facts", "sample", "verdicts"
 QUESTIONS, ANSWERS = "questions/attributes", "answers/attributes"
-FACTS_VERSION = "3"
+FACTS_VERSION = "4"
 
 CHARACTERS = 4000  # of a text whose words are sampled or embedded
 ROWS = 10_000  # records that are Python objects at a time
@@ -57,9 +58,9 @@ DAMAGED = (
 SAMPLE_SCHEMA = pa.schema([("hash", pa.uint64()), ("text", pa.large_string())])
 
 
-def facts_schema(fields: Sequence[str], kept: Sequence[str], scored: bool) -> pa.Schema:
+def facts_schema(fields: Sequence[str], kept: Sequence[str], scored: bool, annotated: bool) -> pa.Schema:
     """The columns of FACTS. fields: metadata whose values are counted. kept: metadata for other measures. scored:
-    by the classifier of `assess.sentiment`.
+    by the classifier of `assess.sentiment`. annotated: labels have the names of their annotators.
     """
     return pa.schema(
         [
@@ -77,6 +78,7 @@ def facts_schema(fields: Sequence[str], kept: Sequence[str], scored: bool) -> pa
             ("turns", pa.int32()),  # answers; 0 of plain texts
             *((f"value/{name}", pa.string()) for name in fields),
             *((f"kept/{name}", pa.string()) for name in kept),
+            *([("labels", pa.list_(pa.string()))] if annotated else []),  # each of another annotator
             *([("sentiment", pa.float32())] if scored else []),  # probability of the label of `assess.sentiment`
         ]
     )
@@ -88,7 +90,7 @@ class FactsSettings:
 
     sample: texts of SAMPLE. complete: fields that a record should have. allowed: values that a field may have. fields:
     whose values are counted. kept: fields that are read for other measures. rules: that are counted; None: the data set
-    was made with them. sentiment: a classifier.
+    was made with them. sentiment: a classifier. annotated: whether the labels of annotators are compared.
     """
 
     shape: Shape
@@ -101,11 +103,12 @@ class FactsSettings:
     kept: tuple[str, ...]
     rules: Validator | None
     sentiment: Sentiment | None = None
+    annotated: bool = False
 
     @property
     def schema(self) -> pa.Schema:
         """The columns of FACTS."""
-        return facts_schema(self.fields, self.kept, self.sentiment is not None)
+        return facts_schema(self.fields, self.kept, self.sentiment is not None, self.annotated)
 
 
 def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Limits) -> Stage:
@@ -125,7 +128,7 @@ def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Lim
         "assess": [settings.topics, settings.sample],
         "signatures": [settings.dedup.ngram_words, *settings.dedup.banding, settings.dedup.seed],
         "exact_short": settings.dedup.exact_short,
-        "fields": [settings.complete, settings.allowed, settings.fields, settings.kept],
+        "fields": [settings.complete, settings.allowed, settings.fields, settings.kept, settings.annotated],
         "rules": settings.rules and settings.rules.fingerprint(),
         "language": fasttext_model.fingerprint(store, None),
     }
@@ -200,7 +203,7 @@ class MeasureRecords:
         return dict(counters)
 
     def _facts(self, records: list[dict[str, Any]], found: list[Said], texts: Texts, known: dict[str, Any]) -> pa.Table:
-        metadata = [one["metadata"] for one in records]
+        metadata = [metadata_of(one) for one in records]
         languages, scores = identify(texts, fasttext_model.load(self.store, None), _LANGUAGE.max_chars)
         columns = known | {
             "id": [one["id"] for one in records],
@@ -214,7 +217,9 @@ class MeasureRecords:
             "turns": [one.turns for one in found],
         }
         for kind, names in (("value", self.settings.fields), ("kept", self.settings.kept)):
-            columns |= {f"{kind}/{name}": [one[name] for one in metadata] for name in names}
+            columns |= {f"{kind}/{name}": [value_of(name, one[name]) for one in metadata] for name in names}
+        if self.settings.annotated:
+            columns["labels"] = [labels_by_annotators(one) for one in records]
         if sentiment := self.settings.sentiment:
             classifier = fasttext_model.load(self.store, sentiment.model)
             columns["sentiment"] = classifier.score(excerpts(texts, sentiment.max_chars), _plain(sentiment))
@@ -224,7 +229,7 @@ class MeasureRecords:
         if self.settings.rules is None:
             return [None] * len(records)
         found = self.settings.rules(
-            [(content, one["metadata"]) for one, content in zip(records, contents, strict=True)]
+            [(content, metadata_of(one)) for one, content in zip(records, contents, strict=True)]
         )
         return [None if one is None else one.reason for one in found]
 
@@ -234,7 +239,7 @@ class MeasureRecords:
 
     def _not_allowed(self, metadata: Mapping[str, str | None]) -> bool:
         allowed = self.settings.allowed.items()
-        return any(metadata[name] is not None and metadata[name] not in values for name, values in allowed)
+        return any(value not in values for name, values in allowed for value in values_of(name, metadata[name]))
 
     def _attributes(self, scratch: Scratch, rows: np.ndarray, records: list[dict[str, Any]], found: list[Said]) -> None:
         answered = [at for at, one in enumerate(found) if one.turns]

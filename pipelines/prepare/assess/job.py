@@ -145,4 +145,5 @@ def _settings(config: PrepareConfig, dedup: Dedup, rules: Validator | None) -> F
         kept=tuple(dict.fromkeys((*asked.annotators, *((asked.period,) if asked.period else ())))),
         rules=rules,
         sentiment=asked.sentiment,
+        annotated="annotators" in config.known and not asked.annotators,
     )

@@ -263,7 +263,7 @@ def parts_of(values: dict[str, float | None], weights: dict[str, float]) -> list
     }
     without = {
         "relevance": "no `assess.topics` or `assess.examples`",
-        "accuracy": "no `assess.label` or `assess.annotators`",
+        "accuracy": "no `assess.label`, `assess.annotators` or column of annotators",
         "bias": "one source, and no `assess.groups` or `assess.period`",
     }
     total = sum(weight for name, weight in weights.items() if measured[name] is not None)

@@ -81,7 +81,9 @@ class Assess(_Settings):
     label: str | None = Field(None, description="metadata that follows from the text; its wrong values are looked for")
     extrinsic: str | None = Field(None, description="metadata that a model is trained to predict; default: the label")
     annotators: tuple[str, ...] = Field(
-        (), description="metadata with the label of each annotator, whose agreement is measured"
+        (),
+        description="metadata with the label of each annotator, whose agreement is measured; default: `labels` of the "
+        "annotations, where `annotators` names as many",
     )
     groups: dict[str, dict[str, Fraction]] = Field(
         {},

@@ -35,7 +35,7 @@ from pipelines.text.texts import Texts
 from pipelines.text.tokens import split_tokens
 
 SUMMARY = "summary"
-SUMMARY_VERSION = "3"
+SUMMARY_VERSION = "4"
 
 _LIBRARIES = 512 << 20
 _OF_A_RECORD = 60
@@ -222,7 +222,8 @@ class Summarise:
         }  # fmt: skip
         agreement = Agreement()
         inconsistent = poor = at = 0
-        labels = [f"kept/{name}" for name in asked.annotators]
+        of_annotators = [f"kept/{name}" for name in asked.annotators]
+        labels = of_annotators or [name for name in facts.schema.names if name == "labels"]
         names = ["id", "copy", "missing", "not_allowed", "language", "damaged", "violation", *labels]
         for table in map(_without_copies, facts.tables(names)):
             conflicts = pa.array(against[at : (at := at + table.num_rows)])
@@ -238,7 +239,7 @@ class Summarise:
                 "damaged": table["damaged"],
                 "contradictory": conflicts,
                 "violating": table["violation"].is_valid(),
-                "differing": _differing(agreement, [table[name] for name in labels], table.num_rows),
+                "differing": _differing(agreement, table.select(labels)),
             }
             for name, mask in masks.items():
                 chosen[name].add(table["id"], mask)
@@ -388,11 +389,13 @@ def _values(counts: Counter[str]) -> Values:
     return Values(distinct=len(counts), evenness=evenness(counts.values()), shown=dict(_ranked(counts)[:_VALUES_SHOWN]))
 
 
-def _differing(agreement: Agreement, labels: list[pa.ChunkedArray], records: int) -> pa.Array:
-    """bool[N]: whether the labels of a record differ. labels: of each annotator."""
-    if not labels:
-        return pa.repeat(False, records)
-    return pa.array([agreement.add(one) for one in zip(*(column.to_pylist() for column in labels), strict=True)])
+def _differing(agreement: Agreement, labels: pa.Table) -> pa.Array:
+    """bool[N]: whether the labels of a record differ. labels: a column for each annotator, or one of lists, or none."""
+    if not labels.column_names:
+        return pa.repeat(False, labels.num_rows)
+    of_list = labels.column_names == ["labels"]
+    given = (row["labels"] or () if of_list else row.values() for row in labels.to_pylist())
+    return pa.array([agreement.add(one) for one in given], pa.bool_())
 
 
 def _represented(counts: Counter[str], wanted: Mapping[str, float]) -> Represented:

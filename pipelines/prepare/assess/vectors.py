@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from cluster.artifact import Artifact, Counters, read_tables
 from cluster.entry import Entry
 from cluster.stage import Scratch
+from pipelines.prepare.annotations import metadata_of, value_of
 from pipelines.prepare.assess.embed import MODEL, MODEL_SCHEMA, VECTORS, EmbedSettings, vectors_schema
 from pipelines.prepare.assess.facts import CHARACTERS, ROWS, is_copy, same, smallest_of_sample
 from pipelines.prepare.collect import hash64
@@ -121,7 +122,8 @@ def embed_records(settings: EmbedSettings, model: Artifact | None, uris: tuple[s
                 "similarity": pa.nulls(len(records)) if nearest is None else _rounded(nearest),
                 "vector": list(embedder.embed([one.text[:CHARACTERS] for one in found]).astype(np.float16)),
             }
-            columns |= {f"label/{name}": [one["metadata"][name] for one in records] for name in settings.labels}
+            metadata = [metadata_of(one) for one in records]
+            columns |= {f"label/{n}": [value_of(n, one[n]) for one in metadata] for n in settings.labels}
             scratch.write(VECTORS, pa.table(columns, schema=schema))
             count += len(records)
     return {"records": count}

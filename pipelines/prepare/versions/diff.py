@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact
 from cluster.page.formats import count, share
+from pipelines.prepare.annotations import ANNOTATIONS, Values
 from pipelines.prepare.collect import hash64
 
 _SHOWN = 5
@@ -23,6 +24,7 @@ NOTABLE_PSI = 0.1
 
 # Columns that do not say what a record is.
 _BESIDES = ("id", "provenance", "split", "fold", "complexity", "stage")
+_OF_FIELDS = ("metadata", "annotations")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Contents:
     """What a version holds.
 
     ids, contents: uint64[N], hashes of each record. lengths: int64[N], characters of its texts. fields: values of each
-    field of metadata with their numbers, without fields of many values. records: of each split.
+    field of metadata and annotations with their numbers, without fields of many values. records: of each split.
     """
 
     ids: np.ndarray
@@ -76,8 +78,8 @@ def read_contents(splits: Mapping[str, Artifact]) -> Contents:
             said = table.drop_columns([name for name in _BESIDES if name in table.column_names]).to_pylist()
             texts = [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in said]
             contents.append(np.array([_hash(text) for text in texts], np.uint64))
-            lengths.append(np.array([_characters(row | {"metadata": None}) for row in said], np.int64))
-            _count(fields, table["metadata"])
+            lengths.append(np.array([_characters(row | dict.fromkeys(_OF_FIELDS)) for row in said], np.int64))
+            _count(fields, table)
     return Contents(
         np.concatenate(ids),
         np.concatenate(contents),
@@ -94,11 +96,23 @@ def _without_time(metadata: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([pa.StructArray.from_arrays([whole.field(one.name) for one in kept], fields=kept)])
 
 
-def _count(fields: dict[str, Counter[str]], metadata: pa.ChunkedArray) -> None:
-    for one in metadata.type:
-        values = fields.setdefault(one.name, Counter())
-        if len(values) <= _VALUES:
-            values.update(row[one.name] or "" for row in metadata.to_pylist())
+def _count(fields: dict[str, Counter[str]], table: pa.Table) -> None:
+    """Add the values of every field. The annotations count each of their values."""
+    for row in table.select([name for name in _OF_FIELDS if name in table.column_names]).to_pylist():
+        metadata = row["metadata"]
+        if (score := metadata.get("quality_score")) is not None:
+            metadata["quality_score"] = f"{score:.1f}"
+        for name, value in metadata.items():
+            _add(fields, name, [value])
+        for name, values in (row.get("annotations") or {}).items():
+            if values and values != [metadata.get(ANNOTATIONS[name])]:  # which is counted under its own name
+                _add(fields, name, values)
+
+
+def _add(fields: dict[str, Counter[str]], name: str, values: Values) -> None:
+    counts = fields.setdefault(name, Counter())
+    if len(counts) <= _VALUES:
+        counts.update(value or "" for value in values)
 
 
 def _characters(value: Any) -> int:

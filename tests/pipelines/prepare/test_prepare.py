@@ -95,7 +95,8 @@ def test_every_record_is_in_a_split_in_the_ledger_or_in_quarantine(settings, mon
     ]  # fmt: skip
     assert kept["t7"]["metadata"] == {
         "source": "tickets", "licence": "internal", "task_type": "qa", "category": "login", "customer": "c3",
-        "domain": None, "language": "en", "collected_at": changed_at(settings["inputs"][0]["path"]),
+        "domain": None, "language": "en", "quality_score": None,
+        "collected_at": changed_at(settings["inputs"][0]["path"]),
     }  # fmt: skip
 
 
