@@ -218,7 +218,7 @@ class TrainConfig(Settings):
                     "packing: method probe classifies whole documents; set packing: {mode: none}, and overflow to "
                     "truncate (the default) or drop"
                 )
-            if any(columns.label is None or columns.form != "text" for columns in self.all_columns):
+            if any(columns.form != "text" for columns in self.all_columns):
                 raise ValueError("columns: method probe needs {text: COLUMN, label: COLUMN}")
         elif any(columns.label for columns in self.all_columns):
             raise ValueError("columns.label: only method probe uses a label")

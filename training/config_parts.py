@@ -18,7 +18,7 @@ class Settings(BaseModel):
 class Columns(Settings):
     """Columns of a corpus. Exactly one of: text; prompt and completion; messages.
 
-    Every setting except system_prompt is the name of a column.
+    Every setting except system_prompt is the name of a column, or COLUMN.FIELD of a column of structs.
     """
 
     text: str | None = Field(None, description="continued pre-training: loss on every token")
@@ -33,7 +33,11 @@ class Columns(Settings):
         None, description="chat: a list of {role, content} or, as in ShareGPT, {from, value}; loss on assistant turns"
     )
     tools: str | None = Field(None, description="with messages: the tools that are passed to the chat template")
-    label: str | None = Field(None, description="method probe: the class, text or a whole number")
+    label: str | None = Field(
+        None,
+        description="method probe: the class, text or a whole number; of a list its most frequent value. Default: the "
+        "labels, else the categories, of a data set of `raymill prepare`",
+    )
     id: str | None = Field(None, description="default: `id` where there is one, else a hash of the content")
     group: str | None = Field(None, description="documents of one group go to one split; default: `group_id` if there")
     stratify: str | None = Field(None, description="splits have the same shares of this column's values")

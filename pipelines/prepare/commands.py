@@ -67,6 +67,9 @@ def assess(
     extrinsic: Annotated[
         str | None, typer.Option(metavar="FIELD", help="score a model that is trained to predict this metadata")
     ] = None,
+    folds: Annotated[
+        str | None, typer.Option(metavar="RUN", help="add the scores of this output of `raymill cross-validate`")
+    ] = None,
 ) -> int:
     """Measure a prepared data set: completeness, contradictions, wrong labels, repeats, diversity, bias; with gates.
 
@@ -83,7 +86,7 @@ def assess(
             settings = _prepare_config(load_values(job.read_report(store, root)["config"], where, of_run), where)
         progress = _progress(address)
         with Session(address, settings.execution.cpus if settings else None, progress) as session:
-            assessment = job.assess_again(store, root, session, progress, settings, extrinsic)
+            assessment = job.assess_again(store, root, session, progress, settings, extrinsic, folds)
     print(assessment_text(assessment))
     print(f"\nassessment  {paths.join(root, ASSESSMENT)}")
     print(f"report      {paths.join(root, job.REPORT_HTML)}")

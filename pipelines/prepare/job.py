@@ -41,6 +41,7 @@ from pipelines.curate.output_folder import refuse_files_inside, refuse_output_am
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
 from pipelines.prepare.assess.job import assess, check_models, read_assessment
 from pipelines.prepare.assess.score import Assessment
+from pipelines.prepare.assess.trained import read_trained
 from pipelines.prepare.collect import (
     ATTRIBUTES,
     KEYS,
@@ -158,17 +159,20 @@ def assess_again(
     progress: Progress,
     settings: PrepareConfig | None = None,
     extrinsic: str | None = None,
+    folds: str | None = None,
 ) -> Assessment:
     """Assess a finished run, and write its assessment and the page of its report again.
 
     settings: whose `assess`, `gates` and `execution` are used, and records that break its `validate`, if it is another,
-    are counted; None: those of the run. extrinsic: replaces `assess.extrinsic`.
+    are counted; None: those of the run. extrinsic: replaces `assess.extrinsic`. folds: output of a cross-validation on
+    this data set, whose scores become metrics.
 
     Raises:
-        DataError: there is no finished run, or an earlier version wrote its report.
+        DataError: there is no finished run, an earlier version wrote its report, or `folds` are not of this data set.
         ConfigError: no input has the field `extrinsic`.
     """
-    prepared_run(store, root)
+    manifest = prepared_run(store, root)
+    trained = None if folds is None else read_trained(store, paths.absolute(folds), root, manifest["digest"])
     report = read_report(store, root)
     config = PrepareConfig.model_validate(report["config"])
     rules = None
@@ -186,7 +190,7 @@ def assess_again(
     with held(store, root) as lease:
         splits = [Artifact.load(store, paths.join(root, name)) for name in SPLITS]
         engine = Engine(root, session, progress, limits_of(config), True, lease.check)
-        assessment = assess(config, root, splits, run_at(engine), rules)
+        assessment = assess(config, root, splits, run_at(engine), rules, trained)
         lease.check()
         store.write_bytes(paths.join(root, REPORT_HTML), render(report, assessment).encode())
     return assessment

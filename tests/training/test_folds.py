@@ -10,6 +10,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.store.store import Store
+from pipelines.prepare.assess.trained import read_trained
 from tests.support.inline import prepare_inline
 from tests.support.train_inline import PLAIN, sentences, train_inline
 from training import commands, folds
@@ -80,6 +81,8 @@ def test_each_fold_is_scored_by_a_model_that_was_not_trained_on_it(tmp_path, pre
     losses = [one["scores"]["loss"] for one in found["folds"]]
     assert losses[0] != losses[1] and found["scores"]["loss"]["mean"] == pytest.approx(sum(losses) / 2)
     assert json.loads((tmp_path / "run" / "folds.json").read_text()) == found
+    metrics = read_trained(Store(), str(tmp_path / "run"), data.uri, data.manifest["digest"])
+    assert metrics["accuracy"]["mean"] == found["scores"]["accuracy"]["mean"] and "loss" not in metrics
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("fold-*/manifest.json")}
     assert cross_validate(config, Session(), Silent()) == found
     assert len(before) == 2 and {path: path.stat().st_mtime_ns for path in before} == before, "nothing is trained again"

@@ -115,7 +115,6 @@ def test_a_setting_of_several_types_is_refused_in_one_line_by_its_own_name(tmp_p
         ({"corpus": [{"path": "a", "name": "x"}, {"path": "b", "name": "x"}]}, "not all different"),
         ({"method": "prefix"}, "set packing: {mode: none}"),
         ({"method": "qlora"}, "needs GPUs"),
-        ({"method": "probe", "packing": {"mode": "none", "overflow": "truncate"}}, "label: COLUMN"),
         ({"columns": {"text": "text", "label": "kind"}}, "only method probe uses a label"),
         ({"reduce_every_micro_batch": False}, "a choice of engine fsdp2; the engine is ddp"),
         ({"offload": "optimizer"}, "only engines zero1, zero2, zero3 offload"),

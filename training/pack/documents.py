@@ -171,16 +171,16 @@ def _document(row: Row, columns: Columns) -> Document:
     id = _name(row, columns.id, "id")
     group = _name(row, columns.group, "group")
     stratum = _name(row, columns.stratify, "stratify")
-    label = _name(row, columns.label, "label")
+    label = _class(row, columns.label)
     if columns.label is not None and label is None:
         raise _Refused("no_class")
     split = _name(row, columns.split, "split")
     if columns.split is not None and split not in SPLITS:
         raise _Refused("bad_split", f"column {columns.split} is {split!r}")
-    stage = row.get(columns.stage) if columns.stage is not None else None
+    stage = _value(row, columns.stage)
     if columns.stage is not None and not (type(stage) is int and 0 <= stage <= MAX_STAGE):
         raise _Refused("bad_stage", f"column {columns.stage} is {stage!r}")
-    fold = row.get(columns.fold) if columns.fold is not None else None
+    fold = _value(row, columns.fold)
     if columns.fold is not None and not (type(fold) is int and fold >= 0):
         raise _Refused("bad_fold", f"column {columns.fold} is {fold!r}")
     return Document(
@@ -237,7 +237,7 @@ def _bytes_of(content: Content) -> bytes:
 
 
 def _string(row: Row, name: str | None) -> str:
-    value = row.get(name or "")
+    value = _value(row, name)
     if value is None:
         raise _Refused("null" if name in row else "missing", f"column {name}")
     if not isinstance(value, str):
@@ -247,14 +247,37 @@ def _string(row: Row, name: str | None) -> str:
 
 def _optional(row: Row, name: str | None) -> str:
     """The string of an optional column; empty if it is missing, null or only spaces."""
-    if name is None or row.get(name) is None:
+    if _value(row, name) is None:
         return ""
     value = _string(row, name)
     return "" if value.isspace() else value
 
 
 def _name(row: Row, name: str | None, role: str) -> str | None:
-    value = row.get(name) if name is not None else None
+    return _as_name(_value(row, name), name, role)
+
+
+def _class(row: Row, name: str | None) -> str | None:
+    """The class; of a list, such as the labels of several annotators, the most frequent value, the first of equals."""
+    value = _value(row, name)
+    if not isinstance(value, list):
+        return _as_name(value, name, "label")
+    counts = Counter(one for one in value if isinstance(one, str | int))
+    return _as_name(max(counts, key=counts.__getitem__, default=None), name, "label")
+
+
+def _value(row: Row, name: str | None) -> Any:
+    """The value of a column, or of COLUMN.FIELD; None if there is none."""
+    if name is None:
+        return None
+    if name in row:
+        return row[name]
+    column, _, field = name.partition(".")
+    inner = row.get(column)
+    return inner.get(field) if field and isinstance(inner, dict) else None
+
+
+def _as_name(value: Any, name: str | None, role: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str | int):
@@ -291,7 +314,7 @@ def _tools(row: Row, name: str | None) -> list[Any] | None:
 
 def _listed(row: Row, name: str | None, role: str) -> list[Any] | None:
     """The value of a list column, or of a list as JSON text, without keys of null: templates test for presence."""
-    value = row.get(name) if name is not None else None
+    value = _value(row, name)
     if isinstance(value, str):
         try:
             value = json.loads(value)

@@ -42,6 +42,11 @@ Unit = tuple[Span, ...]
 Listing = Sequence[tuple[str, int, str]]  # name, bytes, version (ETag, or size and time of a local file)
 
 DEFAULTS = {"id": "id", "group": "group_id"}
+# Classes of a data set of `raymill prepare` -> the fields of its inputs that they are made of.
+PREPARED_CLASSES = {
+    "annotations.labels": {"labels", "label"},
+    "annotations.categories": {"categories", "category"},
+}
 # Usual names of columns, as (required, optional). The first entry whose required columns all exist is used.
 RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
     ({"text": "text"}, {}),
@@ -148,18 +153,52 @@ def with_columns(config: TrainConfig) -> TrainConfig:
     """The config with the columns of each corpus: those it names, else those recognised by usual names (RECOGNISED).
 
     These are `text`, `messages`, ShareGPT's `conversations`, `prompt` with `completion`, and alpaca's `instruction`
-    with `output`, each with its optional columns.
+    with `output`, each with its optional columns. With method probe, the class is that of a data set of `raymill
+    prepare` where no column is named.
 
     Raises:
+        ConfigError: method probe finds no text or no class.
         DataError: there is nothing to read at a corpus's path, or an unfinished artifact.
     """
-    if "columns" in config.model_fields_set:
+    each = list(zip(config.corpus_stores, config.corpus, config.all_columns, strict=True))
+    if "columns" not in config.model_fields_set:
+        each = [(store, one, one.columns or _recognised(store, one)) for store, one, _ in each]
+    elif config.method != "probe":
         return config
-    corpora = [
-        one if one.columns else one.model_copy(update={"columns": _recognised(store, one)})
-        for store, one in zip(config.corpus_stores, config.corpus, strict=True)
-    ]
+    if config.method == "probe":
+        each = [(store, one, _labelled(store, one, columns)) for store, one, columns in each]
+    corpora = [one.model_copy(update={"columns": columns}) for _, one, columns in each]
     return config.model_copy(update={"corpus": tuple(corpora)})
+
+
+def _labelled(store: Store, corpus: Corpus, columns: Columns) -> Columns:
+    """The columns with that of the class.
+
+    Raises:
+        ConfigError: the documents are no plain texts, or there is no class.
+    """
+    if columns.form != "text":
+        raise ConfigError(
+            f"{corpus.path}: has the columns {', '.join(columns.named.values())}, and method probe classifies plain "
+            "texts. Name one column, as in `columns: {text: prompt}`."
+        )
+    if columns.label is not None:
+        return columns
+    manifest = RunFolder(store, paths.absolute(corpus.path)).manifest_file.read()
+    if manifest is None or manifest.get("kind") != "prepare":
+        raise ConfigError(
+            f"{corpus.path}: no column of classes, which method probe learns. Name it, as in `columns: {{text: text, "
+            "label: COLUMN}`; a data set of `raymill prepare` has its own."
+        )
+    fields = {field for one in manifest["config"]["inputs"] for field in one["columns"]}
+    label = next((name for name, of in PREPARED_CLASSES.items() if fields & of), None)
+    if label is None:
+        raise ConfigError(
+            f"{corpus.path}: its records have no labels or categories, of which method probe learns one. Prepare it "
+            "with `columns: {labels: COLUMN}`, or name another column, as in `columns: {text: text, label: "
+            "metadata.source}`."
+        )
+    return columns.model_copy(update={"label": label})
 
 
 def _recognised(store: Store, corpus: Corpus) -> Columns:
@@ -287,8 +326,9 @@ def _inspect_parquet(
             "Perhaps writing it was interrupted. Write it again, or exclude it by a narrower path."
         ) from error
     content = ("text", "prompt", "input", "system", "completion", "messages", "tools")
-    names = {columns.named.get(role) for role in content}
-    leaves = [n for n in range(footer.num_columns) if footer.schema.column(n).path.partition(".")[0] in names]
+    names = {columns.named[role] for role in content if role in columns.named}
+    leaf_paths = [footer.schema.column(n).path for n in range(footer.num_columns)]
+    leaves = [n for n, path in enumerate(leaf_paths) if any(path == one or path.startswith(f"{one}.") for one in names)]
     pieces, first = [], 0
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
@@ -337,11 +377,12 @@ def _resolve(
     named = columns.named
     for role, name in named.items():
         for uri, schema in schemas:
-            if name not in schema.names:
+            if _type_of(schema, name) is None:
                 raise ConfigError(_no_column(uri, role, name, schema.names))
             _check_type(uri, role, name, schema)
         # Optional keys of JSON objects may be missing in the first ones.
-        if lines and peeked and name not in peeked and role not in ("tools", "id", "group", "input", "system"):
+        is_there = name in peeked or name.partition(".")[0] in peeked
+        if lines and peeked and not is_there and role not in ("tools", "id", "group", "input", "system"):
             raise ConfigError(_no_column(lines.uri, role, name, list(peeked)))
     found = {
         role: name
@@ -367,10 +408,20 @@ def _no_column(uri: str, role: str, name: str, names: Sequence[str]) -> str:
     return f"{uri}: no column {name} (columns.{role}). It has: {', '.join(names) or 'none'}. {advice}"
 
 
+def _type_of(schema: pa.Schema, name: str) -> pa.DataType | None:
+    """The type of a column, or of the field of a column of structs; None if there is none."""
+    if name in schema.names:
+        return schema.field(name).type
+    column, _, field = name.partition(".")
+    kind = schema.field(column).type if schema.names.count(column) == 1 else None
+    return kind.field(field).type if kind is not None and pa.types.is_struct(kind) and kind.names.count(field) else None
+
+
 def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
     if schema.names.count(name) > 1:
         raise ConfigError(f"{uri}: has {schema.names.count(name)} columns {name} (columns.{role}). Name each its own.")
-    kind = schema.field(name).type
+    kind = _type_of(schema, name)
+    assert kind is not None
     while pa.types.is_dictionary(kind):
         kind = kind.value_type
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
@@ -384,7 +435,7 @@ def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
         "system": ("strings", text),
         "messages": ("lists of {role, content}, or such a list as JSON text", text or a_list),
         "tools": ("lists, or such a list as JSON text", text or a_list),
-        "label": ("text or whole numbers", text or whole or pa.types.is_boolean(kind)),
+        "label": ("text or whole numbers", text or whole or a_list or pa.types.is_boolean(kind)),
         "stratify": ("text or whole numbers", text or whole or pa.types.is_boolean(kind)),
         "id": ("text or whole numbers", text or whole),
         "group": ("text or whole numbers", text or whole),

@@ -11,7 +11,7 @@ Stages of other settings or splits are made again: nothing else reads them.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from cluster.artifact import Artifact
@@ -46,6 +46,7 @@ from pipelines.prepare.assess.learn import learn_memory, learn_stage
 from pipelines.prepare.assess.score import Assessment, assessment_of
 from pipelines.prepare.assess.settings import MODELS
 from pipelines.prepare.assess.summary import SUMMARY, SummarySettings, findings_of, summary_stage
+from pipelines.prepare.assess.trained import TrainedScore
 from pipelines.prepare.config import PrepareConfig, Validate
 from pipelines.prepare.sources import Fields, as_input
 from pipelines.prepare.validate import Validator, load_validator
@@ -59,11 +60,12 @@ def assess(
     splits: Sequence[Artifact],
     run_in: RunStageIn,
     rules: Validate | None = None,
+    trained: Mapping[str, TrainedScore] | None = None,
 ) -> Assessment:
     """The assessment of a run's splits, which is also written to ASSESSMENT.
 
     run_in: makes or finds the artifacts of a stage, and replaces what was made with other settings. rules: that records
-    are checked against, if they are not those with which the data set was made.
+    are checked against, if they are not those with which the data set was made. trained: as of `read_trained`.
     """
     run = partial(run_in, folder=FOLDER)
     dedup = _without_scope(config.dedup or Dedup())
@@ -79,7 +81,7 @@ def assess(
     settings = SummarySettings(config.assess, shares, rules is not None)
     summary = run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
     removed = config.duplicates.questions == "remove"
-    found = assessment_of(findings_of(summary), config.assess, config.gates, root, removed)
+    found = assessment_of(findings_of(summary), config.assess, config.gates, root, removed, trained)
     splits[0].store.write_bytes(paths.join(root, ASSESSMENT), json_bytes(found))
     return found
 

@@ -7,6 +7,7 @@ from cluster.store import paths
 from pipelines.prepare.assess.facts import FOLDER
 from pipelines.prepare.assess.learn import SUSPECTS
 from pipelines.prepare.assess.summary import Findings, Some
+from pipelines.prepare.assess.trained import TrainedScore
 
 _SHOWN = 5
 _AGAIN = "`raymill prepare CONFIG --replace`"
@@ -17,6 +18,15 @@ def mend_of(gate: str, findings: Findings, output: str, questions_removed: bool)
     if gate == "duplication":
         return _mend_duplication(findings, questions_removed)
     return _MENDS[gate](findings, output)
+
+
+def mend_of_trained(score: TrainedScore) -> str:
+    """The same of a gate on a training's score."""
+    report = paths.join(score["worst_output"], "report.html")
+    return (
+        f"Fold {score['worst']} has the least score; {report} has its answers. Add records like those that it fails, "
+        f"or correct these, then {_AGAIN} and `raymill cross-validate CONFIG --replace`."
+    )
 
 
 def _mend_duplication(findings: Findings, questions_removed: bool) -> str:

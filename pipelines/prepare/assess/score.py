@@ -1,16 +1,16 @@
 """Findings to metrics, a score of them, and gates with what would mend those that fail."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from statistics import stdev
 from typing import TypedDict
 
 from cluster.page.formats import count, plural
 from pipelines.prepare.assess.bias import length_parity, score_parity
-from pipelines.prepare.assess.mend import mend_of
+from pipelines.prepare.assess.mend import mend_of, mend_of_trained
 from pipelines.prepare.assess.metrics import FULL_MTLD, coverage, evenness, mean, share
 from pipelines.prepare.assess.settings import Assess, Gates
 from pipelines.prepare.assess.summary import Findings, Repeats
+from pipelines.prepare.assess.trained import PREFIX, TrainedScore
 
 _VALUES_SHOWN = 4
 _BIAS = ("representation_", "length_parity_", "sentiment_parity_")
@@ -59,17 +59,33 @@ class Assessment(TypedDict):
 
 
 def assessment_of(
-    findings: Findings, settings: Assess, gates: Gates, output: str, questions_removed: bool
+    findings: Findings,
+    settings: Assess,
+    gates: Gates,
+    output: str,
+    questions_removed: bool,
+    trained: Mapping[str, TrainedScore] | None = None,
 ) -> Assessment:
-    """The assessment that follows from findings. output, questions_removed: see `mend_of`."""
-    metrics = metrics_of(findings, settings)
+    """The assessment that follows from findings.
+
+    output, questions_removed: see `mend_of`. trained: scores of a cross-validated training; None: there is none.
+    """
+    metrics = metrics_of(findings, settings) + _trained_metrics(trained or {})
     values = {one["name"]: one["value"] for one in metrics}
     seen = {one["name"]: one["seen"] for one in metrics}
     parts = parts_of(values, settings.weights.model_dump())
     known = [one for one in parts if one["value"] is not None]
     score = sum(one["weight"] * (one["value"] or 0) for one in known) if any(one["weight"] for one in known) else None
-    bounds = {name: bound for name, bound in gates.model_dump().items() if bound is not None}
-    mend = partial(mend_of, findings=findings, output=output, questions_removed=questions_removed)
+    bounds = {name: bound for name, bound in gates.model_dump(exclude={"trained"}).items() if bound is not None}
+    bounds |= {f"{PREFIX}{name}": bound for name, bound in gates.trained.items()}
+    unseen = "no `--folds`" if trained is None else f"its scores: {', '.join(trained)}"
+    seen |= {name: unseen for name in bounds if name.startswith(PREFIX) and name not in values}
+
+    def mend(name: str) -> str:
+        if name.startswith(PREFIX):
+            return mend_of_trained((trained or {})[name.removeprefix(PREFIX)])
+        return mend_of(name, findings, output, questions_removed)
+
     judged = values | {one["name"]: one["value"] for one in parts} | {"score": score}
     return Assessment(
         records=findings["records"],
@@ -243,6 +259,18 @@ def _extrinsic(findings: Findings, settings: Assess) -> list[Metric]:
             _metric(f"extrinsic_{score}", mean(folds), f"{score} of a model that predicts {name}", spread + most)
         )
     return found
+
+
+def _trained_metrics(trained: Mapping[str, TrainedScore]) -> list[Metric]:
+    return [
+        _metric(
+            f"{PREFIX}{name}",
+            one["mean"],
+            f"{name} of a model that was trained on the other folds",
+            f"standard deviation {one['deviation']:.3f} over {plural(one['folds'], 'fold')}",
+        )
+        for name, one in trained.items()
+    ]
 
 
 def parts_of(values: dict[str, float | None], weights: dict[str, float]) -> list[Part]:

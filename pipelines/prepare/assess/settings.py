@@ -147,4 +147,9 @@ class Gates(_Settings):
     diversity: Fraction | None = None
     bias: Fraction | None = None
     extrinsic_f1: Fraction | None = None
+    trained: dict[str, Fraction] = Field(
+        {},
+        description="score of a cross-validated training -> its least mean, such as {accuracy: 0.8}; measured by "
+        "`raymill assess OUTPUT --folds RUN`",
+    )
     score: Fraction | None = None

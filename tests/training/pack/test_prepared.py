@@ -4,13 +4,15 @@ import json
 
 import pytest
 
-from cluster.errors import DataError
+from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
 from tests.support.inline import prepare_inline
+from tests.support.train_inline import sentences, train_inline
+from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, Split
 from training.data.packed import SPLITS
 from training.pack.documents import Chat, LeftOut, Pair, all_documents
-from training.pack.sources import freeze_corpus
+from training.pack.sources import freeze_corpus, with_columns
 from training.pack.split import split_of
 from training.pack.survey import survey_here
 
@@ -72,3 +74,77 @@ def test_an_unfinished_data_set_is_not_trained_on(prepared, tmp_path):
     (tmp_path / "out" / "manifest.json").unlink()
     with pytest.raises(DataError, match="a run that is not finished"):
         freeze_corpus(Store(), Corpus(path=run.uri), Columns(messages="messages"), 1 << 20)
+
+
+# --- classes of method probe
+
+PROBE = {"method": "probe", "packing": {"mode": "none", "overflow": "truncate"}}
+
+
+def labelled(tmp_path, monkeypatch, columns: dict[str, str], shape: str = "text", **more) -> str:
+    """A data set of sentences, each with the votes of three annotators on its kind."""
+    votes = {"river": ["river", "mountain", "river"], "mountain": [None, "mountain", "mountain"]}
+    rows = [row | {"votes": votes[row["kind"]]} for row in sentences(40)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"path": str(tmp_path / "in.jsonl"), "id": "id", "columns": {"text": "text"} | columns}
+    plain = {"inputs": [source], "records": {"shape": shape}, "dedup": None, "output": str(tmp_path / "out")}
+    return prepare_inline(plain | more, monkeypatch).uri
+
+
+def probe(corpus: str, **more) -> TrainConfig:
+    plain = {"kind": "train", "name": "t", "model": "m", "steps": 1, "output": "o", "corpus": corpus}
+    return with_columns(TrainConfig.model_validate(plain | PROBE | more))
+
+
+def classes(config: TrainConfig) -> dict[str, str | None]:
+    (columns,) = config.all_columns
+    frozen = freeze_corpus(config.store, config.corpus[0], columns, 1 << 20)
+    return {document.id: document.label for document in all_documents(frozen)}
+
+
+KINDS = {f"d{n}": ("river", "mountain")[n % 2] for n in range(40)}
+
+
+@pytest.mark.parametrize(
+    ("field", "column", "taken"),
+    [
+        ("labels", "votes", "annotations.labels"), ("label", "kind", "annotations.labels"),
+        ("category", "kind", "annotations.categories"), ("categories", "kind", "annotations.categories"),
+    ],
+)  # fmt: skip
+def test_a_probe_learns_the_labels_or_categories_of_a_data_set(tmp_path, monkeypatch, field, column, taken):
+    config = probe(labelled(tmp_path, monkeypatch, {field: column}))
+    assert config.all_columns[0].label == taken and config.all_columns[0].text == "text"
+    assert classes(config) == KINDS, "of several labels the most frequent one"
+
+
+def test_a_field_of_a_column_is_named_with_a_dot(tmp_path, monkeypatch):
+    path = labelled(tmp_path, monkeypatch, {"prompt": "question", "completion": "text", "kind": "kind"}, "pairs")
+    config = probe(path, columns={"text": "prompt", "label": "metadata.kind"})
+    assert classes(config) == KINDS
+    (tmp_path / "plain.jsonl").write_text(json.dumps({"id": "d0", "text": "a", "about": {"kind": "river"}}) + "\n")
+    lines = probe(str(tmp_path / "plain.jsonl"), columns={"text": "text", "label": "about.kind"})
+    assert classes(lines) == {"d0": "river"}
+    for name in ("metadata.colour", "metadata.kind.more", "nothing.kind"):
+        with pytest.raises(ConfigError, match=f"no column {name}"):
+            classes(probe(path, columns={"text": "prompt", "label": name}))
+
+
+def test_a_probe_without_classes_or_texts_is_refused_with_the_mend(tmp_path, monkeypatch):
+    path = labelled(tmp_path, monkeypatch, {"customer": "kind"})
+    with pytest.raises(ConfigError, match=r"have no labels or categories.*`columns: \{labels: COLUMN\}`"):
+        probe(path)
+    with pytest.raises(ConfigError, match=r"no column of classes, which method probe learns\. Name it"):
+        probe(str(tmp_path / "in.jsonl"), columns={"text": "text"})
+    other = labelled(tmp_path, monkeypatch, {"prompt": "question", "completion": "text", "label": "kind"}, "pairs",
+                     output=str(tmp_path / "pairs"))  # fmt: skip
+    with pytest.raises(ConfigError, match=r"method probe classifies plain texts\. Name one column"):
+        probe(other)
+
+
+def test_a_probe_is_trained_on_a_data_set(tmp_path, monkeypatch):
+    path = labelled(tmp_path, monkeypatch, {"labels": "votes"}, assess={"embeddings": None})
+    run = train_inline({"corpus": path, "output": str(tmp_path / "run"), **PROBE}, monkeypatch)
+    exported = json.loads(Store().read_bytes(f"{run.uri}/export/probe/probe.json"))
+    assert exported["labels"] == ["mountain", "river"]
+    assert run.report["fits"][0]["after"]["test"]["loss"] > 0

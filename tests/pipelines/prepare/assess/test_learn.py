@@ -240,10 +240,7 @@ def test_wrong_labels_are_listed_with_a_suggestion(tmp_path, monkeypatch, assess
     assert 0.85 < metric(run.assessment, "extrinsic_accuracy") <= 1 - 4 / 150
     assert 0.85 < metric(run.assessment, "extrinsic_f1") < 1
     code, _, error = assess(run.uri, "--extrinsic", "colour")
-    assert (
-        code == 2
-        and "no input has a field colour; there are collected_at, domain, language, licence, queue, source" in error
-    )
+    assert code == 2 and "no input has a field colour; there are collected_at, domain, language, licence, qual" in error
 
 
 def test_labels_that_do_not_follow_from_the_text_are_not_judged(tmp_path, monkeypatch):
