@@ -187,6 +187,7 @@ def assess_again(
             )
         config = config.model_copy(update={"assess": config.assess.model_copy(update={"extrinsic": extrinsic})})
     config = PrepareConfig.model_validate(config.model_dump(by_alias=True))
+    check_models(config)
     with held(store, root) as lease:
         splits = [Artifact.load(store, paths.join(root, name)) for name in SPLITS]
         engine = Engine(root, session, progress, limits_of(config), True, lease.check)

@@ -94,12 +94,11 @@ def _kept_by_component(kept: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def _fill(sizes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The split of each component, in order, so that each split has about `wanted` records."""
+    """The split of each component, in order, so that each split has about `wanted` records, of which one lacks some."""
     total = sizes.sum()
     if not total:
         return np.empty(0, np.int64)
-    lacking = wanted if wanted.sum() else np.array([1.0, 0, 0])
-    ends = np.cumsum(lacking) * total / lacking.sum()
+    ends = np.cumsum(wanted) * total / wanted.sum()
     middles = np.cumsum(sizes) - sizes / 2
     return np.minimum(np.searchsorted(ends, middles, side="right"), len(SPLITS) - 1)
 

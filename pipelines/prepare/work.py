@@ -23,8 +23,9 @@ from pipelines.prepare.tables.stage import tables_memory
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.units import InputManifest
 
-# Of text, by a core, for a whole run with its assessment: `python -m tests.benchmarks prepare`, 105 MB in 50 s.
-_BYTES_PER_CORE_SECOND = 2.1e6
+# Of text, by a core, for a whole run with its assessment: 96 MB of 200,000 records in 162 core-seconds on 2 workers
+# (`RECORDS=200000 WORKERS=2 python -m tests.benchmarks prepare`, 2026-11-23).
+_BYTES_PER_CORE_SECOND = 0.59e6
 
 
 def work(config: PrepareConfig, seconds: float | None = None, *, replace: bool = False) -> Work:

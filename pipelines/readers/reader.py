@@ -269,10 +269,19 @@ def one_problem(input: Input, problem: str, where: str) -> pa.Table:
 
 
 def as_json_text(value: Any) -> str | None:
-    """A JSON value as the string of a carried column: strings unchanged, null as None, others as compact JSON."""
+    """A value as the string of a carried column: strings unchanged, bytes as UTF-8, null as None, others as compact
+    JSON.
+    """
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    if isinstance(value, bytes):
+        return _as_text(value)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_as_text)
+
+
+def _as_text(value: Any) -> str:
+    """What JSON has no type for; of programs that do not mark texts as such, bytes are UTF-8."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def is_text_type(type: pa.DataType) -> bool:

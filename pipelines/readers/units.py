@@ -167,7 +167,7 @@ def _dated(table: pa.Table, file: FileInfo) -> pa.Table:
 
 
 def _cast(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
-    """The column cast to the carried type. If that is string, nested values and bytes become compact JSON."""
+    """The column cast to the carried type. If that is string, nested values become compact JSON, and bytes UTF-8."""
     if column.type == type:
         return column
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from cluster.read.compression import DECODERS, UnreadableRest, stream
 from cluster.read.limits import Limits
 from cluster.read.lines import lines
 from cluster.read.parquet import StoredParquet
+from cluster.store import paths
 from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store
 from pipelines.text.common_runs import Passages, index_passages
@@ -64,14 +65,28 @@ class Examples:
     summary: tuple[str, ...]
 
 
-@cache
 def load_examples(store: Store, sets: tuple[EvaluationSet, ...], ngram_words: int) -> Examples:
-    """The texts of some sets, read once a process. ngram_words: tokens in a row that a document must share with one.
+    """The texts of some sets. ngram_words: tokens in a row that a document must share with one.
+
+    They are read once a process, those of local files again if one changes.
 
     Raises:
         ConfigError, StorageError: names each file that is missing, is not of these formats, lacks a column, or has no
             text to look for.
     """
+    return _load_examples(store, sets, tuple(_version(store, one.path) for one in sets), ngram_words)
+
+
+def _version(store: Store, path: str) -> str:
+    """Size and time of a local file; empty of a missing one, and of an object, since asking takes a request a call."""
+    return store.info(path).version if not paths.is_remote(path) and store.exists(path) else ""
+
+
+@lru_cache(maxsize=4)
+def _load_examples(
+    store: Store, sets: tuple[EvaluationSet, ...], versions: tuple[str, ...], ngram_words: int
+) -> Examples:
+    """The same. versions: of the files, for the cache."""
     tables: list[pa.Table] = []
     summary: list[str] = []
     errors: list[UserError] = []

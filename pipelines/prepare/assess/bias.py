@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import MAXYEAR, MINYEAR, date
 from typing import TypedDict
 
 import numpy as np
@@ -71,8 +71,8 @@ def representation(counts: Mapping[str, int], shares: Mapping[str, float]) -> fl
 def evenness_of_months(counts: Mapping[str, int]) -> tuple[float | None, dict[str, int]]:
     """(evenness of the months from the first to the last, records of each); of years, if there are over 48 months.
 
-    counts: records of each date in ISO 8601, of which the day does not matter; other texts are left out. One month has
-    the evenness 0.
+    counts: records of each date in ISO 8601, of which the day does not matter; other texts are left out, and so are the
+    years 1 and 9999, which databases have in place of no date. One month has the evenness 0.
     """
     months: dict[int, int] = {}
     for text, number in counts.items():
@@ -89,12 +89,12 @@ def evenness_of_months(counts: Mapping[str, int]) -> tuple[float | None, dict[st
 
 
 def _month(text: str) -> int | None:
-    """Months since the year 0 of a text that begins with a date."""
+    """Months since the year 0 of a text that begins with a date; None of another text, and of the years 1 and 9999."""
     try:
         found = date.fromisoformat(f"{text.strip()[:7]}-01")
     except ValueError:
         return None
-    return 12 * found.year + found.month - 1
+    return None if found.year in (MINYEAR, MAXYEAR) else 12 * found.year + found.month - 1
 
 
 @dataclass

@@ -97,6 +97,8 @@ def check_models(config: PrepareConfig) -> None:
         check_sentiment(store, asked.sentiment)
     if asked.embeddings and asked.embeddings.is_folder:
         model = asked.embeddings.model or ""
+        if not store.list_files(model):
+            raise DataError(f"assess.embeddings.model: there is no folder {model}, or it is empty. {MODELS}")
         if not any(store.exists(paths.join(model, name)) for name in ("modules.json", "config.json")):
             raise DataError(f"assess.embeddings.model: {model} has neither modules.json nor config.json. {MODELS}")
 

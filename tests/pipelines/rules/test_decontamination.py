@@ -55,6 +55,13 @@ def fractions(rule: Decontamination, texts: list[str]) -> list[float]:
     return rule.measure(analysis)[SIGNAL].tolist()
 
 
+def test_a_set_that_changes_is_read_again(tmp_path):
+    rule = rule_for(written(tmp_path / "set.jsonl", [{"question": PROSE, "answer": "4"}]))
+    assert fractions(rule, [QUESTION]) == [0]
+    written(tmp_path / "set.jsonl", [{"question": QUESTION, "answer": "4"}])
+    assert fractions(rule, [QUESTION]) == [1]
+
+
 def is_removed(rule: Decontamination, text: str) -> bool:
     values = np.array(fractions(rule, [PROSE, text]))
     removed = np.zeros(2, bool)

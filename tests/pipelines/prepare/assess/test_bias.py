@@ -47,6 +47,8 @@ def test_months_without_records_count():
     assert value == pytest.approx(math.log(2) / math.log(3))
     assert evenness_of_months({"2026-01": 3}) == (0.0, {"2026-01": 3})
     assert evenness_of_months({"soon": 3}) == (None, {})
+    assert evenness_of_months({"9999-12-31": 5, "0001-01-01": 2}) == (None, {}), "in place of no date"
+    assert list(evenness_of_months({"9999-12-31": 5, "2026-02": 1, "2026-01": 3})[1]) == ["2026-01", "2026-02"]
 
 
 def test_more_than_four_years_are_counted_by_years():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from cluster.artifact import Artifact
@@ -70,7 +70,10 @@ def test_a_model_that_cannot_be_had_is_refused_before_a_record_is_read(tmp_path,
         with pytest.raises(kind, match=match):
             prepare_inline(settings_of(tmp_path, rows(30), embeddings={"model": name}), monkeypatch, replace=True)
 
-    refused(r"nowhere has neither .*\. Give the folder that `SentenceTransformer.save` wrote", f"{tmp_path}/nowhere")
+    refused(
+        r"there is no folder .*nowhere, or it is empty\. Give the folder that `SentenceTransformer.save` wrote",
+        f"{tmp_path}/nowhere",
+    )
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "weights.txt").write_text("none")
     refused("other has neither modules.json nor config.json", str(tmp_path / "other"))
