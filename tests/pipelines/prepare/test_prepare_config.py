@@ -87,7 +87,8 @@ def test_a_run_names_its_variables_and_its_metadata_once_and_in_order():
     assert found.variables == ("TOKEN", "DB", "KEY")
     assert config().variables == ()
     assert found.metadata == ("day", "licence", "queue", "id")
-    assert found.known == {"day", "licence", "queue", "id", "source", "domain", "task_type", "language", "collected_at"}
+    base = {"licence", "source", "domain", "task_type", "language", "quality_score", "collected_at"}
+    assert found.known == {"day", "queue", "id"} | base
 
 
 def test_paths_lose_their_detours_but_addresses_do_not():

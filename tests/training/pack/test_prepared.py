@@ -86,7 +86,8 @@ def labelled(tmp_path, monkeypatch, columns: dict[str, str], shape: str = "text"
     votes = {"river": ["river", "mountain", "river"], "mountain": [None, "mountain", "mountain"]}
     rows = [row | {"votes": votes[row["kind"]]} for row in sentences(40)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = {"path": str(tmp_path / "in.jsonl"), "id": "id", "columns": {"text": "text"} | columns}
+    content = {"text": "text"} if shape == "text" else {"prompt": "question", "completion": "text"}
+    source = {"path": str(tmp_path / "in.jsonl"), "id": "id", "columns": content | columns}
     plain = {"inputs": [source], "records": {"shape": shape}, "dedup": None, "output": str(tmp_path / "out")}
     return prepare_inline(plain | more, monkeypatch).uri
 
@@ -119,7 +120,7 @@ def test_a_probe_learns_the_labels_or_categories_of_a_data_set(tmp_path, monkeyp
 
 
 def test_a_field_of_a_column_is_named_with_a_dot(tmp_path, monkeypatch):
-    path = labelled(tmp_path, monkeypatch, {"prompt": "question", "completion": "text", "kind": "kind"}, "pairs")
+    path = labelled(tmp_path, monkeypatch, {"kind": "kind"}, "pairs")
     config = probe(path, columns={"text": "prompt", "label": "metadata.kind"})
     assert classes(config) == KINDS
     (tmp_path / "plain.jsonl").write_text(json.dumps({"id": "d0", "text": "a", "about": {"kind": "river"}}) + "\n")
@@ -136,8 +137,7 @@ def test_a_probe_without_classes_or_texts_is_refused_with_the_mend(tmp_path, mon
         probe(path)
     with pytest.raises(ConfigError, match=r"no column of classes, which method probe learns\. Name it"):
         probe(str(tmp_path / "in.jsonl"), columns={"text": "text"})
-    other = labelled(tmp_path, monkeypatch, {"prompt": "question", "completion": "text", "label": "kind"}, "pairs",
-                     output=str(tmp_path / "pairs"))  # fmt: skip
+    other = labelled(tmp_path, monkeypatch, {"label": "kind"}, "pairs", output=str(tmp_path / "pairs"))
     with pytest.raises(ConfigError, match=r"method probe classifies plain texts\. Name one column"):
         probe(other)
 
