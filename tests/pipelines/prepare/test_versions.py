@@ -73,7 +73,8 @@ def test_the_difference_names_what_was_added_removed_and_changed(tmp_path, monke
     assert sorted(found.first["added"]) == ["r40", "r41", "r42", "r43"]
     assert sorted(found.first["removed"]) == ["r1", "r2"] and sorted(found.first["changed"]) == ["r0", "r3"]
     shifts = {one.name: one for one in found.shifts}
-    assert set(shifts) == {"length", "split", "source", "licence", "domain", "task_type", "language", "label"}
+    base = {"source", "licence", "domain", "task_type", "language", "quality_score"}
+    assert set(shifts) == {"length", "split", "label"} | base
     assert shifts["source"].psi == 0 and 0 < shifts["label"].psi < 0.1 and shifts["length"].ks < 0.2
 
 

@@ -280,7 +280,7 @@ def test_the_report_has_the_assessment(settings, monkeypatch):
     page = (Store().read_bytes(f"{run.uri}/report.html")).decode()
     assert 'id="assessment"' in page and "holidays (0 records)" in page
     assert "Why records are not" not in page and misaligned(page) == []
-    assert '<span class="failed">failed</span>' in page and "no <code>assess.label</code> or" in page
+    assert '<span class="failed">failed</span>' in page and "no <code>assess.label</code>, " in page
     assert '<span class="wrapped">records without an empty field</span>' in page, "wraps where the page is narrow"
     assert prepare_inline(settings, monkeypatch).assessment == run.assessment, "read from assessment.json"
 
