@@ -7,7 +7,7 @@ from pipelines.prepare.assess.section import assessment_section, assessment_text
 from pipelines.prepare.assess.settings import Assess, Gates
 from tests.support.assessments import findings, gate, some
 
-NO_GATES = dict.fromkeys(Gates.model_fields)
+NO_GATES = dict.fromkeys(Gates.model_fields) | {"trained": {}}
 SIX = {"distinct": 6, "evenness": 0.5, "shown": {"x": 5, "": 4, "y": 3, "z": 2, "u": 1, "v": 1}}
 PAIR = {"value": "s", "records": 30, "ratio": 0.5, "low": 0.4, "high": 0.6, "mean": 0.2, "difference": -0.25}
 
