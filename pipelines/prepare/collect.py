@@ -56,6 +56,7 @@ from pipelines.prepare.times import microseconds
 from pipelines.prepare.validate import Failed, Validator, load_validator, texts_of_records
 from pipelines.readers.inputs import COLLECTED_AT
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
+from pipelines.rules.quality_classifier import QualityClassifier
 from pipelines.rules.rule import Analysis
 from pipelines.text.lines import count_characters
 from pipelines.text.normalize import NORMALIZE_VERSION
@@ -466,13 +467,13 @@ class Collect:
 
     def _score_quality(self, records: list[Collected]) -> None:
         """Give every record without the metadata `quality_score` that of the rule `quality_classifier`, if it is on."""
-        rules = self.settings.validator.settings.rules
+        filters = self.settings.validator.settings.filters
+        rule = next((one for one in filters.rules if isinstance(one, QualityClassifier)), None)
         unknown = [one for one in records if not one.metadata.get("quality_score")]
-        if rules is None or rules.quality_classifier is None or not unknown:
+        if rule is None or not unknown:
             return
         texts = texts_of_records([(one.content, one.metadata) for one in unknown])
-        analysis = Analysis(texts, rules.dialect, pa.table({}), self.reading.store)
-        scores = rules.quality_classifier.measure(analysis)["quality_score"]
+        scores = rule.measure(Analysis(texts, filters.dialect, pa.table({}), self.reading.store))["quality_score"]
         for record, score in zip(unknown, scores.tolist(), strict=True):
             record.metadata["quality_score"] = f"{score:.6g}"
 
