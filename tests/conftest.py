@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
+from tests.support.browser import Browser, missing
 from tests.support.ceph import CephS3
 from tests.support.counting_s3 import CountingS3
 from tests.support.servers import CREDENTIALS, free_port, wait_for_port
@@ -34,6 +35,15 @@ def no_process_group_of_others() -> None:
     """Destroy a process group that a test of another file left in this process."""
     if (distributed := sys.modules.get("torch.distributed")) and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    if what := missing():
+        pytest.skip(what)
+    with Browser() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,15 @@
 """The report's page in a real browser: quiet, readable, as wide as the window, and reachable from the keyboard."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipelines.curate.report.page import render
-from tests.support.browser import Browser, missing
-from tests.support.page_scripts import LOW_CONTRAST, OPEN_ALL
+from tests.support.page_checks import LOW_CONTRAST, OPEN_ALL, assert_has_contrast, assert_is_quiet
 from tests.support.report_cases import GOLDEN, hostile
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if what := missing():
-        pytest.skip(what)
-    with Browser() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -34,24 +24,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize(("name", "scheme"), [("example", "light"), ("example", "dark"), ("hostile", "light")])
 def test_the_page_is_quiet_and_never_wider_than_the_window(browser, pages, name, scheme):
-    browser.open(pages[name], width=1440, scheme=scheme)
-    browser.script(OPEN_ALL)
-    for width in (1440, 768, 360):
-        browser.resize(width)
-        assert browser.script("return [innerWidth, document.documentElement.scrollWidth]") == [width, width]
-    assert browser.script("return window.hacked") is None
-    assert browser.complaints() == []
-    assert browser.requests() == [pages[name].as_uri()]
+    assert_is_quiet(browser, pages[name], scheme)
 
 
 @pytest.mark.parametrize(("scheme", "paper"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(21, 24, 28)")])
 def test_every_text_has_the_contrast_that_wcag_asks_for(browser, pages, scheme, paper):
-    browser.open(pages["example"], width=768, scheme=scheme)
-    browser.script(OPEN_ALL)
+    assert_has_contrast(browser, pages["example"], scheme, at_least=1000)
     assert browser.script("return getComputedStyle(document.documentElement).backgroundColor") == paper
-    seen, faint = browser.script(LOW_CONTRAST)
-    assert seen > 1000
-    assert faint == []
 
 
 def test_the_contrast_check_finds_what_is_faint(browser, pages):

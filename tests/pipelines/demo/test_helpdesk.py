@@ -1,8 +1,9 @@
-"""The demo of prepare: each planted defect is found by its own rule, and every command that it prints is one."""
+"""The demo of prepare: each planted defect is found by its own rule; its page in a browser; the commands it prints."""
 
 import csv
 import itertools
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -16,8 +17,11 @@ from pipelines.demo import helpdesk
 from pipelines.demo.helpdesk import CONFIG, OUTPUT, config_text, next_steps, questions, write_inputs
 from pipelines.prepare import job
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.report import render
 from pipelines.prepare.validate import REASONS
 from tests.support.inline import InlineEngine
+from tests.support.page_checks import assert_has_contrast, assert_is_quiet
+from tests.support.report_cases import hostile
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,14 @@ def run(tmp_path_factory):
         config = load(str(folder / "prepare.yaml"))
         assert isinstance(config, PrepareConfig)
         yield job.prepare(config, Session(), Silent())
+
+
+@pytest.fixture(scope="module")
+def pages(run, tmp_path_factory):
+    """The run's page, and the same with every text replaced."""
+    written = {"example": Path(run.uri) / "report.html", "hostile": tmp_path_factory.mktemp("pages") / "hostile.html"}
+    written["hostile"].write_text(render(hostile(run.report), hostile(run.assessment)), "utf-8")
+    return written
 
 
 def rows(run, name):
@@ -103,3 +115,15 @@ def test_every_printed_command_has_a_verb(capsys):
     for line in lines:
         words = shlex.split(line)
         assert words[0].endswith("raymill") and words[1] in cli.VERBS
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("name", "scheme"), [("example", "light"), ("example", "dark"), ("hostile", "light")])
+def test_the_page_is_quiet_and_never_wider_than_the_window(browser, pages, name, scheme):
+    assert_is_quiet(browser, pages[name], scheme)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_the_contrast_that_wcag_asks_for(browser, pages, scheme):
+    assert_has_contrast(browser, pages["example"], scheme, at_least=300)

@@ -1,25 +1,15 @@
 """The page of a training in a real browser: quiet, readable, as wide as the window, its curves where they belong."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.browser import Browser, missing
-from tests.support.page_scripts import LOW_CONTRAST, OPEN_ALL
+from tests.support.page_checks import assert_has_contrast, assert_is_quiet
 from tests.support.report_fits import hostile
 from tests.support.training_report import report
 from training.report.page import render
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if what := missing():
-        pytest.skip(what)
-    with Browser() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -33,23 +23,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize(("name", "scheme"), [("example", "light"), ("example", "dark"), ("hostile", "light")])
 def test_the_page_is_quiet_and_never_wider_than_the_window(browser, pages, name, scheme):
-    browser.open(pages[name], width=1440, scheme=scheme)
-    browser.script(OPEN_ALL)
-    for width in (1440, 768, 360):
-        browser.resize(width)
-        assert browser.script("return [innerWidth, document.documentElement.scrollWidth]") == [width, width]
-    assert browser.script("return window.hacked") is None
-    assert browser.complaints() == []
-    assert browser.requests() == [pages[name].as_uri()]
+    assert_is_quiet(browser, pages[name], scheme)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_the_contrast_that_wcag_asks_for(browser, pages, scheme):
-    browser.open(pages["example"], width=768, scheme=scheme)
-    browser.script(OPEN_ALL)
-    seen, faint = browser.script(LOW_CONTRAST)
-    assert seen > 300
-    assert faint == []
+    assert_has_contrast(browser, pages["example"], scheme, at_least=300)
 
 
 # Of every chart: does each drawn thing lie inside it, labels included, and how big is its text?

@@ -1,4 +1,8 @@
-"""Scripts that a browser runs on a report."""
+"""What every page must be in a browser: quiet, as wide as the window, and readable."""
+
+from pathlib import Path
+
+from tests.support.browser import Browser
 
 OPEN_ALL = "for (const fold of document.querySelectorAll('details')) fold.open = true;"
 
@@ -26,3 +30,24 @@ while (walker.nextNode()) {
 }
 return [seen, found];
 """
+
+
+def assert_is_quiet(browser: Browser, page: Path, scheme: str) -> None:
+    """The page runs no script, loads nothing, and is never wider than the window."""
+    browser.open(page, width=1440, scheme=scheme)
+    browser.script(OPEN_ALL)
+    for width in (1440, 768, 360):
+        browser.resize(width)
+        assert browser.script("return [innerWidth, document.documentElement.scrollWidth]") == [width, width]
+    assert browser.script("return window.hacked") is None
+    assert browser.complaints() == []
+    assert browser.requests() == [page.as_uri()]
+
+
+def assert_has_contrast(browser: Browser, page: Path, scheme: str, at_least: int) -> None:
+    """At least so many texts are visible on the page, and each has the contrast that WCAG asks for."""
+    browser.open(page, width=768, scheme=scheme)
+    browser.script(OPEN_ALL)
+    seen, faint = browser.script(LOW_CONTRAST)
+    assert seen > at_least
+    assert faint == []
