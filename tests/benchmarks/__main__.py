@@ -6,7 +6,7 @@ import sys
 from tests.benchmarks.timing import load_texts
 
 DEDUP = ("signatures", "duplicates", "group")
-MEASURE = ("startup", "normalize", "rules", "decontamination", *DEDUP, "boilerplate", "repeats", "measure")
+MEASURE = ("startup", "normalize", "language", "rules", "decontamination", *DEDUP, "boilerplate", "repeats", "measure")
 CURATE = (*MEASURE, "terabyte", "requests", "plan", "scale", "units", "curate", "prepare", "labels")
 TRAIN = ("pack", "shuffle", "rows", "training", "restart", "fixed", "methods")
 NAMES = CURATE + TRAIN

@@ -1,19 +1,17 @@
-"""Speed of language identification and of the list rules, one core: python -m tests.benchmarks.bench_language FILE
+"""Speed of language identification and of the list rules, one core, processor time, in MB of text a second.
 
-FILE is a Parquet file with a `text` column; left out, it is the technical documents beside the checkout. Every number
-is the median of five runs after one for compilation, in MB of document text a second.
+fastText is compared with its own library on the same excerpts in the same run: labels, scores, speed. The Declaration
+of Human Rights, in 387 languages, is read beside the checkout, if it is there.
 """
 
-import platform
 import re
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
+import fasttext
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,35 +19,66 @@ import pyarrow.parquet as pq
 
 from cluster.store.store import Store
 from pipelines.language import fasttext_model
+from pipelines.language.fasttext_model import Classifier
 from pipelines.language.identification import excerpts, identify
 from pipelines.rules.bad_words import BadWords
 from pipelines.rules.quality_classifier import QualityClassifier
 from pipelines.rules.rule import Analysis
 from pipelines.rules.url_blocklist import UrlBlocklist
 from pipelines.text.texts import Texts
+from tests.benchmarks.timing import machine, processor_seconds
+from tests.benchmarks.web_texts import LENGTHS, cut
 from tests.conftest import SHARED
 
+_DECLARATIONS = SHARED / "udhr.parquet"
 
-def seconds(work: Callable, *arguments: object) -> float:
-    work(*arguments)
-    runs = []
-    for _ in range(5):
-        start = time.perf_counter()
-        work(*arguments)
-        runs.append(time.perf_counter() - start)
-    return median(runs)
+
+def run(texts: Texts) -> None:
+    print(machine("numba", "pyarrow", "fasttext-predict"))
+    model = fasttext_model.load(Store(), None)
+    for name, some in {"as they are": texts, **{name: cut(texts, name) for name in LENGTHS}}.items():
+        print(f"texts {name}: {len(some):,} documents, {some.byte_lengths.sum() / 1e6:.1f} MB")
+        report("excerpts of 1,000 characters", some, excerpts, some, 1000)
+        report("identify, 1,000 characters", some, identify, some, model, 1000)
+        _beside_the_library(model, excerpts(some, 1000))
+    if _DECLARATIONS.exists():
+        print("the Declaration of Human Rights")
+        declarations = Texts.from_arrow(pq.read_table(_DECLARATIONS, columns=["text"])["text"])
+        _beside_the_library(model, excerpts(declarations, 1000))
+
+    analysis = Analysis(texts, "paper", pa.table({"language": pa.array(["en"] * len(texts))}), Store())
+    quality = QualityClassifier(model=str(model.path), label="en")
+    report("quality_classifier, lid.176 at 5,000 characters", texts, quality.measure, analysis)
+    with tempfile.TemporaryDirectory() as folder:
+        bench_bad_words(Path(folder), analysis)
+        bench_url_blocklist(Path(folder))
+
+
+def _beside_the_library(model: Classifier, lines: Texts) -> None:
+    """Print the speed of the kernel and of fastText's library on texts of one line, and how many answers are equal."""
+    library = fasttext.load_model(str(model.path)).f
+    strings = [f"{text}\n" for text in lines.to_arrow().to_pylist()]
+    labels, scores = model.best(lines)
+    began = time.process_time()
+    found = [library.predict(text, 1, 0.0, "strict") for text in strings]
+    theirs = time.process_time() - began
+    best = [one[0] if one else (0.0, "") for one in found]
+    names = ["__label__" + model.labels[label] if label >= 0 else "" for label in labels]
+    equal = sum(
+        label == name and min(np.float32(score), 1) == our_score
+        for (score, label), name, our_score in zip(best, names, scores, strict=True)
+    )
+    ours, size = processor_seconds(lambda: model.best(lines)), lines.byte_lengths.sum() / 1e6
+    print(
+        f"  fastText on these excerpts: {size / ours:.0f} MB/s, its library {size / theirs:.1f} MB/s, "
+        f"{theirs / ours:.1f} x; label and score equal in {equal:,} of {len(strings):,}",
+        flush=True,
+    )
 
 
 def report(name: str, texts: Texts, work: Callable, *arguments: object) -> None:
-    taken = seconds(work, *arguments)
+    taken = processor_seconds(lambda: work(*arguments))
     print(f"  {name:<58} {texts.byte_lengths.sum() / 1e6 / taken:9.1f} MB/s  {taken:7.3f} s", flush=True)
-
-
-def short_documents(texts: Texts, characters: int = 500) -> Texts:
-    """The texts cut into documents of this length: what most of the web looks like."""
-    strings = texts.to_arrow().to_pylist()[::20]
-    cuts = [text[at : at + characters] for text in strings for at in range(0, len(text), characters)]
-    return Texts.from_strings(cuts)
 
 
 def common_words(texts: Texts, count: int) -> list[str]:
@@ -57,30 +86,6 @@ def common_words(texts: Texts, count: int) -> list[str]:
     sample = " ".join(texts.to_arrow().to_pylist()[::50]).lower()
     counted = Counter(re.findall(r"[a-z]{3,}", sample))
     return [word for word, _ in counted.most_common(2000 + count)[2000:]]
-
-
-def main() -> None:
-    file = Path(sys.argv[1]) if len(sys.argv) > 1 else SHARED / "peps.parquet"
-    texts = Texts.from_arrow(pq.read_table(file, columns=["text"])["text"])
-    pa.set_cpu_count(1)
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, pyarrow {pa.__version__}")
-    print(f"{file.name}: {len(texts)} documents, {texts.byte_lengths.sum() / 1e6:.1f} MB")
-
-    model = fasttext_model.load(Store(), None)
-    for characters in (1000, 2000, 5000):
-        report(f"excerpts of {characters} characters", texts, excerpts, texts, characters)
-        report(f"identify, {characters} characters", texts, identify, texts, model, characters)
-    lines, short = excerpts(texts, 1000), short_documents(texts)
-    report("fastText alone, on those excerpts of 1000", lines, model.best, lines)
-    report("identify, documents of 500 characters", short, identify, short, model, 1000)
-
-    analysis = Analysis(texts, "paper", pa.table({"language": pa.array(["en"] * len(texts))}), Store())
-    quality = QualityClassifier(model=str(model.path), label="en")
-    report("quality_classifier, lid.176 at 5000 characters", texts, quality.measure, analysis)
-
-    with tempfile.TemporaryDirectory() as folder:
-        bench_bad_words(Path(folder), analysis)
-        bench_url_blocklist(Path(folder))
 
 
 def bench_bad_words(folder: Path, analysis: Analysis) -> None:
@@ -103,11 +108,8 @@ def bench_url_blocklist(folder: Path) -> None:
     urls = [f"https://www.host{number}.net/a/{number}.html?q=1" for number in numbers[:100_000]]
     analysis = Analysis(Texts.from_strings([""] * len(urls)), "paper", pa.table({"url": urls}), Store())
     blocklist = UrlBlocklist(paths=(str(path),))
-    start = time.perf_counter()
+    start = time.process_time()
     blocklist.measure(analysis)
-    print(f"  url_blocklist: list of 1,000,000 domains read in {time.perf_counter() - start:.2f} s")
-    print(f"  url_blocklist: {len(urls) / seconds(blocklist.measure, analysis) / 1e6:.2f} million URLs/s")
-
-
-if __name__ == "__main__":
-    main()
+    print(f"  url_blocklist: list of 1,000,000 domains read in {time.process_time() - start:.2f} s")
+    taken = processor_seconds(lambda: blocklist.measure(analysis))
+    print(f"  url_blocklist: {len(urls) / taken / 1e6:.2f} million URLs/s")

@@ -1,5 +1,6 @@
 """What a run of 20,000 units and 100 million documents costs the driver: python -m tests.benchmarks scale
 
+First 100,000 Parquet files of one document are listed and frozen, and listed alone, as for a finished run.
 5,000 web pages of 3.3 kB are measured as one unit. Its files are linked once for every unit, so that the artifacts of
 the whole run stand on the local disk; most of its text does not exist. The driver's work on them is done in full. Of
 the work of units, which many cores share, one unit is done, or one of each kind. The duplicates are made-up counts.
@@ -8,6 +9,7 @@ SCALE_UNITS in the environment: another number of units.
 
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact, Counters
 from cluster.output import Output
@@ -42,6 +45,8 @@ from pipelines.curate.what_if import _units
 from pipelines.curate.write_corpus import KEPT, select_stage
 from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.readers.freeze import freeze
+from pipelines.readers.inputs import Input
+from pipelines.readers.listing import list_inputs
 from pipelines.readers.recorded import write_inputs
 from pipelines.readers.units import InputManifest
 from pipelines.text.texts import Texts
@@ -51,12 +56,14 @@ from tests.support.inline import InlineEngine
 
 UNITS = int(os.environ.get("SCALE_UNITS", 20_000))
 DOCUMENTS = 5_000  # of a unit
+FILES = 100_000
 TRIED = 40  # units of what-if
 CHANGES = {"a tighter bound": 60, "a looser bound": 5}  # of gopher_quality.min_words
 
 
 def run(texts: Texts) -> None:
     print(machine("pyarrow"))
+    _many_files()
     print(f"{UNITS:,} units, {UNITS * DOCUMENTS:,} documents, {UNITS * DOCUMENTS * 3.3e-9:.2f} TB of text")
     compile_kernels()
     with tempfile.TemporaryDirectory() as folder:
@@ -94,6 +101,19 @@ def run(texts: Texts) -> None:
         id = next(attributes.tables(["id"]))["id"][7].as_py()
         found = _driver("explain: find an id", lambda: positions_of(reader.artifact(ID_INDEX), id))  # type: ignore[arg-type]
         _driver("explain: its row", lambda: reader.document_at(found[-1]))
+
+
+def _many_files() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        first = Path(folder, "000000.parquet")
+        pq.write_table(pa.table({"text": ["A page."]}), first)
+        for number in range(1, FILES):
+            shutil.copyfile(first, Path(folder, f"{number:06}.parquet"))
+        inputs = [Input(path=folder)]
+        manifest = _driver(f"freeze {FILES:,} files", lambda: freeze(Store(), inputs))
+        assert len(manifest.files) == FILES
+        listed = _driver("list them", lambda: list_inputs(Store(), inputs))
+        assert listed.fingerprint == manifest.fingerprint
 
 
 def _inputs(folder: Path, texts: Texts) -> tuple[CurateConfig, InputManifest]:
@@ -177,10 +197,14 @@ def _multiplied(
 def _driver(name: str, work: Callable[[], Any]) -> Any:
     """Do it, and print its seconds and the memory that it needs at its peak, above what was in use before."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins again here
-    before, began = _megabytes("VmRSS"), time.perf_counter()
+    before, began, processor = _megabytes("VmRSS"), time.perf_counter(), time.process_time()
     result = work()
-    seconds = time.perf_counter() - began
-    _print(name, seconds, f"s on the driver, {_megabytes('VmHWM') - before:,.0f} MB more at its peak")
+    seconds, processor = time.perf_counter() - began, time.process_time() - processor
+    _print(
+        name,
+        seconds,
+        f"s on the driver, {processor:.1f} of the processor, {_megabytes('VmHWM') - before:,.0f} MB more at its peak",
+    )
     return result
 
 

@@ -25,6 +25,7 @@ from pipelines.curate.report.tallies import TALLIES_SCHEMA
 from pipelines.readers.units import Reading, Unit, read_unit
 from tests.conftest import CREDENTIALS
 from tests.support import large_files
+from tests.support.processes import wait_until
 from tests.support.stages import counting_stage, run_inline
 
 
@@ -155,6 +156,21 @@ def test_a_file_that_is_read_onward_is_fetched_in_pieces_that_double_each_once()
     assert fetched(None, (0, mib), (20 * mib, 21 * mib)) == [(0, 1), (20, 21)], "elsewhere it begins anew"
     fetch = Requests(data)
     assert Onward(fetch, len(data)).read(5 * mib) == data[: 5 * mib] and fetch.ranges == [(0, 5 * mib)]
+
+
+def test_the_next_piece_is_fetched_while_one_is_used():
+    mib = 1 << 20
+    fetch = Requests(bytes(40 * mib))
+    onward = Onward(fetch, len(fetch.data))
+    onward.read(mib)
+    onward.read(1)
+    assert wait_until(lambda: fetch.ranges == [(0, mib), (mib, 3 * mib), (3 * mib, 7 * mib)], 60)
+    fetch = Requests(bytes(40 * mib))
+    parts = Parts(fetch, len(fetch.data), b"")
+    parts.will_read([[(at * mib, (at + 8) * mib)] for at in range(0, 40, 8)])
+    assert wait_until(lambda: sorted(fetch.ranges) == [(0, 8 * mib), (8 * mib, 16 * mib)], 60)
+    parts.read(8 * mib)
+    assert wait_until(lambda: (16 * mib, 24 * mib) in fetch.ranges and len(fetch.ranges) == 3, 60)
 
 
 def test_a_place_before_the_first_byte_is_refused_and_one_behind_the_last_is_empty():

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.artifact import MANIFEST, Artifact
+from cluster.engine import Engine
 from cluster.errors import BusyError, ConfigError, DataError, UserError
 from cluster.lease import held
 from cluster.store.store import Store
@@ -25,7 +26,7 @@ from pipelines.dedup.compare import GROUPS_SCHEMA
 from pipelines.dedup.group import DEFAULT_SIZES, Sizes
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.units import Unit
-from tests.support.inline import curate_inline
+from tests.support.inline import NoRay, curate_inline
 from tests.support.stages import counting_stage, run_inline
 from tests.support.stories import ledger, story
 
@@ -126,8 +127,10 @@ def test_the_funnel_adds_up(inputs, run):
 
 def test_a_finished_run_is_found_and_not_made_again(inputs, run, monkeypatch, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    again = curate_inline(inputs[1], monkeypatch)
-    assert not again.fresh and again.report == run.report
+    # From listings alone: no input is opened, and no Ray is started.
+    monkeypatch.setattr(job, "freeze_listing", lambda *_: pytest.fail("the inputs were opened"))
+    again = curate_inline(inputs[1], monkeypatch, session=(session := NoRay()), engine=Engine)
+    assert not again.fresh and again.report == run.report and session.starts == 0
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 

@@ -100,7 +100,7 @@ def test_real_texts_get_the_bindings_labels_and_scores(lid176, shared_data, name
 ANY = st.text(NO_LINE_END, max_size=80)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(ANY | SENTENCE, min_size=1, max_size=12))
 @example(
     ["", " ", "   ", "a", "</s>", "a </s> b", "</s>x", "x\0y", "x\ty\x0bz\x0c\r", "\u2028", "\x85", "\x01", "a\xa0b"]
@@ -109,6 +109,19 @@ ANY = st.text(NO_LINE_END, max_size=80)
 @example(["x" * 15, "x" * 16, "x" * 17, "x" * 31, "x" * 32, "x" * 33, "x" * 32 + " y", "x" * 8 + " y", "x" * 24 + " y"])
 def test_any_texts_get_the_bindings_labels_and_scores(lid176, strings):
     assert_equal(*lid176, strings)
+
+
+def test_50_000_texts_of_all_scripts_get_the_bindings_labels_and_scores(lid176):
+    """Drawn by a seed. The letters of a word are of one part of Unicode; some words are longer than the cache takes."""
+    random, count = np.random.default_rng(1), 202_000
+    codes = np.array([code for code in range(0x11000) if not 0xD800 <= code < 0xE000 and code != ord("\n")], "<u4")
+    lengths = random.geometric(random.choice([0.05, 0.3, 0.5, 1], count, p=[0.1, 0.3, 0.3, 0.3]))
+    firsts = random.integers(0, len(codes), count) * (random.random(count) < 0.7)
+    letters = codes[(np.repeat(firsts, lengths) + random.integers(0, 100, lengths.sum())) % len(codes)]
+    between = random.choice([ord(" "), ord("\n")], count, p=[0.75, 0.25])
+    texts = np.insert(letters, np.cumsum(lengths), between).tobytes().decode("utf-32-le").split("\n")[:-1]
+    assert len(texts) > 50_000 and max(map(len, texts)) > 200
+    assert_equal(*lid176, texts)
 
 
 def test_a_text_is_separated_from_its_neighbours_in_the_column(lid176):
