@@ -26,6 +26,7 @@ from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.curate.config import Filters
+from pipelines.curate.memory import NUMBERS_MEMORY
 from pipelines.curate.neighbours import neighbours
 from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally_unit
 from pipelines.language.identification import REASONS as LANGUAGE_REASONS
@@ -183,7 +184,7 @@ def decide_stage(filters: Filters, attributes: Artifact, units: int) -> Stage:
     documents = attributes.rows_by_unit(units)
     joined = list(neighbours(measured, documents, DOCUMENTS_OF_A_UNIT, MEASURED_UNITS_OF_A_UNIT))
     work, store = Decide(attributes.store, filters), attributes.store
-    return Stage("decide", outputs, joined, work, stage_fingerprint, store, _files)
+    return Stage("decide", outputs, joined, work, stage_fingerprint, store, _files, memory=NUMBERS_MEMORY)
 
 
 def _files(unit: "list[MeasuredFiles]") -> str:

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store.store import Store
+from pipelines.curate.memory import NUMBERS_MEMORY
 from pipelines.curate.run_reader import row_at
 from pipelines.readers.inputs import Input
 from pipelines.readers.units import Unit
@@ -56,7 +57,7 @@ def ids_stage(inputs: Sequence[Input], units: Sequence[Unit], attributes: Artifa
     work = FindRepeated(index.store, tuple(index.file_uris), sources, ends, numbers)
     ranges = _ranges(max(1, -(-rows // DOCUMENTS_OF_A_RANGE)))
     outputs = (Output(_RANGES, _FOUND_SCHEMA),)
-    compare = Stage("ids.ranges", outputs, ranges, work, made_from, index.store, small=small)
+    compare = Stage("ids.ranges", outputs, ranges, work, made_from, index.store, small=small, memory=NUMBERS_MEMORY)
 
     def prepare(run: RunStage) -> list[tuple[pa.Table, Counters]]:
         found = run(compare)[_RANGES]

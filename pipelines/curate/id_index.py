@@ -18,6 +18,7 @@ import pyarrow as pa
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
+from pipelines.curate.memory import NUMBERS_MEMORY
 
 ID_INDEX = "_work/id_index"
 ID_INDEX_VERSION = "1"
@@ -43,7 +44,9 @@ def index_stage(attributes: Artifact) -> Stage:
     units = _units(attributes)
     stage_fingerprint = fingerprint([ID_INDEX_VERSION, attributes.manifest.fingerprint])
     work, small = IndexIds(attributes.store), attributes.manifest.rows <= _SMALL
-    return Stage("index", outputs, units, work, stage_fingerprint, attributes.store, _files, small=small)
+    return Stage(
+        "index", outputs, units, work, stage_fingerprint, attributes.store, _files, small, memory=NUMBERS_MEMORY
+    )
 
 
 def _files(unit: AttributeFiles) -> str:

@@ -18,6 +18,12 @@ def task_memory(limits: Limits) -> int:
     return _TASK + _OF_A_DOCUMENT * max(0, limits.max_document_bytes - _TABLE_BYTES)
 
 
+# Bytes of a unit that reads numbers and no text. Measured (peak resident memory of a process, 2026-11-24): `ids.ranges`
+# of four million documents 0.47 GB, `duplicates` of two million rows 0.39, `merge` of 256 files of tallies 0.32,
+# `decide` and `index` of 400,000 documents 0.2.
+NUMBERS_MEMORY = 1 << 29
+
+
 # Bytes for each byte of a unit's text, while its different lines or windows are counted.
 _OF_KEYS = 2
 _OF_WINDOWS = 4  # of a unit with 40% of its words in repeats

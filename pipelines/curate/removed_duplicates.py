@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
+from pipelines.curate.memory import NUMBERS_MEMORY
 from pipelines.curate.neighbours import neighbours
 from pipelines.dedup.compare import NEAR
 
@@ -48,7 +49,9 @@ def duplicates_stage(groups: Artifact) -> Stage:
     outputs = (Output(DUPLICATES, DUPLICATES_SCHEMA), Output(SIMILARITY, SIMILARITY_SCHEMA))
     stage_fingerprint = fingerprint([DUPLICATES_VERSION, groups.manifest.fingerprint])
     work, small = CountDuplicates(groups.store), groups.manifest.rows <= _SMALL
-    return Stage("duplicates", outputs, units, work, stage_fingerprint, groups.store, files_from, small=small)
+    return Stage(
+        "duplicates", outputs, units, work, stage_fingerprint, groups.store, files_from, small, memory=NUMBERS_MEMORY
+    )
 
 
 @dataclass(frozen=True)

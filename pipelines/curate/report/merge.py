@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
+from pipelines.curate.memory import NUMBERS_MEMORY
 from pipelines.curate.report.samples import CUT_REASON, CUT_SHOWN, SAMPLES_SCHEMA
 from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies
 
@@ -60,7 +61,7 @@ def merge_stage(tallies: Sequence[Artifact], samples: Artifact, quarantine: Arti
     stage_fingerprint = fingerprint([MERGE_VERSION, *read, most])
     small = sum(len(artifact.manifest.files) for artifact in (*tallies, samples, quarantine)) <= _SMALL
     work = Merge(samples.store, most)
-    return Stage("merge", outputs, units, work, stage_fingerprint, samples.store, _files, small=small)
+    return Stage("merge", outputs, units, work, stage_fingerprint, samples.store, _files, small, memory=NUMBERS_MEMORY)
 
 
 def _some(uris: Sequence[str]) -> Iterator[Sequence[str]]:
