@@ -1,9 +1,10 @@
 """Runs the units of a stage on Ray, with retries and a limit on the time without progress.
 
-Units are rows of a Ray Dataset, one block each; documents never pass through Ray. Workers return the record of each
-unit. If a worker or its machine is lost (a spot machine, for example), Ray starts its unit again at once. After every
-round the engine looks on the store for units without a record, which failed or were lost too often, and does them
-again, for a limited number of rounds.
+Units are rows of a Ray Dataset, one block each; documents never pass through Ray. A block of several units would save
+some of the driver's 10 ms a unit, but a lost worker would lose them all. Workers return the record of each unit. If a
+worker or its machine is lost (a spot machine, for example), Ray starts its unit again at once. After every round the
+engine looks on the store for units without a record, which failed or were lost too often, and does them again, for a
+limited number of rounds.
 
 Long Ray Data jobs can hang without an error. If no unit is committed and none fails for `stall_s` seconds, the engine
 ends the round, restarts Ray and begins the next round.
