@@ -13,7 +13,7 @@ from cluster.kuberay.rayjob import build_config_map, build_raycluster, build_ray
 from cluster.kuberay.render import rendered
 from cluster.nodes import Node, without_accelerators
 from cluster.submit.work import GIB
-from tests.support.works import CURATE, IMAGE, TRAIN
+from tests.support.works import CURATE, IMAGE, TRAIN, finished
 
 EKS = replace(OVERLAYS["eks"], image=IMAGE, train_image=IMAGE)
 
@@ -144,7 +144,8 @@ def test_a_volume_brings_a_folder_to_every_pod():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"queue": "q"}, "queue q needs autoscale: false"),
+        ({"queue": "q", "clean_up": "shutdown"}, "queue q needs autoscale: false"),
+        ({"queue": "q", "autoscale": False}, "and clean_up: shutdown"),
         ({"scheduler": "volcano"}, "needs autoscale: false"),
         ({"grace_s": 20}, "leaves Ray 10 s to drain"),
         ({"claims": {"/tmp": "a"}}, "overlay mine, claims, /tmp: pods have other files there"),
@@ -215,6 +216,9 @@ def test_each_field_of_an_overlay_reaches_the_job(work, changes, where, value):
 def test_a_number_of_the_overlay_is_named_as_the_reason():
     profile = replace(EKS, machines=3, head_cpus=2, memory_factor=1.5, cpus=None)
     annotations = build_rayjob(CURATE, "x", profile)["metadata"]["annotations"]
+    enough = build_rayjob(CURATE, "x", replace(profile, machines=8, head_memory_gib=9))["metadata"]["annotations"]
+    assert enough["raymill.io/reason-cpu-most"] == "8: 100 GB of text"
+    assert enough["raymill.io/reason-head-memory"] == "head_memory_gib of overlay eks"
     assert annotations["raymill.io/reason-cpu-most"] == "machines of overlay eks; 8 wanted"
     assert annotations["raymill.io/reason-head-cpus"] == "head_cpus of overlay eks"
     assert annotations["raymill.io/reason-cpu-memory"].startswith("memory_factor 1.5 of overlay eks; planned: ")
@@ -232,6 +236,10 @@ def test_a_file_extends_an_overlay(tmp_path):
     (file := tmp_path / "mine.yaml").write_text(f"extends: eks\nimage: {IMAGE}\ngpus: 8\nclaims: {{/data: shared}}\n")
     found = profile_of(str(file), namespace="team")
     assert (found.image, found.gpus, found.namespace, found.spot) == (IMAGE, 8, "team", True)
+    again = profile_of(str(file), image="other", namespace=None)
+    assert (again.image, again.namespace, again.gpus) == ("other", "raymill", 8), "a word of the command comes first"
+    gke = profile_of("gke", namespace="team", image=None)
+    assert gke == replace(OVERLAYS["gke"], namespace="team")
     file.write_text("extends: eks\nimages: x\n")
     with pytest.raises(ConfigError, match=r"images: no such field\. Did you mean image\?"):
         profile_of(str(file))
@@ -260,6 +268,23 @@ def test_render_prints_what_submit_creates(tmp_path, capsys):
     assert done.value.code == 0 and job["metadata"]["name"].startswith("web-")
     assert json.loads(config_map["data"]["config.json"])["output"] == str(tmp_path / "out")
     assert job["spec"]["rayClusterSpec"]["rayVersion"] == "2.60.0"
+
+
+@pytest.mark.parametrize(("work", "kind"), [(CURATE, "cpu"), (TRAIN, "gpu")])
+def test_the_words_of_render_reach_the_job(work, kind, monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr("cluster.kuberay.render.work_of", lambda *words: given.append(words) or finished(work))
+    words = ["-o", "a=b", "--overlay", "eks", "--image", IMAGE, "--namespace", "team", "--within", "2h"]
+    with pytest.raises(SystemExit) as done:
+        main(["render", "c.yaml", *words])
+    shown = capsys.readouterr()
+    assert given == [("c.yaml", ["a=b"], None, "2h")] and not done.value.code
+    assert shown.err == f"note: {work.output} has this result already; the job would do nothing\n"
+    config_map, job = yaml.safe_load_all(shown.out)
+    assert config_map["metadata"]["namespace"] == job["metadata"]["namespace"] == "team"
+    assert job["metadata"]["name"] + "-config" == config_map["metadata"]["name"] == f"{work.run_id}-config"
+    (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert workers["groupName"] == kind and workers["template"]["spec"]["containers"][0]["image"] == IMAGE
 
 
 def test_yaml_is_the_objects_without_anchors():

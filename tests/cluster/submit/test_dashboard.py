@@ -147,6 +147,42 @@ def test_a_cancelled_job_is_stopped_and_one_that_is_gone_is_lost(dashboard, monk
 # --- logs
 
 
+def test_a_followed_log_gives_each_line_once_though_connections_end_and_answers_are_lost(dashboard):
+    """Each stream ends with the bytes that are there, as one that is cut."""
+    dashboard.add("run", log=b"one\ntw", **ours("run"))
+    lines = backend(dashboard).logs(backend(dashboard).attempt("run"), follow=True)
+    assert next(lines) == "one"
+    dashboard.logs["run"] += b"o\nthree\n"
+    dashboard.lost += ["GET"]
+    assert [next(lines), next(lines)] == ["two", "three"]
+    dashboard.logs["run"] += b"four\nlast"
+    dashboard.jobs["run"] |= {"status": "SUCCEEDED"}
+    assert list(lines) == ["four", "last"]
+
+
+def test_a_job_without_a_machine_and_one_without_a_log_file_are_waited_for(dashboard, monkeypatch):
+    dashboard.add("run", "PENDING", driver_node_id=None, **ours("run"))
+    del dashboard.logs["run"]
+    attempt, answer, asked = backend(dashboard).attempt("run"), dashboard.answer, []
+
+    def go_on(method, path, *rest):
+        """The machine comes with the second question for the job, the log with the fifth."""
+        asked.append(path)
+        if path == "/api/jobs/run":
+            questions = asked.count(path)
+            dashboard.jobs["run"] |= {"driver_node_id": "node", "status": "RUNNING"} if questions == 2 else {}
+            if questions == 5:
+                dashboard.logs["run"] = b"one\n"
+            if questions == 6:
+                dashboard.jobs["run"] |= {"status": "SUCCEEDED"}
+        return answer(method, path, *rest)
+
+    monkeypatch.setattr(dashboard, "answer", go_on)
+    assert list(backend(dashboard).logs(attempt, follow=True)) == ["one"]
+    assert asked[0:2] == ["/api/jobs/run"] * 2, "no log is asked for before there is a machine"
+    assert asked[2] == "/api/v0/logs/stream" and asked[-1] == "/api/v0/logs/file"
+
+
 @pytest.mark.parametrize("follow", [True, False])
 def test_the_line_that_ray_writes_before_the_command_is_left_out_of_a_log(dashboard, follow):
     setting_up = b"2026-11-23 02:57:18,313\tINFO job_manager.py:581 -- Runtime env is setting up.\n"

@@ -20,6 +20,7 @@ from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
 from pipelines.readers.freeze import freeze_listing
+from pipelines.readers.listing import list_inputs
 from tests.support.inline import InlineEngine, curate_inline
 from tests.support.stories import story
 
@@ -37,7 +38,9 @@ def run(settings, monkeypatch):
     return curate_inline(settings, monkeypatch)
 
 
-def test_a_driver_that_lost_its_lease_stops_before_the_next_stage(settings, monkeypatch, tmp_path):
+@pytest.mark.parametrize("last", ["measure", "merge"])
+def test_a_driver_that_lost_its_lease_stops_before_the_next_stage(settings, monkeypatch, tmp_path, last):
+    """After the last stage it publishes no run."""
     monkeypatch.setattr(leases, "_REFRESH_S", 0.02)
     output, stages = str(tmp_path / "lost"), []
 
@@ -45,6 +48,8 @@ def test_a_driver_that_lost_its_lease_stops_before_the_next_stage(settings, monk
         def run(self, stage):
             made = super().run(stage)
             stages.append(stage.name)
+            if stage.name != last:
+                return made
             other = dataclasses.replace(Holder.me(), user="other")
             Store().create(leases._uri(output, 2), leases._to_json(other))
             while a_lease_is_refreshed():
@@ -58,7 +63,17 @@ def test_a_driver_that_lost_its_lease_stops_before_the_next_stage(settings, monk
     monkeypatch.setattr(job, "Engine", TakenOver)
     with pytest.raises(BusyError, match=r"another run took over here \(process \d+ of other"):
         job.curate(config, Session(), Silent())
-    assert stages == ["measure"]
+    assert stages[-1] == last and not (tmp_path / "lost" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(("damaged", "shown"), [(1, "1 damaged file (f0)"), (5, "5 damaged files (f0; f1; f2; f3; f4)"),
+                                                (6, "6 damaged files (f0; f1; f2; f3; f4; ...)")])  # fmt: skip
+def test_the_first_five_damaged_files_of_a_finished_run_are_named(settings, monkeypatch, damaged, shown):
+    monkeypatch.setattr(job, "_find_manifest", lambda *_: {})
+    monkeypatch.setattr(job, "_damage", lambda *_: [f"f{at}" for at in range(damaged)])
+    config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
+    listing = list_inputs(config.store, config.inputs)
+    assert job.find_finished(config, listing, settings["output"]) == (None, f"a finished run with {shown}")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "truncated, without _work", "gone", "a folder gone", "report gone"])

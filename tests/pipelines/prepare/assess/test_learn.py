@@ -86,8 +86,9 @@ def test_of_more_records_than_a_model_is_fitted_to_those_with_the_smallest_keys_
     labels[np.setdiff1d(one, taken)] = 0  # would be learned, if these were taken
     monkeypatch.setattr("pipelines.prepare.assess.classify._TRAINED", 25)
     monkeypatch.setattr("pipelines.prepare.assess.classify._PREDICTED", 7)
-    chosen = predict(vectors, labels, folds, keys, 3).probabilities[folds == 0].argmax(axis=1)
-    assert (chosen == np.flatnonzero(folds == 0) % 3).mean() > 0.9
+    found = predict(vectors, labels, folds, keys, 3).probabilities
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-5), "all are predicted"
+    assert (found[folds == 0].argmax(axis=1) == np.flatnonzero(folds == 0) % 3).mean() > 0.9
 
 
 def predictions(chosen: list[int], folds: list[int]) -> Predicted:
