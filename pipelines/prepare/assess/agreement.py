@@ -37,7 +37,7 @@ class Agreement:
             totals[label] += weight
         everything = sum(totals.values())
         expected = everything**2 - sum(number**2 for number in totals.values())
-        if not self.pairs or expected <= 0 or len(totals) < 2:
+        if expected <= 0:
             return None
         observed = sum(weight for (one, other), weight in self.pairs.items() if one != other)
         return 1 - (everything - 1) * observed / expected

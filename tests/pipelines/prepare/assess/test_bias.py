@@ -187,7 +187,9 @@ def test_alpha_is_0_by_chance_and_1_without_differences():
     assert abs(agreement.alpha) < 0.03
     same = Agreement()
     assert not any(same.add(pair) for pair in ("aa", "bb", "ab"[:1])) and same.alpha == 1
-    assert Agreement().alpha is None
+    alike = Agreement()
+    assert not any(alike.add(["a"] * 3) for _ in range(7)) and alike.records == 7
+    assert Agreement().alpha is alike.alpha is None
 
 
 GERMAN = "Bitte schalten Sie das Gerät aus und warten Sie eine Minute, danach sollte alles wieder gut laufen."
