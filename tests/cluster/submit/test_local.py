@@ -84,3 +84,10 @@ def test_a_submit_that_was_killed_before_the_job_leaves_its_name_free(tmp_path):
     assert Local(tmp_path / "runs").attempts() == []
     local, attempt = started(tmp_path, lines=1)
     assert list(local.logs(attempt, follow=True)) == ["line 0"]
+
+
+def test_a_job_that_is_cancelled_at_once_is_cancelled(tmp_path):
+    """Its process may not have begun: its id is waited for."""
+    local, attempt = started(tmp_path, lines=600, every_s=0.1)
+    local.cancel(attempt)
+    assert local.attempt("run").state is State.CANCELLED

@@ -201,3 +201,17 @@ def test_boilerplate_is_cut_before_repeats_are_looked_for(tmp_path, monkeypatch,
     (tmp_path / "other").mkdir()
     settings = written(tmp_path / "other", quoted) | {"boilerplate": {"max_documents": 1, "min_words_left": 0}}
     assert rows(curate_inline(settings, monkeypatch)) == []
+
+
+def test_a_document_that_boilerplate_removes_has_no_repeats(tmp_path, monkeypatch):
+    """The first has one line that is cut, and 36 words are left."""
+    notice = "Please read the rules of this site before you write."
+    texts = [
+        f"{notice}\nOne told: {QUOTE}",
+        f"{notice}\n{story(1)}\nOthers told: {QUOTE}",
+        f"{story(2)} Again: {QUOTE}",
+    ]
+    settings = written(tmp_path, texts) | {"boilerplate": {"max_documents": 1, "min_words_left": 40}}
+    run = curate_inline(settings, monkeypatch)
+    assert {id: row["stage"] for id, row in ledger(run).items()} == {"d0": "boilerplate"}
+    assert [(row["id"], row["documents"], row["first_position"]) for row in rows(run)] == [("d1", 2, 1), ("d2", 2, 1)]
