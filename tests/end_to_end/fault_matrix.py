@@ -9,7 +9,7 @@ violation or a run could not be judged.
                     one of: a poisoned unit, two drivers, a suspended driver, a full disk, a store that loses requests,
                     a store that is away
     one in five     on Ray, one at a time: kill -9 of workers; of raylet, control process or driver; memory pressure; a
-                    suspended worker; a training whose worker or driver is killed
+                    suspended worker, or all of a node; a training whose worker or driver is killed
 
 Faults that need no Ray are injected into forks of this process, which has all modules and kernels loaded.
 """
@@ -125,6 +125,7 @@ class Matrix:
             18: ("Ray: a process killed", kinds.ray_process, True),
             23: ("Ray: a suspended worker", kinds.ray_suspended_worker, True),
             29: ("Ray: workers killed", kinds.ray_workers, True),
+            37: ("Ray: a suspended node", kinds.ray_suspended_node, True),
         }
         number = seed % 40
         if number not in on_ray and number not in FITS:

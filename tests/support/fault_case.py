@@ -43,7 +43,8 @@ class Pass:
 class Case:
     """A work that is disturbed at an output of its own, and what came of it.
 
-    undisturbed: content of a run that nothing disturbed. store: of the output.
+    undisturbed: content of a run that nothing disturbed. store: of the output. ray: whether its units run on Ray.
+    address: of a Ray cluster; empty: an embedded Ray.
 
     Attributes:
         faults: Unix times of the faults that were injected outside of the plan.
@@ -59,6 +60,7 @@ class Case:
     store: Store = field(default_factory=Store)
     more: dict[str, Any] = field(default_factory=dict)
     ray: bool = False
+    address: str = ""
     faults: list[float] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     poisoned: str = ""
@@ -90,7 +92,7 @@ class Case:
         def run() -> None:
             before()
             if self.ray:
-                with Session(cpus=WORKERS) as session:
+                with Session(self.address) if self.address else Session(cpus=WORKERS) as session:
                     self.work.run(self.output, Engine, session, self.more)
             else:
                 self.work.run(self.output, ForkedEngine, ForkedWorkers(WORKERS), self.more)

@@ -9,6 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,23 @@ import boto3
 import psutil
 
 from cluster import lease
+from cluster.failpoints import VARIABLE
 from cluster.store import object_store
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 from tests.conftest import CREDENTIALS
-from tests.support.fault_case import Case, Pass
+from tests.support.fault_case import WORKERS, Case, Pass
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.fault_works import STALL_S
 from tests.support.forked import Command
 from tests.support.inline import NoRay, RoundsInline
 from tests.support.processes import MARK, marked
+from tests.support.ray_cluster import RayCluster
 
 # A worker of Ray takes many seconds to start on a busy machine, and a run that seems to stand still is broken off.
 _PATIENT = {"execution": {"stall_s": 90.0}}
+# Ray takes a node that does not answer for lost after about a minute.
+_LONGEST_SUSPENSION_S = 240.0
 _IN_A_UNIT = ("unit_started", "files_written")
 _KEYS = {"access_key_id": CREDENTIALS["aws_access_key_id"], "secret_access_key": CREDENTIALS["aws_secret_access_key"]}
 
@@ -262,3 +267,51 @@ def ray_suspended_worker(case: Case, chance: random.Random, passes: list[Pass]) 
     case.more = {"execution": {"stall_s": 4 * STALL_S}}
     case.plan((chance.choice(_IN_A_UNIT), chance.randrange(2, 20), "stop"))
     case.finish()
+
+
+def ray_suspended_node(case: Case, chance: random.Random, passes: list[Pass]) -> None:
+    """A whole node of a cluster is suspended, is taken for lost, and wakes when another has done its units again."""
+    case.more = _PATIENT
+    with RayCluster(workers=WORKERS, environment={VARIABLE: str(case.points)}) as cluster:
+        case.address = cluster.gcs
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.token}
+        command = case.start(**token)
+        if not case.wait_for_passes(chance.randrange(5, len(passes) * 3 // 4), command):
+            case.violations.append(f"the run ended early: {case.last_error()}")
+        suspended, lost, until = [], set[str](), time.monotonic() + _LONGEST_SUSPENSION_S
+        while not lost and command.poll() is None and time.monotonic() < until:
+            with case.between_passes():
+                before = case.passes()
+                for node in chance.sample(cluster.nodes[1:], WORKERS):
+                    if lost := _in_flight(node, before):
+                        suspended = cluster.suspend_node(node)
+                        case.faults.append(time.time())
+                        break
+            time.sleep(0.02)
+        until = time.monotonic() + _LONGEST_SUSPENSION_S
+        while command.poll() is None and time.monotonic() < until:
+            done = {one.detail for one in case.passes()[len(before) :] if one.name == "files_written"}
+            if lost <= done:
+                break
+            time.sleep(0.1)
+        for process in suspended:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+        code = case.code(command)
+        if code:
+            case.judge_failure(command, code, killed=False)
+            if code := case.code(case.start(**token)):
+                case.violations.append(f"exit code {code} of the same command again: {case.last_error()}")
+        psutil.wait_procs(suspended, timeout=_LONGEST_SUSPENSION_S)  # their raylet ends, as Ray took the node for lost
+
+
+def _in_flight(node: subprocess.Popen, passes: list[Pass]) -> set[str]:
+    """The units that processes of a node have begun and not committed."""
+    of_node = {process.pid for process in psutil.Process(node.pid).children(recursive=True)}
+    units: dict[int, str] = {}
+    for one in passes:
+        if one.process in of_node and one.name == "unit_started":
+            units[one.process] = one.detail
+        elif one.process in of_node and one.commits:
+            units.pop(one.process, None)
+    return set(units.values())

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlencode
@@ -36,6 +36,7 @@ _AUTOSCALER = {
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
 }
 MARK = "RAYMILL_TEST_CLUSTER"
+_STILL = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
 # Required in a configuration, and unused.
 _NO_COMMANDS = (
     "initialization_commands",
@@ -72,12 +73,15 @@ class RayCluster:
 
     Use it in a `with`. `kill_head` kills every process of the head and `start` starts a new head at the same address,
     as KubeRay does. autoscaled: Ray's autoscaler, version 2 as in KubeRay, adds up to so many nodes when tasks wait,
-    and takes them away again when they have been idle for IDLE_S.
+    and takes them away again when they have been idle for IDLE_S. environment: further variables of all processes.
     """
 
-    def __init__(self, workers: int = 2, cpus_each: int = 1, autoscaled: int = 0) -> None:
+    def __init__(
+        self, workers: int = 2, cpus_each: int = 1, autoscaled: int = 0, environment: Mapping[str, str] | None = None
+    ) -> None:
         assert find_spec("aiohttp_cors"), "the dashboard needs: pip install 'ray[default]'"
         self.workers, self.cpus_each, self.autoscaled = workers, cpus_each, autoscaled
+        self.environment = dict(environment or {})
         self.token, self.mark = uuid.uuid4().hex, uuid.uuid4().hex
         self.port, self.dashboard_port = _port(), _port()
         self.folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
@@ -144,6 +148,21 @@ class RayCluster:
                 process.kill()
         node.wait()
 
+    def suspend_node(self, node: subprocess.Popen) -> list[psutil.Process]:
+        """Suspend a node with its raylet and workers; returns all of its processes. They may be resumed and killed.
+
+        Returns when they stand still: until a process is scheduled, it can still be given a lock that it waited for.
+        """
+        processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                while not all(psutil.Process(thread.id).status() in _STILL for thread in process.threads()):
+                    time.sleep(0.01)
+        return processes
+
     def kill_head(self, processes: Sequence[psutil.Process] = ()) -> None:
         """Kill the head's processes, and those of the other nodes, which cannot go on without it.
 
@@ -184,6 +203,7 @@ class RayCluster:
             "HOME": str(self.folder),
             "PYTHONPATH": str(ROOT),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            **self.environment,
         }
         common = ["--node-ip-address=127.0.0.1", f"--object-store-memory={_OBJECT_STORE}", "--block"]
         # Each node of this machine needs agent ports of its own.
