@@ -92,9 +92,13 @@ def ledger(run) -> list[dict]:
 
 
 def test_rows_become_records_and_dropped_rows_are_in_the_ledger_with_the_reason(settings, monkeypatch):
+    settings["inputs"][0]["columns"] |= {"categories": "band", "quality_score": "kilos"}
+    settings["clean"] = {"labels": {"categories": {"expensive": ["dear"]}}}
     run = prepare_inline(settings, monkeypatch)
     kept = records(run)
     assert set(kept) == {f"s{n}" for n in range(40)} | {"s103"}
+    assert [kept[id]["annotations"]["categories"] for id in ("s7", "s2")] == [["expensive"], ["cheap"]]
+    assert kept["s7"]["metadata"]["quality_score"] == 1.007
     assert kept["s7"]["prompt"] == "What does the pump 7 with number s7 cost?"
     assert kept["s7"]["completion"] == "It costs 17 euros: it is dear."
     meta = kept["s7"]["metadata"]
