@@ -15,7 +15,7 @@ from cluster.errors import ClusterError
 
 _LOOK_S = 0.2
 # After the death, for the engine to end the run itself; Ray ends the process after 60 s.
-_PATIENCE_S = 30.0
+_GRACE_S = 30.0
 
 
 def watch(folder: Path, end: Callable[[], None]) -> threading.Event:
@@ -34,7 +34,7 @@ def _watch(folder: Path, end: Callable[[], None], left: threading.Event) -> None
         if process is None:
             process = control_process(folder)
         elif not _is_running(process):
-            if left.wait(_PATIENCE_S):
+            if left.wait(_GRACE_S):
                 return
             error = ClusterError(
                 "Ray's control process died, possibly for lack of memory. Finished units are kept: run the same "

@@ -7,7 +7,8 @@ engine looks on the store for units without a record, which failed or were lost 
 limited number of rounds.
 
 Long Ray Data jobs can hang without an error. If no unit is committed and none fails for `stall_s` seconds, the engine
-ends the round, restarts Ray and begins the next round.
+ends the round, restarts Ray and begins the next round. Time in which no unit could run does not count: before an
+autoscaler has started a machine, and while other jobs hold the cluster's CPUs.
 """
 
 import dataclasses
@@ -18,9 +19,10 @@ import queue
 import threading
 import time
 import traceback
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -62,6 +64,7 @@ log = logging.getLogger(__name__)
 
 # Imported after the start of Ray.
 can_add = Entry("cluster.autoscaler:can_add")
+noted = Entry("cluster.running_units:noted")
 
 _POLL_S = 2.0
 _GIB = 1 << 30
@@ -74,8 +77,8 @@ class RetryLimits:
     """Limits of retries and waiting in a stage.
 
     attempts: number of rounds. stall_s: a round is ended after this many seconds without a committed or failed unit,
-    counted while Ray has a CPU. losses: how often a unit is started again in a round because its worker or machine was
-    lost.
+    not counting time in which no unit could run. losses: how often a unit is started again in a round because its
+    worker or machine was lost.
     """
 
     attempts: int = 3
@@ -261,7 +264,8 @@ class Engine:
             ClusterError: the embedded Ray died.
         """
         answers: queue.Queue[Any] = queue.Queue()
-        reader = threading.Thread(target=self._read, args=(stage, missing, answers), daemon=True)
+        round_id = uuid.uuid4().hex
+        reader = threading.Thread(target=self._read, args=(stage, missing, round_id, answers), daemon=True)
         with _lost_task_messages() as messages:
             reader.start()
             last = checked = time.monotonic()
@@ -277,9 +281,11 @@ class Engine:
                     checked = now
                     self._check_ray()
                 if answer is _TIMED_OUT:
-                    could_run, can_run = can_run, self.session.has_cpus()
+                    could_run, can_run = can_run, self.session.could_run(round_id, stage.memory)
+                    if could_run and not can_run:
+                        log.warning("waiting: no node of the cluster has a free CPU and memory for a unit")
                     if not (could_run and can_run):
-                        last = now  # an autoscaler is starting machines
+                        last = now
                     elif now - last > self.limits.stall_s:
                         raise _Stalled(f"no unit was committed or failed for {now - last:.0f} s")
                 elif answer is _END:
@@ -292,11 +298,13 @@ class Engine:
                     last = now
                     yield answer
 
-    def _read(self, stage: Stage, missing: list[int], answers: queue.Queue) -> None:
+    def _read(self, stage: Stage, missing: list[int], round_id: str, answers: queue.Queue) -> None:
         try:
             # Each row carries its own unit; otherwise every worker would receive all of them.
             rows = [{"unit": index, "payload": pickle.dumps(stage.units[index])} for index in missing]
-            run = _RunUnit(dataclasses.replace(stage, units=()), self.root, self._shown(stage), self.name)
+            bare = dataclasses.replace(stage, units=())
+            noted_as = "" if self.session.embedded else round_id
+            run = _RunUnit(bare, self.root, self._shown(stage), self.name, noted_as)
             for answer in self._map(run, rows, self._options(stage)):
                 answers.put(json.loads(answer))
             answers.put(_END)
@@ -422,22 +430,30 @@ class _RunUnit:
     """The function that workers apply to rows: run the unit; return its record or its error as JSON.
 
     shown, run: the names of the stage and of the run in the log; default: those of `stage` and `root`.
+    round_id: that of the round, under which running units are noted on the cluster; empty: they are not noted.
     """
 
-    def __init__(self, stage: Stage, root: str, shown: str | None = None, run: str | None = None) -> None:
+    def __init__(
+        self, stage: Stage, root: str, shown: str | None = None, run: str | None = None, round_id: str = ""
+    ) -> None:
         self.stage = stage
         self.root = root
         self.shown = shown or stage.name
         self.run = run or root.rpartition("/")[2]
+        self.round_id = round_id
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         logs.setup()
-        answers = [self.answer(row["unit"], pickle.loads(row["payload"])) for row in rows.to_pylist()]
+        answers = [self._noted_answer(row["unit"], pickle.loads(row["payload"])) for row in rows.to_pylist()]
         for answer in answers:
             if "error" in answer:  # logged here too: the driver logs only the answers that it receives
                 with logs.about(run=self.run, stage=self.shown, unit=answer["unit"]):
                     log.log(_level(answer), "failed with %s", answer["kind"])
         return pa.table({"answer": [json.dumps(answer) for answer in answers]})
+
+    def _noted_answer(self, index: int, unit: Any) -> dict[str, Any]:
+        with noted(self.round_id, index) if self.round_id else nullcontext():
+            return self.answer(index, unit)
 
     def answer(self, index: int, unit: Any) -> dict[str, Any]:
         with logs.about(run=self.run, stage=self.shown, unit=index):

@@ -5,7 +5,7 @@ trainings; Ray's own scheduler would use them as soon as the CPUs of the others 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 _ID, _ACCELERATOR = "ray.io/node-id", "ray.io/accelerator-type"
@@ -27,9 +27,19 @@ class Node:
         accelerated = has.get("GPU", 0) > 0 or _ACCELERATOR in described["Labels"]
         return cls(described["NodeID"], has.get("CPU", 0), has.get("memory", 0), accelerated)
 
+    def with_resources(self, has: Mapping[str, float]) -> Self:
+        """The node with these resources for tasks, such as those that are free."""
+        return replace(self, cpus=has.get("CPU", 0), memory=has.get("memory", 0))
+
     def takes(self, memory: float) -> bool:
         """Whether a task with one CPU and `memory` bytes can run here."""
         return self.cpus >= 1 and self.memory >= memory
+
+
+def candidates(nodes: Sequence[Node], memory: float = 0) -> list[Node]:
+    """The nodes that units of `memory` bytes are given to: those without GPUs if one of them can run such a unit."""
+    others = [node for node in nodes if not node.accelerated]
+    return others if any(node.takes(memory) for node in others) else list(nodes)
 
 
 def without_accelerators(nodes: Sequence[Node], memory: float = 0) -> dict[str, str]:
@@ -40,7 +50,5 @@ def without_accelerators(nodes: Sequence[Node], memory: float = 0) -> dict[str, 
     Nodes that join later may take the tasks too. The selector excludes nodes by their ids, because Ray has no label for
     nodes without GPUs. There is no `fallback_strategy`, which Ray follows as soon as the selected nodes are busy.
     """
-    accelerated = [node.id for node in nodes if node.accelerated]
-    if not accelerated or not any(node.takes(memory) for node in nodes if not node.accelerated):
-        return {}
-    return {_ID: f"!in({','.join(sorted(accelerated))})"}
+    excluded = {node.id for node in nodes} - {node.id for node in candidates(nodes, memory)}
+    return {_ID: f"!in({','.join(sorted(excluded))})"} if excluded else {}

@@ -22,12 +22,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from cluster import control_process
+from cluster.entry import Entry
 from cluster.errors import ClusterError, ConfigError
-from cluster.nodes import Node
+from cluster.nodes import Node, candidates
 from cluster.progress import Progress, Silent
 from cluster.temporary import LONGEST_NAME, abandoned, temporary_folder
 
 log = logging.getLogger(__name__)
+
+has_running = Entry("cluster.running_units:has_running")  # imports Ray
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -150,9 +153,16 @@ class Session:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def has_cpus(self) -> bool:
-        """Whether the cluster that was joined has a CPU for tasks; True for the embedded Ray."""
-        return self.embedded or imported_ray().cluster_resources().get("CPU", 0) > 0
+    def could_run(self, round_id: str, memory: float) -> bool:
+        """Whether the cluster that was joined runs a unit of the round, or has a node with room for one.
+
+        memory: bytes that a unit takes. True for the embedded Ray.
+        """
+        if self.embedded or has_running(round_id):
+            return True
+        free = imported_ray()._private.state.available_resources_per_node()
+        nodes = candidates(self.nodes(), memory)
+        return any(node.with_resources(free[node.id]).takes(memory) for node in nodes if node.id in free)
 
     def memory(self) -> float:
         """Bytes of memory that the embedded Ray has for tasks; 0 for a cluster that was joined."""

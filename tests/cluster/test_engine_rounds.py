@@ -134,8 +134,8 @@ def test_no_time_counts_as_a_stall_before_the_cluster_has_a_cpu(tmp_path):
         return count_up(unit, scratch)
 
     class Starting(NoRay):
-        def has_cpus(self) -> bool:
-            if super().has_cpus():
+        def could_run(self, round_id: str, memory: float) -> bool:
+            if super().could_run(round_id, memory):
                 began.set()
             return began.is_set()
 
@@ -156,7 +156,7 @@ def test_a_stall_in_every_round_is_told_with_its_seconds(tmp_path):
     assert session.stops == 2
 
 
-def test_patience_is_counted_from_the_last_unit_and_not_from_the_beginning(tmp_path, monkeypatch):
+def test_a_stall_is_counted_from_the_last_unit_and_not_from_the_beginning(tmp_path, monkeypatch):
     clock = SimpleNamespace(now=0.0, looks=0)
 
     def monotonic() -> float:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.nodes import Node, without_accelerators
+from cluster.nodes import Node, candidates, without_accelerators
 
 GIB = 1 << 30
 HEAD, SMALL, LARGE = Node("h", 0, 8 * GIB), Node("s", 4, 8 * GIB), Node("l", 4, 64 * GIB)
@@ -40,3 +40,15 @@ def test_a_node_has_what_ray_says(resources, labels, node):
 )
 def test_units_are_kept_off_nodes_with_gpus_while_another_takes_them(nodes, memory, kept_off):
     assert without_accelerators(nodes, memory) == ({"ray.io/node-id": kept_off} if kept_off else {})
+
+
+def test_units_are_given_to_nodes_with_gpus_only_if_no_other_can_run_them():
+    assert candidates([HEAD, SMALL, ONE_GPU]) == [HEAD, SMALL]
+    assert candidates([SMALL, ONE_GPU], 9 * GIB) == [SMALL, ONE_GPU]
+    assert candidates([HEAD, ONE_GPU]) == [HEAD, ONE_GPU]
+
+
+def test_a_node_with_the_resources_that_are_free():
+    assert LARGE.with_resources({"CPU": 0.5, "memory": 2 * GIB}) == Node("l", 0.5, 2 * GIB)
+    assert ONE_GPU.with_resources({}) == Node("g", 0, 0, True)
+    assert not LARGE.with_resources({"CPU": 0.5, "memory": 2 * GIB}).takes(GIB)

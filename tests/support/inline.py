@@ -51,7 +51,7 @@ class NoRay(Session):
     def memory(self) -> float:
         return 0
 
-    def has_cpus(self) -> bool:
+    def could_run(self, round_id: str, memory: float) -> bool:
         self.cpus_come_after -= 1
         return self.cpus_come_after < 0
 

@@ -1,0 +1,31 @@
+"""Which units of a round run at this moment, noted in the key-value store of the Ray cluster.
+
+The driver cannot ask Ray: Ray Data calls a unit running as soon as Ray has it, also while it waits for a CPU that
+another job holds. So each unit leaves a note while it runs. The note of a unit whose worker died stays, some 50 bytes.
+Ray must have been started or joined before.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_list, _internal_kv_put
+
+_NAMESPACE = "raymill running units"
+
+
+@contextmanager
+def noted(round_id: str, unit: int) -> Iterator[None]:
+    """Note that a unit of a round runs, while the `with` lasts. Called in the worker."""
+    key = f"{round_id}/{unit}"
+    with suppress(Exception):  # without the note only the wait for a unit that hangs is longer
+        _internal_kv_put(key, b"", namespace=_NAMESPACE)
+    try:
+        yield
+    finally:
+        with suppress(Exception):
+            _internal_kv_del(key, namespace=_NAMESPACE)
+
+
+def has_running(round_id: str) -> bool:
+    """Whether a unit of the round runs. Called by the driver."""
+    return bool(_internal_kv_list(f"{round_id}/", namespace=_NAMESPACE))
