@@ -4,6 +4,7 @@ First 100,000 Parquet files of one document are listed and frozen, and listed al
 5,000 web pages of 3.3 kB are measured as one unit. Its files are linked once for every unit, so that the artifacts of
 the whole run stand on the local disk; most of its text does not exist. The driver's work on them is done in full. Of
 the work of units, which many cores share, one unit is done, or one of each kind. The duplicates are made-up counts.
+Requests are those that an object store would get for the same work.
 SCALE_UNITS in the environment: another number of units.
 """
 
@@ -52,6 +53,7 @@ from pipelines.readers.units import InputManifest
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.benchmarks.web_texts import cut
+from tests.support.counted_disk import METHODS, CountedDisk, counted_disk, shown
 from tests.support.inline import InlineEngine
 
 UNITS = int(os.environ.get("SCALE_UNITS", 20_000))
@@ -66,15 +68,17 @@ def run(texts: Texts) -> None:
     _many_files()
     print(f"{UNITS:,} units, {UNITS * DOCUMENTS:,} documents, {UNITS * DOCUMENTS * 3.3e-9:.2f} TB of text")
     compile_kernels()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, counted_disk() as disk:
+        driver = Driver(disk)
         config, inputs = _inputs(Path(folder), texts)
+        driver("record the inputs", lambda: write_inputs(config.output, inputs, {}))
         engine = InlineEngine(config.output, Session(), Silent())
         made: dict[str, Artifact] = {}
 
         def stage(name: str, plan: Callable[[], Stage], **more: Any) -> None:
-            planned = _driver(f"plan {name}", plan)
+            planned = driver(f"plan {name}", plan)
             engine.units[name], engine.wall_s[name] = len(planned.units), 0.0
-            made.update(_multiplied(planned, config, **more))
+            made.update(_multiplied(planned, config, driver, **more))
 
         stage("measure", lambda: measure_stage(config.measure_settings, inputs))
         attributes = made[ATTRIBUTES]
@@ -86,10 +90,10 @@ def run(texts: Texts) -> None:
         stage("select", lambda: select_stage(settings, inputs, attributes, verdicts, None, duplicates))
         tallies, most = [made[TALLIES], made[KEPT]], config.report.samples
         stage("merge", lambda: merge_stage(tallies, made[SAMPLES], made[QUARANTINE], most), kind=_kind)
-        report = _driver("report: gather", lambda: gather(config.report_settings, inputs, engine, made))
-        _driver("report: page", lambda: render(report))
-        reader = _driver("open the run", lambda: RunReader(Store(), config.output))
-        units = _driver("plan what-if", lambda: _units(reader, verdicts, None))
+        report = driver("report: gather", lambda: gather(config.report_settings, inputs, engine, made))
+        driver("report: page", lambda: render(report))
+        reader = driver("open the run", lambda: RunReader(Store(), config.output))
+        units = driver("plan what-if", lambda: _units(reader, verdicts, None))
         for name, bound in CHANGES.items():
             after = CurateConfig.model_validate(
                 config.model_dump() | {"rules": {"gopher_quality": {"min_words": bound}}}
@@ -99,20 +103,53 @@ def run(texts: Texts) -> None:
             again(units[:TRIED])
             _print(f"what-if, {name}", (time.process_time() - began) / TRIED * UNITS, "core-seconds of all units")
         id = next(attributes.tables(["id"]))["id"][7].as_py()
-        found = _driver("explain: find an id", lambda: positions_of(reader.artifact(ID_INDEX), id))  # type: ignore[arg-type]
-        _driver("explain: its row", lambda: reader.document_at(found[-1]))
+        found = driver("explain: find an id", lambda: positions_of(reader.artifact(ID_INDEX), id))  # type: ignore[arg-type]
+        driver("explain: its row", lambda: reader.document_at(found[-1]))
+
+
+class Driver:
+    """Does the driver's work, and prints its seconds, memory and requests. disk: counts the requests, if given."""
+
+    def __init__(self, disk: CountedDisk | None = None) -> None:
+        self.disk = disk
+
+    @property
+    def requests(self) -> Counter[str]:
+        """All requests up to now, by method."""
+        return Counter(self.disk.requests if self.disk else ())
+
+    def __call__(self, name: str, work: Callable[[], Any]) -> Any:
+        """Do it. The memory is what it needs at its peak, above what was in use before."""
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins again here
+        memory, requests, began, processor = (
+            _megabytes("VmRSS"),
+            self.requests,
+            time.perf_counter(),
+            time.process_time(),
+        )
+        result = work()
+        seconds, processor = time.perf_counter() - began, time.process_time() - processor
+        more = f", {shown(self.requests - requests)}" if self.disk else ""
+        _print(
+            name,
+            seconds,
+            f"s on the driver, {processor:.1f} of the processor, {_megabytes('VmHWM') - memory:,.0f} MB more at its "
+            f"peak{more}",
+        )
+        return result
 
 
 def _many_files() -> None:
+    driver = Driver()
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder, "000000.parquet")
         pq.write_table(pa.table({"text": ["A page."]}), first)
         for number in range(1, FILES):
             shutil.copyfile(first, Path(folder, f"{number:06}.parquet"))
         inputs = [Input(path=folder)]
-        manifest = _driver(f"freeze {FILES:,} files", lambda: freeze(Store(), inputs))
+        manifest = driver(f"freeze {FILES:,} files", lambda: freeze(Store(), inputs))
         assert len(manifest.files) == FILES
-        listed = _driver("list them", lambda: list_inputs(Store(), inputs))
+        listed = driver("list them", lambda: list_inputs(Store(), inputs))
         assert listed.fingerprint == manifest.fingerprint
 
 
@@ -130,7 +167,6 @@ def _inputs(folder: Path, texts: Texts) -> tuple[CurateConfig, InputManifest]:
     inputs = freeze(config.store, config.inputs, config.execution.unit_bytes)
     (unit,) = inputs.units
     inputs = replace(inputs, units=tuple(replace(unit, index=index) for index in range(UNITS)))
-    _driver("record the inputs", lambda: write_inputs(config.output, inputs, {}))
     return config, inputs
 
 
@@ -157,7 +193,11 @@ def _kind(unit: SmallFiles) -> str:
 
 
 def _multiplied(
-    stage: Stage, config: CurateConfig, covers: Mapping[str, int] = {}, kind: Callable[[Any], str] = lambda unit: ""
+    stage: Stage,
+    config: CurateConfig,
+    driver: Driver,
+    covers: Mapping[str, int] = {},
+    kind: Callable[[Any], str] = lambda unit: "",
 ) -> dict[str, Artifact]:
     """The artifacts of a stage. One unit of each kind is done; the results of all others are links to its files.
 
@@ -166,12 +206,14 @@ def _multiplied(
     root, records = config.output, {}
     first: dict[str, int] = {}
     seconds: dict[str, float] = {}
+    requests: dict[str, Counter[str]] = {}
     for index, unit in enumerate(stage.units):
         base = first.setdefault(kind(unit), index)
         if base == index:
-            began = time.process_time()
+            began, before = time.process_time(), driver.requests
             records[index] = run_unit(stage, root, index, unit)
             seconds[kind(unit)] = time.process_time() - began
+            requests[kind(unit)] = driver.requests - before
             continue
         files: dict[str, Any] = {}
         for name, written in records[base].files.items():
@@ -186,26 +228,14 @@ def _multiplied(
         if stage.key is None:
             uri = paths.join(root, stage.folder, stage.record_name(index, None))
             config.store.write_bytes(uri, records[index].to_json())
-    total = sum(seconds[name] * count for name, count in Counter(map(kind, stage.units)).items())
-    _print(f"{stage.name}, {len(stage.units):,} units", total, "core-seconds of all units")
+    of_units = Counter(map(kind, stage.units))
+    total = sum(seconds[name] * count for name, count in of_units.items())
+    sent = Counter({m: sum(requests[name][m] * count for name, count in of_units.items()) for m in METHODS})
+    _print(f"{stage.name}, {len(stage.units):,} units", total, f"core-seconds of all units, {shown(sent)}")
     if stage.key is None:
-        read = _driver(f"read the records of {stage.name}", lambda: committed(stage, root))
+        read = driver(f"read the records of {stage.name}", lambda: committed(stage, root))
         assert len(read) == len(stage.units)
-    return _driver(f"publish {stage.name}", lambda: publish(stage, root, records))
-
-
-def _driver(name: str, work: Callable[[], Any]) -> Any:
-    """Do it, and print its seconds and the memory that it needs at its peak, above what was in use before."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins again here
-    before, began, processor = _megabytes("VmRSS"), time.perf_counter(), time.process_time()
-    result = work()
-    seconds, processor = time.perf_counter() - began, time.process_time() - processor
-    _print(
-        name,
-        seconds,
-        f"s on the driver, {processor:.1f} of the processor, {_megabytes('VmHWM') - before:,.0f} MB more at its peak",
-    )
-    return result
+    return driver(f"publish {stage.name}", lambda: publish(stage, root, records))
 
 
 def _megabytes(name: str) -> float:

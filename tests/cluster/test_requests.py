@@ -1,6 +1,8 @@
 """Requests that reach an S3 server, counted by a proxy: how many, how many bytes, and what happens if some fail."""
 
 import random
+import shutil
+from collections import Counter
 from types import SimpleNamespace
 
 import boto3
@@ -20,11 +22,13 @@ from cluster.read.span import Span
 from cluster.record import RecordFile
 from cluster.stage import Scratch
 from cluster.store.object_files import PIECE_BYTES, Onward, Parts, merged
+from cluster.store.store import Store
 from pipelines.curate.decide import TALLIES, VERDICTS, VERDICTS_SCHEMA, MeasuredFiles, is_needed
 from pipelines.curate.report.tallies import TALLIES_SCHEMA
 from pipelines.readers.units import Reading, Unit, read_unit
 from tests.conftest import CREDENTIALS
 from tests.support import large_files
+from tests.support.counted_disk import counted_disk
 from tests.support.processes import wait_until
 from tests.support.stages import counting_stage, run_inline
 
@@ -372,3 +376,22 @@ def test_a_store_that_does_not_list_uploads_is_no_reason_to_fail(s3_root, counti
     counting_s3.answer = lambda request: 403 if "uploads" in request.path else None
     made = run_inline(counting_stage(units=2, store=counted_store), f"{s3_root}/run")
     assert made["numbers"].manifest.rows == 1 and "interrupted uploads were not looked for" in caplog.text
+
+
+def test_a_counted_disk_counts_what_an_s3_server_gets(tmp_path, s3_root, counting_s3, counted_store):
+    """A stage of three units, the reading of its artifact, a wide read of a large file, and a small folder removed."""
+    path = large_files.attributes_file(tmp_path)
+
+    def work(root: str, store: Store) -> None:
+        made = run_inline(counting_stage(3, store=store), root)
+        assert made["squares"].table().num_rows
+        store.upload(shutil.copyfile(path, tmp_path / "copy"), f"{root}/wide.parquet")
+        names = [name for name in pq.read_schema(path).names if is_needed(name)]
+        assert sum(table.num_rows for table in read_tables(store, [f"{root}/wide.parquet"], names.__contains__))
+        store.delete([file.uri for file in store.list_files(root)])
+
+    work(f"{s3_root}/run", counted_store)
+    with counted_disk() as disk:
+        work(str(tmp_path / "run"), Store())
+    of_objects = [request.method for request in counting_s3.requests if "?uploads&" not in request.path]
+    assert disk.requests == Counter(of_objects)
