@@ -23,6 +23,7 @@ from cluster.errors import ConfigError
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.local_files import local_file, sha256_of
 from cluster.store.store import Store
+from pipelines import first_calls
 from pipelines.curate.config import Filters, MeasureSettings
 from pipelines.curate.memory import task_memory
 from pipelines.dedup import signatures
@@ -222,14 +223,23 @@ class Measure:
             "characters": count_characters(texts),
             "bytes": texts.byte_lengths,
         }
-        columns |= signals(texts, documents.drop_columns(["text"]), filters, store)
-        if self.settings.personal_data:
-            found = personal_data.count(personal_data.find(texts, personal_data.KINDS), len(texts))
-            columns |= {f"personal_{kind}": found[:, at] for at, kind in enumerate(personal_data.KINDS)}
-        columns |= self._signatures(texts)
+        parts = {
+            "signals": lambda: signals(texts, documents.drop_columns(["text"]), filters, store),
+            "personal_data": lambda: self._personal_data(texts),
+            "signatures": lambda: self._signatures(texts),
+        }
+        for found in first_calls.each(parts).values():
+            columns |= found
         if self.settings.dedup and self.settings.dedup.newest_by:
             columns[NEWEST_BY] = newness(documents[self.settings.dedup.newest_by])
         return pa.table(columns)
+
+    def _personal_data(self, texts: Texts) -> dict[str, object]:
+        """How often each kind of personal data was found; no columns if that is switched off."""
+        if not self.settings.personal_data:
+            return {}
+        found = personal_data.count(personal_data.find(texts, personal_data.KINDS), len(texts))
+        return {f"personal_{kind}": found[:, at] for at, kind in enumerate(personal_data.KINDS)}
 
     def _signatures(self, texts: Texts) -> dict[str, object]:
         """The columns `tokens` and, with deduplication, `signature` (sketches.py)."""
