@@ -4,7 +4,7 @@
 out, so that the copies are neither equal nor all duplicates. Prints MB/s end to end, stage by stage, the largest
 resident memory of any worker, and what a second run on the finished output takes.
 
-With an empty cache the workers compile the kernels in their first units, and the others wait for the one that does. The
+With an empty cache the workers compile the kernels in their first units, each those of other parts of the work. The
 alternative, to compile before the workers start, takes what `raymill warm` takes and then a run with a full cache.
 """
 
