@@ -41,7 +41,7 @@ def warm(
         ),
     ] = False,
 ) -> None:
-    """Compile the kernels of `raymill curate` ahead (16 s of one core), or find them compiled."""
+    """Compile the kernels of `raymill curate` ahead (17 s of one core), or find them compiled."""
     use_folder(into, cpu, create=not check)
     if check:
         _check()
