@@ -1,4 +1,4 @@
-"""What holds for the whole tree and nobody would look at twice: imports, registries, paths, README, versions."""
+"""What holds for the whole tree and nobody would look at twice: imports, registries, paths, guides, versions."""
 
 import ast
 import importlib
@@ -24,6 +24,7 @@ from cluster.failpoints import FAILPOINTS
 from pipelines.readers import READERS
 from pipelines.readers import reader as readers
 from pipelines.rules import PACKS, RULES
+from tests.support.guides import GUIDES
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cluster", "pipelines", "training")
@@ -332,7 +333,7 @@ def test_every_failpoint_is_passed_somewhere_and_no_other_is():
     assert passed == set(FAILPOINTS)
 
 
-# --- configs, README, versions
+# --- configs, guides, versions
 
 
 def test_every_config_in_the_repository_loads():
@@ -350,17 +351,17 @@ def _plain(path: Path) -> dict:
     return first if isinstance(first, dict) else {}
 
 
-def readme_commands() -> list[str]:
-    """Every line of README that calls `raymill`, in a block or in the text, without its comment."""
-    text = (ROOT / "README.md").read_text()
+def guide_commands() -> list[str]:
+    """Every line of the guides that calls `raymill`, in a block or in the text, without its comment."""
+    text = "\n".join(GUIDES.values())
     found = re.findall(r"^\s*(?:\$ )?(?:\S*/)?(raymill [^\n]*)$", text, re.MULTILINE) + re.findall(
         r"`(raymill [^`]+)`", text
     )
     return sorted({line.partition("  #")[0].partition(" # ")[0].strip() for line in found})
 
 
-@pytest.mark.parametrize("command", readme_commands())
-def test_every_command_in_the_readme_is_one(command):
+@pytest.mark.parametrize("command", guide_commands())
+def test_every_command_in_the_guides_is_one(command):
     _, verb, *words = shlex.split(command)
     if verb in ("--help", "--version", "VERB"):
         return
@@ -368,12 +369,12 @@ def test_every_command_in_the_readme_is_one(command):
     app = typer.Typer(add_completion=False)
     app.command()(cli._function(verb))
     known = {option for parameter in typer.main.get_command(app).params for option in parameter.opts}
-    options = {word.partition("=")[0] for word in words if re.match(r"-{1,2}[a-zA-Z]", word)}
+    options = {word.partition("=")[0].rstrip(":") for word in words if re.match(r"-{1,2}[a-zA-Z]", word)}
     assert options - known - {"--debug", "--verbose", "--help"} == set()
 
 
-def test_the_readme_shows_the_verbs_of_a_whole_run():
-    verbs = {shlex.split(command)[1] for command in readme_commands()}
+def test_the_guides_show_the_verbs_of_a_whole_run():
+    verbs = {shlex.split(command)[1] for command in guide_commands()}
     assert {"curate", "what-if", "explain", "sample", "inspect", "pack", "plan", "train"} <= verbs
 
 

@@ -35,8 +35,8 @@ from training.plan.memory import memory
 
 _shape_of = Entry("training.plan.shape:shape_of")
 
-# Of one worker's process, without its model: 0.6 to 0.9 GiB measured on CPUs (README, Numbers: every method on one
-# base); with CUDA's libraries and pinned buffers more, not measured.
+# Of one worker's process, without its model: 0.6 to 0.9 GiB measured on CPUs (tests/benchmarks/README.md, every
+# method on one base); with CUDA's libraries and pinned buffers more, not measured.
 _LIBRARIES = {"CPU": GIB, "GPU": 4 * GIB}
 # A task of tokenising or packing: 0.5 to 0.7 GiB measured (tests/benchmarks, bench_pack), most of it libraries.
 _PACK_TASK = GIB

@@ -33,8 +33,8 @@ from pipelines.readers.listing import InputListing
 from pipelines.readers.units import InputManifest
 from pipelines.rules.rule import files_read_by
 
-# Bytes of text that a core curates in a second. Source: README, Numbers: `raymill curate`, 500 MB on 2 cores, 30 s with
-# Ray's start. Machines, stores and texts differ, so twice the cores are planned.
+# Bytes of text that a core curates in a second. Source: tests/benchmarks/README.md, `raymill curate` of 500 MB on 2
+# cores, 30 s with Ray's start. Machines, stores and texts differ, so twice the cores are planned.
 _BYTES_PER_CORE_SECOND = 8.3e6
 _RESERVE = 2.0
 # The time before the first unit, in which machines and Ray start, and kernels are loaded.

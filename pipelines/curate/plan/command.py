@@ -105,7 +105,7 @@ def assumed(config: CurateConfig, rates: Rates, share: float, size: Size, is_sca
         "The input is like the sample: speed, size, shares and languages.",
         f"{share:.1%} of the documents that pass are duplicates ({origin}), and {CANDIDATES_OF_A_DUPLICATE:g} times as "
         "many have a band key of another document (--duplicates).",
-        "Cores are as fast as those of this machine; grouping is as fast as in the benchmark (README, Numbers).",
+        "Cores are as fast as those of this machine; grouping is as fast as in tests/benchmarks/README.md.",
         "Units of a stage take equally long, and nothing fails.",
         f"A request to an object store takes {1000 * REQUEST_S:g} ms, of them {1000 * REQUEST_CORE_S:g} ms of a core; "
         "the network is not the bottleneck.",

@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import boto3
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pytest
 from cluster import cli
 from cluster.errors import StorageError
 from tests.conftest import CREDENTIALS
+from tests.support.guides import GUIDES
 from tests.support.inline import curate_inline
 from tests.support.stories import story
 
@@ -106,13 +106,12 @@ def test_the_commands_that_look_at_a_run_reach_it_by_its_config_or_by_overrides(
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
-def test_the_commands_that_look_at_a_run_reach_it_by_the_variables_that_the_readme_names(
+def test_the_commands_that_look_at_a_run_reach_it_by_the_variables_that_the_guide_names(
     run, raymill, s3_server, monkeypatch, variable
 ):
     named = {variable: s3_server, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
     for name, value in named.items():
-        assert f"`{name}`" in readme
+        assert f"`{name}`" in GUIDES["cluster/store/README.md"]
         monkeypatch.setenv(name, value)
     for answer, words in looks(run[0]).items():
         code, out, err = raymill(*words)

@@ -1,8 +1,7 @@
-"""The settings that the README gives for exports of help desks, chats and calls read such exports."""
+"""The settings that the guide gives for exports of help desks, chats and calls read such exports."""
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import yaml
@@ -12,10 +11,11 @@ from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.content import Unusable, content_of
 from pipelines.prepare.split import SPLITS
+from tests.support.guides import GUIDES
 from tests.support.inline import prepare_inline
 
-README = (Path(__file__).parents[3] / "README.md").read_text()
-BLOCK = README.partition("### Exports of help desks")[2].partition("```yaml\n")[2].partition("```")[0]
+SECTION = GUIDES["pipelines/prepare/README.md"].partition("## Exports of help desks")[2]
+BLOCK = SECTION.partition("```yaml\n")[2].partition("```")[0]
 SOURCES = {one["source"]: one for one in yaml.safe_load(BLOCK)["inputs"]}
 
 # "Export CSV (all fields)" repeats a column for each comment and label.

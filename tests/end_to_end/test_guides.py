@@ -1,8 +1,7 @@
-"""The code in the README is run, so that it stays true."""
+"""The code in the guides is run, and what they claim is checked, so that it stays true."""
 
 import json
 import re
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -19,16 +18,16 @@ from pipelines.readers.text_files import OneDocument
 from pipelines.rules.rule import Analysis
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
+from tests.support.guides import GUIDES, ROOT, blocks
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
-PYTHON = [code for language, code in BLOCKS if language == "python"]
+CURATE = GUIDES["pipelines/curate/README.md"]
+PYTHON = blocks("python")
 
 
-def test_the_configs_in_the_readme_load(tmp_path):
+def test_the_configs_in_the_guides_load(tmp_path):
     names = []
     whole = ""
-    for config in (code for language, code in BLOCKS if language == "yaml"):
+    for config in blocks("yaml"):
         is_whole = "kind:" in config  # others are more settings of the config before
         whole = config if is_whole else whole + config
         path = tmp_path / "config.yaml"
@@ -36,11 +35,12 @@ def test_the_configs_in_the_readme_load(tmp_path):
         name = load(str(path)).name
         names += [name] * is_whole
     assert names == [
-        "peps", "web", "site", "articles", "clean", "helpdesk", "machines", "support", "exports", "gsm8k-lora"
+        "web", "helpdesk", "helpdesk-lora", "web", "peps", "site", "articles", "clean", "helpdesk", "machines",
+        "support", "exports", "gsm8k-lora",
     ]  # fmt: skip
 
 
-def test_the_rule_in_the_readme_removes_what_it_says():
+def test_the_rule_in_the_guide_removes_what_it_says():
     names: dict = {}
     exec(PYTHON[0], names)
     rule = names["Shouting"]()
@@ -62,7 +62,7 @@ def test_the_rule_in_the_readme_removes_what_it_says():
         ({"no": "cells"}, None, "broken_json"),
     ],
 )
-def test_the_reader_in_the_readme_reads(tmp_path, content, text, problem):
+def test_the_reader_in_the_guide_reads(tmp_path, content, text, problem):
     names: dict = {}
     exec(PYTHON[1], names)
     reader = names["Notebook"]()
@@ -80,10 +80,10 @@ def test_an_extension_takes_under_thirty_lines(number):
     assert len([line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from"))]) < 30
 
 
-def test_the_columns_that_the_readme_gives_a_format_are_those_of_its_reader(tmp_path):
+def test_the_columns_that_the_guide_gives_a_format_are_those_of_its_reader(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"body": "x", "key": 1}\n')
     (tmp_path / "a.csv").write_text("key,body\n1,x\n")
-    table = README.partition("| format | columns |\n")[2].partition("\n\n")[0]
+    table = CURATE.partition("| format | columns |\n")[2].partition("\n\n")[0]
     rows = dict(re.findall(r"^\| (`.*?) \| (.*) \|$", table, re.MULTILINE))
     formats = {name: meaning for names, meaning in rows.items() for name in re.findall(r"`(\w+)`", names)}
     assert set(formats) == set(READERS)
@@ -96,8 +96,43 @@ def test_the_columns_that_the_readme_gives_a_format_are_those_of_its_reader(tmp_
             assert {"typed": "schema", "open": "keys", "header": "header"}[kind] in meaning
 
 
-def test_normalising_does_what_the_readme_says():
-    assert "cafÃ©` becomes `café" in README
+def test_normalising_does_what_the_guide_says():
+    assert "cafÃ©` becomes `café" in CURATE
     text = "\ufeff\n\n  cafÃ© \r\nA soft\u00adhyphen, a\u00a0space\x07 and e\u0301.  \r    Two  Spaces.\n\n"
     assert normalize(Texts.from_strings([text]))[0] == "  café\nA softhyphen, a space and é.\n    Two  Spaces."
     assert normalize(Texts.from_strings(["One sentence.  Another one."]))[0] == "One sentence. Another one."
+
+
+def test_links_between_guides_lead_to_files_and_headings():
+    for name, text in GUIDES.items():
+        for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+            path = (ROOT / name).parent / target if target else ROOT / name
+            assert path.exists(), f"{name}: {target}"
+            if heading:
+                titles = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+                anchors = [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+                assert heading in anchors, f"{name}: {target}#{heading}"
+
+
+def test_every_guide_is_named_on_the_front_page():
+    linked = set(re.findall(r"\]\(([^)#]+)", GUIDES["README.md"]))
+    assert sorted(GUIDES.keys() - linked) == ["README.md"]
+
+
+def test_the_numbers_on_the_front_page_are_among_the_measured_ones():
+    table = GUIDES["README.md"].partition("## What it takes")[2].partition("\n## ")[0]
+    figures = re.findall(r"^\| \S.* \| ([^|]+) \|$", table, re.MULTILINE)
+    assert len(figures) >= 5
+    measured = re.sub(r"\s+", " ", GUIDES["tests/benchmarks/README.md"] + GUIDES["cluster/README.md"])
+    assert [figure for figure in figures if figure not in measured] == []
+
+
+def test_the_tree_on_the_front_page_has_every_folder_of_the_packages():
+    tree = GUIDES["README.md"].partition("## The tree")[2].partition("\n## ")[0]
+    named, parents = set(), []
+    for indent, name in re.findall(r"^( {4,})([a-z0-9_]+)/ ", tree, re.MULTILINE):
+        parents = [*parents[: len(indent) // 2 - 2], name]
+        named.add("/".join(parents))
+    folders = {path.parent.relative_to(ROOT).as_posix() for package in ("cluster", "pipelines", "training")
+               for path in (ROOT / package).rglob("*.py")}  # fmt: skip
+    assert sorted(folders - named) == []
