@@ -63,8 +63,8 @@ _PIECE = 8 << 20  # of a larger read
 _ROW_GROUP = 4 << 20  # of attributes, compressed
 _PART = 5 << 20  # of a multipart upload
 
-# Seconds from the first call to the first unit, on machines that are running. Source: tests/benchmarks/README.md, 500 MB
-# on 2 cores.
+# Seconds from the first call to the first unit, on machines that are running. Source: tests/benchmarks/README.md, 500
+# MB on 2 cores.
 START_S = 15.0
 # Seconds of the driver for each unit, to plan and publish a stage: tests/benchmarks/README.md, 20,000 units.
 _DRIVER_UNIT_S = 0.0005
