@@ -6,8 +6,9 @@ import sys
 from tests.benchmarks.timing import load_texts
 
 DEDUP = ("signatures", "duplicates", "group")
-MEASURE = ("startup", "normalize", "language", "rules", "decontamination", *DEDUP, "boilerplate", "repeats", "measure")
-CURATE = (*MEASURE, "terabyte", "requests", "plan", "scale", "units", "curate", "prepare", "labels")
+TEXT = ("compile", "excerpt", "normalize", "language", "rules", "decontamination", "boilerplate", "repeats", "measure")
+RUNS = ("startup", "demo", "curate", "files", "scale", "units", "terabyte", "requests", "plan")
+CURATE = (*TEXT, *DEDUP, *RUNS, "prepare", "labels")
 TRAIN = ("pack", "shuffle", "rows", "training", "restart", "fixed", "methods")
 NAMES = CURATE + TRAIN
 

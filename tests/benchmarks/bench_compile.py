@@ -1,6 +1,9 @@
-"""Processor time to compile every kernel, in an empty cache: python -m tests.benchmarks.bench_compile
+"""Processor time to compile every kernel, in an empty cache: python -m tests.benchmarks compile
 
-`own` is the time of a kernel without the kernels that it calls and compiles.
+`own` is the time of a kernel without the kernels that it calls and compiles. The largest are listed; the goals of issue
+12 are 12 s for all of them and 2 s for the largest.
+
+Predicted 2026-11-24, quiet machine: 17 s for all, 0.9 s for the largest.
 """
 
 import json
@@ -9,6 +12,10 @@ import subprocess
 import sys
 import tempfile
 
+from pipelines.text.texts import Texts
+from tests.benchmarks.timing import machine
+
+_SHOWN = 25
 _CODE = """
 import json, time
 from collections import defaultdict
@@ -35,7 +42,8 @@ print(json.dumps({"own": recorder.own, "run": time.process_time() - began}))
 """
 
 
-def main() -> None:
+def run(texts: Texts) -> None:
+    print(machine("numba", "llvmlite"))
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"NUMBA_CACHE_DIR": folder}
         done = subprocess.run([sys.executable, "-c", _CODE], env=environment, capture_output=True, text=True)
@@ -44,11 +52,9 @@ def main() -> None:
         raise SystemExit(done.stderr + again.stderr)
     found = json.loads(done.stdout.splitlines()[-1])
     own = found["own"]
-    for name, seconds in sorted(own.items(), key=lambda item: -item[1])[:25]:
+    ordered = sorted(own.items(), key=lambda item: -item[1])
+    for name, seconds in ordered[:_SHOWN]:
         print(f"  {name:<60}{seconds:7.2f} s")
     print(f"{len(own)} kernels: {sum(own.values()):.1f} s of processor time to compile; the run {found['run']:.1f} s, "
           f"and from the cache {json.loads(again.stdout.splitlines()[-1])['run']:.1f} s")  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()
+    print(f"the largest kernel: {ordered[0][0]}, {ordered[0][1]:.2f} s")

@@ -1,122 +1,94 @@
-"""The whole measure stage, one core: normalise, language at 1,000 characters, all four packs, personal data,
-signatures. Beside datatrove 0.10.1 with the same packs and its own signatures, on a sample of the same documents.
+"""The measure stage on one core, whole and by part, for three lengths of text: as it is, as it was before fastText and
+the packs were kernels without the binding, and beside datatrove 0.10.1. Prints one Markdown table.
+
+    python -m tests.benchmarks measure
+    BEFORE=HEAD~20 MEASURE_MB=8 python -m tests.benchmarks measure
+
+Megabytes of text a second of processor time, medians of 5. Both trees do each part in turns in processes of their own,
+on the same texts. datatrove runs the same four packs, its own signatures and its own language filter with the same
+model (which reads the whole text, and not 1,000 characters), on a sample of the same documents, once.
+
+BEFORE: the commit to compare with. MEASURE_MB: megabytes of texts of each length.
+
+Predicted 2026-11-24, quiet machine (16, 3.3 and 0.5 kB): all together 57, 44, 30 now and 22, 12, 4.4 before; language
+180, 70, 35 now and 110, 18, 5.9 before; four rule packs 85, 88, 84 now and 51, 36, 57 before; datatrove's rules and
+signatures 0.19, 0.19, 0.18, with language 0.18, 0.18, 0.17: 300 times slower on 16 kB, 250 on 3.3, 200 on 0.5.
 """
 
 import json
+import os
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
-
-import pyarrow as pa
+from statistics import median
 
 from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.measure import Measure, text_hashes
-from pipelines.dedup.signatures import permutations, signatures, signatures_or_sets
-from pipelines.language import identification as language
-from pipelines.readers.units import Reading
-from pipelines.rules.rule import Analysis
-from pipelines.text import personal_data
-from pipelines.text.lines import count_characters
-from pipelines.text.normalize import normalize
+from pipelines.language import fasttext_model
 from pipelines.text.texts import Texts
-from tests.benchmarks.timing import machine, processor_seconds
-from tests.benchmarks.web_texts import LENGTHS, cut
+from tests.benchmarks.measure_parts import BESIDE_PEER, LANGUAGE, PACKS, PARTS, SIGNATURES
+from tests.benchmarks.other_trees import HERE, in_history, in_turns, tree_of
+from tests.benchmarks.timing import RUNS, machine
+from tests.benchmarks.web_texts import by_length, spread
 
-PEER = Path(__file__).resolve().parents[2] / ".venv-peers" / "bin" / "python"
-_TABLE_BYTES = 8 << 20  # what a reader hands over at a time
-_PEER_DOCUMENTS = 40
+PEER = HERE / ".venv-peers" / "bin" / "python"
+BEFORE = os.environ.get("BEFORE", "1160a28")  # the last commit that calls fastText's library
+MEGABYTES = float(os.environ.get("MEASURE_MB", 32))
+PEER_MEGABYTES = min(2.0, MEGABYTES)
 
 
 def run(texts: Texts) -> None:
     print(machine("numba", "pyarrow", "fasttext-predict"))
-    for name in ("as they are", *LENGTHS):
-        _measure(texts if name == "as they are" else cut(texts, name), name)
-    _beside_datatrove(texts, _config())
+    lengths = by_length(texts)
+    some = {name: spread(one, MEGABYTES) for name, one in lengths.items()}
+    with ExitStack() as stack:
+        trees = [HERE]
+        if in_history(BEFORE):
+            trees.insert(0, stack.enter_context(tree_of(BEFORE)))
+        else:
+            print(f"  no column `before`: this clone has no commit {BEFORE}")
+        found = in_turns(trees, some, PARTS, RUNS)
+    peer = {name: _datatrove(spread(one, PEER_MEGABYTES)) for name, one in lengths.items()}
+    print(f"MB/s per core, processor time; {MEGABYTES:g} MB of each length, datatrove {PEER_MEGABYTES:g} MB")
+    for line in _table(some, found, peer):
+        print(line)
 
 
-def _config() -> CurateConfig:
-    return CurateConfig(kind="curate", name="bench", inputs=({"path": "none"},), output="none")
+def _table(
+    some: dict[str, Texts], found: dict[tuple[str, str], list[list[float]]], peer: dict[str, dict[str, float]]
+) -> list[str]:
+    """The lines of a Markdown table: a row for each part, and before, now and datatrove for each length."""
+    head = [f"{name}: before | now | datatrove | now / datatrove" for name in some]
+    lines = [f"| part | {' | '.join(head)} |", f"|---|{'---|' * 4 * len(some)}"]
+    for part in PARTS:
+        cells = []
+        for name, texts in some.items():
+            taken = found.get((name, part), [])
+            size = int(texts.byte_lengths.sum()) / 1e6
+            speeds = [size / median(one) for one in taken]
+            theirs = peer[name].get(part)
+            cells.append(f"{speeds[0]:.1f}" if len(speeds) > 1 else "-")
+            cells.append(f"{speeds[-1]:.1f}" if speeds else "-")
+            cells += [f"{theirs:.2f}", f"{speeds[-1] / theirs:.0f} x"] if theirs and speeds else ["", ""]
+        lines.append(f"| {part} | {' | '.join(cells)} |")
+    return lines
 
 
-def _measure(texts: Texts, name: str) -> None:
-    tables = list(_tables(texts))
-    size = int(texts.byte_lengths.sum()) / 1e6
-    config = _config()
-    stage = Measure(config.measure_settings, Reading(config.store, config.inputs, pa.schema([])))
-    whole = size / processor_seconds(lambda: [stage.attributes("bench", table) for table in tables])
-    print(f"measure stage, texts {name}: {len(texts):,} documents, {size:.1f} MB; MB/s per core, processor time")
-    print(f"  {'all together':<40}{whole:9.1f}")
-    for part, work in _parts(config).items():
-        speed = size / processor_seconds(lambda work=work: [work(table) for table in tables])
-        print(f"    {part:<38}{speed:9.1f}   {1000 / speed:6.1f} ms/MB")
-
-
-def _tables(texts: Texts):
-    column = texts.to_arrow()
-    start = 0
-    while start < len(texts):
-        end = start + 1
-        while end < len(texts) and texts.offsets[end + 1] - texts.offsets[start] <= _TABLE_BYTES:
-            end += 1
-        rows = end - start
-        ids = pa.array([str(row) for row in range(start, end)])
-        yield pa.table({"row": range(rows), "id": ids, "text": column.slice(start, rows)})
-        start = end
-
-
-def _parts(config: CurateConfig) -> dict:
-    """What the stage is made of, each alone on normalised text."""
-    classifier = language.load(Store(), config.language)
-    a, b = permutations(112, 1)
-
-    def texts(table: pa.Table) -> Texts:
-        return Texts.from_arrow(table["text"])
-
-    def packs(table: pa.Table) -> None:
-        columns = table.drop_columns(["text"]).append_column("language", pa.repeat("en", table.num_rows))
-        analysis = Analysis(texts(table), "paper", columns, Store())
-        for rule in config.active_rules():
-            rule.measure(analysis)
-
-    return {
-        "normalise": lambda t: normalize(texts(t)),
-        "text hash and length": lambda t: (text_hashes(texts(t)), count_characters(texts(t))),
-        "language, 1,000 characters": lambda t: language.identify(texts(t), classifier, 1000),
-        "four rule packs": packs,
-        "personal data": lambda t: personal_data.find(texts(t), personal_data.KINDS),
-        "signatures, 112 permutations": lambda t: signatures_or_sets(texts(t), 5, a, b, exact_short=True),
-    }
-
-
-def _beside_datatrove(texts: Texts, config: CurateConfig) -> None:
+def _datatrove(texts: Texts) -> dict[str, float]:
+    """Part -> megabytes a second of datatrove; empty if it is not installed."""
     if not PEER.exists():
         print("  datatrove is not installed here: `make bench` does that")
-        return
-    rows = [place * len(texts) // _PEER_DOCUMENTS for place in range(_PEER_DOCUMENTS)]
-    column = texts.to_arrow()
+        return {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "texts.json")
-        path.write_text(json.dumps(column.take(pa.array(rows)).to_pylist()))
-        command = [str(PEER), str(Path(__file__).with_name("peer_datatrove.py")), str(path)]
+        path.write_text(json.dumps(texts.to_arrow().to_pylist()))
+        model = fasttext_model.load(Store(), None).path
+        command = [str(PEER), str(Path(__file__).with_name("peer_datatrove.py")), str(path), str(model)]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"datatrove failed:\n{done.stderr}")
     peer = json.loads(done.stdout)
-    some = Texts.from_arrow(column.take(pa.array(rows)))
-    columns = pa.table({"language": pa.repeat("en", len(rows))})
-    a, b = permutations(112, 1)
-
-    def same_work() -> None:
-        analysis = Analysis(some, "paper", columns, Store())
-        for rule in config.active_rules():
-            rule.measure(analysis)
-        signatures(some, 5, a, b)
-
     size = peer["bytes"] / 1e6
-    theirs = size / (peer["filter_s"] + peer["signature_s"])
-    ours = size / processor_seconds(same_work)
-    print(f"same packs and signatures on {len(rows)} of the documents, {size:.1f} MB; MB/s per core")
-    print(f"  {'datatrove 0.10.1':<40}{theirs:9.2f}   filters {size / peer['filter_s']:.2f}, "
-          f"signatures {size / peer['signature_s']:.2f}")  # fmt: skip
-    print(f"  {'raymill':<40}{ours:9.1f}   {ours / theirs:.0f} x")
+    seconds = {PACKS: peer["filter_s"], SIGNATURES: peer["signature_s"], LANGUAGE: peer["language_s"]}
+    seconds[BESIDE_PEER] = sum(seconds.values())
+    return {part: size / taken for part, taken in seconds.items()}

@@ -2,7 +2,8 @@
 
 Runs in an environment of its own, which `make bench` makes: its fastText and ours are two packages of one name.
 
-    python peer_datatrove.py TEXTS.json   ->  one JSON line: bytes, seconds for filters and for signatures
+    python peer_datatrove.py TEXTS.json MODEL.ftz   ->  one JSON line: bytes, seconds for filters, for signatures and
+                                                        for the language filter
 """
 
 import contextlib
@@ -20,10 +21,14 @@ from datatrove.pipeline.filters import (
     FineWebQualityFilter,
     GopherQualityFilter,
     GopherRepetitionFilter,
+    LanguageFilter,
 )
+from datatrove.utils.lid import FT176LID
 
 
-def main(path: str) -> dict[str, float]:
+def main(path: str, model: str) -> dict[str, float]:
+    FT176LID.MODEL_URL = model  # the file that raymill uses, instead of the large one from the network
+    language = LanguageFilter(["en"])
     texts = json.loads(Path(path).read_text())
     filters = [
         GopherRepetitionFilter(),
@@ -33,6 +38,7 @@ def main(path: str) -> dict[str, float]:
     ]
     signer = MinhashDedupSignature(tempfile.mkdtemp())
     judge(filters, texts[0])
+    judge([language], texts[0])
     signer.get_signature(signer.get_shingles(texts[0]))
     start = time.process_time()
     for text in texts:
@@ -40,10 +46,14 @@ def main(path: str) -> dict[str, float]:
     filtered = time.process_time()
     for text in texts:
         signer.get_signature(signer.get_shingles(text))
+    signed = time.process_time()
+    for text in texts:
+        judge([language], text)
     return {
         "bytes": sum(len(text.encode()) for text in texts),
         "filter_s": filtered - start,
-        "signature_s": time.process_time() - filtered,
+        "signature_s": signed - filtered,
+        "language_s": time.process_time() - signed,
     }
 
 
@@ -55,5 +65,5 @@ def judge(filters: list, text: str) -> None:
 
 if __name__ == "__main__":
     with contextlib.redirect_stdout(open(os.devnull, "w")):
-        result = main(sys.argv[1])
+        result = main(*sys.argv[1:])
     print(json.dumps(result))

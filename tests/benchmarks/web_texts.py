@@ -1,6 +1,7 @@
 """Texts as long as web pages: technical texts cut at blank lines, lengths log-normal, in a seeded order."""
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.text.texts import Texts
 
@@ -28,3 +29,18 @@ def cut(texts: Texts, lengths: str, seed: int = 1) -> Texts:
             at = end
     random.shuffle(pieces)
     return Texts.from_strings(pieces)
+
+
+def by_length(texts: Texts) -> dict[str, Texts]:
+    """The texts as they are, named by their mean length (`16 kB`), and cut to each of LENGTHS."""
+    mean = int(texts.byte_lengths.sum()) / max(len(texts), 1) / 1000
+    return {f"{mean:.0f} kB": texts, **{name: cut(texts, name) for name in LENGTHS}}
+
+
+def spread(texts: Texts, megabytes: float) -> Texts:
+    """About so many megabytes of texts, taken at even distances from all of them; all, if they are fewer."""
+    share = megabytes * 1e6 / max(int(texts.byte_lengths.sum()), 1)
+    if share >= 1:
+        return texts
+    count = max(1, round(len(texts) * share))
+    return Texts.from_arrow(texts.to_arrow().take(pa.array(np.arange(count) * len(texts) // count)))

@@ -5,6 +5,7 @@ Left out is the listing of unfinished uploads when an artifact is published, whi
 """
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +26,11 @@ A_REQUEST = 1000  # files that are listed, or deleted, by one request
 
 
 class CountedDisk(LocalStore):
-    """requests: their number by method."""
+    """requests: their number by method. delay_s: what each of them waits, one after the other within a call."""
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
+        self.delay_s = 0.0
         self._lock = threading.Lock()
 
     def read(self, key: str) -> bytes:
@@ -78,6 +80,8 @@ class CountedDisk(LocalStore):
     def _count(self, method: str, times: int = 1) -> None:
         with self._lock:
             self.requests[method] += times
+        if self.delay_s:
+            time.sleep(self.delay_s * times)
 
 
 @contextmanager
