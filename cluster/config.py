@@ -233,27 +233,27 @@ class _Origins:
         if not equals or not all((*parents, last)):
             return [f"-o {override}: wanted key.sub=value, as in -o storage.retries=5."]
         shown = f"-o {key}={_HIDDEN if _holds_secret(override) else value}"
-        place: Any = raw
+        node: Any = raw
         for depth, name in enumerate(parents, start=1):
-            if isinstance(place, dict) and place.get(name) is None:
-                place[name] = {}
-            inner = _inside(place, name)
+            if isinstance(node, dict) and node.get(name) is None:
+                node[name] = {}
+            inner = _inside(node, name)
             if isinstance(inner, str) and model is not None:
                 inner = _written_out(inner, model, tuple(_key(one) for one in parents[:depth]))
-                place[_key(name)] = inner
-            place = inner
+                node[_key(name)] = inner
+            node = inner
         try:
             parsed = parse(value, shown, "yaml")
         except ConfigError as error:
             return [str(error)]
-        if isinstance(place, dict):
-            place[last] = parsed
-        elif isinstance(place, list) and _inside(place, last) is not _OUTSIDE:
-            place[int(last)] = parsed
+        if isinstance(node, dict):
+            node[last] = parsed
+        elif isinstance(node, list) and _inside(node, last) is not _OUTSIDE:
+            node[int(last)] = parsed
         else:
             where = ".".join(parents)
-            if place is not _OUTSIDE and not isinstance(place, list):
-                return [f"{shown}: {where} is {_show(place)}, which has no settings. Give {where} as a whole instead."]
+            if node is not _OUTSIDE and not isinstance(node, list):
+                return [f"{shown}: {where} is {_show(node)}, which has no settings. Give {where} as a whole instead."]
             return [f"{shown}: there is no {where} that has a {last}. Entries of a list are numbered from 0."]
         self._applied.append(((*parents, last), shown))
         return []
@@ -274,11 +274,11 @@ def _written_out(value: str, model: type[BaseModel], loc: Loc) -> Any:
     return value
 
 
-def _inside(place: Any, name: str) -> Any:
-    if isinstance(place, dict):
-        return place[name]
-    if isinstance(place, list) and name.isdigit() and int(name) < len(place):
-        return place[int(name)]
+def _inside(node: Any, name: str) -> Any:
+    if isinstance(node, dict):
+        return node[name]
+    if isinstance(node, list) and name.isdigit() and int(name) < len(node):
+        return node[int(name)]
     return _OUTSIDE
 
 
@@ -378,15 +378,15 @@ def _real_loc(model: type[BaseModel], entry: Mapping[str, Any]) -> tuple[Loc, Lo
     """
     loc: Loc = tuple(entry["loc"])
     real: list[str | int] = []
-    place: list[Any] = [model]
+    reached: list[Any] = [model]
     at, label = None, ""
     for number, step in enumerate(loc):
         # A mapping takes any step for a key; what pydantic calls an alternative of another setting is none.
-        is_label = len(place) > 1 and isinstance(step, str) and _ALTERNATIVE.fullmatch(step) is not None
-        inner = [] if is_label else [found for candidate in place for found in _step(candidate, step)]
+        is_label = len(reached) > 1 and isinstance(step, str) and _ALTERNATIVE.fullmatch(step) is not None
+        inner = [] if is_label else [found for candidate in reached for found in _step(candidate, step)]
         if inner or (number == len(loc) - 1 and entry["type"] in _UNKNOWN):
             real.append(step)
-            place = inner
+            reached = inner
         elif at is None and isinstance(step, str):
             at, label = tuple(real), step
     return tuple(real), at, label
@@ -397,10 +397,10 @@ def _fields_at(model: type[BaseModel], loc: Loc) -> list[str]:
 
 
 def _models_at(model: type[BaseModel], loc: Loc) -> list[Any]:
-    place: list[Any] = [model]
+    reached: list[Any] = [model]
     for step in loc:
-        place = [found for candidate in place for found in _step(candidate, step)] or place
-    return place
+        reached = [found for candidate in reached for found in _step(candidate, step)] or reached
+    return reached
 
 
 def _named_elsewhere(model: type[BaseModel], loc: Loc) -> str:

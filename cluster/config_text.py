@@ -80,10 +80,10 @@ def parse(text: str, path: str, format: Format) -> Any:
         ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         what = getattr(error, "problem", None) or str(error)
         mend = " Indent with spaces." if "'\\t'" in what else ""
-        raise ConfigError(f"{path}{place}: not valid YAML: {what}.{mend}") from error
+        raise ConfigError(f"{path}{where}: not valid YAML: {what}.{mend}") from error
 
 
 def _refuse_endless(value: Any, path: str) -> None:

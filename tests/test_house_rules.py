@@ -151,7 +151,7 @@ WORKER_MODULES = {
     "pack": {"bpe", "load_tokenizer", "preview"},
     "plan": {"planning", "shape"},
     "models": {
-        "adapters", "attention", "base", "build", "compiling", "compose", "flops",
+        "adapter_sum", "adapters", "attention", "base", "build", "compiling", "compose", "flops",
         "loss", "objective",
     },
 }  # fmt: skip

@@ -40,7 +40,7 @@ class Axis:
         low = math.log10(positive[0]) - (slot if edges[0] <= 0 else 0)
         return cls(low, math.log10(positive[-1]), True, positive[0])
 
-    def place(self, value: float) -> float:
+    def fraction(self, value: float) -> float:
         """The position of a value; values beyond an end of the axis are placed at that end."""
         position = ((self._level(value) if self.log else value) - self.low) / (self.high - self.low)
         return min(1.0, max(0.0, position))
@@ -92,7 +92,7 @@ def ticks(axis: Axis, frame: Frame) -> Html:
     """The tick marks of a horizontal axis with their numbers."""
     labels = []
     for tick in axis.ticks():
-        x = frame.x(axis.place(tick))
+        x = frame.x(axis.fraction(tick))
         side = "start" if x < frame.left + 12 else "end" if x > frame.right - 12 else "middle"
         labels.append(element("line", x1=x, x2=x, y1=frame.bottom, y2=frame.bottom + 4, class_="axis"))
         labels.append(element("text", short(tick), x=x, y=frame.bottom + 16, class_=f"tick {side}"))
@@ -202,13 +202,13 @@ def line_chart(
     bottom = height - _BELOW
 
     def x(value: float) -> str:
-        return f"{100 * across.place(value):.2f}%"
+        return f"{100 * across.fraction(value):.2f}%"
 
     def y(value: float) -> float:
-        return round(bottom - down.place(value) * (bottom - _TOP), 1)
+        return round(bottom - down.fraction(value) * (bottom - _TOP), 1)
 
     def path(points: Sequence[Point]) -> str:
-        return "M" + "L".join(f"{_WIDTH * across.place(a):.1f} {y(b)}" for a, b in points)
+        return "M" + "L".join(f"{_WIDTH * across.fraction(a):.1f} {y(b)}" for a, b in points)
 
     drawn = [element("path", d=path(line.points), class_=line.style) for line in lines if len(line.points) > 1]
     dots = [
@@ -276,8 +276,8 @@ def _across_ticks(axis: Axis, bottom: int, x: Callable[[float], str]) -> Html:
     for tick in axis.ticks():
         if tick != int(tick):
             continue
-        place = axis.place(tick)
-        side = "start" if place < 0.03 else "end" if place > 0.97 else "middle"
+        fraction = axis.fraction(tick)
+        side = "start" if fraction < 0.03 else "end" if fraction > 0.97 else "middle"
         drawn.append(element("line", x1=x(tick), x2=x(tick), y1=bottom, y2=bottom + 4, class_="axis"))
         drawn.append(element("text", short(tick), x=x(tick), y=bottom + 17, class_=f"tick {side}"))
     return join(drawn)

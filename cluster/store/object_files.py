@@ -115,7 +115,7 @@ class Onward(_ObjectFile):
 
 
 @dataclass
-class _Piece:
+class _Download:
     """A range that one request fetches. unread: bytes of it that are still to be read."""
 
     start: int
@@ -134,8 +134,8 @@ class Parts(_ObjectFile):
         super().__init__(size)
         self._fetch = fetch
         self._tail, self._tail_start = tail, size - len(tail)
-        self._held: list[_Piece] = []
-        self._planned: list[_Piece] = []
+        self._held: list[_Download] = []
+        self._planned: list[_Download] = []
 
     def close(self) -> None:
         self._held, self._planned = [], []
@@ -165,7 +165,7 @@ class Parts(_ObjectFile):
             start += len(part)
         return found[0] if len(found) == 1 else b"".join(found)
 
-    def _piece_at(self, at: int) -> _Piece | None:
+    def _piece_at(self, at: int) -> _Download | None:
         for pieces in (self._held, self._planned):
             for piece in pieces:
                 if piece.start <= at < piece.end:
@@ -179,7 +179,7 @@ class Parts(_ObjectFile):
         while self._planned and sum(piece.end - piece.start for piece in self._held) < _AHEAD_BYTES:
             self._hold(self._planned.pop(0))
 
-    def _hold(self, piece: _Piece) -> None:
+    def _hold(self, piece: _Download) -> None:
         piece.data = _fetchers().submit(self._fetch, piece.start, piece.end)
         self._held.append(piece)
         if sum(held.end - held.start for held in self._held) > 2 * _AHEAD_BYTES:
@@ -193,13 +193,13 @@ class PartsFile(pa.PythonFile):
         self.will_read = parts.will_read
 
 
-def merged(groups: Sequence[Sequence[Range]]) -> list[_Piece]:
+def merged(groups: Sequence[Sequence[Range]]) -> list[_Download]:
     """The pieces that contain the ranges, in the order of use. Neighbouring ranges share a piece.
 
     A piece has at most PIECE_BYTES: longer ranges are cut. The pieces of a group are sorted by the fraction of their
     range that precedes them, because the ranges of a group are read in turns.
     """
-    pieces: list[_Piece] = []
+    pieces: list[_Download] = []
     for group in groups:
         cut = [
             ((at - start) / (end - start), at, min(at + PIECE_BYTES, end))
@@ -211,5 +211,5 @@ def merged(groups: Sequence[Sequence[Range]]) -> list[_Piece]:
             if last and 0 <= start - last.end <= _MAX_HOLE_BYTES and end - last.start <= PIECE_BYTES:
                 last.end, last.unread = end, last.unread + end - start
             else:
-                pieces.append(_Piece(start, end, end - start))
+                pieces.append(_Download(start, end, end - start))
     return pieces

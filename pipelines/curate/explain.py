@@ -87,9 +87,9 @@ def _contaminations(run: RunReader, document: MeasuredDocument) -> list[str]:
     contaminated = run.artifact(CONTAMINATED)
     for table in contaminated.tables() if contaminated else ():
         for row in table.filter(pc.equal(table["position"], document.position)).to_pylist():
-            place = f"characters {row['start']:,} to {row['end']:,}"
+            span = f"characters {row['start']:,} to {row['end']:,}"
             what = f"{row['fraction']:.0%} of {row['column']} of example {row['example']} of {row['set']}"
-            lines.append(f"contains  {what}, at {place}")
+            lines.append(f"contains  {what}, at {span}")
     return lines
 
 
@@ -114,10 +114,10 @@ def _repeats(run: RunReader, document: MeasuredDocument) -> list[str]:
     repeats, lines = run.artifact(REPEATS), []
     for table in repeats.tables() if repeats else ():
         for row in table.filter(pc.equal(table["position"], document.position)).to_pylist():
-            place = f"characters {row['start']:,} to {row['end']:,}, in {row['documents']:,} documents"
+            span = f"characters {row['start']:,} to {row['end']:,}, in {row['documents']:,} documents"
             is_first = row["first_position"] == document.position
             first = "this is the first" if is_first else f"the first is at position {row['first_position']}"
-            lines.append(f"repeats   {row['words']:,} words, {place}; {first}{'; cut' if row['cut'] else ''}")
+            lines.append(f"repeats   {row['words']:,} words, {span}; {first}{'; cut' if row['cut'] else ''}")
     return lines
 
 

@@ -143,7 +143,7 @@ class Encoder:
             encoded.notes["extra_renderings"] += len(renderings) - 1
         found = self.backend.encode_batch([one.text for one in marked], add_special_tokens=False)
         for (number, piece, is_chat), one, encoding in zip(owners, marked, found, strict=True):
-            ids, ends = self._with_text(encoding, one.text, one.places)
+            ids, ends = self._with_text(encoding, one.text, one.positions)
             ranges = _token_ranges(np.array(ends, np.int64), one.spans)
             if ranges is None:
                 ids, ranges = self._apart(one)
@@ -168,14 +168,14 @@ class Encoder:
         end = [] if ids[-1:] == self.end else self.end
         return [*start, *ids, *end], len(start)
 
-    def _with_text(self, encoding: Encoding, text: str, places: Sequence[int]) -> tuple[list[int], list[int]]:
-        """(ids, end of each token in characters). places: positions of control tokens that are text."""
-        if not places:
+    def _with_text(self, encoding: Encoding, text: str, positions: Sequence[int]) -> tuple[list[int], list[int]]:
+        """(ids, end of each token in characters). positions: positions of control tokens that are text."""
+        if not positions:
             return encoding.ids, [end for _, end in encoding.offsets]
         ids: list[int] = []
         ends: list[int] = []
         for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if token in self.added and any(start <= place < end for place in places):
+            if token in self.added and any(start <= position < end for position in positions):
                 plain = self.without_specials.encode(text[start:end], add_special_tokens=False)
                 ids += plain.ids
                 ends += [start + stop for _, stop in plain.offsets]
@@ -186,12 +186,12 @@ class Encoder:
 
     def _apart(self, marked: Restored) -> tuple[list[int], list[tuple[int, int]]]:
         """(ids, learnt ranges of tokens) of the text, which is cut at both ends of each span and tokenised in parts."""
-        ends = sorted({0, len(marked.text), *(place for span in marked.spans for place in span)})
+        ends = sorted({0, len(marked.text), *(position for span in marked.spans for position in span)})
         found = []
         for start, end in pairwise(ends):
             part = marked.text[start:end]
-            places = [place - start for place in marked.places if start <= place < end]
-            found.append(self._with_text(self.backend.encode(part, add_special_tokens=False), part, places)[0])
+            positions = [position - start for position in marked.positions if start <= position < end]
+            found.append(self._with_text(self.backend.encode(part, add_special_tokens=False), part, positions)[0])
         at = dict(zip(ends, np.cumsum([0, *map(len, found)]).tolist(), strict=True))
         return [token for part in found for token in part], [(at[start], at[end]) for start, end in marked.spans]
 
@@ -219,7 +219,7 @@ class Encoder:
         """
         ended = []
         for first, stop in ranges:
-            last = next((place for place in reversed(range(first, stop)) if ids[place] in self.added), None)
+            last = next((index for index in reversed(range(first, stop)) if ids[index] in self.added), None)
             if last is None or self._read(ids[last + 1 : stop]).strip():
                 return None
             ended.append((first, last + 1))
@@ -241,10 +241,10 @@ def _token_ranges(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[tu
 
     ends: int64[T], end of each token in characters. If several tokens are one character, their ends are equal.
     """
-    places = np.array(spans, np.int64).reshape(-1, 2)
-    tokens = np.searchsorted(ends, places, side="right")
+    bounds = np.array(spans, np.int64).reshape(-1, 2)
+    tokens = np.searchsorted(ends, bounds, side="right")
     at = np.concatenate([[0], ends])[tokens]
-    return [(int(first), int(stop)) for first, stop in tokens] if (at == places).all() else None
+    return [(int(first), int(stop)) for first, stop in tokens] if (at == bounds).all() else None
 
 
 def _start(tokenizer: "PreTrainedTokenizerFast", plain: "object") -> list[int]:

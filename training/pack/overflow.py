@@ -49,7 +49,7 @@ COUNTERS = (
 
 
 @dataclass(frozen=True)
-class Pieces:
+class DocumentPieces:
     """P pieces of D documents with T tokens. Token n of piece p is `ids[starts[p] + n]`.
 
     ids: int32[T], learnt: bool[T], of all documents concatenated. documents: int64[P], index of a piece's document.
@@ -67,7 +67,7 @@ class Pieces:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def take(self, chosen: np.ndarray) -> "Pieces":
+    def take(self, chosen: np.ndarray) -> "DocumentPieces":
         """The pieces at `chosen`, int64[N] indices or bool[P], in that order."""
         documents, starts, sizes = self.documents[chosen], self.starts[chosen], self.sizes[chosen]
         return replace(self, documents=documents, starts=starts, sizes=sizes)
@@ -90,7 +90,7 @@ class Pieces:
         return self.label_tokens() < self.sizes - 1
 
 
-def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple[Pieces, Counters]:
+def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple[DocumentPieces, Counters]:
     """(pieces of at most `length` tokens, in the order of the documents; counters of what was cut or left out).
 
     Pieces without a learnt token after their first one are left out, unless `classify` (see PackingRule).
@@ -141,13 +141,13 @@ def learnt_end(learnt: np.ndarray) -> int:
     return int(counted[-1]) + 2 if len(counted) else 0
 
 
-def _whole(examples: pa.Table) -> Pieces:
+def _whole(examples: pa.Table) -> DocumentPieces:
     """Each document with a token as one piece."""
     ids, learnt, names, classes = (_only_chunk(examples[name]) for name in ("ids", "labels", "document", "label"))
     offsets = ids.offsets.to_numpy().astype(np.int64)
     first, last = offsets[0], offsets[-1]
     flat = learnt.values.slice(learnt.offsets[0].as_py(), last - first)
-    pieces = Pieces(
+    pieces = DocumentPieces(
         ids=ids.values.to_numpy()[first:last],
         learnt=flat.to_numpy(zero_copy_only=False),
         documents=np.arange(len(ids)),

@@ -29,7 +29,7 @@ from training.config import TrainConfig
 from training.config_parts import Columns
 from training.data.order import permutation
 from training.data.packed import PACKED, SPLITS, STAGE_ROWS, STAGE_SHIFT, STAGE_TOKENS, by_stage, rows_per_group
-from training.pack.overflow import Pieces, cut
+from training.pack.overflow import DocumentPieces, cut
 from training.pack.shuffle import Move, Range, Shuffle, describe, memory, moves, ranges, read_examples
 from training.pack.sources import stage_of
 
@@ -137,7 +137,7 @@ def in_order(examples: pa.Table) -> pa.Table:
     return examples.take(pc.sort_indices(examples, [("place", "ascending"), ("document", "ascending")]))
 
 
-def to_rows(pieces: Pieces, rule: PackingRule, unit: Range) -> pa.Table:
+def to_rows(pieces: DocumentPieces, rule: PackingRule, unit: Range) -> pa.Table:
     """A table of schema PACKED: the pieces in rows, in an order that depends on the seed and the range."""
     if rule.mode == "best_fit":
         rows, count = _best_fit(pieces.sizes, rule.length)

@@ -26,11 +26,11 @@ _CONVERSATION = [
 
 
 class Restored(NamedTuple):
-    """A restored text. places: position of the first character of each control token that is text, in order."""
+    """A restored text. positions: position of the first character of each control token that is text, in order."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
-    places: tuple[int, ...]
+    positions: tuple[int, ...]
 
 
 class SpecialText:
@@ -51,22 +51,22 @@ class SpecialText:
 
     def restore(self, text: str, spans: tuple[tuple[int, int], ...] = ()) -> Restored:
         """The text with its control tokens, and the spans in it. spans: characters of `text`, in order and disjoint."""
-        places, parts, end, grown = [], [], 0, 0
+        positions, parts, end, grown = [], [], 0, 0
         shifts = [(0, 0)]  # (from this character on, characters added)
         for found in self._hidden.finditer(text):
             token = self._token[found[0]]
-            places.append(found.start() + grown)
+            positions.append(found.start() + grown)
             parts += [text[end : found.start()], token]
             end, grown = found.end(), grown + len(token) - 1
             shifts.append((end, grown))
-        if not places:
+        if not positions:
             return Restored(text, spans, ())
 
-        def moved(place: int) -> int:
-            return place + next(shift for start, shift in reversed(shifts) if place >= start)
+        def moved(position: int) -> int:
+            return position + next(shift for start, shift in reversed(shifts) if position >= start)
 
         whole = "".join([*parts, text[end:]])
-        return Restored(whole, tuple((moved(start), moved(stop)) for start, stop in spans), tuple(places))
+        return Restored(whole, tuple((moved(start), moved(stop)) for start, stop in spans), tuple(positions))
 
     def _found(self, value: Any) -> bool:
         match value:

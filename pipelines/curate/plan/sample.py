@@ -29,7 +29,7 @@ _MOST_READING_S = 30.0
 
 
 @dataclass(frozen=True)
-class Piece:
+class SampledUnit:
     """The first documents of a unit.
 
     documents: the readable rows, with the columns of `read_unit` except `row`. unreadable: number of the other rows.
@@ -49,7 +49,7 @@ class Piece:
 class Sample:
     """Pieces of the input. lost: unreadable rows of units without a readable one."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[SampledUnit, ...]
     lost: int = 0
 
     @property
@@ -104,7 +104,7 @@ def draw(inputs: InputManifest, limits: Limits, piece_bytes: int = _PIECE_BYTES)
     """
     chosen = spread([unit.bytes for unit in inputs.units], _PIECES)
     _read_first(inputs, inputs.units[chosen[0]], limits, piece_bytes)  # loads what the reader needs
-    pieces: list[Piece] = []
+    pieces: list[SampledUnit] = []
     began = time.process_time()
     for index in chosen:
         pieces.append(_read_first(inputs, inputs.units[index], limits, piece_bytes))
@@ -131,7 +131,7 @@ def spread(sizes: Sequence[int], count: int) -> list[int]:
     return sorted({min(bisect_right(ends, at), len(ends) - 1) for at in middles})
 
 
-def _read_first(inputs: InputManifest, unit: Unit, limits: Limits, piece_bytes: int) -> Piece:
+def _read_first(inputs: InputManifest, unit: Unit, limits: Limits, piece_bytes: int) -> SampledUnit:
     reading = inputs.reading
     store, input = reading.store_of(unit.source), reading.input_of(unit.source)
     tables: list[pa.Table] = []
@@ -157,7 +157,7 @@ def _read_first(inputs: InputManifest, unit: Unit, limits: Limits, piece_bytes: 
             break
     documents = pa.concat_tables(tables) if tables else pa.table({"text": pa.array([], pa.large_string())})
     is_parquet = unit.spans[0].format == "parquet"
-    return Piece(
+    return SampledUnit(
         unit.source,
         documents,
         unreadable,

@@ -78,7 +78,7 @@ class TableSource:
         """Columns whose most frequent value is wanted."""
         return [name for name, how in self.table.missing.items() if how == "most_frequent"]
 
-    def place(self, column: str) -> int:
+    def first_slice(self, column: str) -> int:
         """The first slice of a column in the file of a unit: one of numbers, `slices` of values."""
         numeric = self.numeric
         if column in self.named:
@@ -144,7 +144,7 @@ def tables_memory(sources: Sequence[Source], inputs: InputManifest) -> int:
 
 @dataclass(frozen=True)
 class Survey:
-    """The work of `tables.survey`: a sliced file of a unit of input, see `TableSource.place`."""
+    """The work of `tables.survey`: a sliced file of a unit of input, see `TableSource.first_slice`."""
 
     reading: Reading
     limits: Limits
@@ -214,7 +214,7 @@ class FindOfAll:
     def _of_column(self, part: TableSource, name: str, uris: Sequence[str]) -> dict[str, object]:
         table, found = part.table, dict[str, object]()
         if name in part.named:
-            found["fill"] = self._most_frequent(part.place(name), part.slices, uris)
+            found["fill"] = self._most_frequent(part.first_slice(name), part.slices, uris)
         how = table.missing.get(name)
         if name in part.numeric:
             numbers = self._numbers(part.numeric.index(name) + part.slices, uris)
@@ -225,18 +225,18 @@ class FindOfAll:
                 found |= dict(zip(("low", "high"), bounds, strict=True)) if bounds else {}
         return found
 
-    def _numbers(self, place: int, uris: Sequence[str]) -> Numbers:
+    def _numbers(self, first: int, uris: Sequence[str]) -> Numbers:
         def parts() -> Iterator[np.ndarray]:
             for uri in uris:
-                yield np.frombuffer(read_slice(self.store, uri, place), np.float64)
+                yield np.frombuffer(read_slice(self.store, uri, first), np.float64)
 
-        sizes = (np.diff(read_offsets(self.store, uri, place, 1))[0] for uri in uris)
+        sizes = (np.diff(read_offsets(self.store, uri, first, 1))[0] for uri in uris)
         return Numbers(parts, int(sum(sizes)) // np.dtype(np.float64).itemsize)
 
-    def _most_frequent(self, place: int, slices: int, uris: Sequence[str]) -> str | None:
+    def _most_frequent(self, first: int, slices: int, uris: Sequence[str]) -> str | None:
         best = None
         for number in range(slices):
-            tables = [read_table(data) for data in read_slices(self.store, uris, place + number) if data]
+            tables = [read_table(data) for data in read_slices(self.store, uris, first + number) if data]
             frame = pl.from_arrow(pa.concat_tables(tables)) if tables else pl.DataFrame()
             assert isinstance(frame, pl.DataFrame)
             found = most_frequent(frame)

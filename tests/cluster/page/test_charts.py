@@ -40,7 +40,7 @@ def percent(text: str) -> float:
     ],
 )
 def test_a_value_is_placed_by_its_distance_on_the_scale(axis, places):
-    assert {value: axis.place(value) for value in places} == pytest.approx(places)
+    assert {value: axis.fraction(value) for value in places} == pytest.approx(places)
 
 
 @pytest.mark.parametrize(

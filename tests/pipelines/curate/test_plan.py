@@ -43,7 +43,7 @@ from pipelines.curate.plan.estimate import (
 )
 from pipelines.curate.plan.prices import Prices, load_prices
 from pipelines.curate.plan.rates import Rates, _row_bytes, column_bytes, line, measure_rates
-from pipelines.curate.plan.sample import Piece, Sample, _cut, draw, spread
+from pipelines.curate.plan.sample import Sample, SampledUnit, _cut, draw, spread
 from pipelines.curate.work import machine_of
 from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
 from tests.support.inline import InlineEngine
@@ -377,7 +377,7 @@ def test_a_piece_is_the_first_mebibyte_of_text_of_its_unit(tmp_path, format):
 
 
 def piece_of(texts, unreadable=0, read_s=0.0, text_share=None, source="a"):
-    return Piece(source, pa.table({"text": pa.array(texts, pa.large_string())}), unreadable, read_s, text_share)
+    return SampledUnit(source, pa.table({"text": pa.array(texts, pa.large_string())}), unreadable, read_s, text_share)
 
 
 def test_a_sample_is_the_sum_of_its_pieces():

@@ -24,7 +24,7 @@ from training.engines.engine import Slice
 from training.evaluation.record import read_evaluation
 from training.fit.checkpoint import format as checkpoint_format
 from training.fit.checkpoint import save as saving
-from training.fit.checkpoint.format import Checkpoint, Piece, StateFile, complete, kept, latest
+from training.fit.checkpoint.format import Checkpoint, StateFile, StateRange, complete, kept, latest
 from training.fit.checkpoint.restore import fill, restore
 from training.fit.checkpoint.save import Saver, pack_file
 from training.fit.job import Job
@@ -79,7 +79,7 @@ def test_only_the_pieces_that_are_wanted_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(saving, "PIECE_VALUES", 4)
     monkeypatch.setattr(checkpoint_format, "_WHOLE_BYTES", 0)
     checkpoint = Checkpoint.load(Store(), write(make_job(tmp_path), 1))
-    wanted: list[Piece] = []
+    wanted: list[StateRange] = []
     read_piece = Checkpoint._read
     monkeypatch.setattr(
         Checkpoint, "_read", lambda self, file, piece: wanted.append(piece) or read_piece(self, file, piece)
@@ -417,7 +417,7 @@ def test_no_more_is_kept_than_the_newest_and_the_best(steps, keep, best):
 def test_files_are_complete_only_if_each_value_is_there_once(counts, victim, damage):
     victim %= len(counts)
     starts = np.cumsum([0, *counts])[:-1]
-    pieces = [Piece("p", "param", int(s), c, 0, "") for s, c in zip(starts, counts, strict=True)]
+    pieces = [StateRange("p", "param", int(s), c, 0, "") for s, c in zip(starts, counts, strict=True)]
     match damage:
         case "gap":
             del pieces[victim]

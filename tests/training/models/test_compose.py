@@ -20,9 +20,10 @@ from tests.support.tiny_models import tiny_config
 from training.commands import adapter_weights, compose
 from training.config_parts import Model
 from training.models import compose as composing
+from training.models.adapter_sum import LoraAdapter, combine, largest_deviation
 from training.models.base import load_base
 from training.models.build import build_objective
-from training.models.compose import CONFIG, LoraAdapter, combine, compose_adapters, largest_deviation
+from training.models.compose import CONFIG, compose_adapters
 
 torch.set_num_threads(1)
 

@@ -17,6 +17,7 @@ from tests.support.model_folders import folder
 from tests.support.tiny_models import MODELS, tiny_config
 from training.config_parts import Model
 from training.models import attention, build
+from training.models.adapter_sum import _config, combine, largest_deviation
 from training.models.adapters import expert_parameters
 from training.models.architecture import LINEAR_NAMES, differences
 from training.models.attention import choose_attention
@@ -24,7 +25,7 @@ from training.models.base import check_vocabulary, decoder_layers, model_config
 from training.models.build import build_objective
 from training.models.checks import check_model, embedded_tokens
 from training.models.compiling import CompileClock, _short
-from training.models.compose import _card, _config, _ranks, combine, largest_deviation
+from training.models.compose import _card, _ranks
 from training.models.files import read_object, shape_text
 from training.models.folder import _is_path, _sampled, located, on_hub
 from training.models.objective import Probe

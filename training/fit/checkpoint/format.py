@@ -41,7 +41,7 @@ _READERS = 8
 
 
 @dataclass(frozen=True)
-class Piece:
+class StateRange:
     """Consecutive values of one state of a parameter.
 
     name: of the parameter. state: `param`, `exp_avg` or `exp_avg_sq`. start, count: first value in the flattened
@@ -62,12 +62,12 @@ class StateFile:
 
     path: str
     bytes: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[StateRange, ...]
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
         """The file that `to_plain` described."""
-        return cls(plain["path"], plain["bytes"], tuple(Piece(*piece) for piece in plain["pieces"]))
+        return cls(plain["path"], plain["bytes"], tuple(StateRange(*piece) for piece in plain["pieces"]))
 
     def to_plain(self) -> dict[str, Any]:
         """The file as JSON values for the manifest."""
@@ -139,7 +139,7 @@ class Checkpoint:
         self.uri = uri
         self.manifest = manifest
         self._whole_files: dict[str, bytes] = {}
-        self._pieces: dict[tuple[str, str], list[tuple[StateFile, Piece]]] = defaultdict(list)
+        self._pieces: dict[tuple[str, str], list[tuple[StateFile, StateRange]]] = defaultdict(list)
         for file in manifest.files:
             for piece in file.pieces:
                 self._pieces[piece.name, piece.state].append((file, piece))
@@ -224,7 +224,7 @@ class Checkpoint:
             raise DataError(f"{self.uri}: {state} of {name} has no values {at} to {stop} in it. {_ADVICE}")
         return values
 
-    def _overlapping(self, name: str, state: str, start: int, stop: int) -> Iterator[tuple[StateFile, Piece]]:
+    def _overlapping(self, name: str, state: str, start: int, stop: int) -> Iterator[tuple[StateFile, StateRange]]:
         pieces = self._pieces.get((name, state), [])
         first = max(0, bisect_right(pieces, start, key=lambda found: found[1].start) - 1)
         for file, piece in pieces[first:]:
@@ -233,7 +233,7 @@ class Checkpoint:
             if piece.start + piece.count > start:
                 yield file, piece
 
-    def _read(self, file: StateFile, piece: Piece) -> bytes:
+    def _read(self, file: StateFile, piece: StateRange) -> bytes:
         uri = paths.join(self.uri, file.path)
         size = piece.count * VALUE_BYTES
         if file.bytes <= _WHOLE_BYTES:

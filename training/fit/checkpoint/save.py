@@ -33,8 +33,8 @@ from training.fit.checkpoint.format import (
     PIECE_VALUES,
     VALUE_BYTES,
     CheckpointManifest,
-    Piece,
     StateFile,
+    StateRange,
     complete,
     discard,
     folder_name,
@@ -201,7 +201,9 @@ def pack_file(path: str, pieces: dict[Key, np.ndarray]) -> tuple[StateFile, byte
         path,
         len(data),
         tuple(
-            Piece(*keys[text], pieces[keys[text]].size, begin + entry["data_offsets"][0], _sha256(pieces[keys[text]]))
+            StateRange(
+                *keys[text], pieces[keys[text]].size, begin + entry["data_offsets"][0], _sha256(pieces[keys[text]])
+            )
             for text, entry in header.items()
         ),
     ), data
