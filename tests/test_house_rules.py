@@ -439,3 +439,20 @@ def test_what_tests_share_is_in_support_or_conftest():
 @pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX", "pragma: no cover", "except Exception: pass", "breakpoint()"])
 def test_no_leftovers_of_work(word):
     assert [name_of(path) for path in SOURCES if word in path.read_text()] == []
+
+
+def test_every_stage_of_curate_and_pack_says_what_it_reads_writes_and_costs():
+    folders = ("pipelines/curate/", "pipelines/dedup/", "training/pack/")
+    stages = {
+        f"{name_of(path)}:{node.name}": ast.get_docstring(node) or ""
+        for path in SOURCES
+        if name_of(path).startswith(folders)
+        for node in TREES[path].body
+        if isinstance(node, ast.FunctionDef) and node.name.endswith("_stage") and not node.name.startswith("_")
+        if node.returns is not None and "Stage" in ast.unparse(node.returns)
+    }
+    assert len(stages) >= 10
+    silent = {
+        name for name, text in stages.items() if not all(f"\n{word}: " in text for word in ("Reads", "Writes", "Cost"))
+    }
+    assert silent == set()

@@ -167,7 +167,11 @@ def decide(attributes: pa.Table, filters: Filters) -> Verdicts:
 
 
 def decide_stage(filters: Filters, attributes: Artifact, units: int) -> Stage:
-    """The stage that writes the artifacts VERDICTS and TALLIES from attributes.
+    """The stage that compares signals with their bounds.
+
+    Reads: of the attributes the columns that the rules and the language filter name.
+    Writes: VERDICTS, a row for each document that is removed, and TALLIES, counts for the report.
+    Cost: 6 to 10 core-seconds for a million documents; 0.5 GiB (NUMBERS_MEMORY).
 
     units: number of units of the stage `measure`. The files of VERDICTS are listed under these units.
     """

@@ -40,7 +40,12 @@ _FOUND_SCHEMA = pa.schema([("source", pa.string()), ("position", pa.int64()), ("
 
 
 def ids_stage(inputs: Sequence[Input], units: Sequence[Unit], attributes: Artifact, index: Artifact) -> Stage | None:
-    """The stage that writes the artifact DUPLICATE_IDS; None if no input has an `id` setting. units: of `measure`."""
+    """The stage that finds ids that several documents have; None if no input has an `id` setting. units: of `measure`.
+
+    Reads: the index of ids, and the ids of documents whose hashes are equal.
+    Writes: DUPLICATE_IDS, a row for each such id; below it the parts that ranges of hashes find.
+    Cost: 0.5 GiB (NUMBERS_MEMORY) for ranges of four million documents.
+    """
     sources = tuple(entry.source for entry in inputs if entry.id is not None)
     if not sources:
         return None

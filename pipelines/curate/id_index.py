@@ -39,7 +39,12 @@ class AttributeFiles:
 
 
 def index_stage(attributes: Artifact) -> Stage:
-    """The stage that writes the artifact ID_INDEX from attributes."""
+    """The stage that makes the index by which `explain` finds a document and `ids` finds repeated ones.
+
+    Reads: the column `id` of the attributes.
+    Writes: ID_INDEX, sorted hashes of ids with the positions of their documents.
+    Cost: about 1 core-second for a million documents; 0.5 GiB (NUMBERS_MEMORY).
+    """
     outputs = (Output(ID_INDEX, ID_INDEX_SCHEMA, row_group_bytes=128 << 10),)
     units = _units(attributes)
     stage_fingerprint = fingerprint([ID_INDEX_VERSION, attributes.manifest.fingerprint])

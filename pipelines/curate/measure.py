@@ -88,7 +88,12 @@ def attributes_schema(settings: MeasureSettings) -> pa.Schema:
 
 
 def measure_stage(settings: MeasureSettings, inputs: InputManifest) -> Stage:
-    """The stage that writes the artifacts ATTRIBUTES and QUARANTINE from the input files.
+    """The stage that measures every document.
+
+    Reads: the input files, each once, as far as its units go.
+    Writes: ATTRIBUTES, a row for each document, and QUARANTINE, a row for each document that cannot be read.
+    Cost: 18 to 33 ms of a core for 1 MB of text, in documents of 16 to 0.5 kB; 1 GiB (task_memory) and scratch for the
+    unit's attributes, a third of its text or less.
 
     Raises:
         ConfigError: the column of `dedup.newest_by` has a type that cannot be compared.

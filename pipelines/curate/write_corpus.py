@@ -122,7 +122,11 @@ def select_stage(
     duplicates: Artifact | None,
     sizes: Sizes = DEFAULT_SIZES,
 ) -> Stage:
-    """The stage that writes CORPUS, REMOVED, SAMPLES and KEPT, and if set CONTAMINATED, BOILERPLATE and REPEATS.
+    """The stage that writes the documents that are kept.
+
+    Reads: the input files once more, the attributes and verdicts of its units, and the groups of their positions.
+    Writes: CORPUS and the ledger REMOVED; SAMPLES and KEPT for the report; if set CONTAMINATED, BOILERPLATE, REPEATS.
+    Cost: 7 ms of a core for 1 MB of text; 1 GiB, with cuts the text of a corpus file besides (select_memory).
 
     groups, duplicates: the artifacts GROUPS and DUPLICATES; None without deduplication. sizes: those of `groups`.
     """

@@ -152,7 +152,11 @@ def group_stage(
     sizes: Sizes = DEFAULT_SIZES,
     earlier: Sequence[EarlierRun] = (),
 ) -> Stage:
-    """The stage that writes the artifact GROUPS from attributes and verdicts: a file for each range of positions.
+    """The stage that finds duplicates among the documents that passed the rules.
+
+    Reads: of the attributes the signatures, text hashes and what the keeper compares; the verdicts.
+    Writes: GROUPS, a row for each duplicate with its kept partner, in a file for each range of positions.
+    Cost: 4 to 15 core-seconds for a million documents; memory of the tasks by `memory_by_stage`.
 
     inputs: their sources and snapshots are the scopes. units: number of units of both artifacts. earlier: the runs of
     `dedup.against`, whose kept documents come before all others.

@@ -65,7 +65,11 @@ class PackingRule:
 def pack_stage(
     name: str, rule: PackingRule, examples: Artifact, unit_tokens: int = UNIT_TOKENS, fan: int = FAN
 ) -> Stage:
-    """The stage of one corpus. Its outputs are `NAME/train`, `NAME/validation` and `NAME/test`; one may be empty.
+    """The stage that shuffles the examples of one corpus and packs them into rows.
+
+    Reads: the examples, through levels of files if there are more than `fan`.
+    Writes: `NAME/train`, `NAME/validation` and `NAME/test`; one may be empty.
+    Cost: 93 to 128 ns of a core for a token; at most 1 GiB (shuffle.memory).
 
     Args:
         unit_tokens: approximate tokens of a unit. fan: the most files that a unit reads; the rows do not depend on it.

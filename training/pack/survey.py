@@ -128,7 +128,11 @@ def survey_here(frozen: FrozenCorpus, split: Split, classes: bool = False) -> Su
 
 
 def survey_stage(name: str, frozen: FrozenCorpus, store: Store, split: Split, classes: bool) -> Stage:
-    """The stage that surveys all documents of a corpus; `read_survey` returns its result.
+    """The stage that counts strata, groups and classes of a corpus; `read_survey` returns the result.
+
+    Reads: the columns of all documents that the split names; no text is tokenised.
+    Writes: no rows; the counts are in the counters and files of its units, at most 1,000 strata a unit.
+    Cost: that of reading the corpus; memory `_MEMORY`.
 
     Args:
         store: of the output. classes: whether they are wanted.

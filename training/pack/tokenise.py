@@ -64,7 +64,11 @@ def tokenise_stage(
     classes: Sequence[str] = (),
     vocabulary: int | None = None,
 ) -> Stage:
-    """The stage of one corpus.
+    """The stage that tokenises the documents of one corpus and marks the tokens that the loss counts.
+
+    Reads: the corpus, each document once.
+    Writes: examples, a row for each document that is used, sorted by split and shuffle key.
+    Cost: 0.4 core-seconds for 1 MB of text; memory for the examples of the largest unit, which are sorted.
 
     Args:
         cuts: those of its splits, from survey.py. The documents and `split` decide them.

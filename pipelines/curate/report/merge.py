@@ -48,7 +48,12 @@ class SmallFiles:
 
 
 def merge_stage(tallies: Sequence[Artifact], samples: Artifact, quarantine: Artifact, most: int) -> Stage:
-    """The stage that writes the artifacts TALLY_SUMS, BEST_SAMPLES and PROBLEMS. most: samples of each reason."""
+    """The stage that adds up what units counted, for the report. most: samples of each reason.
+
+    Reads: the files of tallies, samples and quarantine, FILES_OF_A_UNIT a unit.
+    Writes: TALLY_SUMS, BEST_SAMPLES and PROBLEMS.
+    Cost: half a core-second and 0.5 GiB (NUMBERS_MEMORY) a unit.
+    """
     outputs = (
         Output(TALLY_SUMS, TALLIES_SCHEMA),
         Output(BEST_SAMPLES, SAMPLES_SCHEMA),
