@@ -100,7 +100,7 @@ def test_an_unknown_verb_names_the_nearest(run, wrong, hint):
         ["config", "check"],
     ],
 )
-def test_wrong_usage_is_told_without_a_traceback(run, words):
+def test_wrong_usage_is_reported_without_a_traceback(run, words):
     code, out, err = run(*words)
     assert (code, out) == (2, "")
     assert "Error" in err and "Traceback" not in err
@@ -214,7 +214,7 @@ def test_inspect_of_a_place_without_a_manifest_says_what_is_missing(run, tmp_pat
     assert code == 2 and "not JSON" in err
 
 
-def test_inspect_of_a_run_shows_what_is_told_and_also_parts_that_are_no_artifacts(run, tmp_path):
+def test_inspect_of_a_run_shows_its_counts_and_also_parts_that_are_no_artifacts(run, tmp_path):
     made = run_inline(counting_stage(4), str(tmp_path))["numbers"]
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_bytes(b"12345")

@@ -199,7 +199,7 @@ def test_a_mistake_is_one_line_with_its_mend(read, added, line):
         ),
     ],
 )
-def test_everything_that_is_wrong_is_told_at_once(read, text, said):
+def test_everything_that_is_wrong_is_reported_at_once(read, text, said):
     with pytest.raises(ConfigError) as caught:
         read(text)
     assert lines(caught) == said
@@ -326,13 +326,13 @@ def test_an_override_changes_one_setting(read, overrides, get, value):
          "'<stream end>'."),
     ],
 )  # fmt: skip
-def test_a_wrong_override_is_told_like_a_wrong_line(read, override, line):
+def test_a_wrong_override_is_reported_like_a_wrong_line(read, override, line):
     with pytest.raises(ConfigError) as caught:
         read(GOOD, override)
     assert lines(caught) == [line]
 
 
-def test_wrong_overrides_and_wrong_lines_are_told_together(read):
+def test_wrong_overrides_and_wrong_lines_are_reported_together(read):
     with pytest.raises(ConfigError) as caught:
         read(GOOD + "dedupp: {}\n", "name.x=3", "execution.cpus=many")
     assert [line.partition(":")[0] for line in lines(caught)] == [

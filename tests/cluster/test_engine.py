@@ -77,7 +77,7 @@ def test_ray_makes_what_a_plain_loop_makes(session, tmp_path):
     assert made["squares"].table()["number"].to_pylist() == [0, 1, 4, 9, 16, 25]
 
 
-def test_units_done_before_are_told_and_not_done_again(session, tmp_path):
+def test_units_done_before_are_reported_and_not_done_again(session, tmp_path):
     stage = counting_stage(5)
     for unit in (0, 3):
         stages.run_unit(stage, str(tmp_path), unit, unit)
@@ -135,7 +135,7 @@ def test_a_unit_whose_worker_dies_starts_again_at_once_and_no_attempt_is_used(se
     assert digests(made) == digests(run_inline(counting_stage(3), str(tmp_path / "loop")))
 
 
-def test_a_worker_that_dies_every_time_is_told_as_such(session, tmp_path, begun):
+def test_a_worker_that_dies_every_time_is_named_as_such(session, tmp_path, begun):
     def work(unit, scratch):
         passes(begun, unit)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -196,7 +196,7 @@ def test_logs_name_run_stage_unit_and_kind_and_never_the_message(session, tmp_pa
     assert "own words" not in said
 
 
-def test_an_artifact_is_a_ray_dataset_by_itself_and_by_its_bare_folder(session, tmp_path):
+def test_an_artifact_is_a_ray_dataset_by_itself_and_by_its_folder_alone(session, tmp_path):
     made = engine(tmp_path, session).run(counting_stage(5))
     rows = made["numbers"].to_ray_dataset().take_all()
     assert sorted((row["unit"], row["number"]) for row in rows) == [(u, n) for u in range(5) for n in range(u)]
@@ -335,7 +335,7 @@ def test_a_session_is_embedded_unless_an_address_is_given(monkeypatch, address, 
     assert Session(address).embedded is embedded
 
 
-def test_ray_lies_where_its_sockets_have_short_names(monkeypatch):
+def test_ray_keeps_its_files_where_its_sockets_have_short_names(monkeypatch):
     for folder, chosen in (("/scratch", "/scratch"), ("/var/folders/of/a/user", "/tmp")):
         monkeypatch.setattr(tempfile, "tempdir", folder)
         assert sessions._short_folder() == chosen

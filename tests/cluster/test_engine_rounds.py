@@ -145,7 +145,7 @@ def test_no_time_counts_as_a_stall_before_the_cluster_has_a_cpu(tmp_path):
     assert session.stops == 0
 
 
-def test_a_stall_in_every_round_is_told_with_its_seconds(tmp_path):
+def test_a_stall_in_every_round_is_reported_with_its_seconds(tmp_path):
     gate = threading.Event()
     session = NoRay()
     with pytest.raises(

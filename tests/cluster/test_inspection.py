@@ -43,7 +43,7 @@ def test_a_size_is_shown_in_the_largest_unit_that_it_fills(bytes, shown):
         (None, None),
     ],
 )
-def test_a_long_value_is_cut_and_its_length_told(value, shown):
+def test_a_long_value_is_cut_and_its_length_named(value, shown):
     assert shortened(value) == shown
 
 

@@ -155,7 +155,7 @@ def test_a_copy_is_another_where_name_version_or_size_of_a_file_is(copies, monke
     assert found() == found() != found(**change)
 
 
-def test_a_folder_that_does_not_fit_is_told_with_its_size(copies, monkeypatch):
+def test_a_folder_that_does_not_fit_is_reported_with_its_size(copies, monkeypatch):
     listed = [FileInfo(f"s3://b/m/{name}", 1_234_000_000, "v") for name in "ab"]
     monkeypatch.setattr(Store, "list_files", lambda self, uri: listed)
 

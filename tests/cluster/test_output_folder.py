@@ -38,7 +38,7 @@ def test_a_pattern_is_cut_at_the_folder_above_its_first_wildcard(here, path, fol
         ("s3://b/a", "/b", None), ("/b/a", "s3://b", None), ("s3://b/a/x/y", "s3://b", "/a/x/y"),
     ],
 )  # fmt: skip
-def test_what_lies_below_a_folder_is_told_with_its_path_from_there(here, inner, folder, below):
+def test_what_lies_below_a_folder_is_reported_with_its_path_from_there(here, inner, folder, below):
     assert path_below(inner, folder) == below
 
 

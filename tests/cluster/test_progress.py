@@ -215,7 +215,7 @@ def test_what_is_waited_for_is_a_line_with_its_seconds(clock):
         (90061, "25 h 01 min"),
     ],
 )
-def test_times_are_told_as_people_do(seconds, shown):
+def test_times_are_written_as_people_do(seconds, shown):
     assert clock_text(seconds) == shown
 
 

@@ -223,7 +223,7 @@ def test_an_interrupt_kills_an_embedded_ray_and_everything_else_ends_in_good_ord
     assert list(tmp_path.glob("raymill-ray-*")) == []
 
 
-def test_a_cluster_is_knocked_at_once_where_its_address_has_a_port(monkeypatch):
+def test_a_cluster_is_checked_at_once_where_its_address_has_a_port(monkeypatch):
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()

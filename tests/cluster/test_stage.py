@@ -206,7 +206,7 @@ def test_units_whose_files_were_removed_by_hand_are_done_again(tmp_path):
     assert again.table() == rows
 
 
-def test_a_unit_whose_file_was_cut_is_done_again_and_a_finished_stage_is_not_believed(tmp_path):
+def test_a_unit_whose_file_was_cut_is_done_again_and_a_finished_stage_is_not_used(tmp_path):
     root, stage = str(tmp_path), counting_stage(4)
     made = run_inline(stage, root)
     digests = {name: artifact.manifest.digest for name, artifact in made.items()}
@@ -238,7 +238,7 @@ def test_of_an_unfinished_stage_a_unit_whose_file_was_cut_is_done_again(tmp_path
     assert not run_inline(stage, root)["numbers"].damage(compare_sha256=True)
 
 
-def test_other_settings_need_another_place_or_to_be_told_to_replace(tmp_path):
+def test_other_settings_need_another_place_or_the_option_to_replace(tmp_path):
     root, old, new = str(tmp_path), counting_stage(3), counting_stage(5, fingerprint="e" * 32)
     run_inline(old, root)
     with pytest.raises(DataError, match=r"numbers: holds a finished artifact made from other settings.*--replace"):
@@ -335,7 +335,7 @@ def test_discarding_removes_the_records_of_this_stage_and_no_other(tmp_path):
     ("uris", "shown"),
     [([], ""), (["a"], "a"), (["b", "a"], "2 files from b"), (["c"] * 1234, "1,234 files from c")],
 )
-def test_what_a_unit_reads_is_told_in_a_few_words(uris, shown):
+def test_what_a_unit_reads_is_described_in_a_few_words(uris, shown):
     assert stages.files_from(uris) == shown
     assert Stage("x", (), [], count_up, "f", Store()).describe(uris) == ""
 

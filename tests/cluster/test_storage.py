@@ -261,7 +261,7 @@ def test_a_uri_that_names_no_file_is_refused_with_the_right_form(uri, message):
 # --- what only local files have
 
 
-def test_a_reader_never_sees_half_a_file_nor_its_part(tmp_path, monkeypatch):
+def test_a_reader_never_reads_half_a_file_nor_its_part(tmp_path, monkeypatch):
     target, seen = tmp_path / "x", []
     monkeypatch.setattr(local_store, "_flush", lambda part: seen.append((part, Store().list_files(str(tmp_path)))))
     Store().write_bytes(str(target), b"new")

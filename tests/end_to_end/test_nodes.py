@@ -103,7 +103,7 @@ def test_the_workers_of_a_training_spread_over_the_nodes(cluster, demo, trained)
 
 
 @pytest.mark.slow
-def test_a_training_whose_node_is_killed_goes_on_with_one_that_is_added(cluster, demo, trained):
+def test_a_training_whose_node_is_killed_continues_with_one_that_is_added(cluster, demo, trained):
     output = demo / "hit"
     command = begin(cluster, *train(demo, "hit"))
     assert wait_until(lambda: any(output.rglob("step-*/manifest.json")), WAIT_S)

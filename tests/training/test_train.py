@@ -377,7 +377,7 @@ def test_before_training_every_method_is_worth_what_the_base_model_is(full, corp
     assert found[1] == pytest.approx(found[0], rel=1e-6) and found[2] == pytest.approx(found[0], rel=1e-6)
 
 
-def test_what_workers_are_told_names_a_hub_models_commit(corpus, tmp_path, monkeypatch):
+def test_what_workers_receive_names_a_hub_models_commit(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("training.models.folder._commit", lambda name, revision: "a" * 40)
     plain = PLAIN | {"corpus": corpus, "output": str(tmp_path), "model": "some/model"}
     assert job._located(TrainConfig.model_validate(plain)).model.revision == "a" * 40
@@ -416,7 +416,7 @@ def test_corpus_model_and_output_may_all_lie_on_object_stores(
     assert losses[0] == losses[1], "the same from a local disk"
 
 
-def test_a_model_that_is_not_there_is_told_before_anything_is_packed(corpus, tmp_path):
+def test_a_model_that_is_not_there_is_reported_before_anything_is_packed(corpus, tmp_path):
     config = TrainConfig.model_validate(
         PLAIN | {"corpus": corpus, "output": str(tmp_path / "run"), "model": str(tmp_path / "nowhere")}
     )

@@ -121,7 +121,7 @@ def test_carriage_returns_alone_between_lines_are_a_problem(head, problem):
      (b"\xef\xbb\xbf \n[1]\n", "json_array"), (b"[" * 100_000 + b"\n", "json_array"), (b"[1,\n[2]\n]", "json_array"),
      (b'[1]\n{"a": 1}', None), (b"", None)],
 )  # fmt: skip
-def test_a_file_of_one_array_is_told_from_lines_of_arrays(head, problem):
+def test_a_file_of_one_array_is_distinguished_from_lines_of_arrays(head, problem):
     assert json_array_problem(head) == problem
 
 

@@ -81,7 +81,7 @@ def test_lines_come_once_over_cut_connections_and_rotated_logs(kubernetes, tmp_p
     assert sum("/log?" in one for one in kubernetes.server.requests) >= 3
 
 
-def test_the_log_goes_on_with_the_head_that_replaces_a_lost_one(kubernetes, tmp_path):
+def test_the_log_continues_with_the_head_that_replaces_a_lost_one(kubernetes, tmp_path):
     attempt = start(kubernetes.backend(), small_work(tmp_path, lines=20, every_s=0.1))
     lines, wait = follow(kubernetes.backend(), attempt)
     reach(lines, 5)

@@ -25,7 +25,7 @@ def process_of(tmp_path) -> int:
     return int(file.read_text())
 
 
-def test_a_job_goes_on_when_its_terminal_is_closed(tmp_path):
+def test_a_job_continues_when_its_terminal_is_closed(tmp_path):
     local, attempt = started(tmp_path, lines=10, every_s=0.1)
     process = process_of(tmp_path)
     assert os.getsid(process) != os.getsid(0), "it has a session of its own"

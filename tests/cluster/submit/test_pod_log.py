@@ -12,7 +12,7 @@ def line(seconds: int, text: str, nanoseconds: int = 0) -> bytes:
     return f"2026-11-22T10:00:{seconds:02}.{nanoseconds:09}Z {text}\n".encode()
 
 
-def test_a_new_connection_goes_on_after_the_last_line():
+def test_a_new_connection_continues_after_the_last_line():
     log = PodLog()
     log.connected()
     assert log.add(line(1, "one") + line(2, "two")[:-6]) == ["one"]
@@ -34,7 +34,7 @@ def test_equal_lines_of_one_moment_are_counted():
     assert log.add(line(1, "same") * 3 + line(1, "other")) == ["other"]
 
 
-def test_lines_of_one_moment_are_told_apart():
+def test_lines_of_one_moment_are_distinguished():
     log = PodLog()
     log.connected()
     assert log.add(line(1, "a") + line(1, "b")) == ["a", "b"]

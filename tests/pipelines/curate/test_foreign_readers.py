@@ -69,7 +69,7 @@ ARTIFACTS = {"corpus": 3, "removed": 2, "attributes": 5, "quarantine": 0, "_work
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("name", ARTIFACTS)
-def test_a_reader_opens_the_bare_folder(run, reader, name):
+def test_a_reader_opens_the_folder_alone(run, reader, name):
     folder = Path(run.uri, name)
     assert (folder / MANIFEST).is_file() and not (folder / EARLIER_MANIFEST).exists()
     columns, rows = READERS[reader](folder)

@@ -290,7 +290,7 @@ def test_an_attribute_that_is_false_or_none_is_left_out():
     assert text("<&>\"'") == "&lt;&amp;&gt;&quot;&#x27;"
 
 
-def test_the_page_asks_for_nothing_and_its_policy_knows_its_style_and_script(report):
+def test_the_page_asks_for_nothing_and_its_policy_allows_its_style_and_script(report):
     source = render(report)
     page = Page(source)
     assert [a["href"] for a in page.all("link")] == ["data:,"]

@@ -66,6 +66,6 @@ def test_a_column_without_values_has_none_that_can_be_compared():
     assert newness(pa.chunked_array([], pa.string())).tolist() == []
 
 
-def test_microseconds_are_told_apart():
+def test_microseconds_are_distinguished():
     times = [NOON.replace(tzinfo=None) + timedelta(microseconds=step) for step in range(4)]
     assert np.diff(found(times, pa.timestamp("us"))).min() > 0

@@ -38,7 +38,7 @@ def test_a_run_as_it_should_be_has_no_warnings():
     assert _time_warnings({"rejected/a/too_old": 3}, {"older": 0}) == [] == _time_warnings({}, {})
 
 
-def test_an_empty_split_is_told_if_it_has_a_share():
+def test_an_empty_split_is_reported_if_it_has_a_share():
     empty = {"train": 5, "validation": 0, "test": 0}
     assert warned(splits=empty, kept=(1, 4)) == [
         f"the split {split} is empty: 5 records are too few, or of one group." for split in ("validation", "test")
@@ -46,12 +46,12 @@ def test_an_empty_split_is_told_if_it_has_a_share():
     assert warned(splits=empty, config=config(split={"train": 1, "validation": 0, "test": 0})) == []
 
 
-def test_a_source_without_records_is_told():
+def test_a_source_without_records_is_reported():
     assert warned(kept=(0, 100)) == ["source a: none of its 60 records is in the data set."]
 
 
 @pytest.mark.parametrize(("kept", "told"), [((48, 52), 0), ((52, 48), 0), ((47, 53), 2), ((53, 47), 2)])
-def test_sources_that_differ_from_their_share_by_more_than_two_percent_are_told(kept, told):
+def test_sources_that_differ_from_their_share_by_more_than_two_percent_are_reported(kept, told):
     found = warned(kept=kept, config=shared(0.5, 0.5))
     assert len(found) == told
     if told:
@@ -60,12 +60,12 @@ def test_sources_that_differ_from_their_share_by_more_than_two_percent_are_told(
         )
 
 
-def test_more_than_half_of_the_records_failing_is_told():
+def test_more_than_half_of_the_records_failing_is_reported():
     assert warned(rejected=50) == [] == warned(records=0)
     assert warned(rejected=51)[0].startswith("51.0% of the records fail a rule.")
 
 
-def test_groups_in_several_splits_are_told():
+def test_groups_in_several_splits_are_reported():
     (found,) = warned(straddling={"customer": 1200, "duplicates": 0})
     assert found.startswith("1,200 values of customer are in more than one split, because earlier runs (split.keep)")
 

@@ -126,7 +126,7 @@ def test_the_most_frequent_value_for_missing_ones(values, found):
     assert most_frequent(counted(pl.Series("a", values))) == found
 
 
-def test_rows_are_told_apart_by_all_columns_or_by_those_named():
+def test_rows_are_distinguished_by_all_columns_or_by_those_named():
     frame, _ = frame_of(table(), name=["a", "a", "b", "a"], price=["1", "2", "1", "1.0"])
     for unique, alike in ((None, [0, 3]), (["name"], [0, 1, 3]), (["price"], [0, 2, 3])):
         hashes = row_hashes(frame, table(unique=unique))

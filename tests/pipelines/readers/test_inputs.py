@@ -248,7 +248,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
     assert "DIR/a.parquet: has 2 columns text (text). Write it with unique names." in refusal(tmp_path, {"path": "."})
 
 
-def test_the_same_trouble_in_many_files_is_told_once(tmp_path):
+def test_the_same_trouble_in_many_files_is_reported_once(tmp_path):
     for number in range(30):
         pq.write_table(pa.table({"content": ["a"]}), tmp_path / f"{number:02}.parquet")
     assert refusal(tmp_path, {"path": "."}) == (
@@ -415,7 +415,7 @@ def test_json_lines_without_the_text_are_counted(tmp_path):
     assert refusal(tmp_path, {"path": "."}).endswith("It has: body. Set `text` to one of them. (and 49 more files)")
 
 
-def test_all_troubles_of_all_inputs_are_told_together(folder):
+def test_all_troubles_of_all_inputs_are_reported_together(folder):
     message = refusal(
         folder,
         {"source": "one", "path": "nothing"},

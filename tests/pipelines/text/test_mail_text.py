@@ -39,7 +39,7 @@ DISCLAIMED = (
 
 
 @pytest.mark.parametrize("name", SIGNED)
-def test_a_signature_goes(name):
+def test_a_signature_is_removed(name):
     text, wanted = SIGNED[name]
     assert without_signature(text) == wanted
 
@@ -50,7 +50,7 @@ def test_what_is_no_signature_stays(text):
 
 
 @pytest.mark.parametrize("text", DISCLAIMED)
-def test_a_disclaimer_goes_and_other_paragraphs_stay(text):
+def test_a_disclaimer_is_removed_and_other_paragraphs_stay(text):
     assert without_disclaimers(f"Yes.\n \nWell.\n\n{text}\nMore of it.\n\nEnd.") == "Yes.\n\nWell.\n\nEnd."
     assert without_disclaimers("Our printing costs are not confidential. Send an e-mail.") != ""
 

@@ -63,7 +63,7 @@ def test_zero_adds_gradients_up_in_float32_in_a_bf16_run():
     assert "bf16" not in zero_settings(Case("zero1").config(), 2)
 
 
-def test_without_a_clip_zero_is_told_none():
+def test_without_a_clip_zero_gets_none():
     case = Case("zero3", more={"optimizer": {"clip": None}})
     assert zero_settings(case.config(), 1)["gradient_clipping"] == 0.0
 
@@ -107,7 +107,7 @@ def look(case: Case) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_gradient_that_is_not_finite_changes_nothing_and_training_goes_on(engine, two):
+def test_a_gradient_that_is_not_finite_changes_nothing_and_training_continues(engine, two):
     """And the names of what is saved are the objective's, with averages of zero before the first step."""
     case = Case(engine, "lora", steps=3)
     found = two.run(look, case)
@@ -310,7 +310,7 @@ def test_every_engine_continues_adapters_heads_and_tied_weights_of_every_other(c
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_a_bf16_run_goes_on_from_its_masters(stage):
+def test_a_bf16_run_continues_from_its_masters(stage):
     case = Case(f"zero{stage}", more={"precision": "bf16"})
     with RankPool(2) as ranks:
         whole = ranks.run(train_with_engine, case)[0]

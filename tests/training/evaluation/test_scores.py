@@ -32,7 +32,7 @@ from training.evaluation.scores import (
         ("the", ""),
     ],
 )
-def test_normalisation_forgets_case_punctuation_and_articles(text, same):
+def test_normalisation_removes_case_punctuation_and_articles(text, same):
     assert normalised(text) == same
 
 
@@ -96,7 +96,7 @@ def test_rouge_against_hand_counts():
     assert measured["rougeL"] == pytest.approx(2 * 4 / 11)
 
 
-def test_rouge_sees_words_that_are_not_ascii():
+def test_rouge_counts_words_that_are_not_ascii():
     assert rouge(["добрый день"], ["добрый день"])["rouge2"] == 1
 
 
@@ -127,5 +127,5 @@ def test_numbers_are_read_with_the_decimal_mark_that_is_stated():
     assert [scores(references, answers, "number")[name] for name in names] == [0, 0, 0, 0]
 
 
-def test_exact_match_forgives_what_normalisation_forgets():
+def test_exact_match_ignores_what_normalisation_removes():
     assert exact_match(["The answer!"], ["answer"]) == 1

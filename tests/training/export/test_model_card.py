@@ -67,7 +67,7 @@ def test_a_base_that_is_no_hub_name_is_not_claimed_to_be_one(name):
     assert "llama-tiny" in text and "/home/someone" not in text
 
 
-def test_numbers_recipe_and_data_are_told():
+def test_numbers_recipe_and_data_are_reported():
     origin = Lineage("c", "d1g3st", "demo-curate", "0.1.0", {"peps": "CC0-1.0", "web": None})
     text = card(facts(origin=origin), "merged")
     for told in (
@@ -96,7 +96,7 @@ def test_a_card_says_of_how_many_rows_the_losses_while_training_are():
     assert "rows of it" not in card(facts(config(evaluate={"rows": None})), "merged")
 
 
-def test_what_4_bits_lost_is_told_where_it_matters():
+def test_what_4_bits_lost_is_reported_where_it_matters():
     gpu = config(method="qlora", workers={"gpus_each": 1})
     assert "4 bits" in card(facts(gpu), "merged")
     assert "4 bits" not in card(facts(gpu), "adapter") and "4 bits" not in card(facts(), "merged")

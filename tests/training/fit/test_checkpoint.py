@@ -278,7 +278,7 @@ def test_weights_go_into_a_module_of_the_same_parameters_and_into_no_other(tmp_p
     assert torch.equal(module.second, values("second", "param")) and frozen.tolist() == [1, 1]
 
 
-def test_the_driver_passes_over_damage_too_and_removes_another_training_only_if_told(tmp_path):
+def test_the_driver_passes_over_damage_too_and_removes_another_training_only_if_asked(tmp_path):
     job = make_job(tmp_path)
     older, newer = write(job, 1), write(job, 2)
     Path(newer, "manifest.json").write_text("{")
@@ -363,7 +363,7 @@ def test_a_checkpoint_that_is_half_deleted_is_no_checkpoint(tmp_path, monkeypatc
     assert checkpoint_format.checkpoint_folders(job) == []
 
 
-def test_the_log_is_written_before_the_manifest_that_relies_on_it(tmp_path):
+def test_the_log_is_written_before_the_manifest(tmp_path):
     job, seen = make_job(tmp_path), []
     saver = Saver(
         job, Ranks(0, 1, torch.device("cpu")), "a", lambda: seen.append(Store().exists(f"{saver.uri(1)}/manifest.json"))
@@ -393,7 +393,7 @@ def test_what_a_killed_attempt_left_goes_at_the_next_start(tmp_path):
     assert [path.name for path in Path(job.checkpoints).iterdir()] == ["step-00000001-a"]
 
 
-def test_a_checkpoint_with_a_gap_is_never_believed(tmp_path):
+def test_a_checkpoint_with_a_gap_is_never_used(tmp_path):
     saver = Saver(make_job(tmp_path), Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
     saver.begin(TrainingProgress(step=1), list(slices(0, 2)))
     with pytest.raises(Exception, match="do not hold every value"):
@@ -426,7 +426,7 @@ def test_files_are_complete_only_if_each_value_is_there_once(counts, victim, dam
     assert complete({"p": (sum(counts),)}, [StateFile("f", 0, tuple(pieces))]) == (damage == "none")
 
 
-def test_where_a_piece_stands_in_its_file_is_told_exactly():
+def test_the_range_of_a_state_in_its_file_is_exact():
     pieces = {("b", "param", 0): np.arange(3, dtype=np.float32), ("a", "param", 4): np.ones(2, np.float32)}
     file, data = pack_file("f", pieces)
     assert len(data) == file.bytes and len(file.pieces) == 2
@@ -480,7 +480,7 @@ def test_going_back_passes_over_every_step_up_to_the_broken_one():
     assert (progress.step, progress.updates, progress.skipped, progress.went_back) == (7, 4, (1, 5, 6, 7), 2)
 
 
-def test_a_course_survives_its_manifest():
+def test_training_progress_survives_its_manifest():
     progress = TrainingProgress(9, 8, 6, Best(3, 1.5), 1, (4,), 1, 2.5)
     assert TrainingProgress.from_plain(json.loads(json.dumps(dataclasses.asdict(progress)))) == progress
 
@@ -513,7 +513,7 @@ def test_a_training_that_starts_again_has_none_of_the_old_lines(tmp_path):
     assert read(Store(), uri) == []
 
 
-def test_a_log_that_cannot_be_written_is_heard_of(tmp_path):
+def test_a_log_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     log = StepLog(Store(), str(tmp_path / "file" / "steps.jsonl"), None)
     log._thread.join(10)

@@ -429,7 +429,7 @@ def test_tensorboard_shows_the_curves(job_at):
     assert [point.step for point in events.Scalars("validation/loss")] == [0, 4]
 
 
-def test_mlflow_and_wandb_are_told_each_step_and_a_failing_one_stops_nothing(job_at, monkeypatch):
+def test_mlflow_and_wandb_get_each_step_and_a_failing_one_stops_nothing(job_at, monkeypatch):
     said: list = []
     run = types.SimpleNamespace(log=lambda values, step: said.append((step, values)), finish=lambda: said.append("end"))
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **told: said.append(told["id"]) or run))
@@ -559,7 +559,7 @@ def test_the_line_of_an_attempt_has_the_share_that_trains_and_the_step_it_contin
     assert watch.attempt_line(attempt | {"attention_warning": "slow"}).endswith("attention sdpa\nwarning: slow")
 
 
-def test_a_training_that_goes_on_does_not_show_again_what_an_earlier_call_showed(job_at):
+def test_a_training_that_continues_does_not_show_again_what_an_earlier_call_showed(job_at):
     job, stream = job_at(), io.StringIO()
     Store().write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')
     lines = watch.StepProgress(job, LineWriter(stream))

@@ -223,7 +223,7 @@ def test_each_tracker_that_is_set_must_be_installed_and_no_other(monkeypatch, go
             assert missing and str(error).startswith(f"track: {', '.join(missing)} not installed.")
 
 
-def test_memory_is_told_in_gib_of_this_process():
+def test_memory_is_given_in_gib_of_this_process():
     import torch
 
     with open("/proc/self/status") as status:
@@ -336,7 +336,7 @@ def test_the_events_of_a_resumed_attempt_replace_those_of_the_steps_after_its_ch
 
 
 @pytest.mark.parametrize("known", [None, "7"])
-def test_a_training_that_continues_goes_on_in_its_run_of_mlflow(monkeypatch, known):
+def test_a_resumed_training_logs_to_its_own_mlflow_run(monkeypatch, known):
     asked, started, logged = [], [], []
     found = [SimpleNamespace(info=SimpleNamespace(run_id=known))] if known else []
     mlflow = SimpleNamespace(

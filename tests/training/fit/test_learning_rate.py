@@ -62,7 +62,7 @@ def test_wsd_decays_in_one_part_more_than_transformers_linear_decay():
     assert ours[24:] == pytest.approx([1 - k / 7 for k in range(1, 7)])
 
 
-def test_wsd_decays_over_a_tenth_unless_told():
+def test_wsd_decays_over_a_tenth_by_default():
     assert [step for step, rate in enumerate(rates(40, schedule="wsd")) if rate < 1] == [36, 37, 38, 39]
 
 

@@ -191,7 +191,7 @@ def test_a_worker_that_is_lost_is_named_by_the_others(how, timeout_s, said):
         assert re.search(r"no progress for \d s at 'step 2, counts'\. Missing: rank 1 on .*still at", told)
 
 
-def test_a_main_thread_that_goes_on_while_the_others_are_looked_at_is_not_reported(monkeypatch):
+def test_a_main_thread_that_continues_while_the_others_are_looked_at_is_not_reported(monkeypatch):
     reported = []
     monkeypatch.setattr(heartbeat, "EVERY_S", 0.01)
     monkeypatch.setattr(heartbeat.log, "error", lambda *said: reported.append(said))

@@ -70,7 +70,7 @@ def test_auto_compiles_known_models_on_gpus_and_a_setting_decides_alone(settings
     assert (refusal is None) if said is None else (said in refusal)
 
 
-def test_a_run_goes_on_from_its_checkpoint_with_another_compile_setting():
+def test_a_run_continues_from_its_checkpoint_with_another_compile_setting():
     assert "compile" not in tiny_config("llama").fit_settings()
 
 
@@ -146,7 +146,7 @@ def fails(*arguments):
     raise torch._dynamo.exc.BackendCompilerFailed(lambda: None, RuntimeError("no C compiler"), None)
 
 
-def test_where_compiling_fails_auto_warns_once_and_goes_on_and_true_is_refused(caplog):
+def test_where_compiling_fails_auto_warns_once_and_continues_and_true_is_refused(caplog):
     fallback = Fallback(required=False)
     layers = [fallback.wrap(fails, lambda value: value + 1) for _ in range(3)]
     with caplog.at_level(logging.WARNING, logger="training"):

@@ -332,7 +332,7 @@ def test_the_tokenizer_is_kept_where_the_adapters_have_the_same(folder, tmp_path
     assert not [name for name in files if (tmp_path / "other" / name).exists()] and ranks == "6"
 
 
-def test_the_ranks_of_an_adapter_are_told_from_the_least_to_the_most():
+def test_the_ranks_of_an_adapter_are_named_from_the_least_to_the_most():
     assert composing._ranks(lora_of(pair("a.x", 8, 1) | pair("b.x", 2, 2) | pair("c.x", 4, 3))) == "2 to 8"
 
 

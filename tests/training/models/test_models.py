@@ -276,7 +276,7 @@ def test_predictions_depend_on_earlier_tokens_of_the_same_document_alone(model):
     assert objective.model.training
 
 
-def test_a_model_that_sees_later_tokens_is_refused():
+def test_a_model_that_attends_to_later_tokens_is_refused():
     for method in ("full", "probe"):
         with pytest.raises(ConfigError, match=r"the predictions of this bert depend on later tokens"):
             build_objective(tiny_config(OTHERS["bert"], method=method), classes=2)

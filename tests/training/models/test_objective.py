@@ -276,7 +276,7 @@ def test_virtual_tokens_stand_where_peft_puts_them(model: str, method: str) -> N
 
 
 @pytest.mark.parametrize("method", ["prefix", "prompt"])
-def test_bare_of_its_virtual_tokens_a_model_is_the_base_model(method: str) -> None:
+def test_without_its_virtual_tokens_a_model_is_the_base_model(method: str) -> None:
     objective, base = build_objective(tiny_config("llama", method=method)), build_objective(tiny_config("llama"))
     batch = batch_of(random_documents([[16], [16]]))
     with objective.as_base_model():
@@ -304,7 +304,7 @@ def test_autocast_keeps_the_loss_in_float32_and_near_the_float32_loss() -> None:
     assert rounded.item() == pytest.approx(exact.item(), rel=1e-2)
 
 
-def test_pooling_sees_real_tokens_only() -> None:
+def test_pooling_uses_real_tokens_only() -> None:
     hidden = torch.arange(8.0).view(1, 4, 2)
     ends = torch.tensor([1])
     assert pooled(hidden, ends, "last").tolist() == [[2, 3]]

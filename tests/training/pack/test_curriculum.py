@@ -89,7 +89,7 @@ def steps_of(packed: PackedRun) -> range:
 
 
 @pytest.mark.parametrize(("how", "sequence"), [("curriculum", [1, 2, 3]), ("reverse", [3, 2, 1])])
-def test_the_model_sees_the_stages_in_order(packed, stage_of, how, sequence):
+def test_the_model_gets_the_stages_in_order(packed, stage_of, how, sequence):
     found = seen(packed, how, steps_of(packed))
     of_rows = [[{stage_of[name] for name in row} for row in step] for step in found]
     assert all(len(stages) == 1 for step in of_rows for stages in step), "a row has documents of one stage"

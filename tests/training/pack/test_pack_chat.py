@@ -111,7 +111,7 @@ def test_a_conversation_that_the_assistant_begins():
     ]
 
 
-def test_a_turn_whose_prompt_cannot_be_told_is_context_and_the_others_are_learnt():
+def test_a_turn_whose_prompt_cannot_be_found_is_context_and_the_others_are_learnt():
     # Llama's BOS stands before the first message, so the prompt of a first turn begins otherwise than the turn.
     encoded = encode(tiny(LLAMA_LIKE), Chat([ONE, USER, TWO]))
     assert shown(tiny(), encoded.examples[0].ids, encoded.examples[0].learnt) == (

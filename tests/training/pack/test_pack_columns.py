@@ -152,7 +152,7 @@ def test_any_range_of_the_rows_of_a_parquet_file_is_read_alone_with_its_position
             assert found == [(str(n), f"{info.uri} row {n}") for n in range(start, end)]
 
 
-def test_of_a_line_the_byte_is_told_and_of_a_compressed_file_the_line(tmp_path):
+def test_of_a_line_the_byte_is_named_and_of_a_compressed_file_the_line(tmp_path):
     import gzip
 
     lines = b'{"text": "a"}\n\nbroken\n'

@@ -145,7 +145,7 @@ def test_another_corpus_is_refused_with_both_places(corpus, finished, tmp_path):
         packed_by(other, finished)
 
 
-def test_a_chat_template_that_was_edited_where_it_lies_is_noticed(tmp_path):
+def test_a_chat_template_that_was_edited_in_place_is_refused(tmp_path):
     path = write_lines(tmp_path / "c.jsonl", [{"messages": CHAT}] * 40)
     template = tmp_path / "template.jinja"
     text = (
@@ -191,7 +191,7 @@ def test_rows_are_found_again_for_an_equal_tokenizer_at_another_path_and_refused
     assert packed("same").fingerprint == first.fingerprint
 
 
-def test_packing_that_was_cut_short_is_continued_and_until_then_not_believed(corpus, tmp_path, monkeypatch):
+def test_packing_that_was_cut_short_is_continued_and_until_then_not_used(corpus, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(job, "pack_stage", never)
         with pytest.raises(AssertionError):

@@ -74,7 +74,7 @@ def test_each_way_has_a_note_of_its_own_and_one_percent_is_no_warning():
     assert note.share == 0
 
 
-def test_left_out_documents_are_told_by_reason_the_most_frequent_first():
+def test_left_out_documents_are_reported_by_reason_the_most_frequent_first():
     counters = {"documents": 90, "left_out/empty": 2, "left_out/null": 8, "left_out/none": 0, "examples": 500}
     (note,) = overflow.left_out(counters)
     assert note == ("10 of 100 documents (10.0%) are left out: 8 null, 2 empty", 0.1)

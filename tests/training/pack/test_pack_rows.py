@@ -156,7 +156,7 @@ def test_a_range_that_begins_or_ends_at_a_place_has_that_document_and_no_further
 # --- documents longer than a row
 
 
-def test_a_split_document_goes_on_from_its_last_token_and_the_counters_say_so(tmp_path):
+def test_a_split_document_continues_from_its_last_token_and_the_counters_say_so(tmp_path):
     packed = pack(tmp_path, [document("long", 40)], packing={"mode": "none"})
     rows = sorted(rows_of(packed["train"]), key=lambda row: row["ids"][0])
     assert [len(row["ids"]) for row in rows] == [16, 16, 10]

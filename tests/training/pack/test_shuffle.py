@@ -140,7 +140,7 @@ def killing(monkeypatch, name: str, units: int) -> None:
 
 @pytest.mark.parametrize("stage", ["pack-test.shuffle-1", "pack-test.shuffle-2", "pack-test"])
 @pytest.mark.parametrize("units", [0, 2])
-def test_a_killed_packing_goes_on_with_the_units_it_has_not_done(tmp_path, monkeypatch, stage, units):
+def test_a_killed_packing_continues_with_the_units_it_has_not_done(tmp_path, monkeypatch, stage, units):
     expected = packed(tmp_path / "direct", 40, 1 << 30)
     examples = write_examples(str(tmp_path), DOCUMENTS, 40, 500)
     with monkeypatch.context() as patch, pytest.raises(Killed):

@@ -165,11 +165,11 @@ def test_documents_per_row_are_over_all_corpora():
         (3600 * 1234.5, "1,234.5 h"),
     ],
 )  # fmt: skip
-def test_a_time_is_told_in_its_own_unit(seconds, said):
+def test_a_time_has_its_own_unit(seconds, said):
     assert command._time(seconds) == said
 
 
-def test_numbers_are_told_with_their_words():
+def test_numbers_are_written_with_their_words():
     assert [command._hundredths(n) for n in (0, 0.009, 0.01, 1234.567)] == ["0.00", "under 0.01", "0.01", "1,234.57"]
     assert [command._count(n, "row") for n in (0, 1, 2, 1000)] == ["0 rows", "1 row", "2 rows", "1,000 rows"]
     assert command._count(2, "micro-batch", "micro-batches") == "2 micro-batches"

@@ -377,7 +377,7 @@ def test_events_are_in_the_order_of_steps_and_tell_what_changed():
     ]  # fmt: skip
 
 
-def test_the_order_of_examples_and_the_rows_of_each_stage_are_told():
+def test_the_order_of_examples_and_the_rows_of_each_stage_are_reported():
     plain = fit()
     assert "Order:" not in text_of(tables.data(plain)), "shuffled, as in reports of earlier versions"
     plain["recipe"] |= {"order": "curriculum"}
@@ -394,7 +394,7 @@ def test_the_order_of_examples_and_the_rows_of_each_stage_are_told():
         ("mixed", "every step has all stages in their shares."),
     ],
 )
-def test_other_orders_of_examples_are_told(order, said):
+def test_other_orders_of_examples_are_reported(order, said):
     plain = fit()
     plain["recipe"] |= {"order": order}
     assert f"Order: {order}; " in text_of(tables.data(plain)) and said in text_of(tables.data(plain))

@@ -153,7 +153,7 @@ def test_data_wait_is_a_share_of_the_step():
     assert found.curves()["data_wait"] == [(1, 0.2)]
 
 
-def test_a_restart_is_told_by_step_and_a_changed_number_of_workers_too():
+def test_a_restart_is_reported_by_step_and_a_changed_number_of_workers_too():
     again = {**made.ATTEMPTS[1], "attempt": "c", "time": "2026-01-02T03:06:05+00:00", "step": 200}
     assert restarts([again, *made.ATTEMPTS], [77]) == [
         {"step": 77, "words": "skipped"},
@@ -266,7 +266,7 @@ def test_the_header_names_model_method_and_workers(report):
     assert "1 or 2 workers" in said
 
 
-def test_every_curve_is_drawn_and_told_and_stands_in_a_table(report):
+def test_every_curve_is_drawn_and_described_and_stands_in_a_table(report):
     page = Page(render(report))
     labels = [drawing["aria-label"] for drawing in page.all("svg") if drawing.get("role") == "img"]
     for title in ("Loss by step", "Learning rate", "Gradient norm", "Tokens a second", "Memory", "Waiting for data"):
@@ -335,7 +335,7 @@ def test_hostile_text_stays_text(report):
     assert "<script>window.hacked=1</script>" in page.text["answers"]
 
 
-def test_the_page_asks_for_nothing_and_its_policy_knows_its_style_and_script(report):
+def test_the_page_asks_for_nothing_and_its_policy_allows_its_style_and_script(report):
     source = render(report)
     page = Page(source)
     assert not [a for _, a in page.tags if "src" in a]
@@ -381,7 +381,7 @@ def test_twenty_thousand_steps_make_a_page_under_half_a_megabyte(report):
     assert len(render(report).encode()) < 500_000
 
 
-def test_a_terminal_is_told_in_a_few_plain_lines(report):
+def test_a_terminal_shows_a_few_plain_lines(report):
     lines = summary_text(report).split("\n")
     assert lines[0].startswith("notes-lora: lora, rank 16, alpha 32 on llama with random weights")
     assert "loss 6.250 -> 2.897, perplexity 518.0 -> 18.1" in lines[1]
@@ -421,7 +421,7 @@ def test_where_nothing_was_better_than_the_start_the_numbers_are_those_of_what_i
     assert "3.000 → 3.250 exported: step 10" in Page(render(report)).text["result"]
 
 
-def test_a_probe_is_told_in_documents_and_classes_and_has_no_perplexity(report):
+def test_a_probe_is_reported_in_documents_and_classes_and_has_no_perplexity(report):
     report["fits"][0]["recipe"]["method"] = "probe"
     page = " ".join(Page(render(report)).text.values())
     for words in (page, summary_text(report)):
