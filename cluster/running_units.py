@@ -1,8 +1,8 @@
-"""Which units of a round run at this moment, noted in the key-value store of the Ray cluster.
+"""The units of a round that run at this moment, in the key-value store of the Ray cluster.
 
 The driver cannot ask Ray: Ray Data calls a unit running as soon as Ray has it, also while it waits for a CPU that
-another job holds. So each unit leaves a note while it runs. The note of a unit whose worker died stays, some 50 bytes.
-Ray must have been started or joined before.
+another job holds. So each unit has a key in the store while it runs. The key of a unit whose worker died stays, some
+50 bytes. Ray must have been started or joined before.
 """
 
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ _NAMESPACE = "raymill running units"
 
 @contextmanager
 def noted(round_id: str, unit: int) -> Iterator[None]:
-    """Note that a unit of a round runs, while the `with` lasts. Called in the worker."""
+    """Mark a unit of a round as running inside this context. Called in the worker."""
     key = f"{round_id}/{unit}"
-    with suppress(Exception):  # without the note only the wait for a unit that hangs is longer
+    with suppress(Exception):  # without the key the engine only waits longer for a unit that hangs
         _internal_kv_put(key, b"", namespace=_NAMESPACE)
     try:
         yield

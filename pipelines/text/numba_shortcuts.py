@@ -1,8 +1,8 @@
-"""What numba does again and again while it compiles a kernel, or does and kernels do not need, replaced for that time.
+"""Faster replacements for parts of numba's compiler: work that it repeats, or that kernels do not need.
 
-The machine code of the kernels is the same, byte for byte; only the functions around them that Python calls, which
-convert arguments, are not optimised. The replaced functions are parts of numba, not of its interface:
-another version of numba may need other ones.
+They are in force while a kernel is compiled. The machine code of the kernels is the same, byte for byte; only the
+functions around them that Python calls, which convert arguments, are not optimised. The replaced functions are parts of
+numba, not of its interface: another version of numba may need other ones.
 """
 
 import gc

@@ -134,7 +134,7 @@ def _require_quantising(engine: str) -> None:
     if missing(["bitsandbytes"]):
         raise ConfigError("--method qlora: bitsandbytes is not installed here. Use pip install bitsandbytes.")
     if engine != "ddp":
-        raise ConfigError(f"--engine {engine}: cannot shard 4-bit weights; --method qlora wants ddp.")
+        raise ConfigError(f"--engine {engine}: cannot shard 4-bit weights; --method qlora needs --engine ddp.")
 
 
 def parser() -> argparse.ArgumentParser:

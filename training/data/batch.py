@@ -3,7 +3,7 @@
 Letters: B rows of the micro-batch, T its positions, S the capacity of its document boundaries, L its positions with
 a target.
 
-The padding of a row is told from text by its position, not by a token id. It counts as a document of its own (its
+Padding is distinguished from text by its position in a row, not by a token id. It counts as a document of its own (its
 position ids start at 0), so attention, which stays inside a document, needs no mask for it.
 
 The starts of documents and the positions with a target are computed here, on the CPU and ahead of the step. Computed on
