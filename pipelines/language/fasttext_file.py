@@ -24,7 +24,9 @@ _AFTER_ENTRY = 10  # bytes after the text of an entry: a zero, its count, its ki
 # Supervised models of this version or before have no character n-grams, whatever their header has.
 _WITHOUT_NGRAMS = 11
 _CENTROIDS = 256
-# In memory a row of a quantised model has 4 bytes a dimension, and in the file about half a byte.
+# A quantised row has 4 bytes a dimension in memory, and in the file a byte for each part, which has `-dsub` dimensions:
+# 2 by default, so rows grow 8 times. More than 16 dimensions a part are refused, and rows of any model above 8 GiB.
+_MOST_GROWTH = 64
 _MOST_ROW_BYTES = 1 << 33
 _MOST_COUNT = 10**15
 # Far above those of any model; what is allocated for a text grows with the n-grams' lengths.
@@ -205,10 +207,12 @@ def _quantised(reader: _Reader, dimension: int) -> tuple[np.ndarray, np.ndarray 
     codes = reader.array(np.uint8, size)
     parts, width, centroids = _centroids(reader, dimension)
     reader.check(rows >= 0 and rows * parts == size, f"{size} codes for {rows} rows of {parts} parts")
-    if 4 * rows * dimension > _MOST_ROW_BYTES:
+    most = min(_MOST_GROWTH * len(reader.data), _MOST_ROW_BYTES)
+    if 4 * rows * dimension > most:
         raise ConfigError(
-            f"{reader.path}: this quantised fastText model takes {4 * rows * dimension:,} bytes in memory; at most "
-            f"{_MOST_ROW_BYTES:,} are possible. Use a smaller model."
+            f"{reader.path}: this quantised fastText model of {len(reader.data):,} bytes takes "
+            f"{4 * rows * dimension:,} bytes in memory; at most {most:,} are possible: {_MOST_GROWTH} times the file, "
+            f"and {_MOST_ROW_BYTES >> 30} GiB. Use a smaller model, or one that is quantised with a smaller -dsub."
         )
     codes, found = codes.reshape(rows, parts), np.empty((rows, dimension), np.float32)
     for part in range(parts):

@@ -25,6 +25,7 @@ _CACHE_BITS = 13
 _CACHED_ROWS = 15
 _KEY_BYTES = 32  # longest word in the cache
 _PADDING = _KEY_BYTES + 8  # bytes after the texts that are read with a word
+_COPIED_ROWS = 1 << 16  # at once, when the rows of a model are put in order
 _SKIPPED = -1  # in place of a word's number of rows: a label, which adds nothing to a text
 _LAST = -2  # the word that ends a text
 
@@ -75,20 +76,17 @@ class WordCache(NamedTuple):
 
 
 def rows_of(model: ModelFile) -> Rows:
-    """The tables of a model's words and n-grams."""
+    """The tables of a model's words and n-grams. Memory: a second copy of the rows, unless they can be used as read."""
     width = -(-model.dimension // LANES) * LANES
-    rows, kept = model.rows, np.zeros((0, 2), np.uint64)
+    order, kept = None, np.zeros((0, 2), np.uint64)
     if model.kept_buckets is not None and model.rows_of_buckets is not None:
         row_of = dict(zip(model.kept_buckets.tolist(), model.rows_of_buckets.tolist(), strict=True))  # the last counts
         buckets = np.array(sorted(row_of), np.int64)
         order = model.words + np.array([row_of[bucket] for bucket in buckets.tolist()], np.int64)
-        rows = np.concatenate([rows[: model.words], rows[order]])
         kept = np.zeros((model.buckets // 64 + 1, 2), np.uint64)
         np.bitwise_or.at(kept[:, 0], buckets // 64, np.uint64(1) << (buckets % 64).astype(np.uint64))
         ones = np.bitwise_count(kept[:, 0]).astype(np.uint64)
         kept[:, 1] = np.cumsum(ones) - ones
-    if width != model.dimension:
-        rows = np.pad(rows, ((0, 0), (0, width - model.dimension)))
     entries, offsets = model.entries.data, model.entries.offsets
     slots = np.full(1 << max(4, (2 * len(model.entries)).bit_length()), -1, np.int32)
     end_hash, end = _fill_slots(slots, entries, offsets, _END)
@@ -97,7 +95,20 @@ def rows_of(model: ModelFile) -> Rows:
         np.uint64((((1 << 64) - 1) // max(model.buckets, 1) + 1) % (1 << 64)), end if end < model.words else -1,
         np.uint32(end_hash),
     )  # fmt: skip
-    return Rows(numbers, rows.reshape(-1), kept, entries, offsets, slots)
+    return Rows(numbers, _arranged(model, width, order).reshape(-1), kept, entries, offsets, slots)
+
+
+def _arranged(model: ModelFile, width: int, order: np.ndarray | None) -> np.ndarray:
+    """float32[R, width]: the rows of words, then those in `order`, or all others; zeros after the dimension."""
+    if order is None and width == model.dimension:
+        return model.rows
+    order = np.arange(model.words, len(model.rows)) if order is None else order
+    found = np.zeros((model.words + len(order), width), np.float32)
+    found[: model.words, : model.dimension] = model.rows[: model.words]
+    for start in range(0, len(order), _COPIED_ROWS):
+        some = order[start : start + _COPIED_ROWS]
+        found[model.words + start :][: len(some), : model.dimension] = model.rows[some]
+    return found
 
 
 def word_cache() -> WordCache:

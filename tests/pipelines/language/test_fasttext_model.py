@@ -1,6 +1,7 @@
 """fastText models: the kernel's labels and scores beside the binding's, bit for bit; files that are no models."""
 
 import struct
+import tracemalloc
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -342,6 +343,33 @@ def test_a_quantised_model_may_take_so_much_memory_and_no_more(tmp_path, monkeyp
     monkeypatch.setattr(fasttext_file, "_MOST_ROW_BYTES", size - 1)
     with pytest.raises(ConfigError, match=r"takes 16,384 bytes in memory; at most 16,383"):
         read_model_file(path)
+
+
+@pytest.mark.parametrize(("output", "rows", "taken"), [(False, 1 << 20, "4,29"), (True, 1 << 18, "1,07")])
+def test_a_small_file_takes_no_huge_memory(tmp_path, output, rows, taken):
+    """Rows of one code each: with a thousand dimensions a file of 2 MB has rows of 4 GiB."""
+    dimension = 1024
+    kind = Kind(
+        words=WORDS, quantised=True, output_quantised=True, dimension=dimension, part=dimension,
+        buckets=8 if output else rows, labels=rows if output else 2, minn=2, maxn=2,
+    )  # fmt: skip
+    path = write_model(tmp_path / "model.ftz", kind)
+    size = path.stat().st_size
+    assert rows < size < 40 * rows
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match=rf"of {size:,} bytes takes {taken}.* at most {64 * size:,} are possible"):
+            read_model_file(path)
+        assert tracemalloc.get_traced_memory()[1] < 10 * size  # with many labels: of their names, too
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("part", [2, 16])
+def test_rows_of_a_quantised_model_may_grow_as_its_parts_require(tmp_path, part):
+    kind = Kind(words=WORDS, quantised=True, dimension=32, part=part, buckets=100_000, norms=True)
+    path = write_model(tmp_path / "model.ftz", kind)
+    assert read_model_file(path).rows.nbytes == 4 * 32 * (100_000 + 1 + len(WORDS))
 
 
 def test_a_weight_that_is_no_number_is_an_error(tmp_path):
