@@ -41,7 +41,8 @@ faults: setup  ## at least N faults, ten a seed, in curate, pack and train; prin
 		tests/end_to_end/test_same_everywhere.py tests/end_to_end/test_curate_on_ray.py \
 		tests/end_to_end/test_least_privilege.py \
 		tests/cluster/test_engine.py tests/training/pack/test_shuffle.py tests/training/pack/test_survey.py \
-		tests/pipelines/dedup/test_dedup.py tests/pipelines/prepare/assess/test_sentence_model.py \
+		tests/pipelines/language/test_fasttext_model.py tests/pipelines/dedup/test_dedup.py \
+		tests/pipelines/prepare/assess/test_sentence_model.py \
 		tests/end_to_end/test_cross_validation.py
 
 matrix: setup  ## every engine, number of workers, accumulation, packing and method against a plain loop

@@ -309,10 +309,9 @@ def _rows_of_ngrams(token, size, numbers, kept, found, count):
             first = token[stop]
             hashed = _hash_byte(hashed, first)
             stop += np.uint64(1)
-            if first >= 0x80:
-                while token[stop] & 0xC0 == 0x80:
-                    hashed = _hash_byte(hashed, token[stop])
-                    stop += np.uint64(1)
+            while token[stop] & 0xC0 == 0x80:
+                hashed = _hash_byte(hashed, token[stop])
+                stop += np.uint64(1)
             # The signs around the word alone are no n-grams.
             if length >= numbers.minn and (length > 1 or (start > 0 and stop < size)):
                 bucket = multiply_high(numbers.inverse * np.uint64(hashed), np.uint64(numbers.buckets))

@@ -59,9 +59,10 @@ def bound(path: Path) -> object:
     return fasttext.load_model(str(path)).f
 
 
-def best_of(binding: object, text: str) -> tuple[str, np.float32]:
+def best_of(binding: object, text: str | bytes) -> tuple[str, np.float32]:
     """The binding's most probable label and its probability."""
-    found = binding.predict(text + "\n", 1, 0.0, "strict")  # type: ignore[attr-defined]
+    line = text + b"\n" if isinstance(text, bytes) else text + "\n"
+    found = binding.predict(line, 1, 0.0, "strict")  # type: ignore[attr-defined]
     score, label = found[0] if found else (0.0, "")
     return label.removeprefix("__label__"), min(np.float32(score), np.float32(1))
 
@@ -74,9 +75,11 @@ def score_of(binding: object, labels: int, label: str, text: str) -> np.float32:
     return np.float32(0)
 
 
-def assert_equal(ours: fasttext_model.Classifier, binding: object, strings: list[str]) -> None:
+def assert_equal(ours: fasttext_model.Classifier, binding: object, strings: list[str] | list[bytes]) -> None:
     """The same label and, bit for bit, the same probability for every text."""
-    labels, scores = ours.best(Texts.from_strings(strings))
+    # Arrow does not check that strings are UTF-8 when bytes are read as such.
+    column = pa.array(strings, pa.large_binary() if isinstance(strings[0], bytes) else pa.large_string())
+    labels, scores = ours.best(Texts.from_arrow(column.view(pa.large_string())))
     found = [(ours.labels[label] if label >= 0 else "", score) for label, score in zip(labels, scores, strict=True)]
     for text, mine, theirs in zip(strings, found, (best_of(binding, text) for text in strings), strict=True):
         assert mine == theirs, repr(text[:200])
@@ -90,12 +93,23 @@ def lid176() -> tuple[fasttext_model.Classifier, object]:
     return fasttext_model.load(Store(), None), bound(BUILT_IN)
 
 
-@pytest.mark.parametrize("name", ["udhr", "peps"])
-def test_real_texts_get_the_bindings_labels_and_scores(lid176, shared_data, name):
-    texts = pq.read_table(shared_data / f"{name}.parquet", columns=["text"])["text"][:: 1 if name == "udhr" else 10]
-    for characters in (60, 300, 1000):
-        cut = excerpts(Texts.from_arrow(texts), characters)
-        assert_equal(*lid176, cut.to_arrow().to_pylist())
+ALL = 1 << 20  # characters; no text has more
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "characters"),
+    [
+        ("udhr", 1, 60), ("udhr", 1, 300), ("udhr", 1, 1000), ("udhr", 1, ALL),
+        ("peps", 10, 60), ("peps", 10, 300), ("peps", 1, 1000), ("peps", 10, ALL),
+        pytest.param("peps", 1, ALL, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_real_texts_get_the_bindings_labels_and_scores(lid176, shared_data, name, step, characters):
+    texts = Texts.from_arrow(pq.read_table(shared_data / f"{name}.parquet", columns=["text"])["text"][::step])
+    cut = excerpts(texts, characters)
+    # A line end of three bytes becomes a space.
+    assert characters < ALL or cut.byte_lengths.sum() > 0.999 * texts.byte_lengths.sum()
+    assert_equal(*lid176, cut.to_arrow().to_pylist())
 
 
 ANY = st.text(NO_LINE_END, max_size=80)
@@ -112,16 +126,31 @@ def test_any_texts_get_the_bindings_labels_and_scores(lid176, strings):
     assert_equal(*lid176, strings)
 
 
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.binary(max_size=60) | SENTENCE.map(str.encode), min_size=1, max_size=12), st.data())
+@example(
+    [b"\xff", b"\xc3", b"a \xe4\xb8", b"\xad\x80 b", b"\xf0\x9f\x98", b"\x80" * 33, b"\xc0\x80", b"\xed\xa0\x80"], None
+)
+def test_bytes_that_are_not_utf_8_get_the_bindings_labels_and_scores(lid176, strings, data):
+    """Texts are UTF-8, but a kernel reads whatever is in the buffer: any bytes, a text cut inside a character."""
+    if data is not None:
+        ends = [data.draw(st.integers(0, len(text))) for text in strings]
+        strings = [text[:end] for text, end in zip(strings, ends, strict=True)]
+    assert_equal(*lid176, [text.replace(b"\n", b" ") for text in strings])
+
+
 def test_50_000_texts_of_all_scripts_get_the_bindings_labels_and_scores(lid176):
     """Drawn by a seed. The letters of a word are of one part of Unicode; some words are longer than the cache takes."""
     random, count = np.random.default_rng(1), 202_000
-    codes = np.array([code for code in range(0x11000) if not 0xD800 <= code < 0xE000 and code != ord("\n")], "<u4")
+    codes = np.array([code for code in range(0x110000) if not 0xD800 <= code < 0xE000 and code != ord("\n")], "<u4")
     lengths = random.geometric(random.choice([0.05, 0.3, 0.5, 1], count, p=[0.1, 0.3, 0.3, 0.3]))
     firsts = random.integers(0, len(codes), count) * (random.random(count) < 0.7)
     letters = codes[(np.repeat(firsts, lengths) + random.integers(0, 100, lengths.sum())) % len(codes)]
     between = random.choice([ord(" "), ord("\n")], count, p=[0.75, 0.25])
     texts = np.insert(letters, np.cumsum(lengths), between).tobytes().decode("utf-32-le").split("\n")[:-1]
     assert len(texts) > 50_000 and max(map(len, texts)) > 200
+    planes = {ord(letter) >> 16 for text in texts for letter in text}
+    assert planes == set(range(17)), "letters of every plane of Unicode"
     assert_equal(*lid176, texts)
 
 
