@@ -163,10 +163,11 @@ def check_models_and_lists(filters: Filters, store: Store) -> None:
             language.load(store, filters.language)
         except UserError as error:
             errors.append(error)
-    no_rows = pa.table({"language": pa.array([], pa.string())})
-    no_documents = Analysis(Texts.from_strings([]), filters.dialect, no_rows, store)
     for rule in filters.rules:
         if files_read_by(rule):
+            # A rule that lacks its column, such as that of URLs, has nothing to measure and opens no list.
+            columns = dict.fromkeys(("language", getattr(rule, "column", "language")), pa.array([], pa.string()))
+            no_documents = Analysis(Texts.from_strings([]), filters.dialect, pa.table(columns), store)
             try:
                 rule.measure(no_documents)
             except UserError as error:

@@ -25,7 +25,7 @@ from cluster.store.local_files import local_file, sha256_of
 from cluster.store.store import Store
 from pipelines import first_calls
 from pipelines.curate.config import Filters, MeasureSettings
-from pipelines.curate.memory import task_memory
+from pipelines.curate.memory import files_memory, task_memory
 from pipelines.dedup import signatures
 from pipelines.dedup.compare import NEWEST_BY
 from pipelines.dedup.newest import is_comparable, newness
@@ -119,7 +119,7 @@ def measure_stage(settings: MeasureSettings, inputs: InputManifest) -> Stage:
         fingerprint(content),
         store,
         _files,
-        memory=task_memory(settings.limits),
+        memory=task_memory(settings.limits) + files_memory(store, (settings.filters.language, *settings.filters.rules)),
         key=key,
     )
 

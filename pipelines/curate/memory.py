@@ -1,6 +1,15 @@
 """Bytes of memory of one task of a stage of `curate`, which Ray reserves and `submit` compares with the nodes."""
 
+from collections.abc import Iterable
+
+from cluster.read.compression import DECODERS
 from cluster.read.limits import Limits
+from cluster.store.interface import NotFound
+from cluster.store.store import Store
+from pipelines.rules.bad_words import BadWords
+from pipelines.rules.decontamination import Decontamination
+from pipelines.rules.rule import files_read_by
+from pipelines.rules.url_blocklist import UrlBlocklist
 
 _GIB = 1 << 30
 
@@ -14,8 +23,46 @@ _OF_A_DOCUMENT = 20
 
 
 def task_memory(limits: Limits) -> int:
-    """Bytes of a unit of `measure` or `select`."""
+    """Bytes of a unit of `measure` or `select`, without the models and lists that `measure` loads."""
     return _TASK + _OF_A_DOCUMENT * max(0, limits.max_document_bytes - _TABLE_BYTES)
+
+
+# Each process loads the models and lists of the settings, which takes this multiple of their files. Measured (growth
+# of the peak resident memory, 2026-11-24): dense fastText models of 200 MB 2.0 and, with dimensions that are no
+# multiple of 16, 2.3; a quantised one of 24 MB, which becomes float32, 18; a block list of 21 MB 13, a bad-word list of
+# 3.6 MB 113, an evaluation set of 21 MB of JSON Lines 35.
+_OF_A_MODEL, _OF_A_QUANTISED_MODEL = 2.5, 20
+_OF_A_LIST = {UrlBlocklist.name: 14, BadWords.name: 120, Decontamination.name: 36}
+_COMPRESSED = 4  # typical ratio of the text in a compressed file or in Parquet to the file
+_COMPRESSED_ENDINGS = (".parquet", ".pq", *DECODERS)
+
+
+def files_memory(store: Store, settings: Iterable[object]) -> int:
+    """Bytes of the files that these rules and the language identification read, in a process that has loaded them.
+
+    The built-in language model is part of `task_memory`. A missing file counts nothing: its error is raised elsewhere.
+    """
+    total = 0.0
+    for one in settings:
+        of_list = _OF_A_LIST.get(getattr(one, "name", ""))
+        for path in files_read_by(one):
+            if of_list is None:
+                total += model_memory(store, path)
+            else:
+                total += of_list * (_COMPRESSED if path.endswith(_COMPRESSED_ENDINGS) else 1) * _size(store, path)
+    return int(total)
+
+
+def model_memory(store: Store, model: str) -> int:
+    """Bytes of a fastText model in a process that has loaded it."""
+    return int((_OF_A_QUANTISED_MODEL if model.endswith(".ftz") else _OF_A_MODEL) * _size(store, model))
+
+
+def _size(store: Store, path: str) -> int:
+    try:
+        return store.info(path).size
+    except NotFound:
+        return 0
 
 
 # Bytes of a unit that reads numbers and no text. Measured (peak resident memory of a process, 2026-11-24): `ids.ranges`

@@ -26,7 +26,7 @@ from cluster.submit.work import (
 )
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import find_finished, frozen_inputs, result_settings
-from pipelines.curate.memory import keys_memory, select_memory, task_memory, windows_memory
+from pipelines.curate.memory import files_memory, keys_memory, select_memory, task_memory, windows_memory
 from pipelines.curate.shared_keys import SLICE_MEMORY
 from pipelines.dedup import group
 from pipelines.readers.listing import InputListing
@@ -105,14 +105,16 @@ def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None 
 def machine_of(config: CurateConfig, cpus: int, documents: int, unit_bytes: int) -> Machines:
     """A machine for a run. cpus: its cores. documents: those of the run. unit_bytes: text of the largest unit."""
     document = config.limits.max_document_bytes
-    task = task_memory(config.limits)
+    files = files_memory(config.store, (config.language, *config.active_rules()))
+    task = task_memory(config.limits) + files
     if config.boilerplate or config.repeats:
         writing = select_memory(config.limits, config.corpus.file_mib << 20, cuts=True)
         counting = (windows_memory if config.repeats else keys_memory)(config.limits, unit_bytes)
-        task = max(counting, writing, SLICE_MEMORY)
+        task = max(task, counting, writing, SLICE_MEMORY)
     largest = task
     memory_reason = (
-        f"{cpus} tasks of {task / GIB:.2f} GiB (measured; limits.max_document_bytes is {document / 1e6:g} MB)"
+        f"{cpus} tasks of {task / GIB:.2f} GiB (measured; limits.max_document_bytes is {document / 1e6:g} MB"
+        + (f"; {files / GIB:.2f} GiB of it for models and lists)" if files else ")")
     )
     scratch = cpus * task_scratch(config, unit_bytes)
     disk_reason = (

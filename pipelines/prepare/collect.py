@@ -23,15 +23,16 @@ import pyarrow as pa
 from cluster.artifact import Counters, fingerprint
 from cluster.read.limits import Limits
 from cluster.stage import Output, Scratch, Stage, files_from
+from cluster.store.store import Store
 from pipelines.curate.measure import split_problems
-from pipelines.curate.memory import task_memory
+from pipelines.curate.memory import files_memory, model_memory, task_memory
 from pipelines.dedup.settings import Dedup
 from pipelines.language import fasttext_model
 from pipelines.language.identification import LanguageId, identify
 from pipelines.prepare.annotations import ANNOTATIONS, ANNOTATIONS_TYPE, annotations_of, as_text, listed, value_of
 from pipelines.prepare.clean import Cleaner, load_terms
 from pipelines.prepare.compared import ATTRIBUTES_SCHEMA, attributes, same
-from pipelines.prepare.config import BASE_METADATA, Duplicates, PrepareConfig, Source, plain_label
+from pipelines.prepare.config import BASE_METADATA, Duplicates, PrepareConfig, Source, Validate, plain_label
 from pipelines.prepare.content import (
     COLUMNS,
     FIELDS,
@@ -211,13 +212,20 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         fingerprint(made_from),
         inputs.reading.store,
         _files,
-        memory=collect_memory(settings.limits),
+        memory=collect_memory(settings.limits) + rules_memory(inputs.reading.store, settings.validator.settings),
     )
 
 
 def collect_memory(limits: Limits) -> int:
     """Bytes of a unit. Texts are Python strings here, and a record holds its texts twice."""
     return 2 * task_memory(limits)
+
+
+def rules_memory(store: Store, validation: Validate) -> int:
+    """Bytes of the models and lists that the validation of a unit loads."""
+    rules = (validation.language, validation.bad_words, *validation.filters.rules)
+    of_model = model_memory(store, validation.inappropriate.model) if validation.inappropriate else 0
+    return files_memory(store, rules) + of_model
 
 
 def _files(unit: Unit) -> str:

@@ -14,7 +14,7 @@ from pipelines.curate.work import CORES_OF_A_MACHINE, MOST_MACHINES, cores_of, d
 from pipelines.dedup import group
 from pipelines.dedup.settings import Dedup
 from pipelines.prepare.assess.job import assess_memory
-from pipelines.prepare.collect import collect_memory
+from pipelines.prepare.collect import collect_memory, rules_memory
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.fetch.snapshot import is_fetched
 from pipelines.prepare.job import listed_inputs, result_settings
@@ -91,7 +91,7 @@ def machines(config: PrepareConfig, inputs: InputManifest, seconds: float | None
     cores, why = cores_of(inputs, seconds, _BYTES_PER_CORE_SECOND)
     cpus = min(CORES_OF_A_MACHINE, max(2, cores))
     records = documents_of(inputs)
-    task = collect_memory(config.limits)
+    task = collect_memory(config.limits) + rules_memory(config.store, config.validation)
     memory, largest = machine_memory(config, inputs, cpus, records)
     unit = max((one.bytes for one in inputs.units), default=0)
     return Machines(
@@ -112,7 +112,7 @@ def machines(config: PrepareConfig, inputs: InputManifest, seconds: float | None
 
 def machine_memory(config: PrepareConfig, inputs: InputManifest, cpus: int, records: int) -> tuple[int, int]:
     """(bytes of a machine with so many cores, bytes of its largest task)."""
-    task = collect_memory(config.limits)
+    task = collect_memory(config.limits) + rules_memory(config.store, config.validation)
     # The assessment compares questions and answers in any case.
     grouping = group.memory(records, config.dedup or Dedup())
     largest = max(task, tables_memory(config.inputs, inputs), split_memory(records), grouping)

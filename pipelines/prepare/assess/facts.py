@@ -25,13 +25,14 @@ from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.read.limits import Limits
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
+from pipelines.curate.memory import model_memory
 from pipelines.dedup.settings import Dedup
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_file import LABEL_PREFIX
 from pipelines.language.identification import LanguageId, excerpts, identify
 from pipelines.prepare.annotations import labels_by_annotators, metadata_of, value_of, values_of
 from pipelines.prepare.assess.settings import Sentiment
-from pipelines.prepare.collect import collect_memory, hash64
+from pipelines.prepare.collect import collect_memory, hash64, rules_memory
 from pipelines.prepare.compared import ATTRIBUTES_SCHEMA, attributes, same
 from pipelines.prepare.content import Content, Said, Shape, from_shape, said
 from pipelines.prepare.validate import Validator
@@ -135,6 +136,8 @@ def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Lim
     if sentiment := settings.sentiment:
         made_from["sentiment"] = [sentiment.model_dump(), fasttext_model.fingerprint(store, sentiment.model)]
     work, memory = MeasureRecords(store, settings), collect_memory(limits)
+    memory += rules_memory(store, settings.rules.settings) if settings.rules else 0
+    memory += model_memory(store, settings.sentiment.model) if settings.sentiment else 0
     return Stage("assess", outputs, units_of(splits), work, fingerprint(made_from), store, files_from, memory=memory)
 
 

@@ -271,14 +271,16 @@ def test_what_is_wrong_with_models_and_lists_is_reported_together(settings, tmp_
     absent = str(tmp_path / "absent")
     rules = {
         "packs": [],
+        "url_blocklist": {"paths": [absent]},
         "bad_words": {"paths": {"en": absent}},
         "quality_classifier": {"model": absent, "label": "hq"},
     }
-    config = config_of(settings | {"language": {"keep": ["eng"]}, "rules": rules})
+    inputs = [one | {"columns": ["url"]} for one in settings["inputs"]]
+    config = config_of(settings | {"inputs": inputs, "language": {"keep": ["eng"]}, "rules": rules})
     with pytest.raises(ConfigError) as refused:
         check_models_and_lists(config.filters, config.store)
     lines = str(refused.value).splitlines()
-    assert len(lines) == 3 and lines[0].startswith("language.keep: 'eng' is not a label of lid.176.ftz")
+    assert len(lines) == 4 and lines[0].startswith("language.keep: 'eng' is not a label of lid.176.ftz")
     assert all(absent in line for line in lines[1:])
     alone = config_of(settings | {"rules": {"packs": [], "bad_words": {"paths": {"en": absent}}}})
     with pytest.raises(StorageError, match="absent"):

@@ -4,6 +4,7 @@ The stages are planned on artifacts without content; no unit is done.
 """
 
 import json
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,16 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.decide import decide_stage
 from pipelines.curate.job import frozen_inputs, result_settings, run_stages
 from pipelines.curate.measure import measure_stage
-from pipelines.curate.memory import NUMBERS_MEMORY, keys_memory, select_memory, task_memory, windows_memory
+from pipelines.curate.memory import (
+    NUMBERS_MEMORY,
+    files_memory,
+    keys_memory,
+    select_memory,
+    task_memory,
+    windows_memory,
+)
 from pipelines.curate.shared_keys import SLICE_MEMORY
+from pipelines.curate.work import machine_of
 from tests.support.settings import changed, leaves, untold
 
 # These artifacts have a file of 100 documents. The others have none: planning reads their files.
@@ -250,7 +259,7 @@ def test_every_stage_states_the_memory_of_a_unit(settings):
     assert [name for name, stage in stages.items() if not stage.memory] == ["ids"], "one small unit, in the driver"
     numbers = dict.fromkeys(("index", "ids.ranges", "decide", "duplicates", "merge"), NUMBERS_MEMORY)
     assert {name: stage.memory for name, stage in stages.items() if stage.memory} == numbers | {
-        "measure": task_memory(limits),
+        "measure": task_memory(limits) + files_memory(config.store, config.active_rules()),
         "group": (1 << 29) + 1500 * 100,
         "select.pieces": keys_memory(limits, unit),
         "select.shared": SLICE_MEMORY,
@@ -262,6 +271,31 @@ def test_every_stage_states_the_memory_of_a_unit(settings):
     }
     plain = CurateConfig.model_validate(settings | {"boilerplate": None, "repeats": None})
     assert stages_of(plain)["select"].memory == select_memory(plain.limits, 128 << 20, cuts=False)
+
+
+def test_measure_states_the_memory_of_its_models_and_lists(settings, tmp_path):
+    """A process loads them: a classifier of 0.5 GB takes more than the GiB of a unit without."""
+    sizes = {"model.bin": 500_000_000, "urls": 64_000_000, "words": 10_000, "set.jsonl": 100_000, "changed": 1_000_000}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(b"")
+        os.truncate(tmp_path / name, size)  # takes no disk
+    (tmp_path / "small.ftz").write_bytes(bytes(1000))
+    config = CurateConfig.model_validate(changed(settings, "language.model", f"{tmp_path}/changed"))
+    lists = 14 * 64_000_000 + 120 * 10_000 + 36 * 100_000
+    loaded = int(2.5 * 500_000_000) + int(2.5 * 1_000_000) + lists
+    assert files_memory(config.store, (config.language, *config.active_rules())) == loaded
+    unit = task_memory(config.limits) + loaded
+    assert measure_stage(config.measure_settings, frozen_inputs(config)[2]).memory == unit
+    machine = machine_of(config, 2, 1000, 1 << 20)
+    assert machine.largest_task == unit and machine.memory > 2 * unit
+    assert f"{loaded / (1 << 30):.2f} GiB of it for models and lists" in machine.reasons["memory"]
+    given = changed(changed(settings, "language.model", f"{tmp_path}/small.ftz"), "rules", None)
+    quantised = CurateConfig.model_validate(given)
+    assert files_memory(quantised.store, (quantised.language,)) == 20 * 1000
+    built_in = CurateConfig.model_validate(changed(settings, "rules", None))
+    assert files_memory(built_in.store, (built_in.language,)) == 0, "measured with the built-in model"
+    absent = CurateConfig.model_validate(changed(settings, "language.model", f"{tmp_path}/absent"))
+    assert files_memory(absent.store, (absent.language,)) == 0, "its error is raised elsewhere"
 
 
 def test_an_error_names_the_files_of_its_unit(settings, tmp_path):

@@ -14,7 +14,7 @@ from pipelines.language import fasttext_model
 from pipelines.prepare.assess import job as assessing
 from pipelines.prepare.assess.embed import embed_memory, fit_memory
 from pipelines.prepare.assess.learn import learn_memory
-from pipelines.prepare.collect import collect_memory
+from pipelines.prepare.collect import collect_memory, rules_memory
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, result_settings, run_stages
 from pipelines.prepare.split import SPLITS
@@ -278,11 +278,13 @@ def test_every_stage_states_the_memory_of_a_unit(settings):
     of_groups = {name for name in stated if name.rpartition(".")[2] == "group"}
     assert len(of_groups) == 5
     texts, embeddings = collect_memory(config.limits), config.assess.embeddings
+    rules = rules_memory(config.store, config.validation)
     # The artifacts of the plan have one record, those of `collect` none.
     assert {name: memory for name, memory in stated.items() if name not in of_groups} == {
-        "tables": tables_memory(config.inputs, inputs), "collect": texts, "words": texts,
+        "tables": tables_memory(config.inputs, inputs), "collect": texts + rules, "words": texts,
         "complexity": (1 << 29) + 100, "split": split_memory(0), "assess.assess": texts,
         "assess.fit": fit_memory(embeddings), "assess.embed": embed_memory(config.limits),
         "assess.learn": learn_memory(embeddings, 1), "assess.summary": (1 << 29) + 60,
     }  # fmt: skip
+    assert rules == 120 * len("words\n") + int(2.5 * len("model.bin\n")), "the list and the classifier of `validate`"
     assert split_memory(10) - split_memory(0) == 1200 and texts > 1_000_000_000
