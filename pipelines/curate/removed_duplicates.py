@@ -92,9 +92,17 @@ def count_duplicates(groups: Iterable[pa.Table]) -> tuple[int, pa.Table, pa.Tabl
     return rows, _sum(pa.concat_tables(counts), _KEYS), similarity
 
 
-def sum_of_units(duplicates: pa.Table) -> pa.Table:
-    """Rows of DUPLICATES, added up over units: the columns source, language, reason, documents and characters."""
-    return _sum(duplicates, _KEYS[1:])
+def sum_of_units(duplicates: Iterable[pa.Table]) -> pa.Table:
+    """Rows of DUPLICATES, added up over units: the columns source, language, reason, documents and characters.
+
+    Tables are added one after the other; only one is in memory, because the rows grow with units times languages.
+    """
+    keys = _KEYS[1:]
+    total = _sum(DUPLICATES_SCHEMA.empty_table(), keys)
+    for table in duplicates:
+        total = _sum(pa.concat_tables([total, table.select(total.column_names)]), keys)
+        del table  # before the next one is read
+    return total
 
 
 def _sum(duplicates: pa.Table, keys: list[str]) -> pa.Table:

@@ -198,15 +198,15 @@ def _duplicates(duplicates: Artifact, units: Sequence[UnitFiles]) -> Counts:
     """Counts of the removed duplicates of these units: by reason, and subtracted from the documents that stayed."""
     counts: Counts = Counter()
     wanted = np.array([unit.index for unit in units])
-    for table in duplicates.tables():
-        for row in sum_of_units(table.filter(np.isin(table["unit"].to_numpy(), wanted))).to_pylist():
-            for unit in ("documents", "characters"):
-                amount = row[unit]
-                counts["first", f"{DEDUP_STAGES[row['reason']]}/{row['reason']}", BEFORE, unit] += amount
-                counts["total", "", BEFORE, unit] -= amount
-                counts["sources", row["source"], BEFORE, unit] -= amount
-                if row["language"]:
-                    counts["languages", row["language"], BEFORE, unit] -= amount
+    of_units = (table.filter(np.isin(table["unit"].to_numpy(), wanted)) for table in duplicates.tables())
+    for row in sum_of_units(of_units).to_pylist():
+        for unit in ("documents", "characters"):
+            amount = row[unit]
+            counts["first", f"{DEDUP_STAGES[row['reason']]}/{row['reason']}", BEFORE, unit] += amount
+            counts["total", "", BEFORE, unit] -= amount
+            counts["sources", row["source"], BEFORE, unit] -= amount
+            if row["language"]:
+                counts["languages", row["language"], BEFORE, unit] -= amount
     return counts
 
 

@@ -153,7 +153,7 @@ def _merged(artifact: Artifact, merge: Callable[[list[pa.Table]], pa.Table]) -> 
 
 def _duplicates(duplicates: Artifact) -> list[dict[str, Any]]:
     """The removed duplicates as rows of the tally `removed`."""
-    rows = sum_of_units(duplicates.table()).to_pylist()
+    rows = sum_of_units(duplicates.tables()).to_pylist()
     return [row | {"name": f"{DEDUP_STAGES[row['reason']]}/{row['reason']}"} for row in rows]
 
 

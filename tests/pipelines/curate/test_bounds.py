@@ -1,7 +1,10 @@
 """Bounds in `sample`, `explain`, the dry run, the plan of machines and the join of units: at them and beyond."""
 
+import gc
 import json
 import math
+import os
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 
@@ -12,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.artifact import Artifact
+from cluster.artifact import Artifact, Manifest, describe_schema
 from cluster.errors import ConfigError, DataError
 from cluster.read.limits import Limits
 from cluster.store.store import Store
@@ -198,6 +201,44 @@ def test_machines_are_planned_for_the_documents_that_footers_state_and_those_tha
         )
     without = machines(config.model_copy(update={"dedup": None}), frozen)
     assert "documents" not in without.reasons["memory"]
+
+
+def test_what_the_driver_keeps_of_a_unit_is_a_few_hundred_bytes(tmp_path):
+    """Of the input and of each artifact, by the growth from 2,000 to 4,000 units."""
+
+    def kept(units: int) -> tuple[int, int]:
+        path = tmp_path / f"{units}.jsonl"
+        path.touch()
+        os.truncate(path, units << 20)
+        store, inputs = Store(), [Input(path=str(path))]
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        frozen = freeze(store, inputs, 1 << 20)
+        gc.collect()
+        after_freeze = tracemalloc.get_traced_memory()[0]
+        assert len(frozen.units) == units
+        files = [
+            {"path": f"{unit:06d}", "unit": unit, "rows": 5000 + unit, "bytes": 10**6 + unit, "sha256": f"{unit:064x}"}
+            for unit in range(units)
+        ]
+        made = {"kind": "attributes", "fingerprint": "f", "counters": {}, "seconds": 1.0, "made": "", "version": ""}
+        written = json.dumps({**made, **describe_schema(pa.schema([])), "files": files}).encode()
+        del files
+        gc.collect()
+        before_manifest = tracemalloc.get_traced_memory()[0]
+        manifest = Manifest.from_json(written)
+        gc.collect()
+        assert len(manifest.files) == units
+        return after_freeze - before, tracemalloc.get_traced_memory()[0] - before_manifest
+
+    tracemalloc.start()
+    try:
+        kept(10)  # what is imported and cached once
+        fewer, more = kept(2_000), kept(4_000)
+    finally:
+        tracemalloc.stop()
+    of_unit, of_file = ((two - one) / 2_000 for one, two in zip(fewer, more, strict=True))
+    assert 100 < of_unit < 500 and 100 < of_file < 500, (of_unit, of_file)
 
 
 @pytest.mark.parametrize(

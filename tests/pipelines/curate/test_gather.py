@@ -6,12 +6,15 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.removed_duplicates import DUPLICATES_SCHEMA
 from pipelines.curate.report import gather
 from pipelines.curate.report.samples import SAMPLES_SCHEMA
+from pipelines.dedup.compare import NEAR
 
 
 @pytest.mark.parametrize(
@@ -63,6 +66,39 @@ def test_a_run_ended_at_a_whole_second_of_universal_time():
     assert run["finished"].endswith("+00:00") and ended.microsecond == 0
     assert int(before) <= ended.timestamp() <= time.time()
     assert (run["name"], run["kind"], run["output"]) == ("n", "curate", "/out")
+
+
+def test_the_report_adds_duplicates_up_without_having_all_in_memory():
+    """A row for each unit and language: of 20,000 units and 100 languages four million."""
+    languages, units_of_a_table = [f"l{number}" for number in range(20)], 250
+    peaks = []
+    for units in (2_000, 4_000):
+        before, peak = pa.total_allocated_bytes(), 0
+
+        def tables(units=units, before=before):
+            nonlocal peak
+            for first in range(0, units, units_of_a_table):
+                rows = units_of_a_table * len(languages)
+                columns = {
+                    "unit": np.repeat(np.arange(first, first + units_of_a_table, dtype=np.int32), len(languages)),
+                    "source": pa.repeat("web", rows), "language": languages * units_of_a_table,
+                    "reason": pa.repeat(NEAR, rows), "documents": np.ones(rows, np.int64),
+                    "characters": np.full(rows, 7),
+                }  # fmt: skip
+                made = pa.table(columns, schema=DUPLICATES_SCHEMA)
+                peak = max(peak, pa.total_allocated_bytes() - before)
+                yield made
+                del made
+
+        artifact: Any = SimpleNamespace(tables=tables)
+        found = gather._duplicates(artifact)
+        peaks.append(peak)
+        assert len(found) == len(languages)
+        assert {(row["name"], row["documents"], row["characters"]) for row in found} == {
+            (f"near_duplicates/{NEAR}", units, 7 * units)
+        }
+    assert peaks[0] > units_of_a_table * len(languages) * 20, "a table is seen"
+    assert peaks[1] < 1.2 * peaks[0], peaks
 
 
 @pytest.mark.parametrize(

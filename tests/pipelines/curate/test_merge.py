@@ -12,7 +12,7 @@ from cluster.artifact import Artifact
 from cluster.stage import Output, Stage
 from cluster.store.store import Store
 from pipelines.curate.measure import QUARANTINE_SCHEMA
-from pipelines.curate.removed_duplicates import SIMILARITY_BINS, count_duplicates, sum_of_units
+from pipelines.curate.removed_duplicates import DUPLICATES_SCHEMA, SIMILARITY_BINS, count_duplicates, sum_of_units
 from pipelines.curate.report import merge
 from pipelines.curate.report.merge import add_problems, best_samples, merge_stage, merged
 from pipelines.curate.report.samples import SAMPLES_SCHEMA
@@ -106,7 +106,7 @@ def test_duplicates_are_counted_by_unit_and_near_ones_by_similarity(rows, cuts):
     found = [tuple(row.values()) for row in duplicates.to_pylist()]
     assert count == len(rows) and sorted(found) == sorted((*k, documents[k], characters[k]) for k in documents)
     assert {row["bin"]: row["documents"] for row in similarity.to_pylist()} == bins
-    total = sum_of_units(duplicates)
+    total = sum_of_units(in_parts(duplicates.to_pylist(), DUPLICATES_SCHEMA, cuts))
     assert (pc.sum(total["documents"]).as_py() or 0) == documents.total()
     assert len({tuple(row.values())[:3] for row in total.to_pylist()}) == total.num_rows
 
