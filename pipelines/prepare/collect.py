@@ -13,9 +13,9 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -36,26 +36,31 @@ from pipelines.prepare.config import BASE_METADATA, Duplicates, PrepareConfig, S
 from pipelines.prepare.content import (
     COLUMNS,
     FIELDS,
+    Chat,
     Content,
+    Preference,
     Role,
     Said,
     Shape,
     Unusable,
+    as_columns,
     content_of,
     pair,
     said,
     texts_of,
     to_shape,
+    with_chosen,
     with_texts,
 )
 from pipelines.prepare.outliers import measure
 from pipelines.prepare.sources import Fields
 from pipelines.prepare.tables.frame import Dropped, Known, finished, typed
 from pipelines.prepare.tables.stage import TablesFound
-from pipelines.prepare.templates import Template, title_of
+from pipelines.prepare.templates import ChatTemplate, Template, title_of
 from pipelines.prepare.times import microseconds
 from pipelines.prepare.validate import Failed, Validator, load_validator, texts_of_records
-from pipelines.readers.inputs import COLLECTED_AT
+from pipelines.readers.inputs import COLLECTED_AT, CONTENT, PARENTS
+from pipelines.readers.reader import CONTENT_CHARACTERS
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.rules.quality_classifier import QualityClassifier
 from pipelines.rules.rule import Analysis
@@ -67,9 +72,7 @@ from pipelines.text.texts import Texts
 RECORDS, ATTRIBUTES, KEYS = "_work/records", "_work/attributes", "_work/keys"
 QUESTIONS, ANSWERS = "_work/questions/attributes", "_work/answers/attributes"
 REJECTED, VERDICTS, QUARANTINE = "_work/rejected", "_work/verdicts", "quarantine"
-COLLECT_VERSION = "4"
-
-_SHOWN = 10_000  # characters of an unreadable row in quarantine
+COLLECT_VERSION = "5"
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -77,7 +80,8 @@ QUARANTINE_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("problem", pa.string()),  # of a reader (reader.PROBLEMS), or of a record (content.REASONS)
         ("where", pa.string()),
-        ("content", pa.string()),  # the row's fields as JSON, as far as they could be read
+        # The beginning of what was read, as it was there; of rows that were read as fields, these as JSON.
+        ("content", pa.string()),
     ]
 )
 
@@ -121,6 +125,8 @@ class CollectSettings:
     sources: tuple[Source, ...]
     fields: tuple[Fields, ...]
     templates: tuple[Template, ...]  # of each source
+    preferences: Literal["refuse", "chosen"]
+    chats_as_text: ChatTemplate | None
     task_types: tuple[str, ...]
     cleaner: Cleaner
     validator: Validator
@@ -155,6 +161,8 @@ def collect_settings(config: PrepareConfig, fields: tuple[Fields, ...], key: byt
         sources=config.inputs,
         fields=fields,
         templates=tuple(config.records.template(task_type) for task_type in task_types),
+        preferences=config.records.preferences,
+        chats_as_text=config.records.chats_as_text,
         task_types=task_types,
         cleaner=Cleaner(config.clean, key, load_terms(config.store, config.clean)),
         validator=load_validator(config.store, config.validation, config.split.by_time),
@@ -190,6 +198,7 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "fields": [{"columns": dict(one.columns), "main": one.main} for one in settings.fields],
         "speakers": [one.speakers for one in settings.sources],
         "templates": [one.model_dump() for one in settings.templates],
+        "forms": [settings.preferences, settings.chats_as_text and settings.chats_as_text.model_dump()],
         "task_types": settings.task_types,
         "clean": [clean.model_dump(exclude={"terminology"}), dict(settings.cleaner.terms)],
         "language": fasttext_model.fingerprint(inputs.reading.store, None),
@@ -234,12 +243,23 @@ def _files(unit: Unit) -> str:
 
 @dataclass(frozen=True)
 class Collected:
-    """A record on its way. metadata: all fields that are no content, as the texts of their columns."""
+    """A record on its way.
+
+    metadata: all fields that are no content, as the texts of their columns. parents, operations: of a record that was
+    made of others, the ids of these in the source, and how it was made; in order.
+    """
 
     row: int
     id: str | None
     content: Content
     metadata: dict[str, str | None]
+    parents: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
+
+    @property
+    def provenance(self) -> dict[str, Any] | None:
+        """The value of the record's column; None of a record as the source has it."""
+        return {"parents": self.parents, "operation": ", ".join(self.operations)} if self.operations else None
 
 
 @dataclass(frozen=True)
@@ -288,7 +308,8 @@ class Collect:
         times = table[COLLECTED_AT].to_pylist()
         refused = []
         rows, ids = table["row"].to_pylist(), table["id"].to_pylist()
-        for at, (row, id) in enumerate(zip(rows, ids, strict=True)):
+        joined = [tuple(json.loads(ids or "[]")) for ids in table[PARENTS].to_pylist()]
+        for at, (row, id, parents) in enumerate(zip(rows, ids, joined, strict=True)):
             fields = {name: column[at] for name, column in values.items()}
             # A column of the source goes before what holds for all of it, unless it is empty.
             own = {name: value for name, value in fields.items() if name not in FIELDS}
@@ -297,7 +318,8 @@ class Collect:
             content = {name: value for name, value in fields.items() if name in FIELDS}
             try:
                 metadata = self._standardised(metadata)
-                yield Collected(row, id, content_of(content, _roles(source.speakers, metadata)), metadata)
+                said_there = content_of(content, _roles(source.speakers, metadata))
+                yield Collected(row, id, said_there, metadata, parents, ("thread",) if parents else ())
             except Unusable as error:
                 refused.append((row, error.reason, fields))
         self._refuse(scratch, unit, refused, counters)
@@ -346,8 +368,9 @@ class Collect:
         for at, (row, id, *why, values) in enumerate(plain):
             given = {name: column[at] for name, column in raw.items()}
             first = Dropped("repeated_row", "", "another row") if row in repeated else None
+            name = id or _hash(json.dumps(given, ensure_ascii=False))
             if failed := why[0] or first or why[1]:
-                record = Collected(row, id or _hash(json.dumps(given, ensure_ascii=False)), "", {})
+                record = Collected(row, name, "", {})
                 rejected.append((record, given, Failed(failed.reason, failed.value, failed.limit)))
                 continue
             metadata = (
@@ -355,11 +378,11 @@ class Collect:
             )
             try:
                 metadata = self._standardised(metadata)
-                content = _from_template(source.table.template, {**values, "source": source.source})
+                content = from_template(source.table.template, {**values, "source": source.source})
             except Unusable as error:
                 refused.append((row, error.reason, given))
             else:
-                records.append(Collected(row, id, content, metadata))
+                records.append(Collected(row, id, content, metadata, (name,), ("table",)))
         counters["records"] += len(rejected)
         counters[f"records/{unit.source}"] += len(rejected)
         counters.update(f"rejected/{unit.source}/{failed.reason}" for _, _, failed in rejected)
@@ -377,17 +400,35 @@ class Collect:
         found, refused = [], []
         for record, cleaned in zip(records, texts, strict=True):
             try:
-                content = with_texts(record.content, cleaned)
-                if isinstance(content, str) and self.settings.shape != "text":
-                    content = _filled(self.settings.templates[number], content, record.metadata)
+                given = with_texts(record.content, cleaned)
+                content, operation = self._in_form(number, given, record.metadata)
                 columns = to_shape(content, self.settings.shape)
             except Unusable as error:
                 refused.append((record.row, error.reason, {"texts": json.dumps(cleaned, ensure_ascii=False)}))
                 continue
-            id = record.id or _hash(json.dumps(columns, ensure_ascii=False, sort_keys=True))
-            found.append((Collected(record.row, id, content, record.metadata), columns))
+            made = replace(record, id=record.id or _id_of(columns), content=content)
+            if operation:
+                parents = record.parents or (record.id or _id_of(as_columns(given)),)
+                made = replace(made, parents=parents, operations=(*record.operations, operation))
+            found.append((made, columns))
         self._refuse(scratch, unit, refused, counters)
         return found
+
+    def _in_form(self, number: int, content: Content, metadata: Mapping[str, str | None]) -> tuple[Content, str]:
+        """(the content in a form that the shape can say, how it was made; empty if it is the same).
+
+        Raises:
+            Unusable: the template names an empty field.
+        """
+        settings = self.settings
+        if isinstance(content, str) and settings.shape != "text":
+            return filled(settings.templates[number], content, metadata), "template"
+        chosen = isinstance(content, Preference) and settings.preferences == "chosen" and settings.shape != "preference"
+        chat = with_chosen(content) if chosen and isinstance(content, Preference) else content
+        if isinstance(chat, Chat) and settings.shape == "text" and settings.chats_as_text is not None:
+            spoken = [(one.role, one.content) for one in chat.messages]
+            return settings.chats_as_text.filled(spoken), "chosen, template" if chosen else "template"
+        return chat, "chosen" if chosen else ""
 
     # --- records to files
 
@@ -420,7 +461,7 @@ class Collect:
                     "metadata": {name: record.metadata.get(name) for name in names}
                     | {"quality_score": _score(record.metadata)},
                     "annotations": annotations_of(record.metadata),
-                    "provenance": None,
+                    "provenance": record.provenance,
                 }
                 for record, columns in passed
             ]
@@ -510,11 +551,22 @@ class Collect:
             columns = {name: rows[name] for name in ("row", "problem", "where")}
             columns |= {
                 "source": pa.repeat(unit.source, rows.num_rows),
-                "content": pa.nulls(rows.num_rows, pa.string()),
+                "content": pa.array(self._contents(unit, rows), pa.string()),
             }
             scratch.write(QUARANTINE, pa.table(columns))
             counters["quarantined"] += rows.num_rows
             counters.update(f"problem/{unit.source}/{problem}" for problem in rows["problem"].to_pylist())
+
+    def _contents(self, unit: Unit, rows: pa.Table) -> list[str | None]:
+        """What was there, of rows that cannot be read; where the reader keeps none of it, the fields that were read."""
+        number = next(at for at, one in enumerate(self.settings.sources) if one.source == unit.source)
+        fields = {"id": rows["id"].to_pylist()} | self.settings.fields[number].of(rows)
+        found = []
+        for at, content in enumerate(rows[CONTENT].to_pylist()):
+            if content is None and (read := {name: values[at] for name, values in fields.items() if values[at]}):
+                content = json.dumps(read, ensure_ascii=False)[:CONTENT_CHARACTERS]
+            found.append(content)
+        return found
 
     def _refuse(
         self,
@@ -525,7 +577,7 @@ class Collect:
     ) -> None:
         if not refused:
             return
-        shown = [json.dumps(fields, ensure_ascii=False)[:_SHOWN] for _, _, fields in refused]
+        shown = [json.dumps(fields, ensure_ascii=False)[:CONTENT_CHARACTERS] for _, _, fields in refused]
         columns = {
             "row": [row for row, _, _ in refused],
             "source": [unit.source] * len(refused),
@@ -556,14 +608,18 @@ def _score(metadata: Mapping[str, str | None]) -> float | None:
     return float(text) if (text := metadata.get("quality_score") or "").strip() else None
 
 
-def _filled(template: Template, text: str, metadata: Mapping[str, str | None]) -> Content:
+def filled(template: Template, text: str, metadata: Mapping[str, str | None]) -> Content:
     """A text as question and answer."""
     fields = {name: value_of(name, value) for name, value in metadata.items()}
-    return _from_template(template, {**fields, "text": text, "title": title_of(text)})
+    return from_template(template, {**fields, "text": text, "title": title_of(text)})
 
 
-def _from_template(template: Template, values: Mapping[str, str | None]) -> Content:
-    """Question and answer of these values."""
+def from_template(template: Template, values: Mapping[str, str | None]) -> Content:
+    """Question and answer of these values.
+
+    Raises:
+        Unusable: the template names a value that is missing or empty.
+    """
     if any(not values.get(name) for name in template.fields):
         raise Unusable("missing_field")
     system, prompt, completion = (
@@ -584,6 +640,11 @@ def _rejected_table(source: str, rejected: Sequence[tuple[Collected, dict[str, A
         for record, columns, failed in rejected
     ]
     return pa.Table.from_pylist(rows, REJECTED_SCHEMA)
+
+
+def _id_of(columns: Mapping[str, Any]) -> str:
+    """The id of a record to which the source gives none."""
+    return _hash(json.dumps(columns, ensure_ascii=False, sort_keys=True))
 
 
 def _hash(text: str) -> str:

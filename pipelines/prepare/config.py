@@ -20,7 +20,7 @@ from pipelines.prepare.assess.settings import Assess, Gates
 from pipelines.prepare.content import FIELDS, Role, Shape
 from pipelines.prepare.fetch.settings import Api, Database, Pages, variables_of
 from pipelines.prepare.tables.settings import Table
-from pipelines.prepare.templates import DEFAULT_TEMPLATES, TaskType, Template
+from pipelines.prepare.templates import DEFAULT_TEMPLATES, ChatTemplate, TaskType, Template
 from pipelines.readers.inputs import Format
 from pipelines.rules.bad_words import BadWords
 from pipelines.rules.rule import files_read_by
@@ -152,6 +152,21 @@ class Records(_Settings):
     templates: dict[TaskType, Template] = Field(
         {}, description="prompt and completion made of a text and its metadata, in place of the task type's default"
     )
+    preferences: Literal["refuse", "chosen"] = Field(
+        "refuse",
+        description="of a source, in shapes with one answer; refuse: into quarantine; chosen: with the chosen answer",
+    )
+    chats_as_text: ChatTemplate | None = Field(
+        None, description="shape text: how a chat becomes a text; default: chats go to quarantine"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.chats_as_text is not None and self.shape != "text":
+            raise ValueError(f"chats_as_text: goes with `shape: text`, and the shape is {self.shape}; leave it out")
+        if self.preferences == "chosen" and self.shape == "preference":
+            raise ValueError("preferences: chosen goes with other shapes than preference; leave it out")
+        return self
 
     def template(self, task_type: TaskType) -> Template:
         """The template of a task type, with defaults applied."""
@@ -530,7 +545,10 @@ class PrepareConfig(_Settings):
                 f"inputs: {len(shares)} of {len(self.inputs)} have a share, and these sum to {sum(shares):g}; give "
                 "every input one, which sum to 1, or none"
             )
-        if any(one.table for one in self.inputs) and self.records.shape in ("text", "preference"):
+        says_no_pair = self.records.shape == "preference" or (
+            self.records.shape == "text" and self.records.chats_as_text is None
+        )
+        if any(one.table for one in self.inputs) and says_no_pair:
             raise ValueError(
                 f"records.shape: {self.records.shape} given; the template of a table makes a question and an answer; "
                 "use messages, pairs or instruction"

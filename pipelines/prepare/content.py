@@ -6,7 +6,9 @@
     Preference   messages that end with a question, a chosen answer and a rejected one
 
 Rows of a source become one of them by `content_of`, and columns of a shape by `to_shape`; `from_shape` reads them back.
-Nothing is lost between shapes that can say the same. A record that a shape cannot say is refused with a reason.
+Nothing is lost between shapes that can say the same. A record that a shape cannot say is refused with a reason, unless
+the config states what becomes of it: texts become questions and answers by `records.templates`, chats become texts by
+`records.chats_as_text`, and of preferences `records.preferences: chosen` takes the chosen answer.
 """
 
 import json
@@ -52,9 +54,10 @@ REASONS = {
     "other_keys": "tool calls or other keys of a message, which the records have no column for",
     "wrong_order": "user and assistant do not take turns, or the last message is no answer",
     "several_turns": "a conversation of more than one question and answer, which this shape cannot say",
+    "a_chat": "questions and answers, of which this shape needs a text; `records.chats_as_text` makes one",
     "no_answer": "a plain text, of which this shape needs a question and an answer",
     "not_a_preference": "one answer, of which this shape needs a chosen and a rejected one",
-    "a_preference": "two answers, of which this shape has one",
+    "a_preference": "two answers, of which this shape has one; `records.preferences: chosen` takes the chosen one",
     "missing_field": "a field that the template names is missing or empty",
     "bad_quality_score": "a `quality_score` that is no finite number",
 }
@@ -142,7 +145,7 @@ def to_shape(content: Content, shape: Shape) -> dict[str, Any]:
     """
     if shape == "text":
         if not isinstance(content, str):
-            raise Unusable("several_turns" if isinstance(content, Chat) else "a_preference")
+            raise Unusable("a_chat" if isinstance(content, Chat) else "a_preference")
         return {"text": content}
     if isinstance(content, str):
         raise Unusable("no_answer")
@@ -167,6 +170,18 @@ def to_shape(content: Content, shape: Shape) -> dict[str, Any]:
         return {"system": system, "prompt": question.content, "completion": answer.content}
     instruction = question.content[: -len(content.input) - 2] if content.input else question.content
     return {"system": system, "instruction": instruction, "input": content.input, "output": answer.content}
+
+
+def as_columns(content: Content) -> dict[str, Any]:
+    """Its columns in the shape that can say all contents of its kind: text, messages or preference."""
+    return to_shape(
+        content, "text" if isinstance(content, str) else "messages" if isinstance(content, Chat) else "preference"
+    )
+
+
+def with_chosen(preference: Preference) -> Chat:
+    """The question and the chosen answer."""
+    return pair(preference.system, preference.prompt, "", preference.chosen)
 
 
 def from_shape(values: Mapping[str, Any], shape: Shape) -> Content:

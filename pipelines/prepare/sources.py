@@ -24,7 +24,7 @@ from pipelines.prepare.fetch.snapshot import folder_of
 from pipelines.prepare.tables.frame import check_table
 from pipelines.readers import READERS
 from pipelines.readers.find import find
-from pipelines.readers.inputs import COLLECTED_AT, Input, input_stores
+from pipelines.readers.inputs import ORIGINS, Input, input_stores
 from pipelines.readers.reader import PROBLEMS, Reader, as_json_text
 from pipelines.readers.recorded import INPUTS_JSON
 
@@ -46,11 +46,11 @@ _FORMS = ({"text"}, {"messages"}, {"prompt", "completion"}, {"prompt", "chosen",
 class RecordsInput(Input):
     """An input whose text may be a list of messages. Its metadata may have the names of columns of a corpus."""
 
-    reserved: ClassVar[frozenset[str]] = frozenset({"row", "id", "text", "problem", "where", COLLECTED_AT})
+    reserved: ClassVar[frozenset[str]] = frozenset({"row", "id", "text", "problem", "where", *ORIGINS})
     nested_text: ClassVar[bool] = True
     # Chats are often put together of `messages` and ShareGPT's `conversations`.
     instead: ClassVar[Mapping[str, str]] = {"messages": "conversations", "conversations": "messages"}
-    dated: ClassVar[bool] = True
+    origins: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

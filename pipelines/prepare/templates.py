@@ -1,6 +1,7 @@
-"""Plain texts turned into instructions: a template of each task type, which a config may replace."""
+"""Plain texts turned into instructions, by a template of each task type that a config may replace; chats into texts."""
 
 import string
+from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -36,6 +37,36 @@ class Template(BaseModel):
             part for text in (self.prompt, self.completion, self.system) for part in string.Formatter().parse(text)
         )
         return frozenset(field for _, field, _, _ in parts if field is not None)
+
+
+class ChatTemplate(BaseModel):
+    """A text made of a chat: a form with {content} for the messages of each role. An empty one leaves them out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    system: str = Field("{content}", description="form of a system message")
+    user: str = Field("Question: {content}", description="form of a user's message")
+    assistant: str = Field("Answer: {content}", description="form of an assistant's message")
+    separator: str = Field("\n\n", description="between two messages")
+
+    @model_validator(mode="after")
+    def _parses(self) -> Self:
+        for role in ("system", "user", "assistant"):
+            form = getattr(self, role)
+            try:
+                parts = [part[1:] for part in string.Formatter().parse(form) if part[1] is not None]
+            except ValueError as error:
+                raise ValueError(f"{role}: {error}; write a brace that is text twice, as in {{{{") from error
+            if form and (not parts or any(part != ("content", "", None) for part in parts)):
+                raise ValueError(f"{role}: wanted a text with {{content}}, and no other name in braces")
+        if not self.user and not self.assistant:
+            raise ValueError("user and assistant are empty, which leaves all messages out; give one of them a text")
+        return self
+
+    def filled(self, messages: Iterable[tuple[str, str]]) -> str:
+        """The text. messages: role (system, user or assistant) and content of each."""
+        forms = {"system": self.system, "user": self.user, "assistant": self.assistant}
+        return self.separator.join(forms[role].format(content=content) for role, content in messages if forms[role])
 
 
 # Of each task type. `title` is the first line of a text, without the marks of a heading.

@@ -39,7 +39,7 @@ class Delimited(Reader):
             return ()  # `read` reports the problem
         try:
             with closing(stream(store, span.uri, limits)) as blocks:
-                _, header = next(self._records(blocks, input, limits), (0, None))
+                _, header, _ = next(self._records(blocks, input, limits), (0, None, b""))
         except UnreadableRest:
             header = None  # `read` reports the problem
         return tuple(header or ())
@@ -52,34 +52,34 @@ class Delimited(Reader):
         try:
             with closing(stream(store, span.uri, limits)) as blocks:
                 records = self._records(blocks, input, limits)
-                number, header = next(records, (0, None))
+                number, header, content = next(records, (0, None, b""))
                 if header is None and number:
-                    rows.refuse(file.or_row_problem("broken_csv"), f"{span.uri} line {number}")
+                    rows.refuse(file.or_row_problem("broken_csv"), f"{span.uri} line {number}", content=content)
                 position = {name: at for at, name in enumerate(header or ())}
-                for number, record in records:
+                for number, record, content in records:
                     where = f"{span.uri} line {number}"
                     if record is None or header is None or len(record) != len(header):
                         if not file.is_blank("".join(record or "?").encode(errors="surrogateescape")):
-                            rows.refuse(file.or_row_problem("broken_csv"), where)
+                            rows.refuse(file.or_row_problem("broken_csv"), where, content=content)
                         continue
                     if record[-1] == header[-1] and [record[0].removeprefix("\ufeff"), *record[1:]] == header:
-                        rows.refuse(file.or_row_problem("repeated_header"), where)
+                        rows.refuse(file.or_row_problem("repeated_header"), where, content=content)
                         continue
                     value = {name: record[at] for name, at in position.items()}
                     id = value.get(input.id) if input.id is not None else None
                     carried = [value.get(name) for name in input.columns]
                     text = value.get(input.text)
                     if text is None:
-                        rows.refuse(file.or_row_problem("missing_text"), where, id, carried)
+                        rows.refuse(file.or_row_problem("missing_text"), where, id, carried, content)
                     else:
-                        rows.add(text, where, id, carried)
+                        rows.add(text, where, id, carried, content)
                     if rows.full:
                         yield rows.table()
         except UnreadableRest as broken:
             rows.refuse(broken.problem, f"{span.uri} after line {number}")
         else:
             if number == 1 and header is not None and (problem := file.or_row_problem("")):
-                rows.refuse(problem, f"{span.uri} line 1")  # the header holds the whole file
+                rows.refuse(problem, f"{span.uri} line 1", content=content)  # the header holds the whole file
         if len(rows):
             yield rows.table()
 
@@ -87,8 +87,13 @@ class Delimited(Reader):
         """Another encoding or other line ends."""
         return encoding_problem(head) or line_end_problem(head)
 
-    def _records(self, blocks: Iterator[bytes], input: Input, limits: Limits) -> Iterator[tuple[int, list[str] | None]]:
-        """(number of the record's first line, its fields, None if it is unreadable). Empty lines are skipped."""
+    def _records(
+        self, blocks: Iterator[bytes], input: Input, limits: Limits
+    ) -> Iterator[tuple[int, list[str] | None, bytes]]:
+        """(number of the record's first line, its fields, its lines); of an unreadable one None and its first line.
+
+        Empty lines are skipped.
+        """
         csv.field_size_limit(1 << 30)  # of the process, by default 128 KiB; _RecordLines bounds the record
         record_lines = _RecordLines(blocks, limits.max_line_bytes)
         while True:
@@ -103,10 +108,10 @@ class Delimited(Reader):
                 except (csv.Error, _TooLong):
                     broken = True
                     record_lines.give_back_all_but_first()
-                    yield number, None
+                    yield number, None, record_lines.first_line
                 else:
                     if record:
-                        yield number, record
+                        yield number, record, record_lines.content
 
 
 # Memory of a line besides its text; with it a million empty lines inside quotes exceed the bound too.
@@ -132,6 +137,16 @@ class _RecordLines:
         """Start a record. Returns the number of its first line, from 1."""
         self._record, self._record_bytes = [], 0
         return self._number + 1
+
+    @property
+    def first_line(self) -> bytes:
+        """The first line of the current record; empty if it is over the bound."""
+        return self._record[0] or b""
+
+    @property
+    def content(self) -> bytes:
+        """The lines of the current record, all within the bound. Of one line it is no copy."""
+        return b"\n".join(line or b"" for line in self._record) if len(self._record) > 1 else self.first_line
 
     def give_back_all_but_first(self) -> None:
         """Make all lines of the current record but the first the next ones to read."""

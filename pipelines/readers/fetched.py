@@ -19,7 +19,7 @@ from pipelines.readers.reader import Cut, Reader, ReaderCounts, Rows
 
 FETCHED_SCHEMA = pa.schema(
     [
-        ("record", pa.large_string()),  # a JSON object; null where there is a problem
+        ("record", pa.large_string()),  # a JSON object; where there is a problem what was received, or null
         ("problem", pa.string()),  # a key of reader.PROBLEMS
         ("where", pa.string()),  # the request
         ("collected_at", pa.string()),  # when the answer was received, UTC in ISO 8601
@@ -55,8 +55,9 @@ class Fetched(Reader):
         with open_parquet(store, file.uri) as opened:
             if not opened.num_row_groups:
                 return ()
-            records = opened.read_row_group(0, columns=["record"], use_threads=False)["record"].to_pylist()
-        names = (name for record in islice(filter(None, records), _PEEK_ROWS) for name in json.loads(record))
+            rows = opened.read_row_group(0, columns=["record", "problem"], use_threads=False).to_pylist()
+        records = (row["record"] for row in rows if row["problem"] is None)
+        names = (name for record in islice(records, _PEEK_ROWS) for name in json.loads(record))
         return tuple(dict.fromkeys(names))
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
@@ -73,6 +74,6 @@ class Fetched(Reader):
 
 def _add(rows: Rows, row: dict[str, Any], input: Input) -> None:
     if row["problem"] is not None:
-        rows.refuse(row["problem"], row["where"])
+        rows.refuse(row["problem"], row["where"], content=row["record"])
     else:
-        add_object(rows, json.loads(row["record"]), row["where"], input)
+        add_object(rows, json.loads(row["record"]), row["where"], input, row["record"])

@@ -23,7 +23,7 @@ from cluster.store.store import Store
 from pipelines.readers import READERS
 from pipelines.readers.divide import bytes_of_unit, make_units, pieces_of
 from pipelines.readers.find import folder_of, skipped_text
-from pipelines.readers.inputs import COLLECTED_AT, Input
+from pipelines.readers.inputs import ORIGINS, Input
 from pipelines.readers.listing import InputListing, ListedSource, list_inputs
 from pipelines.readers.reader import Cut, is_text_type, plain_type
 from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
@@ -384,7 +384,7 @@ def _carried(sources: Sequence[_Source]) -> pa.Schema:
                     continue
                 elif reader.columns != "fixed" or name in reader.columns_of(source.store, file, source.input):
                     known.add(pa.string())
-    if any(source.input.dated for source in sources):
-        types[COLLECTED_AT] = {pa.string()}
+    if any(source.input.origins for source in sources):
+        types |= {name: {pa.string()} for name in ORIGINS}
     agreed = {name: known - {pa.null()} for name, known in types.items()}
     return pa.schema([(name, known.pop() if len(known) == 1 else pa.string()) for name, known in agreed.items()])

@@ -15,8 +15,11 @@ RESERVED_COLUMNS = frozenset(
     {"row", "id", "text", "problem", "where", "source", "language", "language_score", "duplicate_count", "group_id"}
 )
 
-# A column that tables of dated inputs have; no column of a file is read under this name.
-COLLECTED_AT = "_collected_at"
+# Columns, strings, that tables of inputs with `origins` have; no column of a file is read under these names.
+COLLECTED_AT = "_collected_at"  # when a row was received, else when its file was last changed
+PARENTS = "_parents"  # of a document that was joined of several: the ids of these, as a JSON list
+CONTENT = "_content"  # of a row that cannot be read: the beginning of what was there
+ORIGINS = (COLLECTED_AT, PARENTS, CONTENT)
 
 Format = Literal[
     "parquet",
@@ -47,8 +50,8 @@ class Input(BaseModel):
     nested_text: ClassVar[bool] = False
     # Text column -> the column that has the text where that one is missing or null.
     instead: ClassVar[Mapping[str, str]] = {}
-    # Whether tables have the column COLLECTED_AT: when a row was received, else when its file was last changed.
-    dated: ClassVar[bool] = False
+    # Whether tables have the columns ORIGINS.
+    origins: ClassVar[bool] = False
 
     source: str = Field(default="input", pattern=r"^[A-Za-z0-9_.-]+$", description="its name in corpus and report")
     path: paths.AbsolutePath = Field(

@@ -85,16 +85,16 @@ def _add(rows: Rows, line: bytes | None, where: str, input: Input, file: FilePro
     if isinstance(record, _Unreadable):
         if file.is_blank(line):
             return
-        rows.refuse(file.or_row_problem(record.problem), where)
+        rows.refuse(file.or_row_problem(record.problem), where, content=line)
         return
     if not isinstance(record, dict):
-        rows.refuse(file.or_row_problem("not_an_object"), where)
+        rows.refuse(file.or_row_problem("not_an_object"), where, content=line)
         return
-    add_object(rows, record, where, input)
+    add_object(rows, record, where, input, line)
 
 
-def add_object(rows: Rows, record: dict[str, Any], where: str, input: Input) -> None:
-    """Add a JSON object as a document, or its problem. where: it stands."""
+def add_object(rows: Rows, record: dict[str, Any], where: str, input: Input, content: str | bytes) -> None:
+    """Add a JSON object as a document, or its problem. where: its place. content: the JSON that it was read from."""
     id = record.get(input.id) if input.id is not None else None
     carried = [as_json_text(record.get(name)) for name in input.columns]
     text = record.get(input.text, _MISSING)
@@ -104,13 +104,13 @@ def add_object(rows: Rows, record: dict[str, Any], where: str, input: Input) -> 
         text = as_json_text(text)
     if not isinstance(text, str):
         problem = "missing_text" if text is _MISSING else "null_text" if text is None else "not_a_string"
-        rows.refuse(problem, where, None, carried)
+        rows.refuse(problem, where, None, carried, content)
     elif id is None or isinstance(id, str):
-        rows.add(text, where, id, carried)
+        rows.add(text, where, id, carried, content)
     elif isinstance(id, int) and not isinstance(id, bool):
-        rows.add(text, where, str(id), carried)
+        rows.add(text, where, str(id), carried, content)
     else:
-        rows.refuse("bad_id", where, None, carried)
+        rows.refuse("bad_id", where, None, carried, content)
 
 
 class _Unreadable:

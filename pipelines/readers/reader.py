@@ -1,6 +1,7 @@
 """The interface of a reader, and the tables of documents that readers return.
 
-A reader returns tables with these columns, then the input's carried columns in any type:
+A reader returns tables with these columns, then the input's carried columns in any type, and ORIGINS of inputs.py if it
+has them:
 
     id       string        null if the input has none, or an empty one
     text     large_string  null if there is a problem
@@ -27,9 +28,10 @@ from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.readers.inputs import Input
+from pipelines.readers.inputs import CONTENT, PARENTS, Input
 
 TABLE_BYTES = 8 << 20
+CONTENT_CHARACTERS = 10_000  # that are kept of a row that cannot be read
 
 PROBLEMS = {
     "bad_utf8": "bytes that are not UTF-8",
@@ -158,6 +160,8 @@ class Rows:
         self._problems: list[str | None] = []
         self._where: list[str | None] = []
         self._carried: list[Sequence[str | None]] = []
+        self._content: dict[int, str] = {}  # by row, as are the parents
+        self._parents: dict[int, str] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -168,34 +172,58 @@ class Rows:
         """Whether the rows make a table of TABLE_BYTES or 65,536 rows."""
         return self._bytes >= TABLE_BYTES or len(self._texts) >= 1 << 16
 
-    def add(self, text: str, where: str, id: str | None = None, carried: Sequence[str | None] = ()) -> None:
+    def add(
+        self,
+        text: str,
+        where: str,
+        id: str | None = None,
+        carried: Sequence[str | None] = (),
+        content: str | bytes | None = None,
+        parents: Sequence[str] = (),
+    ) -> None:
         """Add a document; as unreadable if it is too large or contains surrogates.
 
-        carried: values of the input's columns, in their order; () for nulls.
+        Args:
+            carried: values of the input's columns, in their order; () for nulls.
+            content: what `refuse` takes then; None: the text.
+            parents: ids of the documents of which it was joined.
         """
+        content = text if content is None else content
         try:
             encoded = text.encode()
             for value in (id, *carried):
                 if value is not None and not value.isascii():
                     value.encode()
         except UnicodeEncodeError:
-            self.refuse(self._unencodable(), where)
+            self.refuse(self._unencodable(), where, content=content)
             return
         if len(encoded) > self.limits.max_document_bytes:
-            self.refuse("too_large", where, id, carried)
+            self.refuse("too_large", where, id, carried, content)
             return
+        if parents and self.input.origins:
+            self._parents[len(self)] = json.dumps(list(parents), ensure_ascii=False)
         self._append(id, encoded, None, None, carried)
 
     def skip(self, reason: str) -> None:
         """Count a record or file that is not a document."""
         self._skipped[reason] += 1
 
-    def refuse(self, problem: str, where: str, id: str | None = None, carried: Sequence[str | None] = ()) -> None:
-        """Add a document that cannot be read. measure.py writes the row into quarantine.
+    def refuse(
+        self,
+        problem: str,
+        where: str,
+        id: str | None = None,
+        carried: Sequence[str | None] = (),
+        content: str | bytes | None = None,
+    ) -> None:
+        """Add a document that cannot be read. measure.py and collect.py write the row into quarantine.
 
-        problem: a key of PROBLEMS.
+        problem: a key of PROBLEMS. content: what was there, of which inputs with `origins` keep the beginning.
         """
         assert problem in PROBLEMS, problem
+        if content is not None and self.input.origins:
+            self._content[len(self)] = beginning(content)
+            self._bytes += len(self._content[len(self)])
         self._append(id, None, problem, where, carried)
 
     def _append(
@@ -218,6 +246,9 @@ class Rows:
         }
         for position, name in enumerate(self.input.columns):
             columns[name] = pa.array([values[position] for values in self._carried], pa.string())
+        if self.input.origins:
+            for name, values in ((PARENTS, self._parents), (CONTENT, self._content)):
+                columns[name] = _sparse(len(self), list(values), list(values.values()))
         self._clear()
         return pa.table(columns)
 
@@ -266,6 +297,14 @@ def one_problem(input: Input, problem: str, where: str) -> pa.Table:
     rows = Rows(input, Limits(), ReaderCounts())
     rows.refuse(problem, where)
     return rows.table()
+
+
+def beginning(content: str | bytes) -> str:
+    """The first CONTENT_CHARACTERS; bytes that are not UTF-8, and lone surrogates, as escapes such as `\\xff`."""
+    if isinstance(content, bytes):
+        # A character has at most four bytes.
+        return content[: 4 * CONTENT_CHARACTERS].decode("utf-8", "backslashreplace")[:CONTENT_CHARACTERS]
+    return content[:CONTENT_CHARACTERS].encode("utf-8", "backslashreplace").decode()
 
 
 def as_json_text(value: Any) -> str | None:

@@ -74,10 +74,11 @@ class PlainText(OneDocument):
         try:
             text = content.removeprefix(BOM).decode()
         except UnicodeDecodeError as error:
-            rows.refuse(self.file_problem(content) or "bad_utf8", f"{uri} byte {error.start}", id, carried)
+            where = f"{uri} byte {error.start}"
+            rows.refuse(self.file_problem(content) or "bad_utf8", where, id, carried, content)
             return
         if "\0" in text and (problem := self.file_problem(content)):  # ASCII text in UTF-16 is valid UTF-8 too
-            rows.refuse(problem, uri, id, carried)
+            rows.refuse(problem, uri, id, carried, content)
         else:
             self.add_text(rows, text, uri, id, carried)
 

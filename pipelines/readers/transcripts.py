@@ -68,7 +68,7 @@ class Transcript(PlainText):
         """Add the turns."""
         cues = _cues_of_json(text) if text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[") else list(_cues(text))
         if not cues:
-            rows.refuse("no_cues", uri, id, carried)
+            rows.refuse("no_cues", uri, id, carried, text)
             return
         turns = _turns(cues)
         said = json.dumps([{"role": speaker, "content": what} for speaker, what in turns], ensure_ascii=False)

@@ -138,7 +138,7 @@ def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts |
         try:
             for table in READERS[span.format].read(store, span, input, limits, counted):
                 found = conformed(table, reading.carried)
-                yield _dated(found, file) if input.dated else found
+                yield _dated(found, file) if input.origins else found
         except UserError:
             raise  # its message names the file
         except Exception as error:

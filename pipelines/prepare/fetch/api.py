@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 
 from cluster.errors import DataError
 from pipelines.prepare.fetch import client
-from pipelines.prepare.fetch.answers import Page, secret
+from pipelines.prepare.fetch.answers import Page, Unread, json_text, secret
 from pipelines.prepare.fetch.client import Answer, Failed, same_server, shown
 from pipelines.prepare.fetch.settings import Api, Auth, Paging
 
@@ -51,7 +51,7 @@ def pages(settings: Api, position: str | None, where: str) -> Iterator[Page]:
                 raise DataError(f"{where}: {shown(answer.url)} names itself as the next page. Correct `paging`.")
             objects = [one for one in found if isinstance(one, Mapping)]
             failed = [
-                ("not_an_object", f"{shown(answer.url)} record {number}")
+                Unread("not_an_object", f"{shown(answer.url)} record {number}", json_text(one))
                 for number, one in enumerate(found)
                 if not isinstance(one, Mapping)
             ]

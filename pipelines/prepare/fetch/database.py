@@ -11,8 +11,9 @@ import sqlalchemy
 from sqlalchemy.engine import URL, Connection, make_url
 
 from cluster.errors import ConfigError, DataError
-from pipelines.prepare.fetch.answers import Page, secret
+from pipelines.prepare.fetch.answers import Page, Unread, json_text, secret
 from pipelines.prepare.fetch.settings import Database
+from pipelines.readers.reader import beginning
 
 _ROWS = 1000
 _CONNECT_S = 15
@@ -91,7 +92,8 @@ def _rows(connection: Connection, settings: Database, shown: str) -> Iterator[Pa
             try:
                 records.append({name: _plain(value) for name, value in zip(names, row, strict=True)})
             except UnicodeDecodeError:
-                failed.append(("bad_utf8", f"{shown} row {number}"))
+                content = json_text(dict(zip(names, map(_readable, row), strict=True)))
+                failed.append(Unread("bad_utf8", f"{shown} row {number}", content))
         yield Page(shown, records, failed)
         first += len(rows)
     if not first:
@@ -111,3 +113,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict | list):
         return json.loads(json.dumps(value, default=str))
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _readable(value: Any) -> Any:
+    """The value as JSON, with bytes that are not UTF-8 as escapes."""
+    return beginning(bytes(value)) if isinstance(value, bytes | bytearray | memoryview) else _plain(value)

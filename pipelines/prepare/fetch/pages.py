@@ -15,7 +15,7 @@ from cluster.read.limits import Limits
 from cluster.store.local_files import local_file
 from cluster.store.store import Store
 from pipelines.prepare.fetch import client
-from pipelines.prepare.fetch.answers import Page, now
+from pipelines.prepare.fetch.answers import Page, Unread, now
 from pipelines.prepare.fetch.client import USER_AGENT, Answer, Failed
 from pipelines.prepare.fetch.settings import Pages, WebAddress, web_address
 from pipelines.readers.inputs import Input
@@ -65,10 +65,10 @@ def pages(settings: Pages, position: str | None, urls: tuple[WebAddress, ...]) -
                 answer = visitor.visit(url)
                 text, problem = _text(answer)
             except Failed as error:
-                yield Page(url, (), [(error.problem, str(error))], following, now())
+                yield Page(url, (), [Unread(error.problem, str(error))], following, now())
                 continue
             if problem:
-                yield Page(url, (), [(problem, answer.url)], following, answer.received)
+                yield Page(url, (), [Unread(problem, answer.url)], following, answer.received)
             else:
                 yield Page(url, [{"url": answer.url, "requested": url, "text": text}], (), following, answer.received)
 

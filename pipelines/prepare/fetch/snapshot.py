@@ -1,8 +1,7 @@
 """The stages that fetch a source and commit its rows, and the record that is written when there are no more."""
 
-import json
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +17,10 @@ from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.config import Source
-from pipelines.prepare.fetch.answers import Page
+from pipelines.prepare.fetch.answers import Page, json_text
 from pipelines.prepare.fetch.settings import Api, Database, Pages
 from pipelines.readers.fetched import FETCHED_SCHEMA
+from pipelines.readers.reader import beginning
 
 FETCHED = "fetched"
 FETCH_VERSION = "1"
@@ -160,19 +160,10 @@ class FetchPart:
 
 
 def _table(page: Page) -> pa.Table:
-    rows = [{"record": _json(record), "where": page.asked, "collected_at": page.received} for record in page.records]
-    rows += [{"problem": problem, "where": where, "collected_at": page.received} for problem, where in page.failed]
+    records = [(json_text(record), None, page.asked) for record in page.records]
+    failed = [(one.content and beginning(one.content), one.problem, one.where) for one in page.failed]
+    rows = [dict(zip(FETCHED_SCHEMA.names, (*row, page.received), strict=True)) for row in [*records, *failed]]
     return pa.Table.from_pylist(rows, FETCHED_SCHEMA)
-
-
-def _json(record: Mapping[str, Any]) -> str:
-    """The record as JSON that UTF-8 can hold: lone surrogates stay escapes."""
-    text = json.dumps(record, ensure_ascii=False, default=str)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(record, default=str)
-    return text
 
 
 def _connector(source: Source, urls: tuple[str, ...]) -> Connector:

@@ -1,7 +1,7 @@
 """The verb `raymill dataset`."""
 
 import os
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -36,7 +36,7 @@ def dataset(
     ] = None,
     version: Annotated[str | None, typer.Option("--as", help="tag: the version's name; default: v1, v2, ..")] = None,
     note: Annotated[str, typer.Option(help="tag: a sentence about the version")] = "",
-    format: Annotated[ExportFormat, typer.Option(help="export: hf, parquet or jsonl")] = "hf",
+    format: Annotated[ExportFormat, typer.Option(help=f"export: {', '.join(get_args(ExportFormat))}")] = "hf",
     public: Annotated[bool, typer.Option("--public", help="push: a data set that is created is public")] = False,
     registry: Annotated[
         str | None, typer.Option(help="folder or URI of the versions; default: $RAYMILL_DATASETS, else ./datasets")

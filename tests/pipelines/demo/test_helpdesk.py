@@ -16,6 +16,7 @@ from cluster.store.store import Store
 from pipelines.demo import helpdesk
 from pipelines.demo.helpdesk import CONFIG, OUTPUT, config_text, next_steps, questions, write_inputs
 from pipelines.prepare import job
+from pipelines.prepare.assess.facts import is_copy
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.report import render
 from pipelines.prepare.validate import REASONS
@@ -85,7 +86,7 @@ def test_contradictions_are_listed_and_texts_are_cleaned(run):
 def test_no_account_is_in_two_splits_and_copies_are_in_train_alone(run):
     accounts = [{one["metadata"]["account"] for one in rows(run, name)} for name in ("train", "validation", "test")]
     assert all(not one & other for one, other in itertools.combinations(accounts, 2))
-    copies = [{one["id"] for one in rows(run, name) if one["provenance"]} for name in ("train", "validation", "test")]
+    copies = [{one["id"] for one in rows(run, name) if is_copy(one)} for name in ("train", "validation", "test")]
     assert copies[0] and not copies[1] and not copies[2]
     assert {one["stage"] for one in rows(run, "train")} == {1, 2, 3}
     learnt = {one["id"] for one in rows(run, "_work/assess/vectors")}

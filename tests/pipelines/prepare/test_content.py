@@ -24,20 +24,7 @@ from pipelines.prepare.content import (
 from pipelines.prepare.content import (
     said as said_by,
 )
-
-said = st.text(min_size=1, max_size=12).filter(lambda text: not text.isspace())
-maybe = st.one_of(st.just(""), said)
-chats = st.builds(
-    lambda system, turns: Chat(
-        tuple(
-            ([Message("system", system)] if system else [])
-            + [Message(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
-        )
-    ),
-    maybe,
-    st.lists(st.tuples(said, said), min_size=1, max_size=3),
-)
-preferences = st.builds(Preference, maybe, said, said, said)
+from tests.support.contents import chats, maybe, preferences, said
 
 
 @given(said)
@@ -134,7 +121,7 @@ SPOKEN = Chat((Message("system", "s"), *CHAT.messages))
         ("a text", "preference", "no_answer"),
         (CHAT, "pairs", "several_turns"),
         (CHAT, "instruction", "several_turns"),
-        (CHAT, "text", "several_turns"),
+        (CHAT, "text", "a_chat"),
         (SPOKEN, "pairs", "several_turns"),
         (SPOKEN, "instruction", "several_turns"),
         (CHAT, "preference", "not_a_preference"),

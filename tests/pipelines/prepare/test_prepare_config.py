@@ -1,10 +1,12 @@
 """Settings of a preparation: what cannot be is refused before anything is read, and what is allowed at its bounds."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from pipelines.prepare.collect import filled
 from pipelines.prepare.config import PrepareConfig, Split, Validate
+from pipelines.prepare.templates import TaskType
 
 SOURCE = {"source": "a", "path": "/in/a.jsonl", "columns": {"prompt": "q", "completion": "a", "queue": "queue"}}
 API = {"source": "desk", "api": {"url": "https://h/t", "auth": {"variable": "TOKEN"}}, "columns": SOURCE["columns"]}
@@ -95,6 +97,47 @@ def test_paths_lose_their_detours_but_addresses_do_not():
     paths = ["/in/x/../a.jsonl", "s3://bucket/x/../a", "hf://org/name"]
     found = [one.path for one in config(inputs=[SOURCE | {"path": path} for path in paths]).inputs]
     assert found == ["/in/a.jsonl", "s3://bucket/x/../a", "hf://org/name"]
+
+
+CHAT_TEMPLATES = [
+    ({"shape": "messages", "chats_as_text": {}}, r"chats_as_text: goes with `shape: text`, and the shape is messages"),
+    ({"shape": "preference", "preferences": "chosen"}, "preferences: chosen goes with other shapes than preference"),
+    (
+        {"shape": "text", "chats_as_text": {"user": "{text}"}},
+        r"user: wanted a text with \{content\}, and no other name",
+    ),
+    ({"shape": "text", "chats_as_text": {"system": "no name"}}, r"system: wanted a text with \{content\}"),
+    ({"shape": "text", "chats_as_text": {"assistant": "{content!r}"}}, r"assistant: wanted a text with \{content\}"),
+    ({"shape": "text", "chats_as_text": {"user": "{content"}}, r"user: .*write a brace that is text twice"),
+    ({"shape": "text", "chats_as_text": {"user": "", "assistant": ""}}, "user and assistant are empty"),
+]
+
+
+@pytest.mark.parametrize(("records", "message"), CHAT_TEMPLATES)
+def test_a_conversion_that_cannot_be_is_refused(records, message):
+    with pytest.raises(ValueError, match=message):
+        config(records=records)
+
+
+# Of each task type, the texts that its default template makes of HANDBOOK with the metadata below.
+HANDBOOK = "# Annual leave\n\nEverybody has thirty days of leave."
+METADATA = {"summary": "Thirty days of leave.", "category": "holidays", "source": "handbook"}
+DEFAULTS = {
+    "qa": ("What do I need to know about Annual leave?", HANDBOOK),
+    "summarisation": (f"Summarise this text:\n\n{HANDBOOK}", "Thirty days of leave."),
+    "classification": (f"Which category does this text belong to?\n\n{HANDBOOK}", "holidays"),
+    "generation": ("Write a text with the title: Annual leave", HANDBOOK),
+    "policy": ("What does the policy on Annual leave say?", HANDBOOK),
+    "procedure": ("What are the steps of this procedure: Annual leave?", HANDBOOK),
+}
+
+
+@pytest.mark.parametrize("task_type", get_args(TaskType))
+def test_the_default_template_of_a_task_type_makes_this_question_and_this_answer(task_type):
+    made = filled(config().records.template(task_type), HANDBOOK, METADATA)
+    assert [(one.role, one.content) for one in made.messages] == list(
+        zip(("user", "assistant"), DEFAULTS[task_type], strict=True)
+    )
 
 
 def test_a_template_of_the_config_goes_before_the_default_of_its_task_type():

@@ -129,7 +129,7 @@ def test_one_page_is_enough_without_paging(site):
     site.answers["/t"] = as_json([{"id": 1}, "no object", {"id": 2}])
     (page,) = fetched(site, parameters={"status": "closed"})
     assert ids([page]) == [1, 2] and page.asked == f"{site.url}/t?status=closed"
-    assert page.failed == [("not_an_object", f"{site.url}/t?status=closed record 1")]
+    assert page.failed == [("not_an_object", f"{site.url}/t?status=closed record 1", '"no object"')]
 
 
 @pytest.mark.parametrize(

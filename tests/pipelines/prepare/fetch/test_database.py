@@ -52,12 +52,12 @@ def test_a_query_without_rows_is_one_page(tickets):
 
 def test_bytes_that_are_no_text_are_named(tickets):
     (one,) = asked(f"sqlite:///{tickets}", "SELECT id, x'ff' AS raw FROM tickets WHERE id < 2")
-    assert one.records == [] and [problem for problem, _ in one.failed] == ["bad_utf8", "bad_utf8"]
-    assert one.failed[1][1].endswith("row 1")
+    assert one.records == [] and [row.problem for row in one.failed] == ["bad_utf8", "bad_utf8"]
+    assert one.failed[1].where.endswith("row 1") and one.failed[1].content == '{"id": 1, "raw": "\\\\xff"}'
     many = asked(
         f"sqlite:///{tickets}", "SELECT id, CASE WHEN id < 1500 THEN x'ff' END AS raw FROM tickets ORDER BY id"
     )
-    assert [len(page.failed) for page in many] == [1000, 500, 0] and many[1].failed[-1][1].endswith("row 1499")
+    assert [len(page.failed) for page in many] == [1000, 500, 0] and many[1].failed[-1].where.endswith("row 1499")
     assert [page.records[0]["id"] for page in many[1:]] == [1500, 2000]
 
 

@@ -20,6 +20,7 @@ from cluster.submit.preflight import ProbeRequest, unset
 from pipelines.prepare import job
 from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.fetch import snapshot
+from pipelines.prepare.fetch.answers import json_text
 from pipelines.prepare.job import refuse_unfetched
 from pipelines.prepare.plan.command import print_plan
 from pipelines.prepare.plan.dry_run import print_dry_run
@@ -175,8 +176,8 @@ def test_an_error_of_a_part_does_not_show_the_address_where_it_begins(settings):
 
 
 def test_records_are_kept_as_json_that_utf8_can_hold():
-    assert snapshot._json({"a": "\u00f6", "b": Decimal("1.5")}) == '{"a": "\u00f6", "b": "1.5"}'
-    assert json.loads(snapshot._json({"a": "\ud800\u00f6"}).encode()) == {"a": "\ud800\u00f6"}
+    assert json_text({"a": "\u00f6", "b": Decimal("1.5")}) == '{"a": "\u00f6", "b": "1.5"}'
+    assert json.loads(json_text({"a": "\ud800\u00f6"}).encode()) == {"a": "\ud800\u00f6"}
 
 
 def test_a_run_that_was_broken_off_within_a_part_has_no_record_twice(settings, site, monkeypatch):

@@ -22,7 +22,7 @@ def visited(site, *paths: str, position=None, **settings) -> list:
 
 
 def problems(found) -> list:
-    return [problem for page in found for problem, _ in page.failed]
+    return [one.problem for page in found for one in page.failed]
 
 
 def test_the_main_text_of_each_page_is_a_row(site):
@@ -121,7 +121,7 @@ def test_a_page_without_a_text_has_a_problem(site, monkeypatch):
         "empty_extraction", "http_error", "not_a_page", "http_error", "too_large", "unreachable", "unreachable"
     ]  # fmt: skip
     for path, page in zip(paths, found, strict=True):
-        assert path.rpartition("/")[2] in page.failed[0][1]
+        assert path.rpartition("/")[2] in page.failed[0].where
 
 
 def test_private_addresses_are_refused_also_after_a_redirect(site, monkeypatch):

@@ -1,0 +1,116 @@
+"""Records in another shape than their source: chosen answers of preferences, and chats as texts by a template."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.artifact import Artifact
+from cluster.store.store import Store
+from pipelines.prepare.content import Chat, Message, Preference, from_shape, to_shape, with_chosen
+from pipelines.prepare.split import SPLITS
+from pipelines.prepare.templates import ChatTemplate
+from tests.support.contents import chats, preferences
+from tests.support.inline import prepare_inline
+from tests.support.tickets import answer, question
+
+ANYTHING = {"question_chars": None, "answer_chars": None, "truncated_answers": "keep"}
+PREFERENCES = [
+    {"key": f"p{n}", "system": "Be brief.", "prompt": question(n), "chosen": answer(n), "rejected": answer(n + 50)}
+    for n in range(3)
+]
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """A function that prepares rows of JSON Lines: the records by id, and the problems of quarantine."""
+
+    def run(rows: list[dict], records: dict, **source) -> tuple[dict[str, dict], list[str]]:
+        (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        settings = {
+            "inputs": [{"path": str(tmp_path / "a.jsonl"), "id": "key"} | source], "records": records,
+            "validate": ANYTHING, "output": str(tmp_path / "out"), "execution": {"max_bad_documents": 1},
+        }  # fmt: skip
+        done = prepare_inline(settings, monkeypatch)
+        found = {row["id"]: row for split in SPLITS for row in done.split(split).table().to_pylist()}
+        return found, Artifact.load(Store(), f"{done.uri}/quarantine").table()["problem"].to_pylist()
+
+    return run
+
+
+@given(preferences)
+def test_the_chosen_answer_is_the_same_in_all_shapes_with_one_answer(preference):
+    chat = with_chosen(preference)
+    for shape in ("pairs", "instruction", "messages"):
+        back = from_shape(to_shape(chat, shape), shape)
+        system = back.messages[0].content if back.messages[0].role == "system" else ""
+        kept = Preference(system, *(one.content for one in back.messages[-2:]), preference.rejected)
+        assert kept == preference, "only the rejected answer is gone"
+
+
+@pytest.mark.parametrize("shape", ["pairs", "messages"])
+def test_of_a_preference_the_chosen_answer_is_taken_where_the_config_says_so(prepared, shape):
+    assert prepared(PREFERENCES, {"shape": shape}) == ({}, ["a_preference"] * 3)
+
+
+def test_the_record_of_a_chosen_answer_names_the_preference(prepared):
+    found, problems = prepared(PREFERENCES, {"shape": "pairs", "preferences": "chosen"})
+    assert set(found) == {"p0", "p1", "p2"} and not problems
+    assert [found["p1"][name] for name in ("system", "prompt", "completion")] == ["Be brief.", question(1), answer(1)]
+    assert found["p1"]["provenance"] == {"parents": ["p1"], "operation": "chosen"}
+
+
+CHATS = [
+    {"key": "c1", "messages": [{"role": "system", "content": "Be {brief}."}, {"role": "user", "content": "a?"},
+                               {"role": "assistant", "content": "b."}, {"role": "user", "content": "c?"},
+                               {"role": "assistant", "content": "d."}]},
+    {"key": "c2", "messages": [{"role": "user", "content": "e?"}, {"role": "assistant", "content": "f."}]},
+]  # fmt: skip
+
+
+def test_a_chat_is_a_text_by_a_template_alone(prepared):
+    assert prepared(CHATS, {"shape": "text"}) == ({}, ["a_chat"] * 2)
+
+
+@pytest.mark.parametrize(
+    ("template", "first", "second"),
+    [
+        ({}, "Be {brief}.\n\nQuestion: a?\n\nAnswer: b.\n\nQuestion: c?\n\nAnswer: d.", "Question: e?\n\nAnswer: f."),
+        ({"system": "", "user": "{{{content}}}", "assistant": "-> {content}", "separator": "\n"},
+         "{a?}\n-> b.\n{c?}\n-> d.", "{e?}\n-> f."),
+    ],
+)  # fmt: skip
+def test_the_template_of_chats_makes_this_text(prepared, template, first, second):
+    found, problems = prepared(CHATS, {"shape": "text", "chats_as_text": template})
+    assert [found[id]["text"] for id in ("c1", "c2")] == [first, second] and not problems
+    assert found["c1"]["provenance"] == {"parents": ["c1"], "operation": "template"}
+
+
+def test_a_preference_is_a_text_by_both(prepared):
+    found, _ = prepared(PREFERENCES, {"shape": "text", "chats_as_text": {}, "preferences": "chosen"})
+    assert found["p0"]["text"] == f"Be brief.\n\nQuestion: {question(0)}\n\nAnswer: {answer(0)}"
+    assert found["p0"]["provenance"] == {"parents": ["p0"], "operation": "chosen, template"}
+
+
+def test_a_row_of_a_table_is_a_text_by_both_templates(prepared):
+    template = {"prompt": "What does a {part} cost?", "completion": "{price} euros."}
+    table = {"types": {"part": "text", "price": "integer"}, "template": template}
+    rows = [{"part": "screw", "price": "3"}, {"part": "nut", "price": "4"}]
+    found, _ = prepared(rows, {"shape": "text", "chats_as_text": {}}, table=table, id="part")
+    assert found["nut"]["text"] == "Question: What does a nut cost?\n\nAnswer: 4 euros."
+    assert found["nut"]["provenance"] == {"parents": ["nut"], "operation": "table, template"}
+
+
+@given(chats.filter(lambda chat: not any("\0" in one.content for one in chat.messages)))
+def test_a_text_has_every_message_once_and_in_order(chat):
+    forms = {"system": "s{content}", "user": "u{content}", "assistant": "a{content}"}
+    text = ChatTemplate(**forms, separator="\0").filled((one.role, one.content) for one in chat.messages)
+    roles = {"s": "system", "u": "user", "a": "assistant"}
+    assert Chat(tuple(Message(roles[one[0]], one[1:]) for one in text.split("\0"))).messages == chat.messages
+
+
+@given(st.text(), st.text())
+def test_braces_of_a_message_are_text(question, answer):
+    made = ChatTemplate(separator="|").filled([("user", question), ("assistant", answer)])
+    assert made == f"Question: {question}|Answer: {answer}"

@@ -1,0 +1,19 @@
+"""Contents of records of every form, for properties."""
+
+from hypothesis import strategies as st
+
+from pipelines.prepare.content import Chat, Message, Preference
+
+said = st.text(min_size=1, max_size=12).filter(lambda text: not text.isspace())
+maybe = st.one_of(st.just(""), said)
+chats = st.builds(
+    lambda system, turns: Chat(
+        tuple(
+            ([Message("system", system)] if system else [])
+            + [Message(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
+        )
+    ),
+    maybe,
+    st.lists(st.tuples(said, said), min_size=1, max_size=3),
+)
+preferences = st.builds(Preference, maybe, said, said, said)
