@@ -5,7 +5,7 @@ import sys
 
 from tests.benchmarks.timing import load_texts
 
-DEDUP = ("signatures", "duplicates", "group")
+DEDUP = ("signatures", "duplicates", "group", "ray_groupby")
 TEXT = ("compile", "excerpt", "normalize", "language", "rules", "decontamination", "boilerplate", "repeats", "measure")
 RUNS = ("startup", "demo", "curate", "files", "scale", "units", "terabyte", "requests", "plan")
 CURATE = (*TEXT, *DEDUP, *RUNS, "prepare", "labels")

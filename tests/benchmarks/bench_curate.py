@@ -89,7 +89,7 @@ def _one(folder: Path, source: Path, size: int, kernels: Path, name: str) -> Non
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environment = os.environ | {"NUMBA_CACHE_DIR": str(kernels)}
     process = subprocess.Popen(command, **pipes, text=True, env=environment, start_new_session=True)
-    watcher = threading.Thread(target=_watch, args=(process, peaks), daemon=True)
+    watcher = threading.Thread(target=watch_workers, args=(process, peaks), daemon=True)
     watcher.start()
     said, complained = process.communicate()
     took = time.perf_counter() - start
@@ -108,7 +108,7 @@ def _one(folder: Path, source: Path, size: int, kernels: Path, name: str) -> Non
     print(f"    the same command again: {time.perf_counter() - start:.2f} s")
 
 
-def _watch(process: subprocess.Popen, peaks: dict[str, int]) -> None:
+def watch_workers(process: subprocess.Popen, peaks: dict[str, int]) -> None:
     """Peak resident kilobytes of every Ray worker of the command's session."""
     while process.poll() is None:
         for status in Path("/proc").glob("[0-9]*/status"):

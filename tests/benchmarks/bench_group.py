@@ -1,18 +1,31 @@
-"""Grouping alone, of generated signatures with known duplicates, on two processes: documents/s, memory, bytes.
+"""Grouping alone, of generated signatures with known duplicates, on two processes: documents/s, memory, requests.
 
 Of a hundred documents 56 are like no other, 20 are near-duplicates in groups of five, 12 are copies in groups of three,
-and 12 are short. Beside it datasketch's index over the same signatures, of as many documents as it does in a minute.
+and 12 are short. Two sizes in one call, of which the second should take at most eleven times as long; beside the first
+datasketch's index over the same signatures, of as many documents as it does in a minute.
 
-    GROUP_DOCUMENTS=20000000 python -m tests.benchmarks group
+    python -m tests.benchmarks group                                 # 2 and 20 million documents, 20 GB of disk
+    GROUP_DOCUMENTS=3000000 python -m tests.benchmarks group
     GROUP_BLOCKS=1 python -m tests.benchmarks group      # all candidates in one batch, compared in blocks
+    GROUP_COUNTED=0 python -m tests.benchmarks group     # the local disk as it is; requests are not counted
+
+Requests are those that an object store would get: every process reads and writes on a disk that counts them, with
+footers, records, listings and uploads. A pair is a key and a document, of which a document has as many as bands and one
+for its text. Times per pair are processor time of the stages keys and merge; the time to read attributes is taken
+around the reading itself.
+
+Predicted 2026-11-24, two quiet cores: 2 million in 6 s, 20 million in 60 s (330,000 documents/s), 10 times as long (the
+goal of issue 13 is 11); each process under 1.6 GB; keys and merge 110 ns a pair with reading, 60 without (goal 100,
+all told); 20 million documents: 8,000 GET and 6,000 PUT.
 """
 
 import os
-import resource
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import Any
@@ -28,14 +41,18 @@ from cluster.progress import Silent
 from cluster.session import Session
 from cluster.stage import Output, Record, Scratch, Stage, run_unit
 from cluster.store.store import Store
+from pipelines.dedup import group
+from pipelines.dedup.documents import passed
 from pipelines.dedup.group import GROUPS, Sizes, group_stage
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
 from pipelines.readers.inputs import Input
 from pipelines.text.texts import Texts
-from tests.benchmarks.timing import machine
+from tests.benchmarks.timing import machine, memory_of_process
+from tests.support.counted_disk import CountedDisk, counted_disk, shown
 
-DOCUMENTS = int(os.environ.get("GROUP_DOCUMENTS", 2_000_000))
+DOCUMENTS = [int(number) for number in os.environ.get("GROUP_DOCUMENTS", "2000000,20000000").split(",")]
+COUNTED = os.environ.get("GROUP_COUNTED") != "0"
 BLOCKS = os.environ.get("GROUP_BLOCKS") == "1"
 OF_A_UNIT = 100_000
 PROCESSES = 2
@@ -64,43 +81,83 @@ ATTRIBUTES = pa.schema(
 
 def run(texts: Texts) -> None:
     print(machine("pyarrow", "numba", "numpy", "datasketch"))
-    with tempfile.TemporaryDirectory() as folder:
-        engine = Processes(folder, Session(), Silent())
-        units = range(DOCUMENTS // OF_A_UNIT)
-        attributes = engine.run(_stage("measure", Output("attributes", ATTRIBUTES), units, Generate()))["attributes"]
-        verdicts = engine.run(_stage("decide", Output("verdicts", pa.schema([("row", pa.int64())])), [0], _nothing))
-        inputs = [Input(source="s", path="s")]
-        stage = group_stage(DEDUP, inputs, attributes, verdicts["verdicts"], len(units), SIZES)
-        engine.stages.clear()
+    taken = [_group(documents, beside_peer=number == 0) for number, documents in enumerate(DOCUMENTS)]
+    for documents, seconds in zip(DOCUMENTS[1:], taken[1:], strict=True):
+        times = f"{seconds / taken[0]:.2f} times the time of {DOCUMENTS[0]:,}"
+        print(f"{documents:,} documents are {documents / DOCUMENTS[0]:.1f} times as many and take {times}")
+
+
+def _group(documents: int, beside_peer: bool) -> float:
+    """Seconds of the grouping of so many generated documents; prints what each stage took."""
+    with tempfile.TemporaryDirectory() as folder, _disk() as disk:
+        engine = Processes(folder, Session(), Silent(), disk=disk)
+        attributes, stage = generated(engine, documents)
+        before = Counter(disk.requests if disk else ())
         began = time.perf_counter()
         groups = engine.run(stage)[GROUPS]
         took = time.perf_counter() - began
-        print(f"{DOCUMENTS:,} documents, {attributes.manifest.bytes / 1e9:.2f} GB of attributes, {PROCESSES} processes")
-        print(f"  {'stage':<20}{'units':>7}{'s':>8}{'core-s':>8}{'GB of a process':>17}{'GB written':>12}{'reads':>8}")
+        sent = Counter(disk.requests if disk else ()) - before
+        print(f"{documents:,} documents, {attributes.manifest.bytes / 1e9:.2f} GB of attributes, {PROCESSES} processes")
+        print(
+            f"  {'stage':<20}{'units':>7}{'s':>8}{'core-s':>8}  {'GB of each process':<20}{'GB written':>10}  requests"
+        )
         for one in engine.stages:
-            row = f"{one.units:>7}{one.seconds:>8.1f}{one.core_seconds:>8.1f}{one.memory / 1e9:>17.2f}"
-            print(f"  {one.name:<20}{row}{one.written / 1e9:>12.2f}{one.reads:>8,}")
-        print(f"  whole: {took:.1f} s, {DOCUMENTS / took:,.0f} documents/s")
-        _check(groups)
-        _peer(attributes)
+            memory = ", ".join(f"{most / 1e9:.2f}" for most in one.memory)
+            row = f"{one.units:>7}{one.seconds:>8.1f}{one.core_seconds:>8.1f}  {memory:<20}{one.written / 1e9:>10.2f}"
+            print(f"  {one.name:<20}{row}  {shown(one.requests)}")
+            sent += one.requests
+        print(f"  whole: {took:.1f} s, {documents / took:,.0f} documents/s, {shown(sent)} with the driver's")
+        _pairs(engine.stages, documents)
+        _check(groups, documents)
+        if beside_peer:
+            _peer(attributes)
+    return took
+
+
+def generated(engine: "Processes", documents: int) -> tuple[Artifact, Stage]:
+    """(attributes of so many documents, the stage that groups them); the engine's list of stages is empty again."""
+    units = range(max(1, documents // OF_A_UNIT))
+    generate = _stage("measure", Output("attributes", ATTRIBUTES), units, Generate(documents))
+    attributes = engine.run(generate)["attributes"]
+    decide = _stage("decide", Output("verdicts", pa.schema([("row", pa.int64())])), [documents], _nothing)
+    verdicts = engine.run(decide)["verdicts"]
+    engine.stages.clear()
+    return attributes, group_stage(DEDUP, [Input(source="s", path="s")], attributes, verdicts, len(units), SIZES)
+
+
+def _disk() -> AbstractContextManager[CountedDisk | None]:
+    return counted_disk() if COUNTED else nullcontext()
+
+
+def _pairs(stages: list["_Done"], documents: int) -> None:
+    """Print the processor time of a pair, in nanoseconds, with and without reading attributes."""
+    some = [one for one in stages if one.name in ("group.keys", "group.merge")]
+    pairs = documents * (BANDS + 1)
+    whole, reading = (sum(getattr(one, name) for one in some) / pairs * 1e9 for name in ("core_seconds", "reading"))
+    print(f"  keys and merge: {whole:.0f} ns a pair, {whole - reading:.0f} without reading attributes, {pairs:,} pairs")
 
 
 def _stage(name: str, output: Output, units: Any, work: Any) -> Stage:
     return Stage(name, (output,), list(units), work, name, Store())
 
 
-def _nothing(unit: int, scratch: Scratch) -> dict[str, float]:
-    return {"passed": float(DOCUMENTS)}
+def _nothing(documents: int, scratch: Scratch) -> dict[str, float]:
+    return {"passed": float(documents)}
 
 
 @dataclass(frozen=True)
 class Generate:
-    """The work of a stage that writes attributes; a duplicate lies anywhere in the run, not beside its original."""
+    """The work of a stage that writes attributes; a duplicate lies anywhere in the run, not beside its original.
+
+    documents: of the whole run.
+    """
+
+    documents: int
 
     def __call__(self, unit: int, scratch: Scratch) -> dict[str, float]:
         first = unit * OF_A_UNIT
-        numbers = np.arange(first, first + OF_A_UNIT)
-        originals, changed, short = _structure(numbers)
+        numbers = np.arange(first, min(first + OF_A_UNIT, self.documents))
+        originals, changed, short = _structure(numbers, self.documents)
         words, lengths = _words(originals, changed, short)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         hashes = np.stack([_mixed(originals), _mixed(originals + 7) ^ _mixed(changed)], axis=1)
@@ -117,15 +174,15 @@ class Generate:
         return {}
 
 
-def _structure(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _structure(numbers: np.ndarray, documents: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(original int64, which change of it int64, short bool) of each document.
 
     Documents n, n + g, n + 2 g, .. with g a fifth or a third of those of the kind are one group.
     """
-    place = (numbers * 7919 + 13) % DOCUMENTS  # 7919 is prime, so each document has a place of its own
-    ends = np.cumsum([UNIQUE, NEAR, COPIES]) * DOCUMENTS
+    place = (numbers * 7919 + 13) % documents  # 7919 is prime, so each document has a place of its own
+    ends = np.cumsum([UNIQUE, NEAR, COPIES]) * documents
     kind = np.searchsorted(ends, place, side="right")
-    near, copies = (int(share * DOCUMENTS) for share in (NEAR / NEAR_GROUP, COPIES / COPY_GROUP))
+    near, copies = (int(share * documents) for share in (NEAR / NEAR_GROUP, COPIES / COPY_GROUP))
     originals = place.copy()
     of_near, of_copies = kind == 1, kind == 2
     begins = ends.astype(np.int64)
@@ -156,11 +213,11 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
     return value ^ (value >> np.uint64(31))
 
 
-def _check(groups: Artifact) -> None:
+def _check(groups: Artifact, documents: int) -> None:
     counters = groups.manifest.counters
     found = {name: int(counters.get(f"reason/{name}", 0)) for name in ("near_duplicate", "exact_duplicate")}
-    near = int(NEAR * DOCUMENTS * (NEAR_GROUP - 1) / NEAR_GROUP)
-    copies = int(COPIES * DOCUMENTS * (COPY_GROUP - 1) / COPY_GROUP)
+    near = int(NEAR * documents * (NEAR_GROUP - 1) / NEAR_GROUP)
+    copies = int(COPIES * documents * (COPY_GROUP - 1) / COPY_GROUP)
     print(f"  found {found}, planted {near:,} near-duplicates and {copies:,} copies")
 
 
@@ -193,41 +250,77 @@ def _signatures(attributes: Artifact) -> Iterator[np.ndarray]:
 
 @dataclass
 class _Done:
+    """What a stage took. memory: peak of each process in bytes. reading: processor seconds in reading attributes."""
+
     name: str
-    units: int
-    seconds: float
-    core_seconds: float
-    memory: int
-    written: int
-    reads: int
+    units: int = 0
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    reading: float = 0.0
+    memory: list[int] = field(default_factory=list)
+    written: int = 0
+    requests: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
 class Processes(Engine):
-    """An engine over plain processes, new ones for each stage, that records the memory of the largest."""
+    """An engine over plain processes, new ones for each stage, that records what each stage took.
+
+    disk: counts the requests of this process, the driver's.
+    """
 
     stages: list[_Done] = field(default_factory=list)
+    disk: CountedDisk | None = None
 
     def _start_ray(self) -> None: ...
 
     def _round(self, stage: Stage, missing: list[int], records: dict[int, Record], failures: dict) -> None:
-        began, most, core, reads = time.perf_counter(), 0, 0.0, 0
-        bare = replace(stage, units=())
+        done, bare = _Done(stage.name, len(missing)), replace(stage, units=())
+        began = time.perf_counter()
+        memory: dict[int, int] = {}
         with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
             waiting = [pool.submit(_do, bare, self.root, index, stage.units[index]) for index in missing]
             for one in waiting:
-                record, memory, seconds, of_unit = one.result()
-                records[record.unit] = record
-                most, core, reads = max(most, memory), core + seconds, reads + of_unit
-        written = sum(file.bytes for record in records.values() for files in record.files.values() for file in files)
-        took = time.perf_counter() - began
-        self.stages.append(_Done(stage.name, len(missing), took, core, most, written, reads))
+                unit = one.result()
+                records[unit.record.unit] = unit.record
+                memory[unit.process] = max(unit.memory, memory.get(unit.process, 0))
+                done.core_seconds += unit.seconds
+                done.reading += unit.reading
+                done.requests += unit.requests
+        done.written = sum(f.bytes for record in records.values() for files in record.files.values() for f in files)
+        done.seconds, done.memory = time.perf_counter() - began, sorted(memory.values(), reverse=True)
+        self.stages.append(done)
 
 
-def _do(stage: Stage, root: str, index: int, unit: Any) -> tuple[Record, int, float, int]:
-    """(record, most memory of the process in bytes, processor seconds, reads of slices, which are requests on S3)."""
+@dataclass
+class _Unit:
+    """What a unit took: the process that did it and its peak of memory in bytes, processor seconds, requests."""
+
+    record: Record
+    process: int
+    memory: int
+    seconds: float
+    reading: float
+    requests: Counter[str]
+
+
+def _do(stage: Stage, root: str, index: int, unit: Any) -> _Unit:
+    reading = 0.0
+
+    def timed(*arguments: Any) -> Iterator[Any]:
+        """As `passed`, and adds up its processor time, without that of the caller between tables."""
+        nonlocal reading
+        tables = passed(*arguments)
+        while True:
+            began = time.process_time()
+            table = next(tables, None)
+            reading += time.process_time() - began
+            if table is None:
+                return
+            yield table
+
     began = time.process_time()
-    with patch.object(Store, "read_range", autospec=True, side_effect=Store.read_range) as reads:
+    with patch.object(group, "passed", timed), _disk() as disk:
         record = run_unit(stage, root, index, unit)
-    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return record, memory, time.process_time() - began, reads.call_count
+    seconds, memory = time.process_time() - began, memory_of_process("VmHWM")
+    return _Unit(record, os.getpid(), memory, seconds, reading, Counter(disk.requests if disk else ()))

@@ -58,7 +58,7 @@ from pipelines.readers.freeze import freeze
 from pipelines.readers.recorded import write_inputs
 from pipelines.readers.units import InputManifest
 from pipelines.text.texts import Texts
-from tests.benchmarks.timing import machine
+from tests.benchmarks.timing import machine, memory_of_process
 from tests.benchmarks.web_texts import cut
 from tests.support.counted_disk import METHODS, CountedDisk, counted_disk, shown
 from tests.support.inline import InlineEngine
@@ -216,14 +216,14 @@ class Driver:
         """
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins again here
         memory, requests, began, processor = (
-            _megabytes("VmRSS"),
+            memory_of_process("VmRSS"),
             self.requests,
             time.perf_counter(),
             time.process_time(),
         )
         result = work()
         seconds, processor = time.perf_counter() - began, time.process_time() - processor
-        peak, sent = _megabytes("VmHWM") - memory, self.requests - requests
+        peak, sent = (memory_of_process("VmHWM") - memory) / 1e6, self.requests - requests
         self.memory_mb = max(self.memory_mb, peak)
         if not again:
             self.seconds, self.sent = self.seconds + seconds, self.sent + sent
@@ -324,11 +324,6 @@ def _multiplied(
             driver(f"  answers after {ANSWER_S * 1000:.0f} ms", lambda: committed(stage, root), again=True)
             driver.disk.delay_s = 0.0
     return driver(f"publish {stage.name}", lambda: publish(stage, root, records)), sent
-
-
-def _megabytes(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
 def _print(name: str, seconds: float, what: str) -> None:

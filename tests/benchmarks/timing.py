@@ -43,3 +43,12 @@ def load_texts(path: str | None) -> Texts:
     if not source.is_file():
         raise SystemExit(f"{source}: no such file. Give one with a `text` column: make bench DATA=FILE.parquet")
     return Texts.from_arrow(pq.read_table(source, columns=["text"])["text"])
+
+
+def memory_of_process(name: str) -> int:
+    """Bytes that the kernel states for this process: `VmHWM`, its peak, or `VmRSS`, what it has now.
+
+    The peak of getrusage is not this: a process begins with the peak of the one that started it.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
