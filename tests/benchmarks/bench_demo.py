@@ -30,7 +30,7 @@ def run(texts: Texts) -> None:
     for _ in range(RUNS):
         with tempfile.TemporaryDirectory() as folder:
             for case in ("demo, empty kernel cache", "demo, full kernel cache"):
-                output = Path(folder, case.replace(" ", "-"))
+                output = Path(folder, case.split()[1])
                 found.setdefault(case, []).append(_demo(output, Path(folder, "kernels")))
             found.setdefault(AGAIN, []).append(_demo(output, Path(folder, "kernels"), finished=True))
     for case, runs in found.items():
