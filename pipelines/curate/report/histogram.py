@@ -123,9 +123,9 @@ def _occupied(
 
 def _outside(axis: Axis, ends: tuple[float, float], frame: Frame) -> Html:
     minimum, maximum = ends
-    spans = [(0.0, axis.place(minimum))] if math.isfinite(minimum) else []
+    spans = [(0.0, axis.fraction(minimum))] if math.isfinite(minimum) else []
     if math.isfinite(maximum):
-        spans.append((axis.place(maximum), 1.0))
+        spans.append((axis.fraction(maximum), 1.0))
     return join(
         element(
             "rect",
@@ -157,7 +157,7 @@ def _column(axis: Axis, low: float, high: float, number: int, most: int, limits:
     title = f"{decimal(low)} to {decimal(high)}: {count(number)} documents" + (
         ", on both sides" if style == "cut" else ""
     )
-    left, right, top = frame.x(axis.place(low)), frame.x(axis.place(high)), frame.y(math.sqrt(number / most))
+    left, right, top = frame.x(axis.fraction(low)), frame.x(axis.fraction(high)), frame.y(math.sqrt(number / most))
     gap = 0.8 if right - left > 2 else 0.0
     return element(
         "rect",
@@ -172,7 +172,7 @@ def _column(axis: Axis, low: float, high: float, number: int, most: int, limits:
 
 def _bound(axis: Axis, value: float, at: float, side: str, frame: Frame) -> Html:
     """The line, and above it its value."""
-    x = frame.x(axis.place(at))
+    x = frame.x(axis.fraction(at))
     line = element("line", x1=x, x2=x, y1=frame.top - 8, y2=frame.bottom, class_="bound")
     anchor = "start" if x < frame.width * 0.25 else "end" if x > frame.width * 0.75 else "middle"
     return join(

@@ -60,9 +60,9 @@ def test_a_bound_is_an_edge_and_what_lies_on_it_is_with_what_stays(signal):
 
 def test_a_logarithmic_axis_gives_zero_a_slot_of_its_own():
     axis = Axis.over([0.0, 1.0, 10.0, 100.0], log=True)
-    assert [round(axis.place(v), 4) for v in (0, 1, 10, 100)] == [0, 0.3333, 0.6667, 1]
-    assert axis.place(0.5) == pytest.approx(1 / 6)
-    assert axis.place(1000) == 1
+    assert [round(axis.fraction(v), 4) for v in (0, 1, 10, 100)] == [0, 0.3333, 0.6667, 1]
+    assert axis.fraction(0.5) == pytest.approx(1 / 6)
+    assert axis.fraction(1000) == 1
     assert axis.ticks() == [0, 1, 10, 100]
 
 
