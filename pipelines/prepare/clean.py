@@ -1,4 +1,4 @@
-"""Text fields put in order: HTML and e-mail, normalisation, terms, personal data.
+"""Text fields put in order: HTML and e-mail, normalisation, quotation marks, terms, personal data.
 
 All fields of many records are cleaned together, because the kernels take columns of texts.
 """
@@ -22,6 +22,7 @@ from pipelines.text.html_remnants import without_html
 from pipelines.text.mail_text import without_disclaimers, without_quotes, without_signature
 from pipelines.text.normalize import normalize
 from pipelines.text.personal_data import KINDS, PLACEHOLDERS, Spans
+from pipelines.text.straight_quotes import straight_quotes
 from pipelines.text.texts import Texts
 
 # Quotes first: they may have signatures of their own. Disclaimers next: they follow the signature, which is looked for
@@ -72,6 +73,8 @@ class Cleaner:
         records = np.repeat(np.arange(len(fields)), [len(of_record) for of_record in fields])
         if self.settings.normalize:
             texts = normalize(texts)
+        if self.settings.quotes == "straight":
+            texts = Texts.from_strings([straight_quotes(text) for text in texts.to_arrow().to_pylist()])
         if self.terms:
             texts = Texts.from_strings([self._with_terms(text) for text in texts.to_arrow().to_pylist()])
         replaced = np.zeros(len(fields), np.int64)

@@ -183,7 +183,10 @@ class Mixture(_Settings):
 class Clean(_Settings):
     """What is changed in text fields and labels."""
 
-    normalize: bool = Field(True, description="one form of Unicode, quotes, spaces and line ends")
+    normalize: bool = Field(True, description="one form of Unicode, spaces and line ends")
+    quotes: Literal["straight"] | None = Field(
+        None, description="straight: typographic quotation marks become those of ASCII, but in code; default: they stay"
+    )
     html: bool = Field(
         False, description="tags and comments of HTML are taken out, and entities become characters, but in code"
     )

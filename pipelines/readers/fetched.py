@@ -43,16 +43,20 @@ class Fetched(Reader):
             DataError: the file was damaged, or is of another program.
         """
         with open_parquet(store, file.uri) as opened:
-            footer, schema = opened.metadata, opened.schema_arrow
-        if schema.names != FETCHED_SCHEMA.names:
-            raise DataError(f"{file.uri}: not a file that `raymill prepare` fetched. Leave `format` out.")
+            footer = opened.metadata
+            _refuse_others(opened.schema_arrow, file)
         groups = (footer.row_group(number) for number in range(footer.num_row_groups))
         pieces = [(number, number + 1, one.total_byte_size) for number, one in enumerate(groups) if one.num_rows]
         return Cut(tuple(pieces), footer.num_rows)
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
-        """Every key of the first 100 objects."""
+        """Every key of the first 100 objects.
+
+        Raises:
+            DataError: the file is of another program.
+        """
         with open_parquet(store, file.uri) as opened:
+            _refuse_others(opened.schema_arrow, file)
             if not opened.num_row_groups:
                 return ()
             rows = opened.read_row_group(0, columns=["record", "problem"], use_threads=False).to_pylist()
@@ -70,6 +74,11 @@ class Fetched(Reader):
                 for row in found.to_pylist():
                     _add(rows, row, input)
                 yield rows.table().append_column(COLLECTED_AT, found["collected_at"])
+
+
+def _refuse_others(schema: pa.Schema, file: FileInfo) -> None:
+    if schema.names != FETCHED_SCHEMA.names:
+        raise DataError(f"{file.uri}: not a file that `raymill prepare` fetched. Leave `format` out.")
 
 
 def _add(rows: Rows, row: dict[str, Any], input: Input) -> None:

@@ -27,10 +27,17 @@ def test_a_term_is_plain_text_and_may_be_taken_out():
     assert found == ["x is not acb. Electric is electric.  so it is in C and C."]
 
 
-def test_quotes_spaces_and_unicode_get_one_form():
+def test_spaces_and_unicode_get_one_form():
     (found,) = cleaned([["Itâ€™s   fine\r\nso"]])
-    assert "â€™" not in found[0] and "\r" not in found[0]
+    assert found == ["It\u2019s   fine\nso"]
     assert cleaned([["a \u2028 b"]], normalize=False) == [["a \u2028 b"]]
+
+
+def test_quotation_marks_are_straight_if_asked_for_before_terms_are_looked_for():
+    terms = {"can't": "cannot"}
+    given = [["I can\u2019t: \u201cno\u201d", "`can\u2019t`"], ["Itâ€™s"]]
+    assert cleaned(given, quotes="straight", terminology=terms) == [['I cannot: "no"', "`can\u2019t`"], ["It's"]]
+    assert cleaned(given, terminology=terms)[0] == given[0]
 
 
 MAILS = [["Write to ann@example.com or BOB@example.com", "ann@example.com answers"], ["ann@example.com again"]]

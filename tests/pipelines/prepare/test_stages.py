@@ -138,6 +138,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "inputs.0.task_type": "policy", "inputs.1.speakers.Ann": "assistant", "inputs.2.columns.queue": "price",
         "records.shape": "pairs", "records.task_type": "policy", "records.templates": {"qa": {"prompt": "{title}?"}},
         "records.preferences": "chosen", "records.chats_as_text": {"shape": "text", "chats_as_text": {}},
+        "clean.quotes": "straight",
         "clean.normalize": False, "clean.html": True, "clean.email": ["quotes"], "clean.terminology.PC": "PC",
         "clean.labels.queue.it": ["inf"], "clean.redact": ["phone"],
         "clean.pseudonyms": {"pseudonyms": "none", "pseudonym_key": None}, "clean.pseudonym_key": "OTHER",

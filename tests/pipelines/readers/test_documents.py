@@ -250,6 +250,26 @@ BODIES = {
 }  # fmt: skip
 
 
+LOST = {
+    "a content control": f"<w:sdt><w:sdtContent>{p('lost')}</w:sdtContent></w:sdt>",
+    "a control in a line": "<w:p><w:sdt><w:sdtContent><w:r><w:t>lost</w:t></w:r></w:sdtContent></w:sdt></w:p>",
+    "an insertion": "<w:p><w:ins><w:r><w:t>lost</w:t></w:r></w:ins></w:p>",
+    "moved text": "<w:p><w:moveTo><w:r><w:t>lost</w:t></w:r></w:moveTo></w:p>",
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_text_that_python_docx_leaves_out_is_read(tmp_path, name):
+    """The reason why the reader is our own; if this fails for a newer python-docx, use that."""
+    document = docx.Document()
+    document.add_paragraph("kept")
+    document.element.body.insert(1, docx.oxml.parse_xml(LOST[name].replace(">", f" {docx.oxml.ns.nsdecls('w')}>", 1)))
+    content = written(document)
+    theirs = [one.text for one in docx.Document(io.BytesIO(content)).iter_inner_content()]
+    assert "kept" in theirs and "lost" not in theirs
+    assert read(tmp_path / "a.docx", content) == "kept\nlost"
+
+
 @pytest.mark.parametrize("name", BODIES)
 def test_the_body_of_a_word_file_is_its_text(tmp_path, name):
     body, wanted = BODIES[name]
