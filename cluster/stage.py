@@ -12,7 +12,6 @@ command again does the units without a record; two drivers at once cannot mix th
 This module does not use Ray: engine.py distributes units over workers, and a test can call `run_unit` in a loop.
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -40,7 +39,7 @@ from cluster.page.formats import plural
 from cluster.record import RecordFile
 from cluster.store import paths
 from cluster.store.store import Store
-from cluster.temporary import temporary_folder
+from cluster.temporary import full_disk, temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -205,10 +204,10 @@ def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
         try:
             counters = stage.work(unit, scratch)
             written = scratch.finish()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        except Exception as error:
+            if cause := full_disk(error):
                 raise StorageError(
-                    f"{stage.name}, unit {index}: {scratch.folder}: {error.strerror}. Units write there before they "
+                    f"{stage.name}, unit {index}: {scratch.folder}: {cause}. Units write there before they "
                     "upload: free space, or set TMPDIR to a larger disk, and run the same command again; finished "
                     "units are kept."
                 ) from error

@@ -5,22 +5,62 @@ of processes that no longer exist. The host name is part of the name because pod
 folder and have equal process ids.
 """
 
+import errno
 import hashlib
 import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from cluster.errors import RaymillError, StorageError
+
 # raymill-KIND-MACHINE-PROCESS-RANDOM
 LONGEST_NAME = len("raymill-unit-12ab-4194304-") + 8
+_FULL = {code: os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT)}
 
 
 def temporary_folder(kind: str, within: str | None = None) -> Path:
     """A new empty folder that only this user may enter. The caller removes it."""
     _sweep(kind, within)
     return Path(tempfile.mkdtemp(prefix=f"raymill-{kind}-{_machine()}-{os.getpid()}-", dir=within))
+
+
+@contextmanager
+def scratch_folder(kind: str) -> Iterator[Path]:
+    """A temporary folder, removed at the end. kind: what is written there, in a word that error messages name.
+
+    Raises:
+        StorageError: the disk of temporary folders is full.
+    """
+    folder = None
+    try:
+        folder = temporary_folder(kind)
+        yield folder
+    except Exception as error:
+        if not (cause := full_disk(error)):
+            raise
+        raise StorageError(
+            f"{kind}: {folder or tempfile.gettempdir()}: {cause}. Files are written there before they are uploaded: "
+            "free space, or set TMPDIR to a larger disk, and run the same command again; finished work is kept."
+        ) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def full_disk(error: Exception) -> str:
+    """What a library's error says of a full disk or quota; empty if it is another error.
+
+    Libraries written in Rust raise exceptions of their own, which say it in the text alone.
+    """
+    if isinstance(error, RaymillError):
+        return ""
+    number, text = getattr(error, "errno", None), str(error)
+    return next((what for code, what in _FULL.items() if number == code or (number is None and what in text)), "")
 
 
 def abandoned(kind: str, within: str | None = None) -> list[Path]:

@@ -350,6 +350,29 @@ def test_a_full_scratch_disk_is_named_with_the_mend(tmp_path, number):
         stages.run_unit(counting_stage(1, work), str(tmp_path), 0, 0)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), Exception("No space left on device (os error 28)")],
+    ids=["of a quota", "of a library written in Rust"],
+)
+def test_a_full_disk_for_temporary_files_is_named_with_the_mend(tmp_path, monkeypatch, error):
+    monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "of another").mkdir()
+    said = rf"^tokenizer: {tmp_path}/raymill-tokenizer-.*(No space left|quota exceeded).*TMPDIR.*finished work is kept"
+    with pytest.raises(StorageError, match=said), temporary.scratch_folder("tokenizer"):
+        raise error
+    with pytest.raises(StorageError, match="s3://b/x: quota"), temporary.scratch_folder("tokenizer"):
+        raise StorageError(f"s3://b/x: quota. {os.strerror(errno.ENOSPC)}")  # of the store, which says it itself
+
+    def full(**_):
+        raise error
+
+    monkeypatch.setattr(temporary.tempfile, "mkdtemp", full)
+    with pytest.raises(StorageError, match=rf"^tokenizer: {tmp_path}: "), temporary.scratch_folder("tokenizer"):
+        raise AssertionError("there is no folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["of another"]
+
+
 def test_another_error_of_the_work_is_left_as_it_is(tmp_path):
     def work(unit, scratch):
         raise FileNotFoundError("input went away")

@@ -4,12 +4,11 @@ Each folder has the tokenizer and a README.md. manifest.json lists every file an
 one process, on the CPU in float32; one folder at a time is on this machine's disk.
 """
 
-import shutil
 from typing import Any
 
 import cluster
 from cluster.store import paths
-from cluster.temporary import temporary_folder
+from cluster.temporary import scratch_folder
 from training.evaluation.job import evaluate
 from training.evaluation.record import add_merged_check
 from training.export import publish
@@ -39,8 +38,7 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
         return found
     root = paths.join(job.root, publish.EXPORT)
     publish.manifest_file(job.store, root).discard()
-    scratch = temporary_folder("export")
-    try:
+    with scratch_folder("export") as scratch:
         files: list[publish.ExportedFile] = []
         folders: list[str] = []
         writer = FolderWriter(job, outcome, packed, root)
@@ -62,5 +60,3 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
             "merged_check": writer.check,
         }
         return publish.finish(job.store, root, manifest, files)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

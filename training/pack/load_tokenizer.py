@@ -7,9 +7,7 @@ tokenizer is never run.
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import cast
 
 from jinja2 import TemplateSyntaxError
@@ -21,6 +19,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
+from cluster.temporary import scratch_folder
 from training.config_parts import Columns, Model
 from training.models.folder import hub_problem
 from training.models.tokenizer_checks import is_tokenizer_file, no_tokenizer
@@ -67,9 +66,9 @@ def write_tokenizer(
         _check(tokenizer, store, model, columns)
     else:
         tokenizer = load_checked(store, model, template, columns)
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder("tokenizer") as scratch:
         tokenizer.save_pretrained(scratch)
-        made = [path for path in sorted(Path(scratch).rglob("*")) if path.is_file()]
+        made = [path for path in sorted(scratch.rglob("*")) if path.is_file()]
         contents = {path.relative_to(scratch).as_posix(): path.read_bytes() for path in made}
     for name, content in contents.items():
         store.write_bytes(paths.join(folder, name), content)
@@ -141,12 +140,12 @@ def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
 
 def _load_files(store: Store, uri: str, names: Iterable[str]) -> PreTrainedTokenizerFast:
     """The tokenizer of these files of a folder."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder("tokenizer") as scratch:
         for name in names:
-            path = Path(scratch, name)
+            path = scratch / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(store.read_bytes(paths.join(uri, name)))
-        return _load(scratch, uri, None)
+        return _load(str(scratch), uri, None)
 
 
 def _load(where: str, uri: str, revision: str | None, problem: str | None = None) -> PreTrainedTokenizerFast:
