@@ -5,9 +5,11 @@ import os
 import re
 import shutil
 import signal
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
+import boto3
 import pytest
 from pydantic import SecretStr
 
@@ -17,12 +19,13 @@ from cluster.lease import held
 from cluster.progress import Silent
 from cluster.remote import in_worker
 from cluster.session import Session
-from cluster.store.interface import NotFound
+from cluster.store.interface import NotFound, StorageOptions
 from cluster.store.store import Store
 from tests.support import train_inline as inline
 from tests.support.fit_jobs import fit_until
 from tests.support.inline import InlineEngine
 from tests.support.processes import Command, wait_until
+from tests.support.servers import CREDENTIALS
 from tests.support.train_inline import PLAIN, sentences, train_inline, write_corpus
 from training import job as job
 from training.commands import print_outcome
@@ -383,10 +386,30 @@ def test_what_workers_receive_names_a_hub_models_commit(corpus, tmp_path, monkey
     assert job._located(TrainConfig.model_validate(plain)).model.revision == "a" * 40
 
 
-def test_corpus_model_and_output_may_all_lie_on_object_stores(
-    s3_root, s3_store, s3_with_keys, private, full, tmp_path, monkeypatch
-):
+@pytest.fixture(params=["moto", pytest.param("ceph", marks=[pytest.mark.rgw, pytest.mark.slow])])
+def object_stores(request) -> tuple[tuple[Store, str], tuple[Store, str]]:
+    """A store with a folder on it; and one of another user, with keys of its own, on another server or the same."""
+    if request.param == "moto":
+        names = ("s3_store", "s3_root", "s3_with_keys", "private")
+        store, root, with_keys, private = (request.getfixturevalue(name) for name in names)
+        return (store, root), (with_keys, private)
+    ceph, found = request.getfixturevalue("ceph"), []
+    ceph.add_user("writer", "other-key", "other-secret")
+    for key, secret in (tuple(CREDENTIALS.values()), ("other-key", "other-secret")):
+        bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+        client = {"endpoint_url": ceph.url, "region_name": "us-east-1"}
+        boto3.client("s3", aws_access_key_id=key, aws_secret_access_key=secret, **client).create_bucket(Bucket=bucket)
+        options = StorageOptions(endpoint_url=ceph.url, access_key_id=key, secret_access_key=secret, retries=2)
+        found.append((Store(options), f"s3://{bucket}"))
+    first, second = found
+    with pytest.raises(StorageError, match="refused"):
+        first[0].write_bytes(f"{second[1]}/x", b"")
+    return first, second
+
+
+def test_corpus_model_and_output_may_all_lie_on_object_stores(object_stores, full, tmp_path, monkeypatch):
     """The corpus on another one than the rest, with keys of its own."""
+    (s3_store, s3_root), (s3_with_keys, private) = object_stores
     text = "".join(json.dumps(row) + "\n" for row in sentences())
     s3_with_keys.write_bytes(f"{private}/corpus/part.jsonl", text.encode())
     for path in sorted(Path(exported_model(full[1])).iterdir()):
