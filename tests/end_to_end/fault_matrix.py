@@ -6,10 +6,11 @@ and at the end `faults`, `violations`, recovery times and units that were done t
 violation or a run could not be judged.
 
     every seed      curate, pack and train, killed at random failpoints; workers also suspended, failing and hanging;
-                    one of: a poisoned unit, two drivers, a suspended driver, a full disk, a store that loses requests,
-                    a store that is away
-    one in five     on Ray, one at a time: kill -9 of workers; of raylet, control process or driver; memory pressure; a
-                    suspended worker, or all of a node; a training whose worker or driver is killed
+                    one of them, by seed: a poisoned unit, two drivers, a suspended driver, a full disk, a store that
+                    loses requests, a store that is away
+    one in five     on Ray, one at a time: curate or pack with kill -9 of workers; of raylet, control process or driver;
+                    memory pressure; a suspended worker, or all of a node; a training whose worker, driver or raylet is
+                    killed
 
 Faults that need no Ray are injected into forks of this process, which has all modules and kernels loaded.
 """
@@ -54,8 +55,10 @@ from training.fit.records import Outcome
 LANES = 4
 # Of these faults and fewer, no part is with Ray or with a store.
 SMALL = 10
+# Faults of a seed without Ray: the kind comes from the seed, and the work of a kind changes from one time to the next.
+WORKS = ("curate", "pack", "train")
 # Seeds of 40 with a training on Ray, and what is killed of it.
-FITS = {4: "worker", 34: "driver"}
+FITS = {4: "worker", 14: "raylet", 34: "driver"}
 
 
 @dataclass
@@ -63,6 +66,7 @@ class Result:
     """What one run came to. units: different ones. redone: starts of units beyond the first.
 
     error: traceback of a run that could not be judged, such as one whose Ray cluster did not start.
+    skipped: why there was no fault.
     """
 
     seed: int
@@ -74,6 +78,7 @@ class Result:
     redone: int
     seconds: float
     error: str = ""
+    skipped: str = ""
 
 
 class Matrix:
@@ -109,30 +114,34 @@ class Matrix:
         yield self._run(seed, "train", "killed, suspended and failing", kinds.points(2))
         if self.small:
             return
-        curate = (
-            ("a poisoned unit", kinds.poisoned_unit, False),
-            ("two drivers", kinds.two_drivers, False),
-            ("a suspended driver", kinds.suspended_driver, False),
-            ("a full disk", kinds.full_disk, False),
-            ("a store that loses requests", kinds.flaky_store(self.server), False),
-            ("a store that is away", kinds.store_that_is_away(self.server), False),
+        without_ray = (
+            ("a poisoned unit", kinds.poisoned_unit),
+            ("two drivers", kinds.two_drivers),
+            ("a suspended driver", kinds.suspended_driver),
+            ("a full disk", kinds.full_disk),
+            ("a store that loses requests", kinds.flaky_store(self.server)),
+            ("a store that is away", kinds.store_that_is_away(self.server)),
         )
-        yield self._run(seed, "curate", *curate[seed % len(curate)])
+        turn, number = divmod(seed, len(without_ray))
+        yield self._run(seed, WORKS[(turn + number) % len(WORKS)], *without_ray[number])
+        # What Ray does for `train` before its training, it does for `pack`.
         on_ray = {
-            1: ("Ray: workers killed", kinds.ray_workers, True),
-            7: ("Ray: a process killed", kinds.ray_process, True),
-            12: ("Ray: memory pressure", kinds.ray_memory, True),
-            18: ("Ray: a process killed", kinds.ray_process, True),
-            23: ("Ray: a suspended worker", kinds.ray_suspended_worker, True),
-            29: ("Ray: workers killed", kinds.ray_workers, True),
-            37: ("Ray: a suspended node", kinds.ray_suspended_node, True),
+            1: ("curate", "Ray: workers killed", kinds.ray_workers),
+            7: ("pack", "Ray: a process killed", kinds.ray_process),
+            12: ("pack", "Ray: memory pressure", kinds.ray_memory),
+            18: ("curate", "Ray: a process killed", kinds.ray_process),
+            23: ("curate", "Ray: a suspended worker", kinds.ray_suspended_worker),
+            26: ("curate", "Ray: memory pressure", kinds.ray_memory),
+            29: ("pack", "Ray: workers killed", kinds.ray_workers),
+            31: ("pack", "Ray: a suspended worker", kinds.ray_suspended_worker),
+            37: ("curate", "Ray: a suspended node", kinds.ray_suspended_node),
         }
         number = seed % 40
         if number not in on_ray and number not in FITS:
             return
         with self._one_ray_at_a_time():
             if number in on_ray:
-                yield self._run(seed, "curate", *on_ray[number])
+                yield self._run(seed, *on_ray[number], ray=True)
             else:
                 yield self._fit(seed, FITS[number])
 
@@ -160,7 +169,7 @@ class Matrix:
         seconds = time.perf_counter() - began
         result = Result(
             seed, f"{name}, {what}", len(case.fault_times), case.violations, case.recovery_s, case.units, case.redone,
-            seconds, error,
+            seconds, error, case.skipped,
         )  # fmt: skip
         if not case.violations and not error:
             shutil.rmtree(folder)
@@ -217,6 +226,7 @@ def _until(matrix: Matrix, seeds: Iterable[int], faults: int) -> Iterator[Result
             recovery = ", ".join(f"{seconds:.1f}" for seconds in result.recovery_s)
             wrong = [f"VIOLATION {line}" for line in result.violations]
             wrong += [f"ERROR {result.error}"] if result.error else []
+            wrong += [f"SKIPPED {result.skipped}"] if result.skipped else []
             print(
                 f"seed {result.seed}: {result.name}: {result.faults} faults, goes on after {recovery or '-'} s, "
                 f"{result.redone} of {result.units} units done again, {result.seconds:.1f} s",
@@ -275,6 +285,8 @@ def _print_summary(results: list[Result], seconds: float) -> None:
     print(f"wasted work: {redone:,} of {units:,} units done again, {redone / max(faults, 1):.2f} a fault")
     if errors := [f"seed {result.seed}: {result.name}" for result in results if result.error]:
         print(f"not judged, because of errors: {', '.join(errors)}")
+    if skipped := [f"seed {result.seed}: {result.name}: {result.skipped}" for result in results if result.skipped]:
+        print(f"skipped {len(skipped)}: {'; '.join(skipped)}")
     print(f"faults {faults}")
     print(f"violations {sum(len(result.violations) for result in results)}")
 

@@ -28,6 +28,7 @@ def test_no_fault_of_a_seed_changes_curate_pack_or_train():
 _BROKEN = """
 import sys
 from pathlib import Path
+from cluster.failpoints import failpoint
 from cluster.store.store import Store
 from tests.end_to_end.fault_matrix import Matrix
 from tests.support import fault_kinds
@@ -47,7 +48,19 @@ def run(output, engine, session, more):
 def content(output, store):
     return {"lines": Path(f"{output}/report.json").read_text()}
 
+def again(output, engine, session, more):
+    # A program that does units again that it had committed.
+    for unit in range(2):
+        failpoint("unit_started", f"numbers/{unit}")
+        Store().create(f"{output}/_commits/numbers/{unit:06}.json", b"{}")
+
 adopt_orphans()
+case = Case(Work("work", again, lambda output, store: {}), {}, Path(sys.argv[1], "again"), "again")
+case.plan(("unit_started:numbers/1", 1, "kill"))
+case.finish()
+case.output = "s3://not-judged"  # by `raymill gc`, which does not know these files
+case.judge()
+print("again", len(case.fault_times), case.violations)
 for name, more, plan in (("right", {}, ()), ("twice", {}, [("any", 1, "kill")]), ("error", {"error": 1}, ())):
     case = Case(Work("work", run, content), {"lines": "made\\n"}, Path(sys.argv[1], name), name, more=more)
     case.plan(*plan)
@@ -65,9 +78,10 @@ for result in Matrix(Path(sys.argv[1], "matrix"), "", small=True).seed(1):
 """
 
 
-def test_another_result_and_an_error_without_help_are_violations(tmp_path):
+def test_another_result_an_error_without_help_and_work_done_again_are_violations(tmp_path):
     (tmp_path / "matrix").mkdir()
-    right, twice, error, *not_judged = python("-c", _BROKEN, str(tmp_path)).splitlines()
+    again, right, twice, error, *not_judged = python("-c", _BROKEN, str(tmp_path)).splitlines()
+    assert again == """again 1 ["units that were committed before pass 4 were started: ['numbers/0']"]"""
     assert right == "right 0 []"
     assert twice.startswith("twice 1 [") and "another result: ['lines']" in twice
     assert "exit code 70 without a word on how to continue: ValueError: no" in error and "does not succeed" in error

@@ -5,7 +5,7 @@ import signal
 import threading
 
 # More than the head room that the test leaves below Ray's memory limit.
-_TAKEN_BYTES = 4 << 30
+TAKEN_BYTES = 4 << 30
 
 
 def kill() -> None:
@@ -30,6 +30,6 @@ def hang() -> None:
 
 def take_memory() -> None:
     """Take memory until somebody ends this process, or until it has enough."""
-    held = [bytearray(os.urandom(1 << 20) * 64) for _ in range(_TAKEN_BYTES >> 26)]
+    held = [bytearray(os.urandom(1 << 20) * 64) for _ in range(TAKEN_BYTES >> 26)]
     hang()
     del held

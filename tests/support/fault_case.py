@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from cluster.engine import Engine
 from cluster.failpoints import VARIABLE
 from cluster.garbage import find_garbage, remove_garbage
 from cluster.session import Session
+from cluster.stage import COMMITS
 from cluster.store.store import Store
 from tests.support.fault_works import Work
 from tests.support.forked import Command, ForkedEngine, ForkedWorkers
@@ -38,6 +39,27 @@ class Pass:
         """Whether a unit, an artifact, a checkpoint or a run was committed."""
         return self.name == "after_create" and "/_lease/" not in self.detail and "/_probe-" not in self.detail
 
+    @property
+    def commits_unit(self) -> bool:
+        """Whether the record of a unit was created."""
+        return self.name == "after_create" and f"/{COMMITS}/" in self.detail
+
+
+def committed_units(passes: Iterable[Pass], known: bool = False) -> set[str]:
+    """The units whose records were created. A process does one unit at a time, so a record is of its last one.
+
+    known: without the last one of each process, whose answer its driver may not have.
+    """
+    begun, found, last = dict[int, str](), set[str](), dict[int, str]()
+    for one in passes:
+        if one.name == "unit_started":
+            begun[one.process] = one.detail
+            last.pop(one.process, None)
+        elif one.commits_unit:
+            last[one.process] = begun[one.process]
+            found.add(begun[one.process])
+    return found - set(last.values()) if known else found
+
 
 @dataclass
 class Case:
@@ -51,6 +73,11 @@ class Case:
         violations: a line for each thing that should not have happened.
         poisoned: the unit that fails however often it is tried.
         redone_by_a_fault: units that one fault may cause to be done again: those in flight, and the one that failed.
+        kept_from: numbers of passes; units that were committed before one of these must not be started after it. Each
+            start of the command adds one.
+        woken: a driver goes on that was suspended; a unit whose answer it had not read then is one in flight.
+        recovers_in_place: processes that ran at the time of a fault recover from it.
+        skipped: why the fault was not injected.
     """
 
     work: Work
@@ -65,6 +92,10 @@ class Case:
     violations: list[str] = field(default_factory=list)
     poisoned: str = ""
     redone_by_a_fault: float = WORKERS + 1
+    kept_from: list[int] = field(default_factory=list)
+    woken: bool = False
+    recovers_in_place: bool = False
+    skipped: str = ""
 
     def __post_init__(self) -> None:
         self.points, self.output = self.folder / "points", str(self.folder / "out")
@@ -100,7 +131,8 @@ class Case:
         return self.start_process(run, **environment)
 
     def start_process(self, function: Callable[[], object], **environment: str) -> Command:
-        """Start a process that passes the failpoints of this case."""
+        """Start a process that passes the failpoints of this case, and has to keep what was committed before."""
+        self.kept_from.append(len(self.passes()))
         error = self.folder / f"error-{len(self._commands)}"
         command = Command(function, error, **{VARIABLE: str(self.points)}, **environment)
         self._commands.append(command)
@@ -179,6 +211,11 @@ class Case:
         most = self.redone_by_a_fault * len(self.fault_times)
         if sum(again.values()) - len(again) > most:
             self.violations.append(f"units were started so often after {len(self.fault_times)} faults: {again}")
+        passes = self.passes()
+        for number in self.kept_from:
+            started = {one.detail for one in passes[number:] if one.name == "unit_started"}
+            if lost := committed_units(passes[:number], known=self.woken) & started:
+                self.violations.append(f"units that were committed before pass {number} were started: {sorted(lost)}")
         if not self.output.startswith("s3://"):
             found = find_garbage(self.store, self.output, -60.0)
             if found.unknown:
@@ -221,12 +258,16 @@ class Case:
 
     @property
     def recovery_s(self) -> list[float]:
-        """For each fault, the seconds until a process that came after it committed something, if one did."""
+        """For each fault, the seconds until a process that had to recover from it committed something, if one did.
+
+        Those are the processes that began after the fault; with `recovers_in_place` all.
+        """
         passes, begun, found = self.passes(), dict[int, float](), []
         for one in passes:
             begun.setdefault(one.process, one.time)
         for fault in self.fault_times:
-            after = [one.time for one in passes if one.commits and begun[one.process] > fault]
+            since = (lambda one: one.time) if self.recovers_in_place else (lambda one: begun[one.process])
+            after = [one.time for one in passes if one.commits and since(one) > fault]
             found += [min(after) - fault] if after else []
         return found
 

@@ -49,10 +49,12 @@ class FaultProxy:
         hold_s: how long a request is held that times out; longer than the client waits.
         away: (number of a request, seconds): from that request on the store is gone for so long; None: never.
         on_put: called with the path of each PUT after the server did it.
+        on_leaving: called when the store is gone from then on.
 
     Attributes:
         injected: number of each fault.
         bodies: path -> the bodies that were sent to it.
+        unreached: why requests did not come to the server although the proxy passed them on; their clients get a reset.
     """
 
     def __init__(
@@ -64,13 +66,15 @@ class FaultProxy:
         hold_s: float = 2.0,
         away: tuple[int, float] | None = None,
         on_put: Callable[[str], None] = lambda path: None,
+        on_leaving: Callable[[], object] = lambda: None,
     ) -> None:
         self.injected: Counter[Fault] = Counter()
         self.bodies: dict[str, set[bytes]] = {}
+        self.unreached: list[str] = []
         self.requests = 0
         self._target = urlsplit(target).netloc
         self._faults, self._share, self._hold_s, self._on_put = list(faults), share, hold_s, on_put
-        self._away, self._back_at = away, 0.0
+        self._away, self._on_leaving, self._back_at = away, on_leaving, 0.0
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -92,6 +96,7 @@ class FaultProxy:
             self.requests += 1
             if self._away and self.requests == self._away[0]:
                 self._back_at = time.monotonic() + self._away[1]
+                self._on_leaving()
             if time.monotonic() < self._back_at:
                 return Fault.RESET_REQUEST, 0.0
             fault = self._random.choice(self._faults) if self._random.random() < self._share else None
@@ -124,7 +129,12 @@ class FaultProxy:
                     return
                 if fault is Fault.DELAY:
                     time.sleep(_DELAY_S)
-                answers = [self._forward(body) for _ in range(1 + (fault is Fault.DUPLICATED))]
+                try:
+                    answers = [self._forward(body) for _ in range(1 + (fault is Fault.DUPLICATED))]
+                except (OSError, http.client.HTTPException) as error:
+                    proxy.unreached.append(f"{self.command} {self.path}: {error!r}")
+                    self._reset()
+                    return
                 status, headers, data = answers[chance < 0.5] if len(answers) == 2 else answers[0]
                 if fault is Fault.TIME_OUT:
                     proxy._ended.wait(proxy._hold_s)

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import signal
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -17,6 +18,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 
 from cluster.artifact import Artifact
@@ -158,6 +160,7 @@ class Command:
         except BaseException as raised:
             code = getattr(raised, "exit_code", 70)
             error.write_text(f"{type(raised).__name__}: {raised}\n")
+            error.with_suffix(".traceback").write_text(traceback.format_exc())
         finally:
             os._exit(code)
 
@@ -183,6 +186,10 @@ class Command:
         self._code = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
         raise TimeoutError(f"did not end within {seconds:.0f} s; {self.error.read_text()[-2000:]}")
 
+    def group(self) -> list[int]:
+        """The process and those that it started, unless they made groups of their own."""
+        return [process.pid for process in psutil.process_iter() if _group_of(process.pid) == self.process]
+
     def settle(self, seconds: float) -> None:
         """Wake what is suspended of its group, and wait until all of it has ended.
 
@@ -204,6 +211,14 @@ class Command:
                 os.killpg(self.process, signal.SIGKILL)
                 raise TimeoutError(f"a process of the group did not end within {seconds:.0f} s")
             time.sleep(_LOOK_S / 4)
+
+
+def _group_of(process: int) -> int:
+    """The process group; 0 if the process has ended."""
+    try:
+        return os.getpgid(process)
+    except ProcessLookupError:
+        return 0
 
 
 def bury_orphans() -> None:

@@ -70,7 +70,7 @@ def kill_after(command: FitCommand, job: Job, step: int, victim: str, chance: ra
     wait_until(lambda: newest_checkpoint(job, "*") >= step or command.process.poll() is not None, WAIT_S)
     whole = newest_checkpoint(job, "manifest.json")
     workers = sorted(command.others("ray::RayTrainWorker"), key=lambda _: chance.random())
-    victims = {"worker": workers[:1], "driver": [command.process.pid]}[victim]
+    victims = {"worker": workers[:1], "driver": [command.process.pid], "raylet": command.others("/raylet ")}[victim]
     assert victims and command.kill(victims[0]), f"no {victim} to kill: {command.process.poll()}"
     return whole
 
@@ -92,7 +92,7 @@ def kill_and_finish(packed: Path, undisturbed: tuple[Job, Outcome], seed: int, v
             command.end_all()
         if code == 0:
             break
-        assert victim == "driver", err
+        assert victim == "driver" or (victim == "raylet" and "run the same command again" in err), err
     assert code == 0, err
     outcome = json.loads(Path(job.outcome).read_text())
     assert outcome["restarts"] == 1

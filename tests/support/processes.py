@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -62,6 +63,25 @@ def end_commands() -> None:
         command = Command.started.pop()
         if command.process.poll() is None:
             command.end_all()
+
+
+def suspend(processes: Iterable[int]) -> None:
+    """Send SIGSTOP, and wait until no thread of them runs any more: one may still get a lock that it waits for."""
+    found = list(processes)
+    for process in found:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGSTOP)
+    stopped = wait_until(lambda: not any(_has_running_thread(process) for process in found), 60)
+    assert stopped, "a process does not stop"
+
+
+def _has_running_thread(process: int) -> bool:
+    """Whether a thread of it is neither stopped nor ended."""
+    for file in Path(f"/proc/{process}/task").glob("*/stat"):
+        with suppress(OSError):
+            if file.read_text().rpartition(")")[2].split()[0] not in "TtZXx":
+                return True
+    return False
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:

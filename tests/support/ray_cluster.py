@@ -20,6 +20,8 @@ from urllib.parse import urlencode
 import psutil
 import requests
 
+from tests.support.processes import suspend
+
 ROOT = Path(__file__).resolve().parents[2]
 _START_S = 120
 # Ray gives a node up whose processes need more than 30 s to start, as they may on a busy machine.
@@ -36,7 +38,6 @@ _AUTOSCALER = {
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
 }
 MARK = "RAYMILL_TEST_CLUSTER"
-_STILL = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
 # Required in a configuration, and unused.
 _NO_COMMANDS = (
     "initialization_commands",
@@ -149,18 +150,9 @@ class RayCluster:
         node.wait()
 
     def suspend_node(self, node: subprocess.Popen) -> list[psutil.Process]:
-        """Suspend a node with its raylet and workers; returns all of its processes. They may be resumed and killed.
-
-        Returns when they stand still: until a process is scheduled, it can still be given a lock that it waited for.
-        """
+        """Suspend a node with its raylet and workers; returns all of its processes. They may be resumed and killed."""
         processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.suspend()
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                while not all(psutil.Process(thread.id).status() in _STILL for thread in process.threads()):
-                    time.sleep(0.01)
+        suspend(process.pid for process in processes)
         return processes
 
     def kill_head(self, processes: Sequence[psutil.Process] = ()) -> None:
