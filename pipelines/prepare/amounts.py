@@ -10,13 +10,14 @@ def sizes_by_share(counts: Sequence[int], shares: Sequence[float], size: int | N
 
     Args:
         counts: records that each source has. shares: wanted of each, which sum to 1.
-        size: wanted in all; None: as many as keep the shares.
+        size: wanted in all; None: as many as keep the shares of the sources that have records.
         fill: what a source lacks is taken from the others, in proportion to their shares, as far as they have it.
     """
     has = np.array(counts, np.int64)
     share = np.array(shares)
     if size is None:
-        size = int(min(count / part for count, part in zip(counts, shares, strict=True)) + 1e-9)
+        share = np.where(has > 0, share, 0) / max(share[has > 0].sum(), 1e-300)
+        size = int(min((count / part for count, part in zip(has, share, strict=True) if count), default=0) + 1e-9)
     wanted = _whole(size * share, size)
     taken = np.minimum(wanted, has)
     while fill and (left := size - int(taken.sum())) and (taken < has).any():
@@ -46,18 +47,19 @@ def take(hashes: np.ndarray, of: np.ndarray, sizes: Mapping[int, int]) -> np.nda
     return taken
 
 
-def copies(hashes: np.ndarray, classes: np.ndarray, to: int, most: int) -> np.ndarray:
+def copies(hashes: np.ndarray, classes: np.ndarray, to: int | Mapping[int, int], most: int) -> np.ndarray:
     """int64[N]: how often each record is written, 0 or more, so that every class has about `to` records.
 
     A class with more loses the last by hash; of a class with fewer, records are repeated, at most `most` times each.
 
-    hashes: uint64[N]. classes: uint64[N], a hash of the class's name.
+    hashes: uint64[N]. classes: uint64[N], a hash of the class's name. to: also by class; others stay as they are.
     """
     found = np.ones(len(hashes), np.int64)
     for one in np.unique(classes).tolist():
         here = np.flatnonzero(classes == one)
         here = here[np.argsort(hashes[here], kind="stable")]
-        size = min(to, most * len(here))
+        wanted = to if isinstance(to, int) else to.get(one, len(here))
+        size = min(wanted, most * len(here))
         found[here] = size // len(here)
         found[here[: size % len(here)]] += 1
     return found

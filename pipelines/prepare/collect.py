@@ -32,7 +32,7 @@ from pipelines.language.identification import LanguageId, identify
 from pipelines.prepare.annotations import ANNOTATIONS, ANNOTATIONS_TYPE, annotations_of, as_text, listed, value_of
 from pipelines.prepare.clean import Cleaner, load_terms
 from pipelines.prepare.compared import ATTRIBUTES_SCHEMA, attributes, same
-from pipelines.prepare.config import BASE_METADATA, Duplicates, PrepareConfig, Source, Validate, plain_label
+from pipelines.prepare.config import BASE_METADATA, Duplicates, PrepareConfig, Records, Source, Validate, plain_label
 from pipelines.prepare.content import (
     COLUMNS,
     FIELDS,
@@ -53,6 +53,8 @@ from pipelines.prepare.content import (
     with_texts,
 )
 from pipelines.prepare.outliers import measure
+from pipelines.prepare.provenance import PROVENANCE_TYPE, provenance_of
+from pipelines.prepare.sections import parts_of
 from pipelines.prepare.sources import Fields
 from pipelines.prepare.tables.frame import Dropped, Known, finished, typed
 from pipelines.prepare.tables.stage import TablesFound
@@ -111,7 +113,7 @@ def records_schema(shape: Shape, metadata: Sequence[str]) -> pa.Schema:
             ("metadata", pa.struct([(name, types.get(name, pa.string())) for name in names])),
             ("annotations", ANNOTATIONS_TYPE),
             # Of records that were made of others: the ids of these, and how.
-            ("provenance", pa.struct([("parents", pa.list_(pa.string())), ("operation", pa.string())])),
+            ("provenance", PROVENANCE_TYPE),
         ]
     )
 
@@ -128,6 +130,7 @@ class CollectSettings:
     preferences: Literal["refuse", "chosen"]
     chats_as_text: ChatTemplate | None
     task_types: tuple[str, ...]
+    section_chars: tuple[int | None, ...]  # of each source
     cleaner: Cleaner
     validator: Validator
     dedup: Dedup | None
@@ -140,30 +143,33 @@ class CollectSettings:
 
 def keys_schema(settings: CollectSettings) -> pa.Schema:
     """The columns of KEYS: the source by number; the time of `split.by_time` in microseconds from 1970 (0 without it);
-    hashes of 64 bits, 0 for a record without the group or answer; and what outliers are found by, NaN for a record
-    without such a text.
+    hashes of 64 bits, 0 for a record without the group or answer, and of its parents; and what outliers are found by,
+    NaN for a record without such a text.
     """
     hashes = ["id", "stratum", "class", *(f"group/{name}" for name in settings.group)]
-    hashes += ["question", "answer"] if settings.duplicates.contradictory != "ignore" else []
+    hashes += ["question"] + (["answer"] if settings.duplicates.contradictory != "ignore" else [])
     outliers = settings.validator.settings.outliers
     hashes += ["outliers"] if outliers else []
     measures = [f"measure/{name}" for name in outliers.measures] if outliers else []
     columns = [(name, pa.uint64()) for name in hashes] + [(name, pa.float64()) for name in measures]
-    return pa.schema([("row", pa.int64()), ("source", pa.int32()), ("time", pa.int64()), *columns])
+    parents = ("parents", pa.list_(pa.uint64()))
+    return pa.schema([("row", pa.int64()), ("source", pa.int32()), ("time", pa.int64()), parents, *columns])
 
 
 def collect_settings(config: PrepareConfig, fields: tuple[Fields, ...], key: bytes) -> CollectSettings:
     """The part of a config that the stage takes. key: of pseudonyms."""
     task_types = tuple(one.task_type or config.records.task_type for one in config.inputs)
+    templates = tuple(config.records.template(task_type) for task_type in task_types)
     return CollectSettings(
         limits=config.limits,
         shape=config.records.shape,
         sources=config.inputs,
         fields=fields,
-        templates=tuple(config.records.template(task_type) for task_type in task_types),
+        templates=templates,
         preferences=config.records.preferences,
         chats_as_text=config.records.chats_as_text,
         task_types=task_types,
+        section_chars=tuple(_section_chars(config.records, config.validation, one) for one in templates),
         cleaner=Cleaner(config.clean, key, load_terms(config.store, config.clean)),
         validator=load_validator(config.store, config.validation, config.split.by_time),
         dedup=config.dedup,
@@ -173,6 +179,17 @@ def collect_settings(config: PrepareConfig, fields: tuple[Fields, ...], key: byt
         group=config.split.group,
         balance=config.split.balance.by if config.split.balance else (),
     )
+
+
+def _section_chars(records: Records, rules: Validate, template: Template) -> int | None:
+    """The most characters of a part of a text; None where texts are not divided."""
+    wanted, becomes_answer = records.section_chars, records.shape != "text"
+    if becomes_answer and "{text}" not in template.completion:
+        return None
+    if wanted == "answer_chars":
+        wanted = rules.answer_chars[1] if rules.answer_chars and becomes_answer else None
+    around = len(template.completion) - len("{text}") if becomes_answer else 0
+    return None if wanted is None else max(wanted - around, 1)
 
 
 def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: TablesFound | None) -> Stage:
@@ -200,6 +217,7 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "templates": [one.model_dump() for one in settings.templates],
         "forms": [settings.preferences, settings.chats_as_text and settings.chats_as_text.model_dump()],
         "task_types": settings.task_types,
+        "section_chars": settings.section_chars,
         "clean": [clean.model_dump(exclude={"terminology"}), dict(settings.cleaner.terms)],
         "language": fasttext_model.fingerprint(inputs.reading.store, None),
         "key": hashlib.blake2b(settings.cleaner.key, digest_size=8, person=b"pseudonyms").hexdigest(),
@@ -246,7 +264,7 @@ class Collected:
     """A record on its way.
 
     metadata: all fields that are no content, as the texts of their columns. parents, operations: of a record that was
-    made of others, the ids of these in the source, and how it was made; in order.
+    made of others, the ids of these in the source, and how it was made, as far as that is known; in order.
     """
 
     row: int
@@ -259,7 +277,7 @@ class Collected:
     @property
     def provenance(self) -> dict[str, Any] | None:
         """The value of the record's column; None of a record as the source has it."""
-        return {"parents": self.parents, "operation": ", ".join(self.operations)} if self.operations else None
+        return {"parents": self.parents, "operation": ", ".join(self.operations) or None} if self.parents else None
 
 
 @dataclass(frozen=True)
@@ -272,7 +290,8 @@ class Collect:
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         """Counters: `records`, `passed`, `quarantined`, `replaced` (findings of personal data) and by source and reason
-        `records/S`, `passed/S`, `problem/S/R`, `rejected/S/R`.
+        `records/S`, `passed/S`, `problem/S/R`, `rejected/S/R`, and of texts that were divided `divided/S`, with their
+        parts `parts/S`.
         """
         number = next(at for at, one in enumerate(self.settings.sources) if one.source == unit.source)
         counters = Counter[str]({"records": 0, "passed": 0, "quarantined": 0, "replaced": 0})
@@ -290,6 +309,17 @@ class Collect:
         return dict(counters)
 
     # --- rows to records
+
+    @cached_property
+    def _validators(self) -> list[Validator]:
+        """The rules of each source. A field that a source has no column for is not required of its records."""
+        rules = self.settings.validator
+        found = []
+        for source, fields in zip(self.settings.sources, self.settings.fields, strict=True):
+            has = {*source.columns, *BASE_METADATA} | ({*fields.columns} if source.table is None else set())
+            required = tuple(name for name in rules.settings.require if name in has)
+            found.append(replace(rules, settings=rules.settings.model_copy(update={"require": required})))
+        return found
 
     @cached_property
     def _labels(self) -> dict[str, dict[str, str]]:
@@ -319,7 +349,9 @@ class Collect:
             try:
                 metadata = self._standardised(metadata)
                 said_there = content_of(content, _roles(source.speakers, metadata))
-                yield Collected(row, id, said_there, metadata, parents, ("thread",) if parents else ())
+                before, made = provenance_of(own)
+                made = (*made, "thread") if parents else made
+                yield Collected(row, id, said_there, metadata, (*before, *parents), made)
             except Unusable as error:
                 refused.append((row, error.reason, fields))
         self._refuse(scratch, unit, refused, counters)
@@ -382,7 +414,8 @@ class Collect:
             except Unusable as error:
                 refused.append((row, error.reason, given))
             else:
-                records.append(Collected(row, id, content, metadata, (name,), ("table",)))
+                before, made = provenance_of(metadata)
+                records.append(Collected(row, id, content, metadata, (name, *before), (*made, "table")))
         counters["records"] += len(rejected)
         counters[f"records/{unit.source}"] += len(rejected)
         counters.update(f"rejected/{unit.source}/{failed.reason}" for _, _, failed in rejected)
@@ -397,24 +430,60 @@ class Collect:
         """The records with cleaned texts, and the columns of their shape."""
         texts, replaced = self.settings.cleaner([texts_of(one.content) for one in records])
         counters["replaced"] += sum(replaced)
-        found, refused = [], []
+        found: list[tuple[Collected, dict[str, Any]]] = []
+        refused: list[tuple[int, str, dict[str, str | None]]] = []
+        first = counters["records"]
         for record, cleaned in zip(records, texts, strict=True):
             try:
-                given = with_texts(record.content, cleaned)
-                content, operation = self._in_form(number, given, record.metadata)
-                columns = to_shape(content, self.settings.shape)
+                some = self._shaped(number, record, cleaned)
             except Unusable as error:
                 refused.append((record.row, error.reason, {"texts": json.dumps(cleaned, ensure_ascii=False)}))
                 continue
-            made = replace(record, id=record.id or _id_of(columns), content=content)
-            if operation:
-                parents = record.parents or (record.id or _id_of(as_columns(given)),)
-                made = replace(made, parents=parents, operations=(*record.operations, operation))
-            found.append((made, columns))
+            if len(some) > 1:
+                counters.update({f"divided/{unit.source}": 1, f"parts/{unit.source}": len(some)})
+            for one, columns in some:
+                # Parts of one row need numbers of their own.
+                row = record.row if self.settings.section_chars[number] is None else first + len(found)
+                found.append((replace(one, row=row), columns))
         self._refuse(scratch, unit, refused, counters)
         return found
 
-    def _in_form(self, number: int, content: Content, metadata: Mapping[str, str | None]) -> tuple[Content, str]:
+    def _shaped(self, number: int, record: Collected, texts: list[str]) -> list[tuple[Collected, dict[str, Any]]]:
+        """The record with these texts, and the columns of its shape; a long plain text is divided into several.
+
+        Raises:
+            Unusable: it is no record of the shape.
+        """
+        given, most = with_texts(record.content, texts), self.settings.section_chars[number]
+        parts = parts_of(given, most) if isinstance(given, str) and most is not None else []
+        if len(parts) < 2:
+            return [self._made(number, record, given, record.id)]
+        whole = record.id or _id_of(as_columns(given))
+        section = replace(record, parents=(whole, *record.parents), operations=(*record.operations, "section"))
+        ids = [record.id and f"{record.id}#section-{at}" for at in range(1, len(parts) + 1)]
+        return [
+            self._made(number, section, part.text.strip(), id, part.title) for part, id in zip(parts, ids, strict=True)
+        ]
+
+    def _made(
+        self, number: int, record: Collected, given: Content, id: str | None, title: str | None = None
+    ) -> tuple[Collected, dict[str, Any]]:
+        """The record with this content and id in the form of the shape, and the columns. title: of a part of a text.
+
+        Raises:
+            Unusable: it is no record of the shape.
+        """
+        content, operation = self._in_form(number, given, record.metadata, title)
+        columns = to_shape(content, self.settings.shape)
+        made = replace(record, id=id or _id_of(columns), content=content)
+        if operation:
+            parents = record.parents or (record.id or _id_of(as_columns(given)),)
+            made = replace(made, parents=parents, operations=(*record.operations, operation))
+        return made, columns
+
+    def _in_form(
+        self, number: int, content: Content, metadata: Mapping[str, str | None], title: str | None
+    ) -> tuple[Content, str]:
         """(the content in a form that the shape can say, how it was made; empty if it is the same).
 
         Raises:
@@ -422,7 +491,7 @@ class Collect:
         """
         settings = self.settings
         if isinstance(content, str) and settings.shape != "text":
-            return filled(settings.templates[number], content, metadata), "template"
+            return filled(settings.templates[number], content, metadata, title), "template"
         chosen = isinstance(content, Preference) and settings.preferences == "chosen" and settings.shape != "preference"
         chat = with_chosen(content) if chosen and isinstance(content, Preference) else content
         if isinstance(chat, Chat) and settings.shape == "text" and settings.chats_as_text is not None:
@@ -442,7 +511,7 @@ class Collect:
     ) -> None:
         self._identify_languages([record for record, _ in records])
         self._score_quality([record for record, _ in records])
-        verdicts = self.settings.validator([(one.content, one.metadata) for one, _ in records])
+        verdicts = self._validators[number]([(one.content, one.metadata) for one, _ in records])
         checked = list(zip(records, verdicts, strict=True))
         rejected = [(*one, failed) for one, failed in checked if failed is not None]
         passed = [one for one, failed in checked if failed is None]
@@ -470,8 +539,7 @@ class Collect:
             texts = ["\n".join(filter(None, texts_of(one.content))) for one in stay]
             places, ids, sources = [one.row for one in stay], [one.id for one in stay], [unit.source] * len(stay)
             scratch.write(ATTRIBUTES, attributes(places, ids, sources, texts, self.settings.dedup, key=str))
-            compared = self.settings.duplicates.wanted or self.settings.validator.settings.outliers
-            sides = [said(one.content) for one in stay] if compared else []
+            sides = [said(one.content) for one in stay]
             self._sides(scratch, unit.source, stay, sides)
             scratch.write(KEYS, self._keys(number, stay, sides))
 
@@ -491,14 +559,15 @@ class Collect:
             "source": [number] * len(records),
             "time": [microseconds(one.metadata[by_time]) if by_time else 0 for one in records],
             "id": [hash64(one.id or "") for one in records],
+            "parents": [[hash64(id) for id in one.parents] for one in records],
             "stratum": hashed(self.settings.stratify),
             "class": hashed(self.settings.balance),
         }
         for name in self.settings.group:
             values = (value_of(name, one.metadata.get(name)) for one in records)
             columns[f"group/{name}"] = [hash64(value) if value else 0 for value in values]
+        columns["question"] = [hash64(one.system, same(one.question)) if one.turns else 0 for one in sides]
         if self.settings.duplicates.contradictory != "ignore":
-            columns["question"] = [hash64(one.system, same(one.question)) if one.turns else 0 for one in sides]
             columns["answer"] = [hash64(same(one.answer)) if one.turns else 0 for one in sides]
         if outliers := self.settings.validator.settings.outliers:
             columns["outliers"] = hashed(outliers.by)
@@ -608,10 +677,10 @@ def _score(metadata: Mapping[str, str | None]) -> float | None:
     return float(text) if (text := metadata.get("quality_score") or "").strip() else None
 
 
-def filled(template: Template, text: str, metadata: Mapping[str, str | None]) -> Content:
-    """A text as question and answer."""
+def filled(template: Template, text: str, metadata: Mapping[str, str | None], title: str | None = None) -> Content:
+    """A text as question and answer. title: of a part of a text; None: its first line."""
     fields = {name: value_of(name, value) for name, value in metadata.items()}
-    return from_template(template, {**fields, "text": text, "title": title_of(text)})
+    return from_template(template, {**fields, "text": text, "title": title_of(text) if title is None else title})
 
 
 def from_template(template: Template, values: Mapping[str, str | None]) -> Content:

@@ -3,7 +3,6 @@
 import os
 import re
 from datetime import date
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -19,6 +18,7 @@ from pipelines.prepare.annotations import ANNOTATIONS
 from pipelines.prepare.assess.settings import Assess, Gates
 from pipelines.prepare.content import FIELDS, Role, Shape
 from pipelines.prepare.fetch.settings import Api, Database, Pages, variables_of
+from pipelines.prepare.provenance import PROVENANCE
 from pipelines.prepare.tables.settings import Table
 from pipelines.prepare.templates import DEFAULT_TEMPLATES, ChatTemplate, TaskType, Template
 from pipelines.readers.inputs import Format
@@ -87,8 +87,9 @@ class Source(_Settings):
     columns: dict[str, str] = Field(
         {},
         description=f"field -> column. The fields {', '.join(FIELDS)} are the record's content, "
-        f"{', '.join(ANNOTATIONS)} its annotations (lists, or single values), any other is metadata; default: "
-        "recognised by the names of the columns",
+        f"{', '.join(ANNOTATIONS)} its annotations (lists, or single values), {', '.join(PROVENANCE)} what it was made "
+        "of, any other is metadata; default: recognised by the names of the columns. A field that `split`, `validate`, "
+        "`assess` or `clean` names and that is not here is the column of its name, where there is one",
     )
     speakers: dict[str, Role] = Field(
         {},
@@ -151,6 +152,12 @@ class Records(_Settings):
     task_type: TaskType = Field("qa", description="of sources without one; decides the template of plain texts")
     templates: dict[TaskType, Template] = Field(
         {}, description="prompt and completion made of a text and its metadata, in place of the task type's default"
+    )
+    section_chars: Annotated[int, Field(ge=1)] | Literal["answer_chars"] | None = Field(
+        "answer_chars",
+        description="a plain text with more characters, such as a manual, is divided at headings, else at paragraphs, "
+        "into records with at most so many; answer_chars: the most of `validate.answer_chars`, of texts that become "
+        "answers; null: texts stay whole",
     )
     preferences: Literal["refuse", "chosen"] = Field(
         "refuse",
@@ -282,7 +289,9 @@ class Validate(_Settings):
     question_chars: Bounds | None = Field((10, 500), description="least and most characters of a question")
     answer_chars: Bounds | None = Field((20, 2000), description="least and most characters of an answer")
     text_chars: Bounds | None = Field(None, description="least and most characters of a text; records of plain text")
-    require: tuple[str, ...] = Field((), description="metadata that no record may lack")
+    require: tuple[str, ...] = Field(
+        (), description="metadata that no record may lack; documents, which have no columns, need none"
+    )
     allowed: dict[str, tuple[str, ...]] = Field({}, description="metadata -> values that it may have")
     since: dict[str, date] = Field(
         {}, description="metadata -> the earliest date that it may have; records without one fail"
@@ -374,7 +383,9 @@ class Duplicates(_Settings):
     """Records that are like others in their question or answer alone, and what is done with them."""
 
     questions: Found = Field(
-        "ignore", description="records whose question is that of another one, exactly or by `dedup.threshold`"
+        "ignore",
+        description="records whose question is that of another one, exactly or by `dedup.threshold`; list: they are in "
+        "one split, as those with exactly equal questions always are",
     )
     answers: Found = Field("ignore", description="the same of answers")
     contradictory: Found = Field(
@@ -383,22 +394,35 @@ class Duplicates(_Settings):
         "not looked for; list: they stay and are listed",
     )
 
-    @property
-    def wanted(self) -> bool:
-        """Whether any are looked for."""
-        return any(one != "ignore" for one in (self.questions, self.answers, self.contradictory))
-
 
 class Balance(_Settings):
-    """Equal numbers of records of each class, by leaving some out and repeating others."""
+    """Numbers of records of each class, by leaving some out and repeating others."""
 
     by: tuple[str, ...] = Field(
         min_length=1, description=f"metadata whose values together are the class; also {', '.join(FOUND)}"
     )
-    to: Literal["smallest", "largest"] | Annotated[int, Field(ge=1)] = Field(
-        "largest", description="records of each class: those of the smallest or largest class, or a number"
+    to: Literal["smallest", "largest"] | Annotated[int, Field(ge=1)] | dict[str, Annotated[int, Field(ge=0)]] = Field(
+        "largest",
+        description="records of each class: those of the smallest or largest class, or a number; or value -> number, "
+        "with one field in `by`: values that are not named stay as they are",
     )
     most_copies: int = Field(5, ge=1, le=MOST_COPIES, description="how often a record is written at most")
+
+    @field_validator("to", mode="before")
+    @classmethod
+    def _values_are_texts(cls, to: Any) -> Any:
+        return {str(value): number for value, number in to.items()} if isinstance(to, dict) else to
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if isinstance(self.to, dict) and (len(self.by) > 1 or not self.to):
+            raise ValueError(
+                f"to: {', '.join(self.to) or 'no value'} named, and by has {', '.join(self.by)}; values have numbers "
+                "with one field in `by`"
+            )
+        if isinstance(self.to, dict) and self.by == ("complexity",) and not all(one.isdigit() for one in self.to):
+            raise ValueError("to: complexity is a stage of the curriculum; name the numbers of stages, from 1")
+        return self
 
 
 # Words and phrases of English answers that give reasons or go step by step.
@@ -452,6 +476,12 @@ class Split(_Settings):
     keep: tuple[paths.AbsolutePath, ...] = Field(
         (), description="outputs of earlier runs: their records stay in the split where they were"
     )
+    stable: bool = Field(
+        True,
+        description="with --replace, the records that the data set has already stay in their split and fold, and new "
+        "ones fill up what these lack, unless `split` has other shares, groups, strata or seed; false: all are divided "
+        "anew",
+    )
     by_time: str | None = Field(
         None,
         description="metadata with a date or time in ISO 8601: the oldest records are for training, the newest for "
@@ -476,11 +506,19 @@ class Split(_Settings):
         return self
 
 
+def _name_of(output: str) -> str:
+    """The last part of a folder or URI as a name."""
+    last = output.rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("_.-")[:100] or "dataset"
+
+
 class PrepareConfig(_Settings):
     """Sources of records to a data set for fine-tuning."""
 
     kind: Literal["prepare"]
-    name: str = Field(max_length=100, pattern=_NAME, description="of the data set, in logs and reports")
+    name: str = Field(
+        "", max_length=100, pattern=_NAME, description="in logs and reports; default: the last part of `output`"
+    )
     inputs: tuple[Source, ...] = Field(min_length=1)
     output: str = Field(min_length=1, description="folder or URI; everything the run makes is below it")
     records: Records = Records()
@@ -497,6 +535,13 @@ class PrepareConfig(_Settings):
     execution: Execution = Execution()
     storage: StorageOptions = StorageOptions()  # type: ignore[call-arg]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_output(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and settings.get("name") is None and isinstance(settings.get("output"), str):
+            return settings | {"name": _name_of(settings["output"])}
+        return settings
+
     @property
     def store(self) -> Store:
         """The store of the output, and of inputs without `storage` of their own."""
@@ -511,7 +556,8 @@ class PrepareConfig(_Settings):
     @property
     def metadata(self) -> tuple[str, ...]:
         """Names of the metadata and annotations that some input has."""
-        names = (field for one in self.inputs for field in one.columns if field not in FIELDS)
+        others = (*FIELDS, *PROVENANCE)
+        names = (field for one in self.inputs for field in one.columns if field not in others)
         return tuple(dict.fromkeys(names))
 
     @property
@@ -527,18 +573,6 @@ class PrepareConfig(_Settings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         known = self.known
-        asked = [("split.stratify", self.split.stratify), ("split.group", self.split.group)]
-        asked += [("assess.fields", self.assess.fields), ("assess.groups", tuple(self.assess.groups))]
-        asked += [("assess.annotators", self.assess.annotators)]
-        single = {"label": self.assess.label, "extrinsic": self.assess.extrinsic, "period": self.assess.period}
-        asked += [(f"assess.{setting}", (name,)) for setting, name in single.items() if name is not None]
-        asked += [("validate.require", self.validation.require), ("validate.allowed", tuple(self.validation.allowed))]
-        asked += [("validate.since", tuple(self.validation.since)), ("validate.until", tuple(self.validation.until))]
-        outliers = self.validation.outliers
-        asked += [("validate.outliers.by", outliers.by if outliers else ())]
-        asked += [("clean.labels", tuple(self.clean.labels))]
-        asked += [("split.by_time", (self.split.by_time,) if self.split.by_time else ())]
-        asked += [("split.balance.by", self.split.balance.by if self.split.balance else ())]
         connected = [one.source for one in self.inputs if one.connection]
         if twice := sorted({name for name in connected if connected.count(name) > 1}):
             raise ValueError(f"inputs: several are called {', '.join(twice)}; give each a `source` of its own")
@@ -560,13 +594,6 @@ class PrepareConfig(_Settings):
             raise ValueError("mixture: goes with `share` of the inputs; give every input one")
         if self.curriculum is None and "complexity" in {*self.classed_by} - known:
             raise ValueError("split: records have a complexity with `curriculum` alone; add `curriculum: {}`")
-        for setting, names in asked:
-            fields = sorted(known | {*FOUND}) if setting in ("split.stratify", "split.balance.by") else sorted(known)
-            for name in names:
-                if name not in fields:
-                    near = get_close_matches(name, fields, 1)
-                    mend = f"Did you mean {near[0]}?" if near else "Add it to `columns` of the inputs that have it"
-                    raise ValueError(f"{setting}: no input has a field {name}; there are {', '.join(fields)}. {mend}")
         if self.dedup and (self.dedup.keeper not in ("position", "longest", "source") or self.dedup.against):
             raise ValueError("dedup: records have no score and no earlier runs; keeper is position, longest or source")
         if self.dedup and self.dedup.scope == "snapshot":

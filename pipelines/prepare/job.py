@@ -6,19 +6,21 @@
     collect  reads, cleans and validates every record               -> quarantine, _work/records and others
     group    finds duplicates among the records that passed         -> _work/groups, see duplicates.py
     words, complexity  find how difficult each record is            -> _work/words, _work/complexity
+    before   notes where the run that is replaced has its records   -> _work/before, see kept.py
     split    decides which split each record goes to                -> _work/splits
     write    writes the splits, and the ledger of removed records   -> train, validation, test, removed, listed
     assess   measures the splits, see assess/job.py                 -> assessment.json
     report   writes the report, then the run's manifest             -> report.json, report.html, manifest.json
 
 `tables` runs with an input that is a table, `group` for what deduplication looks for, `words` and `complexity` with a
-curriculum. Every stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a
-finished run it does nothing and does not start Ray.
+curriculum, and `before`, first of all, with --replace. Every stage is skipped if its artifacts are finished, so the
+same command continues an unfinished run; on a finished run it does nothing and does not start Ray.
 """
 
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +41,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
+from pipelines.prepare.asked import refuse_unknown_fields, with_asked_columns
 from pipelines.prepare.assess.job import assess, check_models, read_assessment
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.trained import read_trained
@@ -60,10 +63,11 @@ from pipelines.prepare.duplicates import find_repeats
 from pipelines.prepare.fetch.answers import secret
 from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
 from pipelines.prepare.finished import prepared_run
+from pipelines.prepare.kept import find_kept, splits_before
 from pipelines.prepare.report import Report, gather, render
 from pipelines.prepare.sources import as_input, fields_of, notes_on_columns, with_corpora
 from pipelines.prepare.split import SPLITS
-from pipelines.prepare.split_stage import SPLIT_FILES, SplitSettings, find_kept, split_stage
+from pipelines.prepare.split_stage import SPLIT_FILES, SplitSettings, split_stage
 from pipelines.prepare.tables.stage import TablesFound, tables_stage
 from pipelines.prepare.write import LISTED, REMOVED, write_stage
 from pipelines.readers.freeze import freeze_listing
@@ -113,13 +117,19 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
     """
     store, key = config.store, pseudonym_key(config)
     fetched = fetch_inputs(config, session, progress, replace=replace)
+    given, config = config, with_asked_columns(config)
     root, settings, listing = listed_inputs(config, key=key)
-    folder, plain = RunFolder(store, root), result_settings(config, settings, listing)
+    folder, plain = RunFolder(store, root), result_settings(given, settings, listing)
 
-    def find() -> dict[str, Any] | None:
-        return folder.find(plain, listing.fingerprint, replace, lambda: changes_since(listing, store, root))
+    finished = folder.manifest_file.read()
 
-    if (manifest := find()) is not None:
+    def find(discard: bool) -> dict[str, Any] | None:
+        return folder.find(plain, listing.fingerprint, discard, lambda: changes_since(listing, store, root))
+
+    manifest = None
+    with suppress(OtherSettings) if replace else nullcontext():  # a run to replace stays until its splits are noted
+        manifest = find(discard=False)
+    if manifest is not None:
         try:
             report = read_report(store, root)
         except DataError:
@@ -133,16 +143,18 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
     check_models(config)
     store.require_conditional_writes(root)
     with held(store, root) as lease:
-        find()  # with `replace`, removes the manifest of other settings or inputs
+        run = run_at(Engine(root, session, progress, limits_of(config), replace, lease.check))
+        noting = run_at(Engine(root, session, progress, limits_of(config), True, lease.check))
+        before = splits_before(store, root, config.split, finished, noting)
+        find(discard=replace)  # removes the manifest of other settings or inputs
         write_inputs(root, inputs, config.storage.without_secrets())
 
-        run = run_at(Engine(root, session, progress, limits_of(config), replace, lease.check))
-        artifacts = run_stages(config, settings, inputs, kept, run)
+        artifacts = run_stages(config, settings, inputs, kept, run, before)
         splits = [artifacts[name] for name in SPLITS]
         assessing = run_at(Engine(root, session, progress, limits_of(config), True, lease.check))
         assessment = assess(config, root, splits, assessing)
         lease.check()
-        on_columns = notes_on_columns(config.inputs, settings.fields)
+        on_columns = notes_on_columns(config.inputs, settings.fields, config.validation.require)
         report = gather(config, inputs, artifacts, root, fetched, on_columns)
         store.write_bytes(paths.join(root, REPORT_JSON), json_bytes(report))
         store.write_bytes(paths.join(root, REPORT_HTML), render(report, assessment).encode())
@@ -169,7 +181,7 @@ def assess_again(
 
     Raises:
         DataError: there is no finished run, an earlier version wrote its report, or `folds` are not of this data set.
-        ConfigError: no input has the field `extrinsic`.
+        ConfigError: no input has the field `extrinsic`, or one that the settings name.
     """
     manifest = prepared_run(store, root)
     trained = None if folds is None else read_trained(store, paths.absolute(folds), root, manifest["digest"])
@@ -187,6 +199,7 @@ def assess_again(
             )
         config = config.model_copy(update={"assess": config.assess.model_copy(update={"extrinsic": extrinsic})})
     config = PrepareConfig.model_validate(config.model_dump(by_alias=True))
+    refuse_unknown_fields(config)
     check_models(config)
     with held(store, root) as lease:
         splits = [Artifact.load(store, paths.join(root, name)) for name in SPLITS]
@@ -317,7 +330,8 @@ def pseudonym_key(config: PrepareConfig) -> bytes:
 def result_settings(config: PrepareConfig, settings: CollectSettings, listing: InputListing) -> dict[str, Any]:
     """The settings on which the data set depends, as JSON values, with the columns that were recognised.
 
-    settings: of `collect`, whose terms and schema are those of the files at this moment.
+    config: as given, before `with_asked_columns`. settings: of `collect`, whose terms and schema are those of the files
+    at this moment.
     """
     plain = json.loads(config.model_dump_json(by_alias=True, exclude=_NO_EFFECT_ON_RESULT))
     plain["clean"]["terminology"] = dict(settings.cleaner.terms)
@@ -331,10 +345,11 @@ def run_stages(
     inputs: InputManifest,
     kept: dict[str, list[Artifact]],
     run: RunStageIn,
+    before: Artifact | None = None,
 ) -> dict[str, Artifact]:
     """The artifacts of all stages.
 
-    kept: the splits of earlier runs. run: makes or finds the artifacts of a stage.
+    kept: the splits of earlier runs. run: makes or finds the artifacts of a stage. before: as of `splits_before`.
     """
     units = len(inputs.units)
     found, stage = None, tables_stage(config.inputs, settings.fields, inputs, config.limits)
@@ -365,7 +380,7 @@ def run_stages(
         *("complexity" in {*names} - {*config.metadata} for names in (config.split.stratify, balanced)),
     )
     of_records = (artifacts[KEYS], artifacts[ATTRIBUTES])
-    artifacts |= run(split_stage(split, *of_records, repeats, artifacts.get(COMPLEXITY), units, kept))
+    artifacts |= run(split_stage(split, *of_records, repeats, artifacts.get(COMPLEXITY), units, kept, before))
     return artifacts | run(write_stage(artifacts, repeats, artifacts[SPLIT_FILES], units, config.records.shape))
 
 

@@ -168,7 +168,7 @@ def gather(
             *_balance_warnings(config, split),
             *_fetch_warnings(config, fetched),
         ],
-        notes=[*map(_fetched, fetched), *inputs.notes, *notes],
+        notes=[*map(_fetched, fetched), *inputs.notes, *notes, *_divided(config, collected), *_kept(split)],
         config=config.model_dump(mode="json", by_alias=True, exclude=STORES),
     )
 
@@ -177,6 +177,25 @@ def _fetched(record: dict[str, Any]) -> str:
     rows, answers = plural(record["rows"], "row"), plural(record["answers"], "answer")
     failed = f", {count(record['failed'])} not readable" if record["failed"] else ""
     return f"Source {record['source']}: {rows} in {answers} of {record['asked']}{failed}, fetched {record['ended']}."
+
+
+def _divided(config: PrepareConfig, collected: dict[str, float]) -> list[str]:
+    """A sentence for each source with texts that were divided."""
+    parts = _starting(collected, "parts/")
+    return [
+        f"Source {one.source}: {plural(int(collected[f'divided/{one.source}']), 'text')} longer than "
+        f"`records.section_chars` became {plural(parts[one.source], 'record')}, by headings and paragraphs."
+        for one in config.inputs
+        if one.source in parts
+    ]
+
+
+def _kept(split: dict[str, float]) -> list[str]:
+    """A sentence about the records that an earlier run has."""
+    if "new" not in split or split["new"] == split["records"]:
+        return []
+    old, new = plural(int(split["records"] - split["new"]), "record"), count(int(split["new"]))
+    return [f"{old} stay in the split where an earlier run (split.keep, split.stable) has them; {new} are new."]
 
 
 def _starting(counters: dict[str, float], prefix: str) -> dict[str, int]:
@@ -250,8 +269,8 @@ def _warnings(
     for group, values in straddling.items():
         if values:
             found.append(
-                f"{plural(values, 'value')} of {group} are in more than one split, because earlier runs (split.keep) "
-                "have their records there."
+                f"{plural(values, 'value')} of {group} are in more than one split, because an earlier run "
+                "(split.keep, split.stable) has their records there."
             )
     return found
 
@@ -265,21 +284,29 @@ def _time_warnings(collected: dict[str, float], split: dict[str, float]) -> list
     if older := int(split.get("older", 0)):
         found.append(
             f"{plural(older, 'record')} for validation or testing are older than the newest training record: their "
-            "group has newer ones, or earlier runs (split.keep) have records there."
+            "group has newer ones, or earlier runs (split.keep, split.stable) have records there."
         )
     return found
 
 
 def _balance_warnings(config: PrepareConfig, split: dict[str, float]) -> list[str]:
-    found = _starting(split, "balance/")
-    if not found or config.split.balance is None:
+    found, balance = _starting(split, "balance/"), config.split.balance
+    if balance is not None and isinstance(balance.to, dict):
+        lacking = _starting(split, "lacking/")
+        return [
+            f"split.balance: {value} has {count(number)} of the {plural(balance.to[value], 'record')} "
+            f"wanted in training, because no record is written more than {plural(balance.most_copies, 'time')}. Set "
+            "split.balance.most_copies to a larger number, or split.balance.to to a smaller one."
+            for value, number in lacking.items()
+        ]
+    if not found or balance is None:
         return []
     enough = -(-found["wanted"] // found["smallest"])
     copies = f"set split.balance.most_copies to {count(enough)}, or " if enough <= MOST_COPIES else "set "
     classes = "1 class has" if found["smaller"] == 1 else f"{count(found['smaller'])} classes have"
     return [
         f"split.balance: {classes} fewer than the {plural(found['wanted'], 'record')} wanted, because no record is "
-        f"written more than {plural(config.split.balance.most_copies, 'time')}; the smallest has "
+        f"written more than {plural(balance.most_copies, 'time')}; the smallest has "
         f"{plural(found['smallest'], 'record')}. For equal classes {copies}split.balance.to to a smaller number."
     ]
 

@@ -18,7 +18,7 @@ from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.curate.write_corpus import CORPUS
-from pipelines.prepare.config import Source
+from pipelines.prepare.config import BASE_METADATA, Source
 from pipelines.prepare.content import FIELDS
 from pipelines.prepare.fetch.snapshot import folder_of
 from pipelines.prepare.tables.frame import check_table
@@ -74,10 +74,10 @@ class Fields:
         return found
 
 
-_FILES_LOOKED_AT = 20  # for one with columns
+FILES_LOOKED_AT = 20  # for one with columns
 _UNREAD_SHOWN = 12  # columns
 
-_TEXT = Fields({"text": "text"}, "text")
+TEXT = Fields({"text": "text"}, "text")
 
 
 def _strings(column: pa.ChunkedArray) -> list[str | None]:
@@ -97,7 +97,7 @@ def with_corpora(sources: Sequence[Source], store: Store) -> tuple[Source, ...]:
     Raises:
         DataError: the output has no corpus yet.
     """
-    stores = input_stores(store, [as_input(one, _TEXT) for one in sources])
+    stores = input_stores(store, [as_input(one, TEXT) for one in sources])
     return tuple(_with_corpus(one, of_source) for one, of_source in zip(sources, stores, strict=True))
 
 
@@ -121,7 +121,7 @@ def fields_of(sources: Sequence[Source], store: Store, root: str) -> tuple[Field
         ConfigError: no column has a usual name, the columns say nothing together, or an expression of a table is wrong.
         UserError: as of `find`: a source has no file.
     """
-    stores = input_stores(store, [as_input(one, _TEXT) for one in sources])
+    stores = input_stores(store, [as_input(one, TEXT) for one in sources])
     found = []
     for number, (source, of_source) in enumerate(zip(sources, stores, strict=True)):
         where = f"inputs[{number}] ({source.source})"
@@ -170,10 +170,17 @@ def _refuse_reserved(where: str, source: Source, columns: Mapping[str, str], mai
             )
 
 
-def notes_on_columns(sources: Sequence[Source], fields: Sequence[Fields]) -> list[str]:
-    """A sentence for each source with columns that are not read, or named columns that seem not to be there."""
+def notes_on_columns(sources: Sequence[Source], fields: Sequence[Fields], required: Sequence[str] = ()) -> list[str]:
+    """A sentence for each source with columns that are not read, or named columns that seem not to be there, or without
+    a required field.
+    """
     notes = []
     for source, of_source in zip(sources, fields, strict=True):
+        if without := [name for name in required if name not in (*source.columns, *BASE_METADATA)]:
+            notes.append(
+                f"Source {source.source}: its records have no {', '.join(without)}, which `validate.require` names, "
+                "because its files have no columns; they stay without."
+            )
         if of_source.unread:
             names = list(of_source.unread)
             more = f" and {len(names) - _UNREAD_SHOWN} more" if len(names) > _UNREAD_SHOWN else ""
@@ -210,9 +217,9 @@ def _absent(where: str, source: Source, store: Store, root: str) -> tuple[str, .
     Raises:
         ConfigError: one of them is part of the content. (That of the text itself is looked for with the other formats.)
     """
-    input = as_input(source, _TEXT, root)
+    input = as_input(source, TEXT, root)
     try:
-        files = find(store, input).files[:_FILES_LOOKED_AT]
+        files = find(store, input).files[:FILES_LOOKED_AT]
     except UserError:
         return ()  # listing the inputs reports it, with the mistakes of the others
     names: set[str] = set()
@@ -236,7 +243,7 @@ def _absent(where: str, source: Source, store: Store, root: str) -> tuple[str, .
     return tuple(name for name in sorted(wanted - names) if names and name != main)
 
 
-def _names(store: Store, file: FileInfo, reader: Reader, input: Input) -> Sequence[str]:
+def column_names(store: Store, file: FileInfo, reader: Reader, input: Input) -> Sequence[str]:
     """The columns of a file; empty if they cannot be read."""
     if reader.columns == "typed":
         schema = reader.cut(store, file, input).schema
@@ -247,12 +254,12 @@ def _names(store: Store, file: FileInfo, reader: Reader, input: Input) -> Sequen
 
 def _recognised(where: str, source: Source, store: Store, root: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """(the columns of a source by their usual names, with the metadata that the config names; its other columns)."""
-    input = as_input(source, _TEXT, root)
+    input = as_input(source, TEXT, root)
     try:
-        files = find(store, input).files[:_FILES_LOOKED_AT]
+        files = find(store, input).files[:FILES_LOOKED_AT]
         if not files:
             raise ConfigError(f"{source.path or 'what was fetched'}: its files are empty. Point it at records.")
-        found = ((file, READERS[format], _names(store, file, READERS[format], input)) for file, format in files)
+        found = ((file, READERS[format], column_names(store, file, READERS[format], input)) for file, format in files)
         file, reader, names = next((one for one in found if one[2]), (files[0][0], READERS[files[0][1]], ()))
         if not names:
             span = Span(file.uri, file.size, file.version, files[0][1], 0, file.size)

@@ -5,7 +5,10 @@ over others. In each stratum the components are sorted by a hash, and the splits
 to a component and the result depends neither on the order of the records nor on the number of files. The rounding of
 one stratum is carried to the next, so that many small strata do not all round to nothing.
 
-Records that an earlier run has keep their split; the others fill up what each split lacks.
+Records that an earlier run has keep their split; the others fill up what each split lacks. So an old record is moved
+neither by new ones nor by a new record that joins its component to another.
+
+Folds are equal shares of the records that are not for testing, by the same strata and components, and are kept alike.
 
 By time, the components are sorted by their newest record instead.
 """
@@ -49,7 +52,7 @@ def assign(
     kept: np.ndarray | None = None,
     times: np.ndarray | None = None,
 ) -> np.ndarray:
-    """int8[N]: index in SPLITS of each of N records.
+    """int8[N]: index of the split of each of N records.
 
     Args:
         hashes: uint64[N], by which components are sorted. strata: uint64[N]. A component has those of its record with
@@ -69,17 +72,17 @@ def assign(
     newest = np.zeros(len(starts), np.int64) if times is None else np.maximum.reduceat(times[order], starts)
     chosen = np.full(len(starts), _NONE)
     if kept is not None:
-        chosen = _kept_by_component(kept[order], starts)
-    carried = np.zeros(len(SPLITS))
+        chosen = _kept_by_component(kept[order], starts, len(shares))
+    carried = np.zeros(len(shares))
     for stratum in np.unique(strata[first]).tolist():
         here = np.flatnonzero(strata[first] == stratum)
         here = here[np.lexsort((hashes[first[here]], newest[here]))]
         wanted = np.array(shares) * sizes[here].sum() + carried
         old = here[chosen[here] != _NONE]
-        has = np.bincount(chosen[old], sizes[old], len(SPLITS))
+        has = np.bincount(chosen[old], sizes[old], len(shares))
         new = here[chosen[here] == _NONE]
         chosen[new] = _fill(sizes[new], np.maximum(wanted - has, 0))
-        carried = wanted - np.bincount(chosen[here], sizes[here], len(SPLITS))
+        carried = wanted - np.bincount(chosen[here], sizes[here], len(shares))
     found = np.empty(count, np.int8)
     found[order] = np.repeat(chosen, sizes)
     if kept is not None:
@@ -87,9 +90,9 @@ def assign(
     return found
 
 
-def _kept_by_component(kept: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def _kept_by_component(kept: np.ndarray, starts: np.ndarray, splits: int) -> np.ndarray:
     """The split of each component that has kept records: that of the most of them, the first of equals."""
-    counts = np.stack([np.add.reduceat(kept == split, starts) for split in range(len(SPLITS))])
+    counts = np.stack([np.add.reduceat(kept == split, starts) for split in range(splits)])
     return np.where(counts.any(axis=0), counts.argmax(axis=0), _NONE)
 
 
@@ -100,23 +103,17 @@ def _fill(sizes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         return np.empty(0, np.int64)
     ends = np.cumsum(wanted) * total / wanted.sum()
     middles = np.cumsum(sizes) - sizes / 2
-    return np.minimum(np.searchsorted(ends, middles, side="right"), len(SPLITS) - 1)
+    return np.minimum(np.searchsorted(ends, middles, side="right"), len(wanted) - 1)
 
 
-def folds(hashes: np.ndarray, component: np.ndarray, count: int) -> np.ndarray:
-    """int8[N]: the fold of each of N records, 0 to count - 1, of about equal sizes; components are not divided."""
-    if not len(hashes):
-        return np.empty(0, np.int8)
-    order = np.lexsort((hashes, component))
-    starts = np.flatnonzero(np.append(True, component[order][1:] != component[order][:-1]))
-    sizes = np.diff(starts, append=len(order))
-    by_hash = np.argsort(hashes[order[starts]], kind="stable")
-    ends = np.cumsum(sizes[by_hash])
-    fold = np.empty(len(starts), np.int64)
-    fold[by_hash] = np.minimum((ends - sizes[by_hash] / 2) * count // ends[-1], count - 1)
-    found = np.empty(len(order), np.int8)
-    found[order] = np.repeat(fold, sizes)
-    return found
+def folds(
+    hashes: np.ndarray, strata: np.ndarray, component: np.ndarray, count: int, kept: np.ndarray | None = None
+) -> np.ndarray:
+    """int8[N]: the fold of each of N records, 0 to count - 1, of equal sizes in each stratum, as of `assign`.
+
+    kept: int8[N], the fold of a record in an earlier run, -1 for new ones.
+    """
+    return assign(hashes, strata, component, [1 / count] * count, kept)
 
 
 def older_than_training(splits: np.ndarray, times: np.ndarray) -> int:

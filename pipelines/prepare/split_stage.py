@@ -7,7 +7,7 @@ over the share of their source; the others are divided by split.py; then the tra
 records out and repeating others. With a curriculum, records that go to a split are divided into stages of equal sizes
 by their complexity before.
 
-Memory: 120 bytes a record.
+Memory: 150 bytes a record.
 """
 
 from dataclasses import dataclass
@@ -17,21 +17,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.errors import DataError
 from cluster.stage import Output, Scratch, Stage
-from cluster.store import paths
-from cluster.store.store import Store
 from pipelines.prepare.amounts import copies, sizes_by_share, take
 from pipelines.prepare.assess.metrics import contradictory
 from pipelines.prepare.collect import hash64, hashes_in_order
 from pipelines.prepare.complexity import stages_of
 from pipelines.prepare.config import Found, Mixture, Outliers, Split
 from pipelines.prepare.duplicates import Repeats
+from pipelines.prepare.kept import count_of_folds, places_of
 from pipelines.prepare.outliers import bounds
+from pipelines.prepare.provenance import relatives
 from pipelines.prepare.split import SPLITS, assign, components, folds, older_than_training, straddling
 
 SPLIT_FILES = "_work/splits"
-SPLIT_VERSION = "5"
+SPLIT_VERSION = "6"
 
 # Records that go to no split.
 DUPLICATE, OVER_SHARE, OVER_CLASS, CONTRADICTORY, SAME_QUESTION, SAME_ANSWER, OUTLIER = -1, -2, -3, -4, -5, -6, -7
@@ -58,7 +57,7 @@ SPLITS_SCHEMA = pa.schema(
 )
 
 _LIBRARIES = 512 << 20
-_OF_A_RECORD = 120
+_OF_A_RECORD = 150
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd: hashes of equal values differ by stage
 
 
@@ -86,11 +85,12 @@ def split_stage(
     complexity: Artifact | None,
     units: int,
     kept: dict[str, list[Artifact]],
+    before: Artifact | None = None,
 ) -> Stage:
     """The stage that writes SPLIT_FILES.
 
     attributes: of the same records, which have their ids. repeats: as of `find_repeats`. complexity: None without a
-    curriculum. kept: splits of each earlier run.
+    curriculum. kept: splits of each earlier run. before: as of `splits_before`.
     """
     made_from = {
         "version": SPLIT_VERSION,
@@ -102,8 +102,9 @@ def split_stage(
         "split": settings.split.model_dump(exclude={"keep"}),
         "mixture": [settings.mixture.model_dump(), settings.shares],
         "kept": [[one.manifest.digest for one in splits] for splits in kept.values()],
+        "before": before and before.manifest.fingerprint,
     }
-    work = AssignSplits(settings, keys, attributes, repeats, complexity, units, kept)
+    work = AssignSplits(settings, keys, attributes, repeats, complexity, units, kept, before)
     outputs, memory = (Output(SPLIT_FILES, SPLITS_SCHEMA),), split_memory(keys.manifest.rows)
     return Stage("split", outputs, (None,), work, fingerprint(made_from), keys.store, memory=memory)
 
@@ -124,6 +125,7 @@ class AssignSplits:
     complexity: Artifact | None
     units: int
     kept: dict[str, list[Artifact]]
+    before: Artifact | None
 
     def __call__(self, _: None, scratch: Scratch) -> Counters:
         """Counters: `records` that go to a split, `same_id` with the id of another one, `new` ones beside earlier runs,
@@ -133,10 +135,12 @@ class AssignSplits:
         by_unit = [pa.concat_tables(self._tables(uris)) for uris in self.keys.files_by_unit(self.units)]
         ends = np.cumsum([table.num_rows for table in by_unit])
         table = pa.concat_tables(by_unit)
-        columns = {name: table[name].to_numpy() for name in table.column_names if name != "row"}
+        columns = {name: table[name].to_numpy() for name in table.column_names if name not in ("row", "parents")}
         hashes = hashes_in_order(columns["id"], self.settings.split.seed)
-        earlier = self._earlier(columns["id"])
+        earlier, kept_folds = self._earlier(columns["id"])
         groups = {name: column for name, column in columns.items() if name.startswith("group/")}
+        if pc.max(pc.list_value_length(table["parents"])).as_py():
+            groups["group/parents"] = _relatives(columns["id"], columns["source"], table["parents"])
         groups["group/duplicates"] = np.zeros(table.num_rows, np.uint64)
         splits, conflicts = np.zeros((2, table.num_rows), np.int64)
         for name in REPEATED:
@@ -154,6 +158,7 @@ class AssignSplits:
         if self.settings.contradictory == "list":  # or a question of training has another answer in a test
             conflicts = contradictions(columns["question"], columns["answer"], splits == 0)
             groups["group/contradictory"] = conflicts.astype(np.uint64)
+        groups.setdefault("group/questions", columns["question"])  # those that are exactly equal
         stays = np.flatnonzero(splits == 0)
         component = components(len(stays), [column[stays] for column in groups.values()])
         complexity, stage = self._stages(stays, hashes)
@@ -174,7 +179,9 @@ class AssignSplits:
         fold = np.full(table.num_rows, -1, np.int8)
         if self.settings.split.folds:
             trained = splits[stays] < SPLITS.index("test")
-            fold[stays[trained]] = folds(hashes[stays[trained]], component[trained], self.settings.split.folds)
+            some = stays[trained]
+            before = None if kept_folds is None else kept_folds[some]
+            fold[some] = folds(hashes[some], strata[some], component[trained], self.settings.split.folds, before)
         assigned = splits[stays]
         times, of_balance = self._balance(splits, classes, hashes)
         if self.settings.contradictory == "list":  # without those that balancing left out
@@ -273,21 +280,36 @@ class AssignSplits:
         """(int32[N], how often each record is written; counters). Sets OVER_CLASS.
 
         Counters, if a class stays smaller than wanted: `balance/wanted` records of a class, `balance/smaller` classes
-        that have fewer, `balance/smallest` records of the smallest before they are repeated.
+        that have fewer, `balance/smallest` records of the smallest before they are repeated; of values with numbers of
+        their own `lacking/VALUE`, the records that are written.
         """
         times, counters = (splits >= 0).astype(np.int32), Counters()
         if (balance := self.settings.split.balance) is not None:
             train = np.flatnonzero(splits == SPLITS.index("train"))
-            counts = np.unique(classes[train], return_counts=True)[1]
-            if len(counts):
+            names, counts = np.unique(classes[train], return_counts=True)
+            if isinstance(balance.to, dict):
+                to: int | dict[int, int] = {self._class_of(value): number for value, number in balance.to.items()}
+                has = dict(zip(names.tolist(), counts.tolist(), strict=True))
+                for value, number in balance.to.items():
+                    written = has.get(self._class_of(value), 0) * balance.most_copies
+                    if written < number:
+                        counters[f"lacking/{value}"] = float(written)
+            elif len(counts):
                 ends = {"smallest": int(counts.min()), "largest": int(counts.max())}
                 to = ends[balance.to] if isinstance(balance.to, str) else balance.to
-                times[train] = copies(hashes[train], classes[train], to, balance.most_copies)
-                splits[train[times[train] == 0]] = OVER_CLASS
                 if smaller := int((counts * balance.most_copies < to).sum()):
                     found = {"wanted": to, "smaller": smaller, "smallest": int(counts.min())}
                     counters = {f"balance/{name}": float(number) for name, number in found.items()}
+            if len(counts):
+                times[train] = copies(hashes[train], classes[train], to, balance.most_copies)
+                splits[train[times[train] == 0]] = OVER_CLASS
         return times, counters
+
+    def _class_of(self, value: str) -> int:
+        """The hash of a class of one field, as records have it."""
+        if self.settings.staged_classes:
+            return (hash64("") + int(value) * int(_SPREAD)) % (1 << 64)
+        return hash64(value)
 
     def _write(self, scratch: Scratch, table: pa.Table, ends: np.ndarray) -> None:
         starts = [0, *ends[:-1].tolist()]
@@ -311,20 +333,38 @@ class AssignSplits:
                 together[at] = own["group_id"].to_numpy().astype(np.uint64) + np.uint64(1)
         return removed, together
 
-    def _earlier(self, ids: np.ndarray) -> np.ndarray | None:
-        """int8[N]: the split of each record in the earlier runs, -1 for new ones. ids: uint64[N], their hashes."""
-        if not self.kept:
-            return None
-        found = np.full(len(ids), -1, np.int8)
+    def _earlier(self, ids: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """(int8[N], the split of each record in the earlier runs, -1 for new ones; the same of folds, None if none has
+        as many).
+
+        ids: uint64[N], their hashes.
+        """
+        if not self.kept and self.before is None:
+            return None, None
+        split, fold = np.full((2, len(ids)), -1, np.int8)
         order = np.argsort(ids)
+        ordered = ids[order]
+
+        def keep(old: pa.Table) -> None:
+            hashes = old["id"].to_numpy()
+            at = np.minimum(np.searchsorted(ordered, hashes), max(len(ids) - 1, 0))
+            here = ordered[at] == hashes if len(ids) else np.zeros(len(hashes), bool)
+            split[order[at[here]]] = old["split"].to_numpy()[here]
+            if count_of_folds(old["fold"]) == self.settings.split.folds:
+                fold[order[at[here]]] = pc.fill_null(old["fold"], -1).to_numpy()[here]
+
+        if self.before is not None:
+            keep(self.before.table())
         for splits in self.kept.values():
-            for number, artifact in enumerate(splits):
-                for table in artifact.tables(["id"]):
-                    old = np.array([hash64(id) for id in table["id"].to_pylist()], np.uint64)
-                    at = np.minimum(np.searchsorted(ids[order], old), max(len(ids) - 1, 0))
-                    here = ids[order[at]] == old if len(ids) else np.zeros(len(old), bool)
-                    found[order[at[here]]] = number
-        return found
+            keep(places_of(splits))
+        return split, fold if (fold >= 0).any() else None
+
+
+def _relatives(ids: np.ndarray, sources: np.ndarray, parents: pa.ChunkedArray) -> np.ndarray:
+    """uint64[N]: as of `relatives`, by source, in which ids are known. parents: hashes of each record's parents."""
+    of_source = sources.astype(np.uint64) * _SPREAD
+    rows = np.repeat(np.arange(len(ids)), pc.list_value_length(parents).to_numpy())
+    return relatives(ids ^ of_source, rows, pc.list_flatten(parents).to_numpy() ^ of_source[rows])
 
 
 def contradictions(questions: np.ndarray, answers: np.ndarray, stays: np.ndarray) -> np.ndarray:
@@ -360,15 +400,3 @@ def places_and_partners(groups: np.ndarray, answers: np.ndarray) -> tuple[np.nda
     second = others[np.searchsorted(grouped[others], grouped)]
     partners[order] = order[np.where(differs, firsts, second)]
     return places, partners
-
-
-def find_kept(store: Store, runs: tuple[str, ...]) -> dict[str, list[Artifact]]:
-    """The splits of each earlier run, by its output.
-
-    Raises:
-        DataError: one of them is not there, or not finished.
-    """
-    try:
-        return {run: [Artifact.load(store, paths.join(run, name)) for name in SPLITS] for run in runs}
-    except DataError as error:
-        raise DataError(f"split.keep: {error}") from error

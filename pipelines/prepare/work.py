@@ -13,6 +13,7 @@ from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machin
 from pipelines.curate.work import CORES_OF_A_MACHINE, MOST_MACHINES, cores_of, documents_of
 from pipelines.dedup import group
 from pipelines.dedup.settings import Dedup
+from pipelines.prepare.asked import with_asked_columns
 from pipelines.prepare.assess.job import assess_memory
 from pipelines.prepare.collect import collect_memory, rules_memory
 from pipelines.prepare.config import PrepareConfig
@@ -44,12 +45,13 @@ def work(config: PrepareConfig, seconds: float | None = None, *, replace: bool =
     """
     plain = job_config(config)
     store, root = config.store, paths.absolute(config.output)
+    given, config = config, with_asked_columns(config)
     files = [one for one in config.inputs if not one.connection]
     fetched = all(is_fetched(one, store, root) for one in config.inputs if one.connection)
     _, collecting, listing = listed_inputs(config, None if fetched else files)
     inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
     plain["output"] = root
-    settings = result_settings(config, collecting, listing)
+    settings = result_settings(given, collecting, listing)
     finished = fetched and _is_finished(RunFolder(store, root), settings, listing.fingerprint, replace)
     made_from = [settings, inputs.fingerprint]
     if len(files) < len(config.inputs):

@@ -15,14 +15,15 @@ from cluster.run import RunFolder
 from pipelines.curate.dry_run import changed, first_look, output_state, settings_text
 from pipelines.curate.plan.sample import Sample, draw
 from pipelines.kernel_cache import kernels_are_compiled
+from pipelines.prepare.asked import with_asked_columns
 from pipelines.prepare.collect import CollectSettings
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, pseudonym_key, refuse_unfetched, result_settings, run_stages
+from pipelines.prepare.kept import find_kept, noted_splits
 from pipelines.prepare.plan.command import trial_text
 from pipelines.prepare.plan.trial import Trial, try_out
 from pipelines.prepare.sources import notes_on_columns
 from pipelines.prepare.split import SPLITS
-from pipelines.prepare.split_stage import find_kept
 from pipelines.readers.find import skipped_text
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.recorded import changes_since
@@ -40,13 +41,17 @@ def print_dry_run(config: PrepareConfig) -> None:
     key = pseudonym_key(config)
     refuse_unfetched(config)
     store = config.store
+    given, config = config, with_asked_columns(config)
     root, settings, listing = listed_inputs(config, key=key)
-    plain = result_settings(config, settings, listing)
+    plain = result_settings(given, settings, listing)
     changes = partial(changes_since, listing, store, root)
     finished = RunFolder(store, root).find(plain, listing.fingerprint, False, changes) is not None
     inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
     kept = find_kept(store, config.split.keep)
-    state = output_state(store, root, finished, "", lambda find: run_stages(config, settings, inputs, kept, find))
+    before = noted_splits(store, root, config.split)
+    state = output_state(
+        store, root, finished, "", lambda find: run_stages(config, settings, inputs, kept, find, before)
+    )
     if not finished:
         check_output(store, root)
     size = sum(unit.bytes for unit in inputs.units)
@@ -60,7 +65,7 @@ def print_dry_run(config: PrepareConfig) -> None:
     for source, skipped in inputs.skipped.items():
         if skipped:
             print(f"skipped  {source}: {skipped_text(skipped)}")
-    on_columns = notes_on_columns(config.inputs, settings.fields)
+    on_columns = notes_on_columns(config.inputs, settings.fields, config.validation.require)
     for note in [*inputs.notes, *on_columns, *first_look(inputs, config.limits).notes]:
         print(f"note     {note}")
     if not kernels_are_compiled():
@@ -69,11 +74,11 @@ def print_dry_run(config: PrepareConfig) -> None:
         sample = draw(inputs, config.limits, _PIECE_BYTES)
         trial = try_out(config, settings, sample, folder)
     print(f"sample   {trial_text(trial)}")
-    everything = config.model_dump(mode="json", by_alias=True)
+    everything = given.model_dump(mode="json", by_alias=True)
     if logs.is_verbose():
         print("\nEvery setting:\n" + settings_text(everything))
     else:
-        print("\nSettings that differ from the defaults (--verbose shows all):\n" + settings_text(_changed(config)))
+        print("\nSettings that differ from the defaults (--verbose shows all):\n" + settings_text(_changed(given)))
     if not finished:
         _refuse_too_many(config.execution.max_bad_documents, sample, trial)
 

@@ -19,7 +19,9 @@ from pipelines.prepare.amounts import copies, sizes_by_share, take
         ([5, 5, 100], [0.3, 0.3, 0.4], 60, True, [5, 5, 50]),
         ([10, 10], [0.5, 0.5], 100, True, [10, 10]),
         ([7, 7, 7], [1 / 3, 1 / 3, 1 / 3], 10, True, [4, 3, 3]),
-        ([0, 10], [0.5, 0.5], None, True, [0, 0]),
+        ([0, 10], [0.5, 0.5], None, True, [0, 10]),  # a source without records leaves no empty data set
+        ([0, 100, 30], [0.2, 0.6, 0.2], None, False, [0, 90, 30]),
+        ([0, 0], [0.5, 0.5], None, True, [0, 0]),
         ([57, 43], [0.57, 0.43], None, True, [57, 43]),  # 57 / 0.57 is 99.99999999999999 or 100
         ([29, 71], [0.29, 0.71], None, True, [29, 71]),
         ([58, 42], [0.58, 0.42], None, True, [58, 42]),
@@ -53,3 +55,9 @@ def test_every_class_gets_the_number():
     assert found[:10].tolist() == [0] * 5 + [1] * 5, "the last by hash are left out"
     assert found[10:13].tolist() == [1, 2, 2]
     assert found[13:].tolist() == [4], "at most four times"
+
+
+def test_a_class_with_a_number_of_its_own_gets_it_and_others_stay_as_they_are():
+    classes = np.repeat(np.array([7, 8, 9], np.uint64), [4, 6, 2])
+    times = copies(np.arange(1, 13).astype(np.uint64), classes, {7: 2, 9: 5, 1: 3}, 5)
+    assert times.tolist() == [1, 1, 0, 0] + [1] * 6 + [3, 2]

@@ -35,12 +35,12 @@ ROWS = {
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    def run(name: str, rows=ROWS, **duplicates):
+    def run(name: str, rows=ROWS, more=None, **duplicates):
         table = pa.Table.from_pylist([{"id": id, "question": q, "answer": a} for id, (q, a) in rows.items()])
         pq.write_table(table, tmp_path / "in.parquet", row_group_size=1)
         os.utime(tmp_path / "in.parquet", (0, 0))  # which is `collected_at`
         source = {"path": str(tmp_path / "in.parquet"), "id": "id", "source": "s"}
-        plain = {"inputs": [source], "duplicates": duplicates, "output": str(tmp_path / name)}
+        plain = {"inputs": [source], "duplicates": duplicates, "output": str(tmp_path / name)} | (more or {})
         return prepare_inline(plain, monkeypatch)
 
     return run
@@ -145,6 +145,36 @@ def test_records_with_different_answers_to_one_question_are_in_one_split(run):
     assert len(set(split.values())) == 3
     both = [(split[f"north{number}"], split[f"south{number}"]) for number in questions if f"north{number}" in split]
     assert len(both) > 10 and all(north == south for north, south in both)
+
+
+def test_records_with_equal_questions_are_in_one_split_whatever_is_looked_for(run):
+    """With equal answers they are duplicates, which stay here."""
+    asked = {"plain": "How do I mend lamp {}?", "loud": "HOW do I  mend lamp {}", "other": "May I sell lamp {}?"}
+    many = {f"{id}{n}": (q.format(n), f"The {n} answer says a bit.") for n in range(30) for id, q in asked.items()}
+    made = run("out", many, more={"dedup": None}, contradictory="ignore")
+    split = {row["id"]: row["split"] for name in SPLITS for row in made.split(name).table().to_pylist()}
+    assert all(split[f"plain{n}"] == split[f"loud{n}"] for n in range(30)) and len(split) == 90
+    assert made.report["straddling"] == {"questions": 0, "duplicates": 0}
+
+
+def test_near_duplicates_that_stay_are_in_one_split(tmp_path, monkeypatch):
+    text = "Open the cover of pump {0}, loosen bolt {1} with the long key, and take the filter {0} out of its bed {2}."
+    pumps = [
+        {"id": f"{side}{n}", "question": f"How do I clean pump {n * 7919}{side}?",
+         "answer": " ".join(text.format(n * 7919 + at, n * 31 + at, side if at == 9 else "") for at in range(10))}
+        for n in range(20) for side in ("a", "b")
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(pumps), tmp_path / "in.parquet")
+    source = {"path": str(tmp_path / "in.parquet"), "id": "id"}
+    plain = {"inputs": [source], "dedup": {"remove": False}, "output": str(tmp_path / "out")}
+    made = prepare_inline(plain, monkeypatch)
+    split = {row["id"]: row["split"] for name in SPLITS for row in made.split(name).table().to_pylist()}
+    assert len(split) == 40 and all(split[f"a{n}"] == split[f"b{n}"] for n in range(20))
+    assert made.report["straddling"]["duplicates"] == 0
+    assert sum(reason == "near_duplicate" for some in rows(made, "listed").values() for reason, _ in some) == 20
+    apart = prepare_inline(plain | {"dedup": None, "output": str(tmp_path / "apart")}, monkeypatch)
+    split = {row["id"]: row["split"] for name in SPLITS for row in apart.split(name).table().to_pylist()}
+    assert any(split[f"a{n}"] != split[f"b{n}"] for n in range(20)), "the test shows something"
 
 
 def test_contradictory_records_are_removed_all(run):

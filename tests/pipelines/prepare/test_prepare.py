@@ -15,6 +15,7 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.record import OtherSettings
 from cluster.store.store import Store
+from pipelines.prepare.asked import with_asked_columns
 from pipelines.prepare.collect import _roles, filled, hash64
 from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.content import FIELDS, Unusable
@@ -107,7 +108,7 @@ def test_groups_stay_together_and_strata_have_the_same_shares(settings, monkeypa
         of_customer[row["metadata"]["customer"]].add(row["split"])
         counts[row["split"], row["metadata"]["category"]] += 1
     assert all(len(splits) == 1 for splits in of_customer.values())
-    assert run.report["straddling"] == {"contradictory": 0, "customer": 0, "duplicates": 0}
+    assert run.report["straddling"] == {"contradictory": 0, "customer": 0, "duplicates": 0, "questions": 0}
     assert [run.report["splits"][split] for split in SPLITS] == [48, 6, 6]
     assert abs(counts["train", "login"] - 32) <= 2
 
@@ -168,6 +169,40 @@ def test_records_of_an_earlier_run_keep_their_split(settings, monkeypatch, tmp_p
     assert counts[0] == 72 and abs(counts[1] - 9) <= 1, "customers have two records"
     with pytest.raises(DataError, match="nowhere"):
         prepare_inline(settings | {"split": {"keep": [str(tmp_path / "nowhere")]}}, monkeypatch, replace=True)
+
+
+def test_records_of_a_run_that_is_replaced_keep_their_split_and_fold(settings, monkeypatch, tmp_path):
+    split = settings["split"] | {"folds": 3}
+    before = records(prepare_inline(settings | {"split": split}, monkeypatch))
+    places = {id: (row["split"], row["fold"]) for id, row in before.items()}
+    tickets(tmp_path / "tickets.csv", count=90)
+
+    def again(output: str | None = None, **changes) -> dict[str, tuple]:
+        given = settings | {"split": split | changes} | ({"output": str(tmp_path / output)} if output else {})
+        run = prepare_inline(given, monkeypatch, replace=True)
+        found = records(run)
+        assert len(found) == 90 and max(row["fold"] or 0 for row in found.values()) == changes.get("folds", 3) - 1
+        return {id: (found[id]["split"], found[id]["fold"]) for id in places}
+
+    assert again("other") != places, "the test shows something"
+    assert again() == places
+    in_split = {id: split for id, (split, _) in places.items()}
+    assert {id: split for id, (split, _) in again(folds=2).items()} == in_split, "another number of folds is another"
+    assert again(stable=False) == again("other", stable=False) != places
+    assert again(seed=2) != places, "another seed divides anew"
+
+
+def test_a_run_that_is_cut_off_while_it_replaces_another_goes_on_alike(settings, monkeypatch, tmp_path):
+    places = {id: row["split"] for id, row in records(prepare_inline(settings, monkeypatch)).items()}
+    tickets(tmp_path / "tickets.csv", count=90)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.prepare.job.assess", lambda *_: 1 / 0)  # when the splits are replaced
+        with pytest.raises(ZeroDivisionError):
+            prepare_inline(settings, monkeypatch, replace=True)
+    run = prepare_inline(settings, monkeypatch)
+    found = records(run)
+    assert len(found) == 90 and {id: found[id]["split"] for id in places} == places
+    assert any("60 records stay in the split where an earlier run" in note for note in run.report["notes"])
 
 
 def test_a_finished_run_is_found_and_another_config_is_refused(settings, monkeypatch):
@@ -380,10 +415,10 @@ def test_mistakes_are_named_before_anything_runs(settings, monkeypatch, change, 
     ("change", "message"),
     [
         (
-            {"split": {"stratify": ["queue"]}},
-            "no input has a field queue; there are category, .*, complexity, .* Add it",
+            {"split": {"stratify": ["agent"]}},
+            "no input has a field or column agent; there are category, .*, complexity, .* Add it",
         ),
-        ({"split": {"balance": {"by": ["lenght"]}}}, "no input has a field lenght; .* language, length.* mean length"),
+        ({"split": {"balance": {"by": ["lenght"]}}}, "no input has a field or column lenght; .*mean length"),
         ({"validate": {"require": ["categroy"]}}, r"validate.require: no .* categroy; .*Did you mean category\?"),
         ({"split": {"group": ["customer"], "stratify": ["customer"]}}, "in stratify and in group"),
         ({"split": {"train": 0.5}}, "sum to 0.7; wanted 1"),
@@ -392,8 +427,8 @@ def test_mistakes_are_named_before_anything_runs(settings, monkeypatch, change, 
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, change, message):
-    with pytest.raises(ValueError, match=message):
-        PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | change)
+    with pytest.raises((ValueError, ConfigError), match=message):
+        with_asked_columns(PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | change))
 
 
 def test_too_many_rows_that_are_no_records_end_the_run(settings, monkeypatch, tmp_path):
@@ -479,6 +514,19 @@ def test_classes_of_the_training_split_get_equal_numbers_and_repeated_records_sa
         "the smallest has 8 records. For equal classes set split.balance.most_copies to 5, or split.balance.to to a "
         "smaller number."
     ]
+    named = split | {"balance": {"by": ["label"], "to": {"rare": 20, "other": 5}, "most_copies": 2}}
+    run = prepare_inline(plain | {"split": named, "output": str(tmp_path / "named")}, monkeypatch)
+    train = run.split("train").table().to_pylist()
+    assert Counter(row["metadata"]["label"] for row in train) == {"usual": 40, "rare": 16}, "usual is not named"
+    few = "because no record is written more than 2 times. Set split.balance.most_copies to a larger number"
+    assert [one.partition(", or")[0] for one in run.report["warnings"]] == [
+        f"split.balance: other has 0 of the 5 records wanted in training, {few}",
+        f"split.balance: rare has 16 of the 20 records wanted in training, {few}",
+    ]
+    fewer = split | {"balance": {"by": ["label"], "to": {"usual": 10}}}
+    run = prepare_inline(plain | {"split": fewer, "output": str(tmp_path / "fewer")}, monkeypatch)
+    train = run.split("train").table().to_pylist()
+    assert Counter(row["metadata"]["label"] for row in train) == {"usual": 10, "rare": 8}
     under = split | {"balance": {"by": ["label"], "to": "smallest"}}
     run = prepare_inline(plain | {"split": under, "output": str(tmp_path / "under")}, monkeypatch)
     labels = Counter(row["metadata"]["label"] for row in run.split("train").table().to_pylist())
@@ -567,8 +615,6 @@ def test_the_corpus_of_a_curation_is_an_input(tmp_path, monkeypatch):
         ({"share": 0.5}, "1 of 1 have a share, and these sum to 0.5"),
         ({"clean": {"labels": {"queue": {"a": ["A"]}}}}, "a is listed twice"),
         ({"mixture": {"records": 5}}, "goes with `share`"),
-        ({"split": {"balance": {"by": ["nothing"]}}}, "no input has a field nothing"),
-        ({"validate": {"since": {"day": "2026-01-01"}}}, "no input has a field day"),
     ],
 )
 def test_amounts_that_cannot_be_are_refused(settings, change, message):

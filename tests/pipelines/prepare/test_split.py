@@ -70,7 +70,7 @@ def test_a_component_is_in_one_split_and_one_fold(count, groups, seed):
     group = np.random.default_rng(seed).integers(0, groups, count).astype(np.uint64)
     component = components(count, [group])
     found = assign(hashes(count, seed), none(count), component, SHARES)
-    fold = folds(hashes(count, seed), component, 4)
+    fold = folds(hashes(count, seed), none(count), component, 4)
     by_component = defaultdict(set)
     for one, split, number in zip(component.tolist(), found.tolist(), fold.tolist(), strict=True):
         by_component[one].add((split, number))
@@ -90,7 +90,8 @@ def test_the_order_of_the_records_makes_no_difference():
     order = np.random.default_rng(5).permutation(100)
     found = assign(names, stratum, component, SHARES)
     assert assign(names[order], stratum[order], component, SHARES).tolist() == found[order].tolist()
-    assert folds(names[order], component, 4).tolist() == folds(names, component, 4)[order].tolist()
+    fold = folds(names, stratum, component, 4)
+    assert folds(names[order], stratum[order], component, 4).tolist() == fold[order].tolist()
 
 
 def test_old_records_keep_their_split_and_new_ones_fill_up_what_lacks():
@@ -133,15 +134,53 @@ def test_by_time_records_of_one_time_are_in_the_order_of_their_hashes():
 @pytest.mark.parametrize(("sizes", "fold"), [([3, 1], [0, 0, 0, 1]), ([1, 3], [0, 1, 1, 1])])
 def test_a_component_goes_to_the_fold_where_its_middle_is(sizes, fold):
     component = np.repeat([0, sizes[0]], sizes)
-    assert folds(np.arange(1, 5).astype(np.uint64), component, 2).tolist() == fold
+    assert folds(np.arange(1, 5).astype(np.uint64), none(4), component, 2).tolist() == fold
 
 
 def test_folds_are_of_equal_size():
-    fold = folds(hashes(103), np.arange(103), 5)
+    fold = folds(hashes(103), none(103), np.arange(103), 5)
     assert sorted(np.bincount(fold).tolist()) == [20, 20, 21, 21, 21]
+
+
+@settings(max_examples=60)
+@given(st.integers(10, 300), st.integers(1, 6), st.integers(2, 7), st.integers(1, 40), st.integers(0, 9))
+def test_every_stratum_has_equally_many_records_in_each_fold_to_a_group(count, strata, number, groups, seed):
+    chosen = np.random.default_rng(seed)
+    of_group = chosen.integers(0, strata, groups).astype(np.uint64)
+    group = chosen.integers(0, groups, count)
+    component = components(count, [group.astype(np.uint64) + np.uint64(1)])
+    fold = folds(hashes(count, seed), of_group[group], component, number)
+    largest = np.bincount(group).max()
+    for stratum in [*range(strata), None]:
+        here = fold if stratum is None else fold[of_group[group] == stratum]
+        assert (abs(np.bincount(here, minlength=number) - len(here) / number) <= 2 * largest).all()
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_an_old_record_never_moves(data):
+    """Whatever is added: new records alone, of old groups, or of several groups, in any stratum."""
+    count, old = data.draw(st.integers(2, 60)), data.draw(st.integers(1, 60))
+    seed, k = data.draw(st.integers(0, 99)), data.draw(st.integers(2, 5))
+    chosen = np.random.default_rng(seed)
+    groups = [chosen.integers(0, count, count).astype(np.uint64) for _ in range(2)]
+    names, strata = hashes(count, seed), chosen.integers(0, 3, count).astype(np.uint64)
+    first = np.sort(chosen.permutation(count)[: min(old, count)])
+    before = components(len(first), [group[first] for group in groups])
+    split = assign(names[first], strata[first], before, SHARES)
+    fold = folds(names[first], strata[first], before, k)
+    kept, kept_folds = np.full((2, count), -1, np.int8)
+    kept[first], kept_folds[first] = split, fold
+    after = components(count, groups)
+    found = assign(names, strata, after, SHARES, kept)
+    assert found[first].tolist() == split.tolist()
+    for one in set(after[first].tolist()):
+        olds = {*kept[after == one].tolist()} - {-1}
+        assert {*found[after == one].tolist()} == olds or len(olds) > 1, "new records go where their group is"
+    assert folds(names, strata, after, k, kept_folds)[first].tolist() == fold.tolist()
 
 
 def test_no_records_have_no_splits():
     assert assign(none(0), none(0), np.arange(0), SHARES).tolist() == []
-    assert folds(none(0), np.arange(0), 3).tolist() == [] and components(0, []).tolist() == []
+    assert folds(none(0), none(0), np.arange(0), 3).tolist() == [] and components(0, []).tolist() == []
     assert len(SPLITS) == 3

@@ -17,8 +17,9 @@ from pipelines.prepare.assess.learn import learn_memory
 from pipelines.prepare.collect import collect_memory, rules_memory
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, result_settings, run_stages
+from pipelines.prepare.kept import find_kept
 from pipelines.prepare.split import SPLITS
-from pipelines.prepare.split_stage import find_kept, split_memory
+from pipelines.prepare.split_stage import split_memory
 from pipelines.prepare.tables.stage import tables_memory
 from pipelines.readers.freeze import freeze_listing
 from tests.support.settings import changed, untold
@@ -136,6 +137,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "collect": {
         "inputs.0.domain": "law",
         "inputs.0.task_type": "policy", "inputs.1.speakers.Ann": "assistant", "inputs.2.columns.queue": "price",
+        "records.section_chars": 90,
         "records.shape": "pairs", "records.task_type": "policy", "records.templates": {"qa": {"prompt": "{title}?"}},
         "records.preferences": "chosen", "records.chats_as_text": {"shape": "text", "chats_as_text": {}},
         "clean.quotes": "straight",
@@ -206,7 +208,8 @@ CHANGES: dict[str, dict[str, Any]] = {
 # Not tried: `kind` has one value, other kinds of sources are other inputs, and what goes with settings named above.
 UNTRIED = {
     "kind", "inputs.0.database", "inputs.0.api", "inputs.0.pages", "inputs.0.table", "inputs.0.share",
-    "inputs.0.speakers", "split.keep", "split.validation", "dedup.against", "dedup.keeper_score", "dedup.newest_by",
+    "inputs.0.speakers", "split.keep", "split.stable", "split.validation", "dedup.against", "dedup.keeper_score",
+    "dedup.newest_by",
     "storage.secret_access_key", "storage.session_token", "inputs.2.table.outliers.columns",
 }  # fmt: skip
 # A finished run with another value of these is the same run.
@@ -289,4 +292,4 @@ def test_every_stage_states_the_memory_of_a_unit(settings):
         "assess.learn": learn_memory(embeddings, 1), "assess.summary": (1 << 29) + 60,
     }  # fmt: skip
     assert rules == 120 * len("words\n") + int(2.5 * len("model.bin\n")), "the list and the classifier of `validate`"
-    assert split_memory(10) - split_memory(0) == 1200 and texts > 1_000_000_000
+    assert split_memory(10) - split_memory(0) == 1500 and texts > 1_000_000_000

@@ -422,11 +422,9 @@ def test_assess_says_what_it_wants(tmp_path, assess):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"assess": {"fields": ["region"]}}, "assess.fields: no input has a field region"),
         ({"assess": {"topics": ["?"]}}, "has no word"),
         ({"gates": {"coverage": 1.2}}, "less than or equal to 1"),
         ({"gates": {"fun": 1}}, "fun"),
-        ({"assess": {"label": "region"}}, "assess.label: no input has a field region"),
         ({"assess": {"groups": {"queue": {"it": 0.5, "hr": 0.4}}}}, "the shares sum to 0.9; wanted 1"),
         ({"assess": {"annotators": ["queue"]}}, "agreement takes two fields or more"),
         (
