@@ -10,9 +10,13 @@ the folder (a home folder on NFS, a volume of pods), so the folder is also named
     NUMBA_CACHE_DIR      used as it is: nothing here applies
     NUMBA_CPU_NAME       compile for this CPU instead of this machine's, such as x86-64-v3; ignored with a warning if
                          this machine lacks its instructions. NUMBA_CPU_FEATURES is then empty unless it is set.
-    RAYMILL_KERNELS      a folder that `raymill warm --into` filled; it is copied if the cache is empty
+    RAYMILL_KERNELS      a folder that `raymill warm --into` filled; what the cache lacks is copied from it
+
+A file `complete` in the folder means that it has all kernels, and is written after them. A run compiles only the
+kernels that it calls; when it has finished, it leaves a file `used`.
 """
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -22,6 +26,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,7 +37,9 @@ CACHE_VARIABLE, WARMED_VARIABLE = "NUMBA_CACHE_DIR", "RAYMILL_KERNELS"
 _CPU_NAME, _CPU_FEATURES = "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"
 _CPU_INFO = Path("/proc/cpuinfo")
 
-# The progress line of a run that finds no kernel compiled, until the first unit is committed.
+COMPLETE, USED = "complete", "used"
+
+# The progress line of a run whose kernels may not be compiled, until the first unit is committed.
 COMPILING = "compiling kernels (first run on this machine; `raymill warm` does it ahead)"
 
 # The packages that hold kernels, and everything that a kernel calls or reads as a global.
@@ -105,11 +112,19 @@ def cpu_label() -> str:
 
 
 def kernels_are_compiled() -> bool:
-    """Whether the cache holds a kernel. Without any the first run compiles those that it calls.
+    """Whether the cache has all kernels, or those of a finished run.
 
-    The folder says nothing: numba makes it when a kernel is imported.
+    A run with other settings may call a few more, which it then compiles. The folder and single kernels say nothing:
+    numba makes the folder when a kernel is imported, and a run that was ended leaves some of its kernels.
     """
-    return any(Path(os.environ[CACHE_VARIABLE]).glob("*/*.nbi"))
+    folder = Path(os.environ[CACHE_VARIABLE])
+    return (folder / COMPLETE).exists() or (folder / USED).exists()
+
+
+def mark(name: str) -> None:
+    """Write COMPLETE or USED into the cache; nothing happens if the folder is read-only."""
+    with suppress(OSError):
+        (Path(os.environ[CACHE_VARIABLE]) / name).touch()
 
 
 def _parents() -> Iterator[Path]:
@@ -134,21 +149,52 @@ def _make(folder: Path) -> bool:
 
 
 def _copy_warmed(folder: Path) -> None:
-    """Copy the kernels that `raymill warm` compiled for these sources and this CPU, if there are any."""
+    """Copy the kernels that the cache lacks from those that `raymill warm` compiled for these sources and this CPU."""
     warmed = os.environ.get(WARMED_VARIABLE)
-    if not warmed or folder.exists() or not (source := Path(warmed) / folder.name).is_dir():
+    if not warmed or (folder / COMPLETE).exists() or not (source := Path(warmed) / folder.name).is_dir():
         return
-    copy = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
-        for kernels in source.iterdir():
-            # Only the content: the files of an image may be read-only, and numba replaces index files.
-            shutil.copytree(kernels, copy / kernels.name, copy_function=shutil.copyfile)
-        for made in copy.iterdir():
-            made.chmod(0o700)
-        copy.rename(folder)
-    except OSError as error:  # another process was first, or the disk is full: numba compiles what is missing
+        copied = [_copy_kernel(index, folder / index.parent.name) for index in source.glob("*/*.nbi")]
+        if all(copied) and (source / COMPLETE).exists():
+            (folder / COMPLETE).touch()
+    except OSError as error:  # the disk is full: numba compiles what is missing
         log.info("%s was not copied: %s", source, error)
-        shutil.rmtree(copy, ignore_errors=True)
+
+
+def _copy_kernel(index: Path, folder: Path) -> bool:
+    """Copy a kernel, unless the folder has it. Returns False if another process copies or compiles it now.
+
+    index: its file of numba's index, which names the files with machine code. Only the content is copied: the files of
+    an image may be read-only, and numba replaces index files.
+    """
+    target = folder / index.name
+    if target.exists():
+        return True
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked(folder / f"{index.stem}.lock") as locked:
+        if locked and not target.exists():
+            for data in index.parent.glob(f"{index.stem}.*.nbc"):
+                shutil.copyfile(data, folder / data.name)
+            shutil.copyfile(index, part := target.with_suffix(".part"))
+            part.rename(target)  # with the index the kernel exists
+        return locked
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold the lock of a kernel (see pipelines/text/kernel.py); gives False if another process holds it."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    locked = True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        locked = False
+    except OSError as error:  # a file system without locks
+        log.info("%s: no lock: %s", path, error)
+    try:
+        yield locked
+    finally:
+        os.close(descriptor)
 
 
 def _cpu_flags() -> frozenset[str]:

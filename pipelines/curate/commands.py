@@ -21,7 +21,7 @@ from pipelines.curate.report.schema import Report
 from pipelines.curate.run_reader import RunReader
 from pipelines.curate.sample import sample_rows
 from pipelines.curate.what_if import compare, table_text
-from pipelines.kernel_cache import COMPILING, kernels_are_compiled
+from pipelines.kernel_cache import COMPILING, USED, kernels_are_compiled, mark
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
@@ -51,6 +51,8 @@ def curate(
     began = time.monotonic()
     with Session(address, settings.execution.cpus, progress) as session:
         run = job.curate(settings, session, progress, replace=replace)
+    if run.fresh and address in (None, "local"):
+        mark(USED)
     print_outcome(run.report, run.uri, run.fresh)
     print(f"elapsed {clock(time.monotonic() - began)}")
 

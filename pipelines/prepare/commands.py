@@ -13,7 +13,7 @@ from cluster.progress import Lines, clock
 from cluster.session import Session
 from cluster.store import paths
 from pipelines.curate.commands import Address, ConfigFile, Overrides, Replace
-from pipelines.kernel_cache import COMPILING, kernels_are_compiled
+from pipelines.kernel_cache import COMPILING, USED, kernels_are_compiled, mark
 from pipelines.prepare import job
 from pipelines.prepare.assess.job import ASSESSMENT
 from pipelines.prepare.assess.score import failed
@@ -44,6 +44,8 @@ def prepare(
     progress, began = _progress(address), time.monotonic()
     with Session(address, settings.execution.cpus, progress) as session:
         run = job.prepare(settings, session, progress, replace=replace)
+    if run.fresh and address in (None, "local"):
+        mark(USED)
     if not run.fresh:
         print(f"{run.uri}: finished before, nothing to do.")
     print(report_text(run.report))

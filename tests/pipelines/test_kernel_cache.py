@@ -1,6 +1,7 @@
 """The cache of compiled kernels changes its folder when a source that a kernel is compiled from changes."""
 
 import ast
+import fcntl
 import os
 import re
 import shutil
@@ -58,8 +59,8 @@ def test_every_kernel_and_every_module_it_imports_is_part_of_the_digest():
     assert needed - set(kernel_sources()) == set()
 
 
-def test_a_cache_without_a_compiled_kernel_is_a_first_run(tmp_path, monkeypatch):
-    """numba makes its folders when kernels are imported, long before it compiles one."""
+def test_a_cache_with_some_kernels_is_a_first_run_until_a_run_has_finished(tmp_path, monkeypatch):
+    """numba makes its folders when kernels are imported, and a run that is ended leaves some of its kernels."""
     code = (
         "import pipelines.text.lines\n"
         "from pipelines.kernel_cache import kernels_are_compiled\n"
@@ -73,7 +74,14 @@ def test_a_cache_without_a_compiled_kernel_is_a_first_run(tmp_path, monkeypatch)
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
     assert not kernels_are_compiled()
     (folder / "lines._count_newlines-19.py311.nbi").touch()
-    assert kernels_are_compiled()
+    assert not kernels_are_compiled()
+    for name in (kernel_cache.USED, kernel_cache.COMPLETE):
+        kernel_cache.mark(name)
+        assert kernels_are_compiled()
+        (cache / name).unlink()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "absent" / "folder"))
+    kernel_cache.mark(kernel_cache.USED)  # as on a read-only file system
+    assert not kernels_are_compiled()
 
 
 # --- the CPU
@@ -126,24 +134,62 @@ def test_a_machine_without_the_instructions_of_the_named_cpu_compiles_for_itself
 # --- read-only packages
 
 
-def test_a_read_only_package_gets_a_copy_of_the_warmed_kernels(machine, tmp_path, monkeypatch):
+@pytest.fixture
+def warmed(machine, tmp_path, monkeypatch) -> Path:
+    """What `raymill warm --into` leaves for an image: two kernels, locks and `complete`."""
     machine(V3)
-    warmed = tmp_path / "image" / kernel_cache.folder_name() / "text_0a"
-    warmed.mkdir(parents=True)
-    (warmed / "kernel.nbi").write_bytes(b"code")
-    (warmed / "kernel.nbi").chmod(0o444)
+    folder = tmp_path / "image" / kernel_cache.folder_name()
+    (folder / "text_0a").mkdir(parents=True)
+    for name in ("lines.count-1.py311", "words.split-2.py311"):
+        (folder / "text_0a" / f"{name}.nbi").write_bytes(b"index")
+        (folder / "text_0a" / f"{name}.1.nbc").write_bytes(b"code")
+        (folder / "text_0a" / f"{name}.lock").touch()
+    (folder / "first-rules.lock").touch()
+    (folder / kernel_cache.COMPLETE).touch()
+    for path in folder.rglob("*.nb?"):
+        path.chmod(0o444)
     monkeypatch.setenv("RAYMILL_KERNELS", str(tmp_path / "image"))
+    return folder
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*") if path.suffix != ".lock" and path.is_file()}
+
+
+def test_a_read_only_package_gets_a_copy_of_the_warmed_kernels(warmed, tmp_path, monkeypatch):
     kernel_cache.use()
-    copied = tmp_path / "cache" / "raymill" / kernel_cache.folder_name() / "text_0a" / "kernel.nbi"
-    assert os.environ["NUMBA_CACHE_DIR"] == str(copied.parents[1])
-    assert copied.read_bytes() == b"code" and os.access(copied, os.W_OK)
-    assert [path.name for path in copied.parents[2].iterdir()] == [copied.parents[1].name], (
-        "nothing half-copied is left"
-    )
+    folder = tmp_path / "cache" / "raymill" / kernel_cache.folder_name()
+    assert os.environ["NUMBA_CACHE_DIR"] == str(folder) and kernels_are_compiled()
+    assert names_in(folder) == names_in(warmed), "nothing half-copied is left"
+    copied = folder / "text_0a" / "lines.count-1.py311.nbi"
+    assert copied.read_bytes() == b"index" and copied.stat().st_mode & 0o200, "numba replaces it"
     copied.write_bytes(b"newer")
     monkeypatch.delenv("NUMBA_CACHE_DIR")
     kernel_cache.use()
-    assert copied.read_bytes() == b"newer", "a cache that exists is not replaced"
+    assert copied.read_bytes() == b"newer", "a kernel that exists is not replaced"
+
+
+def test_a_half_filled_cache_is_completed_from_the_warmed_kernels(warmed, tmp_path, monkeypatch):
+    """As a run leaves it that was ended, or that was made without the warmed kernels."""
+    folder = tmp_path / "cache" / "raymill" / kernel_cache.folder_name()
+    (folder / "text_0a").mkdir(parents=True)
+    own = folder / "text_0a" / "lines.count-1.py311.nbi"
+    own.write_bytes(b"own")
+    with (folder / "text_0a" / "words.split-2.py311.lock").open("w") as compiling:
+        fcntl.flock(compiling, fcntl.LOCK_EX)
+        kernel_cache.use()
+        assert names_in(folder) == {own.name} and not kernels_are_compiled(), "another process compiles the other one"
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    kernel_cache.use()
+    assert own.read_bytes() == b"own" and kernels_are_compiled()
+    assert names_in(folder) == names_in(warmed) - {"lines.count-1.py311.1.nbc"}
+
+
+def test_an_image_that_lacks_kernels_gives_those_it_has_and_the_cache_stays_incomplete(warmed, tmp_path):
+    (warmed / kernel_cache.COMPLETE).unlink()
+    kernel_cache.use()
+    folder = Path(os.environ["NUMBA_CACHE_DIR"])
+    assert names_in(folder) == names_in(warmed) and not kernels_are_compiled()
 
 
 def test_warmed_kernels_of_other_sources_are_not_copied(machine, tmp_path, monkeypatch):
@@ -200,6 +246,7 @@ def test_warm_calls_every_kernel_without_ray_and_the_next_process_finds_all_comp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Session, "start", lambda _: pytest.fail("the image that is built has no Ray to start"))
     made = compile_kernels()
+    assert (Path(os.environ["NUMBA_CACHE_DIR"]) / kernel_cache.COMPLETE).exists()
     assert not list(tmp_path.iterdir()), "what it writes is elsewhere, and removed"
     assert set(made.kernels) == set(kernels()) >= set(made.compiled)
     check = [sys.executable, "-m", "cluster.cli", "warm", "--check"]
