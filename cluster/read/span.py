@@ -22,6 +22,7 @@ class Span:
     format: str
     start: int
     end: int
+    rows: tuple[int, int] | None = None  # of Parquet in curation: the rows [first, end) of the one row group; None: all
 
 
 def refuse_changed(store: Store, span: Span) -> FileInfo:

@@ -141,7 +141,8 @@ class UnitKey:
     def __call__(self, unit: Unit) -> str:
         input = self.reading.input_of(unit.source)
         carried = [str(self.reading.carried.field(name)) for name in input.columns]
-        spans = [astuple(span) for span in unit.spans]
+        # Without `rows` where a span has none, as in earlier versions, whose measurements stay valid.
+        spans = [astuple(span)[: None if span.rows else -1] for span in unit.spans]
         return fingerprint([self.settings, input.model_dump(mode="json", exclude=_NO_EFFECT_ON_A_UNIT), carried, spans])
 
 

@@ -159,5 +159,5 @@ def row_at(artifact: Artifact, row: int, wanted: Callable[[str], bool]) -> tuple
 
 
 def _place(span: Span, row: int) -> str:
-    part = "" if span.start == 0 else "this unit's part of "
+    part = "" if span.start == 0 and not (span.rows and span.rows[0]) else "this unit's part of "
     return f"row {row}, counted from 0, of {part}{span.uri}"

@@ -366,8 +366,8 @@ def _raise_errors(sources: Iterable[_Source]) -> None:
 def _pieces(source: _Source, unit_bytes: int) -> Iterable[tuple[Span, int]]:
     """(span, text bytes) of each piece of the files, in order."""
     for (file, format), cut in zip(source.files, source.cuts, strict=True):
-        for start, end, text_bytes in pieces_of(cut, unit_bytes):
-            yield Span(file.uri, file.size, file.version, format, start, end), text_bytes
+        for start, end, rows, text_bytes in pieces_of(cut, unit_bytes):
+            yield Span(file.uri, file.size, file.version, format, start, end, rows), text_bytes
 
 
 def _carried(sources: Sequence[_Source]) -> pa.Schema:

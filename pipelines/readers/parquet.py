@@ -1,4 +1,4 @@
-"""Parquet: divided by row groups; reads only the columns of the input's settings, in tables of bounded size."""
+"""Parquet: divided by row groups, large ones by rows. Reads only the columns that settings name, in small tables."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ _BUFFER_BYTES = 1 << 20
 
 
 class Parquet(Reader):
-    """A row group is the smallest piece. Of a damaged one, the rows before the damage are read."""
+    """A large row group is divided by rows, into few parts. Of a damaged one, the rows before the damage are read."""
 
     endings = (".parquet", ".pq")
     compressible = False
@@ -46,16 +46,21 @@ class Parquet(Reader):
                 "It may be incomplete: write it again, or choose a narrower path that leaves it out."
             ) from error
         leaf = _leaves(footer).get(input.text)
-        pieces = []
+        pieces, rows_of_pieces = [], []
         for group in range(footer.num_row_groups):
             rows = footer.row_group(group)
             if rows.num_rows:
                 size = rows.total_byte_size if leaf is None else rows.column(leaf).total_uncompressed_size
                 pieces.append((group, group + 1, size))
-        return Cut(tuple(pieces), footer.num_rows, schema)
+                rows_of_pieces.append(rows.num_rows)
+        return Cut(tuple(pieces), footer.num_rows, schema, rows_of_pieces=tuple(rows_of_pieces))
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
-        """Tables of the span's row groups. The rows lost to damage in a row group are one unreadable row."""
+        """Tables of the span's row groups or rows. The rows lost to damage in a row group are one unreadable row.
+
+        Of a part of a row group, the rows before it are decoded, too: a page says how many rows it has, but where
+        others begin is known only if the writer left an index of pages.
+        """
         expanded_bytes = 0
         with StoredParquet(store, span.uri, buffer_size=_BUFFER_BYTES, page_checksum_verification=True) as file:
             names = input.columns_in(file.schema_arrow.names)
@@ -63,11 +68,13 @@ class Parquet(Reader):
             for group in range(span.start, span.end):
                 chunks = file.column_chunks(group, names)
                 rows = file.metadata.row_group(group).num_rows
-                done = 0
+                done, end = span.rows or (0, rows)
                 try:
                     for chunk in chunks:
                         _refuse_bomb(chunk.total_uncompressed_size, chunk.total_compressed_size, limits)
-                    for batch in _gathered(_batches(file, group, names, _batch_rows(file.file, chunks, rows))):
+                    for batch in _gathered(
+                        _batches(file, group, names, _batch_rows(file.file, chunks, rows), done, end)
+                    ):
                         table = documents(batch, input, limits, f"{span.uri} row group {group}", done)
                         expanded_bytes += table.nbytes
                         _refuse_bomb(expanded_bytes, span.size, limits)
@@ -75,7 +82,7 @@ class Parquet(Reader):
                         done += batch.num_rows
                 except UnreadableRest as broken:
                     last = span.end if broken.problem == "expansion_bomb" else group + 1
-                    lost = sum(file.metadata.row_group(g).num_rows for g in range(group, last)) - done
+                    lost = end - done + sum(file.metadata.row_group(g).num_rows for g in range(group + 1, last))
                     where = f"{span.uri} row group {group} row {done}: {plural(lost, 'row')} lost"
                     yield one_problem(input, broken.problem, where)
                     if broken.problem == "expansion_bomb":
@@ -87,8 +94,10 @@ def _refuse_bomb(expanded_bytes: int, compressed_bytes: int, limits: Limits) -> 
         raise UnreadableRest("expansion_bomb")
 
 
-def _batches(file: pq.ParquetFile, group: int, names: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """The row group in batches.
+def _batches(
+    file: pq.ParquetFile, group: int, names: list[str], batch_rows: int, done: int, end: int
+) -> Iterator[pa.RecordBatch]:
+    """The rows [done, end) of the row group in batches.
 
     Arrow fails on a whole batch if one of its pages is damaged; the rows from there on are then read again in smaller
     batches, down to one row.
@@ -96,16 +105,16 @@ def _batches(file: pq.ParquetFile, group: int, names: list[str], batch_rows: int
     Raises:
         UnreadableRest: the next row is in a damaged page; all rows before it were returned.
     """
-    done = 0
     while True:
         passed = 0
         try:
             for batch in file.iter_batches(batch_rows, [group], names, use_threads=False):
-                skip = min(max(done - passed, 0), batch.num_rows)
-                passed += batch.num_rows
-                if skip < batch.num_rows:
-                    done = passed
-                    yield batch.slice(skip)
+                first, passed = passed, passed + batch.num_rows
+                if done < passed:
+                    skip, done = done - first, min(passed, end)
+                    yield batch.slice(skip, done - first - skip)
+                if done >= end:
+                    return
             return
         except (pa.ArrowInvalid, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:

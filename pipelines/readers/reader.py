@@ -88,12 +88,15 @@ class Cut:
     pieces: (start, end, estimated text bytes), in order; empty if there is nothing to read. start and end: see Span.
     rows, schema: of the file, if the format has them in its footer or header.
     divisible: whether a piece may be divided further, between any two of its bytes.
+    rows_of_pieces: number of rows of each piece, if a piece may be divided between its rows, at a cost: whoever reads
+        rows decodes those before them.
     """
 
     pieces: tuple[tuple[int, int, int], ...]
     rows: int | None = None
     schema: pa.Schema | None = None
     divisible: bool = False
+    rows_of_pieces: tuple[int, ...] = ()
 
 
 class Reader:

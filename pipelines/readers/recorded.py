@@ -43,10 +43,12 @@ _SCHEMA = pa.schema(
         ("unit_bytes", pa.int64()),  # text of the whole unit, estimated
         ("start", pa.int64()),
         ("end", pa.int64()),
+        ("first_row", pa.int64()),  # of a part of a row group, else null; runs of earlier versions have no such columns
+        ("end_row", pa.int64()),
     ]
 )
 _COLUMNS_OF_FILE = ("uri", "size", "version", "source", "format", "rows", "problem")
-_COLUMNS_OF_SPAN = ("unit", "unit_bytes", "start", "end")
+_COLUMNS_OF_SPAN = ("unit", "unit_bytes", "start", "end", "first_row", "end_row")
 
 
 def write_inputs(root: str, manifest: InputManifest, storage: Mapping[str, Any]) -> None:
@@ -77,7 +79,7 @@ def read_inputs(root: str, record: Mapping[str, Any], store: Store) -> InputMani
         NotFound: inputs.parquet is missing.
     """
     schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["carried_schema"])))
-    rows = _read(store, root, _SCHEMA.names).to_pylist()
+    rows = _read(store, root).to_pylist()
     files = {(row["source"], row["uri"]): InputFile(*(row[name] for name in _COLUMNS_OF_FILE)) for row in rows}
     spans = (row for row in rows if row["unit"] is not None)
     units = (list(group) for _, group in groupby(spans, lambda row: row["unit"]))
@@ -121,7 +123,7 @@ def changes_since(listing: InputListing, store: Store, root: str) -> str:
     return f"the input files changed ({'; '.join(parts)})" if parts else "the input files changed"
 
 
-def _read(store: Store, root: str, columns: list[str]) -> pa.Table:
+def _read(store: Store, root: str, columns: list[str] | None = None) -> pa.Table:
     with store.open_input(paths.join(root, INPUTS_PARQUET)) as handle:
         return pq.read_table(handle, columns=columns)
 
@@ -134,7 +136,8 @@ def _table(manifest: InputManifest) -> pa.Table:
     columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
     for file in manifest.files:
         spans: list[tuple[int | None, ...]] = [
-            (unit.index, unit.bytes, span.start, span.end) for unit, span in placed[file.source, file.uri]
+            (unit.index, unit.bytes, span.start, span.end, *(span.rows or (None, None)))
+            for unit, span in placed[file.source, file.uri]
         ]
         for of_span in spans or [(None,) * len(_COLUMNS_OF_SPAN)]:
             for name in _COLUMNS_OF_FILE:
@@ -145,5 +148,9 @@ def _table(manifest: InputManifest) -> pa.Table:
 
 
 def _unit(rows: list[dict[str, Any]]) -> Unit:
-    spans = (Span(*(row[name] for name in ("uri", "size", "version", "format", "start", "end"))) for row in rows)
-    return Unit(rows[0]["unit"], rows[0]["source"], tuple(spans), rows[0]["unit_bytes"])
+    return Unit(rows[0]["unit"], rows[0]["source"], tuple(map(_span, rows)), rows[0]["unit_bytes"])
+
+
+def _span(row: Mapping[str, Any]) -> Span:
+    rows = None if row.get("first_row") is None else (row["first_row"], row["end_row"])
+    return Span(row["uri"], row["size"], row["version"], row["format"], row["start"], row["end"], rows)

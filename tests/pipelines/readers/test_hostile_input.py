@@ -507,6 +507,13 @@ def test_a_corrupt_page_loses_only_the_rest_of_its_row_group(tmp_path, seed, com
     assert good == words[:first_lost] + words[200:]
     assert bad[0]["where"].startswith(f"{path} row group 1 row {first_lost - 100}: ")
 
+    # Of a row group in parts, the part with the damage loses its rest, and those after it all their rows.
+    in_parts = rows_of(path, unit_bytes=30_000, id="id")
+    assert [row["text"] for row in in_parts if not row["problem"]] == good
+    where = [row["where"] for row in in_parts if row["problem"]]
+    assert len(where) > 1 and where[0].startswith(f"{path} row group 1 row {first_lost - 100}: ")
+    assert sum(int(one.split(": ")[1].split()[0]) for one in where) == lost
+
 
 def test_random_damage_to_parquet_never_stops_the_run_and_never_changes_a_good_row(tmp_path):
     words = [f"{number}:" + "word " * 50 for number in range(200)]
@@ -534,8 +541,11 @@ def test_a_parquet_bomb_is_stopped_by_its_footer(tmp_path):
     texts = pa.array([("\0" * 900_000) + str(number) for number in range(40)])
     parquet(tmp_path / "a.parquet", texts, compression="zstd", use_dictionary=False)
     parquet(tmp_path / "b.parquet", pa.array(["next file"]))
-    rows = rows_of(tmp_path, limits)
+    rows = rows_of(tmp_path, limits, unit_bytes=1 << 30)
     assert texts_and_problems(rows) == ["<expansion_bomb>", "next file"]
+    in_parts = [row for row in rows_of(tmp_path, limits) if row["problem"]]
+    assert {row["problem"] for row in in_parts} == {"expansion_bomb"} and len(in_parts) == 8
+    assert sum(int(row["where"].split(": ")[1].split()[0]) for row in in_parts) == 40
     assert "40 rows lost" in rows[0]["where"]
 
 

@@ -574,6 +574,51 @@ def test_a_large_parquet_file_is_cut_between_row_groups(tmp_path, compression):
     assert manifest.files[0].rows == 100
 
 
+def test_a_small_input_in_one_row_group_has_several_units(tmp_path):
+    """pyarrow writes a million rows into one row group: the usual small file."""
+    texts = [f"{number} " + "a" * 1_000 for number in range(10_000)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": texts, "id": range(10_000)}), path, use_dictionary=False)
+    assert pq.ParquetFile(path).num_row_groups == 1
+    found = freeze(Store(), [Input(path=str(path), id="id")])
+    spans = [span for unit in found.units for span in unit.spans]
+    assert [(span.start, span.end, span.rows) for span in spans] == [
+        (0, 1, (1250 * part, 1250 * (part + 1))) for part in range(8)
+    ]
+    assert sum(unit.bytes for unit in found.units) == pytest.approx(10_000 * 1_008, rel=0.01)
+    third = [row for table in read_unit(found.units[2], found.reading, Limits()) for row in table.to_pylist()]
+    assert [(row["row"], row["id"], row["text"]) for row in third] == [
+        (number, str(2500 + number), texts[2500 + number]) for number in range(1250)
+    ]
+
+
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=60),
+    st.integers(1, 60),
+    st.integers(1, 2_000),
+    st.integers(1, 3_000),
+)
+def test_rows_do_not_depend_on_how_row_groups_are_cut(tmp_path_factory, sizes, group_rows, unit_bytes, table_bytes):
+    """Texts, ids, and where a row that cannot be read is: a part names it as the whole row group does."""
+    path = tmp_path_factory.mktemp("cut") / "a.parquet"
+    texts = [None if size == 7 else f"{number:03d}" + "x" * size for number, size in enumerate(sizes)]
+    bad_ids = [b"\xff" if size == 9 else str(number).encode() for number, size in enumerate(sizes)]
+    table = pa.table({"text": pa.array(texts, pa.string()), "id": pa.array(bad_ids, pa.binary())})
+    pq.write_table(table, path, row_group_size=group_rows, data_page_size=64, use_dictionary=False)
+
+    def rows(manifest: InputManifest) -> list[dict]:
+        tables = (t for unit in manifest.units for t in read_unit(unit, manifest.reading, Limits(), table_bytes))
+        return [
+            {name: row[name] for name in ("id", "text", "problem", "where")} for t in tables for row in t.to_pylist()
+        ]
+
+    cut, whole = (freeze(Store(), [Input(path=str(path), id="id")], size) for size in (unit_bytes, 1 << 30))
+    assert len(whole.units) == 1 and whole.units[0].spans[0].rows is None
+    assert rows(cut) == rows(whole) and len(rows(whole)) == len(sizes)
+    read = {span.start for unit in cut.units for span in unit.spans}
+    assert sum(unit.bytes for unit in cut.units) == whole.units[0].bytes and min(read) == 0
+
+
 def test_a_large_plain_file_is_cut_by_bytes_and_a_compressed_one_is_not(tmp_path):
     (tmp_path / "a.jsonl").write_text(LINE * 100)
     (tmp_path / "b.jsonl.gz").write_bytes(b"x" * 2000)
@@ -665,6 +710,19 @@ def test_the_manifest_is_read_as_it_was_written(folder):
     record = json.loads((folder / "inputs.json").read_text())
     assert read_inputs(str(folder), record, Store()) == manifest
     assert record["carried"] == {"tags": "list<element: string>", "n": "int64", "url": "string"}
+
+
+def test_parts_of_row_groups_are_recorded_and_records_of_earlier_versions_are_read(tmp_path):
+    pq.write_table(pa.table({"text": ["a" * 100] * 20}), tmp_path / "a.parquet", row_group_size=10)
+    for unit_bytes, parts in ((300, True), (MIB, False)):
+        manifest = freeze(Store(), [Input(path=str(tmp_path / "a.parquet"))], unit_bytes)
+        assert any(span.rows for unit in manifest.units for span in unit.spans) == parts
+        write_inputs(str(tmp_path), manifest, {})
+        record = json.loads((tmp_path / "inputs.json").read_text())
+        assert read_inputs(str(tmp_path), record, Store()) == manifest
+    earlier = pq.read_table(tmp_path / "inputs.parquet").drop_columns(["first_row", "end_row"])
+    pq.write_table(earlier, tmp_path / "inputs.parquet")
+    assert read_inputs(str(tmp_path), record, Store()) == manifest
 
 
 def test_the_same_files_give_the_same_manifest_and_fingerprint(folder):
