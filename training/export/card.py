@@ -6,7 +6,7 @@ code fence.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Corpus, Model
 from training.data.packed import SPLITS
+from training.data.prepared import Prepared
 from training.evaluation.record import MergedCheck
 from training.export.loading import Base, loading
 from training.fit.records import Evaluation, Measured, Outcome, StepRecord
@@ -56,8 +57,9 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 class Lineage:
     """The origin of a corpus. All fields except `path` are empty if the corpus is not an artifact.
 
-    digest: of the artifact's content. run: name of the curate run. version: of Raymill that made it. licences: by
-    source name, None if not stated. datasets: hub data sets among the sources.
+    digest: of the content. run: name of the run. version: of Raymill that made it. licences: by source name, None if
+    not stated. datasets: hub data sets among the sources. prepared: whether it is a data set of `raymill prepare`.
+    tags: NAME:VERSION of those that were tagged with its digest. report: URI of its report.
     """
 
     path: str
@@ -66,41 +68,62 @@ class Lineage:
     version: str = ""
     licences: dict[str, str | None] = field(default_factory=dict)
     datasets: tuple[str, ...] = ()
+    prepared: bool = False
+    tags: tuple[str, ...] = ()
+    report: str = ""
 
 
-def lineage(store: Store, corpus: Corpus) -> Lineage:
-    """The lineage of a corpus, from its manifest and the run's. If a manifest is missing, fields are empty."""
+def lineage(store: Store, corpus: Corpus, prepared: Prepared | None = None, tags: Sequence[str] = ()) -> Lineage:
+    """The lineage of a corpus, from its manifest and the run's. If a manifest is missing, fields are empty.
+
+    prepared: the data set that was packed, if it is one. tags: NAME:VERSION of those with its digest.
+    """
+    if prepared is not None:
+        run = _run(store, prepared.output, "prepare")
+        return Lineage(
+            path=corpus.path,
+            digest=prepared.digest,
+            run=prepared.name,
+            version=prepared.version,
+            # A run that was made again since may have other inputs.
+            **_sources(run if run.get("digest") == prepared.digest else {}),
+            prepared=True,
+            tags=tuple(tags),
+            report=prepared.report,
+        )
     try:
         artifact = Artifact.find(store, corpus.path)
     except (DataError, StorageError):
         artifact = None
     if artifact is None:
         return Lineage(corpus.path)
-    manifest = artifact.manifest
-    run = _run_above(store, corpus.path)
-    inputs = run.get("config", {}).get("inputs", [])
+    run = _run(store, paths.absolute(corpus.path).rpartition("/")[0], "curate")
     return Lineage(
         path=corpus.path,
-        digest=manifest.digest,
+        digest=artifact.manifest.digest,
         run=str(run.get("name", "")),
-        version=manifest.version,
-        licences={str(one.get("source", "input")): one.get("licence") for one in inputs},
-        datasets=tuple(
-            "/".join(path.removeprefix(_HUB).split("/")[:2])
-            for one in inputs
-            if (path := str(one.get("path", ""))).startswith(_HUB)
-        ),
+        version=artifact.manifest.version,
+        **_sources(run),
     )
 
 
-def _run_above(store: Store, path: str) -> dict[str, Any]:
-    """The manifest of the curate run whose folder holds this artifact; empty if there is none."""
-    above = paths.absolute(path).rpartition("/")[0]
+def _sources(run: Mapping[str, Any]) -> dict[str, Any]:
+    """`licences` and `datasets` of a run's inputs. run: its manifest, or empty."""
+    inputs = run.get("config", {}).get("inputs", [])
+    read = [str(one.get("path", "")) for one in inputs]
+    return {
+        "licences": {str(one.get("source", "input")): one.get("licence") for one in inputs},
+        "datasets": tuple("/".join(one.removeprefix(_HUB).split("/")[:2]) for one in read if one.startswith(_HUB)),
+    }
+
+
+def _run(store: Store, folder: str, kind: str) -> dict[str, Any]:
+    """The manifest of the run of this kind in a folder; empty if there is none."""
     try:
-        found = RunFolder(store, above).manifest_file.read()
+        found = RunFolder(store, folder).manifest_file.read()
     except (StorageError, DataError):
         return {}
-    return found if found is not None and found.get("kind") == "curate" else {}
+    return found if found is not None and found.get("kind") == kind else {}
 
 
 @dataclass(frozen=True)
@@ -293,7 +316,15 @@ def _origin(lineage: Lineage) -> Iterator[str]:
     """Notes about the origin of a corpus: URI, artifact, licences."""
     if paths.is_remote(lineage.path):
         yield f"read from {escaped(lineage.path)}"
-    if lineage.digest:
+    if lineage.prepared:
+        tags = f" {escaped(', '.join(lineage.tags))}" if lineage.tags else ""
+        yield (
+            f"data set{tags} of the prepare run {escaped(lineage.run)}, Raymill {escaped(lineage.version)}, digest "
+            f"{escaped(lineage.digest)}"
+        )
+        if paths.is_remote(lineage.report):  # a path of this machine is no link for a reader elsewhere
+            yield f"its report is {escaped(lineage.report)}"
+    elif lineage.digest:
         run = f" of the curate run {escaped(lineage.run)}" if lineage.run else ""
         yield f"artifact{run}, Raymill {escaped(lineage.version)}, content digest {escaped(lineage.digest)}"
     for source, licence in lineage.licences.items():

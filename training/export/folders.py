@@ -18,11 +18,13 @@ import torch
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from training.config_parts import Model
+from cluster.dataset_versions import registry_folder, versions_of
+from cluster.store.store import Store
+from training.config_parts import Corpus, Model
 from training.evaluation.generate import stop_ids
 from training.evaluation.job import held_out_split, initial_objective, load_trained
 from training.evaluation.record import MergedCheck, read_evaluation
-from training.export.card import CorpusFacts, Facts, lineage
+from training.export.card import CorpusFacts, Facts, Lineage, lineage
 from training.export.loading import Base
 from training.export.merge import first_tokens, merge
 from training.fit.job import Job
@@ -95,7 +97,7 @@ class FolderWriter:
     @cached_property
     def _facts(self) -> Facts:
         corpora = {
-            name: CorpusFacts(lineage(store, corpus), dict(self.packed.packed(name)))
+            name: CorpusFacts(self._lineage(name, store, corpus), dict(self.packed.packed(name)))
             for name, store, corpus in zip(
                 self.config.corpus_names, self.config.corpus_stores, self.config.corpus, strict=True
             )
@@ -110,6 +112,11 @@ class FolderWriter:
             evaluation=read_evaluation(self.job),
             classes=self.job.classes,
         )
+
+    def _lineage(self, name: str, store: Store, corpus: Corpus) -> Lineage:
+        found = self.packed.prepared.get(name)
+        tags = versions_of(self.job.store, registry_folder(), found.digest) if found else ()
+        return lineage(store, corpus, found, tags)
 
 
 def base_of(model: Model, model_fingerprint: str, root: str) -> Base:

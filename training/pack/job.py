@@ -281,6 +281,7 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
         "read_from": _paths(config),
         "listings": {name: listing_for_manifest(corpus.listing) for name, corpus in frozen.items()},
         "passed_over": {name: corpus.note for name, corpus in frozen.items() if corpus.note},
+        "prepared": {name: corpus.prepared.plain() for name, corpus in frozen.items() if corpus.prepared},
         "tokenizer": tokenizer.fingerprint,
         "classes": list(classes),
         "artifacts": {name: digests_of(artifacts) for name, artifacts in corpora.items()},

@@ -18,6 +18,7 @@ from cluster.record import OtherSettings, RecordFile, json_with
 from cluster.store import paths
 from cluster.store.store import Store
 from training.data.packed import SPLITS
+from training.data.prepared import Prepared
 from training.pack.sources import Listing
 from training.pack.tokenizer import tokenizer_damage, tokenizer_file
 
@@ -34,7 +35,7 @@ class PackedRun:
 
     tokenizer_fingerprint: of the tokenizer at `tokenizer_uri`. classes: of method probe, in the order of their indices;
     else empty. corpora: artifacts by corpus and split. passed_over: corpus -> a sentence about the files that were not
-    read; only for corpora with such files.
+    read; only for corpora with such files. prepared: corpus -> the data set of `raymill prepare` that was packed.
     """
 
     store: Store
@@ -43,6 +44,7 @@ class PackedRun:
     classes: tuple[str, ...]
     corpora: dict[str, dict[str, Artifact]]
     passed_over: Mapping[str, str] = field(default_factory=dict)
+    prepared: Mapping[str, Prepared] = field(default_factory=dict)
 
     @classmethod
     def load(cls, store: Store, uri: str) -> Self:
@@ -69,8 +71,15 @@ class PackedRun:
                         f"{artifact.uri}: its digest is not in {PACK_MANIFEST}: another config was packed there. "
                         "Run `raymill pack` with the config to keep, and --replace."
                     )
+        prepared = {name: Prepared(**one) for name, one in manifest.get("prepared", {}).items()}
         return cls(
-            store, uri, manifest["tokenizer"], tuple(manifest["classes"]), corpora, manifest.get("passed_over", {})
+            store,
+            uri,
+            manifest["tokenizer"],
+            tuple(manifest["classes"]),
+            corpora,
+            manifest.get("passed_over", {}),
+            prepared,
         )
 
     @property

@@ -30,6 +30,7 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus
 from training.data.packed import SPLITS
+from training.data.prepared import Prepared, prepared_output, prepared_with
 from training.pack.reading import FORMATS, format_of, is_compressed, json_rows
 
 # Threads that read footers of remote files; they wait for the network.
@@ -71,6 +72,7 @@ class FrozenCorpus:
     store: that of its files. units: in the order of the documents. unit_bytes: estimated bytes of documents of each
     unit. fingerprint: of the content (an artifact's digest; else names, sizes and versions of the files). columns: with
     default columns filled in. skipped: number of files of other formats, by ending. listing: the files that are read.
+    prepared: the data set of `raymill prepare` that they are, if they are one.
     """
 
     store: Store
@@ -81,6 +83,7 @@ class FrozenCorpus:
     columns: Columns
     skipped: Mapping[str, int]
     listing: Listing
+    prepared: Prepared | None = None
 
     @property
     def note(self) -> str:
@@ -123,7 +126,7 @@ def freeze_corpus(
         (file.info.uri, schema) for file, (schema, _) in zip(files, inspected, strict=True) if schema is not None
     ]
     lines = next((file.info for file in files if format_of(file.info.uri) == "jsonl"), None)
-    prepared = _is_prepared(store, paths.absolute(corpus.path))
+    prepared = prepared_output(store, corpus.path)
     defaults = DEFAULTS
     if prepared:
         used = {"split": not folded, "fold": folded, "stage": staged}
@@ -146,7 +149,9 @@ def freeze_corpus(
     listing = tuple((file.name, file.info.size, file.info.version) for file in files)
     if not units:
         raise DataError(f"{corpus.path}: no row in {plural(len(files), 'file')}. Point `corpus` at documents.")
-    return FrozenCorpus(store, corpus.path, tuple(units), tuple(sizes), content, resolved, skipped, listing)
+    if prepared is None and (artifact := Artifact.find(store, paths.absolute(corpus.path))) is not None:
+        prepared = prepared_with(artifact)
+    return FrozenCorpus(store, corpus.path, tuple(units), tuple(sizes), content, resolved, skipped, listing, prepared)
 
 
 def with_columns(config: TrainConfig) -> TrainConfig:
@@ -224,7 +229,7 @@ def _find(store: Store, path: str, folded: bool = False) -> tuple[list[_File], s
         found, root = [store.info(root)], posixpath.dirname(root)
     elif (artifact := Artifact.find(store, root)) is not None:
         return _of_artifact(artifact)
-    elif _is_prepared(store, root):
+    elif prepared_output(store, root) is not None:
         return _of_prepared(store, root, SPLITS[:-1] if folded else SPLITS)
     else:
         found = store.list_files(root)
@@ -261,12 +266,6 @@ def _of_artifact(artifact: Artifact) -> tuple[list[_File], str, dict[str, int]]:
     # Files of an artifact are never changed, so it is enough to compare their sizes.
     infos = [FileInfo(paths.join(root, file.path), file.bytes, "") for file in files]
     return [_File(file.path, info) for file, info in zip(files, infos, strict=True)], artifact.manifest.digest, {}
-
-
-def _is_prepared(store: Store, root: str) -> bool:
-    """Whether this is a finished output of `raymill prepare`."""
-    manifest = RunFolder(store, root).manifest_file.read()
-    return manifest is not None and manifest.get("kind") == "prepare"
 
 
 def _of_prepared(store: Store, root: str, splits: Sequence[str]) -> tuple[list[_File], str, dict[str, int]]:

@@ -8,11 +8,13 @@ from typing import Any
 
 import cluster
 from cluster.artifact import Counters
+from cluster.dataset_versions import registry_folder, versions_of
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.data.packed import STAGE_ROWS, by_stage
+from training.data.prepared import Prepared
 from training.evaluation.record import read_evaluation
 from training.export.loading import Base, loading
 from training.export.publish import EXPORT, manifest_file
@@ -21,7 +23,7 @@ from training.fit.records import Answer, Attempt, Evaluation, Outcome, StepRecor
 from training.pack import overflow
 from training.pack.packed_run import PackedRun
 from training.report.curves import Log, restarts
-from training.report.schema import Corpus, Fit, Folder, Recipe, Report, RunInfo, SplitData
+from training.report.schema import Corpus, DataSet, Fit, Folder, Recipe, Report, RunInfo, SplitData
 from training.report.text import cautions
 
 _ANSWERS = 8
@@ -74,7 +76,7 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
         "damaged_checkpoints": [line for attempt in attempts for line in damage_lines(attempt)],
         "rows": log.rows(),
         "corpora": [
-            _corpus(name, corpus.path, packed, config.sequence_length)
+            _corpus(job.store, name, corpus.path, packed, config.sequence_length)
             for name, corpus in zip(config.corpus_names, config.corpus, strict=True)
         ],
         "before": evaluation["before"],
@@ -159,9 +161,9 @@ def _base_model(model: Model) -> str:
     return ", ".join([f"{settings['model_type']} with random weights", *sizes])
 
 
-def _corpus(name: str, path: str, packed: PackedRun, length: int) -> Corpus:
+def _corpus(store: Store, name: str, path: str, packed: PackedRun, length: int) -> Corpus:
     read, counted = packed.tokenised(name), packed.packed(name)
-    return {
+    corpus: Corpus = {
         "name": name,
         "passed_over": packed.passed_over.get(name, ""),
         "path": path,
@@ -177,6 +179,16 @@ def _corpus(name: str, path: str, packed: PackedRun, length: int) -> Corpus:
         "splits": [_split(split, counted, length) for split in packed.corpora[name]],
         "stages": {str(stage): rows for stage, rows in by_stage(counted, STAGE_ROWS).items()},
     }
+    if (prepared := _prepared(store, packed.prepared.get(name))) is not None:
+        corpus["prepared"] = prepared
+    return corpus
+
+
+def _prepared(store: Store, found: Prepared | None) -> DataSet | None:
+    if found is None:
+        return None
+    versions = versions_of(store, registry_folder(), found.digest)
+    return {"name": found.name, "versions": versions, "digest": found.digest, "report": found.report}
 
 
 def _split(split: str, counted: Counters, length: int) -> SplitData:

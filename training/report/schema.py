@@ -109,11 +109,23 @@ class SplitData(TypedDict):
     filled: float
 
 
+class DataSet(TypedDict):
+    """A data set of `raymill prepare`. name: in its config. versions: NAME:VERSION of those tagged with its digest when
+    the report was made, the oldest first. report: URI of the page of its report.
+    """
+
+    name: str
+    versions: list[str]
+    digest: str
+    report: str
+
+
 class Corpus(TypedDict):
     """documents: those that became examples. left_out: numbers of the others, by reason, before packing. tokenised:
     examples, tokens and label tokens of all splits before packing. packing: counts of examples longer than a row, by
     what was done with them. passed_over: a sentence about the files that were not read; stages: of a curriculum, with
-    the rows to train on, the easiest first; reports of earlier versions lack both.
+    the rows to train on, the easiest first; prepared: the data set that was packed, if it is one; reports of earlier
+    versions lack these.
     """
 
     name: str
@@ -126,6 +138,7 @@ class Corpus(TypedDict):
     packing: dict[str, int]
     splits: list[SplitData]
     stages: NotRequired[dict[str, int]]
+    prepared: NotRequired[DataSet]
 
 
 class Folder(TypedDict):

@@ -1,7 +1,9 @@
 """The report's tables of a training: data, evaluation, answers, export, phases, config."""
 
+import posixpath
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
@@ -23,8 +25,9 @@ from cluster.page.markup import (
     sentence,
     table,
 )
+from cluster.store import paths
 from training.fit.records import Answer, Measured
-from training.report.schema import Corpus, Fit, exported_validation
+from training.report.schema import Corpus, DataSet, Fit, exported_validation
 from training.report.text import MetricWords, loss_words, metric_words, perplexity_words
 
 _LONG_EXCERPT = 600  # characters; longer texts scroll in a box
@@ -74,18 +77,34 @@ def data(fit: Fit) -> Html:
         + ("The loss counts label tokens." if labelled else "The loss counts documents, by their class.")
     )
     words += _ORDERS[fit["recipe"].get("order", "shuffled")]
-    read = [element("li", _read(corpus)) for corpus in fit["corpora"]]
+    read = [element("li", _read(corpus, fit["output"])) for corpus in fit["corpora"]]
     reasons = [_reasons(corpus) for corpus in fit["corpora"] if corpus["left_out"] or corpus["packing"]]
     return join(
         element("ul", read, class_="read"), note(words), table("Splits as they were packed", columns, rows), reasons
     )
 
 
-def _read(corpus: Corpus) -> Html:
+def _read(corpus: Corpus, output: str) -> Html:
     text = f": {plural(corpus['documents'], 'document')}, {corpus['text_bytes'] / 1e6:,.1f} MB of text, from "
     rows = "; ".join(f"{stage}: {count(number)}" for stage, number in corpus.get("stages", {}).items())
     stages = f". Rows of each stage: {rows}" if rows else ""
-    return join(element("b", outside_text(corpus["name"])), text, code(corpus["path"]), stages)
+    data_set = _data_set(corpus["prepared"], output) if "prepared" in corpus else None
+    return join(element("b", outside_text(corpus["name"])), text, code(corpus["path"]), stages, data_set)
+
+
+def _data_set(found: DataSet, output: str) -> Html:
+    """The version and digest of a prepared data set, with a link to the page of its report.
+
+    output: the folder of the page with the link. The URI of a page on an object store is shown without a link.
+    """
+    words = ", ".join(found["versions"]) or f"{found['name']}, not tagged"
+    report = found["report"]
+    if paths.is_remote(report) or paths.is_remote(output):
+        shown = join("its report is ", code(report))
+    else:
+        href = quote(posixpath.relpath(report, paths.absolute(output)))
+        shown = element("a", "its report", href=href)
+    return join(". Data set ", element("b", outside_text(words)), ", digest ", code(found["digest"][:12]), "; ", shown)
 
 
 def _reasons(corpus: Corpus) -> Html:

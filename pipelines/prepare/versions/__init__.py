@@ -2,6 +2,8 @@
 
     registry.py  the records of versions
     diff.py      what differs between two versions
+    examples.py  records by which two versions differ
+    metrics.py   the assessments of two versions side by side
     card.py      a data set card in the format of the Hugging Face hub
     export.py    a folder that `datasets` loads, or JSON Lines
     commands.py  the verb

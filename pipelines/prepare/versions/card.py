@@ -1,23 +1,33 @@
-"""The card of a version: README.md in the format of the Hugging Face hub, from manifests and the report alone.
+"""The card of a version: README.md in the format of the Hugging Face hub.
 
-Its sections follow Gebru et al. 2021, "Datasheets for datasets": composition, collection, preprocessing, uses, known
-gaps. Values from configs are escaped, so that no name can start a tag, a link or a table cell.
+It is made from manifests, the report, the assessment and the times when the records were collected. Its sections follow
+Gebru et al. 2021, "Datasheets for datasets": motivation, composition, collection, preprocessing, uses, distribution,
+maintenance; then the assessment, known gaps and the recipe. Values from configs are escaped, so that no name can start
+a tag, a link or a table cell.
 """
 
 import json
 import posixpath
 import re
+from collections.abc import Iterable
 from typing import Any
 
+import pyarrow.compute as pc
 import yaml
 
+from cluster.artifact import Artifact
 from cluster.page.formats import count, plural
 from cluster.store import paths
 from cluster.store.store import Store
+from pipelines.prepare.assess.job import read_assessment
+from pipelines.prepare.assess.score import Assessment
+from pipelines.prepare.assess.section import number
 from pipelines.prepare.report import Report
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.versions.registry import Version
 
+_LANGUAGE = re.compile(r"[a-z]{2,3}")  # a code of ISO 639, as the hub wants it
+_LANGUAGE_SHARE = 0.01
 _MARKS = re.compile(r"([\\`*_\[\]<>#|~])")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
           (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))  # fmt: skip
@@ -45,26 +55,58 @@ def card(store: Store, version: Version) -> str:
     Raises:
         DataError: the run is gone, or was made again.
     """
-    version.splits(store)
+    splits = version.splits(store)
     report: Report = json.loads(store.read_bytes(paths.join(version.output, "report.json")))
+    assessment = read_assessment(store, version.output)
     total = sum(version.records.values())
-    parts = [_front(version, report, total), f"# {_text(version.name)}, {_text(version.version)}", _text(version.note)]
-    parts += [_composition(version, report, total), _collection(report), _preprocessing(report), _uses(report)]
-    parts += [_gaps(report), _recipe(version, report)]
+    head = f"# {_text(version.name)}, {_text(version.version)}"
+    parts = [_front(version, report, total, assessment), head, _text(version.note), _motivation(report)]
+    parts += [_composition(version, report, total), _collection(version, report, _collected(splits.values()))]
+    parts += [_preprocessing(report), _uses(report), _distribution(report), _maintenance(version)]
+    parts += [_assessment(assessment), _gaps(report), _recipe(version, report)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front(version: Version, report: Report, total: int) -> str:
-    tasks = {one["task_type"] or report["config"]["records"]["task_type"] for one in report["config"]["inputs"]}
+def _collected(splits: Iterable[Artifact]) -> tuple[str, str] | None:
+    """(first, last) day on which a record was collected; None if no record has such a time. Reads the metadata."""
+    days = list[str]()
+    for artifact in splits:
+        for table in artifact.tables(["metadata"]):
+            times = pc.min_max(pc.struct_field(table["metadata"], "collected_at")).as_py()
+            days += [time[:10] for time in times.values() if time]
+    return (min(days), max(days)) if days else None
+
+
+def _tasks(report: Report) -> list[str]:
+    inputs, default = report["config"]["inputs"], report["config"]["records"]["task_type"]
+    return sorted({one["task_type"] or default for one in inputs})
+
+
+def _front(version: Version, report: Report, total: int, assessment: Assessment | None) -> str:
+    tasks = _tasks(report)
     files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in SPLITS if version.records[split]]
     front: dict[str, Any] = {
         "pretty_name": version.name,
+        **_languages(assessment),
         **_licence(report),
         "task_categories": sorted({_TASKS.get(task, "text-generation") for task in tasks}),
         "size_categories": [next((name for bound, name in _SIZES if total < bound), "n>1T")],
+        "tags": ["raymill", *tasks, *_domains(report)],
         "configs": [{"config_name": "default", "data_files": files}],
     }
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---"
+
+
+def _languages(assessment: Assessment | None) -> dict[str, list[str]]:
+    """The entry `language`: those of a hundredth of the records or more, the most frequent first."""
+    found = assessment["findings"]["languages"] if assessment else {}
+    least = _LANGUAGE_SHARE * sum(found.values())
+    known = [name for name, number in found.items() if _LANGUAGE.fullmatch(name) and number >= least]
+    return {"language": sorted(known, key=lambda name: -found[name])} if known else {}
+
+
+def _domains(report: Report) -> list[str]:
+    return sorted({one["domain"] for one in report["config"]["inputs"] if one.get("domain")})
 
 
 def _licence(report: Report) -> dict[str, str]:
@@ -80,6 +122,16 @@ def _licence(report: Report) -> dict[str, str]:
     return {"license": "other", "license_name": ", ".join(names)}
 
 
+def _motivation(report: Report) -> str:
+    tasks, domains = ", ".join(map(_text, _tasks(report))), ", ".join(map(_text, _domains(report)))
+    sources = plural(len(report["sources"]), "source")
+    of_domains = f" Their domains are {domains}." if domains else ""
+    return (
+        f"## Motivation\n\nRecords of {sources} for fine-tuning language models on tasks of the type {tasks}."
+        f"{of_domains} Who made the data set, and for which product, is not recorded."
+    )
+
+
 def _composition(version: Version, report: Report, total: int) -> str:
     lines = ["## Composition", "", f"{plural(total, 'record')} of the shape `{report['shape']}`.", ""]
     lines += ["| split | records |", "|---|---|"]
@@ -93,7 +145,8 @@ def _composition(version: Version, report: Report, total: int) -> str:
     return "\n".join(lines)
 
 
-def _collection(report: Report) -> str:
+def _collection(version: Version, report: Report, collected: tuple[str, str] | None) -> str:
+    """collected: see `_collected`."""
     lines = [
         "## Collection",
         "",
@@ -104,6 +157,14 @@ def _collection(report: Report) -> str:
         kept = sum(one["splits"].values())
         licence = _text(one["licence"] or "not stated")
         lines.append(f"| {_text(one['source'])} | {licence} | {count(one['records'])} | {count(kept)} |")
+    if collected is not None:
+        first, last = collected
+        days = f"on {first}" if first == last else f"from {first} to {last}"
+        lines += [
+            "",
+            f"The records were collected {days}: that is the time of their file or of the answer that had them.",
+        ]
+    lines += ["", f"Prepared on {report['finished'][:10]}, tagged on {version.tagged[:10]}."]
     return "\n".join(lines)
 
 
@@ -127,6 +188,47 @@ def _uses(report: Report) -> str:
     if split["stratify"]:
         words.append(f", with equal shares of {', '.join(map(_text, split['stratify']))}")
     return "## Uses\n\n" + "".join(words) + "."
+
+
+def _distribution(report: Report) -> str:
+    licences = sorted({one["licence"] for one in report["sources"] if one["licence"]})
+    words = "Parquet files for each split, which `datasets.load_dataset` reads."
+    if any("licence" in one["columns"] for one in report["config"]["inputs"]):
+        words += " Records state their own licences in `metadata.licence`."
+    elif not licences:
+        words += " No licence is stated: ask the owners of the sources before passing the data set on."
+    elif len(licences) == 1 and all(one["licence"] for one in report["sources"]):
+        words += f" The licence of all sources is {_text(licences[0])}."
+    else:
+        words += " The sources have different licences, listed above; each holds for its records."
+    return f"## Distribution\n\n{words}"
+
+
+def _maintenance(version: Version) -> str:
+    return (  # of the signs of names only `_` has a meaning in Markdown, and none in code
+        f"## Maintenance\n\n{_text(version.version)} never changes. Corrections are tagged as another version, and "
+        f"`raymill dataset diff {version.name}:{version.version} {version.name}` lists what differs in the last one. "
+        "To ask for a correction, name the `id` of the record."
+    )
+
+
+def _assessment(assessment: Assessment | None) -> str:
+    if assessment is None:
+        return "## Assessment\n\nNot assessed."
+    score = "" if assessment["score"] is None else f" Score {number(assessment['score'])}."
+    lines = ["## Assessment", "", f"Of {plural(assessment['records'], 'record')}.{score}"]
+    lines += ["", "| metric | value | meaning |", "|---|---|---|"]
+    lines += [
+        f"| {_text(one['name'])} | {number(one['value'])} | {_text(one['meaning'])} |"
+        for one in assessment["metrics"]
+        if one["value"] is not None
+    ]
+    if assessment["gates"]:
+        lines += ["", "| gate | value | bound | state |", "|---|---|---|---|"]
+    for gate in assessment["gates"]:
+        bound = f"{'at most' if gate['name'] == 'duplication' else 'at least'} {gate['bound']:g}"
+        lines.append(f"| {_text(gate['name'])} | {number(gate['value'])} | {bound} | {gate['state']} |")
+    return "\n".join(lines)
 
 
 def _gaps(report: Report) -> str:

@@ -1,19 +1,19 @@
 """The verb `raymill dataset`."""
 
-import os
 from typing import Annotated, get_args
 
 import typer
 
+from cluster.dataset_versions import registry_folder
 from cluster.errors import ConfigError
 from cluster.inspection import RunConfig, StorageOverrides, store_for
 from cluster.page.formats import count, plural
 from cluster.store import paths
 from pipelines.prepare.assess.job import read_assessment
 from pipelines.prepare.versions.card import card
-from pipelines.prepare.versions.diff import compare, diff_text
+from pipelines.prepare.versions.diff import compare, diff_json, diff_text
 from pipelines.prepare.versions.export import ExportFormat, export
-from pipelines.prepare.versions.metrics import metrics_text
+from pipelines.prepare.versions.metrics import metric_values, metrics_text
 from pipelines.prepare.versions.push import push
 from pipelines.prepare.versions.registry import Registry
 
@@ -38,6 +38,7 @@ def dataset(
     note: Annotated[str, typer.Option(help="tag: a sentence about the version")] = "",
     format: Annotated[ExportFormat, typer.Option(help=f"export: {', '.join(get_args(ExportFormat))}")] = "hf",
     public: Annotated[bool, typer.Option("--public", help="push: a data set that is created is public")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="diff: print JSON")] = False,
     registry: Annotated[
         str | None, typer.Option(help="folder or URI of the versions; default: $RAYMILL_DATASETS, else ./datasets")
     ] = None,
@@ -59,8 +60,9 @@ def dataset(
         raise ConfigError("--as and --note go with `tag`. Leave them out.")
     if action != "push" and public:
         raise ConfigError("--public goes with `push`. Leave it out.")
-    folder = registry or os.environ.get("RAYMILL_DATASETS") or "datasets"
-    with store_for(folder, config, override) as (store, uri):
+    if action != "diff" and as_json:
+        raise ConfigError("--json goes with `diff`. Leave it out.")
+    with store_for(registry or registry_folder(), config, override) as (store, uri):
         versions = Registry(store, uri)
         match action:
             case "tag":
@@ -78,9 +80,12 @@ def dataset(
                 one, other = versions.find(name), versions.find(given[0])
                 difference = compare(one.splits(store), other.splits(store))
                 before, after = (f"{found.name}:{found.version}" for found in (one, other))
-                print(diff_text(before, after, difference))
                 old, new = (read_assessment(store, found.output) for found in (one, other))
-                print(metrics_text(before, after, old, new))
+                if as_json:
+                    print(diff_json(before, after, difference, metric_values(old, new)))
+                else:
+                    print(diff_text(before, after, difference))
+                    print(metrics_text(before, after, old, new))
             case "card":
                 print(card(store, versions.find(name)), end="")
             case "push":

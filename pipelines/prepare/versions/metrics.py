@@ -15,19 +15,24 @@ def metrics_text(before: str, after: str, old: Assessment | None, new: Assessmen
     for name, found in ((before, old), (after, new)):
         if found is None:
             return f"{name} has no assessment.json: run `raymill assess` on its output to compare metrics."
-    assert old is not None and new is not None
-    languages = sorted(old["findings"]["languages"] | new["findings"]["languages"])
-    values = [_values(one, languages) for one in (old, new)]
-    width = max(map(len, values[0] | values[1]))
+    values = metric_values(old, new)
+    width = max(map(len, values))
     lines = []
-    for name in values[0] | values[1]:
-        pair = [one.get(name) for one in values]
-        if pair == [None, None]:
-            continue
-        change = pair[1] - pair[0] if pair[0] is not None and pair[1] is not None else 0.0
+    for name, (then, now) in values.items():
+        change = now - then if then is not None and now is not None else 0.0
         mark = f"  ({change:+.3f})" if abs(change) >= _NOTABLE else ""
-        lines.append(f"{name:<{width}} {number(pair[0]):>7} -> {number(pair[1])}{mark}")
+        lines.append(f"{name:<{width}} {number(then):>7} -> {number(now)}{mark}")
     return "\n".join(lines)
+
+
+def metric_values(old: Assessment | None, new: Assessment | None) -> dict[str, tuple[float | None, float | None]]:
+    """Score, metrics and shares of languages of two versions, of those that one of them has; empty without both."""
+    if old is None or new is None:
+        return {}
+    languages = sorted(old["findings"]["languages"] | new["findings"]["languages"])
+    before, after = (_values(one, languages) for one in (old, new))
+    pairs = {name: (before.get(name), after.get(name)) for name in before | after}
+    return {name: pair for name, pair in pairs.items() if pair != (None, None)}
 
 
 def _values(assessment: Assessment, languages: list[str]) -> dict[str, float | None]:

@@ -12,6 +12,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
 from pipelines.prepare.versions.card import card
 from pipelines.prepare.versions.diff import compare, psi
+from pipelines.prepare.versions.examples import Beginning, Example
 from pipelines.prepare.versions.export import export
 from pipelines.prepare.versions.registry import Registry
 from tests.support.inline import prepare_inline
@@ -70,12 +71,40 @@ def test_the_difference_names_what_was_added_removed_and_changed(tmp_path, monke
     store = Store()
     found = compare(registry.tag("h", first.uri).splits(store), registry.tag("h", second.uri).splits(store))
     assert (found.added, found.removed, found.changed) == (4, 2, 2)
-    assert sorted(found.first["added"]) == ["r40", "r41", "r42", "r43"]
-    assert sorted(found.first["removed"]) == ["r1", "r2"] and sorted(found.first["changed"]) == ["r0", "r3"]
+    examples = {what: {one.id: one for one in some} for what, some in found.examples.items()}
+    assert examples["added"].keys() == {"r40", "r41", "r42", "r43"} and examples["removed"].keys() == {"r1", "r2"}
+    assert examples["added"]["r41"] == Example("r41", None, Beginning(question(41), answer(41)))
+    assert examples["removed"]["r1"] == Example("r1", Beginning(question(1), answer(1)), None)
+    assert {id: one.differs for id, one in examples["changed"].items()} == {
+        "r0": ("annotations.labels", "metadata.label"), "r3": ("messages",),
+    }  # fmt: skip
+    assert examples["changed"]["r3"].before == Beginning(question(3), answer(3))
+    assert examples["changed"]["r3"].after == Beginning(question(3), new[0]["a"])
     shifts = {one.name: one for one in found.shifts}
-    base = {"source", "licence", "domain", "task_type", "language", "quality_score"}
+    base = {"source", "licence", "domain", "task_type", "language"}
     assert set(shifts) == {"length", "split", "label"} | base
+    assert shifts["label"].shares["a"] == (0.5, shifts["label"].shares["a"][1])
     assert shifts["source"].psi == 0 and 0 < shifts["label"].psi < 0.1 and shifts["length"].ks < 0.2
+
+
+def test_complexity_and_quality_are_compared_as_numbers(tmp_path, monkeypatch):
+    runs = []
+    for name, scores in (("one", (0.1, 0.9)), ("two", (0.5, 0.5))):
+        made = [row | {"score": scores[n % 2]} for n, row in enumerate(rows(30))]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+        columns = {"prompt": "q", "completion": "a", "quality_score": "score"}
+        source = {"path": str(tmp_path / f"{name}.jsonl"), "id": "id", "columns": columns}
+        settings = {
+            "inputs": [source],
+            "output": str(tmp_path / name),
+            "curriculum": {},
+            "assess": {"embeddings": None},
+        }
+        run = prepare_inline(settings, monkeypatch)
+        runs.append({split: run.split(split) for split in ("train", "validation", "test")})
+    shifts = {one.name: one for one in compare(*runs).shifts}
+    assert shifts["quality_score"].ks == 0.5 and shifts["quality_score"].largest == "median 0.500 -> 0.500"
+    assert shifts["complexity"].ks == 0.0 and shifts["length"].ks == 0.0
 
 
 def test_equal_versions_do_not_differ(tmp_path, monkeypatch):
@@ -103,6 +132,15 @@ def test_an_export_loads_with_datasets_and_its_card_says_what_it_is(tmp_path, mo
     front = yaml.safe_load(text.split("---")[1])
     assert (front["license"], front["task_categories"]) == ("cc-by-4.0", ["question-answering"])
     assert "| s | cc-by-4.0 | 20 | 20 |" in text and r"a \*bold\* \[note\](x)" in text
+    assert front["language"] == ["en"] and front["tags"] == ["raymill", "qa"]
+    today = version.tagged[:10]
+    assert f"collected on {today}: " in text and f"Prepared on {today}, tagged on {today}." in text
+    sections = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+    assert sections == [
+        "Motivation", "Composition", "Collection", "Preprocessing", "Uses", "Distribution", "Maintenance", "Assessment",
+        "Known gaps", "Recipe",
+    ]  # fmt: skip
+    assert "| completeness | 1.000 |" in text and "| coverage |" in text
     assert "* Personal data was not looked for." in text and version.digest in text
     with pytest.raises(ConfigError, match="has files already"):
         export(store, version, folder, "jsonl")
@@ -169,6 +207,9 @@ def test_the_verb(tmp_path, monkeypatch, capsys):
         and diff.startswith("help:v1 -> help:v2\ntrain               16 -> 24\n")
         and "added               10" in diff
     )
+    plain = json.loads(raymill("diff", "help:v1", "help:v2", "--json")[1])
+    assert (plain["before"], plain["records"]["after"]["train"], plain["added"]) == ("help:v1", 24, 10)
+    assert plain["examples"]["added"][0]["after"]["question"] and plain["metrics"]["completeness"] == [1.0, 1.0]
     assert "\ncompleteness" in diff and " 1.000 -> 1.000\n" in diff and "language en" in diff
     assert raymill("card", "help:v1")[1].startswith("---\npretty_name: help\n")
     assert raymill("export", "help", str(tmp_path / "out"))[1] == f"4 files written to {tmp_path / 'out'}\n"
@@ -176,6 +217,7 @@ def test_the_verb(tmp_path, monkeypatch, capsys):
         (("drop", "help"), "no such action"),
         (("diff", "help:v1"), "write `raymill dataset diff"),
         (("log", "help", "--note", "x"), "go with `tag`"),
+        (("log", "help", "--json"), "goes with `diff`"),
         (("log", "nobody"), "no data set of this name"),
     ):
         code, shown = raymill(*words)

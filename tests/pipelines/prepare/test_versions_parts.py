@@ -18,10 +18,12 @@ from pipelines.prepare.versions.diff import (
     Shift,
     _characters,
     _shift,
-    _shift_of_lengths,
+    _shift_of_numbers,
     _shifts,
+    diff_json,
     diff_text,
 )
+from pipelines.prepare.versions.examples import Beginning, Example, _line
 from pipelines.prepare.versions.metrics import metrics_text
 from pipelines.prepare.versions.registry import Registry, Version
 
@@ -88,7 +90,7 @@ def test_a_version_is_of_one_output_and_one_content(tagging):
 
 def contents(lengths: list[int], fields: dict[str, Counter], **records: int) -> Contents:
     ids = np.arange(len(lengths)).astype(np.uint64)
-    return Contents(ids, ids, np.array(lengths, np.int64), fields, records)
+    return Contents(ids, ids, {"length": np.array(lengths)} if lengths else {}, fields, records)
 
 
 def test_the_characters_of_a_record_are_those_of_its_texts():
@@ -99,13 +101,14 @@ def test_the_characters_of_a_record_are_those_of_its_texts():
 
 def test_the_shift_of_lengths_by_hand():
     ten = np.arange(1, 101)
-    same = _shift_of_lengths(ten, ten)
+    same = _shift_of_numbers("length", ten, ten)
     assert (same.psi, same.ks, same.largest) == (0, 0, "median 50 -> 50 characters")
-    short = _shift_of_lengths(ten, np.ones(100, np.int64))
+    short = _shift_of_numbers("length", ten, np.ones(100, np.int64))
     # All are in the first of ten bins of a tenth each; a bin without records counts as 0.0001.
     assert short.psi == pytest.approx(0.9 * np.log(10) + 9 * 0.0999 * np.log(1000))
     assert short.ks == pytest.approx(0.99)
-    assert _shift_of_lengths(np.array([1, 2, 3, 4]), np.array([3, 4, 5, 6])).ks == pytest.approx(0.5)
+    quality = _shift_of_numbers("quality_score", np.array([1, 2, 3, 4]), np.array([3, 4, 5, 6]))
+    assert quality.ks == pytest.approx(0.5) and quality.largest == "median 2.500 -> 4.500"
 
 
 def test_the_value_whose_share_changed_most_is_named():
@@ -113,6 +116,10 @@ def test_the_value_whose_share_changed_most_is_named():
     assert _shift("label", old, new).largest == "a 80.0% -> 50.0%"
     assert _shift("label", Counter({"": 9, "a": 1}), Counter({"a": 10})).largest == "(none) 90.0% -> 0.0%"
     assert _shift("label", Counter(), new) == Shift("label", 0.0, None, "")
+    shares = {"(none)": (0.1, 0.0), "a": (0.8, 0.5), "b": (0.1, 0.3), "c": (0.0, 0.2)}
+    assert _shift("label", old, new).shares == shares, "of up to 20 values all"
+    assert len(_shift("n", Counter(map(str, range(20))), Counter("0")).shares) == 20
+    assert _shift("n", Counter(map(str, range(21))), Counter("0")).shares == {}
 
 
 def test_fields_of_both_versions_are_compared_the_most_different_first():
@@ -125,18 +132,44 @@ def test_fields_of_both_versions_are_compared_the_most_different_first():
 
 def test_the_difference_as_text():
     records = ({"train": 1234, "test": 5}, {"train": 12, "test": 6})
-    first = {"added": ["a", "b"], "removed": ["c"], "changed": []}
-    shifts = [Shift("length", 0.1, 0.25, "median 5 -> 6 characters"), Shift("label", 0.0999, None, "a 1.0% -> 2.0%")]
-    assert diff_text("h:v1", "h:v2", Diff(records, 3, 1, 0, first, shifts)).splitlines() == [
+    one, other = Beginning("Why?", "So."), Beginning("Why?", "Because.")
+    examples = {
+        "added": [Example("a", None, Beginning("A text.", ""))],
+        "removed": [Example("c", one, None)],
+        "changed": [Example("d", one, other, ("completion", "metadata.label"))],
+    }
+    labels = Shift("label", 0.0999, None, "a 1.0% -> 2.0%", {"a": (0.01, 0.02), "b": (0.99, 0.98)})
+    shifts = [Shift("length", 0.1, 0.25, "median 5 -> 6 characters"), labels]
+    found = Diff(records, 3, 1, 1, examples, shifts)
+    assert json.loads(diff_json("h:v1", "h:v2", found, {"score": (0.5, None)}))["metrics"] == {"score": [0.5, None]}
+    assert diff_text("h:v1", "h:v2", found).splitlines() == [
         "h:v1 -> h:v2",
         "train            1,234 -> 12",
         "test                 5 -> 6",
-        "added                3  a, b, ...",
-        "removed              1  c",
-        "changed              0",
+        "added                3",
+        "  a",
+        "    A text.",
+        "  and 2 more",
+        "removed              1",
+        "  c",
+        "    Why?",
+        "    > So.",
+        "changed              1",
+        "  d  (differs in completion, metadata.label)",
+        "    before  Why?",
+        "            > So.",
+        "    after   Why?",
+        "            > Because.",
         "length       PSI 0.100, KS 0.250  median 5 -> 6 characters  (shifted)",
         "label        PSI 0.100  a 1.0% -> 2.0%",
+        "             a 1.0% -> 2.0%, b 99.0% -> 98.0%",
     ]
+
+
+def test_the_beginning_of_a_text_is_one_line():
+    assert _line("a  b\n\nc") == "a b c"
+    assert _line("x" * 160) == "x" * 160 and _line("x" * 161) == "x" * 160 + "…"
+    assert _line(" " * 400 + "end") == "…"
 
 
 def assessment(score: float | None, languages: dict[str, int], **metrics: float | None) -> dict:
@@ -192,23 +225,23 @@ def report() -> dict:
 )
 def test_the_head_of_a_card_has_the_size_the_licence_and_the_tasks(report, total, size):
     made = version("v1", records={"train": 8, "validation": 0, "test": 2})
-    front = yaml.safe_load(card._front(made, report, total).strip("-"))
+    front = yaml.safe_load(card._front(made, report, total, None).strip("-"))
     assert front["size_categories"] == [size]
     assert (front["license"], front["license_name"]) == ("other", "mit, not stated")
     assert front["task_categories"] == ["question-answering", "text-generation"]
     assert [one["split"] for one in front["configs"][0]["data_files"]] == ["train", "test"], "not the empty one"
     report["sources"][1]["licence"] = "mit"
-    assert yaml.safe_load(card._front(made, report, total).strip("-"))["license"] == "mit"
+    assert yaml.safe_load(card._front(made, report, total, None).strip("-"))["license"] == "mit"
     report["sources"][1]["licence"] = "isc"
     report["config"]["inputs"][0]["task_type"] = "classification"
-    front = yaml.safe_load(card._front(made, report, total).strip("-"))
+    front = yaml.safe_load(card._front(made, report, total, None).strip("-"))
     assert front["license"] == "other"
     assert front["task_categories"] == ["text-classification", "text-generation"]
 
 
 def test_the_sections_of_a_card_say_what_was_done(report):
     made = version("v1")
-    assert card._collection(report).splitlines()[-2:] == [
+    assert card._collection(made, report, None).splitlines()[-4:-2] == [
         "| a\\|b | mit | 1,234 | 10 |",
         "| c | not stated | 1,234 | 10 |",
     ]
@@ -231,6 +264,54 @@ def test_the_sections_of_a_card_say_what_was_done(report):
     assert card._gaps(report).splitlines()[2:] == ["* source \\<b\\>: none"]
     report["warnings"] = []
     assert card._gaps(report).endswith("None that the preparation found.")
+
+
+def test_a_card_has_the_languages_tags_and_dates(report):
+    languages = {"en": 900, "de": 95, "fr": 4, "not a code": 500, "": 1}
+    front = yaml.safe_load(card._front(version("v1"), report, 10, assessment(0.5, languages)).strip("-"))
+    assert front["language"] == ["en", "de"], "not those of less than a hundredth"
+    assert front["tags"] == ["raymill", "policy", "qa"]
+    assert "language" not in yaml.safe_load(card._front(version("v1"), report, 10, None).strip("-"))
+    report["config"]["inputs"][0]["domain"] = "support *desk*"
+    assert yaml.safe_load(card._front(version("v1"), report, 10, None).strip("-"))["tags"][-1] == "support *desk*"
+    assert "of 2 sources for" in card._motivation(report) and "type policy, qa." in card._motivation(report)
+    assert "Their domains are support \\*desk\\*." in card._motivation(report)
+    dated = card._collection(version("v1", "2026-03-04T00:00:00+00:00"), report, ("2026-01-01", "2026-02-03"))
+    assert "collected from 2026-01-01 to 2026-02-03: " in dated
+    assert dated.endswith("Prepared on 2026-01-02, tagged on 2026-03-04.")
+    assert "on 2026-01-01: " in card._collection(version("v1"), report, ("2026-01-01", "2026-01-01"))
+    assert "collected" not in card._collection(version("v1"), report, None)
+
+
+def test_a_card_says_under_which_licence_it_is_passed_on(report):
+    assert card._distribution(report).endswith("each holds for its records.")
+    report["sources"][1]["licence"] = "mit"
+    assert card._distribution(report).endswith(" The licence of all sources is mit.")
+    report["config"]["inputs"][1]["columns"] = {"licence": "licence"}
+    assert card._distribution(report).endswith("their own licences in `metadata.licence`.")
+    report["config"]["inputs"][1]["columns"] = {}
+    report["sources"][0]["licence"] = report["sources"][1]["licence"] = None
+    assert "No licence is stated" in card._distribution(report)
+
+
+def test_a_card_has_the_metrics_and_gates_of_the_assessment():
+    found = assessment(0.5, {}, completeness=0.98765, relevance=None)
+    for one in found["metrics"]:
+        one["meaning"] = "1: | none lacks"
+    gate = {"name": "duplication", "value": 0.02, "bound": 0.01, "state": "failed", "seen": "", "mend": ""}
+    found |= {"records": 1200, "gates": [gate]}
+    assert card._assessment(found).splitlines()[2:] == [
+        "Of 1,200 records. Score 0.500.",
+        "",
+        "| metric | value | meaning |",
+        "|---|---|---|",
+        "| completeness | 0.987 | 1: \\| none lacks |",
+        "",
+        "| gate | value | bound | state |",
+        "|---|---|---|---|",
+        "| duplication | 0.020 | at most 0.01 | failed |",
+    ]
+    assert card._assessment(None) == "## Assessment\n\nNot assessed."
 
 
 def test_the_recipe_of_a_card_stays_in_its_block(report):

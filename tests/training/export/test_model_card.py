@@ -116,10 +116,10 @@ HOSTILE = st.text(
 )
 
 
-@given(HOSTILE)
+@given(HOSTILE, st.booleans())
 @settings(max_examples=150)
-def test_nothing_a_run_is_called_becomes_markup(name):
-    origin = Lineage(f"s3://bucket/{name}", name, name, name, {name: name}, (name,))
+def test_nothing_a_run_is_called_becomes_markup(name, prepared):
+    origin = Lineage(f"s3://bucket/{name}", name, name, name, {name: name}, (name,), prepared, (name,), f"s3://{name}")
     given = facts(config(model=f"s3://bucket/{name}x"), origin, base=Base(f"s3://bucket/{name}x"), classes=[name])
     for folder in ("adapter", "probe"):
         text = card(given, folder)
@@ -189,7 +189,7 @@ def test_data_sets_of_the_hub_are_those_of_the_inputs_by_organisation_and_name(m
         {"path": "s3://hf://org/none"},
     ]
     run = {"name": "demo", "config": {"inputs": inputs}}
-    monkeypatch.setattr("training.export.card._run_above", lambda *_: run)
+    monkeypatch.setattr("training.export.card._run", lambda *_: run)
     manifest = SimpleNamespace(digest="d1", version="0.3")
     monkeypatch.setattr(Artifact, "find", lambda *_: SimpleNamespace(manifest=manifest))
     assert lineage(Store(), Corpus(path="/out/corpus")) == Lineage(

@@ -1,16 +1,22 @@
 """A data set of `raymill prepare` is trained on as it is: its splits, and its columns by their names."""
 
 import json
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from cluster.dataset_versions import versions_of
 from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
+from pipelines.prepare.versions.registry import Registry
 from tests.support.inline import prepare_inline
 from tests.support.train_inline import sentences, train_inline
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, Split
 from training.data.packed import SPLITS
+from training.export.card import lineage
 from training.pack.documents import Chat, LeftOut, Pair, all_documents
 from training.pack.sources import freeze_corpus, with_columns
 from training.pack.split import split_of
@@ -142,9 +148,54 @@ def test_a_probe_without_classes_or_texts_is_refused_with_the_mend(tmp_path, mon
         probe(other)
 
 
-def test_a_probe_is_trained_on_a_data_set(tmp_path, monkeypatch):
+def test_a_probe_is_trained_on_a_data_set_whose_version_its_report_and_card_name(tmp_path, monkeypatch):
     path = labelled(tmp_path, monkeypatch, {"labels": "votes"}, assess={"embeddings": None})
+    monkeypatch.setenv("RAYMILL_DATASETS", str(tmp_path / "datasets"))
+    tagged = Registry(Store(), str(tmp_path / "datasets")).tag("helpdesk", path)
     run = train_inline({"corpus": path, "output": str(tmp_path / "run"), **PROBE}, monkeypatch)
     exported = json.loads(Store().read_bytes(f"{run.uri}/export/probe/probe.json"))
     assert exported["labels"] == ["mountain", "river"]
     assert run.report["fits"][0]["after"]["test"]["loss"] > 0
+    assert run.report["fits"][0]["corpora"][0]["prepared"] == {
+        "name": "test", "versions": ["helpdesk:v1"], "digest": tagged.digest, "report": f"{path}/report.html",
+    }  # fmt: skip
+    page = Store().read_bytes(f"{run.uri}/report.html").decode()
+    link = re.search(r'<a href="([^"]*)">its report</a>', page)[1]
+    assert "helpdesk:v1" in page and (Path(run.uri) / link).samefile(f"{path}/report.html")
+    card = Store().read_bytes(f"{run.uri}/export/probe/README.md").decode()
+    assert "data set helpdesk:v1 of the prepare run test, Raymill 0" in card and tagged.digest in card
+    assert "source input: licence not stated" in card and str(tmp_path) not in card
+
+
+def test_a_split_and_what_is_made_again_have_the_data_set_that_was_packed(prepared, tmp_path):
+    run = prepared("pairs")
+    digest = run.manifest["digest"]
+    for path in (run.uri, f"{run.uri}/train"):
+        frozen = freeze_corpus(Store(), Corpus(path=path), Columns(text="prompt"), 1 << 20)
+        assert (frozen.prepared.name, frozen.prepared.output, frozen.prepared.digest) == ("test", run.uri, digest)
+    # The manifest of another run, with another train, stands above a split.
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    manifest["artifacts"]["train"] = "another"
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    assert freeze_corpus(Store(), Corpus(path=f"{run.uri}/train"), Columns(text="prompt"), 1 << 20).prepared is None
+    known = lineage(Store(), Corpus(path=run.uri), frozen.prepared)
+    assert known.licences == {"input": None} and known.digest == digest
+    later = lineage(Store(), Corpus(path=run.uri), replace(frozen.prepared, digest="of before"), ["a:v1"])
+    assert later.licences == {} and (later.digest, later.tags) == ("of before", ("a:v1",))
+
+
+def test_versions_of_a_digest_are_found_among_other_files(tmp_path):
+    def put(name: str, content: str) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+
+    put("b/v2.json", json.dumps({"digest": "d", "tagged": "2026-01-01"}))
+    put("a/v1.json", json.dumps({"digest": "d", "tagged": "2026-01-02"}))
+    put("a/v2.json", json.dumps({"digest": "e", "tagged": "2026-01-03"}))
+    put("a/deeper/v3.json", json.dumps({"digest": "d", "tagged": "2026-01-03"}))
+    put("a/list.json", "[1]")
+    put("a/data.json", "not JSON")
+    put("a/large.json", json.dumps({"digest": "d", "text": "x" * (1 << 16)}))
+    put("a/table.csv", "a,b")
+    assert versions_of(Store(), str(tmp_path), "d") == ["b:v2", "a:v1"]
+    assert versions_of(Store(), str(tmp_path / "none"), "d") == []

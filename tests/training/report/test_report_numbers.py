@@ -107,7 +107,12 @@ def test_a_fit_has_the_totals_of_its_outcome_and_its_log(finished):
     evaluation = made.EVALUATION
     assert (found["before"], found["after"]) == (evaluation["before"], evaluation["after"])
     assert found["generation"] == evaluation["generation"]
-    notes = found["corpora"][0]
+    notes, faq = found["corpora"]
+    assert "prepared" not in notes and faq["prepared"] == {
+        "name": "helpdesk", "versions": [], "digest": "d1ge57", "report": "/data/helpdesk/report.html",
+    }  # fmt: skip
+    shown = str(tables.data(found | {"recipe": made.report()["fits"][0]["recipe"]}))
+    assert "helpdesk, not tagged" in shown and 'data/helpdesk/report.html">its report</a>' in shown
     assert (notes["documents"], notes["text_bytes"], notes["path"]) == (100, 5000, "s3://bucket/notes/corpus")
 
 

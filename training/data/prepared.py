@@ -1,0 +1,56 @@
+"""The data set of `raymill prepare` that a corpus is taken from."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from cluster.artifact import Artifact
+from cluster.errors import DataError
+from cluster.run import RunFolder
+from cluster.store import paths
+from cluster.store.store import Store
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A finished run of `raymill prepare`. name: in its config. output: URI. digest: of its artifacts. version: of
+    Raymill that made it.
+    """
+
+    name: str
+    output: str
+    digest: str
+    version: str
+
+    @classmethod
+    def of_manifest(cls, output: str, manifest: dict[str, Any]) -> Self:
+        """From the manifest of the run at `output`."""
+        return cls(str(manifest.get("name", "")), output, manifest["digest"], str(manifest.get("version", "")))
+
+    @property
+    def report(self) -> str:
+        """URI of the page of its report."""
+        return paths.join(self.output, "report.html")
+
+    def plain(self) -> dict[str, str]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def prepared_output(store: Store, path: str) -> Prepared | None:
+    """The data set whose output is at `path`; None if there is no finished run of `raymill prepare`."""
+    root = paths.absolute(path)
+    manifest = RunFolder(store, root).manifest_file.read()
+    return Prepared.of_manifest(root, manifest) if manifest is not None and manifest.get("kind") == "prepare" else None
+
+
+def prepared_with(artifact: Artifact) -> Prepared | None:
+    """The data set of which an artifact is a split; None if it is not one."""
+    root, _, name = artifact.uri.rpartition("/")
+    try:
+        manifest = RunFolder(artifact.store, root).manifest_file.read()
+    except DataError:  # a file of another program has that name
+        return None
+    if manifest is None or manifest.get("kind") != "prepare":
+        return None
+    same = manifest.get("artifacts", {}).get(name) == artifact.manifest.digest
+    return Prepared.of_manifest(root, manifest) if same else None
