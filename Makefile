@@ -33,7 +33,7 @@ cluster-faults: setup  ## a training that is cancelled, then loses its head, on 
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'cluster and slow'
 
 N ?= 500
-faults: setup  ## at least N faults, ten a seed, in curate, pack and train; prints `faults` and `violations`
+faults: setup  ## at least N faults, ten a seed, in curate, prepare, pack and train; prints `faults` and `violations`
 	$(TEST_ENV) $(BIN)/python -m tests.end_to_end.fault_matrix $(N)
 	$(TEST_ENV) $(BIN)/python -m tests.cluster.commit_schedules
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' \

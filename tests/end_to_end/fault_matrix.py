@@ -1,12 +1,12 @@
 """The fault matrix: python -m tests.end_to_end.fault_matrix N [FIRST_SEED]
 
 Injects at least N faults, ten for each seed or more, into curate (with grouping, boilerplate and repeats in stages of
-units), pack and train, and compares each result with that of a run that nothing disturbed. Prints a line for each run,
-and at the end `faults`, `violations`, recovery times and units that were done twice. Exits with 1 if there is a
-violation or a run could not be judged.
+units), prepare, pack and train, and compares each result with that of a run that nothing disturbed. Prints a line for
+each run, and at the end `faults`, `violations`, recovery times and units that were done twice. Exits with 1 if there is
+a violation or a run could not be judged.
 
-    every seed      curate, pack and train, killed at random failpoints; workers also suspended, failing and hanging;
-                    one of them, by seed: a poisoned unit, two drivers, a suspended driver, a full disk, a store that
+    every seed      curate, prepare, pack and train, killed at random failpoints; workers also suspended, failing and
+                    hanging; curate, pack or train, by seed: a poisoned unit, two drivers, a suspended driver, a full disk, a store that
                     loses requests, a store that is away
     one in five     on Ray, one at a time: curate or pack with kill -9 of workers; of raylet, control process or driver;
                     memory pressure; a suspended worker, or all of a node; a training whose worker, driver or raylet is
@@ -110,6 +110,7 @@ class Matrix:
     def seed(self, seed: int) -> Iterator[Result]:
         """The runs of a seed, one after the other."""
         yield self._run(seed, "curate", "killed, suspended and failing", kinds.points(5))
+        yield self._run(seed, "prepare", "killed, suspended and failing", kinds.points(2))
         yield self._run(seed, "pack", "killed, suspended and failing", kinds.points(2))
         yield self._run(seed, "train", "killed, suspended and failing", kinds.points(2))
         if self.small:
@@ -157,6 +158,7 @@ class Matrix:
         content, passes = self.undisturbed(work)
         began, folder = time.perf_counter(), self.folder / f"{seed}-{name}-{what.replace(' ', '-').replace(':', '')}"
         case = Case(work, content, folder, what, ray=ray)
+        case.usual.update(one.detail for one in passes if one.name == "unit_started")
         error = ""
         try:
             kind(case, random.Random(f"{seed} {name} {what}"), passes)

@@ -12,14 +12,23 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.store.store import Store
 from tests.conftest import CREDENTIALS, SHARED
-from tests.support.fault_works import EVERY_STAGE, write_texts
-from tests.support.inline import curate_inline
+from tests.support.fault_works import (
+    EVERY_STAGE,
+    EVERY_STAGE_OF_PREPARE,
+    prepared_content,
+    tickets_source,
+    write_texts,
+    write_tickets,
+)
+from tests.support.inline import curate_inline, prepare_inline
 from tests.support.many_units import cut_into_many_units
 from tests.support.ray_cluster import ROOT, RayCluster
 
 _KEYS = {"access_key_id": "key", "secret_access_key": "secret"}
 _WAIT_S = 400
+_TICKET_BYTES = 500  # of a unit of tickets
 
 
 @dataclass(frozen=True)
@@ -81,16 +90,48 @@ def through_s3(texts: Texts, url: str) -> dict[str, str]:
 
 def on_ray(texts: Texts, session: dict, **environment: str) -> dict[str, str]:
     """The digests of a run on Ray, in a process of its own. session: arguments of the session."""
-    name = uuid.uuid4().hex[:8]
-    settings = texts.settings | {"inputs": texts.inputs, "output": str(texts.folder / name)}
-    job = texts.folder / f"{name}.json"
-    job.write_text(json.dumps({"settings": settings, "unit_bytes": texts.unit_bytes, "session": session}))
+    settings = texts.settings | {"inputs": texts.inputs, "output": str(texts.folder / uuid.uuid4().hex[:8])}
+    return run_on_ray(texts.folder, settings, texts.unit_bytes, session, "curate", **environment)
+
+
+def run_on_ray(
+    folder: Path, settings: dict, unit_bytes: int, session: dict, kind: str, **environment: str
+) -> dict[str, str]:
+    """The digests of the artifacts of a run on Ray. kind: curate or prepare."""
+    job = folder / f"{uuid.uuid4().hex[:8]}.json"
+    job.write_text(json.dumps({"kind": kind, "settings": settings, "unit_bytes": unit_bytes, "session": session}))
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.many_units_on_ray", str(job)],
         capture_output=True, text=True, timeout=_WAIT_S, cwd=ROOT, env=os.environ | environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def tickets(tmp_path_factory) -> tuple[Path, dict]:
+    """A folder with the input of `prepare`, and what one process makes of it in many units."""
+    folder = tmp_path_factory.mktemp("tickets")
+    write_tickets(folder / "in")
+    settings = EVERY_STAGE_OF_PREPARE | {"inputs": [tickets_source(folder / "in")], "output": str(folder / "local")}
+    with pytest.MonkeyPatch.context() as patch:
+        cut_into_many_units(patch, _TICKET_BYTES)
+        run = prepare_inline(settings, patch)
+    assert run.split("train").manifest.rows > 20 and run.assessment["score"] is not None
+    return folder, prepared_content(run.uri, Store())
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_data_set_and_its_assessment_with_any_number_of_workers(tickets, workers):
+    folder, wanted = tickets
+    settings = EVERY_STAGE_OF_PREPARE | {
+        "inputs": [tickets_source(folder / "in")],
+        "output": str(folder / f"{workers}"),
+    }
+    run_on_ray(folder, settings, _TICKET_BYTES, {"cpus": workers}, "prepare")
+    assert prepared_content(settings["output"], Store()) == wanted
 
 
 def test_through_moto(texts, s3_server):

@@ -18,10 +18,12 @@ from cluster.progress import Progress, Silent
 from cluster.session import Session
 from cluster.store import paths
 from cluster.store.store import Store
+from pipelines.prepare.assess.job import ASSESSMENT
 from tests.support import train_inline as train_inline_module
-from tests.support.inline import curate_inline
+from tests.support.inline import curate_inline, prepare_inline
 from tests.support.many_units import COMPONENT, cut_into_many_units
 from tests.support.stories import story
+from tests.support.tickets import answer, question
 from tests.support.train_inline import PLAIN, sentences, train_inline
 from training.config import TrainConfig
 from training.data.packed import SPLITS
@@ -45,10 +47,11 @@ class Work:
 
 
 def works(folder: Path) -> dict[str, Work]:
-    """curate, pack and train, by name. folder: for their inputs."""
-    texts, documents = folder / "texts", folder / "documents"
+    """curate, prepare, pack and train, by name. folder: for their inputs."""
+    texts, documents, tickets = folder / "texts", folder / "documents", folder / "tickets"
     write_texts(texts)
     _write_documents(documents)
+    write_tickets(tickets)
 
     def curate(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -58,6 +61,12 @@ def works(folder: Path) -> dict[str, Work]:
                 "output": output,
             }
             curate_inline(settings | _NOT_LONG | more, patch, engine=engine, session=session)
+
+    def prepare(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            cut_into_many_units(patch)
+            settings = EVERY_STAGE_OF_PREPARE | {"inputs": [tickets_source(tickets)], "output": output}
+            prepare_inline(settings | _NOT_LONG | more, patch, engine=engine, session=session)
 
     def pack(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -73,7 +82,12 @@ def works(folder: Path) -> dict[str, Work]:
             settings = {"corpus": str(documents), "output": output} | _TRAIN | more
             train_inline(settings, patch, engine=engine, session=session)
 
-    every = Work("curate", curate, _curated), Work("pack", pack, _packed), Work("train", train, _trained)
+    every = (
+        Work("curate", curate, _curated),
+        Work("prepare", prepare, prepared_content),
+        Work("pack", pack, _packed),
+        Work("train", train, _trained),
+    )
     return {work.name: work for work in every}
 
 
@@ -84,6 +98,20 @@ EVERY_STAGE = {
     "dedup": {"keeper": "newest", "newest_by": "date", "component_documents": COMPONENT},
     "boilerplate": {"max_documents": 3, "min_words_left": 5},
     "repeats": {"min_words": 20, "cut": True, "min_words_left": 5},
+}
+EVERY_STAGE_OF_PREPARE: dict[str, Any] = {
+    "clean": {"redact": ["email"], "pseudonyms": "per_record"},
+    "validate": {"outliers": {}, "require": ["queue"]},
+    "dedup": {"threshold": 0.7},
+    "duplicates": {"questions": "list", "answers": "list"},
+    "split": {"stratify": ["queue"], "group": ["account"], "folds": 3, "balance": {"by": ["queue"], "most_copies": 2}},
+    "curriculum": {"stages": 2},
+    "assess": {
+        "label": "queue",
+        "groups": ["queue"],
+        "topics": ["river"],
+        "embeddings": {"dimensions": 4, "groups": 2},
+    },
 }
 _PACK = {
     "columns": {"text": "text", "stratify": "kind"},
@@ -114,6 +142,29 @@ def write_texts(folder: Path) -> None:
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def write_tickets(folder: Path) -> None:
+    """Three files of 20 tickets, among them copies, equal questions with other answers, and some that fail a rule."""
+    folder.mkdir()
+    for part in range(3):
+        rows = []
+        for number in range(20 * part, 20 * part + 20):
+            row = {"id": f"t{number}", "q": question(number), "a": answer(number), "queue": "abc"[number % 7 % 3]}
+            if number % 20 in (3, 4):
+                row |= {"q": question(number % 20), "a": answer(number % 20)}  # in every file
+            if number % 20 == 5:
+                row["q"] = question(5)
+            if number % 20 == 6:
+                row["a"] = "Yes." if part else f"Write to desk{number}@example.com. {answer(number)}"
+            rows.append(row | {"account": f"c{number // 3}"})
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def tickets_source(folder: Path) -> dict[str, Any]:
+    """The input of `prepare` that `write_tickets` wrote."""
+    columns = {"prompt": "q", "completion": "a", "queue": "queue", "account": "account"}
+    return {"source": "tickets", "path": str(folder), "id": "id", "columns": columns}
+
+
 def _write_documents(folder: Path) -> None:
     folder.mkdir()
     rows = sentences(120)
@@ -124,6 +175,11 @@ def _write_documents(folder: Path) -> None:
 
 def _curated(output: str, store: Store) -> dict[str, Any]:
     return _run_content(output, store)
+
+
+def prepared_content(output: str, store: Store) -> dict[str, Any]:
+    """The digests of a data set and of its files, and its assessment."""
+    return _run_content(output, store) | {"assessment": json.loads(store.read_bytes(paths.join(output, ASSESSMENT)))}
 
 
 def _packed(output: str, store: Store) -> dict[str, Any]:

@@ -73,10 +73,16 @@ def curate_inline(
 
 
 def prepare_inline(
-    settings: dict, monkeypatch, *, replace: bool = False, progress: Progress | None = None
+    settings: dict,
+    monkeypatch,
+    *,
+    replace: bool = False,
+    progress: Progress | None = None,
+    engine: type[Engine] | None = None,
+    session: Session | None = None,
 ) -> prepare_job.PrepareRun:
     """`prepare` on a config given as plain settings."""
     config = PrepareConfig.model_validate({"kind": "prepare", "name": "test"} | settings)
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_job, "Engine", InlineEngine)
-        return prepare_job.prepare(config, Session(), progress or Silent(), replace=replace)
+        patch.setattr(prepare_job, "Engine", engine or InlineEngine)
+        return prepare_job.prepare(config, session or Session(), progress or Silent(), replace=replace)

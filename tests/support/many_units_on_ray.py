@@ -1,7 +1,9 @@
-"""`curate` with many small units on Ray, in a process of its own: python -m tests.support.many_units_on_ray JOB.json
+"""`curate` or `prepare` with many small units on Ray, in a process of its own.
 
-The job has `settings`, of curate; `unit_bytes`; and `session`, the arguments of the session. Prints the digest of each
-artifact as JSON.
+    python -m tests.support.many_units_on_ray JOB.json
+
+The job has `kind`, curate or prepare; its `settings`; `unit_bytes`; and `session`, the arguments of the session. Prints
+the digest of each artifact as JSON.
 """
 
 import json
@@ -12,7 +14,7 @@ import pytest
 
 from cluster.engine import Engine
 from cluster.session import Session
-from tests.support.inline import curate_inline
+from tests.support.inline import curate_inline, prepare_inline
 from tests.support.many_units import cut_into_many_units
 
 
@@ -20,7 +22,9 @@ def main(path: str) -> None:
     job = json.loads(Path(path).read_text())
     with pytest.MonkeyPatch.context() as patch, Session(**job["session"]) as session:
         cut_into_many_units(patch, job["unit_bytes"])
-        run = curate_inline(job["settings"], patch, engine=Engine, session=session)
+        run = {"curate": curate_inline, "prepare": prepare_inline}[job["kind"]](
+            job["settings"], patch, engine=Engine, session=session
+        )
         assert session.started
     print(json.dumps(run.manifest["artifacts"]))
 
