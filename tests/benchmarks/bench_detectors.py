@@ -1,20 +1,23 @@
 """What the checks of `prepare` find, and what they find by mistake.
 
-    python -m tests.benchmarks.bench_detectors PAIRS.jsonl
+    python -m tests.benchmarks detectors              # also PAIRS=FILE.jsonl in the environment
+    python -m tests.benchmarks.bench_detectors FILE.jsonl
 
-PAIRS.jsonl: one JSON object with `question` and `answer` a line, all of them sound, such as GSM8K's training examples.
+FILE.jsonl: one JSON object with `question` and `answer` a line, all of them sound, such as GSM8K's training examples.
 
 * Rules on one record: each is given every record as it is, and with a planted defect. Recall is the share of defects
   that are found; false alarms are the sound records that are found; precision is that of a set with one planted defect
-  to nine sound records. To add one, extend `detectors()`.
+  to nine sound records. To add one, extend `detectors()`. Personal data is made up by planted.py, in several spellings.
+* Imbalance: sets of records with labels drawn from four, evenly and with one label more frequent.
 * Checks on the whole set: a tenth of the records is planted with each defect, in one run of `prepare`. To add one,
-  extend `planted()`.
+  extend `planted_set()`. `one split` is the share of planted records in the split of the record that they are like.
 * Cleaning: every answer is wrapped; restored is the share of answers that are exactly as before, changed the share of
   sound answers that are not.
 """
 
 import html
 import json
+import os
 import random
 import sys
 import tempfile
@@ -24,21 +27,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from cluster.artifact import Artifact
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.stage import Stage
 from cluster.store import paths
 from cluster.store.store import Store
+from pipelines.prepare.assess.bias import representation
+from pipelines.prepare.assess.metrics import evenness
 from pipelines.prepare.clean import Cleaner
 from pipelines.prepare.config import Clean, PrepareConfig, Validate
 from pipelines.prepare.content import pair
 from pipelines.prepare.job import listed_inputs, run_stages
+from pipelines.prepare.split import SPLITS
 from pipelines.prepare.validate import load_validator
 from pipelines.prepare.write import LISTED, REMOVED
 from pipelines.readers.freeze import freeze_listing
+from pipelines.text.texts import Texts
+from tests.benchmarks import planted
 from tests.benchmarks.bench_terabyte import TimedEngine
-from tests.benchmarks.timing import machine
+from tests.benchmarks.timing import REAL, machine
 
 _DEFECTS = 0.1  # of the records of a set, for its precision
 
@@ -57,12 +67,27 @@ class Detector:
     found: Callable[[Sequence[Pair]], list[bool]]
 
 
-def run(path: str) -> None:
-    records = [(row["question"], row["answer"]) for row in map(json.loads, Path(path).read_text().splitlines())]
+PAIRS = Path(os.environ.get("PAIRS") or REAL.with_name("gsm8k_train.jsonl"))
+
+
+def run(texts: Texts | None = None, path: Path = PAIRS) -> None:
+    """texts: not used; every benchmark is given them."""
+    if not path.is_file():
+        raise SystemExit(f"{path}: no such file. Give one with `question` and `answer` a line in PAIRS.")
+    records = [(row["question"], row["answer"]) for row in map(json.loads, path.read_text().splitlines())]
     print(machine("numba", "pyarrow"))
     print(f"{len(records):,} records")
+    with tempfile.TemporaryDirectory() as folder:
+        _one_by_one(records, Path(folder))
+    _imbalance(len(records))
+    for number, dedup in enumerate(_DEDUP):
+        _whole_set(records, dedup, () if number == 0 else ("near_question", "near_duplicate"))
+    _cleaning(records)
+
+
+def _one_by_one(records: Sequence[Pair], folder: Path) -> None:
     print(f"{'detector':<44}{'recall':>8}{'false alarms':>14}{'precision':>11}{'us a record':>13}")
-    for detector in detectors():
+    for detector in detectors(records, folder):
         chosen = random.Random(1)
         planted = [detector.plant(records, at, chosen) for at in range(len(records))]
         detector.found(records[:100])
@@ -72,9 +97,7 @@ def run(path: str) -> None:
         recall = sum(detector.found(planted)) / len(planted)
         both = _DEFECTS * recall + (1 - _DEFECTS) * alarms
         precision = f"{_DEFECTS * recall / both:.3f}" if both else "-"
-        print(f"{detector.name:<44}{recall:>8.3f}{alarms:>14.4f}{precision:>11}{cost:>13.1f}")
-    _whole_set(records)
-    _cleaning(records)
+        print(f"{detector.name:<44}{recall:>8.3f}{alarms:>14.4f}{precision:>11}{cost:>13.1f}", flush=True)
 
 
 def rule(reason: str, **settings: object) -> Callable[[Sequence[Pair]], list[bool]]:
@@ -90,11 +113,48 @@ def rule(reason: str, **settings: object) -> Callable[[Sequence[Pair]], list[boo
     return found
 
 
-def detectors() -> list[Detector]:
-    """All detectors of one record."""
+def redacted(kind: str) -> Callable[[Sequence[Pair]], list[bool]]:
+    """Whether `clean.redact` finds personal data of a kind in each record."""
+    cleaner = Cleaner(Clean.model_validate({"redact": (kind,)}))
+
+    def found(records: Sequence[Pair]) -> list[bool]:
+        return [number > 0 for number in cleaner(records)[1]]
+
+    return found
+
+
+def detectors(records: Sequence[Pair], folder: Path) -> list[Detector]:
+    """All detectors of one record. folder: for the files that they read."""
+    (folder / "bad_words.txt").write_text("".join(f"{word}\n" for word in planted.BAD_WORDS))
+    bad_words = rule("bad_words", bad_words={"paths": {"en": str(folder / "bad_words.txt")}})
+    # Every tenth question is one of an evaluation set, so it is no sound record for this detector: it has to be found.
+    held_out = [{"question": question} for question, _ in records[::10]]
+    (folder / "evaluation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out))
+    sets = [{"name": "held-out", "path": str(folder / "evaluation.jsonl"), "columns": ["question"]}]
+    contaminated = rule("contaminated", rules={"decontamination": {"sets": sets}})
+
+    def without_held_out(sound: Sequence[Pair]) -> list[bool]:
+        known = {row["question"] for row in held_out}
+        return [found and one[0] not in known for one, found in zip(sound, contaminated(sound), strict=True)]
+
+    personal = [
+        Detector(f"redact: {kind}{', ' + name if name else ''}", planted.with_personal_data(spellings), redacted(kind))
+        for kind, name, spellings in planted.PERSONAL_DATA
+    ]
     return [
+        *personal,
+        Detector("bad_words", planted.with_bad_word, bad_words),
+        Detector("bad_words, disguised", planted.with_disguised_bad_word, bad_words),
+        Detector("decontamination", planted.with_evaluation_question, without_held_out),
+        Detector("decontamination, a word changed", planted.with_changed_evaluation_question, without_held_out),
+        Detector("decontamination, its first half", planted.with_half_an_evaluation_question, without_held_out),
         Detector("truncated_answers: open", _cut, rule("truncated_answer")),
         Detector("truncated_answers: sentence", _cut, rule("truncated_answer", truncated_answers="sentence")),
+        Detector(
+            "truncated_answers: sentence, of prose",
+            planted.with_cut_prose,
+            rule("truncated_answer", truncated_answers="sentence"),
+        ),
         Detector("answer_in_question: 0.8", _leak, rule("answer_in_question")),
         Detector("answer_in_question: 0.8, a part of it", _leak_part, rule("answer_in_question")),
         *(
@@ -157,7 +217,15 @@ def _refusal(records: Sequence[Pair], at: int, chosen: random.Random) -> Pair:
 # ---- checks on the whole set ----
 
 
-def planted(records: Sequence[Pair], chosen: random.Random) -> list[tuple[str, str, Pair]]:
+# Settings of `dedup`: the defaults; looser ones; and shingles of three words, for short texts.
+_DEDUP: tuple[dict[str, object], ...] = (
+    {},
+    {"threshold": 0.7, "bands": None, "rows_per_band": None},
+    {"threshold": 0.7, "ngram_words": 3, "bands": None, "rows_per_band": None},
+)
+
+
+def planted_set(records: Sequence[Pair], chosen: random.Random) -> list[tuple[str, str, Pair]]:
     """(id, the reason for which it should be listed, question and answer); no reason: a sound record."""
     made = [(f"r{number}", "", one) for number, one in enumerate(records)]
     for number, (question, answer) in enumerate(records):
@@ -175,11 +243,16 @@ def planted(records: Sequence[Pair], chosen: random.Random) -> list[tuple[str, s
         lines = [one for at in range(30) for one in records[(number + 11 * at) % len(records)][1].split("\n")]
         chosen.shuffle(lines)
         made.append((f"long{number}", "outlier", (f"{' '.join(reversed(words))} Why?", "\n".join(lines))))
+        said = answer.split(" ")
+        said[chosen.randrange(len(said))] = "certainly"
+        again = " ".join([*words[: at // 2], "probably", *words[at // 2 + 1 :]])
+        made.append((f"whole{number}", "near_duplicate", (again, " ".join(said))))
     return made
 
 
-def _whole_set(records: Sequence[Pair]) -> None:
-    made = planted(records, random.Random(1))
+def _whole_set(records: Sequence[Pair], dedup: dict[str, object], reasons: tuple[str, ...]) -> None:
+    """Prepare the records with planted ones. reasons: those to print; empty: all."""
+    made = planted_set(records, random.Random(1))
     wanted = {id: reason for id, reason, _ in made if reason}
     with tempfile.TemporaryDirectory() as folder:
         rows = [{"id": id, "question": question, "answer": answer} for id, _, (question, answer) in made]
@@ -190,6 +263,7 @@ def _whole_set(records: Sequence[Pair]) -> None:
                 "name": "bench",
                 "inputs": [{"path": f"{folder}/in.jsonl", "id": "id"}],
                 "validate": {"question_chars": None, "answer_chars": None, "outliers": {}},
+                "dedup": dedup,
                 "duplicates": {"questions": "list", "answers": "list"},
                 "output": f"{folder}/out",
             }
@@ -201,11 +275,11 @@ def _whole_set(records: Sequence[Pair]) -> None:
 
         artifacts = run_stages(config, settings, freeze_listing(listing), {}, run)
         listed, removed = (artifacts[name].table(["id", "reason"]).to_pylist() for name in (LISTED, REMOVED))
-    print(
-        f"\nwhole set of {len(made):,}; {len(removed):,} records are removed before, as whole duplicates or by a rule"
-    )
-    gone = {row["id"] for row in removed}
-    print(f"{'reason':<20}{'planted':>9}{'recall':>9}{'precision':>11}")
+        splits = {id: name for name in SPLITS for id in artifacts[name].table(["id"])["id"].to_pylist()}
+    gone = {row["id"]: row["reason"] for row in removed}
+    print(f"\nwhole set of {len(made):,}, dedup {dedup or 'as by default'}; removed: {dict(Counter(gone.values()))}")
+    print(f"{'reason':<20}{'planted':>9}{'recall':>9}{'precision':>11}{'one split':>11}")
+    _print_whole_duplicates(wanted, gone)
     found = {(row["id"], row["reason"]) for row in listed}
     counts = Counter(reason for _, reason in found)
     for reason, names in {
@@ -215,12 +289,66 @@ def _whole_set(records: Sequence[Pair]) -> None:
         "same_answer": ("same_answer", "contradictory"),  # the other answer is that of another question
         "outlier": ("outlier",),
     }.items():
+        if reasons and reason not in reasons:
+            continue
         ids = {id for id, name in wanted.items() if name in names and id not in gone}
         # The sound record of a contradiction is listed too.
-        sound = {f"r{id.lstrip('abcdefghijklmnopqrstuvwxyz')}" for id in ids} if reason == "contradictory" else set()
+        sound = {_original(id) for id in ids} if reason == "contradictory" else set()
         right = sum((id, reason) in found for id in ids)
         also = sum((id, reason) in found for id in sound)
-        print(f"{reason:<20}{len(ids):>9,}{right / len(ids):>9.3f}{(right + also) / max(counts[reason], 1):>11.3f}")
+        precision = (right + also) / max(counts[reason], 1)
+        print(f"{reason:<20}{len(ids):>9,}{right / max(len(ids), 1):>9.3f}{precision:>11.3f}", end="")
+        pairs = [(splits.get(id), splits.get(_original(id))) for id in ids]
+        together = [one == other for one, other in pairs if one and other]
+        print(f"{sum(together) / max(len(together), 1):>11.3f}" if reason != "outlier" else "")
+
+
+def _print_whole_duplicates(wanted: dict[str, str], gone: dict[str, str]) -> None:
+    """What is removed as a near-duplicate: planted as one, or another planted record, or a sound one."""
+    ids = [id for id, reason in wanted.items() if reason == "near_duplicate"]
+    right = sum(gone.get(id) == "near_duplicate" for id in ids)
+    removed = [id for id, reason in gone.items() if reason == "near_duplicate"]
+    precision = sum(id in wanted for id in removed) / max(len(removed), 1)
+    print(f"{'near_duplicate':<20}{len(ids):>9,}{right / len(ids):>9.3f}{precision:>11.3f}")
+
+
+def _original(id: str) -> str:
+    """The id of the sound record of which a record was made."""
+    return f"r{id.lstrip('abcdefghijklmnopqrstuvwxyz')}"
+
+
+# ---- imbalance ----
+
+_LABELS, _SETS, _RECORDS_OF_A_SET = 4, 1000, 500
+
+
+def _imbalance(records: int) -> None:
+    """Sets of 500 records with one of four labels; in the planted ones the first label is more frequent.
+
+    records: of which the sets are drawn; their labels do not depend on what they say.
+    """
+    chosen = np.random.default_rng(1)
+    of_records = chosen.integers(0, _LABELS, records)
+
+    def measured(times: float) -> tuple[list[float], list[float]]:
+        """(representation, balance) of sets where records of the first label are drawn so many times as often."""
+        weights = np.where(of_records == 0, times, 1.0)
+        both = []
+        for _ in range(_SETS):
+            drawn = chosen.choice(of_records, _RECORDS_OF_A_SET, p=weights / weights.sum())
+            counts = {str(label): int(number) for label, number in enumerate(np.bincount(drawn, minlength=_LABELS))}
+            both.append((representation(counts, {}) or 0.0, evenness(counts.values()) or 0.0))
+        return tuple(map(list, zip(*both, strict=True)))  # type: ignore[return-value]
+
+    sound = measured(1)
+    print(f"\n{_SETS:,} sets of {_RECORDS_OF_A_SET} records, {_LABELS} labels, of which one is more frequent")
+    print(f"{'found by':<24}{'times':>7}{'recall':>9}{'false alarms':>14}")
+    bounds = (("representation < 0.9", 0, 0.9), ("balance < 0.98", 1, 0.98))
+    for times in (1.25, 1.5, 2, 4):
+        skewed = measured(times)
+        for name, which, bound in bounds:
+            recall, alarms = (sum(value < bound for value in one[which]) / _SETS for one in (skewed, sound))
+            print(f"{name:<24}{times:>7g}{recall:>9.3f}{alarms:>14.4f}")
 
 
 # ---- cleaning ----
@@ -273,4 +401,4 @@ def _as_html(text: str, chosen: random.Random) -> str:
 
 
 if __name__ == "__main__":
-    run(sys.argv[1])
+    run(path=Path(sys.argv[1]))

@@ -1,11 +1,15 @@
 """`raymill prepare` of question-answer pairs on Ray, with its assessment: python -m tests.benchmarks prepare
 
-The whole command with its default settings, in processes of its own, with kernels compiled before. Questions and
-answers are words of the texts, in a seeded random order; every tenth record is a copy of an earlier one. For each
-number of workers it prints the wall time, the processor time of all processes, the largest resident memory of a worker,
-seconds by stage and a digest of the data set and its assessment, which has to be the same.
+The whole command in processes of its own, with kernels compiled before: cleaning, redaction of all kinds of personal
+data, rules, duplicates of records and questions, contradictions, outliers, a split by strata and groups with folds and
+balance, a curriculum, and the assessment of labels, groups and topics (SETTINGS). Questions and answers are words of
+the texts, in a seeded random order; every tenth record is a copy of an earlier one, and every twentieth question has an
+e-mail address or a telephone number. For each number of workers it prints the wall time, the processor time of all
+processes, the largest resident memory of a worker, seconds by stage and a digest of the data set and its assessment,
+which has to be the same.
 
-In the environment: RECORDS, default 200,000. WORKERS, default 2; 1,2,3 compares numbers of workers.
+In the environment: RECORDS, default 200,000; the stated million: `RECORDS=1000000 WORKERS=2 python -m tests.benchmarks
+prepare`. WORKERS, default 2; 1,2,3 compares numbers of workers.
 """
 
 import json
@@ -18,10 +22,12 @@ import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from cluster.page.formats import plural
 from cluster.stage import COMMITS, prefix_of
 from pipelines.all_kernels import compile_kernels
+from pipelines.text.personal_data import KINDS
 from pipelines.text.texts import Texts
 from tests.benchmarks.bench_fixed import processor_seconds
 from tests.benchmarks.timing import machine
@@ -30,6 +36,25 @@ from tests.support.processes import Command
 RECORDS = int(os.environ.get("RECORDS", 200_000))
 WORKERS = [int(one) for one in os.environ.get("WORKERS", "2").split(",")]
 _SAMPLE_S = 0.1
+_QUEUES = 8
+_NAMES_OF_QUEUES = [f"q{number}" for number in range(_QUEUES)]
+SETTINGS: dict[str, Any] = {
+    "clean": {"redact": list(KINDS), "pseudonyms": "per_record", "labels": {"queue": {"q1": ["first"]}}},
+    "validate": {"require": ["queue"], "outliers": {"by": ["queue"]}, "allowed": {"queue": _NAMES_OF_QUEUES}},
+    "duplicates": {"questions": "list", "contradictory": "list"},
+    "split": {
+        "stratify": ["queue"],
+        "group": ["account"],
+        "folds": 5,
+        "balance": {"by": ["queue"], "to": "largest", "most_copies": 3},
+    },
+    "curriculum": {"stages": 4},
+    "assess": {
+        "label": "queue",
+        "groups": ["queue"],
+        "topics": {"python": ["python"], "module": ["module", "modules"]},
+    },
+}
 _WORKER = "ray::"  # begins the command line of Ray's workers
 
 
@@ -53,8 +78,13 @@ def _write(path: Path, texts: Texts) -> int:
         for number in range(RECORDS):
             chosen.seed(number - 5 if number % 10 == 9 else number)
             question = " ".join(chosen.choices(words, k=12)) + "?"
+            if number % 20 == 7:
+                question += (f" Write to user{number}@example.com.", f" Call +49 30 {number:07}.")[number // 20 % 2]
             answer = " ".join(chosen.choices(words, k=60)) + "."
-            file.write(json.dumps({"prompt": question, "completion": answer, "queue": f"q{number % 8}"}) + "\n")
+            row = {"prompt": question, "completion": answer, "account": f"a{number // 7}"}
+            # The last queue has a third of the records that the others have.
+            row["queue"] = _NAMES_OF_QUEUES[number % _QUEUES if number % 3 else number % (_QUEUES - 1)]
+            file.write(json.dumps(row) + "\n")
             size += len(question.encode()) + len(answer.encode())
     return size
 
@@ -62,8 +92,9 @@ def _write(path: Path, texts: Texts) -> int:
 def _one(folder: Path, size: int, workers: int) -> str:
     """Prepare with so many workers, and print what it takes. Returns the digest."""
     output = folder / "out"
-    settings = {"kind": "prepare", "name": "bench", "inputs": [{"path": f"{folder}/pairs.jsonl"}]}
-    settings |= {"output": str(output), "execution": {"cpus": workers}}
+    columns = {"prompt": "prompt", "completion": "completion", "queue": "queue", "account": "account"}
+    settings = {"kind": "prepare", "name": "bench", "inputs": [{"path": f"{folder}/pairs.jsonl", "columns": columns}]}
+    settings |= SETTINGS | {"output": str(output), "execution": {"cpus": workers}}
     (folder / "prepare.json").write_text(json.dumps(settings))
     spent: dict[int, float] = {}
     peaks: dict[int, int] = {}
