@@ -1,9 +1,15 @@
 """The verb `prepare-demo`: a first run of `raymill prepare`, without a download.
 
-It writes two inputs to OUTPUT-input: tickets of an invented help desk, the last of which have one defect each
-(data/helpdesk), and docstrings of Python's standard library as questions and answers. It writes a commented config to
-OUTPUT/prepare.yaml and prepares a data set with it. Input and config are written once: a second call continues the run
-or finds it finished, and edits of the config remain.
+It writes its inputs to OUTPUT-input: tickets, chats, notes and orders of an invented help desk, of which the last ones
+have a defect each (data/helpdesk), and docstrings of Python's standard library as questions and answers. It writes
+three commented configs and prepares a data set with each:
+
+    OUTPUT          questions and answers of all sources; most rules
+    OUTPUT-next     those of the next month: earlier records stay in their split, and duplicates are removed
+    OUTPUT-orders   rows of a table to answers in JSON, split by time
+
+Inputs and configs are written once: a second call continues the runs or finds them finished, and edits of the configs
+remain.
 """
 
 import json
@@ -22,8 +28,14 @@ from pipelines.demo.installed import Bounds, collect, standard_library
 from pipelines.prepare import commands
 
 DATA = Path(__file__).parent / "data" / "helpdesk"
-CONFIG = Path(__file__).parents[1] / "configs" / "prepare_demo.yaml"
-OUTPUT = "runs/prepare-demo"  # the output in CONFIG
+_CONFIGS = Path(__file__).parents[1] / "configs"
+# What an output's name ends with -> its config.
+CONFIGS = {
+    "": _CONFIGS / "prepare_demo.yaml",
+    "-next": _CONFIGS / "prepare_demo_next.yaml",
+    "-orders": _CONFIGS / "prepare_demo_orders.yaml",
+}
+OUTPUT = "runs/prepare-demo"  # the output in the first of CONFIGS
 _DOCSTRINGS = 200
 
 
@@ -31,23 +43,27 @@ def prepare_demo(
     output: Annotated[str, typer.Option(help="folder for the run; its input goes to OUTPUT-input")] = OUTPUT,
     replace: Annotated[bool, typer.Option("--replace", help="write the input and prepare everything again")] = False,
 ) -> None:
-    """Prepare a data set of a help desk's tickets with planted defects, and of docstrings of Python. No download."""
+    """Prepare data sets of a help desk's tickets with planted defects, and of docstrings of Python. No download."""
     if paths.is_remote(output):
         raise ConfigError(
             f"--output {output}: the demo writes its input beside the output, so that has to be a folder on this "
             "machine. Give a local path."
         )
-    config, store = paths.join(output, "prepare.yaml"), Store()
-    if replace or not store.exists(config):
-        write_inputs(f"{output.rstrip('/')}-input")
-        store.write_bytes(config, config_text(output).encode())
-    print(f"{shell_command('prepare', config)}\n", flush=True)
-    commands.prepare(config, address="local", replace=replace)
-    print(f"\n{next_steps(output)}")
+    output, store = output.rstrip("/"), Store()
+    configs = {end: paths.join(f"{output}{end}", "prepare.yaml") for end in CONFIGS}
+    if replace or not all(map(store.exists, configs.values())):
+        write_inputs(f"{output}-input")
+        for end, config in configs.items():
+            store.write_bytes(config, config_text(output, end).encode())
+    for config in configs.values():
+        print(f"{shell_command('prepare', config)}\n", flush=True)
+        commands.prepare(config, address="local", replace=replace)
+        print(flush=True)
+    print(next_steps(output))
 
 
 def write_inputs(folder: str) -> None:
-    """Write the tickets, the list of bad words, and questions about Python's standard library."""
+    """Write the files of the help desk, and questions about Python's standard library."""
     store = Store()
     for file in sorted(DATA.iterdir()):
         store.write_bytes(paths.join(folder, file.name), store.read_bytes(str(file)))
@@ -73,11 +89,11 @@ def questions() -> Iterator[dict[str, str]]:
         }
 
 
-def config_text(output: str) -> str:
-    """CONFIG with its output and inputs at another path."""
-    text = Store().read_bytes(str(CONFIG)).decode()
+def config_text(output: str, end: str = "") -> str:
+    """One of CONFIGS with its output and inputs at another path."""
+    text = Store().read_bytes(str(CONFIGS[end])).decode()
     # YAML in double quotes accepts the escapes of JSON.
-    return text.replace(f'"{OUTPUT}', json.dumps(output.rstrip("/"), ensure_ascii=False)[:-1])
+    return text.replace(f'"{OUTPUT}', json.dumps(output, ensure_ascii=False)[:-1])
 
 
 def next_steps(output: str) -> str:
