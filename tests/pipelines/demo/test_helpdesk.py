@@ -167,9 +167,7 @@ def test_orders_are_split_by_time(runs):
 
 
 def test_every_queue_is_in_every_split_by_its_share(run):
-    queues = Counter(
-        (one["metadata"]["queue"], name) for name in SPLITS for one in rows(run, name) if not is_copy(one)
-    )
+    queues = Counter((one["metadata"]["queue"], name) for name in SPLITS for one in rows(run, name) if not is_copy(one))
     totals = Counter(one for one, _ in queues.elements())
     assert len(totals) == 5
     for queue, total in totals.items():
