@@ -218,9 +218,14 @@ def _ranked(counts: dict[tuple[str, str], int]) -> list[Reason]:
     order = (*_STAGES, "listed")
     ranked = sorted(counts.items(), key=lambda one: (order.index(one[0][0]), -one[1], one[0][1]))
     return [
-        Reason(stage=stage, reason=reason, meaning=_MEANINGS[reason], records=number)
+        Reason(stage=stage, reason=reason, meaning=_meaning(stage, reason), records=number)
         for (stage, reason), number in ranked
     ]
+
+
+def _meaning(stage: str, reason: str) -> str:
+    """What a reason says of a record; `empty` is a reason of rules as well as of what is no record."""
+    return content.REASONS.get(reason, _MEANINGS[reason]) if stage == "collect" else _MEANINGS[reason]
 
 
 def _contradictions(examples: Artifact) -> list[Contradiction]:
@@ -269,8 +274,8 @@ def _warnings(
     for group, values in straddling.items():
         if values:
             found.append(
-                f"{plural(values, 'value')} of {group} are in more than one split, because an earlier run "
-                "(split.keep, split.stable) has their records there."
+                f"{plural(values, 'value')} of {group} {'is' if values == 1 else 'are'} in more than one split, "
+                "because an earlier run (split.keep, split.stable) has their records there."
             )
     return found
 
@@ -408,15 +413,19 @@ def _listed(report: Report) -> Section | None:
     rows = [
         (code(one["reason"]), wrapped(with_code(one["meaning"])), count(one["records"])) for one in report["listed"]
     ]
-    parts: list[Html] = [
-        table("Records that were found and stay in the data set", columns, rows),
-        note("They are in listed/, with the records that they are like."),
-    ]
+    parts: list[Html] = []
+    if rows:
+        parts += [
+            table("Records that were found and stay in the data set", columns, rows),
+            note("They are in listed/, with the records that they are like."),
+        ]
+    else:
+        parts.append(note("Questions with different answers, which were removed:"))
     for one in report["contradictions"]:
         answers = [element("li", code(answer["id"]), ": ", answer["answer"]) for answer in one["answers"]]
         question = one["question"][:_ANSWER_SHOWN]
         parts.append(fold(f"Different answers to: {question}", element("ul", answers), opened=False))
-    return Section("listed", "Listed records", join(*parts))
+    return Section("listed", "Listed records" if rows else "Contradictions", join(*parts))
 
 
 def _sources(report: Report) -> Section:

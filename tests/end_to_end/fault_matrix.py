@@ -6,8 +6,8 @@ each run, and at the end `faults`, `violations`, recovery times and units that w
 a violation or a run could not be judged.
 
     every seed      curate, prepare, pack and train, killed at random failpoints; workers also suspended, failing and
-                    hanging; curate, pack or train, by seed: a poisoned unit, two drivers, a suspended driver, a full disk, a store that
-                    loses requests, a store that is away
+                    hanging; curate, pack or train by seed with one of: a poisoned unit, two drivers, a suspended
+                    driver, a full disk, a store that loses requests, a store that is away
     one in five     on Ray, one at a time: curate or pack with kill -9 of workers; of raylet, control process or driver;
                     memory pressure; a suspended worker, or all of a node; a training whose worker, driver or raylet is
                     killed
