@@ -38,6 +38,7 @@ NOT_SHOWN = {
     "text_too_long": "of plain texts, shape text",
     "language_low_score": "all texts of the demo are in some language",
     "inappropriate": "takes a classifier of one's own",
+    "a_chat": "of plain texts, shape text",
     "no_answer": "every plain text has a template",
     "a_preference": "a whole source has the wrong shape",
     "not_a_preference": "a whole source has the wrong shape",
