@@ -67,7 +67,7 @@ def test_more_than_half_of_the_records_failing_is_reported():
 
 def test_groups_in_several_splits_are_reported():
     (found,) = warned(straddling={"customer": 1200, "duplicates": 0})
-    assert found.startswith("1,200 values of customer are in more than one split, because earlier runs (split.keep)")
+    assert found.startswith("1,200 values of customer are in more than one split, because an earlier run (split.keep, ")
 
 
 def test_records_without_a_time_and_older_ones_are_counted_over_all_sources():
