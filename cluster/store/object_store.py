@@ -26,6 +26,11 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15
 
 T = TypeVar("T")
 
+# Answers that mean "not with these credentials". S3 answers 400 to a session token that is no longer valid.
+_REFUSED = re.compile(
+    r"status code: 40[13]\b|(?:<Code>|\bcode: )(?:AccessDenied|ExpiredToken|InvalidToken|TokenRefreshRequired)\b"
+)
+
 _MENDS = {
     "s3": "Check {setting}.region, the endpoint and the keys.",
     "gs": "Set GOOGLE_APPLICATION_CREDENTIALS to a key file, or `{setting}: {{anonymous: true}}` for a public bucket.",
@@ -123,14 +128,14 @@ class Bucket:
         self.abort_uploads = abort_uploads
 
     def read(self, key: str) -> bytes:
-        with self._mended(key):
+        with self._mended(key, "read"):
             return self._retried(lambda: bytes(obstore.get(self.store, key).bytes()))
 
     def open(self, key: str, stop: int | None = None) -> pa.NativeFile:
         return pa.PythonFile(Onward(partial(self.read_range, key), self.info(key).size, stop), mode="r")
 
     def open_parts(self, key: str) -> pa.NativeFile:
-        with self._mended(key):
+        with self._mended(key, "read"):
             try:
                 last = self._retried(lambda: obstore.get(self.store, key, options={"range": {"suffix": TAIL_BYTES}}))
                 size, tail = last.meta["size"], bytes(last.bytes())
@@ -141,11 +146,11 @@ class Bucket:
         return PartsFile(Parts(partial(self.read_range, key), size, tail), "r")
 
     def read_range(self, key: str, start: int, end: int) -> bytes:
-        with self._mended(key):
+        with self._mended(key, "read"):
             return self._retried(lambda: bytes(obstore.get_range(self.store, key, start=start, end=end)))
 
     def write(self, key: str, data: bytes) -> None:
-        with self._mended(key, writing=True):
+        with self._mended(key, "write"):
             self._retried(lambda: obstore.put(self.store, key, data))
 
     def create(self, key: str, data: bytes) -> bool:
@@ -166,7 +171,7 @@ class Bucket:
                     raise exists from None
             return True
 
-        with self._mended(key, writing=True):
+        with self._mended(key, "write"):
             return self._retried(put)
 
     def upload(self, path: Path, key: str) -> None:
@@ -179,15 +184,24 @@ class Bucket:
                 if _no_bucket(error) or obstore.head(self.store, key)["size"] != path.stat().st_size:
                     raise
 
-        with self._mended(key, writing=True):
+        with self._mended(key, "write"):
             self._retried(put)
 
     def info(self, key: str) -> FileInfo:
-        with self._mended(key):
-            return self._info(self._retried(lambda: obstore.head(self.store, key)))
+        def head() -> Any:
+            try:
+                return obstore.head(self.store, key)
+            except exceptions.BaseError as error:
+                # The answer to a HEAD has no body, so it does not say why. That to a GET does.
+                if "status code: 400" in str(error):
+                    obstore.get_range(self.store, key, start=0, length=1)
+                raise
+
+        with self._mended(key, "look up"):
+            return self._info(self._retried(head))
 
     def walk(self, prefix: str, *, skip_bad_names: bool = False) -> Iterator[FileInfo]:
-        with self._mended(prefix):
+        with self._mended(prefix, "list"):
             files = self._retried(
                 lambda: [self._info(found) for page in obstore.list(self.store, prefix or None) for found in page]
             )
@@ -204,7 +218,7 @@ class Bucket:
         """S3 takes a thousand keys a request."""
         if not keys:
             return
-        with self._mended(keys[0] if len(keys) == 1 else os.path.commonpath(keys)):
+        with self._mended(keys[0] if len(keys) == 1 else os.path.commonpath(keys), "delete"):
             try:
                 self._retried(lambda: obstore.delete(self.store, keys))
             except (exceptions.NotFoundError, FileNotFoundError):
@@ -238,37 +252,39 @@ class Bucket:
         return FileInfo(f"{self.root}/{found['path']}", found["size"], version.strip('"'), modified)
 
     @contextmanager
-    def _mended(self, key: str, writing: bool = False) -> Iterator[None]:
+    def _mended(self, key: str, act: str) -> Iterator[None]:
+        """Raises errors that name the object, the operation (`act`) and the mend."""
         uri = f"{self.root}/{key}".rstrip("/")
         try:
             with _without_panic(uri, self.setting):
                 yield
         except (exceptions.NotFoundError, FileNotFoundError) as error:
             # Stores have no folders, so if a write finds no target, the bucket is missing.
-            if writing or _no_bucket(error):
+            if act == "write" or _no_bucket(error):
                 raise self._missing() from error
             raise NotFound(uri) from error
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise self._refused(uri, error) from error
+            raise self._refused(uri, act, error) from error
         except (exceptions.InvalidPathError, ValueError) as error:
             raise self._unnameable(uri, error) from error
         except exceptions.BaseError as error:
             if _no_bucket(error):
                 raise self._missing() from error
-            if re.search(r"status code: 40[13]\b|code: AccessDenied\b", str(error)):  # met in a listing, or deleting
-                raise self._refused(uri, error) from error
+            if _REFUSED.search(str(error)):
+                raise self._refused(uri, act, error) from error
             if "invalid path" in str(error):  # met in a listing
                 raise self._unnameable(uri, error) from error
             raise Unavailable(
-                f"{uri}: the store did not answer as it should ({first_line(error)}). "
+                f"{uri}: cannot {act}, the store did not answer as it should ({first_line(error)}). "
                 f"Check {self.setting}.endpoint_url, the region and the network, and run the same command again; "
                 "finished work is kept."
             ) from error
 
-    def _refused(self, uri: str, error: Exception) -> StorageError:
+    def _refused(self, uri: str, act: str, error: Exception) -> StorageError:
         return StorageError(
-            f"{uri}: the store refused these credentials ({first_line(error)}). "
-            f"Check AWS_PROFILE or the keys under `{self.setting}:`, and that their policy allows this prefix."
+            f"{uri}: cannot {act}, the store refused these credentials ({first_line(error)}). "
+            f"Check AWS_PROFILE or the keys under `{self.setting}:`, that they have not expired, and that their policy "
+            "allows this prefix."
         )
 
     def _unnameable(self, uri: str, error: Exception) -> StorageError:

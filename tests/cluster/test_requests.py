@@ -258,7 +258,7 @@ def test_a_refusal_that_passes_is_tried_again_whatever_is_asked(
 
 def test_a_conflict_that_stays_is_an_error_after_the_retries(s3_root, counting_s3, counted_store):
     counting_s3.answer = lambda request: 409 if request.method == "PUT" else None
-    with pytest.raises(StorageError, match=r"/x: the store did not answer as it should .*409"):
+    with pytest.raises(StorageError, match=r"/x: cannot write, the store did not answer as it should .*409"):
         counted_store.create(f"{s3_root}/x", b"1")
     assert counting_s3.by_method() == {"PUT": 4, "GET": 4}
 

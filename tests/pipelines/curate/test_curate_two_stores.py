@@ -134,7 +134,10 @@ def test_keys_of_an_input_are_those_of_the_config_where_a_run_is_explained(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"secret_access_key": "wrong"}, r"refused these credentials.*keys under `inputs\[0\]\.storage:`"),
+        (
+            {"secret_access_key": "wrong"},
+            r"s3://private/\S+: cannot (list|look up), .*refused these credentials.*keys under `inputs\[0\]\.storage:`",
+        ),
         (
             {"access_key_id": None, "secret_access_key": None},
             r"no AWS credentials found.*`inputs\[0\]\.storage: \{prof",
@@ -155,7 +158,10 @@ def test_wrong_and_missing_keys_of_an_input_are_blamed_on_the_input(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"secret_access_key": "wrong"}, r"refused these credentials.*keys under `storage:`"),
+        (
+            {"secret_access_key": "wrong"},
+            r"^s3://private/\S+: cannot (read|write), .*refused these credentials.*keys under `storage:`",
+        ),
         ({"access_key_id": None, "secret_access_key": None}, r"no AWS credentials found.*`storage: \{profile"),
     ],
 )
