@@ -9,7 +9,7 @@ one range, one unit does all of the work. With more, these stages prepare the st
     merge       per slice: edges between documents of different ranges           -> edges
     mark        one unit: the documents with an edge, which are the candidates   -> marks
     components  one unit: connected documents, put together into batches         -> batches
-    ...         instead, for more candidates than one task can connect: see stars.py
+    ...         instead of these two, for more edges than one task can connect: see stars.py
     route       per range: the attributes of its candidates, cut by batch        -> candidates
     compare     per batch: keeper order, exact and near-duplicates, cut by range -> found
     ...         instead, for a batch that is too large for one task: see blocks.py
@@ -56,7 +56,7 @@ from pipelines.dedup.stars import Spans, Stars, memory_of_stars
 from pipelines.readers.inputs import Input
 
 GROUPS = "_work/groups"
-GROUP_VERSION = "5"
+GROUP_VERSION = "6"
 
 # Sliced outputs of the stages that prepare `group`.
 _KEYS, _EDGES, _MERGED = "_work/group/keys", "_work/group/edges", "_work/group/merged"
@@ -101,10 +101,10 @@ DEFAULT_SIZES = Sizes()
 def memory(documents: int, dedup: Dedup) -> int:
     """The most bytes that a task of the grouping of `documents` documents can take, whichever keys they share.
 
-    A component above `component_documents` is compared in blocks, of which a task holds two, and more candidates than
+    A component above `component_documents` is compared in blocks, of which a task holds two, and more edges than
     `connected_at_once` are connected by stars.py.
     """
-    most = [*memory_by_stage(documents, min(documents, dedup.connected_at_once)).values()]
+    most = [*memory_by_stage(documents, min(documents, 2 * dedup.connected_at_once)).values()]
     if documents > DEFAULT_SIZES.documents:
         most.append(_LIBRARIES + _OF_A_CANDIDATE * min(documents, dedup.component_documents))
         if documents > dedup.connected_at_once:
@@ -237,23 +237,10 @@ class Prepare:
         made = run(self._stage("keys", (_KEYS, _EDGES), self.ranges, make_keys, _KEYS_MEMORY))
         firsts = tuple(one.start for one in self.ranges)
         merge = Merge(store, self._exchange(run, made[_KEYS].file_uris, slices, "keys", _KEYS), firsts, slices)
-        merged = run(self._stage("merge", (_MERGED,), range(slices), merge, _MERGE_MEMORY))
-        edges = (*made[_EDGES].file_uris, *merged[_MERGED].file_uris)
-        most = _LIBRARIES + memory_to_mark(positions)
-        marked = run(self._stage("mark", (_MARKS,), [edges], Mark(store, positions), most))[_MARKS]
-        candidates = int(marked.manifest.counters["candidates"])
-        if candidates <= keys.dedup.connected_at_once:
-            connect = Connect(store, marked.file_uris[0], candidates, len(self.ranges), self.sizes)
-            most = _LIBRARIES + memory_to_connect(positions, candidates)
-            batched = BatchFiles(
-                tuple(run(self._stage("components", (_BATCHES,), [edges], connect, most))[_BATCHES].file_uris),
-                len(self.ranges),
-            )
-            counts = np.frombuffer(read_slice(store, batched.uris[0], len(self.ranges)), np.int64)
-        else:
-            spans = Spans(self.sizes.documents, self.sizes.span, -(-len(self.ranges) // self.sizes.span))
-            stars = Stars(store, spans, self.sizes.edges, self.sizes.batch, stars_memory(self.sizes))
-            batched, counts = stars(run, self._stage, edges)
+        merged = run(self._stage("merge", (_MERGED,), range(slices), merge, _MERGE_MEMORY))[_MERGED]
+        edges = (*made[_EDGES].file_uris, *merged.file_uris)
+        count = sum(int(artifact.manifest.counters["edges"]) for artifact in (made[_EDGES], merged))
+        batched, counts = self._batches(run, edges, positions, count)
         found: list[str] = []
         if len(counts):
             limit = keys.dedup.component_documents
@@ -273,6 +260,24 @@ class Prepare:
         files = self._exchange(run, found, count + 1, "found", _FOUND, keys.dedup.component_documents)
         pairs = files.slice(count)
         return [RangeRows(files.slice(number), pairs) for number in range(self.earlier, count)]
+
+    def _batches(
+        self, run: RunStage, edges: tuple[str, ...], positions: int, count: int
+    ) -> tuple[BatchFiles, np.ndarray]:
+        """(the batch of each candidate, the candidates of each batch int64[B]). edges: files with `count` edges."""
+        ranges = len(self.ranges)
+        if count > self.compare.keys.dedup.connected_at_once:
+            spans = Spans(self.sizes.documents, self.sizes.span, -(-ranges // self.sizes.span))
+            stars = Stars(self.store, spans, self.sizes.edges, self.sizes.batch, stars_memory(self.sizes))
+            return stars(run, self._stage, edges)
+        most = _LIBRARIES + memory_to_mark(positions)
+        marked = run(self._stage("mark", (_MARKS,), [edges], Mark(self.store, positions), most))[_MARKS]
+        candidates = int(marked.manifest.counters["candidates"])
+        connect = Connect(self.store, marked.file_uris[0], candidates, ranges, self.sizes)
+        most = _LIBRARIES + memory_to_connect(positions, candidates)
+        connected = run(self._stage("components", (_BATCHES,), [edges], connect, most))[_BATCHES]
+        batched = BatchFiles(tuple(connected.file_uris), ranges)
+        return batched, np.frombuffer(read_slice(self.store, batched.uris[0], ranges), np.int64)
 
     def _exchange(
         self, run: RunStage, uris: Sequence[str], slices: int, name: str, output: str, depends: int | None = None
@@ -337,7 +342,7 @@ class MakeKeys:
         edges, pairs = _edges_within(self.store, self.keys, documents, self.slices)
         scratch.write_slices(_KEYS, pairs)
         scratch.write_slices(_EDGES, [edges + documents.start])
-        return {"documents": float(documents.end - documents.start)}
+        return {"documents": float(documents.end - documents.start), "edges": float(len(edges))}
 
 
 @dataclass(frozen=True)
@@ -351,8 +356,9 @@ class Merge:
 
     def __call__(self, number: int, scratch: Scratch) -> Counters:
         pairs = [np.frombuffer(one, np.uint64) for one in self.files.slice(number).read(self.store)]
-        scratch.write_slices(_MERGED, [edges_between(pairs, np.array(self.firsts), number, self.slices)])
-        return {}
+        edges = edges_between(pairs, np.array(self.firsts), number, self.slices)
+        scratch.write_slices(_MERGED, [edges])
+        return {"edges": float(len(edges))}
 
 
 @dataclass(frozen=True)

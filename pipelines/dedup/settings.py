@@ -65,10 +65,10 @@ class Dedup(BaseModel):
         "each; more are compared in blocks of 2^19, one after the other. No effect on the corpus",
     )
     connected_at_once: int = Field(
-        1_000_000_000,
+        200_000_000,
         ge=1,
-        description="largest number of documents with shared keys that one task connects to components, with 6 bytes "
-        "each; more are connected in rounds of stages. No effect on the corpus",
+        description="largest number of links that one task connects to components, with at most 12 bytes each; a key "
+        "that n documents share makes n - 1 links. More are connected in rounds of stages. No effect on the corpus",
     )
     remove: bool = Field(True, description="false: keep duplicates in the corpus, with group_id and duplicate_count")
 

@@ -66,7 +66,7 @@ def served(answer: Answer) -> Iterator[tuple[str, list[str]]]:
 
 @dataclass(frozen=True)
 class Role:
-    """A role that may read the bucket `lake`, on a server that refuses everybody else. keys: of one who has the role."""
+    """A role that may read the bucket `lake`, on a server that refuses others. keys: of one who has the role."""
 
     url: str
     arn: str
@@ -112,7 +112,7 @@ def reads_and_may_not_write(role: Role) -> None:
     """With the credentials that the environment gives."""
     store = Store(StorageOptions(endpoint_url=role.url, retries=0))
     assert store.read_bytes("s3://lake/x") == b"1"
-    with pytest.raises(StorageError, match="^s3://lake/y: cannot write, the store refused these credentials"):
+    with pytest.raises(StorageError, match=r"^s3://lake/y: cannot write, the store refused these credentials"):
         store.write_bytes("s3://lake/y", b"1")
 
 
@@ -135,7 +135,7 @@ def test_a_machine_has_the_credentials_of_its_role(role, no_settings, monkeypatc
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
         bucket.cache_clear()  # it keeps the credentials
         store = Store(StorageOptions(endpoint_url=role.url, retries=0))
-        with pytest.raises(StorageError, match="^s3://lake/x: cannot read, the store refused these credentials"):
+        with pytest.raises(StorageError, match=r"^s3://lake/x: cannot read, the store refused these credentials"):
             store.read_bytes("s3://lake/x")
 
 
@@ -172,5 +172,5 @@ def test_a_bad_request_for_another_reason_is_not_blamed_on_the_credentials(no_se
     with served(lambda method, path: (400, b"<Error><Code>InvalidRequest</Code></Error>")) as (url, _):
         store = Store(StorageOptions(endpoint_url=url, retries=0, access_key_id="key", secret_access_key="secret"))
         for act in (store.read_bytes, store.info):
-            with pytest.raises(StorageError, match="did not answer as it should.*InvalidRequest"):
+            with pytest.raises(StorageError, match=r"did not answer as it should.*InvalidRequest"):
                 act("s3://lake/x")

@@ -49,6 +49,11 @@ def templates(documents: int = 60) -> np.ndarray:
     return values
 
 
+def copied(documents: int = 60) -> np.ndarray:
+    """Nine of ten are copies of six documents, most of which are near-duplicates of each other."""
+    return templates(6)[np.random.default_rng(4).integers(0, 6, documents)]
+
+
 class Counting(InlineEngine):
     """Records the units that are done, and the memory of each stage. fails_at: the number of the unit that is not."""
 

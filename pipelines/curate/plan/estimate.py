@@ -40,9 +40,15 @@ STARS = 8
 # Processor seconds of grouping: `python -m tests.benchmarks group` with 2 million documents, 32% of them in groups
 # (AMD EPYC, 2026-11-23); of one range of 2^19 documents: `terabyte` of the same day.
 _ONE_RANGE_S = 5.5e-6  # of a document that passed
-_GROUP_S = {"keys": 5.7e-6, "merge": 1.0e-6, "components": 0.4e-6, "route": 2.0e-6}  # of a document that passed
-_CANDIDATE_S = {"mark": 0.1e-6, "star": 0.5e-6, "compare": 9.8e-6, "group": 1.3e-6}  # of a candidate
-_CANDIDATE_BYTES = {"star": 30, "route": 531, "compare": 125, "group": 16}  # that these stages write, from the same run
+_GROUP_S = {"keys": 5.7e-6, "merge": 1.0e-6, "route": 2.0e-6}  # of a document that passed
+_CANDIDATE_S = {"compare": 9.8e-6, "group": 1.3e-6}  # of a candidate
+_CANDIDATE_BYTES = {"route": 531, "compare": 125, "group": 16}  # that these stages write, from the same run
+# A near-duplicate or copy shares most of its keys with the kept document, and each of them makes an edge of 16 bytes.
+# Seconds: of `mark` and `components` with 10 million candidates, which do not fit into the processor's cache (AMD EPYC,
+# 2026-11-24); of a star from the run above.
+EDGES_OF_A_CANDIDATE = 10
+_EDGE_S = {"mark": 8e-9, "components": 220e-9, "star": 0.5e-6}
+_EDGE_BYTES, _STAR_BYTES = 16, 30  # of an edge of `keys` and `merge`; that a star writes for one
 _PAIR_BYTES = 8
 _EXCHANGE_S = 3.3e-9  # of a byte of slices at a level between (cluster/exchange.py), on the same machine
 
@@ -302,7 +308,8 @@ def grouping_stages(
     slices = max(1, math.ceil(pairs / DEFAULT_SIZES.pairs))
     batches = max(1, math.ceil(candidates / DEFAULT_SIZES.batch))
     routed, compared = candidates * _CANDIDATE_BYTES["route"], candidates * _CANDIDATE_BYTES["compare"]
-    edges = candidates * 16
+    edges = candidates * EDGES_OF_A_CANDIDATE
+    edge_bytes = edges * _EDGE_BYTES
     route_bytes = documents * sum(columns.get(name, 0) for name in candidate_columns(dedup))
 
     def plan(name: str, units: int, core_s: float, read: float, written: float, gets: float, files: int) -> StagePlan:
@@ -314,16 +321,16 @@ def grouping_stages(
     keys, candidates_of, rows_of = (
         Levels.of(of_documents, slices), Levels.of(of_documents, batches), Levels.of(batches, of_documents + 1)
     )  # fmt: skip
-    yield plan("keys", of_documents, passed * _GROUP_S["keys"], key_bytes, shuffled + edges / 2, part_gets, 2)
+    within = candidates * _EDGE_BYTES / of_documents  # a forest of the pairs whose documents are in one range
+    yield plan("keys", of_documents, passed * _GROUP_S["keys"], key_bytes, shuffled + within, part_gets, 2)
     yield from _exchange("group.keys", keys, shuffled)
-    yield plan("merge", slices, passed * _GROUP_S["merge"], shuffled, edges / 2, _last_gets(keys), 1)
-    yield plan("mark", 1, candidates * _CANDIDATE_S["mark"], edges, documents / 8, 2 * (of_documents + slices), 1)
-    if candidates <= dedup.connected_at_once:
-        yield plan(
-            "components", 1, passed * _GROUP_S["components"], edges, candidates * 8, 2 * (of_documents + slices), 1
-        )
+    yield plan("merge", slices, passed * _GROUP_S["merge"], shuffled, edge_bytes, _last_gets(keys), 1)
+    if edges <= dedup.connected_at_once:
+        gets = 2 * (of_documents + slices)
+        yield plan("mark", 1, edges * _EDGE_S["mark"], edge_bytes, documents / 8, gets, 1)
+        yield plan("components", 1, edges * _EDGE_S["components"], edge_bytes, candidates * 8, gets, 1)
     else:
-        yield _stars(candidates, of_documents)
+        yield _stars(candidates, edges, of_documents)
     gets = part_gets + 2 * of_documents
     yield plan("route", of_documents, passed * _GROUP_S["route"], route_bytes, routed, gets, 1)
     yield from _exchange("group.candidates", candidates_of, routed)
@@ -350,15 +357,25 @@ def _last_gets(levels: Levels) -> int:
     return 2 * levels.reads(levels.count)
 
 
-def _stars(candidates: float, ranges: int) -> StagePlan:
-    """All stages of pipelines/dedup/stars.py together."""
+def _stars(candidates: float, edges: float, ranges: int) -> StagePlan:
+    """All stages of pipelines/dedup/stars.py together.
+
+    Equal edges come from different slices of the keys. Of ten, the first star writes eight and the second two or three,
+    so the first two are counted with all edges, and the others with one of each candidate.
+    """
     spans = math.ceil(ranges / DEFAULT_SIZES.span)
-    files = max(spans, math.ceil(candidates / DEFAULT_SIZES.edges))
-    units = STARS * (spans + files)
-    shuffled = STARS * candidates * _CANDIDATE_BYTES["star"]
+
+    def files(of_edges: float) -> int:
+        return max(spans, math.ceil(of_edges / DEFAULT_SIZES.edges))
+
+    first, later = 2, STARS - 2
+    all_files = first * files(edges) + later * files(candidates)
+    units = STARS * spans + all_files
+    moved = first * edges + later * candidates
+    shuffled = moved * _STAR_BYTES
     # A unit of `least` reads a slice of every file, and those of `move` together one of every file for each span.
-    gets, puts = STARS * 4 * spans * files, 3 * units
-    core_s, memory = STARS * candidates * _CANDIDATE_S["star"], stars_memory(DEFAULT_SIZES)
+    gets, puts = 4 * spans * all_files, 3 * units
+    core_s, memory = moved * _EDGE_S["star"], stars_memory(DEFAULT_SIZES)
     return StagePlan("group.star", units, core_s, shuffled, shuffled, gets, puts, memory, shuffled / units)
 
 

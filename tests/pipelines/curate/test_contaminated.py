@@ -1,12 +1,15 @@
 """Decontamination in a whole run: the reason, the artifact `contaminated`, what-if, and errors before the run."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+import pipelines
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, StorageError
 from cluster.store.store import Store
@@ -21,6 +24,7 @@ from pipelines.text.texts import Texts
 from tests.support.inline import curate_inline
 from tests.support.stories import ledger, story
 
+CONFIGS = Path(pipelines.__path__[0], "configs")
 QUESTIONS = [
     "Ten sailors carry 21 barrels each from a harbour to a market, and 24 barrels break on their way. How many whole "
     "barrels does their captain sell?",
@@ -146,3 +150,34 @@ def test_another_content_of_a_set_is_another_run(settings, monkeypatch, tmp_path
     changed = curate_inline(settings | {"output": f"{run.uri}-2"}, monkeypatch)
     prints = [Artifact.load(Store(), f"{one.uri}/attributes").manifest.fingerprint for one in (run, changed)]
     assert prints[0] != prints[1]
+
+
+def test_the_config_for_gsm8k_finds_planted_leaks_and_nothing_else(shared_data, tmp_path, monkeypatch):
+    """Verbatim, re-spaced, in capitals, and cut after 60% of the words; the other texts cannot have one."""
+    examples = [json.loads(line) for line in (shared_data / "gsm8k_test.jsonl").read_text().splitlines()]
+    numbers = [at for at, example in enumerate(examples) if len(example["question"].split()) > 50][:4]
+    verbatim, spaced, cased, truncated = (examples[at]["question"] for at in numbers)
+    words = truncated.split()
+    leaks = {
+        "verbatim": verbatim,
+        "spaced": spaced.replace(" ", " \t\n  "),
+        "cased": cased.upper(),
+        "truncated": " ".join(words[: int(0.6 * len(words))]),
+    }
+    texts = {f"clean{number}": story(number, 12) for number in range(30)}
+    texts |= {
+        name: f"{story(number, 5)}\n{leak}\n{story(number + 7, 5)}" for number, (name, leak) in enumerate(leaks.items())
+    }
+    lines = "".join(json.dumps({"id": id, "text": text}) + "\n" for id, text in texts.items())
+    (tmp_path / "texts.jsonl").write_text(lines)
+    settings = yaml.safe_load((CONFIGS / "decontaminate_gsm8k.yaml").read_text())
+    settings["inputs"][0] |= {"path": str(tmp_path / "texts.jsonl"), "id": "id"}
+    settings["rules"]["decontamination"]["sets"][0]["path"] = str(shared_data / "gsm8k_test.jsonl")
+    run = curate_inline(settings | {"output": str(tmp_path / "run")}, monkeypatch)
+    assert {id: row["reason"] for id, row in ledger(run).items()} == dict.fromkeys(leaks, "contaminated")
+    found = {row["id"]: row for row in contaminated(run)}
+    assert {id: (row["example"], row["column"]) for id, row in found.items()} == {
+        id: (number, "question") for id, number in zip(leaks, numbers, strict=True)
+    }
+    assert [found[id]["fraction"] for id in ("verbatim", "spaced", "cased")] == [1, 1, 1]
+    assert 0.5 < found["truncated"]["fraction"] < 0.7

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import cli
+from cluster.engine import RetryLimits
 from cluster.errors import ConfigError
 from cluster.levels import Levels
 from cluster.progress import Silent
@@ -27,6 +28,7 @@ from pipelines.curate.job import frozen_inputs, run_stages
 from pipelines.curate.neighbours import neighbours
 from pipelines.curate.plan.command import amount_of_bytes, assumed, core_time, gib, money, plan_text, rounded_count
 from pipelines.curate.plan.estimate import (
+    EDGES_OF_A_CANDIDATE,
     REQUEST_CORE_S,
     STARS,
     START_S,
@@ -45,6 +47,7 @@ from pipelines.curate.plan.prices import Prices, load_prices
 from pipelines.curate.plan.rates import Rates, _row_bytes, column_bytes, line, measure_rates
 from pipelines.curate.plan.sample import Sample, SampledUnit, _cut, draw, spread
 from pipelines.curate.work import machine_of
+from pipelines.dedup.settings import Dedup
 from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
 from tests.support.inline import InlineEngine
 from tests.support.stages import run_inline
@@ -146,7 +149,7 @@ def test_units_and_requests_of_every_stage_are_those_of_a_run(tmp_path, s3_root,
 
 
 def test_grouping_a_billion_documents_is_cut_as_its_sizes_say():
-    found = planned()
+    found = planned(config_of(dedup={"connected_at_once": 10**10}))
     passed, ranges = 0.75e9, math.ceil(10**9 / 2**19)
     slices, batches = math.ceil(passed * 15 / 2**24), math.ceil(1.5 * 0.2 * passed / 2**19)
     keys, candidates, rows = (
@@ -169,10 +172,30 @@ def test_grouping_a_billion_documents_is_cut_as_its_sizes_say():
     assert 2 * passed * 15 * 8 < shuffled < 2 * (passed * 15 * 8 + 0.3 * passed * 1000)
 
 
-def test_more_candidates_than_one_task_connects_are_planned_as_stars():
-    found = planned(config_of(dedup={"connected_at_once": 10**8}))
-    assert "group.components" not in found
+def test_more_edges_than_one_task_connects_are_planned_as_stars():
+    found = planned()
+    assert not {"group.mark", "group.components"} & found.keys()
     assert found["group.star"].memory < 4 << 30 and found["group.star"].read > 2.25e8 * 8 * STARS
+    below = planned(size=BILLION.scaled(8 * 10**7, config_of()))
+    assert "group.components" in below and "group.star" not in below
+
+
+@pytest.mark.parametrize("duplicates", [0.01, 0.2, 0.6])
+@pytest.mark.parametrize("documents", [10**7, 10**8, 3 * 10**8, 10**9, 3 * 10**9, 10**10])
+def test_a_unit_of_grouping_takes_less_than_half_of_the_time_until_a_run_counts_as_stalled(documents, duplicates):
+    """A round ends without a committed unit for `stall_s`. That a unit is running does not count."""
+    found = planned(size=BILLION.scaled(documents, config_of()), duplicates=duplicates)
+    seconds = {name: stage.unit_s for name, stage in found.items() if name.startswith("group")}
+    assert max(seconds.values()) < RetryLimits().stall_s / 2, max(seconds, key=seconds.get)
+
+
+def test_the_largest_number_of_edges_that_one_task_connects_takes_a_minute():
+    """The share of duplicates that makes just fewer edges than `connected_at_once`, of a billion documents."""
+    most = Dedup().connected_at_once / EDGES_OF_A_CANDIDATE / (0.75e9 * 1.5)
+    found = planned(duplicates=0.999 * most)
+    assert 30 < found["group.components"].core_s < 90 and found["group.mark"].core_s < 5
+    assert found["group.components"].unit_s < RetryLimits().stall_s / 2
+    assert "group.components" not in planned(duplicates=1.001 * most)
 
 
 def test_requests_of_grouping_and_of_counting_keys_grow_with_the_input_and_not_with_its_square():
@@ -538,15 +561,15 @@ def test_each_number_of_a_plan_of_many_ranges_by_hand():
     documents, passed, candidates = 9_000_000, 6_750_000, 2_025_000
     size = Size(documents, 3300 * documents, 3300 * documents, 8 << 30, 90, 50, 1 << 30)
     found = planned(config_of(inputs=[{"path": "s3://in/*.parquet", "id": "id"}]), size)
-    shuffled, edges = passed * 15 * 8, candidates * 16
+    shuffled, edges = passed * 15 * 8, candidates * 10 * 16
     wanted = {
         "measure": (90, 8 << 30, 435 * documents, 2 * 90 + 1024, 90 * (1 + 11)),
         "index": (45, 8 * documents, 16 * documents, 90 * 23, 45 * 2),
         "ids.ranges": (3, 16 * documents, 0, 3 * 45 * 3, 3 * 2),
         "ids": (1, 0, 0, 3, 2),
         "decide": (30, 11 * documents, 2_250_000 * 10, 90 * 23, 90 + 30 * 2),
-        "group.keys": (18, 419 * documents, shuffled + edges / 2, 107 * 24, 18 * (1 + 2 * 7)),
-        "group.merge": (7, shuffled, edges / 2, 2 * 18 * 7, 7 * 2),
+        "group.keys": (18, 419 * documents, shuffled + 16 * candidates / 18, 107 * 24, 18 * (1 + 2 * 7)),
+        "group.merge": (7, shuffled, edges, 2 * 18 * 7, 7 * (1 + 11)),
         "group.mark": (1, edges, documents / 8, 2 * (18 + 7), 2),
         "group.components": (1, edges, 8 * candidates, 2 * (18 + 7), 1 + 6),
         "group.route": (18, 429 * documents, 531 * candidates, 107 * 24 + 2 * 18, 18 * (1 + 14)),
@@ -556,8 +579,8 @@ def test_each_number_of_a_plan_of_many_ranges_by_hand():
     }
     assert {name: numbers(stage) for name, stage in found.items() if name not in ("select", "merge")} == wanted
     work = {name: stage.core_s - REQUEST_CORE_S * (stage.gets + stage.puts) for name, stage in found.items()}
-    of_passed = {"group.keys": 5.7e-6, "group.merge": 1e-6, "group.components": 0.4e-6, "group.route": 2e-6}
-    of_candidates = {"group.mark": 0.1e-6, "group.compare": 9.8e-6, "group": 1.3e-6}
+    of_passed = {"group.keys": 5.7e-6, "group.merge": 1e-6, "group.route": 2e-6}
+    of_candidates = {"group.mark": 8e-8, "group.components": 2.2e-6, "group.compare": 9.8e-6, "group": 1.3e-6}
     for name in (*of_passed, *of_candidates):
         seconds = of_passed.get(name, 0) * passed + of_candidates.get(name, 0) * candidates
         assert work[name] == pytest.approx(seconds), name
@@ -565,12 +588,12 @@ def test_each_number_of_a_plan_of_many_ranges_by_hand():
 
 
 def test_each_number_of_stars_by_hand():
-    """1,908 ranges are 60 spans, 675 million candidates 161 files; eight stars are each read and written once."""
-    star = planned(config_of(dedup={"connected_at_once": 10**8}), duplicates=0.6)["group.star"]
-    written = 8 * 675_000_000 * 30
-    assert numbers(star) == (8 * (60 + 161), written, written, 8 * 4 * 60 * 161, 3 * 8 * (60 + 161))
+    """1,908 ranges are 60 spans. Two stars of 2.25 billion edges, in 537 files, and six of 225 million, in 60 files."""
+    star = planned()["group.star"]
+    moved, files = 2 * 2_250_000_000 + 6 * 225_000_000, 2 * 537 + 6 * 60
+    assert numbers(star) == (8 * 60 + files, 30 * moved, 30 * moved, 4 * 60 * files, 3 * (8 * 60 + files))
     work = star.core_s - REQUEST_CORE_S * (star.gets + star.puts)
-    assert work == pytest.approx(8 * 675_000_000 * 0.5e-6) and star.scratch == written / star.units
+    assert work == pytest.approx(moved * 0.5e-6) and star.scratch == 30 * moved / star.units
 
 
 def test_each_number_of_what_counts_lines_and_runs_by_hand():

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from pipelines.dedup.blocks import sample_every, sample_of, splits_of
 from pipelines.dedup.group import Sizes
 from pipelines.dedup.settings import Dedup
-from tests.support.grouped import SETTINGS, Counting, chain, cliques, grouped, random_columns, stage_of, templates
+from tests.support.grouped import (
+    SETTINGS,
+    Counting,
+    chain,
+    cliques,
+    copied,
+    grouped,
+    random_columns,
+    stage_of,
+    templates,
+)
 from tests.support.sketch_cases import KEEPERS, ROWS
 
 
@@ -24,7 +34,7 @@ def unlike(documents: int = 60) -> np.ndarray:
 SCOPES_AND_KEEPERS = [*(("all", keeper) for keeper in KEEPERS), ("source", "longest"), ("snapshot", "newest")]
 
 
-@pytest.mark.parametrize("corpus", [chain, cliques, templates, unlike])
+@pytest.mark.parametrize("corpus", [chain, cliques, templates, copied, unlike])
 @pytest.mark.parametrize(("scope", "keeper"), SCOPES_AND_KEEPERS)
 def test_blocks_give_the_rows_that_one_task_gives(tmp_path, corpus, scope, keeper):
     values = corpus()
@@ -71,18 +81,46 @@ def test_the_report_shows_the_largest_groups_of_large_and_small_batches(tmp_path
     assert blocks == whole
 
 
-def test_ten_thousand_unlike_documents_under_one_key_are_all_kept(tmp_path):
-    values = unlike(10_000)
-    values[7777] = values[12]
-    values[9999, :7] = values[5, :7]
-    sizes = Sizes(documents=4096, block=2000)
-    rows, units = grouped(values, tmp_path / "run", Dedup(component_documents=3000, **SETTINGS), sizes)
+PATHS = {
+    "one task": ({}, Sizes()),
+    "stages": ({}, Sizes(documents=16, batch=4)),
+    "blocks": ({"component_documents": 10}, Sizes(documents=16, block=7)),
+    "stars": ({"connected_at_once": 1}, Sizes(documents=16, batch=4, span=2, edges=20)),
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_of_equal_documents_the_first_is_kept_and_of_different_ones_all(tmp_path, path):
+    limits, sizes = PATHS[path]
+    dedup = Dedup(**limits, **SETTINGS)
+    equal, units = grouped(np.repeat(random_columns(1), 60, axis=0), tmp_path / "equal", dedup, sizes)
+    assert equal["row"].to_pylist() == list(range(60))
+    assert equal["reason"].to_pylist() == [None] + ["exact_duplicate"] * 59
+    assert equal["partner"].to_pylist() == [None] + ["d0"] * 59
+    assert set(equal["similarity"].to_pylist()[1:]) == {1.0} and set(equal["duplicate_count"].to_pylist()) == {60}
+    stages = {name for name, _ in units}
+    assert ("group.compare" in stages, "group.block.0000" in stages, "group.star.deal" in stages) == (
+        path in ("stages", "stars"), path == "blocks", path == "stars"
+    )  # fmt: skip
+    different, units = grouped(random_columns(60), tmp_path / "different", dedup, sizes)
+    assert different.num_rows == 0
+    assert not {"group.route", "group.compare", "group.gather"} & {name for name, _ in units}
+
+
+@pytest.mark.parametrize("documents", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_unlike_documents_under_one_key_are_all_kept(tmp_path, documents):
+    values = unlike(documents)
+    values[-2000] = values[12]
+    values[-1, :7] = values[5, :7]
+    sizes = Sizes(documents=documents // 3, block=documents // 5)
+    dedup = Dedup(component_documents=3000, **SETTINGS)
+    rows, units = grouped(values, tmp_path / "run", dedup, sizes)
     assert {row["partner"]: row["reason"] for row in rows.to_pylist() if row["reason"]} == {
         "d12": "exact_duplicate", "d5": "near_duplicate"
     }  # fmt: skip
     assert rows["duplicate_count"].to_pylist() == [2, 2, 2, 2]
     assert rows["shown"].to_pylist() == [True] * 4
-    assert len([name for name, _ in units if name.startswith("group.before.")]) == 10
+    assert len([name for name, _ in units if name.startswith("group.before.")]) >= 10
 
 
 def test_every_stage_of_grouping_states_its_memory(tmp_path):

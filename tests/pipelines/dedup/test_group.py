@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from cluster.sliced import table_slice
 from cluster.store.store import Store
 from pipelines.dedup.compare import PAIRS_SCHEMA, first_of_text, joined, keeper_ranks
-from pipelines.dedup.group import CompareBatch, memory
+from pipelines.dedup.group import CompareBatch, files_of, memory
 from pipelines.dedup.settings import Dedup
+from pipelines.readers.divide import bytes_of_unit
 
 TEXTS = st.sampled_from(["one", "two", "three"])
 DOCUMENTS = st.lists(
@@ -98,8 +99,22 @@ def test_a_machine_has_memory_for_two_blocks_of_a_large_component():
 
 
 def test_a_machine_has_memory_to_connect_no_more_than_one_task_does():
-    assert memory(10**10, Dedup()) == (1 << 29) + 10**10 // 8 * 9 // 8 + 6 * 10**9
+    """An edge has two candidates at most."""
+    bits = 10**10 // 8 * 9 // 8
+    assert memory(10**10, Dedup(connected_at_once=10**9)) == (1 << 29) + bits + 6 * 2 * 10**9
+    assert memory(10**10, Dedup()) == (1 << 29) + bits + 6 * 4 * 10**8
     assert memory(10**10, Dedup(connected_at_once=10**6)) < 4 << 30
+
+
+@given(st.integers(0, 20 << 19), st.integers(1, 1 << 19))
+def test_a_unit_of_select_opens_at_most_two_files_of_groups(first, count):
+    """A unit has at most 2^19 documents if they have 512 bytes: the units of inputs of up to 2.5 TB have 256 MiB."""
+    assert bytes_of_unit(25 * 10**11) // 512 <= 1 << 19
+    files = [SimpleNamespace(unit=number) for number in range(21)]
+    groups = SimpleNamespace(file_uris=[f"g/{number}" for number in range(21)], manifest=SimpleNamespace(files=files))
+    (found,) = files_of(groups, [(first, count)])
+    assert found == [f"g/{at}" for at in range(21) if at << 19 < first + count and first < (at + 1) << 19]
+    assert 1 <= len(found) <= 2
 
 
 def test_a_batch_counts_its_candidates_and_writes_what_was_found_by_range():

@@ -241,7 +241,14 @@ def of_run(found: dict[int, tuple[str, int, float]], run: int = 0) -> dict[int, 
     return {at: (reason, (run, kept), alike) for at, (reason, kept, alike) in found.items()}
 
 
-ROWS_OF_SOURCES = st.lists(st.tuples(documents, st.sampled_from("abc"), st.sampled_from([0.1, 0.5])), max_size=25)
+def rows_of(texts: st.SearchStrategy[str], least: int = 0) -> st.SearchStrategy[Rows]:
+    return st.lists(st.tuples(texts, st.sampled_from("abc"), st.sampled_from([0.1, 0.5])), min_size=least, max_size=25)
+
+
+# In the second kind nine of ten documents are copies.
+ROWS_OF_SOURCES = rows_of(documents) | st.lists(documents, min_size=1, max_size=3).flatmap(
+    lambda few: rows_of(st.sampled_from(few), 10)
+)
 THRESHOLDS = st.sampled_from([0.6, 0.75, 0.9])
 SIZES = st.builds(
     Sizes, st.integers(1, 12), st.sampled_from([8, 50, 1000]), st.integers(1, 6), st.sampled_from([1, 2, 5, 100])
