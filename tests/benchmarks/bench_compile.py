@@ -1,7 +1,7 @@
 """Processor time to compile every kernel, in an empty cache: python -m tests.benchmarks compile
 
-`own` is the time of a kernel without the kernels that it calls and compiles. The largest are listed; the goals of issue
-12 are 12 s for all of them and 2 s for the largest.
+`own` is the time of a kernel without the kernels that it calls and compiles. The largest are listed. Goals: 12 s for
+all of them, 2 s for the largest.
 
 Predicted 2026-11-24, quiet machine: 17 s for all, 0.9 s for the largest.
 """

@@ -4,7 +4,7 @@ A fresh machine is this one with an empty cache of kernels: NUMBA_CACHE_DIR name
 of its own, Ray's start included, and collects the text of this machine anew. Each case is repeated; DEMO_RUNS says how
 often.
 
-Predicted 2026-11-24, two quiet cores: the measure stage 14 s with an empty cache (the goal of issue 12 is under 20) and
+Predicted 2026-11-24, two quiet cores: the measure stage 14 s with an empty cache (the goal is under 20) and
 3 s with a full one; the whole command 40 s and 28 s; the second call 1.4 s (goal 1.5).
 """
 

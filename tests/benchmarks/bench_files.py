@@ -4,7 +4,7 @@ Every file is a Parquet file of one page of 0.5 kB. Freezing and listing happen 
 `raymill curate` runs as a process of its own with default settings, and again on the finished run, which it recognises
 from listings alone. FILES in the environment: another number of files.
 
-Predicted 2026-11-24, two quiet cores: freezing 20 s of wall time (the goal of issue 12 is under 30) and 30
+Predicted 2026-11-24, two quiet cores: freezing 20 s of wall time (goal: under 30) and 30
 core-seconds; the first run 4 minutes; the second call 6 s (goal 10).
 """
 

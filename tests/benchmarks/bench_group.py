@@ -14,8 +14,8 @@ footers, records, listings and uploads. A pair is a key and a document, of which
 for its text. Times per pair are processor time of the stages keys and merge; the time to read attributes is taken
 around the reading itself.
 
-Predicted 2026-11-24, two quiet cores: 2 million in 6 s, 20 million in 60 s (330,000 documents/s), 10 times as long (the
-goal of issue 13 is 11); each process under 1.6 GB; keys and merge 110 ns a pair with reading, 60 without (goal 100,
+Predicted 2026-11-24, two quiet cores: 2 million in 6 s, 20 million in 60 s (330,000 documents/s), 10 times as long
+(goal: at most 11); each process under 1.6 GB; keys and merge 110 ns a pair with reading, 60 without (goal 100,
 all told); 20 million documents: 8,000 GET and 6,000 PUT.
 """
 

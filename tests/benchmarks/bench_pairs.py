@@ -12,7 +12,7 @@ PAIRS: rounds of each part. PAIRS_MB: megabytes of texts of each length.
 
 Predicted 2026-11-24: a tree beside itself 0.99 to 1.01 in every row on a quiet machine, quartiles within 0.97 to 1.03.
 Beside ce27208~1 (the last commit before kernels were compiled for less time): rule packs and signatures 0.95 to 1.03,
-as 12 §2 wants it; 0.5 kB may be further off, as other changes since then are in it.
+the goal; 0.5 kB may be further off, as other changes since then are in it.
 """
 
 import os
