@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.store import Store
 from pipelines.readers.divide import MAX_SPANS_PER_UNIT, bytes_of_unit, make_units
-from pipelines.readers.freeze import freeze
+from pipelines.readers.freeze import _cut_files, _Source, freeze
 from pipelines.readers.inputs import Input
+from pipelines.readers.listing import list_inputs
 from pipelines.readers.recorded import read_inputs, write_inputs
 from pipelines.readers.units import InputManifest, read_unit
 
@@ -572,6 +574,18 @@ def test_a_large_parquet_file_is_cut_between_row_groups(tmp_path, compression):
     ]
     assert all(30_000 <= unit.bytes <= 31_000 for unit in manifest.units[:-1])
     assert manifest.files[0].rows == 100
+
+
+def test_the_schema_of_many_files_is_kept_once(tmp_path):
+    """Footers are read file by file, each with a schema of its own: 100,000 of these would be the driver's memory."""
+    for name, column in (("a", "text"), ("b", "text"), ("c", "other")):
+        pq.write_table(pa.table({"text": ["x"], column: ["x"]}), tmp_path / f"{name}.parquet")
+    (listed,) = list_inputs(Store(), [Input(path=str(tmp_path))]).sources
+    source = _Source(listed)
+    with ThreadPoolExecutor(1) as pool:
+        _cut_files(source, pool)
+    first, second, other = (cut.schema for cut in source.cuts)
+    assert first is not None and first is second and first != other
 
 
 def test_a_small_input_in_one_row_group_has_several_units(tmp_path):
