@@ -23,7 +23,7 @@ from tests.support.fault_works import (
     write_tickets,
 )
 from tests.support.inline import curate_inline, prepare_inline
-from tests.support.many_units import cut_into_many_units
+from tests.support.many_units import COMPONENT, cut_into_many_units
 from tests.support.ray_cluster import ROOT, RayCluster
 
 _KEYS = {"access_key_id": "key", "secret_access_key": "secret"}
@@ -38,14 +38,19 @@ class Texts:
     inputs: list[dict]
     settings: dict
     unit_bytes: int
+    times: int
     folder: Path
     digests: dict[str, str]
 
 
-@pytest.fixture(scope="module", params=["stories", pytest.param("real texts", marks=pytest.mark.slow)])
+# Real texts: how many of each corpus, and sizes of `cut_into_many_units` (bytes of a unit, and `times`).
+_REAL = {"real texts": (60, 150_000, 1), "whole corpora": (None, 8_000_000, 200)}
+
+
+@pytest.fixture(scope="module", params=["stories", *(pytest.param(name, marks=pytest.mark.slow) for name in _REAL)])
 def texts(request, tmp_path_factory) -> Texts:
-    """Generated stories; and 60 versions of PEPs with 60 translations of the Declaration of Human Rights."""
-    folder = tmp_path_factory.mktemp("same")
+    """Generated stories; versions of PEPs with translations of the Declaration of Human Rights, 60 of each and all."""
+    folder, times = tmp_path_factory.mktemp("same"), 1
     if request.param == "stories":
         write_texts(folder / "in")
         inputs, settings, unit_bytes = (
@@ -56,18 +61,20 @@ def texts(request, tmp_path_factory) -> Texts:
     else:
         if not SHARED.is_dir():
             pytest.skip(f"no real inputs at {SHARED}")
+        rows, unit_bytes, times = _REAL[request.param]
         inputs = []
         for name in ("peps", "udhr"):
-            table = pq.read_table(SHARED / f"{name}.parquet", columns=["id", "text"]).slice(0, 60)
-            pq.write_table(table, folder / f"{name}.parquet", row_group_size=10)
+            table = pq.read_table(SHARED / f"{name}.parquet", columns=["id", "text"]).slice(0, rows)
+            pq.write_table(table, folder / f"{name}.parquet", row_group_size=10 if rows else 250)
             inputs.append({"source": name, "path": str(folder / f"{name}.parquet"), "id": "id"})
-        settings = EVERY_STAGE | {"dedup": {"component_documents": 6}, "language": None}
-        unit_bytes = 150_000
+        settings = EVERY_STAGE | {"dedup": {"component_documents": COMPONENT * times}}
+        if rows:  # the identification of languages leaves few of so few
+            settings |= {"language": None}
     with pytest.MonkeyPatch.context() as patch:
-        cut_into_many_units(patch, unit_bytes)
+        cut_into_many_units(patch, unit_bytes, times)
         run = curate_inline(settings | {"inputs": inputs, "output": str(folder / "local")}, patch)
     assert run.corpus.manifest.rows > 10 and len(run.manifest["artifacts"]) > 10
-    return Texts(inputs, settings, unit_bytes, folder, run.manifest["artifacts"])
+    return Texts(inputs, settings, unit_bytes, times, folder, run.manifest["artifacts"])
 
 
 def through_s3(texts: Texts, url: str) -> dict[str, str]:
@@ -84,22 +91,26 @@ def through_s3(texts: Texts, url: str) -> dict[str, str]:
     storage = {"endpoint_url": url} | _KEYS
     settings = texts.settings | {"inputs": inputs, "output": f"s3://{bucket}/run", "storage": storage}
     with pytest.MonkeyPatch.context() as patch:
-        cut_into_many_units(patch, texts.unit_bytes)
+        cut_into_many_units(patch, texts.unit_bytes, texts.times)
         return curate_inline(settings, patch).manifest["artifacts"]
 
 
 def on_ray(texts: Texts, session: dict, **environment: str) -> dict[str, str]:
     """The digests of a run on Ray, in a process of its own. session: arguments of the session."""
     settings = texts.settings | {"inputs": texts.inputs, "output": str(texts.folder / uuid.uuid4().hex[:8])}
-    return run_on_ray(texts.folder, settings, texts.unit_bytes, session, "curate", **environment)
+    return run_on_ray(texts.folder, settings, (texts.unit_bytes, texts.times), session, "curate", **environment)
 
 
 def run_on_ray(
-    folder: Path, settings: dict, unit_bytes: int, session: dict, kind: str, **environment: str
+    folder: Path, settings: dict, cut: tuple[int, int], session: dict, kind: str, **environment: str
 ) -> dict[str, str]:
-    """The digests of the artifacts of a run on Ray. kind: curate or prepare."""
+    """The digests of the artifacts of a run on Ray.
+
+    cut: `unit_bytes` and `times` of `cut_into_many_units`. kind: curate or prepare.
+    """
     job = folder / f"{uuid.uuid4().hex[:8]}.json"
-    job.write_text(json.dumps({"kind": kind, "settings": settings, "unit_bytes": unit_bytes, "session": session}))
+    parts = {"unit_bytes": cut[0], "times": cut[1]}
+    job.write_text(json.dumps({"kind": kind, "settings": settings, "session": session} | parts))
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.many_units_on_ray", str(job)],
         capture_output=True, text=True, timeout=_WAIT_S, cwd=ROOT, env=os.environ | environment,
@@ -130,7 +141,7 @@ def test_a_data_set_and_its_assessment_with_any_number_of_workers(tickets, worke
         "inputs": [tickets_source(folder / "in")],
         "output": str(folder / f"{workers}"),
     }
-    run_on_ray(folder, settings, _TICKET_BYTES, {"cpus": workers}, "prepare")
+    run_on_ray(folder, settings, (_TICKET_BYTES, 1), {"cpus": workers}, "prepare")
     assert prepared_content(settings["output"], Store()) == wanted
 
 

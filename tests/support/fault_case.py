@@ -7,15 +7,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cluster.artifact import Artifact
 from cluster.engine import Engine
 from cluster.failpoints import VARIABLE
 from cluster.garbage import find_garbage, remove_garbage
 from cluster.session import Session
-from cluster.stage import COMMITS
+from cluster.stage import COMMITS, Stage
 from cluster.store.store import Store
 from tests.support.fault_works import Work
 from tests.support.forked import Command, ForkedEngine, ForkedWorkers
@@ -59,6 +60,13 @@ def committed_units(passes: Iterable[Pass], known: bool = False) -> set[str]:
             last[one.process] = begun[one.process]
             found.add(begun[one.process])
     return found - set(last.values()) if known else found
+
+
+class EngineOnRay(Engine):
+    """The engine, also for small stages, which the driver would do itself: a fault is to hit a worker of Ray."""
+
+    def run(self, stage: Stage) -> dict[str, Artifact]:
+        return super().run(replace(stage, small=False))
 
 
 @dataclass
@@ -127,7 +135,7 @@ class Case:
             before()
             if self.ray:
                 with Session(self.address) if self.address else Session(cpus=WORKERS) as session:
-                    self.work.run(self.output, Engine, session, self.more)
+                    self.work.run(self.output, EngineOnRay, session, self.more)
             else:
                 self.work.run(self.output, ForkedEngine, ForkedWorkers(WORKERS), self.more)
 

@@ -1,5 +1,6 @@
 """Sizes that cut a few documents into many units, so that every stage runs, with those that prepare it."""
 
+from dataclasses import astuple
 from functools import partial
 
 import pytest
@@ -19,12 +20,13 @@ _SIZES = Sizes(documents=16, pairs=150, batch=6, block=4)
 COMPONENT = 6
 
 
-def cut_into_many_units(patch: pytest.MonkeyPatch, unit_bytes: int = _UNIT_BYTES) -> None:
+def cut_into_many_units(patch: pytest.MonkeyPatch, unit_bytes: int = _UNIT_BYTES, times: int = 1) -> None:
     """Make `curate`, `pack` and `train` of this process do so. Grouping has stages of its own, packing levels.
 
-    unit_bytes: of the text of a unit of `curate`.
+    unit_bytes: of the text of a unit of `curate`. times: so much larger are the units of grouping, for more documents.
     """
-    patch.setattr(curating, "run_stages", partial(curating.run_stages, sizes=_SIZES))
+    sizes = Sizes(*(times * size for size in astuple(_SIZES)))
+    patch.setattr(curating, "run_stages", partial(curating.run_stages, sizes=sizes))
     patch.setattr(Execution, "unit_bytes", property(lambda self: unit_bytes))
     for module in (boilerplate, repeats):
         patch.setattr(module, "slices_for", lambda keys: 3)

@@ -2,8 +2,8 @@
 
     python -m tests.support.many_units_on_ray JOB.json
 
-The job has `kind`, curate or prepare; its `settings`; `unit_bytes`; and `session`, the arguments of the session. Prints
-the digest of each artifact as JSON.
+The job has `kind`, curate or prepare; its `settings`; `unit_bytes` and `times`, of `cut_into_many_units`; and `session`,
+the arguments of the session. Prints the digest of each artifact as JSON.
 """
 
 import json
@@ -21,7 +21,7 @@ from tests.support.many_units import cut_into_many_units
 def main(path: str) -> None:
     job = json.loads(Path(path).read_text())
     with pytest.MonkeyPatch.context() as patch, Session(**job["session"]) as session:
-        cut_into_many_units(patch, job["unit_bytes"])
+        cut_into_many_units(patch, job["unit_bytes"], job["times"])
         run = {"curate": curate_inline, "prepare": prepare_inline}[job["kind"]](
             job["settings"], patch, engine=Engine, session=session
         )
