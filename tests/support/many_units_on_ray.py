@@ -2,8 +2,8 @@
 
     python -m tests.support.many_units_on_ray JOB.json
 
-The job has `kind`, curate or prepare; its `settings`; `unit_bytes` and `times`, of `cut_into_many_units`; and `session`,
-the arguments of the session. Prints the digest of each artifact as JSON.
+The job has `kind`, curate or prepare; its `settings`; `unit_bytes` and `times`, of `cut_into_many_units`; and
+`session`, the arguments of the session. Prints the digest of each artifact as JSON.
 """
 
 import json
