@@ -15,12 +15,12 @@ from cluster.store import paths
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.dry_run import print_plan
-from pipelines.curate.explain import explain as explain_document
+from pipelines.curate.questions.explain import explain as explain_document
+from pipelines.curate.questions.run_reader import RunReader
+from pipelines.curate.questions.sample import sample_rows
+from pipelines.curate.questions.what_if import compare, table_text
 from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.schema import Report
-from pipelines.curate.run_reader import RunReader
-from pipelines.curate.sample import sample_rows
-from pipelines.curate.what_if import compare, table_text
 from pipelines.kernel_cache import COMPILING, USED, kernels_are_compiled, mark
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]

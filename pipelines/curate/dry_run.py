@@ -27,7 +27,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.contaminated import decontamination_of
+from pipelines.curate.stages.contaminated import decontamination_of
 from pipelines.dedup.earlier import open_runs
 from pipelines.readers import READERS
 from pipelines.readers.find import skipped_text

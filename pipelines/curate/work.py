@@ -26,8 +26,8 @@ from cluster.submit.work import (
 )
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import find_finished, frozen_inputs, result_settings
-from pipelines.curate.memory import files_memory, keys_memory, select_memory, task_memory, windows_memory
-from pipelines.curate.shared_keys import SLICE_MEMORY
+from pipelines.curate.stages.memory import files_memory, keys_memory, select_memory, task_memory, windows_memory
+from pipelines.curate.stages.shared_keys import SLICE_MEMORY
 from pipelines.dedup import group
 from pipelines.readers.listing import InputListing
 from pipelines.readers.units import InputManifest

@@ -18,7 +18,7 @@ from cluster.errors import ConfigError
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate import commands
-from pipelines.curate.write_corpus import REMOVED
+from pipelines.curate.stages.write_corpus import REMOVED
 from pipelines.dedup.compare import NEAR
 from pipelines.demo.installed import FINDERS, Document, collect, packages
 

@@ -24,8 +24,8 @@ from cluster.artifact import Counters, fingerprint
 from cluster.read.limits import Limits
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.curate.measure import split_problems
-from pipelines.curate.memory import files_memory, model_memory, task_memory
+from pipelines.curate.stages.measure import split_problems
+from pipelines.curate.stages.memory import files_memory, model_memory, task_memory
 from pipelines.dedup.settings import Dedup
 from pipelines.language import fasttext_model
 from pipelines.language.identification import LanguageId, identify

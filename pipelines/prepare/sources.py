@@ -17,7 +17,7 @@ from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.curate.write_corpus import CORPUS
+from pipelines.curate.stages.write_corpus import CORPUS
 from pipelines.prepare.config import BASE_METADATA, Source
 from pipelines.prepare.content import FIELDS
 from pipelines.prepare.fetch.snapshot import folder_of

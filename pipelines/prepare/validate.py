@@ -17,8 +17,8 @@ from referencing.exceptions import Unresolvable
 from cluster.errors import ConfigError, UserError
 from cluster.store.local_files import local_file, sha256_of
 from cluster.store.store import Store
-from pipelines.curate.decide import LANGUAGE_NOT_KEPT, decide
-from pipelines.curate.measure import signals
+from pipelines.curate.stages.decide import LANGUAGE_NOT_KEPT, decide
+from pipelines.curate.stages.measure import signals
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_file import LABEL_PREFIX
 from pipelines.language.identification import LanguageId, excerpts, identify

@@ -2,7 +2,7 @@
 
 Both follow from the input alone, never from the number of workers. The division is stable: a file that is added,
 removed or changed moves the ends of its own units and, among small files, of few neighbours. The measurements of all
-other units stay valid (pipelines/curate/measure.py).
+other units stay valid (pipelines/curate/stages/measure.py).
 """
 
 import hashlib

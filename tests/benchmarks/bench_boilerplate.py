@@ -12,9 +12,9 @@ from functools import partial
 
 import numpy as np
 
-from pipelines.curate.boilerplate import cut_texts, source_key
 from pipelines.curate.config import Boilerplate
-from pipelines.curate.shared_keys import COUNTED, KeyCounter, shared_keys
+from pipelines.curate.stages.boilerplate import cut_texts, source_key
+from pipelines.curate.stages.shared_keys import COUNTED, KeyCounter, shared_keys
 from pipelines.text.normalize import normalize
 from pipelines.text.pieces import find_pieces
 from pipelines.text.texts import Texts

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.measure import ATTRIBUTES, measure_stage
+from pipelines.curate.stages.measure import ATTRIBUTES, measure_stage
 from pipelines.readers.freeze import freeze
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts

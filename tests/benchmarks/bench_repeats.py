@@ -13,8 +13,8 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from pipelines.curate.repeats import Runs, find_runs, windows_between
-from pipelines.curate.shared_keys import KeyCounter, find_shared, shared_keys
+from pipelines.curate.stages.repeats import Runs, find_runs, windows_between
+from pipelines.curate.stages.shared_keys import KeyCounter, find_shared, shared_keys
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 from pipelines.text.windows import Anchors, Tokens, find_anchors, hash_windows, locate_tokens, without_spans

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.measure import Measure, text_hashes
+from pipelines.curate.stages.measure import Measure, text_hashes
 from pipelines.dedup import signatures
 from pipelines.language import identification as language
 from pipelines.readers.units import Reading

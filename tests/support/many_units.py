@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 
-from pipelines.curate import boilerplate, repeats
 from pipelines.curate import job as curating
 from pipelines.curate.config import Execution
+from pipelines.curate.stages import boilerplate, repeats
 from pipelines.dedup.group import Sizes
 from training.pack import job as packing
 from training.pack import survey

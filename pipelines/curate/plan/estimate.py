@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 from cluster.exchange import MEMORY as EXCHANGE_MEMORY
 from cluster.levels import Levels
 from cluster.store import paths
-from pipelines.curate import decide, duplicate_ids, id_index, removed_duplicates
-from pipelines.curate.boilerplate import TEXT_OF_A_PIECE
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.memory import keys_memory, windows_memory
 from pipelines.curate.plan.prices import Prices
 from pipelines.curate.plan.rates import Rates
-from pipelines.curate.repeats import TEXT_OF_AN_ANCHOR
 from pipelines.curate.report.merge import FILES_OF_A_UNIT
-from pipelines.curate.shared_keys import COUNTED, SLICE_MEMORY, slices_for
+from pipelines.curate.stages import decide, duplicate_ids, id_index, removed_duplicates
+from pipelines.curate.stages.boilerplate import TEXT_OF_A_PIECE
+from pipelines.curate.stages.memory import keys_memory, windows_memory
+from pipelines.curate.stages.repeats import TEXT_OF_AN_ANCHOR
+from pipelines.curate.stages.shared_keys import COUNTED, SLICE_MEMORY, slices_for
+from pipelines.curate.stages.write_corpus import attribute_columns
 from pipelines.curate.work import machine_of, task_scratch
-from pipelines.curate.write_corpus import attribute_columns
 from pipelines.dedup.compare import candidate_columns
 from pipelines.dedup.documents import KEY_COLUMNS
 from pipelines.dedup.group import DEFAULT_SIZES, memory_by_stage, stars_memory

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from cluster.artifact import Artifact, open_parquet
 from cluster.stage import Stage, publish, run_unit
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.decide import VERDICTS
 from pipelines.curate.job import run_stages
-from pipelines.curate.measure import ATTRIBUTES
 from pipelines.curate.plan.sample import Sample
-from pipelines.curate.write_corpus import CORPUS, REMOVED
+from pipelines.curate.stages.decide import VERDICTS
+from pipelines.curate.stages.measure import ATTRIBUTES
+from pipelines.curate.stages.write_corpus import CORPUS, REMOVED
 from pipelines.dedup.group import GROUPS
 from pipelines.readers.freeze import freeze
 

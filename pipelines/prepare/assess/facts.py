@@ -25,7 +25,7 @@ from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.read.limits import Limits
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.curate.memory import model_memory
+from pipelines.curate.stages.memory import model_memory
 from pipelines.dedup.settings import Dedup
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_file import LABEL_PREFIX

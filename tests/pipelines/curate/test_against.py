@@ -8,8 +8,8 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.store.store import Store
-from pipelines.curate.explain import explain
-from pipelines.curate.run_reader import RunReader
+from pipelines.curate.questions.explain import explain
+from pipelines.curate.questions.run_reader import RunReader
 from tests.support.against_runs import PLAIN, changed
 from tests.support.inline import curate_inline
 from tests.support.stories import ledger, story

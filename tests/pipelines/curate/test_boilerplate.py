@@ -11,10 +11,10 @@ from cluster.artifact import Artifact
 from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.cuts import stays
-from pipelines.curate.explain import explain
 from pipelines.curate.job import result_settings, run_stages
-from pipelines.curate.run_reader import RunReader
+from pipelines.curate.questions.explain import explain
+from pipelines.curate.questions.run_reader import RunReader
+from pipelines.curate.stages.cuts import stays
 from pipelines.dedup.group import Sizes
 from tests.support.inline import curate_inline
 from tests.support.stories import ledger, story
@@ -118,7 +118,7 @@ def test_paragraphs_and_short_lines(settings, monkeypatch):
 def test_the_corpus_is_the_same_for_any_units_and_slices(settings, monkeypatch):
     def run(number: int, slices: int, fan: int = 64):
         monkeypatch.setattr(job, "run_stages", partial(run_stages, sizes=Sizes(fan=fan)))
-        monkeypatch.setattr("pipelines.curate.boilerplate.slices_for", lambda keys: slices)
+        monkeypatch.setattr("pipelines.curate.stages.boilerplate.slices_for", lambda keys: slices)
         monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // number)
         return curate_inline(settings | {"output": f"{settings['output']}-{number}-{slices}-{fan}"}, monkeypatch)
 

@@ -19,13 +19,13 @@ from cluster.artifact import Artifact, Manifest, describe_schema
 from cluster.errors import ConfigError, DataError
 from cluster.read.limits import Limits
 from cluster.store.store import Store
-from pipelines.curate import duplicate_ids, id_index
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.dry_run import first_look
-from pipelines.curate.explain import explain
-from pipelines.curate.neighbours import neighbours
-from pipelines.curate.run_reader import RunReader
-from pipelines.curate.sample import sample_rows
+from pipelines.curate.questions.explain import explain
+from pipelines.curate.questions.run_reader import RunReader
+from pipelines.curate.questions.sample import sample_rows
+from pipelines.curate.stages import duplicate_ids, id_index
+from pipelines.curate.stages.neighbours import neighbours
 from pipelines.curate.work import machines
 from pipelines.dedup import group
 from pipelines.readers.freeze import freeze, freeze_listing

@@ -14,11 +14,11 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError, StorageError
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.contaminated import contaminated_rows
 from pipelines.curate.dry_run import print_plan
-from pipelines.curate.explain import explain
-from pipelines.curate.run_reader import RunReader
-from pipelines.curate.what_if import compare
+from pipelines.curate.questions.explain import explain
+from pipelines.curate.questions.run_reader import RunReader
+from pipelines.curate.questions.what_if import compare
+from pipelines.curate.stages.contaminated import contaminated_rows
 from pipelines.rules.decontamination import MATCHES_SCHEMA, SIGNAL
 from pipelines.text.texts import Texts
 from tests.support.inline import curate_inline

@@ -14,14 +14,15 @@ from cluster.engine import Engine
 from cluster.errors import BusyError, ConfigError, DataError, UserError
 from cluster.lease import held
 from cluster.store.store import Store
-from pipelines.curate import job, write_corpus
+from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.explain import explain
 from pipelines.curate.job import run_stages
-from pipelines.curate.kept_texts import MeasuredUnit, groups_in
-from pipelines.curate.run_reader import RunReader
-from pipelines.curate.sample import sample_rows
-from pipelines.curate.what_if import compare, table_text
+from pipelines.curate.questions.explain import explain
+from pipelines.curate.questions.run_reader import RunReader
+from pipelines.curate.questions.sample import sample_rows
+from pipelines.curate.questions.what_if import compare, table_text
+from pipelines.curate.stages import write_corpus
+from pipelines.curate.stages.kept_texts import MeasuredUnit, groups_in
 from pipelines.dedup.compare import GROUPS_SCHEMA
 from pipelines.dedup.group import DEFAULT_SIZES, Sizes
 from pipelines.readers.freeze import freeze_listing

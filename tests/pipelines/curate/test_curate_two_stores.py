@@ -14,7 +14,7 @@ from cluster.errors import DataError, StorageError, UserError
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.measure import measure_stage
+from pipelines.curate.stages.measure import measure_stage
 from pipelines.readers.freeze import freeze
 from tests.conftest import CREDENTIALS
 from tests.support.inline import curate_inline

@@ -13,11 +13,11 @@ from datasets import Dataset, disable_progress_bars
 from cluster.artifact import Artifact
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.explain import explain
+from pipelines.curate.questions.explain import explain
+from pipelines.curate.questions.run_reader import RunReader
+from pipelines.curate.questions.sample import sample_rows
+from pipelines.curate.questions.what_if import compare, table_text
 from pipelines.curate.report.page import render
-from pipelines.curate.run_reader import RunReader
-from pipelines.curate.sample import sample_rows
-from pipelines.curate.what_if import compare, table_text
 from pipelines.readers import READERS
 from tests.support.inline import curate_inline
 from tests.support.stories import story

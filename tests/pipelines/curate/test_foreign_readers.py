@@ -15,9 +15,9 @@ from datasets import disable_progress_bars, load_dataset
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.stage import discard_stale
 from cluster.store.store import Store
-from pipelines.curate.explain import explain
-from pipelines.curate.run_reader import RunReader
-from pipelines.curate.sample import sample_rows
+from pipelines.curate.questions.explain import explain
+from pipelines.curate.questions.run_reader import RunReader
+from pipelines.curate.questions.sample import sample_rows
 from tests.support.inline import curate_inline
 from tests.support.stages import counting_stage, run_inline
 from tests.support.stories import story

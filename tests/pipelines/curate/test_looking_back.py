@@ -20,13 +20,13 @@ from cluster.progress import Silent
 from cluster.run import differences
 from cluster.stage import discard
 from cluster.store.store import Store
-from pipelines.curate import id_index
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.explain import _duplicate_count, explain
 from pipelines.curate.job import check_models_and_lists
-from pipelines.curate.run_reader import RunReader
-from pipelines.curate.sample import sample_rows
-from pipelines.curate.what_if import _units, compare, table_text
+from pipelines.curate.questions.explain import _duplicate_count, explain
+from pipelines.curate.questions.run_reader import RunReader
+from pipelines.curate.questions.sample import sample_rows
+from pipelines.curate.questions.what_if import _units, compare, table_text
+from pipelines.curate.stages import id_index
 from tests.support.inline import InlineEngine, NoRay, curate_inline
 from tests.support.stories import story
 

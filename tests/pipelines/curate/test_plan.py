@@ -25,7 +25,6 @@ from cluster.stage import Output, Stage
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import frozen_inputs, run_stages
-from pipelines.curate.neighbours import neighbours
 from pipelines.curate.plan.command import amount_of_bytes, assumed, core_time, gib, money, plan_text, rounded_count
 from pipelines.curate.plan.estimate import (
     EDGES_OF_A_CANDIDATE,
@@ -46,6 +45,7 @@ from pipelines.curate.plan.estimate import (
 from pipelines.curate.plan.prices import Prices, load_prices
 from pipelines.curate.plan.rates import Rates, _row_bytes, column_bytes, line, measure_rates
 from pipelines.curate.plan.sample import Sample, SampledUnit, _cut, draw, spread
+from pipelines.curate.stages.neighbours import neighbours
 from pipelines.curate.work import machine_of
 from pipelines.dedup.settings import Dedup
 from pipelines.readers.units import InputFile, InputManifest, Reading, Unit

@@ -15,9 +15,9 @@ from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.dry_run import print_plan
-from pipelines.curate.explain import explain
 from pipelines.curate.job import run_stages
-from pipelines.curate.run_reader import RunReader
+from pipelines.curate.questions.explain import explain
+from pipelines.curate.questions.run_reader import RunReader
 from pipelines.dedup.group import Sizes
 from tests.support.inline import curate_inline
 from tests.support.stories import ledger, story
@@ -111,7 +111,7 @@ def test_the_runs_are_those_of_a_plain_loop_for_any_units_and_slices(tmp_path, m
     assert expected
     run = curate_inline(settings, monkeypatch)
     assert runs_in(run, texts) == expected
-    monkeypatch.setattr("pipelines.curate.repeats.slices_for", lambda keys: 5)
+    monkeypatch.setattr("pipelines.curate.stages.repeats.slices_for", lambda keys: 5)
     monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 20)
     many = curate_inline(settings | {"output": settings["output"] + "-2"}, monkeypatch)
     assert len(Artifact.load(Store(), f"{many.uri}/attributes").manifest.files) > 1

@@ -11,14 +11,14 @@ import pytest
 
 from cluster.artifact import Artifact
 from cluster.store.store import Store
-from pipelines.curate import what_if
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.decide import VERDICTS, decide
-from pipelines.curate.decide_again import DecideAgain
-from pipelines.curate.explain import explain
-from pipelines.curate.run_reader import RunReader
-from pipelines.curate.sample import sample_rows
-from pipelines.curate.what_if import compare, table_text
+from pipelines.curate.questions import what_if
+from pipelines.curate.questions.decide_again import DecideAgain
+from pipelines.curate.questions.explain import explain
+from pipelines.curate.questions.run_reader import RunReader
+from pipelines.curate.questions.sample import sample_rows
+from pipelines.curate.questions.what_if import compare, table_text
+from pipelines.curate.stages.decide import VERDICTS, decide
 from pipelines.readers.freeze import freeze_listing
 from tests.support.inline import curate_inline
 from tests.support.stories import GERMAN, story
@@ -79,7 +79,7 @@ def run(tmp_path_factory):
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.curate.job.freeze_listing", lambda listing, *_: freeze_listing(listing, 4000))
-        patch.setattr("pipelines.curate.decide.MEASURED_UNITS_OF_A_UNIT", 3)
+        patch.setattr("pipelines.curate.stages.decide.MEASURED_UNITS_OF_A_UNIT", 3)
         patch.setattr("pipelines.curate.report.merge.FILES_OF_A_UNIT", 2)
         done = curate_inline(config, patch)
         done.__dict__["config"] = config

@@ -14,10 +14,10 @@ import pytest
 from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
 from cluster.stage import Output, Stage
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.decide import decide_stage
 from pipelines.curate.job import frozen_inputs, result_settings, run_stages
-from pipelines.curate.measure import measure_stage
-from pipelines.curate.memory import (
+from pipelines.curate.stages.decide import decide_stage
+from pipelines.curate.stages.measure import measure_stage
+from pipelines.curate.stages.memory import (
     NUMBERS_MEMORY,
     files_memory,
     keys_memory,
@@ -25,7 +25,7 @@ from pipelines.curate.memory import (
     task_memory,
     windows_memory,
 )
-from pipelines.curate.shared_keys import SLICE_MEMORY
+from pipelines.curate.stages.shared_keys import SLICE_MEMORY
 from pipelines.curate.work import machine_of
 from tests.support.settings import changed, leaves, untold
 

@@ -22,7 +22,7 @@ from cluster.artifact import Artifact, DataFile, Manifest
 from cluster.engine import RetryLimits
 from cluster.progress import Silent
 from cluster.store.store import Store
-from pipelines.curate.measure import text_hashes
+from pipelines.curate.stages.measure import text_hashes
 from pipelines.dedup.earlier import EarlierRun
 from pipelines.dedup.group import GROUPS, Sizes, group_stage
 from pipelines.dedup.settings import Dedup

@@ -15,7 +15,7 @@ from cluster.store.store import Store
 from pipelines.curate import commands as curate_commands
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.decide import all_reasons, check_results
+from pipelines.curate.stages.decide import all_reasons, check_results
 from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.demo import commands as demo
 from pipelines.demo.commands import CONFIG, DATA, config_text, expand_repeated, stage_inputs

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store.store import Store
-from pipelines.curate.memory import NUMBERS_MEMORY
-from pipelines.curate.run_reader import row_at
+from pipelines.curate.questions.run_reader import row_at
+from pipelines.curate.stages.memory import NUMBERS_MEMORY
 from pipelines.readers.inputs import Input
 from pipelines.readers.units import Unit
 

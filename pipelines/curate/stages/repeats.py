@@ -24,12 +24,12 @@ import pyarrow as pa
 from cluster.artifact import Counters
 from cluster.exchange import SlicedFiles
 from cluster.stage import Scratch
-from pipelines.curate.boilerplate import cut_texts
 from pipelines.curate.config import Repeats, SelectSettings
-from pipelines.curate.cuts import Cut, stays, take
-from pipelines.curate.kept_texts import MeasuredUnit, kept_texts
-from pipelines.curate.memory import windows_memory
-from pipelines.curate.shared_keys import KeyCounter, KeyStages, find_shared, read_shared, slices_for
+from pipelines.curate.stages.boilerplate import cut_texts
+from pipelines.curate.stages.cuts import Cut, stays, take
+from pipelines.curate.stages.kept_texts import MeasuredUnit, kept_texts
+from pipelines.curate.stages.memory import windows_memory
+from pipelines.curate.stages.shared_keys import KeyCounter, KeyStages, find_shared, read_shared, slices_for
 from pipelines.readers.units import Reading
 from pipelines.text import personal_data
 from pipelines.text.texts import Texts

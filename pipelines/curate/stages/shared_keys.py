@@ -23,7 +23,7 @@ from cluster.exchange import MEMORY as EXCHANGE_MEMORY
 from cluster.exchange import Slice, SlicedFiles, exchange
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store.store import Store
-from pipelines.curate.kept_texts import MeasuredUnit
+from pipelines.curate.stages.kept_texts import MeasuredUnit
 
 Work = Callable[[Any, Scratch], Counters]
 

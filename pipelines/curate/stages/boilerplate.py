@@ -20,10 +20,10 @@ from cluster.artifact import Counters
 from cluster.exchange import SlicedFiles
 from cluster.stage import Scratch
 from pipelines.curate.config import Boilerplate, SelectSettings
-from pipelines.curate.cuts import Cut
-from pipelines.curate.kept_texts import MeasuredUnit, kept_texts
-from pipelines.curate.memory import keys_memory
-from pipelines.curate.shared_keys import KeyCounter, KeyStages, find_shared, slices_for
+from pipelines.curate.stages.cuts import Cut
+from pipelines.curate.stages.kept_texts import MeasuredUnit, kept_texts
+from pipelines.curate.stages.memory import keys_memory
+from pipelines.curate.stages.shared_keys import KeyCounter, KeyStages, find_shared, slices_for
 from pipelines.readers.units import Reading
 from pipelines.text import personal_data
 from pipelines.text.lines import count_characters

@@ -20,25 +20,30 @@ from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.errors import DataError
 from cluster.page.formats import plural
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
-from pipelines.curate.boilerplate import (
+from pipelines.curate.config import SelectSettings
+from pipelines.curate.report.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
+from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally
+from pipelines.curate.stages.boilerplate import (
     BOILERPLATE,
     BOILERPLATE_SCHEMA,
     BOILERPLATE_VERSION,
     BoilerplateCutter,
     find_boilerplate,
 )
-from pipelines.curate.config import SelectSettings
-from pipelines.curate.contaminated import CONTAMINATED, CONTAMINATED_SCHEMA, contaminated_rows, decontamination_of
-from pipelines.curate.cuts import TOO_FEW_WORDS_LEFT, Cutter, stays, take
-from pipelines.curate.decide import VERDICTS_SCHEMA
-from pipelines.curate.kept_texts import MeasuredUnit, groups_in, take_texts
-from pipelines.curate.measure import split_problems
-from pipelines.curate.memory import select_memory
-from pipelines.curate.neighbours import neighbours
-from pipelines.curate.repeats import REPEATS, REPEATS_SCHEMA, REPEATS_VERSION, RepeatsCutter, find_repeats
-from pipelines.curate.report.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
-from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally
-from pipelines.curate.shared_keys import KeyStages, read_shared
+from pipelines.curate.stages.contaminated import (
+    CONTAMINATED,
+    CONTAMINATED_SCHEMA,
+    contaminated_rows,
+    decontamination_of,
+)
+from pipelines.curate.stages.cuts import TOO_FEW_WORDS_LEFT, Cutter, stays, take
+from pipelines.curate.stages.decide import VERDICTS_SCHEMA
+from pipelines.curate.stages.kept_texts import MeasuredUnit, groups_in, take_texts
+from pipelines.curate.stages.measure import split_problems
+from pipelines.curate.stages.memory import select_memory
+from pipelines.curate.stages.neighbours import neighbours
+from pipelines.curate.stages.repeats import REPEATS, REPEATS_SCHEMA, REPEATS_VERSION, RepeatsCutter, find_repeats
+from pipelines.curate.stages.shared_keys import KeyStages, read_shared
 from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.dedup.group import DEFAULT_SIZES, Sizes, files_of
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit

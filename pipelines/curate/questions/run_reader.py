@@ -22,8 +22,8 @@ from cluster.store import paths
 from cluster.store.interface import NotFound, StorageOptions
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.id_index import ID_INDEX, positions_of
-from pipelines.curate.measure import ATTRIBUTES
+from pipelines.curate.stages.id_index import ID_INDEX, positions_of
+from pipelines.curate.stages.measure import ATTRIBUTES
 from pipelines.readers.inputs import Input
 from pipelines.readers.recorded import INPUTS_JSON, read_inputs
 from pipelines.readers.units import read_unit

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.curate.memory import NUMBERS_MEMORY
-from pipelines.curate.neighbours import neighbours
+from pipelines.curate.stages.memory import NUMBERS_MEMORY
+from pipelines.curate.stages.neighbours import neighbours
 from pipelines.dedup.compare import NEAR
 
 DUPLICATES = "_work/duplicates"

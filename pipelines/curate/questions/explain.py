@@ -11,14 +11,14 @@ from cluster.artifact import Artifact, DataFile, read_tables
 from cluster.errors import DataError, UserError
 from cluster.page.formats import plural
 from cluster.store import paths
-from pipelines.curate.boilerplate import BOILERPLATE, piece_keys
-from pipelines.curate.contaminated import CONTAMINATED
-from pipelines.curate.kept_texts import cleaned
-from pipelines.curate.measure import QUARANTINE
-from pipelines.curate.repeats import REPEATS
+from pipelines.curate.questions.run_reader import MeasuredDocument, RunReader, row_at
 from pipelines.curate.report.word_diff import DiffPart, word_diff
-from pipelines.curate.run_reader import MeasuredDocument, RunReader, row_at
-from pipelines.curate.write_corpus import CORPUS, REMOVED
+from pipelines.curate.stages.boilerplate import BOILERPLATE, piece_keys
+from pipelines.curate.stages.contaminated import CONTAMINATED
+from pipelines.curate.stages.kept_texts import cleaned
+from pipelines.curate.stages.measure import QUARANTINE
+from pipelines.curate.stages.repeats import REPEATS
+from pipelines.curate.stages.write_corpus import CORPUS, REMOVED
 from pipelines.text.texts import Texts
 
 _SHOWN_WORDS = 12  # around a difference

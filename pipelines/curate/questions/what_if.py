@@ -18,18 +18,18 @@ from cluster.page.formats import plural
 from cluster.run import changes
 from cluster.session import Session, imported_ray
 from cluster.store.store import Store
-from pipelines.curate.boilerplate import BOILERPLATE
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.decide import VERDICTS, Name, all_reasons
-from pipelines.curate.decide_again import AFTER, BEFORE, Counts, DecideAgain, UnitFiles
 from pipelines.curate.job import result_settings
-from pipelines.curate.measure import dependencies, measure_stage
-from pipelines.curate.neighbours import neighbours
-from pipelines.curate.removed_duplicates import DUPLICATES, sum_of_units
-from pipelines.curate.repeats import REPEATS
+from pipelines.curate.questions.decide_again import AFTER, BEFORE, Counts, DecideAgain, UnitFiles
+from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.report.gather import CHARACTERS_PER_TOKEN
-from pipelines.curate.run_reader import RunReader
-from pipelines.curate.write_corpus import DEDUP_STAGES
+from pipelines.curate.stages.boilerplate import BOILERPLATE
+from pipelines.curate.stages.decide import VERDICTS, Name, all_reasons
+from pipelines.curate.stages.measure import dependencies, measure_stage
+from pipelines.curate.stages.neighbours import neighbours
+from pipelines.curate.stages.removed_duplicates import DUPLICATES, sum_of_units
+from pipelines.curate.stages.repeats import REPEATS
+from pipelines.curate.stages.write_corpus import DEDUP_STAGES
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT
 
 # Documents that are decided in this process. More take longer than Ray's start.

@@ -25,7 +25,7 @@ from cluster.store.local_files import local_file, sha256_of
 from cluster.store.store import Store
 from pipelines import first_calls
 from pipelines.curate.config import Filters, MeasureSettings
-from pipelines.curate.memory import files_memory, task_memory
+from pipelines.curate.stages.memory import files_memory, task_memory
 from pipelines.dedup import signatures
 from pipelines.dedup.compare import NEWEST_BY
 from pipelines.dedup.newest import is_comparable, newness

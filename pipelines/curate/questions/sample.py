@@ -9,7 +9,7 @@ from cluster.errors import ConfigError
 from cluster.inspection import shortened
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.curate.write_corpus import REMOVED
+from pipelines.curate.stages.write_corpus import REMOVED
 
 _TEXT_SHOWN = 500  # characters
 _VALUES_LISTED = 20
