@@ -24,7 +24,12 @@ def learn(
 ) -> Counters:
     """The work of `learn_stage`. No counters."""
     predicted = {name: predicted_labels(vectors, name, scratch if name == label else None) for name in fields}
-    learned = Learned(groups=group_sizes(vectors, groups), similar=similar_to_examples(vectors), labels=predicted)
+    learned = Learned(
+        groups=group_sizes(vectors, groups),
+        similar=least_similar(vectors, "similarity"),
+        relevant=least_similar(vectors, "relevance"),
+        labels=predicted,
+    )
     scratch.write(LEARNED, learned_table(learned))
     return {}
 
@@ -53,14 +58,14 @@ def group_sizes(vectors: Artifact, groups: int) -> list[int]:
     return sorted(sizes.tolist(), reverse=True)
 
 
-def similar_to_examples(vectors: Artifact) -> Similar:
-    """The mean similarity, and the records with the lowest; None without examples."""
+def least_similar(vectors: Artifact, column: str) -> Similar:
+    """The mean of a column of similarities, and the records with the lowest; None if it is null everywhere."""
     sums: list[float] = []
     records = 0
     lowest: list[tuple[float, str]] = []
-    for table in vectors.tables(["id", "similarity"]):
-        known = table.filter(table["similarity"].is_valid())
-        values = known["similarity"].to_pylist()
+    for table in vectors.tables(["id", column]):
+        known = table.filter(table[column].is_valid())
+        values = known[column].to_pylist()
         sums = [math.fsum([*sums, *values])]
         records += len(values)
         lowest = heapq.nsmallest(_IDS_SHOWN, [*lowest, *zip(values, known["id"].to_pylist(), strict=True)])

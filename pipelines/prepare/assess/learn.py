@@ -1,6 +1,6 @@
 """The stage `learn`: what the vectors of all records say together. One unit.
 
-VECTORS  ->  LEARNED   sizes of k-means groups, similarity to examples, predicted labels: one row of JSON
+VECTORS  ->  LEARNED   sizes of k-means groups, similarities, predicted labels: one row of JSON
              SUSPECTS  the records whose label is probably wrong
 
 Memory: 10,000 vectors; of labels, at most a million records with 4 bytes a dimension each, and 40 bytes for each of at
@@ -22,7 +22,7 @@ from pipelines.prepare.assess.embed import LIBRARIES
 from pipelines.prepare.assess.settings import Embeddings
 
 LEARNED, SUSPECTS = "learned", "suspects"
-LEARN_VERSION = "1"
+LEARN_VERSION = "2"
 LABELLED = 1_000_000  # records whose labels are predicted
 PAIRS = 20_000_000  # of a record and a class
 LEAST = 5  # records of a class
@@ -52,7 +52,7 @@ class Suspect(TypedDict):
 
 
 class Similar(TypedDict):
-    """Similarity of answers to the nearest example. ids: of the least similar records."""
+    """Similarity of answers to something. ids: of the least similar records."""
 
     records: int
     mean: float | None
@@ -77,10 +77,13 @@ class Labels(TypedDict):
 
 
 class Learned(TypedDict):
-    """groups: records of each k-means group, largest first. labels: by field."""
+    """groups: records of each k-means group, largest first. similar: to the nearest example. relevant: to the question.
+    labels: by field.
+    """
 
     groups: list[int]
     similar: Similar
+    relevant: Similar
     labels: dict[str, Labels]
 
 

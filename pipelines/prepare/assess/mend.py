@@ -121,6 +121,14 @@ def _mend_relevance(findings: Findings, output: str) -> str:
     return " ".join([*found, f"Then {_AGAIN}, or `raymill assess {output} --config CONFIG`."])
 
 
+def _mend_answer_relevance(findings: Findings, output: str) -> str:
+    ids = (findings["learned"] or {"relevant": {"ids": []}})["relevant"]["ids"]
+    return (
+        f"Least similar to their questions: {', '.join(ids)}. Correct these answers, or remove those that have no word of "
+        "their question: `raymill prepare CONFIG -o validate.relevance=0.1 --replace`."
+    )
+
+
 def _mend_diversity(findings: Findings, output: str) -> str:
     found = []
     if findings["learned"] and (groups := findings["learned"]["groups"]):
@@ -192,6 +200,7 @@ _MENDS: dict[str, Callable[[Findings, str], str]] = {
     "consistency": _mend_consistency,
     "accuracy": _mend_accuracy,
     "relevance": _mend_relevance,
+    "answer_relevance": _mend_answer_relevance,
     "diversity": _mend_diversity,
     "bias": _mend_bias,
     "extrinsic_f1": _mend_extrinsic,

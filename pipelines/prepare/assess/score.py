@@ -169,6 +169,9 @@ def metrics_of(findings: Findings, settings: Assess) -> list[Metric]:
             meaning = "mean similarity of answers to the nearest example"
             shown = f"of {plural(len(settings.examples), 'example')}"
             found.append(_metric("similarity_to_examples", similar["mean"], meaning, shown))
+        relevant = findings["learned"]["relevant"]
+        shown = f"least: {', '.join(relevant['ids'])}" if relevant["ids"] else "no question and answer"
+        found.append(_metric("answer_relevance", relevant["mean"], "mean similarity of an answer to its question", shown))
     for name in values:
         if name != "source":
             found.append(

@@ -144,6 +144,7 @@ class Gates(_Settings):
     consistency: Fraction | None = None
     accuracy: Fraction | None = None
     relevance: Fraction | None = None
+    answer_relevance: Fraction | None = None
     diversity: Fraction | None = None
     bias: Fraction | None = None
     extrinsic_f1: Fraction | None = None

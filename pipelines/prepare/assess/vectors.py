@@ -113,13 +113,16 @@ def embed_records(settings: EmbedSettings, model: Artifact | None, uris: tuple[s
             if not records:
                 continue
             found = [said(from_shape(one, settings.shape)) for one in records]
-            answers = [(one.answer or one.question)[:CHARACTERS] for one in found]
-            nearest = None if examples is None else (embedder.embed(answers) @ examples.T).max(axis=1)
+            answers = embedder.embed([(one.answer or one.question)[:CHARACTERS] for one in found])
+            nearest = None if examples is None else (answers @ examples.T).max(axis=1)
+            # Of a conversation the end: what the answer follows.
+            questions = embedder.embed([one.question[-CHARACTERS:] if one.turns else "" for one in found])
             columns = {
                 "id": [one["id"] for one in records],
                 "key": [hash64(same(one.question)) for one in found],
                 "fold": [one["fold"] for one in records],
                 "similarity": pa.nulls(len(records)) if nearest is None else _rounded(nearest),
+                "relevance": _cosines(questions, answers, np.array([one.turns > 0 for one in found])),
                 "vector": list(embedder.embed([one.text[:CHARACTERS] for one in found]).astype(np.float16)),
             }
             metadata = [metadata_of(one) for one in records]
@@ -127,6 +130,15 @@ def embed_records(settings: EmbedSettings, model: Artifact | None, uris: tuple[s
             scratch.write(VECTORS, pa.table(columns, schema=schema))
             count += len(records)
     return {"records": count}
+
+
+def _cosines(questions: np.ndarray, answers: np.ndarray, answered: np.ndarray) -> pa.Array:
+    """Of each record the cosine of question and answer; null of a plain text, or where one has no known word.
+
+    questions, answers: float32[N, D]. answered: bool[N].
+    """
+    measured = answered & questions.any(axis=1) & answers.any(axis=1)
+    return pa.array(_rounded((questions * answers).sum(axis=1)), mask=~measured)
 
 
 def _rounded(cosines: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cluster.artifact import Artifact
 from cluster.store.store import Store
 from pipelines.prepare.assess.classify import (
     Predicted,
@@ -14,12 +15,14 @@ from pipelines.prepare.assess.classify import (
     predict,
     scores_by_fold,
 )
-from pipelines.prepare.assess.groups import group_sizes, similar_to_examples
+from pipelines.prepare.assess.facts import smallest_of_sample
+from pipelines.prepare.assess.groups import group_sizes, least_similar
 from pipelines.prepare.assess.labels import predicted_labels
 from pipelines.prepare.assess.learn import learn_memory
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.assess.settings import Embeddings
 from pipelines.prepare.assess.vectors import fit
+from pipelines.prepare.split import SPLITS
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
 from tests.support.queues import QUEUES, rows, sentence, settings_of
@@ -144,9 +147,9 @@ def test_the_least_similar_records_are_named_and_the_mean_is_of_those_with_a_sim
     def table(first: int, *values: float | None) -> pa.Table:
         return pa.table({"id": [f"r{first + at}" for at in range(len(values))], "similarity": pa.array(values)})
 
-    found = similar_to_examples(Vectors(table(0, 0.5, None, 0.25), table(3, 1.0, 0.125, 0.75, 0.5, 0.9)))
+    found = least_similar(Vectors(table(0, 0.5, None, 0.25), table(3, 1.0, 0.125, 0.75, 0.5, 0.9)), "similarity")
     assert found == {"records": 7, "mean": 0.575, "ids": ["r4", "r2", "r0", "r6", "r5"]}
-    assert similar_to_examples(Vectors(table(0, None))) == {"records": 0, "mean": None, "ids": []}
+    assert least_similar(Vectors(table(0, None)), "similarity") == {"records": 0, "mean": None, "ids": []}
 
 
 def vectors_of(counts: dict[str | None, int], fold: int | None = None, first: int = 0) -> pa.Table:
@@ -295,6 +298,39 @@ def test_answers_are_compared_with_examples_of_the_domain(tmp_path, monkeypatch)
     assert 0.3 < metric(run.assessment, "similarity_to_examples") < 0.99
     assert run.assessment["findings"]["learned"]["similar"]["ids"][0] == "r007"
     assert "r007" in gate(run.assessment, "relevance")["mend"]
+
+
+def test_answers_to_another_question_are_the_least_relevant(tmp_path, monkeypatch):
+    """Two records have the answer of another queue, one an answer of words that no other record has."""
+    made = rows(90)
+    made[6]["a"], made[31]["a"] = made[31]["a"], made[6]["a"]
+    made[50]["a"] = "zzyzx qwfpg arstd and nothing more than that."
+    asked = settings_of(tmp_path, made, embeddings={"dimensions": 8}) | {"gates": {"answer_relevance": 0.999}}
+    run = prepare_inline(asked | {"records": {"shape": "pairs"}}, monkeypatch)
+    found = run.assessment["findings"]["learned"]["relevant"]
+    assert {"r006", "r031"} <= set(found["ids"][:3]) and found["records"] >= 89
+    assert 0.3 < found["mean"] == metric(run.assessment, "answer_relevance") < 0.999
+    failed = gate(run.assessment, "answer_relevance")
+    assert failed["state"] == "failed" and "r006" in failed["mend"] and "`raymill prepare CONFIG -o " in failed["mend"]
+    # By hand: the rows of the artifact are cosines of the default embedding.
+    table = Artifact.load(Store(), f"{run.uri}/_work/assess/vectors").table()
+    values = dict(zip(table["id"].to_pylist(), table["relevance"].to_pylist(), strict=True))
+    records = [row for split in SPLITS for row in run.split(split).table().to_pylist()]
+    sample = Artifact.load(Store(), f"{run.uri}/_work/assess/sample")
+    model = fit(smallest_of_sample(sample, 5000), 8)
+    pairs = (model.embed([row[side] for row in records]) for side in ("prompt", "completion"))
+    cosines = np.clip((np.multiply(*pairs)).sum(axis=1), 0, 1)
+    for row, cosine in zip(records, cosines, strict=True):
+        assert values[row["id"]] is None or values[row["id"]] == pytest.approx(cosine, abs=1e-3), row["id"]
+
+
+def test_plain_texts_have_no_answer_to_be_relevant(tmp_path, monkeypatch):
+    made = [{"id": one["id"], "text": one["a"]} for one in rows(30)]
+    asked = settings_of(tmp_path, made) | {"records": {"shape": "text"}}
+    asked["inputs"] = [{"path": asked["inputs"][0]["path"], "id": "id"}]
+    run = prepare_inline(asked, monkeypatch)
+    assert run.assessment["findings"]["learned"]["relevant"] == {"records": 0, "mean": None, "ids": []}
+    assert metric(run.assessment, "answer_relevance") is None
 
 
 def test_what_is_learned_does_not_depend_on_units_or_tables(tmp_path, monkeypatch):

@@ -18,7 +18,8 @@ def labels(errors: int | None, *ids: str, classes: int = 3, left_out: int = 4) -
 
 
 def learned(groups: tuple[int, ...] = (), ids: tuple[str, ...] = (), **of_fields: dict) -> dict:
-    return {"groups": list(groups), "similar": {"records": 10, "mean": 0.5, "ids": list(ids)}, "labels": of_fields}
+    similar = {"records": 10, "mean": 0.5, "ids": list(ids)}
+    return {"groups": list(groups), "similar": similar, "relevant": similar, "labels": of_fields}
 
 
 def compared(value: str, ratio: float, low: float, high: float) -> dict:
@@ -74,6 +75,9 @@ def test_repeated_questions_are_removed_by_the_setting_that_does_it(changes, rem
         ("relevance", {"topics": {"a": 3}, "on_topic": 3, "learned": learned(ids=("a", "b"))},
          "Least similar to the examples: a, b. Leave such records out. 7 records mention no topic; name more topics, "
          f"or leave these out. Then {AGAIN}, or `raymill assess /out --config CONFIG`."),
+        ("answer_relevance", {"learned": learned(ids=("a", "b"))},
+         "Least similar to their questions: a, b. Correct these answers, or remove those that have no word of their "
+         "question: `raymill prepare CONFIG -o validate.relevance=0.1 --replace`."),
         ("relevance", {"learned": learned()}, f"Then {AGAIN}, or `raymill assess /out --config CONFIG`."),
         ("diversity", {"learned": learned((7, 2, 1)), "questions": REPEATED},
          "The largest of 3 groups of like texts has 7 records. Questions that repeat an earlier one: a, b, c, d, e. "

@@ -21,7 +21,8 @@ def seen(name: str, asked: Assess | None = None, **changes) -> tuple[float | Non
 def labels(errors: int | None = 2, **scores: list[float]) -> dict:
     of = {"records": 8, "left_out": 0, "classes": 2, "most_frequent": 0.625, "scores": scores, "errors": errors,
           "suspects": []}  # fmt: skip
-    return {"groups": [6, 3, 1], "similar": {"records": 10, "mean": 0.25, "ids": []}, "labels": {"queue": of}}
+    return {"groups": [6, 3, 1], "similar": {"records": 10, "mean": 0.25, "ids": []},
+            "relevant": {"records": 9, "mean": 0.625, "ids": ["a", "b"]}, "labels": {"queue": of}}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,9 @@ def test_groups_of_like_texts_are_as_even_as_the_records_allow():
     assert value == pytest.approx(0.5), "1 bit of 2"
     assert seen("semantic_diversity", asked, learned=labels() | {"groups": []})[1] == ""
     assert seen("similarity_to_examples", Assess(examples=["a", "b"]), learned=labels()) == (0.25, "of 2 examples")
+    assert seen("answer_relevance", asked, learned=labels()) == (0.625, "least: a, b")
+    plain = labels() | {"relevant": {"records": 0, "mean": None, "ids": []}}
+    assert seen("answer_relevance", asked, learned=plain) == (None, "no question and answer")
     assert "similarity_to_examples" not in {one["name"] for one in metrics_of(findings(learned=labels()), asked)}
 
 
