@@ -175,9 +175,9 @@ def assess_again(
 ) -> Assessment:
     """Assess a finished run, and write its assessment and the page of its report again.
 
-    settings: whose `assess`, `gates` and `execution` are used, and records that break its `validate`, if it is another,
-    are counted; None: those of the run. extrinsic: replaces `assess.extrinsic`. folds: output of a cross-validation on
-    this data set, whose scores become metrics.
+    settings: whose `assess`, `gates`, `execution` and `clean.terminology` are used, and records that break its
+    `validate`, if it is another, are counted; None: those of the run. extrinsic: replaces `assess.extrinsic`. folds:
+    output of a cross-validation on this data set, whose scores become metrics.
 
     Raises:
         DataError: there is no finished run, an earlier version wrote its report, or `folds` are not of this data set.
@@ -187,11 +187,14 @@ def assess_again(
     trained = None if folds is None else read_trained(store, paths.absolute(folds), root, manifest["digest"])
     report = read_report(store, root)
     config = PrepareConfig.model_validate(report["config"])
-    rules = None
+    rules, terms = None, manifest["config"]["clean"]["terminology"]  # of the run, whose file may be gone
     if settings is not None:
         rules = settings.validation if settings.validation != config.validation else None
+        if settings.clean.terminology != config.clean.terminology:
+            terms = settings.clean.terminology
         wanted = {name: getattr(settings, name) for name in ("assess", "gates", "execution")}
         config = config.model_copy(update=wanted)
+    config = config.model_copy(update={"clean": config.clean.model_copy(update={"terminology": terms})})
     if extrinsic is not None:
         if extrinsic not in config.known:
             raise ConfigError(

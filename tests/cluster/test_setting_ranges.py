@@ -52,8 +52,8 @@ RANGES = {
     "from 0 below 4294967296": "Dedup.seed Split.seed TrainConfig.seed",
     "from 0 to 1": (
         "Assess.groups Execution.max_bad_documents Execution.max_bad_files FineWeb.max_char_dup_ratio "
-        "FineWeb.max_short_line_ratio FineWeb.min_line_punct_ratio Gates.accuracy Gates.bias Gates.completeness "
-        "Gates.consistency Gates.coverage Gates.diversity Gates.duplication Gates.extrinsic_f1 "
+        "FineWeb.max_short_line_ratio FineWeb.min_line_punct_ratio Gates.accuracy Gates.answer_relevance Gates.bias "
+        "Gates.completeness Gates.consistency Gates.coverage Gates.diversity Gates.duplication Gates.extrinsic_f1 "
         "Gates.language_quality Gates.relevance Gates.score Gates.source_diversity Gates.trained "
         "GopherQuality.max_bullet_line_fraction GopherQuality.max_ellipsis_line_fraction "
         "GopherQuality.min_alpha_word_fraction InappropriateContent.max_score LanguageId.min_score "

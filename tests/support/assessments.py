@@ -16,12 +16,13 @@ def findings(**changes: Any) -> Any:
     """Findings of ten records without a problem. changes: other values of some."""
     none: dict = {"records": 0, "ids": []}
     repeats = {"compared": 10, "exact": 0, "near": 0, "ids": []}
-    even = {"distinct": 2, "evenness": 1.0, "shown": {"a": 5, "b": 5}}
+    even = {"distinct": 2, "evenness": 1.0, "shown": {"a": 5, "b": 5}, "ids": {"a": ["a0"], "b": ["b0"]}}
     return {
         "records": 10, "copies": 0, "missing": {}, "incomplete": none, "not_allowed": none, "contradictory": none,
         "inconsistent": 0, "questions": repeats, "answers": repeats, "languages": {"en": 10}, "expected": ["en"],
         "other_language": none, "damaged": none, "poor_language": 0, "topics": {}, "on_topic": 0,
-        "values": dict.fromkeys(("source", "task_type", "length", "turns"), even),
+        "values": dict.fromkeys(("source", "task_type", "length", "turns"), even), "forms": {"text": 10}, "dates": {},
+        "other_format": none, "terms": None, "off_topic": none,
         "words": {"records": 10, "tokens": 100, "distinct_1": 0.5, "distinct_2": 0.7, "mtld": 60.0}, "rules": None,
         "violating": none, "agreement": None, "represented": {}, "lengths": {}, "sentiments": {}, "periods": None,
         "learned": None,

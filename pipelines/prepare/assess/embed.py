@@ -1,7 +1,7 @@
 """The stages `fit` and `embed`: a vector of every record.
 
 SAMPLE           ->  MODEL     words and directions of the default embedding. One unit
-files of splits  ->  VECTORS   of each record its vector, how near its answer is to its question, and how near it is to an
+files of splits  ->  VECTORS   of each record its vector, how near its answer is to its question, and to an
                                example of the domain; without the copies that balancing made
 
 Sizes: 2 bytes a dimension and record (128 bytes by default) beside its id. The driver reads none of it.
@@ -40,7 +40,10 @@ def vectors_schema(labels: Sequence[str]) -> pa.Schema:
             ("key", pa.uint64()),  # a hash of the question, or of the text
             ("fold", pa.int8()),  # of the split; null: the record is for testing, or there are no folds
             ("similarity", pa.float32()),  # of the answer, or text, to the nearest example: a cosine, at least 0
-            ("relevance", pa.float32()),  # likewise of question and answer; null of a plain text or without a known word
+            (
+                "relevance",
+                pa.float32(),
+            ),  # likewise of question and answer; null of a plain text or without a known word
             ("vector", pa.list_(pa.float16())),  # of length 1, or 0 without a known word
             *((f"label/{name}", pa.string()) for name in labels),
         ]

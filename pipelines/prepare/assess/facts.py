@@ -14,7 +14,8 @@ Sizes: 100 to 150 bytes a record and what dedup's signatures take.
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,13 @@ from pipelines.language import fasttext_model
 from pipelines.language.fasttext_file import LABEL_PREFIX
 from pipelines.language.identification import LanguageId, excerpts, identify
 from pipelines.prepare.annotations import labels_by_annotators, metadata_of, value_of, values_of
+from pipelines.prepare.assess.forms import dates_in, form_of
 from pipelines.prepare.assess.settings import Sentiment
+from pipelines.prepare.clean import Cleaner
 from pipelines.prepare.collect import collect_memory, hash64, rules_memory
 from pipelines.prepare.compared import ATTRIBUTES_SCHEMA, attributes, same
-from pipelines.prepare.content import Content, Said, Shape, from_shape, said
+from pipelines.prepare.config import Clean
+from pipelines.prepare.content import Content, Said, Shape, from_shape, said, texts_of
 from pipelines.prepare.validate import Validator
 from pipelines.text.lines import count_characters
 from pipelines.text.phrases import Phrases
@@ -44,7 +48,7 @@ from pipelines.text.tokens import split_tokens
 FOLDER = "_work/assess"  # of a run: the artifacts of its assessment
 FACTS, SAMPLE, VERDICTS = "facts", "sample", "verdicts"
 QUESTIONS, ANSWERS = "questions/attributes", "answers/attributes"
-FACTS_VERSION = "4"
+FACTS_VERSION = "5"
 
 CHARACTERS = 4000  # of a text whose words are sampled or embedded
 ROWS = 10_000  # records that are Python objects at a time
@@ -74,6 +78,10 @@ def facts_schema(fields: Sequence[str], kept: Sequence[str], scored: bool, annot
             ("damaged", pa.bool_()),  # a match of DAMAGED
             ("missing", pa.list_(pa.string())),  # fields without a value
             ("not_allowed", pa.bool_()),  # a value that is not in `validate.allowed`
+            ("topics", pa.list_(pa.int32())),  # numbers of the topics that it mentions
+            ("term", pa.bool_()),  # a term that `clean.terminology` replaces
+            ("form", pa.string()),  # of the answer, JSON or text; null of a plain text
+            ("dates", pa.list_(pa.string())),  # forms of the dates in the answer
             ("violation", pa.string()),  # the first of the rules that the record does not meet
             ("characters", pa.int64()),
             ("turns", pa.int32()),  # answers; 0 of plain texts
@@ -91,7 +99,8 @@ class FactsSettings:
 
     sample: texts of SAMPLE. complete: fields that a record should have. allowed: values that a field may have. fields:
     whose values are counted. kept: fields that are read for other measures. rules: that are counted; None: the data set
-    was made with them. sentiment: a classifier. annotated: whether the labels of annotators are compared.
+    was made with them. terms: that no record should have, as of `load_terms`. sentiment: a classifier. annotated:
+    whether the labels of annotators are compared.
     """
 
     shape: Shape
@@ -103,6 +112,7 @@ class FactsSettings:
     fields: tuple[str, ...]
     kept: tuple[str, ...]
     rules: Validator | None
+    terms: Mapping[str, str] = field(default_factory=dict)
     sentiment: Sentiment | None = None
     annotated: bool = False
 
@@ -131,6 +141,7 @@ def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Lim
         "exact_short": settings.dedup.exact_short,
         "fields": [settings.complete, settings.allowed, settings.fields, settings.kept, settings.annotated],
         "rules": settings.rules and settings.rules.fingerprint(),
+        "terms": dict(settings.terms),
         "language": fasttext_model.fingerprint(store, None),
     }
     if sentiment := settings.sentiment:
@@ -185,11 +196,17 @@ class MeasureRecords:
                 found = [said(one) for one in contents]
                 texts = Texts.from_strings([one.text for one in found])
                 copy = np.array([is_copy(one) for one in records])
-                mentioned = topics.mentioned(texts)[~copy]
-                counters["on_topic"] += int(mentioned.any(axis=1).sum())
-                counters.update({f"topic/{at}": int(n) for at, n in enumerate(mentioned.sum(axis=0))})
+                mentioned = topics.mentioned(texts)
+                counters["on_topic"] += int(mentioned[~copy].any(axis=1).sum())
+                counters.update({f"topic/{at}": int(n) for at, n in enumerate(mentioned[~copy].sum(axis=0))})
                 hashes = [hash64(one["id"]) for one in records]
-                known = {"hash": hashes, "copy": copy, "violation": self._violations(records, contents)}
+                known = {
+                    "hash": hashes,
+                    "copy": copy,
+                    "topics": [np.flatnonzero(one).tolist() for one in mentioned],
+                    "violation": self._violations(records, contents),
+                    "term": self._terms.found([texts_of(one) for one in contents]),
+                }
                 scratch.write(FACTS, self._facts(records, found, texts, known))
                 compared = np.flatnonzero(~copy)
                 self._attributes(
@@ -218,7 +235,12 @@ class MeasureRecords:
             "not_allowed": [self._not_allowed(one) for one in metadata],
             "characters": count_characters(texts),
             "turns": [one.turns for one in found],
+            "form": [form_of(one.answer) if one.turns else None for one in found],
+            "dates": dates_in([one.answer for one in found]),
         }
+        for one, record in zip(metadata, records, strict=True):
+            if "stage" in record:
+                one.setdefault("complexity", str(record["stage"]))
         for kind, names in (("value", self.settings.fields), ("kept", self.settings.kept)):
             columns |= {f"{kind}/{name}": [value_of(name, one[name]) for one in metadata] for name in names}
         if self.settings.annotated:
@@ -227,6 +249,10 @@ class MeasureRecords:
             classifier = fasttext_model.load(self.store, sentiment.model)
             columns["sentiment"] = classifier.score(excerpts(texts, sentiment.max_chars), _plain(sentiment))
         return pa.table(columns, schema=self.settings.schema)
+
+    @cached_property
+    def _terms(self) -> "Terms":
+        return Terms(self.settings.terms)
 
     def _violations(self, records: list[dict[str, Any]], contents: list[Content]) -> list[str | None]:
         if self.settings.rules is None:
@@ -270,6 +296,23 @@ def check_sentiment(store: Store, sentiment: Sentiment) -> None:
 
 def _plain(sentiment: Sentiment) -> str:
     return sentiment.label.removeprefix(LABEL_PREFIX)
+
+
+class Terms:
+    """Finds terms that cleaning replaces. Those whose replacement has the term itself are left out: `PC: the PC`."""
+
+    def __init__(self, terms: Mapping[str, str]) -> None:
+        plain = Clean(normalize=False)
+        uses = [Cleaner(plain, terms={term: use})([[use]])[0][0][0] for term, use in terms.items()]
+        kept = {term: use for (term, use), again in zip(terms.items(), uses, strict=True) if use == again}
+        self.cleaner = Cleaner(plain, terms=kept)
+
+    def found(self, records: Sequence[Sequence[str]]) -> list[bool]:
+        """Whether a record has a term. records: of each its texts."""
+        if not self.cleaner.terms:
+            return [False] * len(records)
+        cleaned, _ = self.cleaner(records)
+        return [list(before) != after for before, after in zip(records, cleaned, strict=True)]
 
 
 class Topics:

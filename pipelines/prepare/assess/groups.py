@@ -4,6 +4,7 @@ import heapq
 import math
 
 import numpy as np
+import pyarrow as pa
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
@@ -24,8 +25,10 @@ def learn(
 ) -> Counters:
     """The work of `learn_stage`. No counters."""
     predicted = {name: predicted_labels(vectors, name, scratch if name == label else None) for name in fields}
+    sizes, largest = groups_of(vectors, groups)
     learned = Learned(
-        groups=group_sizes(vectors, groups),
+        groups=sizes,
+        largest=largest,
         similar=least_similar(vectors, "similarity"),
         relevant=least_similar(vectors, "relevance"),
         labels=predicted,
@@ -34,10 +37,11 @@ def learn(
     return {}
 
 
-def group_sizes(vectors: Artifact, groups: int) -> list[int]:
-    """Records of each k-means group, largest first; at most as many groups as there are distinct vectors.
+def groups_of(vectors: Artifact, groups: int) -> tuple[list[int], list[str]]:
+    """(records of each k-means group, largest first; ids of the first records of the largest).
 
-    k-means (Lloyd 1982) is fitted to the records with the smallest hashes.
+    There are at most as many groups as distinct vectors. k-means (Lloyd 1982) is fitted to the records with the
+    smallest hashes.
     """
     keys, sample = np.empty(0, np.uint64), np.empty((0, 0), np.float16)
     for table in vectors.tables(["key", "vector"]):
@@ -48,14 +52,20 @@ def group_sizes(vectors: Artifact, groups: int) -> list[int]:
             chosen = np.sort(np.argsort(keys, kind="stable")[:_SAMPLE])
             keys, sample = keys[chosen], sample[chosen]
     if not len(keys):
-        return []
+        return [], []
     k = min(groups, len(np.unique(sample, axis=0)))
     with threadpool_limits(1):  # a sum over other threads has other last bits
         model = KMeans(k, n_init=3, random_state=0).fit(sample.astype(np.float32))
-        sizes = np.zeros(k, np.int64)
-        for table in vectors.tables(["vector"]):
-            sizes += np.bincount(model.predict(matrix(table).astype(np.float32)), minlength=k)
-    return sorted(sizes.tolist(), reverse=True)
+        sizes, first = np.zeros(k, np.int64), [list[str]() for _ in range(k)]
+        for table in vectors.tables(["id", "vector"]):
+            found = model.predict(matrix(table).astype(np.float32))
+            sizes += np.bincount(found, minlength=k)
+            for group, ids in enumerate(first):
+                rows = np.flatnonzero(found == group)[: _IDS_SHOWN - len(ids)]
+                ids += table["id"].take(pa.array(rows)).to_pylist()
+    # Of equally large groups the one with the first id by name: the numbers of groups mean nothing.
+    largest = min(range(k), key=lambda group: (-sizes[group], first[group]))
+    return sorted(sizes.tolist(), reverse=True), first[largest]
 
 
 def least_similar(vectors: Artifact, column: str) -> Similar:

@@ -43,10 +43,12 @@ from pipelines.prepare.assess.facts import (
     units_of,
 )
 from pipelines.prepare.assess.learn import learn_memory, learn_stage
+from pipelines.prepare.assess.mend import Prepared
 from pipelines.prepare.assess.score import Assessment, assessment_of
-from pipelines.prepare.assess.settings import MODELS
+from pipelines.prepare.assess.settings import BALANCED, MODELS
 from pipelines.prepare.assess.summary import SUMMARY, SummarySettings, findings_of, summary_stage
 from pipelines.prepare.assess.trained import TrainedScore
+from pipelines.prepare.clean import load_terms
 from pipelines.prepare.config import PrepareConfig, Validate
 from pipelines.prepare.sources import Fields, as_input
 from pipelines.prepare.validate import Validator, load_validator
@@ -68,9 +70,9 @@ def assess(
     are checked against, if they are not those with which the data set was made. trained: as of `read_trained`.
     """
     run = partial(run_in, folder=FOLDER)
-    dedup = _without_scope(config.dedup or Dedup())
+    dedup, terms = _without_scope(config.dedup or Dedup()), load_terms(config.store, config.clean)
     validator = None if rules is None else load_validator(splits[0].store, rules)
-    facts = run(facts_stage(_settings(config, dedup, validator), splits, config.limits))
+    facts = run(facts_stage(_settings(config, dedup, validator, terms), splits, config.limits))
     units = len(units_of(splits))
     inputs, groups = [as_input(one, Fields({}, "text"), root) for one in config.inputs], {}
     for of in (QUESTIONS, ANSWERS):
@@ -78,10 +80,11 @@ def assess(
         groups[of] = run_in(stage, paths.join(FOLDER, of.partition("/")[0]))[GROUPS]
     learned = _learn(config, splits, facts[SAMPLE], run) if config.assess.embeddings else {}
     shares = {"source": {one.source: one.share for one in config.inputs if one.share}} | dict(config.assess.groups)
-    settings = SummarySettings(config.assess, shares, rules is not None)
+    settings = SummarySettings(config.assess, shares, rules is not None, bool(terms))
     summary = run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
-    removed = config.duplicates.questions == "remove"
-    found = assessment_of(findings_of(summary), config.assess, config.gates, root, removed, trained)
+    sources = [one.source for one in config.inputs]
+    prepared = Prepared(root, sources, questions_removed=config.duplicates.questions == "remove")
+    found = assessment_of(findings_of(summary), config.assess, config.gates, prepared, trained)
     splits[0].store.write_bytes(paths.join(root, ASSESSMENT), json_bytes(found))
     return found
 
@@ -133,11 +136,12 @@ def _learn(config: PrepareConfig, splits: Sequence[Artifact], sample: Artifact, 
     return run(learn_stage(vectors, embeddings, labels, config.assess.label))
 
 
-def _settings(config: PrepareConfig, dedup: Dedup, rules: Validator | None) -> FactsSettings:
+def _settings(config: PrepareConfig, dedup: Dedup, rules: Validator | None, terms: Mapping[str, str]) -> FactsSettings:
     asked, allowed, split = config.assess, config.validation.allowed, config.split
     balanced = split.balance.by if split.balance else ()
     balance = (*split.stratify, *balanced, *allowed, *asked.fields)
-    named = ("source", "task_type", *balance, *asked.predicted, *asked.groups)
+    named = ("source", "task_type", *BALANCED, *balance, *asked.predicted, *asked.groups)
+    known = config.known | ({"complexity"} if config.curriculum else set())
     return FactsSettings(
         shape=config.records.shape,
         topics=asked.topics,
@@ -145,9 +149,10 @@ def _settings(config: PrepareConfig, dedup: Dedup, rules: Validator | None) -> F
         dedup=dedup,
         complete=tuple(dict.fromkeys((*config.metadata, *config.validation.require))),
         allowed=allowed,
-        fields=tuple(name for name in dict.fromkeys(named) if name in config.known),
+        fields=tuple(name for name in dict.fromkeys(named) if name in known),
         kept=tuple(dict.fromkeys((*asked.annotators, *((asked.period,) if asked.period else ())))),
         rules=rules,
+        terms=terms,
         sentiment=asked.sentiment,
         annotated="annotators" in config.known and not asked.annotators,
     )

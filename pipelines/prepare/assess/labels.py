@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from cluster.artifact import Artifact
 from cluster.stage import Scratch
-from pipelines.prepare.assess.classify import better_than_chance, label_errors, predict, scores_by_fold
+from pipelines.prepare.assess.classify import Predicted, better_than_chance, label_errors, predict, scores_by_fold
 from pipelines.prepare.assess.learn import (
     LABELLED,
     LEAST,
@@ -17,11 +17,11 @@ from pipelines.prepare.assess.learn import (
     SUSPECTS,
     SUSPECTS_SCHEMA,
     Labels,
-    Suspect,
     matrix,
 )
 
 _SUSPECTS_SHOWN = 20
+_HARDEST_SHOWN = _RARE_SHOWN = 5
 _FOLDS = 5  # where the data set has none
 
 
@@ -29,42 +29,46 @@ def predicted_labels(vectors: Artifact, field: str, scratch: Scratch | None) -> 
     """The predictions of a field. scratch: where suspects are written; None: they are not looked for."""
     counts = Counter[str]()
     for table in vectors.tables([f"label/{field}"]):
-        found = pc.value_counts(table[f"label/{field}"].drop_null()).to_pylist()
-        counts.update({one["values"]: one["counts"] for one in found if one["values"].strip()})
+        values = pc.value_counts(table[f"label/{field}"].drop_null()).to_pylist()
+        counts.update({one["values"]: one["counts"] for one in values if one["values"].strip()})
     names = sorted(name for name, number in counts.items() if number >= LEAST)
     total = sum(counts[name] for name in names)
-    left_out = sum(counts.values()) - total
+    rare = sorted(counts.keys() - set(names), key=lambda name: (counts[name], name))
+    found = Labels(
+        records=0,
+        left_out=sum(counts.values()) - total,
+        rare={name: counts[name] for name in rare[:_RARE_SHOWN]},
+        rare_ids=_first_with(vectors, field, rare),
+        classes=len(names),
+        most_frequent=0.0,
+        scores={},
+        missed=0,
+        hardest=[],
+        errors=None,
+        suspects=[],
+    )
     if len(names) < 2:
-        return Labels(
-            records=0, left_out=left_out, classes=len(names), most_frequent=0.0, scores={}, errors=None, suspects=[]
-        )
+        return found
     labelled = _labelled(vectors, field, names, min(1.0, LABELLED / total, PAIRS / total / len(names)))
     predicted = predict(labelled.vectors, labelled.labels, labelled.folds, labelled.keys, len(names))
     scores = scores_by_fold(predicted, labelled.labels)
     most_frequent = np.bincount(labelled.labels).max() / len(labelled.labels)
-    errors = None
-    suspects: list[Suspect] = []
+    missed = np.flatnonzero(predicted.probabilities.argmax(axis=1) != labelled.labels)
+    own = predicted.probabilities[missed, labelled.labels[missed]]
+    hardest = missed[np.lexsort((labelled.keys[missed], own))[:_HARDEST_SHOWN]]
+    found |= {
+        "records": len(labelled.labels),
+        "most_frequent": float(most_frequent),
+        "scores": scores,
+        "missed": len(missed),
+        "hardest": _suspects(vectors, labelled, predicted, names, hardest).to_pylist(),
+    }
     if scratch is not None and better_than_chance(predicted, labelled.labels):
         rows = label_errors(predicted, labelled.labels)
-        errors = len(rows)
-        suggested = predicted.probabilities[rows].argmax(axis=1)
-        ids = _ids(vectors, labelled.rows[rows])
-        own = predicted.probabilities[rows, labelled.labels[rows]]
-        table = pa.table(
-            [ids, [names[at] for at in labelled.labels[rows]], [names[at] for at in suggested], own],
-            schema=SUSPECTS_SCHEMA,
-        )
+        table = _suspects(vectors, labelled, predicted, names, rows)
         scratch.write(SUSPECTS, table)
-        suspects = table.slice(0, _SUSPECTS_SHOWN).to_pylist()
-    return Labels(
-        records=len(labelled.labels),
-        left_out=left_out,
-        classes=len(names),
-        most_frequent=float(most_frequent),
-        scores=scores,
-        errors=errors,
-        suspects=suspects,
-    )
+        found |= {"errors": len(rows), "suspects": table.slice(0, _SUSPECTS_SHOWN).to_pylist()}
+    return found
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,27 @@ def _labelled(vectors: Artifact, field: str, names: list[str], share: float) -> 
     # Records for testing have no fold. Equal questions have equal keys, so they are in one fold.
     folds = np.where(folds >= 0, folds, (keys % number).astype(np.int64))
     return _Labelled(rows, keys, folds, labels, found)
+
+
+def _suspects(
+    vectors: Artifact, labelled: _Labelled, predicted: Predicted, names: list[str], rows: np.ndarray
+) -> pa.Table:
+    """The rows of SUSPECTS. rows: int64[E], of the labelled records."""
+    suggested = predicted.probabilities[rows].argmax(axis=1)
+    own = predicted.probabilities[rows, labelled.labels[rows]]
+    ids = _ids(vectors, labelled.rows[rows])
+    return pa.table(
+        [ids, [names[at] for at in labelled.labels[rows]], [names[at] for at in suggested], own], schema=SUSPECTS_SCHEMA
+    )
+
+
+def _first_with(vectors: Artifact, field: str, values: list[str]) -> list[str]:
+    """The ids of the first records with one of the values."""
+    found: list[str] = []
+    for table in vectors.tables(["id", f"label/{field}"]) if values else ():
+        chosen = table["id"].filter(pc.is_in(table[f"label/{field}"], pa.array(values)))
+        found += chosen.slice(0, _RARE_SHOWN - len(found)).to_pylist()
+    return found
 
 
 def _ids(vectors: Artifact, rows: np.ndarray) -> list[str]:

@@ -22,7 +22,7 @@ from pipelines.prepare.assess.embed import LIBRARIES
 from pipelines.prepare.assess.settings import Embeddings
 
 LEARNED, SUSPECTS = "learned", "suspects"
-LEARN_VERSION = "2"
+LEARN_VERSION = "3"
 LABELLED = 1_000_000  # records whose labels are predicted
 PAIRS = 20_000_000  # of a record and a class
 LEAST = 5  # records of a class
@@ -62,26 +62,33 @@ class Similar(TypedDict):
 class Labels(TypedDict):
     """What was predicted of a field.
 
-    records: that were predicted. left_out: records with a value that fewer than 5 records have. classes: other distinct
-    values. most_frequent: share of the most frequent one. scores: of each fold, by name. errors: probably wrong labels;
-    None if the predictions are no better than chance. suspects: the first ones.
+    records: that were predicted. left_out: records with a value that fewer than 5 records have. rare, rare_ids: the
+    first such values with their records, and the ids of the first ones. classes: other distinct values. most_frequent:
+    share of the most frequent one. scores: of each fold, by name. missed: records that are predicted otherwise.
+    hardest: the first ones of these, the least probable value first. errors: probably wrong labels; None if the
+    predictions are no better than chance. suspects: the first ones.
     """
 
     records: int
     left_out: int
+    rare: dict[str, int]
+    rare_ids: list[str]
     classes: int
     most_frequent: float
     scores: dict[str, list[float]]
+    missed: int
+    hardest: list[Suspect]
     errors: int | None
     suspects: list[Suspect]
 
 
 class Learned(TypedDict):
-    """groups: records of each k-means group, largest first. similar: to the nearest example. relevant: to the question.
-    labels: by field.
+    """groups: records of each k-means group, largest first. largest: ids of the first records of the largest. similar:
+    of answers to the nearest example. relevant: of answers to their questions. labels: by field.
     """
 
     groups: list[int]
+    largest: list[str]
     similar: Similar
     relevant: Similar
     labels: dict[str, Labels]

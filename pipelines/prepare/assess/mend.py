@@ -1,23 +1,43 @@
 """What would mend a gate that failed: the records to look at, and a command."""
 
-from collections.abc import Callable
+import shlex
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from cluster.page.formats import count, plural
 from cluster.store import paths
 from pipelines.prepare.assess.facts import FOLDER
 from pipelines.prepare.assess.learn import SUSPECTS
-from pipelines.prepare.assess.summary import Findings, Some
+from pipelines.prepare.assess.summary import Findings, Represented, Some
 from pipelines.prepare.assess.trained import TrainedScore
 
 _SHOWN = 5
+_MOST_INPUTS = 12  # whose shares are written out
 _AGAIN = "`raymill prepare CONFIG --replace`"
 
 
-def mend_of(gate: str, findings: Findings, output: str, questions_removed: bool) -> str:
-    """Sentences with commands in backticks. output: of the run. questions_removed: it removes repeated questions."""
-    if gate == "duplication":
-        return _mend_duplication(findings, questions_removed)
-    return _MENDS[gate](findings, output)
+@dataclass(frozen=True)
+class Prepared:
+    """What a mend depends on besides the findings.
+
+    output: of the run. sources: the source of each input, in the config's order. questions_removed: the run removes
+    repeated questions.
+    """
+
+    output: str
+    sources: Sequence[str] = ()
+    questions_removed: bool = False
+
+
+def mend_of(gate: str, findings: Findings, prepared: Prepared) -> str:
+    """Sentences with commands in backticks. gate: any but `score` and those of a training."""
+    return _MENDS[gate](findings, prepared)
+
+
+def mend_of_score(part: str, value: float, mend: str) -> str:
+    """The same of the gate on the score. part: the lowest one. mend: of that part."""
+    return f"The lowest part is {part} ({value:.3f}). {mend}"
 
 
 def mend_of_trained(score: TrainedScore) -> str:
@@ -29,135 +49,174 @@ def mend_of_trained(score: TrainedScore) -> str:
     )
 
 
-def _mend_duplication(findings: Findings, questions_removed: bool) -> str:
+def _mend_duplication(findings: Findings, prepared: Prepared) -> str:
     repeats, are_texts = findings["questions"], not findings["answers"]["compared"]
     ids = _ids(repeats["ids"], repeats["exact"] + repeats["near"])
-    setting = "duplicates.questions=remove"
-    if are_texts or questions_removed:  # what deduplication takes for equal is too narrow
-        setting = "dedup.scope=all -o dedup.remove=true -o dedup.threshold=0.6"
     return (
         f"{'Texts' if are_texts else 'Questions'} that repeat an earlier one: {ids}. Remove them: "
-        f"`raymill prepare CONFIG -o {setting} --replace`."
+        f"{_without_repeats(findings, prepared)}."
     )
 
 
-def _mend_consistency(findings: Findings, output: str) -> str:
+def _without_repeats(findings: Findings, prepared: Prepared) -> str:
+    if findings["answers"]["compared"] and not prepared.questions_removed:
+        return _prepare("duplicates.questions=remove")
+    # What deduplication takes for equal is too narrow.
+    return _prepare("dedup.scope=all", "dedup.remove=true", "dedup.threshold=0.6")
+
+
+def _mend_consistency(findings: Findings, prepared: Prepared) -> str:
     found = []
     if findings["contradictory"]["records"]:
-        found.append(f"Equal questions with different answers: {_some(findings['contradictory'])}. Keep one answer.")
-    if findings["not_allowed"]["records"]:
-        found.append(f"Values that are not allowed: {_some(findings['not_allowed'])}. Correct them.")
-    return " ".join([*found, "Then `raymill prepare CONFIG --replace`."])
-
-
-def _mend_completeness(findings: Findings, output: str) -> str:
-    fields = ",".join(name for name in findings["missing"] if name != "content")
-    require = (
-        f", or leave them out: `raymill prepare CONFIG -o validate.require=[{fields}] --replace`" if fields else ""
-    )
-    return f"Records with empty fields: {_some(findings['incomplete'])}. Fill these in the source{require}."
-
-
-def _mend_language(findings: Findings, output: str) -> str:
-    found = []
-    if findings["other_language"]["records"]:
-        languages = ",".join(list(findings["languages"])[:3])
         found.append(
-            f"In another language: {_some(findings['other_language'])}. Leave them out by "
-            "`validate.language.keep`, or name all that are expected: "
-            f"`raymill assess {output} --config CONFIG -o assess.languages=[{languages}]`."
+            f"Equal questions with different answers: {_some(findings['contradictory'])}. Keep one answer of each in "
+            f"the source, or remove them all: {_prepare('duplicates.contradictory=remove')}."
         )
-    if findings["damaged"]["records"]:
+    if findings["not_allowed"]["records"]:
         found.append(
-            f"With damaged characters: {_some(findings['damaged'])}. Export them again as UTF-8, then "
-            "`raymill prepare CONFIG --replace`."
+            f"Values that are not allowed: {_some(findings['not_allowed'])}. Name the allowed value of each spelling "
+            f"in `clean.labels`, then {_AGAIN}."
+        )
+    if findings["other_format"]["records"]:
+        forms = ", ".join(f"{name} {count(number)}" for name, number in (findings["forms"] | findings["dates"]).items())
+        found.append(
+            f"Answers in another format than most of their task type ({forms}): {_some(findings['other_format'])}. "
+            f"Write them alike in the source, then {_AGAIN}."
+        )
+    if (terms := findings["terms"]) and terms["records"]:
+        found.append(
+            f"With terms that `clean.terminology` replaces: {_some(terms)}. Replace them, by a CONFIG with these "
+            f"terms: {_AGAIN}."
         )
     return " ".join(found)
 
 
-def _mend_coverage(findings: Findings, output: str) -> str:
+def _mend_completeness(findings: Findings, prepared: Prepared) -> str:
+    fields = ",".join(name for name in findings["missing"] if name != "content")
+    require = f", or leave them out: {_prepare(f'validate.require=[{fields}]')}" if fields else f", then {_AGAIN}"
+    return f"Records with empty fields: {_some(findings['incomplete'])}. Fill these in the source{require}."
+
+
+def _mend_language(findings: Findings, prepared: Prepared) -> str:
+    found = []
+    if findings["other_language"]["records"]:
+        languages, expected = ",".join(list(findings["languages"])[:3]), ",".join(findings["expected"])
+        found.append(
+            f"In another language: {_some(findings['other_language'])}. Leave them out: "
+            f"{_prepare(f'validate.language.keep=[{expected}]')}; or name all languages that are expected: "
+            f"`raymill assess {prepared.output} -o assess.languages=[{languages}]`."
+        )
+    if findings["damaged"]["records"]:
+        found.append(
+            f"With damaged characters: {_some(findings['damaged'])}. Export them again as UTF-8, then {_AGAIN}."
+        )
+    return " ".join(found)
+
+
+def _mend_coverage(findings: Findings, prepared: Prepared) -> str:
     rarest = sorted(findings["topics"].items(), key=lambda one: one[1])[:_SHOWN]
     topics = ", ".join(f"{name} ({plural(number, 'record')})" for name, number in rarest)
-    return f"Least mentioned topics: {topics}. Add inputs about them, then `raymill prepare CONFIG --replace`."
+    off = findings["off_topic"]
+    look = (
+        f" Mention no topic: {_some(off)}; if some are about these in other words, name the words: "
+        f"`raymill assess {prepared.output} -o {shlex.quote(f'assess.topics.{rarest[0][0]}=[WORD, WORD]')}`."
+        if off["records"] and rarest
+        else ""
+    )
+    return f"Least mentioned topics: {topics}.{look} Add an input with records about them, then {_AGAIN}."
 
 
-def _mend_sources(findings: Findings, output: str) -> str:
-    sources = list(findings["values"]["source"]["shown"].items())
+def _mend_sources(findings: Findings, prepared: Prepared) -> str:
+    sources = findings["values"]["source"]
+    (most, many), (least, few) = (list(sources["shown"].items())[at] for at in (0, -1))
     total = findings["records"] + findings["copies"]
     return (
-        f"{sources[0][0]} has {count(sources[0][1])} of {plural(total, 'record')}, {sources[-1][0]} has "
-        f"{count(sources[-1][1])}. Add records of the smaller sources, then `raymill prepare CONFIG --replace`."
+        f"{most} has {count(many)} of {plural(total, 'record')}{_like(sources['ids'].get(most))}, {least} has "
+        f"{count(few)}{_like(sources['ids'].get(least))}. Add records of the smaller sources, or take equally many of "
+        f"each, about {count(few * sources['distinct'])} in all: {_equal_shares(prepared.sources)}."
     )
 
 
-def _mend_accuracy(findings: Findings, output: str) -> str:
+def _equal_shares(sources: Sequence[str]) -> str:
+    """The command that takes equally many records of each source."""
+    inputs, distinct = Counter(sources), len(set(sources))
+    if not 1 < len(sources) <= _MOST_INPUTS:
+        return f"{_prepare('mixture.fill=false')} with an equal `share` for each source in CONFIG"
+    shares = [round(1 / distinct / inputs[source], 4) for source in sources]
+    shares[-1] = round(1 - sum(shares[:-1]), 4)
+    return _prepare(*(f"inputs.{at}.share={share:g}" for at, share in enumerate(shares)), "mixture.fill=false")
+
+
+def _mend_accuracy(findings: Findings, prepared: Prepared) -> str:
     found = []
     for name, labels in (findings["learned"] or {"labels": {}})["labels"].items():
         if labels["errors"]:
             first = [f"{one['id']}: {one['suggested']}?" for one in labels["suspects"][:_SHOWN]]
             found.append(
-                f"Values of {name} that are probably wrong: {_ids(first, labels['errors'])}. Correct them in the "
-                f"source; `raymill sample {paths.join(output, FOLDER, SUSPECTS)}` shows more."
+                f"Values of {name} that are probably wrong: {_ids(first, labels['errors'])}. "
+                f"`raymill sample {paths.join(prepared.output, FOLDER, SUSPECTS)}` shows more. Correct them in the "
+                f"source, then {_AGAIN}."
             )
     if (agreement := findings["agreement"]) and agreement["differing"]["records"]:
         found.append(
-            f"Annotators differ: {_some(agreement['differing'])}. Settle these, and make their guideline clearer."
+            f"Annotators differ: {_some(agreement['differing'])}. Settle these in the source and make the annotators' "
+            f"guideline clearer, then {_AGAIN}."
         )
     if findings["violating"]["records"]:
         rules = ", ".join(f"{name} {count(number)}" for name, number in (findings["rules"] or {}).items())
         found.append(
-            f"Rules are broken ({rules}): {_some(findings['violating'])}. Correct them, or prepare with these rules."
+            f"Rules are broken ({rules}): {_some(findings['violating'])}. Remove them, by a CONFIG with these rules: "
+            f"{_AGAIN}."
         )
-    return " ".join([*found, f"Then {_AGAIN}."])
+    return " ".join(found)
 
 
-def _mend_relevance(findings: Findings, output: str) -> str:
+def _mend_relevance(findings: Findings, prepared: Prepared) -> str:
     found = []
     if findings["learned"] and (ids := findings["learned"]["similar"]["ids"]):
-        found.append(f"Least similar to the examples: {', '.join(ids)}. Leave such records out.")
-    if findings["topics"]:
-        without = findings["records"] - findings["on_topic"]
-        found.append(f"{plural(without, 'record')} mention no topic; name more topics, or leave these out.")
-    return " ".join([*found, f"Then {_AGAIN}, or `raymill assess {output} --config CONFIG`."])
-
-
-def _mend_answer_relevance(findings: Findings, output: str) -> str:
-    ids = (findings["learned"] or {"relevant": {"ids": []}})["relevant"]["ids"]
-    return (
-        f"Least similar to their questions: {', '.join(ids)}. Correct these answers, or remove those that have no word of "
-        "their question: `raymill prepare CONFIG -o validate.relevance=0.1 --replace`."
+        found.append(f"Least similar to the examples: {', '.join(ids)}.")
+    if findings["topics"] and findings["off_topic"]["records"]:
+        found.append(f"Mention no topic: {_some(findings['off_topic'])}.")
+    return " ".join(
+        [
+            *found,
+            f"Take such records out of the source, then {_AGAIN}; or name further examples and topics in CONFIG: "
+            f"`raymill assess {prepared.output} --config CONFIG`.",
+        ]
     )
 
 
-def _mend_diversity(findings: Findings, output: str) -> str:
+def _mend_answer_relevance(findings: Findings, prepared: Prepared) -> str:
+    ids = (findings["learned"] or {"relevant": {"ids": []}})["relevant"]["ids"]
+    return (
+        f"Least similar to their questions: {', '.join(ids)}. Correct these answers in the source, or remove those "
+        f"that have no word of their question: {_prepare('validate.relevance=0.1')}."
+    )
+
+
+def _mend_diversity(findings: Findings, prepared: Prepared) -> str:
     found = []
-    if findings["learned"] and (groups := findings["learned"]["groups"]):
-        found.append(f"The largest of {len(groups)} groups of like texts has {count(groups[0])} records.")
+    if (learned := findings["learned"]) and (groups := learned["groups"]):
+        found.append(
+            f"The largest of {plural(len(groups), 'group')} of like texts has {count(groups[0])} of "
+            f"{plural(sum(groups), 'record')}{_like(learned['largest'])}."
+        )
     if ids := findings["questions"]["ids"]:
-        found.append(f"Questions that repeat an earlier one: {', '.join(ids)}.")
-    return " ".join([*found, f"Add inputs about other things or of other lengths, then {_AGAIN}."])
+        found.append(f"Repeat an earlier one: {', '.join(ids)}. Remove these: {_without_repeats(findings, prepared)}.")
+    return " ".join([*found, f"Add an input about other things or with other lengths, then {_AGAIN}."])
 
 
-def _mend_bias(findings: Findings, output: str) -> str:
+def _mend_bias(findings: Findings, prepared: Prepared) -> str:
     found = []
     for name, of in findings["represented"].items():
-        total = sum(number for value, number in of["shown"].items() if value)
-        values = [value for value in of["shown"] if value]
-        if of["likeness"] is None or of["likeness"] == 1 or not total:
-            continue
-        gaps = {value: of["wanted"].get(value, 0 if of["wanted"] else 1 / len(values)) for value in values}
-        least = min(values, key=lambda value: of["shown"][value] / total - gaps[value])
-        found.append(
-            f"{name}: {least} has {count(of['shown'][least])} of {plural(total, 'record')}, and {gaps[least]:.0%} are "
-            "wanted."
-        )
+        found += _mend_representation(name, of, findings, prepared)
     for name, lengths in findings["lengths"].items():
         differing = [one for one in lengths["ratios"] if not one["low"] <= 1 <= one["high"]] if lengths else []
         if lengths and differing:
             one = min(differing, key=lambda one: min(one["ratio"], 1 / one["ratio"]))
             found.append(
                 f"{name}: texts of {one['value']} have {one['ratio']:.2f} times the length of {lengths['against']}'s "
-                f"({one['low']:.2f} to {one['high']:.2f})."
+                f"({one['low']:.2f} to {one['high']:.2f}){_like(_ids_of(findings, name, one['value']))}."
             )
     for name, scores in findings["sentiments"].items():
         unequal = [one for one in scores["differences"] if not one["low"] <= 0 <= one["high"]] if scores else []
@@ -165,7 +224,7 @@ def _mend_bias(findings: Findings, output: str) -> str:
             most = max(unequal, key=lambda one: abs(one["difference"]))
             found.append(
                 f"{name}: the mean score of {most['value']} is {most['mean']:.3f}, and that of {scores['against']} "
-                f"{scores['mean']:.3f}."
+                f"{scores['mean']:.3f}{_like(_ids_of(findings, name, most['value']))}."
             )
     if periods := findings["periods"]:
         empty = [period for period, number in periods["records"].items() if not number]
@@ -174,25 +233,59 @@ def _mend_bias(findings: Findings, output: str) -> str:
     return " ".join(
         [
             *found,
-            f"Add records of these, then {_AGAIN}; or state other shares: `raymill assess {output} --config CONFIG`.",
+            f"Add or rewrite records of these, then {_AGAIN}; or state other shares: `raymill assess {prepared.output} "
+            "--config CONFIG`.",
         ]
     )
 
 
-def _mend_extrinsic(findings: Findings, output: str) -> str:
+def _mend_representation(name: str, of: Represented, findings: Findings, prepared: Prepared) -> list[str]:
+    """What lacks records and what has too many, of a field whose shares are not as wanted; empty if they are."""
+    known = {value: number for value, number in of["shown"].items() if value}
+    total = sum(known.values())
+    if of["likeness"] is None or of["likeness"] == 1 or not total:
+        return []
+    wanted = {value: of["wanted"].get(value, 0 if of["wanted"] else 1 / len(known)) for value in known}
+    least, most = (pick(known, key=lambda value: known[value] / total - wanted[value]) for pick in (min, max))
+    if name == "source":
+        command = _prepare("mixture.fill=false") if of["wanted"] else _equal_shares(prepared.sources)
+    elif of["wanted"]:
+        return [f"{_lack(name, least, known, wanted)}{_over(name, most, known, wanted, findings)}."]
+    else:
+        command = _prepare(f"split.balance.by=[{name}]", "split.balance.to=smallest")
+    return [f"{_lack(name, least, known, wanted)}{_over(name, most, known, wanted, findings)}. Level them: {command}."]
+
+
+def _lack(name: str, value: str, known: dict[str, int], wanted: dict[str, float]) -> str:
+    total = sum(known.values())
+    return f"{name}: {value} has {count(known[value])} of {plural(total, 'record')}, and {wanted[value]:.0%} are wanted"
+
+
+def _over(name: str, value: str, known: dict[str, int], wanted: dict[str, float], findings: Findings) -> str:
+    return f"; {value} has {count(known[value])}, of {wanted[value]:.0%}{_like(_ids_of(findings, name, value))}"
+
+
+def _mend_extrinsic(findings: Findings, prepared: Prepared) -> str:
     labels = (findings["learned"] or {"labels": {}})["labels"]
     name, of = list(labels.items())[-1]
-    return (
-        f"{name} has {plural(of['classes'], 'value')} with 5 records or more, and {plural(of['left_out'], 'record')} "
-        f"have rarer ones. Add records of the rare values, or merge these by `clean.labels`, then {_AGAIN}."
-    )
+    found = []
+    if of["missed"]:
+        first = [f"{one['id']}: {one['suggested']}?" for one in of["hardest"]]
+        found.append(
+            f"Predicted otherwise than their {name}: {_ids(first, of['missed'])}. Correct those that are wrong."
+        )
+    if rare := list(of["rare"]):
+        merge = shlex.quote(f"clean.labels.{name}.VALUE=[{', '.join(rare)}]")
+        found.append(
+            f"Values of fewer than five records: {', '.join(f'{one} {number}' for one, number in of['rare'].items())}, "
+            f"{plural(of['left_out'], 'record')} in all{_like(of['rare_ids'])}. Give them the VALUE of a similar one: "
+            f"{_prepare(merge)}."
+        )
+    return " ".join([*found, f"Add records of the values that are rare or predicted wrongly, then {_AGAIN}."])
 
 
-def _mend_score(findings: Findings, output: str) -> str:
-    return f"Look at the parts with the lowest value: `raymill assess {output}`."
-
-
-_MENDS: dict[str, Callable[[Findings, str], str]] = {
+_MENDS: dict[str, Callable[[Findings, Prepared], str]] = {
+    "duplication": _mend_duplication,
     "coverage": _mend_coverage,
     "language_quality": _mend_language,
     "source_diversity": _mend_sources,
@@ -204,8 +297,21 @@ _MENDS: dict[str, Callable[[Findings, str], str]] = {
     "diversity": _mend_diversity,
     "bias": _mend_bias,
     "extrinsic_f1": _mend_extrinsic,
-    "score": _mend_score,
 }
+
+
+def _prepare(*settings: str) -> str:
+    """The command that prepares again with other settings."""
+    return f"`raymill prepare CONFIG {' '.join(f'-o {one}' for one in settings)} --replace`"
+
+
+def _ids_of(findings: Findings, field: str, value: str) -> list[str]:
+    return findings["values"][field]["ids"].get(value, []) if field in findings["values"] else []
+
+
+def _like(ids: Sequence[str] | None) -> str:
+    """` (such as a, b)`; empty without ids."""
+    return f" (such as {', '.join(ids)})" if ids else ""
 
 
 def _some(some: Some) -> str:

@@ -6,13 +6,14 @@ from typing import TypedDict
 
 from cluster.page.formats import count, plural
 from pipelines.prepare.assess.bias import length_parity, score_parity
-from pipelines.prepare.assess.mend import mend_of, mend_of_trained
+from pipelines.prepare.assess.mend import Prepared, mend_of, mend_of_score, mend_of_trained
 from pipelines.prepare.assess.metrics import FULL_MTLD, coverage, evenness, mean, share
-from pipelines.prepare.assess.settings import Assess, Gates
+from pipelines.prepare.assess.settings import BALANCED, Assess, Gates
 from pipelines.prepare.assess.summary import Findings, Repeats
 from pipelines.prepare.assess.trained import PREFIX, TrainedScore
 
 _VALUES_SHOWN = 4
+_DIVERSITIES = ("lexical", "structural", "semantic", "domain")
 _BIAS = ("representation_", "length_parity_", "sentiment_parity_")
 
 
@@ -62,13 +63,12 @@ def assessment_of(
     findings: Findings,
     settings: Assess,
     gates: Gates,
-    output: str,
-    questions_removed: bool,
+    prepared: Prepared,
     trained: Mapping[str, TrainedScore] | None = None,
 ) -> Assessment:
     """The assessment that follows from findings.
 
-    output, questions_removed: see `mend_of`. trained: scores of a cross-validated training; None: there is none.
+    trained: scores of a cross-validated training; None: there is none.
     """
     metrics = metrics_of(findings, settings) + _trained_metrics(trained or {})
     values = {one["name"]: one["value"] for one in metrics}
@@ -84,7 +84,10 @@ def assessment_of(
     def mend(name: str) -> str:
         if name.startswith(PREFIX):
             return mend_of_trained((trained or {})[name.removeprefix(PREFIX)])
-        return mend_of(name, findings, output, questions_removed)
+        if name == "score":
+            value, lowest = min((one["value"] or 0, one["name"]) for one in known if one["weight"])
+            return mend_of_score(lowest, value, mend_of(lowest, findings, prepared))
+        return mend_of(name, findings, prepared)
 
     judged = values | {one["name"]: one["value"] for one in parts} | {"score": score}
     return Assessment(
@@ -104,6 +107,13 @@ def metrics_of(findings: Findings, settings: Assess) -> list[Metric]:
     missing = ", ".join(f"{name} {count(number)}" for name, number in findings["missing"].items())
     languages = ", ".join(f"{name} {count(number)}" for name, number in list(findings["languages"].items())[:5])
     expected = ", ".join(findings["expected"]) or "no language"
+    terms, forms = findings["terms"], findings["forms"] | findings["dates"]
+    inconsistent = {
+        "contradictory": findings["contradictory"],
+        "not allowed": findings["not_allowed"],
+        "in another format": findings["other_format"],
+        "with a replaced term": terms,
+    }
     lexical = [words["distinct_1"], words["distinct_2"], _scaled(words["mtld"])]
     structural = [values[name]["evenness"] for name in ("length", "turns", "task_type")]
     sample = plural(words["tokens"], "word")
@@ -117,9 +127,20 @@ def metrics_of(findings: Findings, settings: Assess) -> list[Metric]:
         _metric(
             "consistency",
             _kept(findings["inconsistent"], records),
-            "records without contradiction, with allowed values",
-            f"contradictory {count(findings['contradictory']['records'])}, "
-            f"not allowed {count(findings['not_allowed']['records'])}",
+            "records without contradiction, in the usual format, with allowed values and terms",
+            ", ".join(f"{name} {count(some['records'])}" for name, some in inconsistent.items() if some),
+        ),
+        _metric(
+            "format_consistency",
+            _kept(findings["other_format"]["records"], records),
+            "records whose answer has the format of most of their task type",
+            ", ".join(f"{name} {count(number)}" for name, number in forms.items()),
+        ),
+        _metric(
+            "terminology_consistency",
+            None if terms is None else _kept(terms["records"], records),
+            "records without a term that `clean.terminology` replaces",
+            "no `clean.terminology`" if terms is None else f"with a term {count(terms['records'])}",
         ),
         _metric(
             "duplication",
@@ -171,12 +192,23 @@ def metrics_of(findings: Findings, settings: Assess) -> list[Metric]:
             found.append(_metric("similarity_to_examples", similar["mean"], meaning, shown))
         relevant = findings["learned"]["relevant"]
         shown = f"least: {', '.join(relevant['ids'])}" if relevant["ids"] else "no question and answer"
-        found.append(_metric("answer_relevance", relevant["mean"], "mean similarity of an answer to its question", shown))
-    for name in values:
-        if name != "source":
-            found.append(
-                _metric(f"balance_{name}", values[name]["evenness"], f"evenness of {name}", _most(name, findings))
-            )
+        found.append(
+            _metric("answer_relevance", relevant["mean"], "mean similarity of an answer to its question", shown)
+        )
+    domains = values.get("domain")
+    several = domains is not None and len(domains["shown"].keys() - {""}) > 1
+    found.append(
+        _metric(
+            "domain_diversity",
+            domains["evenness"] if domains and several else None,
+            "evenness of the domains",
+            _most("domain", findings) if several else "fewer than two `domain`s",
+        )
+    )
+    for name, of in values.items():
+        if name in ("source", "domain") or (name in BALANCED and len(of["shown"].keys() - {""}) < 2):
+            continue
+        found.append(_metric(f"balance_{name}", of["evenness"], f"evenness of {name}", _most(name, findings)))
     return [*found, *_accuracy_metrics(findings, settings), *_bias_metrics(findings), *_extrinsic(findings, settings)]
 
 
@@ -282,13 +314,13 @@ def parts_of(values: dict[str, float | None], weights: dict[str, float]) -> list
         "completeness": values["completeness"],
         "consistency": values["consistency"],
         "relevance": mean([values["relevance"], values.get("similarity_to_examples")]),
-        "diversity": mean(values.get(f"{kind}_diversity") for kind in ("lexical", "structural", "semantic")),
+        "diversity": mean(values.get(f"{kind}_diversity") for kind in _DIVERSITIES),
         "accuracy": mean(values.get(name) for name in ("label_quality", "agreement", "rule_conformity")),
         "bias": mean(value for name, value in values.items() if name.startswith(_BIAS)),
     }
     of = {
         "relevance": "mean of relevance and similarity_to_examples",
-        "diversity": "mean of lexical, structural and semantic diversity",
+        "diversity": "mean of lexical, structural, semantic and domain diversity",
         "accuracy": "mean of label_quality, agreement and rule_conformity",
         "bias": "mean of representation, length_parity and sentiment_parity",
     }

@@ -10,6 +10,10 @@ from cluster.store import paths
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+# Metadata, annotations and stages of the curriculum whose balance is measured where they have several values.
+BALANCED = ("domain", "language", "category", "categories", "complexity")
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -76,7 +80,8 @@ class Assess(_Settings):
     languages: tuple[str, ...] = Field((), description="expected ones; default: the most frequent one")
     fields: tuple[str, ...] = Field(
         (),
-        description="metadata whose balance is measured besides source, task type, and those that other settings name",
+        description="metadata whose balance is measured besides source, task type, domain, language, category and "
+        "complexity, and those that other settings name",
     )
     label: str | None = Field(None, description="metadata that follows from the text; its wrong values are looked for")
     extrinsic: str | None = Field(None, description="metadata that a model is trained to predict; default: the label")

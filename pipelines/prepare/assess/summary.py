@@ -7,8 +7,9 @@ scores are compared, and the sample.
 import heapq
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, TypedDict
 
 import numpy as np
@@ -28,6 +29,7 @@ from pipelines.prepare.assess.bias import (
     representation,
 )
 from pipelines.prepare.assess.facts import ANSWERS, FACTS, QUESTIONS, SAMPLE, smallest_of_sample
+from pipelines.prepare.assess.forms import Forms
 from pipelines.prepare.assess.learn import LEARNED, Learned, learned_of
 from pipelines.prepare.assess.metrics import contradictory, distinct, evenness, mtld
 from pipelines.prepare.assess.settings import Assess
@@ -35,7 +37,7 @@ from pipelines.text.texts import Texts
 from pipelines.text.tokens import split_tokens
 
 SUMMARY = "summary"
-SUMMARY_VERSION = "4"
+SUMMARY_VERSION = "5"
 
 _LIBRARIES = 512 << 20
 _OF_A_RECORD = 60
@@ -43,6 +45,8 @@ _IDS_SHOWN = 5
 _VALUES_SHOWN = 20
 _MTLD_TOKENS = 50_000
 _MONTH = len("2026-01")
+# What makes a record inconsistent, by the names of its masks.
+_INCONSISTENT = ("not_allowed", "contradictory", "other_format", "terms")
 _SCHEMA = pa.schema([("findings", pa.string())])
 
 
@@ -63,11 +67,14 @@ class Repeats(TypedDict):
 
 
 class Values(TypedDict):
-    """How records are spread over the values of a field. shown: the most frequent values."""
+    """How records are spread over the values of a field. shown: the most frequent values. ids: of the first records
+    with each of these, and with the least frequent value.
+    """
 
     distinct: int
     evenness: float | None
     shown: dict[str, int]
+    ids: dict[str, list[str]]
 
 
 class Words(TypedDict):
@@ -109,8 +116,10 @@ class Findings(TypedDict):
     """What was counted.
 
     records: without copies, the records that balancing made of others. copies: these; they count in values,
-    represented and periods alone. languages: those identified with certainty. topics: records that mention each. rules:
-    records that break each rule; None: the data set was made with these rules. agreement, periods, learned: None: not
+    represented and periods alone. forms, dates: records whose answer has each form. other_format: those with
+    another one than most of their task type. terms: with a term that cleaning replaces; None: there are no terms.
+    languages: those identified with certainty. topics: records that mention each. rules: records that break each rule;
+    None: the data set was made with these rules. agreement, periods, learned: None: not
     asked for. represented, lengths, sentiments: by field; sentiments of a classifier's scores, empty: not asked for.
     """
 
@@ -120,6 +129,10 @@ class Findings(TypedDict):
     incomplete: Some
     not_allowed: Some
     contradictory: Some
+    forms: dict[str, int]
+    dates: dict[str, int]
+    other_format: Some
+    terms: Some | None
     inconsistent: int
     questions: Repeats
     answers: Repeats
@@ -130,6 +143,7 @@ class Findings(TypedDict):
     poor_language: int
     topics: dict[str, int]
     on_topic: int
+    off_topic: Some
     values: dict[str, Values]
     words: Words
     rules: dict[str, int] | None
@@ -145,12 +159,13 @@ class Findings(TypedDict):
 @dataclass(frozen=True)
 class SummarySettings:
     """The settings on which the summary depends. shares: wanted ones of the values of fields; empty: equal ones.
-    rules: whether broken rules were looked for.
+    rules, terms: whether broken rules, and terms that cleaning replaces, were looked for.
     """
 
     assess: Assess
     shares: Mapping[str, Mapping[str, float]]
     rules: bool
+    terms: bool
 
 
 def summary_stage(
@@ -172,7 +187,7 @@ def summary_stage(
         "groups": [one.manifest.digest for one in groups.values()],
         "learned": [one.manifest.digest for one in learned.values()],
         "settings": [asked.topics, asked.languages, asked.sample, asked.annotators, asked.period],
-        "shares": [settings.shares, settings.rules],
+        "shares": [settings.shares, settings.rules, settings.terms],
     }
     store, memory = facts[FACTS].store, _LIBRARIES + _OF_A_RECORD * facts[FACTS].manifest.rows
     work = Summarise(settings, facts, groups, learned, units)
@@ -218,14 +233,18 @@ class Summarise:
             name: _Chosen()
             for name in (
                 "incomplete", "not_allowed", "other_language", "damaged", "contradictory", "violating", "differing",
+                "other_format", "terms", "off_topic",
             )
         }  # fmt: skip
+        of_values = {name: _OfValues(_shown(found)) for name, found in counted.values.items()}
         agreement = Agreement()
         inconsistent = poor = at = 0
         of_annotators = [f"kept/{name}" for name in asked.annotators]
         labels = of_annotators or [name for name in facts.schema.names if name == "labels"]
         names = ["id", "copy", "missing", "not_allowed", "language", "damaged", "violation", *labels]
+        names += ["topics", "term", "form", "dates", "characters", "turns", *(f"value/{name}" for name in fields)]
         for table in map(_without_copies, facts.tables(names)):
+            task_types, forms, dates = _forms(table)
             conflicts = pa.array(against[at : (at := at + table.num_rows)])
             other = pc.invert(
                 pc.is_in(
@@ -240,10 +259,17 @@ class Summarise:
                 "contradictory": conflicts,
                 "violating": table["violation"].is_valid(),
                 "differing": _differing(agreement, table.select(labels)),
+                "other_format": pc.or_(
+                    counted.forms.unusual(task_types, forms), counted.date_forms.unusual(task_types, dates)
+                ),
+                "terms": table["term"],
+                "off_topic": pc.equal(pc.list_value_length(table["topics"]), 0),
             }
             for name, mask in masks.items():
                 chosen[name].add(table["id"], mask)
-            inconsistent += pc.sum(pc.or_(masks["not_allowed"], conflicts)).as_py() or 0
+            for name, column in _values_of(table).items():
+                of_values[name].add(table["id"], column)
+            inconsistent += pc.sum(reduce(pc.or_, (masks[name] for name in _INCONSISTENT))).as_py() or 0
             poor += pc.sum(pc.or_(masks["other_language"], masks["damaged"])).as_py() or 0
         counters = facts.manifest.counters
         return Findings(
@@ -253,6 +279,10 @@ class Summarise:
             incomplete=chosen["incomplete"].some(),
             not_allowed=chosen["not_allowed"].some(),
             contradictory=chosen["contradictory"].some(),
+            forms=counted.forms.total,
+            dates=counted.date_forms.total,
+            other_format=chosen["other_format"].some(),
+            terms=chosen["terms"].some() if self.settings.terms else None,
             inconsistent=inconsistent,
             questions=self._repeats(QUESTIONS),
             answers=self._repeats(ANSWERS),
@@ -263,7 +293,8 @@ class Summarise:
             poor_language=poor,
             topics={name: int(counters.get(f"topic/{at}", 0)) for at, name in enumerate(asked.topics)},
             on_topic=int(counters["on_topic"]),
-            values={name: _values(found) for name, found in counted.values.items()},
+            off_topic=chosen["off_topic"].some(),
+            values={name: _values(found, of_values[name].ids) for name, found in counted.values.items()},
             words=self._words(),
             rules=dict(_ranked(counted.rules)) if self.settings.rules else None,
             violating=chosen["violating"].some(),
@@ -324,17 +355,16 @@ class Counted:
     missing: Counter[str] = field(default_factory=Counter)
     rules: Counter[str] = field(default_factory=Counter)
     dates: Counter[str] = field(default_factory=Counter)
+    forms: Forms = field(default_factory=Forms)
+    date_forms: Forms = field(default_factory=Forms)
 
     def add(self, table: pa.Table) -> None:
         """Add the facts of some records."""
         self._add_records(_without_copies(table))
         if self.period:
             self.dates.update(_counts(pc.utf8_slice_codeunits(table[f"kept/{self.period}"].drop_null(), 0, _MONTH)))
-        lengths = np.frexp(table["characters"].to_numpy())[1]  # powers of two
-        columns = {name: table[column] for column in table.column_names if (name := _field(column))}
-        columns |= {"length": pa.array([f"below {2**power}" for power in lengths.tolist()]), "turns": table["turns"]}
-        for name, column in columns.items():
-            self.values[name].update(_counts(pc.fill_null(column.cast(pa.string()), "")))
+        for name, column in _values_of(table).items():
+            self.values[name].update(_counts(column))
 
     def _add_records(self, table: pa.Table) -> None:
         """Add the facts of records that are no copies."""
@@ -344,6 +374,9 @@ class Counted:
         self.languages.update(_counts(table["language"].drop_null()))
         self.missing.update(_counts(pc.list_flatten(table["missing"])))
         self.rules.update(_counts(table["violation"].drop_null()))
+        task_types, forms, dates = _forms(table)
+        self.forms.add(task_types, forms)
+        self.date_forms.add(task_types, dates)
         for name, samples in self.lengths.items():
             values = pc.fill_null(table[f"value/{name}"], "").to_numpy()
             samples.add(values, table["hash"].to_numpy(), table["characters"].to_numpy())
@@ -368,6 +401,32 @@ class _Chosen:
         return Some(records=self.records, ids=self.ids)
 
 
+class _OfValues:
+    """Keeps the ids of the first records with each of some values."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        self.ids: dict[str, list[str]] = {value: [] for value in values}
+
+    def add(self, ids: pa.ChunkedArray, values: Any) -> None:
+        for value, found in self.ids.items():
+            if len(found) < _IDS_SHOWN:
+                found += ids.filter(pc.equal(values, value)).slice(0, _IDS_SHOWN - len(found)).to_pylist()
+
+
+def _values_of(table: pa.Table) -> dict[str, Any]:
+    """The values that are counted, by field, as texts; empty of a record without one. Columns of FACTS."""
+    lengths = np.frexp(table["characters"].to_numpy())[1]  # powers of two
+    columns = {name: table[column] for column in table.column_names if (name := _field(column))}
+    columns |= {"length": pa.array([f"below {2**power}" for power in lengths.tolist()]), "turns": table["turns"]}
+    return {name: pc.fill_null(column.cast(pa.string()), "") for name, column in columns.items()}
+
+
+def _forms(table: pa.Table) -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """(task types, forms of answers, forms of dates) of records. Columns of FACTS."""
+    task_types = pc.fill_null(table["value/task_type"], "").to_pylist()
+    return task_types, [[one] if one else [] for one in table["form"].to_pylist()], table["dates"].to_pylist()
+
+
 def _without_copies(table: pa.Table) -> pa.Table:
     return table.filter(pc.invert(table["copy"]))
 
@@ -385,8 +444,15 @@ def _ranked(counts: Counter[str]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda one: (-one[1], one[0]))
 
 
-def _values(counts: Counter[str]) -> Values:
-    return Values(distinct=len(counts), evenness=evenness(counts.values()), shown=dict(_ranked(counts)[:_VALUES_SHOWN]))
+def _shown(counts: Counter[str]) -> list[str]:
+    """The most frequent values, and the least frequent one."""
+    ranked = [name for name, _ in _ranked(counts)]
+    return ranked[:_VALUES_SHOWN] + ranked[_VALUES_SHOWN:][-1:]
+
+
+def _values(counts: Counter[str], ids: dict[str, list[str]]) -> Values:
+    shown = dict(_ranked(counts)[:_VALUES_SHOWN])
+    return Values(distinct=len(counts), evenness=evenness(counts.values()), shown=shown, ids=ids)
 
 
 def _differing(agreement: Agreement, labels: pa.Table) -> pa.Array:

@@ -1,10 +1,14 @@
 """Planted problems of a data set are counted exactly, by id; gates fail on them and name what would mend them."""
 
+import copy
 import json
 import math
+import re
+import shlex
 
 import pytest
 
+from cluster.config import load_values
 from cluster.errors import DataError
 from cluster.garbage import find_garbage
 from cluster.store.store import Store
@@ -170,6 +174,50 @@ def test_the_mend_of_repeated_questions_mends_them(settings, monkeypatch, tmp_pa
     run = prepare_inline(plain | {"output": str(tmp_path / "texts")}, monkeypatch)
     mend = gate(run.assessment, "duplication")["mend"]
     assert mend.startswith("Texts that repeat") and "-o dedup.threshold=0.6 --replace" in mend
+
+
+def mended(settings: dict, mend: str, monkeypatch, name: str):
+    """The assessment after each `raymill prepare` with settings that a mend has."""
+    found = []
+    for number, command in enumerate(re.findall(r"`raymill prepare CONFIG (-o .*?) --replace`", mend)):
+        plain = copy.deepcopy({"kind": "prepare", "name": "test"} | settings)
+        plain["output"] += f"-{name}-{number}"
+        config = load_values(plain, "CONFIG", [word for word in shlex.split(command) if word != "-o"])
+        found.append(prepare_inline(config.model_dump(mode="json", by_alias=True), monkeypatch).assessment)
+    return found
+
+
+def test_the_commands_of_mends_raise_their_gates(settings, monkeypatch):
+    """Every command with settings that is printed is run."""
+    bounds = {"completeness": 1, "consistency": 1, "bias": 1, "score": 1, "coverage": None}
+    asked = settings | {"gates": bounds, "assess": {"embeddings": None, "topics": TOPICS}}
+    before = prepare_inline(asked, monkeypatch).assessment
+    failed = [one["name"] for one in before["gates"] if one["state"] == "failed"]
+    assert failed == ["duplication", "language_quality", "source_diversity", "completeness", "consistency", "bias",
+                      "score"]  # fmt: skip
+    for name in failed[:-1]:
+        (after,) = mended(asked, gate(before, name)["mend"], monkeypatch, name)
+        change = gate(after, name)["value"] - gate(before, name)["value"]
+        assert (change < 0) if name == "duplication" else (change > 0), name
+    even = mended(asked, gate(before, "source_diversity")["mend"], monkeypatch, "even")[0]
+    assert even["records"] == 4 and metric(even, "source_diversity") == 1
+    lowest = min((one for one in before["parts"] if one["value"] is not None), key=lambda one: one["value"])
+    assert lowest["name"] == "relevance"
+    assert gate(before, "score")["mend"].startswith(
+        "The lowest part is relevance (0.077). Mention no topic: 24 records ("
+    )
+
+
+def test_groups_with_too_few_records_are_mended_by_balancing(settings, monkeypatch):
+    rows = [row(f"r{n:02}", ask(n), reply(n), "it" if n % 5 else "hr") for n in range(20)]
+    Store().write_bytes(settings["inputs"][0]["path"], "".join(json.dumps(one) + "\n" for one in rows).encode())
+    asked = settings | {"inputs": settings["inputs"][:1], "gates": {"bias": 0.99, "source_diversity": None}}
+    asked["assess"] = {"embeddings": None, "groups": ["queue"]}
+    before = prepare_inline(asked, monkeypatch).assessment
+    mend = gate(before, "bias")["mend"]
+    assert "queue: hr has 4 of 20 records, and 50% are wanted; it has 16, of 50% (such as r" in mend
+    (after,) = mended(asked, mend, monkeypatch, "bias")
+    assert metric(after, "representation_queue") > metric(before, "representation_queue") == pytest.approx(0.7)
 
 
 def test_a_gate_without_its_input_is_not_measured(settings, monkeypatch):
@@ -391,6 +439,70 @@ def test_records_are_checked_again_when_a_list_of_the_rules_changed(settings, mo
     words.unlink()
     code, _, error = assess(run.uri, "--config", str(path))
     assert code == 2 and f"bad_words.paths: {words}: no such file" in error
+
+
+def test_other_formats_and_terms_make_records_inconsistent(tmp_path, monkeypatch, assess):
+    """Of 20 answers one is JSON and five have dates, one of them in another form; two records name the wifi."""
+    rows = [row(f"r{n:02}", ask(n), reply(n)) for n in range(20)]
+    rows[4]["completion"] = json.dumps({"advice": reply(4)})
+    for n, day in enumerate(("2026-11-23", "2026-11-24", "2026-11-25", "2026-12-01", "11/23/2026")):
+        rows[10 + n]["completion"] += f" It was written on {day} by us."
+    for n in (1, 2):
+        rows[n]["completion"] += " Turn the WiFi on."
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    terms = tmp_path / "terms.yaml"
+    terms.write_text("router: gateway\n")
+    plain = {
+        "inputs": [{"path": str(tmp_path / "in.jsonl"), "id": "id"}], "output": str(tmp_path / "out"), "dedup": None,
+        "assess": {"embeddings": None}, "gates": {"consistency": 1}, "clean": {"terminology": str(terms)},
+    }  # fmt: skip
+    run = prepare_inline(plain, monkeypatch)
+    found = run.assessment["findings"]
+    assert sorted(found["other_format"]["ids"]) == ["r04", "r14"] and found["terms"] == {"records": 0, "ids": []}
+    assert found["forms"] == {"text": 19, "JSON": 1} and found["dates"] == {"2026-11-23": 4, "11/23/2026": 1}
+    assert metric(run.assessment, "format_consistency") == metric(run.assessment, "consistency") == 18 / 20
+    assert metric(run.assessment, "terminology_consistency") == 1
+    assert "r04" in gate(run.assessment, "consistency")["mend"]
+    terms.unlink()
+    assert assess(run.uri)[0] == 0, "the terms are those of the run"
+    path = tmp_path / "p.yaml"
+    other = plain | {"clean": {"terminology": {"wifi": "Wi-Fi"}}}
+    path.write_text(json.dumps({"kind": "prepare", "name": "x"} | other))
+    code, out, _ = assess(run.uri, "--gate", "--config", str(path))
+    again = json.loads(Store().read_bytes(f"{run.uri}/assessment.json"))
+    assert sorted(again["findings"]["terms"]["ids"]) == ["r01", "r02"] and code == 2
+    assert metric(again, "terminology_consistency") == 18 / 20 and metric(again, "consistency") == 16 / 20
+    # The command that is printed mends the terms: the config has them.
+    assert "With terms that `clean.terminology` replaces".replace("`", "") in out.replace("`", "")
+    mended = prepare_inline(other, monkeypatch, replace=True).assessment
+    assert metric(mended, "terminology_consistency") == 1
+
+
+def test_balance_is_measured_of_domain_language_category_and_complexity_where_they_differ(tmp_path, monkeypatch):
+    rows = [row(f"r{n:02}", ask(n), reply(n)) | {"category": "ab"[n % 2]} for n in range(18)] + PLANTED[4:5]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows[:12]))
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows[12:]))
+    columns = {"prompt": "prompt", "completion": "completion"}
+    inputs = [{"source": name, "path": f"{tmp_path}/{name}.jsonl", "id": "id", "columns": columns} for name in "ab"]
+    plain = {"inputs": inputs, "dedup": None, "assess": {"embeddings": None}}
+    run = prepare_inline(plain | {"output": str(tmp_path / "one")}, monkeypatch)
+    names = {one["name"] for one in run.assessment["metrics"] if one["name"].startswith("balance_")}
+    assert names == {"balance_task_type", "balance_length", "balance_turns", "balance_language"}
+    assert metric(run.assessment, "domain_diversity") is None
+    inputs[0] |= {"domain": "hr", "columns": columns | {"category": "category"}}
+    inputs[1] |= {"domain": "it", "columns": columns | {"category": "category"}}
+    plain["curriculum"] = {"stages": 2}
+    run = prepare_inline(plain | {"output": str(tmp_path / "two")}, monkeypatch)
+    p = 12 / 19
+    evenness = -p * math.log2(p) - (1 - p) * math.log2(1 - p)
+    assert metric(run.assessment, "domain_diversity") == pytest.approx(evenness)
+    (diversity,) = (one["value"] for one in run.assessment["parts"] if one["name"] == "diversity")
+    of = [metric(run.assessment, f"{kind}_diversity") for kind in ("lexical", "structural", "domain")]
+    assert diversity == pytest.approx(sum(of) / 3)
+    values = run.assessment["findings"]["values"]
+    assert values["category"]["shown"] == {"a": 9, "b": 9, "": 1} and values["language"]["shown"]["de"] == 1
+    assert set(values["complexity"]["shown"]) == {"1", "2"} and metric(run.assessment, "balance_complexity") > 0.99
+    assert values["domain"]["ids"]["it"] and values["language"]["ids"]["de"] == ["p4"]
 
 
 def test_a_report_of_an_earlier_version_is_refused_and_made_again(settings, monkeypatch, assess):

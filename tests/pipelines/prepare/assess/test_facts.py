@@ -95,13 +95,14 @@ def facts(copy: list[bool], characters: list[int], day: list[str | None], **colu
             "hash": pa.array(range(rows), pa.uint64()), "language": ["en", None, "de", "en"][:rows],
             "missing": pa.array([["tone"], [], ["tone", "team"], []][:rows], pa.list_(pa.string())),
             "violation": ["short", None, "long", "short"][:rows], "characters": characters, "turns": [1] * rows,
-            "kept/day": day, "value/team": ["a", None, "b", "a"][:rows],
+            "form": ["text"] * rows, "dates": pa.array([["2026-11-23"]] * rows, pa.list_(pa.string())),
+            "kept/day": day, "value/task_type": ["qa"] * rows, "value/team": ["a", None, "b", "a"][:rows],
         } | columns
     )  # fmt: skip
 
 
 def test_values_and_dates_count_copies_and_everything_else_does_not():
-    counted = Counted({name: Counter() for name in ("team", "length", "turns")}, {}, {}, "day")
+    counted = Counted({name: Counter() for name in ("task_type", "team", "length", "turns")}, {}, {}, "day")
     day = ["2026-01-31", "2026-02-01", None, "2026-01-02"]
     counted.add(facts([False, True, False, False], [7, 8, 0, 1024], day))
     assert counted.values["team"] == {"a": 2, "": 1, "b": 1} and counted.values["turns"] == {"1": 4}
@@ -109,4 +110,5 @@ def test_values_and_dates_count_copies_and_everything_else_does_not():
     assert counted.dates == {"2026-01": 2, "2026-02": 1}
     assert counted.languages == {"en": 2, "de": 1} and counted.missing == {"tone": 2, "team": 1}
     assert counted.rules == {"short": 2, "long": 1}
+    assert counted.forms.total == {"text": 3} and counted.date_forms.total == {"2026-11-23": 3}
     assert [one.tolist() for one in counted.questions] == [[], [0, 2, 3]] and len(counted.answers[1]) == 3

@@ -16,7 +16,7 @@ from pipelines.prepare.assess.classify import (
     scores_by_fold,
 )
 from pipelines.prepare.assess.facts import smallest_of_sample
-from pipelines.prepare.assess.groups import group_sizes, least_similar
+from pipelines.prepare.assess.groups import groups_of, least_similar
 from pipelines.prepare.assess.labels import predicted_labels
 from pipelines.prepare.assess.learn import learn_memory
 from pipelines.prepare.assess.section import assessment_text
@@ -135,12 +135,16 @@ def directions(numbers: list[int], size: int = 8, first: int = 0) -> dict:
 
 def test_groups_are_counted_largest_first_of_all_records_and_fitted_to_a_sample(monkeypatch):
     parts = ([0] * 5 + [1] * 2, [2] * 9 + [1] * 4)
-    tables = [pa.table(directions(one, first=7 * at)) for at, one in enumerate(parts)]
-    assert group_sizes(Vectors(*tables), 3) == group_sizes(Vectors(*tables), 20) == [9, 6, 5]
-    assert len(group_sizes(Vectors(*tables), 2)) == 2
+    ids = ([f"r{at}" for at in range(7)], [f"s{at}" for at in range(13)])
+    tables = [pa.table(directions(one, first=7 * at) | {"id": ids[at]}) for at, one in enumerate(parts)]
+    assert (
+        groups_of(Vectors(*tables), 3) == groups_of(Vectors(*tables), 20) == ([9, 6, 5], [f"s{at}" for at in range(5)])
+    )
+    assert len(groups_of(Vectors(*tables), 2)[0]) == 2
     monkeypatch.setattr("pipelines.prepare.assess.groups._SAMPLE", 4)
-    assert group_sizes(Vectors(*tables), 3) == [20], "the four records with the smallest keys are alike"
-    assert group_sizes(Vectors(), 3) == []
+    alike = groups_of(Vectors(*tables), 3)
+    assert alike == ([20], [f"r{at}" for at in range(5)]), "the four records with the smallest keys are alike"
+    assert groups_of(Vectors(), 3) == ([], [])
 
 
 def test_the_least_similar_records_are_named_and_the_mean_is_of_those_with_a_similarity():
@@ -169,6 +173,10 @@ def test_labels_of_five_records_are_predicted_and_rarer_or_empty_ones_are_not():
     assert found["most_frequent"] == pytest.approx(6 / 11) and found["errors"] is None
     alone = predicted_labels(Vectors(vectors_of({"a": 6, "b": 4})), "queue", None)
     assert (alone["records"], alone["left_out"], alone["classes"], alone["scores"]) == (0, 4, 1, {})
+    assert found["rare"] == {"c": 4} and found["rare_ids"] == ["r011", "r012", "r013", "r014"]
+    many = predicted_labels(Vectors(vectors_of({"a": 6} | {f"x{at}": 1 + at % 2 for at in range(7)})), "queue", None)
+    assert many["rare"] == {"x0": 1, "x2": 1, "x4": 1, "x6": 1, "x1": 2}
+    assert many["rare_ids"] == ["r006", "r007", "r008", "r009", "r010"]
 
 
 def test_folds_are_those_of_the_data_set_or_five_by_key():
@@ -206,6 +214,10 @@ def test_all_suspects_are_written_by_probability_and_the_first_twenty_shown():
     assert [row["probability"] for row in rows] == sorted(row["probability"] for row in rows)
     assert all({row["label"], row["suggested"]} == {"a", "b"} for row in rows) and rows[-1]["probability"] < 0.5
     assert found["suspects"] == rows[:20]
+    # All but those are predicted as they are labelled.
+    assert found["missed"] == 30 and {one["id"] for one in found["hardest"]} <= wrong and len(found["hardest"]) == 5
+    own = [one["probability"] for one in found["hardest"]]
+    assert own == sorted(own) and own[0] == rows[0]["probability"]
     assert predicted_labels(Vectors(*tables), "queue", None)["suspects"] == []
 
 

@@ -2,24 +2,27 @@
 
 import pytest
 
-from pipelines.prepare.assess.mend import mend_of
+from pipelines.prepare.assess.mend import Prepared, mend_of
 from tests.support.assessments import findings, some
 
+SOURCES = ("x", "y", "z")
+OUT = Prepared("/out", SOURCES)
 REPEATED = {"compared": 10, "exact": 4, "near": 2, "ids": ["a", "b", "c", "d", "e"]}
 NO_ANSWERS = {"compared": 0, "exact": 0, "near": 0, "ids": []}
 AGAIN = "`raymill prepare CONFIG --replace`"
 WIDER = "`raymill prepare CONFIG -o dedup.scope=all -o dedup.remove=true -o dedup.threshold=0.6 --replace`"
 
 
-def labels(errors: int | None, *ids: str, classes: int = 3, left_out: int = 4) -> dict:
+def labels(errors: int | None, *ids: str, **changes) -> dict:
     suspects = [{"id": id, "label": "x", "suggested": f"of-{id}", "probability": 0.1} for id in ids]
-    return {"records": 10, "left_out": left_out, "classes": classes, "most_frequent": 0.5, "scores": {},
-            "errors": errors, "suspects": suspects}  # fmt: skip
+    none: dict = {"rare": {}, "rare_ids": [], "missed": 0, "hardest": []}
+    return {"records": 10, "left_out": 4, "classes": 3, "most_frequent": 0.5, "scores": {}, "errors": errors,
+            "suspects": suspects} | none | changes  # fmt: skip
 
 
 def learned(groups: tuple[int, ...] = (), ids: tuple[str, ...] = (), **of_fields: dict) -> dict:
     similar = {"records": 10, "mean": 0.5, "ids": list(ids)}
-    return {"groups": list(groups), "similar": similar, "relevant": similar, "labels": of_fields}
+    return {"groups": list(groups), "similar": similar, "relevant": similar, "largest": list(ids), "labels": of_fields}
 
 
 def compared(value: str, ratio: float, low: float, high: float) -> dict:
@@ -43,54 +46,82 @@ def differing(value: str, mean: float, difference: float, low: float, high: floa
     ],
 )  # fmt: skip
 def test_repeated_questions_are_removed_by_the_setting_that_does_it(changes, removed, said):
-    assert mend_of("duplication", findings(**changes), "/out", removed) == said
+    assert mend_of("duplication", findings(**changes), Prepared("/out", SOURCES, removed)) == said
+
+
+CONTRADICTORY = (
+    "Equal questions with different answers: 2 records (a, b). Keep one answer of each in the source, or remove them "
+    "all: `raymill prepare CONFIG -o duplicates.contradictory=remove --replace`."
+)
+EQUAL = (
+    "`raymill prepare CONFIG -o inputs.0.share=0.3333 -o inputs.1.share=0.3333 -o inputs.2.share=0.3334 "
+    "-o mixture.fill=false --replace`"
+)
+TAKE_OUT = (
+    f"Take such records out of the source, then {AGAIN}; or name further examples and topics in CONFIG: "
+    "`raymill assess /out --config CONFIG`."
+)
 
 
 @pytest.mark.parametrize(
     ("gate", "changes", "said"),
     [
         ("consistency", {"contradictory": some(2, "a", "b"), "not_allowed": some(1, "c")},
-         "Equal questions with different answers: 2 records (a, b). Keep one answer. "
-         f"Values that are not allowed: 1 record (c). Correct them. Then {AGAIN}."),
-        ("consistency", {"not_allowed": some(1, "c")},
-         f"Values that are not allowed: 1 record (c). Correct them. Then {AGAIN}."),
-        ("consistency", {"contradictory": some(2, "a", "b")},
-         f"Equal questions with different answers: 2 records (a, b). Keep one answer. Then {AGAIN}."),
+         f"{CONTRADICTORY} Values that are not allowed: 1 record (c). Name the allowed value of each spelling in "
+         f"`clean.labels`, then {AGAIN}."),
+        ("consistency", {"contradictory": some(2, "a", "b")}, CONTRADICTORY),
+        ("consistency", {"other_format": some(1, "c"), "forms": {"text": 9, "JSON": 1}, "dates": {"2026-11-23": 3}},
+         "Answers in another format than most of their task type (text 9, JSON 1, 2026-11-23 3): 1 record (c). Write "
+         f"them alike in the source, then {AGAIN}."),
+        ("consistency", {"terms": some(6, "d")},
+         "With terms that `clean.terminology` replaces: 6 records (d, ...). Replace them, by a CONFIG with these "
+         f"terms: {AGAIN}."),
         ("completeness", {"incomplete": some(2, "a", "b"), "missing": {"queue": 1, "content": 1, "team": 1}},
          "Records with empty fields: 2 records (a, b). Fill these in the source, or leave them out: "
          "`raymill prepare CONFIG -o validate.require=[queue,team] --replace`."),
         ("completeness", {"incomplete": some(1, "a"), "missing": {"content": 1}},
-         "Records with empty fields: 1 record (a). Fill these in the source."),
+         f"Records with empty fields: 1 record (a). Fill these in the source, then {AGAIN}."),
         ("language_quality", {"other_language": some(1, "a"), "languages": {"en": 5, "de": 2, "fr": 1, "it": 1}},
-         "In another language: 1 record (a). Leave them out by `validate.language.keep`, or name all that are "
-         "expected: `raymill assess /out --config CONFIG -o assess.languages=[en,de,fr]`."),
+         "In another language: 1 record (a). Leave them out: `raymill prepare CONFIG -o validate.language.keep=[en] "
+         "--replace`; or name all languages that are expected: `raymill assess /out -o assess.languages=[en,de,fr]`."),
         ("language_quality", {"damaged": some(1, "b")},
          f"With damaged characters: 1 record (b). Export them again as UTF-8, then {AGAIN}."),
         ("coverage", {"topics": {"f": 6, "a": 1, "b": 0, "c": 3, "d": 2, "e": 4}},
-         "Least mentioned topics: b (0 records), a (1 record), d (2 records), c (3 records), e (4 records). Add inputs "
-         f"about them, then {AGAIN}."),
+         "Least mentioned topics: b (0 records), a (1 record), d (2 records), c (3 records), e (4 records). Add an "
+         f"input with records about them, then {AGAIN}."),
+        ("coverage", {"topics": {"paper jam": 0}, "off_topic": some(2, "r", "s")},
+         "Least mentioned topics: paper jam (0 records). Mention no topic: 2 records (r, s); if some are about these "
+         "in other words, name the words: `raymill assess /out -o 'assess.topics.paper jam=[WORD, WORD]'`. Add an "
+         f"input with records about them, then {AGAIN}."),
         ("source_diversity",
-         {"copies": 2, "values": {"source": {"distinct": 3, "evenness": 0.5, "shown": {"x": 9, "y": 2, "z": 1}}}},
-         f"x has 9 of 12 records, z has 1. Add records of the smaller sources, then {AGAIN}."),
-        ("relevance", {"topics": {"a": 3}, "on_topic": 3, "learned": learned(ids=("a", "b"))},
-         "Least similar to the examples: a, b. Leave such records out. 7 records mention no topic; name more topics, "
-         f"or leave these out. Then {AGAIN}, or `raymill assess /out --config CONFIG`."),
+         {"copies": 2, "values": {"source": {"distinct": 3, "evenness": 0.5, "shown": {"x": 9, "y": 2, "z": 1},
+                                             "ids": {"x": ["a", "b"], "z": ["c"]}}}},
+         "x has 9 of 12 records (such as a, b), z has 1 (such as c). Add records of the smaller sources, or take "
+         f"equally many of each, about 3 in all: {EQUAL}."),
+        ("relevance",
+         {"topics": {"a": 3}, "on_topic": 3, "off_topic": some(7, "c"), "learned": learned(ids=("a", "b"))},
+         f"Least similar to the examples: a, b. Mention no topic: 7 records (c, ...). {TAKE_OUT}"),
+        ("relevance", {"learned": learned()}, TAKE_OUT),
         ("answer_relevance", {"learned": learned(ids=("a", "b"))},
-         "Least similar to their questions: a, b. Correct these answers, or remove those that have no word of their "
-         "question: `raymill prepare CONFIG -o validate.relevance=0.1 --replace`."),
-        ("relevance", {"learned": learned()}, f"Then {AGAIN}, or `raymill assess /out --config CONFIG`."),
-        ("diversity", {"learned": learned((7, 2, 1)), "questions": REPEATED},
-         "The largest of 3 groups of like texts has 7 records. Questions that repeat an earlier one: a, b, c, d, e. "
-         f"Add inputs about other things or of other lengths, then {AGAIN}."),
-        ("diversity", {}, f"Add inputs about other things or of other lengths, then {AGAIN}."),
-        ("extrinsic_f1", {"learned": learned(first=labels(None), last=labels(None, classes=2, left_out=1))},
-         "last has 2 values with 5 records or more, and 1 record have rarer ones. Add records of the rare values, or "
-         f"merge these by `clean.labels`, then {AGAIN}."),
-        ("score", {}, "Look at the parts with the lowest value: `raymill assess /out`."),
+         "Least similar to their questions: a, b. Correct these answers in the source, or remove those that have no "
+         "word of their question: `raymill prepare CONFIG -o validate.relevance=0.1 --replace`."),
+        ("diversity", {"learned": learned((7, 2, 1), ("f", "g")), "questions": REPEATED},
+         "The largest of 3 groups of like texts has 7 of 10 records (such as f, g). Repeat an earlier one: a, b, c, d, "
+         "e. Remove these: `raymill prepare CONFIG -o duplicates.questions=remove --replace`. "
+         f"Add an input about other things or with other lengths, then {AGAIN}."),
+        ("diversity", {}, f"Add an input about other things or with other lengths, then {AGAIN}."),
+        ("extrinsic_f1",
+         {"learned": learned(first=labels(None), last=labels(
+             None, left_out=3, rare={"odd": 1, "a b": 2}, rare_ids=["h"], missed=2,
+             hardest=[{"id": "i", "label": "x", "suggested": "y", "probability": 0.1}]))},
+         "Predicted otherwise than their last: 2 records (i: y?, ...). Correct those that are wrong. Values of fewer "
+         "than five records: odd 1, a b 2, 3 records in all (such as h). Give them the VALUE of a similar one: "
+         "`raymill prepare CONFIG -o 'clean.labels.last.VALUE=[odd, a b]' --replace`. Add records of the values that "
+         f"are rare or predicted wrongly, then {AGAIN}."),
     ],
 )  # fmt: skip
 def test_a_mend_names_the_records_and_the_command(gate, changes, said):
-    assert mend_of(gate, findings(**changes), "/out", False) == said
+    assert mend_of(gate, findings(**changes), OUT) == said
 
 
 def test_labels_annotators_and_rules_are_mended_in_one_text():
@@ -101,18 +132,17 @@ def test_labels_annotators_and_rules_are_mended_in_one_text():
         rules={"too_short": 3, "too_long": 1},
         violating=some(4, "i"),
     )
-    assert mend_of("accuracy", asked, "/out", False) == (
+    assert mend_of("accuracy", asked, OUT) == (
         "Values of queue that are probably wrong: 7 records (a: of-a?, b: of-b?, c: of-c?, d: of-d?, e: of-e?, ...). "
-        "Correct them in the source; `raymill sample /out/_work/assess/suspects` shows more. "
-        "Annotators differ: 2 records (g, h). Settle these, and make their guideline clearer. "
-        "Rules are broken (too_short 3, too_long 1): 4 records (i, ...). Correct them, or prepare with these rules. "
-        f"Then {AGAIN}."
+        f"`raymill sample /out/_work/assess/suspects` shows more. Correct them in the source, then {AGAIN}. "
+        "Annotators differ: 2 records (g, h). Settle these in the source and make the annotators' guideline clearer, "
+        f"then {AGAIN}. Rules are broken (too_short 3, too_long 1): 4 records (i, ...). Remove them, by a CONFIG with "
+        f"these rules: {AGAIN}."
     )
-    agreed = findings(agreement={"records": 10, "alpha": 1.0, "differing": some(0)})
-    assert mend_of("accuracy", agreed, "/out", False) == f"Then {AGAIN}."
 
 
-BIAS = f"Add records of these, then {AGAIN}; or state other shares: `raymill assess /out --config CONFIG`."
+BIAS = f"Add or rewrite records of these, then {AGAIN}; or state other shares: `raymill assess /out --config CONFIG`."
+LEVEL = "Level them: `raymill prepare CONFIG -o split.balance.by=[field] -o split.balance.to=smallest --replace`. "
 
 
 @pytest.mark.parametrize(
@@ -120,17 +150,32 @@ BIAS = f"Add records of these, then {AGAIN}; or state other shares: `raymill ass
     [
         # 7, 2 and 1 of 10, and a third of each is wanted; records without a value are left out.
         ({"likeness": 0.6, "wanted": {}, "shown": {"x": 7, "y": 2, "z": 1, "": 90}},
-         "field: z has 1 of 10 records, and 33% are wanted. "),
+         f"field: z has 1 of 10 records, and 33% are wanted; x has 7, of 33% (such as a). {LEVEL}"),
         # y has 0.2 of the wanted 0.7, z has 0.1 of the wanted 0.2, x is not wanted.
         ({"likeness": 0.4, "wanted": {"y": 0.7, "z": 0.2}, "shown": {"x": 7, "y": 2, "z": 1}},
-         "field: y has 2 of 10 records, and 70% are wanted. "),
+         "field: y has 2 of 10 records, and 70% are wanted; x has 7, of 0% (such as a). "),
         ({"likeness": 1.0, "wanted": {}, "shown": {"x": 5, "y": 5}}, ""),
         ({"likeness": None, "wanted": {}, "shown": {"x": 5}}, ""),
         ({"likeness": 0.0, "wanted": {"x": 1.0}, "shown": {"": 5, "x": 0}}, ""),
     ],
 )  # fmt: skip
-def test_the_value_that_lacks_the_largest_share_is_named(represented, said):
-    assert mend_of("bias", findings(represented={"field": represented}), "/out", False) == said + BIAS
+def test_the_values_that_lack_and_have_the_largest_share_too_many_are_named(represented, said):
+    values = {"field": {"distinct": 3, "evenness": 0.5, "shown": {}, "ids": {"x": ["a"]}}}
+    found = mend_of("bias", findings(represented={"field": represented}, values=values), OUT)
+    assert found == said + BIAS
+
+
+def test_sources_are_levelled_by_their_shares():
+    shown = {"x": 7, "y": 2}
+    equal = findings(represented={"source": {"likeness": 0.7, "wanted": {}, "shown": shown}})
+    stated = findings(represented={"source": {"likeness": 0.7, "wanted": {"x": 0.5, "y": 0.5}, "shown": shown}})
+    twice = Prepared("/out", ("x", "y", "x"))
+    for found, prepared, command in (
+        (equal, twice, "-o inputs.0.share=0.25 -o inputs.1.share=0.5 -o inputs.2.share=0.25 -o mixture.fill=false"),
+        (stated, twice, "-o mixture.fill=false"),
+        (equal, Prepared("/out", ("x",) * 13), "-o mixture.fill=false"),
+    ):
+        assert f"Level them: `raymill prepare CONFIG {command} --replace`" in mend_of("bias", found, prepared)
 
 
 def test_the_most_different_lengths_and_scores_are_named_where_they_are_certain():
@@ -143,8 +188,7 @@ def test_the_most_different_lengths_and_scores_are_named_where_they_are_certain(
             lengths={"region": {"against": "w", "ratios": ratios}, "team": None},
             sentiments={"region": {"against": "w", "mean": 0.5, "differences": differences}, "team": None},
         ),
-        "/out",
-        False,
+        OUT,
     )
     assert found == (
         "region: texts of y have 2.50 times the length of w's (2.00 to 3.00). "
@@ -154,13 +198,13 @@ def test_the_most_different_lengths_and_scores_are_named_where_they_are_certain(
         lengths={"region": {"against": "w", "ratios": ratios[2:]}},
         sentiments={"region": {"against": "w", "mean": 0.5, "differences": differences[2:]}},
     )
-    assert mend_of("bias", unsure, "/out", False) == BIAS
+    assert mend_of("bias", unsure, OUT) == BIAS
 
 
 @pytest.mark.parametrize(("empty", "shown"), [(5, "m0, m1, m2, m3, m4"), (6, "m0, m1, m2, m3, m4, ...")])
 def test_the_first_months_without_records_are_named(empty, shown):
     months = {f"m{at}": 0 for at in range(empty)} | {"full": 3}
-    found = mend_of("bias", findings(periods={"evenness": 0.1, "records": months}), "/out", False)
+    found = mend_of("bias", findings(periods={"evenness": 0.1, "records": months}), OUT)
     assert found == f"Without records: {shown}. {BIAS}"
     whole = findings(periods={"evenness": 1.0, "records": {"full": 3}})
-    assert mend_of("bias", whole, "/out", False) == BIAS
+    assert mend_of("bias", whole, OUT) == BIAS

@@ -2,12 +2,14 @@
 
 import pytest
 
+from pipelines.prepare.assess.mend import Prepared, mend_of
 from pipelines.prepare.assess.score import assessment_of, metrics_of, parts_of
 from pipelines.prepare.assess.section import assessment_section, assessment_text, number
 from pipelines.prepare.assess.settings import Assess, Gates
 from tests.support.assessments import findings, gate, some
 
 NO_GATES = dict.fromkeys(Gates.model_fields) | {"trained": {}}
+OUT = Prepared("/out")
 SIX = {"distinct": 6, "evenness": 0.5, "shown": {"x": 5, "": 4, "y": 3, "z": 2, "u": 1, "v": 1}}
 PAIR = {"value": "s", "records": 30, "ratio": 0.5, "low": 0.4, "high": 0.6, "mean": 0.2, "difference": -0.25}
 
@@ -19,9 +21,9 @@ def seen(name: str, asked: Assess | None = None, **changes) -> tuple[float | Non
 
 
 def labels(errors: int | None = 2, **scores: list[float]) -> dict:
-    of = {"records": 8, "left_out": 0, "classes": 2, "most_frequent": 0.625, "scores": scores, "errors": errors,
-          "suspects": []}  # fmt: skip
-    return {"groups": [6, 3, 1], "similar": {"records": 10, "mean": 0.25, "ids": []},
+    of = {"records": 8, "left_out": 0, "rare": {}, "rare_ids": [], "classes": 2, "most_frequent": 0.625,
+          "scores": scores, "missed": 0, "hardest": [], "errors": errors, "suspects": []}  # fmt: skip
+    return {"groups": [6, 3, 1], "largest": ["a"], "similar": {"records": 10, "mean": 0.25, "ids": []},
             "relevant": {"records": 9, "mean": 0.625, "ids": ["a", "b"]}, "labels": {"queue": of}}  # fmt: skip
 
 
@@ -32,7 +34,18 @@ def labels(errors: int | None = 2, **scores: list[float]) -> dict:
          "empty: queue 2, content 1"),
         ("completeness", {}, 1.0, ""),
         ("consistency", {"inconsistent": 4, "contradictory": some(3), "not_allowed": some(2)}, 0.6,
-         "contradictory 3, not allowed 2"),
+         "contradictory 3, not allowed 2, in another format 0"),
+        ("consistency", {"inconsistent": 1, "terms": some(1)}, 0.9,
+         "contradictory 0, not allowed 0, in another format 0, with a replaced term 1"),
+        ("format_consistency", {"other_format": some(2), "forms": {"text": 8, "JSON": 2}, "dates": {"2026-11-23": 3}},
+         0.8, "text 8, JSON 2, 2026-11-23 3"),
+        ("terminology_consistency", {"terms": some(3)}, 0.7, "with a term 3"),
+        ("terminology_consistency", {}, None, "no `clean.terminology`"),
+        ("domain_diversity", {"values": findings()["values"] | {"domain": SIX}}, 0.5, "x 5, none 4, y 3, z 2, +2 more"),
+        ("domain_diversity",
+         {"values": findings()["values"] | {"domain": {"distinct": 2, "evenness": 0.9, "shown": {"x": 5, "": 5}}}},
+         None,
+         "fewer than two `domain`s"),
         ("duplication", {"questions": {"compared": 8, "exact": 1, "near": 3, "ids": []}}, 0.5, "exact 1, near 3 of 8"),
         ("duplication_of_answers", {"answers": {"compared": 0, "exact": 0, "near": 0, "ids": []}}, None,
          "exact 0, near 0 of 0"),
@@ -142,7 +155,7 @@ def test_gates_are_bounds_of_metrics_of_parts_and_of_the_score():
     repeated = {"compared": 10, "exact": 5, "near": 0, "ids": ["a"]}
     weights = dict.fromkeys(WEIGHTS, 0.0) | {"completeness": 3.0, "consistency": 1.0}
     made = findings(incomplete=some(3, "i"), missing={"queue": 3}, questions=repeated, inconsistent=2)
-    found = assessment_of(made, Assess(weights=weights), Gates(**asked), "/out", False)
+    found = assessment_of(made, Assess(weights=weights), Gates(**asked), OUT)
     assert found["score"] == pytest.approx(0.75 * 0.7 + 0.25 * 0.8)
     states = {one["name"]: (one["state"], one["seen"], bool(one["mend"])) for one in found["gates"]}
     assert states == {
@@ -150,25 +163,33 @@ def test_gates_are_bounds_of_metrics_of_parts_and_of_the_score():
         "score": ("failed", "", True), "relevance": ("not measured", "no `assess.topics`", False),
     }  # fmt: skip
     more = assessment_of(
-        made | {"questions": repeated | {"near": 1}}, Assess(), Gates(**asked | {"completeness": 0.71}), "/out", True
+        made | {"questions": repeated | {"near": 1}},
+        Assess(),
+        Gates(**asked | {"completeness": 0.71}),
+        Prepared("/out", questions_removed=True),
     )
     assert gate(more, "duplication")["state"] == gate(more, "completeness")["state"] == "failed"
     assert "threshold" in gate(more, "duplication")["mend"]
+    # The lowest part with a weight, although `bias` and `diversity` are lower without one.
+    assert gate(found, "score")["mend"] == "The lowest part is completeness (0.700). " + mend_of(
+        "completeness", made, OUT
+    )
     weightless = Assess(weights=dict.fromkeys(WEIGHTS, 0.0))
-    assert assessment_of(made, weightless, Gates(), "/out", False)["score"] is None
+    assert assessment_of(made, weightless, Gates(), OUT)["score"] is None
 
 
 def test_an_assessment_is_printed_with_its_gates_in_columns():
     asked = NO_GATES | {"coverage": 0.95, "duplication": 0.05, "completeness": 0.7}
     made = findings(incomplete=some(4, "i"), questions={"compared": 10, "exact": 0, "near": 0, "ids": []})
-    found = assessment_of(made, Assess(), Gates(**asked), "/out", False)
+    found = assessment_of(made, Assess(), Gates(**asked), OUT)
     score, *lines = assessment_text(found).splitlines()
     assert score.startswith("score 0.") and score.endswith(" of 1, without accuracy, relevance, bias")
     assert lines == [
         "coverage           –  at least 0.95  not measured (no assess.topics)",
         "duplication    0.000  at most 0.05  passed",
         "completeness   0.600  at least 0.7  failed",
-        "completeness: Records with empty fields: 4 records (i, ...). Fill these in the source.",
+        "completeness: Records with empty fields: 4 records (i, ...). Fill these in the source, then `raymill prepare "
+        "CONFIG --replace`.",
     ]
     assert assessment_text(found | {"gates": [], "parts": []}) == score.partition(",")[0]
 
@@ -191,7 +212,7 @@ def test_the_section_has_a_row_for_each_gate_part_group_and_suspect():
                     "source": None},
     )  # fmt: skip
     gates = Gates(**NO_GATES | {"coverage": 0.9, "completeness": 0.5, "accuracy": 0.9})
-    section = assessment_section(assessment_of(made, Assess(label="queue"), gates, "/out", False))
+    section = assessment_section(assessment_of(made, Assess(label="queue"), gates, OUT))
     page = str(section.body)
     assert (section.id, section.title) == ("assessment", "Assessment")
     for tile in (("Gates passed", "1", "of 3"), ("Gates failed", "1", "with what would mend them below")):
@@ -204,7 +225,7 @@ def test_the_section_has_a_row_for_each_gate_part_group_and_suspect():
     assert "Mean score by team, less 0.450 of n, with 95% confidence" in page and page.count("Mean score by") == 1
     for cell in ("0.125", "0.500", "0.400", "0.600", "0.200", "-0.250", "-0.300", "-0.200"):
         assert f">{cell}</td>" in page, cell
-    without = assessment_section(assessment_of(findings(), Assess(), Gates(), "/out", False))
+    without = assessment_section(assessment_of(findings(), Assess(), Gates(), OUT))
     assert "repeated record" not in str(without.body) and "Not measured: accuracy, relevance, bias." in str(
         without.body
     )
