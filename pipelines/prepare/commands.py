@@ -7,14 +7,16 @@ import typer
 from pydantic import BaseModel
 
 from cluster.config import load, load_values
-from cluster.errors import ConfigError, UserError
+from cluster.errors import ConfigError, DataError, UserError
 from cluster.inspection import store_for
 from cluster.progress import Lines, clock
 from cluster.session import Session
 from cluster.store import paths
+from cluster.store.store import Store
 from pipelines.curate.commands import Address, ConfigFile, Overrides, Replace
 from pipelines.kernel_cache import COMPILING, USED, kernels_are_compiled, mark
 from pipelines.prepare import job
+from pipelines.prepare.assess.data import configs_of, of_prepared_run, refuse_output
 from pipelines.prepare.assess.job import ASSESSMENT
 from pipelines.prepare.assess.score import failed
 from pipelines.prepare.assess.section import assessment_text
@@ -22,6 +24,7 @@ from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.plan.dry_run import print_dry_run
 from pipelines.prepare.report import report_text
+from pipelines.prepare.split import SPLITS
 
 
 def prepare(
@@ -59,7 +62,16 @@ def prepare(
 
 
 def assess(
-    output: Annotated[str, typer.Argument(help="folder or URI of a finished `raymill prepare`")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="output of `raymill prepare`; with --output also one of its splits, or other records: an output of "
+            "`raymill curate`, a folder or file of Parquet, JSON Lines and other formats, hf://ORG/NAME"
+        ),
+    ],
+    output: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="where the assessment is written; default: in the output")
+    ] = None,
     config: Annotated[
         str | None, typer.Option(metavar="CONFIG", help="a config whose `assess`, `gates` and `storage` are used")
     ] = None,
@@ -72,27 +84,63 @@ def assess(
     folds: Annotated[
         str | None, typer.Option(metavar="RUN", help="add the scores of this output of `raymill cross-validate`")
     ] = None,
+    replace: Replace = False,
 ) -> int:
-    """Measure a prepared data set: completeness, contradictions, wrong labels, repeats, diversity, bias; with gates.
+    """Measure a data set: completeness, contradictions, wrong labels, repeats, diversity, bias; with gates.
 
-    Writes OUTPUT/assessment.json and the page of the report. Without --config, with the settings of the run, which -o
-    changes.
+    Writes assessment.json and the page of the report. Without --config, with the settings of the run, which -o changes.
+    Records that `raymill prepare` did not write are first brought into its form at --output, unchanged.
     """
     given = override or []
     of_storage = [one for one in given if one.startswith("storage.")] if config is None else given
     settings = None if config is None else _load(config, given)
-    with store_for(output, config, of_storage) as (store, root):
-        prepared_run(store, root)
-        if config is None and (of_run := [one for one in given if one not in of_storage]):
-            where = paths.join(root, job.REPORT_JSON)
-            settings = _prepare_config(load_values(job.read_report(store, root)["config"], where, of_run), where)
-        progress = _progress(address)
-        with Session(address, settings.execution.cpus if settings else None, progress) as session:
-            assessment = job.assess_again(store, root, session, progress, settings, extrinsic, folds)
+    progress = _progress(address)
+    with store_for(data, config, of_storage) as (store, root):
+        where = root if output is None else paths.absolute(output)
+        run = (_prepared(store, root), SPLITS) if output is None else of_prepared_run(store, root)
+        if run is None:
+            of_data, settings = configs_of(store, root, where, settings, [one for one in given if config is None])
+            with Session(address, settings.execution.cpus, progress) as session:
+                made = job.prepare(of_data, session, progress, replace=replace, judge=settings)
+                assessment = made.assessment
+                if assessment is None or not made.fresh or extrinsic or folds:
+                    assessment = job.assess_again(store, where, session, progress, settings, extrinsic, folds)
+        else:
+            of_run, splits = run
+            if output is not None:
+                refuse_output(store, where, of_run)
+            if config is None and (changes := [one for one in given if one not in of_storage]):
+                report = paths.join(of_run, job.REPORT_JSON)
+                settings = _prepare_config(
+                    load_values(job.read_report(store, of_run)["config"], report, changes), report
+                )
+            with Session(address, settings.execution.cpus if settings else None, progress) as session:
+                assessment = job.assess_again(
+                    *(store, of_run, session, progress, settings, extrinsic, folds),
+                    splits=splits,
+                    output=None if output is None else where,
+                )
     print(assessment_text(assessment))
-    print(f"\nassessment  {paths.join(root, ASSESSMENT)}")
-    print(f"report      {paths.join(root, job.REPORT_HTML)}")
+    print(f"\nassessment  {paths.join(where, ASSESSMENT)}")
+    print(f"report      {paths.join(where, job.REPORT_HTML)}")
     return UserError.exit_code if gate and failed(assessment) else 0
+
+
+def _prepared(store: Store, output: str) -> str:
+    """The output of a finished `raymill prepare`.
+
+    Raises:
+        DataError: there is none. The message names `--output` where other data may be meant.
+    """
+    try:
+        prepared_run(store, output)
+    except DataError as error:
+        if not (output.startswith("hf://") or store.exists(output) or store.holds_files(output)):
+            raise
+        raise DataError(
+            f"{error} To assess other data, or one split, add `--output FOLDER`, where the assessment is written."
+        ) from error
+    return output
 
 
 def _load(config: str, override: list[str] | None) -> PrepareConfig:

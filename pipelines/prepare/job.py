@@ -19,7 +19,7 @@ same command continues an unfinished run; on a finished run it does nothing and 
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -57,14 +57,14 @@ from pipelines.prepare.collect import (
     collect_stage,
 )
 from pipelines.prepare.complexity import COMPLEXITY, WORDS, complexity_stage, words_stage
-from pipelines.prepare.config import STORES, PrepareConfig, Source
+from pipelines.prepare.config import STORES, PrepareConfig, Source, Validate
 from pipelines.prepare.content import REASONS
 from pipelines.prepare.duplicates import find_repeats
 from pipelines.prepare.fetch.answers import secret
 from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
 from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.kept import find_kept, splits_before
-from pipelines.prepare.report import Report, gather, render
+from pipelines.prepare.report import Report, gather, render, render_assessment
 from pipelines.prepare.sources import as_input, fields_of, notes_on_columns, with_corpora
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.split_stage import SPLIT_FILES, SplitSettings, split_stage
@@ -105,11 +105,19 @@ class PrepareRun:
         return Artifact.load(self.store, paths.join(self.uri, name))
 
 
-def prepare(config: PrepareConfig, session: Session, progress: Progress, *, replace: bool = False) -> PrepareRun:
+def prepare(
+    config: PrepareConfig,
+    session: Session,
+    progress: Progress,
+    *,
+    replace: bool = False,
+    judge: PrepareConfig | None = None,
+) -> PrepareRun:
     """Prepare the inputs of the config, continuing an unfinished run at its output. Returns a finished run as it is.
 
     Args:
         replace: remove artifacts of other settings or inputs at the output, and make them again.
+        judge: as `settings` of `assess_again`, where the run is not finished yet.
 
     Raises:
         UserError: a mistake the user can correct, or another run holds the output. Finished units are kept.
@@ -152,7 +160,7 @@ def prepare(config: PrepareConfig, session: Session, progress: Progress, *, repl
         artifacts = run_stages(config, settings, inputs, kept, run, before)
         splits = [artifacts[name] for name in SPLITS]
         assessing = run_at(Engine(root, session, progress, limits_of(config), True, lease.check))
-        assessment = assess(config, root, splits, assessing)
+        assessment = assess(*_judged(config, config.clean.terminology, judge), root, splits, assessing)
         lease.check()
         on_columns = notes_on_columns(config.inputs, settings.fields, config.validation.require)
         report = gather(config, inputs, artifacts, root, fetched, on_columns)
@@ -172,12 +180,15 @@ def assess_again(
     settings: PrepareConfig | None = None,
     extrinsic: str | None = None,
     folds: str | None = None,
+    splits: Sequence[str] = SPLITS,
+    output: str | None = None,
 ) -> Assessment:
     """Assess a finished run, and write its assessment and the page of its report again.
 
     settings: whose `assess`, `gates`, `execution` and `clean.terminology` are used, and records that break its
     `validate`, if it is another, are counted; None: those of the run. extrinsic: replaces `assess.extrinsic`. folds:
-    output of a cross-validation on this data set, whose scores become metrics.
+    output of a cross-validation on this data set, whose scores become metrics. splits: that are assessed. output: where
+    the assessment and a page of its own are written; None: in the run.
 
     Raises:
         DataError: there is no finished run, an earlier version wrote its report, or `folds` are not of this data set.
@@ -187,14 +198,8 @@ def assess_again(
     trained = None if folds is None else read_trained(store, paths.absolute(folds), root, manifest["digest"])
     report = read_report(store, root)
     config = PrepareConfig.model_validate(report["config"])
-    rules, terms = None, manifest["config"]["clean"]["terminology"]  # of the run, whose file may be gone
-    if settings is not None:
-        rules = settings.validation if settings.validation != config.validation else None
-        if settings.clean.terminology != config.clean.terminology:
-            terms = settings.clean.terminology
-        wanted = {name: getattr(settings, name) for name in ("assess", "gates", "execution")}
-        config = config.model_copy(update=wanted)
-    config = config.model_copy(update={"clean": config.clean.model_copy(update={"terminology": terms})})
+    # The file of the terms may be gone.
+    config, rules = _judged(config, manifest["config"]["clean"]["terminology"], settings)
     if extrinsic is not None:
         if extrinsic not in config.known:
             raise ConfigError(
@@ -204,13 +209,31 @@ def assess_again(
     config = PrepareConfig.model_validate(config.model_dump(by_alias=True))
     refuse_unknown_fields(config)
     check_models(config)
-    with held(store, root) as lease:
-        splits = [Artifact.load(store, paths.join(root, name)) for name in SPLITS]
-        engine = Engine(root, session, progress, limits_of(config), True, lease.check)
-        assessment = assess(config, root, splits, run_at(engine), rules, trained)
+    found, folder = [Artifact.load(store, paths.join(root, name)) for name in splits], output or root
+    with held(store, folder) as lease:
+        engine = Engine(folder, session, progress, limits_of(config), True, lease.check)
+        assessment = assess(config, rules, folder, found, run_at(engine), trained)
         lease.check()
-        store.write_bytes(paths.join(root, REPORT_HTML), render(report, assessment).encode())
+        parts = f"{report['name']}: {', '.join(splits)}"
+        page = render(report, assessment) if output is None else render_assessment(parts, output, assessment)
+        store.write_bytes(paths.join(folder, REPORT_HTML), page.encode())
     return assessment
+
+
+def _judged(
+    config: PrepareConfig, terms: Mapping[str, str] | str, settings: PrepareConfig | None
+) -> tuple[PrepareConfig, Validate | None]:
+    """(the config with what decides the assessment of other settings, the rules that records are checked against).
+
+    terms: of the run. settings: None: those of the config.
+    """
+    rules = None
+    if settings is not None:
+        rules = settings.validation if settings.validation != config.validation else None
+        if settings.clean.terminology != config.clean.terminology:
+            terms = settings.clean.terminology
+        config = config.model_copy(update={name: getattr(settings, name) for name in ("assess", "gates", "execution")})
+    return config.model_copy(update={"clean": config.clean.model_copy(update={"terminology": terms})}), rules
 
 
 def read_report(store: Store, root: str) -> Report:

@@ -361,6 +361,12 @@ def render(report: Report, assessment: Assessment) -> str:
     return document(f"{report['name']}: preparation report", top, sections)
 
 
+def render_assessment(name: str, output: str, assessment: Assessment) -> str:
+    """The page of an assessment alone."""
+    top = header(name, "Assessment", datetime.now(UTC).isoformat(timespec="seconds"), cluster.__version__, output)
+    return document(f"{name}: assessment", top, [assessment_section(assessment)])
+
+
 def _list(anchor: str, title: str, lines: list[str]) -> Section | None:
     return Section(anchor, title, element("ul", [element("li", line) for line in lines])) if lines else None
 

@@ -49,6 +49,7 @@ FOLDER = "_work/assess"  # of a run: the artifacts of its assessment
 FACTS, SAMPLE, VERDICTS = "facts", "sample", "verdicts"
 QUESTIONS, ANSWERS = "questions/attributes", "answers/attributes"
 FACTS_VERSION = "5"
+TOGETHER = "all"  # the source of all records in QUESTIONS and ANSWERS, which are compared whatever their sources are
 
 CHARACTERS = 4000  # of a text whose words are sampled or embedded
 ROWS = 10_000  # records that are Python objects at a time
@@ -276,7 +277,7 @@ class MeasureRecords:
             if chosen:
                 texts = [found[at].question if output == QUESTIONS else found[at].answer for at in chosen]
                 ids = [records[at]["id"] for at in chosen]
-                sources = [records[at]["metadata"]["source"] for at in chosen]
+                sources = [TOGETHER] * len(chosen)
                 scratch.write(output, attributes(rows[chosen], ids, sources, texts, self.settings.dedup))
 
 

@@ -36,6 +36,7 @@ from pipelines.prepare.assess.facts import (
     FOLDER,
     QUESTIONS,
     SAMPLE,
+    TOGETHER,
     VERDICTS,
     FactsSettings,
     check_sentiment,
@@ -49,7 +50,7 @@ from pipelines.prepare.assess.settings import BALANCED, MODELS
 from pipelines.prepare.assess.summary import SUMMARY, SummarySettings, findings_of, summary_stage
 from pipelines.prepare.assess.trained import TrainedScore
 from pipelines.prepare.clean import load_terms
-from pipelines.prepare.config import PrepareConfig, Validate
+from pipelines.prepare.config import PrepareConfig, Source, Validate
 from pipelines.prepare.sources import Fields, as_input
 from pipelines.prepare.validate import Validator, load_validator
 
@@ -58,23 +59,24 @@ ASSESSMENT = "assessment.json"
 
 def assess(
     config: PrepareConfig,
+    rules: Validate | None,
     root: str,
     splits: Sequence[Artifact],
     run_in: RunStageIn,
-    rules: Validate | None = None,
     trained: Mapping[str, TrainedScore] | None = None,
 ) -> Assessment:
     """The assessment of a run's splits, which is also written to ASSESSMENT.
 
-    run_in: makes or finds the artifacts of a stage, and replaces what was made with other settings. rules: that records
-    are checked against, if they are not those with which the data set was made. trained: as of `read_trained`.
+    rules: that records are checked against, if they are not those with which the data set was made. root: the output.
+    run_in: makes or finds the artifacts of a stage, and replaces what was made with other settings. trained: as of
+    `read_trained`.
     """
     run = partial(run_in, folder=FOLDER)
     dedup, terms = _without_scope(config.dedup or Dedup()), load_terms(config.store, config.clean)
     validator = None if rules is None else load_validator(splits[0].store, rules)
     facts = run(facts_stage(_settings(config, dedup, validator, terms), splits, config.limits))
     units = len(units_of(splits))
-    inputs, groups = [as_input(one, Fields({}, "text"), root) for one in config.inputs], {}
+    inputs, groups = [as_input(Source(source=TOGETHER, path=root), Fields({}, "text"))], {}
     for of in (QUESTIONS, ANSWERS):
         stage = group_stage(dedup, inputs, facts[of], facts[VERDICTS], units)
         groups[of] = run_in(stage, paths.join(FOLDER, of.partition("/")[0]))[GROUPS]
@@ -83,7 +85,9 @@ def assess(
     settings = SummarySettings(config.assess, shares, rules is not None, bool(terms))
     summary = run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
     sources = [one.source for one in config.inputs]
-    prepared = Prepared(root, sources, questions_removed=config.duplicates.questions == "remove")
+    uris = [one.uri for one in splits]
+    data = "" if uris[0].startswith(f"{root}/") else uris[0] if len(uris) == 1 else uris[0].rpartition("/")[0]
+    prepared = Prepared(root, sources, config.duplicates.questions == "remove", data)
     found = assessment_of(findings_of(summary), config.assess, config.gates, prepared, trained)
     splits[0].store.write_bytes(paths.join(root, ASSESSMENT), json_bytes(found))
     return found

@@ -21,13 +21,19 @@ _AGAIN = "`raymill prepare CONFIG --replace`"
 class Prepared:
     """What a mend depends on besides the findings.
 
-    output: of the run. sources: the source of each input, in the config's order. questions_removed: the run removes
-    repeated questions.
+    output: of the assessment. sources: the source of each input, in the config's order. questions_removed: the run
+    removes repeated questions. data: what is assessed, if it is not the run at the output.
     """
 
     output: str
     sources: Sequence[str] = ()
     questions_removed: bool = False
+    data: str = ""
+
+    @property
+    def command(self) -> str:
+        """The command that assesses again."""
+        return f"raymill assess {self.data} --output {self.output}" if self.data else f"raymill assess {self.output}"
 
 
 def mend_of(gate: str, findings: Findings, prepared: Prepared) -> str:
@@ -104,7 +110,7 @@ def _mend_language(findings: Findings, prepared: Prepared) -> str:
         found.append(
             f"In another language: {_some(findings['other_language'])}. Leave them out: "
             f"{_prepare(f'validate.language.keep=[{expected}]')}; or name all languages that are expected: "
-            f"`raymill assess {prepared.output} -o assess.languages=[{languages}]`."
+            f"`{prepared.command} -o assess.languages=[{languages}]`."
         )
     if findings["damaged"]["records"]:
         found.append(
@@ -119,7 +125,7 @@ def _mend_coverage(findings: Findings, prepared: Prepared) -> str:
     off = findings["off_topic"]
     look = (
         f" Mention no topic: {_some(off)}; if some are about these in other words, name the words: "
-        f"`raymill assess {prepared.output} -o {shlex.quote(f'assess.topics.{rarest[0][0]}=[WORD, WORD]')}`."
+        f"`{prepared.command} -o {shlex.quote(f'assess.topics.{rarest[0][0]}=[WORD, WORD]')}`."
         if off["records"] and rarest
         else ""
     )
@@ -181,7 +187,7 @@ def _mend_relevance(findings: Findings, prepared: Prepared) -> str:
         [
             *found,
             f"Take such records out of the source, then {_AGAIN}; or name further examples and topics in CONFIG: "
-            f"`raymill assess {prepared.output} --config CONFIG`.",
+            f"`{prepared.command} --config CONFIG`.",
         ]
     )
 
@@ -233,7 +239,7 @@ def _mend_bias(findings: Findings, prepared: Prepared) -> str:
     return " ".join(
         [
             *found,
-            f"Add or rewrite records of these, then {_AGAIN}; or state other shares: `raymill assess {prepared.output} "
+            f"Add or rewrite records of these, then {_AGAIN}; or state other shares: `{prepared.command} "
             "--config CONFIG`.",
         ]
     )

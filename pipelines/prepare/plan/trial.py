@@ -111,7 +111,7 @@ def try_out(config: PrepareConfig, settings: CollectSettings, sample: Sample, fo
 
     artifacts = run_stages(local, of_sample, inputs, {}, run)
     splits = [artifacts[name] for name in SPLITS]
-    assess(local, root, splits, run)
+    assess(local, None, root, splits, run)
     for table in artifacts[QUARANTINE].tables(["problem"]):
         trial.problems.update(table["problem"].to_pylist())
     trial.kept = sum(split.manifest.rows for split in splits)

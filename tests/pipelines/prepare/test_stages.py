@@ -102,7 +102,7 @@ def stages_of(config: PrepareConfig, key: bytes = b"key") -> dict[str, Stage]:
     inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
     artifacts = run_stages(config, of_collect, inputs, find_kept(config.store, config.split.keep), run)
     with pytest.raises(Enough):
-        assessing.assess(config, root, [artifacts[name] for name in SPLITS], run)
+        assessing.assess(config, None, root, [artifacts[name] for name in SPLITS], run)
     return found
 
 

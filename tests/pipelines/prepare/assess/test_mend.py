@@ -165,6 +165,12 @@ def test_the_values_that_lack_and_have_the_largest_share_too_many_are_named(repr
     assert found == said + BIAS
 
 
+def test_a_part_of_a_run_is_assessed_again_by_its_own_command():
+    of_split = Prepared("/there", data="/out/train")
+    found = mend_of("relevance", findings(), of_split)
+    assert found.endswith("`raymill assess /out/train --output /there --config CONFIG`.")
+
+
 def test_sources_are_levelled_by_their_shares():
     shown = {"x": 7, "y": 2}
     equal = findings(represented={"source": {"likeness": 0.7, "wanted": {}, "shown": shown}})

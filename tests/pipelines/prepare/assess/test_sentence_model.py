@@ -1,19 +1,24 @@
 """Vectors of a real sentence-transformers model, with random weights, beside the library called directly."""
 
 import json
+import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from cluster.artifact import Artifact
+from cluster.artifact import Artifact, Counters, fingerprint
+from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError
 from cluster.progress import Silent
 from cluster.session import Session
+from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.prepare import job
 from pipelines.prepare.assess import sentence_model
@@ -91,6 +96,26 @@ def test_a_package_that_is_not_installed_is_refused_with_the_command(tmp_path, m
         prepare_inline(settings_of(tmp_path, rows(30), embeddings={"model": model}), monkeypatch)
     assert refusal.value.exit_code == 2
     sentence_model.load.cache_clear()
+
+
+def count_loads(name: str, unit: int, scratch: Scratch) -> Counters:
+    """Work of a unit that embeds a text. Counters: units of each process, and how often it has loaded a model."""
+    vector = sentence_model.load(Store(), name).embed(["router"])
+    scratch.write("one", pa.table({"size": [vector.shape[1]]}))
+    return {f"units/{os.getpid()}": 1, "loads": sentence_model.load.cache_info().misses}
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_worker_loads_a_model_once_for_all_its_units(tmp_path, model):
+    units = range(8)
+    outputs = (Output("one", pa.schema([("size", pa.int64())])),)
+    stage = Stage("loads", outputs, units, partial(count_loads, model), fingerprint([model]), Store())
+    with Session(None, 2, Silent()) as session:
+        engine = Engine(str(tmp_path), session, Silent(), RetryLimits(), False, lambda: None)
+        counters = engine.run(stage)["one"].manifest.counters
+    assert counters.pop("loads") == len(units), "each unit found its process's first model"
+    assert sum(counters.values()) == len(units) and len(counters) < len(units)
 
 
 @pytest.mark.slow
