@@ -39,7 +39,8 @@ class _Names:
 def fields_asked(config: PrepareConfig) -> list[tuple[str, tuple[str, ...]]]:
     """(setting, the fields that it names) of every setting that names metadata or annotations."""
     split, assess, rules = config.split, config.assess, config.validation
-    single = {"label": assess.label, "extrinsic": assess.extrinsic, "period": assess.period}
+    column = None if assess.predictions_file else assess.predictions
+    single = {"predictions": column, "label": assess.label, "extrinsic": assess.extrinsic, "period": assess.period}
     return [
         ("split.stratify", split.stratify),
         ("split.group", split.group),

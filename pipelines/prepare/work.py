@@ -72,6 +72,7 @@ def work(config: PrepareConfig, seconds: float | None = None, *, replace: bool =
             *first.values(),
             *config.validation.files,
             *([config.assess.sentiment.model] if config.assess.sentiment else []),
+            *([config.assess.predictions_file] if config.assess.predictions_file else []),
             *(paths.join(run, RUN_MANIFEST) for run in config.split.keep),
         ),
         replace=replace,

@@ -32,8 +32,8 @@ _LOADED = 100 << 20
 MODEL_SCHEMA = pa.schema([("token", pa.uint64()), ("idf", pa.float32()), ("vector", pa.list_(pa.float32()))])
 
 
-def vectors_schema(labels: Sequence[str]) -> pa.Schema:
-    """The columns of VECTORS. labels: metadata that is predicted."""
+def vectors_schema(labels: Sequence[str], predictions: str | None) -> pa.Schema:
+    """The columns of VECTORS. labels: metadata that is predicted. predictions: metadata with those of another model."""
     return pa.schema(
         [
             ("id", pa.string()),
@@ -46,19 +46,23 @@ def vectors_schema(labels: Sequence[str]) -> pa.Schema:
             ),  # likewise of question and answer; null of a plain text or without a known word
             ("vector", pa.list_(pa.float16())),  # of length 1, or 0 without a known word
             *((f"label/{name}", pa.string()) for name in labels),
+            *([("predicted", pa.string())] if predictions else []),  # {value: probability} as JSON
         ]
     )
 
 
 @dataclass(frozen=True)
 class EmbedSettings:
-    """The settings on which the vectors depend. labels: metadata that is predicted."""
+    """The settings on which the vectors depend. labels: metadata that is predicted. predictions: metadata with those of
+    another model.
+    """
 
     store: Store
     shape: Shape
     embeddings: Embeddings
     examples: tuple[str, ...]
     labels: tuple[str, ...]
+    predictions: str | None = None
 
 
 def fit_stage(settings: EmbedSettings, sample: Artifact) -> Stage:
@@ -86,9 +90,9 @@ def embed_stage(settings: EmbedSettings, splits: Sequence[Artifact], model: Arti
         "splits": [one.manifest.digest for one in splits],
         "shape": settings.shape,
         "model": model.manifest.digest if model else settings.embeddings.model,
-        "settings": [settings.examples, settings.labels],
+        "settings": [settings.examples, settings.labels, settings.predictions],
     }
     work = partial(Entry("pipelines.prepare.assess.vectors:embed_records"), settings, model)
-    output, memory = Output(VECTORS, vectors_schema(settings.labels)), embed_memory(limits)
+    output, memory = Output(VECTORS, vectors_schema(settings.labels, settings.predictions)), embed_memory(limits)
     made = fingerprint(made_from)
     return Stage("embed", (output,), units_of(splits), work, made, settings.store, files_from, memory=memory)

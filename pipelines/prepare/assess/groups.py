@@ -21,10 +21,21 @@ _IDS_SHOWN = 5
 
 
 def learn(
-    vectors: Artifact, groups: int, fields: tuple[str, ...], label: str | None, _: None, scratch: Scratch
+    vectors: Artifact,
+    groups: int,
+    fields: tuple[str, ...],
+    label: str | None,
+    predictions: str | None,
+    _: None,
+    scratch: Scratch,
 ) -> Counters:
     """The work of `learn_stage`. No counters."""
-    predicted = {name: predicted_labels(vectors, name, scratch if name == label else None) for name in fields}
+    predicted = {
+        name: predicted_labels(vectors, name, scratch, predictions)
+        if name == label
+        else predicted_labels(vectors, name)
+        for name in fields
+    }
     sizes, largest = groups_of(vectors, groups)
     learned = Learned(
         groups=sizes,

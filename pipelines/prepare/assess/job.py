@@ -19,6 +19,7 @@ from cluster.errors import DataError
 from cluster.record import json_bytes
 from cluster.stage import RunStage, RunStageIn
 from cluster.store import paths
+from cluster.store.local_files import local_file
 from cluster.store.store import Store
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import Dedup
@@ -94,7 +95,7 @@ def assess(
 
 
 def check_models(config: PrepareConfig) -> None:
-    """Check that the models of `assess` are there, before records are read for hours.
+    """Check that the models and predictions of `assess` are there, before records are read for hours.
 
     Raises:
         UserError: one is missing or damaged, or lacks the label.
@@ -102,6 +103,8 @@ def check_models(config: PrepareConfig) -> None:
     store, asked = config.store, config.assess
     if asked.sentiment:
         check_sentiment(store, asked.sentiment)
+    if asked.predictions_file:
+        local_file(store, asked.predictions_file, "assess.predictions")
     if asked.embeddings and asked.embeddings.is_folder:
         model = asked.embeddings.model or ""
         if not store.list_files(model):
@@ -134,10 +137,11 @@ def _learn(config: PrepareConfig, splits: Sequence[Artifact], sample: Artifact, 
     """The artifacts of `learn`."""
     assert config.assess.embeddings is not None
     embeddings, labels = config.assess.embeddings, config.assess.predicted
-    settings = EmbedSettings(splits[0].store, config.records.shape, embeddings, config.assess.examples, labels)
+    column = None if config.assess.predictions_file else config.assess.predictions
+    settings = EmbedSettings(splits[0].store, config.records.shape, embeddings, config.assess.examples, labels, column)
     model = None if embeddings.model else run(fit_stage(settings, sample))[MODEL]
     vectors = run(embed_stage(settings, splits, model, config.limits))[VECTORS]
-    return run(learn_stage(vectors, embeddings, labels, config.assess.label))
+    return run(learn_stage(vectors, embeddings, config.assess))
 
 
 def _settings(config: PrepareConfig, dedup: Dedup, rules: Validator | None, terms: Mapping[str, str]) -> FactsSettings:

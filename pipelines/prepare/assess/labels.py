@@ -1,7 +1,7 @@
 """The labels of a data set, predicted and judged. Only workers import this module."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
@@ -19,14 +19,22 @@ from pipelines.prepare.assess.learn import (
     Labels,
     matrix,
 )
+from pipelines.prepare.assess.predictions import probabilities_in_column, probabilities_in_file
 
 _SUSPECTS_SHOWN = 20
 _HARDEST_SHOWN = _RARE_SHOWN = 5
 _FOLDS = 5  # where the data set has none
 
 
-def predicted_labels(vectors: Artifact, field: str, scratch: Scratch | None) -> Labels:
-    """The predictions of a field. scratch: where suspects are written; None: they are not looked for."""
+def predicted_labels(
+    vectors: Artifact, field: str, scratch: Scratch | None = None, predictions: str | None = None
+) -> Labels:
+    """The predictions of a field. scratch: where suspects are written; None: they are not looked for. predictions: the
+    setting, by which they are found; None: by the predictions made here.
+
+    Raises:
+        DataError: `predictions` are not such.
+    """
     counts = Counter[str]()
     for table in vectors.tables([f"label/{field}"]):
         values = pc.value_counts(table[f"label/{field}"].drop_null()).to_pylist()
@@ -44,6 +52,7 @@ def predicted_labels(vectors: Artifact, field: str, scratch: Scratch | None) -> 
         scores={},
         missed=0,
         hardest=[],
+        judged=0,
         errors=None,
         suspects=[],
     )
@@ -63,7 +72,12 @@ def predicted_labels(vectors: Artifact, field: str, scratch: Scratch | None) -> 
         "missed": len(missed),
         "hardest": _suspects(vectors, labelled, predicted, names, hardest).to_pylist(),
     }
-    if scratch is not None and better_than_chance(predicted, labelled.labels):
+    if scratch is None:
+        return found
+    if predictions:
+        labelled, predicted = _given(vectors, labelled, names, predictions)
+    found["judged"] = len(labelled.labels)
+    if better_than_chance(predicted, labelled.labels):
         rows = label_errors(predicted, labelled.labels)
         table = _suspects(vectors, labelled, predicted, names, rows)
         scratch.write(SUSPECTS, table)
@@ -102,6 +116,18 @@ def _labelled(vectors: Artifact, field: str, names: list[str], share: float) -> 
     # Records for testing have no fold. Equal questions have equal keys, so they are in one fold.
     folds = np.where(folds >= 0, folds, (keys % number).astype(np.int64))
     return _Labelled(rows, keys, folds, labels, found)
+
+
+def _given(vectors: Artifact, labelled: _Labelled, names: list[str], predictions: str) -> tuple[_Labelled, Predicted]:
+    """The records that another model has predicted, with its predictions. predictions: the setting."""
+    ids = _ids(vectors, labelled.rows)
+    if predictions.endswith((".parquet", ".jsonl")):
+        found = probabilities_in_file(vectors.store, predictions, ids, names)
+    else:
+        found = probabilities_in_column(vectors, labelled.rows, ids, names)
+    here = np.flatnonzero(~np.isnan(found).any(axis=1))
+    chosen = _Labelled(*(getattr(labelled, one.name)[here] for one in fields(_Labelled)))
+    return chosen, Predicted(found[here], chosen.folds)
 
 
 def _suspects(

@@ -18,8 +18,9 @@ import pyarrow as pa
 from cluster.artifact import Artifact, fingerprint
 from cluster.entry import Entry
 from cluster.stage import Output, Stage
+from cluster.store.local_files import local_file, sha256_of
 from pipelines.prepare.assess.embed import LIBRARIES
-from pipelines.prepare.assess.settings import Embeddings
+from pipelines.prepare.assess.settings import Assess, Embeddings
 
 LEARNED, SUSPECTS = "learned", "suspects"
 LEARN_VERSION = "3"
@@ -28,6 +29,7 @@ PAIRS = 20_000_000  # of a record and a class
 LEAST = 5  # records of a class
 _OF_A_PAIR = 40  # with the copies that cleanlab makes
 _OF_A_RECORD = 60
+_OF_A_PREDICTION = 500  # of another model: its record's id, and its text
 _OF_MODELS = 1024  # dimensions of a sentence-transformers model, at most in common ones
 _FIXED = 200 << 20
 
@@ -65,8 +67,8 @@ class Labels(TypedDict):
     records: that were predicted. left_out: records with a value that fewer than 5 records have. rare, rare_ids: the
     first such values with their records, and the ids of the first ones. classes: other distinct values. most_frequent:
     share of the most frequent one. scores: of each fold, by name. missed: records that are predicted otherwise.
-    hardest: the first ones of these, the least probable value first. errors: probably wrong labels; None if the
-    predictions are no better than chance. suspects: the first ones.
+    hardest: the first ones of these, the least probable value first. judged: records whose label is judged. errors:
+    probably wrong labels; None if the predictions are no better than chance. suspects: the first ones.
     """
 
     records: int
@@ -78,6 +80,7 @@ class Labels(TypedDict):
     scores: dict[str, list[float]]
     missed: int
     hardest: list[Suspect]
+    judged: int
     errors: int | None
     suspects: list[Suspect]
 
@@ -94,12 +97,18 @@ class Learned(TypedDict):
     labels: dict[str, Labels]
 
 
-def learn_stage(vectors: Artifact, embeddings: Embeddings, fields: tuple[str, ...], label: str | None) -> Stage:
-    """The stage that writes LEARNED and SUSPECTS. fields: that are predicted. label: the one with suspects."""
-    made_from = [LEARN_VERSION, vectors.manifest.digest, embeddings.groups, fields, label]
-    work = partial(Entry("pipelines.prepare.assess.groups:learn"), vectors, embeddings.groups, fields, label)
+def learn_stage(vectors: Artifact, embeddings: Embeddings, asked: Assess) -> Stage:
+    """The stage that writes LEARNED and SUSPECTS. asked: the fields that are predicted, and by what they are judged."""
+    fields, file = asked.predicted, asked.predictions_file
+    sha256 = sha256_of(local_file(vectors.store, file, "assess.predictions")) if file else None
+    made_from = [LEARN_VERSION, vectors.manifest.digest, embeddings.groups, fields, asked.label, sha256]
+    work = partial(
+        Entry("pipelines.prepare.assess.groups:learn"),
+        *(vectors, embeddings.groups, fields, asked.label, asked.predictions),
+    )
     outputs = (Output(LEARNED, _LEARNED_SCHEMA), Output(SUSPECTS, SUSPECTS_SCHEMA))
     memory = learn_memory(embeddings, vectors.manifest.rows if fields else 0)
+    memory += _OF_A_PREDICTION * min(LABELLED, vectors.manifest.rows) if asked.predictions else 0
     return Stage("learn", outputs, (None,), work, fingerprint(made_from), vectors.store, memory=memory)
 
 

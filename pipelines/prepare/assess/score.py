@@ -224,12 +224,13 @@ def _accuracy_metrics(findings: Findings, settings: Assess) -> list[Metric]:
     found = []
     if findings["learned"] and settings.label:
         labels = findings["learned"]["labels"][settings.label]
+        by = ", by `assess.predictions`" if settings.predictions else ""
         found.append(
             _metric(
                 "label_quality",
-                None if labels["errors"] is None else _kept(labels["errors"], labels["records"]),
+                None if labels["errors"] is None else _kept(labels["errors"], labels["judged"]),
                 f"records whose {settings.label} is probably right",
-                f"probably wrong {count(labels['errors'])} of {count(labels['records'])}"
+                f"probably wrong {count(labels['errors'])} of {count(labels['judged'])}{by}"
                 if labels["errors"] is not None
                 else "predicted no better than by chance",
             )

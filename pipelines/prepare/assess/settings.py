@@ -14,6 +14,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 BALANCED = ("domain", "language", "category", "categories", "complexity")
 
 
+_TABLES = (".parquet", ".jsonl")
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -84,6 +87,13 @@ class Assess(_Settings):
         "complexity, and those that other settings name",
     )
     label: str | None = Field(None, description="metadata that follows from the text; its wrong values are looked for")
+    predictions: str | None = Field(
+        None,
+        min_length=1,
+        description="probabilities of the label's values by any model, by which wrong ones are found in place of the "
+        "built-in model's: metadata with {VALUE: PROBABILITY}, or a .parquet or .jsonl file with `id` and a column for "
+        "each value",
+    )
     extrinsic: str | None = Field(None, description="metadata that a model is trained to predict; default: the label")
     annotators: tuple[str, ...] = Field(
         (),
@@ -100,6 +110,16 @@ class Assess(_Settings):
     embeddings: Embeddings | None = Field(Embeddings(), description="null: nothing that needs vectors is measured")
     sample: int = Field(1000, ge=1, le=10_000, description="records whose words are counted for lexical diversity")
     weights: Weights = Weights()
+
+    @property
+    def predictions_file(self) -> str | None:
+        """The file of `predictions`; None of metadata."""
+        return self.predictions if self.predictions and self.predictions.endswith(_TABLES) else None
+
+    @field_validator("predictions")
+    @classmethod
+    def _absolute(cls, predictions: str | None) -> str | None:
+        return paths.absolute(predictions) if predictions and predictions.endswith(_TABLES) else predictions
 
     @property
     def predicted(self) -> tuple[str, ...]:
@@ -125,6 +145,8 @@ class Assess(_Settings):
         for field, shares in self.groups.items():
             if shares and abs(sum(shares.values()) - 1) > 1e-6:
                 raise ValueError(f"groups.{field}: the shares sum to {sum(shares.values()):g}; wanted 1")
+        if self.predictions and self.label is None:
+            raise ValueError("predictions: of no label; name the metadata that is predicted in `label`")
         if len(self.annotators) == 1:
             raise ValueError(f"annotators: {self.annotators[0]} alone; agreement takes two fields or more")
         if self.embeddings is None:

@@ -106,7 +106,7 @@ def embed_records(settings: EmbedSettings, model: Artifact | None, uris: tuple[s
     """The work of `embed_stage`. Counters: `records`."""
     embedder = _embedder(settings, model)
     examples = embedder.embed([text[:CHARACTERS] for text in settings.examples]) if settings.examples else None
-    schema, count = vectors_schema(settings.labels), 0
+    schema, count = vectors_schema(settings.labels, settings.predictions), 0
     for table in read_tables(settings.store, uris):
         for start in range(0, table.num_rows, ROWS):
             records = [one for one in table.slice(start, ROWS).to_pylist() if not is_copy(one)]
@@ -127,6 +127,8 @@ def embed_records(settings: EmbedSettings, model: Artifact | None, uris: tuple[s
             }
             metadata = [metadata_of(one) for one in records]
             columns |= {f"label/{n}": [value_of(n, one[n]) for one in metadata] for n in settings.labels}
+            if settings.predictions:
+                columns["predicted"] = [one[settings.predictions] for one in metadata]
             scratch.write(VECTORS, pa.table(columns, schema=schema))
             count += len(records)
     return {"records": count}

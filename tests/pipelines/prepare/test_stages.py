@@ -188,9 +188,12 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "assess.fit": {"assess.embeddings.dimensions": 32},
     "assess.embed": {
-        "assess.examples": [], "assess.extrinsic": "source", "assess.embeddings.model": "HERE/model.bin",
+        "assess.examples": [], "assess.extrinsic": "source", "assess.predictions": "day",
+        "assess.embeddings.model": "HERE/model.bin",
     },
-    "assess.learn": {"assess.embeddings.groups": 5, "assess.label": {"label": None, "extrinsic": "queue"}},
+    "assess.learn": {
+        "assess.embeddings.groups": 5, "assess.label": {"label": None, "extrinsic": "queue"},
+    },
     "assess.summary": {
         "assess.languages": ["de"], "assess.sample": 500, "assess.groups.queue": {"queue": {"it": 1.0}},
     },

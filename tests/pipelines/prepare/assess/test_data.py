@@ -161,5 +161,5 @@ def test_what_has_no_records_is_refused(tmp_path, assess):
     assert "no format has this ending" in refused(tmp_path / "data.bin")
     (tmp_path / "in.jsonl").write_text('{"prompt": "Why?", "completion": "So."}\n')
     unknown = refused(tmp_path / "in.jsonl", "-o", "assess.label=queue")
-    assert "assess.label: no input has a field queue" in unknown
+    assert "assess.label: no input has a field or column queue" in unknown
     assert Store().list_files(str(tmp_path / "there")) == []

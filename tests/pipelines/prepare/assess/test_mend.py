@@ -15,7 +15,7 @@ WIDER = "`raymill prepare CONFIG -o dedup.scope=all -o dedup.remove=true -o dedu
 
 def labels(errors: int | None, *ids: str, **changes) -> dict:
     suspects = [{"id": id, "label": "x", "suggested": f"of-{id}", "probability": 0.1} for id in ids]
-    none: dict = {"rare": {}, "rare_ids": [], "missed": 0, "hardest": []}
+    none: dict = {"rare": {}, "rare_ids": [], "missed": 0, "hardest": [], "judged": 10}
     return {"records": 10, "left_out": 4, "classes": 3, "most_frequent": 0.5, "scores": {}, "errors": errors,
             "suspects": suspects} | none | changes  # fmt: skip
 

@@ -22,7 +22,7 @@ def seen(name: str, asked: Assess | None = None, **changes) -> tuple[float | Non
 
 def labels(errors: int | None = 2, **scores: list[float]) -> dict:
     of = {"records": 8, "left_out": 0, "rare": {}, "rare_ids": [], "classes": 2, "most_frequent": 0.625,
-          "scores": scores, "missed": 0, "hardest": [], "errors": errors, "suspects": []}  # fmt: skip
+          "scores": scores, "missed": 0, "hardest": [], "judged": 8, "errors": errors, "suspects": []}  # fmt: skip
     return {"groups": [6, 3, 1], "largest": ["a"], "similar": {"records": 10, "mean": 0.25, "ids": []},
             "relevant": {"records": 9, "mean": 0.625, "ids": ["a", "b"]}, "labels": {"queue": of}}  # fmt: skip
 
@@ -117,6 +117,8 @@ def test_labels_are_judged_by_their_errors_and_by_folds():
     label, extrinsic = Assess(label="queue"), Assess(extrinsic="queue")
     made = labels(accuracy=[0.5, 0.75], f1=[0.5])
     assert seen("label_quality", label, learned=made) == (0.75, "probably wrong 2 of 8")
+    given = Assess(label="queue", predictions="model")
+    assert seen("label_quality", given, learned=made) == (0.75, "probably wrong 2 of 8, by `assess.predictions`")
     assert seen("label_quality", label, learned=labels(None)) == (None, "predicted no better than by chance")
     spread = "standard deviation 0.177 over 2 folds; most frequent value 0.625"
     assert seen("extrinsic_accuracy", label, learned=made) == (0.625, spread)
