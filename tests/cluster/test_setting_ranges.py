@@ -33,7 +33,7 @@ RANGES = {
     "any": "Fill.fill Optimizer.betas Validate.answer_chars Validate.question_chars Validate.text_chars",
     "from -1": "Failures.max_preemptions",
     "from 0": (
-        "BadWords.max_count Boilerplate.min_words_left C4.min_sentences C4.min_words_per_line "
+        "BadWords.max_count Balance.to Boilerplate.min_words_left C4.min_sentences C4.min_words_per_line "
         "ComplexityWeights.answer_length ComplexityWeights.domain ComplexityWeights.question_length "
         "ComplexityWeights.rarity ComplexityWeights.reasoning Evaluate.least_gain Failures.max Failures.skip_back "
         "FineWeb.max_list_ratio FineWeb.short_line_characters GopherQuality.max_ellipses_per_word "
@@ -71,9 +71,9 @@ RANGES = {
         "Checkpointing.every_steps Checkpointing.keep Corpus.tokens Dedup.component_documents "
         "Dedup.connected_at_once Elastic.max Elastic.min Evaluate.every_steps Evaluate.patience Evaluate.rows "
         "Execution.attempts Execution.cpus Execution.unit_mib Generate.max_new_tokens Generate.prompt_tokens "
-        "Generate.prompts Lora.rank Mixture.records Optimizer.decay_steps Paging.size "
-        "TrainConfig.loss_chunk_tokens TrainConfig.micro_batch TrainConfig.steps TrainConfig.tokens Virtual.tokens "
-        "Workers.count"
+        "Generate.prompts Lora.rank Mixture.records Optimizer.decay_steps Paging.size Records.section_chars "
+        "TrainConfig.loss_chunk_tokens TrainConfig.micro_batch TrainConfig.steps TrainConfig.tokens "
+        "Virtual.tokens Workers.count"
     ),
     "from 1 to 100": "Api.attempts Execution.attempts Pages.attempts",
     "from 1 to 1000": "Balance.most_copies",
