@@ -350,10 +350,11 @@ def report_text(report: Report) -> str:
 def render(report: Report, assessment: Assessment) -> str:
     """The page as text that can be encoded as UTF-8, whatever the records contain."""
     top = header(report["name"], "Preparation report", report["finished"], report["version"], report["output"])
-    sections = [_list("warnings", "Warnings", report["warnings"]), _result(report), _removed(report), _sources(report)]
+    warnings = [*report["warnings"], *assessment["warnings"]]
+    sections = [_list("warnings", "Warnings", warnings), _result(report), _removed(report), _sources(report)]
     sections += [
         _listed(report),
-        _groups(report),
+        _leakage(report, assessment),
         assessment_section(assessment),
         _list("notes", "Notes", report["notes"]),
         _config(report),
@@ -451,7 +452,7 @@ def _sources(report: Report) -> Section:
     return Section("sources", "Sources", table("Records of each source, and its share of the data set", columns, rows))
 
 
-def _groups(report: Report) -> Section:
+def _leakage(report: Report, assessment: Assessment) -> Section:
     columns = [Column("Group", numeric=False), Column("Values in more than one split")]
     rows = [(code(group), count(values)) for group, values in report["straddling"].items()]
     words = "Records with an equal value of a group, and duplicates that stay, belong to one split."
@@ -459,6 +460,12 @@ def _groups(report: Report) -> Section:
         words += (
             f" By time: {plural(older, 'record')} for validation or testing are older than the newest training record."
         )
+    leaks = assessment["findings"]["leaks"]
+    leaked = leaks["validation"] + leaks["test"]
+    words += (
+        f" {count(leaked)} of {plural(leaks['compared'], 'record')} for validation and testing have a question, or "
+        f"text, that is in train: {count(leaks['exact'])} exactly, {count(leaked - leaks['exact'])} nearly."
+    )
     return Section("leakage", "Leakage check", join(table("Groups divided by splits", columns, rows), note(words)))
 
 

@@ -54,7 +54,7 @@ RANGES = {
         "Assess.groups Execution.max_bad_documents Execution.max_bad_files FineWeb.max_char_dup_ratio "
         "FineWeb.max_short_line_ratio FineWeb.min_line_punct_ratio Gates.accuracy Gates.answer_relevance Gates.bias "
         "Gates.completeness Gates.consistency Gates.coverage Gates.diversity Gates.duplication Gates.extrinsic_f1 "
-        "Gates.language_quality Gates.relevance Gates.score Gates.source_diversity Gates.trained "
+        "Gates.language_quality Gates.leakage Gates.relevance Gates.score Gates.source_diversity Gates.trained "
         "GopherQuality.max_bullet_line_fraction GopherQuality.max_ellipsis_line_fraction "
         "GopherQuality.min_alpha_word_fraction InappropriateContent.max_score LanguageId.min_score "
         "LanguageId.min_scores Optimizer.final_fraction QualityClassifier.min_score Workers.gpus_each"

@@ -19,7 +19,9 @@ def findings(**changes: Any) -> Any:
     even = {"distinct": 2, "evenness": 1.0, "shown": {"a": 5, "b": 5}, "ids": {"a": ["a0"], "b": ["b0"]}}
     return {
         "records": 10, "copies": 0, "missing": {}, "incomplete": none, "not_allowed": none, "contradictory": none,
-        "inconsistent": 0, "questions": repeats, "answers": repeats, "languages": {"en": 10}, "expected": ["en"],
+        "inconsistent": 0, "questions": repeats, "answers": repeats,
+        "leaks": {"compared": 2, "validation": 0, "test": 0, "exact": 0, "ids": []},
+        "languages": {"en": 10}, "expected": ["en"],
         "other_language": none, "damaged": none, "poor_language": 0, "topics": {}, "on_topic": 0,
         "values": dict.fromkeys(("source", "task_type", "length", "turns"), even), "forms": {"text": 10}, "dates": {},
         "other_format": none, "terms": None, "off_topic": none,

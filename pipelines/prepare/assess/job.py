@@ -44,6 +44,7 @@ from pipelines.prepare.assess.facts import (
     facts_stage,
     units_of,
 )
+from pipelines.prepare.assess.leaks import SplitRows
 from pipelines.prepare.assess.learn import learn_memory, learn_stage
 from pipelines.prepare.assess.mend import Prepared
 from pipelines.prepare.assess.score import Assessment, assessment_of
@@ -83,12 +84,15 @@ def assess(
         groups[of] = run_in(stage, paths.join(FOLDER, of.partition("/")[0]))[GROUPS]
     learned = _learn(config, splits, facts[SAMPLE], run) if config.assess.embeddings else {}
     shares = {"source": {one.source: one.share for one in config.inputs if one.share}} | dict(config.assess.groups)
-    settings = SummarySettings(config.assess, shares, rules is not None, bool(terms))
+    settings = SummarySettings(config.assess, shares, rules is not None, bool(terms), SplitRows.of(splits))
     summary = run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
     sources = [one.source for one in config.inputs]
     uris = [one.uri for one in splits]
     data = "" if uris[0].startswith(f"{root}/") else uris[0] if len(uris) == 1 else uris[0].rpartition("/")[0]
-    prepared = Prepared(root, sources, config.duplicates.questions == "remove", data)
+    questions, by_source = config.duplicates.questions, (config.dedup or Dedup()).scope != "all"
+    prepared = Prepared(
+        root, sources, questions == "remove", data, questions == "list", by_source, bool(config.split.keep)
+    )
     found = assessment_of(findings_of(summary), config.assess, config.gates, prepared, trained)
     splits[0].store.write_bytes(paths.join(root, ASSESSMENT), json_bytes(found))
     return found

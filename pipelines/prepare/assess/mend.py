@@ -22,13 +22,17 @@ class Prepared:
     """What a mend depends on besides the findings.
 
     output: of the assessment. sources: the source of each input, in the config's order. questions_removed: the run
-    removes repeated questions. data: what is assessed, if it is not the run at the output.
+    removes repeated questions. data: what is assessed, if it is not the run at the output. questions_listed: alike
+    questions are in one split. by_source: within each source. keep: whether `split.keep` has earlier runs.
     """
 
     output: str
     sources: Sequence[str] = ()
     questions_removed: bool = False
     data: str = ""
+    questions_listed: bool = False
+    by_source: bool = False
+    keep: bool = False
 
     @property
     def command(self) -> str:
@@ -69,6 +73,23 @@ def _without_repeats(findings: Findings, prepared: Prepared) -> str:
         return _prepare("duplicates.questions=remove")
     # What deduplication takes for equal is too narrow.
     return _prepare("dedup.scope=all", "dedup.remove=true", "dedup.threshold=0.6")
+
+
+def _mend_leakage(findings: Findings, prepared: Prepared) -> str:
+    """Records that stay in their split, and those that are alike over several others, are mended by removal alone."""
+    leaks, are_texts = findings["leaks"], not findings["answers"]["compared"]
+    one_scope = ["dedup.scope=all"] if prepared.by_source or are_texts else []
+    does = "Remove those that repeat an earlier one"
+    if are_texts:
+        settings = [*one_scope, "dedup.remove=true"]
+    elif prepared.questions_listed or prepared.questions_removed or prepared.keep:
+        settings = ["duplicates.questions=remove", *one_scope]
+    else:
+        does, settings = "Keep alike ones in one split", ["duplicates.questions=list", *one_scope, "split.stable=false"]
+    return (
+        f"{'Texts' if are_texts else 'Questions'} of validation and test that are in train: "
+        f"{_ids(leaks['ids'], leaks['validation'] + leaks['test'])}. {does}: {_prepare(*settings)}."
+    )
 
 
 def _mend_consistency(findings: Findings, prepared: Prepared) -> str:
@@ -292,6 +313,7 @@ def _mend_extrinsic(findings: Findings, prepared: Prepared) -> str:
 
 _MENDS: dict[str, Callable[[Findings, Prepared], str]] = {
     "duplication": _mend_duplication,
+    "leakage": _mend_leakage,
     "coverage": _mend_coverage,
     "language_quality": _mend_language,
     "source_diversity": _mend_sources,

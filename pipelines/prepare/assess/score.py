@@ -6,9 +6,10 @@ from typing import TypedDict
 
 from cluster.page.formats import count, plural
 from pipelines.prepare.assess.bias import length_parity, score_parity
+from pipelines.prepare.assess.leaks import Leaks
 from pipelines.prepare.assess.mend import Prepared, mend_of, mend_of_score, mend_of_trained
 from pipelines.prepare.assess.metrics import FULL_MTLD, coverage, evenness, mean, share
-from pipelines.prepare.assess.settings import BALANCED, Assess, Gates
+from pipelines.prepare.assess.settings import BALANCED, MAXIMA, Assess, Gates
 from pipelines.prepare.assess.summary import Findings, Repeats
 from pipelines.prepare.assess.trained import PREFIX, TrainedScore
 
@@ -49,13 +50,14 @@ class Gate(TypedDict):
 
 
 class Assessment(TypedDict):
-    """What assessment.json holds. records: without copies that balancing made."""
+    """What assessment.json holds. records: without copies that balancing made. warnings: of what no gate judges."""
 
     records: int
     score: float | None
     parts: list[Part]
     metrics: list[Metric]
     gates: list[Gate]
+    warnings: list[str]
     findings: Findings
 
 
@@ -96,6 +98,7 @@ def assessment_of(
         parts=parts,
         metrics=metrics,
         gates=[_gate(name, judged.get(name), bound, seen.get(name, ""), mend) for name, bound in bounds.items()],
+        warnings=[mend("leakage")] if values["leakage"] and "leakage" not in bounds else [],
         findings=findings,
     )
 
@@ -149,6 +152,7 @@ def metrics_of(findings: Findings, settings: Assess) -> list[Metric]:
             _seen(questions),
         ),
         _metric("duplication_of_answers", _repeated(answers), "answers that repeat an earlier one", _seen(answers)),
+        _leakage(findings["leaks"]),
         _metric(
             "language_quality",
             _kept(findings["poor_language"], records),
@@ -210,6 +214,15 @@ def metrics_of(findings: Findings, settings: Assess) -> list[Metric]:
             continue
         found.append(_metric(f"balance_{name}", of["evenness"], f"evenness of {name}", _most(name, findings)))
     return [*found, *_accuracy_metrics(findings, settings), *_bias_metrics(findings), *_extrinsic(findings, settings)]
+
+
+def _leakage(leaks: Leaks) -> Metric:
+    records = leaks["validation"] + leaks["test"]
+    seen = f"exact {count(leaks['exact'])}, near {count(records - leaks['exact'])} of {count(leaks['compared'])}"
+    shown = seen if leaks["compared"] else "no validation or test"
+    return _metric(
+        "leakage", share(records, leaks["compared"]), "records of validation and test that are in train", shown
+    )
 
 
 def _source_diversity(findings: Findings) -> Metric:
@@ -350,7 +363,7 @@ def failed(assessment: Assessment) -> list[Gate]:
 def _gate(name: str, value: float | None, bound: float, seen: str, mend_of: Callable[[str], str]) -> Gate:
     if value is None:
         return Gate(name=name, value=None, bound=bound, state="not measured", seen=seen, mend="")
-    passed = value <= bound if name == "duplication" else value >= bound
+    passed = value <= bound if name in MAXIMA else value >= bound
     mend = "" if passed else mend_of(name)
     return Gate(name=name, value=value, bound=bound, state="passed" if passed else "failed", seen=seen, mend=mend)
 

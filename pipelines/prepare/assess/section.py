@@ -18,6 +18,7 @@ from cluster.page.markup import (
     wrapped,
 )
 from pipelines.prepare.assess.score import Assessment, Gate, failed
+from pipelines.prepare.assess.settings import MAXIMA
 
 _OF_A_DIFFERENCE: tuple[Literal["difference", "low", "high"], ...] = ("difference", "low", "high")
 _SUSPECT: tuple[Literal["id", "label", "suggested"], ...] = ("id", "label", "suggested")
@@ -30,9 +31,11 @@ def assessment_text(assessment: Assessment) -> str:
     width = max((len(one["name"]) for one in assessment["gates"]), default=0)
     for one in assessment["gates"]:
         why = f" ({seen.replace('`', '')})" if one["value"] is None and (seen := one.get("seen")) else ""
-        value, bound = number(one["value"]), _bound(one["name"], one["bound"])
+        value, bound = number(one["value"]), bound_text(one)
         lines.append(f"{one['name']:<{width}}  {value:>6}  {bound}  {one['state']}{why}")
     lines += [f"{one['name']}: {one['mend']}" for one in failed(assessment)]
+    # An assessment of an earlier version has no warnings.
+    lines += [f"warning: {warning}" for warning in assessment.get("warnings", ())]
     return "\n".join(lines)
 
 
@@ -52,7 +55,7 @@ def assessment_section(assessment: Assessment) -> Section:
     if mends := [element("li", code(one["name"]), ": ", with_code(one["mend"])) for one in failed(assessment)]:
         parts.append(element("ul", mends))
     columns = [Column("Gate", numeric=False), Column("Value"), Column("Bound"), Column("Result", numeric=False)]
-    rows = [(code(one["name"]), number(one["value"]), _bound(one["name"], one["bound"]), _state(one)) for one in gates]
+    rows = [(code(one["name"]), number(one["value"]), bound_text(one), _state(one)) for one in gates]
     parts.append(table("Gates", columns, rows))
     columns = [Column("Part", numeric=False), Column("Weight"), Column("Value"), Column("", numeric=False)]
     rows = [
@@ -139,5 +142,6 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{int(value * 1000 + 1e-9) / 1000:.3f}"
 
 
-def _bound(name: str, bound: float) -> str:
-    return f"{'at most' if name == 'duplication' else 'at least'} {bound:g}"
+def bound_text(gate: Gate) -> str:
+    """`at most 0.01`."""
+    return f"{'at most' if gate['name'] in MAXIMA else 'at least'} {gate['bound']:g}"

@@ -9,6 +9,8 @@ from cluster.store import paths
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
+MAXIMA = ("duplication", "leakage")  # gates that are the most that is allowed
+
 
 # Metadata, annotations and stages of the curriculum whose balance is measured where they have several values.
 BALANCED = ("domain", "language", "category", "categories", "complexity")
@@ -161,10 +163,13 @@ class Assess(_Settings):
 
 
 class Gates(_Settings):
-    """Bounds that the data set must keep; null: no gate. Duplication is the most that is allowed, others the least."""
+    """Bounds that the data set must keep; null: no gate. Those of MAXIMA are the most that is allowed, others the
+    least.
+    """
 
     coverage: Fraction | None = 0.95
     duplication: Fraction | None = 0.01
+    leakage: Fraction | None = None
     language_quality: Fraction | None = 0.98
     source_diversity: Fraction | None = 0.8
     completeness: Fraction | None = None

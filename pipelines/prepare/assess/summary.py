@@ -8,7 +8,7 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import reduce
 from typing import Any, TypedDict
 
@@ -30,6 +30,7 @@ from pipelines.prepare.assess.bias import (
 )
 from pipelines.prepare.assess.facts import ANSWERS, FACTS, QUESTIONS, SAMPLE, smallest_of_sample
 from pipelines.prepare.assess.forms import Forms
+from pipelines.prepare.assess.leaks import Leaks, SplitRows, leaks_of
 from pipelines.prepare.assess.learn import LEARNED, Learned, learned_of
 from pipelines.prepare.assess.metrics import contradictory, distinct, evenness, mtld
 from pipelines.prepare.assess.settings import Assess
@@ -37,7 +38,7 @@ from pipelines.text.texts import Texts
 from pipelines.text.tokens import split_tokens
 
 SUMMARY = "summary"
-SUMMARY_VERSION = "5"
+SUMMARY_VERSION = "6"
 
 _LIBRARIES = 512 << 20
 _OF_A_RECORD = 60
@@ -136,6 +137,7 @@ class Findings(TypedDict):
     inconsistent: int
     questions: Repeats
     answers: Repeats
+    leaks: Leaks
     languages: dict[str, int]
     expected: list[str]
     other_language: Some
@@ -166,6 +168,7 @@ class SummarySettings:
     shares: Mapping[str, Mapping[str, float]]
     rules: bool
     terms: bool
+    splits: SplitRows
 
 
 def summary_stage(
@@ -188,6 +191,7 @@ def summary_stage(
         "learned": [one.manifest.digest for one in learned.values()],
         "settings": [asked.topics, asked.languages, asked.sample, asked.annotators, asked.period],
         "shares": [settings.shares, settings.rules, settings.terms],
+        "splits": asdict(settings.splits),
     }
     store, memory = facts[FACTS].store, _LIBRARIES + _OF_A_RECORD * facts[FACTS].manifest.rows
     work = Summarise(settings, facts, groups, learned, units)
@@ -286,6 +290,9 @@ class Summarise:
             inconsistent=inconsistent,
             questions=self._repeats(QUESTIONS),
             answers=self._repeats(ANSWERS),
+            leaks=leaks_of(
+                self.groups[QUESTIONS], self.facts[QUESTIONS], facts.rows_by_unit(self.units), self.settings.splits
+            ),
             languages=dict(_ranked(counted.languages)[:_VALUES_SHOWN]),
             expected=list(expected),
             other_language=chosen["other_language"].some(),

@@ -21,7 +21,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.assess.job import read_assessment
 from pipelines.prepare.assess.score import Assessment
-from pipelines.prepare.assess.section import number
+from pipelines.prepare.assess.section import bound_text, number
 from pipelines.prepare.report import Report
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.versions.registry import Version
@@ -226,8 +226,7 @@ def _assessment(assessment: Assessment | None) -> str:
     if assessment["gates"]:
         lines += ["", "| gate | value | bound | state |", "|---|---|---|---|"]
     for gate in assessment["gates"]:
-        bound = f"{'at most' if gate['name'] == 'duplication' else 'at least'} {gate['bound']:g}"
-        lines.append(f"| {_text(gate['name'])} | {number(gate['value'])} | {bound} | {gate['state']} |")
+        lines.append(f"| {_text(gate['name'])} | {number(gate['value'])} | {bound_text(gate)} | {gate['state']} |")
     return "\n".join(lines)
 
 

@@ -214,3 +214,22 @@ def test_the_first_months_without_records_are_named(empty, shown):
     assert found == f"Without records: {shown}. {BIAS}"
     whole = findings(periods={"evenness": 1.0, "records": {"full": 3}})
     assert mend_of("bias", whole, OUT) == BIAS
+
+
+LEAKS = {"compared": 9, "validation": 2, "test": 1, "exact": 1, "ids": ["a", "b", "c"]}
+REMOVE = "Remove those that repeat an earlier one: `raymill prepare CONFIG -o duplicates.questions=remove"
+LIST = "Keep alike ones in one split: `raymill prepare CONFIG -o duplicates.questions=list"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, f"{LIST} -o split.stable=false --replace`."),
+        ({"by_source": True}, f"{LIST} -o dedup.scope=all -o split.stable=false --replace`."),
+        ({"keep": True}, f"{REMOVE} --replace`."),
+        ({"questions_listed": True, "by_source": True}, f"{REMOVE} -o dedup.scope=all --replace`."),
+    ],
+)
+def test_leaks_are_mended_by_a_setting_that_the_data_set_was_not_made_with(settings, said):
+    records = "Questions of validation and test that are in train: 3 records (a, b, c). "
+    assert mend_of("leakage", findings(leaks=LEAKS), Prepared("/out", **settings)) == records + said
