@@ -40,13 +40,13 @@ from pipelines.prepare.content import (
     Content,
     Preference,
     Role,
-    Said,
     Shape,
+    Sides,
     Unusable,
     as_columns,
     content_of,
     pair,
-    said,
+    sides_of,
     texts_of,
     to_shape,
     with_chosen,
@@ -261,7 +261,7 @@ def _files(unit: Unit) -> str:
 
 @dataclass(frozen=True)
 class Collected:
-    """A record on its way.
+    """A record between reading and writing.
 
     metadata: all fields that are no content, as the texts of their columns. parents, operations: of a record that was
     made of others, the ids of these in the source, and how it was made, as far as that is known; in order.
@@ -348,10 +348,10 @@ class Collect:
             content = {name: value for name, value in fields.items() if name in FIELDS}
             try:
                 metadata = self._standardised(metadata)
-                said_there = content_of(content, _roles(source.speakers, metadata))
+                found = content_of(content, _roles(source.speakers, metadata))
                 before, made = provenance_of(own)
                 made = (*made, "thread") if parents else made
-                yield Collected(row, id, said_there, metadata, (*before, *parents), made)
+                yield Collected(row, id, found, metadata, (*before, *parents), made)
             except Unusable as error:
                 refused.append((row, error.reason, fields))
         self._refuse(scratch, unit, refused, counters)
@@ -484,7 +484,7 @@ class Collect:
     def _in_form(
         self, number: int, content: Content, metadata: Mapping[str, str | None], title: str | None
     ) -> tuple[Content, str]:
-        """(the content in a form that the shape can say, how it was made; empty if it is the same).
+        """(the content in a form that the shape has columns for, the operation that made it; empty if it is the same).
 
         Raises:
             Unusable: the template names an empty field.
@@ -539,11 +539,11 @@ class Collect:
             texts = ["\n".join(filter(None, texts_of(one.content))) for one in stay]
             places, ids, sources = [one.row for one in stay], [one.id for one in stay], [unit.source] * len(stay)
             scratch.write(ATTRIBUTES, attributes(places, ids, sources, texts, self.settings.dedup, key=str))
-            sides = [said(one.content) for one in stay]
+            sides = [sides_of(one.content) for one in stay]
             self._sides(scratch, unit.source, stay, sides)
             scratch.write(KEYS, self._keys(number, stay, sides))
 
-    def _keys(self, number: int, records: list[Collected], sides: list[Said]) -> pa.Table:
+    def _keys(self, number: int, records: list[Collected], sides: list[Sides]) -> pa.Table:
         by_length = "length" in {*self.settings.stratify, *self.settings.balance} - {*self.settings.metadata}
         found = {"length": self._lengths(records)} if by_length else {}
 
@@ -577,7 +577,7 @@ class Collect:
     def _identify_languages(self, records: list[Collected]) -> None:
         """Give every record without the metadata `language` its language, or none if that is not certain."""
         unknown = [one for one in records if not one.metadata.get("language")]
-        texts = Texts.from_strings([said(one.content).text for one in unknown])
+        texts = Texts.from_strings([sides_of(one.content).text for one in unknown])
         languages, scores = identify(texts, fasttext_model.load(self.reading.store, None), _LANGUAGE.max_chars)
         certain = zip(unknown, languages.to_pylist(), (scores >= _LANGUAGE.min_score).tolist(), strict=True)
         for record, language, is_certain in certain:
@@ -597,10 +597,10 @@ class Collect:
 
     def _lengths(self, records: list[Collected]) -> list[str]:
         """The class of each record's length."""
-        texts = Texts.from_strings([said(one.content).text for one in records])
+        texts = Texts.from_strings([sides_of(one.content).text for one in records])
         return [str(count.bit_length()) for count in count_characters(texts).tolist()]
 
-    def _sides(self, scratch: Scratch, source: str, records: list[Collected], sides: list[Said]) -> None:
+    def _sides(self, scratch: Scratch, source: str, records: list[Collected], sides: list[Sides]) -> None:
         """Write what is compared of questions and of answers, of records that have them."""
         answered = [at for at, one in enumerate(sides) if one.turns]
         rows, ids = [records[at].row for at in answered], [records[at].id for at in answered]

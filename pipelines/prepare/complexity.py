@@ -26,7 +26,7 @@ from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.prepare.config import Curriculum
-from pipelines.prepare.content import Said, Shape, from_shape, said
+from pipelines.prepare.content import Shape, Sides, from_shape, sides_of
 from pipelines.text.phrases import Phrases
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import count_tokens, split_tokens
@@ -80,12 +80,12 @@ class CountWords:
         for table in read_tables(self.store, uris):
             for start in range(0, table.num_rows, _ROWS):
                 records = table.slice(start, _ROWS).to_pylist()
-                found = [said(from_shape(one, self.shape)) for one in records]
+                found = [sides_of(from_shape(one, self.shape)) for one in records]
                 scratch.write(WORDS, _words(found, reasoning, domain))
         return {}
 
 
-def _words(records: Sequence[Said], reasoning: Phrases, domain: Phrases) -> pa.Table:
+def _words(records: Sequence[Sides], reasoning: Phrases, domain: Phrases) -> pa.Table:
     count = len(records)
     asked = count_tokens(Texts.from_strings([f"{one.system}\n{one.question}" for one in records]))
     answers, answered = split_tokens(Texts.from_strings([one.answer or one.question for one in records]))

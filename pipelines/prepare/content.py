@@ -1,4 +1,4 @@
-"""What a record says, in one of three forms, and the columns of each shape in which records are written.
+"""The content of a record, in one of three forms, and the columns of each shape in which records are written.
 
     str          a text
     Chat         messages of roles system, user and assistant, which end with an answer; a question and its answer is
@@ -6,9 +6,9 @@
     Preference   messages that end with a question, a chosen answer and a rejected one
 
 Rows of a source become one of them by `content_of`, and columns of a shape by `to_shape`; `from_shape` reads them back.
-Nothing is lost between shapes that can say the same. A record that a shape cannot say is refused with a reason, unless
-the config states what becomes of it: texts become questions and answers by `records.templates`, chats become texts by
-`records.chats_as_text`, and of preferences `records.preferences: chosen` takes the chosen answer.
+A conversion between shapes keeps all of the content. A record that does not fit a shape is refused with a reason,
+unless the config has a conversion for it: texts become questions and answers by `records.templates`, chats become
+texts by `records.chats_as_text`, and of preferences `records.preferences: chosen` takes the chosen answer.
 """
 
 import json
@@ -53,7 +53,7 @@ REASONS = {
     "other_roles": "a role besides system, user and assistant, such as tool",
     "other_keys": "tool calls or other keys of a message, which the records have no column for",
     "wrong_order": "user and assistant do not take turns, or the last message is no answer",
-    "several_turns": "a conversation of more than one question and answer, which this shape cannot say",
+    "several_turns": "a conversation of more than one question and answer, for which this shape has no columns",
     "a_chat": "questions and answers, of which this shape needs a text; `records.chats_as_text` makes one",
     "no_answer": "a plain text, of which this shape needs a question and an answer",
     "not_a_preference": "one answer, of which this shape needs a chosen and a rejected one",
@@ -141,7 +141,7 @@ def to_shape(content: Content, shape: Shape) -> dict[str, Any]:
     """The values of a shape's columns.
 
     Raises:
-        Unusable: the shape cannot say it.
+        Unusable: it does not fit the shape.
     """
     if shape == "text":
         if not isinstance(content, str):
@@ -173,7 +173,7 @@ def to_shape(content: Content, shape: Shape) -> dict[str, Any]:
 
 
 def as_columns(content: Content) -> dict[str, Any]:
-    """Its columns in the shape that can say all contents of its kind: text, messages or preference."""
+    """Its columns in the shape that all contents of its kind fit: text, messages or preference."""
     return to_shape(
         content, "text" if isinstance(content, str) else "messages" if isinstance(content, Chat) else "preference"
     )
@@ -237,9 +237,9 @@ def question_and_answer(content: Content) -> tuple[str, str] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What is compared of a record. question: of a plain text, that text; of a chat all that precedes the last answer,
-    without the system message.
+class Sides:
+    """The parts of a record that are compared. question: of a plain text, that text; of a chat all that precedes the
+    last answer, without the system message.
     """
 
     system: str
@@ -252,18 +252,18 @@ class Said:
         return f"{self.question}\n{self.answer}" if self.answer else self.question
 
 
-def said(content: Content) -> Said:
-    """What a record says."""
+def sides_of(content: Content) -> Sides:
+    """System message, question and answer of a record."""
     if isinstance(content, Chat):
         spoken = [one.content for one in content.messages if one.role != "system"]
         system = content.messages[0].content if content.messages[0].role == "system" else ""
-        return Said(system, "\n".join(spoken[:-1]), spoken[-1], len(spoken) // 2)
+        return Sides(system, "\n".join(spoken[:-1]), spoken[-1], len(spoken) // 2)
     asked = question_and_answer(content)
     if asked is None:
         assert isinstance(content, str)
-        return Said("", content, "", 0)
+        return Sides("", content, "", 0)
     assert isinstance(content, Preference)
-    return Said(content.system, *asked, 1)
+    return Sides(content.system, *asked, 1)
 
 
 def _chat(messages: list[dict[str, Any]]) -> Chat:

@@ -41,7 +41,6 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
-from pipelines.prepare.asked import refuse_unknown_fields, with_asked_columns
 from pipelines.prepare.assess.job import assess, check_models, read_assessment
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.trained import read_trained
@@ -64,6 +63,7 @@ from pipelines.prepare.fetch.answers import secret
 from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
 from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.kept import find_kept, splits_before
+from pipelines.prepare.named_fields import refuse_unknown_fields, with_named_columns
 from pipelines.prepare.report import Report, gather, render, render_assessment
 from pipelines.prepare.sources import as_input, fields_of, notes_on_columns, with_corpora
 from pipelines.prepare.split import SPLITS
@@ -125,7 +125,7 @@ def prepare(
     """
     store, key = config.store, pseudonym_key(config)
     fetched = fetch_inputs(config, session, progress, replace=replace)
-    given, config = config, with_asked_columns(config)
+    given, config = config, with_named_columns(config)
     root, settings, listing = listed_inputs(config, key=key)
     folder, plain = RunFolder(store, root), result_settings(given, settings, listing)
 
@@ -356,7 +356,7 @@ def pseudonym_key(config: PrepareConfig) -> bytes:
 def result_settings(config: PrepareConfig, settings: CollectSettings, listing: InputListing) -> dict[str, Any]:
     """The settings on which the data set depends, as JSON values, with the columns that were recognised.
 
-    config: as given, before `with_asked_columns`. settings: of `collect`, whose terms and schema are those of the files
+    config: as given, before `with_named_columns`. settings: of `collect`, whose terms and schema are those of the files
     at this moment.
     """
     plain = json.loads(config.model_dump_json(by_alias=True, exclude=_NO_EFFECT_ON_RESULT))

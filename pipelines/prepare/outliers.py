@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipelines.prepare.config import Measure
-from pipelines.prepare.content import Said
+from pipelines.prepare.content import Sides
 
 _OF_MEDIAN, _OF_MEAN = 1.4826, 1.2533
 _LEAST_RECORDS = 10  # of a group; of fewer none is an outlier
 
 
-def measure(name: Measure, sides: Sequence[Said]) -> np.ndarray:
+def measure(name: Measure, sides: Sequence[Sides]) -> np.ndarray:
     """float64[N]: the measure of each record; NaN for one without such a text."""
     if name == "letters":
         texts = [one.text for one in sides]

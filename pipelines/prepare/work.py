@@ -13,12 +13,12 @@ from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machin
 from pipelines.curate.work import CORES_OF_A_MACHINE, MOST_MACHINES, cores_of, documents_of
 from pipelines.dedup import group
 from pipelines.dedup.settings import Dedup
-from pipelines.prepare.asked import with_asked_columns
 from pipelines.prepare.assess.job import assess_memory
 from pipelines.prepare.collect import collect_memory, rules_memory
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.fetch.snapshot import is_fetched
 from pipelines.prepare.job import listed_inputs, result_settings
+from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.split_stage import split_memory
 from pipelines.prepare.tables.stage import tables_memory
 from pipelines.readers.freeze import freeze_listing
@@ -45,7 +45,7 @@ def work(config: PrepareConfig, seconds: float | None = None, *, replace: bool =
     """
     plain = job_config(config)
     store, root = config.store, paths.absolute(config.output)
-    given, config = config, with_asked_columns(config)
+    given, config = config, with_named_columns(config)
     files = [one for one in config.inputs if not one.connection]
     fetched = all(is_fetched(one, store, root) for one in config.inputs if one.connection)
     _, collecting, listing = listed_inputs(config, None if fetched else files)

@@ -20,7 +20,7 @@ from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.prepare.collect import RECORDS, REJECTED, REJECTED_SCHEMA
 from pipelines.prepare.complexity import COMPLEXITY
-from pipelines.prepare.content import Shape, from_shape, said
+from pipelines.prepare.content import Shape, from_shape, sides_of
 from pipelines.prepare.duplicates import Repeats
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.split_stage import CONTRADICTORY, OUTLIER, OVER_CLASS, OVER_SHARE, REPEATED, SPLITS_SCHEMA
@@ -216,7 +216,7 @@ class WriteSplits:
 
     def _listed(self, record: dict[str, Any], place: dict[str, Any], listed: Partners) -> list[dict[str, Any]]:
         """The rows of a record, the last one for contradictory answers. place: its row of SPLIT_FILES."""
-        text = said(from_shape(record, self.shape))
+        text = sides_of(from_shape(record, self.shape))
         shared = {
             "id": record["id"],
             "source": record["metadata"]["source"],

@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 
 from pipelines.prepare.content import Chat, Message, Preference
 
-said = st.text(min_size=1, max_size=12).filter(lambda text: not text.isspace())
-maybe = st.one_of(st.just(""), said)
+some_text = st.text(min_size=1, max_size=12).filter(lambda text: not text.isspace())
+maybe = st.one_of(st.just(""), some_text)
 chats = st.builds(
     lambda system, turns: Chat(
         tuple(
@@ -14,6 +14,6 @@ chats = st.builds(
         )
     ),
     maybe,
-    st.lists(st.tuples(said, said), min_size=1, max_size=3),
+    st.lists(st.tuples(some_text, some_text), min_size=1, max_size=3),
 )
-preferences = st.builds(Preference, maybe, said, said, said)
+preferences = st.builds(Preference, maybe, some_text, some_text, some_text)

@@ -109,11 +109,11 @@ def _name(data: str) -> str:
 
 def _named(settings: PrepareConfig) -> Iterator[str]:
     """Names of the metadata that the assessment and the rules of a config name."""
-    asked, rules = settings.assess, settings.validation
-    yield from (*asked.fields, *asked.predicted, *asked.annotators, *asked.groups)
+    options, rules = settings.assess, settings.validation
+    yield from (*options.fields, *options.predicted, *options.annotators, *options.groups)
     yield from (*rules.require, *rules.allowed, *rules.since, *rules.until)
-    if asked.period:
-        yield asked.period
+    if options.period:
+        yield options.period
 
 
 def _columns(store: Store, source: dict[str, Any], named: Collection[str]) -> dict[str, Any]:

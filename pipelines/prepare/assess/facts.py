@@ -38,7 +38,7 @@ from pipelines.prepare.clean import Cleaner
 from pipelines.prepare.collect import collect_memory, hash64, rules_memory
 from pipelines.prepare.compared import ATTRIBUTES_SCHEMA, attributes, same
 from pipelines.prepare.config import Clean
-from pipelines.prepare.content import Content, Said, Shape, from_shape, said, texts_of
+from pipelines.prepare.content import Content, Shape, Sides, from_shape, sides_of, texts_of
 from pipelines.prepare.validate import Validator
 from pipelines.text.lines import count_characters
 from pipelines.text.phrases import Phrases
@@ -194,7 +194,7 @@ class MeasureRecords:
             for start in range(0, table.num_rows, ROWS):
                 records = table.slice(start, ROWS).to_pylist()
                 contents = [from_shape(one, self.settings.shape) for one in records]
-                found = [said(one) for one in contents]
+                found = [sides_of(one) for one in contents]
                 texts = Texts.from_strings([one.text for one in found])
                 copy = np.array([is_copy(one) for one in records])
                 mentioned = topics.mentioned(texts)
@@ -223,7 +223,9 @@ class MeasureRecords:
             scratch.write(SAMPLE, pa.table(list(zip(*sample, strict=True)), schema=SAMPLE_SCHEMA))
         return dict(counters)
 
-    def _facts(self, records: list[dict[str, Any]], found: list[Said], texts: Texts, known: dict[str, Any]) -> pa.Table:
+    def _facts(
+        self, records: list[dict[str, Any]], found: list[Sides], texts: Texts, known: dict[str, Any]
+    ) -> pa.Table:
         metadata = [metadata_of(one) for one in records]
         languages, scores = identify(texts, fasttext_model.load(self.store, None), _LANGUAGE.max_chars)
         columns = known | {
@@ -263,7 +265,7 @@ class MeasureRecords:
         )
         return [None if one is None else one.reason for one in found]
 
-    def _missing(self, metadata: Mapping[str, str | None], one: Said) -> list[str]:
+    def _missing(self, metadata: Mapping[str, str | None], one: Sides) -> list[str]:
         found = [name for name in self.settings.complete if not (metadata[name] or "").strip()]
         return found + (["content"] if not one.question.strip() or (one.turns and not one.answer.strip()) else [])
 
@@ -271,7 +273,9 @@ class MeasureRecords:
         allowed = self.settings.allowed.items()
         return any(value not in values for name, values in allowed for value in values_of(name, metadata[name]))
 
-    def _attributes(self, scratch: Scratch, rows: np.ndarray, records: list[dict[str, Any]], found: list[Said]) -> None:
+    def _attributes(
+        self, scratch: Scratch, rows: np.ndarray, records: list[dict[str, Any]], found: list[Sides]
+    ) -> None:
         answered = [at for at, one in enumerate(found) if one.turns]
         for output, chosen in ((QUESTIONS, list(range(len(found)))), (ANSWERS, answered)):
             if chosen:

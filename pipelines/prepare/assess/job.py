@@ -104,13 +104,13 @@ def check_models(config: PrepareConfig) -> None:
     Raises:
         UserError: one is missing or damaged, or lacks the label.
     """
-    store, asked = config.store, config.assess
-    if asked.sentiment:
-        check_sentiment(store, asked.sentiment)
-    if asked.predictions_file:
-        local_file(store, asked.predictions_file, "assess.predictions")
-    if asked.embeddings and asked.embeddings.is_folder:
-        model = asked.embeddings.model or ""
+    store, options = config.store, config.assess
+    if options.sentiment:
+        check_sentiment(store, options.sentiment)
+    if options.predictions_file:
+        local_file(store, options.predictions_file, "assess.predictions")
+    if options.embeddings and options.embeddings.is_folder:
+        model = options.embeddings.model or ""
         if not store.list_files(model):
             raise DataError(f"assess.embeddings.model: there is no folder {model}, or it is empty. {MODELS}")
         if not any(store.exists(paths.join(model, name)) for name in ("modules.json", "config.json")):
@@ -119,11 +119,11 @@ def check_models(config: PrepareConfig) -> None:
 
 def assess_memory(config: PrepareConfig, records: int) -> int:
     """Bytes of the largest unit that makes or uses vectors; 0 without vectors."""
-    asked = config.assess
-    if asked.embeddings is None:
+    options = config.assess
+    if options.embeddings is None:
         return 0
-    learn = learn_memory(asked.embeddings, records if asked.predicted else 0)
-    return max(fit_memory(asked.embeddings), embed_memory(config.limits), learn)
+    learn = learn_memory(options.embeddings, records if options.predicted else 0)
+    return max(fit_memory(options.embeddings), embed_memory(config.limits), learn)
 
 
 def read_assessment(store: Store, root: str) -> Assessment | None:
@@ -149,22 +149,22 @@ def _learn(config: PrepareConfig, splits: Sequence[Artifact], sample: Artifact, 
 
 
 def _settings(config: PrepareConfig, dedup: Dedup, rules: Validator | None, terms: Mapping[str, str]) -> FactsSettings:
-    asked, allowed, split = config.assess, config.validation.allowed, config.split
+    options, allowed, split = config.assess, config.validation.allowed, config.split
     balanced = split.balance.by if split.balance else ()
-    balance = (*split.stratify, *balanced, *allowed, *asked.fields)
-    named = ("source", "task_type", *BALANCED, *balance, *asked.predicted, *asked.groups)
+    balance = (*split.stratify, *balanced, *allowed, *options.fields)
+    named = ("source", "task_type", *BALANCED, *balance, *options.predicted, *options.groups)
     known = config.known | ({"complexity"} if config.curriculum else set())
     return FactsSettings(
         shape=config.records.shape,
-        topics=asked.topics,
-        sample=max(asked.sample, asked.embeddings.sample if asked.embeddings else 0),
+        topics=options.topics,
+        sample=max(options.sample, options.embeddings.sample if options.embeddings else 0),
         dedup=dedup,
         complete=tuple(dict.fromkeys((*config.metadata, *config.validation.require))),
         allowed=allowed,
         fields=tuple(name for name in dict.fromkeys(named) if name in known),
-        kept=tuple(dict.fromkeys((*asked.annotators, *((asked.period,) if asked.period else ())))),
+        kept=tuple(dict.fromkeys((*options.annotators, *((options.period,) if options.period else ())))),
         rules=rules,
         terms=terms,
-        sentiment=asked.sentiment,
-        annotated="annotators" in config.known and not asked.annotators,
+        sentiment=options.sentiment,
+        annotated="annotators" in config.known and not options.annotators,
     )

@@ -97,18 +97,18 @@ class Learned(TypedDict):
     labels: dict[str, Labels]
 
 
-def learn_stage(vectors: Artifact, embeddings: Embeddings, asked: Assess) -> Stage:
-    """The stage that writes LEARNED and SUSPECTS. asked: the fields that are predicted, and by what they are judged."""
-    fields, file = asked.predicted, asked.predictions_file
+def learn_stage(vectors: Artifact, embeddings: Embeddings, options: Assess) -> Stage:
+    """The stage that writes LEARNED and SUSPECTS. options: what is predicted, and by what it is judged."""
+    fields, file = options.predicted, options.predictions_file
     sha256 = sha256_of(local_file(vectors.store, file, "assess.predictions")) if file else None
-    made_from = [LEARN_VERSION, vectors.manifest.digest, embeddings.groups, fields, asked.label, sha256]
+    made_from = [LEARN_VERSION, vectors.manifest.digest, embeddings.groups, fields, options.label, sha256]
     work = partial(
         Entry("pipelines.prepare.assess.groups:learn"),
-        *(vectors, embeddings.groups, fields, asked.label, asked.predictions),
+        *(vectors, embeddings.groups, fields, options.label, options.predictions),
     )
     outputs = (Output(LEARNED, _LEARNED_SCHEMA), Output(SUSPECTS, SUSPECTS_SCHEMA))
     memory = learn_memory(embeddings, vectors.manifest.rows if fields else 0)
-    memory += _OF_A_PREDICTION * min(LABELLED, vectors.manifest.rows) if asked.predictions else 0
+    memory += _OF_A_PREDICTION * min(LABELLED, vectors.manifest.rows) if options.predictions else 0
     return Stage("learn", outputs, (None,), work, fingerprint(made_from), vectors.store, memory=memory)
 
 

@@ -183,13 +183,13 @@ def summary_stage(
     facts: the artifacts of `facts_stage`. groups: of repeated questions and answers, by QUESTIONS and ANSWERS. learned:
     of `learn_stage`; empty without vectors.
     """
-    asked = settings.assess
+    options = settings.assess
     made_from = {
         "version": SUMMARY_VERSION,
         "facts": facts[FACTS].manifest.digest,
         "groups": [one.manifest.digest for one in groups.values()],
         "learned": [one.manifest.digest for one in learned.values()],
-        "settings": [asked.topics, asked.languages, asked.sample, asked.annotators, asked.period],
+        "settings": [options.topics, options.languages, options.sample, options.annotators, options.period],
         "shares": [settings.shares, settings.rules, settings.terms],
         "splits": asdict(settings.splits),
     }
@@ -222,16 +222,16 @@ class Summarise:
     def _findings(self) -> Findings:
         facts = self.facts[FACTS]
         fields = [name for name in map(_field, facts.schema.names) if name]
-        asked = self.settings.assess
+        options = self.settings.assess
         counted = Counted(
             {name: Counter() for name in (*fields, "length", "turns")},
             {name: Samples() for name in self.settings.shares},
-            {name: Samples() for name in self.settings.shares if asked.sentiment},
-            asked.period,
+            {name: Samples() for name in self.settings.shares if options.sentiment},
+            options.period,
         )
         for table in facts.tables([name for name in facts.schema.names if name != "id"]):
             counted.add(table)
-        expected = asked.languages or tuple(name for name, _ in _ranked(counted.languages)[:1])
+        expected = options.languages or tuple(name for name, _ in _ranked(counted.languages)[:1])
         against = contradictory(*map(np.concatenate, (counted.questions, counted.answers)))
         chosen = {
             name: _Chosen()
@@ -243,7 +243,7 @@ class Summarise:
         of_values = {name: _OfValues(_shown(found)) for name, found in counted.values.items()}
         agreement = Agreement()
         inconsistent = poor = at = 0
-        of_annotators = [f"kept/{name}" for name in asked.annotators]
+        of_annotators = [f"kept/{name}" for name in options.annotators]
         labels = of_annotators or [name for name in facts.schema.names if name == "labels"]
         names = ["id", "copy", "missing", "not_allowed", "language", "damaged", "violation", *labels]
         names += ["topics", "term", "form", "dates", "characters", "turns", *(f"value/{name}" for name in fields)]
@@ -298,7 +298,7 @@ class Summarise:
             other_language=chosen["other_language"].some(),
             damaged=chosen["damaged"].some(),
             poor_language=poor,
-            topics={name: int(counters.get(f"topic/{at}", 0)) for at, name in enumerate(asked.topics)},
+            topics={name: int(counters.get(f"topic/{at}", 0)) for at, name in enumerate(options.topics)},
             on_topic=int(counters["on_topic"]),
             off_topic=chosen["off_topic"].some(),
             values={name: _values(found, of_values[name].ids) for name, found in counted.values.items()},
@@ -313,7 +313,7 @@ class Summarise:
             },
             lengths={name: compared_lengths(samples) for name, samples in counted.lengths.items()},
             sentiments={name: compared_scores(samples) for name, samples in counted.sentiments.items()},
-            periods=_periods(counted.dates) if asked.period else None,
+            periods=_periods(counted.dates) if options.period else None,
             learned=learned_of(self.learned[LEARNED]) if self.learned else None,
         )
 

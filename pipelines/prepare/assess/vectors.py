@@ -21,7 +21,7 @@ from pipelines.prepare.annotations import metadata_of, value_of
 from pipelines.prepare.assess.embed import MODEL, MODEL_SCHEMA, VECTORS, EmbedSettings, vectors_schema
 from pipelines.prepare.assess.facts import CHARACTERS, ROWS, is_copy, same, smallest_of_sample
 from pipelines.prepare.collect import hash64
-from pipelines.prepare.content import from_shape, said
+from pipelines.prepare.content import from_shape, sides_of
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import split_tokens
 
@@ -112,7 +112,7 @@ def embed_records(settings: EmbedSettings, model: Artifact | None, uris: tuple[s
             records = [one for one in table.slice(start, ROWS).to_pylist() if not is_copy(one)]
             if not records:
                 continue
-            found = [said(from_shape(one, settings.shape)) for one in records]
+            found = [sides_of(from_shape(one, settings.shape)) for one in records]
             answers = embedder.embed([(one.answer or one.question)[:CHARACTERS] for one in found])
             nearest = None if examples is None else (answers @ examples.T).max(axis=1)
             # Of a conversation the end: what the answer follows.

@@ -31,7 +31,7 @@ def pages(settings: Database, position: str | None, where: str) -> Iterator[Page
     url, password = _address(settings, where)
     shown = settings.url
 
-    def said(error: Exception) -> str:
+    def cause(error: Exception) -> str:
         text = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
         return text.replace(password, "***") if password else text
 
@@ -43,13 +43,13 @@ def pages(settings: Database, position: str | None, where: str) -> Iterator[Page
             "one as DIALECT+DRIVER."
         ) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
-        raise ConfigError(f"{where}.url: {shown}: {said(error)}. Correct the URL.") from error
+        raise ConfigError(f"{where}.url: {shown}: {cause(error)}. Correct the URL.") from error
     try:
         try:
             connection = engine.connect()
         except sqlalchemy.exc.SQLAlchemyError as error:
             raise DataError(
-                f"{where}: the database {shown} cannot be opened ({said(error)}). Check address, user, the variable of "
+                f"{where}: the database {shown} cannot be opened ({cause(error)}). Check address, user, variable of "
                 "`password` and the network, and run the same command again."
             ) from error
         with connection:
@@ -57,7 +57,7 @@ def pages(settings: Database, position: str | None, where: str) -> Iterator[Page
                 yield from _rows(connection, settings, shown)
             except sqlalchemy.exc.SQLAlchemyError as error:
                 raise DataError(
-                    f"{where}: the query on {shown} failed ({said(error)}). Correct `query`, or, if the connection was "
+                    f"{where}: the query on {shown} failed ({cause(error)}). Correct `query`, or if the connection was "
                     "lost, run the same command again: the query begins anew."
                 ) from error
     finally:

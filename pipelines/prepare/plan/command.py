@@ -14,9 +14,9 @@ from pipelines.curate.plan.prices import load_prices
 from pipelines.curate.plan.sample import draw
 from pipelines.curate.work import CORES_OF_A_MACHINE, documents_of
 from pipelines.kernel_cache import kernels_are_compiled
-from pipelines.prepare.asked import with_asked_columns
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, refuse_unfetched
+from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.plan.estimate import measure_rates, plan_stages
 from pipelines.prepare.plan.trial import Trial
 from pipelines.prepare.work import machine_memory
@@ -53,7 +53,7 @@ def print_plan(
     """
     priced = load_prices(prices)
     refuse_unfetched(config)
-    config = with_asked_columns(config)
+    config = with_named_columns(config)
     _, settings, listing = listed_inputs(config)
     inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
     if not kernels_are_compiled():

@@ -15,11 +15,11 @@ from cluster.run import RunFolder
 from pipelines.curate.dry_run import changed, first_look, output_state, settings_text
 from pipelines.curate.plan.sample import Sample, draw
 from pipelines.kernel_cache import kernels_are_compiled
-from pipelines.prepare.asked import with_asked_columns
 from pipelines.prepare.collect import CollectSettings
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, pseudonym_key, refuse_unfetched, result_settings, run_stages
 from pipelines.prepare.kept import find_kept, noted_splits
+from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.plan.command import trial_text
 from pipelines.prepare.plan.trial import Trial, try_out
 from pipelines.prepare.sources import notes_on_columns
@@ -41,7 +41,7 @@ def print_dry_run(config: PrepareConfig) -> None:
     key = pseudonym_key(config)
     refuse_unfetched(config)
     store = config.store
-    given, config = config, with_asked_columns(config)
+    given, config = config, with_named_columns(config)
     root, settings, listing = listed_inputs(config, key=key)
     plain = result_settings(given, settings, listing)
     changes = partial(changes_since, listing, store, root)

@@ -1,4 +1,4 @@
-"""Some of the records by which two versions differ, with the beginnings of what they say."""
+"""Some of the records by which two versions differ, with the beginnings of their texts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact
 from pipelines.prepare.collect import hash64
-from pipelines.prepare.content import COLUMNS, Shape, from_shape, said
+from pipelines.prepare.content import COLUMNS, Shape, from_shape, sides_of
 
 SHOWN = 5  # of each kind of difference
 _CHARACTERS = 160  # of a question or an answer
 
-# Columns that do not say what a record is, and the metadata that differs between equal records of two runs.
+# Columns that are no content of a record, and the metadata that differs between equal records of two runs.
 BESIDES = ("id", "provenance", "split", "fold", "complexity", "stage")
 TIME = "collected_at"
 OF_FIELDS = ("metadata", "annotations")
@@ -24,7 +24,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a record says, on one line each. answer: empty of a plain text, which is the question."""
+    """Question and answer of a record, on one line each. answer: empty of a plain text, which is the question."""
 
     question: str
     answer: str
@@ -78,7 +78,7 @@ def _differs(old: Row, new: Row) -> tuple[str, ...]:
 
 
 def _flat(row: Row) -> dict[str, Any]:
-    """The values of a record that say what it is; metadata and annotations by names such as `metadata.source`."""
+    """The values of a record that are compared; metadata and annotations by names such as `metadata.source`."""
     flat = {name: value for name, value in row.items() if name not in (*BESIDES, *OF_FIELDS)}
     for column in OF_FIELDS:
         flat |= {f"{column}.{name}": value for name, value in (row.get(column) or {}).items() if name != TIME}
@@ -86,7 +86,7 @@ def _flat(row: Row) -> dict[str, Any]:
 
 
 def _beginning(row: Row) -> Beginning:
-    text = said(from_shape(row, _shape(row)))
+    text = sides_of(from_shape(row, _shape(row)))
     return Beginning(_line(text.question), _line(text.answer))
 
 

@@ -29,7 +29,7 @@ def export(store: Store, version: Version, folder: str, format: ExportFormat) ->
 
     Raises:
         ConfigError: the folder has files.
-        DataError: the run is gone, or was made again; or the format cannot say a record.
+        DataError: the run is gone, or was made again; or a record does not fit the format.
     """
     if store.list_files(folder):
         raise ConfigError(f"{folder}: has files already. Choose an empty folder, or another one.")
@@ -91,6 +91,6 @@ def _rows(artifact: Artifact, format: ExportFormat) -> Iterator[dict[str, Any]]:
                 yield {"id": row["id"]} | (as_sharegpt(content) if format == "sharegpt" else as_alpaca(content))
             except Unusable as error:
                 raise DataError(
-                    f"{artifact.uri}: the format {format} cannot say the record {row['id']} ({REASONS[error.reason]}). "
-                    "Export it as jsonl, or prepare the records in another shape."
+                    f"{artifact.uri}: record {row['id']} does not fit the format {format} ({REASONS[error.reason]})."
+                    " Export it as jsonl, or prepare the records in another shape."
                 ) from error

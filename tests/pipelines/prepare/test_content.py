@@ -1,4 +1,4 @@
-"""What a record says survives every shape that can say it, and rows that say nothing are refused with the reason."""
+"""Every shape that a content fits keeps all of it, and rows without content are refused with the reason."""
 
 import json
 
@@ -11,7 +11,7 @@ from pipelines.prepare.content import (
     Chat,
     Message,
     Preference,
-    Said,
+    Sides,
     Unusable,
     content_of,
     from_shape,
@@ -22,12 +22,12 @@ from pipelines.prepare.content import (
     with_texts,
 )
 from pipelines.prepare.content import (
-    said as said_by,
+    some_text as said_by,
 )
-from tests.support.contents import chats, maybe, preferences, said
+from tests.support.contents import chats, maybe, preferences, some_text
 
 
-@given(said)
+@given(some_text)
 def test_a_text_is_a_text_again(text):
     assert from_shape(to_shape(text, "text"), "text") == text == content_of({"text": text})
 
@@ -46,7 +46,7 @@ def test_sharegpt_is_read_as_the_same_conversation(chat):
     assert content_of({"messages": json.dumps(plain)}) == chat
 
 
-@given(maybe, said, maybe, said)
+@given(maybe, some_text, maybe, some_text)
 def test_a_pair_is_the_same_after_pairs_and_messages_and_with_its_input_after_instruction(
     system, prompt, input, answer
 ):
@@ -68,7 +68,7 @@ def test_a_preference_is_the_same_again(given_preference):
     assert content_of(columns) == given_preference
 
 
-@given(st.one_of(said, chats, preferences))
+@given(st.one_of(some_text, chats, preferences))
 def test_texts_taken_out_and_put_back_change_nothing(content):
     assert with_texts(content, texts_of(content)) == content
 
@@ -179,10 +179,10 @@ def test_blank_optional_fields_are_none():
 
 
 def test_what_a_record_says():
-    assert said_by(SPOKEN) == Said("s", "a?\nb.\nc?", "d.", 2) and said_by(CHAT) == Said("", "a?\nb.\nc?", "d.", 2)
-    assert said_by(pair("s", "a?", "in", "b.")) == Said("s", "a?\n\nin", "b.", 1)
-    assert said_by(Preference("s", "a?", "b.", "c.")) == Said("s", "a?", "b.", 1)
-    assert said_by("t") == Said("", "t", "", 0)
+    assert said_by(SPOKEN) == Sides("s", "a?\nb.\nc?", "d.", 2) and said_by(CHAT) == Sides("", "a?\nb.\nc?", "d.", 2)
+    assert said_by(pair("s", "a?", "in", "b.")) == Sides("s", "a?\n\nin", "b.", 1)
+    assert said_by(Preference("s", "a?", "b.", "c.")) == Sides("s", "a?", "b.", 1)
+    assert said_by("t") == Sides("", "t", "", 0)
     assert [said_by(one).text for one in (CHAT, "t")] == ["a?\nb.\nc?\nd.", "t"]
     assert texts_of(Preference("s", "a?", "b.", "c.")) == ["s", "a?", "b.", "c."]
     assert texts_of(pair("s", "a?", "in", "b.")) == ["s", "a?\n\nin", "b.", "in"]

@@ -10,8 +10,8 @@ import yaml
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError
 from cluster.store.store import Store
-from pipelines.prepare.asked import with_asked_columns
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.plan.dry_run import print_dry_run
 from pipelines.prepare.split import SPLITS
 from tests.support.inline import prepare_inline
@@ -118,10 +118,10 @@ def test_a_field_that_no_input_has_is_refused_with_what_there_is(contract):
         config = PrepareConfig.model_validate(contract | change)
         message = r"there are .*queue, .*Did you mean conversation_id\?"
         with pytest.raises(ConfigError, match=rf"^{setting}.*{message}"):
-            with_asked_columns(config)
+            with_named_columns(config)
     for name in ("length", "prompt"):
         with pytest.raises(ConfigError, match=f"split.group: no input has a field or column {name}"):
-            with_asked_columns(PrepareConfig.model_validate(contract | {"split": {"group": [name]}}))
+            with_named_columns(PrepareConfig.model_validate(contract | {"split": {"group": [name]}}))
 
 
 def test_a_table_without_a_required_column_is_refused_before_it_is_read(contract):
@@ -135,7 +135,7 @@ def test_a_table_without_a_required_column_is_refused_before_it_is_read(contract
         config = PrepareConfig.model_validate(plain)
         message = rf"inputs\[1\] \(manuals\): no column category, which {setting} names, .* there are conversation_id"
         with pytest.raises(ConfigError, match=message):
-            with_asked_columns(config)
+            with_named_columns(config)
 
 
 def test_records_of_json_may_have_a_field_that_others_lack(contract, tmp_path, monkeypatch):

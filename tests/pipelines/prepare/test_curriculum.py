@@ -12,7 +12,7 @@ from cluster.errors import DataError
 from cluster.store.store import Store
 from pipelines.prepare.complexity import ScoreRecords, _words, complexity, ranks, stages_of
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.content import Said
+from pipelines.prepare.content import Sides
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.times import microseconds
 from pipelines.text.phrases import Phrases
@@ -77,7 +77,7 @@ def test_without_a_curriculum_there_are_no_such_columns(settings, monkeypatch):
 def test_what_is_measured_can_be_counted_by_hand():
     reasoning, domain = Phrases(["because", "on the other hand"]), Phrases(["red wine"])
     found = _words(
-        [Said("", "One two", "Because, because on the other hand.", 1), Said("Be brief", "Red wine red", "a", 1)],
+        [Sides("", "One two", "Because, because on the other hand.", 1), Sides("Be brief", "Red wine red", "a", 1)],
         reasoning,
         domain,
     ).to_pylist()
@@ -87,7 +87,7 @@ def test_what_is_measured_can_be_counted_by_hand():
     assert [row["domain"] for row in found] == pytest.approx([0, 2 / 6])
     assert [len(row["words"]) for row in found] == [7, 5], "different words"
     text, blank, all_of_it = _words(
-        [Said("", "Because of it", "", 0), Said("", "", "", 1), Said("", "red wine", "red wine", 1)],
+        [Sides("", "Because of it", "", 0), Sides("", "", "", 1), Sides("", "red wine", "red wine", 1)],
         reasoning,
         Phrases(["red wine", "wine"]),
     ).to_pylist()

@@ -1,4 +1,4 @@
-"""ShareGPT and Alpaca: what is exported is read as the same records, and what a format cannot say is refused."""
+"""ShareGPT and Alpaca: what is exported is read as the same records, and what does not fit a format is refused."""
 
 import json
 
@@ -13,7 +13,7 @@ from pipelines.prepare.sources import RECOGNISED
 from pipelines.prepare.split import SPLITS
 from pipelines.prepare.versions.export import as_alpaca, as_sharegpt, export
 from pipelines.prepare.versions.registry import Registry
-from tests.support.contents import chats, maybe, said
+from tests.support.contents import chats, maybe, some_text
 from tests.support.inline import prepare_inline
 from tests.support.tickets import answer, question
 
@@ -24,7 +24,7 @@ def test_sharegpt_is_read_as_the_chat_that_was_written(chat):
     assert content_of({"messages": json.dumps(row["conversations"])}) == chat
 
 
-@given(maybe, said, maybe, said)
+@given(maybe, some_text, maybe, some_text)
 def test_alpaca_is_read_as_the_pair_that_was_written(system, prompt, input, answer):
     whole = pair(system, prompt, input, answer)
     row = json.loads(json.dumps(as_alpaca(whole)))
@@ -84,6 +84,6 @@ def test_what_a_format_cannot_say_is_refused_and_nothing_is_written(prepared, tm
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[shape]))
     prepared(str(tmp_path / "a.jsonl"), shape, "key")
     version = Registry(Store(), f"{tmp_path}/datasets").find(f"{shape}-key")
-    with pytest.raises(DataError, match=rf"the format {format} cannot say the record k\d \(.*{message}"):
+    with pytest.raises(DataError, match=rf"record k\d does not fit the format {format} \(.*{message}"):
         export(Store(), version, f"{tmp_path}/export", format)
     assert not (tmp_path / "export").exists()

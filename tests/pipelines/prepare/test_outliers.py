@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from cluster.artifact import Artifact
 from cluster.store.store import Store
-from pipelines.prepare.content import pair, said
+from pipelines.prepare.content import pair, sides_of
 from pipelines.prepare.outliers import bounds, measure
 from tests.support.inline import prepare_inline
 
 
 def test_the_measures_of_a_record():
-    chat, text = said(pair("", "a 2", "", "bcd!")), said("x1 y")
+    chat, text = sides_of(pair("", "a 2", "", "bcd!")), sides_of("x1 y")
     for name, values in {
         "question_chars": [3, math.nan], "answer_chars": [4, math.nan], "text_chars": [math.nan, 4],
         "letters": [4 / 8, 2 / 4],
@@ -51,7 +51,7 @@ def test_ten_values_have_bounds_and_shares_are_compared_as_they_are():
     assert np.all(np.isinf(bounds("letters", values[:9], np.zeros(9, np.uint64), 2.0)[0]))
     empty = np.array([0.0] * 3 + [10, 11, 12, 13, 14, 15, 16, 17.0])
     assert np.all(np.isinf(bounds("answer_chars", empty, np.zeros(11, np.uint64), 2.0)[1])), "0 has no logarithm"
-    assert measure("letters", [said(pair("", "", "", ""))]).tolist() == [0]
+    assert measure("letters", [sides_of(pair("", "", "", ""))]).tolist() == [0]
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 2)), max_size=40), st.randoms())

@@ -15,10 +15,10 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.record import OtherSettings
 from cluster.store.store import Store
-from pipelines.prepare.asked import with_asked_columns
 from pipelines.prepare.collect import _roles, filled, hash64
 from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.content import FIELDS, Unusable
+from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.plan.dry_run import print_dry_run
 from pipelines.prepare.sources import Fields, fields_of
 from pipelines.prepare.split import SPLITS
@@ -428,7 +428,7 @@ def test_mistakes_are_named_before_anything_runs(settings, monkeypatch, change, 
 )
 def test_settings_that_cannot_be_are_refused(settings, change, message):
     with pytest.raises((ValueError, ConfigError), match=message):
-        with_asked_columns(PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | change))
+        with_named_columns(PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | change))
 
 
 def test_too_many_rows_that_are_no_records_end_the_run(settings, monkeypatch, tmp_path):

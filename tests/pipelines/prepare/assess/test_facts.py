@@ -12,7 +12,7 @@ from cluster.store.store import Store
 from pipelines.dedup.settings import Dedup
 from pipelines.prepare.assess.facts import FactsSettings, MeasureRecords, is_copy, smallest_of_sample, units_of
 from pipelines.prepare.assess.summary import Counted, _Chosen
-from pipelines.prepare.content import Said
+from pipelines.prepare.content import Sides
 
 MIB = 1 << 20
 
@@ -47,8 +47,8 @@ SETTINGS = FactsSettings("messages", {}, 10, Dedup(), ("team", "tone"), {"team":
                          None)  # fmt: skip
 
 
-def answered(question: str, answer: str, turns: int = 1) -> Said:
-    return Said(system="", question=question, answer=answer, turns=turns)
+def answered(question: str, answer: str, turns: int = 1) -> Sides:
+    return Sides(system="", question=question, answer=answer, turns=turns)
 
 
 @pytest.mark.parametrize(

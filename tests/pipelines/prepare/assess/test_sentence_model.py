@@ -24,7 +24,7 @@ from pipelines.prepare import job
 from pipelines.prepare.assess import sentence_model
 from pipelines.prepare.assess.settings import Embeddings
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.content import from_shape, said
+from pipelines.prepare.content import from_shape, sides_of
 from pipelines.prepare.split import SPLITS
 from tests.support.assessments import metric
 from tests.support.inline import prepare_inline
@@ -54,7 +54,7 @@ def test_a_model_in_a_folder_makes_the_vectors(tmp_path, monkeypatch, model):
     run = prepare_inline(settings_of(tmp_path, rows(40), embeddings={"model": model, "groups": 3}), monkeypatch)
     found = vectors(run)
     records = [row for split in SPLITS for row in run.split(split).table().to_pylist()]
-    texts = {row["id"]: said(from_shape(row, "messages")).text for row in records}
+    texts = {row["id"]: sides_of(from_shape(row, "messages")).text for row in records}
     library = SentenceTransformer(model, device="cpu")
     expected = library.encode(list(texts.values()), normalize_embeddings=True)
     assert set(found) == set(texts) and len(texts) == 40

@@ -1,4 +1,4 @@
-"""The fields that settings name, such as `split.group`, and the columns that have them.
+"""The fields that settings name, such as `split.group`, and the columns that hold them.
 
 A field that no `columns` of an input names is the input's column of that name, where its files have one:
 
@@ -36,7 +36,7 @@ class _Names:
     kinds: frozenset[str]
 
 
-def fields_asked(config: PrepareConfig) -> list[tuple[str, tuple[str, ...]]]:
+def fields_of_settings(config: PrepareConfig) -> list[tuple[str, tuple[str, ...]]]:
     """(setting, the fields that it names) of every setting that names metadata or annotations."""
     split, assess, rules = config.split, config.assess, config.validation
     column = None if assess.predictions_file else assess.predictions
@@ -68,7 +68,7 @@ def refuse_unknown_fields(config: PrepareConfig, columns: Sequence[str] = ()) ->
         ConfigError: a setting names a field that no input has.
     """
     known = {*config.known, *columns}
-    for setting, names in fields_asked(config):
+    for setting, names in fields_of_settings(config):
         fields = known | {*FOUND} if setting in ("split.stratify", "split.balance.by") else known
         for name in names:
             if name not in config.known and not (name in FOUND and name in fields):
@@ -81,7 +81,7 @@ def refuse_unknown_fields(config: PrepareConfig, columns: Sequence[str] = ()) ->
                 )
 
 
-def with_asked_columns(config: PrepareConfig) -> PrepareConfig:
+def with_named_columns(config: PrepareConfig) -> PrepareConfig:
     """The config with the columns of each input that settings name and `columns` does not. Reads the beginning of one
     file of each input, or of some while names are missing.
 
@@ -119,7 +119,7 @@ def with_asked_columns(config: PrepareConfig) -> PrepareConfig:
 def _wanted(config: PrepareConfig) -> tuple[str, ...]:
     """The fields that settings name and that are not of every record."""
     found = []
-    for setting, names in fields_asked(config):
+    for setting, names in fields_of_settings(config):
         made = FOUND if setting in ("split.stratify", "split.balance.by") else ()
         found += [name for name in names if name not in (*made, *BASE_METADATA, *FIELDS)]
     return tuple(dict.fromkeys(found))
