@@ -24,7 +24,7 @@ from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.plan.dry_run import print_dry_run
 from pipelines.prepare.report import report_text
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 
 
 def prepare(

@@ -14,13 +14,13 @@ from cluster.store.store import Store
 from pipelines.curate.config import Execution, Filters, RulesOfRecords
 from pipelines.dedup.settings import Dedup
 from pipelines.language.identification import LanguageId
-from pipelines.prepare.annotations import ANNOTATIONS
 from pipelines.prepare.assess.settings import Assess, Gates
-from pipelines.prepare.content import FIELDS, Role, Shape
 from pipelines.prepare.fetch.settings import Api, Database, Pages, variables_of
-from pipelines.prepare.provenance import PROVENANCE
+from pipelines.prepare.records.annotations import ANNOTATIONS
+from pipelines.prepare.records.content import FIELDS, Role, Shape
+from pipelines.prepare.records.provenance import PROVENANCE
+from pipelines.prepare.records.templates import DEFAULT_TEMPLATES, ChatTemplate, TaskType, Template
 from pipelines.prepare.tables.settings import Table
-from pipelines.prepare.templates import DEFAULT_TEMPLATES, ChatTemplate, TaskType, Template
 from pipelines.readers.inputs import Format
 from pipelines.rules.bad_words import BadWords
 from pipelines.rules.rule import files_read_by
@@ -434,7 +434,7 @@ REASONING = (
 
 
 class ComplexityWeights(_Settings):
-    """Weights of what makes a record difficult; see pipelines/prepare/complexity.py."""
+    """Weights of what makes a record difficult; see pipelines/prepare/stages/complexity.py."""
 
     question_length: float = Field(1, ge=0)
     answer_length: float = Field(1, ge=0)

@@ -44,7 +44,15 @@ from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICA
 from pipelines.prepare.assess.job import assess, check_models, read_assessment
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.trained import read_trained
-from pipelines.prepare.collect import (
+from pipelines.prepare.config import STORES, PrepareConfig, Source, Validate
+from pipelines.prepare.fetch.answers import secret
+from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
+from pipelines.prepare.finished import prepared_run
+from pipelines.prepare.named_fields import refuse_unknown_fields, with_named_columns
+from pipelines.prepare.records.content import REASONS
+from pipelines.prepare.report import Report, gather, render, render_assessment
+from pipelines.prepare.sources import as_input, fields_of, notes_on_columns, with_corpora
+from pipelines.prepare.stages.collect import (
     ATTRIBUTES,
     KEYS,
     QUARANTINE,
@@ -55,21 +63,13 @@ from pipelines.prepare.collect import (
     collect_settings,
     collect_stage,
 )
-from pipelines.prepare.complexity import COMPLEXITY, WORDS, complexity_stage, words_stage
-from pipelines.prepare.config import STORES, PrepareConfig, Source, Validate
-from pipelines.prepare.content import REASONS
-from pipelines.prepare.duplicates import find_repeats
-from pipelines.prepare.fetch.answers import secret
-from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
-from pipelines.prepare.finished import prepared_run
-from pipelines.prepare.kept import find_kept, splits_before
-from pipelines.prepare.named_fields import refuse_unknown_fields, with_named_columns
-from pipelines.prepare.report import Report, gather, render, render_assessment
-from pipelines.prepare.sources import as_input, fields_of, notes_on_columns, with_corpora
-from pipelines.prepare.split import SPLITS
-from pipelines.prepare.split_stage import SPLIT_FILES, SplitSettings, split_stage
+from pipelines.prepare.stages.complexity import COMPLEXITY, WORDS, complexity_stage, words_stage
+from pipelines.prepare.stages.duplicates import find_repeats
+from pipelines.prepare.stages.kept import find_kept, splits_before
+from pipelines.prepare.stages.split import SPLITS
+from pipelines.prepare.stages.split_stage import SPLIT_FILES, SplitSettings, split_stage
+from pipelines.prepare.stages.write import LISTED, REMOVED, write_stage
 from pipelines.prepare.tables.stage import TablesFound, tables_stage
-from pipelines.prepare.write import LISTED, REMOVED, write_stage
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.listing import InputListing, list_inputs
 from pipelines.readers.quarantine import refuse_too_many

@@ -17,9 +17,9 @@ from cluster.errors import ConfigError, UserError
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.config import BASE_METADATA, FOUND, PrepareConfig, Source
-from pipelines.prepare.content import FIELDS
 from pipelines.prepare.fetch.snapshot import is_fetched
-from pipelines.prepare.provenance import PROVENANCE
+from pipelines.prepare.records.content import FIELDS
+from pipelines.prepare.records.provenance import PROVENANCE
 from pipelines.prepare.sources import FILES_LOOKED_AT, TEXT, as_input, column_names, with_corpora
 from pipelines.readers import READERS
 from pipelines.readers.find import find

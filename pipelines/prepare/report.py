@@ -9,15 +9,15 @@ from cluster.artifact import Artifact
 from cluster.page.document import document, header
 from cluster.page.formats import count, plural, share
 from cluster.page.markup import Column, Html, Section, code, element, fold, join, name, note, table, with_code, wrapped
-from pipelines.prepare import content, validate
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import assessment_section
-from pipelines.prepare.collect import RECORDS
 from pipelines.prepare.config import MOST_COPIES, STORES, PrepareConfig
-from pipelines.prepare.split import SPLITS
-from pipelines.prepare.split_stage import SPLIT_FILES
+from pipelines.prepare.records import content, validate
+from pipelines.prepare.stages.collect import RECORDS
+from pipelines.prepare.stages.split import SPLITS
+from pipelines.prepare.stages.split_stage import SPLIT_FILES
+from pipelines.prepare.stages.write import EXAMPLES, REMOVED
 from pipelines.prepare.tables import frame
-from pipelines.prepare.write import EXAMPLES, REMOVED
 from pipelines.readers.reader import PROBLEMS
 from pipelines.readers.units import InputManifest
 

@@ -19,8 +19,8 @@ from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.curate.stages.write_corpus import CORPUS
 from pipelines.prepare.config import BASE_METADATA, Source
-from pipelines.prepare.content import FIELDS
 from pipelines.prepare.fetch.snapshot import folder_of
+from pipelines.prepare.records.content import FIELDS
 from pipelines.prepare.tables.frame import check_table
 from pipelines.readers import READERS
 from pipelines.readers.find import find

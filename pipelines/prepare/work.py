@@ -14,12 +14,12 @@ from pipelines.curate.work import CORES_OF_A_MACHINE, MOST_MACHINES, cores_of, d
 from pipelines.dedup import group
 from pipelines.dedup.settings import Dedup
 from pipelines.prepare.assess.job import assess_memory
-from pipelines.prepare.collect import collect_memory, rules_memory
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.fetch.snapshot import is_fetched
 from pipelines.prepare.job import listed_inputs, result_settings
 from pipelines.prepare.named_fields import with_named_columns
-from pipelines.prepare.split_stage import split_memory
+from pipelines.prepare.stages.collect import collect_memory, rules_memory
+from pipelines.prepare.stages.split_stage import split_memory
 from pipelines.prepare.tables.stage import tables_memory
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.units import InputManifest

@@ -37,13 +37,13 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.assess.bias import representation
 from pipelines.prepare.assess.metrics import evenness
-from pipelines.prepare.clean import Cleaner
 from pipelines.prepare.config import Clean, PrepareConfig, Validate
-from pipelines.prepare.content import pair
 from pipelines.prepare.job import listed_inputs, run_stages
-from pipelines.prepare.split import SPLITS
-from pipelines.prepare.validate import load_validator
-from pipelines.prepare.write import LISTED, REMOVED
+from pipelines.prepare.records.clean import Cleaner
+from pipelines.prepare.records.content import pair
+from pipelines.prepare.records.validate import load_validator
+from pipelines.prepare.stages.split import SPLITS
+from pipelines.prepare.stages.write import LISTED, REMOVED
 from pipelines.readers.freeze import freeze_listing
 from pipelines.text.texts import Texts
 from tests.benchmarks import planted

@@ -16,9 +16,9 @@ from cluster.output_folder import refuse_impossible_output, refuse_output_among_
 from cluster.run import RunFolder
 from cluster.store.store import Store
 from pipelines.prepare.config import Clean, Duplicates, PrepareConfig, Source, Split, Validate
-from pipelines.prepare.content import Shape
+from pipelines.prepare.records.content import Shape
 from pipelines.prepare.sources import Fields, fields_of, with_corpora
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 
 # Columns that are read as metadata under their own names, besides those that the settings name.
 USUAL = ("source", "licence", "domain", "task_type", "language", "label", "category", "annotator")

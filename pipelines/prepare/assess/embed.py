@@ -20,8 +20,8 @@ from cluster.stage import Output, Stage, files_from
 from cluster.store.store import Store
 from pipelines.prepare.assess.facts import units_of
 from pipelines.prepare.assess.settings import Embeddings
-from pipelines.prepare.collect import collect_memory
-from pipelines.prepare.content import Shape
+from pipelines.prepare.records.content import Shape
+from pipelines.prepare.stages.collect import collect_memory
 
 MODEL, VECTORS = "model", "vectors"
 EMBED_VERSION = "4"

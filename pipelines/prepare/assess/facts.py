@@ -31,15 +31,15 @@ from pipelines.dedup.settings import Dedup
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_file import LABEL_PREFIX
 from pipelines.language.identification import LanguageId, excerpts, identify
-from pipelines.prepare.annotations import labels_by_annotators, metadata_of, value_of, values_of
 from pipelines.prepare.assess.forms import dates_in, form_of
 from pipelines.prepare.assess.settings import Sentiment
-from pipelines.prepare.clean import Cleaner
-from pipelines.prepare.collect import collect_memory, hash64, rules_memory
-from pipelines.prepare.compared import ATTRIBUTES_SCHEMA, attributes, same
 from pipelines.prepare.config import Clean
-from pipelines.prepare.content import Content, Shape, Sides, from_shape, sides_of, texts_of
-from pipelines.prepare.validate import Validator
+from pipelines.prepare.records.annotations import labels_by_annotators, metadata_of, value_of, values_of
+from pipelines.prepare.records.clean import Cleaner
+from pipelines.prepare.records.content import Content, Shape, Sides, from_shape, sides_of, texts_of
+from pipelines.prepare.records.validate import Validator
+from pipelines.prepare.stages.collect import collect_memory, hash64, rules_memory
+from pipelines.prepare.stages.compared import ATTRIBUTES_SCHEMA, attributes, same
 from pipelines.text.lines import count_characters
 from pipelines.text.phrases import Phrases
 from pipelines.text.texts import Texts

@@ -7,7 +7,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.prepare.answers import parsed_json
+from pipelines.prepare.records.answers import parsed_json
 
 JSON, TEXT = "JSON", "text"
 

@@ -51,10 +51,10 @@ from pipelines.prepare.assess.score import Assessment, assessment_of
 from pipelines.prepare.assess.settings import BALANCED, MODELS
 from pipelines.prepare.assess.summary import SUMMARY, SummarySettings, findings_of, summary_stage
 from pipelines.prepare.assess.trained import TrainedScore
-from pipelines.prepare.clean import load_terms
 from pipelines.prepare.config import PrepareConfig, Source, Validate
+from pipelines.prepare.records.clean import load_terms
+from pipelines.prepare.records.validate import Validator, load_validator
 from pipelines.prepare.sources import Fields, as_input
-from pipelines.prepare.validate import Validator, load_validator
 
 ASSESSMENT = "assessment.json"
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, read_tables
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 
 _IDS_SHOWN = 5
 

@@ -17,11 +17,11 @@ from threadpoolctl import threadpool_limits
 from cluster.artifact import Artifact, Counters, read_tables
 from cluster.entry import Entry
 from cluster.stage import Scratch
-from pipelines.prepare.annotations import metadata_of, value_of
 from pipelines.prepare.assess.embed import MODEL, MODEL_SCHEMA, VECTORS, EmbedSettings, vectors_schema
 from pipelines.prepare.assess.facts import CHARACTERS, ROWS, is_copy, same, smallest_of_sample
-from pipelines.prepare.collect import hash64
-from pipelines.prepare.content import from_shape, sides_of
+from pipelines.prepare.records.annotations import metadata_of, value_of
+from pipelines.prepare.records.content import from_shape, sides_of
+from pipelines.prepare.stages.collect import hash64
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import split_tokens
 

@@ -15,15 +15,15 @@ from cluster.run import RunFolder
 from pipelines.curate.dry_run import changed, first_look, output_state, settings_text
 from pipelines.curate.plan.sample import Sample, draw
 from pipelines.kernel_cache import kernels_are_compiled
-from pipelines.prepare.collect import CollectSettings
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, pseudonym_key, refuse_unfetched, result_settings, run_stages
-from pipelines.prepare.kept import find_kept, noted_splits
 from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.plan.command import trial_text
 from pipelines.prepare.plan.trial import Trial, try_out
 from pipelines.prepare.sources import notes_on_columns
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.collect import CollectSettings
+from pipelines.prepare.stages.kept import find_kept, noted_splits
+from pipelines.prepare.stages.split import SPLITS
 from pipelines.readers.find import skipped_text
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.recorded import changes_since

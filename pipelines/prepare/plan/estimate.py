@@ -16,9 +16,9 @@ from pipelines.curate.plan.rates import line
 from pipelines.curate.plan.sample import Sample
 from pipelines.dedup.settings import Dedup
 from pipelines.prepare.assess.facts import UNIT_BYTES
-from pipelines.prepare.collect import CollectSettings
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.plan.trial import Trial, try_out
+from pipelines.prepare.stages.collect import CollectSettings
 
 _TIMES = 3
 _PART = 8  # the smaller trials have every eighth row

@@ -14,12 +14,12 @@ from cluster.store import paths
 from pipelines.curate.plan.rates import column_bytes
 from pipelines.curate.plan.sample import Sample
 from pipelines.prepare.assess.job import assess
-from pipelines.prepare.collect import ATTRIBUTES, QUARANTINE, CollectSettings
 from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.job import listed_inputs, run_stages
 from pipelines.prepare.sources import Fields
-from pipelines.prepare.split import SPLITS
-from pipelines.prepare.write import REMOVED
+from pipelines.prepare.stages.collect import ATTRIBUTES, QUARANTINE, CollectSettings
+from pipelines.prepare.stages.split import SPLITS
+from pipelines.prepare.stages.write import REMOVED
 from pipelines.readers.freeze import freeze_listing
 
 

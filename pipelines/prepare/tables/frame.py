@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 
 from cluster.errors import ConfigError
+from pipelines.prepare.records.times import microseconds
 from pipelines.prepare.tables.quantiles import Numbers
 from pipelines.prepare.tables.settings import ColumnType, Fill, Outliers, Table
-from pipelines.prepare.times import microseconds
 
 # Why a row of a table is no record.
 REASONS = {

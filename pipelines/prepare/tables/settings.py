@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipelines.prepare.templates import Template
+from pipelines.prepare.records.templates import Template
 
 ColumnType = Literal["text", "integer", "number", "boolean", "date", "time"]
 Missing = Literal["drop", "flag", "median", "mean", "most_frequent"]

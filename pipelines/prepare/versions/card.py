@@ -23,7 +23,7 @@ from pipelines.prepare.assess.job import read_assessment
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import bound_text, number
 from pipelines.prepare.report import Report
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.versions.registry import Version
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}")  # a code of ISO 639, as the hub wants it

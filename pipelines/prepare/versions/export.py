@@ -10,7 +10,7 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.prepare.content import COLUMNS, REASONS, Content, Shape, Unusable, from_shape, to_shape
+from pipelines.prepare.records.content import COLUMNS, REASONS, Content, Shape, Unusable, from_shape, to_shape
 from pipelines.prepare.versions.card import card
 from pipelines.prepare.versions.registry import Version
 

@@ -13,7 +13,7 @@ from cluster.record import RecordFile, json_bytes
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.finished import prepared_run
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NUMBERED = re.compile(r"v([1-9][0-9]*)")

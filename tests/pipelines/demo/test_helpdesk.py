@@ -17,12 +17,13 @@ from cluster.session import Session
 from cluster.store.store import Store
 from pipelines.demo import helpdesk
 from pipelines.demo.helpdesk import CONFIGS, OUTPUT, config_text, next_steps, questions, write_inputs
-from pipelines.prepare import content, job, validate
+from pipelines.prepare import job
 from pipelines.prepare.assess.facts import is_copy
 from pipelines.prepare.assess.settings import Gates
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.records import content, validate
 from pipelines.prepare.report import _LEFT_OUT, render
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.tables import frame
 from pipelines.rules import RULES
 from tests.support.inline import InlineEngine

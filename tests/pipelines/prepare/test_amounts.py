@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.prepare.amounts import copies, sizes_by_share, take
+from pipelines.prepare.stages.amounts import copies, sizes_by_share, take
 
 
 @pytest.mark.parametrize(

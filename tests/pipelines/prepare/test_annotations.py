@@ -9,7 +9,14 @@ import pytest
 from datasets import load_dataset
 
 from cluster.store.store import Store
-from pipelines.prepare.annotations import annotations_of, as_text, labels_by_annotators, listed, value_of, values_of
+from pipelines.prepare.records.annotations import (
+    annotations_of,
+    as_text,
+    labels_by_annotators,
+    listed,
+    value_of,
+    values_of,
+)
 from pipelines.prepare.versions.diff import compare
 from pipelines.prepare.versions.export import export
 from pipelines.prepare.versions.registry import Registry

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.prepare.content import (
+from pipelines.prepare.records.content import (
     REASONS,
     Chat,
     Message,
@@ -21,7 +21,7 @@ from pipelines.prepare.content import (
     to_shape,
     with_texts,
 )
-from pipelines.prepare.content import (
+from pipelines.prepare.records.content import (
     some_text as said_by,
 )
 from tests.support.contents import chats, maybe, preferences, some_text

@@ -13,7 +13,7 @@ from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.plan.dry_run import print_dry_run
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 from tests.support.inline import prepare_inline
 from tests.support.pdf import pdf
 from tests.support.tickets import WORDS, answer, question

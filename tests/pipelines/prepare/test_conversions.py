@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from cluster.artifact import Artifact
 from cluster.store.store import Store
-from pipelines.prepare.content import Chat, Message, Preference, from_shape, to_shape, with_chosen
-from pipelines.prepare.split import SPLITS
-from pipelines.prepare.templates import ChatTemplate
+from pipelines.prepare.records.content import Chat, Message, Preference, from_shape, to_shape, with_chosen
+from pipelines.prepare.records.templates import ChatTemplate
+from pipelines.prepare.stages.split import SPLITS
 from tests.support.contents import chats, preferences
 from tests.support.inline import prepare_inline
 from tests.support.tickets import answer, question

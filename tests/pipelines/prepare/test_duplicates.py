@@ -14,8 +14,8 @@ from cluster import logs
 from cluster.artifact import Artifact
 from cluster.progress import Silent
 from cluster.store.store import Store
-from pipelines.prepare.split import SPLITS
-from pipelines.prepare.split_stage import contradictions, places_and_partners
+from pipelines.prepare.stages.split import SPLITS
+from pipelines.prepare.stages.split_stage import contradictions, places_and_partners
 from tests.support.inline import prepare_inline
 
 LONG = "The old harbour of the town was built by {} masons in the year of the great flood, stone by stone."

@@ -8,9 +8,9 @@ from hypothesis import given
 from cluster import cli
 from cluster.errors import DataError
 from cluster.store.store import Store
-from pipelines.prepare.content import content_of, pair
+from pipelines.prepare.records.content import content_of, pair
 from pipelines.prepare.sources import RECOGNISED
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.versions.export import as_alpaca, as_sharegpt, export
 from pipelines.prepare.versions.registry import Registry
 from tests.support.contents import chats, maybe, some_text

@@ -9,8 +9,8 @@ import yaml
 from cluster.artifact import Artifact
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.content import Unusable, content_of
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.records.content import Unusable, content_of
+from pipelines.prepare.stages.split import SPLITS
 from tests.support.guides import GUIDES
 from tests.support.inline import prepare_inline
 

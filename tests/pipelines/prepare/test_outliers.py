@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cluster.artifact import Artifact
 from cluster.store.store import Store
-from pipelines.prepare.content import pair, sides_of
-from pipelines.prepare.outliers import bounds, measure
+from pipelines.prepare.records.content import pair, sides_of
+from pipelines.prepare.stages.outliers import bounds, measure
 from tests.support.inline import prepare_inline
 
 

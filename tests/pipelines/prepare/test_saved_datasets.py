@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict, disable_progress_bars
 from cluster.artifact import Artifact
 from cluster.errors import DataError
 from cluster.store.store import Store
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 from tests.support.inline import prepare_inline
 from tests.support.tickets import answer, question
 

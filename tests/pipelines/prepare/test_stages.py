@@ -14,12 +14,12 @@ from pipelines.language import fasttext_model
 from pipelines.prepare.assess import job as assessing
 from pipelines.prepare.assess.embed import embed_memory, fit_memory
 from pipelines.prepare.assess.learn import learn_memory
-from pipelines.prepare.collect import collect_memory, rules_memory
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, result_settings, run_stages
-from pipelines.prepare.kept import find_kept
-from pipelines.prepare.split import SPLITS
-from pipelines.prepare.split_stage import split_memory
+from pipelines.prepare.stages.collect import collect_memory, rules_memory
+from pipelines.prepare.stages.kept import find_kept
+from pipelines.prepare.stages.split import SPLITS
+from pipelines.prepare.stages.split_stage import split_memory
 from pipelines.prepare.tables.stage import tables_memory
 from pipelines.readers.freeze import freeze_listing
 from tests.support.settings import changed, untold
@@ -81,7 +81,7 @@ def settings(tmp_path) -> dict[str, Any]:
 def nothing_is_read(monkeypatch):
     """The models of `inappropriate` and `sentiment` are no models here, and lists are not opened."""
     monkeypatch.setattr("pipelines.prepare.assess.job.check_sentiment", lambda store, sentiment: None)
-    monkeypatch.setattr("pipelines.prepare.validate.Validator.check_files", lambda self: None)
+    monkeypatch.setattr("pipelines.prepare.records.validate.Validator.check_files", lambda self: None)
 
 
 class Enough(Exception):

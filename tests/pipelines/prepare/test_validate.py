@@ -8,8 +8,8 @@ from cluster.errors import ConfigError
 from cluster.store.store import Store
 from pipelines.language import fasttext_model
 from pipelines.prepare.config import Validate
-from pipelines.prepare.content import Preference, pair
-from pipelines.prepare.validate import REASONS, load_validator
+from pipelines.prepare.records.content import Preference, pair
+from pipelines.prepare.records.validate import REASONS, load_validator
 
 GOOD = pair("", "How do I do it?", "", "You do it by doing it well.")
 

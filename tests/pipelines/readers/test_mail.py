@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cluster.artifact import Artifact
 from cluster.read.limits import Limits
 from cluster.store.store import Store
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
 from pipelines.readers.mail import _messages, new_text

@@ -16,7 +16,7 @@ from pipelines.prepare.assess.facts import Topics, same, units_of
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.finished import prepared_run
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.work import work
 from pipelines.text.texts import Texts
 from tests.support.assessments import gate, metric

@@ -12,7 +12,7 @@ from cluster.store.store import Store
 from pipelines.dedup.settings import Dedup
 from pipelines.prepare.assess.facts import FactsSettings, MeasureRecords, is_copy, smallest_of_sample, units_of
 from pipelines.prepare.assess.summary import Counted, _Chosen
-from pipelines.prepare.content import Sides
+from pipelines.prepare.records.content import Sides
 
 MIB = 1 << 20
 

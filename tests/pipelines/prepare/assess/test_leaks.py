@@ -6,7 +6,7 @@ import pytest
 
 from cluster.store.store import Store
 from pipelines.prepare.assess.section import assessment_text
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
 

@@ -22,7 +22,7 @@ from pipelines.prepare.assess.learn import learn_memory
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.assess.settings import Embeddings
 from pipelines.prepare.assess.vectors import fit
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
 from tests.support.queues import QUEUES, rows, sentence, settings_of

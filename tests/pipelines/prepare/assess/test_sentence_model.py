@@ -24,8 +24,8 @@ from pipelines.prepare import job
 from pipelines.prepare.assess import sentence_model
 from pipelines.prepare.assess.settings import Embeddings
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.content import from_shape, sides_of
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.records.content import from_shape, sides_of
+from pipelines.prepare.stages.split import SPLITS
 from tests.support.assessments import metric
 from tests.support.inline import prepare_inline
 from tests.support.queues import QUEUES, rows, settings_of

@@ -24,7 +24,7 @@ from pipelines.prepare.fetch.answers import json_text
 from pipelines.prepare.job import refuse_unfetched
 from pipelines.prepare.plan.command import print_plan
 from pipelines.prepare.plan.dry_run import print_dry_run
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.work import work
 from tests.support.inline import InlineEngine, prepare_inline
 from tests.support.tickets import answer, question

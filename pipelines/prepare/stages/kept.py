@@ -16,9 +16,9 @@ from cluster.errors import DataError
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.prepare.collect import hash64
 from pipelines.prepare.config import Split
-from pipelines.prepare.split import SPLITS
+from pipelines.prepare.stages.collect import hash64
+from pipelines.prepare.stages.split import SPLITS
 
 BEFORE = "_work/before"
 _MOVES_NONE = {"keep", "stable", "balance", "folds"}  # settings of `split`

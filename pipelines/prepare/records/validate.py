@@ -22,8 +22,9 @@ from pipelines.curate.stages.measure import signals
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_file import LABEL_PREFIX
 from pipelines.language.identification import LanguageId, excerpts, identify
-from pipelines.prepare.annotations import values_of
-from pipelines.prepare.answers import (
+from pipelines.prepare.config import Validate
+from pipelines.prepare.records.annotations import values_of
+from pipelines.prepare.records.answers import (
     begins_with,
     consists_of,
     copied_share,
@@ -34,9 +35,8 @@ from pipelines.prepare.answers import (
     without_last_mark,
     words,
 )
-from pipelines.prepare.config import Validate
-from pipelines.prepare.content import Chat, Content, question_and_answer, texts_of
-from pipelines.prepare.times import microseconds
+from pipelines.prepare.records.content import Chat, Content, question_and_answer, texts_of
+from pipelines.prepare.records.times import microseconds
 from pipelines.rules import RULES
 from pipelines.rules.rule import Analysis
 from pipelines.text.texts import Texts

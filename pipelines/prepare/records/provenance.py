@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from pipelines.prepare.annotations import listed
+from pipelines.prepare.records.annotations import listed
 from pipelines.readers.reader import as_json_text
 
 # Fields of `columns` that are the provenance of records.

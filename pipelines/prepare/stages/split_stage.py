@@ -18,16 +18,16 @@ import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage
-from pipelines.prepare.amounts import copies, sizes_by_share, take
 from pipelines.prepare.assess.metrics import contradictory
-from pipelines.prepare.collect import hash64, hashes_in_order
-from pipelines.prepare.complexity import stages_of
 from pipelines.prepare.config import Found, Mixture, Outliers, Split
-from pipelines.prepare.duplicates import Repeats
-from pipelines.prepare.kept import count_of_folds, places_of
-from pipelines.prepare.outliers import bounds
-from pipelines.prepare.provenance import relatives
-from pipelines.prepare.split import SPLITS, assign, components, folds, older_than_training, straddling
+from pipelines.prepare.records.provenance import relatives
+from pipelines.prepare.stages.amounts import copies, sizes_by_share, take
+from pipelines.prepare.stages.collect import hash64, hashes_in_order
+from pipelines.prepare.stages.complexity import stages_of
+from pipelines.prepare.stages.duplicates import Repeats
+from pipelines.prepare.stages.kept import count_of_folds, places_of
+from pipelines.prepare.stages.outliers import bounds
+from pipelines.prepare.stages.split import SPLITS, assign, components, folds, older_than_training, straddling
 
 SPLIT_FILES = "_work/splits"
 SPLIT_VERSION = "6"

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pipelines.prepare.templates import title_of
+from pipelines.prepare.records.templates import title_of
 
 _LEAST_CHARS = 100  # of a section; a shorter one, such as a heading alone, is part of the next
 _LONGEST_HEADING = 80

@@ -20,8 +20,8 @@ from cluster.stage import Output, RunStageIn, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.dedup.group import GROUPS, files_of, group_stage
 from pipelines.dedup.settings import Dedup
-from pipelines.prepare.collect import ANSWERS, ATTRIBUTES, QUESTIONS, VERDICTS
 from pipelines.prepare.config import Found, PrepareConfig
+from pipelines.prepare.stages.collect import ANSWERS, ATTRIBUTES, QUESTIONS, VERDICTS
 from pipelines.readers.inputs import Input
 
 _REMOVED = "verdicts"

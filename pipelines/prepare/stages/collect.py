@@ -29,11 +29,17 @@ from pipelines.curate.stages.memory import files_memory, model_memory, task_memo
 from pipelines.dedup.settings import Dedup
 from pipelines.language import fasttext_model
 from pipelines.language.identification import LanguageId, identify
-from pipelines.prepare.annotations import ANNOTATIONS, ANNOTATIONS_TYPE, annotations_of, as_text, listed, value_of
-from pipelines.prepare.clean import Cleaner, load_terms
-from pipelines.prepare.compared import ATTRIBUTES_SCHEMA, attributes, same
 from pipelines.prepare.config import BASE_METADATA, Duplicates, PrepareConfig, Records, Source, Validate, plain_label
-from pipelines.prepare.content import (
+from pipelines.prepare.records.annotations import (
+    ANNOTATIONS,
+    ANNOTATIONS_TYPE,
+    annotations_of,
+    as_text,
+    listed,
+    value_of,
+)
+from pipelines.prepare.records.clean import Cleaner, load_terms
+from pipelines.prepare.records.content import (
     COLUMNS,
     FIELDS,
     Chat,
@@ -52,15 +58,16 @@ from pipelines.prepare.content import (
     with_chosen,
     with_texts,
 )
-from pipelines.prepare.outliers import measure
-from pipelines.prepare.provenance import PROVENANCE_TYPE, provenance_of
-from pipelines.prepare.sections import parts_of
+from pipelines.prepare.records.provenance import PROVENANCE_TYPE, provenance_of
+from pipelines.prepare.records.sections import parts_of
+from pipelines.prepare.records.templates import ChatTemplate, Template, title_of
+from pipelines.prepare.records.times import microseconds
+from pipelines.prepare.records.validate import Failed, Validator, load_validator, texts_of_records
 from pipelines.prepare.sources import Fields
+from pipelines.prepare.stages.compared import ATTRIBUTES_SCHEMA, attributes, same
+from pipelines.prepare.stages.outliers import measure
 from pipelines.prepare.tables.frame import Dropped, Known, finished, typed
 from pipelines.prepare.tables.stage import TablesFound
-from pipelines.prepare.templates import ChatTemplate, Template, title_of
-from pipelines.prepare.times import microseconds
-from pipelines.prepare.validate import Failed, Validator, load_validator, texts_of_records
 from pipelines.readers.inputs import COLLECTED_AT, CONTENT, PARENTS
 from pipelines.readers.reader import CONTENT_CHARACTERS
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit

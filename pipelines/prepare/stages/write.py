@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
-from pipelines.prepare.collect import RECORDS, REJECTED, REJECTED_SCHEMA
-from pipelines.prepare.complexity import COMPLEXITY
-from pipelines.prepare.content import Shape, from_shape, sides_of
-from pipelines.prepare.duplicates import Repeats
-from pipelines.prepare.split import SPLITS
-from pipelines.prepare.split_stage import CONTRADICTORY, OUTLIER, OVER_CLASS, OVER_SHARE, REPEATED, SPLITS_SCHEMA
+from pipelines.prepare.records.content import Shape, from_shape, sides_of
+from pipelines.prepare.stages.collect import RECORDS, REJECTED, REJECTED_SCHEMA
+from pipelines.prepare.stages.complexity import COMPLEXITY
+from pipelines.prepare.stages.duplicates import Repeats
+from pipelines.prepare.stages.split import SPLITS
+from pipelines.prepare.stages.split_stage import CONTRADICTORY, OUTLIER, OVER_CLASS, OVER_SHARE, REPEATED, SPLITS_SCHEMA
 from pipelines.prepare.tables import frame
 
 REMOVED, LISTED, EXAMPLES = "removed", "listed", "_work/examples"

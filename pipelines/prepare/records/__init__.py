@@ -1,0 +1,12 @@
+"""One record: its forms, and what is done to it without a look at others.
+
+content.py      texts, chats and preferences, and their columns in each shape
+templates.py    texts turned into questions and answers, chats into texts
+sections.py     long texts divided at headings and paragraphs
+annotations.py  labels, categories and annotators
+provenance.py   the records that a record was made of
+times.py        dates and times as numbers
+clean.py        text fields put in order: normalisation, terms, personal data
+validate.py     the rules that a record must meet
+answers.py      the rules on answers
+"""
