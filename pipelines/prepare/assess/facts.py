@@ -37,8 +37,9 @@ from pipelines.prepare.config import Clean
 from pipelines.prepare.records.annotations import labels_by_annotators, metadata_of, value_of, values_of
 from pipelines.prepare.records.clean import Cleaner
 from pipelines.prepare.records.content import Content, Shape, Sides, from_shape, sides_of, texts_of
+from pipelines.prepare.records.hashes import hash64
 from pipelines.prepare.records.validate import Validator
-from pipelines.prepare.stages.collect import collect_memory, hash64, rules_memory
+from pipelines.prepare.stages.collect import collect_memory, rules_memory
 from pipelines.prepare.stages.compared import ATTRIBUTES_SCHEMA, attributes, same
 from pipelines.text.lines import count_characters
 from pipelines.text.phrases import Phrases

@@ -21,7 +21,7 @@ from pipelines.prepare.assess.embed import MODEL, MODEL_SCHEMA, VECTORS, EmbedSe
 from pipelines.prepare.assess.facts import CHARACTERS, ROWS, is_copy, same, smallest_of_sample
 from pipelines.prepare.records.annotations import metadata_of, value_of
 from pipelines.prepare.records.content import from_shape, sides_of
-from pipelines.prepare.stages.collect import hash64
+from pipelines.prepare.records.hashes import hash64
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import split_tokens
 

@@ -15,9 +15,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Counters, fingerprint
@@ -42,25 +41,19 @@ from pipelines.prepare.records.clean import Cleaner, load_terms
 from pipelines.prepare.records.content import (
     COLUMNS,
     FIELDS,
-    Chat,
-    Content,
-    Preference,
     Role,
     Shape,
     Sides,
     Unusable,
-    as_columns,
     content_of,
-    pair,
     sides_of,
     texts_of,
-    to_shape,
-    with_chosen,
     with_texts,
 )
+from pipelines.prepare.records.conversion import Collected, Conversion, from_template
+from pipelines.prepare.records.hashes import hash64, hash_of_text
 from pipelines.prepare.records.provenance import PROVENANCE_TYPE, provenance_of
-from pipelines.prepare.records.sections import parts_of
-from pipelines.prepare.records.templates import ChatTemplate, Template, title_of
+from pipelines.prepare.records.templates import Template
 from pipelines.prepare.records.times import microseconds
 from pipelines.prepare.records.validate import Failed, Validator, load_validator, texts_of_records
 from pipelines.prepare.sources import Fields
@@ -133,11 +126,8 @@ class CollectSettings:
     shape: Shape
     sources: tuple[Source, ...]
     fields: tuple[Fields, ...]
-    templates: tuple[Template, ...]  # of each source
-    preferences: Literal["refuse", "chosen"]
-    chats_as_text: ChatTemplate | None
+    conversions: tuple[Conversion, ...]  # of each source
     task_types: tuple[str, ...]
-    section_chars: tuple[int | None, ...]  # of each source
     cleaner: Cleaner
     validator: Validator
     dedup: Dedup | None
@@ -166,17 +156,14 @@ def keys_schema(settings: CollectSettings) -> pa.Schema:
 def collect_settings(config: PrepareConfig, fields: tuple[Fields, ...], key: bytes) -> CollectSettings:
     """The part of a config that the stage takes. key: of pseudonyms."""
     task_types = tuple(one.task_type or config.records.task_type for one in config.inputs)
-    templates = tuple(config.records.template(task_type) for task_type in task_types)
+    conversions = tuple(_conversion(config, config.records.template(task_type)) for task_type in task_types)
     return CollectSettings(
         limits=config.limits,
         shape=config.records.shape,
         sources=config.inputs,
         fields=fields,
-        templates=templates,
-        preferences=config.records.preferences,
-        chats_as_text=config.records.chats_as_text,
+        conversions=conversions,
         task_types=task_types,
-        section_chars=tuple(_section_chars(config.records, config.validation, one) for one in templates),
         cleaner=Cleaner(config.clean, key, load_terms(config.store, config.clean)),
         validator=load_validator(config.store, config.validation, config.split.by_time),
         dedup=config.dedup,
@@ -186,6 +173,12 @@ def collect_settings(config: PrepareConfig, fields: tuple[Fields, ...], key: byt
         group=config.split.group,
         balance=config.split.balance.by if config.split.balance else (),
     )
+
+
+def _conversion(config: PrepareConfig, template: Template) -> Conversion:
+    records = config.records
+    most = _section_chars(records, config.validation, template)
+    return Conversion(records.shape, template, records.preferences, records.chats_as_text, most)
 
 
 def _section_chars(records: Records, rules: Validate, template: Template) -> int | None:
@@ -221,10 +214,12 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "sources": [[one.source, one.licence, one.domain] for one in settings.sources],
         "fields": [{"columns": dict(one.columns), "main": one.main} for one in settings.fields],
         "speakers": [one.speakers for one in settings.sources],
-        "templates": [one.model_dump() for one in settings.templates],
-        "forms": [settings.preferences, settings.chats_as_text and settings.chats_as_text.model_dump()],
+        "templates": [one.template.model_dump() for one in settings.conversions],
+        "forms": [
+            [one.preferences, one.chats_as_text and one.chats_as_text.model_dump()] for one in settings.conversions
+        ],
         "task_types": settings.task_types,
-        "section_chars": settings.section_chars,
+        "section_chars": [one.section_chars for one in settings.conversions],
         "clean": [clean.model_dump(exclude={"terminology"}), dict(settings.cleaner.terms)],
         "language": fasttext_model.fingerprint(inputs.reading.store, None),
         "key": hashlib.blake2b(settings.cleaner.key, digest_size=8, person=b"pseudonyms").hexdigest(),
@@ -264,27 +259,6 @@ def rules_memory(store: Store, validation: Validate) -> int:
 
 def _files(unit: Unit) -> str:
     return files_from(unit.uris)
-
-
-@dataclass(frozen=True)
-class Collected:
-    """A record between reading and writing.
-
-    metadata: all fields that are no content, as the texts of their columns. parents, operations: of a record that was
-    made of others, the ids of these in the source, and how it was made, as far as that is known; in order.
-    """
-
-    row: int
-    id: str | None
-    content: Content
-    metadata: dict[str, str | None]
-    parents: tuple[str, ...] = ()
-    operations: tuple[str, ...] = ()
-
-    @property
-    def provenance(self) -> dict[str, Any] | None:
-        """The value of the record's column; None of a record as the source has it."""
-        return {"parents": self.parents, "operation": ", ".join(self.operations) or None} if self.parents else None
 
 
 @dataclass(frozen=True)
@@ -407,7 +381,7 @@ class Collect:
         for at, (row, id, *why, values) in enumerate(plain):
             given = {name: column[at] for name, column in raw.items()}
             first = Dropped("repeated_row", "", "another row") if row in repeated else None
-            name = id or _hash(json.dumps(given, ensure_ascii=False))
+            name = id or hash_of_text(json.dumps(given, ensure_ascii=False))
             if failed := why[0] or first or why[1]:
                 record = Collected(row, name, "", {})
                 rejected.append((record, given, Failed(failed.reason, failed.value, failed.limit)))
@@ -439,10 +413,10 @@ class Collect:
         counters["replaced"] += sum(replaced)
         found: list[tuple[Collected, dict[str, Any]]] = []
         refused: list[tuple[int, str, dict[str, str | None]]] = []
-        first = counters["records"]
+        first, conversion = counters["records"], self.settings.conversions[number]
         for record, cleaned in zip(records, texts, strict=True):
             try:
-                some = self._shaped(number, record, cleaned)
+                some = conversion(record, with_texts(record.content, cleaned))
             except Unusable as error:
                 refused.append((record.row, error.reason, {"texts": json.dumps(cleaned, ensure_ascii=False)}))
                 continue
@@ -450,61 +424,10 @@ class Collect:
                 counters.update({f"divided/{unit.source}": 1, f"parts/{unit.source}": len(some)})
             for one, columns in some:
                 # Parts of one row need numbers of their own.
-                row = record.row if self.settings.section_chars[number] is None else first + len(found)
+                row = record.row if conversion.section_chars is None else first + len(found)
                 found.append((replace(one, row=row), columns))
         self._refuse(scratch, unit, refused, counters)
         return found
-
-    def _shaped(self, number: int, record: Collected, texts: list[str]) -> list[tuple[Collected, dict[str, Any]]]:
-        """The record with these texts, and the columns of its shape; a long plain text is divided into several.
-
-        Raises:
-            Unusable: it is no record of the shape.
-        """
-        given, most = with_texts(record.content, texts), self.settings.section_chars[number]
-        parts = parts_of(given, most) if isinstance(given, str) and most is not None else []
-        if len(parts) < 2:
-            return [self._made(number, record, given, record.id)]
-        whole = record.id or _id_of(as_columns(given))
-        section = replace(record, parents=(whole, *record.parents), operations=(*record.operations, "section"))
-        ids = [record.id and f"{record.id}#section-{at}" for at in range(1, len(parts) + 1)]
-        return [
-            self._made(number, section, part.text.strip(), id, part.title) for part, id in zip(parts, ids, strict=True)
-        ]
-
-    def _made(
-        self, number: int, record: Collected, given: Content, id: str | None, title: str | None = None
-    ) -> tuple[Collected, dict[str, Any]]:
-        """The record with this content and id in the form of the shape, and the columns. title: of a part of a text.
-
-        Raises:
-            Unusable: it is no record of the shape.
-        """
-        content, operation = self._in_form(number, given, record.metadata, title)
-        columns = to_shape(content, self.settings.shape)
-        made = replace(record, id=id or _id_of(columns), content=content)
-        if operation:
-            parents = record.parents or (record.id or _id_of(as_columns(given)),)
-            made = replace(made, parents=parents, operations=(*record.operations, operation))
-        return made, columns
-
-    def _in_form(
-        self, number: int, content: Content, metadata: Mapping[str, str | None], title: str | None
-    ) -> tuple[Content, str]:
-        """(the content in a form that the shape has columns for, the operation that made it; empty if it is the same).
-
-        Raises:
-            Unusable: the template names an empty field.
-        """
-        settings = self.settings
-        if isinstance(content, str) and settings.shape != "text":
-            return filled(settings.templates[number], content, metadata, title), "template"
-        chosen = isinstance(content, Preference) and settings.preferences == "chosen" and settings.shape != "preference"
-        chat = with_chosen(content) if chosen and isinstance(content, Preference) else content
-        if isinstance(chat, Chat) and settings.shape == "text" and settings.chats_as_text is not None:
-            spoken = [(one.role, one.content) for one in chat.messages]
-            return settings.chats_as_text.filled(spoken), "chosen, template" if chosen else "template"
-        return chat, "chosen" if chosen else ""
 
     # --- records to files
 
@@ -684,26 +607,6 @@ def _score(metadata: Mapping[str, str | None]) -> float | None:
     return float(text) if (text := metadata.get("quality_score") or "").strip() else None
 
 
-def filled(template: Template, text: str, metadata: Mapping[str, str | None], title: str | None = None) -> Content:
-    """A text as question and answer. title: of a part of a text; None: its first line."""
-    fields = {name: value_of(name, value) for name, value in metadata.items()}
-    return from_template(template, {**fields, "text": text, "title": title_of(text) if title is None else title})
-
-
-def from_template(template: Template, values: Mapping[str, str | None]) -> Content:
-    """Question and answer of these values.
-
-    Raises:
-        Unusable: the template names a value that is missing or empty.
-    """
-    if any(not values.get(name) for name in template.fields):
-        raise Unusable("missing_field")
-    system, prompt, completion = (
-        one.format(**values) for one in (template.system, template.prompt, template.completion)
-    )
-    return pair(system, prompt, "", completion)
-
-
 def _rejected_table(source: str, rejected: Sequence[tuple[Collected, dict[str, Any], Failed]]) -> pa.Table:
     rows = [
         {
@@ -716,26 +619,3 @@ def _rejected_table(source: str, rejected: Sequence[tuple[Collected, dict[str, A
         for record, columns, failed in rejected
     ]
     return pa.Table.from_pylist(rows, REJECTED_SCHEMA)
-
-
-def _id_of(columns: Mapping[str, Any]) -> str:
-    """The id of a record to which the source gives none."""
-    return _hash(json.dumps(columns, ensure_ascii=False, sort_keys=True))
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def hash64(*parts: str) -> int:
-    """A 64-bit hash of texts, never 0."""
-    framed = b"".join(len(data).to_bytes(8, "little") + data for data in (part.encode() for part in parts))
-    return int.from_bytes(hashlib.blake2b(framed, digest_size=8).digest(), "little") or 1
-
-
-def hashes_in_order(hashes: np.ndarray, seed: int) -> np.ndarray:
-    """uint64[N]: other hashes for each seed, by which records are sorted. hashes: uint64[N]. Source: splitmix64."""
-    mixed = hashes + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))

@@ -17,7 +17,7 @@ from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.config import Split
-from pipelines.prepare.stages.collect import hash64
+from pipelines.prepare.records.hashes import hash64
 from pipelines.prepare.stages.split import SPLITS
 
 BEFORE = "_work/before"

@@ -20,9 +20,9 @@ from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage
 from pipelines.prepare.assess.metrics import contradictory
 from pipelines.prepare.config import Found, Mixture, Outliers, Split
+from pipelines.prepare.records.hashes import hash64, hashes_in_order
 from pipelines.prepare.records.provenance import relatives
 from pipelines.prepare.stages.amounts import copies, sizes_by_share, take
-from pipelines.prepare.stages.collect import hash64, hashes_in_order
 from pipelines.prepare.stages.complexity import stages_of
 from pipelines.prepare.stages.duplicates import Repeats
 from pipelines.prepare.stages.kept import count_of_folds, places_of

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact
 from cluster.page.formats import count, share
 from pipelines.prepare.records.annotations import ANNOTATIONS, Values
-from pipelines.prepare.stages.collect import hash64
+from pipelines.prepare.records.hashes import hash64
 from pipelines.prepare.versions.examples import BESIDES, OF_FIELDS, TIME, Example, examples_of
 
 _SHARES = 20  # values of a field whose shares are all told

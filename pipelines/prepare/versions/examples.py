@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact
 from pipelines.prepare.records.content import COLUMNS, Shape, from_shape, sides_of
-from pipelines.prepare.stages.collect import hash64
+from pipelines.prepare.records.hashes import hash64
 
 SHOWN = 5  # of each kind of difference
 _CHARACTERS = 160  # of a question or an answer

@@ -17,12 +17,10 @@ from pipelines.prepare.records.content import (
     from_shape,
     pair,
     question_and_answer,
+    sides_of,
     texts_of,
     to_shape,
     with_texts,
-)
-from pipelines.prepare.records.content import (
-    some_text as said_by,
 )
 from tests.support.contents import chats, maybe, preferences, some_text
 
@@ -179,11 +177,11 @@ def test_blank_optional_fields_are_none():
 
 
 def test_what_a_record_says():
-    assert said_by(SPOKEN) == Sides("s", "a?\nb.\nc?", "d.", 2) and said_by(CHAT) == Sides("", "a?\nb.\nc?", "d.", 2)
-    assert said_by(pair("s", "a?", "in", "b.")) == Sides("s", "a?\n\nin", "b.", 1)
-    assert said_by(Preference("s", "a?", "b.", "c.")) == Sides("s", "a?", "b.", 1)
-    assert said_by("t") == Sides("", "t", "", 0)
-    assert [said_by(one).text for one in (CHAT, "t")] == ["a?\nb.\nc?\nd.", "t"]
+    assert sides_of(SPOKEN) == Sides("s", "a?\nb.\nc?", "d.", 2) and sides_of(CHAT) == Sides("", "a?\nb.\nc?", "d.", 2)
+    assert sides_of(pair("s", "a?", "in", "b.")) == Sides("s", "a?\n\nin", "b.", 1)
+    assert sides_of(Preference("s", "a?", "b.", "c.")) == Sides("s", "a?", "b.", 1)
+    assert sides_of("t") == Sides("", "t", "", 0)
+    assert [sides_of(one).text for one in (CHAT, "t")] == ["a?\nb.\nc?\nd.", "t"]
     assert texts_of(Preference("s", "a?", "b.", "c.")) == ["s", "a?", "b.", "c."]
     assert texts_of(pair("s", "a?", "in", "b.")) == ["s", "a?\n\nin", "b.", "in"]
 

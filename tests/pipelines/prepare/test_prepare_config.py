@@ -5,8 +5,8 @@ from typing import Any, get_args
 import pytest
 
 from pipelines.prepare.config import PrepareConfig, Split, Validate
+from pipelines.prepare.records.conversion import filled
 from pipelines.prepare.records.templates import TaskType
-from pipelines.prepare.stages.collect import filled
 
 SOURCE = {"source": "a", "path": "/in/a.jsonl", "columns": {"prompt": "q", "completion": "a", "queue": "queue"}}
 API = {"source": "desk", "api": {"url": "https://h/t", "auth": {"variable": "TOKEN"}}, "columns": SOURCE["columns"]}
