@@ -7,7 +7,7 @@ Records are what `inputs` may have: an output of `raymill curate`, a folder of P
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from cluster.config import load_values
@@ -16,6 +16,7 @@ from cluster.output_folder import refuse_impossible_output, refuse_output_among_
 from cluster.run import RunFolder
 from cluster.store.store import Store
 from pipelines.prepare.config import Clean, Duplicates, PrepareConfig, Source, Split, Validate
+from pipelines.prepare.named_fields import fields_of_settings
 from pipelines.prepare.records.content import Shape
 from pipelines.prepare.sources import Fields, fields_of, with_corpora
 from pipelines.prepare.stages.split import SPLITS
@@ -77,7 +78,7 @@ def configs_of(
     plain: dict[str, Any] = {"kind": "prepare", "name": _name(data), "output": output, "dedup": None}
     source: dict[str, Any] = {"source": _name(data), "path": data}
     if not any(one.startswith("inputs.") for one in overrides):
-        named = set(_named(settings)) if settings else {word for one in overrides for word in _FIELD.findall(one)}
+        named = _named(settings) if settings else {word for one in overrides for word in _FIELD.findall(one)}
         source |= _columns(store, source, named)
     plain["inputs"] = [source]
     if settings is None:
@@ -107,13 +108,10 @@ def _name(data: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", data.rstrip("/").rpartition("/")[2]).strip("-._")[:100] or "data"
 
 
-def _named(settings: PrepareConfig) -> Iterator[str]:
+def _named(settings: PrepareConfig) -> set[str]:
     """Names of the metadata that the assessment and the rules of a config name."""
-    options, rules = settings.assess, settings.validation
-    yield from (*options.fields, *options.predicted, *options.annotators, *options.groups)
-    yield from (*rules.require, *rules.allowed, *rules.since, *rules.until)
-    if options.period:
-        yield options.period
+    parts = ("assess.", "validate.")
+    return {name for setting, names in fields_of_settings(settings) if setting.startswith(parts) for name in names}
 
 
 def _columns(store: Store, source: dict[str, Any], named: Collection[str]) -> dict[str, Any]:
@@ -125,7 +123,7 @@ def _columns(store: Store, source: dict[str, Any], named: Collection[str]) -> di
 
 
 def _shape(fields: Fields) -> Shape:
-    """The shape that says what the columns say."""
+    """The shape that has these columns."""
     columns = fields.columns
     if "text" in columns:
         return "text"

@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.store.store import Store
+from pipelines.prepare.assess.data import configs_of
+from pipelines.prepare.config import PrepareConfig
 from tests.support.assessments import gate, metric
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.queues import rows, settings_of
@@ -146,6 +148,17 @@ def test_a_config_gives_its_settings_but_not_its_inputs(tmp_path, assess):
         "router" in f"{one['question']} {one['answer']}" for one in made
     )
     assert gate(found, "coverage")["bound"] == 0.5
+
+
+def test_the_columns_that_a_config_names_are_read_of_other_data(tmp_path):
+    """Those of `assess` and `validate`, a column of predictions and the fields of outliers among them."""
+    row = {"prompt": "Why?", "completion": "So it is.", "model": "{}", "desk": "a", "unnamed": "b"}
+    (tmp_path / "data.jsonl").write_text(json.dumps(row) + "\n")
+    plain = {"kind": "prepare", "inputs": [{"path": "a.csv"}], "output": str(tmp_path / "out")}
+    plain |= {"assess": {"predictions": "model", "label": "queue"}, "validate": {"outliers": {"by": ["desk"]}}}
+    settings = PrepareConfig.model_validate(plain)
+    as_it_is, _ = configs_of(Store(), str(tmp_path / "data.jsonl"), str(tmp_path / "there"), settings, ())
+    assert as_it_is.inputs[0].columns == {"model": "model", "desk": "desk"}
 
 
 def test_what_has_no_records_is_refused(tmp_path, assess):
