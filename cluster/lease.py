@@ -182,8 +182,11 @@ def _acquire(store: Store, root: str) -> Lease:
         holder = Holder.me()
         if store.create(_uri(root, number), _to_json(holder)):
             files = store.list_files(paths.join(root, LEASES))
-            store.delete(file.uri for file in files if _number(file.uri) < number)
-            return Lease(store, root, number, holder)
+            newest_number = max(_number(file.uri) for file in files)
+            store.delete(file.uri for file in files if _number(file.uri) < newest_number)
+            # The first listing may have missed a lease that was created during it, while the one before was removed.
+            if newest_number == number:
+                return Lease(store, root, number, holder)
 
 
 def _require_gone(store: Store, root: str, number: int, holder: Holder) -> None:

@@ -246,12 +246,12 @@ def test_nothing_is_done_while_a_run_writes_there(run, raymill, options):
 
 
 def test_nothing_is_removed_once_another_run_took_the_output_over(run, raymill, monkeypatch):
-    before = all_files(Store(), run)
+    before, others = all_files(Store(), run), set(threading.enumerate())
 
     def find_and_be_late(store, root, older_than_s):
         found = find_garbage(store, root, older_than_s)
         store.write_bytes(lease._uri(root, 99), lease._to_json(lease.Holder.me()))
-        assert wait_until(lambda: all(thread.name != "lease" for thread in threading.enumerate()), 30)
+        assert wait_until(lambda: all(one.name != "lease" for one in set(threading.enumerate()) - others), 30)
         return found
 
     monkeypatch.setattr(lease, "_REFRESH_S", 0.01)

@@ -158,6 +158,16 @@ def test_of_several_drivers_that_find_a_dead_one_exactly_one_takes_over(tmp_path
     taken[0].release()
 
 
+def test_a_lease_that_the_listing_missed_is_not_taken_over(root, store, monkeypatch):
+    """A listing may miss a file that is created during it, and the one before, which is removed meanwhile."""
+    write(store, root, 2)  # of this process, which is alive
+    real, missed = Store.list_files, [[]]
+    monkeypatch.setattr(Store, "list_files", lambda *words, **more: missed.pop() if missed else real(*words, **more))
+    with pytest.raises(BusyError, match="another run is writing here"):
+        leases._acquire(store, root)
+    assert not missed and numbers(store, root) == [2]
+
+
 def test_a_driver_that_was_suspended_learns_that_another_took_over_and_leaves_its_lease_alone(root, quick, store):
     with held(store, root) as first:
         write(store, root, 2, host="elsewhere", machine="other")

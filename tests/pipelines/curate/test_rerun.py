@@ -42,7 +42,7 @@ def run(settings, monkeypatch):
 def test_a_driver_that_lost_its_lease_stops_before_the_next_stage(settings, monkeypatch, tmp_path, last):
     """After the last stage it publishes no run."""
     monkeypatch.setattr(leases, "_REFRESH_S", 0.02)
-    output, stages = str(tmp_path / "lost"), []
+    output, stages, others = str(tmp_path / "lost"), [], set(threading.enumerate())
 
     class TakenOver(InlineEngine):
         def run(self, stage):
@@ -57,7 +57,7 @@ def test_a_driver_that_lost_its_lease_stops_before_the_next_stage(settings, monk
             return made
 
     def a_lease_is_refreshed() -> bool:
-        return any(thread.name == "lease" and thread.is_alive() for thread in threading.enumerate())
+        return any(thread.name == "lease" for thread in set(threading.enumerate()) - others)
 
     config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings | {"output": output})
     monkeypatch.setattr(job, "Engine", TakenOver)
