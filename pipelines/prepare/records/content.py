@@ -58,6 +58,7 @@ REASONS = {
     "no_answer": "a plain text, of which this shape needs a question and an answer",
     "not_a_preference": "one answer, of which this shape needs a chosen and a rejected one",
     "a_preference": "two answers, of which this shape has one; `records.preferences: chosen` takes the chosen one",
+    "different_questions": "a chosen and a rejected answer to different questions",
     "missing_field": "a field that the template names is missing or empty",
     "bad_quality_score": "a `quality_score` that is no finite number",
 }
@@ -119,7 +120,7 @@ def content_of(row: Mapping[str, str | None], roles: Mapping[str, Role] | None =
         return _chat(_spoken(row["messages"], roles) if roles else _messages(row["messages"]))
     if "chosen" in row:
         prompt, chosen, rejected = (_wanted(row.get(name)) for name in ("prompt", "chosen", "rejected"))
-        return Preference(_optional(row.get("system")), prompt, chosen, rejected)
+        return _preference(_optional(row.get("system")), prompt, chosen, rejected)
     if "prompt" in row:
         return pair(
             _optional(row.get("system")),
@@ -264,6 +265,37 @@ def sides_of(content: Content) -> Sides:
         return Sides("", content, "", 0)
     assert isinstance(content, Preference)
     return Sides(content.system, *asked, 1)
+
+
+def _preference(system: str, prompt: str, chosen: str, rejected: str) -> Preference:
+    """prompt, chosen, rejected: texts, or messages as JSON text; the answers may have the question before them."""
+    texts = (prompt, chosen, rejected)
+    if not any(map(_is_messages, texts)):
+        return Preference(system, *texts)
+    roles = ("user", "assistant", "assistant")
+    question, *answers = (
+        _messages(text) if _is_messages(text) else [{"role": role, "content": text}]
+        for role, text in zip(roles, texts, strict=True)
+    )
+    chats = [_chat(one if one[0]["role"] != "assistant" else [*question, *one]) for one in answers]
+    (*before, answer), (*other, worse) = (one.messages for one in chats)
+    if before != other:
+        raise Unusable("different_questions")
+    if len(before) > 2 or (len(before) == 2 and before[0].role != "system"):
+        raise Unusable("several_turns")
+    of_chat = before[0].content if len(before) == 2 else ""
+    return Preference(of_chat or system, before[-1].content, answer.content, worse.content)
+
+
+def _is_messages(text: str) -> bool:
+    """Whether a text is a list of messages as JSON."""
+    if not text.lstrip().startswith("["):
+        return False
+    try:
+        messages = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return bool(messages) and all(isinstance(one, dict) and {"role", "from"} & one.keys() for one in messages)
 
 
 def _chat(messages: list[dict[str, Any]]) -> Chat:

@@ -43,6 +43,7 @@ NOT_SHOWN = {
     "no_answer": "every plain text has a template",
     "a_preference": "a whole source has the wrong shape",
     "not_a_preference": "a whole source has the wrong shape",
+    "different_questions": "of preferences, shape preference",
 }
 
 

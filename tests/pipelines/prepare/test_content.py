@@ -173,6 +173,52 @@ def test_blank_optional_fields_are_none():
     assert content_of(row) == pair("", "a?", "", "b.")
     row = {"system": " ", "prompt": "a?", "chosen": "b.", "rejected": "c."}
     assert content_of(row) == Preference("", "a?", "b.", "c.")
+
+
+def turns(*texts: str, system: str = "") -> str:
+    """Messages of user and assistant in turn, as JSON text; a single text is an assistant's."""
+    roles = ("user", "assistant") if len(texts) > 1 else ("assistant",)
+    found = [{"role": roles[at % len(roles)], "content": text} for at, text in enumerate(texts)]
+    return json.dumps([{"role": "system", "content": system}] * bool(system) + found)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (
+            {"prompt": "a?", "chosen": turns("a?", "b."), "rejected": turns("a?", "c.")},
+            Preference("", "a?", "b.", "c."),
+        ),
+        ({"prompt": "[1]", "chosen": turns("b."), "rejected": turns("c.")}, Preference("", "[1]", "b.", "c.")),
+        ({"prompt": "a?", "chosen": turns("b."), "rejected": "c."}, Preference("", "a?", "b.", "c.")),
+        (
+            {"prompt": json.dumps([{"role": "user", "content": "a?"}]), "chosen": turns("b."), "rejected": turns("c.")},
+            Preference("", "a?", "b.", "c."),
+        ),
+        (
+            {"prompt": "a?", "chosen": turns("a?", "b.", system="s"), "rejected": turns("a?", "c.", system="s")},
+            Preference("s", "a?", "b.", "c."),
+        ),
+        (
+            {"system": "s", "prompt": "a?", "chosen": turns("a?", "b."), "rejected": turns("a?", "c.")},
+            Preference("s", "a?", "b.", "c."),
+        ),
+        ({"prompt": "a?", "chosen": turns("a?", "b."), "rejected": turns("d?", "c.")}, "different_questions"),
+        (
+            {"prompt": "x", "chosen": turns("a?", "b.", "c?", "d."), "rejected": turns("a?", "b.", "c?", "e.")},
+            "several_turns",
+        ),
+        ({"prompt": "a?", "chosen": '[{"role": "user", "content": "a?"}]', "rejected": turns("c.")}, "wrong_order"),
+        ({"prompt": "a?", "chosen": '["b."]', "rejected": "[}"}, Preference("", "a?", '["b."]', "[}")),
+    ],
+)
+def test_the_answers_of_a_preference_may_be_conversations(row, expected):
+    if isinstance(expected, str):
+        with pytest.raises(Unusable) as error:
+            content_of(row)
+        assert error.value.reason == expected
+    else:
+        assert content_of(row) == expected
     assert content_of({"prompt": "a?", "completion": "b.", "system": None}) == pair("", "a?", "", "b.")
 
 
