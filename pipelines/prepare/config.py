@@ -257,7 +257,7 @@ Bounds = tuple[int, int]
 
 
 class InappropriateContent(_Settings):
-    """A fastText classifier of what no record may say."""
+    """A fastText classifier of texts that no record may have."""
 
     model: paths.AbsolutePath = Field(description="path or URI of a supervised fastText .bin or .ftz")
     label: str = Field(min_length=1, description="of the content to remove, with or without __label__")
@@ -341,7 +341,7 @@ class Validate(_Settings):
         None, description="rules of `curate`, such as evaluation sets (`decontamination`); of all texts of a record"
     )
     bad_words: BadWords | None = Field(None, description="lists of words that no record may have")
-    inappropriate: InappropriateContent | None = Field(None, description="classifier of what no record may say")
+    inappropriate: InappropriateContent | None = Field(None, description="classifier of texts that no record may have")
     outliers: Outliers | None = Field(
         None, description="records whose lengths differ from those of all that meet the rules and are no duplicates"
     )

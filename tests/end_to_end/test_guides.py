@@ -11,6 +11,7 @@ from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
+from pipelines.prepare.config import Clean, Validate
 from pipelines.readers import READERS
 from pipelines.readers.inputs import Input
 from pipelines.readers.reader import ReaderCounts
@@ -136,3 +137,11 @@ def test_the_tree_on_the_front_page_has_every_folder_of_the_packages():
     folders = {path.parent.relative_to(ROOT).as_posix() for package in ("cluster", "pipelines", "training")
                for path in (ROOT / package).rglob("*.py")}  # fmt: skip
     assert sorted(folders - named) == []
+
+
+def test_every_setting_of_cleaning_and_validation_is_in_the_guide():
+    guide = GUIDES["pipelines/prepare/README.md"]
+    for model, title in ((Clean, "## Clean"), (Validate, "## Validate")):
+        section = guide.partition(f"{title}\n")[2].partition("\n## ")[0]
+        first_cells = "".join(re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE))
+        assert [name for name in model.model_fields if f"`{name}" not in first_cells] == []
