@@ -50,14 +50,14 @@ PATHS_ALLOWED = {
     "pipelines/prepare/versions/export.py": "its scratch folder",
     "training/export/folders.py": "what transformers or peft just wrote to its scratch folder",
     "training/export/job.py": "its scratch folder",
-    "training/export/publish.py": "uploads the files of a scratch folder",
+    "training/records/export_manifest.py": "uploads the files of a scratch folder",
     "training/models/compose.py": "its scratch folder; adapters that local_folder brought to this machine",
-    "training/models/folder.py": "reads a model's folder that local_folder brought to this machine",
-    "training/pack/load_tokenizer.py": "what transformers just wrote to its scratch folder",
-    "training/fit/launch.py": "removes the folder that Ray Train wants",
+    "training/model_folder/folder.py": "reads a model's folder that local_folder brought to this machine",
+    "training/tokenizer/load_tokenizer.py": "what transformers just wrote to its scratch folder",
+    "training/driver/launch.py": "removes the folder that Ray Train wants",
     "training/fit/tracking.py": "the folder that TensorBoard's writer wants",
     "training/report/page.py": "its style sheet, inside the package",
-    "training/plan/shape.py": "config.json of a model on this machine",
+    "training/models/shape.py": "config.json of a model on this machine",
 }
 PATH_CALLS = {
     "open", "read_text", "write_text", "read_bytes", "write_bytes", "OSFile", "memory_map", "input_stream", "listdir",
@@ -137,47 +137,45 @@ def test_importing_a_package_loads_only_what_it_needs(module, never):
     assert done.stdout.strip() == "[]", done.stderr
 
 
-# The modules of `training` that load torch, transformers or peft when they are imported; see training/__init__.py.
-WORKER_MODULES = {
-    "bench": {"command", "correct", "measure", "parts", "peer", "predict", "result", "resume", "stall"},
-    "engines": {"adamw", "ddp", "engine", "fsdp", "make", "zero"},
-    "evaluation": {"generate", "job"},
-    "export": {"folders", "job", "merge"},
-    "fit": {
-        "device", "heartbeat", "loop", "loss_checks", "process_group", "ranks",
-        "validation", "worker",
-    },
-    "fit.checkpoint": {"restore", "save"},
-    "pack": {"bpe", "load_tokenizer", "preview"},
-    "plan": {"planning", "shape"},
-    "models": {
-        "adapter_sum", "adapters", "attention", "base", "build", "compiling", "compose", "flops",
-        "loss", "objective",
-    },
-}  # fmt: skip
+# The folders of `training` whose modules may load these libraries; see training/__init__.py.
+WORKER_FOLDERS = ("bench", "engines", "evaluation", "export", "fit", "models", "tokenizer")
 HEAVY = {"torch", "transformers", "peft", "deepspeed", "accelerate", "bitsandbytes"}
 
 
-def test_worker_modules_load_torch_and_driver_modules_do_not():
-    """A worker module imports what it needs at its top. A driver module reaches it by an `Entry` alone."""
-    workers = {f"training.{package}.{name}" for package, names in WORKER_MODULES.items() for name in names}
-    modules = {module_of(path) for path in SOURCES if name_of(path).startswith("training/")}
-    assert workers <= modules, sorted(workers - modules)
-    drivers = sorted(module for module in modules - workers if not module.endswith("__main__"))
+def in_worker_folder(module: str) -> bool:
+    return f"{module}.".startswith(tuple(f"training.{folder}." for folder in WORKER_FOLDERS))
+
+
+def test_only_worker_folders_load_torch():
+    """A worker module imports torch at its top. A driver module reaches it by an `Entry` alone."""
+    drivers = sorted(m for m in map(module_of, SOURCES) if m.startswith("training.") and not in_worker_folder(m))
     code = f"""
 import importlib, sys
 for name in {drivers!r}:
     importlib.import_module(name)
     found = sorted({HEAVY!r} & sys.modules.keys())
-    assert not found, f"driver module {{name}} loads {{found}}"
+    assert not found, f"{{name}} loads {{found}}: move it to a worker folder of training/__init__.py"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    needs = module_imports()
-    loading = {module for module in modules if needs[module] & HEAVY}
-    while more := {module for module in modules - loading if needs[module] & loading}:
-        loading |= more
-    assert sorted(workers - loading) == [], "these import no torch at their top: they are driver modules"
+
+
+def test_driver_modules_import_no_module_of_a_worker_folder():
+    """Not even one that loads no torch today."""
+    found = {
+        (module, name)
+        for module, names in module_imports().items()
+        if not in_worker_folder(module)
+        for name in names
+        if in_worker_folder(name)
+    }
+    assert sorted(found) == []
+
+
+@pytest.mark.parametrize("folder", WORKER_FOLDERS)
+def test_every_worker_folder_loads_torch(folder):
+    imported = module_imports()
+    assert any(HEAVY & names for module, names in imported.items() if module.startswith(f"training.{folder}."))
 
 
 def test_every_entry_names_a_function():
@@ -228,7 +226,7 @@ FUNCTION_LEVEL_IMPORTS = {
     ): "importing it starts its accelerator; workers of other engines do without",
     ("training/evaluation/scores.py", "torchmetrics.functional.text"): _SLOW,
     ("training/fit/ranks.py", "ray.train"): _TORCHRUN,
-    ("training/fit/preflight.py", "ray"): _RAY_SET_UP,
+    ("training/driver/preflight.py", "ray"): _RAY_SET_UP,
     ("training/fit/process_group.py", "ray.train"): _TORCHRUN,
     ("training/fit/process_group.py", "ray.train.torch"): _TORCHRUN,
     ("training/fit/process_group.py", "ray.util"): _TORCHRUN,
@@ -236,8 +234,8 @@ FUNCTION_LEVEL_IMPORTS = {
     ("training/fit/tracking.py", "torch.utils.tensorboard"): _SLOW,
     ("training/fit/tracking.py", "mlflow"): _OPTIONAL,
     ("training/fit/tracking.py", "wandb"): _OPTIONAL,
-    ("training/models/architecture.py", "transformers.models.auto.configuration_auto"): _SLOW,
-    ("training/models/architecture.py", "transformers.models.auto.modeling_auto"): _SLOW,
+    ("training/model_folder/architecture.py", "transformers.models.auto.configuration_auto"): _SLOW,
+    ("training/model_folder/architecture.py", "transformers.models.auto.modeling_auto"): _SLOW,
 }
 
 
@@ -401,7 +399,7 @@ NEED_NO_DOCSTRING = {
     "cluster/page/formats.py:count",
     "pipelines/text/personal_data/bytes.py:is_digit",
     "pipelines/text/personal_data/bytes.py:is_upper",
-    "training/fit/outcome.py:write_outcome",
+    "training/records/outcome.py:write_outcome",
     "training/pack/tokenizer.py:tokenizer_folder",
 }
 

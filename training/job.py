@@ -25,20 +25,20 @@ from cluster.store import paths
 from training.config import TrainConfig
 from training.config_parts import Workers
 from training.data.order import Order
-from training.export import publish
-from training.export.publish import finished_evaluation_and_export
-from training.fit.job import OUTCOME, Job
-from training.fit.launch import fit_on_ray
-from training.fit.preflight import check_cluster, check_machine, check_trackers
-from training.fit.records import Outcome
-from training.models.checks import check_model
-from training.models.folder import located, model_fingerprint, on_hub
+from training.driver.launch import fit_on_ray
+from training.driver.preflight import check_cluster, check_machine, check_trackers
+from training.model_folder.checks import check_model
+from training.model_folder.folder import located, model_fingerprint, on_hub
 from training.output_folder import refuse_output_among_inputs
 from training.pack import overflow
 from training.pack.job import PackJob
 from training.pack.packed_run import PackedRun
 from training.pack.sources import with_columns
 from training.plan.choices import check_memory
+from training.records import export_manifest
+from training.records.export_manifest import finished_evaluation_and_export
+from training.records.job import OUTCOME, Job
+from training.records.schema import Outcome
 from training.repair import REPORT_HTML, REPORT_JSON, discard_damaged, run_damage
 from training.report.gather import combine, gather
 from training.report.page import render
@@ -278,8 +278,8 @@ def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, 
         for split, artifact in splits.items()
         if job.config.packed is None
     }
-    digests = publish.digests(job.store, paths.join(job.root, publish.EXPORT), exported)
-    artifacts |= {f"{publish.EXPORT}/{folder}": digest for folder, digest in digests.items()}
+    digests = export_manifest.digests(job.store, paths.join(job.root, export_manifest.EXPORT), exported)
+    artifacts |= {f"{export_manifest.EXPORT}/{folder}": digest for folder, digest in digests.items()}
     summary_lines = _summary(report["fits"][0]) | {"packed": packed.uri}
     more = {"told": summary_lines, "export": exported}
     return _write_run(RunFolder(job.store, job.root), job.config, report, _inputs(job), artifacts, more)

@@ -7,8 +7,8 @@ from typing import Any
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import NotFound
-from training.evaluation.record import EVALUATION
-from training.export import publish
+from training.records import export_manifest
+from training.records.evaluation import EVALUATION
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 
@@ -29,7 +29,9 @@ def run_damage(folder: RunFolder, manifest: dict[str, Any], compare_sha256: bool
     found: dict[str, str] = {}
     names = [REPORT_JSON]
     if exported := manifest.get("export"):
-        found |= publish.damage(store, paths.join(root, publish.EXPORT), exported, compare_sha256=compare_sha256)
+        found |= export_manifest.damage(
+            store, paths.join(root, export_manifest.EXPORT), exported, compare_sha256=compare_sha256
+        )
         names.append(EVALUATION)
     for name in names:
         uri = paths.join(root, name)
@@ -53,8 +55,8 @@ def discard_damaged(folder: RunFolder, compare_sha256: bool = False) -> None:
     first, seen = next(iter(damage.items()))
     others = f" ({len(damage) - 1} more files are damaged or gone)" if len(damage) > 1 else ""
     log.warning("%s: %s%s. Damaged and missing files are made again from the best checkpoint.", first, seen, others)
-    export = paths.join(root, publish.EXPORT)
+    export = paths.join(root, export_manifest.EXPORT)
     folder.manifest_file.discard()
     if any(one.startswith(f"{export}/") for one in damage):
-        publish.manifest_file(store, export).discard()
+        export_manifest.manifest_file(store, export).discard()
     store.delete(damage)

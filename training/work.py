@@ -27,13 +27,13 @@ from cluster.submit.work import (
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.job import is_finished, run_settings
-from training.models.folder import located, model_fingerprint, on_hub
+from training.model_folder.folder import located, model_fingerprint, on_hub
 from training.output_folder import refuse_output_among_inputs
 from training.pack.job import pack_settings
 from training.pack.sources import FrozenCorpus, freeze_corpora, with_columns
 from training.plan.memory import memory
 
-_shape_of = Entry("training.plan.shape:shape_of")
+_shape_of = Entry("training.models.shape:shape_of")
 
 # Of one worker's process, without its model: 0.6 to 0.9 GiB measured on CPUs (tests/benchmarks/README.md, every
 # method on one base); with CUDA's libraries and pinned buffers more, not measured.

@@ -115,11 +115,11 @@ def _prepare(file: str, folder: str) -> dict[str, float]:
 
 def _ours(file: str, folder: str) -> dict[str, float]:
     from cluster.stage import run_unit
-    from training.pack.load_tokenizer import load_tokenizer, tokenizer_fingerprint
     from training.pack.sources import freeze_corpus
     from training.pack.survey import survey_here
     from training.pack.tokenise import _encoder, tokenise_stage
     from training.pack.tokenizer import TokenizerAt
+    from training.tokenizer.load_tokenizer import load_tokenizer, tokenizer_fingerprint
 
     config, uri = _config(file), f"{folder}/tokenizer"
     fingerprint = tokenizer_fingerprint(load_tokenizer(Store(), uri))
@@ -139,7 +139,7 @@ def _ours(file: str, folder: str) -> dict[str, float]:
 def _theirs(file: str, folder: str) -> dict[str, float]:
     from datasets import load_dataset
 
-    from training.pack.load_tokenizer import load_tokenizer
+    from training.tokenizer.load_tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(Store(), f"{folder}/tokenizer")
     with tempfile.TemporaryDirectory() as cache:

@@ -37,7 +37,7 @@ import torch
 import training.evaluation.job
 import training.export.job
 import training.fit.loop
-import training.pack.bpe  # noqa: F401 - loaded before processes are forked
+import training.tokenizer.bpe  # noqa: F401 - loaded before processes are forked
 from cluster.session import Session
 from cluster.store.store import Store
 from tests.benchmarks.timing import machine
@@ -49,8 +49,8 @@ from tests.support.fit_jobs import pack_tiny
 from tests.support.forked import adopt_orphans, bury_orphans
 from tests.support.inline import InlineEngine
 from tests.support.killed_fits import fit_by_ranks, kill_and_finish
-from training.fit.job import Job
-from training.fit.records import Outcome
+from training.records.job import Job
+from training.records.schema import Outcome
 
 LANES = 4
 # Of these faults and fewer, no part is with Ray or with a store.

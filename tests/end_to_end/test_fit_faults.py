@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.fit_jobs import column, final_weights, pack_tiny
 from tests.support.killed_fits import WAIT_S, FitCommand, fit_by_ranks, job_file
-from training.fit.job import Job
-from training.fit.records import Outcome
+from training.records.job import Job
+from training.records.schema import Outcome
 
 
 @pytest.fixture(scope="module")

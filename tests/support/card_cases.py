@@ -5,7 +5,7 @@ from typing import Any
 from training.config import TrainConfig
 from training.data.packed import SPLITS
 from training.export.card import CorpusFacts, Facts, Lineage
-from training.export.loading import Base
+from training.report.loading import Base
 
 NAMES = [f"{what}/{split}" for what in ("documents", "tokens", "label_tokens") for split in SPLITS]
 COUNTERS = {name: float(number) for number, name in enumerate(NAMES, 1000)}

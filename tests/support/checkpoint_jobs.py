@@ -8,9 +8,9 @@ import torch
 from tests.support import fit_jobs
 from training.engines.engine import Slice
 from training.fit.checkpoint.save import Saver
-from training.fit.job import Job
 from training.fit.ranks import Ranks
-from training.fit.records import TrainingProgress
+from training.records.job import Job
+from training.records.schema import TrainingProgress
 
 SHAPES: dict[str, tuple[int, ...]] = {"first.weight": (5, 4), "second": (7,)}
 

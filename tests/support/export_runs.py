@@ -15,12 +15,12 @@ from training.config import TrainConfig
 from training.data.batch import collate
 from training.data.packed import PackedRows
 from training.evaluation.job import initial_objective
-from training.fit.checkpoint.format import CheckpointManifest, folder_name
 from training.fit.checkpoint.save import pack_file
-from training.fit.job import Job
-from training.fit.records import Outcome, TrainingProgress
 from training.pack.chat import CHATML, TURN_END, TURN_START
 from training.pack.packed_run import PackedRun
+from training.records.checkpoint import CheckpointManifest, folder_name
+from training.records.job import Job
+from training.records.schema import Outcome, TrainingProgress
 
 LENGTH = 80
 END, PAD = "<|endoftext|>", "<|pad|>"

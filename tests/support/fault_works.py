@@ -27,10 +27,10 @@ from tests.support.tickets import answer, question
 from tests.support.train_inline import PLAIN, sentences, train_inline
 from training.config import TrainConfig
 from training.data.packed import SPLITS
-from training.fit.job import Job
-from training.fit.launch import Afterwards
-from training.fit.records import Outcome
+from training.driver.launch import Afterwards
 from training.pack import job as packing
+from training.records.job import Job
+from training.records.schema import Outcome
 
 _fit_in_process = train_inline_module._fit
 # Of a step log: what a training that went on must have like one that was never disturbed.

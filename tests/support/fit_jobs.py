@@ -14,9 +14,9 @@ from tests.support.packed_examples import pack_examples, write_examples
 from training.config import TrainConfig
 from training.data.order import Order
 from training.data.packed import SPLITS
-from training.fit.job import Job
-from training.fit.records import Outcome
 from training.pack.packed_run import PackedRun
+from training.records.job import Job
+from training.records.schema import Outcome
 
 LENGTH = 16
 VOCABULARY = 64
@@ -134,7 +134,7 @@ def fit_until(job: Job, step: int, alone: bool = False) -> None:
 def final_weights(outcome: Outcome) -> dict[str, np.ndarray]:
     """All state of the last checkpoint, by name and kind of state."""
     from training.engines.engine import STATES
-    from training.fit.checkpoint.format import Checkpoint
+    from training.records.checkpoint import Checkpoint
 
     checkpoint = Checkpoint.load(Store(), outcome["checkpoint"])
     return {

@@ -7,8 +7,8 @@ from cluster import logs
 from cluster.errors import RaymillError
 from cluster.progress import Lines
 from cluster.session import Session
-from training.fit.job import Job
-from training.fit.launch import fit_on_ray
+from training.driver.launch import fit_on_ray
+from training.records.job import Job
 
 
 def main(path: str) -> int:

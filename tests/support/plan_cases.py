@@ -2,9 +2,9 @@
 
 from training.config import TrainConfig
 from training.data.order import Order
+from training.models.shape import shape_of
 from training.plan.advice import Facts
 from training.plan.data import Data
-from training.plan.shape import shape_of
 
 TINY = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 320}  # fmt: skip

@@ -10,8 +10,8 @@ from tests.support.fit_jobs import fit_alone
 from tests.support.inline import InlineEngine
 from training import job as job
 from training.config import TrainConfig
-from training.fit.outcome import read_outcome, refuse_or_delete_other_training
 from training.pack import job as packing
+from training.records.outcome import read_outcome, refuse_or_delete_other_training
 
 LENGTH = 64
 MODEL = {

@@ -12,10 +12,10 @@ import torch
 import torch.distributed
 
 from tests.support.reference_loop import Trained, train_plainly
+from training import zero_settings
 from training.config import TrainConfig
 from training.data.batch import Batch, collate
 from training.data.packed import PACKED
-from training.engines import zero_settings
 from training.engines.engine import Engine
 from training.engines.make import make_engine
 from training.fit.learning_rate import learning_rate
@@ -40,7 +40,7 @@ MODEL = {
 class Case:
     """One training. rows: of a step, over all workers. packed: several documents a row, else one and padding.
 
-    more: further settings of the config, in place of those below. whole_below: see training.engines.zero_settings.
+    more: further settings of the config, in place of those below. whole_below: see training.zero_settings.
     compute: type of the device that chooses the attention; what computes is the CPU.
     """
 

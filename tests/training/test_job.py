@@ -13,9 +13,9 @@ from cluster.session import Session
 from tests.support.train_inline import PLAIN, train_inline, write_corpus
 from training import job
 from training.config import TrainConfig
-from training.fit.job import OUTCOME
 from training.job import is_finished, train
 from training.pack.job import PackJob
+from training.records.job import OUTCOME
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,6 @@ from cluster.store.store import Store
 from tests.support.settings import changed, untold
 from training.config import TrainConfig
 from training.data.packed import EXAMPLES, PACKED, SPLITS
-from training.evaluation.record import evaluation_fingerprint
-from training.export.publish import export_fingerprint
 from training.job import make_job, run_settings
 from training.pack.job import pack_settings
 from training.pack.packed_run import PackedRun
@@ -23,6 +21,8 @@ from training.pack.sources import freeze_corpora, with_columns
 from training.pack.split import Cuts
 from training.pack.tokenise import tokenise_stage
 from training.pack.tokenizer import TokenizerAt
+from training.records.evaluation import evaluation_fingerprint
+from training.records.export_manifest import export_fingerprint
 
 COLUMNS_WITH_STAGE = {"text": "text", "stage": "level"}
 # Settings with another value, by what they make again. HERE is the folder of the corpus.

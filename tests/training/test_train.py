@@ -32,11 +32,11 @@ from training.commands import print_outcome
 from training.commands import train as train_verb
 from training.config import TrainConfig
 from training.config_parts import Workers
-from training.export.publish import digests
-from training.fit.job import OUTCOME, Job
 from training.job import exported_model, train
 from training.pack import job as packing
 from training.pack.command import pack as pack_verb
+from training.records.export_manifest import digests
+from training.records.job import OUTCOME, Job
 from training.work import work
 
 
@@ -381,7 +381,7 @@ def test_before_training_every_method_is_worth_what_the_base_model_is(full, corp
 
 
 def test_what_workers_receive_names_a_hub_models_commit(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("training.models.folder._commit", lambda name, revision: "a" * 40)
+    monkeypatch.setattr("training.model_folder.folder._commit", lambda name, revision: "a" * 40)
     plain = PLAIN | {"corpus": corpus, "output": str(tmp_path), "model": "some/model"}
     assert job._located(TrainConfig.model_validate(plain)).model.revision == "a" * 40
 

@@ -9,8 +9,8 @@ from cluster.config import load
 from cluster.errors import ConfigError
 from training.config import TrainConfig
 from training.config_parts import Lora, Optimizer
-from training.fit.job import Job
 from training.options import load_train, require_packages
+from training.records.job import Job
 
 SMALLEST = {
     "kind": "train",

@@ -27,8 +27,8 @@ from training.config import EngineName, TrainConfig
 from training.fit.process_group import own_group
 from training.fit.ranks import Ranks
 from training.models.flops import mean_context
+from training.models.shape import shape_of
 from training.plan.choices import most_rows
-from training.plan.shape import shape_of
 from training.versions import missing
 
 

@@ -22,8 +22,8 @@ from training.config import TrainConfig
 from training.gpus import peak_flops
 from training.models.base import named_config
 from training.models.flops import Multiplied, attention_flops, multiplied
+from training.models.shape import shape_of
 from training.plan.memory import GIB, Shape, memory
-from training.plan.shape import shape_of
 
 # NVIDIA's data sheet of the H200 SXM; its peak stands in models/flops.py.
 GPU = "NVIDIA H200"

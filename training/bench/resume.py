@@ -23,8 +23,8 @@ import torch
 from cluster.store.store import Store
 from training.bench.correct import Check
 from training.bench.workload import SHAPES
-from training.fit.checkpoint.format import MANIFEST, Checkpoint, step_of
-from training.fit.job import OUTCOME
+from training.records.checkpoint import MANIFEST, Checkpoint, step_of
+from training.records.job import OUTCOME
 
 _STEPS, _CHECKPOINT_EVERY = 200, 20
 _LENGTH, _DOCUMENTS = 64, 400

@@ -16,10 +16,10 @@ from training.bench.measure import draw
 from training.bench.workload import SHAPES, bench_config
 from training.engines.make import make_engine
 from training.fit.checkpoint.save import Saver
-from training.fit.job import Job
 from training.fit.process_group import own_group
-from training.fit.records import TrainingProgress
 from training.models.build import objective_around
+from training.records.job import Job
+from training.records.schema import TrainingProgress
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -20,18 +20,18 @@ from training.data.batch import Batch, collate
 from training.data.packed import NO_TARGET, PackedRows
 from training.evaluation.generate import complete, stop_ids
 from training.evaluation.prompts import Prompt, held_out_prompts
-from training.evaluation.record import evaluation_fingerprint, read_evaluation, write_evaluation
 from training.evaluation.scores import classification, f1_by_class, scores
-from training.fit.checkpoint.format import Checkpoint, problem
 from training.fit.checkpoint.restore import fill
-from training.fit.job import Job
-from training.fit.records import Answer, Evaluation, Measured, Outcome, measured
 from training.models.attention import choose_attention
 from training.models.base import named_config
 from training.models.build import build_objective
 from training.models.objective import Objective, Probe
-from training.pack.load_tokenizer import load_tokenizer, pad_id
 from training.pack.packed_run import PackedRun
+from training.records.checkpoint import Checkpoint, problem
+from training.records.evaluation import evaluation_fingerprint, read_evaluation, write_evaluation
+from training.records.job import Job
+from training.records.schema import Answer, Evaluation, Measured, Outcome, measured
+from training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 _BATCH_TOKENS = 8192
 _SCORED = ("input_ids", "position_ids", "starts", "ends")

@@ -23,9 +23,9 @@ from training.config import TrainConfig
 from training.config_parts import Corpus, Model
 from training.data.packed import SPLITS
 from training.data.prepared import Prepared
-from training.evaluation.record import MergedCheck
-from training.export.loading import Base, loading
-from training.fit.records import Evaluation, Measured, Outcome, StepRecord
+from training.records.evaluation import MergedCheck
+from training.records.schema import Evaluation, Measured, Outcome, StepRecord
+from training.report.loading import Base, loading
 from training.report.text import MetricWords, metric_words
 
 _HUB = "hf://"

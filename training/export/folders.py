@@ -23,16 +23,16 @@ from cluster.store.store import Store
 from training.config_parts import Corpus, Model
 from training.evaluation.generate import stop_ids
 from training.evaluation.job import held_out_split, initial_objective, load_trained
-from training.evaluation.record import MergedCheck, read_evaluation
 from training.export.card import CorpusFacts, Facts, Lineage, lineage
-from training.export.loading import Base
 from training.export.merge import first_tokens, merge
-from training.fit.job import Job
-from training.fit.records import Outcome
 from training.fit.step_log import read
 from training.models.base import load_base
-from training.pack.load_tokenizer import load_tokenizer, pad_id
 from training.pack.packed_run import PackedRun
+from training.records.evaluation import MergedCheck, read_evaluation
+from training.records.job import Job
+from training.records.schema import Outcome
+from training.report.loading import Base
+from training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 SHARD_SIZE = "5GB"
 

@@ -10,13 +10,13 @@ import cluster
 from cluster.store import paths
 from cluster.temporary import scratch_folder
 from training.evaluation.job import evaluate
-from training.evaluation.record import add_merged_check
-from training.export import publish
 from training.export.card import card
 from training.export.folders import FolderWriter
-from training.fit.job import Job
-from training.fit.records import Outcome
 from training.pack.packed_run import PackedRun
+from training.records import export_manifest
+from training.records.evaluation import add_merged_check
+from training.records.job import Job
+from training.records.schema import Outcome
 
 
 def evaluate_and_export(job: Job, outcome: Outcome) -> dict[str, Any]:
@@ -34,23 +34,23 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
     Raises:
         RaymillError: the merged model's logits differ from the adapter's. Then adapter/ is written, but no manifest.
     """
-    if (found := publish.finished_export(job, outcome)) is not None:
+    if (found := export_manifest.finished_export(job, outcome)) is not None:
         return found
-    root = paths.join(job.root, publish.EXPORT)
-    publish.manifest_file(job.store, root).discard()
+    root = paths.join(job.root, export_manifest.EXPORT)
+    export_manifest.manifest_file(job.store, root).discard()
     with scratch_folder("export") as scratch:
-        files: list[publish.ExportedFile] = []
+        files: list[export_manifest.ExportedFile] = []
         folders: list[str] = []
         writer = FolderWriter(job, outcome, packed, root)
         for folder in writer.folders(scratch):
             (folder / "README.md").write_text(card(writer.facts(), folder.name), "utf-8", "backslashreplace")
-            files += publish.put_folder(job.store, folder, root)
+            files += export_manifest.put_folder(job.store, folder, root)
             folders.append(folder.name)
         if writer.check is not None:
             add_merged_check(job, outcome, writer.check)
         manifest = {
             "kind": "export",
-            "made_from": publish.export_fingerprint(job, outcome),
+            "made_from": export_manifest.export_fingerprint(job, outcome),
             "version": cluster.__version__,
             "method": job.config.method,
             "dtype": job.config.export.dtype,
@@ -59,4 +59,4 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
             "folders": {name: name for name in folders},
             "merged_check": writer.check,
         }
-        return publish.finish(job.store, root, manifest, files)
+        return export_manifest.finish(job.store, root, manifest, files)

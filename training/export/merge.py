@@ -15,7 +15,7 @@ from cluster.artifact import Artifact
 from cluster.errors import RaymillError
 from training.data.packed import PackedRows
 from training.evaluation.prompts import evenly_spaced
-from training.evaluation.record import MergedCheck
+from training.records.evaluation import MergedCheck
 
 PROMPTS, PROMPT_TOKENS = 8, 64
 

@@ -1,1 +1,1 @@
-"""Training of packed rows: the loop, its checkpoints and log, and its start by Ray Train or torchrun."""
+"""Training of packed rows in the workers: the loop, its checkpoints and log; run by Ray Train or torchrun."""

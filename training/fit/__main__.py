@@ -15,9 +15,9 @@ from cluster.lease import held
 from cluster.store import paths
 from cluster.store.store import Store
 from training.fit.device import deterministic_algorithms
-from training.fit.job import Job
 from training.fit.loop import fit
 from training.fit.process_group import own_group
+from training.records.job import Job
 
 
 def main(arguments: list[str]) -> int:

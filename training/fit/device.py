@@ -19,9 +19,9 @@ from training.gpus import peak_flops
 from training.models.base import named_config
 from training.models.flops import attention_flops, flops_per_token
 from training.models.objective import Objective
+from training.models.shape import shape_of
 from training.plan.choices import USABLE, default_rows, suggested_change
 from training.plan.memory import GIB, memory
-from training.plan.shape import shape_of
 
 log = logging.getLogger(__name__)
 

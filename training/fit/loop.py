@@ -35,7 +35,6 @@ from training.data.order import Order
 from training.data.packed import PackedRows
 from training.engines.engine import Engine
 from training.engines.make import make_engine
-from training.fit.checkpoint.format import at_step
 from training.fit.checkpoint.restore import restore
 from training.fit.checkpoint.save import Saver
 from training.fit.device import (
@@ -46,18 +45,19 @@ from training.fit.device import (
     received_gradients,
     with_rows_that_fit,
 )
-from training.fit.job import Job
 from training.fit.learning_rate import learning_rate
 from training.fit.loss_checks import bad_loss_error, documents_of, loss_problem
-from training.fit.outcome import read_outcome, write_outcome
 from training.fit.ranks import Preemption, Ranks
-from training.fit.records import Attempt, Measured, Outcome, StepRecord, TrainingProgress
 from training.fit.step_log import StepLog
 from training.fit.tracking import Tracker, trackers
 from training.fit.validation import Validation
 from training.models.build import attention_warning, build_objective
 from training.models.compiling import compile_clock
 from training.pack.packed_run import PackedRun
+from training.records.checkpoint import at_step
+from training.records.job import Job
+from training.records.outcome import read_outcome, write_outcome
+from training.records.schema import Attempt, Measured, Outcome, StepRecord, TrainingProgress
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from cluster.errors import DataError
 from cluster.record import json_bytes
 from cluster.store import paths
 from training.data.batch import Batch
-from training.fit.job import Job
 from training.fit.ranks import Ranks
+from training.records.job import Job
 
 _LISTED_DOCUMENTS = 20
 

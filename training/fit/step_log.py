@@ -13,7 +13,7 @@ from typing import cast
 
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
-from training.fit.records import StepRecord
+from training.records.schema import StepRecord
 
 _EVERY_S = 2.0
 _BYTES_PER_S = 1 << 20  # the interval is at least a second for each MiB of the file

@@ -2,7 +2,7 @@
 
 Only the first worker has trackers. steps.jsonl is the complete record, so an error of a tracker after its start is
 logged and not raised, and that tracker is not called again. The packages are optional, and imported when they are used;
-preflight.py checks that they are installed.
+driver/preflight.py checks that they are installed.
 """
 
 import logging
@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from cluster.metrics import ENDED, FAILED, RUNNING, Metrics
 from cluster.store import paths
 from cluster.temporary import temporary_folder
-from training.fit.job import Job
-from training.fit.records import StepRecord
+from training.records.job import Job
+from training.records.schema import StepRecord
 
 log = logging.getLogger(__name__)
 

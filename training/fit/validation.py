@@ -10,9 +10,9 @@ from training.data.loader import Loader
 from training.data.order import HeldOut
 from training.data.packed import SPLITS, PackedRows
 from training.fit.ranks import Ranks
-from training.fit.records import Measured, measured
 from training.models.objective import Objective
 from training.pack.packed_run import PackedRun
+from training.records.schema import Measured, measured
 
 
 class Validation:

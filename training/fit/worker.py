@@ -7,11 +7,11 @@ from cluster import logs
 from cluster.errors import RaymillError
 from training.fit.device import deterministic_algorithms
 from training.fit.heartbeat import MissingWorker
-from training.fit.job import Job
 from training.fit.loop import fit
-from training.fit.outcome import WorkerErrors
 from training.fit.process_group import ray_group
-from training.fit.records import Outcome
+from training.records.job import Job
+from training.records.outcome import WorkerErrors
+from training.records.schema import Outcome
 
 
 def fit_in_worker(job: Job, submission: str, afterwards: Callable[[Job, Outcome], object] | None) -> None:

@@ -15,7 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
 from training.config_parts import Model
-from training.models.folder import model_folder, weight_files
+from training.model_folder.folder import model_folder, weight_files
 
 log = logging.getLogger(__name__)
 

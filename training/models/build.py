@@ -9,8 +9,8 @@ from transformers import BitsAndBytesConfig
 
 from cluster.errors import ConfigError
 from training.config import TrainConfig
+from training.model_folder.architecture import LINEAR_NAMES
 from training.models.adapters import with_adapter
-from training.models.architecture import LINEAR_NAMES
 from training.models.attention import choose_attention, dense_mask_warning, require_independence
 from training.models.base import check_vocabulary, decoder_layers, load_base, named_config
 from training.models.compiling import compile_layers, compile_refusal, elementwise_part

@@ -20,9 +20,9 @@ from cluster.store import paths
 from cluster.store.copies import local_folder
 from cluster.store.store import Store
 from training.config_parts import Model
+from training.model_folder.folder import model_fingerprint
 from training.models.adapter_sum import LoraAdapter, combine, largest_deviation
 from training.models.base import load_base
-from training.models.folder import model_fingerprint
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _LARGEST_DEVIATION = 1e-5

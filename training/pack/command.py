@@ -14,14 +14,14 @@ from cluster.store import paths
 from training.config import TrainConfig
 from training.data.packed import SPLITS
 from training.job import packed_job
-from training.models.checks import check_model
+from training.model_folder.checks import check_model
 from training.options import Address, ConfigFile, Overrides, Verify, load_train
 from training.pack import overflow
 from training.pack.job import pack as run_pack
 from training.pack.packed_run import PackedRun
 
-_preview = Entry("training.pack.preview:preview")  # imports transformers
-_print_previews = Entry("training.pack.preview:print_previews")
+_preview = Entry("training.tokenizer.preview:preview")  # imports transformers
+_print_previews = Entry("training.tokenizer.preview:print_previews")
 
 log = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from cluster.stage import Stage, from_scratch
 from cluster.store import paths
 from training.config import TrainConfig
 from training.data.packed import SPLITS
-from training.models.checks import embedded_tokens
-from training.models.folder import located
+from training.model_folder.checks import embedded_tokens
+from training.model_folder.folder import located
 from training.output_folder import refuse_output_among_inputs
 from training.pack.first_look import check_corpora
 from training.pack.packed_run import (

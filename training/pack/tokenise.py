@@ -31,7 +31,7 @@ from training.pack.sources import FrozenCorpus, Unit, as_json, stage_of
 from training.pack.split import Cuts, split_of
 from training.pack.tokenizer import TokenizerAt
 
-_load_prepared = Entry("training.pack.load_tokenizer:load_prepared")  # imports transformers
+_load_prepared = Entry("training.tokenizer.load_tokenizer:load_prepared")  # imports transformers
 
 log = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from training.pack.sources import FrozenCorpus, freeze_corpora
 from training.pack.split import Cuts
 from training.pack.survey import survey_here
 
-_fingerprint_checked = Entry("training.pack.load_tokenizer:fingerprint_checked")
-_load_checked = Entry("training.pack.load_tokenizer:load_checked")
-_write_tokenizer = Entry("training.pack.load_tokenizer:write_tokenizer")
+_fingerprint_checked = Entry("training.tokenizer.load_tokenizer:fingerprint_checked")
+_load_checked = Entry("training.tokenizer.load_tokenizer:load_checked")
+_write_tokenizer = Entry("training.tokenizer.load_tokenizer:write_tokenizer")
 
 FOLDER = "tokenizer"
 RECORD = "prepared.json"

@@ -3,16 +3,13 @@
 import json
 from typing import Any
 
-from cluster.entry import Entry
 from cluster.errors import ConfigError
 from training.config import TrainConfig
 from training.gpus import Machine, gpu_named
 from training.options import require_packages
 from training.output_folder import refuse_output_among_inputs
 from training.plan.choices import MARGIN
-
-_plan_run = Entry("training.plan.planning:plan_run")
-
+from training.plan.planning import plan_run
 
 _PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "step", "context")
 _GIB = 1 << 30
@@ -37,7 +34,7 @@ def print_plan(
     require_packages()
     refuse_output_among_inputs(config)
     of_gpu = machine(config, gpu, gpu_memory_gib, peak_tflops, mfu, price_per_gpu_hour)
-    found: dict[str, Any] = _plan_run(config, of_gpu)
+    found = plan_run(config, of_gpu)
     print(json.dumps(found, indent=1) if as_json else plan_text(found))
 
 

@@ -46,7 +46,7 @@ from dataclasses import asdict, dataclass
 from typing import TypedDict
 
 from training.config import TrainConfig
-from training.engines.zero_settings import BUCKET_VALUES, WHOLE_BELOW_VALUES
+from training.zero_settings import BUCKET_VALUES, WHOLE_BELOW_VALUES
 
 GIB = 1 << 30
 # CUDA's context and the workspaces of cuBLAS and NCCL.

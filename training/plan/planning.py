@@ -4,9 +4,9 @@ import itertools
 from dataclasses import asdict
 from typing import Any
 
+from cluster.entry import Entry
 from training.config import TrainConfig
 from training.gpus import Machine
-from training.models.flops import flops_per_token
 from training.plan.advice import Facts, advise, unused_setting_warnings
 from training.plan.choices import (
     CHOICES,
@@ -21,7 +21,10 @@ from training.plan.choices import (
 )
 from training.plan.data import Data, find_data
 from training.plan.memory import GIB, Shape, memory
-from training.plan.shape import shape_of, transformers_config
+
+_flops_per_token = Entry("training.models.flops:flops_per_token")
+_shape_of = Entry("training.models.shape:shape_of")
+_transformers_config = Entry("training.models.shape:transformers_config")
 
 
 def plan_run(config: TrainConfig, machine: Machine) -> dict[str, Any]:
@@ -45,7 +48,7 @@ def plan_run(config: TrainConfig, machine: Machine) -> dict[str, Any]:
 
 def plan_phase(config: TrainConfig, machine: Machine) -> dict[str, Any]:
     """The plan of one training. Bytes are of one worker, at the minimum number of workers."""
-    shape = shape_of(config)
+    shape: Shape = _shape_of(config)
     data = find_data(config, shape.vocabulary)
     least, most = config.workers.range
     steps = data.order.steps(config)
@@ -137,7 +140,9 @@ def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine
     """
     per_row = max(1.0, data.documents_per_row or 1.0)
     context = (data.tokens_per_row / per_row + 1) / 2
-    flops = flops_per_token(transformers_config(config.store, config.model), shape.trained, config.method, context)
+    flops: float = _flops_per_token(
+        _transformers_config(config.store, config.model), shape.trained, config.method, context
+    )
     peak = machine.peak(config.bf16)
     found: dict[str, Any] = {"flops_per_token": flops, "peak_flops": peak}
     found |= {"seconds": None, "gpu_hours": None, "cost": None}

@@ -9,7 +9,7 @@ from itertools import pairwise
 from cluster.page.charts import Line, Mark, is_spread, line_chart, thinned
 from cluster.page.formats import count, decimal, plural, share, short
 from cluster.page.markup import Child, Column, Html, element, fold, join, note, sentence, table
-from training.fit.records import Attempt, StepRecord
+from training.records.schema import Attempt, StepRecord
 from training.report.schema import Curves, Event, Fit, Point, StepRow, Validated
 from training.report.text import loss_words, metric_words, perplexity_words
 

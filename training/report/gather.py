@@ -15,14 +15,14 @@ from training.config import TrainConfig
 from training.config_parts import Model
 from training.data.packed import STAGE_ROWS, by_stage
 from training.data.prepared import Prepared
-from training.evaluation.record import read_evaluation
-from training.export.loading import Base, loading
-from training.export.publish import EXPORT, manifest_file
-from training.fit.job import Job
-from training.fit.records import Answer, Attempt, Evaluation, Outcome, StepRecord, damage_lines
 from training.pack import overflow
 from training.pack.packed_run import PackedRun
+from training.records.evaluation import read_evaluation
+from training.records.export_manifest import EXPORT, manifest_file
+from training.records.job import Job
+from training.records.schema import Answer, Attempt, Evaluation, Outcome, StepRecord, damage_lines
 from training.report.curves import Log, restarts
+from training.report.loading import Base, loading
 from training.report.schema import Corpus, DataSet, Fit, Folder, Recipe, Report, RunInfo, SplitData
 from training.report.text import cautions
 

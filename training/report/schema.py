@@ -6,7 +6,7 @@ seconds.
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-from training.fit.records import Answer, Measured
+from training.records.schema import Answer, Measured
 
 Point = tuple[float, float]
 
@@ -24,7 +24,7 @@ class RunInfo(TypedDict):
 
 class Recipe(TypedDict):
     """How the weights were trained. base_model: a name, or a description of a randomly initialised model.
-    attention_warning: see training.fit.records.Attempt. order: of the examples; reports of earlier versions lack it.
+    attention_warning: see training.records.schema.Attempt. order: of the examples; reports of earlier versions lack it.
     """
 
     base_model: str

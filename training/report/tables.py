@@ -26,7 +26,7 @@ from cluster.page.markup import (
     table,
 )
 from cluster.store import paths
-from training.fit.records import Answer, Measured
+from training.records.schema import Answer, Measured
 from training.report.schema import Corpus, DataSet, Fit, exported_validation
 from training.report.text import MetricWords, loss_words, metric_words, perplexity_words
 

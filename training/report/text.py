@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cluster.page.formats import count, decimal, duration, plural, share, short
-from training.fit.records import Measured
 from training.pack import overflow
+from training.records.schema import Measured
 from training.report.schema import Fit, Report, exported_validation
 
 # A warning is given above these fractions (left out, waiting) or below this one (filled).

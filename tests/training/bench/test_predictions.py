@@ -8,7 +8,7 @@ from training.bench.predict import context_of, document, predict, setting, summe
 from training.bench.workload import document_lengths, random_batch
 from training.models.base import named_config
 from training.models.flops import flops_per_token, mean_context
-from training.plan.shape import shape_of
+from training.models.shape import shape_of
 
 WRITTEN = Path(__file__).parents[3] / "training" / "bench" / "PREDICTIONS.md"
 

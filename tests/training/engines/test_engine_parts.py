@@ -15,7 +15,7 @@ from training.engines.adamw import gradient_norm, make_adamw, set_steps_taken, s
 from training.engines.ddp import Ddp
 from training.engines.engine import STATES, LocalRange, load_ranges, slices_of
 from training.engines.fsdp import first_value
-from training.engines.zero_settings import zero_settings
+from training.zero_settings import zero_settings
 
 BUCKET = 1 << 26
 

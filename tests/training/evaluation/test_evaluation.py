@@ -26,7 +26,7 @@ from training.evaluation.job import (
     prompts_of,
 )
 from training.evaluation.prompts import Prompt, evenly_spaced, held_out_prompts, last_learnt_span
-from training.evaluation.record import EVALUATION
+from training.records.evaluation import EVALUATION
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -17,12 +17,12 @@ from tests.support.packed_examples import config as packed_config
 from tests.support.packed_examples import document, pack_examples, write_examples
 from training.config_parts import Model
 from training.evaluation.job import initial_objective
-from training.export import publish
 from training.export.folders import base_of
 from training.export.job import export
 from training.export.merge import compare, first_tokens, logits, merge
 from training.pack.documents import Document
 from training.pack.encode import Encoder
+from training.records import export_manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -259,9 +259,9 @@ def test_the_digest_of_a_folder_is_of_every_file_but_its_card(tmp_path):
         folder.mkdir()
         for name, content in (files | changes).items():
             (folder / name).write_text(content)
-        put = publish.put_folder(Store(), folder, root)
-        manifest = publish.finish(Store(), root, {"made_from": "x", "folders": {"full": "full"}}, put)
-        return publish.digests(Store(), root, manifest)["full"]
+        put = export_manifest.put_folder(Store(), folder, root)
+        manifest = export_manifest.finish(Store(), root, {"made_from": "x", "folders": {"full": "full"}}, put)
+        return export_manifest.digests(Store(), root, manifest)["full"]
 
     assert digest(**{"README.md": "trained on s3://elsewhere"}) == digest()
     for name in ("model.safetensors", "tokenizer.json", "another.json"):
@@ -291,7 +291,7 @@ def test_the_digest_leaves_out_the_location_of_the_base_and_no_other_setting(tmp
     digests = []
     for settings in (plain, same, other):
         Store().write_bytes(f"{tmp_path}/{path}", json.dumps(settings).encode())
-        digests.append(publish.digests(Store(), str(tmp_path), manifest)[folder])
+        digests.append(export_manifest.digests(Store(), str(tmp_path), manifest)[folder])
     assert digests[0] == digests[1] != digests[2]
 
 

@@ -15,11 +15,11 @@ from cluster.store.store import Store
 from tests.support.card_cases import COUNTERS, OUTCOME, config, evaluation, facts, measured
 from tests.support.export_runs import byte_tokenizer
 from training.config_parts import Model
-from training.export import publish
 from training.export.card import CorpusFacts, Lineage, card
 from training.export.folders import base_of, generation_settings
-from training.export.loading import Base, loading
 from training.export.merge import compare
+from training.records import export_manifest
+from training.report.loading import Base, loading
 
 
 def section(text: str, title: str) -> list[str]:
@@ -207,23 +207,30 @@ def test_a_manifest_has_every_file_with_its_size_and_damage_is_named(tmp_path):
     (folder / "inner").mkdir(parents=True)
     for name, content in (("b.json", b"bb"), ("a.json", b"a"), ("inner/c.json", b"ccc")):
         (folder / name).write_bytes(content)
-    files = publish.put_folder(store, folder, root)
+    files = export_manifest.put_folder(store, folder, root)
     assert [(file["path"], file["bytes"]) for file in files] == [
         ("full/a.json", 1), ("full/b.json", 2), ("full/inner/c.json", 3),
     ]  # fmt: skip
     assert not folder.exists()
-    manifest = publish.finish(store, root, {"made_from": "x", "folders": {"full": "full"}}, files)
+    manifest = export_manifest.finish(store, root, {"made_from": "x", "folders": {"full": "full"}}, files)
     assert (manifest["bytes"], manifest["files"]) == (6, files)
     assert not store.exists(f"{root}/old/left.bin")
-    assert publish.manifest_file(store, root).read() == manifest
-    assert publish.damage(store, root, manifest) == publish.damage(store, root, manifest, compare_sha256=True) == {}
+    assert export_manifest.manifest_file(store, root).read() == manifest
+    assert (
+        export_manifest.damage(store, root, manifest)
+        == export_manifest.damage(store, root, manifest, compare_sha256=True)
+        == {}
+    )
     store.write_bytes(f"{root}/full/b.json", b"bx")
-    assert publish.damage(store, root, manifest) == {}
-    assert set(publish.damage(store, root, manifest, compare_sha256=True)) == {f"{root}/full/b.json"}
+    assert export_manifest.damage(store, root, manifest) == {}
+    assert set(export_manifest.damage(store, root, manifest, compare_sha256=True)) == {f"{root}/full/b.json"}
     store.write_bytes(f"{root}/full/b.json", b"longer")
     store.delete([f"{root}/full/a.json"])
-    assert set(publish.damage(store, root, manifest)) == {f"{root}/full/a.json", f"{root}/full/b.json"}
-    assert publish.damage(store, root, manifest | {"made_from": "y"})[f"{root}/manifest.json"] == "is gone or damaged"
+    assert set(export_manifest.damage(store, root, manifest)) == {f"{root}/full/a.json", f"{root}/full/b.json"}
+    assert (
+        export_manifest.damage(store, root, manifest | {"made_from": "y"})[f"{root}/manifest.json"]
+        == "is gone or damaged"
+    )
 
 
 @pytest.mark.parametrize("changed", [None, "version", "fingerprint", "best_checkpoint", "dtype"])
@@ -231,7 +238,7 @@ def test_an_export_is_another_one_if_anything_that_decides_it_changed(changed, m
     settings = config()
     job: Any = SimpleNamespace(config=settings)
     outcome = dict(OUTCOME)
-    usual = publish.export_fingerprint(job, OUTCOME)
+    usual = export_manifest.export_fingerprint(job, OUTCOME)
     assert usual == fingerprint(
         {"version": cluster.__version__, "fit": "f" * 32, "checkpoint": "b", "export": settings.export.model_dump()}
     )
@@ -242,7 +249,7 @@ def test_an_export_is_another_one_if_anything_that_decides_it_changed(changed, m
         job = SimpleNamespace(config=settings.model_copy(update={"export": export}))
     elif changed:
         outcome[changed] = "other"
-    assert (publish.export_fingerprint(job, outcome) == usual) is (changed is None)  # type: ignore[arg-type]
-    assert publish.export_fingerprint(job, OUTCOME | {"best_checkpoint": None, "checkpoint": "b"}) == (
-        publish.export_fingerprint(job, OUTCOME)
+    assert (export_manifest.export_fingerprint(job, outcome) == usual) is (changed is None)  # type: ignore[arg-type]
+    assert export_manifest.export_fingerprint(job, OUTCOME | {"best_checkpoint": None, "checkpoint": "b"}) == (
+        export_manifest.export_fingerprint(job, OUTCOME)
     )

@@ -21,18 +21,18 @@ from cluster.store.store import Store
 from tests.support import fit_jobs
 from tests.support.checkpoint_jobs import SHAPES, STATES, make_job, slices, values, write
 from training.engines.engine import Slice
-from training.evaluation.record import read_evaluation
-from training.fit.checkpoint import format as checkpoint_format
 from training.fit.checkpoint import save as saving
-from training.fit.checkpoint.format import Checkpoint, StateFile, StateRange, complete, kept, latest
 from training.fit.checkpoint.restore import fill, restore
 from training.fit.checkpoint.save import Saver, pack_file
-from training.fit.job import Job
-from training.fit.outcome import WorkerErrors, read_outcome, refuse_or_delete_other_training
 from training.fit.ranks import Ranks
-from training.fit.records import Best, TrainingProgress
 from training.fit.step_log import StepLog, read
 from training.pack.packed_run import manifest_file
+from training.records import checkpoint as checkpoint_format
+from training.records.checkpoint import Checkpoint, StateFile, StateRange, complete, kept, latest
+from training.records.evaluation import read_evaluation
+from training.records.job import Job
+from training.records.outcome import WorkerErrors, read_outcome, refuse_or_delete_other_training
+from training.records.schema import Best, TrainingProgress
 
 
 def write_by(job: Job, world: int, step: int = 3) -> str:

@@ -39,17 +39,18 @@ from tests.support.ranks import RankPool
 from training.config_parts import Track, Workers
 from training.data.batch import collate
 from training.data.packed import PACKED
+from training.driver import console as watch
+from training.driver import launch, preflight
+from training.driver.console import RemainingWork
 from training.engines.engine import Slice
-from training.fit import console as watch
-from training.fit import device, launch, loop, preflight, tracking
-from training.fit.console import RemainingWork
-from training.fit.outcome import WorkerErrors
+from training.fit import device, loop, tracking
 from training.fit.ranks import Preemption, Ranks
 from training.models.build import build_objective
+from training.models.shape import shape_of
 from training.pack.packed_run import PackedRun
 from training.plan.choices import USABLE
 from training.plan.memory import GIB, memory
-from training.plan.shape import shape_of
+from training.records.outcome import WorkerErrors
 
 torch.set_num_threads(1)
 
@@ -307,7 +308,7 @@ def test_a_step_without_a_label_anywhere_updates_nothing(job_at, monkeypatch):
 
 
 def saved_progress(job):
-    from training.fit.checkpoint.format import latest
+    from training.records.checkpoint import latest
 
     return latest(job).manifest.progress
 

@@ -11,9 +11,9 @@ from cluster.progress import Lines, Silent
 from cluster.session import Session
 from tests.support.fit_jobs import column, fit_alone, pack_tiny, settings, tiny_job
 from tests.support.killed_fits import fit_by_ranks, kill_and_finish
-from training.fit.checkpoint.format import MANIFEST
-from training.fit.job import Job
-from training.fit.launch import _as_cluster_error, fit_on_ray
+from training.driver.launch import _as_cluster_error, fit_on_ray
+from training.records.checkpoint import MANIFEST
+from training.records.job import Job
 
 pytestmark = pytest.mark.ray
 

@@ -17,13 +17,14 @@ from cluster.store.store import Store
 from tests.support import fit_jobs
 from tests.support.checkpoint_jobs import make_job, write
 from training.config_parts import Optimizer, Track, Workers
-from training.fit import console, device, loss_checks, preflight, tracking
-from training.fit.checkpoint.format import Checkpoint, at_step, checkpoint_folders, folder_name, step_of
-from training.fit.console import RemainingWork
-from training.fit.job import Job
+from training.driver import console, preflight
+from training.driver.console import RemainingWork
+from training.fit import device, loss_checks, tracking
 from training.fit.learning_rate import learning_rate
 from training.fit.loss_checks import bad_loss_error, documents_of, loss_problem
-from training.fit.records import Best, TrainingProgress, damage_lines, measured
+from training.records.checkpoint import Checkpoint, at_step, checkpoint_folders, folder_name, step_of
+from training.records.job import Job
+from training.records.schema import Best, TrainingProgress, damage_lines, measured
 
 ALONE = SimpleNamespace(first=True, gather=lambda value: [value])
 

@@ -16,20 +16,20 @@ from tests.support.adapter_pairs import lora_of, pair
 from tests.support.model_folders import folder
 from tests.support.tiny_models import MODELS, tiny_config
 from training.config_parts import Model
+from training.model_folder.architecture import LINEAR_NAMES, differences
+from training.model_folder.checks import check_model, embedded_tokens
+from training.model_folder.files import read_object, shape_text
+from training.model_folder.folder import _is_path, _sampled, located, on_hub
 from training.models import attention, build
 from training.models.adapter_sum import _config, combine, largest_deviation
 from training.models.adapters import expert_parameters
-from training.models.architecture import LINEAR_NAMES, differences
 from training.models.attention import choose_attention
 from training.models.base import check_vocabulary, decoder_layers, model_config
 from training.models.build import build_objective
-from training.models.checks import check_model, embedded_tokens
 from training.models.compiling import CompileClock, _short
 from training.models.compose import _card, _ranks
-from training.models.files import read_object, shape_text
-from training.models.folder import _is_path, _sampled, located, on_hub
 from training.models.objective import Probe
-from training.plan.shape import transformers_config
+from training.models.shape import transformers_config
 
 
 class Stopped(Exception):
@@ -104,8 +104,8 @@ def test_each_reason_against_the_kernel_is_named_alone(monkeypatch):
 
 
 def test_a_model_on_a_store_whose_config_lacks_its_type_is_refused_with_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.plan.shape._is_remote", lambda model: True)
-    monkeypatch.setattr("training.plan.shape.paths.is_remote", lambda name: True)
+    monkeypatch.setattr("training.models.shape._is_remote", lambda model: True)
+    monkeypatch.setattr("training.models.shape.paths.is_remote", lambda name: True)
     for content, said in (({}, "has no 'model_type'; text was expected"), ({"model_type": 3}, "'model_type' is '3'")):
         (tmp_path / "config.json").write_text(json.dumps(content))
         with pytest.raises(DataError, match=re.escape(f"{tmp_path}/config.json: {said}")):
@@ -228,7 +228,7 @@ def test_a_hub_name_is_pinned_to_its_commit_unless_it_has_one(monkeypatch, tmp_p
         asked.append((name, revision))
         return commits.get(revision)
 
-    monkeypatch.setattr("training.models.folder._commit", commit)
+    monkeypatch.setattr("training.model_folder.folder._commit", commit)
     found = [located(Model(name="o/m", revision=revision)).revision for revision in (None, "main", "gone", "c" * 40)]
     assert found == ["a" * 40, "b" * 40, "gone", "c" * 40]
     assert asked == [("o/m", None), ("o/m", "main"), ("o/m", "gone")]

@@ -14,10 +14,10 @@ from cluster.store import paths
 from cluster.store.store import Store
 from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
 from training.config_parts import Model
+from training.model_folder.folder import located, model_fingerprint, model_folder
 from training.models.attention import require_independence
 from training.models.base import decoder_layers, load_base
 from training.models.build import build_objective
-from training.models.folder import located, model_fingerprint, model_folder
 
 torch.set_num_threads(1)
 

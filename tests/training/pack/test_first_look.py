@@ -15,8 +15,8 @@ from training.config import TrainConfig
 from training.config_parts import Columns, Corpus
 from training.job import train
 from training.pack.first_look import check_corpora
-from training.pack.preview import preview
 from training.pack.sources import freeze_corpus
+from training.tokenizer.preview import preview
 
 ROWS = "".join(json.dumps({"text": f"Text number {n}."}) + "\n" for n in range(20))
 

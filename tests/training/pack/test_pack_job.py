@@ -29,8 +29,8 @@ from training.pack.command import pack as pack_verb
 from training.pack.command import summary
 from training.pack.job import pack
 from training.pack.packed_run import PackedRun
-from training.pack.preview import preview, print_previews
 from training.plan.data import find_data
+from training.tokenizer.preview import preview, print_previews
 
 TEXTS = [f"Document {n}: " + "the quick brown fox jumps over the lazy dog. " * (n % 5 + 1) for n in range(60)]
 

@@ -21,19 +21,20 @@ from training.config_parts import Columns, Corpus, Split
 from training.data.packed import EXAMPLES, SPLITS
 from training.job import _summary as job_summary
 from training.job import report_overflow
-from training.pack import bpe, load_tokenizer, overflow, packed_run, sources, tokenise
+from training.pack import overflow, packed_run, sources, tokenise
 from training.pack.command import summary
 from training.pack.documents import Document
 from training.pack.encode import Example, Misfit
-from training.pack.load_tokenizer import pad_id
 from training.pack.packed_run import changed_files_text, listing_for_manifest
 from training.pack.packing import PackingRule
-from training.pack.preview import Preview, Segment, ShownExample, print_previews, segments_of
-from training.pack.preview import _overflow as overflow_text
-from training.pack.preview import _text as preview_text
 from training.pack.sources import freeze_corpus
 from training.pack.split import Cuts
 from training.pack.survey import survey_here
+from training.tokenizer import bpe, load_tokenizer
+from training.tokenizer.load_tokenizer import pad_id
+from training.tokenizer.preview import Preview, Segment, ShownExample, print_previews, segments_of
+from training.tokenizer.preview import _overflow as overflow_text
+from training.tokenizer.preview import _text as preview_text
 
 WHOLE = {"examples": 200, "tokens": 10_000, "label_tokens": 4_000}
 

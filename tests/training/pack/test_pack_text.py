@@ -24,12 +24,12 @@ from training.pack import tokenise
 from training.pack.chat import CHATML
 from training.pack.documents import Document
 from training.pack.encode import Encoder
-from training.pack.load_tokenizer import load_tokenizer
 from training.pack.sources import freeze_corpus
 from training.pack.split import Cuts
 from training.pack.survey import find_classes, survey_here
 from training.pack.tokenise import refuse_no_examples, tokenise_stage
 from training.pack.tokenizer import TokenizerAt, prepare_tokenizer
+from training.tokenizer.load_tokenizer import load_tokenizer
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "and", "naïve", "字", "🦊"]
 

@@ -9,9 +9,9 @@ import pytest
 from tests.support.ranks import run_ranks
 from training.bench.workload import SHAPES, bench_config
 from training.config import TrainConfig
+from training.models.shape import shape_of
 from training.plan import memory as memory_model
 from training.plan.memory import forward_pass, kept_bytes, memory
-from training.plan.shape import shape_of
 
 # bf16 products end the process on CPUs that lack these instructions; read once, when torch starts.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")

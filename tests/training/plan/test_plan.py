@@ -16,6 +16,7 @@ from tests.support.plan_cases import BIG, LORA, TINY, big, config, facts
 from training.config_parts import Model
 from training.data.order import Order
 from training.gpus import GPUS, Machine, gpu_named, peak_flops
+from training.models.shape import shape_of, transformers_config
 from training.plan.advice import Facts, advise, unused_setting_warnings
 from training.plan.choices import (
     USABLE,
@@ -32,7 +33,6 @@ from training.plan.command import machine, plan_text
 from training.plan.data import Data, bytes_per_token
 from training.plan.memory import GIB, memory
 from training.plan.planning import plan_run
-from training.plan.shape import shape_of, transformers_config
 
 ROOT = Path(__file__).parents[3]
 # Large enough for a choice of micro-batches on real GPUs, and counted in a tenth of a second.

@@ -15,6 +15,7 @@ from training.data.order import Order
 from training.fit.device import with_rows_that_fit
 from training.fit.ranks import Ranks
 from training.gpus import Machine
+from training.models.shape import shape_of
 from training.plan import command
 from training.plan.advice import advise, usual_rates
 from training.plan.choices import CHOICES, USABLE, changes, possible_choices
@@ -22,7 +23,6 @@ from training.plan.command import machine, plan_text
 from training.plan.data import Data, _estimated, bytes_per_token
 from training.plan.memory import GIB, memory
 from training.plan.planning import plan_run
-from training.plan.shape import shape_of
 
 GPUS = {"count": 8, "gpus_each": 1}
 

@@ -10,6 +10,7 @@ from tests.support.plan_cases import LORA, big, config, facts
 from training.config import TrainConfig
 from training.gpus import Machine
 from training.models.flops import flops_per_token
+from training.models.shape import shape_of, transformers_config
 from training.plan import planning
 from training.plan.advice import advise
 from training.plan.choices import MARGIN, check_memory, most_rows, suggested_change
@@ -30,7 +31,6 @@ from training.plan.memory import (
     step_bytes,
 )
 from training.plan.planning import plan_phase
-from training.plan.shape import shape_of, transformers_config
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "step", "context", "host")
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import training_report as made
 from training.data.prepared import Prepared
-from training.fit.job import Job
+from training.records.job import Job
 
 
 @pytest.fixture

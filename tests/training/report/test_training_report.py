@@ -21,7 +21,7 @@ from tests.support import training_report as made
 from tests.support.page_tables import misaligned
 from tests.support.report_cases import Page, faults
 from tests.support.report_fits import fit, hostile, validated
-from training.fit.job import Job
+from training.records.job import Job
 from training.report.curves import Log, restarts
 from training.report.gather import combine, fit_of, gather
 from training.report.page import render

@@ -14,10 +14,10 @@ from torch import nn
 
 from cluster.errors import DataError
 from training.engines.engine import Engine
-from training.fit.checkpoint.format import Checkpoint, newest, problem, step_of
-from training.fit.job import Job
 from training.fit.ranks import Ranks
-from training.fit.records import DamagedCheckpoint
+from training.records.checkpoint import Checkpoint, newest, problem, step_of
+from training.records.job import Job
+from training.records.schema import DamagedCheckpoint
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,8 @@ from cluster.errors import ClusterError
 from cluster.metrics import NOT_EXPORTED, Metrics
 from cluster.store import paths
 from training.engines.engine import Slice
-from training.fit.checkpoint.format import (
+from training.fit.ranks import Ranks
+from training.records.checkpoint import (
     MANIFEST,
     PIECE_VALUES,
     VALUE_BYTES,
@@ -41,9 +42,8 @@ from training.fit.checkpoint.format import (
     kept,
     step_of,
 )
-from training.fit.job import Job
-from training.fit.ranks import Ranks
-from training.fit.records import TrainingProgress
+from training.records.job import Job
+from training.records.schema import TrainingProgress
 
 # A file is held in memory a second time while it is uploaded. Larger files would not upload faster.
 _FILE_VALUES = 128 << 20

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from cluster.errors import ConfigError
-from training.models.files import Shapes, shape_text
+from training.model_folder.files import Shapes, shape_text
 
 _SEPARATE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head")
 

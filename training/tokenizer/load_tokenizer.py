@@ -21,15 +21,15 @@ from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from cluster.temporary import scratch_folder
 from training.config_parts import Columns, Model
-from training.models.folder import hub_problem
-from training.models.tokenizer_checks import is_tokenizer_file, no_tokenizer
-from training.pack.bpe import fit
+from training.model_folder.folder import hub_problem
+from training.model_folder.tokenizer_checks import is_tokenizer_file, no_tokenizer
 from training.pack.chat import TURN_END, TURN_START
 from training.pack.sources import FrozenCorpus
 from training.pack.split import Cuts
 from training.pack.tokenizer import RECORD, TokenizerRecord
+from training.tokenizer.bpe import fit
 
-_transformers_config = Entry("training.plan.shape:transformers_config")  # loads torch, which few tokenizers need
+_transformers_config = Entry("training.models.shape:transformers_config")  # loads torch, which few tokenizers need
 
 log = logging.getLogger(__name__)
 

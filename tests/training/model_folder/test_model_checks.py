@@ -19,12 +19,12 @@ from tests.support.tiny_tokenizers import saved, tiny
 from tests.support.train_inline import MODEL, PLAIN, write_corpus
 from training.config import TrainConfig
 from training.config_parts import Model, Workers
-from training.fit.preflight import check_machine
+from training.driver.preflight import check_machine
 from training.job import train
-from training.models.architecture import LINEAR_NAMES
-from training.models.checks import check_model
+from training.model_folder.architecture import LINEAR_NAMES
+from training.model_folder.checks import check_model
+from training.models.shape import module_names
 from training.pack.command import pack as pack_verb
-from training.plan.shape import module_names
 
 LORA = {"method": "lora"}
 

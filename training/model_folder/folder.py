@@ -20,7 +20,7 @@ from cluster.store.copies import local_folder
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from training.config_parts import Model
-from training.models.files import weight_shapes
+from training.model_folder.files import weight_shapes
 
 # The files of a hub repository that are fetched: model and tokenizer in formats that run no code.
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]

@@ -15,13 +15,13 @@ from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
-from training.models.architecture import LINEAR_NAMES, check_architecture, differences
-from training.models.files import read_object, weight_shapes
-from training.models.folder import cached_folder, on_hub, require_safetensors
-from training.models.tokenizer_checks import check_tokenizer
+from training.model_folder.architecture import LINEAR_NAMES, check_architecture, differences
+from training.model_folder.files import read_object, weight_shapes
+from training.model_folder.folder import cached_folder, on_hub, require_safetensors
+from training.model_folder.tokenizer_checks import check_tokenizer
 
-_module_names = Entry("training.plan.shape:module_names")
-_transformers_config = Entry("training.plan.shape:transformers_config")
+_module_names = Entry("training.models.shape:module_names")
+_transformers_config = Entry("training.models.shape:transformers_config")
 
 # Optional files that transformers reads, besides config.json and tokenizer.json.
 _JSON_FILES = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json"}

@@ -26,8 +26,8 @@ from cluster.errors import DataError
 from cluster.record import RecordFile
 from cluster.store import paths
 from cluster.store.store import Store
-from training.fit.job import Job
-from training.fit.records import TrainingProgress
+from training.records.job import Job
+from training.records.schema import TrainingProgress
 
 MANIFEST = "manifest.json"
 PIECE_VALUES = 8 << 20

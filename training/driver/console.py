@@ -21,9 +21,9 @@ from cluster.page.formats import plural
 from cluster.progress import LineWriter, clock
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
-from training.fit.job import Job
-from training.fit.records import Attempt, StepRecord, damage_lines
 from training.pack.packed_run import PackedRun
+from training.records.job import Job
+from training.records.schema import Attempt, StepRecord, damage_lines
 
 _TAIL_BYTES = 64 << 10
 _EVERY_S = {True: 0.0, False: 10.0}  # on a terminal, elsewhere

@@ -18,10 +18,10 @@ from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
+from training.model_folder.files import read_object
 from training.models.attention import VARLEN, choose_attention
 from training.models.base import decoder_layers, named_config
 from training.models.build import objective_around
-from training.models.files import read_object
 from training.plan.memory import Parameter, Shape
 
 

@@ -6,9 +6,9 @@ import time
 from cluster.errors import DataError, ErrorRecord, RaymillError, as_record, from_record
 from cluster.record import RecordFile, json_bytes, json_with
 from cluster.store import paths
-from training.fit.checkpoint.format import MANIFEST, Checkpoint, checkpoint_folders, latest
-from training.fit.job import Job
-from training.fit.records import Outcome
+from training.records.checkpoint import MANIFEST, Checkpoint, checkpoint_folders, latest
+from training.records.job import Job
+from training.records.schema import Outcome
 
 
 def read_outcome(job: Job) -> Outcome | None:

@@ -10,8 +10,8 @@ from cluster.store import paths
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from training.config_parts import Model
-from training.models.files import read_object
-from training.models.folder import cached_folder
+from training.model_folder.files import read_object
+from training.model_folder.folder import cached_folder
 
 _TOKENIZER = re.compile(r"token|vocab|merges|\.model$")
 

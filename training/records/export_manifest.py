@@ -13,9 +13,9 @@ from cluster.errors import DataError
 from cluster.record import RecordFile, json_bytes, json_with
 from cluster.store import paths
 from cluster.store.store import Store
-from training.evaluation.record import evaluation_fingerprint, read_evaluation
-from training.fit.job import Job
-from training.fit.records import Outcome
+from training.records.evaluation import evaluation_fingerprint, read_evaluation
+from training.records.job import Job
+from training.records.schema import Outcome
 
 EXPORT, MANIFEST = "export", "manifest.json"
 

@@ -6,8 +6,8 @@ import cluster
 from cluster.artifact import fingerprint
 from cluster.record import RecordFile, json_bytes, json_with
 from cluster.store import paths
-from training.fit.job import Job
-from training.fit.records import Evaluation, Outcome
+from training.records.job import Job
+from training.records.schema import Evaluation, Outcome
 
 EVALUATION = "evaluation.json"
 _FINGERPRINT = "made_from"

@@ -136,7 +136,7 @@ class Answer(TypedDict):
 class Evaluation(TypedDict):
     """evaluation.json. before, after: the measurement before and after training, by the name of the held-out split.
 
-    generation: scores of generated answers, by name. merged_check: a MergedCheck of evaluation/record.py.
+    generation: scores of generated answers, by name. merged_check: a MergedCheck of evaluation.py.
     """
 
     before: dict[str, Measured]

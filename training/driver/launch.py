@@ -22,14 +22,14 @@ from cluster.page.formats import duration
 from cluster.progress import Lines, Progress
 from cluster.session import Session
 from cluster.temporary import temporary_folder
-from training.fit.checkpoint.format import checkpoint_folders, step_of
-from training.fit.console import StepProgress
-from training.fit.job import Job
-from training.fit.outcome import WorkerErrors, read_outcome, refuse_or_delete_other_training
-from training.fit.preflight import check_cluster, check_trackers
-from training.fit.records import Outcome
+from training.driver.console import StepProgress
+from training.driver.preflight import check_cluster, check_trackers
+from training.records.checkpoint import checkpoint_folders, step_of
+from training.records.job import Job
+from training.records.outcome import WorkerErrors, read_outcome, refuse_or_delete_other_training
+from training.records.schema import Outcome
 
-_make_trainer = Entry("training.fit.ray_trainer:make_trainer")  # imports Ray Train; called once Ray has started
+_make_trainer = Entry("training.driver.ray_trainer:make_trainer")  # imports Ray Train; called once Ray has started
 
 Afterwards = Callable[[Job, Outcome], object]
 

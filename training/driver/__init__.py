@@ -1,0 +1,1 @@
+"""The driver of a fit: checks of the machines, start of the workers by Ray Train, progress on the terminal."""

@@ -1,0 +1,1 @@
+"""Tokenizers of transformers: loaded, checked or fitted; the preview of the tokens that are learnt."""
