@@ -1,7 +1,6 @@
 """Evaluation sets: files of examples, such as GSM8K's test questions, that no document should contain."""
 
 import difflib
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pydantic import ConfigDict, Field
 from cluster.errors import ConfigError, UserError
 from cluster.page.formats import plural
 from cluster.read.compression import DECODERS, UnreadableRest, stream
+from cluster.read.json_lines import json_value
 from cluster.read.limits import Limits
 from cluster.read.lines import lines
 from cluster.read.parquet import StoredParquet
@@ -164,10 +164,7 @@ def _read_jsonl(store: Store, one: EvaluationSet) -> tuple[pa.Table, int]:
 
 def _add(values: dict[str, list[str | None]], one: EvaluationSet, line: bytes | None, place: str) -> None:
     """Append the values of a line of JSON Lines. line: None if it is too long."""
-    try:
-        record = json.loads(line or b"")
-    except (ValueError, RecursionError):
-        record = None
+    record = json_value(line or b"")
     if not isinstance(record, dict):
         raise ConfigError(f"{_where(one)}{place}: is not a JSON object. Write one object a line, in UTF-8.")
     _require_columns(one, list(record), place)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from cluster.errors import DataError
+from cluster.read.json_lines import Unreadable
 from cluster.read.messages import BadMessage, plain_message
 from cluster.store.store import Store
 from training.config_parts import Columns
 from training.data.packed import MAX_STAGE, SPLITS
-from training.pack.reading import Row, Unreadable, read_rows, without_nulls
+from training.pack.reading import Row, read_rows, without_nulls
 from training.pack.sources import FrozenCorpus, Unit
 
 # Reading stops after this many rows if none of them is a document.
