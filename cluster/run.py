@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import cluster
-from cluster.artifact import fingerprint
+from cluster.artifact import fingerprint, require_files
+from cluster.errors import DataError
 from cluster.record import RecordFile, json_bytes, json_with
 from cluster.store import paths
 from cluster.store.store import Store
@@ -29,6 +30,28 @@ class RunFolder:
     def manifest_file(self) -> RecordFile[dict[str, Any]]:
         at, parse = paths.join(self.uri, RUN_MANIFEST), json_with("config", "inputs")
         return RecordFile(self.store, at, "the manifest of a run", parse, "Choose another output.")
+
+    def finished(self, kind: str) -> dict[str, Any] | None:
+        """The manifest of the finished run of this kind, such as `curate`; None if there is none.
+
+        Raises:
+            DataError: the manifest is damaged, or that of another program.
+        """
+        manifest = self.manifest_file.read()
+        return manifest if manifest is not None and manifest.get("kind") == kind else None
+
+    def require(self, kind: str, advice: str = "Point at one, or run it again: it continues.") -> dict[str, Any]:
+        """The manifest of the finished run of this kind.
+
+        Raises:
+            DataError: there is none; the message ends with `advice`.
+        """
+        if (found := self.finished(kind)) is not None:
+            return found
+        manifest = self.manifest_file.read()
+        require_files(self.store, self.uri)
+        seen = "no finished run" if manifest is None else f"a run of kind {manifest.get('kind')}"
+        raise DataError(f"{self.uri}: {seen}; wanted the output of `raymill {kind}`. {advice}")
 
     def find(
         self,

@@ -94,9 +94,7 @@ def _datasets(config: TrainConfig) -> tuple[dict[str, str], int]:
     digests, folds = dict[str, str](), dict[str, int]()
     for store, corpus in zip(config.corpus_stores, config.corpus, strict=True):
         uri = paths.absolute(corpus.path)
-        manifest = RunFolder(store, uri).manifest_file.read()
-        if manifest is None or manifest.get("kind") != "prepare":
-            raise DataError(f"{uri}: no finished output of `raymill prepare`, whose folds are tested one by one.")
+        manifest = RunFolder(store, uri).require("prepare", "Its folds are tested one by one.")
         count = manifest["config"]["split"]["folds"]
         if not count:
             raise DataError(f"{uri}: has no folds. Prepare it with `split: {{folds: 5}}`, or another number.")

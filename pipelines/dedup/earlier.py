@@ -56,9 +56,7 @@ def open_runs(dedup: Dedup | None, store: Store) -> list[EarlierRun]:
 
 
 def _open(dedup: Dedup, store: Store, uri: str) -> EarlierRun:
-    manifest = RunFolder(store, uri).manifest_file.read()
-    if manifest is None or manifest.get("kind") != "curate":
-        raise DataError(f"{uri}: no finished run of `raymill curate` is there. Give the `output` of one.")
+    manifest = RunFolder(store, uri).require("curate")
     wanted, there = sketch_settings(dedup), manifest.get(SKETCHES)
     if there is None:
         raise DataError(

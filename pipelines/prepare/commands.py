@@ -10,6 +10,7 @@ from cluster.config import load, load_values
 from cluster.errors import ConfigError, DataError, UserError
 from cluster.inspection import store_for
 from cluster.progress import Lines, clock
+from cluster.run import RunFolder
 from cluster.session import Session
 from cluster.store import paths
 from cluster.store.store import Store
@@ -21,7 +22,6 @@ from pipelines.prepare.assess.job import ASSESSMENT
 from pipelines.prepare.assess.score import failed
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.plan.dry_run import print_dry_run
 from pipelines.prepare.report import report_text
 from pipelines.prepare.stages.split import SPLITS
@@ -133,7 +133,7 @@ def _prepared(store: Store, output: str) -> str:
         DataError: there is none. The message names `--output` where other data may be meant.
     """
     try:
-        prepared_run(store, output)
+        RunFolder(store, output).require("prepare")
     except DataError as error:
         if not (output.startswith("hf://") or store.exists(output) or store.holds_files(output)):
             raise

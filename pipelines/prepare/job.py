@@ -47,7 +47,6 @@ from pipelines.prepare.assess.trained import read_trained
 from pipelines.prepare.config import STORES, PrepareConfig, Source, Validate
 from pipelines.prepare.fetch.answers import secret
 from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
-from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.named_fields import refuse_unknown_fields, with_named_columns
 from pipelines.prepare.records.content import REASONS
 from pipelines.prepare.report import Report, gather, render, render_assessment
@@ -194,7 +193,7 @@ def assess_again(
         DataError: there is no finished run, an earlier version wrote its report, or `folds` are not of this data set.
         ConfigError: no input has the field `extrinsic`, or one that the settings name.
     """
-    manifest = prepared_run(store, root)
+    manifest = RunFolder(store, root).require("prepare")
     trained = None if folds is None else read_trained(store, paths.absolute(folds), root, manifest["digest"])
     report = read_report(store, root)
     config = PrepareConfig.model_validate(report["config"])

@@ -104,13 +104,12 @@ def with_corpora(sources: Sequence[Source], store: Store) -> tuple[Source, ...]:
 def _with_corpus(source: Source, store: Store) -> Source:
     if source.path is None or source.path.startswith("hf://") or not store.exists(paths.join(source.path, INPUTS_JSON)):
         return source
-    manifest = RunFolder(store, source.path).manifest_file.read()
-    if manifest is None or manifest["kind"] != "curate":
-        seen = "an unfinished run" if manifest is None else f"a run of kind {manifest['kind']}"
-        raise DataError(
-            f"inputs ({source.source}): {source.path} holds {seen}; wanted a finished run of `raymill curate`, or a "
-            "folder of files. Finish it by running its command again, or name the folder with the files."
+    try:
+        RunFolder(store, source.path).require(
+            "curate", "Finish it by running its command again, or name the folder with the files."
         )
+    except DataError as error:
+        raise DataError(f"inputs ({source.source}): {error}") from error
     return source.model_copy(update={"path": paths.join(source.path, CORPUS), "id": source.id or "id"})
 
 

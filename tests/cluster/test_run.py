@@ -56,3 +56,20 @@ def test_settings_in_lists_of_groups_differ_one_by_one():
         ("inputs.1", {"path": "b"}, None),
     ]
     assert differences(before, before) == []
+
+
+def test_a_finished_run_of_a_kind_is_found_or_refused_with_what_was_seen(tmp_path):
+    root = str(tmp_path / "run")
+    folder = RunFolder(Store(), root)
+    assert folder.finished("curate") is None
+    with pytest.raises(DataError, match="there is no run and no artifact here"):
+        folder.require("curate")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "part").write_text("x")
+    with pytest.raises(DataError, match=r"run: no finished run; wanted the output of `raymill curate`\. Look\.$"):
+        folder.require("curate", "Look.")
+    manifest = folder.put("prepare", "n", {}, "i", {})
+    assert folder.finished("prepare") == folder.require("prepare") == manifest
+    assert folder.finished("curate") is None
+    with pytest.raises(DataError, match="run: a run of kind prepare; wanted the output of `raymill curate`"):
+        folder.require("curate")

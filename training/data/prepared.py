@@ -39,18 +39,18 @@ class Prepared:
 def prepared_output(store: Store, path: str) -> Prepared | None:
     """The data set whose output is at `path`; None if there is no finished run of `raymill prepare`."""
     root = paths.absolute(path)
-    manifest = RunFolder(store, root).manifest_file.read()
-    return Prepared.of_manifest(root, manifest) if manifest is not None and manifest.get("kind") == "prepare" else None
+    manifest = RunFolder(store, root).finished("prepare")
+    return Prepared.of_manifest(root, manifest) if manifest is not None else None
 
 
 def prepared_with(artifact: Artifact) -> Prepared | None:
     """The data set of which an artifact is a split; None if it is not one."""
     root, _, name = artifact.uri.rpartition("/")
     try:
-        manifest = RunFolder(artifact.store, root).manifest_file.read()
+        manifest = RunFolder(artifact.store, root).finished("prepare")
     except DataError:  # a file of another program has that name
         return None
-    if manifest is None or manifest.get("kind") != "prepare":
+    if manifest is None:
         return None
     same = manifest.get("artifacts", {}).get(name) == artifact.manifest.digest
     return Prepared.of_manifest(root, manifest) if same else None

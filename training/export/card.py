@@ -120,10 +120,9 @@ def _sources(run: Mapping[str, Any]) -> dict[str, Any]:
 def _run(store: Store, folder: str, kind: str) -> dict[str, Any]:
     """The manifest of the run of this kind in a folder; empty if there is none."""
     try:
-        found = RunFolder(store, folder).manifest_file.read()
+        return RunFolder(store, folder).finished(kind) or {}
     except (StorageError, DataError):
         return {}
-    return found if found is not None and found.get("kind") == kind else {}
 
 
 @dataclass(frozen=True)

@@ -189,8 +189,8 @@ def _labelled(store: Store, corpus: Corpus, columns: Columns) -> Columns:
         )
     if columns.label is not None:
         return columns
-    manifest = RunFolder(store, paths.absolute(corpus.path)).manifest_file.read()
-    if manifest is None or manifest.get("kind") != "prepare":
+    manifest = RunFolder(store, paths.absolute(corpus.path)).finished("prepare")
+    if manifest is None:
         raise ConfigError(
             f"{corpus.path}: no column of classes, which method probe learns. Name it, as in `columns: {{text: text, "
             "label: COLUMN}`; a data set of `raymill prepare` has its own."

@@ -45,8 +45,7 @@ def of_prepared_run(store: Store, data: str) -> tuple[str, tuple[str, ...]] | No
         return None
     above, _, name = data.rpartition("/")
     for root, splits in ((data, SPLITS), *([(above, (name,))] if name in SPLITS else [])):
-        manifest = RunFolder(store, root).manifest_file.read()
-        if manifest is not None and manifest.get("kind") == "prepare":
+        if RunFolder(store, root).finished("prepare") is not None:
             return root, splits
     return None
 

@@ -10,9 +10,9 @@ from typing import Self
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.record import RecordFile, json_bytes
+from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.stages.split import SPLITS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -42,7 +42,7 @@ class Version:
         Raises:
             DataError: the run is gone, or was made again with another content.
         """
-        run = prepared_run(store, self.output)
+        run = RunFolder(store, self.output).require("prepare")
         if run["digest"] != self.digest:
             raise DataError(
                 f"{self.output}: was made again after {self.name}:{self.version} was tagged; its digest is "
@@ -67,7 +67,7 @@ class Registry:
         """
         _check_name(name)
         _check_name("v1" if version is None else version)
-        run = prepared_run(self.store, output)
+        run = RunFolder(self.store, output).require("prepare")
         records = {split: Artifact.load(self.store, paths.join(output, split)).manifest.rows for split in SPLITS}
         tagged = datetime.now(UTC).isoformat(timespec="seconds")
 

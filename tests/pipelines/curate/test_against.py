@@ -75,7 +75,7 @@ def test_runs_that_cannot_be_compared_with_are_named_together(january, tmp_path,
     with pytest.raises(ConfigError) as refused:
         curate_inline(found, monkeypatch)
     first, second = str(refused.value).splitlines()
-    assert first.startswith(f"dedup.against[0]: {empty}: no finished run of `raymill curate` is there.")
+    assert first.startswith(f"dedup.against[0]: {empty}: there is no run and no artifact here")
     assert second.startswith(
         f"dedup.against[1]: {january}: its sketches were made with other settings: ngram_words is 5 "
     )

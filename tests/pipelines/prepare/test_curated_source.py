@@ -43,7 +43,7 @@ def test_a_run_of_another_kind_is_no_corpus(tmp_path, monkeypatch):
     rows = [{"question": question(n), "answer": answer(n)} for n in range(3)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     first = prepare_inline({"inputs": [{"path": f"{tmp_path}/a.jsonl"}], "output": f"{tmp_path}/one"}, monkeypatch)
-    message = r"one holds a run of kind prepare; wanted a finished run of `raymill curate`, or a folder of files"
+    message = r"one: a run of kind prepare; wanted the output of `raymill curate`. Finish it"
     with pytest.raises(DataError, match=message):
         prepare_inline({"inputs": [{"path": first.uri}], "output": f"{tmp_path}/two"}, monkeypatch)
 

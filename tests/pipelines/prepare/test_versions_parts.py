@@ -37,7 +37,9 @@ def version(name: str, tagged: str = "2026-01-01T00:00:00+00:00", **more) -> Ver
 def tagging(tmp_path, monkeypatch) -> Registry:
     """A registry where every output is a finished run; its digest is that of its name."""
     runs = {"digest": "d" * 64}
-    monkeypatch.setattr(registry, "prepared_run", lambda store, output: runs | {"digest": runs.get(output, "d" * 64)})
+    monkeypatch.setattr(
+        registry.RunFolder, "require", lambda folder, kind: runs | {"digest": runs.get(folder.uri, "d" * 64)}
+    )
     rows = type("Rows", (), {"manifest": type("Manifest", (), {"rows": 3})})
     monkeypatch.setattr(registry.Artifact, "load", lambda store, uri: rows)
     made = Registry(Store(), str(tmp_path))

@@ -11,11 +11,11 @@ import pytest
 from cluster.config import load_values
 from cluster.errors import DataError
 from cluster.garbage import find_garbage
+from cluster.run import RunFolder
 from cluster.store.store import Store
 from pipelines.prepare.assess.facts import Topics, same, units_of
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.finished import prepared_run
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.work import work
 from pipelines.text.texts import Texts
@@ -528,7 +528,7 @@ def test_assess_says_what_it_wants(tmp_path, assess):
     code, _, err = assess(str(tmp_path / "some"))
     assert code == 2 and "wanted the output of `raymill prepare`" in err
     with pytest.raises(DataError, match="there is no run"):
-        prepared_run(Store(), str(tmp_path / "none"))
+        RunFolder(Store(), str(tmp_path / "none")).require("prepare")
 
 
 @pytest.mark.parametrize(
