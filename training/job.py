@@ -31,9 +31,9 @@ from training.model_folder.checks import check_model
 from training.model_folder.folder import located, model_fingerprint, on_hub
 from training.output_folder import refuse_output_among_inputs
 from training.pack import overflow
+from training.pack.columns import with_columns
 from training.pack.job import PackJob
 from training.pack.packed_run import PackedRun
-from training.pack.sources import with_columns
 from training.plan.choices import check_memory
 from training.records import export_manifest
 from training.records.export_manifest import finished_evaluation_and_export

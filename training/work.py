@@ -29,8 +29,9 @@ from training.config_parts import Model
 from training.job import is_finished, run_settings
 from training.model_folder.folder import located, model_fingerprint, on_hub
 from training.output_folder import refuse_output_among_inputs
+from training.pack.columns import with_columns
 from training.pack.job import pack_settings
-from training.pack.sources import FrozenCorpus, freeze_corpora, with_columns
+from training.pack.sources import FrozenCorpus, freeze_corpora
 from training.plan.memory import memory
 
 _shape_of = Entry("training.models.shape:shape_of")

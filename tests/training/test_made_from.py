@@ -14,10 +14,11 @@ from tests.support.settings import changed, untold
 from training.config import TrainConfig
 from training.data.packed import EXAMPLES, PACKED, SPLITS
 from training.job import make_job, run_settings
+from training.pack.columns import with_columns
 from training.pack.job import pack_settings
 from training.pack.packed_run import PackedRun
 from training.pack.packing import PackingRule, pack_stage
-from training.pack.sources import freeze_corpora, with_columns
+from training.pack.sources import freeze_corpora
 from training.pack.split import Cuts
 from training.pack.tokenise import tokenise_stage
 from training.pack.tokenizer import TokenizerAt

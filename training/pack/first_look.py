@@ -17,8 +17,9 @@ from cluster.read.file_problems import (
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.store import Store
+from training.pack.corpus_files import LFS_POINTER
 from training.pack.documents import require_documents
-from training.pack.sources import LFS_POINTER, FrozenCorpus
+from training.pack.sources import FrozenCorpus
 
 _THREADS = 16
 _LIMITS = Limits()

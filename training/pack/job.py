@@ -31,6 +31,7 @@ from training.data.packed import SPLITS
 from training.model_folder.checks import embedded_tokens
 from training.model_folder.folder import located
 from training.output_folder import refuse_output_among_inputs
+from training.pack.columns import with_columns
 from training.pack.first_look import check_corpora
 from training.pack.packed_run import (
     PackedRun,
@@ -44,7 +45,7 @@ from training.pack.packed_run import (
     packed_uri,
 )
 from training.pack.packing import PackingRule, pack_stage
-from training.pack.sources import FrozenCorpus, freeze_corpora, with_columns
+from training.pack.sources import FrozenCorpus, freeze_corpora
 from training.pack.split import Cuts
 from training.pack.survey import Surveyed, find_classes, look, read_survey, survey_name, survey_stage
 from training.pack.tokenise import refuse_no_examples, tokenise_stage

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from training.config import TrainConfig
 from training.data.order import Order, shares
 from training.data.packed import rows_per_group
+from training.pack.columns import with_columns
 from training.pack.job import pack_settings
 from training.pack.packed_run import PackedRun, manifest_file, packed_uri
-from training.pack.sources import freeze_corpora, with_columns
+from training.pack.sources import freeze_corpora
 
 # Best-fit packing leaves about this share of a row's positions empty.
 _EMPTY = 0.02

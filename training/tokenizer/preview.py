@@ -24,12 +24,13 @@ from training.config import TrainConfig
 from training.data.packed import EXAMPLES
 from training.model_folder.checks import embedded_tokens
 from training.pack import overflow
+from training.pack.columns import with_columns
 from training.pack.documents import Content, Document, LeftOut, Pair, all_documents, refuse_all
 from training.pack.encode import Encoder, Example
 from training.pack.first_look import check_corpora
 from training.pack.overflow import cut
 from training.pack.packing import PackingRule
-from training.pack.sources import FrozenCorpus, freeze_corpora, with_columns
+from training.pack.sources import FrozenCorpus, freeze_corpora
 from training.pack.tokenizer import prepare_tokenizer
 from training.tokenizer.load_tokenizer import load_tokenizer
 

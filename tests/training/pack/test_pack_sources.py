@@ -19,8 +19,9 @@ from tests.support.pack_surveys import classes_of, survey
 from tests.support.stages import run_inline
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, Split
+from training.pack.columns import with_columns
 from training.pack.documents import Chat, LeftOut, Pair, all_documents, documents_of, require_documents
-from training.pack.sources import freeze_corpus, with_columns
+from training.pack.sources import freeze_corpus
 from training.pack.split import MAX_RANKED, choose_cuts
 from training.pack.survey import survey_here
 

@@ -1,0 +1,172 @@
+"""The columns of a corpus: those that a config names, checked, or those recognised by usual names."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+
+import pyarrow as pa
+
+from cluster.errors import ConfigError
+from cluster.run import RunFolder
+from cluster.store import paths
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
+from training.config import TrainConfig
+from training.config_parts import Columns, Corpus
+from training.pack.corpus_files import find_files, first_keys, inspect_file
+
+DEFAULTS = {"id": "id", "group": "group_id"}
+# Classes of a data set of `raymill prepare` -> the fields of its inputs that they are made of.
+PREPARED_CLASSES = {
+    "annotations.labels": {"labels", "label"},
+    "annotations.categories": {"categories", "category"},
+}
+# Usual names of columns, as (required, optional). The first entry whose required columns all exist is used.
+RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
+    ({"text": "text"}, {}),
+    ({"messages": "messages"}, {"tools": "tools"}),
+    ({"messages": "conversations"}, {"tools": "tools"}),
+    ({"prompt": "prompt", "completion": "completion"}, {"system": "system"}),
+    ({"prompt": "instruction", "completion": "output"}, {"input": "input", "system": "system"}),
+)
+
+
+def with_columns(config: TrainConfig) -> TrainConfig:
+    """The config with the columns of each corpus: those it names, else those recognised by usual names (RECOGNISED).
+
+    These are `text`, `messages`, ShareGPT's `conversations`, `prompt` with `completion`, and alpaca's `instruction`
+    with `output`, each with its optional columns. With method probe, the class is that of a data set of `raymill
+    prepare` where no column is named.
+
+    Raises:
+        ConfigError: method probe finds no text or no class.
+        DataError: there is nothing to read at a corpus's path, or an unfinished artifact.
+    """
+    each = list(zip(config.corpus_stores, config.corpus, config.all_columns, strict=True))
+    if "columns" not in config.model_fields_set:
+        each = [(store, one, one.columns or _recognised(store, one)) for store, one, _ in each]
+    elif config.method != "probe":
+        return config
+    if config.method == "probe":
+        each = [(store, one, _labelled(store, one, columns)) for store, one, columns in each]
+    corpora = [one.model_copy(update={"columns": columns}) for _, one, columns in each]
+    return config.model_copy(update={"corpus": tuple(corpora)})
+
+
+def _labelled(store: Store, corpus: Corpus, columns: Columns) -> Columns:
+    """The columns with that of the class.
+
+    Raises:
+        ConfigError: the documents are no plain texts, or there is no class.
+    """
+    if columns.form != "text":
+        raise ConfigError(
+            f"{corpus.path}: has the columns {', '.join(columns.named.values())}, and method probe classifies plain "
+            "texts. Name one column, as in `columns: {text: prompt}`."
+        )
+    if columns.label is not None:
+        return columns
+    manifest = RunFolder(store, paths.absolute(corpus.path)).finished("prepare")
+    if manifest is None:
+        raise ConfigError(
+            f"{corpus.path}: no column of classes, which method probe learns. Name it, as in `columns: {{text: text, "
+            "label: COLUMN}`; a data set of `raymill prepare` has its own."
+        )
+    fields = {field for one in manifest["config"]["inputs"] for field in one["columns"]}
+    label = next((name for name, of in PREPARED_CLASSES.items() if fields & of), None)
+    if label is None:
+        raise ConfigError(
+            f"{corpus.path}: its records have no labels or categories, of which method probe learns one. Prepare it "
+            "with `columns: {labels: COLUMN}`, or name another column, as in `columns: {text: text, label: "
+            "metadata.source}`."
+        )
+    return columns.model_copy(update={"label": label})
+
+
+def _recognised(store: Store, corpus: Corpus) -> Columns:
+    file = find_files(store, corpus.path)[0][0].info
+    schema, _ = inspect_file(store, file, Columns(text="text"), 1 << 30)
+    names = first_keys(store, file) if schema is None else schema.names
+    for needed, optional in RECOGNISED:
+        if all(name in names for name in needed.values()):
+            return Columns(**needed | {role: name for role, name in optional.items() if name in names})
+    return Columns(text="text")
+
+
+def resolve(
+    columns: Columns,
+    defaults: Mapping[str, str],
+    schemas: Sequence[tuple[str, pa.Schema]],
+    lines: FileInfo | None,
+    peeked: Mapping[str, None],
+) -> Columns:
+    """Check the named columns, and fill in those of `defaults` that the corpus has.
+
+    defaults: role -> usual name. lines: the first file of JSON Lines, if any. peeked: keys of its first objects.
+    """
+    named = columns.named
+    for role, name in named.items():
+        for uri, schema in schemas:
+            if _type_of(schema, name) is None:
+                raise ConfigError(_no_column(uri, role, name, schema.names))
+            _check_type(uri, role, name, schema)
+        # Optional keys of JSON objects may be missing in the first ones.
+        is_there = name in peeked or name.partition(".")[0] in peeked
+        if lines and peeked and not is_there and role not in ("tools", "id", "group", "input", "system"):
+            raise ConfigError(_no_column(lines.uri, role, name, list(peeked)))
+    found = {
+        role: name
+        for role, name in defaults.items()
+        if role not in named and all(name in schema.names for _, schema in schemas) and (not lines or name in peeked)
+    }
+    return columns.model_copy(update=found)
+
+
+def _no_column(uri: str, role: str, name: str, names: Sequence[str]) -> str:
+    near = get_close_matches(name, names, 3, 0.5)
+    advice = f"Did you mean {' or '.join(near)}?" if near else f"Set columns.{role} to one of them."
+    return f"{uri}: no column {name} (columns.{role}). It has: {', '.join(names) or 'none'}. {advice}"
+
+
+def _type_of(schema: pa.Schema, name: str) -> pa.DataType | None:
+    """The type of a column, or of the field of a column of structs; None if there is none."""
+    if name in schema.names:
+        return schema.field(name).type
+    column, _, field = name.partition(".")
+    kind = schema.field(column).type if schema.names.count(column) == 1 else None
+    return kind.field(field).type if kind is not None and pa.types.is_struct(kind) and kind.names.count(field) else None
+
+
+def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
+    if schema.names.count(name) > 1:
+        raise ConfigError(f"{uri}: has {schema.names.count(name)} columns {name} (columns.{role}). Name each its own.")
+    kind = _type_of(schema, name)
+    assert kind is not None
+    while pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    whole = pa.types.is_integer(kind)
+    a_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    wanted, good = {
+        "text": ("strings", text),
+        "prompt": ("strings", text),
+        "completion": ("strings", text),
+        "input": ("strings", text),
+        "system": ("strings", text),
+        "messages": ("lists of {role, content}, or such a list as JSON text", text or a_list),
+        "tools": ("lists, or such a list as JSON text", text or a_list),
+        "label": ("text or whole numbers", text or whole or a_list or pa.types.is_boolean(kind)),
+        "stratify": ("text or whole numbers", text or whole or pa.types.is_boolean(kind)),
+        "id": ("text or whole numbers", text or whole),
+        "group": ("text or whole numbers", text or whole),
+        "split": ("train, validation or test", text),
+        "fold": ("whole numbers", whole),
+        "stage": ("whole numbers", whole),
+    }[role]
+    if not good and not pa.types.is_null(kind):
+        if role == "text" and a_list:
+            raise ConfigError(f"{uri}: column {name} (columns.text) is {kind}. Of conversations: {{messages: {name}}}.")
+        others = [one.name for one in schema if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)]
+        raise ConfigError(
+            f"{uri}: column {name} (columns.{role}) is {kind}; wanted {wanted}. Columns of strings: "
+            f"{', '.join(others) or 'none'}."
+        )

@@ -1,0 +1,178 @@
+"""The files of a corpus: which they are, their schemas, and the spans that they are divided into.
+
+A corpus is an artifact of this project, or a folder, glob, file or URI of Parquet or JSON Lines (.jsonl, .ndjson; also
+.gz and .zst). Parquet is divided by rows and plain JSON Lines by bytes; a compressed file is one span. Only listings,
+Parquet footers and the first lines of one JSON Lines file are read.
+"""
+
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from cluster.artifact import MANIFEST, Artifact, fingerprint
+from cluster.errors import DataError
+from cluster.read.parquet import StoredParquet
+from cluster.read.span import Span
+from cluster.store import paths
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
+from training.config_parts import Columns
+from training.data.packed import SPLITS
+from training.data.prepared import prepared_output
+from training.pack.reading import FORMATS, format_of, is_compressed, json_rows
+
+LFS_POINTER = b"version https://git-lfs"  # start of the text in place of a large file
+_PEEKED_LINES = 100
+_MAX_POINTER_BYTES = 1024
+
+
+class CorpusFile(NamedTuple):
+    """A file of a corpus. name: relative to the corpus, so that a moved corpus has the same fingerprint."""
+
+    name: str
+    info: FileInfo
+
+
+def find_files(store: Store, path: str, folded: bool = False) -> tuple[list[CorpusFile], str, dict[str, int]]:
+    """(files, fingerprint of their content, number of skipped files by ending). folded: see `freeze_corpus`."""
+    root = paths.absolute(path)
+    wild = re.search(r"[*?\[]", root)
+    there = store.exists(root) or bool(
+        wild and store.list_files(root)
+    )  # an existing name with brackets is not a pattern
+    if wild and not there:
+        found, root = store.glob(root), root[: root.rindex("/", 0, wild.start())]
+    elif store.exists(root):
+        found, root = [store.info(root)], posixpath.dirname(root)
+    elif (artifact := Artifact.find(store, root)) is not None:
+        return _of_artifact(artifact)
+    elif prepared_output(store, root) is not None:
+        return _of_prepared(store, root, SPLITS[:-1] if folded else SPLITS)
+    else:
+        found = store.list_files(root)
+        _refuse_unfinished(store, root)
+    files = [CorpusFile(file.uri.removeprefix(root).lstrip("/"), file) for file in found]
+    visible = [file for file in files if not _hidden(file.name)]
+    chosen = [file for file in visible if format_of(file.name)]
+    if not chosen:
+        raise DataError(_nothing_here(path, [file.name for file in files]))
+    content = [[file.name, file.info.size, file.info.version] for file in chosen]
+    others = Counter(posixpath.splitext(file.name)[1] or "without ending" for file in visible if file not in chosen)
+    return chosen, fingerprint(content), dict(sorted(others.items(), key=lambda one: (-one[1], one[0])))
+
+
+def _nothing_here(path: str, names: Sequence[str]) -> str:
+    wanted = f"Wanted: an artifact ({MANIFEST}), or files that end in {', '.join(FORMATS)}."
+    if names:
+        hint = " A JSON array becomes JSON Lines with `jq -c '.[]' FILE > FILE.jsonl`." if _has_json(names) else ""
+        return f"{path}: no file of documents here. Seen: {', '.join(names[:8])}. {wanted}{hint}"
+    if paths.is_remote(path) or re.search(r"[*?\[]", path):
+        return f"{path}: no file matches. Check the name against a listing. {wanted}"
+    if Path(paths.absolute(path)).exists():
+        return f"{path}: an empty folder. {wanted}"
+    return f"{path}: there is no such file or folder. {wanted}"
+
+
+def _has_json(names: Sequence[str]) -> bool:
+    return any(name.lower().endswith(".json") for name in names)
+
+
+def _of_artifact(artifact: Artifact) -> tuple[list[CorpusFile], str, dict[str, int]]:
+    root = artifact.uri
+    files = artifact.manifest.files
+    # Files of an artifact are never changed, so it is enough to compare their sizes.
+    infos = [FileInfo(paths.join(root, file.path), file.bytes, "") for file in files]
+    return [CorpusFile(file.path, info) for file, info in zip(files, infos, strict=True)], artifact.manifest.digest, {}
+
+
+def _of_prepared(store: Store, root: str, splits: Sequence[str]) -> tuple[list[CorpusFile], str, dict[str, int]]:
+    files: list[CorpusFile] = []
+    digests = []
+    for split in splits:
+        artifact = Artifact.load(store, paths.join(root, split))
+        found, digest, _ = _of_artifact(artifact)
+        files += [CorpusFile(f"{split}/{file.name}", file.info) for file in found]
+        digests.append(digest)
+    return files, fingerprint(digests), {}
+
+
+def _refuse_unfinished(store: Store, root: str) -> None:
+    if Artifact.find(store, paths.join(root, "corpus")) is not None:
+        raise DataError(f"{root}: a run's folder; its corpus is one folder below. Write corpus: {root}/corpus")
+    if store.list_files(paths.join(root, "_commits")):
+        raise DataError(f"{root}: a run that is not finished. Run its command again: it continues.")
+    if store.list_files(paths.join(posixpath.dirname(root), "_commits")):
+        raise DataError(
+            f"{root}: no finished artifact ({MANIFEST} is missing), but the run beside it was started. Run "
+            "`raymill curate` with its config again: it continues."
+        )
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith((".", "_")) for part in name.split("/"))
+
+
+def inspect_file(
+    store: Store, file: FileInfo, columns: Columns, unit_bytes: int
+) -> tuple[pa.Schema | None, list[tuple[Span, int]]]:
+    """(schema of a Parquet file, None for JSON Lines; the file's spans, each with its estimated bytes of documents)."""
+    kind = format_of(file.uri)
+    if kind == "parquet":
+        return _inspect_parquet(store, file, columns, unit_bytes)
+    if not file.size:
+        return None, []
+    if is_compressed(file.uri):
+        return None, [(Span(*_identity(file), "jsonl", 0, file.size), 3 * file.size)]
+    parts = -(-file.size // unit_bytes)
+    ends = [file.size * part // parts for part in range(parts + 1)]
+    return None, [(Span(*_identity(file), "jsonl", start, end), end - start) for start, end in pairwise(ends)]
+
+
+def _inspect_parquet(
+    store: Store, file: FileInfo, columns: Columns, unit_bytes: int
+) -> tuple[pa.Schema, list[tuple[Span, int]]]:
+    try:
+        with StoredParquet(store, file.uri) as opened:
+            footer, schema = opened.metadata, opened.schema_arrow
+    except (pa.ArrowInvalid, OSError) as error:
+        if file.size < _MAX_POINTER_BYTES and store.read_bytes(file.uri).startswith(LFS_POINTER):
+            raise DataError(f"{file.uri}: a Git LFS pointer, not the file itself. Run `git lfs pull`.") from error
+        raise DataError(
+            f"{file.uri}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}). "
+            "Perhaps writing it was interrupted. Write it again, or exclude it by a narrower path."
+        ) from error
+    content = ("text", "prompt", "input", "system", "completion", "messages", "tools")
+    names = {columns.named[role] for role in content if role in columns.named}
+    leaf_paths = [footer.schema.column(n).path for n in range(footer.num_columns)]
+    leaves = [n for n, path in enumerate(leaf_paths) if any(path == one or path.startswith(f"{one}.") for one in names)]
+    pieces, first = [], 0
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
+        size = sum(group.column(leaf).total_uncompressed_size for leaf in leaves)
+        # A row group larger than a unit is split by rows. Each reader decodes it from its start, which costs a
+        # hundredth of tokenising its rows.
+        parts = max(1, min(-(-size // unit_bytes), group.num_rows)) if group.num_rows else 0
+        ends = [first + group.num_rows * part // parts for part in range(parts + 1)] if parts else []
+        pieces += [(Span(*_identity(file), "parquet", start, end), size // parts) for start, end in pairwise(ends)]
+        first += group.num_rows
+    return schema, pieces
+
+
+def _identity(file: FileInfo) -> tuple[str, int, str]:
+    return file.uri, file.size, file.version
+
+
+def first_keys(store: Store, file: FileInfo) -> dict[str, None]:
+    """Keys of a file's first 100 objects, in order of appearance."""
+    span = Span(*_identity(file), "jsonl", 0, file.size)
+    keys: dict[str, None] = {}
+    for row, _ in islice(json_rows(store, span), _PEEKED_LINES):
+        if isinstance(row, dict):
+            keys |= dict.fromkeys(row)
+    return keys
