@@ -23,7 +23,7 @@ from pipelines.prepare.assess.score import failed
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.plan.dry_run import print_dry_run
-from pipelines.prepare.report import report_text
+from pipelines.prepare.report.page import report_text
 from pipelines.prepare.stages.split import SPLITS
 
 

@@ -49,7 +49,9 @@ from pipelines.prepare.fetch.answers import secret
 from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
 from pipelines.prepare.named_fields import refuse_unknown_fields, with_named_columns
 from pipelines.prepare.records.content import REASONS
-from pipelines.prepare.report import Report, gather, render, render_assessment
+from pipelines.prepare.report.gather import gather
+from pipelines.prepare.report.page import render, render_assessment
+from pipelines.prepare.report.schema import Report
 from pipelines.prepare.sources import as_input, fields_of, notes_on_columns, with_corpora
 from pipelines.prepare.stages.collect import (
     ATTRIBUTES,

@@ -22,7 +22,7 @@ from cluster.store.store import Store
 from pipelines.prepare.assess.job import read_assessment
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import bound_text, number
-from pipelines.prepare.report import Report
+from pipelines.prepare.report.schema import Report
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.versions.registry import Version
 

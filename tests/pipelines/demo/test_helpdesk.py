@@ -22,7 +22,8 @@ from pipelines.prepare.assess.facts import is_copy
 from pipelines.prepare.assess.settings import Gates
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.records import content, validate
-from pipelines.prepare.report import _LEFT_OUT, render
+from pipelines.prepare.report.gather import _LEFT_OUT
+from pipelines.prepare.report.page import render
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.tables import frame
 from pipelines.rules import RULES

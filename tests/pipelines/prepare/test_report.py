@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.report import _fetched, _ranked, _reasons, _time_warnings, _warnings, report_text
+from pipelines.prepare.report.gather import _fetched, _ranked, _reasons
+from pipelines.prepare.report.page import report_text
+from pipelines.prepare.report.run_warnings import data_set_warnings, time_warnings
 
 SOURCES = ("a", "b")
 
@@ -23,7 +25,7 @@ def warned(kept: tuple[int, int] = (50, 50), straddling: dict[str, int] | None =
         {"source": name, "records": 60, "passed": 55, "splits": {"train": number // 2, "test": number - number // 2}}
         for name, number in zip(SOURCES, kept, strict=True)
     ]  # fmt: skip
-    return _warnings(config_, totals, splits, sources, {}, straddling or {})
+    return data_set_warnings(config_, totals, splits, sources, {}, straddling or {})
 
 
 def shared(one: float, other: float) -> PrepareConfig:
@@ -35,7 +37,7 @@ def shared(one: float, other: float) -> PrepareConfig:
 
 def test_a_run_as_it_should_be_has_no_warnings():
     assert warned() == [] and warned(config=shared(0.5, 0.5)) == []
-    assert _time_warnings({"rejected/a/too_old": 3}, {"older": 0}) == [] == _time_warnings({}, {})
+    assert time_warnings({"rejected/a/too_old": 3}, {"older": 0}) == [] == time_warnings({}, {})
 
 
 def test_an_empty_split_is_reported_if_it_has_a_share():
@@ -72,7 +74,7 @@ def test_groups_in_several_splits_are_reported():
 
 def test_records_without_a_time_and_older_ones_are_counted_over_all_sources():
     collected = {"rejected/a/no_time": 2, "rejected/b/no_time": 1, "rejected/b/too_old": 5}
-    found = _time_warnings(collected, {"older": 1})
+    found = time_warnings(collected, {"older": 1})
     assert found[0] == "3 records without a time for split.by_time are in the ledger, as no_time."
     assert found[1].startswith("1 record for validation or testing are older") and len(found) == 2
 

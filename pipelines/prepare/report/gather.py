@@ -1,0 +1,164 @@
+"""The report of a run, from the counters of its stages."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import cluster
+from cluster.artifact import Artifact
+from cluster.page.formats import count, plural
+from pipelines.prepare.config import STORES, PrepareConfig
+from pipelines.prepare.records import content, validate
+from pipelines.prepare.report.run_warnings import balance_warnings, data_set_warnings, fetch_warnings, time_warnings
+from pipelines.prepare.report.schema import (
+    ANSWER_SHOWN,
+    LEFT_OUT_STAGES,
+    STAGES,
+    Answer,
+    Contradiction,
+    Reason,
+    Report,
+    SourceCounts,
+    counts_below,
+)
+from pipelines.prepare.stages.collect import RECORDS
+from pipelines.prepare.stages.split import SPLITS
+from pipelines.prepare.stages.split_stage import SPLIT_FILES
+from pipelines.prepare.stages.write import EXAMPLES, REMOVED
+from pipelines.prepare.tables import frame
+from pipelines.readers.reader import PROBLEMS
+from pipelines.readers.units import InputManifest
+
+_LEFT_OUT = {
+    "over_share": "more records of the source than its `share` allows",
+    "over_class": "more records of the class than `split.balance` allows in training",
+    "exact_duplicate": "the same text as an earlier record",
+    "near_duplicate": "a text like that of an earlier record, by `dedup.threshold`",
+    "same_question": "the same question as another record",
+    "near_question": "a question like that of another record, by `dedup.threshold`",
+    "same_answer": "the same answer as another record",
+    "near_answer": "an answer like that of another record, by `dedup.threshold`",
+    "outlier": "lengths or letters far from those of other records, by `validate.outliers`",
+    "contradictory": "a question to which another record has a different answer",
+}
+_MEANINGS = {**PROBLEMS, **content.REASONS, **frame.REASONS, **validate.REASONS, **_LEFT_OUT}
+
+
+def gather(
+    config: PrepareConfig,
+    inputs: InputManifest,
+    artifacts: dict[str, Artifact],
+    root: str,
+    fetched: Sequence[dict[str, Any]] = (),
+    notes: Sequence[str] = (),
+) -> Report:
+    """The report of finished stages. fetched: the records of the sources that are not files. notes: on the sources."""
+    collected = artifacts[RECORDS].manifest.counters
+    split = artifacts[SPLIT_FILES].manifest.counters
+    written = artifacts[REMOVED].manifest.counters
+    splits = {split: int(written.get(f"split/{split}", 0)) for split in SPLITS}
+    sources = [
+        SourceCounts(
+            source=one.source,
+            licence=one.licence,
+            quarantined=sum(counts_below(collected, f"problem/{one.source}/").values()),
+            records=int(collected.get(f"records/{one.source}", 0)),
+            passed=int(collected.get(f"passed/{one.source}", 0)),
+            splits={split: int(written.get(f"split/{split}/{one.source}", 0)) for split in SPLITS},
+        )
+        for one in config.inputs
+    ]
+    totals = {
+        "quarantined": int(collected["quarantined"]),
+        "records": int(collected["records"]),
+        "rejected": int(collected["records"] - collected["passed"]),
+        "duplicates": sum(counts_below(written, "removed/duplicates/").values()),
+        "left_out": sum(sum(counts_below(written, f"removed/{stage}/").values()) for stage in LEFT_OUT_STAGES),
+        "repeated": int(written.get("repeated", 0)),
+        "written": sum(splits.values()),
+        "personal_data": int(collected["replaced"]),
+    }
+    straddling = counts_below(split, "straddling/")
+    return Report(
+        name=config.name,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=cluster.__version__,
+        output=root,
+        shape=config.records.shape,
+        totals=totals,
+        splits=splits,
+        sources=sources,
+        reasons=_reasons(collected, written),
+        listed=_ranked({("listed", reason): number for reason, number in counts_below(written, "listed/").items()}),
+        contradictions=_contradictions(artifacts[EXAMPLES]),
+        straddling=straddling,
+        older=int(split["older"]) if "older" in split else None,
+        stages=counts_below(split, "stage/"),
+        warnings=[
+            *data_set_warnings(config, totals, splits, sources, split, straddling),
+            *time_warnings(collected, split),
+            *balance_warnings(config, split),
+            *fetch_warnings(config, fetched),
+        ],
+        notes=[*map(_fetched, fetched), *inputs.notes, *notes, *_divided(config, collected), *_kept(split)],
+        config=config.model_dump(mode="json", by_alias=True, exclude=STORES),
+    )
+
+
+def _fetched(record: dict[str, Any]) -> str:
+    rows, answers = plural(record["rows"], "row"), plural(record["answers"], "answer")
+    failed = f", {count(record['failed'])} not readable" if record["failed"] else ""
+    return f"Source {record['source']}: {rows} in {answers} of {record['asked']}{failed}, fetched {record['ended']}."
+
+
+def _divided(config: PrepareConfig, collected: dict[str, float]) -> list[str]:
+    """A sentence for each source with texts that were divided."""
+    parts = counts_below(collected, "parts/")
+    return [
+        f"Source {one.source}: {plural(int(collected[f'divided/{one.source}']), 'text')} longer than "
+        f"`records.section_chars` became {plural(parts[one.source], 'record')}, by headings and paragraphs."
+        for one in config.inputs
+        if one.source in parts
+    ]
+
+
+def _kept(split: dict[str, float]) -> list[str]:
+    """A sentence about the records that an earlier run has."""
+    if "new" not in split or split["new"] == split["records"]:
+        return []
+    old, new = plural(int(split["records"] - split["new"]), "record"), count(int(split["new"]))
+    return [f"{old} stay in the split where an earlier run (split.keep, split.stable) has them; {new} are new."]
+
+
+def _reasons(collected: dict[str, float], written: dict[str, float]) -> list[Reason]:
+    counts: dict[tuple[str, str], int] = {}
+    for key, number in counts_below(collected, "problem/").items():
+        reason = key.rpartition("/")[2]
+        counts["collect", reason] = counts.get(("collect", reason), 0) + number
+    for key, number in counts_below(written, "removed/").items():
+        stage, _, reason = key.partition("/")
+        counts[stage, reason] = number
+    return _ranked(counts)
+
+
+def _ranked(counts: dict[tuple[str, str], int]) -> list[Reason]:
+    """By stage in order, then by number. counts: (stage, reason) -> records."""
+    order = (*STAGES, "listed")
+    ranked = sorted(counts.items(), key=lambda one: (order.index(one[0][0]), -one[1], one[0][1]))
+    return [
+        Reason(stage=stage, reason=reason, meaning=_meaning(stage, reason), records=number)
+        for (stage, reason), number in ranked
+    ]
+
+
+def _meaning(stage: str, reason: str) -> str:
+    """What a reason says of a record; `empty` is a reason of rules as well as of what is no record."""
+    return content.REASONS.get(reason, _MEANINGS[reason]) if stage == "collect" else _MEANINGS[reason]
+
+
+def _contradictions(examples: Artifact) -> list[Contradiction]:
+    by_question: dict[int, Contradiction] = {}
+    for row in examples.table().to_pylist():
+        one = by_question.setdefault(row["contradictory"], Contradiction(question=row["question"], answers=[]))
+        one["answers"].append(Answer(id=row["id"], answer=row["answer"][:ANSWER_SHOWN]))
+    return [by_question[number] for number in sorted(by_question)]

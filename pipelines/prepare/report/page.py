@@ -1,0 +1,162 @@
+"""report.html, the page of an assessment, and the lines that `raymill prepare` prints."""
+
+from datetime import UTC, datetime
+
+import cluster
+from cluster.page.document import document, header
+from cluster.page.formats import count, plural, share
+from cluster.page.markup import Column, Html, Section, code, element, fold, join, name, note, table, with_code, wrapped
+from pipelines.prepare.assess.score import Assessment
+from pipelines.prepare.assess.section import assessment_section
+from pipelines.prepare.report.schema import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, Report
+from pipelines.prepare.stages.split import SPLITS
+
+
+def report_text(report: Report) -> str:
+    """The lines that are printed: what was removed and why, then the splits."""
+    totals = report["totals"]
+    rows = [("records", totals["records"], "")]
+    for stage, title in STAGES.items():
+        reasons = [one for one in report["reasons"] if one["stage"] == stage]
+        if not reasons and stage in ("table", *LEFT_OUT_STAGES):
+            continue
+        why = ", ".join(f"{one['reason']} {count(one['records'])}" for one in reasons[:4])
+        more = f", +{len(reasons) - 4} more" if len(reasons) > 4 else ""
+        rows.append((title, sum(one["records"] for one in reasons), why + more))
+    if listed := report["listed"]:
+        why = ", ".join(f"{one['reason']} {count(one['records'])}" for one in listed)
+        rows.append(("listed", sum(one["records"] for one in listed), why))
+    for split, number in report["splits"].items():
+        again = totals["repeated"] if split == "train" else 0
+        rows.append((split, number, f"{count(again)} of them repeated" if again else ""))
+    width = max(len(count(number)) for _, number, _ in rows)
+    return "\n".join(f"{title:<14}{count(number):>{width}}  {why}".rstrip() for title, number, why in rows)
+
+
+def render(report: Report, assessment: Assessment) -> str:
+    """The page as text that can be encoded as UTF-8, whatever the records contain."""
+    top = header(report["name"], "Preparation report", report["finished"], report["version"], report["output"])
+    warnings = [*report["warnings"], *assessment["warnings"]]
+    sections = [_list("warnings", "Warnings", warnings), _result(report), _removed(report), _sources(report)]
+    sections += [
+        _listed(report),
+        _leakage(report, assessment),
+        assessment_section(assessment),
+        _list("notes", "Notes", report["notes"]),
+        _config(report),
+    ]
+    return document(f"{report['name']}: preparation report", top, sections)
+
+
+def render_assessment(name: str, output: str, assessment: Assessment) -> str:
+    """The page of an assessment alone."""
+    top = header(name, "Assessment", datetime.now(UTC).isoformat(timespec="seconds"), cluster.__version__, output)
+    return document(f"{name}: assessment", top, [assessment_section(assessment)])
+
+
+def _list(anchor: str, title: str, lines: list[str]) -> Section | None:
+    return Section(anchor, title, element("ul", [element("li", line) for line in lines])) if lines else None
+
+
+def _result(report: Report) -> Section:
+    totals, splits = report["totals"], report["splits"]
+    tiles = [("Records written", count(totals["written"]), f"{count(totals['records'])} were read")]
+    tiles += [(one.capitalize(), count(splits[one]), share(splits[one], totals["written"])) for one in SPLITS]
+    body = [
+        element("div", element("dt", title), element("dd", element("strong", big), element("span", small)))
+        for title, big, small in tiles
+    ]
+    words = f"Records have the shape {report['shape']}."
+    if totals["personal_data"]:
+        words += f" {plural(totals['personal_data'], 'finding')} of personal data were replaced."
+    if totals["repeated"]:
+        words += f" {plural(totals['repeated'], 'record')} of the training split are repeated."
+    if stages := report.get("stages"):
+        sizes = ", ".join(map(count, stages.values()))
+        words += f" Stages of the curriculum, from easy to hard: {sizes} records (columns complexity and stage)."
+    return Section("result", "Result", join(element("dl", body, class_="tiles"), note(words)))
+
+
+def _removed(report: Report) -> Section:
+    columns = [
+        Column("Reason", numeric=False),
+        Column("Stage", numeric=False),
+        Column("Meaning", numeric=False),
+        Column("Records"),
+    ]
+    rows = [
+        (code(one["reason"]), STAGES[one["stage"]], wrapped(with_code(one["meaning"])), count(one["records"]))
+        for one in report["reasons"]
+    ]
+    if not rows:
+        return Section("removed", "Removed records", note("No record was removed."))
+    body = join(
+        table("Why records are not in the data set", columns, rows),
+        note(
+            "Rows that could not be read are in quarantine/, all other removed records with their content in removed/."
+        ),
+    )
+    return Section("removed", "Removed records", body)
+
+
+def _listed(report: Report) -> Section | None:
+    if not report["listed"] and not report["contradictions"]:
+        return None
+    columns = [Column("Reason", numeric=False), Column("Meaning", numeric=False), Column("Records")]
+    rows = [
+        (code(one["reason"]), wrapped(with_code(one["meaning"])), count(one["records"])) for one in report["listed"]
+    ]
+    parts: list[Html] = []
+    if rows:
+        parts += [
+            table("Records that were found and stay in the data set", columns, rows),
+            note("They are in listed/, with the records that they are like."),
+        ]
+    else:
+        parts.append(note("Questions with different answers, which were removed:"))
+    for one in report["contradictions"]:
+        answers = [element("li", code(answer["id"]), ": ", answer["answer"]) for answer in one["answers"]]
+        question = one["question"][:ANSWER_SHOWN]
+        parts.append(fold(f"Different answers to: {question}", element("ul", answers), opened=False))
+    return Section("listed", "Listed records" if rows else "Contradictions", join(*parts))
+
+
+def _sources(report: Report) -> Section:
+    columns = [
+        Column("Source", numeric=False),
+        Column("Licence", numeric=False),
+        Column("Not readable"),
+        Column("Records"),
+    ]
+    columns += [Column("Meet all rules"), *(Column(one.capitalize()) for one in SPLITS), Column("Share")]
+    written = report["totals"]["written"]
+    rows = []
+    for one in report["sources"]:
+        counts = [one["quarantined"], one["records"], one["passed"], *one["splits"].values()]
+        kept = sum(one["splits"].values())
+        rows.append((name(one["source"]), one["licence"] or "not stated", *map(count, counts), share(kept, written)))
+    return Section("sources", "Sources", table("Records of each source, and its share of the data set", columns, rows))
+
+
+def _leakage(report: Report, assessment: Assessment) -> Section:
+    columns = [Column("Group", numeric=False), Column("Values in more than one split")]
+    rows = [(code(group), count(values)) for group, values in report["straddling"].items()]
+    words = "Records with an equal value of a group, and duplicates that stay, belong to one split."
+    if (older := report.get("older")) is not None:
+        words += (
+            f" By time: {plural(older, 'record')} for validation or testing are older than the newest training record."
+        )
+    leaks = assessment["findings"]["leaks"]
+    leaked = leaks["validation"] + leaks["test"]
+    words += (
+        f" {count(leaked)} of {plural(leaks['compared'], 'record')} for validation and testing have a question, or "
+        f"text, that is in train: {count(leaks['exact'])} exactly, {count(leaked - leaks['exact'])} nearly."
+    )
+    return Section("leakage", "Leakage check", join(table("Groups divided by splits", columns, rows), note(words)))
+
+
+def _config(report: Report) -> Section:
+    lines: list[Html] = [
+        element("li", code(key), ": ", str(value)) for key, value in report["config"].items() if key != "inputs"
+    ]
+    return Section("config", "Settings", fold("All settings, with defaults", element("ul", lines), opened=False))
