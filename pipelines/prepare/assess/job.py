@@ -44,12 +44,13 @@ from pipelines.prepare.assess.facts import (
     facts_stage,
     units_of,
 )
+from pipelines.prepare.assess.findings import findings_of
 from pipelines.prepare.assess.leaks import SplitRows
 from pipelines.prepare.assess.learn import learn_memory, learn_stage
 from pipelines.prepare.assess.mend import Prepared
 from pipelines.prepare.assess.score import Assessment, assessment_of
 from pipelines.prepare.assess.settings import BALANCED, MODELS
-from pipelines.prepare.assess.summary import SUMMARY, SummarySettings, findings_of, summary_stage
+from pipelines.prepare.assess.summary import SUMMARY, SummarySettings, summary_stage
 from pipelines.prepare.assess.trained import TrainedScore
 from pipelines.prepare.config import PrepareConfig, Source, Validate
 from pipelines.prepare.records.clean import load_terms

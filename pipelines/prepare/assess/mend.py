@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from cluster.page.formats import count, plural
 from cluster.store import paths
 from pipelines.prepare.assess.facts import FOLDER
+from pipelines.prepare.assess.findings import Findings, Represented, Some
 from pipelines.prepare.assess.learn import SUSPECTS
-from pipelines.prepare.assess.summary import Findings, Represented, Some
 from pipelines.prepare.assess.trained import TrainedScore
 
 _SHOWN = 5

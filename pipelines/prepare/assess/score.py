@@ -6,11 +6,11 @@ from typing import TypedDict
 
 from cluster.page.formats import count, plural
 from pipelines.prepare.assess.bias import length_parity, score_parity
+from pipelines.prepare.assess.findings import Findings, Repeats
 from pipelines.prepare.assess.leaks import Leaks
 from pipelines.prepare.assess.mend import Prepared, mend_of, mend_of_score, mend_of_trained
 from pipelines.prepare.assess.metrics import FULL_MTLD, coverage, evenness, mean, share
 from pipelines.prepare.assess.settings import BALANCED, MAXIMA, Assess, Gates
-from pipelines.prepare.assess.summary import Findings, Repeats
 from pipelines.prepare.assess.trained import PREFIX, TrainedScore
 
 _VALUES_SHOWN = 4
