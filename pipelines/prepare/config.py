@@ -14,7 +14,7 @@ from cluster.store.store import Store
 from pipelines.curate.config import Execution, Filters, RulesOfRecords
 from pipelines.dedup.settings import Dedup
 from pipelines.language.identification import LanguageId
-from pipelines.prepare.assess.settings import Assess, Gates
+from pipelines.prepare.assess.settings import Assess, Gates, TextVectors
 from pipelines.prepare.fetch.settings import Api, Database, Pages, variables_of
 from pipelines.prepare.records.annotations import ANNOTATIONS
 from pipelines.prepare.records.content import FIELDS, Role, Shape
@@ -265,6 +265,19 @@ class InappropriateContent(_Settings):
     max_chars: int = Field(5000, ge=20, le=10_000_000, description="characters of a record that the model is given")
 
 
+class AnswerRelevance(TextVectors):
+    """The least similarity of an answer's vector to that of its question."""
+
+    min_cosine: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="of the vectors of the answer and of what precedes it; records without a known word in one of them "
+        "stay",
+    )
+    dimensions: int = Field(128, ge=2, le=512, description="of the default")
+
+
 Measure = Literal["question_chars", "answer_chars", "text_chars", "letters"]
 
 
@@ -323,6 +336,9 @@ class Validate(_Settings):
         gt=0,
         le=1,
         description="least share of words that question and answer have in common, of those of the shorter one",
+    )
+    answer_relevance: AnswerRelevance | None = Field(
+        None, description="remove records whose answer is not near its question, by vectors; `{}`: with the defaults"
     )
     same_language: float | None = Field(
         None,

@@ -4,6 +4,7 @@
     freeze   lists the input files and divides them into units      -> inputs.json, inputs.parquet
     tables   finds what depends on all rows of a table              -> _work/tables, _work/repeated
     collect  reads, cleans and validates every record               -> quarantine, _work/records and others
+    sample, fit, cosines, unrelated  see relevance.py               -> _work/relevance
     group    finds duplicates among the records that passed         -> _work/groups, see duplicates.py
     words, complexity  find how difficult each record is            -> _work/words, _work/complexity
     before   notes where the run that is replaced has its records   -> _work/before, see kept.py
@@ -12,9 +13,10 @@
     assess   measures the splits, see assess/job.py                 -> assessment.json
     report   writes the report, then the run's manifest             -> report.json, report.html, manifest.json
 
-`tables` runs with an input that is a table, `group` for what deduplication looks for, `words` and `complexity` with a
-curriculum, and `before`, first of all, with --replace. Every stage is skipped if its artifacts are finished, so the
-same command continues an unfinished run; on a finished run it does nothing and does not start Ray.
+`tables` runs with an input that is a table, `sample` to `unrelated` with `validate.answer_relevance`, `group` for what
+deduplication looks for, `words` and `complexity` with a curriculum, and `before`, first of all, with --replace. Every
+stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a finished run it
+does nothing and does not start Ray.
 """
 
 import dataclasses
@@ -59,6 +61,7 @@ from pipelines.prepare.stages.collect import (
     QUARANTINE,
     RECORDS,
     REJECTED,
+    VERDICTS,
     CollectSettings,
     collect_memory,
     collect_settings,
@@ -67,6 +70,7 @@ from pipelines.prepare.stages.collect import (
 from pipelines.prepare.stages.complexity import COMPLEXITY, WORDS, complexity_stage, words_stage
 from pipelines.prepare.stages.duplicates import find_repeats
 from pipelines.prepare.stages.kept import find_kept, splits_before
+from pipelines.prepare.stages.relevance import find_unrelated
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import SPLIT_FILES, SplitSettings, split_stage
 from pipelines.prepare.stages.write import LISTED, REMOVED, write_stage
@@ -390,7 +394,9 @@ def run_stages(
         )
     _refuse_no_times(config, artifacts[RECORDS].manifest.counters, artifacts[REJECTED])
     refuse_too_many(config.execution.max_bad_documents, good, artifacts[QUARANTINE], PROBLEMS | REASONS, "record")
-    repeats = find_repeats(config, inputs.inputs, artifacts, units, run)
+    unrelated = find_unrelated(config, artifacts, units, run)
+    removed = artifacts[VERDICTS] if unrelated is None else unrelated.verdicts
+    repeats = find_repeats(config, inputs.inputs, artifacts, removed, units, run)
     shares = tuple(one.share for one in config.inputs if one.share is not None)
     if config.curriculum:
         memory = collect_memory(config.limits)
@@ -407,7 +413,8 @@ def run_stages(
         *("complexity" in {*names} - {*config.metadata} for names in (config.split.stratify, balanced)),
     )
     of_records = (artifacts[KEYS], artifacts[ATTRIBUTES])
-    artifacts |= run(split_stage(split, *of_records, repeats, artifacts.get(COMPLEXITY), units, kept, before))
+    complexity = artifacts.get(COMPLEXITY)
+    artifacts |= run(split_stage(split, *of_records, repeats, complexity, units, kept, before, unrelated))
     return artifacts | run(write_stage(artifacts, repeats, artifacts[SPLIT_FILES], units, config.records.shape))
 
 

@@ -19,6 +19,7 @@ from pipelines.prepare.fetch.snapshot import is_fetched
 from pipelines.prepare.job import listed_inputs, result_settings
 from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.stages.collect import collect_memory, rules_memory
+from pipelines.prepare.stages.relevance import relevance_memory
 from pipelines.prepare.stages.split_stage import split_memory
 from pipelines.prepare.tables.stage import tables_memory
 from pipelines.readers.freeze import freeze_listing
@@ -119,5 +120,6 @@ def machine_memory(config: PrepareConfig, inputs: InputManifest, cpus: int, reco
     # The assessment compares questions and answers in any case.
     grouping = group.memory(records, config.dedup or Dedup())
     largest = max(task, tables_memory(config.inputs, inputs), split_memory(records), grouping)
-    largest = max(largest, assess_memory(config, records))
+    relevance = relevance_memory(config.validation.answer_relevance, config.limits)
+    largest = max(largest, assess_memory(config, records), relevance)
     return whole_gib((max(cpus * task, largest) + RAY_MEMORY) / USABLE_MEMORY), largest

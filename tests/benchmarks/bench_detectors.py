@@ -11,6 +11,7 @@ FILE.jsonl: one JSON object with `question` and `answer` a line, all of them sou
 * Imbalance: sets of records with labels drawn from four, evenly and with one label more frequent.
 * Checks on the whole set: a tenth of the records is planted with each defect, in one run of `prepare`. To add one,
   extend `planted_set()`. `one split` is the share of planted records in the split of the record that they are like.
+* `answer_relevance`: a tenth of the records have the answer of another one, in one run of its stages.
 * Cleaning: every answer is wrapped; restored is the share of answers that are exactly as before, changed the share of
   sound answers that are not.
 """
@@ -42,6 +43,8 @@ from pipelines.prepare.job import listed_inputs, run_stages
 from pipelines.prepare.records.clean import Cleaner
 from pipelines.prepare.records.content import pair
 from pipelines.prepare.records.validate import load_validator
+from pipelines.prepare.stages.collect import collect_stage
+from pipelines.prepare.stages.relevance import find_unrelated, is_below
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.write import LISTED, REMOVED
 from pipelines.readers.freeze import freeze_listing
@@ -82,6 +85,7 @@ def run(texts: Texts | None = None, path: Path = PAIRS) -> None:
     _imbalance(len(records))
     for number, dedup in enumerate(_DEDUP):
         _whole_set(records, dedup, () if number == 0 else ("near_question", "near_duplicate"))
+    _unrelated(records)
     _cleaning(records)
 
 
@@ -301,6 +305,37 @@ def _whole_set(records: Sequence[Pair], dedup: dict[str, object], reasons: tuple
         pairs = [(splits.get(id), splits.get(_original(id))) for id in ids]
         together = [one == other for one, other in pairs if one and other]
         print(f"{sum(together) / max(len(together), 1):>11.3f}" if reason != "outlier" else "")
+
+
+def _unrelated(records: Sequence[Pair]) -> None:
+    """Records of which every tenth has the answer of another one, by `validate.answer_relevance`."""
+    chosen, wrong = random.Random(1), np.arange(len(records)) % round(1 / _DEFECTS) == 0
+    made = [_mismatch(records, at, chosen) if wrong[at] else one for at, one in enumerate(records)]
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [{"question": question, "answer": answer} for question, answer in made]
+        Path(folder, "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rules = {"question_chars": None, "answer_chars": None, "truncated_answers": "keep", "answer_in_question": None}
+        rules |= {"copied_answer": False, "refusals": (), "boilerplate": (), "answer_relevance": {}}
+        settings = {"kind": "prepare", "inputs": [{"path": f"{folder}/in.jsonl"}], "validate": rules}
+        config = PrepareConfig.model_validate(settings | {"dedup": None, "output": f"{folder}/out"})
+        root, of_collect, listing = listed_inputs(config)
+
+        def run(stage: Stage, folder: str = "") -> dict[str, Artifact]:
+            return TimedEngine(paths.join(root, folder) if folder else root, Session(), Silent()).run(stage)
+
+        inputs = freeze_listing(listing, config.execution.unit_bytes, 0)
+        collected = run(collect_stage(of_collect, inputs, None))
+        began = time.process_time()
+        unrelated = find_unrelated(config, collected, len(inputs.units), run)
+        cost = (time.process_time() - began) / len(made) * 1e6
+        assert unrelated is not None
+        cosines = unrelated.cosines.table()["cosine"]
+    print(f"\nanswer_relevance, {len(made):,} records, {wrong.sum():,} with another answer, {cost:.0f} us a record")
+    print(f"{'min_cosine':<20}{'recall':>9}{'precision':>11}")
+    for least in (0.1, 0.2, 0.3, 0.4, 0.5):
+        found = is_below(cosines, least)
+        right = int((found & wrong).sum())
+        print(f"{least:<20}{right / wrong.sum():>9.3f}{right / max(found.sum(), 1):>11.3f}")
 
 
 def _print_whole_duplicates(wanted: dict[str, str], gone: dict[str, str]) -> None:

@@ -22,8 +22,8 @@ RANGES = {
         "Workers.timeout_s"
     ),
     "above 0 to 1": (
-        "Dedup.threshold Report.warn_source_loss Source.share Split.train Validate.answer_in_question "
-        "Validate.relevance Validate.same_language"
+        "AnswerRelevance.min_cosine Dedup.threshold Report.warn_source_loss Source.share Split.train "
+        "Validate.answer_in_question Validate.relevance Validate.same_language"
     ),
     "above 0 to 1000": "Api.requests_per_s",
     "above 0 to 1024": "Api.max_mib Pages.max_mib",
@@ -85,12 +85,12 @@ RANGES = {
     "from 1 to 64": "Dedup.ngram_words",
     "from 1 to 65536": "CorpusFiles.file_mib",
     "from 10 to 10000": "Repeats.min_words",
-    "from 100 to 50000": "Embeddings.sample",
+    "from 100 to 50000": "AnswerRelevance.sample Embeddings.sample",
     "from 2": "TrainConfig.sequence_length TrainConfig.tokens_per_step",
     "from 2 to 100": "Curriculum.stages Split.folds",
     "from 2 to 1000": "Embeddings.groups",
     "from 2 to 4096": "Dedup.permutations",
-    "from 2 to 512": "Embeddings.dimensions",
+    "from 2 to 512": "AnswerRelevance.dimensions Embeddings.dimensions",
     "from 20 to 100000": "LanguageId.max_chars",
     "from 20 to 10000000": "InappropriateContent.max_chars QualityClassifier.max_chars Sentiment.max_chars",
     "from 5 to 100": "Decontamination.ngram_words",

@@ -1,10 +1,11 @@
-"""The stages `fit` and `embed`: a vector of every record.
+"""The stages `fit`, `embed` and `cosines`: vectors of texts.
 
 SAMPLE           ->  MODEL     words and directions of the default embedding. One unit
 files of splits  ->  VECTORS   of each record its vector, how near its answer is to its question, and to an
                                example of the domain; without the copies that balancing made
+records          ->  COSINES   of each record how near its answer is to its question, in their order
 
-Sizes: 2 bytes a dimension and record (128 bytes by default) beside its id. The driver reads none of it.
+Sizes of VECTORS: 2 bytes a dimension and record (128 bytes by default) beside its id. The driver reads none of it.
 """
 
 from collections.abc import Sequence
@@ -19,17 +20,20 @@ from cluster.read.limits import Limits
 from cluster.stage import Output, Stage, files_from
 from cluster.store.store import Store
 from pipelines.prepare.assess.facts import units_of
-from pipelines.prepare.assess.settings import Embeddings
+from pipelines.prepare.assess.settings import TextVectors
 from pipelines.prepare.records.content import Shape
 from pipelines.prepare.stages.collect import collect_memory
 
-MODEL, VECTORS = "model", "vectors"
+MODEL, VECTORS, COSINES = "model", "vectors", "cosines"
 EMBED_VERSION = "4"
 LIBRARIES = 512 << 20  # of a worker; scikit-learn and cleanlab leave it 240 MB
 _FIT = 500 << 20  # 65,536 words of 64 dimensions in several copies, and 5,000 texts
 _LOADED = 100 << 20
 
 MODEL_SCHEMA = pa.schema([("token", pa.uint64()), ("idf", pa.float32()), ("vector", pa.list_(pa.float32()))])
+
+# Null: a plain text, or a question or answer without a known word.
+COSINES_SCHEMA = pa.schema([("cosine", pa.float32())])
 
 
 def vectors_schema(labels: Sequence[str], predictions: str | None) -> pa.Schema:
@@ -54,26 +58,31 @@ def vectors_schema(labels: Sequence[str], predictions: str | None) -> pa.Schema:
 @dataclass(frozen=True)
 class EmbedSettings:
     """The settings on which the vectors depend. labels: metadata that is predicted. predictions: metadata with those of
-    another model.
+    another model. setting: that names the model, for errors.
     """
 
     store: Store
     shape: Shape
-    embeddings: Embeddings
+    embeddings: TextVectors
     examples: tuple[str, ...]
     labels: tuple[str, ...]
     predictions: str | None = None
+    setting: str = "assess.embeddings.model"
 
 
 def fit_stage(settings: EmbedSettings, sample: Artifact) -> Stage:
     """The stage that writes MODEL. sample: SAMPLE of `facts_stage`."""
-    made_from = [EMBED_VERSION, sample.manifest.digest, settings.embeddings.model_dump(exclude={"groups"})]
+    made_from = [
+        EMBED_VERSION,
+        sample.manifest.digest,
+        settings.embeddings.model_dump(exclude={"groups", "min_cosine"}),
+    ]
     work = partial(Entry("pipelines.prepare.assess.vectors:fit_model"), settings, sample)
     output, memory = Output(MODEL, MODEL_SCHEMA), fit_memory(settings.embeddings)
     return Stage("fit", (output,), (None,), work, fingerprint(made_from), settings.store, memory=memory)
 
 
-def fit_memory(embeddings: Embeddings) -> int:
+def fit_memory(embeddings: TextVectors) -> int:
     """Bytes of the stage `fit`."""
     return LIBRARIES + _FIT * max(1, embeddings.dimensions // 64)
 
@@ -96,3 +105,18 @@ def embed_stage(settings: EmbedSettings, splits: Sequence[Artifact], model: Arti
     output, memory = Output(VECTORS, vectors_schema(settings.labels, settings.predictions)), embed_memory(limits)
     made = fingerprint(made_from)
     return Stage("embed", (output,), units_of(splits), work, made, settings.store, files_from, memory=memory)
+
+
+def cosines_stage(
+    settings: EmbedSettings, records: Artifact, model: Artifact | None, units: int, limits: Limits
+) -> Stage:
+    """The stage that writes COSINES, with a row for each of `records`. model: as of `embed_stage`."""
+    made_from = [
+        EMBED_VERSION,
+        records.manifest.fingerprint,
+        model.manifest.fingerprint if model else settings.embeddings.model,
+    ]
+    work = partial(Entry("pipelines.prepare.assess.vectors:measure_relevance"), settings, model)
+    output, parts = Output(COSINES, COSINES_SCHEMA), records.files_by_unit(units)
+    made, memory = fingerprint(made_from), embed_memory(limits)
+    return Stage("cosines", (output,), parts, work, made, settings.store, files_from, memory=memory)

@@ -100,7 +100,8 @@ def assess(
 
 
 def check_models(config: PrepareConfig) -> None:
-    """Check that the models and predictions of `assess` are there, before records are read for hours.
+    """Check that the models and predictions of `assess` are there, and the model of `validate.answer_relevance`, before
+    records are read for hours.
 
     Raises:
         UserError: one is missing or damaged, or lacks the label.
@@ -110,12 +111,17 @@ def check_models(config: PrepareConfig) -> None:
         check_sentiment(store, options.sentiment)
     if options.predictions_file:
         local_file(store, options.predictions_file, "assess.predictions")
-    if options.embeddings and options.embeddings.is_folder:
-        model = options.embeddings.model or ""
+    for setting, vectors in (
+        ("assess.embeddings.model", options.embeddings),
+        ("validate.answer_relevance.model", config.validation.answer_relevance),
+    ):
+        if vectors is None or not vectors.is_folder:
+            continue
+        model = vectors.model or ""
         if not store.list_files(model):
-            raise DataError(f"assess.embeddings.model: there is no folder {model}, or it is empty. {MODELS}")
+            raise DataError(f"{setting}: there is no folder {model}, or it is empty. {MODELS}")
         if not any(store.exists(paths.join(model, name)) for name in ("modules.json", "config.json")):
-            raise DataError(f"assess.embeddings.model: {model} has neither modules.json nor config.json. {MODELS}")
+            raise DataError(f"{setting}: {model} has neither modules.json nor config.json. {MODELS}")
 
 
 def assess_memory(config: PrepareConfig, records: int) -> int:

@@ -11,7 +11,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.store.copies import local_folder
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
-from pipelines.prepare.assess.settings import MODELS, Embeddings
+from pipelines.prepare.assess.settings import MODELS, TextVectors
 
 try:
     from sentence_transformers import SentenceTransformer
@@ -19,7 +19,6 @@ except ImportError:
     SentenceTransformer = None
 
 _BATCH = 64  # texts at a time
-_SETTING = "assess.embeddings.model"
 # What is fetched of a hub's repository: no pickled weights, and no copies for other libraries.
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _OTHER_LIBRARIES = ["onnx/*", "openvino/*"]
@@ -33,17 +32,17 @@ class SentenceModel:
         DataError: the folder holds no model.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, setting: str) -> None:
         if SentenceTransformer is None:
             raise ConfigError(
-                f"{_SETTING}: {folder} given, and sentence-transformers is not installed. Run "
+                f"{setting}: {folder} given, and sentence-transformers is not installed. Run "
                 "`pip install 'raymill[embeddings]'` on every machine, or leave `model` out."
             )
         try:
             self.model = SentenceTransformer(folder, device="cpu", local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise DataError(f"{_SETTING}: {folder} cannot be loaded ({reason[:200]}). {MODELS}") from error
+            raise DataError(f"{setting}: {folder} cannot be loaded ({reason[:200]}). {MODELS}") from error
 
     def embed(self, texts: list[str]) -> np.ndarray:
         """float32[N, D] of length 1. The last bits depend on which texts are given together."""
@@ -52,24 +51,25 @@ class SentenceModel:
 
 
 @lru_cache(maxsize=1)
-def load(store: Store, name: str) -> SentenceModel:
-    """The model, loaded once a worker and not once a unit. name: of a folder, its URI, or a name of the hub.
+def load(store: Store, name: str, setting: str = "assess.embeddings.model") -> SentenceModel:
+    """The model, loaded once a worker and not once a unit. name: of a folder, its URI, or a name of the hub. setting:
+    that names it, for errors.
 
     Raises:
         ConfigError, DataError: as SentenceModel, or there is no such model.
     """
-    return SentenceModel(str(_folder(store, name)))
+    return SentenceModel(str(_folder(store, name, setting)), setting)
 
 
-def _folder(store: Store, name: str) -> Path:
+def _folder(store: Store, name: str, setting: str) -> Path:
     """The folder of a model on this machine; what is elsewhere is fetched."""
     if SentenceTransformer is None:  # before anything is fetched
         return Path(name)
-    if Embeddings(model=name).is_folder:
+    if TextVectors(model=name).is_folder:
         try:
             return local_folder(store, name)
         except NotFound as error:
-            raise DataError(f"{_SETTING}: there is no folder {name}. {MODELS}") from error
+            raise DataError(f"{setting}: there is no folder {name}. {MODELS}") from error
     try:
         return Path(
             huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=_OTHER_LIBRARIES)
@@ -77,6 +77,6 @@ def _folder(store: Store, name: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{_SETTING}: there is no folder {name}, and the hub did not provide a model of this name "
+            f"{setting}: there is no folder {name}, and the hub did not provide a model of this name "
             f"({reason[:200]}). {MODELS} Without a network, give a folder or URI."
         ) from error

@@ -34,8 +34,8 @@ class Weights(_Settings):
     bias: float = Field(0.10, ge=0)
 
 
-class Embeddings(_Settings):
-    """How texts become vectors, and what is measured of these."""
+class TextVectors(_Settings):
+    """How texts become vectors."""
 
     model: str | None = Field(
         None,
@@ -45,7 +45,6 @@ class Embeddings(_Settings):
     )
     dimensions: int = Field(64, ge=2, le=512, description="of the default")
     sample: int = Field(5000, ge=100, le=50_000, description="records to which the default is fitted")
-    groups: int = Field(20, ge=2, le=1000, description="k of k-means; the groups' evenness is the semantic diversity")
 
     @field_validator("model")
     @classmethod
@@ -57,6 +56,12 @@ class Embeddings(_Settings):
     def is_folder(self) -> bool:
         """Whether the model is a folder or URI, and no name of the hub."""
         return self.model is not None and _is_path(self.model)
+
+
+class Embeddings(TextVectors):
+    """How texts become vectors, and what is measured of these."""
+
+    groups: int = Field(20, ge=2, le=1000, description="k of k-means; the groups' evenness is the semantic diversity")
 
 
 MODELS = "Give the folder that `SentenceTransformer.save` wrote, the URI of one, or a name of the Hugging Face hub."

@@ -17,7 +17,15 @@ from threadpoolctl import threadpool_limits
 from cluster.artifact import Artifact, Counters, read_tables
 from cluster.entry import Entry
 from cluster.stage import Scratch
-from pipelines.prepare.assess.embed import MODEL, MODEL_SCHEMA, VECTORS, EmbedSettings, vectors_schema
+from pipelines.prepare.assess.embed import (
+    COSINES,
+    COSINES_SCHEMA,
+    MODEL,
+    MODEL_SCHEMA,
+    VECTORS,
+    EmbedSettings,
+    vectors_schema,
+)
 from pipelines.prepare.assess.facts import CHARACTERS, ROWS, is_copy, same, smallest_of_sample
 from pipelines.prepare.records.annotations import metadata_of, value_of
 from pipelines.prepare.records.content import from_shape, sides_of
@@ -134,6 +142,20 @@ def embed_records(settings: EmbedSettings, model: Artifact | None, uris: tuple[s
     return {"records": count}
 
 
+def measure_relevance(settings: EmbedSettings, model: Artifact | None, uris: list[str], scratch: Scratch) -> Counters:
+    """The work of `cosines_stage`. Counters: `measured`, the records with a cosine."""
+    embedder, count = _embedder(settings, model), 0
+    for table in read_tables(settings.store, uris):
+        for start in range(0, table.num_rows, ROWS):
+            found = [sides_of(from_shape(one, settings.shape)) for one in table.slice(start, ROWS).to_pylist()]
+            questions = embedder.embed([one.question[-CHARACTERS:] for one in found])
+            answers = embedder.embed([one.answer[:CHARACTERS] for one in found])
+            cosines = _cosines(questions, answers, np.array([one.turns > 0 for one in found]))
+            scratch.write(COSINES, pa.table([cosines], schema=COSINES_SCHEMA))
+            count += len(cosines) - cosines.null_count
+    return {"measured": count}
+
+
 def _cosines(questions: np.ndarray, answers: np.ndarray, answered: np.ndarray) -> pa.Array:
     """Of each record the cosine of question and answer; null of a plain text, or where one has no known word.
 
@@ -151,7 +173,7 @@ def _rounded(cosines: np.ndarray) -> np.ndarray:
 def _embedder(settings: EmbedSettings, model: Artifact | None) -> Embedder:
     if model is None:
         assert settings.embeddings.model
-        return sentence_model(settings.store, settings.embeddings.model)
+        return sentence_model(settings.store, settings.embeddings.model, settings.setting)
     table = model.table()
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1 if table.num_rows else 1)
     return LatentSemantics(table["token"].to_numpy(), table["idf"].to_numpy(), vectors)

@@ -162,7 +162,9 @@ class Validator:
         files = [sha256_of(local_file(self.store, file, "validate")) for file in settings.files]
         if settings.same_language is not None or (settings.language and settings.language.model is None):
             files.append(fasttext_model.fingerprint(self.store, None))
-        elsewhere: dict[str, Any] = {"json_schema": True, "outliers": {"deviations", "found"}}
+        elsewhere: dict[str, Any] = {
+            "json_schema": True, "answer_relevance": True, "outliers": {"deviations", "found"},
+        }  # fmt: skip
         return [VALIDATE_VERSION, settings.model_dump(mode="json", exclude=elsewhere), self.schema, files]
 
     # --- rules on one record

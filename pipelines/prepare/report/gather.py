@@ -38,6 +38,7 @@ _LEFT_OUT = {
     "near_question": "a question like that of another record, by `dedup.threshold`",
     "same_answer": "the same answer as another record",
     "near_answer": "an answer like that of another record, by `dedup.threshold`",
+    "unrelated_answer": "question and answer have less similar vectors than `validate.answer_relevance`",
     "outlier": "lengths or letters far from those of other records, by `validate.outliers`",
     "contradictory": "a question to which another record has a different answer",
 }

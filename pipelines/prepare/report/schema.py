@@ -7,13 +7,14 @@ STAGES = {
     "collect": "not readable",
     "table": "rows dropped",
     "validate": "fail a rule",
+    "relevance": "unrelated",
     "duplicates": "duplicates",
     "contradictions": "contradictory",
     "outliers": "outliers",
     "mixture": "over a share",
     "balance": "over a class",
 }
-LEFT_OUT_STAGES = ("contradictions", "outliers", "mixture", "balance")
+LEFT_OUT_STAGES = ("relevance", "contradictions", "outliers", "mixture", "balance")
 ANSWER_SHOWN = 300  # characters
 
 

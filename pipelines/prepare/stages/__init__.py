@@ -1,6 +1,7 @@
 """The stages of prepare, in the order of the main job, and what they share.
 
 collect.py      reads, cleans and validates records
+relevance.py    records whose answer is not near its question, by vectors
 compared.py     which texts of records are compared, for duplicates
 duplicates.py   questions or answers that repeat others, and different answers to equal questions
 outliers.py     records whose lengths are far from those of their group

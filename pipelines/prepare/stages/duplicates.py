@@ -21,7 +21,7 @@ from cluster.store.store import Store
 from pipelines.dedup.group import GROUPS, files_of, group_stage
 from pipelines.dedup.settings import Dedup
 from pipelines.prepare.config import Found, PrepareConfig
-from pipelines.prepare.stages.collect import ANSWERS, ATTRIBUTES, QUESTIONS, VERDICTS
+from pipelines.prepare.stages.collect import ANSWERS, ATTRIBUTES, QUESTIONS
 from pipelines.readers.inputs import Input
 
 _REMOVED = "verdicts"
@@ -49,14 +49,16 @@ def find_repeats(
     config: PrepareConfig,
     inputs: Sequence[Input],
     artifacts: dict[str, Artifact],
+    removed: Artifact,
     units: int,
     run: RunStageIn,
 ) -> dict[str, Repeats]:
     """The groups of records (key `record`), questions and answers that the config asks for.
 
-    artifacts: of `collect`. run: makes or finds the artifacts of a stage.
+    artifacts: of `collect`. removed: rows of each unit that are not compared, as VERDICTS has them. run: makes or finds
+    the artifacts of a stage.
     """
-    dedup, verdicts = config.dedup or Dedup(), artifacts[VERDICTS]
+    dedup, verdicts = config.dedup or Dedup(), removed
     sides: list[tuple[str, str, Found, str]] = []
     if config.dedup:
         sides.append(("record", ATTRIBUTES, "remove" if config.dedup.remove else "list", ""))
@@ -68,7 +70,7 @@ def find_repeats(
             continue
         removing = [one for one in repeats.values() if one.removes]
         if removing:
-            verdicts = run(verdicts_stage(removing, artifacts[output], units), folder)[_REMOVED]
+            verdicts = run(verdicts_stage(removing, removed, artifacts[output], units), folder)[_REMOVED]
         stage = group_stage(dedup, inputs, artifacts[output], verdicts, units)
         repeats[name] = Repeats(run(stage, folder)[GROUPS], artifacts[output], found)
     return repeats
@@ -76,25 +78,29 @@ def find_repeats(
 
 @dataclass(frozen=True)
 class UnitGroups:
-    """A unit of `verdicts`: the number of a unit of input, its records, and the files with its duplicates."""
+    """A unit of `verdicts`: the number of a unit of input, its records, the files with its duplicates, and those with
+    rows that were removed before.
+    """
 
     number: int
     records: int
     files: list[str]
+    removed: list[str]
 
 
-def verdicts_stage(removing: Sequence[Repeats], attributes: Artifact, units: int) -> Stage:
+def verdicts_stage(removing: Sequence[Repeats], removed: Artifact, attributes: Artifact, units: int) -> Stage:
     """The stage that writes the rows of each unit that are removed as duplicates, as VERDICTS has them.
 
-    attributes: whose records are compared next.
+    removed: rows that were removed before, which are written too. attributes: whose records are compared next.
     """
     store, counts = attributes.store, attributes.rows_by_unit(units)
     files = zip(*(one.files_by_unit(units) for one in removing), strict=True)
     parts = [
-        UnitGroups(number, rows, list(chain(*of_unit)))
-        for number, (rows, of_unit) in enumerate(zip(counts, files, strict=True))
+        UnitGroups(number, rows, list(chain(*of_unit)), before)
+        for number, (rows, of_unit, before) in enumerate(zip(counts, files, removed.files_by_unit(units), strict=True))
     ]
-    made_from = fingerprint([*(one.groups.manifest.fingerprint for one in removing), attributes.manifest.fingerprint])
+    found = (*(one.groups for one in removing), removed, attributes)
+    made_from = fingerprint([one.manifest.fingerprint for one in found])
     outputs = (Output(_REMOVED, pa.schema([("row", pa.int64())])),)
     return Stage("verdicts", outputs, parts, FindRemoved(store), made_from, store)
 
@@ -107,6 +113,8 @@ class FindRemoved:
 
     def __call__(self, unit: UnitGroups, scratch: Scratch) -> Counters:
         """Counters: `passed`, at least the records that are compared next."""
+        for table in read_tables(self.store, unit.removed):
+            scratch.write(_REMOVED, table)
         for table in read_tables(self.store, unit.files):
             own = table.filter(pc.and_(pc.equal(table["unit"], unit.number), table["reason"].is_valid()))
             if own.num_rows:

@@ -2,10 +2,10 @@
 
     one unit: keys and groups of all records  ->  _work/splits, a file for each unit of input
 
-Of records that meet all rules, duplicates, contradictory ones and outliers are left out as the config says, then those
-over the share of their source; the others are divided by split.py; then the training split is balanced by leaving
-records out and repeating others. With a curriculum, records that go to a split are divided into stages of equal sizes
-by their complexity before.
+Of records that meet all rules, those with unrelated answers, duplicates, contradictory ones and outliers are left out
+as the config says, then those over the share of their source; the others are divided by split.py; then the training
+split is balanced by leaving records out and repeating others. With a curriculum, records that go to a split are divided
+into stages of equal sizes by their complexity before.
 
 Memory: 150 bytes a record.
 """
@@ -27,13 +27,15 @@ from pipelines.prepare.stages.complexity import stages_of
 from pipelines.prepare.stages.duplicates import Repeats
 from pipelines.prepare.stages.kept import count_of_folds, places_of
 from pipelines.prepare.stages.outliers import bounds
+from pipelines.prepare.stages.relevance import Unrelated, is_below
 from pipelines.prepare.stages.split import SPLITS, assign, components, folds, older_than_training, straddling
 
 SPLIT_FILES = "_work/splits"
-SPLIT_VERSION = "6"
+SPLIT_VERSION = "7"
 
 # Records that go to no split.
 DUPLICATE, OVER_SHARE, OVER_CLASS, CONTRADICTORY, SAME_QUESTION, SAME_ANSWER, OUTLIER = -1, -2, -3, -4, -5, -6, -7
+UNRELATED = -8
 
 # Duplicates by what is alike, as of `find_repeats`.
 REPEATED = {"record": DUPLICATE, "question": SAME_QUESTION, "answer": SAME_ANSWER}
@@ -53,6 +55,8 @@ SPLITS_SCHEMA = pa.schema(
         ("contradicts_source", pa.string()),
         ("outlier", pa.string()),  # measure and value of an outlier; then what is none
         ("outlier_limit", pa.string()),
+        ("unrelated", pa.string()),  # the cosine of a record that is removed as UNRELATED; then the least allowed one
+        ("unrelated_limit", pa.string()),
     ]
 )
 
@@ -86,11 +90,12 @@ def split_stage(
     units: int,
     kept: dict[str, list[Artifact]],
     before: Artifact | None = None,
+    unrelated: Unrelated | None = None,
 ) -> Stage:
     """The stage that writes SPLIT_FILES.
 
     attributes: of the same records, which have their ids. repeats: as of `find_repeats`. complexity: None without a
-    curriculum. kept: splits of each earlier run. before: as of `splits_before`.
+    curriculum. kept: splits of each earlier run. before: as of `splits_before`. unrelated: as of `find_unrelated`.
     """
     made_from = {
         "version": SPLIT_VERSION,
@@ -103,8 +108,9 @@ def split_stage(
         "mixture": [settings.mixture.model_dump(), settings.shares],
         "kept": [[one.manifest.digest for one in splits] for splits in kept.values()],
         "before": before and before.manifest.fingerprint,
+        "unrelated": unrelated and [unrelated.cosines.manifest.fingerprint, unrelated.min_cosine],
     }
-    work = AssignSplits(settings, keys, attributes, repeats, complexity, units, kept, before)
+    work = AssignSplits(settings, keys, attributes, repeats, complexity, units, kept, before, unrelated)
     outputs, memory = (Output(SPLIT_FILES, SPLITS_SCHEMA),), split_memory(keys.manifest.rows)
     return Stage("split", outputs, (None,), work, fingerprint(made_from), keys.store, memory=memory)
 
@@ -126,6 +132,7 @@ class AssignSplits:
     units: int
     kept: dict[str, list[Artifact]]
     before: Artifact | None
+    unrelated: Unrelated | None
 
     def __call__(self, _: None, scratch: Scratch) -> Counters:
         """Counters: `records` that go to a split, `same_id` with the id of another one, `new` ones beside earlier runs,
@@ -143,6 +150,7 @@ class AssignSplits:
             groups["group/parents"] = _relatives(columns["id"], columns["source"], table["parents"])
         groups["group/duplicates"] = np.zeros(table.num_rows, np.uint64)
         splits, conflicts = np.zeros((2, table.num_rows), np.int64)
+        unrelated = self._unrelated(splits)
         for name in REPEATED:
             if name in self.repeats:
                 removed, together = self._repeated(self.repeats[name], by_unit, ends)
@@ -195,6 +203,7 @@ class AssignSplits:
             "contradictory": pa.array(conflicts, mask=conflicts == 0),
             **self._contradicted(conflicts, columns),
             **outliers,
+            **unrelated,
         }
         self._write(scratch, pa.table({"row": table["row"]} | found), ends)
         counters: Counters = {"records": float(len(stays)), "contradictory": float((conflicts > 0).sum())} | of_balance
@@ -245,6 +254,17 @@ class AssignSplits:
                     values += table[name].take(pa.array(here - first)).to_pylist()
                 first += table.num_rows
         return found
+
+    def _unrelated(self, splits: np.ndarray) -> dict[str, pa.Array]:
+        """The columns of unrelated answers in SPLIT_FILES. Sets UNRELATED."""
+        values, limits = np.full((2, len(splits)), None, object)
+        if (rule := self.unrelated) is not None:
+            cosines = rule.cosines.table()["cosine"]
+            found = np.flatnonzero(is_below(cosines, rule.min_cosine))
+            splits[found] = UNRELATED
+            values[found] = [f"{cosine:.4g}" for cosine in cosines.take(pa.array(found)).to_pylist()]
+            limits[found] = f"{rule.min_cosine:g}"
+        return {"unrelated": pa.array(values, pa.string()), "unrelated_limit": pa.array(limits, pa.string())}
 
     def _outliers(self, columns: dict[str, np.ndarray], splits: np.ndarray) -> dict[str, pa.Array]:
         """The columns of outliers in SPLIT_FILES. Sets OUTLIER if they are removed."""

@@ -23,7 +23,15 @@ from pipelines.prepare.stages.collect import RECORDS, REJECTED, REJECTED_SCHEMA
 from pipelines.prepare.stages.complexity import COMPLEXITY
 from pipelines.prepare.stages.duplicates import Repeats
 from pipelines.prepare.stages.split import SPLITS
-from pipelines.prepare.stages.split_stage import CONTRADICTORY, OUTLIER, OVER_CLASS, OVER_SHARE, REPEATED, SPLITS_SCHEMA
+from pipelines.prepare.stages.split_stage import (
+    CONTRADICTORY,
+    OUTLIER,
+    OVER_CLASS,
+    OVER_SHARE,
+    REPEATED,
+    SPLITS_SCHEMA,
+    UNRELATED,
+)
 from pipelines.prepare.tables import frame
 
 REMOVED, LISTED, EXAMPLES = "removed", "listed", "_work/examples"
@@ -36,6 +44,7 @@ _TEXT_SHOWN = 2000  # characters of a question or answer in LISTED
 
 # Why records that meet all rules and are no duplicates are not in the data set, by the number in SPLIT_FILES.
 _LEFT_OUT = {
+    UNRELATED: ("relevance", "unrelated_answer"),
     CONTRADICTORY: ("contradictions", "contradictory"),
     OUTLIER: ("outliers", "outlier"),
     OVER_SHARE: ("mixture", "over_share"),
@@ -55,7 +64,7 @@ REMOVED_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("source", pa.string()),
-        # table, validate, duplicates, contradictions, outliers, mixture or balance
+        # table, validate, relevance, duplicates, contradictions, outliers, mixture or balance
         ("stage", pa.string()),
         ("reason", pa.string()),
         ("value", pa.string()),
@@ -264,6 +273,8 @@ def _removed(record: dict[str, Any], place: dict[str, Any], partners: Partners) 
     more: dict[str, Any] = {}
     if place["split"] == OUTLIER:
         more = {"value": place["outlier"], "limit": place["outlier_limit"]}
+    elif place["split"] == UNRELATED:
+        more = {"value": place["unrelated"], "limit": place["unrelated_limit"]}
     elif place["split"] == CONTRADICTORY:
         more = _contradicted(place)
     return shared | {"stage": stage, "reason": reason} | more

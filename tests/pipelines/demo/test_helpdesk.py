@@ -39,6 +39,7 @@ NOT_SHOWN = {
     "text_too_short": "of plain texts, shape text",
     "text_too_long": "of plain texts, shape text",
     "language_low_score": "all texts of the demo are in some language",
+    "unrelated_answer": "takes more records than the demo has",
     "inappropriate": "takes a classifier of one's own",
     "a_chat": "of plain texts, shape text",
     "no_answer": "every plain text has a template",

@@ -60,6 +60,7 @@ def settings(tmp_path) -> dict[str, Any]:
         "validate": {
             "json_schema": {"type": "object"}, "bad_words": {"paths": {"en": f"{tmp_path}/words"}},
             "inappropriate": {"model": f"{tmp_path}/model.bin", "label": "bad"}, "outliers": {},
+            "answer_relevance": {},
             "allowed": {"queue": ["it", "hr"]}, "since": {"day": "2026-01-01"}, "until": {"day": "2026-12-31"},
         },
         "duplicates": {"questions": "remove", "answers": "remove"},
@@ -163,6 +164,10 @@ CHANGES: dict[str, dict[str, Any]] = {
         "split.balance.by": ["day"], "split.balance": None,
         "split.by_time": {"by_time": "day", "stratify": [], "folds": None},
     },
+    "relevance.sample": {"validate.answer_relevance.sample": 6000},
+    "relevance.fit": {"validate.answer_relevance.dimensions": 64},
+    "relevance.cosines": {"validate.answer_relevance.model": "HERE/model.bin"},
+    "relevance.unrelated": {"validate.answer_relevance.min_cosine": 0.3, "validate.answer_relevance": None},
     "group": {
         "dedup.threshold": 0.85, "dedup.keeper": "longest", "dedup.scope": "source",
         "dedup.sources": {"keeper": "source", "sources": ["desk"]},
@@ -233,7 +238,7 @@ def test_a_setting_makes_the_stages_again_that_depend_on_it(settings, tmp_path):
     before, result = stages_of(config), result_of(config)
     for stage, some in CHANGES.items():
         after_it = list(before)[list(before).index(stage) :] if stage else []
-        if stage.startswith(("group", "questions.", "answers.")):
+        if stage.startswith(("relevance.", "group", "questions.", "answers.")):
             after_it = [name for name in after_it if name not in _OF_RECORDS_ALONE]
         for name, value in some.items():
             here = json.loads(json.dumps(value).replace("HERE", str(tmp_path)))
@@ -286,10 +291,12 @@ def test_every_stage_states_the_memory_of_a_unit(settings):
     of_groups = {name for name in stated if name.rpartition(".")[2] == "group"}
     assert len(of_groups) == 5
     texts, embeddings = collect_memory(config.limits), config.assess.embeddings
-    rules = rules_memory(config.store, config.validation)
+    rules, relevance = rules_memory(config.store, config.validation), config.validation.answer_relevance
     # The artifacts of the plan have one record, those of `collect` none.
     assert {name: memory for name, memory in stated.items() if name not in of_groups} == {
         "tables": tables_memory(config.inputs, inputs), "collect": texts + rules, "words": texts,
+        "relevance.sample": texts, "relevance.fit": fit_memory(relevance),
+        "relevance.cosines": embed_memory(config.limits),
         "complexity": (1 << 29) + 100, "split": split_memory(0), "assess.assess": texts,
         "assess.fit": fit_memory(embeddings), "assess.embed": embed_memory(config.limits),
         "assess.learn": learn_memory(embeddings, 1), "assess.summary": (1 << 29) + 60,

@@ -64,6 +64,31 @@ def test_a_model_in_a_folder_makes_the_vectors(tmp_path, monkeypatch, model):
     assert not (tmp_path / "out" / "_work" / "assess" / "model").exists(), "nothing is fitted"
 
 
+def test_a_model_in_a_folder_finds_unrelated_answers(tmp_path, monkeypatch, model):
+    settings = settings_of(tmp_path, rows(40), embeddings=None) | {
+        "dedup": None,
+        "duplicates": {"contradictory": "ignore"},
+    }
+    rule = {"model": model, "min_cosine": 0.01}
+    run = prepare_inline(settings | {"validate": {"answer_relevance": rule}}, monkeypatch)
+    records = Artifact.load(Store(), f"{run.uri}/_work/records").table().to_pylist()
+    found = Artifact.load(Store(), f"{run.uri}/_work/relevance/cosines").table()["cosine"].to_pylist()
+    library = SentenceTransformer(model, device="cpu")
+    sides = [sides_of(from_shape(row, "messages")) for row in records]
+    asked, said = (library.encode(texts, normalize_embeddings=True) for texts in
+                   ([one.question for one in sides], [one.answer for one in sides]))  # fmt: skip
+    expected = (asked * said).sum(axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    least = float(np.median(found))
+    run = prepare_inline(
+        settings | {"validate": {"answer_relevance": rule | {"min_cosine": least}}}, monkeypatch, replace=True
+    )
+    removed = {row["id"] for row in Artifact.load(Store(), f"{run.uri}/removed").table().to_pylist()}
+    assert removed == {row["id"] for row, cosine in zip(records, found, strict=True) if cosine < least}
+    assert 0 < len(removed) < 40
+    assert not (tmp_path / "out" / "_work" / "relevance" / "model").exists(), "nothing is fitted"
+
+
 def test_a_relative_folder_is_made_absolute_and_a_name_of_the_hub_stays(monkeypatch, model):
     monkeypatch.chdir(Path(model).parent)
     assert Embeddings(model=Path(model).name).model == model
