@@ -82,7 +82,7 @@ class LineWriter:
         self.stream.flush()
 
 
-class Lines:
+class ProgressLines:
     """Progress as lines on a text stream; default: standard error, because standard output is for results.
 
     at_first: text that is shown until the first unit is committed, about the work before it.

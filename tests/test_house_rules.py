@@ -419,6 +419,30 @@ def test_every_public_class_and_function_says_what_it_is():
     assert sorted(NEED_NO_DOCSTRING - silent) == [], "these need no exception"
 
 
+# Names of public classes that stand in several modules, because they mean the same in each.
+SHARED_CLASS_NAMES = {
+    "Chat": "a conversation; `pipelines` and `training` do not import each other",
+    "Execution": "the section `execution` of a config, of curate and prepare or of a training",
+    "NoAnswer": "an API did not answer: that of Kubernetes or that of Ray, which are never used together",
+    "NoConnection": "as NoAnswer",
+    "NotThere": "as NoAnswer",
+    "RunInfo": "the part `run` of report.json, of curate or of a training",
+    "Split": "the section `split` of a config, of prepare or of a training",
+}
+
+
+def test_a_public_class_name_has_one_meaning():
+    """A class is known by its name alone: in imports, tracebacks and prose."""
+    modules: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in TREES[path].body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                modules.setdefault(node.name, []).append(name_of(path))
+    shared = {name: found for name, found in modules.items() if len(found) > 1}
+    assert {name: found for name, found in shared.items() if name not in SHARED_CLASS_NAMES} == {}
+    assert sorted(SHARED_CLASS_NAMES.keys() - shared.keys()) == [], "these need no exception"
+
+
 def test_no_file_shadows_a_module_of_the_standard_library():
     """`python pipelines/x.py` puts the folder first on the path."""
     shadows = [

@@ -11,7 +11,7 @@ import typer
 
 from cluster.entry import Entry
 from cluster.errors import ConfigError
-from cluster.progress import Lines
+from cluster.progress import ProgressLines
 from cluster.session import Session
 from cluster.store import paths
 from cluster.store.store import Store
@@ -54,7 +54,7 @@ def train(
         return
     for warning in unused_setting_warnings(settings):
         log.warning("%s", warning)
-    progress = Lines()
+    progress = ProgressLines()
     with Session(address, settings.execution.cpus, progress) as session:
         run = run_train(settings, session, progress, replace=replace, verify=verify)
     print_outcome(run)
@@ -68,7 +68,7 @@ def cross_validate(
     A second run continues where the first stopped. Scores: OUTPUT/folds.json
     """
     settings = load_train(config, override)
-    progress = Lines()
+    progress = ProgressLines()
     with Session(address, settings.execution.cpus, progress) as session:
         found = run_cross_validation(settings, session, progress, replace=replace)
     print(scores_text(found))

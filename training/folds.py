@@ -21,7 +21,7 @@ from cluster.session import Session
 from cluster.store import paths
 from training.config import TrainConfig
 from training.job import TrainRun, train
-from training.report.schema import Report
+from training.report.schema import TrainReport
 
 FOLDS_JSON = "folds.json"
 
@@ -106,7 +106,7 @@ def _datasets(config: TrainConfig) -> tuple[dict[str, str], int]:
 
 
 def _scored(run: TrainRun, fold: int) -> FoldScores:
-    report: Report = run.report
+    report: TrainReport = run.report
     fit = report["fits"][-1]
     measured = fit["after"].get("test")
     scores = dict(fit["generation"]) | ({"loss": measured["loss"]} if measured else {})

@@ -58,7 +58,7 @@ GPUS = (
 
 
 @dataclass(frozen=True)
-class Machine:
+class AssumedGpu:
     """The GPU that a plan assumes. What depends on a None is left out of the plan.
 
     peak_flops: given by the user, for the precision of the training. bf16_peak_flops: of the table, for bf16 only.

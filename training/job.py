@@ -42,7 +42,7 @@ from training.records.schema import Outcome
 from training.repair import REPORT_HTML, REPORT_JSON, discard_damaged, run_damage
 from training.report.gather import combine, gather
 from training.report.page import render
-from training.report.schema import Fit, Report, exported_validation
+from training.report.schema import Fit, TrainReport, exported_validation
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class TrainRun:
 
     uri: str
     manifest: dict[str, Any]
-    report: Report
+    report: TrainReport
     fresh: bool
     phases: tuple["TrainRun", ...] = ()
 
@@ -323,7 +323,7 @@ def _phases(config: TrainConfig, session: Session, progress: Progress, replace: 
 def _write_run(
     folder: RunFolder,
     config: TrainConfig,
-    report: Report,
+    report: TrainReport,
     inputs: str,
     artifacts: dict[str, str],
     more: dict[str, Any],
@@ -337,7 +337,7 @@ def _write_run(
     return TrainRun(root, manifest, report, fresh=True)
 
 
-def _report(folder: RunFolder) -> Report:
+def _report(folder: RunFolder) -> TrainReport:
     return json.loads(folder.store.read_bytes(paths.join(folder.uri, REPORT_JSON)))
 
 

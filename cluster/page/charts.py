@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from cluster.page.formats import short
-from cluster.page.markup import Html, element, join
+from cluster.page.markup import Markup, element, join
 
 Point = tuple[float, float]
 
@@ -88,7 +88,7 @@ class Frame:
         return self.bottom - level * (self.bottom - self.top)
 
 
-def ticks(axis: Axis, frame: Frame) -> Html:
+def ticks(axis: Axis, frame: Frame) -> Markup:
     """The tick marks of a horizontal axis with their numbers."""
     labels = []
     for tick in axis.ticks():
@@ -100,7 +100,7 @@ def ticks(axis: Axis, frame: Frame) -> Html:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class BarSegment:
     """A piece of a bar: its size in the bar's unit, its style class, and the text shown on hovering."""
 
     size: float
@@ -108,7 +108,7 @@ class Segment:
     title: str
 
 
-def bar(segments: Sequence[Segment], whole: float, label: str, style: str = "") -> Html:
+def bar(segments: Sequence[BarSegment], whole: float, label: str, style: str = "") -> Markup:
     """Segments side by side on a track of size `whole`, as wide as the page allows.
 
     label: for screen readers; without one they skip the bar, as its numbers stand beside it.
@@ -190,7 +190,7 @@ def line_chart(
     from_zero: bool = False,
     height: int = 190,
     show: Callable[[float], str] = short,
-) -> Html:
+) -> Markup:
     """A line chart, as wide as the page allows. Lines stretch with the page; text keeps its size.
 
     label: for screen readers. span: first and last value of the horizontal axis.
@@ -271,7 +271,7 @@ def _vertical_ticks(axis: Axis, about: int) -> list[float]:
     return [value for value in finer if axis.low <= math.log10(value) <= axis.high]
 
 
-def _across_ticks(axis: Axis, bottom: int, x: Callable[[float], str]) -> Html:
+def _across_ticks(axis: Axis, bottom: int, x: Callable[[float], str]) -> Markup:
     drawn = []
     for tick in axis.ticks():
         if tick != int(tick):
@@ -283,7 +283,7 @@ def _across_ticks(axis: Axis, bottom: int, x: Callable[[float], str]) -> Html:
     return join(drawn)
 
 
-def _marks(marks: Sequence[Mark], bottom: int, x: Callable[[float], str]) -> Html:
+def _marks(marks: Sequence[Mark], bottom: int, x: Callable[[float], str]) -> Markup:
     drawn = []
     for number, mark in enumerate(marks, 1):
         words = element("title", f"{short(mark.x)}: {mark.words}")

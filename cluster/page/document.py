@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from importlib import resources
 
-from cluster.page.markup import Child, Html, Section, element, outside_text
+from cluster.page.markup import Child, Markup, Section, element, outside_text
 
 _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
 _SCRIPT = resources.files(__package__).joinpath("page.js").read_text("utf-8")
 
 
-def document(title: str, header: Html, sections: Sequence[Section | None], style: str = "") -> str:
+def document(title: str, header: Markup, sections: Sequence[Section | None], style: str = "") -> str:
     """The page as text that is valid UTF-8. style: CSS that follows the style sheet shared by all pages."""
     shown = [section for section in sections if section]
     style = _STYLE + style
@@ -27,14 +27,14 @@ def document(title: str, header: Html, sections: Sequence[Section | None], style
             "body",
             header,
             element("div", _contents(shown), element("main", [s.html() for s in shown]), class_="page"),
-            element("script", Html(_SCRIPT)),
+            element("script", Markup(_SCRIPT)),
         ),
         lang="en",
     )
     return f"<!doctype html>\n{page}\n"
 
 
-def header(name: str, kind: str, finished: str, version: str, output: str, *more: Child) -> Html:
+def header(name: str, kind: str, finished: str, version: str, output: str, *more: Child) -> Markup:
     """The run's name and facts. finished: time in ISO 8601. more: further paragraphs."""
     moment = datetime.fromisoformat(finished)
     return element(
@@ -51,7 +51,7 @@ def header(name: str, kind: str, finished: str, version: str, output: str, *more
     )
 
 
-def _head(title: str, style: str) -> Html:
+def _head(title: str, style: str) -> Markup:
     policy = (
         f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src '{_hash(style)}'; script-src '{_hash(_SCRIPT)}'"
@@ -64,7 +64,7 @@ def _head(title: str, style: str) -> Html:
         element("meta", name="color-scheme", content="light dark"),
         element("link", rel="icon", href="data:,"),
         element("title", title),
-        element("style", Html(style)),
+        element("style", Markup(style)),
     )
 
 
@@ -72,6 +72,6 @@ def _hash(source: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
 
 
-def _contents(sections: Sequence[Section]) -> Html:
+def _contents(sections: Sequence[Section]) -> Markup:
     links = [element("li", element("a", section.title, href=f"#{section.id}")) for section in sections]
     return element("nav", element("ul", links), aria_label="Contents")

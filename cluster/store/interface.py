@@ -104,7 +104,7 @@ class Upload:
     size: int = 0
 
 
-class Backend(Protocol):
+class StoreBackend(Protocol):
     """The operations of one kind of store. key: a local path, or the part of the URI after the bucket.
 
     read_range: the bytes from `start` to `end`, fewer at the file's end. open: a seekable file for sequential reading

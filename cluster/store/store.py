@@ -25,7 +25,7 @@ from cluster.errors import StorageError
 from cluster.failpoints import failpoint
 from cluster.store import paths
 from cluster.store.glob_pattern import glob_regex
-from cluster.store.interface import Backend, FileInfo, NotFound, StorageOptions, Upload
+from cluster.store.interface import FileInfo, NotFound, StorageOptions, StoreBackend, Upload
 from cluster.store.local import LOCAL, own_folder
 
 T = TypeVar("T")
@@ -229,15 +229,17 @@ class Store:
         """The endpoint that the options set for an s3:// URI, else "". At another endpoint the URI is another file."""
         return (self.options.endpoint_url or "") if paths.scheme(uri) == "s3" else ""
 
-    def _by_backend(self, items: Iterable[T], uri: Callable[[T], str]) -> list[tuple[Backend, list[tuple[T, Any]]]]:
+    def _by_backend(
+        self, items: Iterable[T], uri: Callable[[T], str]
+    ) -> list[tuple[StoreBackend, list[tuple[T, Any]]]]:
         """(backend, items with their keys) of each backend. uri: that of an item."""
-        grouped: dict[int, tuple[Backend, list[tuple[T, Any]]]] = {}
+        grouped: dict[int, tuple[StoreBackend, list[tuple[T, Any]]]] = {}
         for item in items:
             backend, key = self._backend(uri(item))
             grouped.setdefault(id(backend), (backend, []))[1].append((item, key))
         return list(grouped.values())
 
-    def _backend(self, uri: str, *, file: bool = True) -> tuple[Backend, Any]:
+    def _backend(self, uri: str, *, file: bool = True) -> tuple[StoreBackend, Any]:
         scheme = paths.scheme(uri)
         if scheme in ("", "file"):
             return LOCAL, paths.absolute(uri)

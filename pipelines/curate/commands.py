@@ -9,7 +9,7 @@ import typer
 from cluster.config import load
 from cluster.errors import ConfigError
 from cluster.inspection import RunConfig, StorageOverrides, store_for
-from cluster.progress import Lines, clock
+from cluster.progress import ProgressLines, clock
 from cluster.session import Session
 from cluster.store import paths
 from pipelines.curate import job
@@ -20,7 +20,7 @@ from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.sample import sample_rows
 from pipelines.curate.questions.what_if import compare, table_text
 from pipelines.curate.report.funnel import funnel_text
-from pipelines.curate.report.schema import Report
+from pipelines.curate.report.schema import CurateReport
 from pipelines.kernel_cache import COMPILING, USED, kernels_are_compiled, mark
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
@@ -47,7 +47,7 @@ def curate(
         print_plan(settings)
         return
     compiled = kernels_are_compiled() or address not in (None, "local")
-    progress = Lines(at_first="" if compiled else COMPILING)
+    progress = ProgressLines(at_first="" if compiled else COMPILING)
     began = time.monotonic()
     with Session(address, settings.execution.cpus, progress) as session:
         run = job.curate(settings, session, progress, replace=replace)
@@ -70,7 +70,7 @@ def load_curate(config: str, override: list[str] | None) -> CurateConfig:
     return settings
 
 
-def print_outcome(report: Report, uri: str, fresh: bool) -> None:
+def print_outcome(report: CurateReport, uri: str, fresh: bool) -> None:
     """Print the funnel, the warnings, and the URIs of corpus and report. fresh: whether this call finished the run."""
     if not fresh:
         print(f"{uri}: finished before, nothing to do.")
@@ -96,7 +96,7 @@ def what_if(
     location = [one for one in override or [] if one.partition("=")[0].split(".")[0] in ("output", "storage")]
     before = load_curate(config, location)
     after = load_curate(config, override)
-    with Session(address, after.execution.cpus, Lines()) as session:
+    with Session(address, after.execution.cpus, ProgressLines()) as session:
         comparison = compare(before, after, session, sample)
     print(json.dumps(comparison, indent=1) if json_ else table_text(comparison))
 

@@ -143,7 +143,7 @@ class Execution(_Settings):
         return self.unit_mib and self.unit_mib << 20
 
 
-class Report(_Settings):
+class ReportOptions(_Settings):
     """What the report shows."""
 
     samples: int = Field(3, ge=0, le=20, description="examples shown for each reason")
@@ -198,7 +198,7 @@ class ReportSettings:
     dedup: Dedup | None
     boilerplate: Boilerplate | None
     repeats: Repeats | None
-    report: Report
+    report: ReportOptions
 
 
 class CurateConfig(_Settings):
@@ -219,7 +219,7 @@ class CurateConfig(_Settings):
     limits: Limits = Limits()
     corpus: CorpusFiles = CorpusFiles()
     execution: Execution = Execution()
-    report: Report = Report()
+    report: ReportOptions = ReportOptions()
     storage: StorageOptions = StorageOptions()  # type: ignore[call-arg]
 
     @model_validator(mode="after")

@@ -47,7 +47,7 @@ from pipelines.curate.report.gather import gather
 from pipelines.curate.report.merge import merge_stage
 from pipelines.curate.report.page import render
 from pipelines.curate.report.samples import SAMPLES
-from pipelines.curate.report.schema import Report
+from pipelines.curate.report.schema import CurateReport
 from pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_stage
 from pipelines.curate.stages.duplicate_ids import ids_stage
 from pipelines.curate.stages.id_index import ID_INDEX, index_stage
@@ -81,7 +81,7 @@ class CurateRun:
     store: Store
     uri: str
     manifest: dict[str, Any]
-    report: Report
+    report: CurateReport
     fresh: bool
 
     @property

@@ -52,7 +52,7 @@ from pipelines.dedup.components import Batches, BatchFiles, mark, memory_to_conn
 from pipelines.dedup.documents import KEY_COLUMNS, Keys, Range, earlier_ranges, passed, ranges, scopes
 from pipelines.dedup.earlier import EarlierRun
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT, Dedup
-from pipelines.dedup.stars import Spans, Stars, memory_of_stars
+from pipelines.dedup.stars import PositionSpans, Stars, memory_of_stars
 from pipelines.readers.inputs import Input
 
 GROUPS = "_work/groups"
@@ -187,7 +187,7 @@ def group_stage(
     documents = int(verdicts.manifest.counters.get("passed", 0)) + sum(run.attributes.manifest.rows for run in earlier)
     compare = Compare(keys, tuple(runs), tuple(run.uri for run in earlier))
     pairs = documents * (dedup.banding[0] + 1)
-    prepare = Prepare(store, compare, [*before, *cut], len(before), pairs, sizes, made_from)
+    prepare = PrepareGroups(store, compare, [*before, *cut], len(before), pairs, sizes, made_from)
     # The units of the last stage are known when the stages before it are finished.
     return Stage("group", outputs, (), WriteGroups(store), made_from, store, memory=_LIBRARIES, prepare=prepare)
 
@@ -215,7 +215,7 @@ class RangeRows:
 
 
 @dataclass(frozen=True)
-class Prepare:
+class PrepareGroups:
     """Runs the stages before the last one, which are listed above.
 
     ranges: those of earlier runs first. earlier: number of those. pairs: number of pairs of key and document.
@@ -236,7 +236,7 @@ class Prepare:
         make_keys = MakeKeys(store, keys, slices)
         made = run(self._stage("keys", (_KEYS, _EDGES), self.ranges, make_keys, _KEYS_MEMORY))
         firsts = tuple(one.start for one in self.ranges)
-        merge = Merge(store, self._exchange(run, made[_KEYS].file_uris, slices, "keys", _KEYS), firsts, slices)
+        merge = MergePairs(store, self._exchange(run, made[_KEYS].file_uris, slices, "keys", _KEYS), firsts, slices)
         merged = run(self._stage("merge", (_MERGED,), range(slices), merge, _MERGE_MEMORY))[_MERGED]
         edges = (*made[_EDGES].file_uris, *merged.file_uris)
         count = sum(int(artifact.manifest.counters["edges"]) for artifact in (made[_EDGES], merged))
@@ -267,11 +267,11 @@ class Prepare:
         """(the batch of each candidate, the candidates of each batch int64[B]). edges: files with `count` edges."""
         ranges = len(self.ranges)
         if count > self.compare.keys.dedup.connected_at_once:
-            spans = Spans(self.sizes.documents, self.sizes.span, -(-ranges // self.sizes.span))
+            spans = PositionSpans(self.sizes.documents, self.sizes.span, -(-ranges // self.sizes.span))
             stars = Stars(self.store, spans, self.sizes.edges, self.sizes.batch, stars_memory(self.sizes))
             return stars(run, self._stage, edges)
         most = _LIBRARIES + memory_to_mark(positions)
-        marked = run(self._stage("mark", (_MARKS,), [edges], Mark(self.store, positions), most))[_MARKS]
+        marked = run(self._stage("mark", (_MARKS,), [edges], MarkCandidates(self.store, positions), most))[_MARKS]
         candidates = int(marked.manifest.counters["candidates"])
         connect = Connect(self.store, marked.file_uris[0], candidates, ranges, self.sizes)
         most = _LIBRARIES + memory_to_connect(positions, candidates)
@@ -346,7 +346,7 @@ class MakeKeys:
 
 
 @dataclass(frozen=True)
-class Merge:
+class MergePairs:
     """The work of the stage `merge`. files: the pairs of every range. firsts: position of its first document."""
 
     store: Store
@@ -362,7 +362,7 @@ class Merge:
 
 
 @dataclass(frozen=True)
-class Mark:
+class MarkCandidates:
     """The work of the stage `mark`. positions: their number."""
 
     store: Store

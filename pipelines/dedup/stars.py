@@ -53,7 +53,7 @@ def memory_of_stars(positions: int, edges: int) -> int:
 
 
 @dataclass(frozen=True)
-class Spans:
+class PositionSpans:
     """The division of positions: `spans` spans of `ranges` ranges of `documents` positions."""
 
     documents: int
@@ -88,7 +88,7 @@ class Stars:
     """Connects candidates. edges: number that a unit reads. batch: candidates of a batch. memory: bytes of a unit."""
 
     store: Store
-    spans: Spans
+    spans: PositionSpans
     edges: int
     batch: int
     memory: int
@@ -120,7 +120,7 @@ class Stars:
                 break
         roots = tuple(least.file_uris)
         (sizes,) = made("sizes", (_SIZES,), roots, CountRoots(store, spans))
-        (cuts,) = made("cut", (_CUTS,), [tuple(sizes.file_uris)], Cut(store, spans, self.batch))
+        (cuts,) = made("cut", (_CUTS,), [tuple(sizes.file_uris)], CutBatches(store, spans, self.batch))
         (batches,) = made("batches", (_BATCHES,), list(enumerate(roots)), Number(store, spans, cuts.file_uris[0]))
         counts = np.frombuffer(read_slice(store, cuts.file_uris[0], 1), np.int64)
         return BatchFiles(tuple(batches.file_uris), spans.ranges), counts
@@ -152,7 +152,7 @@ class Deal:
     """The work of the stage `star.deal`. edges, nearest: names of its outputs."""
 
     store: Store
-    spans: Spans
+    spans: PositionSpans
     edges: str
     nearest: str
 
@@ -169,7 +169,7 @@ class Least:
     """The work of the stage `star.NNNN.least`. uris: the files of `nearest`. output: name of the stage's output."""
 
     store: Store
-    spans: Spans
+    spans: PositionSpans
     uris: tuple[str, ...]
     output: str
 
@@ -191,7 +191,7 @@ class Move:
     """The work of the stage `star.NNNN.move`: large or small star. edges, nearest: names of its outputs."""
 
     store: Store
-    spans: Spans
+    spans: PositionSpans
     edges: str
     nearest: str
     large: bool
@@ -224,7 +224,7 @@ class CountRoots:
     """The work of the stage `star.sizes`."""
 
     store: Store
-    spans: Spans
+    spans: PositionSpans
 
     def __call__(self, uri: str, scratch: Scratch) -> Counters:
         roots, sizes = np.unique(_read_least(self.store, uri)[1], return_counts=True)
@@ -233,11 +233,11 @@ class CountRoots:
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutBatches:
     """The work of the stage `star.cut`. batch: candidates of a batch."""
 
     store: Store
-    spans: Spans
+    spans: PositionSpans
     batch: int
 
     def __call__(self, uris: Sequence[str], scratch: Scratch) -> Counters:
@@ -290,7 +290,7 @@ class Number:
     """The work of the stage `star.batches`. cuts: file of the stage before."""
 
     store: Store
-    spans: Spans
+    spans: PositionSpans
     cuts: str
 
     def __call__(self, unit: tuple[int, str], scratch: Scratch) -> Counters:
@@ -317,12 +317,12 @@ def _read_least(store: Store, uri: str) -> list[np.ndarray]:
 
 
 def _unpacked(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(number in the span, other position), int64[N] each, of pairs as from `Spans.pairs`."""
+    """(number in the span, other position), int64[N] each, of pairs as from `PositionSpans.pairs`."""
     return (pairs >> _POSITION_BITS).view(np.int64), (pairs & _POSITION).view(np.int64)
 
 
 def _write(
-    scratch: Scratch, spans: Spans, edges_name: str, nearest_name: str, by: np.ndarray, others: np.ndarray
+    scratch: Scratch, spans: PositionSpans, edges_name: str, nearest_name: str, by: np.ndarray, others: np.ndarray
 ) -> None:
     """Write edges, each once, by the span of the end `by`, and `nearest` of both ends, by the span of each end."""
     scratch.write_slices(edges_name, [_firsts(of_span, of_span) for of_span in spans.pairs(by, others)])

@@ -20,7 +20,7 @@ from cluster.store.store import Store
 from pipelines.curate import commands
 from pipelines.curate.stages.write_corpus import REMOVED
 from pipelines.dedup.compare import NEAR
-from pipelines.demo.installed import FINDERS, Document, collect, packages
+from pipelines.demo.installed import FINDERS, InstalledDocument, collect, packages
 
 DATA = Path(__file__).parent / "data"
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
@@ -49,7 +49,7 @@ def demo(
     print(f"\n{next_steps(output, config)}")
 
 
-def stage_inputs(folder: str, documents: Iterable[Document]) -> None:
+def stage_inputs(folder: str, documents: Iterable[InstalledDocument]) -> None:
     """Write one JSON Lines file per source of `documents`, and the demo's own sets; print their sizes.
 
     The file of a source without documents is empty.

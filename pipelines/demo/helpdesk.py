@@ -24,7 +24,7 @@ from cluster.cli import shell_command
 from cluster.errors import ConfigError
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.demo.installed import Bounds, collect, standard_library
+from pipelines.demo.installed import CollectionLimits, collect, standard_library
 from pipelines.prepare import commands
 
 DATA = Path(__file__).parent / "data" / "helpdesk"
@@ -73,7 +73,7 @@ def write_inputs(folder: str) -> None:
 
 def questions() -> Iterator[dict[str, str]]:
     """A record for each of some docstrings: `id`, `question`, `answer`, `queue`, `module` and `created`."""
-    bounds = Bounds(docstrings_of_package=2000, source_chars_of_package=8_000_000)
+    bounds = CollectionLimits(docstrings_of_package=2000, source_chars_of_package=8_000_000)
     found = (one for one in collect([standard_library()], bounds) if one.source == "docstrings")
     docstrings = (one for one in found if "/_" not in one.id and "#_" not in one.id and "#module" not in one.id)
     for one in islice(docstrings, _DOCSTRINGS):

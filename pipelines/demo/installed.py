@@ -38,7 +38,7 @@ _TOPICS = "pydoc_data/topics.py"
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class CollectionLimits:
     """Upper bounds of what is collected, except for the last one. Bytes are those of UTF-8."""
 
     documents: int = 20_000
@@ -65,7 +65,7 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class InstalledDocument:
     """A collected text. `id`: path of its file in the installation; for a docstring with `#` and the qualified name."""
 
     source: str
@@ -76,7 +76,7 @@ class Document:
     licence: str | None
 
 
-def collect(packages: Iterable[Package], bounds: Bounds = Bounds()) -> Iterator[Document]:
+def collect(packages: Iterable[Package], bounds: CollectionLimits = CollectionLimits()) -> Iterator[InstalledDocument]:
     """Licences of all packages, then docs, then docstrings, until a bound is reached. Ids are unique."""
     packages = list(packages)
     seen: set[str] = set()
@@ -91,7 +91,7 @@ def collect(packages: Iterable[Package], bounds: Bounds = Bounds()) -> Iterator[
                 if len(seen) == bounds.documents or size > bounds.text_bytes:
                     return
                 seen.add(id)
-                yield Document(source, id, text, package.name, package.version, package.licence)
+                yield InstalledDocument(source, id, text, package.name, package.version, package.licence)
 
 
 def packages() -> list[Package]:
@@ -144,13 +144,13 @@ def _licence(about: Message) -> str | None:
     return named if 0 < len(named) <= _MAX_LICENCE_NAME_CHARS and "\n" not in named else None
 
 
-def _licences(package: Package, bounds: Bounds) -> Iterator[tuple[str, str]]:
+def _licences(package: Package, bounds: CollectionLimits) -> Iterator[tuple[str, str]]:
     for file in package.files:
         if _is_licence(file) and (text := _read(package, file, bounds)):
             yield _id(package, file), text
 
 
-def _docs(package: Package, bounds: Bounds) -> Iterator[tuple[str, str]]:
+def _docs(package: Package, bounds: CollectionLimits) -> Iterator[tuple[str, str]]:
     if package.readme.strip():
         yield f"{package.name}/readme", package.readme
     for file in package.files:
@@ -161,12 +161,12 @@ def _docs(package: Package, bounds: Bounds) -> Iterator[tuple[str, str]]:
             yield _id(package, file), text
 
 
-def _docstrings(package: Package, bounds: Bounds) -> Iterator[tuple[str, str]]:
+def _docstrings(package: Package, bounds: CollectionLimits) -> Iterator[tuple[str, str]]:
     found = _long_docstrings(package, bounds)
     return islice(found, bounds.docstrings_of_package)
 
 
-def _long_docstrings(package: Package, bounds: Bounds) -> Iterator[tuple[str, str]]:
+def _long_docstrings(package: Package, bounds: CollectionLimits) -> Iterator[tuple[str, str]]:
     left = bounds.source_chars_of_package
     for file in package.files:
         if file.endswith(".py") and file != _TOPICS:
@@ -179,7 +179,7 @@ def _long_docstrings(package: Package, bounds: Bounds) -> Iterator[tuple[str, st
                     yield f"{_id(package, file)}#{name}", text
 
 
-FINDERS: dict[str, Callable[[Package, Bounds], Iterator[tuple[str, str]]]] = {
+FINDERS: dict[str, Callable[[Package, CollectionLimits], Iterator[tuple[str, str]]]] = {
     "licences": _licences,
     "docs": _docs,
     "docstrings": _docstrings,
@@ -237,7 +237,7 @@ def _id(package: Package, file: str) -> str:
     return f"python/{file}" if package.name == "python" else file.removeprefix("/").replace("../", "")
 
 
-def _read(package: Package, file: str, bounds: Bounds) -> str:
+def _read(package: Package, file: str, bounds: CollectionLimits) -> str:
     """Text of a file; empty if the file does not exist, is too large or is not UTF-8."""
     path, store = os.path.join(package.root, file), Store()
     try:

@@ -39,7 +39,7 @@ _WORD_START, _WORD_END = ord("<"), ord(">")
 _LABEL = np.frombuffer(LABEL_PREFIX.encode(), np.uint8)
 
 
-class Numbers(NamedTuple):
+class ModelConstants(NamedTuple):
     """The numbers of a model."""
 
     width: int  # of a row: the dimension rounded up to LANES
@@ -53,10 +53,10 @@ class Numbers(NamedTuple):
     end_hash: np.uint32
 
 
-class Rows(NamedTuple):
+class RowLookup(NamedTuple):
     """What turns words into rows. See ModelFile."""
 
-    numbers: Numbers
+    numbers: ModelConstants
     rows: np.ndarray  # float32[R * width], the rows of words, then those of buckets in the order of the buckets
     # uint64[buckets / 64 + 1, 2] of a pruned model: a bit for each bucket that has a row, and the rows before these
     # buckets. Empty if every bucket has a row.
@@ -75,7 +75,7 @@ class WordCache(NamedTuple):
     rows: np.ndarray  # int32[S * _CACHED_ROWS]
 
 
-def rows_of(model: ModelFile) -> Rows:
+def rows_of(model: ModelFile) -> RowLookup:
     """The tables of a model's words and n-grams. Memory: a second copy of the rows, unless they can be used as read."""
     width = -(-model.dimension // LANES) * LANES
     order, kept = None, np.zeros((0, 2), np.uint64)
@@ -90,12 +90,12 @@ def rows_of(model: ModelFile) -> Rows:
     entries, offsets = model.entries.data, model.entries.offsets
     slots = np.full(1 << max(4, (2 * len(model.entries)).bit_length()), -1, np.int32)
     end_hash, end = _fill_slots(slots, entries, offsets, _END)
-    numbers = Numbers(
+    numbers = ModelConstants(
         width, model.words, model.minn, model.maxn, model.word_ngrams, np.uint32(model.buckets),
         np.uint64((((1 << 64) - 1) // max(model.buckets, 1) + 1) % (1 << 64)), end if end < model.words else -1,
         np.uint32(end_hash),
     )  # fmt: skip
-    return Rows(numbers, _arranged(model, width, order).reshape(-1), kept, entries, offsets, slots)
+    return RowLookup(numbers, _arranged(model, width, order).reshape(-1), kept, entries, offsets, slots)
 
 
 def _arranged(model: ModelFile, width: int, order: np.ndarray | None) -> np.ndarray:
@@ -120,7 +120,7 @@ def word_cache() -> WordCache:
     )  # fmt: skip
 
 
-def means(texts: Texts, model: Rows, cache: WordCache) -> tuple[np.ndarray, np.ndarray]:
+def means(texts: Texts, model: RowLookup, cache: WordCache) -> tuple[np.ndarray, np.ndarray]:
     """(float32[D, width]: the mean of each text's rows; bool[D]: whether it has any)."""
     data, offsets, numbers = texts.data, texts.offsets, model.numbers
     longest = int(texts.byte_lengths.max(initial=0))

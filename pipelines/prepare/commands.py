@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from cluster.config import load, load_values
 from cluster.errors import ConfigError, DataError, UserError
 from cluster.inspection import store_for
-from cluster.progress import Lines, clock
+from cluster.progress import ProgressLines, clock
 from cluster.run import RunFolder
 from cluster.session import Session
 from cluster.store import paths
@@ -156,6 +156,6 @@ def _prepare_config(settings: BaseModel, config: str) -> PrepareConfig:
     return settings
 
 
-def _progress(address: str | None) -> Lines:
+def _progress(address: str | None) -> ProgressLines:
     compiled = kernels_are_compiled() or address not in (None, "local")
-    return Lines(at_first="" if compiled else COMPILING)
+    return ProgressLines(at_first="" if compiled else COMPILING)

@@ -53,7 +53,7 @@ from pipelines.prepare.named_fields import refuse_unknown_fields, with_named_col
 from pipelines.prepare.records.content import REASONS
 from pipelines.prepare.report.gather import gather
 from pipelines.prepare.report.page import render, render_assessment
-from pipelines.prepare.report.schema import Report
+from pipelines.prepare.report.schema import PrepareReport
 from pipelines.prepare.sources import as_input, fields_of, notes_on_columns, with_corpora
 from pipelines.prepare.stages.collect import (
     ATTRIBUTES,
@@ -101,7 +101,7 @@ class PrepareRun:
     store: Store
     uri: str
     manifest: dict[str, Any]
-    report: Report
+    report: PrepareReport
     assessment: Assessment | None
     fresh: bool
 
@@ -241,15 +241,15 @@ def _judged(
     return config.model_copy(update={"clean": config.clean.model_copy(update={"terminology": terms})}), rules
 
 
-def read_report(store: Store, root: str) -> Report:
+def read_report(store: Store, root: str) -> PrepareReport:
     """The report of a finished run.
 
     Raises:
         DataError: an earlier version wrote it, without some of its parts or with other settings.
     """
     uri = paths.join(root, REPORT_JSON)
-    report: Report = json.loads(store.read_bytes(uri))
-    lacks = ", ".join(sorted(Report.__required_keys__ - report.keys()))
+    report: PrepareReport = json.loads(store.read_bytes(uri))
+    lacks = ", ".join(sorted(PrepareReport.__required_keys__ - report.keys()))
     try:
         PrepareConfig.model_validate(report.get("config", {}))
     except ValidationError as error:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import groupby, pairwise
 
 from cluster.read.span import Span
-from pipelines.readers.reader import Cut
+from pipelines.readers.reader import FilePieces
 from pipelines.readers.units import Unit
 
 # A request to a store takes tens of milliseconds, so a unit of a thousand tiny files takes under a minute.
@@ -45,7 +45,7 @@ def _power_of_two_up_to(number: int) -> int:
     return 1 << number.bit_length() - 1 if number else 0
 
 
-def pieces_of(cut: Cut, unit_bytes: int) -> Iterable[tuple[int, int, tuple[int, int] | None, int]]:
+def pieces_of(cut: FilePieces, unit_bytes: int) -> Iterable[tuple[int, int, tuple[int, int] | None, int]]:
     """(start, end, rows, text bytes) of each piece of a file, in order. rows: see Span."""
     for number, (start, end, text_bytes) in enumerate(cut.pieces):
         wanted = max(-(-text_bytes // unit_bytes), 1)

@@ -15,7 +15,7 @@ from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers.inputs import COLLECTED_AT, Input
 from pipelines.readers.jsonl import add_object
-from pipelines.readers.reader import Cut, Reader, ReaderCounts, Rows
+from pipelines.readers.reader import FilePieces, Reader, ReaderCounts, Rows
 
 FETCHED_SCHEMA = pa.schema(
     [
@@ -36,7 +36,7 @@ class Fetched(Reader):
     compressible = False
     columns = "open"
 
-    def cut(self, store: Store, file: FileInfo, input: Input) -> Cut:
+    def cut(self, store: Store, file: FileInfo, input: Input) -> FilePieces:
         """A piece for each row group with rows.
 
         Raises:
@@ -47,7 +47,7 @@ class Fetched(Reader):
             _refuse_others(opened.schema_arrow, file)
         groups = (footer.row_group(number) for number in range(footer.num_row_groups))
         pieces = [(number, number + 1, one.total_byte_size) for number, one in enumerate(groups) if one.num_rows]
-        return Cut(tuple(pieces), footer.num_rows)
+        return FilePieces(tuple(pieces), footer.num_rows)
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         """Every key of the first 100 objects.

@@ -25,7 +25,7 @@ from pipelines.readers.divide import bytes_of_unit, make_units, pieces_of
 from pipelines.readers.find import folder_of, skipped_text
 from pipelines.readers.inputs import ORIGINS, Input
 from pipelines.readers.listing import InputListing, ListedSource, list_inputs
-from pipelines.readers.reader import Cut, is_text_type, plain_type
+from pipelines.readers.reader import FilePieces, is_text_type, plain_type
 from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
 
 # Threads that read footers and headers of files. With an object store they wait for its answers. With local files, more
@@ -46,7 +46,7 @@ class _Source:
     """
 
     listed: ListedSource
-    cuts: list[Cut] = field(default_factory=list)
+    cuts: list[FilePieces] = field(default_factory=list)
     errors: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
     bad_files: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -170,24 +170,24 @@ def freeze_listing(listing: InputListing, unit_bytes: int | None = None, max_bad
     )
 
 
-def _with_bad_names(source: _Source) -> Iterator[tuple[tuple[FileInfo, str], Cut]]:
+def _with_bad_names(source: _Source) -> Iterator[tuple[tuple[FileInfo, str], FilePieces]]:
     """((file, format), cut) of each file, those with bad names last."""
     yield from zip(source.files, source.cuts, strict=True)
     for path in source.listed.bad_names:
-        yield (FileInfo(path, 0, ""), ""), Cut(())
+        yield (FileInfo(path, 0, ""), ""), FilePieces(())
 
 
 def _cut_files(source: _Source, pool: ThreadPoolExecutor) -> None:
     """Set the source's cuts; add an error for every file and column that differs from the settings of the input."""
 
-    def cut(found: tuple[FileInfo, str]) -> Cut | UserError:
+    def cut(found: tuple[FileInfo, str]) -> FilePieces | UserError:
         file, format = found
         try:
             return READERS[format].cut(source.store, file, source.input)
         except UserError as error:
             return error
 
-    def cut_some(found: Sequence[tuple[FileInfo, str]]) -> list[Cut | UserError]:
+    def cut_some(found: Sequence[tuple[FileInfo, str]]) -> list[FilePieces | UserError]:
         return [cut(file) for file in found]
 
     files = source.files
@@ -199,7 +199,7 @@ def _cut_files(source: _Source, pool: ThreadPoolExecutor) -> None:
     for (file, format), result in zip(files, results, strict=True):
         if isinstance(result, UserError):
             _add_error(source, file, result, f"unreadable {format}")
-            source.cuts.append(Cut(()))
+            source.cuts.append(FilePieces(()))
         elif result.schema is not None:
             schema = schemas.setdefault(result.schema, result.schema)
             source.cuts.append(replace(result, schema=schema))
@@ -219,7 +219,7 @@ def _cut_files(source: _Source, pool: ThreadPoolExecutor) -> None:
                     _check_names(source, format, some[1:], pool)
     if source.bad_files:
         pairs = zip(files, source.cuts, strict=True)
-        source.cuts = [Cut(()) if file.uri in source.bad_files else cut for (file, _), cut in pairs]
+        source.cuts = [FilePieces(()) if file.uri in source.bad_files else cut for (file, _), cut in pairs]
 
 
 def _add_error(source: _Source, file: FileInfo, error: UserError, kind: str) -> None:

@@ -17,7 +17,7 @@ from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input
-from pipelines.readers.reader import Cut, Reader, ReaderCounts, documents, one_problem
+from pipelines.readers.reader import FilePieces, Reader, ReaderCounts, documents, one_problem
 
 
 class Hub(Reader):
@@ -27,14 +27,14 @@ class Hub(Reader):
     compressible = False
     columns = "typed"
 
-    def cut(self, store: Store, file: FileInfo, input: Input) -> Cut:
+    def cut(self, store: Store, file: FileInfo, input: Input) -> FilePieces:
         """One piece, the whole file, with its schema.
 
         Raises:
             DataError: the file is not an Arrow stream.
         """
         if not file.size:
-            return Cut(())
+            return FilePieces(())
         try:
             with store.open_input(file.uri) as handle:
                 schema = pa.ipc.open_stream(handle).schema
@@ -42,7 +42,7 @@ class Hub(Reader):
             raise DataError(
                 f"{file.uri}: not an Arrow stream ({str(error).splitlines()[0]}). Save the data set again."
             ) from error
-        return Cut(((0, file.size, file.size),), None, schema)
+        return FilePieces(((0, file.size, file.size),), None, schema)
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         """A table for each record batch. The rest of a truncated file is one unreadable row."""

@@ -21,7 +21,7 @@ from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input
-from pipelines.readers.reader import Cut, Reader, ReaderCounts, Rows, as_json_text
+from pipelines.readers.reader import FilePieces, Reader, ReaderCounts, Rows, as_json_text
 
 _PEEK_LINES = 100
 _MISSING = object()
@@ -33,7 +33,7 @@ class Jsonl(Reader):
     endings = (".jsonl", ".ndjson", ".json-lines")
     columns = "open"
 
-    def cut(self, store: Store, file: FileInfo, input: Input) -> Cut:
+    def cut(self, store: Store, file: FileInfo, input: Input) -> FilePieces:
         """One piece, which may be divided between any two bytes unless the file is compressed."""
         return replace(super().cut(store, file, input), divisible=not compression_ending(file.uri))
 

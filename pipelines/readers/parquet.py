@@ -14,7 +14,7 @@ from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input
-from pipelines.readers.reader import TABLE_BYTES, Cut, Reader, ReaderCounts, documents, one_problem
+from pipelines.readers.reader import TABLE_BYTES, FilePieces, Reader, ReaderCounts, documents, one_problem
 
 # Bound on one decoded batch, whatever the encoding of its columns.
 _MAX_BATCH_BYTES = 256 << 20
@@ -29,7 +29,7 @@ class Parquet(Reader):
     compressible = False
     columns = "typed"
 
-    def cut(self, store: Store, file: FileInfo, input: Input) -> Cut:
+    def cut(self, store: Store, file: FileInfo, input: Input) -> FilePieces:
         """A piece for each row group with rows; its text bytes are the uncompressed size of the text column.
 
         Raises:
@@ -53,7 +53,7 @@ class Parquet(Reader):
                 size = rows.total_byte_size if leaf is None else rows.column(leaf).total_uncompressed_size
                 pieces.append((group, group + 1, size))
                 rows_of_pieces.append(rows.num_rows)
-        return Cut(tuple(pieces), footer.num_rows, schema, rows_of_pieces=tuple(rows_of_pieces))
+        return FilePieces(tuple(pieces), footer.num_rows, schema, rows_of_pieces=tuple(rows_of_pieces))
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         """Tables of the span's row groups or rows. The rows lost to damage in a row group are one unreadable row.

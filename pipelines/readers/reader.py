@@ -82,7 +82,7 @@ class ReaderCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class FilePieces:
     """The pieces into which a file can be divided.
 
     pieces: (start, end, estimated text bytes), in order; empty if there is nothing to read. start and end: see Span.
@@ -117,13 +117,13 @@ class Reader:
     columns: Literal["typed", "header", "open", "fixed"]
     own_id: str = ""
 
-    def cut(self, store: Store, file: FileInfo, input: Input) -> Cut:
+    def cut(self, store: Store, file: FileInfo, input: Input) -> FilePieces:
         """The pieces of a file; by default one.
 
         Raises:
             DataError: the file does not have this format.
         """
-        return Cut(((0, file.size, expanded_size(file.size, file.uri)),) if file.size else ())
+        return FilePieces(((0, file.size, expanded_size(file.size, file.uri)),) if file.size else ())
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         """Column names at the beginning of the file; empty if they cannot be read."""

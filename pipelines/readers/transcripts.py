@@ -42,7 +42,7 @@ _CONTIGUOUS_MS = 100  # between cues of rolling captions
 _PAUSE_MS = 2000
 
 
-class Line(NamedTuple):
+class CueLine(NamedTuple):
     """A line of a cue. speaker: None if none is named; empty for another one than before."""
 
     speaker: str | None
@@ -54,7 +54,7 @@ class Cue(NamedTuple):
 
     start: int
     end: int
-    lines: list[Line]
+    lines: list[CueLine]
 
 
 class Transcript(PlainText):
@@ -103,7 +103,7 @@ def _cue(turn: Any) -> Cue | None:
         return None
     text = next((turn[key] for key in _TEXTS if isinstance(turn.get(key), str)), None)
     speaker = next((turn[key] for key in _SPEAKERS if isinstance(turn.get(key), str | int)), None)
-    line = Line(None if speaker is None else str(speaker), (text or "").strip())
+    line = CueLine(None if speaker is None else str(speaker), (text or "").strip())
     return None if text is None else Cue(0, _CONTIGUOUS_MS + 1, [line])
 
 
@@ -140,18 +140,18 @@ def _plain(text: str) -> str:
     return " ".join(html.unescape(_MARK.sub("", text)).split())
 
 
-def _lines(line: str, names: set[str]) -> Iterator[Line]:
+def _lines(line: str, names: set[str]) -> Iterator[CueLine]:
     """What each speaker says in a line."""
     first, *voices = _VOICE.split(line)
     text = _plain(first)
     if mark := _OTHER_SPEAKER.match(text):
         text = text[mark.end() :]
     if (named := _NAME.match(text)) and named[1] in names:
-        yield Line(named[1], text[named.end() :])
+        yield CueLine(named[1], text[named.end() :])
     else:
-        yield Line("" if mark else None, text)
+        yield CueLine("" if mark else None, text)
     for name, said in zip(voices[::2], voices[1::2], strict=True):
-        yield Line(_plain(name) or None, _plain(said))
+        yield CueLine(_plain(name) or None, _plain(said))
 
 
 def _turns(cues: list[Cue]) -> list[tuple[str, str]]:
@@ -178,11 +178,11 @@ def _turns(cues: list[Cue]) -> list[tuple[str, str]]:
     return [(speaker, text) for speaker, text in said if text]
 
 
-def _repeated(before: list[Line], lines: list[Line]) -> int:
+def _repeated(before: list[CueLine], lines: list[CueLine]) -> int:
     """How many of the first lines are the last ones of the cue before."""
     most = min(len(before), len(lines))
     return next((count for count in range(most, 0, -1) if before[-count:] == lines[:count]), 0)
 
 
-def _goes_on(before: Line, line: Line) -> bool:
+def _goes_on(before: CueLine, line: CueLine) -> bool:
     return before.speaker == line.speaker and line.text.startswith(f"{before.text} ") and bool(before.text)

@@ -33,7 +33,7 @@ _CONTENT_TYPE = re.compile("(text|image|audio|video|font|application)/[a-z0-9.+-
 Header = dict[str, str]  # names in lower case
 
 
-class Record(NamedTuple):
+class WarcRecord(NamedTuple):
     """A record of an archive.
 
     offset: of its first byte in the decompressed file. header: None if there is no valid record at this place.
@@ -221,7 +221,7 @@ def _valid_or_other(value: str, pattern: re.Pattern[str]) -> str:
     return value if pattern.fullmatch(value) else "(none)" if not value else "(other)"
 
 
-def _records(source: _ByteReader, kind: str, max_content_bytes: int, counts: ReaderCounts) -> Iterator[Record]:
+def _records(source: _ByteReader, kind: str, max_content_bytes: int, counts: ReaderCounts) -> Iterator[WarcRecord]:
     """Records of a kind, and one without header for each place without a valid record. Counts records of other kinds.
 
     Raises:
@@ -233,7 +233,7 @@ def _records(source: _ByteReader, kind: str, max_content_bytes: int, counts: Rea
         header = _header(head.partition(b"\r\n")[2]) if head is not None and head.startswith(b"WARC/") else {}
         length = header.get("content-length", "")
         if not (length.isascii() and length.isdigit()):
-            yield Record(offset, None, None)
+            yield WarcRecord(offset, None, None)
             if head is None:
                 source.take(1)
             source.skip_to(b"WARC/1.")
@@ -244,14 +244,14 @@ def _records(source: _ByteReader, kind: str, max_content_bytes: int, counts: Rea
         if not wanted or size > max_content_bytes:
             got = source.skip(size)
             if wanted and got == size:
-                yield Record(offset, header, None)
+                yield WarcRecord(offset, header, None)
             elif not wanted:
                 counts.skipped[f"record of kind {_valid_or_other(found, _KIND)}"] += 1
         else:
             content = source.take(size)
             got = len(content)
             if got == size:
-                yield Record(offset, header, content)
+                yield WarcRecord(offset, header, content)
         if got < size:
             raise UnreadableRest("truncated")
 

@@ -7,7 +7,7 @@ import pytest
 
 from cluster import logs
 from cluster import progress as progresses
-from cluster.progress import Lines, LineWriter
+from cluster.progress import LineWriter, ProgressLines
 from cluster.progress import clock as clock_text
 from cluster.stage import Record
 
@@ -30,7 +30,7 @@ def record(unit: int, **counters: float) -> Record:
 
 def test_a_log_gets_plain_lines_at_a_steady_pace(clock):
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = ProgressLines(stream)
     lines.start("measure", 40, [])
     for unit in range(40):
         clock[0] += 1
@@ -45,7 +45,7 @@ def test_a_log_gets_plain_lines_at_a_steady_pace(clock):
 
 def test_a_terminal_gets_one_line_drawn_anew(clock):
     stream = Terminal()
-    lines = Lines(stream)
+    lines = ProgressLines(stream)
     lines.start("measure", 2, [])
     clock[0] += 1
     lines.advance(record(0, documents=1, text_bytes=1e6))
@@ -56,7 +56,7 @@ def test_a_terminal_gets_one_line_drawn_anew(clock):
 
 def test_work_of_an_earlier_run_counts_as_done_but_not_towards_the_pace(clock):
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = ProgressLines(stream)
     lines.start("measure", 4, [record(0, documents=9000, text_bytes=9e9), record(1, documents=9000, text_bytes=9e9)])
     clock[0] += 10
     lines.advance(record(2, documents=100, text_bytes=1e6))
@@ -69,7 +69,7 @@ def test_work_of_an_earlier_run_counts_as_done_but_not_towards_the_pace(clock):
 
 def test_until_the_first_unit_the_line_says_what_the_workers_do(clock):
     stream = io.StringIO()
-    lines = Lines(stream, at_first="compiling kernels, once on this machine")
+    lines = ProgressLines(stream, at_first="compiling kernels, once on this machine")
     lines.start("measure", 2, [])
     clock[0] += 20
     lines.advance(record(0, documents=1000))
@@ -98,7 +98,7 @@ def test_until_the_first_unit_the_line_says_what_the_workers_do(clock):
 )
 def test_a_rate_is_shown_once_it_is_not_nothing(clock, documents, text_bytes, rate):
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = ProgressLines(stream)
     lines.start("measure", 3, [])
     clock[0] += 100
     lines.advance(record(0, documents=documents, text_bytes=text_bytes))
@@ -107,7 +107,7 @@ def test_a_rate_is_shown_once_it_is_not_nothing(clock, documents, text_bytes, ra
 
 def test_the_three_most_frequent_reasons_are_shown_in_the_order_of_their_counts(clock):
     counts = {"reason/a": 5, "reason/b": 1200, "other": 9999, "reason/c": 7, "reason/d": 6, "areason/e": 99}
-    lines = Lines(io.StringIO())
+    lines = ProgressLines(io.StringIO())
     lines.start("measure", 2, [record(0, **counts), record(1, **{"reason/a": 1.5, "reason/c": 1})])
     assert lines.writer.stream.getvalue().splitlines() == [
         "measure: 2 of 2 units were finished before",
@@ -116,7 +116,7 @@ def test_the_three_most_frequent_reasons_are_shown_in_the_order_of_their_counts(
 
 
 def test_of_one_unit_and_of_no_reason_the_line_is_in_the_singular(clock):
-    lines = Lines(io.StringIO())
+    lines = ProgressLines(io.StringIO())
     lines.start("measure", 1, [record(0)])
     lines.finish()
     assert lines.writer.stream.getvalue() == "measure: 1 of 1 unit was finished before\nmeasure: 1/1 unit\n"
@@ -124,7 +124,7 @@ def test_of_one_unit_and_of_no_reason_the_line_is_in_the_singular(clock):
 
 @pytest.mark.parametrize(("stream", "every_s"), [(io.StringIO(), 10.0), (Terminal(), 0.2)])
 def test_a_line_is_drawn_when_the_time_has_passed_and_not_before(clock, stream, every_s):
-    lines = Lines(stream)
+    lines = ProgressLines(stream)
     lines.start("measure", 9, [])
     clock[0] += every_s - 0.01
     lines.advance(record(0))
@@ -165,7 +165,7 @@ def test_in_a_log_every_line_is_whole_and_stays():
 
 
 def test_what_is_said_between_stages_is_a_line_of_its_own(clock):
-    lines = Lines(Terminal())
+    lines = ProgressLines(Terminal())
     lines.start("a", 1, [])
     lines.say("note")
     assert lines.writer.stream.getvalue() == "\r\033[Ka: 0/1 unit\r\033[Knote\n"
@@ -178,7 +178,7 @@ def test_time_left_is_shown_only_when_it_is_nearly_right(clock, monkeypatch, wor
     monkeypatch.setattr(progresses, "_EVERY_S", {True: 0, False: 0})
     units, begin = 20 * workers, 120.0
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = ProgressLines(stream)
     lines.start("measure", units, [])
     ends = sorted(begin + unit_s * (turn + 1) + worker / 1000 for turn in range(20) for worker in range(workers))
     shown = []
@@ -197,7 +197,7 @@ def test_what_is_waited_for_is_a_line_with_its_seconds(clock):
         (io.StringIO(), "starting Ray: 6.2 s\n"),
         (Terminal(), "\r\033[Kstarting Ray ...\r\033[Kstarting Ray: 6.2 s\n"),
     ):
-        with Lines(stream).waiting("starting Ray"):
+        with ProgressLines(stream).waiting("starting Ray"):
             clock[0] += 6.2
         assert stream.getvalue() == expected
 

@@ -14,7 +14,7 @@ import pytest
 from cluster import cli
 from cluster import session as sessions
 from cluster.errors import ClusterError, ConfigError
-from cluster.progress import Lines
+from cluster.progress import ProgressLines
 from cluster.session import ONE_THREAD, Session
 
 
@@ -28,7 +28,7 @@ class NothingStarted(Session):
 def test_a_session_that_starts_is_a_line_with_its_seconds_once(address, line, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     shown = io.StringIO()
-    session = NothingStarted(address, progress=Lines(shown))
+    session = NothingStarted(address, progress=ProgressLines(shown))
     session.start()
     session.start()
     assert shown.getvalue() == line

@@ -4,7 +4,7 @@ from typing import Any
 
 from training.config import TrainConfig
 from training.data.packed import SPLITS
-from training.export.card import CorpusFacts, Facts, Lineage
+from training.export.card import CardFacts, CorpusFacts, Lineage
 from training.report.loading import Base
 
 NAMES = [f"{what}/{split}" for what in ("documents", "tokens", "label_tokens") for split in SPLITS]
@@ -43,7 +43,7 @@ def config(**more: Any) -> TrainConfig:
     return TrainConfig.model_validate(plain_settings | more)
 
 
-def facts(settings_: TrainConfig | None = None, origin: Lineage | None = None, **more: Any) -> Facts:
+def facts(settings_: TrainConfig | None = None, origin: Lineage | None = None, **more: Any) -> CardFacts:
     steps: Any = [
         {"step": 0, "validation": measured(6.0)},
         {"step": 50, "tokens": 100, "label_tokens": 60, "validation": measured(3.0)},
@@ -55,4 +55,4 @@ def facts(settings_: TrainConfig | None = None, origin: Lineage | None = None, *
         "corpora": {"peps": CorpusFacts(origin or Lineage("corpus"), COUNTERS)}, "steps": steps,
         "evaluation": evaluation(), "merged_check": CHECK,
     }  # fmt: skip
-    return Facts(**known | more)
+    return CardFacts(**known | more)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tests.support import fit_jobs
-from training.engines.engine import Slice
+from training.engines.engine import StateSlice
 from training.fit.checkpoint.save import Saver
 from training.fit.ranks import Ranks
 from training.records.job import Job
@@ -33,7 +33,7 @@ def slices(rank: int = 0, world: int = 1):
         size = int(np.prod(shape))
         start, stop = size * rank // world, size * (rank + 1) // world
         for state in STATES:
-            yield Slice(name, state, shape, start, values(name, state)[start:stop])
+            yield StateSlice(name, state, shape, start, values(name, state)[start:stop])
 
 
 def write(job: Job, step: int, attempt: str = "a", progress: TrainingProgress | None = None) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cluster import logs
 from cluster.errors import RaymillError
-from cluster.progress import Lines
+from cluster.progress import ProgressLines
 from cluster.session import Session
 from training.driver.launch import fit_on_ray
 from training.records.job import Job
@@ -16,7 +16,7 @@ def main(path: str) -> int:
     job = Job.from_json(Path(path).read_bytes())
     try:
         with Session(cpus=2) as session:
-            fit_on_ray(job, session, Lines())
+            fit_on_ray(job, session, ProgressLines())
     except RaymillError as error:
         print(error, file=sys.stderr)
         return error.exit_code

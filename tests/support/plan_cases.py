@@ -3,7 +3,7 @@
 from training.config import TrainConfig
 from training.data.order import Order
 from training.models.shape import shape_of
-from training.plan.advice import Facts
+from training.plan.advice import PlannedTraining
 from training.plan.data import Data
 
 TINY = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
@@ -44,12 +44,12 @@ def big(**settings) -> TrainConfig:
 
 def facts(
     settings: TrainConfig, *, tokens: int = 10**9, documents: int | None = None, gib: float | None = None
-) -> Facts:
+) -> PlannedTraining:
     rows = max(1, tokens // settings.sequence_length)
     filled = tokens / rows
     order = Order([rows], [rows], settings.rows_per_step, 64, 1, [filled])
     data = Data(True, "told", {"corpus-0": rows}, {"corpus-0": tokens}, documents, order)
-    return Facts(settings, shape_of(settings), data, order.steps(settings), gib)
+    return PlannedTraining(settings, shape_of(settings), data, order.steps(settings), gib)
 
 
 LORA = {"method": "lora", "optimizer": {"learning_rate": 2e-4}, "lora": {"rank": 32}}

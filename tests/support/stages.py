@@ -9,7 +9,7 @@ from cluster import cli
 from cluster import stage as stages
 from cluster.artifact import Artifact, Counters
 from cluster.engine import Engine
-from cluster.progress import Lines
+from cluster.progress import ProgressLines
 from cluster.session import Session
 from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
@@ -54,7 +54,7 @@ def blocked_from_two_on(unit: int, scratch: Scratch) -> Counters:
 def count(root: str, gated: bool = False) -> None:
     """A verb of a `raymill` for tests."""
     with Session(cpus=2) as session:
-        made = Engine(root, session, Lines()).run(counting_stage(6, blocked_from_two_on if gated else count_up))
+        made = Engine(root, session, ProgressLines()).run(counting_stage(6, blocked_from_two_on if gated else count_up))
     print(made["numbers"].manifest.digest, "with Ray" if "ray" in sys.modules else "without Ray")
 
 

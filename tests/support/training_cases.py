@@ -16,7 +16,7 @@ from training import zero_settings
 from training.config import TrainConfig
 from training.data.batch import Batch, collate
 from training.data.packed import PACKED
-from training.engines.engine import Engine
+from training.engines.engine import TrainingEngine
 from training.engines.make import make_engine
 from training.fit.learning_rate import learning_rate
 from training.models.build import build_objective
@@ -135,14 +135,16 @@ def train_reference(case: Case) -> Trained:
     return train_plainly(config, objective, steps, units, lambda step: learning_rate(config.optimizer, step, 50))
 
 
-def new_engine(case: Case) -> tuple[Engine, Any]:
+def new_engine(case: Case) -> tuple[TrainingEngine, Any]:
     """(engine, the objective in it) on the CPU, for the rank that calls."""
     zero_settings.WHOLE_BELOW_VALUES = case.whole_below
     objective = build_objective(case.config(), classes=3, compute=case.compute)
     return make_engine(case.config(), objective, torch.device("cpu")), objective
 
 
-def take_steps(case: Case, engine: Engine, objective: Any, first: int, last: int) -> tuple[list[float], list[float]]:
+def take_steps(
+    case: Case, engine: TrainingEngine, objective: Any, first: int, last: int
+) -> tuple[list[float], list[float]]:
     """Steps [first, last) as a loop takes them: (losses, norms)."""
     config = case.config()
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -165,7 +167,7 @@ def take_steps(case: Case, engine: Engine, objective: Any, first: int, last: int
 Saved = dict[tuple[str, str], torch.Tensor]
 
 
-def saved_state(engine: Engine) -> Saved | None:
+def saved_state(engine: TrainingEngine) -> Saved | None:
     """The whole saved state, put together from all ranks; on rank 0, None elsewhere. Every value comes once."""
     own = [replace(one, values=one.values.detach().cpu().clone()) for one in engine.slices()]
     gathered: list[Any] = [None] * torch.distributed.get_world_size()

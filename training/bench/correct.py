@@ -37,7 +37,7 @@ TOLERANCE = {"float32": 1e-4, "bf16": 0.02}
 
 
 @dataclass(frozen=True)
-class Check:
+class CorrectnessCheck:
     """A check. found, wanted: text. right: null if it cannot be checked here."""
 
     name: str
@@ -60,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-def checks(device: torch.device, steps: int = STEPS) -> Iterator[Check]:
+def checks(device: torch.device, steps: int = STEPS) -> Iterator[CorrectnessCheck]:
     """Run the checks on a device, one after the other. steps: of each training."""
     for method in ("full", "lora"):
         wanted = losses(config_of(method, "float32", "eager", torch.device("cpu")), torch.device("cpu"), steps)
@@ -124,19 +124,19 @@ def _fetch(state: dict[tuple[str, str], torch.Tensor], name: str, kind: str, sta
 
 def _as_on_the_cpu(
     method: str, precision: str, attention: str, device: torch.device, steps: int, wanted: list[float]
-) -> Check:
+) -> CorrectnessCheck:
     name = f"{method}, {precision}, {attention}: losses of {steps} steps"
     config = config_of(method, precision, attention, device)
     bound = f"within {TOLERANCE[precision]:.2%} of float32 on the CPU"
     best = choose_attention("auto", named_config(config.store, config.model), device.type, config.bf16, False)
     if attention == "varlen" and best != VARLEN:
-        return Check(name, "skipped: the kernel needs a GPU and bf16", bound, None)
+        return CorrectnessCheck(name, "skipped: the kernel needs a GPU and bf16", bound, None)
     found = losses(config, device, steps)
     worst = max(abs(one - other) / other for one, other in zip(found, wanted, strict=True))
-    return Check(name, f"{worst:.2e}, last loss {found[-1]:.4f}", bound, worst <= TOLERANCE[precision])
+    return CorrectnessCheck(name, f"{worst:.2e}, last loss {found[-1]:.4f}", bound, worst <= TOLERANCE[precision])
 
 
-def documents_apart(precision: str, device: torch.device) -> Check:
+def documents_apart(precision: str, device: torch.device) -> CorrectnessCheck:
     """Check that the loss of a row's second document does not depend on the first."""
     config = config_of("full", precision, "auto", device)
     objective = build_objective(config, device=device).eval()
@@ -150,10 +150,10 @@ def documents_apart(precision: str, device: torch.device) -> Check:
             found.append(float(objective(**objective.tensors(batch, device))[0]))
     apart = abs(found[0] - found[1])
     name = f"{precision}, {objective.attention}: a document's loss after its neighbour changed"
-    return Check(name, f"differs by {apart:.1e}", "0", apart == 0.0)
+    return CorrectnessCheck(name, f"differs by {apart:.1e}", "0", apart == 0.0)
 
 
-def losses_agree(precision: str, device: torch.device) -> Check:
+def losses_agree(precision: str, device: torch.device) -> CorrectnessCheck:
     """Check fused and chunked loss against torch's cross entropy of all logits."""
     config = config_of("full", precision, "auto", device)
     objective: Any = build_objective(config, device=device).eval()
@@ -171,10 +171,12 @@ def losses_agree(precision: str, device: torch.device) -> Check:
     worst = max(abs(one - plain) / plain for one in found.values())
     values = ", ".join(f"{name} {one:.4f}" for name, one in found.items())
     bound = 1e-5 if precision == "float32" else 1e-3
-    return Check(f"{precision}: {values}, plain {plain:.4f}", f"{worst:.1e}", f"within {bound:.0e}", worst <= bound)
+    return CorrectnessCheck(
+        f"{precision}: {values}, plain {plain:.4f}", f"{worst:.1e}", f"within {bound:.0e}", worst <= bound
+    )
 
 
-def resumes(deterministic: bool, device: torch.device, steps: int) -> Check:
+def resumes(deterministic: bool, device: torch.device, steps: int) -> CorrectnessCheck:
     """Check that a training which is interrupted halfway comes to the same losses."""
     config = config_of("full", "auto", "auto", device).model_copy(update={"deterministic": deterministic})
     with deterministic_algorithms(deterministic):
@@ -183,7 +185,7 @@ def resumes(deterministic: bool, device: torch.device, steps: int) -> Check:
     worst = max(abs(one - other) / one for one, other in zip(whole, resumed, strict=True))
     bound = 0.0 if deterministic or device.type == "cpu" else 1e-3
     name = f"interrupted and continued{', deterministic algorithms' if deterministic else ''}"
-    return Check(name, f"losses differ by {worst:.1e}", f"at most {bound:g}", worst <= bound)
+    return CorrectnessCheck(name, f"losses differ by {worst:.1e}", f"at most {bound:g}", worst <= bound)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Line:
+class ResultRow:
     """A line of the table. verdict: ok, off, WRONG, skipped, not run, failed, or empty."""
 
     section: str
@@ -152,10 +152,10 @@ def _has_gpu() -> bool:
     return subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def run(wanted: Sequence[Item], arguments: argparse.Namespace) -> tuple[list[Line], list[dict[str, Any]]]:
+def run(wanted: Sequence[Item], arguments: argparse.Namespace) -> tuple[list[ResultRow], list[dict[str, Any]]]:
     """All lines, which are also printed one by one, and the JSON that each process printed."""
     started = time.monotonic()
-    lines: list[Line] = []
+    lines: list[ResultRow] = []
     found: list[dict[str, Any]] = []
     for item in wanted:
         end = started + 60 * ENDS[item.section] * arguments.minutes / 30
@@ -207,33 +207,33 @@ def _objects(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
-def _lines(item: Item, printed: Sequence[dict[str, Any]], failed: str | None) -> Iterator[Line]:
+def _lines(item: Item, printed: Sequence[dict[str, Any]], failed: str | None) -> Iterator[ResultRow]:
     if not printed:
         reason = failed or "skipped: nothing printed"
         verdict = next((word for word in ("skipped", "not run") if reason.startswith(word)), "failed")
-        yield Line(item.section, item.name, reason, "", verdict)
+        yield ResultRow(item.section, item.name, reason, "", verdict)
         return
     if item.section == "A":
         for check in printed:
             verdict = {True: "ok", False: "WRONG", None: "skipped"}[check["right"]]
-            yield Line("A", check["name"], check["found"], check["wanted"], verdict)
+            yield ResultRow("A", check["name"], check["found"], check["wanted"], verdict)
         if failed:
-            yield Line("A", "the other checks", failed, "", "failed")
+            yield ResultRow("A", "the other checks", failed, "", "failed")
     elif item.module == "training.bench.stall":
         one = printed[-1]
         found = f"{one['first_s']:.2f} s the first time, then {one['later_s']:.2f} s"
-        yield Line("D", item.name, found, f"{one['gib']:.2f} GiB, written in {one['written_s']:.1f} s", "")
+        yield ResultRow("D", item.name, found, f"{one['gib']:.2f} GiB, written in {one['written_s']:.1f} s", "")
     else:
         yield from _bench_lines(item, printed[-1], failed)
 
 
-def _bench_lines(item: Item, result: dict[str, Any], failed: str | None) -> Iterator[Line]:
+def _bench_lines(item: Item, result: dict[str, Any], failed: str | None) -> Iterator[ResultRow]:
     ours, setting = result["ours"], result["setting"]
     mfu = f", MFU {ours['mfu']:.1%} (whole rows {ours['mfu_whole_rows']:.1%})" if ours["mfu"] else ""
     found = f"{ours['tokens_per_s']:,.0f} tokens/s, {1e3 * ours['step_s']:,.0f} ms{mfu}, {ours['attention']}"
-    yield Line(item.section, item.name, found, _prediction(item, result), "")
+    yield ResultRow(item.section, item.name, found, _prediction(item, result), "")
     gib, planned = ours["peak_memory_gib"], _planned_gib(setting)
-    yield Line(
+    yield ResultRow(
         item.section, f"  memory, micro-batch {setting['micro_batch']}", f"{gib:.2f} GiB", f"plan: {planned:.2f} GiB",
         "" if "--cpu" in item.words else "ok" if 0.9 < gib / planned < 1.1 else "off",
     )  # fmt: skip
@@ -251,7 +251,7 @@ def _bench_lines(item: Item, result: dict[str, Any], failed: str | None) -> Iter
     if failed:
         beside.append(("and then", failed, ""))
     for name, number, other in beside:
-        yield Line(item.section, f"  {name}", number, other, "")
+        yield ResultRow(item.section, f"  {name}", number, other, "")
 
 
 def _prediction(item: Item, result: dict[str, Any]) -> str:
@@ -260,11 +260,11 @@ def _prediction(item: Item, result: dict[str, Any]) -> str:
     return _predicted_ms(setting, setting["shape"] == "tiny") if item.predicted else ""
 
 
-def _row(line: Line) -> str:
+def _row(line: ResultRow) -> str:
     return f"{line.section}  {line.name:<64}{line.found:<64}{line.beside:<44}{line.verdict}".rstrip()
 
 
-def table(lines: Sequence[Line]) -> str:
+def table(lines: Sequence[ResultRow]) -> str:
     """The lines as a Markdown table."""
     cells = [(line.section, line.name.strip(), line.found, line.beside, line.verdict) for line in lines]
     rows = [f"| {' | '.join(one)} |" for one in cells]

@@ -29,7 +29,7 @@ _CHUNKS = (1024, 4096, 8192)
 
 
 @dataclass(frozen=True)
-class Part:
+class MeasuredPart:
     """One part of a micro-batch, over all layers. flops: 0 if not counted. ceiling: training with this config computes
     it, so it is part of the sum.
     """
@@ -45,7 +45,7 @@ class Part:
         return self.flops / (self.ms * 1e9) if self.ms else 0.0
 
 
-def measure_parts(config: TrainConfig, batch: Batch, context: float, device: torch.device) -> list[Part]:
+def measure_parts(config: TrainConfig, batch: Batch, context: float, device: torch.device) -> list[MeasuredPart]:
     """Time the parts.
 
     Args:
@@ -76,7 +76,7 @@ def _type(config: TrainConfig) -> torch.dtype:
     return torch.bfloat16 if config.bf16 else torch.float32
 
 
-def _products(config: TrainConfig, batch: Batch, device: torch.device) -> Part:
+def _products(config: TrainConfig, batch: Batch, device: torch.device) -> MeasuredPart:
     """The products of all linear modules: output, gradient of the input and, if it trains, of the weight."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(named_config(config.store, config.model))
@@ -101,14 +101,14 @@ def _products(config: TrainConfig, batch: Batch, device: torch.device) -> Part:
 
         ms += count * milliseconds(product, device)
         flops += count * (6 if trains else 4) * out * into * tokens
-    return Part("products of the layers", ms, flops, True)
+    return MeasuredPart("products of the layers", ms, flops, True)
 
 
 class _Causal(nn.Module):
     is_causal = True
 
 
-def _attentions(config: TrainConfig, batch: Batch, context: float, device: torch.device) -> list[Part]:
+def _attentions(config: TrainConfig, batch: Batch, context: float, device: torch.device) -> list[MeasuredPart]:
     """Attention by the kernel inside documents, if it can run here; by sdpa with a mask; by sdpa over whole rows."""
     model = named_config(config.store, config.model)
     text = model.get_text_config()
@@ -130,7 +130,7 @@ def _attentions(config: TrainConfig, batch: Batch, context: float, device: torch
 
         seen = context if name != "attention, sdpa over whole rows" else (length + 1) / 2
         flops = 3 * attention_flops(model, seen) * rows * length
-        found.append(Part(name, text.num_hidden_layers * milliseconds(both, device), flops, computed))
+        found.append(MeasuredPart(name, text.num_hidden_layers * milliseconds(both, device), flops, computed))
 
     grouped = getattr(text, "num_key_value_heads", None) or heads
     if chosen == VARLEN:
@@ -159,7 +159,7 @@ def _documents_mask(batch: Batch, device: torch.device) -> Tensor:
     return same.tril()[:, None]
 
 
-def _loss(config: TrainConfig, batch: Batch, chunk: int, device: torch.device) -> Part:
+def _loss(config: TrainConfig, batch: Batch, chunk: int, device: torch.device) -> MeasuredPart:
     """The fused loss of the positions with a target, with the lm_head's products."""
     text = named_config(config.store, config.model).get_text_config()
     trains = config.method == "full"
@@ -178,4 +178,4 @@ def _loss(config: TrainConfig, batch: Batch, chunk: int, device: torch.device) -
 
     ms = milliseconds(both, device)
     flops = (6 if trains else 4) * weight.numel() * len(batch.target_positions)
-    return Part(f"loss, chunks of {chunk:,}", ms, flops, chunk == config.loss_chunk)
+    return MeasuredPart(f"loss, chunks of {chunk:,}", ms, flops, chunk == config.loss_chunk)

@@ -45,7 +45,7 @@ EFFICIENCY = Efficiency()
 
 
 @dataclass(frozen=True)
-class Line:
+class PartCost:
     """One part of a step. amount: operations (unit FLOP) or bytes (unit B). how: the formula."""
 
     part: str
@@ -94,7 +94,7 @@ def _counted(shape: str, method: str) -> tuple[Shape, Multiplied]:
     return shape_of(config), multiplied(named_config(config.store, config.model))
 
 
-def predict(config: TrainConfig, documents: int) -> list[Line]:
+def predict(config: TrainConfig, documents: int) -> list[PartCost]:
     """The parts of one step of one micro-batch, compiled, in bf16."""
     assert config.micro_batch
     model = named_config(config.store, config.model)
@@ -110,32 +110,36 @@ def predict(config: TrainConfig, documents: int) -> list[Line]:
     layer = (12 * r + 10) * h + 16 * f + 8 * (q + k)
     e = EFFICIENCY
     lines = [
-        Line("products of the layers", passes * weights.body * positions, "FLOP", e.products, f"{passes} W N"),
-        Line("products of the lm_head", passes * weights.lm_head * positions, "FLOP", e.products, f"{passes} V H N"),
-        Line(
+        PartCost("products of the layers", passes * weights.body * positions, "FLOP", e.products, f"{passes} W N"),
+        PartCost(
+            "products of the lm_head", passes * weights.lm_head * positions, "FLOP", e.products, f"{passes} V H N"
+        ),
+        PartCost(
             "flash attention", 3.5 * attention_flops(model, context_of(config.sequence_length, documents)) * positions,
             "FLOP", e.flash_64 if head else e.flash_128, "3.5 x forward (its backward computes the scores again)",
         ),
-        Line(
+        PartCost(
             "norms, rotary, SwiGLU, residual", shape.layers * positions * layer, "B", e.fused,
             f"layers x N x ({12 * r + 10} H + 16 F + 8 (Q + K))",
         ),
-        Line("cross-entropy", 10 * values, "B", e.fused, "10 V N: bf16 logits read twice, gradients written, read"),
+        PartCost("cross-entropy", 10 * values, "B", e.fused, "10 V N: bf16 logits read twice, gradients written, read"),
     ]  # fmt: skip
     if full:
         trained = shape.trained
         lines += [
-            Line("lm_head's gradient", 8 * chunks * shape.vocabulary * h, "B", e.streamed, "8 V H for each chunk"),
-            Line("casts of weights, sums of gradients", 16 * trained, "B", e.streamed, "(6 + 10) x trained values"),
-            Line("norm, clip, AdamW, zero", 44 * trained, "B", e.streamed, "(4 + 8 + 28 + 4) x trained values"),
+            PartCost("lm_head's gradient", 8 * chunks * shape.vocabulary * h, "B", e.streamed, "8 V H for each chunk"),
+            PartCost("casts of weights, sums of gradients", 16 * trained, "B", e.streamed, "(6 + 10) x trained values"),
+            PartCost("norm, clip, AdamW, zero", 44 * trained, "B", e.streamed, "(4 + 8 + 28 + 4) x trained values"),
         ]
     else:
         both = _adapted(shape)
         adapter = 6 * shape.trained * positions
         lines += [
-            Line("products of the adapter", adapter, "FLOP", (0.05, 0.15), "6 N x trained values, R wide"),
-            Line("adapter's passes over activations", 8 * both * positions, "B", e.fused, "8 N x (inputs + outputs)"),
-            Line("norm, clip, AdamW, zero", 44 * shape.trained, "B", e.streamed, "44 x trained values"),
+            PartCost("products of the adapter", adapter, "FLOP", (0.05, 0.15), "6 N x trained values, R wide"),
+            PartCost(
+                "adapter's passes over activations", 8 * both * positions, "B", e.fused, "8 N x (inputs + outputs)"
+            ),
+            PartCost("norm, clip, AdamW, zero", 44 * shape.trained, "B", e.streamed, "44 x trained values"),
         ]
     return lines
 

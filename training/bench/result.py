@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from training.bench.measure import Kernel, Step, Timing
-from training.bench.parts import Part
+from training.bench.parts import MeasuredPart
 from training.bench.workload import document_lengths
 from training.config import TrainConfig
 from training.fit.ranks import Ranks
@@ -28,7 +28,7 @@ def describe(
     peak_tflops: float | None,
     *,
     peer: Timing | str | None = None,
-    parts: Sequence[Part] = (),
+    parts: Sequence[MeasuredPart] = (),
 ) -> dict[str, Any]:
     """The result of one benchmark.
 
@@ -110,7 +110,9 @@ def _side(timing: Timing, flops: float, whole: float, workers: int, peak: float 
     }
 
 
-def _parts(parts: Sequence[Part], tokens: int, workers: int, flops: float, peak: float | None) -> dict[str, Any]:
+def _parts(
+    parts: Sequence[MeasuredPart], tokens: int, workers: int, flops: float, peak: float | None
+) -> dict[str, Any]:
     """The parts with the ceiling of the rate: that of a step which only has the parts with `ceiling`."""
     ms = sum(part.ms for part in parts if part.ceiling)
     rate = workers * tokens / (ms / 1e3)

@@ -21,7 +21,7 @@ import psutil
 import torch
 
 from cluster.store.store import Store
-from training.bench.correct import Check
+from training.bench.correct import CorrectnessCheck
 from training.bench.workload import SHAPES
 from training.records.checkpoint import MANIFEST, Checkpoint, step_of
 from training.records.job import OUTCOME
@@ -47,38 +47,40 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-def checks(folder: str, gpu: bool, steps: int) -> Iterator[Check]:
+def checks(folder: str, gpu: bool, steps: int) -> Iterator[CorrectnessCheck]:
     """Train once without interruption and once with a kill of the process, below `folder`, and compare the two runs."""
     name = "raymill train, deterministic, killed and run again"
     write_corpus(f"{folder}/corpus.jsonl")
     whole, killed = (_config(folder, run, gpu, steps) for run in ("whole", "killed"))
     if (failed := _train(whole)) is not None:
-        yield Check(name, f"the uninterrupted run failed: {failed}", "it ends", False)
+        yield CorrectnessCheck(name, f"the uninterrupted run failed: {failed}", "it ends", False)
         return
     seen = _train_and_kill(killed, f"{folder}/killed")
     if seen is None:
-        yield Check(name, "not run: it ended before it was killed", "a kill during training", None)
+        yield CorrectnessCheck(name, "not run: it ended before it was killed", "a kill during training", None)
         return
     if (failed := _train(killed)) is not None:
-        yield Check(name, f"the second call failed: {failed}", "it continues", False)
+        yield CorrectnessCheck(name, f"the second call failed: {failed}", "it continues", False)
         return
     resumed = resumed_at(f"{folder}/killed")
-    yield Check(
+    yield CorrectnessCheck(
         name, f"killed after the checkpoint of step {seen}, continued from step {resumed} of {steps}",
         f"on from step {seen} or later", seen <= resumed < steps,
     )  # fmt: skip
     yield from compared(f"{folder}/whole", f"{folder}/killed")
 
 
-def compared(whole: str, killed: str) -> Iterator[Check]:
+def compared(whole: str, killed: str) -> Iterator[CorrectnessCheck]:
     """Checks of two finished runs: losses and row digests of all steps, weights and optimizer state at the end."""
     for column in ("loss", "samples"):
         one, other = (_column(run, column) for run in (whole, killed))
         differ = sum(a != b for a, b in zip(one, other, strict=False)) + abs(len(one) - len(other))
-        yield Check(f"  {column} of every step", f"{differ} of {len(one)} differ", "0 differ, bit for bit", differ == 0)
+        yield CorrectnessCheck(
+            f"  {column} of every step", f"{differ} of {len(one)} differ", "0 differ, bit for bit", differ == 0
+        )
     first, second = (digests(run) for run in (whole, killed))
     differ = sum(first.get(piece) != second.get(piece) for piece in first.keys() | second.keys())
-    yield Check(
+    yield CorrectnessCheck(
         "  weights and optimizer state", f"{differ} of {len(first)} tensors differ", "0 differ, by sha256", differ == 0
     )
 

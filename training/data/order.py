@@ -76,7 +76,7 @@ class Order:
         else:
             assert [sum(of_corpus) for of_corpus in stages] == list(rows), "every row is of one stage"
             self._epochs = [StagedEpochs(some, how, block_rows, seed, corpus) for corpus, some in enumerate(stages)]
-        self._mixture = Mixture(samples, seed)
+        self._mixture = MixtureOrder(samples, seed)
 
     @classmethod
     def for_training(cls, config: TrainConfig, packed: PackedRun) -> "Order":
@@ -248,7 +248,7 @@ class StagedEpochs:
         return stages[order], inside[order]
 
 
-class Mixture:
+class MixtureOrder:
     """The corpus of each sample of a mixture, and the sample's number within that corpus.
 
     A period has a whole number of samples of each corpus. Sample j of a corpus with n samples is at a random position

@@ -11,7 +11,7 @@ from cluster.store.store import Store
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """A finished run of `raymill prepare`. name: in its config. output: URI. digest: of its artifacts. version: of
     Raymill that made it.
     """
@@ -36,14 +36,14 @@ class Prepared:
         return asdict(self)
 
 
-def prepared_output(store: Store, path: str) -> Prepared | None:
+def prepared_output(store: Store, path: str) -> PreparedRun | None:
     """The data set whose output is at `path`; None if there is no finished run of `raymill prepare`."""
     root = paths.absolute(path)
     manifest = RunFolder(store, root).finished("prepare")
-    return Prepared.of_manifest(root, manifest) if manifest is not None else None
+    return PreparedRun.of_manifest(root, manifest) if manifest is not None else None
 
 
-def prepared_with(artifact: Artifact) -> Prepared | None:
+def prepared_with(artifact: Artifact) -> PreparedRun | None:
     """The data set of which an artifact is a split; None if it is not one."""
     root, _, name = artifact.uri.rpartition("/")
     try:
@@ -53,4 +53,4 @@ def prepared_with(artifact: Artifact) -> Prepared | None:
     if manifest is None:
         return None
     same = manifest.get("artifacts", {}).get(name) == artifact.manifest.digest
-    return Prepared.of_manifest(root, manifest) if same else None
+    return PreparedRun.of_manifest(root, manifest) if same else None

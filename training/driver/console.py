@@ -23,7 +23,7 @@ from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from training.pack.packed_run import PackedRun
 from training.records.job import Job
-from training.records.schema import Attempt, StepRecord, damage_lines
+from training.records.schema import AttemptRecord, StepRecord, damage_lines
 
 _TAIL_BYTES = 64 << 10
 _EVERY_S = {True: 0.0, False: 10.0}  # on a terminal, elsewhere
@@ -71,7 +71,7 @@ class StepProgress:
                 continue
             is_new = file.uri not in self.known
             self.known[file.uri] = file.version
-            attempt = cast(Attempt, json.loads(self.job.store.read_bytes(file.uri)))
+            attempt = cast(AttemptRecord, json.loads(self.job.store.read_bytes(file.uri)))
             self._write(f"warning: {line}" for line in damage_lines(attempt) if line not in self.warned)
             self.warned.update(damage_lines(attempt))
             if is_new:
@@ -101,7 +101,7 @@ class StepProgress:
         self.writer.update(self.newest)
 
 
-def attempt_line(attempt: Attempt) -> str:
+def attempt_line(attempt: AttemptRecord) -> str:
     """The line shown when workers start."""
     trained, total, workers = attempt["trainable_parameters"], attempt["all_parameters"], attempt["workers"]
     resumed = f", continuing after step {attempt['step']}" if attempt["step"] else ""

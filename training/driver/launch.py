@@ -19,7 +19,7 @@ from cluster.entry import Entry
 from cluster.errors import ClusterError
 from cluster.lease import Lease
 from cluster.page.formats import duration
-from cluster.progress import Lines, Progress
+from cluster.progress import Progress, ProgressLines
 from cluster.session import Session
 from cluster.temporary import temporary_folder
 from training.driver.console import StepProgress
@@ -100,7 +100,7 @@ def _run(
     trainer = _make_trainer(
         arguments, workers, failures, name=submission, folder=str(folder), embedded=session.embedded
     )
-    console = StepProgress(job, progress.writer) if isinstance(progress, Lines) else None
+    console = StepProgress(job, progress.writer) if isinstance(progress, ProgressLines) else None
     last_step_at: float | None = None  # time at which the outcome of the last step was found
     threading.Thread(target=_fit, args=(trainer, ended), daemon=True, name="ray-train").start()
     try:

@@ -15,11 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.config_parts import Optimizer
 from training.engines.adamw import make_adamw, set_steps_taken, start_state, take_step
-from training.engines.engine import STATES, Fetch, LocalRange, Slice, even_share, load_ranges, slices_of
+from training.engines.engine import STATES, Fetch, LocalRange, StateSlice, even_share, load_ranges, slices_of
 
 
 class Ddp:
-    """DistributedDataParallel as a `training.engines.engine.Engine`."""
+    """DistributedDataParallel as a `training.engines.engine.TrainingEngine`."""
 
     def __init__(self, settings: Optimizer, module: torch.nn.Module, device: torch.device) -> None:
         module.to(device)
@@ -65,7 +65,7 @@ class Ddp:
     def step(self, learning_rate: float, clip: float | None) -> float:
         return take_step(self.optimizer, learning_rate, clip, sharded=False)
 
-    def slices(self) -> Iterator[Slice]:
+    def slices(self) -> Iterator[StateSlice]:
         """Each worker saves an equal share of the state that all of them hold."""
         return slices_of(self._ranges(torch.distributed.get_rank()))
 

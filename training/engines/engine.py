@@ -20,7 +20,7 @@ Fetch = Callable[[str, str, int, int], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Slice:
+class StateSlice:
     """A contiguous range of one state of one parameter, in the parameter's flattened (row-major) order.
 
     name: the parameter's name in the model, without prefixes of an engine's wrapper. shape: of the whole parameter.
@@ -48,7 +48,7 @@ class LocalRange:
     states: dict[str, torch.Tensor]
 
 
-class Engine(Protocol):
+class TrainingEngine(Protocol):
     """One worker's part of a model in training. All workers call every method, in the same order.
 
     module: called with a batch's tensors; returns (sum of losses, number of correct predictions).
@@ -65,7 +65,7 @@ class Engine(Protocol):
         A norm that is not finite is returned as it is, and no weight changes.
         """
 
-    def slices(self) -> Iterator[Slice]:
+    def slices(self) -> Iterator[StateSlice]:
         """The training state that this worker saves. Over all workers, every value occurs exactly once."""
 
     def load(self, fetch: Fetch, steps_taken: int) -> None:
@@ -75,12 +75,12 @@ class Engine(Protocol):
         """Free the engine's memory. The process group stays."""
 
 
-def slices_of(ranges: Iterable[LocalRange]) -> Iterator[Slice]:
+def slices_of(ranges: Iterable[LocalRange]) -> Iterator[StateSlice]:
     """The states of the ranges as slices, without a copy; empty ranges are left out."""
     for part in ranges:
         for state, values in part.states.items():
             if values.numel():
-                yield Slice(part.name, state, part.shape, part.start, values)
+                yield StateSlice(part.name, state, part.shape, part.start, values)
 
 
 @torch.no_grad()

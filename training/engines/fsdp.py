@@ -21,12 +21,12 @@ from torch.distributed.tensor import DTensor
 
 from training.config_parts import Optimizer
 from training.engines.adamw import make_adamw, set_steps_taken, start_state, take_step
-from training.engines.engine import STATES, Fetch, LocalRange, Slice, load_ranges, slices_of
+from training.engines.engine import STATES, Fetch, LocalRange, StateSlice, load_ranges, slices_of
 from training.models.base import decoder_layers
 
 
 class Fsdp:
-    """FSDP2 as a `training.engines.engine.Engine`.
+    """FSDP2 as a `training.engines.engine.TrainingEngine`.
 
     bf16: whether matrix products are bf16. reduce_every_micro_batch: see above.
     """
@@ -63,7 +63,7 @@ class Fsdp:
     def step(self, learning_rate: float, clip: float | None) -> float:
         return take_step(self.optimizer, learning_rate, clip, sharded=True)
 
-    def slices(self) -> Iterator[Slice]:
+    def slices(self) -> Iterator[StateSlice]:
         return slices_of(self._ranges())
 
     def load(self, fetch: Fetch, steps_taken: int) -> None:

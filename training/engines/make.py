@@ -4,12 +4,12 @@ import torch
 
 from training.config import TrainConfig
 from training.engines.ddp import Ddp
-from training.engines.engine import Engine
+from training.engines.engine import TrainingEngine
 from training.engines.fsdp import Fsdp
 from training.engines.zero import Zero
 
 
-def make_engine(config: TrainConfig, module: torch.nn.Module, device: torch.device) -> Engine:
+def make_engine(config: TrainConfig, module: torch.nn.Module, device: torch.device) -> TrainingEngine:
     """The engine that `config.engine` names, around a module whose weights are equal on every worker.
 
     Parameters without `requires_grad` are frozen: they are neither updated nor saved. torch.distributed must be

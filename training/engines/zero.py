@@ -25,14 +25,14 @@ import torch.distributed
 
 from training.config import TrainConfig
 from training.engines.adamw import make_adamw, set_learning_rate, set_steps_taken, start_state
-from training.engines.engine import STATES, Fetch, LocalRange, Slice, load_ranges, slices_of
+from training.engines.engine import STATES, Fetch, LocalRange, StateSlice, load_ranges, slices_of
 from training.zero_settings import zero_settings
 
 _MASTER, _AVERAGES = STATES[0], STATES[1:]
 
 
 class Zero:
-    """DeepSpeed ZeRO as a `training.engines.engine.Engine`."""
+    """DeepSpeed ZeRO as a `training.engines.engine.TrainingEngine`."""
 
     def __init__(self, config: TrainConfig, module: torch.nn.Module, device: torch.device) -> None:
         deepspeed = _import_deepspeed(device)
@@ -70,7 +70,7 @@ class Zero:
         self.module.step()
         return float(self.module.get_global_grad_norm())
 
-    def slices(self) -> Iterator[Slice]:
+    def slices(self) -> Iterator[StateSlice]:
         return self.state.slices()
 
     def load(self, fetch: Fetch, steps_taken: int) -> None:
@@ -104,7 +104,7 @@ class FlatState:
         self.parts = [group["params"][0] for group in adamw.param_groups]
         start_state(adamw, self.parts)
 
-    def slices(self) -> Iterator[Slice]:
+    def slices(self) -> Iterator[StateSlice]:
         """The slices of this worker's part, see `Engine.slices`."""
         return slices_of(self._ranges(STATES))
 
@@ -148,12 +148,12 @@ class ShardedState:
         self.utils = utils
         start_state(adamw, zero.fp32_partitioned_groups_flat)
 
-    def slices(self) -> Iterator[Slice]:
+    def slices(self) -> Iterator[StateSlice]:
         """The slices of this worker's parts without their padding, see `Engine.slices`."""
         for name, parameter in self.trained.items():
             start, real = self._range(name)
             for state in STATES if real else ():
-                yield Slice(name, state, self.shapes[name], start, self._part(parameter, state)[:real])
+                yield StateSlice(name, state, self.shapes[name], start, self._part(parameter, state)[:real])
 
     def set_masters(self, fetch: Fetch) -> None:
         """Set the master weights, and update the weights that the model computes with."""

@@ -25,12 +25,12 @@ from training.fit.checkpoint.restore import fill
 from training.models.attention import choose_attention
 from training.models.base import named_config
 from training.models.build import build_objective
-from training.models.objective import Objective, Probe
+from training.models.objective import LinearProbe, Objective
 from training.pack.packed_run import PackedRun
 from training.records.checkpoint import Checkpoint, problem
 from training.records.evaluation import evaluation_fingerprint, read_evaluation, write_evaluation
 from training.records.job import Job
-from training.records.schema import Answer, Evaluation, Measured, Outcome, measured
+from training.records.schema import Evaluation, GeneratedAnswer, Measured, Outcome, measured
 from training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 _BATCH_TOKENS = 8192
@@ -118,7 +118,7 @@ def _measured(
 
 def _answer_scores(
     objective: Any, job: Job, artifacts: dict[str, Artifact], tokenizer: Any, device: torch.device
-) -> tuple[dict[str, float], list[Answer]]:
+) -> tuple[dict[str, float], list[GeneratedAnswer]]:
     """(scores, answers): of a probe, scores of its classes; else of generated text, if the config has `generate`."""
     config = job.config
     if config.method == "probe":
@@ -132,7 +132,7 @@ def _answer_scores(
 
 def generate_and_score(
     objective: Any, config: TrainConfig, artifacts: dict[str, Artifact], tokenizer: Any
-) -> tuple[dict[str, float], list[Answer]]:
+) -> tuple[dict[str, float], list[GeneratedAnswer]]:
     """(scores by name, answers) of greedy generation on held-out prompts from every corpus."""
     assert config.generate is not None
     virtual = getattr(config, config.method).tokens if config.method in ("prefix", "prompt") else 0
@@ -150,7 +150,7 @@ def generate_and_score(
             pad_id(tokenizer),
             padded=not virtual,
         )
-    answers: list[Answer] = [
+    answers: list[GeneratedAnswer] = [
         {
             "document": prompt.document,
             "prompt": tokenizer.decode(prompt.ids),
@@ -210,7 +210,7 @@ def measure(
 
 
 def predictions(
-    probe: Probe, tables: Iterable[pa.Table], rows: int | None, pad: int, device: torch.device
+    probe: LinearProbe, tables: Iterable[pa.Table], rows: int | None, pad: int, device: torch.device
 ) -> tuple[list[int], list[int]]:
     """(true classes, predicted classes) of all rows that have a class, as indices. Arguments: see `measure`."""
     true: list[int] = []

@@ -26,7 +26,7 @@ class Prompt:
     reference: tuple[int, ...]
 
 
-class Rows(Protocol):
+class RowReader(Protocol):
     """The part of `training.data.packed.PackedRows` that is used here."""
 
     rows: int
@@ -36,7 +36,7 @@ class Rows(Protocol):
 
 
 def held_out_prompts(
-    rows: Rows,
+    rows: RowReader,
     documents: Iterable[pa.Table],
     form: str,
     count: int,

@@ -22,7 +22,7 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Corpus, Model
 from training.data.packed import SPLITS
-from training.data.prepared import Prepared
+from training.data.prepared import PreparedRun
 from training.records.evaluation import MergedCheck
 from training.records.schema import Evaluation, Measured, Outcome, StepRecord
 from training.report.loading import Base, loading
@@ -73,7 +73,7 @@ class Lineage:
     report: str = ""
 
 
-def lineage(store: Store, corpus: Corpus, prepared: Prepared | None = None, tags: Sequence[str] = ()) -> Lineage:
+def lineage(store: Store, corpus: Corpus, prepared: PreparedRun | None = None, tags: Sequence[str] = ()) -> Lineage:
     """The lineage of a corpus, from its manifest and the run's. If a manifest is missing, fields are empty.
 
     prepared: the data set that was packed, if it is one. tags: NAME:VERSION of those with its digest.
@@ -134,7 +134,7 @@ class CorpusFacts:
 
 
 @dataclass(frozen=True)
-class Facts:
+class CardFacts:
     """The facts from which a card is made. base: the model on which an adapter is loaded. chat: see `loading`."""
 
     config: TrainConfig
@@ -148,7 +148,7 @@ class Facts:
     classes: Sequence[str] = field(default_factory=tuple)
 
 
-def card(facts: Facts, folder: str) -> str:
+def card(facts: CardFacts, folder: str) -> str:
     """README.md of one exported folder (a name in loading.FOLDERS)."""
     lines = loading(folder, facts.base, facts.chat)
     parts = [
@@ -166,7 +166,7 @@ def card(facts: Facts, folder: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(facts: Facts, folder: str) -> dict[str, Any]:
+def _front_matter(facts: CardFacts, folder: str) -> dict[str, Any]:
     config = facts.config
     name = config.model.name
     hub = name if name and not config.model.config and _is_hub_name(name) else None
@@ -202,7 +202,7 @@ def _last_name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-def _numbers(facts: Facts, folder: str) -> str:
+def _numbers(facts: CardFacts, folder: str) -> str:
     parts = []
     means = metric_words(facts.config.method)
     head = ("", "Loss", *(["Perplexity"] if means.perplexity else []), "Accuracy", means.labels.capitalize())
@@ -248,7 +248,7 @@ def _measured(measured: Measured, means: MetricWords) -> list[str]:
     ]  # fmt: skip
 
 
-def _recipe(facts: Facts) -> Iterator[tuple[str, object]]:
+def _recipe(facts: CardFacts) -> Iterator[tuple[str, object]]:
     config, outcome = facts.config, facts.outcome
     optimizer = config.optimizer
     yield "Method", config.method
@@ -296,7 +296,7 @@ def _recipe(facts: Facts) -> Iterator[tuple[str, object]]:
     yield "Seed", config.seed
 
 
-def _data(facts: Facts) -> str:
+def _data(facts: CardFacts) -> str:
     rows, notes = [], []
     counted = _COUNTED if metric_words(facts.config.method).perplexity else _COUNTED[:2]
     for name, one in facts.corpora.items():

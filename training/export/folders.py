@@ -23,7 +23,7 @@ from cluster.store.store import Store
 from training.config_parts import Corpus, Model
 from training.evaluation.generate import stop_ids
 from training.evaluation.job import held_out_split, initial_objective, load_trained
-from training.export.card import CorpusFacts, Facts, Lineage, lineage
+from training.export.card import CardFacts, CorpusFacts, Lineage, lineage
 from training.export.merge import first_tokens, merge
 from training.fit.step_log import read
 from training.models.base import load_base
@@ -90,19 +90,19 @@ class FolderWriter:
         self.tokenizer.save_pretrained(folder)
         return folder
 
-    def facts(self) -> Facts:
+    def facts(self) -> CardFacts:
         """The facts for a card; with the check of the merged model after merging."""
         return replace(self._facts, merged_check=self.check)
 
     @cached_property
-    def _facts(self) -> Facts:
+    def _facts(self) -> CardFacts:
         corpora = {
             name: CorpusFacts(self._lineage(name, store, corpus), dict(self.packed.packed(name)))
             for name, store, corpus in zip(
                 self.config.corpus_names, self.config.corpus_stores, self.config.corpus, strict=True
             )
         }
-        return Facts(
+        return CardFacts(
             config=self.config,
             outcome=self.outcome,
             corpora=corpora,

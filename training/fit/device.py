@@ -13,7 +13,7 @@ import torch
 
 from training.config import TrainConfig
 from training.data.batch import Batch
-from training.engines.engine import Slice
+from training.engines.engine import StateSlice
 from training.fit.ranks import Ranks
 from training.gpus import peak_flops
 from training.models.base import named_config
@@ -79,7 +79,7 @@ def with_rows_that_fit(config: TrainConfig, ranks: Ranks, classes: int) -> Train
     return config.model_copy(update={"micro_batch": rows})
 
 
-def received_gradients(slices: Iterable[Slice], ranks: Ranks) -> dict[str, bool]:
+def received_gradients(slices: Iterable[StateSlice], ranks: Ranks) -> dict[str, bool]:
     """Trained parameter -> whether it ever had a gradient that is not zero, on any worker. A collective.
 
     It is read from AdamW's average of squared gradients, which is zero only if every gradient was zero, in all attempts

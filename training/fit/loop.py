@@ -33,7 +33,7 @@ from training.data.batch import Batch
 from training.data.loader import Loader
 from training.data.order import Order
 from training.data.packed import PackedRows
-from training.engines.engine import Engine
+from training.engines.engine import TrainingEngine
 from training.engines.make import make_engine
 from training.fit.checkpoint.restore import restore
 from training.fit.checkpoint.save import Saver
@@ -57,7 +57,7 @@ from training.pack.packed_run import PackedRun
 from training.records.checkpoint import at_step
 from training.records.job import Job
 from training.records.outcome import read_outcome, write_outcome
-from training.records.schema import Attempt, Measured, Outcome, StepRecord, TrainingProgress
+from training.records.schema import AttemptRecord, Measured, Outcome, StepRecord, TrainingProgress
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class Training:
                 log.warning(self.attention_warning)
         self.trained_parameters, self.all_parameters = parameter_counts(self.objective)
         self.mfu = Mfu.of_workers(self.config, self.trained_parameters, ranks)
-        self.engine: Engine = make_engine(self.config, self.objective, ranks.device)
+        self.engine: TrainingEngine = make_engine(self.config, self.objective, ranks.device)
         stack.callback(self.engine.close)
         restored = restore(job, ranks, self.engine)
         checkpoint = restored.checkpoint
@@ -157,7 +157,7 @@ class Training:
         )
         stack.callback(self.loader.close)
         self.preemption = Preemption(ranks, self.metrics)
-        self.attempt = Attempt(
+        self.attempt = AttemptRecord(
             attempt=attempt,
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
             workers=ranks.world,

@@ -14,7 +14,7 @@ from training.models.adapters import with_adapter
 from training.models.attention import choose_attention, dense_mask_warning, require_independence
 from training.models.base import check_vocabulary, decoder_layers, load_base, named_config
 from training.models.compiling import compile_layers, compile_refusal, elementwise_part
-from training.models.objective import NextToken, Objective, Probe, body_name
+from training.models.objective import LinearProbe, NextToken, Objective, body_name
 from training.versions import enable_activation_checkpointing
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def _objective(config: TrainConfig, model: Any, classes: int) -> Objective:
     if config.method == "probe":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            return Probe(model, config.bf16, classes, config.probe.pool)
+            return LinearProbe(model, config.bf16, classes, config.probe.pool)
     if config.method != "full":
         model = with_adapter(config, model)
     virtual = config.method if _has_virtual_tokens(config) else None

@@ -232,7 +232,7 @@ def _body_returning(causal: Any, name: str, hidden: Tensor) -> Iterator[None]:
         modules[name] = body
 
 
-class Probe(Objective):
+class LinearProbe(Objective):
     """Cross entropy of a row's class, from the frozen base's hidden states through one linear layer.
 
     pool: `last`, the hidden state of the last real token; `mean`, of all real tokens.
@@ -243,7 +243,7 @@ class Probe(Objective):
         self.pool = pool
         self.classifier = nn.Linear(model.config.get_text_config().hidden_size, classes)
 
-    def train(self, mode: bool = True) -> "Probe":
+    def train(self, mode: bool = True) -> "LinearProbe":
         """Set the mode of the classifier; the base stays in eval mode, so that its features have no dropout."""
         super().train(mode)
         self.model.eval()

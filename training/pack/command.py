@@ -8,7 +8,7 @@ import typer
 from cluster.artifact import Counters
 from cluster.entry import Entry
 from cluster.errors import ConfigError
-from cluster.progress import Lines
+from cluster.progress import ProgressLines
 from cluster.session import Session
 from cluster.store import paths
 from training.config import TrainConfig
@@ -57,7 +57,7 @@ def pack(
     if preview is not None:
         _print_previews(_preview(settings, preview))
         return
-    progress = Lines()
+    progress = ProgressLines()
     with Session(address, settings.execution.cpus, progress) as session:
         packed = run_pack(settings, session, progress, replace, verify)
     print(summary(settings, packed))

@@ -22,7 +22,7 @@ from tokenizers import Encoding, Tokenizer
 from cluster.errors import ConfigError
 from training.pack.chat import Unfit, as_chat, mark
 from training.pack.documents import Chat, Document, Pair
-from training.pack.special_text import Restored, SpecialText
+from training.pack.special_text import RestoredText, SpecialText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -118,13 +118,13 @@ class Encoder:
 
     def _marked(self, documents: Sequence[Document], encoded: Encoded) -> Iterator[Example]:
         owners: list[tuple[int, int, bool]] = []
-        marked: list[Restored] = []
+        marked: list[RestoredText] = []
         for number, document in enumerate(documents):
             chat = document.content
             if isinstance(chat, Pair) and not self.tokenizer.chat_template:
                 text = chat.prompt + chat.completion
                 owners.append((number, 0, False))
-                marked.append(Restored(text, ((len(chat.prompt), len(text)),), ()))
+                marked.append(RestoredText(text, ((len(chat.prompt), len(text)),), ()))
                 continue
             try:
                 assert isinstance(chat, Chat | Pair)
@@ -184,7 +184,7 @@ class Encoder:
                 ends.append(end)
         return ids, ends
 
-    def _apart(self, marked: Restored) -> tuple[list[int], list[tuple[int, int]]]:
+    def _apart(self, marked: RestoredText) -> tuple[list[int], list[tuple[int, int]]]:
         """(ids, learnt ranges of tokens) of the text, which is cut at both ends of each span and tokenised in parts."""
         ends = sorted({0, len(marked.text), *(position for span in marked.spans for position in span)})
         found = []

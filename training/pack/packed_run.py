@@ -18,7 +18,7 @@ from cluster.record import OtherSettings, RecordFile, json_with
 from cluster.store import paths
 from cluster.store.store import Store
 from training.data.packed import SPLITS
-from training.data.prepared import Prepared
+from training.data.prepared import PreparedRun
 from training.pack.sources import Listing
 from training.pack.tokenizer import tokenizer_damage, tokenizer_file
 
@@ -44,7 +44,7 @@ class PackedRun:
     classes: tuple[str, ...]
     corpora: dict[str, dict[str, Artifact]]
     passed_over: Mapping[str, str] = field(default_factory=dict)
-    prepared: Mapping[str, Prepared] = field(default_factory=dict)
+    prepared: Mapping[str, PreparedRun] = field(default_factory=dict)
 
     @classmethod
     def load(cls, store: Store, uri: str) -> Self:
@@ -71,7 +71,7 @@ class PackedRun:
                         f"{artifact.uri}: its digest is not in {PACK_MANIFEST}: another config was packed there. "
                         "Run `raymill pack` with the config to keep, and --replace."
                     )
-        prepared = {name: Prepared(**one) for name, one in manifest.get("prepared", {}).items()}
+        prepared = {name: PreparedRun(**one) for name, one in manifest.get("prepared", {}).items()}
         return cls(
             store,
             uri,

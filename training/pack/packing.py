@@ -30,7 +30,7 @@ from training.config_parts import Columns
 from training.data.order import permutation
 from training.data.packed import PACKED, SPLITS, STAGE_ROWS, STAGE_SHIFT, STAGE_TOKENS, by_stage, rows_per_group
 from training.pack.overflow import DocumentPieces, cut
-from training.pack.shuffle import Move, Range, Shuffle, describe, memory, moves, ranges, read_examples
+from training.pack.shuffle import KeyRange, Shuffle, ShuffleUnit, describe, memory, moves, ranges, read_examples
 from training.pack.sources import stage_of
 
 _best_fit = Entry("training.pack.best_fit:best_fit")  # numba takes a second to import
@@ -112,10 +112,10 @@ class Pack:
     name: str
     rule: PackingRule
     store: Store
-    ranges: tuple[Range, ...]
+    ranges: tuple[KeyRange, ...]
     staged: bool
 
-    def __call__(self, unit: Move, scratch: Scratch) -> Counters:
+    def __call__(self, unit: ShuffleUnit, scratch: Scratch) -> Counters:
         own = self.ranges[unit.first]
         split = SPLITS[own["split"]]
         examples = in_order(read_examples(self.store, unit, [own]))
@@ -141,7 +141,7 @@ def in_order(examples: pa.Table) -> pa.Table:
     return examples.take(pc.sort_indices(examples, [("place", "ascending"), ("document", "ascending")]))
 
 
-def to_rows(pieces: DocumentPieces, rule: PackingRule, unit: Range) -> pa.Table:
+def to_rows(pieces: DocumentPieces, rule: PackingRule, unit: KeyRange) -> pa.Table:
     """A table of schema PACKED: the pieces in rows, in an order that depends on the seed and the range."""
     if rule.mode == "best_fit":
         rows, count = _best_fit(pieces.sizes, rule.length)

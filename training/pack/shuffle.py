@@ -39,7 +39,7 @@ _THREADS = 8
 _NO_COLUMNS = pa.schema([])
 
 
-class Range(TypedDict):
+class KeyRange(TypedDict):
     """The documents of a split with `low` <= shuffle key < `high`."""
 
     split: int
@@ -47,7 +47,7 @@ class Range(TypedDict):
     high: int
 
 
-def ranges(counters: Counters, unit_tokens: int) -> Iterator[Range]:
+def ranges(counters: Counters, unit_tokens: int) -> Iterator[KeyRange]:
     """Ranges of about `unit_tokens` tokens, each of one split and stage, which have all examples.
 
     counters: those of the artifact of examples.
@@ -68,7 +68,7 @@ def _spans(counters: Counters, split: int) -> list[tuple[int, int, float]]:
 
 
 @dataclass(frozen=True)
-class Move:
+class ShuffleUnit:
     """A unit of a level.
 
     first, end: its ranges are those from `first` to before `end`. folder, names: the files that it reads. slice: the
@@ -86,12 +86,12 @@ class Move:
         return [paths.join(self.folder, name) for name in self.names]
 
 
-def describe(unit: Move) -> str:
+def describe(unit: ShuffleUnit) -> str:
     """The files that a unit reads, for `Stage.describe`."""
     return files_from(unit.uris)
 
 
-def moves(levels: Levels, level: int, before: Artifact) -> list[Move]:
+def moves(levels: Levels, level: int, before: Artifact) -> list[ShuffleUnit]:
     """The units of a level. before: the files of the level before."""
     names = [file.path for file in before.manifest.files]
     groups, width = levels.groups(level - 1), levels.targets_of_part(level)
@@ -103,11 +103,11 @@ def moves(levels: Levels, level: int, before: Artifact) -> list[Move]:
         children = range(parent * levels.fan_out, min((parent + 1) * levels.fan_out, levels.parts(level)))
         for number, part in enumerate(children):
             first, end = part * width, min((part + 1) * width, levels.targets)
-            units += [Move(first, end, before.uri, some, number if level > 1 else None) for some in grouped]
+            units += [ShuffleUnit(first, end, before.uri, some, number if level > 1 else None) for some in grouped]
     return units
 
 
-def memory(examples: Artifact, ranges: Sequence[Range], levels: Levels, level: int) -> int:
+def memory(examples: Artifact, ranges: Sequence[KeyRange], levels: Levels, level: int) -> int:
     """Bytes of the largest unit of a level: those of the largest part, times the largest share of a group of files."""
     of_ranges = _bytes_of(ranges, examples.manifest.counters)
     of_files = np.array([file.bytes for file in examples.manifest.files], np.float64)
@@ -116,7 +116,7 @@ def memory(examples: Artifact, ranges: Sequence[Range], levels: Levels, level: i
     return _LIBRARIES + int(of_parts.max() * of_groups.max() / of_files.sum())
 
 
-def _bytes_of(ranges: Sequence[Range], counters: Counters) -> np.ndarray:
+def _bytes_of(ranges: Sequence[KeyRange], counters: Counters) -> np.ndarray:
     """float64[R]: bytes of memory for the examples of each range, estimated from the tokens of its split and stage."""
     found = np.empty(len(ranges))
     for index, split in enumerate(SPLITS):
@@ -137,12 +137,12 @@ class Shuffle:
     corpus: str
     stage: str
     examples: Artifact
-    ranges: tuple[Range, ...]
+    ranges: tuple[KeyRange, ...]
     levels: Levels
     made_from: str
     small: bool
 
-    def __call__(self, run: RunStage) -> list[Move]:
+    def __call__(self, run: RunStage) -> list[ShuffleUnit]:
         made = self.examples
         for level in range(1, self.levels.count):
             output = f"_work/shuffle/{self.corpus}/{level}"
@@ -167,11 +167,11 @@ class MoveExamples:
 
     output: str
     store: Store
-    ranges: tuple[Range, ...]
+    ranges: tuple[KeyRange, ...]
     levels: Levels
     level: int
 
-    def __call__(self, unit: Move, scratch: Scratch) -> Counters:
+    def __call__(self, unit: ShuffleUnit, scratch: Scratch) -> Counters:
         ranges = self.ranges[unit.first : unit.end]
         table = read_examples(self.store, unit, ranges)
         part = numbers(table, ranges) // self.levels.targets_of_part(self.level + 1)
@@ -181,7 +181,7 @@ class MoveExamples:
         return {}
 
 
-def numbers(table: pa.Table, ranges: Sequence[Range]) -> np.ndarray:
+def numbers(table: pa.Table, ranges: Sequence[KeyRange]) -> np.ndarray:
     """int64[N]: index in `ranges` of the range that each example is in. ranges: consecutive, with all examples."""
     split, shuffle_key = table["split"].to_numpy(), table["place"].to_numpy()
     found = np.empty(len(split), np.int64)
@@ -194,7 +194,7 @@ def numbers(table: pa.Table, ranges: Sequence[Range]) -> np.ndarray:
     return found
 
 
-def read_examples(store: Store, unit: Move, ranges: Sequence[Range]) -> pa.Table:
+def read_examples(store: Store, unit: ShuffleUnit, ranges: Sequence[KeyRange]) -> pa.Table:
     """The examples of a unit, in the order of its files. ranges: its ranges. Reads only row groups with these."""
     if unit.slice is not None:
         found = [read_table(part) for part in read_slices(store, unit.uris, unit.slice) if part]
@@ -204,7 +204,7 @@ def read_examples(store: Store, unit: Move, ranges: Sequence[Range]) -> pa.Table
     return pa.concat_tables([EXAMPLES.empty_table(), *found])
 
 
-def _read_file(store: Store, uri: str, ranges: Sequence[Range]) -> pa.Table:
+def _read_file(store: Store, uri: str, ranges: Sequence[KeyRange]) -> pa.Table:
     bounds = _bounds(ranges)
     found = [EXAMPLES.empty_table()]
     with open_parquet(store, uri) as parquet:
@@ -221,7 +221,7 @@ def _read_file(store: Store, uri: str, ranges: Sequence[Range]) -> pa.Table:
     return pa.concat_tables(found)
 
 
-def _bounds(ranges: Sequence[Range]) -> dict[int, tuple[int, int]]:
+def _bounds(ranges: Sequence[KeyRange]) -> dict[int, tuple[int, int]]:
     """Split -> (low, high) of consecutive ranges."""
     bounds: dict[int, tuple[int, int]] = {}
     for one in ranges:

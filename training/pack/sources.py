@@ -12,7 +12,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus
-from training.data.prepared import Prepared, prepared_output, prepared_with
+from training.data.prepared import PreparedRun, prepared_output, prepared_with
 from training.pack.columns import DEFAULTS, resolve
 from training.pack.corpus_files import find_files, first_keys, inspect_file
 from training.pack.reading import FORMATS, format_of
@@ -41,7 +41,7 @@ class FrozenCorpus:
     columns: Columns
     skipped: Mapping[str, int]
     listing: Listing
-    prepared: Prepared | None = None
+    prepared: PreparedRun | None = None
 
     @property
     def note(self) -> str:

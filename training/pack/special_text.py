@@ -25,7 +25,7 @@ _CONVERSATION = [
 ]
 
 
-class Restored(NamedTuple):
+class RestoredText(NamedTuple):
     """A restored text. positions: position of the first character of each control token that is text, in order."""
 
     text: str
@@ -49,7 +49,7 @@ class SpecialText:
             return chat
         return Chat([self._replaced(message) for message in chat.messages], self._replaced(chat.tools))
 
-    def restore(self, text: str, spans: tuple[tuple[int, int], ...] = ()) -> Restored:
+    def restore(self, text: str, spans: tuple[tuple[int, int], ...] = ()) -> RestoredText:
         """The text with its control tokens, and the spans in it. spans: characters of `text`, in order and disjoint."""
         positions, parts, end, grown = [], [], 0, 0
         shifts = [(0, 0)]  # (from this character on, characters added)
@@ -60,13 +60,13 @@ class SpecialText:
             end, grown = found.end(), grown + len(token) - 1
             shifts.append((end, grown))
         if not positions:
-            return Restored(text, spans, ())
+            return RestoredText(text, spans, ())
 
         def moved(position: int) -> int:
             return position + next(shift for start, shift in reversed(shifts) if position >= start)
 
         whole = "".join([*parts, text[end:]])
-        return Restored(whole, tuple((moved(start), moved(stop)) for start, stop in spans), tuple(positions))
+        return RestoredText(whole, tuple((moved(start), moved(stop)) for start, stop in spans), tuple(positions))
 
     def _found(self, value: Any) -> bool:
         match value:

@@ -146,14 +146,14 @@ def survey_stage(name: str, frozen: FrozenCorpus, store: Store, split: Split, cl
         name=stage_of("split", name),
         outputs=(Output(output, _NO_COLUMNS),),
         units=(),
-        work=Merge(store, nothing, output, split),
+        work=MergeSurveys(store, nothing, output, split),
         fingerprint=made_from,
         store=store,
         describe=_merged_files,
         small=small,
         memory=_MEMORY,
     )
-    return dataclasses.replace(stage, prepare=Prepare(stage, f"_work/survey/{name}", frozen, nothing))
+    return dataclasses.replace(stage, prepare=PrepareSplit(stage, f"_work/survey/{name}", frozen, nothing))
 
 
 def survey_name(corpus: str) -> str:
@@ -224,7 +224,7 @@ def _read_files(unit: Unit) -> str:
 
 
 @dataclass(frozen=True)
-class Prepare:
+class PrepareSplit:
     """Runs the stages before `split`. Returns its unit. folder: of their outputs. nothing: Found of no documents."""
 
     stage: Stage
@@ -242,9 +242,9 @@ class Prepare:
             if len(units) == 1:
                 return units
             output = f"{self.folder}/{number}"
-            made = run(self._stage(f"merge-{number}", output, units, Merge(self.stage.store, self.nothing, output)))[
-                output
-            ]
+            made = run(
+                self._stage(f"merge-{number}", output, units, MergeSurveys(self.stage.store, self.nothing, output))
+            )[output]
         raise AssertionError("each stage has fewer files than the one before")
 
     def _stage(self, name: str, output: str, units: Sequence[Any], work: Callable[[Any, Scratch], Counters]) -> Stage:
@@ -262,7 +262,7 @@ class Prepare:
 
 @dataclass(frozen=True)
 class SurveyUnit:
-    """The work of the stage `survey`. store: of the corpus. nothing: as in `Prepare`."""
+    """The work of the stage `survey`. store: of the corpus. nothing: as in `PrepareSplit`."""
 
     store: Store
     columns: Columns
@@ -278,8 +278,8 @@ class SurveyUnit:
 
 
 @dataclass(frozen=True)
-class Merge:
-    """The work of the stages `merge` and, if `split` is given, `split`. nothing: as in `Prepare`."""
+class MergeSurveys:
+    """The work of the stages `merge` and, if `split` is given, `split`. nothing: as in `PrepareSplit`."""
 
     store: Store
     nothing: Found

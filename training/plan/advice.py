@@ -11,7 +11,7 @@ from training.plan.memory import GIB, Shape, memory
 
 
 @dataclass(frozen=True)
-class Facts:
+class PlannedTraining:
     """A training as far as it is known before it runs.
 
     device_gib: memory of a GPU, None if unknown. planned_on_gpu: the plan is for a GPU.
@@ -32,10 +32,10 @@ class Facts:
         return fits(other, self.shape, self.device_gib * GIB)
 
 
-Advice = Callable[[Facts], Iterator[str]]
+Advice = Callable[[PlannedTraining], Iterator[str]]
 
 
-def advise(facts: Facts) -> list[str]:
+def advise(facts: PlannedTraining) -> list[str]:
     """All warnings about a training, a sentence each."""
     return [sentence for advice in ADVICE for sentence in advice(facts)]
 
@@ -49,7 +49,7 @@ def unused_setting_warnings(config: TrainConfig) -> list[str]:
     ]
 
 
-def no_gpus(facts: Facts) -> Iterator[str]:
+def no_gpus(facts: PlannedTraining) -> Iterator[str]:
     """A plan for GPUs, and the config uses none."""
     if facts.planned_on_gpu and not facts.config.workers.gpus_each:
         yield (
@@ -58,7 +58,7 @@ def no_gpus(facts: Facts) -> Iterator[str]:
         )
 
 
-def sharded_adapter(facts: Facts) -> Iterator[str]:
+def sharded_adapter(facts: PlannedTraining) -> Iterator[str]:
     """Sharding saves memory of trained parameters: little for an adapter, and the base is gathered in every pass."""
     config = facts.config
     if config.method == "full" or config.engine not in ("zero3", "fsdp2") or facts.would_fit("ddp") is False:
@@ -95,7 +95,7 @@ def usual_rates(method: Method, parameters: int, from_scratch: bool) -> tuple[fl
     return (lowest, 10 * highest) if from_scratch else (lowest, highest)
 
 
-def learning_rate(facts: Facts) -> Iterator[str]:
+def learning_rate(facts: PlannedTraining) -> Iterator[str]:
     """A rate outside the usual range of the method."""
     config = facts.config
     lowest, highest = usual_rates(config.method, facts.shape.total, config.model.config is not None)
@@ -116,7 +116,7 @@ BITS_PER_PARAMETER = 2
 BITS_PER_TOKEN = 1
 
 
-def small_adapter(facts: Facts) -> Iterator[str]:
+def small_adapter(facts: PlannedTraining) -> Iterator[str]:
     """An adapter with less capacity than the information in the data learns less than full fine-tuning."""
     config, trained = facts.config, facts.shape.trained
     if config.method not in ("lora", "qlora"):
@@ -135,7 +135,7 @@ def small_adapter(facts: Facts) -> Iterator[str]:
     )
 
 
-def large_rank(facts: Facts) -> Iterator[str]:
+def large_rank(facts: PlannedTraining) -> Iterator[str]:
     """The product of an adapter's matrices has at most the rank of the matrix that it is added to."""
     config, hidden = facts.config, facts.shape.hidden
     if config.method in ("lora", "qlora") and config.lora.rank > hidden:
@@ -145,7 +145,7 @@ def large_rank(facts: Facts) -> Iterator[str]:
         )
 
 
-def idle_workers(facts: Facts) -> Iterator[str]:
+def idle_workers(facts: PlannedTraining) -> Iterator[str]:
     """A step takes as long as the worker with the most rows."""
     config, rows = facts.config, facts.config.rows_per_step
     least, most = config.workers.range
@@ -163,7 +163,7 @@ def idle_workers(facts: Facts) -> Iterator[str]:
     )
 
 
-def short_documents(facts: Facts) -> Iterator[str]:
+def short_documents(facts: PlannedTraining) -> Iterator[str]:
     """Unpacked rows of short documents are mostly padding; packed rows of many documents could be shorter."""
     per_row, length = facts.data.documents_per_row, facts.config.sequence_length
     if per_row is None:
@@ -182,21 +182,21 @@ def short_documents(facts: Facts) -> Iterator[str]:
         )
 
 
-def many_epochs(facts: Facts) -> Iterator[str]:
+def many_epochs(facts: PlannedTraining) -> Iterator[str]:
     """Up to 4 epochs are worth almost as much as new data: Muennighoff et al. 2023, arXiv 2305.16264."""
     epochs = facts.data.epochs(facts.steps)
     if epochs > 4:
         yield f"epochs: {epochs:.1f} passes over the data; after about 4 each further one improves the model less."
 
 
-def long_warm_up(facts: Facts) -> Iterator[str]:
+def long_warm_up(facts: PlannedTraining) -> Iterator[str]:
     """A warm-up of more than a fifth of the steps."""
     share = facts.config.optimizer.warmup_steps / facts.steps
     if share > 0.2:
         yield f"optimizer.warmup_steps: {share:.0%} of the {facts.steps:,} steps; 1% to 10% is usual."
 
 
-def large_chunks(facts: Facts) -> Iterator[str]:
+def large_chunks(facts: PlannedTraining) -> Iterator[str]:
     """Logits that take more than a tenth of a GPU's memory."""
     logits = memory(facts.config, facts.shape).logits
     limit = (facts.device_gib or 80) * GIB / 10
@@ -207,14 +207,14 @@ def large_chunks(facts: Facts) -> Iterator[str]:
         )
 
 
-def needless_offload(facts: Facts) -> Iterator[str]:
+def needless_offload(facts: PlannedTraining) -> Iterator[str]:
     """Offload where the engine fits the GPU without it."""
     config = facts.config
     if config.offload != "none" and facts.would_fit(config.engine):
         yield f"offload: {config.engine} fits the GPU without it, and every step would wait for CPU memory."
 
 
-def small_on_many(facts: Facts) -> Iterator[str]:
+def small_on_many(facts: PlannedTraining) -> Iterator[str]:
     """A small model on many GPUs, or a sharding engine where ddp fits: communication takes most of the time."""
     config = facts.config
     most = config.workers.range[1]

@@ -5,7 +5,7 @@ from typing import Any
 
 from cluster.errors import ConfigError
 from training.config import TrainConfig
-from training.gpus import Machine, gpu_named
+from training.gpus import AssumedGpu, gpu_named
 from training.options import require_packages
 from training.output_folder import refuse_output_among_inputs
 from training.plan.choices import MARGIN
@@ -45,7 +45,7 @@ def machine(
     peak_tflops: float | None,
     mfu: float,
     price: float | None,
-) -> Machine:
+) -> AssumedGpu:
     """The GPU of a plan: the given values, else those of the table, else the config's `device_memory_gib`.
 
     Raises:
@@ -55,7 +55,7 @@ def machine(
     memory_gib = gpu_memory_gib or (known.memory_gib if known else config.device_memory_gib)
     if price is not None and not (known or peak_tflops):
         raise ConfigError("--price-per-gpu-hour: the time depends on the GPU's speed; give --gpu or --peak-tflops too.")
-    return Machine(
+    return AssumedGpu(
         name=known.name if known else None,
         memory_gib=memory_gib,
         peak_flops=peak_tflops * 1e12 if peak_tflops else None,

@@ -6,8 +6,8 @@ from typing import Any
 
 from cluster.entry import Entry
 from training.config import TrainConfig
-from training.gpus import Machine
-from training.plan.advice import Facts, advise, unused_setting_warnings
+from training.gpus import AssumedGpu
+from training.plan.advice import PlannedTraining, advise, unused_setting_warnings
 from training.plan.choices import (
     CHOICES,
     USABLE,
@@ -27,7 +27,7 @@ _shape_of = Entry("training.models.shape:shape_of")
 _transformers_config = Entry("training.models.shape:transformers_config")
 
 
-def plan_run(config: TrainConfig, machine: Machine) -> dict[str, Any]:
+def plan_run(config: TrainConfig, machine: AssumedGpu) -> dict[str, Any]:
     """The plan as plain JSON values: {name, machine, phases, seconds, gpu_hours, cost}.
 
     The last three are sums over the phases, null if the machine lacks what they depend on.
@@ -46,7 +46,7 @@ def plan_run(config: TrainConfig, machine: Machine) -> dict[str, Any]:
     return {"name": config.name, "machine": asdict(machine), "phases": phases, **totals}
 
 
-def plan_phase(config: TrainConfig, machine: Machine) -> dict[str, Any]:
+def plan_phase(config: TrainConfig, machine: AssumedGpu) -> dict[str, Any]:
     """The plan of one training. Bytes are of one worker, at the minimum number of workers."""
     shape: Shape = _shape_of(config)
     data = find_data(config, shape.vocabulary)
@@ -57,7 +57,7 @@ def plan_phase(config: TrainConfig, machine: Machine) -> dict[str, Any]:
     rows = default_rows(config, shape, device)
     need = memory(config, shape, rows)
     choices = [_choice(one, config, shape, device) for one in possible_choices(config)]
-    facts = Facts(config, shape, data, steps, machine.memory_gib, machine.is_gpu)
+    facts = PlannedTraining(config, shape, data, steps, machine.memory_gib, machine.is_gpu)
     return {
         "name": config.name,
         "model": {
@@ -131,7 +131,7 @@ def _advice_on_memory(config: TrainConfig, shape: Shape, device: float | None) -
     }
 
 
-def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine: Machine) -> dict[str, Any]:
+def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine: AssumedGpu) -> dict[str, Any]:
     """{flops_per_token, peak_flops, seconds, gpu_hours, cost} of the steps: tokens x FLOP per token / (MFU x peak x
     GPUs).
 

@@ -55,7 +55,7 @@ class Job:
 
     @property
     def attempts(self) -> str:
-        """Folder with one `records.Attempt` for each start of the workers."""
+        """Folder with one `records.AttemptRecord` for each start of the workers."""
         return f"{self.root}/attempts"
 
     @property

@@ -70,7 +70,7 @@ class DamagedCheckpoint(TypedDict):
     problem: str
 
 
-class Attempt(TypedDict):
+class AttemptRecord(TypedDict):
     """One start of the workers, a file in attempts/ named by its time.
 
     step: of the restored checkpoint, or 0. attention: transformers' name of the implementation in use.
@@ -89,7 +89,7 @@ class Attempt(TypedDict):
     damaged: NotRequired[list[DamagedCheckpoint]]
 
 
-def damage_lines(attempt: Attempt) -> list[str]:
+def damage_lines(attempt: AttemptRecord) -> list[str]:
     """A sentence for each damaged checkpoint: its step, the damage, and the steps that are trained again."""
     lines = []
     for one in attempt.get("damaged", []):
@@ -124,7 +124,7 @@ class Outcome(TypedDict):
     seconds: float
 
 
-class Answer(TypedDict):
+class GeneratedAnswer(TypedDict):
     """A generated answer beside its reference."""
 
     document: str
@@ -143,7 +143,7 @@ class Evaluation(TypedDict):
     after: dict[str, Measured]
     best_step: int | None
     generation: dict[str, float]
-    answers: list[Answer]
+    answers: list[GeneratedAnswer]
     merged_check: dict[str, Any] | None
 
 

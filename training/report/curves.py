@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from cluster.page.charts import Line, Mark, is_spread, line_chart, thinned
 from cluster.page.formats import count, decimal, plural, share, short
-from cluster.page.markup import Child, Column, Html, element, fold, join, note, sentence, table
-from training.records.schema import Attempt, StepRecord
+from cluster.page.markup import Child, Column, Markup, element, fold, join, note, sentence, table
+from training.records.schema import AttemptRecord, StepRecord
 from training.report.schema import Curves, Event, Fit, Point, StepRow, Validated
 from training.report.text import loss_words, metric_words, perplexity_words
 
@@ -94,7 +94,7 @@ class Log:
         }
 
 
-def restarts(attempts: Sequence[Attempt], skipped: Sequence[int]) -> list[Event]:
+def restarts(attempts: Sequence[AttemptRecord], skipped: Sequence[int]) -> list[Event]:
     """The restarts and skipped steps of a run, by step. attempts: all starts of the workers, with the first."""
     found: list[Event] = []
     ordered = sorted(attempts, key=lambda attempt: attempt["time"])
@@ -124,7 +124,7 @@ def _smoothed(values: Sequence[float]) -> array:
     return out
 
 
-def curves(fit: Fit) -> Html:
+def curves(fit: Fit) -> Markup:
     """The section of curves: loss, learning rate, gradient norm, speed, memory, data wait."""
     drawn = fit["curves"]
     if not drawn["loss"] and not fit["validation"]:
@@ -158,7 +158,7 @@ class _Charts:
         self.span = (min([*steps, last]), max([*steps, last]))
         self.marks = [Mark(event["step"], event["words"]) for event in fit["events"]]
 
-    def draw(self, lines: Sequence[Line], label: str, **how: object) -> Html:
+    def draw(self, lines: Sequence[Line], label: str, **how: object) -> Markup:
         given = [line for line in lines if line.points]
         log = is_spread(y for line in given for _, y in line.points)
         return line_chart(given, label, span=self.span, marks=self.marks, log=log, **how)  # type: ignore[arg-type]
@@ -171,7 +171,7 @@ class _Charts:
         *,
         from_zero: bool = False,
         show: Callable[[float], str] = short,
-    ) -> Html | None:
+    ) -> Markup | None:
         if not points:
             return None
         log = is_spread(y for _, y in points) and not from_zero
@@ -187,7 +187,7 @@ class _Charts:
         return element("figure", caption, drawing)
 
 
-def _loss(fit: Fit, chart: _Charts) -> Html:
+def _loss(fit: Fit, chart: _Charts) -> Markup:
     drawn, validation = fit["curves"], _validation(fit)
     lines = [
         Line("Training loss of each step", "raw", drawn["loss"]),
@@ -207,7 +207,7 @@ def _loss(fit: Fit, chart: _Charts) -> Html:
     return element("figure", caption, chart.draw(lines, "; ".join(parts), height=_LOSS_HEIGHT))
 
 
-def _events(fit: Fit) -> Html | None:
+def _events(fit: Fit) -> Markup | None:
     """A numbered list of the events that the dashed lines mark."""
     if not fit["events"]:
         return None
@@ -217,7 +217,7 @@ def _events(fit: Fit) -> Html | None:
     return join(element("ol", shown, class_="events"), more)
 
 
-def _key(line: Line) -> Html:
+def _key(line: Line) -> Markup:
     dot = element("circle", cx=9, cy=5, r=3, class_=line.style) if line.dots else None
     stroke = element("line", x1=0, x2=18, y1=5, y2=5, class_=line.style)
     return element("svg", stroke, dot, width=18, height=10, class_="line-key", aria_hidden="true")
@@ -234,7 +234,7 @@ def _explanation(fit: Fit) -> str:
     return words
 
 
-def _as_table(fit: Fit) -> Html:
+def _as_table(fit: Fit) -> Markup:
     measured = {row["step"]: row for row in fit["validation"]}
     by_step: dict[int, StepRow | None] = dict.fromkeys(sorted(measured)) | {row["step"]: row for row in fit["rows"]}
     columns = [

@@ -14,16 +14,16 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.data.packed import STAGE_ROWS, by_stage
-from training.data.prepared import Prepared
+from training.data.prepared import PreparedRun
 from training.pack import overflow
 from training.pack.packed_run import PackedRun
 from training.records.evaluation import read_evaluation
 from training.records.export_manifest import EXPORT, manifest_file
 from training.records.job import Job
-from training.records.schema import Answer, Attempt, Evaluation, Outcome, StepRecord, damage_lines
+from training.records.schema import AttemptRecord, Evaluation, GeneratedAnswer, Outcome, StepRecord, damage_lines
 from training.report.curves import Log, restarts
 from training.report.loading import Base, loading
-from training.report.schema import Corpus, DataSet, Fit, Folder, Recipe, Report, RunInfo, SplitData
+from training.report.schema import CorpusData, DataSet, Fit, Folder, Recipe, RunInfo, SplitData, TrainReport
 from training.report.text import cautions
 
 _ANSWERS = 8
@@ -36,12 +36,12 @@ _NOT_EVALUATED: Evaluation = {
 }  # fmt: skip
 
 
-def gather(job: Job, packed: PackedRun, outcome: Outcome) -> Report:
+def gather(job: Job, packed: PackedRun, outcome: Outcome) -> TrainReport:
     """The report of one finished training."""
     return _report(job.config, job.root, [fit_of(job, packed, outcome)])
 
 
-def combine(config: TrainConfig, reports: Sequence[Report]) -> Report:
+def combine(config: TrainConfig, reports: Sequence[TrainReport]) -> TrainReport:
     """The report of a run of phases, from the phases' reports in order."""
     return _report(config, paths.absolute(config.output), [fit for report in reports for fit in report["fits"]])
 
@@ -91,7 +91,7 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
     }
 
 
-def _report(config: TrainConfig, root: str, fits: list[Fit]) -> Report:
+def _report(config: TrainConfig, root: str, fits: list[Fit]) -> TrainReport:
     run: RunInfo = {
         "name": config.name,
         "kind": config.kind,
@@ -116,11 +116,11 @@ def _records(store: Store, uri: str) -> Iterator[StepRecord]:
                 yield json.loads(line)
 
 
-def _attempts(store: Store, folder: str) -> list[Attempt]:
+def _attempts(store: Store, folder: str) -> list[AttemptRecord]:
     return [json.loads(store.read_bytes(file.uri)) for file in store.list_files(folder)]
 
 
-def _shortened(answer: Answer) -> Answer:
+def _shortened(answer: GeneratedAnswer) -> GeneratedAnswer:
     return {
         "document": answer["document"],
         "prompt": _cut(answer["prompt"]),
@@ -133,7 +133,7 @@ def _cut(words: str) -> str:
     return words if len(words) <= _ANSWER_CHARACTERS else words[:_ANSWER_CHARACTERS] + "…"
 
 
-def _recipe(config: TrainConfig, attempts: Sequence[Attempt]) -> Recipe:
+def _recipe(config: TrainConfig, attempts: Sequence[AttemptRecord]) -> Recipe:
     method: str = config.method
     if method in ("lora", "qlora"):
         method += f", rank {config.lora.rank}, alpha {config.lora.alpha:g}"
@@ -161,9 +161,9 @@ def _base_model(model: Model) -> str:
     return ", ".join([f"{settings['model_type']} with random weights", *sizes])
 
 
-def _corpus(store: Store, name: str, path: str, packed: PackedRun, length: int) -> Corpus:
+def _corpus(store: Store, name: str, path: str, packed: PackedRun, length: int) -> CorpusData:
     read, counted = packed.tokenised(name), packed.packed(name)
-    corpus: Corpus = {
+    corpus: CorpusData = {
         "name": name,
         "passed_over": packed.passed_over.get(name, ""),
         "path": path,
@@ -184,7 +184,7 @@ def _corpus(store: Store, name: str, path: str, packed: PackedRun, length: int) 
     return corpus
 
 
-def _prepared(store: Store, found: Prepared | None) -> DataSet | None:
+def _prepared(store: Store, found: PreparedRun | None) -> DataSet | None:
     if found is None:
         return None
     versions = versions_of(store, registry_folder(), found.digest)

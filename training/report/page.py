@@ -9,15 +9,15 @@ from importlib import resources
 from cluster.page import formats
 from cluster.page.document import document, header
 from cluster.page.formats import count, plural, share, short
-from cluster.page.markup import Html, Section, anchor, element, outside_text
+from cluster.page.markup import Markup, Section, anchor, element, outside_text
 from training.report import tables
 from training.report.curves import curves
-from training.report.schema import Fit, Report, Totals, exported_validation
+from training.report.schema import Fit, FitTotals, TrainReport, exported_validation
 from training.report.text import loss_words, metric_words, perplexity_words
 
 _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
 
-_PARTS: tuple[tuple[str, str, Callable[[Fit], Html]], ...] = (
+_PARTS: tuple[tuple[str, str, Callable[[Fit], Markup]], ...] = (
     ("curves", "Curves", curves),
     ("evaluation", "Evaluation", tables.evaluation),
     ("answers", "Answers", tables.answers),
@@ -26,7 +26,7 @@ _PARTS: tuple[tuple[str, str, Callable[[Fit], Html]], ...] = (
 )
 
 
-def render(report: Report) -> str:
+def render(report: TrainReport) -> str:
     """The whole page; valid UTF-8 for any text of documents and models."""
     run, fits = report["run"], report["fits"]
     sections = [
@@ -39,14 +39,14 @@ def render(report: Report) -> str:
     return document(f"{run['name']}: training report", top, sections, _STYLE)
 
 
-def _section(fit: Fit, part: tuple[str, str, Callable[[Fit], Html]], *, several: bool) -> Section:
+def _section(fit: Fit, part: tuple[str, str, Callable[[Fit], Markup]], *, several: bool) -> Section:
     name, title, draw = part
     if not several:
         return Section(name, title, draw(fit))
     return Section(f"{anchor(fit['name'])}-{name}", f"{fit['name']}: {title.lower()}", draw(fit))
 
 
-def _recipe(fit: Fit) -> Html:
+def _recipe(fit: Fit) -> Markup:
     recipe = fit["recipe"]
     workers = " or ".join(map(count, fit["totals"]["workers"]))
     return element(
@@ -67,7 +67,7 @@ def _warnings(words: Sequence[str]) -> Section | None:
     return Section("warnings", plural(len(items), "warning").capitalize(), element("ul", items))
 
 
-def _tiles(fit: Fit) -> Html:
+def _tiles(fit: Fit) -> Markup:
     totals, validation = fit["totals"], fit["validation"]
     tiles = []
     if validation and (best := exported_validation(fit)):
@@ -108,7 +108,7 @@ def _tiles(fit: Fit) -> Html:
     return element("dl", body, class_="tiles")
 
 
-def _time_note(totals: Totals) -> str:
+def _time_note(totals: FitTotals) -> str:
     compiling = f", {formats.duration(totals['compile_s'])} of it compiling" if totals.get("compile_s") else ""
     validating = f", {formats.duration(totals['validation_s'])} of it validation" if totals.get("validation_s") else ""
     return plural(totals["steps"], "step") + validating + compiling

@@ -6,7 +6,7 @@ seconds.
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-from training.records.schema import Answer, Measured
+from training.records.schema import GeneratedAnswer, Measured
 
 Point = tuple[float, float]
 
@@ -24,7 +24,8 @@ class RunInfo(TypedDict):
 
 class Recipe(TypedDict):
     """How the weights were trained. base_model: a name, or a description of a randomly initialised model.
-    attention_warning: see training.records.schema.Attempt. order: of the examples; reports of earlier versions lack it.
+    attention_warning: see training.records.schema.AttemptRecord. order: of the examples; reports of earlier versions
+    lack it.
     """
 
     base_model: str
@@ -38,7 +39,7 @@ class Recipe(TypedDict):
     order: NotRequired[str]
 
 
-class Totals(TypedDict):
+class FitTotals(TypedDict):
     """Sums over the training.
 
     unlogged_steps: steps taken but missing in steps.jsonl. tokens: without padding. tokens_per_s, mfu: medians over
@@ -120,7 +121,7 @@ class DataSet(TypedDict):
     report: str
 
 
-class Corpus(TypedDict):
+class CorpusData(TypedDict):
     """documents: those that became examples. left_out: numbers of the others, by reason, before packing. tokenised:
     examples, tokens and label tokens of all splits before packing. packing: counts of examples longer than a row, by
     what was done with them. passed_over: a sentence about the files that were not read; stages: of a curriculum, with
@@ -160,20 +161,20 @@ class Fit(TypedDict):
     name: str
     output: str
     recipe: Recipe
-    totals: Totals
+    totals: FitTotals
     validation: list[Validated]
     curves: Curves
     events: list[Event]
     damaged_checkpoints: list[str]
     rows: list[StepRow]
-    corpora: list[Corpus]
+    corpora: list[CorpusData]
     before: dict[str, Measured]
     after: dict[str, Measured]
     best_step: int | None
     ended: str
     unmoved: list[str]
     generation: dict[str, float]
-    answers: list[Answer]
+    answers: list[GeneratedAnswer]
     merged_check: dict[str, Any] | None
     folders: list[Folder]
 
@@ -185,7 +186,7 @@ def exported_validation(fit: Fit) -> Validated | None:
     return found[-1] if found else None
 
 
-class Report(TypedDict):
+class TrainReport(TypedDict):
     """report.json."""
 
     schema: Literal[1]

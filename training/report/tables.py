@@ -8,12 +8,12 @@ from urllib.parse import quote
 import yaml
 
 from cluster.page import formats
-from cluster.page.charts import Segment, bar
+from cluster.page.charts import BarSegment, bar
 from cluster.page.formats import count, decimal, plural, share
 from cluster.page.markup import (
     Child,
     Column,
-    Html,
+    Markup,
     code,
     element,
     fold,
@@ -26,8 +26,8 @@ from cluster.page.markup import (
     table,
 )
 from cluster.store import paths
-from training.records.schema import Answer, Measured
-from training.report.schema import Corpus, DataSet, Fit, exported_validation
+from training.records.schema import GeneratedAnswer, Measured
+from training.report.schema import CorpusData, DataSet, Fit, exported_validation
 from training.report.text import MetricWords, loss_words, metric_words, perplexity_words
 
 _LONG_EXCERPT = 600  # characters; longer texts scroll in a box
@@ -48,7 +48,7 @@ _ORDERS = {
 }
 
 
-def data(fit: Fit) -> Html:
+def data(fit: Fit) -> Markup:
     """The corpora: what was read, the splits as packed, and what was left out or cut."""
     columns = [
         Column("Corpus", False), Column("Split", False), Column("", False), Column("Documents"), Column("Tokens"),
@@ -62,7 +62,7 @@ def data(fit: Fit) -> Html:
         (
             name(outside_text(corpus["name"])),
             split["split"],
-            bar([Segment(split["tokens"], "kept", f"{count(split['tokens'])} tokens")], most, "", "small"),
+            bar([BarSegment(split["tokens"], "kept", f"{count(split['tokens'])} tokens")], most, "", "small"),
             count(split["documents"]),
             count(split["tokens"]),
             *((count(split["label_tokens"]), share(split["label_tokens"], split["tokens"])) if labelled else ()),
@@ -84,7 +84,7 @@ def data(fit: Fit) -> Html:
     )
 
 
-def _read(corpus: Corpus, output: str) -> Html:
+def _read(corpus: CorpusData, output: str) -> Markup:
     text = f": {plural(corpus['documents'], 'document')}, {corpus['text_bytes'] / 1e6:,.1f} MB of text, from "
     rows = "; ".join(f"{stage}: {count(number)}" for stage, number in corpus.get("stages", {}).items())
     stages = f". Rows of each stage: {rows}" if rows else ""
@@ -92,7 +92,7 @@ def _read(corpus: Corpus, output: str) -> Html:
     return join(element("b", outside_text(corpus["name"])), text, code(corpus["path"]), stages, data_set)
 
 
-def _data_set(found: DataSet, output: str) -> Html:
+def _data_set(found: DataSet, output: str) -> Markup:
     """The version and digest of a prepared data set, with a link to the page of its report.
 
     output: the folder of the page with the link. The URI of a page on an object store is shown without a link.
@@ -107,7 +107,7 @@ def _data_set(found: DataSet, output: str) -> Html:
     return join(". Data set ", element("b", outside_text(words)), ", digest ", code(found["digest"][:12]), "; ", shown)
 
 
-def _reasons(corpus: Corpus) -> Html:
+def _reasons(corpus: CorpusData) -> Markup:
     columns = [Column("What", False), Column("Number"), Column("Share")]
     read = corpus["documents"] + sum(corpus["left_out"].values())
     rows = [
@@ -119,14 +119,14 @@ def _reasons(corpus: Corpus) -> Html:
     return table(join("Left out or cut in ", outside_text(corpus["name"])), columns, rows)
 
 
-def _packed_share(corpus: Corpus, counter: str) -> str:
+def _packed_share(corpus: CorpusData, counter: str) -> str:
     """The counter's share of the corpus' examples, tokens or label tokens, whichever it counts."""
     kinds = {"documents": "examples", "tokens": "tokens", "label_tokens": "label_tokens"}
     whole = next((corpus["tokenised"][of] for start, of in kinds.items() if counter.startswith(f"{start}_")), 0)
     return share(corpus["packing"][counter], whole) if whole else ""
 
 
-def evaluation(fit: Fit) -> Html:
+def evaluation(fit: Fit) -> Markup:
     """Losses and accuracies on held-out splits before and after training."""
     if not fit["after"]:
         return sentence("No held-out split was measured.")
@@ -160,7 +160,7 @@ def _measured(split: str, before: Measured | None, after: Measured, means: Metri
     )
 
 
-def _check(check: dict[str, Any]) -> Html:
+def _check(check: dict[str, Any]) -> Markup:
     words = ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in check.items() if value is not None)
     return note(f"The merged model's logits against those with the adapter: {words}.")
 
@@ -171,7 +171,7 @@ def _plain(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def answers(fit: Fit) -> Html:
+def answers(fit: Fit) -> Markup:
     """Scores and examples of generated answers, or scores of a probe's classes."""
     if not fit["answers"] and not fit["generation"]:
         return sentence("This run generated no answers (`generate` is not set).")
@@ -185,7 +185,7 @@ def answers(fit: Fit) -> Html:
     return join(scores if rows else None, shown)
 
 
-def _answer(answer: Answer, *, opened: bool) -> Html:
+def _answer(answer: GeneratedAnswer, *, opened: bool) -> Markup:
     parts = (("Prompt", "prompt"), ("Reference", "reference"), ("Generated", "generated"))
     boxes = [
         element("div", element("h4", title), _excerpt(answer[key]), class_=key)  # type: ignore[literal-required]
@@ -195,7 +195,7 @@ def _answer(answer: Answer, *, opened: bool) -> Html:
     return fold(heading, element("div", boxes, class_="answer"), opened=opened)
 
 
-def _excerpt(words: str) -> Html:
+def _excerpt(words: str) -> Markup:
     if not words.strip():
         return sentence("Empty: no visible text.")
     scrolls = len(words) > _LONG_EXCERPT
@@ -210,7 +210,7 @@ def _excerpt(words: str) -> Html:
     )
 
 
-def export(fit: Fit) -> Html:
+def export(fit: Fit) -> Markup:
     """The exported folders, with code that loads them."""
     if not fit["folders"]:
         return sentence("Nothing was exported.")
@@ -230,7 +230,7 @@ def export(fit: Fit) -> Html:
     return join(table("Exported folders", columns, rows), note(words), codes)
 
 
-def phases(fits: Sequence[Fit]) -> Html:
+def phases(fits: Sequence[Fit]) -> Markup:
     """One row for each phase of a run."""
     columns = [
         Column("Phase", False), Column("Method", False), Column("Steps"), Column("Tokens"), Column("First loss"),
@@ -258,7 +258,7 @@ def phases(fits: Sequence[Fit]) -> Html:
     return table("Phases in order; losses are of the validation split", columns, rows)
 
 
-def config(settings: dict[str, Any]) -> Html:
+def config(settings: dict[str, Any]) -> Markup:
     """The run's config as YAML."""
     words = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
     text = scroll_box(element("pre", words, class_="config"), "The config, scrolls sideways")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cluster.page.formats import count, decimal, duration, plural, share, short
 from training.pack import overflow
 from training.records.schema import Measured
-from training.report.schema import Fit, Report, exported_validation
+from training.report.schema import Fit, TrainReport, exported_validation
 
 # A warning is given above these fractions (left out, waiting) or below this one (filled).
 _MAX_LEFT_OUT = 0.05
@@ -125,7 +125,7 @@ def _data(fit: Fit) -> Iterator[str]:
                 )
 
 
-def summary_text(report: Report) -> str:
+def summary_text(report: TrainReport) -> str:
     """A few lines for each training: ASCII, at most 100 columns, without a final line end."""
     return "\n".join(line for fit in report["fits"] for line in _lines(fit))
 

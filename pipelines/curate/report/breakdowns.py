@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import yaml
 
 from cluster.page import formats
-from cluster.page.charts import Segment, bar
+from cluster.page.charts import BarSegment, bar
 from cluster.page.formats import count, plural, share
 from cluster.page.markup import (
     Child,
     Column,
-    Html,
+    Markup,
     Section,
     code,
     element,
@@ -23,7 +23,7 @@ from cluster.page.markup import (
     sentence,
     table,
 )
-from pipelines.curate.report.schema import Amount, CutText, Language, Report, Source, StageTime, stage_name
+from pipelines.curate.report.schema import Amount, CurateReport, CutText, Language, SourceAmounts, StageTime, stage_name
 
 _LANGUAGES_SHOWN = 15
 _EXAMPLES_SHOWN = 5
@@ -32,7 +32,7 @@ _EXAMPLES_SHOWN = 5
 _HEAT = ((0.5, 6), (0.2, 5), (0.1, 4), (0.05, 3), (0.02, 2), (0.005, 1))
 
 
-def languages(report: Report) -> Section:
+def languages(report: CurateReport) -> Section:
     """Documents and characters of each language, read and kept; all but the 15 most frequent are folded."""
     rows = sorted(report["languages"], key=lambda row: (-row["input"]["documents"], row["language"]))
     if not rows:
@@ -46,7 +46,7 @@ def languages(report: Report) -> Section:
     return Section("languages", "Languages", join(body))
 
 
-def _language_table(caption: str, rows: Sequence[Language], given: int) -> Html:
+def _language_table(caption: str, rows: Sequence[Language], given: int) -> Markup:
     columns = [
         Column("Language", False), Column("", False),
         Column("Documents in"), Column("Share"), Column("Documents kept"), Column("Share kept"),
@@ -64,11 +64,11 @@ def _language_table(caption: str, rows: Sequence[Language], given: int) -> Html:
     return table(caption, columns, cells)
 
 
-def _kept_bar(given: Amount, kept: Amount, most: int) -> Html:
+def _kept_bar(given: Amount, kept: Amount, most: int) -> Markup:
     lost = given["documents"] - kept["documents"]
     pieces = [
-        Segment(kept["documents"], "kept", f"{count(kept['documents'])} documents kept"),
-        Segment(lost, "removed", f"{count(lost)} documents removed"),
+        BarSegment(kept["documents"], "kept", f"{count(kept['documents'])} documents kept"),
+        BarSegment(lost, "removed", f"{count(lost)} documents removed"),
     ]
     return bar(pieces, most, f"{share(kept['documents'], given['documents'])} kept", "small")
 
@@ -84,7 +84,7 @@ def _in_and_kept(given: Amount, kept: Amount, whole: int) -> tuple[str, ...]:
     )
 
 
-def sources(report: Report) -> Section:
+def sources(report: CurateReport) -> Section:
     """What each source gave, and the share of it that each reason removed."""
     rows = report["sources"]
     if not rows:
@@ -109,7 +109,7 @@ def sources(report: Report) -> Section:
     return Section("sources", "Sources", join(table("What each source gave", columns, cells), _heat_table(rows)))
 
 
-def _heat_table(rows: Sequence[Source]) -> Html:
+def _heat_table(rows: Sequence[SourceAmounts]) -> Markup:
     """Share of each source that each reason removed. Reasons are the rows: they are many and have long names."""
     lost = {(row["source"], r["stage"], r["reason"]): r["documents"] for row in rows for r in row["reasons"]}
     reasons = list(dict.fromkeys((r["stage"], r["reason"]) for row in rows for r in row["reasons"] if r["documents"]))
@@ -134,7 +134,7 @@ def _heat_table(rows: Sequence[Source]) -> Html:
     )
 
 
-def _heat_cell(documents: int, given: int, style: str = "") -> Html:
+def _heat_cell(documents: int, given: int, style: str = "") -> Markup:
     fraction = documents / given if given else 0
     level = next((level for least, level in _HEAT if fraction >= least), 0)
     heat = style or f"heat-{level}"
@@ -142,7 +142,7 @@ def _heat_cell(documents: int, given: int, style: str = "") -> Html:
     return element("td", words, class_=f"n {heat}", title=f"{count(documents)} of {count(given)} documents")
 
 
-def personal_data(report: Report) -> Section:
+def personal_data(report: CurateReport) -> Section:
     """Documents and occurrences of each kind of personal data, and whether the corpus has them replaced."""
     rows = report["personal_data"]
     title = "Personal data"
@@ -172,7 +172,7 @@ def personal_data(report: Report) -> Section:
     return Section("personal-data", title, join(note(words), table("Personal data by kind", columns, cells)))
 
 
-def boilerplate(report: Report) -> Section | None:
+def boilerplate(report: CurateReport) -> Section | None:
     """The amount of text that was cut as boilerplate, and the most frequent lines; None without that setting."""
     found = report.get("boilerplate")
     if found is None:
@@ -186,7 +186,7 @@ def boilerplate(report: Report) -> Section | None:
     return Section("boilerplate", "Boilerplate", join(note(words), _cut_texts(found["texts"])))
 
 
-def repeats(report: Report) -> Section | None:
+def repeats(report: CurateReport) -> Section | None:
     """The number of runs of words in several documents, and the most frequent ones; None without that setting."""
     found = report.get("repeats")
     if found is None:
@@ -200,7 +200,7 @@ def repeats(report: Report) -> Section | None:
     return Section("repeats", "Repeats", join(note(words), _cut_texts(found["texts"])))
 
 
-def _cut_texts(texts: Sequence[CutText]) -> Html:
+def _cut_texts(texts: Sequence[CutText]) -> Markup:
     columns = [Column("Source", False), Column("Text", False), Column("Documents")]
     cells = [
         (
@@ -213,7 +213,7 @@ def _cut_texts(texts: Sequence[CutText]) -> Html:
     return table("What most documents have", columns, cells) if cells else sentence("Nothing was found.")
 
 
-def quarantine(report: Report) -> Section:
+def quarantine(report: CurateReport) -> Section:
     """Documents that could not be read, by source and problem, with at most five of their places."""
     rows = report["quarantine"]
     if not rows:
@@ -239,7 +239,7 @@ def quarantine(report: Report) -> Section:
     return Section("quarantine", "Quarantine", join(note(words), table("Documents set aside", columns, cells)))
 
 
-def skipped(report: Report) -> Section:
+def skipped(report: CurateReport) -> Section:
     """Files, and records inside files, that are not documents: their number by source and kind."""
     rows = report["skipped"]
     title = "Passed over"
@@ -261,7 +261,7 @@ def skipped(report: Report) -> Section:
     return Section("skipped", title, join(note(words), table("What was passed over, and why", columns, cells)))
 
 
-def times(report: Report) -> Section:
+def times(report: CurateReport) -> Section:
     """Time, core-hours and throughput of each stage."""
     machine, rows, totals = report["run"]["machine"], report["stages"], report["totals"]
     where = (
@@ -298,7 +298,7 @@ def _time_row(row: StageTime, core_s: float) -> tuple[Child, ...]:
     )
 
 
-def config(report: Report) -> Section:
+def config(report: CurateReport) -> Section:
     """The settings of the run as YAML."""
     words = yaml.safe_dump(report["run"]["config"], sort_keys=False, allow_unicode=True, width=100)
     text = scroll_box(element("pre", words, class_="config"), "The config, scrolls sideways")

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 
 from cluster.page.formats import decimal, plural
-from cluster.page.markup import Html, Section, anchor, code, element, fold, join, note, outside_text, sentence
-from pipelines.curate.report.schema import Group, Report, Sample, stage_name
+from cluster.page.markup import Markup, Section, anchor, code, element, fold, join, note, outside_text, sentence
+from pipelines.curate.report.schema import CurateReport, Group, SampledDocument, stage_name
 from pipelines.curate.report.word_diff import DiffPart, word_diff
 
 _OPEN_GROUPS = 3
@@ -18,7 +18,7 @@ _LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 Bounded = tuple[str, str]  # a signal; `at least` or `at most`
 
 
-def groups(report: Report) -> Section:
+def groups(report: CurateReport) -> Section:
     """A word diff of two documents of each of the largest duplicate groups; the first three are open."""
     rows, title = report["groups"], "Largest duplicate groups"
     if not rows:
@@ -34,13 +34,13 @@ def groups(report: Report) -> Section:
     return Section("groups", title, join(note(legend), folds))
 
 
-def samples(report: Report) -> Section:
+def samples(report: CurateReport) -> Section:
     """Excerpts of documents that were kept, and of documents removed for each reason, with the measured values."""
     title = "Examples"
     if not report["samples"]:
         return Section("examples", title, sentence("No examples were asked for."))
     totals = {(s["stage"], r["reason"]): r["documents"] for s in report["funnel"] for r in s["reasons"]}
-    found: dict[tuple[str, str], list[Sample]] = {}
+    found: dict[tuple[str, str], list[SampledDocument]] = {}
     for sample in report["samples"]:
         found.setdefault((sample["stage"], sample["reason"]), []).append(sample)
     order = list(totals)
@@ -55,7 +55,7 @@ def samples(report: Report) -> Section:
     return Section("examples", title, join(note("Drawn at random for every reason, and from what was kept."), folds))
 
 
-def _group(group: Group, *, opened: bool) -> Html:
+def _group(group: Group, *, opened: bool) -> Markup:
     kept, removed = group["kept"], group["removed"]
     alike = "equal text" if group["similarity"] is None else f"similarity {decimal(group['similarity'])}"
     heading = [
@@ -84,7 +84,7 @@ def _group(group: Group, *, opened: bool) -> Html:
     return fold(heading, [facts, body], opened=opened)
 
 
-def _marked(part: DiffPart) -> Html | str:
+def _marked(part: DiffPart) -> Markup | str:
     if part.kind == "removed":
         return element("del", part.text)
     if part.kind == "added":
@@ -94,7 +94,7 @@ def _marked(part: DiffPart) -> Html | str:
     return part.text
 
 
-def _bounds(report: Report) -> dict[tuple[str, str], Bounded]:
+def _bounds(report: CurateReport) -> dict[tuple[str, str], Bounded]:
     """(stage, reason) -> its signal and side; the stage is empty if the report has none for the signal."""
     return {
         (signal.get("stage", ""), bound["reason"]): (
@@ -106,7 +106,7 @@ def _bounds(report: Report) -> dict[tuple[str, str], Bounded]:
     }
 
 
-def _reason(found: Sequence[Sample], total: int | None, bounded: Bounded | None) -> Html:
+def _reason(found: Sequence[SampledDocument], total: int | None, bounded: Bounded | None) -> Markup:
     stage, reason = found[0]["stage"], found[0]["reason"]
     facts = [] if reason == KEPT else [stage_name(stage)]
     facts += [] if total is None else [plural(total, "document")]
@@ -118,7 +118,7 @@ def _reason(found: Sequence[Sample], total: int | None, bounded: Bounded | None)
     return fold(heading, articles, opened=reason == KEPT, anchor=anchor("sample", stage, reason))
 
 
-def _sample(sample: Sample, bounded: Bounded | None) -> Html:
+def _sample(sample: SampledDocument, bounded: Bounded | None) -> Markup:
     facts = [outside_text(sample["id"]), " from ", outside_text(sample["source"])]
     if sample["language"]:
         facts += [", language ", outside_text(sample["language"])]
@@ -130,7 +130,7 @@ def _sample(sample: Sample, bounded: Bounded | None) -> Html:
     )
 
 
-def _measured(sample: Sample, bounded: Bounded | None) -> Html | None:
+def _measured(sample: SampledDocument, bounded: Bounded | None) -> Markup | None:
     if sample["value"] is None:
         return None
     signal, wanted = bounded or ("similarity" if sample["reason"] == NEAR else "value", "")
@@ -141,13 +141,13 @@ def _measured(sample: Sample, bounded: Bounded | None) -> Html | None:
     return element("p", f"{signal} ", element("b", decimal(sample["value"])), limit, class_="measured")
 
 
-def _text_excerpt(words: str, language: str | None) -> Html:
+def _text_excerpt(words: str, language: str | None) -> Markup:
     if not words.strip():
         return sentence("Empty: no visible text.")
     return _excerpt(words, len(words), words.count("\n"), language)
 
 
-def _excerpt(content: str | list[Html | str], characters: int, lines: int, language: str | None) -> Html:
+def _excerpt(content: str | list[Markup | str], characters: int, lines: int, language: str | None) -> Markup:
     """An excerpt; its text sets the writing direction. A long one scrolls in a box that the keyboard can focus."""
     scrolls = characters > _LONG_EXCERPT or lines > _LONG_LINES
     tag = language.replace("_", "-") if language and _LANGUAGE_TAG.fullmatch(language) else None

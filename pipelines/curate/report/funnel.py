@@ -4,10 +4,10 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from cluster.page.charts import Segment, bar
+from cluster.page.charts import BarSegment, bar
 from cluster.page.formats import count, plural, share
-from cluster.page.markup import Column, Html, Section, anchor, code, element, fold, join, name, sentence, table
-from pipelines.curate.report.schema import Amount, FunnelStage, ReasonAmount, Report, stage_name
+from cluster.page.markup import Column, Markup, Section, anchor, code, element, fold, join, name, sentence, table
+from pipelines.curate.report.schema import Amount, CurateReport, FunnelStage, ReasonAmount, stage_name
 
 _OPEN_STAGES = 2
 _NAMED_REASONS = 2
@@ -21,7 +21,7 @@ _GAP = "  "
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
-def funnel(report: Report) -> Section:
+def funnel(report: CurateReport) -> Section:
     """The section: bars of what each stage removed and left, with reasons, and the same as a table."""
     stages, given = report["funnel"], report["totals"]["input"]
     if not stages or not given["documents"]:
@@ -38,7 +38,7 @@ def funnel(report: Report) -> Section:
     return Section("funnel", "Funnel", join(body))
 
 
-def _legend() -> Html:
+def _legend() -> Markup:
     return element(
         "p",
         element("span", class_="key key-left"),
@@ -49,7 +49,9 @@ def _legend() -> Html:
     )
 
 
-def _stage(stage: FunnelStage, given: Amount, loss: Html | None, opened: bool, sampled: set[tuple[str, str]]) -> Html:
+def _stage(
+    stage: FunnelStage, given: Amount, loss: Markup | None, opened: bool, sampled: set[tuple[str, str]]
+) -> Markup:
     heading = element("h3", stage_name(stage["stage"]))
     body = [heading, _bars(stage, given), _amount(stage["left"], given, "", "left"), loss]
     reasons = sorted((r for r in stage["reasons"] if r["documents"]), key=lambda r: -r["documents"])
@@ -63,12 +65,12 @@ def _stage(stage: FunnelStage, given: Amount, loss: Html | None, opened: bool, s
     return element("li", body)
 
 
-def _reason_name(stage: FunnelStage, reason: ReasonAmount, sampled: set[tuple[str, str]]) -> Html:
+def _reason_name(stage: FunnelStage, reason: ReasonAmount, sampled: set[tuple[str, str]]) -> Markup:
     key = (stage["stage"], reason["reason"])
     return element("a", code(key[1]), href=f"#{anchor('sample', *key)}") if key in sampled else code(key[1])
 
 
-def _amount(amount: Amount, given: Amount, sign: str, style: str) -> Html:
+def _amount(amount: Amount, given: Amount, sign: str, style: str) -> Markup:
     """Two lines, documents and characters, beside their bars."""
     lines = [
         element(
@@ -81,7 +83,7 @@ def _amount(amount: Amount, given: Amount, sign: str, style: str) -> Html:
     return element("p", lines, class_=f"amount {style}")
 
 
-def _loss(stage: FunnelStage, before: Amount, given: Amount) -> Html | None:
+def _loss(stage: FunnelStage, before: Amount, given: Amount) -> Markup | None:
     if stage["removed"]["documents"]:
         return _amount(stage["removed"], given, "−", "loss")
     shortened = before["characters"] - stage["left"]["characters"]
@@ -91,25 +93,27 @@ def _loss(stage: FunnelStage, before: Amount, given: Amount) -> Html | None:
     return None if stage["stage"] in _STAGES_WITHOUT_CHECKS else element("p", "removes nothing", class_="amount soft")
 
 
-def _bars(stage: FunnelStage, given: Amount) -> Html:
+def _bars(stage: FunnelStage, given: Amount) -> Markup:
     title = stage_name(stage["stage"])
     drawn = []
     for unit, style in _UNITS:
         left, removed = stage["left"][unit], stage["removed"][unit]
         reasons = sorted(stage["reasons"], key=lambda r: -r["documents"])
-        pieces = [Segment(left, "kept", f"{title}: {count(left)} {unit} left")]
-        pieces += [Segment(r[unit], "removed part", f"{r['reason']}: {count(r[unit])} {unit}") for r in reasons]
+        pieces = [BarSegment(left, "kept", f"{title}: {count(left)} {unit} left")]
+        pieces += [BarSegment(r[unit], "removed part", f"{r['reason']}: {count(r[unit])} {unit}") for r in reasons]
         label = f"{title}: {count(left)} {unit} left, {share(left, given[unit])} of the input; {count(removed)} removed"
         drawn.append(bar(pieces, max(given[unit], left + removed), label, style))
     return element("div", drawn, class_="bars")
 
 
-def _reasons(stage: FunnelStage, reasons: Sequence[ReasonAmount], given: Amount, sampled: set[tuple[str, str]]) -> Html:
+def _reasons(
+    stage: FunnelStage, reasons: Sequence[ReasonAmount], given: Amount, sampled: set[tuple[str, str]]
+) -> Markup:
     most = max(r["documents"] for r in reasons)
     rows = [
         (
             name(_reason_name(stage, r, sampled)),
-            bar([Segment(r["documents"], "removed", f"{count(r['documents'])} documents")], most, "", "small"),
+            bar([BarSegment(r["documents"], "removed", f"{count(r['documents'])} documents")], most, "", "small"),
             count(r["documents"]),
             share(r["documents"], given["documents"]),
             count(r["characters"]),
@@ -126,7 +130,7 @@ def _reasons(stage: FunnelStage, reasons: Sequence[ReasonAmount], given: Amount,
     return table(caption, columns, rows)
 
 
-def _as_table(stages: Sequence[FunnelStage], given: Amount) -> Html:
+def _as_table(stages: Sequence[FunnelStage], given: Amount) -> Markup:
     columns = [
         Column("Stage", False), Column("Documents removed"), Column("Documents left"), Column("of input"),
         Column("Characters removed"), Column("Characters left"), Column("of input"),
@@ -146,7 +150,7 @@ def _as_table(stages: Sequence[FunnelStage], given: Amount) -> Html:
     return fold("The funnel as a table", table("Documents and characters by stage", columns, rows), opened=False)
 
 
-def funnel_text(report: Report) -> str:
+def funnel_text(report: CurateReport) -> str:
     """The text: one line for each stage, at most 100 columns of ASCII, without a line end at the end.
 
     A line ends with the most frequent reasons that fit in it and the number of the others.

@@ -20,7 +20,7 @@ from pipelines.curate.config import Boilerplate, Filters, Repeats, ReportSetting
 from pipelines.curate.report.merge import BEST_SAMPLES, PROBLEMS, TALLY_SUMS, add_problems, best_samples, merged
 from pipelines.curate.report.run_warnings import warnings
 from pipelines.curate.report.samples import CUT_REASON
-from pipelines.curate.report.schema import Report
+from pipelines.curate.report.schema import CurateReport
 from pipelines.curate.report.tallies import add_tallies, edges, is_count
 from pipelines.curate.stages.boilerplate import BOILERPLATE
 from pipelines.curate.stages.cuts import TOO_FEW_WORDS_LEFT
@@ -51,7 +51,9 @@ _ID_SHOWN = 60  # characters
 Counts = dict[str, int]
 
 
-def gather(settings: ReportSettings, inputs: InputManifest, engine: Engine, artifacts: dict[str, Artifact]) -> Report:
+def gather(
+    settings: ReportSettings, inputs: InputManifest, engine: Engine, artifacts: dict[str, Artifact]
+) -> CurateReport:
     """The report of a run.
 
     Args:
@@ -84,7 +86,7 @@ def gather(settings: ReportSettings, inputs: InputManifest, engine: Engine, arti
     if settings.repeats:
         report["repeats"] = _repeats(settings.repeats, artifacts, samples)
     found = warnings(report, inputs, settings.report.warn_source_loss, kept_languages)
-    return cast(Report, report | {"warnings": found})
+    return cast(CurateReport, report | {"warnings": found})
 
 
 class _Tallies:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from cluster.page.charts import Axis, Frame, ticks
 from cluster.page.formats import count, decimal, short
-from cluster.page.markup import Html, element, join
+from cluster.page.markup import Markup, element, join
 from pipelines.curate.report.schema import Bound
 
 # The pattern of all histograms; a page contains it once.
@@ -73,7 +73,7 @@ def histogram(
     label: str,
     frame: Frame = SMALL,
     bound_signs: tuple[str, str] = ("≥", "≤"),
-) -> Html:
+) -> Markup:
     """Number of documents by value. The part outside a bound is hatched, its bars have the colour of removal.
 
     The height of a bar is the square root of its documents, because bounds are in the tails. A bin with a bound inside
@@ -121,7 +121,7 @@ def _occupied(
     return list(edges[first : last + 1]), list(documents[first:last])
 
 
-def _outside(axis: Axis, ends: tuple[float, float], frame: Frame) -> Html:
+def _outside(axis: Axis, ends: tuple[float, float], frame: Frame) -> Markup:
     minimum, maximum = ends
     spans = [(0.0, axis.fraction(minimum))] if math.isfinite(minimum) else []
     if math.isfinite(maximum):
@@ -140,7 +140,7 @@ def _outside(axis: Axis, ends: tuple[float, float], frame: Frame) -> Html:
     )
 
 
-def _grid(most: int, frame: Frame) -> Html:
+def _grid(most: int, frame: Frame) -> Markup:
     """Lines at the highest bar and, with enough documents, at a quarter of its number, which is half the height."""
     marks = [(1.0, most)] + ([(0.5, round(most / 4))] if (most >= 4 and most % 4 == 0) or most >= 40 else [])
     return join(
@@ -152,7 +152,7 @@ def _grid(most: int, frame: Frame) -> Html:
     )
 
 
-def _column(axis: Axis, low: float, high: float, number: int, most: int, limits: Bounds, frame: Frame) -> Html:
+def _column(axis: Axis, low: float, high: float, number: int, most: int, limits: Bounds, frame: Frame) -> Markup:
     style = limits.style(low, high)
     title = f"{decimal(low)} to {decimal(high)}: {count(number)} documents" + (
         ", on both sides" if style == "cut" else ""
@@ -170,7 +170,7 @@ def _column(axis: Axis, low: float, high: float, number: int, most: int, limits:
     )
 
 
-def _bound(axis: Axis, value: float, at: float, side: str, frame: Frame) -> Html:
+def _bound(axis: Axis, value: float, at: float, side: str, frame: Frame) -> Markup:
     """The line, and above it its value."""
     x = frame.x(axis.fraction(at))
     line = element("line", x1=x, x2=x, y1=frame.top - 8, y2=frame.bottom, class_="bound")

@@ -65,7 +65,7 @@ def merge_stage(tallies: Sequence[Artifact], samples: Artifact, quarantine: Arti
     read = [artifact.manifest.fingerprint for artifact in (*tallies, samples, quarantine)]
     stage_fingerprint = fingerprint([MERGE_VERSION, *read, most])
     small = sum(len(artifact.manifest.files) for artifact in (*tallies, samples, quarantine)) <= _SMALL
-    work = Merge(samples.store, most)
+    work = MergeTallies(samples.store, most)
     return Stage("merge", outputs, units, work, stage_fingerprint, samples.store, _files, small, memory=NUMBERS_MEMORY)
 
 
@@ -79,7 +79,7 @@ def _files(unit: SmallFiles) -> str:
 
 
 @dataclass(frozen=True)
-class Merge:
+class MergeTallies:
     """The work of a unit. Counters: `files`."""
 
     store: Store

@@ -11,12 +11,12 @@ from cluster.page.formats import count, plural, share
 from cluster.page.markup import Section, element
 from pipelines.curate.report import breakdowns, examples, signals
 from pipelines.curate.report.funnel import funnel
-from pipelines.curate.report.schema import Report
+from pipelines.curate.report.schema import CurateReport
 
 _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
 
 
-def render(report: Report) -> str:
+def render(report: CurateReport) -> str:
     """The page as text. It can be encoded as UTF-8 for any content of documents."""
     run = report["run"]
     sections = [
@@ -41,7 +41,7 @@ def render(report: Report) -> str:
     return document(f"{run['name']}: curation report", top, sections, _STYLE)
 
 
-def _warnings(report: Report) -> Section | None:
+def _warnings(report: CurateReport) -> Section | None:
     """The warnings as a list; None without any."""
     if not report["warnings"]:
         return None
@@ -49,7 +49,7 @@ def _warnings(report: Report) -> Section | None:
     return Section("warnings", plural(len(items), "warning").capitalize(), element("ul", items))
 
 
-def _result(report: Report) -> Section:
+def _result(report: CurateReport) -> Section:
     """Documents, characters and tokens kept, time and throughput."""
     totals = report["totals"]
     given, kept = totals["input"], totals["corpus"]

@@ -20,7 +20,7 @@ class CorpusAmount(Amount):
     tokens_estimate: int
 
 
-class Machine(TypedDict):
+class DriverMachine(TypedDict):
     """The machine of the driver. cpus: logical cores. ray: version of Ray."""
 
     cpus: int
@@ -37,7 +37,7 @@ class RunInfo(TypedDict):
     output: str
     version: str
     finished: str
-    machine: Machine
+    machine: DriverMachine
     config: dict[str, Any]
 
 
@@ -83,7 +83,7 @@ class SourceReason(ReasonAmount):
     stage: str
 
 
-class Source(TypedDict):
+class SourceAmounts(TypedDict):
     """Documents of a source.
 
     without_id: without a value in the `id` column. repeated_keys: records with a repeated key. without_newest_by: those
@@ -155,7 +155,7 @@ class Group(TypedDict):
     similarity: float | None
 
 
-class Sample(Excerpt):
+class SampledDocument(Excerpt):
     """reason: "kept" for a document of the corpus; its value and threshold are null."""
 
     reason: str
@@ -165,7 +165,7 @@ class Sample(Excerpt):
     threshold: float | None
 
 
-class PersonalData(TypedDict):
+class PersonalDataCounts(TypedDict):
     """found: number of occurrences. The report does not contain the values."""
 
     kind: str
@@ -182,7 +182,7 @@ class CutText(TypedDict):
     documents: int
 
 
-class Boilerplate(TypedDict):
+class BoilerplateCounts(TypedDict):
     """Lines or paragraphs that were cut out of the documents that the rules and deduplication kept.
 
     cut, max_documents: settings. different: number of those with different words. pieces: number of all. documents:
@@ -199,7 +199,7 @@ class Boilerplate(TypedDict):
     texts: list[CutText]
 
 
-class Repeats(TypedDict):
+class RepeatCounts(TypedDict):
     """Runs of words that several documents have, among those that the rules and deduplication kept.
 
     min_words, cut: settings. runs: number in all documents. documents: number of documents with a run. later_runs,
@@ -254,7 +254,7 @@ class StageTime(TypedDict):
     core_s: float
 
 
-class Report(TypedDict):
+class CurateReport(TypedDict):
     """The whole of report.json."""
 
     schema: Literal[1]
@@ -262,14 +262,14 @@ class Report(TypedDict):
     totals: Totals
     funnel: list[FunnelStage]
     languages: list[Language]
-    sources: list[Source]
+    sources: list[SourceAmounts]
     histograms: list[Histogram]
     similarity: Similarity | None
     groups: list[Group]
-    samples: list[Sample]
-    personal_data: list[PersonalData]
-    boilerplate: NotRequired[Boilerplate]
-    repeats: NotRequired[Repeats]
+    samples: list[SampledDocument]
+    personal_data: list[PersonalDataCounts]
+    boilerplate: NotRequired[BoilerplateCounts]
+    repeats: NotRequired[RepeatCounts]
     quarantine: list[Quarantine]
     skipped: list[Skipped]
     duplicate_ids: list[DuplicateIds]

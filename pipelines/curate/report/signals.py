@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from cluster.page.formats import count, decimal, plural
-from cluster.page.markup import Html, Section, anchor, code, element, fold, join, note, sentence
+from cluster.page.markup import Markup, Section, anchor, code, element, fold, join, note, sentence
 from pipelines.curate.report.histogram import DEFINITIONS, WIDE, histogram
-from pipelines.curate.report.schema import Bound, Histogram, Report, stage_name
+from pipelines.curate.report.schema import Bound, CurateReport, Histogram, stage_name
 
 _OPEN_PACKS = 2
 # Keys of the signals without bounds, and of those without a known stage whose bounds removed nothing.
@@ -13,7 +13,7 @@ _UNBOUNDED, _IDLE = "", "idle"
 _TITLES = {_UNBOUNDED: "Without bounds", _IDLE: "Bounds that removed nothing"}
 
 
-def signals(report: Report) -> Section:
+def signals(report: CurateReport) -> Section:
     """A histogram of each signal with its bounds, by stage; the two stages that removed the most are open."""
     title = "Signals and bounds"
     if not report["histograms"]:
@@ -34,7 +34,7 @@ def signals(report: Report) -> Section:
     return Section("signals", title, join(DEFINITIONS, note(words), folds))
 
 
-def similarity(report: Report) -> Section:
+def similarity(report: CurateReport) -> Section:
     """A histogram of the near-duplicates by their similarity to the kept document."""
     found, title = report["similarity"], "Similarity of near-duplicates"
     if not found:
@@ -56,7 +56,7 @@ def similarity(report: Report) -> Section:
     return Section("similarity", title, join(note(words), element("div", drawing, class_="wide-chart")))
 
 
-def _by_pack(report: Report) -> dict[str, list[Histogram]]:
+def _by_pack(report: CurateReport) -> dict[str, list[Histogram]]:
     """Signals by the stage of their bounds, in the order of the funnel; those without bounds come first."""
     stage_of = {r["reason"]: stage["stage"] for stage in report["funnel"] for r in stage["reasons"]}
     packs: dict[str, list[Histogram]] = {name: [] for name in [_UNBOUNDED, *(s["stage"] for s in report["funnel"])]}
@@ -73,7 +73,7 @@ def _loss(signal: Histogram, removed: dict[str, int]) -> int:
     return sum(removed.get(bound["reason"], 0) for bound in signal["bounds"])
 
 
-def _pack(pack: str, group: Sequence[Histogram], removed: dict[str, int], *, opened: bool) -> Html:
+def _pack(pack: str, group: Sequence[Histogram], removed: dict[str, int], *, opened: bool) -> Markup:
     name = _TITLES.get(pack) or stage_name(pack)
     loss = sum(removed.values())
     bounded = {bound["reason"] for signal in group for bound in signal["bounds"]}
@@ -87,7 +87,7 @@ def _pack(pack: str, group: Sequence[Histogram], removed: dict[str, int], *, ope
     return fold(heading, join(words, charts), opened=opened, anchor=anchor("signals", name))
 
 
-def _figure(signal: Histogram, removed: dict[str, int]) -> Html:
+def _figure(signal: Histogram, removed: dict[str, int]) -> Markup:
     bounds = [_bound(bound, removed.get(bound["reason"], 0)) for bound in signal["bounds"]]
     caption = element(
         "figcaption",
@@ -114,5 +114,5 @@ def _bound_words(bound: Bound) -> str:
     return f"over {decimal(bound['maximum'] or 0)}"
 
 
-def _bound(bound: Bound, documents: int) -> Html:
+def _bound(bound: Bound, documents: int) -> Markup:
     return join(_bound_words(bound), ": ", code(bound["reason"]), f" removed {count(documents)}")

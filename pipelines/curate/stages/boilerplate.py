@@ -20,7 +20,7 @@ from cluster.artifact import Counters
 from cluster.exchange import SlicedFiles
 from cluster.stage import Scratch
 from pipelines.curate.config import Boilerplate, SelectSettings
-from pipelines.curate.stages.cuts import Cut
+from pipelines.curate.stages.cuts import CutDocuments
 from pipelines.curate.stages.kept_texts import MeasuredUnit, kept_texts
 from pipelines.curate.stages.memory import keys_memory
 from pipelines.curate.stages.shared_keys import KeyCounter, KeyStages, find_shared, slices_for
@@ -107,7 +107,7 @@ class BoilerplateCutter:
     def min_words_left(self) -> int:
         return self.settings.min_words_left
 
-    def __call__(self, source: str, texts: Texts, documents: pa.Table) -> Cut:
+    def __call__(self, source: str, texts: Texts, documents: pa.Table) -> CutDocuments:
         cut = cut_texts(self.settings, source, texts, self.shared)
         found = _listed(cut, texts, self.shared, self.redact, source, documents)
         counters: Counters = {
@@ -115,7 +115,7 @@ class BoilerplateCutter:
             "boilerplate_documents": int((cut.cuts > 0).sum()),
             "boilerplate_characters": int((count_characters(texts) - count_characters(cut.texts)).sum()),
         }
-        return Cut(cut.texts, cut.cuts > 0, cut.words, found, found, counters)
+        return CutDocuments(cut.texts, cut.cuts > 0, cut.words, found, found, counters)
 
 
 def _listed(

@@ -16,7 +16,7 @@ TOO_FEW_WORDS_LEFT = "too_few_words_left"  # the reason of removal, of each kind
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutDocuments:
     """D documents after a cut.
 
     texts: the text that is left. is_cut: bool[D], whether text was cut. words: int64[D], tokens that are left.
@@ -41,7 +41,7 @@ class Cutter(Protocol):
     @property
     def min_words_left(self) -> int: ...
 
-    def __call__(self, source: str, texts: Texts, documents: pa.Table) -> Cut:
+    def __call__(self, source: str, texts: Texts, documents: pa.Table) -> CutDocuments:
         """Cut D documents. documents: their `id` and `position`."""
         ...
 

@@ -26,7 +26,7 @@ from cluster.exchange import SlicedFiles
 from cluster.stage import Scratch
 from pipelines.curate.config import Repeats, SelectSettings
 from pipelines.curate.stages.boilerplate import cut_texts
-from pipelines.curate.stages.cuts import Cut, stays, take
+from pipelines.curate.stages.cuts import CutDocuments, stays, take
 from pipelines.curate.stages.kept_texts import MeasuredUnit, kept_texts
 from pipelines.curate.stages.memory import windows_memory
 from pipelines.curate.stages.shared_keys import KeyCounter, KeyStages, find_shared, read_shared, slices_for
@@ -125,7 +125,7 @@ class RepeatsCutter:
     def min_words_left(self) -> int:
         return self.settings.min_words_left
 
-    def __call__(self, source: str, texts: Texts, documents: pa.Table) -> Cut:
+    def __call__(self, source: str, texts: Texts, documents: pa.Table) -> CutDocuments:
         tokens = locate_tokens(texts)
         runs = find_runs(tokens, self.settings.min_words, documents["position"].to_numpy(), self.shared)
         is_cut = ~runs.is_first & self.settings.cut
@@ -143,7 +143,7 @@ class RepeatsCutter:
         }
         lost = np.zeros(len(texts), bool)
         lost[runs.document[is_cut]] = True
-        return Cut(left, lost, words, listed, listed.filter(pa.array(runs.is_first)), counters)
+        return CutDocuments(left, lost, words, listed, listed.filter(pa.array(runs.is_first)), counters)
 
     def _listed(
         self, source: str, texts: Texts, documents: pa.Table, tokens: Tokens, runs: Runs, is_cut: np.ndarray

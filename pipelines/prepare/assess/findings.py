@@ -16,7 +16,7 @@ class Some(TypedDict):
     ids: list[str]
 
 
-class Repeats(TypedDict):
+class RepeatedTexts(TypedDict):
     """Texts that repeat an earlier one. compared: how many texts there are."""
 
     compared: int
@@ -36,7 +36,7 @@ class Values(TypedDict):
     ids: dict[str, list[str]]
 
 
-class Words(TypedDict):
+class LexicalDiversity(TypedDict):
     """Lexical diversity of a sample."""
 
     records: int
@@ -93,8 +93,8 @@ class Findings(TypedDict):
     other_format: Some
     terms: Some | None
     inconsistent: int
-    questions: Repeats
-    answers: Repeats
+    questions: RepeatedTexts
+    answers: RepeatedTexts
     leaks: Leaks
     languages: dict[str, int]
     expected: list[str]
@@ -105,7 +105,7 @@ class Findings(TypedDict):
     on_topic: int
     off_topic: Some
     values: dict[str, Values]
-    words: Words
+    words: LexicalDiversity
     rules: dict[str, int] | None
     violating: Some
     agreement: Agreed | None

@@ -47,7 +47,7 @@ from pipelines.prepare.assess.facts import (
 from pipelines.prepare.assess.findings import findings_of
 from pipelines.prepare.assess.leaks import SplitRows
 from pipelines.prepare.assess.learn import learn_memory, learn_stage
-from pipelines.prepare.assess.mend import Prepared
+from pipelines.prepare.assess.mend import MendContext
 from pipelines.prepare.assess.score import Assessment, assessment_of
 from pipelines.prepare.assess.settings import BALANCED, MODELS
 from pipelines.prepare.assess.summary import SUMMARY, SummarySettings, summary_stage
@@ -91,7 +91,7 @@ def assess(
     uris = [one.uri for one in splits]
     data = "" if uris[0].startswith(f"{root}/") else uris[0] if len(uris) == 1 else uris[0].rpartition("/")[0]
     questions, by_source = config.duplicates.questions, (config.dedup or Dedup()).scope != "all"
-    prepared = Prepared(
+    prepared = MendContext(
         root, sources, questions == "remove", data, questions == "list", by_source, bool(config.split.keep)
     )
     found = assessment_of(findings_of(summary), config.assess, config.gates, prepared, trained)

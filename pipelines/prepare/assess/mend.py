@@ -18,7 +18,7 @@ _AGAIN = "`raymill prepare CONFIG --replace`"
 
 
 @dataclass(frozen=True)
-class Prepared:
+class MendContext:
     """What a mend depends on besides the findings.
 
     output: of the assessment. sources: the source of each input, in the config's order. questions_removed: the run
@@ -40,7 +40,7 @@ class Prepared:
         return f"raymill assess {self.data} --output {self.output}" if self.data else f"raymill assess {self.output}"
 
 
-def mend_of(gate: str, findings: Findings, prepared: Prepared) -> str:
+def mend_of(gate: str, findings: Findings, prepared: MendContext) -> str:
     """Sentences with commands in backticks. gate: any but `score` and those of a training."""
     return _MENDS[gate](findings, prepared)
 
@@ -59,7 +59,7 @@ def mend_of_trained(score: TrainedScore) -> str:
     )
 
 
-def _mend_duplication(findings: Findings, prepared: Prepared) -> str:
+def _mend_duplication(findings: Findings, prepared: MendContext) -> str:
     repeats, are_texts = findings["questions"], not findings["answers"]["compared"]
     ids = _ids(repeats["ids"], repeats["exact"] + repeats["near"])
     return (
@@ -68,14 +68,14 @@ def _mend_duplication(findings: Findings, prepared: Prepared) -> str:
     )
 
 
-def _without_repeats(findings: Findings, prepared: Prepared) -> str:
+def _without_repeats(findings: Findings, prepared: MendContext) -> str:
     if findings["answers"]["compared"] and not prepared.questions_removed:
         return _prepare("duplicates.questions=remove")
     # What deduplication takes for equal is too narrow.
     return _prepare("dedup.scope=all", "dedup.remove=true", "dedup.threshold=0.6")
 
 
-def _mend_leakage(findings: Findings, prepared: Prepared) -> str:
+def _mend_leakage(findings: Findings, prepared: MendContext) -> str:
     """Records that stay in their split, and those that are alike over several others, are mended by removal alone."""
     leaks, are_texts = findings["leaks"], not findings["answers"]["compared"]
     one_scope = ["dedup.scope=all"] if prepared.by_source or are_texts else []
@@ -92,7 +92,7 @@ def _mend_leakage(findings: Findings, prepared: Prepared) -> str:
     )
 
 
-def _mend_consistency(findings: Findings, prepared: Prepared) -> str:
+def _mend_consistency(findings: Findings, prepared: MendContext) -> str:
     found = []
     if findings["contradictory"]["records"]:
         found.append(
@@ -118,13 +118,13 @@ def _mend_consistency(findings: Findings, prepared: Prepared) -> str:
     return " ".join(found)
 
 
-def _mend_completeness(findings: Findings, prepared: Prepared) -> str:
+def _mend_completeness(findings: Findings, prepared: MendContext) -> str:
     fields = ",".join(name for name in findings["missing"] if name != "content")
     require = f", or leave them out: {_prepare(f'validate.require=[{fields}]')}" if fields else f", then {_AGAIN}"
     return f"Records with empty fields: {_some(findings['incomplete'])}. Fill these in the source{require}."
 
 
-def _mend_language(findings: Findings, prepared: Prepared) -> str:
+def _mend_language(findings: Findings, prepared: MendContext) -> str:
     found = []
     if findings["other_language"]["records"]:
         languages, expected = ",".join(list(findings["languages"])[:3]), ",".join(findings["expected"])
@@ -140,7 +140,7 @@ def _mend_language(findings: Findings, prepared: Prepared) -> str:
     return " ".join(found)
 
 
-def _mend_coverage(findings: Findings, prepared: Prepared) -> str:
+def _mend_coverage(findings: Findings, prepared: MendContext) -> str:
     rarest = sorted(findings["topics"].items(), key=lambda one: one[1])[:_SHOWN]
     topics = ", ".join(f"{name} ({plural(number, 'record')})" for name, number in rarest)
     off = findings["off_topic"]
@@ -153,7 +153,7 @@ def _mend_coverage(findings: Findings, prepared: Prepared) -> str:
     return f"Least mentioned topics: {topics}.{look} Add an input with records about them, then {_AGAIN}."
 
 
-def _mend_sources(findings: Findings, prepared: Prepared) -> str:
+def _mend_sources(findings: Findings, prepared: MendContext) -> str:
     sources = findings["values"]["source"]
     (most, many), (least, few) = (list(sources["shown"].items())[at] for at in (0, -1))
     total = findings["records"] + findings["copies"]
@@ -174,7 +174,7 @@ def _equal_shares(sources: Sequence[str]) -> str:
     return _prepare(*(f"inputs.{at}.share={share:g}" for at, share in enumerate(shares)), "mixture.fill=false")
 
 
-def _mend_accuracy(findings: Findings, prepared: Prepared) -> str:
+def _mend_accuracy(findings: Findings, prepared: MendContext) -> str:
     found = []
     for name, labels in (findings["learned"] or {"labels": {}})["labels"].items():
         if labels["errors"]:
@@ -198,7 +198,7 @@ def _mend_accuracy(findings: Findings, prepared: Prepared) -> str:
     return " ".join(found)
 
 
-def _mend_relevance(findings: Findings, prepared: Prepared) -> str:
+def _mend_relevance(findings: Findings, prepared: MendContext) -> str:
     found = []
     if findings["learned"] and (ids := findings["learned"]["similar"]["ids"]):
         found.append(f"Least similar to the examples: {', '.join(ids)}.")
@@ -213,7 +213,7 @@ def _mend_relevance(findings: Findings, prepared: Prepared) -> str:
     )
 
 
-def _mend_answer_relevance(findings: Findings, prepared: Prepared) -> str:
+def _mend_answer_relevance(findings: Findings, prepared: MendContext) -> str:
     ids = (findings["learned"] or {"relevant": {"ids": []}})["relevant"]["ids"]
     return (
         f"Least similar to their questions: {', '.join(ids)}. Correct these answers in the source, or remove those "
@@ -221,7 +221,7 @@ def _mend_answer_relevance(findings: Findings, prepared: Prepared) -> str:
     )
 
 
-def _mend_diversity(findings: Findings, prepared: Prepared) -> str:
+def _mend_diversity(findings: Findings, prepared: MendContext) -> str:
     found = []
     if (learned := findings["learned"]) and (groups := learned["groups"]):
         found.append(
@@ -233,7 +233,7 @@ def _mend_diversity(findings: Findings, prepared: Prepared) -> str:
     return " ".join([*found, f"Add an input about other things or with other lengths, then {_AGAIN}."])
 
 
-def _mend_bias(findings: Findings, prepared: Prepared) -> str:
+def _mend_bias(findings: Findings, prepared: MendContext) -> str:
     found = []
     for name, of in findings["represented"].items():
         found += _mend_representation(name, of, findings, prepared)
@@ -266,7 +266,7 @@ def _mend_bias(findings: Findings, prepared: Prepared) -> str:
     )
 
 
-def _mend_representation(name: str, of: Represented, findings: Findings, prepared: Prepared) -> list[str]:
+def _mend_representation(name: str, of: Represented, findings: Findings, prepared: MendContext) -> list[str]:
     """What lacks records and what has too many, of a field whose shares are not as wanted; empty if they are."""
     known = {value: number for value, number in of["shown"].items() if value}
     total = sum(known.values())
@@ -292,7 +292,7 @@ def _over(name: str, value: str, known: dict[str, int], wanted: dict[str, float]
     return f"; {value} has {count(known[value])}, of {wanted[value]:.0%}{_like(_ids_of(findings, name, value))}"
 
 
-def _mend_extrinsic(findings: Findings, prepared: Prepared) -> str:
+def _mend_extrinsic(findings: Findings, prepared: MendContext) -> str:
     labels = (findings["learned"] or {"labels": {}})["labels"]
     name, of = list(labels.items())[-1]
     found = []
@@ -311,7 +311,7 @@ def _mend_extrinsic(findings: Findings, prepared: Prepared) -> str:
     return " ".join([*found, f"Add records of the values that are rare or predicted wrongly, then {_AGAIN}."])
 
 
-_MENDS: dict[str, Callable[[Findings, Prepared], str]] = {
+_MENDS: dict[str, Callable[[Findings, MendContext], str]] = {
     "duplication": _mend_duplication,
     "leakage": _mend_leakage,
     "coverage": _mend_coverage,

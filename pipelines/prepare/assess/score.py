@@ -6,9 +6,9 @@ from typing import TypedDict
 
 from cluster.page.formats import count, plural
 from pipelines.prepare.assess.bias import length_parity, score_parity
-from pipelines.prepare.assess.findings import Findings, Repeats
+from pipelines.prepare.assess.findings import Findings, RepeatedTexts
 from pipelines.prepare.assess.leaks import Leaks
-from pipelines.prepare.assess.mend import Prepared, mend_of, mend_of_score, mend_of_trained
+from pipelines.prepare.assess.mend import MendContext, mend_of, mend_of_score, mend_of_trained
 from pipelines.prepare.assess.metrics import FULL_MTLD, coverage, evenness, mean, share
 from pipelines.prepare.assess.settings import BALANCED, MAXIMA, Assess, Gates
 from pipelines.prepare.assess.trained import PREFIX, TrainedScore
@@ -18,7 +18,7 @@ _DIVERSITIES = ("lexical", "structural", "semantic", "domain")
 _BIAS = ("representation_", "length_parity_", "sentiment_parity_")
 
 
-class Metric(TypedDict):
+class QualityMetric(TypedDict):
     """value: in [0, 1]; None: not measured. meaning: what 0 and 1 are, in a few words. seen: the counts behind it."""
 
     name: str
@@ -27,7 +27,7 @@ class Metric(TypedDict):
     seen: str
 
 
-class Part(TypedDict):
+class ScorePart(TypedDict):
     """A part of the score. value: None: not measured. weight: as used, of all measured parts together 1."""
 
     name: str
@@ -54,8 +54,8 @@ class Assessment(TypedDict):
 
     records: int
     score: float | None
-    parts: list[Part]
-    metrics: list[Metric]
+    parts: list[ScorePart]
+    metrics: list[QualityMetric]
     gates: list[Gate]
     warnings: list[str]
     findings: Findings
@@ -65,7 +65,7 @@ def assessment_of(
     findings: Findings,
     settings: Assess,
     gates: Gates,
-    prepared: Prepared,
+    prepared: MendContext,
     trained: Mapping[str, TrainedScore] | None = None,
 ) -> Assessment:
     """The assessment that follows from findings.
@@ -103,7 +103,7 @@ def assessment_of(
     )
 
 
-def metrics_of(findings: Findings, settings: Assess) -> list[Metric]:
+def metrics_of(findings: Findings, settings: Assess) -> list[QualityMetric]:
     """All metrics, measured or not."""
     records, words, values = findings["records"], findings["words"], findings["values"]
     topics, questions, answers = findings["topics"], findings["questions"], findings["answers"]
@@ -216,7 +216,7 @@ def metrics_of(findings: Findings, settings: Assess) -> list[Metric]:
     return [*found, *_accuracy_metrics(findings, settings), *_bias_metrics(findings), *_extrinsic(findings, settings)]
 
 
-def _leakage(leaks: Leaks) -> Metric:
+def _leakage(leaks: Leaks) -> QualityMetric:
     records = leaks["validation"] + leaks["test"]
     seen = f"exact {count(leaks['exact'])}, near {count(records - leaks['exact'])} of {count(leaks['compared'])}"
     shown = seen if leaks["compared"] else "no validation or test"
@@ -225,7 +225,7 @@ def _leakage(leaks: Leaks) -> Metric:
     )
 
 
-def _source_diversity(findings: Findings) -> Metric:
+def _source_diversity(findings: Findings) -> QualityMetric:
     """Of one source there is nothing to be spread evenly."""
     sources = findings["values"]["source"]
     value = sources["evenness"] if sources["distinct"] > 1 else None
@@ -233,7 +233,7 @@ def _source_diversity(findings: Findings) -> Metric:
     return _metric("source_diversity", value, "evenness of the sources", seen)
 
 
-def _accuracy_metrics(findings: Findings, settings: Assess) -> list[Metric]:
+def _accuracy_metrics(findings: Findings, settings: Assess) -> list[QualityMetric]:
     found = []
     if findings["learned"] and settings.label:
         labels = findings["learned"]["labels"][settings.label]
@@ -265,7 +265,7 @@ def _accuracy_metrics(findings: Findings, settings: Assess) -> list[Metric]:
     return found
 
 
-def _bias_metrics(findings: Findings) -> list[Metric]:
+def _bias_metrics(findings: Findings) -> list[QualityMetric]:
     found = []
     for name, of in findings["represented"].items():
         wanted = ", ".join(f"{value} {share:.0%}" for value, share in of["wanted"].items())
@@ -294,7 +294,7 @@ def _bias_metrics(findings: Findings) -> list[Metric]:
     return found
 
 
-def _extrinsic(findings: Findings, settings: Assess) -> list[Metric]:
+def _extrinsic(findings: Findings, settings: Assess) -> list[QualityMetric]:
     name = settings.extrinsic or settings.label
     if not findings["learned"] or name is None:
         return []
@@ -310,7 +310,7 @@ def _extrinsic(findings: Findings, settings: Assess) -> list[Metric]:
     return found
 
 
-def _trained_metrics(trained: Mapping[str, TrainedScore]) -> list[Metric]:
+def _trained_metrics(trained: Mapping[str, TrainedScore]) -> list[QualityMetric]:
     return [
         _metric(
             f"{PREFIX}{name}",
@@ -322,7 +322,7 @@ def _trained_metrics(trained: Mapping[str, TrainedScore]) -> list[Metric]:
     ]
 
 
-def parts_of(values: dict[str, float | None], weights: dict[str, float]) -> list[Part]:
+def parts_of(values: dict[str, float | None], weights: dict[str, float]) -> list[ScorePart]:
     """The parts of the score. The weights of those that are measured sum to 1."""
     measured = {
         "completeness": values["completeness"],
@@ -345,7 +345,7 @@ def parts_of(values: dict[str, float | None], weights: dict[str, float]) -> list
     }
     total = sum(weight for name, weight in weights.items() if measured[name] is not None)
     return [
-        Part(
+        ScorePart(
             name=name,
             weight=weight / total if measured[name] is not None and total else 0.0,
             value=measured[name],
@@ -368,19 +368,19 @@ def _gate(name: str, value: float | None, bound: float, seen: str, mend_of: Call
     return Gate(name=name, value=value, bound=bound, state="passed" if passed else "failed", seen=seen, mend=mend)
 
 
-def _metric(name: str, value: float | None, meaning: str, seen: str) -> Metric:
-    return Metric(name=name, value=value, meaning=meaning, seen=seen)
+def _metric(name: str, value: float | None, meaning: str, seen: str) -> QualityMetric:
+    return QualityMetric(name=name, value=value, meaning=meaning, seen=seen)
 
 
 def _kept(wrong: int, records: int) -> float | None:
     return share(records - wrong, records)
 
 
-def _repeated(repeats: Repeats) -> float | None:
+def _repeated(repeats: RepeatedTexts) -> float | None:
     return share(repeats["exact"] + repeats["near"], repeats["compared"])
 
 
-def _seen(repeats: Repeats) -> str:
+def _seen(repeats: RepeatedTexts) -> str:
     return f"exact {count(repeats['exact'])}, near {count(repeats['near'])} of {count(repeats['compared'])}"
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 from cluster.page.formats import count, plural
 from cluster.page.markup import (
     Column,
-    Html,
+    Markup,
     Section,
     code,
     element,
@@ -78,13 +78,13 @@ def assessment_section(assessment: Assessment) -> Section:
     return Section("assessment", "Assessment", join(*parts))
 
 
-def _state(gate: Gate) -> Html:
+def _state(gate: Gate) -> Markup:
     if gate["value"] is None:
         return join(gate["state"], with_code(f" ({gate['seen']})") if gate["seen"] else "")
     return element("span", gate["state"], class_=gate["state"])
 
 
-def _suspects(assessment: Assessment) -> Iterator[Html]:
+def _suspects(assessment: Assessment) -> Iterator[Markup]:
     """Tables of the values that are probably wrong."""
     columns = [Column("Record", numeric=False), Column("Value", numeric=False), Column("Suggested", numeric=False)]
     columns.append(Column("Probability of the value"))
@@ -95,7 +95,7 @@ def _suspects(assessment: Assessment) -> Iterator[Html]:
             yield table(f"Values of {name} that are probably wrong: {len(rows)} of {total}", columns, rows)
 
 
-def _ratios(assessment: Assessment) -> Iterator[Html]:
+def _ratios(assessment: Assessment) -> Iterator[Markup]:
     """Tables of the lengths of groups."""
     columns = [Column("Value", numeric=False), Column("Records"), Column("Ratio"), Column("Low"), Column("High")]
     for name, lengths in assessment["findings"]["lengths"].items():
@@ -114,7 +114,7 @@ def _ratios(assessment: Assessment) -> Iterator[Html]:
             yield table(title, columns, rows)
 
 
-def _differences(assessment: Assessment) -> Iterator[Html]:
+def _differences(assessment: Assessment) -> Iterator[Markup]:
     """Tables of a classifier's scores of groups."""
     columns = [Column("Value", numeric=False), Column("Records"), Column("Mean score"), Column("Difference")]
     columns += [Column("Low"), Column("High")]

@@ -27,7 +27,16 @@ from pipelines.prepare.assess.bias import (
     representation,
 )
 from pipelines.prepare.assess.facts import ANSWERS, FACTS, QUESTIONS, SAMPLE, smallest_of_sample
-from pipelines.prepare.assess.findings import Agreed, Findings, Periods, Repeats, Represented, Some, Values, Words
+from pipelines.prepare.assess.findings import (
+    Agreed,
+    Findings,
+    LexicalDiversity,
+    Periods,
+    RepeatedTexts,
+    Represented,
+    Some,
+    Values,
+)
 from pipelines.prepare.assess.forms import Forms
 from pipelines.prepare.assess.leaks import SplitRows, leaks_of
 from pipelines.prepare.assess.learn import LEARNED, learned_of
@@ -204,7 +213,7 @@ class Summarise:
             learned=learned_of(self.learned[LEARNED]) if self.learned else None,
         )
 
-    def _repeats(self, of: str) -> Repeats:
+    def _repeats(self, of: str) -> RepeatedTexts:
         counts = Counter[str]()
         first: list[tuple[int, int]] = []
         for table in self.groups[of].tables(["unit", "row", "reason"]):
@@ -213,18 +222,18 @@ class Summarise:
             places = zip(removed["unit"].to_pylist(), removed["row"].to_pylist(), strict=True)
             first = heapq.nsmallest(_IDS_SHOWN, [*first, *places])
         attributes = self.facts[of]
-        return Repeats(
+        return RepeatedTexts(
             compared=attributes.manifest.rows,
             exact=counts["exact_duplicate"],
             near=counts["near_duplicate"],
             ids=[_id_at(attributes, attributes.files_by_unit(self.units)[unit], row) for unit, row in first],
         )
 
-    def _words(self) -> Words:
+    def _words(self) -> LexicalDiversity:
         sample = smallest_of_sample(self.facts[SAMPLE], self.settings.assess.sample)
         tokens, starts = split_tokens(Texts.from_strings(sample))
         texts = np.split(tokens, starts[1:-1]) if sample else []
-        return Words(
+        return LexicalDiversity(
             records=len(sample),
             tokens=len(tokens),
             distinct_1=distinct(texts, 1),

@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 from cluster.errors import DataError
 from pipelines.prepare.fetch import client
 from pipelines.prepare.fetch.answers import Page, Unread, json_text, secret
-from pipelines.prepare.fetch.client import Answer, Failed, same_server, shown
+from pipelines.prepare.fetch.client import RequestFailed, Response, same_server, shown
 from pipelines.prepare.fetch.settings import Api, Auth, Paging
 
 _SHOWN = 120
@@ -124,13 +124,13 @@ def _answer(
     parameters: Mapping[str, str],
     secrets: Mapping[str, str],
     where: str,
-) -> tuple[Answer, Any]:
+) -> tuple[Response, Any]:
     """An answer and its JSON value. JSON that ends early is asked for once more."""
     headers = {"Accept": "application/json", **settings.headers}
     for last in (False, True):
         try:
             answer = connection.get(url, parameters, headers, secrets)
-        except Failed as error:
+        except RequestFailed as error:
             raise DataError(
                 f"{where}: {error}. Check the address, `auth` and the network, and run the same command again: it "
                 "continues after the last pages that were kept."
@@ -156,7 +156,7 @@ def _answer(
     raise AssertionError("the last attempt returns or raises")
 
 
-def _records(value: Any, path: str, answer: Answer, where: str) -> Sequence[Any]:
+def _records(value: Any, path: str, answer: Response, where: str) -> Sequence[Any]:
     found = at(value, path)
     if isinstance(found, list):
         return found
@@ -168,7 +168,7 @@ def _records(value: Any, path: str, answer: Answer, where: str) -> Sequence[Any]
     )
 
 
-def _next(paging: Paging, position: str | None, value: Any, found: Sequence[Any], answer: Answer) -> str | None:
+def _next(paging: Paging, position: str | None, value: Any, found: Sequence[Any], answer: Response) -> str | None:
     """The position of the page after this one; None if this is the last."""
     if paging.by == "none" or (paging.more and not at(value, paging.more)):
         return None

@@ -33,7 +33,7 @@ def pause(seconds: float) -> None:
         time.sleep(seconds)
 
 
-class Failed(Exception):
+class RequestFailed(Exception):
     """A request without a usable answer.
 
     problem: a key of reader.PROBLEMS. message: the address and what was seen, without a full stop at its end. status:
@@ -47,7 +47,7 @@ class Failed(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """An answer with a status of success.
 
     url: after redirects. received: UTC time. following: the address of rel=next in the Link header.
@@ -94,14 +94,14 @@ class Client:
         headers: Mapping[str, str] | None = None,
         secrets: Mapping[str, str] | None = None,
         allowed: Callable[[str], None] = lambda url: None,
-    ) -> Answer:
+    ) -> Response:
         """The answer to a GET, after redirects and repetitions.
 
         secrets: headers that are sent to the server of `url` alone. allowed: called with the address of every redirect
-            before it is followed; it may raise `Failed`.
+            before it is followed; it may raise `RequestFailed`.
 
         Raises:
-            Failed: there is none.
+            RequestFailed: there is none.
         """
         asked = httpx2.URL(url)
         if parameters:
@@ -110,21 +110,25 @@ class Client:
         for _ in range(self.settings.max_redirects + 1):
             own = {**(headers or {}), **(secrets or {} if _origin(asked) == origin else {})}
             found = self._repeated(asked, own)
-            if isinstance(found, Answer):
+            if isinstance(found, Response):
                 return found
             try:
                 asked = asked.join(found)
             except httpx2.InvalidURL as error:
-                raise Failed("http_error", f"{shown(asked)}: leads to {found[:200]}, which is no address") from error
+                raise RequestFailed(
+                    "http_error", f"{shown(asked)}: leads to {found[:200]}, which is no address"
+                ) from error
             if asked.scheme not in ("http", "https"):
-                raise Failed("http_error", f"{shown(url)}: leads to {shown(asked)}, which is no page of a web server")
+                raise RequestFailed(
+                    "http_error", f"{shown(url)}: leads to {shown(asked)}, which is no page of a web server"
+                )
             allowed(str(asked))
-        raise Failed(
+        raise RequestFailed(
             "http_error",
             f"{shown(url)}: more than {self.settings.max_redirects} redirects, the last one to {shown(asked)}",
         )
 
-    def _repeated(self, url: httpx2.URL, headers: Mapping[str, str]) -> Answer | str:
+    def _repeated(self, url: httpx2.URL, headers: Mapping[str, str]) -> Response | str:
         """The answer, or where it redirects to."""
         usual = _FIRST_PAUSE_S
         for attempt in range(1, self.settings.attempts + 1):
@@ -135,14 +139,14 @@ class Client:
                 if attempt == self.settings.attempts or wait > self.settings.longest_wait_s:
                     asks = f", and asks to wait for {wait:,.0f} s" if wait > self.settings.longest_wait_s else ""
                     times = f" ({attempt} times)" if attempt > 1 else ""
-                    raise Failed(
+                    raise RequestFailed(
                         refused.problem, f"{shown(url)}: {refused.seen}{times}{asks}", refused.status
                     ) from refused
                 pause(wait)
                 usual = min(2 * usual, _LONGEST_PAUSE_S)
         raise AssertionError("at least one attempt")
 
-    def _once(self, url: httpx2.URL, headers: Mapping[str, str]) -> Answer | str:
+    def _once(self, url: httpx2.URL, headers: Mapping[str, str]) -> Response | str:
         assert self._client is not None, "use in a `with`"
         until = time.monotonic() + self.settings.timeout_s
         try:
@@ -153,9 +157,11 @@ class Client:
                 if status in _AGAIN:
                     raise _Refused("http_error", f"answered with status {status}", _wait(response.headers), status)
                 if not 200 <= status < 300:
-                    raise Failed("http_error", f"{shown(url)}: answered with status {status}{_begin(response)}", status)
+                    raise RequestFailed(
+                        "http_error", f"{shown(url)}: answered with status {status}{_begin(response)}", status
+                    )
                 following = response.links.get("next", {}).get("url")
-                return Answer(str(url), response.headers, self._body(url, response, until), now(), following)
+                return Response(str(url), response.headers, self._body(url, response, until), now(), following)
         except httpx2.TransportError as error:
             said = str(error).strip() or type(error).__name__
             raise _Refused("unreachable", f"no whole answer ({said[:300]})") from error
@@ -168,7 +174,9 @@ class Client:
             blocks.append(block)
             size += len(block)
             if size > self.settings.max_mib * (1 << 20):
-                raise Failed("too_large", f"{shown(url)}: the answer has more than {self.settings.max_mib:g} MiB")
+                raise RequestFailed(
+                    "too_large", f"{shown(url)}: the answer has more than {self.settings.max_mib:g} MiB"
+                )
             if time.monotonic() > until:
                 raise _Refused("unreachable", f"no whole answer within {self.settings.timeout_s:g} s")
         return b"".join(blocks)
@@ -213,7 +221,7 @@ def checked_addresses(host: str, port: int, allow_private: bool) -> list[str]:
     """The IP addresses of a host, in the order in which they are to be tried.
 
     Raises:
-        Failed: one of its addresses is of this machine or of a private network, and these are not allowed.
+        RequestFailed: one of its addresses is of this machine or of a private network, and these are not allowed.
         ConnectError: the name has no address.
     """
     try:
@@ -224,7 +232,7 @@ def checked_addresses(host: str, port: int, allow_private: bool) -> list[str]:
     for address in addresses:
         if not allow_private and not is_public(address):
             seen = host if host == address else f"{host} ({address})"
-            raise Failed(
+            raise RequestFailed(
                 "private_address",
                 f"{seen} is of this machine or of a private network; to allow this, set `allow_private: true` in the "
                 "`api` or `pages` of this input",

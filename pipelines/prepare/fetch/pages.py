@@ -16,7 +16,7 @@ from cluster.store.local_files import local_file
 from cluster.store.store import Store
 from pipelines.prepare.fetch import client
 from pipelines.prepare.fetch.answers import Page, Unread, now
-from pipelines.prepare.fetch.client import USER_AGENT, Answer, Failed
+from pipelines.prepare.fetch.client import USER_AGENT, RequestFailed, Response
 from pipelines.prepare.fetch.settings import Pages, WebAddress, web_address
 from pipelines.readers.inputs import Input
 from pipelines.readers.reader import ReaderCounts, Rows
@@ -64,7 +64,7 @@ def pages(settings: Pages, position: str | None, urls: tuple[WebAddress, ...]) -
             try:
                 answer = visitor.visit(url)
                 text, problem = _text(answer)
-            except Failed as error:
+            except RequestFailed as error:
                 yield Page(url, (), [Unread(error.problem, str(error))], following, now())
                 continue
             if problem:
@@ -82,11 +82,11 @@ class _Visitor:
     _rules: dict[str, RobotFileParser] = field(default_factory=dict)
     _last: dict[str, float] = field(default_factory=dict)
 
-    def visit(self, url: str) -> Answer:
+    def visit(self, url: str) -> Response:
         """The answer, after redirects, of which every address is checked.
 
         Raises:
-            Failed: there is none, or robots.txt forbids it.
+            RequestFailed: there is none, or robots.txt forbids it.
         """
         self._approach(url)
         return self.connection.get(url, headers={"Accept": "text/html, text/plain;q=0.5"}, allowed=self._approach)
@@ -99,7 +99,7 @@ class _Visitor:
             self._rules[server] = self._fetched_rules(server)
         rules = self._rules[server]
         if not rules.can_fetch(USER_AGENT, url):
-            raise Failed("robots_forbid", url)
+            raise RequestFailed("robots_forbid", url)
         wanted = rules.crawl_delay(USER_AGENT)
         delay = max(self.delay_s, min(float(wanted or 0), _LONGEST_DELAY_S))
         self._wait(server, delay)
@@ -115,17 +115,19 @@ class _Visitor:
         self._wait(server, self.delay_s)
         try:
             rules.parse(self.connection.get(address).body.decode("utf-8", "replace").splitlines())
-        except Failed as error:
+        except RequestFailed as error:
             if error.problem in ("private_address", "unreachable"):
                 raise
             if error.status is not None and 400 <= error.status < 500 and error.status != 429:
                 rules.parse([])
             else:
-                raise Failed("robots_forbid", f"{address} cannot be read, so nothing is allowed: {error}") from error
+                raise RequestFailed(
+                    "robots_forbid", f"{address} cannot be read, so nothing is allowed: {error}"
+                ) from error
         return rules
 
 
-def _text(answer: Answer) -> tuple[str, str | None]:
+def _text(answer: Response) -> tuple[str, str | None]:
     """(the main text of a page, its problem or None)."""
     kind = answer.content_type.partition(";")[0].strip()
     if kind not in ("", "text/html", "application/xhtml+xml", "text/plain"):

@@ -28,7 +28,7 @@ _OF_ONE_UNIT = ("tables", "fit", "complexity", "split")
 
 
 @dataclass(frozen=True)
-class Rates:
+class RowRates:
     """What one row takes. trial: of the whole sample. unit_s, row_s: processor seconds by stage. read_s: of a byte."""
 
     trial: Trial
@@ -37,7 +37,7 @@ class Rates:
     read_s: float
 
 
-def measure_rates(config: PrepareConfig, settings: CollectSettings, sample: Sample) -> Rates:
+def measure_rates(config: PrepareConfig, settings: CollectSettings, sample: Sample) -> RowRates:
     """Prepare the sample on the local disk, several times.
 
     Raises:
@@ -51,10 +51,10 @@ def measure_rates(config: PrepareConfig, settings: CollectSettings, sample: Samp
     for stage, units in wholes[0].units.items():
         few, many = (median(trial.seconds[stage] for trial in trials) for trials in (parts, wholes))
         unit_s[stage], row_s[stage] = line(max(units, 1), (parts[0].rows, few), (wholes[0].rows, many))
-    return Rates(wholes[0], unit_s, row_s, sample.read_s)
+    return RowRates(wholes[0], unit_s, row_s, sample.read_s)
 
 
-def plan_stages(config: PrepareConfig, rates: Rates, rows: int, units: int, text: float) -> list[StagePlan]:
+def plan_stages(config: PrepareConfig, rates: RowRates, rows: int, units: int, text: float) -> list[StagePlan]:
     """Every stage of a run. rows, units, text: of the input; text in bytes."""
     writes = paths.is_remote(paths.absolute(config.output))
     reads = any(paths.is_remote(one.path or paths.absolute(config.output)) for one in config.inputs)

@@ -30,19 +30,19 @@ _BEGINS_ITEM = re.compile(r"[^\w\s]|\(?(?:[0-9]{1,3}|[a-zA-Z])[.)]\s")  # of a l
 _DIVISIONS = tuple(re.compile(one) for one in (r"\n[^\S\n]*\n\s*", r"\n", r"[.!?…。！？][\"'”’)\]]*\s+", r"\s+"))
 
 
-class Part(NamedTuple):
+class TextPart(NamedTuple):
     """A part of a text. title: of its section, with its number where sections would have equal titles."""
 
     title: str
     text: str
 
 
-def parts_of(text: str, max_chars: int) -> list[Part]:
+def parts_of(text: str, max_chars: int) -> list[TextPart]:
     """The parts of a text, each of at most `max_chars` characters besides white space at its ends. A text that is not
     longer is one part.
     """
     if len(text.strip()) <= max_chars:
-        return [Part(title_of(text), text)]
+        return [TextPart(title_of(text), text)]
     whole = title_of(text)
     found: list[tuple[str, str]] = []
     for section, has_heading in _sections(text):
@@ -64,7 +64,7 @@ def _with_words(parts: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return found
 
 
-def _numbered(parts: list[tuple[str, str]]) -> list[Part]:
+def _numbered(parts: list[tuple[str, str]]) -> list[TextPart]:
     """The parts with numbers in equal titles, or these would be equal questions."""
     total: dict[str, int] = {}
     for title, _ in parts:
@@ -74,7 +74,7 @@ def _numbered(parts: list[tuple[str, str]]) -> list[Part]:
     for title, text in parts:
         seen[title] = seen.get(title, 0) + 1
         named = f"{title} (part {seen[title]} of {total[title]})" if total[title] > 1 else title
-        found.append(Part(named, text))
+        found.append(TextPart(named, text))
     return found
 
 

@@ -79,7 +79,7 @@ _SHOWN = 80  # characters of a value in the ledger
 _LANGUAGE = LanguageId()
 
 
-class Failed(NamedTuple):
+class FailedRule(NamedTuple):
     """A rule that a record does not meet. reason: a key of REASONS. value: what was seen. limit: what was wanted."""
 
     reason: str
@@ -135,7 +135,7 @@ class Validator:
     schema: Mapping[str, Any] | None = None
     by_time: str | None = None
 
-    def __call__(self, records: Sequence[Record]) -> list[Failed | None]:
+    def __call__(self, records: Sequence[Record]) -> list[FailedRule | None]:
         """Of each record the first rule that it does not meet; None if it meets all.
 
         Cost: 10 us a record with the default rules, most of it for the words of question and answer.
@@ -169,25 +169,25 @@ class Validator:
 
     # --- rules on one record
 
-    def _by_itself(self, content: Content, metadata: Mapping[str, str | None]) -> Failed | None:
+    def _by_itself(self, content: Content, metadata: Mapping[str, str | None]) -> FailedRule | None:
         for name in self.settings.require:
             if not metadata.get(name):
-                return Failed("missing_metadata", name, "a value")
+                return FailedRule("missing_metadata", name, "a value")
         for name, values in self.settings.allowed.items():
             if other := [value for value in values_of(name, metadata.get(name)) if value not in values]:
-                return Failed("not_allowed", f"{name}: {other[0]}", ", ".join(values))
+                return FailedRule("not_allowed", f"{name}: {other[0]}", ", ".join(values))
         for name, earliest in self.settings.since.items():
             if not (value := metadata.get(name) or "") or _date(value) < earliest:
-                return Failed("too_old", f"{name}: {value}", earliest.isoformat())
+                return FailedRule("too_old", f"{name}: {value}", earliest.isoformat())
         if self.by_time is not None and microseconds(metadata.get(self.by_time)) is None:
-            return Failed(
+            return FailedRule(
                 "no_time", f"{self.by_time}: {metadata.get(self.by_time) or ''}", "a date or time in ISO 8601"
             )
         for name, latest in self.settings.until.items():
             if not (value := metadata.get(name) or "") or not date.min < _date(value) <= latest:
-                return Failed("too_new", f"{name}: {value}", latest.isoformat())
+                return FailedRule("too_new", f"{name}: {value}", latest.isoformat())
         if (allowed := self.settings.licences) is not None and metadata.get("licence") not in allowed:
-            return Failed("licence_not_allowed", metadata.get("licence") or "", ", ".join(allowed))
+            return FailedRule("licence_not_allowed", metadata.get("licence") or "", ", ".join(allowed))
         asked = question_and_answer(content)
         if asked is None:
             assert isinstance(content, str)
@@ -201,11 +201,11 @@ class Validator:
         instruction = content.input if isinstance(content, Chat) else ""
         return self._phrases(answer) or self._beside(question, instruction, answer) or self._end(answer)
 
-    def _length(self, name: str, text: str, bounds: tuple[int, int] | None) -> Failed | None:
+    def _length(self, name: str, text: str, bounds: tuple[int, int] | None) -> FailedRule | None:
         if bounds is None or bounds[0] <= len(text) <= bounds[1]:
             return None
         short = len(text) < bounds[0]
-        return Failed(f"{name}_too_{'short' if short else 'long'}", str(len(text)), str(bounds[0 if short else 1]))
+        return FailedRule(f"{name}_too_{'short' if short else 'long'}", str(len(text)), str(bounds[0 if short else 1]))
 
     @cached_property
     def _lower(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -214,38 +214,38 @@ class Validator:
         refusals, boilerplate = (tuple(phrase.lower() for phrase in phrases) for phrases in of_both)
         return refusals, boilerplate
 
-    def _phrases(self, answer: str) -> Failed | None:
+    def _phrases(self, answer: str) -> FailedRule | None:
         refusals, boilerplate = self._lower
         found = sentences(answer) if refusals or boilerplate else []
         if refused := begins_with(found, refusals):
-            return Failed("refusal", refused[0][:_SHOWN], refused[1])
+            return FailedRule("refusal", refused[0][:_SHOWN], refused[1])
         if consists_of(found, boilerplate):
-            return Failed("boilerplate", answer[:_SHOWN], "another sentence")
+            return FailedRule("boilerplate", answer[:_SHOWN], "another sentence")
         return None
 
-    def _beside(self, question: str, input: str, answer: str) -> Failed | None:
+    def _beside(self, question: str, input: str, answer: str) -> FailedRule | None:
         """Rules on an answer beside its question. input: the end of the question that stood apart."""
         settings = self.settings
         if not settings.copied_answer and settings.answer_in_question is None and settings.relevance is None:
             return None
         asked, said = words(question), words(answer)
         if settings.copied_answer and asked == said:
-            return Failed("copied_answer", answer[:_SHOWN], "another text than the question")
+            return FailedRule("copied_answer", answer[:_SHOWN], "another text than the question")
         if (limit := settings.answer_in_question) is not None:
             before = words(question[: -len(input)]) if input else asked
             if share := copied_share(before, said, limit):
-                return Failed("answer_in_question", f"{share:.2f}", f"{limit:g}")
+                return FailedRule("answer_in_question", f"{share:.2f}", f"{limit:g}")
         if (least := settings.relevance) is not None and (share := shared_words(asked, said)) < least:
-            return Failed("not_relevant", f"{share:.2f}", f"{least:g}")
+            return FailedRule("not_relevant", f"{share:.2f}", f"{least:g}")
         return None
 
-    def _end(self, answer: str) -> Failed | None:
+    def _end(self, answer: str) -> FailedRule | None:
         if self.settings.truncated_answers == "keep":
             return None
         if why := cut_off(answer):
-            return Failed("truncated_answer", f"{why}: {answer[-_SHOWN:]}", "a whole text")
+            return FailedRule("truncated_answer", f"{why}: {answer[-_SHOWN:]}", "a whole text")
         if self.settings.truncated_answers == "sentence" and without_last_mark(answer):
-            return Failed("truncated_answer", answer[-_SHOWN:], "a mark at the end")
+            return FailedRule("truncated_answer", answer[-_SHOWN:], "a mark at the end")
         return None
 
     # --- structured outputs
@@ -256,15 +256,15 @@ class Validator:
         schema = dict(self.schema or {})
         return validator_for(schema, Draft202012Validator)(schema, registry=Registry())
 
-    def _structured(self, answer: str) -> Failed | None:
+    def _structured(self, answer: str) -> FailedRule | None:
         try:
             value = parsed_json(answer)
         except ValueError as error:
-            return Failed("not_json", str(error)[:_SHOWN], "JSON")
+            return FailedRule("not_json", str(error)[:_SHOWN], "JSON")
         try:
             wrong = best_match(self._schema.iter_errors(value))
         except RecursionError:
-            return Failed("not_in_schema", "nested too deeply", "less nesting")
+            return FailedRule("not_in_schema", "nested too deeply", "less nesting")
         except Unresolvable as error:
             raise ConfigError(
                 f"validate.json_schema: the reference {error.ref} is not part of the schema, and references to other "
@@ -272,12 +272,12 @@ class Validator:
             ) from error
         if wrong is None:
             return None
-        return Failed("not_in_schema", f"{wrong.json_path}: {wrong.message}"[: 4 * _SHOWN], str(wrong.validator))
+        return FailedRule("not_in_schema", f"{wrong.json_path}: {wrong.message}"[: 4 * _SHOWN], str(wrong.validator))
 
     # --- rules on columns of texts
 
     @property
-    def _of_columns(self) -> list[Callable[[Sequence[Record]], list[Failed | None]]]:
+    def _of_columns(self) -> list[Callable[[Sequence[Record]], list[FailedRule | None]]]:
         rules = (
             (self.settings.language or self.settings.rules, self._rules_of_curate),
             (self.settings.same_language, self._languages),
@@ -286,7 +286,7 @@ class Validator:
         )
         return [check for wanted, check in rules if wanted is not None]
 
-    def _rules_of_curate(self, records: Sequence[Record]) -> list[Failed | None]:
+    def _rules_of_curate(self, records: Sequence[Record]) -> list[FailedRule | None]:
         filters = self.settings.filters
         names = sorted({name for _, metadata in records for name in metadata} - {"text"})
         columns = {name: pa.array([metadata.get(name) for _, metadata in records], pa.string()) for name in names}
@@ -301,16 +301,16 @@ class Validator:
             raise ConfigError(f"{within}{error}") from error
         verdicts = decide(pa.table(found), filters)
         languages = found["language"].to_pylist() if filters.language else []
-        failed: list[Failed | None] = [None] * len(records)
+        failed: list[FailedRule | None] = [None] * len(records)
         for at in np.flatnonzero(verdicts.removed).tolist():
             _, reason = verdicts.reasons[verdicts.code[at]]
             value, limit = f"{verdicts.value[at]:.4g}", f"{verdicts.threshold[at]:g}"
             if filters.language and reason == LANGUAGE_NOT_KEPT:
                 value, limit = languages[at], ", ".join(filters.language.keep)
-            failed[at] = Failed(reason, value, limit)
+            failed[at] = FailedRule(reason, value, limit)
         return failed
 
-    def _languages(self, records: Sequence[Record]) -> list[Failed | None]:
+    def _languages(self, records: Sequence[Record]) -> list[FailedRule | None]:
         least = self.settings.same_language
         asked = [question_and_answer(content) or ("", "") for content, _ in records]
         classifier = fasttext_model.load(self.store, None)
@@ -321,12 +321,13 @@ class Validator:
         (of_questions, sure), (of_answers, also_sure) = [(names.to_pylist(), scores) for names, scores in sides]
         certain = np.minimum(sure, also_sure) >= least
         return [
-            Failed("other_language", f"{question} and {answer}", "one language") if is_certain and question != answer
+            FailedRule("other_language", f"{question} and {answer}", "one language")
+            if is_certain and question != answer
             else None
             for question, answer, is_certain in zip(of_questions, of_answers, certain.tolist(), strict=True)
         ]  # fmt: skip
 
-    def _bad_words(self, records: Sequence[Record]) -> list[Failed | None]:
+    def _bad_words(self, records: Sequence[Record]) -> list[FailedRule | None]:
         rule = self.settings.bad_words
         assert rule is not None
         counts = np.zeros(len(records), np.int64)
@@ -338,11 +339,11 @@ class Validator:
             texts = texts_of_records([records[at] for at in here.tolist()])
             counts[here] = rule.measure(Analysis(texts, "paper", columns, self.store))["bad_words"]
         return [
-            Failed("bad_words", str(count), str(rule.max_count)) if count > rule.max_count else None
+            FailedRule("bad_words", str(count), str(rule.max_count)) if count > rule.max_count else None
             for count in counts.tolist()
         ]
 
-    def _inappropriate(self, records: Sequence[Record]) -> list[Failed | None]:
+    def _inappropriate(self, records: Sequence[Record]) -> list[FailedRule | None]:
         rule = self.settings.inappropriate
         assert rule is not None
         local_file(self.store, rule.model, "validate.inappropriate.model")  # names the setting if it is missing
@@ -350,7 +351,7 @@ class Validator:
         classifier.require(label, "validate.inappropriate.label")
         scores = classifier.score(excerpts(texts_of_records(records), rule.max_chars), label).tolist()
         return [
-            Failed("inappropriate", f"{score:.3f}", f"{rule.max_score:g}") if score > rule.max_score else None
+            FailedRule("inappropriate", f"{score:.3f}", f"{rule.max_score:g}") if score > rule.max_score else None
             for score in scores
         ]
 

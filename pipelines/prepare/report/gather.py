@@ -14,10 +14,10 @@ from pipelines.prepare.report.schema import (
     ANSWER_SHOWN,
     LEFT_OUT_STAGES,
     STAGES,
-    Answer,
+    AnswerExcerpt,
     Contradiction,
+    PrepareReport,
     Reason,
-    Report,
     SourceCounts,
     counts_below,
 )
@@ -52,7 +52,7 @@ def gather(
     root: str,
     fetched: Sequence[dict[str, Any]] = (),
     notes: Sequence[str] = (),
-) -> Report:
+) -> PrepareReport:
     """The report of finished stages. fetched: the records of the sources that are not files. notes: on the sources."""
     collected = artifacts[RECORDS].manifest.counters
     split = artifacts[SPLIT_FILES].manifest.counters
@@ -80,7 +80,7 @@ def gather(
         "personal_data": int(collected["replaced"]),
     }
     straddling = counts_below(split, "straddling/")
-    return Report(
+    return PrepareReport(
         name=config.name,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         version=cluster.__version__,
@@ -161,5 +161,5 @@ def _contradictions(examples: Artifact) -> list[Contradiction]:
     by_question: dict[int, Contradiction] = {}
     for row in examples.table().to_pylist():
         one = by_question.setdefault(row["contradictory"], Contradiction(question=row["question"], answers=[]))
-        one["answers"].append(Answer(id=row["id"], answer=row["answer"][:ANSWER_SHOWN]))
+        one["answers"].append(AnswerExcerpt(id=row["id"], answer=row["answer"][:ANSWER_SHOWN]))
     return [by_question[number] for number in sorted(by_question)]

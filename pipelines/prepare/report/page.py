@@ -5,14 +5,27 @@ from datetime import UTC, datetime
 import cluster
 from cluster.page.document import document, header
 from cluster.page.formats import count, plural, share
-from cluster.page.markup import Column, Html, Section, code, element, fold, join, name, note, table, with_code, wrapped
+from cluster.page.markup import (
+    Column,
+    Markup,
+    Section,
+    code,
+    element,
+    fold,
+    join,
+    name,
+    note,
+    table,
+    with_code,
+    wrapped,
+)
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import assessment_section
-from pipelines.prepare.report.schema import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, Report
+from pipelines.prepare.report.schema import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, PrepareReport
 from pipelines.prepare.stages.split import SPLITS
 
 
-def report_text(report: Report) -> str:
+def report_text(report: PrepareReport) -> str:
     """The lines that are printed: what was removed and why, then the splits."""
     totals = report["totals"]
     rows = [("records", totals["records"], "")]
@@ -33,7 +46,7 @@ def report_text(report: Report) -> str:
     return "\n".join(f"{title:<14}{count(number):>{width}}  {why}".rstrip() for title, number, why in rows)
 
 
-def render(report: Report, assessment: Assessment) -> str:
+def render(report: PrepareReport, assessment: Assessment) -> str:
     """The page as text that can be encoded as UTF-8, whatever the records contain."""
     top = header(report["name"], "Preparation report", report["finished"], report["version"], report["output"])
     warnings = [*report["warnings"], *assessment["warnings"]]
@@ -58,7 +71,7 @@ def _list(anchor: str, title: str, lines: list[str]) -> Section | None:
     return Section(anchor, title, element("ul", [element("li", line) for line in lines])) if lines else None
 
 
-def _result(report: Report) -> Section:
+def _result(report: PrepareReport) -> Section:
     totals, splits = report["totals"], report["splits"]
     tiles = [("Records written", count(totals["written"]), f"{count(totals['records'])} were read")]
     tiles += [(one.capitalize(), count(splits[one]), share(splits[one], totals["written"])) for one in SPLITS]
@@ -77,7 +90,7 @@ def _result(report: Report) -> Section:
     return Section("result", "Result", join(element("dl", body, class_="tiles"), note(words)))
 
 
-def _removed(report: Report) -> Section:
+def _removed(report: PrepareReport) -> Section:
     columns = [
         Column("Reason", numeric=False),
         Column("Stage", numeric=False),
@@ -99,14 +112,14 @@ def _removed(report: Report) -> Section:
     return Section("removed", "Removed records", body)
 
 
-def _listed(report: Report) -> Section | None:
+def _listed(report: PrepareReport) -> Section | None:
     if not report["listed"] and not report["contradictions"]:
         return None
     columns = [Column("Reason", numeric=False), Column("Meaning", numeric=False), Column("Records")]
     rows = [
         (code(one["reason"]), wrapped(with_code(one["meaning"])), count(one["records"])) for one in report["listed"]
     ]
-    parts: list[Html] = []
+    parts: list[Markup] = []
     if rows:
         parts += [
             table("Records that were found and stay in the data set", columns, rows),
@@ -121,7 +134,7 @@ def _listed(report: Report) -> Section | None:
     return Section("listed", "Listed records" if rows else "Contradictions", join(*parts))
 
 
-def _sources(report: Report) -> Section:
+def _sources(report: PrepareReport) -> Section:
     columns = [
         Column("Source", numeric=False),
         Column("Licence", numeric=False),
@@ -138,7 +151,7 @@ def _sources(report: Report) -> Section:
     return Section("sources", "Sources", table("Records of each source, and its share of the data set", columns, rows))
 
 
-def _leakage(report: Report, assessment: Assessment) -> Section:
+def _leakage(report: PrepareReport, assessment: Assessment) -> Section:
     columns = [Column("Group", numeric=False), Column("Values in more than one split")]
     rows = [(code(group), count(values)) for group, values in report["straddling"].items()]
     words = "Records with an equal value of a group, and duplicates that stay, belong to one split."
@@ -155,8 +168,8 @@ def _leakage(report: Report, assessment: Assessment) -> Section:
     return Section("leakage", "Leakage check", join(table("Groups divided by splits", columns, rows), note(words)))
 
 
-def _config(report: Report) -> Section:
-    lines: list[Html] = [
+def _config(report: PrepareReport) -> Section:
+    lines: list[Markup] = [
         element("li", code(key), ": ", str(value)) for key, value in report["config"].items() if key != "inputs"
     ]
     return Section("config", "Settings", fold("All settings, with defaults", element("ul", lines), opened=False))

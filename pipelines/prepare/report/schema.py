@@ -38,7 +38,7 @@ class Reason(TypedDict):
     records: int
 
 
-class Answer(TypedDict):
+class AnswerExcerpt(TypedDict):
     """The id of a record, and the beginning of its answer."""
 
     id: str
@@ -49,10 +49,10 @@ class Contradiction(TypedDict):
     """A question and some of its answers."""
 
     question: str
-    answers: list[Answer]
+    answers: list[AnswerExcerpt]
 
 
-class Report(TypedDict):
+class PrepareReport(TypedDict):
     """What a run did.
 
     listed: records of the splits that were found and stay. contradictions: examples. straddling: group -> number of

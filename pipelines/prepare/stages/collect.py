@@ -55,7 +55,7 @@ from pipelines.prepare.records.hashes import hash64, hash_of_text
 from pipelines.prepare.records.provenance import PROVENANCE_TYPE, provenance_of
 from pipelines.prepare.records.templates import Template
 from pipelines.prepare.records.times import microseconds
-from pipelines.prepare.records.validate import Failed, Validator, load_validator, texts_of_records
+from pipelines.prepare.records.validate import FailedRule, Validator, load_validator, texts_of_records
 from pipelines.prepare.sources import Fields
 from pipelines.prepare.stages.compared import ATTRIBUTES_SCHEMA, attributes, same
 from pipelines.prepare.stages.outliers import measure
@@ -384,7 +384,7 @@ class Collect:
             name = id or hash_of_text(json.dumps(given, ensure_ascii=False))
             if failed := why[0] or first or why[1]:
                 record = Collected(row, name, "", {})
-                rejected.append((record, given, Failed(failed.reason, failed.value, failed.limit)))
+                rejected.append((record, given, FailedRule(failed.reason, failed.value, failed.limit)))
                 continue
             metadata = (
                 base | {"collected_at": times[at]} | {field: values[column] for field, column in source.columns.items()}
@@ -607,7 +607,7 @@ def _score(metadata: Mapping[str, str | None]) -> float | None:
     return float(text) if (text := metadata.get("quality_score") or "").strip() else None
 
 
-def _rejected_table(source: str, rejected: Sequence[tuple[Collected, dict[str, Any], Failed]]) -> pa.Table:
+def _rejected_table(source: str, rejected: Sequence[tuple[Collected, dict[str, Any], FailedRule]]) -> pa.Table:
     rows = [
         {
             "row": record.row,

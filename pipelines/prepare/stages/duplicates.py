@@ -28,7 +28,7 @@ _REMOVED = "verdicts"
 
 
 @dataclass(frozen=True)
-class Repeats:
+class DuplicateGroups:
     """Groups of records that are alike. attributes: of all records that were compared."""
 
     groups: Artifact
@@ -52,7 +52,7 @@ def find_repeats(
     removed: Artifact,
     units: int,
     run: RunStageIn,
-) -> dict[str, Repeats]:
+) -> dict[str, DuplicateGroups]:
     """The groups of records (key `record`), questions and answers that the config asks for.
 
     artifacts: of `collect`. removed: rows of each unit that are not compared, as VERDICTS has them. run: makes or finds
@@ -64,7 +64,7 @@ def find_repeats(
         sides.append(("record", ATTRIBUTES, "remove" if config.dedup.remove else "list", ""))
     sides.append(("question", QUESTIONS, config.duplicates.questions, "_work/questions"))
     sides.append(("answer", ANSWERS, config.duplicates.answers, "_work/answers"))
-    repeats: dict[str, Repeats] = {}
+    repeats: dict[str, DuplicateGroups] = {}
     for name, output, found, folder in sides:
         if found == "ignore":
             continue
@@ -72,7 +72,7 @@ def find_repeats(
         if removing:
             verdicts = run(verdicts_stage(removing, removed, artifacts[output], units), folder)[_REMOVED]
         stage = group_stage(dedup, inputs, artifacts[output], verdicts, units)
-        repeats[name] = Repeats(run(stage, folder)[GROUPS], artifacts[output], found)
+        repeats[name] = DuplicateGroups(run(stage, folder)[GROUPS], artifacts[output], found)
     return repeats
 
 
@@ -88,7 +88,7 @@ class UnitGroups:
     removed: list[str]
 
 
-def verdicts_stage(removing: Sequence[Repeats], removed: Artifact, attributes: Artifact, units: int) -> Stage:
+def verdicts_stage(removing: Sequence[DuplicateGroups], removed: Artifact, attributes: Artifact, units: int) -> Stage:
     """The stage that writes the rows of each unit that are removed as duplicates, as VERDICTS has them.
 
     removed: rows that were removed before, which are written too. attributes: whose records are compared next.

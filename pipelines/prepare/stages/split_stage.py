@@ -24,7 +24,7 @@ from pipelines.prepare.records.hashes import hash64, hashes_in_order
 from pipelines.prepare.records.provenance import relatives
 from pipelines.prepare.stages.amounts import copies, sizes_by_share, take
 from pipelines.prepare.stages.complexity import stages_of
-from pipelines.prepare.stages.duplicates import Repeats
+from pipelines.prepare.stages.duplicates import DuplicateGroups
 from pipelines.prepare.stages.kept import count_of_folds, places_of
 from pipelines.prepare.stages.outliers import bounds
 from pipelines.prepare.stages.relevance import Unrelated, is_below
@@ -85,7 +85,7 @@ def split_stage(
     settings: SplitSettings,
     keys: Artifact,
     attributes: Artifact,
-    repeats: dict[str, Repeats],
+    repeats: dict[str, DuplicateGroups],
     complexity: Artifact | None,
     units: int,
     kept: dict[str, list[Artifact]],
@@ -127,7 +127,7 @@ class AssignSplits:
     settings: SplitSettings
     keys: Artifact
     attributes: Artifact
-    repeats: dict[str, Repeats]
+    repeats: dict[str, DuplicateGroups]
     complexity: Artifact | None
     units: int
     kept: dict[str, list[Artifact]]
@@ -340,7 +340,9 @@ class AssignSplits:
     def _tables(self, uris: list[str]) -> list[pa.Table]:
         return [self.keys.schema.empty_table(), *read_tables(self.keys.store, uris)]
 
-    def _repeated(self, repeats: Repeats, by_unit: list[pa.Table], ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _repeated(
+        self, repeats: DuplicateGroups, by_unit: list[pa.Table], ends: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(bool[N], whether each record is like an earlier one; uint64[N], a number for each group, 0 for none)."""
         count = int(ends[-1]) if len(ends) else 0
         removed, together = np.zeros(count, bool), np.zeros(count, np.uint64)

@@ -21,7 +21,7 @@ from cluster.store.store import Store
 from pipelines.prepare.records.content import Shape, from_shape, sides_of
 from pipelines.prepare.stages.collect import RECORDS, REJECTED, REJECTED_SCHEMA
 from pipelines.prepare.stages.complexity import COMPLEXITY
-from pipelines.prepare.stages.duplicates import Repeats
+from pipelines.prepare.stages.duplicates import DuplicateGroups
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import (
     CONTRADICTORY,
@@ -98,7 +98,7 @@ LISTED_SCHEMA = pa.schema(
 
 
 def write_stage(
-    artifacts: dict[str, Artifact], repeats: dict[str, Repeats], splits: Artifact, units: int, shape: Shape
+    artifacts: dict[str, Artifact], repeats: dict[str, DuplicateGroups], splits: Artifact, units: int, shape: Shape
 ) -> Stage:
     """The stage that writes the artifacts named above.
 
@@ -117,7 +117,7 @@ def write_stage(
     of_repeats = {name: one.files_by_unit(units) for name, one in repeats.items()}
     files = zip(*(one.files_by_unit(units) for one in (records, rejected, splits)), strict=True)
     parts = [
-        UnitFiles(number, own, rejects, places, {name: uris[number] for name, uris in of_repeats.items()})
+        WriteUnit(number, own, rejects, places, {name: uris[number] for name, uris in of_repeats.items()})
         for number, (own, rejects, places) in enumerate(files)
     ]
     made_from = fingerprint([WRITE_VERSION, *(one.manifest.fingerprint for one in (records, rejected, splits))])
@@ -126,7 +126,7 @@ def write_stage(
 
 
 @dataclass(frozen=True)
-class UnitFiles:
+class WriteUnit:
     """A unit of `write`: the number of a unit of input, and its files; those of repeats have others' rows too."""
 
     number: int
@@ -151,7 +151,7 @@ class WriteSplits:
     shape: Shape
     removes: frozenset[str]
 
-    def __call__(self, unit: UnitFiles, scratch: Scratch) -> Counters:
+    def __call__(self, unit: WriteUnit, scratch: Scratch) -> Counters:
         """Counters: `split/S` and `split/S/SOURCE` of each split, `repeated`, removed records as
         `removed/STAGE/REASON`, and listed ones as `listed/REASON`.
         """
@@ -193,7 +193,7 @@ class WriteSplits:
             counters.update(f"removed/{stage}/{reason}" for stage, reason in pairs)
         return dict(counters)
 
-    def _partners(self, unit: UnitFiles) -> Partners:
+    def _partners(self, unit: WriteUnit) -> Partners:
         """By what is alike and row: the rows of the groups with a record of the unit that is like an earlier one."""
         found: Partners = {}
         for name, uris in unit.repeats.items():

@@ -15,7 +15,7 @@ import polars as pl
 from cluster.errors import ConfigError
 from pipelines.prepare.records.times import microseconds
 from pipelines.prepare.tables.quantiles import Numbers
-from pipelines.prepare.tables.settings import ColumnType, Fill, Outliers, Table
+from pipelines.prepare.tables.settings import ColumnOutliers, ColumnType, Fill, Table
 
 # Why a row of a table is no record.
 REASONS = {
@@ -239,7 +239,7 @@ def _as_text(frame: pl.DataFrame, name: str) -> pl.Expr:
 # --- what depends on all rows
 
 
-def bounds_of(numbers: Numbers, outliers: Outliers) -> tuple[float, float] | None:
+def bounds_of(numbers: Numbers, outliers: ColumnOutliers) -> tuple[float, float] | None:
     """Least and most number that is no outlier; None if nothing is one."""
     if not numbers.count:
         return None

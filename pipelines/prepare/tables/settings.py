@@ -24,7 +24,7 @@ class Fill(_Settings):
     fill: str | int | float | bool
 
 
-class Outliers(_Settings):
+class ColumnOutliers(_Settings):
     """Numbers far from the others of their column.
 
     iqr: more than `factor` interquartile ranges below the first quartile or above the third (Tukey 1977). mad: more
@@ -58,7 +58,7 @@ class Table(_Settings):
         description="column -> what is done where its value is missing. drop: the row is removed; flag: a column "
         "COLUMN_missing is true; median, mean, most_frequent: of the column; {fill: VALUE}. Default: it stays empty",
     )
-    outliers: Outliers | None = None
+    outliers: ColumnOutliers | None = None
     unique: tuple[str, ...] | None = Field(
         None, description="a row whose values here are those of an earlier row is removed; default: all; []: none is"
     )

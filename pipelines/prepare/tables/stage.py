@@ -110,7 +110,7 @@ def tables_stage(
         "tables.survey",
         (Output(_SURVEYED, pa.schema([])),),
         [(one, unit) for one in parts for unit in one.units],
-        Survey(inputs.reading, limits),
+        SurveyTable(inputs.reading, limits),
         fingerprint([*made_from, "survey"]),
         store,
         memory=memory,
@@ -143,7 +143,7 @@ def tables_memory(sources: Sequence[Source], inputs: InputManifest) -> int:
 
 
 @dataclass(frozen=True)
-class Survey:
+class SurveyTable:
     """The work of `tables.survey`: a sliced file of a unit of input, see `TableSource.first_slice`."""
 
     reading: Reading

@@ -22,7 +22,7 @@ from cluster.store.store import Store
 from pipelines.prepare.assess.job import read_assessment
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import bound_text, number
-from pipelines.prepare.report.schema import Report
+from pipelines.prepare.report.schema import PrepareReport
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.versions.registry import Version
 
@@ -56,7 +56,7 @@ def card(store: Store, version: Version) -> str:
         DataError: the run is gone, or was made again.
     """
     splits = version.splits(store)
-    report: Report = json.loads(store.read_bytes(paths.join(version.output, "report.json")))
+    report: PrepareReport = json.loads(store.read_bytes(paths.join(version.output, "report.json")))
     assessment = read_assessment(store, version.output)
     total = sum(version.records.values())
     head = f"# {_text(version.name)}, {_text(version.version)}"
@@ -77,12 +77,12 @@ def _collected(splits: Iterable[Artifact]) -> tuple[str, str] | None:
     return (min(days), max(days)) if days else None
 
 
-def _tasks(report: Report) -> list[str]:
+def _tasks(report: PrepareReport) -> list[str]:
     inputs, default = report["config"]["inputs"], report["config"]["records"]["task_type"]
     return sorted({one["task_type"] or default for one in inputs})
 
 
-def _front(version: Version, report: Report, total: int, assessment: Assessment | None) -> str:
+def _front(version: Version, report: PrepareReport, total: int, assessment: Assessment | None) -> str:
     tasks = _tasks(report)
     files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in SPLITS if version.records[split]]
     front: dict[str, Any] = {
@@ -105,11 +105,11 @@ def _languages(assessment: Assessment | None) -> dict[str, list[str]]:
     return {"language": sorted(known, key=lambda name: -found[name])} if known else {}
 
 
-def _domains(report: Report) -> list[str]:
+def _domains(report: PrepareReport) -> list[str]:
     return sorted({one["domain"] for one in report["config"]["inputs"] if one.get("domain")})
 
 
-def _licence(report: Report) -> dict[str, str]:
+def _licence(report: PrepareReport) -> dict[str, str]:
     """The entries of the front matter: `license`, and the licences of all sources by name where it is `other`."""
     # A source whose records state their own licences is not of one.
     own = ("of each record" if "licence" in one["columns"] else None for one in report["config"]["inputs"])
@@ -122,7 +122,7 @@ def _licence(report: Report) -> dict[str, str]:
     return {"license": "other", "license_name": ", ".join(names)}
 
 
-def _motivation(report: Report) -> str:
+def _motivation(report: PrepareReport) -> str:
     tasks, domains = ", ".join(map(_text, _tasks(report))), ", ".join(map(_text, _domains(report)))
     sources = plural(len(report["sources"]), "source")
     of_domains = f" Their domains are {domains}." if domains else ""
@@ -132,7 +132,7 @@ def _motivation(report: Report) -> str:
     )
 
 
-def _composition(version: Version, report: Report, total: int) -> str:
+def _composition(version: Version, report: PrepareReport, total: int) -> str:
     lines = ["## Composition", "", f"{plural(total, 'record')} of the shape `{report['shape']}`.", ""]
     lines += ["| split | records |", "|---|---|"]
     lines += [f"| {split} | {count(version.records[split])} |" for split in SPLITS]
@@ -145,7 +145,7 @@ def _composition(version: Version, report: Report, total: int) -> str:
     return "\n".join(lines)
 
 
-def _collection(version: Version, report: Report, collected: tuple[str, str] | None) -> str:
+def _collection(version: Version, report: PrepareReport, collected: tuple[str, str] | None) -> str:
     """collected: see `_collected`."""
     lines = [
         "## Collection",
@@ -168,7 +168,7 @@ def _collection(version: Version, report: Report, collected: tuple[str, str] | N
     return "\n".join(lines)
 
 
-def _preprocessing(report: Report) -> str:
+def _preprocessing(report: PrepareReport) -> str:
     lines = ["## Preprocessing", ""]
     lines += [f"* {plural(one['records'], 'record')} removed: {_text(one['meaning'])}" for one in report["reasons"]]
     if not report["reasons"]:
@@ -180,7 +180,7 @@ def _preprocessing(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _uses(report: Report) -> str:
+def _uses(report: PrepareReport) -> str:
     split = report["config"]["split"]
     words = ["Fine-tuning of language models. The splits are fixed: records of one group are in one split"]
     if split["group"]:
@@ -190,7 +190,7 @@ def _uses(report: Report) -> str:
     return "## Uses\n\n" + "".join(words) + "."
 
 
-def _distribution(report: Report) -> str:
+def _distribution(report: PrepareReport) -> str:
     licences = sorted({one["licence"] for one in report["sources"] if one["licence"]})
     words = "Parquet files for each split, which `datasets.load_dataset` reads."
     if any("licence" in one["columns"] for one in report["config"]["inputs"]):
@@ -230,7 +230,7 @@ def _assessment(assessment: Assessment | None) -> str:
     return "\n".join(lines)
 
 
-def _gaps(report: Report) -> str:
+def _gaps(report: PrepareReport) -> str:
     lines = [f"* {_text(warning)}" for warning in report["warnings"]]
     lines += [
         f"* The licence of {_text(one['source'])} is not stated." for one in report["sources"] if not one["licence"]
@@ -240,7 +240,7 @@ def _gaps(report: Report) -> str:
     return "## Known gaps\n\n" + ("\n".join(lines) if lines else "None that the preparation found.")
 
 
-def _recipe(version: Version, report: Report) -> str:
+def _recipe(version: Version, report: PrepareReport) -> str:
     recipe = json.dumps(_without_folders(report["config"]), indent=1, ensure_ascii=False).replace("```", "'''")
     return (
         f"## Recipe\n\nMade by Raymill {_text(report['version'])} on {report['finished'][:10]}; digest "

@@ -16,7 +16,7 @@ from cluster.artifact import Artifact
 from cluster.page.formats import count, share
 from pipelines.prepare.records.annotations import ANNOTATIONS, Values
 from pipelines.prepare.records.hashes import hash64
-from pipelines.prepare.versions.examples import BESIDES, OF_FIELDS, TIME, Example, examples_of
+from pipelines.prepare.versions.examples import BESIDES, OF_FIELDS, TIME, ChangedRecord, examples_of
 
 _SHARES = 20  # values of a field whose shares are all told
 _VALUES = 1000  # of a field of metadata; one with more is a name, not a category
@@ -66,7 +66,7 @@ class Diff:
     added: int
     removed: int
     changed: int
-    examples: dict[str, list[Example]]
+    examples: dict[str, list[ChangedRecord]]
     shifts: list[Shift]
 
 
@@ -226,7 +226,7 @@ def diff_text(before: str, after: str, found: Diff) -> str:
     return "\n".join(lines)
 
 
-def _example_text(example: Example) -> list[str]:
+def _example_text(example: ChangedRecord) -> list[str]:
     differs = f"  (differs in {', '.join(example.differs)})" if example.differs else ""
     lines = [f"  {example.id}{differs}"]
     sides = [(name, said) for name, said in (("before", example.before), ("after", example.after)) if said]

@@ -31,7 +31,7 @@ class Beginning:
 
 
 @dataclass(frozen=True)
-class Example:
+class ChangedRecord:
     """A record in both versions. before, after: None where it is not. differs: its columns, metadata and annotations
     that are not the same; empty of a record that only one version has.
     """
@@ -42,7 +42,9 @@ class Example:
     differs: tuple[str, ...] = ()
 
 
-def examples_of(before: Mapping[str, Artifact], after: Mapping[str, Artifact], hashes: np.ndarray) -> list[Example]:
+def examples_of(
+    before: Mapping[str, Artifact], after: Mapping[str, Artifact], hashes: np.ndarray
+) -> list[ChangedRecord]:
     """The first of the records whose ids have these hashes, in the order of `after`, else of `before`.
 
     hashes: uint64[N] of records that are all in both versions, or all in one.
@@ -66,10 +68,10 @@ def _rows(splits: Mapping[str, Artifact], hashes: np.ndarray) -> list[dict[str, 
     return found
 
 
-def _example(id: str, old: Row | None, new: Row | None) -> Example:
+def _example(id: str, old: Row | None, new: Row | None) -> ChangedRecord:
     differs = _differs(old, new) if old is not None and new is not None else ()
     before, after = (None if row is None else _beginning(row) for row in (old, new))
-    return Example(id, before, after, differs)
+    return ChangedRecord(id, before, after, differs)
 
 
 def _differs(old: Row, new: Row) -> tuple[str, ...]:

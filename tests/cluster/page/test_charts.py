@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.page import charts
-from cluster.page.charts import Axis, Frame, Line, Mark, Segment, bar, is_spread, line_chart, thinned, ticks
+from cluster.page.charts import Axis, BarSegment, Frame, Line, Mark, bar, is_spread, line_chart, thinned, ticks
 
 
 def shapes(drawing: str, tag: str, style: str | None = None) -> list[dict[str, str]]:
@@ -107,8 +107,13 @@ def test_a_label_near_an_end_leans_inwards(place, side):
 
 
 def test_segments_stand_side_by_side_and_are_as_wide_as_their_share():
-    pieces = [Segment(1, "a", "one"), Segment(0, "b", "none"), Segment(2, "c", "two"), Segment(-1, "b", "none")]
-    drawing = bar([*pieces, Segment(3, "d", "<three>")], 10, "label", style="thin")
+    pieces = [
+        BarSegment(1, "a", "one"),
+        BarSegment(0, "b", "none"),
+        BarSegment(2, "c", "two"),
+        BarSegment(-1, "b", "none"),
+    ]
+    drawing = bar([*pieces, BarSegment(3, "d", "<three>")], 10, "label", style="thin")
     track, *rects = shapes(drawing, "rect")
     assert (track["x"], track["width"], track["class"]) == ("0", "1000", "track")
     assert [(one["class"], float(one["x"]), float(one["width"]), one["title"]) for one in rects] == [
@@ -122,7 +127,7 @@ def test_segments_stand_side_by_side_and_are_as_wide_as_their_share():
 
 
 def test_a_rare_segment_is_visible_also_at_the_end_of_a_full_bar():
-    rects = shapes(bar([Segment(10**6, "a", ""), Segment(1, "b", "")], 10**6 + 1, "x"), "rect")[1:]
+    rects = shapes(bar([BarSegment(10**6, "a", ""), BarSegment(1, "b", "")], 10**6 + 1, "x"), "rect")[1:]
     assert [float(one["width"]) for one in rects] == pytest.approx([1000, charts._THINNEST], abs=0.01)
     assert float(rects[1]["x"]) + float(rects[1]["width"]) == 1000
 

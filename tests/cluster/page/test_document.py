@@ -5,12 +5,16 @@ import hashlib
 import re
 
 from cluster.page.document import document, header
-from cluster.page.markup import Html, Section, element
+from cluster.page.markup import Markup, Section, element
 
 
 def test_a_page_names_its_style_and_its_script_by_hash_and_each_section_in_its_contents():
-    sections = [Section("one", "First & <best>", Html("<p>1</p>")), None, Section("two", "Second", Html("<p>2</p>"))]
-    page = document("A <title>", Html("<header>h</header>"), sections, style="/* own style */")
+    sections = [
+        Section("one", "First & <best>", Markup("<p>1</p>")),
+        None,
+        Section("two", "Second", Markup("<p>2</p>")),
+    ]
+    page = document("A <title>", Markup("<header>h</header>"), sections, style="/* own style */")
     style, script = (re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)[1] for tag in ("style", "script"))
     assert style.endswith("/* own style */") and len(style) > 1000 and script.strip()
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)[1].replace("&#x27;", "'")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.page import markup
-from cluster.page.markup import Column, Html, Section, anchor, element, fold, join, outside_text, table, text
+from cluster.page.markup import Column, Markup, Section, anchor, element, fold, join, outside_text, table, text
 
 
 @pytest.mark.parametrize(
@@ -18,17 +18,17 @@ from cluster.page.markup import Column, Html, Section, anchor, element, fold, jo
         (element("br"), "<br/>"),
         (element("line", x1=1.0, y1=2), '<line x1="1" y1="2"/>'),
         (element("rect", element("title", "a"), x=0), '<rect x="0"><title>a</title></rect>'),
-        (element("p", "a<b", 3, None, Html("<i>"), ["&", [Html("</i>")]]), "<p>a&lt;b3<i>&amp;</i></p>"),
+        (element("p", "a<b", 3, None, Markup("<i>"), ["&", [Markup("</i>")]]), "<p>a&lt;b3<i>&amp;</i></p>"),
         (element("p", class_="c d", aria_label='say "x"', http_equiv="e"),
          '<p class="c d" aria-label="say &quot;x&quot;" http-equiv="e"></p>'),
         (element("details", open=True, hidden=False, id=None), "<details open></details>"),
         (element("p", a=1.5, b=0.126, c=10.0, d=100, e=-0.25, f="1.50"),
          '<p a="1.5" b="0.13" c="10" d="100" e="-0.25" f="1.50"></p>'),
-        (join("a", Html("<b>"), 0, None, ("c",)), "a<b>0c"),
+        (join("a", Markup("<b>"), 0, None, ("c",)), "a<b>0c"),
     ],
 )  # fmt: skip
 def test_an_element_has_its_attributes_and_its_children_as_text_or_as_markup(made, wanted):
-    assert made == wanted and isinstance(made, Html)
+    assert made == wanted and isinstance(made, Markup)
 
 
 def test_every_character_that_html_cannot_hold_is_replaced_and_no_other():
@@ -106,7 +106,7 @@ def test_a_text_from_outside_is_cut_at_300_characters_with_a_sign_of_it(length):
 def test_a_fold_is_open_or_closed_below_its_summary_and_a_section_is_named_by_its_heading():
     assert fold("sum", "inner", opened=False) == "<details><summary>sum</summary>inner</details>"
     assert fold("sum", "inner", opened=True, anchor="a") == '<details open id="a"><summary>sum</summary>inner</details>'
-    made = Section("where", "The title", Html("<p>body</p>")).html()
+    made = Section("where", "The title", Markup("<p>body</p>")).html()
     heading = re.search(
         r'<section id="where" aria-labelledby="([^"]+)"><h2 id="([^"]+)">The title</h2><p>body</p>', made
     )

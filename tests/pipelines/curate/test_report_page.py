@@ -16,7 +16,7 @@ from cluster.page import formats
 from cluster.page.markup import element, text
 from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.page import render
-from pipelines.curate.report.schema import Report
+from pipelines.curate.report.schema import CurateReport
 from tests.support.report_cases import GOLDEN, Page, faults, hostile
 
 
@@ -33,13 +33,13 @@ def numbers(words: str) -> set[str]:
 
 
 def test_the_example_follows_the_schema(report):
-    assert list(faults(report, Report)) == []
+    assert list(faults(report, CurateReport)) == []
 
 
 def test_a_key_that_the_schema_does_not_know_is_a_fault(report):
     report["funnel"][0]["kept"] = 1
     del report["totals"]["wall_s"]
-    assert set(faults(report, Report)) == {"report.totals.wall_s: missing", "report.funnel[0].kept: unknown"}
+    assert set(faults(report, CurateReport)) == {"report.totals.wall_s: missing", "report.funnel[0].kept: unknown"}
 
 
 def test_the_example_adds_up(report):
@@ -156,7 +156,7 @@ def test_a_run_of_several_calls_has_no_rate_by_wall(report):
     report["stages"] = [
         {"stage": "measure", "units": 3, "documents": 9, "text_bytes": 90_000_000, "wall_s": None, "core_s": 7200.0}
     ]
-    assert not list(faults(report, Report))
+    assert not list(faults(report, CurateReport))
     page = Page(render(report))
     assert "Measure 3 9 90.0 – 2.0 100.0% – 0.013" in " ".join(page.text["time"].split())
     assert "Time in several calls 2.0 core-hours Throughput – MB/s" in " ".join(page.text["result"].split())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.page import formats
-from cluster.page.charts import Axis, Segment, bar
+from cluster.page.charts import Axis, BarSegment, bar
 from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.histogram import SMALL, Bounds, histogram
 from pipelines.curate.report.schema import stage_name
@@ -118,7 +118,7 @@ def test_a_histogram_stays_inside_its_frame(documents, log, minimum, maximum):
 
 @given(st.lists(st.integers(0, 10**9), max_size=12), st.integers(0, 10**10))
 def test_a_bar_never_leaves_its_track_and_shows_what_is_rare(sizes, rest):
-    drawing = bar([Segment(size, "kept", "t") for size in sizes], sum(sizes) + rest, "label")
+    drawing = bar([BarSegment(size, "kept", "t") for size in sizes], sum(sizes) + rest, "label")
     rects = re.findall(r'x="([\d.]+)" y="0" width="([\d.]+)" height="10" class="kept"', drawing)
     assert len(rects) == sum(size > 0 for size in sizes)
     for x, width in ((float(x), float(w)) for x, w in rects):

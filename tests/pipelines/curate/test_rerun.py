@@ -14,7 +14,7 @@ from cluster import lease as leases
 from cluster.artifact import Artifact
 from cluster.errors import BusyError, DataError
 from cluster.lease import Holder
-from cluster.progress import Lines, Silent
+from cluster.progress import ProgressLines, Silent
 from cluster.session import Session
 from cluster.store.store import Store
 from pipelines.curate import job
@@ -94,7 +94,7 @@ def test_damaged_files_of_a_finished_run_are_named_and_made_again(settings, run,
         shutil.rmtree(output / "_work")
         assert not (output / "_work").exists()
     shown = io.StringIO()
-    again = curate_inline(settings, monkeypatch, progress=Lines(shown))
+    again = curate_inline(settings, monkeypatch, progress=ProgressLines(shown))
     assert again.fresh and again.manifest["digest"] == digest
     assert [path.read_bytes() for path in (output / "corpus").glob("*.parquet")] == [whole]
     assert (output / "removed" / "_manifest.json").is_file() and (output / "report.html").is_file()

@@ -20,7 +20,7 @@ from cluster.stage import Output, Stage
 from cluster.store.store import Store
 from pipelines.dedup.group import Sizes
 from pipelines.dedup.settings import Dedup
-from pipelines.dedup.stars import Spans, Stars, memory_of_stars
+from pipelines.dedup.stars import PositionSpans, Stars, memory_of_stars
 from tests.support.graphs import MOST, graphs, plainly
 from tests.support.grouped import SETTINGS, chain, cliques, grouped, templates
 from tests.support.inline import InlineEngine, NoRay
@@ -35,7 +35,7 @@ class Connected:
             for file, some in zip(files, edges, strict=True):
                 write_slices(Path(file), [some])
             self.engine = InlineEngine(folder, NoRay(), Silent(), RetryLimits(1, 900, 0))
-            spans = Spans(documents, 3, -(-positions // (3 * documents)))
+            spans = PositionSpans(documents, 3, -(-positions // (3 * documents)))
             found, counts = Stars(Store(), spans, most, size, 0)(self.engine.run, _stage, files)
             self.counts, self.batch = counts.tolist(), dict[int, int]()
             for number in range(-(-positions // documents)):
@@ -103,14 +103,14 @@ def test_the_rows_of_groups_are_those_of_one_task(tmp_path, corpus):
     assert "group.star.0002.move" in stages and "group.components" not in stages
 
 
-EDGES, SPANS = 1 << 20, Spans(1 << 17, 8, 4)
+EDGES, SPANS = 1 << 20, PositionSpans(1 << 17, 8, 4)
 PEAK = f"""
 import numpy as np
 import pyarrow as pa
 from pathlib import Path
 from cluster.stage import Output, Scratch
 from cluster.store.store import Store
-from pipelines.dedup.stars import Deal, Least, Move, Spans
+from pipelines.dedup.stars import Deal, Least, Move, PositionSpans
 
 spans = {SPANS!r}
 def peak():  # since it was called before

@@ -19,7 +19,7 @@ from pipelines.curate.stages.decide import all_reasons, check_results
 from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.demo import commands as demo
 from pipelines.demo.commands import CONFIG, DATA, config_text, expand_repeated, stage_inputs
-from pipelines.demo.installed import Bounds, collect, distributions, docstrings, packages, standard_library
+from pipelines.demo.installed import CollectionLimits, collect, distributions, docstrings, packages, standard_library
 from pipelines.text.personal_data import KINDS, PLACEHOLDERS
 from tests.support.inline import InlineEngine
 
@@ -90,7 +90,7 @@ def site(tmp_path):
 
 
 def found(site, **bounds):
-    return [(d.source, d.id) for d in collect(distributions(str(site)), Bounds(**bounds))]
+    return [(d.source, d.id) for d in collect(distributions(str(site)), CollectionLimits(**bounds))]
 
 
 def test_licences_docs_and_docstrings_are_collected_once_each_and_unreadable_files_are_skipped(site):
@@ -135,12 +135,12 @@ def test_nested_names_are_qualified_and_a_conditional_definition_is_found():
 
 
 def test_the_standard_library_has_the_language_reference():
-    ids = [document.id for document in collect([standard_library()], Bounds(source_chars_of_package=0))]
+    ids = [document.id for document in collect([standard_library()], CollectionLimits(source_chars_of_package=0))]
     assert "python/help/if" in ids and "python/LICENSE.txt" in ids
 
 
 def test_this_installation_gives_the_same_documents_twice():
-    bounds = Bounds(documents=300, source_chars_of_package=50_000)
+    bounds = CollectionLimits(documents=300, source_chars_of_package=50_000)
     first = list(collect(packages(), bounds))
     assert first == list(collect(packages(), bounds))
     assert len({document.id for document in first}) == 300
@@ -168,7 +168,9 @@ def test_the_unreadable_lines_are_few_enough_for_a_thousand_documents():
 
 def test_our_own_sentences_are_not_those_of_this_python():
     ours = "\n".join(document["text"] for document in own_documents())
-    theirs = "\n".join(document.text for document in collect([standard_library()], Bounds(docstrings_of_package=0)))
+    theirs = "\n".join(
+        document.text for document in collect([standard_library()], CollectionLimits(docstrings_of_package=0))
+    )
     assert len(word_runs(theirs)) > 10_000
     assert not word_runs(ours) & word_runs(theirs)
 

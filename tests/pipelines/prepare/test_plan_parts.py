@@ -12,7 +12,7 @@ from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs
 from pipelines.prepare.plan import command, dry_run
 from pipelines.prepare.plan.command import trial_text
-from pipelines.prepare.plan.estimate import Rates, plan_stages
+from pipelines.prepare.plan.estimate import RowRates, plan_stages
 from pipelines.prepare.plan.trial import Compared, Trial
 
 MIB = 1 << 20
@@ -30,9 +30,9 @@ def config(folder: str = "/work", store: str = "", **more: Any) -> PrepareConfig
     return PrepareConfig.model_validate(plain | {"output": f"{folder}/out"} | more)
 
 
-def rates() -> Rates:
+def rates() -> RowRates:
     row_s = dict.fromkeys(UNITS, 0.0) | {"collect": 0.01, "complexity": 0.001}
-    return Rates(trial(), {name: at + 1.0 for at, name in enumerate(UNITS)}, row_s, 1e-6)
+    return RowRates(trial(), {name: at + 1.0 for at, name in enumerate(UNITS)}, row_s, 1e-6)
 
 
 def test_stages_of_a_plan_by_hand():
@@ -74,7 +74,7 @@ def grouped(where: PrepareConfig, of: str, texts: int, duplicates: int) -> list:
     made = Trial(100, units=stages, written=dict.fromkeys(stages, 2 * MIB), memory=dict.fromkeys(stages, 7),
                  compared={of: compared})  # fmt: skip
     zero = dict.fromkeys(stages, 0.0)
-    return [one for one in plan_stages(where, Rates(made, zero, zero, 0.0), 1000, 4, 0) if one.name == of]
+    return [one for one in plan_stages(where, RowRates(made, zero, zero, 0.0), 1000, 4, 0) if one.name == of]
 
 
 def test_grouping_is_planned_for_the_texts_that_are_compared():
@@ -110,7 +110,7 @@ def test_a_plan_has_time_and_money_of_each_number_of_cores(tmp_path, monkeypatch
         "{name: of this test, core_hour: 2, gib_hour: 0.5, thousand_gets: 1, thousand_puts: 1}"
     )
     one = Trial(10, kept=10, units={"write": 1}, written={"write": 0}, memory={"write": 1 << 30})
-    made = Rates(one, {"write": 100.0}, {"write": 0.0}, 0.0)
+    made = RowRates(one, {"write": 100.0}, {"write": 0.0}, 0.0)
     monkeypatch.setattr(command, "measure_rates", lambda *_: made)
     sample = SimpleNamespace(text_bytes=500, documents=10, text_share=1.0, unreadable_share=0.25)
     monkeypatch.setattr(command, "draw", lambda *_: sample)

@@ -18,7 +18,7 @@ from pipelines.prepare.tables.frame import (
     typed,
 )
 from pipelines.prepare.tables.quantiles import Numbers
-from pipelines.prepare.tables.settings import Outliers, Table
+from pipelines.prepare.tables.settings import ColumnOutliers, Table
 
 TYPES = {"name": "text", "price": "number", "count": "integer", "open": "boolean", "day": "date"}
 
@@ -184,4 +184,4 @@ def test_settings_that_cannot_be_are_refused(change, message):
 
 @pytest.mark.parametrize(("settings", "distance"), [({}, 1.5), ({"method": "mad"}, 3.5), ({"factor": 2}, 2)])
 def test_the_distance_of_an_outlier_is_that_of_its_method(settings, distance):
-    assert Outliers(columns=("a",), **settings).distance == distance
+    assert ColumnOutliers(columns=("a",), **settings).distance == distance

@@ -18,7 +18,7 @@ from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.tables.frame import Known, bounds_of, finished, typed
 from pipelines.prepare.tables.quantiles import Numbers
-from pipelines.prepare.tables.settings import Outliers, Table
+from pipelines.prepare.tables.settings import ColumnOutliers, Table
 from tests.support.inline import prepare_inline
 
 TEMPLATE = {
@@ -267,14 +267,14 @@ def test_a_table_in_many_slices_has_the_same_values_and_repeated_rows(settings, 
 @pytest.mark.parametrize("method", ["iqr", "mad"])
 def test_outliers_are_bounded_by_quartiles_or_by_the_median_distance(method):
     values = np.array([1.0, 2, 3, 4, 5, 6, 1000])[[3, 0, 6, 1, 5, 2, 4]]
-    low, high = bounds_of(Numbers.of(values), Outliers(columns=("a",), method=method)) or (0, 0)
+    low, high = bounds_of(Numbers.of(values), ColumnOutliers(columns=("a",), method=method)) or (0, 0)
     quartiles = np.quantile(values, [0.25, 0.75])
     if method == "iqr":
         assert (low, high) == (quartiles[0] - 1.5 * np.ptp(quartiles), quartiles[1] + 1.5 * np.ptp(quartiles))
     else:
         assert (low, high) == pytest.approx((4 - 3.5 * 2 / 0.6745, 4 + 3.5 * 2 / 0.6745))
-    assert bounds_of(Numbers.of(np.ones(9)), Outliers(columns=("a",), method=method)) is None
-    assert bounds_of(Numbers.of(np.empty(0)), Outliers(columns=("a",))) is None
+    assert bounds_of(Numbers.of(np.ones(9)), ColumnOutliers(columns=("a",), method=method)) is None
+    assert bounds_of(Numbers.of(np.empty(0)), ColumnOutliers(columns=("a",))) is None
 
 
 @pytest.mark.parametrize(

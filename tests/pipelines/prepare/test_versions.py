@@ -12,7 +12,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
 from pipelines.prepare.versions.card import card
 from pipelines.prepare.versions.diff import compare, psi
-from pipelines.prepare.versions.examples import Beginning, Example
+from pipelines.prepare.versions.examples import Beginning, ChangedRecord
 from pipelines.prepare.versions.export import export
 from pipelines.prepare.versions.registry import Registry
 from tests.support.inline import prepare_inline
@@ -73,8 +73,8 @@ def test_the_difference_names_what_was_added_removed_and_changed(tmp_path, monke
     assert (found.added, found.removed, found.changed) == (4, 2, 2)
     examples = {what: {one.id: one for one in some} for what, some in found.examples.items()}
     assert examples["added"].keys() == {"r40", "r41", "r42", "r43"} and examples["removed"].keys() == {"r1", "r2"}
-    assert examples["added"]["r41"] == Example("r41", None, Beginning(question(41), answer(41)))
-    assert examples["removed"]["r1"] == Example("r1", Beginning(question(1), answer(1)), None)
+    assert examples["added"]["r41"] == ChangedRecord("r41", None, Beginning(question(41), answer(41)))
+    assert examples["removed"]["r1"] == ChangedRecord("r1", Beginning(question(1), answer(1)), None)
     assert {id: one.differs for id, one in examples["changed"].items()} == {
         "r0": ("annotations.labels", "metadata.label"), "r3": ("messages",),
     }  # fmt: skip

@@ -23,7 +23,7 @@ from pipelines.prepare.versions.diff import (
     diff_json,
     diff_text,
 )
-from pipelines.prepare.versions.examples import Beginning, Example, _line
+from pipelines.prepare.versions.examples import Beginning, ChangedRecord, _line
 from pipelines.prepare.versions.metrics import metrics_text
 from pipelines.prepare.versions.registry import Registry, Version
 
@@ -136,9 +136,9 @@ def test_the_difference_as_text():
     records = ({"train": 1234, "test": 5}, {"train": 12, "test": 6})
     one, other = Beginning("Why?", "So."), Beginning("Why?", "Because.")
     examples = {
-        "added": [Example("a", None, Beginning("A text.", ""))],
-        "removed": [Example("c", one, None)],
-        "changed": [Example("d", one, other, ("completion", "metadata.label"))],
+        "added": [ChangedRecord("a", None, Beginning("A text.", ""))],
+        "removed": [ChangedRecord("c", one, None)],
+        "changed": [ChangedRecord("d", one, other, ("completion", "metadata.label"))],
     }
     labels = Shift("label", 0.0999, None, "a 1.0% -> 2.0%", {"a": (0.01, 0.02), "b": (0.99, 0.98)})
     shifts = [Shift("length", 0.1, 0.25, "median 5 -> 6 characters"), labels]

@@ -9,7 +9,7 @@ import torch
 from training.bench import gpu
 from training.bench.command import make_config, parser
 from training.bench.measure import STEPS_DRAWN, Kernel, Step, Timing, worker_steps
-from training.bench.parts import Part
+from training.bench.parts import MeasuredPart
 from training.bench.predict import predicted_ms, setting, summed
 from training.bench.result import describe, peer_text, result_text
 from training.bench.workload import bench_config, random_batch
@@ -21,7 +21,11 @@ CPU = torch.device("cpu")
 KERNELS = tuple(Kernel(f"kernel-{n}", 12.5 - n, n + 1, (12.5 - n) / 84) for n in range(12))
 OURS = Timing((0.5, 0.2, 0.3), 768, 5.4321, 1.25, 150_000, 10_416, "sdpa", 12.34, KERNELS, ("optimize_ddp",))
 PEER = Timing((0.9, 0.4), 768, 5.5, 2.5, 150_000, 10_416, "eager")
-PARTS = [Part("products", 4.0, 2e9, True), Part("scores", 6.0, 3e9, True), Part("whole rows", 5.0, 9e9, False)]
+PARTS = [
+    MeasuredPart("products", 4.0, 2e9, True),
+    MeasuredPart("scores", 6.0, 3e9, True),
+    MeasuredPart("whole rows", 5.0, 9e9, False),
+]
 
 
 def tiny(**settings: Any) -> TrainConfig:
@@ -158,7 +162,9 @@ def test_the_text_of_a_result_has_its_numbers_with_their_words(monkeypatch):
 ITEM = gpu.Item("C", "fast", "training.bench", ("--steps", "9"))
 
 
-def lines_of(monkeypatch, found: dict[str, Any], item: gpu.Item = ITEM, failed: str | None = None) -> list[gpu.Line]:
+def lines_of(
+    monkeypatch, found: dict[str, Any], item: gpu.Item = ITEM, failed: str | None = None
+) -> list[gpu.ResultRow]:
     monkeypatch.setattr(gpu, "_planned_gib", lambda setting: 1.2)
     monkeypatch.setattr(gpu, "_predicted_ms", lambda setting, rehearsed: f"predicted, rehearsed {rehearsed}")
     return list(gpu._lines(item, [{"ours": "of a line before"}, found], failed))
@@ -168,21 +174,24 @@ def test_the_lines_of_the_table_have_the_numbers_of_the_result(monkeypatch):
     found = result(monkeypatch)
     mfu, whole = found["ours"]["mfu"], found["ours"]["mfu_whole_rows"]
     assert lines_of(monkeypatch, found, failed="ended after 9 s") == [
-        gpu.Line("C", "fast", f"2,560 tokens/s, 300 ms, MFU {mfu:.1%} (whole rows {whole:.1%}), sdpa", "", ""),
-        gpu.Line("C", "  memory, micro-batch 2", "1.25 GiB", "plan: 1.20 GiB", "ok"),
-        gpu.Line("C", "  products", "4.00 ms", "0.5 TFLOP/s", ""),
-        gpu.Line("C", "  scores", "6.00 ms", "0.5 TFLOP/s", ""),
-        gpu.Line("C", "  whole rows", "5.00 ms", "1.8 TFLOP/s", ""),
-        gpu.Line("C", "  ceiling", "25,600 tokens/s", "reached: 10%", ""),
-        *(gpu.Line("C", f"  {one.name}", f"{one.ms:.2f} ms a step", f"{one.ms / 84:.1%}", "") for one in KERNELS[:10]),
-        gpu.Line("C", "  HF Trainer", "1,182 tokens/s", "ours is 2.17 times as fast", ""),
-        gpu.Line("C", "  and then", "ended after 9 s", "", ""),
+        gpu.ResultRow("C", "fast", f"2,560 tokens/s, 300 ms, MFU {mfu:.1%} (whole rows {whole:.1%}), sdpa", "", ""),
+        gpu.ResultRow("C", "  memory, micro-batch 2", "1.25 GiB", "plan: 1.20 GiB", "ok"),
+        gpu.ResultRow("C", "  products", "4.00 ms", "0.5 TFLOP/s", ""),
+        gpu.ResultRow("C", "  scores", "6.00 ms", "0.5 TFLOP/s", ""),
+        gpu.ResultRow("C", "  whole rows", "5.00 ms", "1.8 TFLOP/s", ""),
+        gpu.ResultRow("C", "  ceiling", "25,600 tokens/s", "reached: 10%", ""),
+        *(
+            gpu.ResultRow("C", f"  {one.name}", f"{one.ms:.2f} ms a step", f"{one.ms / 84:.1%}", "")
+            for one in KERNELS[:10]
+        ),
+        gpu.ResultRow("C", "  HF Trainer", "1,182 tokens/s", "ours is 2.17 times as fast", ""),
+        gpu.ResultRow("C", "  and then", "ended after 9 s", "", ""),
     ]
     plain = result(monkeypatch, ours=replace(OURS, kernels=()), peak_tflops=None, peer="out of memory", parts=[])
     assert lines_of(monkeypatch, plain, replace(ITEM, predicted=True)) == [
-        gpu.Line("C", "fast", "2,560 tokens/s, 300 ms, sdpa", "predicted, rehearsed True", ""),
-        gpu.Line("C", "  memory, micro-batch 2", "1.25 GiB", "plan: 1.20 GiB", "ok"),
-        gpu.Line("C", "  HF Trainer", "out of memory", "", ""),
+        gpu.ResultRow("C", "fast", "2,560 tokens/s, 300 ms, sdpa", "predicted, rehearsed True", ""),
+        gpu.ResultRow("C", "  memory, micro-batch 2", "1.25 GiB", "plan: 1.20 GiB", "ok"),
+        gpu.ResultRow("C", "  HF Trainer", "out of memory", "", ""),
     ]
 
 
@@ -198,19 +207,20 @@ def test_checks_and_checkpoints_have_lines_of_their_own():
     checks = [{"name": f"n{right}", "found": "f", "wanted": "w", "right": right} for right in (True, False, None)]
     correct = gpu.Item("A", "correct", "training.bench.correct", ())
     assert list(gpu._lines(correct, checks, "ended after 9 s")) == [
-        gpu.Line("A", "nTrue", "f", "w", "ok"), gpu.Line("A", "nFalse", "f", "w", "WRONG"),
-        gpu.Line("A", "nNone", "f", "w", "skipped"), gpu.Line("A", "the other checks", "ended after 9 s", "", "failed"),
+        gpu.ResultRow("A", "nTrue", "f", "w", "ok"), gpu.ResultRow("A", "nFalse", "f", "w", "WRONG"),
+        gpu.ResultRow("A", "nNone", "f", "w", "skipped"),
+        gpu.ResultRow("A", "the other checks", "ended after 9 s", "", "failed"),
     ]  # fmt: skip
     stall = gpu.Item("D", "stops", "training.bench.stall", ())
     times = {"first_s": 1.234, "later_s": 0.5, "gib": 13.81, "written_s": 7.25}
     [line] = gpu._lines(stall, [times], None)
-    assert line == gpu.Line("D", "stops", "1.23 s the first time, then 0.50 s", "13.81 GiB, written in 7.2 s", "")
+    assert line == gpu.ResultRow("D", "stops", "1.23 s the first time, then 0.50 s", "13.81 GiB, written in 7.2 s", "")
     verdicts = {"skipped: no time left": "skipped", "not run: x is not installed": "not run", "crashed": "failed"}
     for reason, verdict in (verdicts | {"": "skipped"}).items():
         [line] = gpu._lines(correct, [], reason or None)
-        assert line == gpu.Line("A", "correct", reason or "skipped: nothing printed", "", verdict)
-    assert gpu._row(gpu.Line("A", "n", "f", "b", "ok")) == f"A  n{' ' * 63}f{' ' * 63}b{' ' * 43}ok"
-    assert gpu.table([gpu.Line("A", "  n", "f", "b", "ok")]).splitlines()[2:] == ["| A | n | f | b | ok |"]
+        assert line == gpu.ResultRow("A", "correct", reason or "skipped: nothing printed", "", verdict)
+    assert gpu._row(gpu.ResultRow("A", "n", "f", "b", "ok")) == f"A  n{' ' * 63}f{' ' * 63}b{' ' * 43}ok"
+    assert gpu.table([gpu.ResultRow("A", "  n", "f", "b", "ok")]).splitlines()[2:] == ["| A | n | f | b | ok |"]
 
 
 @pytest.mark.parametrize("item", gpu.items(True), ids=lambda item: f"{item.section}-{item.name}")

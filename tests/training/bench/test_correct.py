@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from training.bench import correct, resume, stall
-from training.bench.correct import Check
+from training.bench.correct import CorrectnessCheck
 
 CPU = torch.device("cpu")
 
@@ -101,7 +101,7 @@ def test_an_interrupted_training_must_come_to_the_same_losses(device, determinis
 
 def test_a_wrong_check_is_the_exit_status(monkeypatch, capsys):
     for rights, status in (((True, None), 0), ((True, False, True), 1)):
-        found = [Check("a", "b", "c", right) for right in rights]
+        found = [CorrectnessCheck("a", "b", "c", right) for right in rights]
         monkeypatch.setattr(correct, "checks", lambda device, steps, found=found: found)
         monkeypatch.setattr(resume, "checks", lambda folder, gpu, steps, found=found: found)
         assert correct.main(["--cpu"]) == resume.main(["--cpu"]) == status
@@ -122,7 +122,7 @@ def test_a_killed_training_must_continue_from_its_last_checkpoint_or_a_later_one
     monkeypatch.setattr(resume, "_train", train)
     monkeypatch.setattr(resume, "_train_and_kill", lambda config, run: seen)
     monkeypatch.setattr(resume, "resumed_at", lambda run: resumed)
-    monkeypatch.setattr(resume, "compared", lambda whole, killed: [Check("equal", "", "", True)])
+    monkeypatch.setattr(resume, "compared", lambda whole, killed: [CorrectnessCheck("equal", "", "", True)])
     assert [check.right for check in resume.checks(str(tmp_path), False, 200)] == rights
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.packed_examples import config
-from training.data.order import HeldOut, Mixture, Order, permutation, shares, whole_counts
+from training.data.order import HeldOut, MixtureOrder, Order, permutation, shares, whole_counts
 
 SMALL = {"rows_per_step": 4, "block_rows": 3, "seed": 1}
 
@@ -72,7 +72,7 @@ def test_three_billion_rows_are_as_easy_as_three():
 @settings(max_examples=10)
 @given(st.lists(st.floats(0.01, 10), min_size=2, max_size=5), st.integers(1, 3000))
 def test_every_stretch_of_a_mixture_has_each_corpus_in_its_share(weights, count):
-    mixture = Mixture(weights, 1)
+    mixture = MixtureOrder(weights, 1)
     corpora, _ = mixture.at(np.arange(count))
     for corpus, weight in enumerate(weights):
         share = weight / sum(weights)
@@ -80,7 +80,7 @@ def test_every_stretch_of_a_mixture_has_each_corpus_in_its_share(weights, count)
 
 
 def test_a_period_holds_exactly_the_counts_that_were_asked_for():
-    corpora, indices = Mixture([700, 200, 100], 1).at(np.arange(5000))
+    corpora, indices = MixtureOrder([700, 200, 100], 1).at(np.arange(5000))
     assert Counter(corpora.tolist()) == {0: 3500, 1: 1000, 2: 500}
     for corpus, count in ((0, 3500), (1, 1000), (2, 500)):
         assert indices[corpora == corpus].tolist() == list(range(count)), "each corpus goes through its own epochs"

@@ -20,7 +20,7 @@ from cluster.store.interface import NotFound, StorageOptions, Unavailable
 from cluster.store.store import Store
 from tests.support import fit_jobs
 from tests.support.checkpoint_jobs import SHAPES, STATES, make_job, slices, values, write
-from training.engines.engine import Slice
+from training.engines.engine import StateSlice
 from training.fit.checkpoint import save as saving
 from training.fit.checkpoint.restore import fill, restore
 from training.fit.checkpoint.save import Saver, pack_file
@@ -451,7 +451,7 @@ def test_a_copy_is_taken_so_that_training_may_go_on_at_once(tmp_path):
     weights = values("second", "param").clone()
     wanted = weights.clone()
     saver = Saver(make_job(tmp_path), Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
-    saver.begin(TrainingProgress(step=1), [Slice("second", "param", (7,), 0, weights)])
+    saver.begin(TrainingProgress(step=1), [StateSlice("second", "param", (7,), 0, weights)])
     weights.zero_()
     saver.settle()
     saver.close()

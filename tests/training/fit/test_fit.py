@@ -42,7 +42,7 @@ from training.data.packed import PACKED
 from training.driver import console as watch
 from training.driver import launch, preflight
 from training.driver.console import RemainingWork
-from training.engines.engine import Slice
+from training.engines.engine import StateSlice
 from training.fit import device, loop, tracking
 from training.fit.ranks import Preemption, Ranks
 from training.models.build import build_objective
@@ -407,7 +407,7 @@ def test_a_node_that_is_to_go_gets_one_checkpoint(monkeypatch):
 
 def test_what_never_had_a_gradient_is_named():
     def part(name, state, *values):
-        return Slice(name, state, (2,), 0, torch.tensor(values))
+        return StateSlice(name, state, (2,), 0, torch.tensor(values))
 
     slices = [part("a", "exp_avg_sq", 0.0, 1e-9), part("b", "exp_avg_sq", 0.0, 0.0), part("b", "param", 1.0, 1.0)]
     slices += [part("a", "exp_avg_sq", 0.0, 0.0), part("c", "exp_avg_sq", 0.0, 0.0)]

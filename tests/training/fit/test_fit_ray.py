@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ClusterError, ConfigError, DataError
-from cluster.progress import Lines, Silent
+from cluster.progress import ProgressLines, Silent
 from cluster.session import Session
 from tests.support.fit_jobs import column, fit_alone, pack_tiny, settings, tiny_job
 from tests.support.killed_fits import fit_by_ranks, kill_and_finish
@@ -48,7 +48,7 @@ def test_what_a_worker_cannot_go_on_from_comes_back_as_our_own_error_and_is_not_
     job = tiny_job(str(packed), output=f"{packed}/broken", workers={"count": 2}, failures={"loss_limit": 2.0, "max": 3})
     shown = io.StringIO()
     with pytest.raises(DataError, match=r"^step 1: the loss is .* above failures.loss_limit 2. Its batch .*doc-"):
-        fit_on_ray(job, session, Lines(shown))
+        fit_on_ray(job, session, ProgressLines(shown))
     assert "ray-train" in {one.name for one in threading.enumerate()}, "told before Ray Train has started them again"
     assert len(list(Path(job.attempts).iterdir())) == 1
     assert "19,616 of 19,616 parameters train (100.00%), 2 workers" in shown.getvalue()

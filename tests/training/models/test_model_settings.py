@@ -28,7 +28,7 @@ from training.models.base import check_vocabulary, decoder_layers, model_config
 from training.models.build import build_objective
 from training.models.compiling import CompileClock, _short
 from training.models.compose import _card, _ranks
-from training.models.objective import Probe
+from training.models.objective import LinearProbe
 from training.models.shape import transformers_config
 
 
@@ -301,7 +301,7 @@ def test_an_adapter_that_is_not_additive_is_refused_with_its_one_reason(config, 
 
 def test_a_probes_mode_is_that_of_its_classifier():
     base = build_objective(tiny_config("llama", method="probe"), classes=3)
-    assert isinstance(base, Probe) and base.training and base.classifier.training and not base.model.training
+    assert isinstance(base, LinearProbe) and base.training and base.classifier.training and not base.model.training
     base.eval()
     assert not base.training and not base.classifier.training
     base.train()

@@ -13,7 +13,7 @@ from rich.console import Console
 from cluster.artifact import MANIFEST
 from cluster.engine import Engine
 from cluster.errors import ConfigError, DataError
-from cluster.progress import Lines, Silent
+from cluster.progress import ProgressLines, Silent
 from cluster.session import Session
 from cluster.store.store import Store
 from tests.support.inline import InlineEngine
@@ -325,7 +325,9 @@ def test_train_warns_of_conversations_that_are_too_long_before_it_trains(tmp_pat
     more = {"columns": {"messages": "messages"}}
     path = mixed_chats(tmp_path, 30, 90)
     packed, lines = packed_by(path, tmp_path / "run", **more), io.StringIO()
-    report_overflow(packed, plain_config(**settings_of(path, tmp_path / "run", **more)).sequence_length, Lines(lines))
+    report_overflow(
+        packed, plain_config(**settings_of(path, tmp_path / "run", **more)).sequence_length, ProgressLines(lines)
+    )
     assert lines.getvalue().startswith("warning: corpus-0: 30 of 120 examples (25.0%) are longer than a row of 64")
 
 
@@ -335,7 +337,7 @@ def test_train_tells_which_share_of_the_documents_was_left_out_before_it_trains(
         path, lines = write_lines(tmp_path / f"{bad}.jsonl", rows), io.StringIO()
         settings = settings_of(path, tmp_path / f"run{bad}", sequence_length=256, tokens_per_step=256)
         config = plain_config(**settings)
-        report_overflow(pack(config, Session(), Silent()), config.sequence_length, Lines(lines))
+        report_overflow(pack(config, Session(), Silent()), config.sequence_length, ProgressLines(lines))
         return lines.getvalue()
 
     assert told(30).startswith(
@@ -470,7 +472,7 @@ def test_files_that_are_not_read_are_counted_by_the_preview_the_plan_and_packing
         packed = pack(config, Session(), Silent())
         assert f"\n  {note}" in summary(config, packed)
     assert note in find_data(config, 300).how
-    report_overflow(packed, config.sequence_length, Lines(lines))
+    report_overflow(packed, config.sequence_length, ProgressLines(lines))
     assert f"corpus-0: {note}" in lines.getvalue()
 
 

@@ -14,7 +14,7 @@ from tests.support.packed_examples import config, document, pack_examples, write
 from training.data.packed import PACKED, SPLITS
 from training.pack.best_fit import best_fit
 from training.pack.packing import in_order
-from training.pack.shuffle import Move, Range, read_examples
+from training.pack.shuffle import KeyRange, ShuffleUnit, read_examples
 
 SIZES = st.lists(st.integers(1, 60), max_size=40)
 
@@ -24,10 +24,10 @@ def pack(tmp_path, documents: list[dict], units: int = 1, unit_tokens: int = 1 <
     return pack_examples(root, write_examples(root, documents, units, 2000), config(**settings), unit_tokens)
 
 
-def read_range(examples: Artifact, unit: Range) -> list[dict]:
+def read_range(examples: Artifact, unit: KeyRange) -> list[dict]:
     """The examples of a range, read from their files."""
     names = tuple(file.path for file in examples.manifest.files)
-    return in_order(read_examples(Store(), Move(0, 1, examples.uri, names, None), [unit])).to_pylist()
+    return in_order(read_examples(Store(), ShuffleUnit(0, 1, examples.uri, names, None), [unit])).to_pylist()
 
 
 def rows_of(artifact: Artifact) -> list[dict]:

@@ -15,9 +15,9 @@ from cluster.store.store import Store
 from tests.support.plan_cases import BIG, LORA, TINY, big, config, facts
 from training.config_parts import Model
 from training.data.order import Order
-from training.gpus import GPUS, Machine, gpu_named, peak_flops
+from training.gpus import GPUS, AssumedGpu, gpu_named, peak_flops
 from training.models.shape import shape_of, transformers_config
-from training.plan.advice import Facts, advise, unused_setting_warnings
+from training.plan.advice import PlannedTraining, advise, unused_setting_warnings
 from training.plan.choices import (
     USABLE,
     changes,
@@ -53,7 +53,7 @@ def corpus(tmp_path) -> str:
 
 def test_a_plan_before_packing_says_that_it_guesses_and_from_what(corpus, tmp_path):
     settings = config(corpus=corpus, output=str(tmp_path / "run"))
-    [phase] = plan_run(settings, Machine())["phases"]
+    [phase] = plan_run(settings, AssumedGpu())["phases"]
     size = (Path(corpus) / "documents.jsonl").stat().st_size
     assert not phase["data"]["exact"]
     assert "estimated" in phase["data"]["how"] and "raymill pack" in phase["data"]["how"]
@@ -65,7 +65,7 @@ def test_a_plan_before_packing_says_that_it_guesses_and_from_what(corpus, tmp_pa
 
 def test_epochs_become_steps_and_back(corpus, tmp_path):
     settings = config(corpus=corpus, output=str(tmp_path / "run"), steps=None, epochs=3)
-    [phase] = plan_run(settings, Machine())["phases"]
+    [phase] = plan_run(settings, AssumedGpu())["phases"]
     rows = sum(phase["data"]["rows"].values())
     assert phase["steps"] == math.ceil(3 * rows / 8)
     assert phase["epochs"] == pytest.approx(3, abs=8 / rows)
@@ -80,7 +80,7 @@ def test_bytes_a_token_grow_with_the_vocabulary_and_stay_within_what_is_known():
 
 @pytest.mark.ray
 def test_a_plan_after_packing_counts_what_training_will_do(corpus, tmp_path):
-    from cluster.progress import Lines
+    from cluster.progress import ProgressLines
     from cluster.session import Session
     from training.pack.job import pack
 
@@ -88,14 +88,14 @@ def test_a_plan_after_packing_counts_what_training_will_do(corpus, tmp_path):
         corpus=corpus, output=str(tmp_path / "run"), steps=None, epochs=2, execution={"cpus": 1, "unit_mib": 1}
     )
     with Session(None, 1) as session:
-        packed = pack(settings, session, Lines())
-    [phase] = plan_run(settings, Machine())["phases"]
+        packed = pack(settings, session, ProgressLines())
+    [phase] = plan_run(settings, AssumedGpu())["phases"]
     assert phase["data"]["exact"]
     assert phase["data"]["rows"] == {"corpus-0": packed.rows("train")}
     assert phase["steps"] == Order.for_training(settings, packed).steps(settings)
     assert phase["epochs"] == pytest.approx(2, abs=8 / packed.rows("train"))
     changed = settings.model_copy(update={"seed": 2})
-    assert not plan_run(changed, Machine())["phases"][0]["data"]["exact"], "what is packed there is of another seed"
+    assert not plan_run(changed, AssumedGpu())["phases"][0]["data"]["exact"], "what is packed there is of another seed"
 
 
 # --- time and cost
@@ -103,7 +103,7 @@ def test_a_plan_after_packing_counts_what_training_will_do(corpus, tmp_path):
 
 def test_time_is_flops_over_what_the_gpus_reach_and_cost_follows(corpus, tmp_path):
     settings = config(corpus=corpus, output=str(tmp_path / "run"), workers={"count": 2, "gpus_each": 1})
-    plan = plan_run(settings, Machine(memory_gib=80, peak_flops=1e12, mfu=0.5, price=3.0))
+    plan = plan_run(settings, AssumedGpu(memory_gib=80, peak_flops=1e12, mfu=0.5, price=3.0))
     [phase] = plan["phases"]
     expected = 100 * 1024 * phase["flops_per_token"] / (0.5 * 1e12 * 2)
     assert phase["seconds"] == pytest.approx(expected)
@@ -131,7 +131,7 @@ def test_a_gpus_name_tells_its_bf16_speed_and_nothing_of_float32(corpus, tmp_pat
 
 def test_a_very_short_training_takes_some_time_and_some_money(corpus, tmp_path):
     settings = config(corpus=corpus, output=str(tmp_path / "run"), workers={"count": 1, "gpus_each": 1}, steps=1)
-    said = plan_text(plan_run(settings, Machine(peak_flops=1e15, price=2.0)))
+    said = plan_text(plan_run(settings, AssumedGpu(peak_flops=1e15, price=2.0)))
     assert "time        under 1 s on 1 GPU, under 0.01 GPU hours, cost under 0.01" in said
     assert "8 rows = 1 worker x 1 micro-batch x 8 rows" in said
 
@@ -141,7 +141,7 @@ def test_a_plan_on_gpus_of_a_config_without_them_says_so(corpus, tmp_path):
     having = config(corpus=corpus, output=str(tmp_path / "run"), workers={"count": 2, "gpus_each": 1})
 
     def said(settings, **of_a_gpu):
-        [phase] = plan_run(settings, Machine(**of_a_gpu))["phases"]
+        [phase] = plan_run(settings, AssumedGpu(**of_a_gpu))["phases"]
         return [warning for warning in phase["warnings"] if "gpus_each" in warning]
 
     for of_a_gpu in ({"name": "H100", "memory_gib": 79.1}, {"memory_gib": 80.0}, {"peak_flops": 1e12}):
@@ -158,13 +158,13 @@ def test_phases_are_planned_one_by_one_and_added_up(corpus, tmp_path):
         method="lora",
         phases=[{"name": "first", "steps": 10}, {"name": "second", "steps": 30}],
     )
-    plan = plan_run(settings, Machine(memory_gib=80, peak_flops=1e12, price=1.0))
+    plan = plan_run(settings, AssumedGpu(memory_gib=80, peak_flops=1e12, price=1.0))
     assert [phase["steps"] for phase in plan["phases"]] == [10, 30]
     assert plan["seconds"] == pytest.approx(sum(phase["seconds"] for phase in plan["phases"]))
 
 
 def test_nothing_is_said_of_time_when_nothing_is_known_of_the_gpu(corpus, tmp_path):
-    plan = plan_run(config(corpus=corpus, output=str(tmp_path / "run")), Machine())
+    plan = plan_run(config(corpus=corpus, output=str(tmp_path / "run")), AssumedGpu())
     assert plan["seconds"] is None and plan["cost"] is None
     with pytest.raises(ConfigError, match="--gpu or --peak-tflops"):
         machine(config(), None, 80.0, None, 0.4, 2.5)
@@ -256,7 +256,7 @@ def test_table_and_advice_of_a_plan_agree_on_every_gpu(corpus, tmp_path, engine,
         corpus=corpus, output=str(tmp_path / "run"), engine=engine, micro_batch=micro_batch, optimizer={}, steps=10
     )
     settings = settings.model_copy(update={"model": settings.model.model_copy(update={"config": MIDDLE})})
-    plan = plan_run(settings, Machine(memory_gib=gib))
+    plan = plan_run(settings, AssumedGpu(memory_gib=gib))
     [phase] = plan["phases"]
     limit = USABLE * gib * GIB
     assert phase["memory_usable"] == limit
@@ -280,7 +280,7 @@ def test_a_total_a_hair_over_the_limit_is_too_large_in_every_line(corpus, tmp_pa
     settings = big(corpus=corpus, output=str(tmp_path / "run"), micro_batch=2, engine="zero2")
     total = memory(settings, shape_of(settings)).total
     for over, fit in ((-1, False), (1, True)):
-        [phase] = plan_run(settings, Machine(memory_gib=(total + over) / USABLE / GIB))["phases"]
+        [phase] = plan_run(settings, AssumedGpu(memory_gib=(total + over) / USABLE / GIB))["phases"]
         [own] = [row for row in phase["choices"] if row["chosen"]]
         assert (own["fits"], phase["change"]) == ((True, "") if fit else (False, "micro_batch: 1"))
 
@@ -440,7 +440,7 @@ def test_unpacked_rows_of_short_documents_are_called_padding():
     settings = config(packing={"mode": "none"})
     order = Order([1000], [1000], 8, 64, 1, [30.0])
     data = Data(True, "told", {"corpus-0": 1000}, {"corpus-0": 30_000}, 1000, order)
-    warnings = advise(Facts(settings, shape_of(settings), data, 100, None))
+    warnings = advise(PlannedTraining(settings, shape_of(settings), data, 100, None))
     assert any("rows of 128 are 77% padding" in warning for warning in warnings)
 
 

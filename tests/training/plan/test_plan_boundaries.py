@@ -14,7 +14,7 @@ from training.config import TrainConfig
 from training.data.order import Order
 from training.fit.device import with_rows_that_fit
 from training.fit.ranks import Ranks
-from training.gpus import Machine
+from training.gpus import AssumedGpu
 from training.models.shape import shape_of
 from training.plan import command
 from training.plan.advice import advise, usual_rates
@@ -124,14 +124,18 @@ def test_engines_that_a_config_cannot_use_are_no_choices():
 def test_what_is_given_of_a_gpu_holds_before_the_table_and_the_table_before_the_config():
     settings = config(device_memory_gib=10)
     table = machine(settings, "H100", None, None, 0.3, 2.0)
-    assert table == Machine("H100", 79.1, None, 989.4e12, 0.3, 2.0)
-    assert machine(settings, "H100", 20.0, 5.0, 0.3, None) == Machine("H100", 20.0, 5e12, 989.4e12, 0.3, None)
-    assert machine(settings, None, None, None, 0.4, None) == Machine(None, 10, None, None, 0.4, None)
+    assert table == AssumedGpu("H100", 79.1, None, 989.4e12, 0.3, 2.0)
+    assert machine(settings, "H100", 20.0, 5.0, 0.3, None) == AssumedGpu("H100", 20.0, 5e12, 989.4e12, 0.3, None)
+    assert machine(settings, None, None, None, 0.4, None) == AssumedGpu(None, 10, None, None, 0.4, None)
     assert machine(settings, None, None, 5.0, 0.4, 1.0).price == 1.0
     assert (table.peak(True), table.peak(False)) == (989.4e12, None)
     given = machine(settings, "H100", None, 5.0, 0.4, None)
     assert (given.peak(True), given.peak(False)) == (5e12, 5e12)
-    assert [Machine(price=2.0).is_gpu, Machine(memory_gib=1).is_gpu, Machine("H100").is_gpu] == [False, True, True]
+    assert [AssumedGpu(price=2.0).is_gpu, AssumedGpu(memory_gib=1).is_gpu, AssumedGpu("H100").is_gpu] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_an_estimate_is_the_text_over_its_bytes_a_token_in_rows_that_are_not_quite_full():
@@ -209,7 +213,7 @@ def test_a_worker_takes_the_configs_rows_else_the_most_that_its_device_holds(cap
 def test_the_line_of_the_time_has_the_rates_that_it_was_computed_with(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "some text"}\n')
     settings = config(corpus=str(tmp_path / "a.jsonl"), output=str(tmp_path / "run"), workers=GPUS)
-    plan = plan_run(settings, Machine(peak_flops=5e12, mfu=0.25, price=1.0))
+    plan = plan_run(settings, AssumedGpu(peak_flops=5e12, mfu=0.25, price=1.0))
     (phase,) = plan["phases"]
     giga = f"{phase['flops_per_token'] / 10**9:,.4g}"
     assert f"at MFU 25% of 5 TFLOP/s, {giga} GFLOP a token;" in plan_text(plan)

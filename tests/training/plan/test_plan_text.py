@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.plan_cases import LORA, big, config, facts
 from training.config import TrainConfig
-from training.gpus import Machine
+from training.gpus import AssumedGpu
 from training.models.flops import flops_per_token
 from training.models.shape import shape_of, transformers_config
 from training.plan import planning
@@ -153,7 +153,7 @@ def test_the_figures_of_a_phase_follow_from_its_rows_and_machine(tmp_path):
         corpus=str(tmp_path / "a.jsonl"), output=str(tmp_path / "run"), method="lora", engine="zero1", micro_batch=2,
         tokens_per_step=128 * 13, workers={"count": {"min": 2, "max": 5}, "gpus_each": 1}, steps=70,
     )  # fmt: skip
-    found = plan_phase(settings, Machine("H100", 79.1, None, 1e13, 0.25, 3.0))
+    found = plan_phase(settings, AssumedGpu("H100", 79.1, None, 1e13, 0.25, 3.0))
     shape = shape_of(settings)
     rows, tokens = (sum(found["data"][name].values()) for name in ("rows", "tokens"))
     names = ("name", "method", "engine", "offload", "precision", "workers", "gpus", "steps", "rows_per_step")
@@ -176,13 +176,13 @@ def test_the_figures_of_a_phase_follow_from_its_rows_and_machine(tmp_path):
     assert [one["engine"] for one in found["choices"] if one["chosen"]] == ["zero1"]
     for one in found["choices"]:
         assert (one["fits"], one["fewer_rows"], one["micro_batch"]) == (True, None, 2)
-    unknown = plan_phase(settings, Machine())
+    unknown = plan_phase(settings, AssumedGpu())
     assert [unknown[name] for name in ("change", "simpler", "seconds", "gpu_hours", "cost", "memory_usable")] == [
         None
     ] * 6
     assert {(one["fits"], one["fewer_rows"]) for one in unknown["choices"]} == {(None, None)}
     counted = replace(facts(settings).data, documents=facts(settings).data.order.rows_per_pass * 4)
-    spread = planning._duration(settings, shape, counted, 70, Machine(peak_flops=1e13))
+    spread = planning._duration(settings, shape, counted, 70, AssumedGpu(peak_flops=1e13))
     assert spread["flops_per_token"] == pytest.approx(flops_per_token(model, shape.trained, "lora", (128 / 4 + 1) / 2))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support import training_report as made
-from training.data.prepared import Prepared
+from training.data.prepared import PreparedRun
 from training.records.job import Job
 
 
@@ -35,7 +35,7 @@ def finished(tmp_path) -> tuple[Job, Any, Any]:
     packed = SimpleNamespace(
         has_chat_turns=lambda forms: False,
         passed_over={"notes": "1 file is passed over (1 .csv)"},
-        prepared={"faq": Prepared("helpdesk", "/data/helpdesk", "d1ge57", "0.1.0")},
+        prepared={"faq": PreparedRun("helpdesk", "/data/helpdesk", "d1ge57", "0.1.0")},
         corpora=dict.fromkeys(("notes", "faq"), dict.fromkeys(("train", "validation", "test"))),
         tokenised=lambda name: {"documents": 100, "text_bytes": 5000, "left_out/empty": 7, "left_out/no_label": 0},
         packed=lambda name: {

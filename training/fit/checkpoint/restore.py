@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cluster.errors import DataError
-from training.engines.engine import Engine
+from training.engines.engine import TrainingEngine
 from training.fit.ranks import Ranks
 from training.records.checkpoint import Checkpoint, newest, problem, step_of
 from training.records.job import Job
@@ -30,7 +30,7 @@ class Restored:
     damaged: list[DamagedCheckpoint]
 
 
-def restore(job: Job, ranks: Ranks, engine: Engine) -> Restored:
+def restore(job: Job, ranks: Ranks, engine: TrainingEngine) -> Restored:
     """Load the newest undamaged checkpoint into the engine. If there is no checkpoint, the engine is not changed.
 
     All workers call it together. Each reads its own part of the state.

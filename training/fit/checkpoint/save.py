@@ -27,7 +27,7 @@ import cluster
 from cluster.errors import ClusterError
 from cluster.metrics import NOT_EXPORTED, Metrics
 from cluster.store import paths
-from training.engines.engine import Slice
+from training.engines.engine import StateSlice
 from training.fit.ranks import Ranks
 from training.records.checkpoint import (
     MANIFEST,
@@ -84,7 +84,7 @@ class Saver:
         """The folder of this attempt's checkpoint of a step."""
         return paths.join(self.job.checkpoints, folder_name(step, self.attempt))
 
-    def begin(self, progress: TrainingProgress, slices: Iterable[Slice]) -> float:
+    def begin(self, progress: TrainingProgress, slices: Iterable[StateSlice]) -> float:
         """Copy the state and start its upload. All workers call it at the same step.
 
         Returns:
@@ -136,7 +136,7 @@ class Saver:
         """Wait for the upload that is running, and cancel those that have not started."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _copy(self, slices: Iterable[Slice]) -> None:
+    def _copy(self, slices: Iterable[StateSlice]) -> None:
         on_gpu = self.ranks.device.type == "cuda"
         fresh: dict[Key, torch.Tensor] = {}
         with torch.no_grad():

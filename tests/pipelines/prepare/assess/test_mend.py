@@ -2,11 +2,11 @@
 
 import pytest
 
-from pipelines.prepare.assess.mend import Prepared, mend_of
+from pipelines.prepare.assess.mend import MendContext, mend_of
 from tests.support.assessments import findings, some
 
 SOURCES = ("x", "y", "z")
-OUT = Prepared("/out", SOURCES)
+OUT = MendContext("/out", SOURCES)
 REPEATED = {"compared": 10, "exact": 4, "near": 2, "ids": ["a", "b", "c", "d", "e"]}
 NO_ANSWERS = {"compared": 0, "exact": 0, "near": 0, "ids": []}
 AGAIN = "`raymill prepare CONFIG --replace`"
@@ -46,7 +46,7 @@ def differing(value: str, mean: float, difference: float, low: float, high: floa
     ],
 )  # fmt: skip
 def test_repeated_questions_are_removed_by_the_setting_that_does_it(changes, removed, said):
-    assert mend_of("duplication", findings(**changes), Prepared("/out", SOURCES, removed)) == said
+    assert mend_of("duplication", findings(**changes), MendContext("/out", SOURCES, removed)) == said
 
 
 CONTRADICTORY = (
@@ -166,7 +166,7 @@ def test_the_values_that_lack_and_have_the_largest_share_too_many_are_named(repr
 
 
 def test_a_part_of_a_run_is_assessed_again_by_its_own_command():
-    of_split = Prepared("/there", data="/out/train")
+    of_split = MendContext("/there", data="/out/train")
     found = mend_of("relevance", findings(), of_split)
     assert found.endswith("`raymill assess /out/train --output /there --config CONFIG`.")
 
@@ -175,11 +175,11 @@ def test_sources_are_levelled_by_their_shares():
     shown = {"x": 7, "y": 2}
     equal = findings(represented={"source": {"likeness": 0.7, "wanted": {}, "shown": shown}})
     stated = findings(represented={"source": {"likeness": 0.7, "wanted": {"x": 0.5, "y": 0.5}, "shown": shown}})
-    twice = Prepared("/out", ("x", "y", "x"))
+    twice = MendContext("/out", ("x", "y", "x"))
     for found, prepared, command in (
         (equal, twice, "-o inputs.0.share=0.25 -o inputs.1.share=0.5 -o inputs.2.share=0.25 -o mixture.fill=false"),
         (stated, twice, "-o mixture.fill=false"),
-        (equal, Prepared("/out", ("x",) * 13), "-o mixture.fill=false"),
+        (equal, MendContext("/out", ("x",) * 13), "-o mixture.fill=false"),
     ):
         assert f"Level them: `raymill prepare CONFIG {command} --replace`" in mend_of("bias", found, prepared)
 
@@ -232,4 +232,4 @@ LIST = "Keep alike ones in one split: `raymill prepare CONFIG -o duplicates.ques
 )
 def test_leaks_are_mended_by_a_setting_that_the_data_set_was_not_made_with(settings, said):
     records = "Questions of validation and test that are in train: 3 records (a, b, c). "
-    assert mend_of("leakage", findings(leaks=LEAKS), Prepared("/out", **settings)) == records + said
+    assert mend_of("leakage", findings(leaks=LEAKS), MendContext("/out", **settings)) == records + said

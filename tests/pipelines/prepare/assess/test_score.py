@@ -2,14 +2,14 @@
 
 import pytest
 
-from pipelines.prepare.assess.mend import Prepared, mend_of
+from pipelines.prepare.assess.mend import MendContext, mend_of
 from pipelines.prepare.assess.score import assessment_of, metrics_of, parts_of
 from pipelines.prepare.assess.section import assessment_section, assessment_text, number
 from pipelines.prepare.assess.settings import Assess, Gates
 from tests.support.assessments import findings, gate, some
 
 NO_GATES = dict.fromkeys(Gates.model_fields) | {"trained": {}}
-OUT = Prepared("/out")
+OUT = MendContext("/out")
 SIX = {"distinct": 6, "evenness": 0.5, "shown": {"x": 5, "": 4, "y": 3, "z": 2, "u": 1, "v": 1}}
 PAIR = {"value": "s", "records": 30, "ratio": 0.5, "low": 0.4, "high": 0.6, "mean": 0.2, "difference": -0.25}
 
@@ -168,7 +168,7 @@ def test_gates_are_bounds_of_metrics_of_parts_and_of_the_score():
         made | {"questions": repeated | {"near": 1}},
         Assess(),
         Gates(**asked | {"completeness": 0.71}),
-        Prepared("/out", questions_removed=True),
+        MendContext("/out", questions_removed=True),
     )
     assert gate(more, "duplication")["state"] == gate(more, "completeness")["state"] == "failed"
     assert "threshold" in gate(more, "duplication")["mend"]

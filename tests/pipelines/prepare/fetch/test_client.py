@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines.prepare.fetch import client
-from pipelines.prepare.fetch.client import Client, Failed, checked_addresses, is_public, same_server, shown
+from pipelines.prepare.fetch.client import Client, RequestFailed, checked_addresses, is_public, same_server, shown
 from pipelines.prepare.fetch.settings import Web
 from tests.support.web_server import Reply, as_html
 
@@ -39,7 +39,10 @@ def test_public_addresses_are(address):
 def test_addresses_of_this_machine_are_refused_before_anything_is_sent(site):
     site.answers["/"] = as_html("secret")
     for url in (site.url, site.url.replace("127.0.0.1", "localhost"), site.url.replace("127.0.0.1", "2130706433")):
-        with asking(allow_private=False) as connection, pytest.raises(Failed, match="allow_private: true") as refused:
+        with (
+            asking(allow_private=False) as connection,
+            pytest.raises(RequestFailed, match="allow_private: true") as refused,
+        ):
             connection.get(url)
         assert refused.value.problem == "private_address"
     assert site.asked == []
@@ -48,7 +51,7 @@ def test_addresses_of_this_machine_are_refused_before_anything_is_sent(site):
 def test_a_name_that_leads_to_a_private_address_is_refused(monkeypatch):
     found = [(2, 1, 6, "", ("93.184.216.34", 80)), (2, 1, 6, "", ("10.0.0.7", 80))]
     monkeypatch.setattr("socket.getaddrinfo", lambda *asked, **more: found)
-    with pytest.raises(Failed, match=r"desk\.example \(10\.0\.0\.7\)"):
+    with pytest.raises(RequestFailed, match=r"desk\.example \(10\.0\.0\.7\)"):
         checked_addresses("desk.example", 80, allow_private=False)
 
 
@@ -85,14 +88,14 @@ def test_redirects_are_followed_checked_and_bounded(site, monkeypatch):
     site.answers["/b"] = as_html("there")
     assert got(site, "/a").url == f"{site.url}/b"
     site.answers["/round"] = Reply(status=301, headers={"Location": "/round"})
-    with pytest.raises(Failed, match="more than 3 redirects"):
+    with pytest.raises(RequestFailed, match="more than 3 redirects"):
         got(site, "/round")
     site.answers["/file"] = Reply(status=302, headers={"Location": "file:///etc/passwd"})
-    with pytest.raises(Failed, match="which is no page of a web server"):
+    with pytest.raises(RequestFailed, match="which is no page of a web server"):
         got(site, "/file")
     seen = iter([True, False])
     monkeypatch.setattr(client, "is_public", lambda address: next(seen))
-    with pytest.raises(Failed, match="of a private network"):
+    with pytest.raises(RequestFailed, match="of a private network"):
         got(site, "/a", allow_private=False)
 
 
@@ -112,38 +115,41 @@ def test_a_refused_request_is_repeated_after_the_time_that_the_server_wants(site
     assert b"now" in got(site).body
     assert no_waiting[0] == 7 and 0.5 <= no_waiting[1] <= 2
     site.answers["/"] = Reply(status=429, headers={"Retry-After": formatdate(time.time() + 30, usegmt=True)})
-    with pytest.raises(Failed, match=r"answered with status 429 \(3 times\)"):
+    with pytest.raises(RequestFailed, match=r"answered with status 429 \(3 times\)"):
         got(site)
     assert 20 < no_waiting[2] <= 30
     site.answers["/"] = Reply(status=503, headers={"Retry-After": "3600"})
-    with pytest.raises(Failed, match="asks to wait for 3,600 s"):
+    with pytest.raises(RequestFailed, match="asks to wait for 3,600 s"):
         got(site)
 
 
 def test_other_refusals_are_not_repeated(site):
     site.answers["/"] = Reply("no such ticket", 403, "text/plain")
-    with pytest.raises(Failed, match=r"status 403 \(no such ticket\)") as refused:
+    with pytest.raises(RequestFailed, match=r"status 403 \(no such ticket\)") as refused:
         got(site)
     assert len(site.asked) == 1 and refused.value.status == 403
 
 
 def test_an_answer_that_ends_early_is_asked_for_again(site):
     site.answers["/"] = Reply("half", length=100)
-    with pytest.raises(Failed, match=r"no whole answer .*3 times") as refused:
+    with pytest.raises(RequestFailed, match=r"no whole answer .*3 times") as refused:
         got(site)
     assert refused.value.problem == "unreachable" and len(site.asked) == 3
 
 
 def test_a_server_that_is_not_there_is_named():
-    with asking() as connection, pytest.raises(Failed, match=r"http://127\.0\.0\.1:1/: no whole answer \(.*refused"):
+    with (
+        asking() as connection,
+        pytest.raises(RequestFailed, match=r"http://127\.0\.0\.1:1/: no whole answer \(.*refused"),
+    ):
         connection.get("http://127.0.0.1:1/")
-    with asking() as connection, pytest.raises(Failed, match=r"the name no\.such\.invalid has no address"):
+    with asking() as connection, pytest.raises(RequestFailed, match=r"the name no\.such\.invalid has no address"):
         connection.get("http://no.such.invalid/")
 
 
 def test_an_answer_that_is_too_large_is_not_read_on(site):
     site.answers["/"] = Reply("x" * 3000)
-    with pytest.raises(Failed, match=r"more than 0\.000976562 MiB") as refused:
+    with pytest.raises(RequestFailed, match=r"more than 0\.000976562 MiB") as refused:
         got(site, max_mib=1 / 1024)
     assert refused.value.problem == "too_large"
 
@@ -166,7 +172,7 @@ def test_these_refusals_may_pass(site, status):
 
 def test_the_pause_doubles_up_to_half_a_minute(site, no_waiting):
     site.answers["/"] = Reply(status=503)
-    with pytest.raises(Failed, match=r"status 503 \(8 times\)$") as refused:
+    with pytest.raises(RequestFailed, match=r"status 503 \(8 times\)$") as refused:
         got(site, attempts=8)
     assert refused.value.status == 503 and len(site.asked) == 8
     for waited, longest in zip(no_waiting, (1, 2, 4, 8, 16, 30, 30), strict=True):
@@ -175,7 +181,7 @@ def test_the_pause_doubles_up_to_half_a_minute(site, no_waiting):
 
 def test_one_attempt_is_one_request(site, no_waiting):
     site.answers["/"] = Reply(status=503)
-    with pytest.raises(Failed, match=r"answered with status 503$"):
+    with pytest.raises(RequestFailed, match=r"answered with status 503$"):
         got(site, attempts=1)
     assert len(site.asked) == 1 and no_waiting == []
 
@@ -200,16 +206,16 @@ def test_as_many_redirects_are_followed_as_allowed(site):
         site.answers[f"/{number}"] = Reply(status=status, headers={"Location": f"/{number + 1}"})
     site.answers["/4"] = as_html("there")
     assert b"there" in got(site, "/1").body
-    with pytest.raises(Failed, match=r"more than 3 redirects, the last one to .*/4"):
+    with pytest.raises(RequestFailed, match=r"more than 3 redirects, the last one to .*/4"):
         got(site, "/0")
     for status, headers in ((302, {}), (300, {"Location": "/4"}), (304, {})):
         site.answers["/no"] = Reply(status=status, headers=headers)
-        with pytest.raises(Failed, match=f"answered with status {status}") as failed:
+        with pytest.raises(RequestFailed, match=f"answered with status {status}") as failed:
             got(site, "/no")
         assert failed.value.status == status
     for address in ("http://h:port/", "ftp://host/x"):
         site.answers["/odd"] = Reply(status=302, headers={"Location": address})
-        with pytest.raises(Failed, match="leads to") as failed:
+        with pytest.raises(RequestFailed, match="leads to") as failed:
             got(site, "/odd")
         assert failed.value.problem == "http_error"
 
@@ -224,7 +230,7 @@ def test_parameters_are_added_to_those_of_the_address(site):
 def test_an_answer_may_have_the_largest_size(site):
     site.answers["/"] = Reply("x" * 1024)
     assert len(got(site, max_mib=1024 / (1 << 20)).body) == 1024
-    with pytest.raises(Failed, match="the answer has more than"):
+    with pytest.raises(RequestFailed, match="the answer has more than"):
         got(site, max_mib=1023 / (1 << 20))
 
 
@@ -234,14 +240,14 @@ def test_an_answer_that_takes_too_long_is_asked_for_again(site, monkeypatch):
     seconds = iter(range(0, 1000, 11))
     clock = SimpleNamespace(monotonic=lambda: next(seconds), time=time.time)
     monkeypatch.setattr(client, "time", clock)
-    with pytest.raises(Failed, match=r"no whole answer within 10 s \(3 times\)") as failed:
+    with pytest.raises(RequestFailed, match=r"no whole answer within 10 s \(3 times\)") as failed:
         got(site, timeout_s=10)
     assert failed.value.problem == "unreachable" and len(site.asked) == 3
 
 
 def test_a_compressed_answer_that_is_damaged_is_asked_for_again(site):
     site.answers["/"] = Reply("no gzip", headers={"Content-Encoding": "gzip"})
-    with pytest.raises(Failed, match=r"the compressed answer is damaged .*3 times") as failed:
+    with pytest.raises(RequestFailed, match=r"the compressed answer is damaged .*3 times") as failed:
         got(site)
     assert failed.value.problem == "http_error"
 
@@ -258,10 +264,10 @@ def test_the_kind_of_an_answer_is_in_lower_case_and_what_it_says_of_an_error_is_
     site.answers["/"] = Reply("x", kind="Text/HTML; Charset=UTF-8")
     assert got(site).content_type == "text/html; charset=utf-8"
     site.answers["/"] = Reply("x" * 1000, 404)
-    with pytest.raises(Failed, match=r"status 404 \(x{150}\)$"):
+    with pytest.raises(RequestFailed, match=r"status 404 \(x{150}\)$"):
         got(site)
     site.answers["/"] = Reply(" \n", 404)
-    with pytest.raises(Failed, match=r"status 404$"):
+    with pytest.raises(RequestFailed, match=r"status 404$"):
         got(site)
 
 
@@ -281,5 +287,5 @@ def test_addresses_are_tried_once_each_and_without_the_name_of_a_network(monkeyp
     found = [(10, 1, 6, "", (f"{ip}%eth0", 80, 0, 2)) for ip in ("2606:4700::1111", "2606:4700::1111", "fe80::1")]
     monkeypatch.setattr("socket.getaddrinfo", lambda *asked, **more: found)
     assert checked_addresses("h", 80, allow_private=True) == ["2606:4700::1111", "fe80::1"]
-    with pytest.raises(Failed, match=r"h \(fe80::1\) is of this machine"):
+    with pytest.raises(RequestFailed, match=r"h \(fe80::1\) is of this machine"):
         checked_addresses("h", 80, allow_private=False)
