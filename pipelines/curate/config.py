@@ -22,11 +22,11 @@ from pipelines.text.personal_data import KINDS
 STORES: dict[str, Any] = {"storage": True, "inputs": {"__all__": {"storage": True}}}
 
 
-class _Settings(BaseModel):
+class _CurateSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _RulesBase(_Settings):
+class _RulesBase(_CurateSettings):
     _default_packs: ClassVar[tuple[str, ...]] = tuple(PACKS)
 
     packs: tuple[Literal[tuple(PACKS)], ...] = Field(  # type: ignore[valid-type]
@@ -80,7 +80,7 @@ class RulesOfRecords(Rules):
     )
 
 
-class PersonalData(_Settings):
+class PersonalData(_CurateSettings):
     """Kinds of personal data that are replaced in the corpus."""
 
     redact: tuple[Literal[KINDS], ...] = Field(  # type: ignore[valid-type]
@@ -88,7 +88,7 @@ class PersonalData(_Settings):
     )
 
 
-class Boilerplate(_Settings):
+class Boilerplate(_CurateSettings):
     """Lines or paragraphs that many documents of a source have, which are cut out of the corpus.
 
     Source of the default of max_documents: Llama 3, Grattafiori et al. 2024, section 3.1.1, which removes lines that
@@ -103,7 +103,7 @@ class Boilerplate(_Settings):
     min_words_left: int = Field(50, ge=0, description="a document that lost a line and has fewer words left is removed")
 
 
-class Repeats(_Settings):
+class Repeats(_CurateSettings):
     """Runs of words that several documents have: listed and, with `cut`, cut out of all of them but the first.
 
     Source of the default of min_words: Lee et al. 2022, "Deduplicating training data makes language models better",
@@ -115,14 +115,14 @@ class Repeats(_Settings):
     min_words_left: int = Field(50, ge=0, description="a document that lost a run and has fewer words left is removed")
 
 
-class CorpusFiles(_Settings):
+class CorpusFiles(_CurateSettings):
     """The files of the corpus."""
 
     file_mib: int = Field(128, ge=1, le=65_536, description="approximate text of a corpus file, before compression")
     columns: tuple[str, ...] = Field((), description="measured signals to write beside each document")
 
 
-class Execution(_Settings):
+class Execution(_CurateSettings):
     """Settings of how a run is executed, without effect on the corpus."""
 
     unit_mib: int | None = Field(
@@ -143,7 +143,7 @@ class Execution(_Settings):
         return self.unit_mib and self.unit_mib << 20
 
 
-class ReportOptions(_Settings):
+class ReportOptions(_CurateSettings):
     """What the report shows."""
 
     samples: int = Field(3, ge=0, le=20, description="examples shown for each reason")
@@ -201,7 +201,7 @@ class ReportSettings:
     report: ReportOptions
 
 
-class CurateConfig(_Settings):
+class CurateConfig(_CurateSettings):
     """Make a training corpus from raw text."""
 
     kind: Literal["curate"]

@@ -65,11 +65,11 @@ BOILERPLATE = (
 )
 
 
-class _Settings(BaseModel):
+class _PrepareSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Source(_Settings):
+class Source(_PrepareSettings):
     """One source of records: where its files are, and which column is which field."""
 
     source: str = Field("input", pattern=r"^[A-Za-z0-9_.-]+$", description="its name in records and report")
@@ -145,7 +145,7 @@ class Source(_Settings):
         return self
 
 
-class Records(_Settings):
+class Records(_PrepareSettings):
     """The form of the records that are written."""
 
     shape: Shape = Field("messages", description="columns of the records")
@@ -180,14 +180,14 @@ class Records(_Settings):
         return self.templates.get(task_type, DEFAULT_TEMPLATES[task_type])
 
 
-class Mixture(_Settings):
+class Mixture(_PrepareSettings):
     """How many records of each source are taken, where inputs have a `share`."""
 
     records: int | None = Field(None, ge=1, description="of all sources; default: as many as keep the shares")
     fill: bool = Field(True, description="what a source lacks is taken from the others; false: there are fewer records")
 
 
-class Clean(_Settings):
+class Clean(_PrepareSettings):
     """What is changed in text fields and labels."""
 
     normalize: bool = Field(True, description="one form of Unicode, spaces and line ends")
@@ -256,7 +256,7 @@ def plain_label(value: str) -> str:
 Bounds = tuple[int, int]
 
 
-class InappropriateContent(_Settings):
+class InappropriateContent(_PrepareSettings):
     """A fastText classifier of texts that no record may have."""
 
     model: paths.AbsolutePath = Field(description="path or URI of a supervised fastText .bin or .ftz")
@@ -281,7 +281,7 @@ class AnswerRelevance(TextVectors):
 Measure = Literal["question_chars", "answer_chars", "text_chars", "letters"]
 
 
-class Outliers(_Settings):
+class Outliers(_PrepareSettings):
     """Records that are far from the others of their group."""
 
     measures: tuple[Measure, ...] = Field(
@@ -296,7 +296,7 @@ class Outliers(_Settings):
     found: Literal["list", "remove"] = Field("list", description="list: they stay and are listed")
 
 
-class Validate(_Settings):
+class Validate(_PrepareSettings):
     """The rules that a record must meet. Questions are what precedes the last answer."""
 
     question_chars: Bounds | None = Field((10, 500), description="least and most characters of a question")
@@ -395,7 +395,7 @@ MOST_COPIES = 1000  # of a record that balancing repeats
 Found = Literal["ignore", "list", "remove"]
 
 
-class Duplicates(_Settings):
+class Duplicates(_PrepareSettings):
     """Records that are like others in their question or answer alone, and what is done with them."""
 
     questions: Found = Field(
@@ -411,7 +411,7 @@ class Duplicates(_Settings):
     )
 
 
-class Balance(_Settings):
+class Balance(_PrepareSettings):
     """Numbers of records of each class, by leaving some out and repeating others."""
 
     by: tuple[str, ...] = Field(
@@ -449,7 +449,7 @@ REASONING = (
 )  # fmt: skip
 
 
-class ComplexityWeights(_Settings):
+class ComplexityWeights(_PrepareSettings):
     """Weights of what makes a record difficult; see pipelines/prepare/stages/complexity.py."""
 
     question_length: float = Field(1, ge=0)
@@ -459,7 +459,7 @@ class ComplexityWeights(_Settings):
     domain: float = Field(1, ge=0, description="without words in `domain` it is left out")
 
 
-class Curriculum(_Settings):
+class Curriculum(_PrepareSettings):
     """Stages of records from easy to hard, which `order: curriculum` of a train config follows."""
 
     stages: int = Field(4, ge=2, le=100, description="of equal sizes; 1 is the easiest")
@@ -479,7 +479,7 @@ class Curriculum(_Settings):
         return self
 
 
-class Split(_Settings):
+class Split(_PrepareSettings):
     """Shares of records. Records that belong together are in one split."""
 
     train: float = Field(0.8, gt=0, le=1)
@@ -528,7 +528,7 @@ def _name_of(output: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("_.-")[:100] or "dataset"
 
 
-class PrepareConfig(_Settings):
+class PrepareConfig(_PrepareSettings):
     """Sources of records to a data set for fine-tuning."""
 
     kind: Literal["prepare"]

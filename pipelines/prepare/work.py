@@ -54,16 +54,16 @@ def work(config: PrepareConfig, seconds: float | None = None, *, replace: bool =
     plain["output"] = root
     settings = result_settings(given, collecting, listing)
     finished = fetched and _is_finished(RunFolder(store, root), settings, listing.fingerprint, replace)
-    made_from = [settings, inputs.fingerprint]
+    depends_on = [settings, inputs.fingerprint]
     if len(files) < len(config.inputs):
-        made_from = [settings | {"columns": {}}, listed_inputs(config, files)[2].fingerprint]
+        depends_on = [settings | {"columns": {}}, listed_inputs(config, files)[2].fingerprint]
     first = {file.source: file.uri for file in reversed(inputs.files) if file.problem is None}
     return Work(
         kind=config.kind,
         verb="prepare",
         name=config.name,
         config=plain,
-        result=fingerprint(made_from),
+        result=fingerprint(depends_on),
         output=root,
         finished=finished,
         head=head_machine(4 * len(inputs.units)),

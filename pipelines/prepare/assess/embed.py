@@ -72,14 +72,14 @@ class EmbedSettings:
 
 def fit_stage(settings: EmbedSettings, sample: Artifact) -> Stage:
     """The stage that writes MODEL. sample: SAMPLE of `facts_stage`."""
-    made_from = [
+    depends_on = [
         EMBED_VERSION,
         sample.manifest.digest,
         settings.embeddings.model_dump(exclude={"groups", "min_cosine"}),
     ]
     work = partial(Entry("pipelines.prepare.assess.vectors:fit_model"), settings, sample)
     output, memory = Output(MODEL, MODEL_SCHEMA), fit_memory(settings.embeddings)
-    return Stage("fit", (output,), (None,), work, fingerprint(made_from), settings.store, memory=memory)
+    return Stage("fit", (output,), (None,), work, fingerprint(depends_on), settings.store, memory=memory)
 
 
 def fit_memory(embeddings: TextVectors) -> int:
@@ -94,7 +94,7 @@ def embed_memory(limits: Limits) -> int:
 
 def embed_stage(settings: EmbedSettings, splits: Sequence[Artifact], model: Artifact | None, limits: Limits) -> Stage:
     """The stage that writes VECTORS. model: MODEL; None with a model of sentence-transformers."""
-    made_from = {
+    depends_on = {
         "version": EMBED_VERSION,
         "splits": [one.manifest.digest for one in splits],
         "shape": settings.shape,
@@ -103,20 +103,20 @@ def embed_stage(settings: EmbedSettings, splits: Sequence[Artifact], model: Arti
     }
     work = partial(Entry("pipelines.prepare.assess.vectors:embed_records"), settings, model)
     output, memory = Output(VECTORS, vectors_schema(settings.labels, settings.predictions)), embed_memory(limits)
-    made = fingerprint(made_from)
-    return Stage("embed", (output,), units_of(splits), work, made, settings.store, files_from, memory=memory)
+    made_from = fingerprint(depends_on)
+    return Stage("embed", (output,), units_of(splits), work, made_from, settings.store, files_from, memory=memory)
 
 
 def cosines_stage(
     settings: EmbedSettings, records: Artifact, model: Artifact | None, units: int, limits: Limits
 ) -> Stage:
     """The stage that writes COSINES, with a row for each of `records`. model: as of `embed_stage`."""
-    made_from = [
+    depends_on = [
         EMBED_VERSION,
         records.manifest.fingerprint,
         model.manifest.fingerprint if model else settings.embeddings.model,
     ]
     work = partial(Entry("pipelines.prepare.assess.vectors:measure_relevance"), settings, model)
     output, parts = Output(COSINES, COSINES_SCHEMA), records.files_by_unit(units)
-    made, memory = fingerprint(made_from), embed_memory(limits)
-    return Stage("cosines", (output,), parts, work, made, settings.store, files_from, memory=memory)
+    made_from, memory = fingerprint(depends_on), embed_memory(limits)
+    return Stage("cosines", (output,), parts, work, made_from, settings.store, files_from, memory=memory)

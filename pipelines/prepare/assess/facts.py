@@ -134,7 +134,7 @@ def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Lim
         Output(ANSWERS, ATTRIBUTES_SCHEMA),
         Output(VERDICTS, pa.schema([("row", pa.int64())])),
     )
-    made_from = {
+    depends_on = {
         "version": FACTS_VERSION,
         "splits": [one.manifest.digest for one in splits],
         "shape": settings.shape,
@@ -142,16 +142,16 @@ def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Lim
         "signatures": [settings.dedup.ngram_words, *settings.dedup.banding, settings.dedup.seed],
         "exact_short": settings.dedup.exact_short,
         "fields": [settings.complete, settings.allowed, settings.fields, settings.kept, settings.annotated],
-        "rules": settings.rules and settings.rules.fingerprint(),
+        "rules": settings.rules and settings.rules.depends_on(),
         "terms": dict(settings.terms),
         "language": fasttext_model.fingerprint(store, None),
     }
     if sentiment := settings.sentiment:
-        made_from["sentiment"] = [sentiment.model_dump(), fasttext_model.fingerprint(store, sentiment.model)]
+        depends_on["sentiment"] = [sentiment.model_dump(), fasttext_model.fingerprint(store, sentiment.model)]
     work, memory = MeasureRecords(store, settings), collect_memory(limits)
     memory += rules_memory(store, settings.rules.settings) if settings.rules else 0
     memory += model_memory(store, settings.sentiment.model) if settings.sentiment else 0
-    return Stage("assess", outputs, units_of(splits), work, fingerprint(made_from), store, files_from, memory=memory)
+    return Stage("assess", outputs, units_of(splits), work, fingerprint(depends_on), store, files_from, memory=memory)
 
 
 def smallest_of_sample(sample: Artifact, count: int) -> list[str]:

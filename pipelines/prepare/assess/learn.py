@@ -101,7 +101,7 @@ def learn_stage(vectors: Artifact, embeddings: Embeddings, options: Assess) -> S
     """The stage that writes LEARNED and SUSPECTS. options: what is predicted, and by what it is judged."""
     fields, file = options.predicted, options.predictions_file
     sha256 = sha256_of(local_file(vectors.store, file, "assess.predictions")) if file else None
-    made_from = [LEARN_VERSION, vectors.manifest.digest, embeddings.groups, fields, options.label, sha256]
+    depends_on = [LEARN_VERSION, vectors.manifest.digest, embeddings.groups, fields, options.label, sha256]
     work = partial(
         Entry("pipelines.prepare.assess.groups:learn"),
         *(vectors, embeddings.groups, fields, options.label, options.predictions),
@@ -109,7 +109,7 @@ def learn_stage(vectors: Artifact, embeddings: Embeddings, options: Assess) -> S
     outputs = (Output(LEARNED, _LEARNED_SCHEMA), Output(SUSPECTS, SUSPECTS_SCHEMA))
     memory = learn_memory(embeddings, vectors.manifest.rows if fields else 0)
     memory += _OF_A_PREDICTION * min(LABELLED, vectors.manifest.rows) if options.predictions else 0
-    return Stage("learn", outputs, (None,), work, fingerprint(made_from), vectors.store, memory=memory)
+    return Stage("learn", outputs, (None,), work, fingerprint(depends_on), vectors.store, memory=memory)
 
 
 def learn_memory(embeddings: Embeddings, labelled: int) -> int:

@@ -19,11 +19,11 @@ BALANCED = ("domain", "language", "category", "categories", "complexity")
 _TABLES = (".parquet", ".jsonl")
 
 
-class _Settings(BaseModel):
+class _AssessSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Weights(_Settings):
+class Weights(_AssessSettings):
     """Weights of the parts of the score. A part that is not measured is left out."""
 
     accuracy: float = Field(0.25, ge=0)
@@ -34,7 +34,7 @@ class Weights(_Settings):
     bias: float = Field(0.10, ge=0)
 
 
-class TextVectors(_Settings):
+class TextVectors(_AssessSettings):
     """How texts become vectors."""
 
     model: str | None = Field(
@@ -71,7 +71,7 @@ def _is_path(model: str) -> bool:
     return paths.is_remote(model) or model.startswith(("/", "./", "../", "~", "file:")) or model.count("/") > 1
 
 
-class Sentiment(_Settings):
+class Sentiment(_AssessSettings):
     """A classifier of texts, by whose scores the values of `groups` are compared."""
 
     model: paths.AbsolutePath = Field(description="path or URI of a supervised fastText .bin or .ftz")
@@ -79,7 +79,7 @@ class Sentiment(_Settings):
     max_chars: int = Field(5000, ge=20, le=10_000_000, description="characters of a record that the model is given")
 
 
-class Assess(_Settings):
+class Assess(_AssessSettings):
     """What the assessment compares the data set with."""
 
     topics: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
@@ -167,7 +167,7 @@ class Assess(_Settings):
         return self
 
 
-class Gates(_Settings):
+class Gates(_AssessSettings):
     """Bounds that the data set must keep; null: no gate. Those of MAXIMA are the most that is allowed, others the
     least.
     """

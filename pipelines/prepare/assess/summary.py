@@ -85,7 +85,7 @@ def summary_stage(
     of `learn_stage`; empty without vectors.
     """
     options = settings.assess
-    made_from = {
+    depends_on = {
         "version": SUMMARY_VERSION,
         "facts": facts[FACTS].manifest.digest,
         "groups": [one.manifest.digest for one in groups.values()],
@@ -96,7 +96,7 @@ def summary_stage(
     }
     store, memory = facts[FACTS].store, _LIBRARIES + _OF_A_RECORD * facts[FACTS].manifest.rows
     work = Summarise(settings, facts, groups, learned, units)
-    return Stage("summary", (Output(SUMMARY, _SCHEMA),), (None,), work, fingerprint(made_from), store, memory=memory)
+    return Stage("summary", (Output(SUMMARY, _SCHEMA),), (None,), work, fingerprint(depends_on), store, memory=memory)
 
 
 @dataclass(frozen=True)

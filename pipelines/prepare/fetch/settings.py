@@ -16,7 +16,7 @@ _WRITES = re.compile(r"\b(insert\s+into|delete\s+from|merge\s+into|update\s+\S+\
 _SECRET_HEADERS = {"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-auth-token"}
 
 
-class _Settings(BaseModel):
+class _FetchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -38,7 +38,7 @@ Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 WebAddress = Annotated[str, AfterValidator(web_address)]
 
 
-class _Fetched(_Settings):
+class _Fetched(_FetchSettings):
     snapshot: str = Field(
         "", description="any name; fetched answers are kept, and another name here has them fetched again"
     )
@@ -91,7 +91,7 @@ class Web(_Fetched):
     max_mib: float = Field(20, gt=0, le=1024, description="size of an answer, decompressed")
 
 
-class Auth(_Settings):
+class Auth(_FetchSettings):
     """A header with a secret."""
 
     variable: Variable = Field(description="environment variable with the secret; for Basic, USER:PASSWORD")
@@ -99,7 +99,7 @@ class Auth(_Settings):
     header: str = Field("Authorization", pattern=r"^[A-Za-z0-9-]+$")
 
 
-class Paging(_Settings):
+class Paging(_FetchSettings):
     """How the next page is asked for."""
 
     by: Literal["none", "page", "offset", "cursor", "next"] = Field(

@@ -156,7 +156,7 @@ class Validator:
         for check in self._of_columns:
             check([])
 
-    def fingerprint(self) -> list[Any]:
+    def depends_on(self) -> list[Any]:
         """Everything on which the verdicts depend, as JSON values."""
         settings = self.settings
         files = [sha256_of(local_file(self.store, file, "validate")) for file in settings.files]

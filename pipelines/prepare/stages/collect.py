@@ -205,7 +205,7 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
     )
     clean, dedup = settings.cleaner.settings, settings.dedup
     sides = [one != "ignore" for one in settings.duplicates.model_dump().values()]
-    made_from = {
+    depends_on = {
         "version": [COLLECT_VERSION, NORMALIZE_VERSION, PERSONAL_DATA_VERSION],
         "inputs": inputs.fingerprint,
         "units": len(inputs.units),
@@ -223,13 +223,13 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "clean": [clean.model_dump(exclude={"terminology"}), dict(settings.cleaner.terms)],
         "language": fasttext_model.fingerprint(inputs.reading.store, None),
         "key": hashlib.blake2b(settings.cleaner.key, digest_size=8, person=b"pseudonyms").hexdigest(),
-        "validate": settings.validator.fingerprint(),
+        "validate": settings.validator.depends_on(),
         "signatures": dedup and [dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short],
         "sides": sides,
         "split": [settings.metadata, settings.stratify, settings.group, settings.balance, settings.validator.by_time],
     }
     if tables is not None:
-        made_from["tables"] = [
+        depends_on["tables"] = [
             tables.tables.manifest.fingerprint,
             [one.columns for one in settings.sources if one.table is not None],
         ]
@@ -238,7 +238,7 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         outputs,
         inputs.units,
         Collect(settings, inputs.reading, tables),
-        fingerprint(made_from),
+        fingerprint(depends_on),
         inputs.reading.store,
         _files,
         memory=collect_memory(settings.limits) + rules_memory(inputs.reading.store, settings.validator.settings),

@@ -53,10 +53,10 @@ COMPLEXITY_SCHEMA = pa.schema([("complexity", pa.float64())])
 
 def words_stage(settings: Curriculum, shape: Shape, records: Artifact, units: int, memory: int) -> Stage:
     """The stage that writes WORDS, with a row for each of `records`. memory: bytes of a unit."""
-    made_from = [COMPLEXITY_VERSION, records.manifest.fingerprint, settings.reasoning, settings.domain]
+    depends_on = [COMPLEXITY_VERSION, records.manifest.fingerprint, settings.reasoning, settings.domain]
     work, parts = CountWords(records.store, settings, shape), records.files_by_unit(units)
     outputs = (Output(WORDS, WORDS_SCHEMA),)
-    return Stage("words", outputs, parts, work, fingerprint(made_from), records.store, files_from, memory=memory)
+    return Stage("words", outputs, parts, work, fingerprint(depends_on), records.store, files_from, memory=memory)
 
 
 def complexity_stage(settings: Curriculum, words: Artifact, units: int) -> Stage:

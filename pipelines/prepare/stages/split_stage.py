@@ -97,7 +97,7 @@ def split_stage(
     attributes: of the same records, which have their ids. repeats: as of `find_repeats`. complexity: None without a
     curriculum. kept: splits of each earlier run. before: as of `splits_before`. unrelated: as of `find_unrelated`.
     """
-    made_from = {
+    depends_on = {
         "version": SPLIT_VERSION,
         "keys": keys.manifest.fingerprint,
         "repeats": {name: [one.groups.manifest.fingerprint, one.found] for name, one in repeats.items()},
@@ -112,7 +112,7 @@ def split_stage(
     }
     work = AssignSplits(settings, keys, attributes, repeats, complexity, units, kept, before, unrelated)
     outputs, memory = (Output(SPLIT_FILES, SPLITS_SCHEMA),), split_memory(keys.manifest.rows)
-    return Stage("split", outputs, (None,), work, fingerprint(made_from), keys.store, memory=memory)
+    return Stage("split", outputs, (None,), work, fingerprint(depends_on), keys.store, memory=memory)
 
 
 def split_memory(records: int) -> int:

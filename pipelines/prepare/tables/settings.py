@@ -14,17 +14,17 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NUMERIC = ("integer", "number")
 
 
-class _Settings(BaseModel):
+class _TableSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Fill(_Settings):
+class Fill(_TableSettings):
     """A value in the place of missing ones."""
 
     fill: str | int | float | bool
 
 
-class ColumnOutliers(_Settings):
+class ColumnOutliers(_TableSettings):
     """Numbers far from the others of their column.
 
     iqr: more than `factor` interquartile ranges below the first quartile or above the third (Tukey 1977). mad: more
@@ -43,7 +43,7 @@ class ColumnOutliers(_Settings):
         return self.factor or (1.5 if self.method == "iqr" else 3.5)
 
 
-class Table(_Settings):
+class Table(_TableSettings):
     """How the rows of a table become records. Other columns than those of `types` are not read."""
 
     types: dict[str, ColumnType] = Field(

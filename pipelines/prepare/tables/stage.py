@@ -104,14 +104,14 @@ def tables_stage(
     if not parts:
         return None
     settings = [[one.source.source, one.table.model_dump(mode="json")] for one in parts]
-    made_from = [TABLES_VERSION, pl.__version__, inputs.fingerprint, len(inputs.units), limits.model_dump(), settings]
+    depends_on = [TABLES_VERSION, pl.__version__, inputs.fingerprint, len(inputs.units), limits.model_dump(), settings]
     store, memory = inputs.reading.store, tables_memory(sources, inputs)
     survey = Stage(
         "tables.survey",
         (Output(_SURVEYED, pa.schema([])),),
         [(one, unit) for one in parts for unit in one.units],
         SurveyTable(inputs.reading, limits),
-        fingerprint([*made_from, "survey"]),
+        fingerprint([*depends_on, "survey"]),
         store,
         memory=memory,
     )
@@ -119,9 +119,9 @@ def tables_stage(
     rows = [(one, at) for one in parts if one.table.unique != () for at in range(one.slices)]
     outputs = (Output(TABLES, TABLES_SCHEMA), Output(REPEATED, REPEATED_SCHEMA))
     found: tuple[Column | RowSlice, ...] = (*columns, *rows)
-    made, prepare = fingerprint(made_from), partial(_units, survey, parts, found)
+    made_from, prepare = fingerprint(depends_on), partial(_units, survey, parts, found)
     # `prepare` adds the files that a unit reads.
-    return Stage("tables", outputs, found, FindOfAll(store), made, store, memory=memory, prepare=prepare)
+    return Stage("tables", outputs, found, FindOfAll(store), made_from, store, memory=memory, prepare=prepare)
 
 
 def _units(

@@ -288,23 +288,23 @@ def test_files_of_the_rules_are_part_of_the_fingerprint(tmp_path):
     path = tmp_path / "list"
     path.write_text("word")
     settings = Validate(bad_words={"paths": {"en": str(path)}})
-    before = load_validator(Store(), settings).fingerprint()
+    before = load_validator(Store(), settings).depends_on()
     path.write_text("other")
-    after = load_validator(Store(), settings).fingerprint()
+    after = load_validator(Store(), settings).depends_on()
     assert before != after and settings.files == (str(path),)
 
 
 def test_the_settings_of_rules_are_part_of_the_fingerprint_where_verdicts_depend_on_them():
-    def made_from(**settings) -> list:
-        return load_validator(Store(), Validate(**settings)).fingerprint()
+    def depends_on(**settings) -> list:
+        return load_validator(Store(), Validate(**settings)).depends_on()
 
     schema = SCHEMA | {"required": []}
-    assert made_from() == made_from() != made_from(json_schema=SCHEMA) != made_from(json_schema=schema)
-    listed = made_from(outliers={"measures": ["letters"]})
-    assert listed == made_from(outliers={"measures": ["letters"], "deviations": 3, "found": "remove"})
-    assert listed != made_from(outliers={"measures": ["text_chars"]}) and listed != made_from()
-    assert len(made_from(same_language=0.65)[-1]) == 1, "the model of languages"
-    assert made_from()[-1] == [] and made_from(relevance=0.5) != made_from()
+    assert depends_on() == depends_on() != depends_on(json_schema=SCHEMA) != depends_on(json_schema=schema)
+    listed = depends_on(outliers={"measures": ["letters"]})
+    assert listed == depends_on(outliers={"measures": ["letters"], "deviations": 3, "found": "remove"})
+    assert listed != depends_on(outliers={"measures": ["text_chars"]}) and listed != depends_on()
+    assert len(depends_on(same_language=0.65)[-1]) == 1, "the model of languages"
+    assert depends_on()[-1] == [] and depends_on(relevance=0.5) != depends_on()
 
 
 GERMAN_PAIR = pair("", "Wie setze ich mein Kennwort zurück?", "", "Öffnen Sie die Einstellungen des Kontos.")
