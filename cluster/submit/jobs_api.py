@@ -17,6 +17,7 @@ from typing import Any
 import cluster
 from cluster.entry import Entry
 from cluster.errors import ClusterError
+from cluster.submit.api_errors import NoAnswer, NotThere
 from cluster.submit.backend import (
     CONFIG_VARIABLE,
     GRACE_S,
@@ -30,7 +31,7 @@ from cluster.submit.backend import (
 from cluster.submit.following import LogReader, Retries
 from cluster.submit.job_log import LogLines
 from cluster.submit.preflight import ProbeRequest, mismatched_ray, problems, read_report
-from cluster.submit.ray_api import NoAnswer, NotThere, RayApi, Refused
+from cluster.submit.ray_api import RayApi, Refused
 from cluster.submit.work import Work
 
 log = logging.getLogger(__name__)

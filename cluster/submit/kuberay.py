@@ -27,10 +27,11 @@ from cluster.kuberay.rayjob import (
     build_config_map,
     build_rayjob,
 )
+from cluster.submit.api_errors import NoAnswer, NotThere
 from cluster.submit.backend import RETRY_S, Attempt, AttemptExists, AttemptLost, Request, State
 from cluster.submit.following import Retries
 from cluster.submit.kuberay_log import Follower, read_log
-from cluster.submit.kubernetes_api import Conflict, Forbidden, KubernetesApi, NoAnswer, NotThere, Object
+from cluster.submit.kubernetes_api import Conflict, Forbidden, KubernetesApi, Object
 from cluster.submit.rayjob_state import (
     CANCELLED,
     SUBMITTED,

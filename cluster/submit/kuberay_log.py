@@ -4,9 +4,10 @@ import logging
 import time
 from collections.abc import Iterator
 
+from cluster.submit.api_errors import NoAnswer, NotThere
 from cluster.submit.backend import AttemptLost, State
 from cluster.submit.following import LogReader, Retries
-from cluster.submit.kubernetes_api import KubernetesApi, NoAnswer, NotThere, Object
+from cluster.submit.kubernetes_api import KubernetesApi, Object
 from cluster.submit.pod_log import PodLog
 from cluster.submit.rayjob_state import state_of
 

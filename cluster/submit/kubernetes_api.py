@@ -16,7 +16,7 @@ from urllib3 import BaseHTTPResponse, Retry
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 from cluster.errors import ClusterError, ConfigError
-from cluster.submit.backend import Unreachable
+from cluster.submit.api_errors import NoAnswer, NoConnection, NotThere
 
 Object = dict[str, Any]
 
@@ -226,18 +226,6 @@ class KubernetesApi:
         if 400 <= status < 500 and status != 429:
             return ConfigError(f"namespace {self.namespace}: Kubernetes refused to {what} (status {status}): {text}")
         return NoAnswer(f"{self.address}: {what} failed there with status {status}: {text}. Try again in a minute.")
-
-
-class NoAnswer(ClusterError):
-    """The API server did not answer, or not as it should. It may answer later."""
-
-
-class NoConnection(NoAnswer, Unreachable):
-    """No connection to the API server: refused, no such host, or not encrypted."""
-
-
-class NotThere(ClusterError):
-    """There is no such object, namespace or kind of object."""
 
 
 class Conflict(ClusterError):

@@ -20,7 +20,7 @@ from requests.auth import AuthBase
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
 
 from cluster.errors import ClusterError, ConfigError
-from cluster.submit.backend import Unreachable
+from cluster.submit.api_errors import NoAnswer, NoConnection, NotThere
 
 _CONNECT_S = 10
 _REQUEST_S = 60
@@ -96,7 +96,7 @@ class RayApi:
             # Without the library's exception, which would print headers with `--debug`.
             raise self._unanswered(path, error) from None
 
-    def _unanswered(self, path: str, error: BaseException) -> "NoAnswer":
+    def _unanswered(self, path: str, error: BaseException) -> NoAnswer:
         """The error of a request without an answer."""
         causes = list(_causes(error))
         if any(isinstance(one, BadStatusLine) and not isinstance(one, RemoteDisconnected) for one in causes):
@@ -148,18 +148,6 @@ class _Bearer(AuthBase):
         if self._token:
             request.headers["Authorization"] = f"Bearer {self._token}"
         return request
-
-
-class NoAnswer(ClusterError):
-    """The cluster did not answer, or not as it should. It may answer later."""
-
-
-class NoConnection(NoAnswer, Unreachable):
-    """No connection: refused, no such host, no encryption, or the server does not use HTTP."""
-
-
-class NotThere(ClusterError):
-    """The cluster has no such job, package or log."""
 
 
 class Refused(ClusterError):

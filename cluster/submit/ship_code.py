@@ -12,7 +12,8 @@ from ray._private.runtime_env.packaging import create_package, get_uri_for_direc
 
 import cluster
 from cluster.errors import ConfigError
-from cluster.submit.ray_api import NotThere, RayApi
+from cluster.submit.api_errors import NotThere
+from cluster.submit.ray_api import RayApi
 
 # client_max_size of the dashboard (ray/dashboard/http_server_head.py).
 MOST_BYTES = 100 << 20

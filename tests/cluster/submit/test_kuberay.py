@@ -12,9 +12,10 @@ import yaml
 from cluster.cli import main
 from cluster.errors import ClusterError, ConfigError
 from cluster.kuberay.render import rendered
+from cluster.submit.api_errors import NoAnswer
 from cluster.submit.backend import AttemptExists, AttemptLost, Request, State
 from cluster.submit.kuberay import KubeRay, connect
-from cluster.submit.kubernetes_api import Conflict, KubernetesApi, NoAnswer
+from cluster.submit.kubernetes_api import Conflict, KubernetesApi
 from cluster.submit.submit import submit
 from tests.support.kubernetes_server import moment
 from tests.support.processes import wait_until

@@ -9,7 +9,8 @@ import pytest
 
 from cluster.cli import main
 from cluster.errors import ConfigError
-from cluster.submit.ray_api import NoAnswer, NotThere, RayApi, Refused, checked_address, found_token
+from cluster.submit.api_errors import NoAnswer, NotThere
+from cluster.submit.ray_api import RayApi, Refused, checked_address, found_token
 
 
 @pytest.mark.parametrize(
