@@ -29,7 +29,7 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import run_stages
 from pipelines.dedup.group import DEFAULT_SIZES, Sizes
 from pipelines.demo.commands import DATA, expand_repeated
-from pipelines.kernel_cache import COMPLETE, kernel_sources, mark
+from pipelines.kernel_cache import COMPLETE, kernel_sources, mark_cache
 from pipelines.language import fasttext_model
 from pipelines.language.fasttext_file import Loss, ModelFile
 from pipelines.readers.freeze import freeze
@@ -78,7 +78,7 @@ def compile_kernels() -> Kernels:
     found = kernels()
     idle = [name for name, kernel in found.items() if not any(_cache_files(kernel))]
     assert not idle, f"kernels that this run does not call: {', '.join(idle)}"
-    mark(COMPLETE)
+    mark_cache(COMPLETE)
     compiled = tuple(name for name, kernel in found.items() if kernel.stats.cache_misses)
     return Kernels(tuple(found), compiled)
 

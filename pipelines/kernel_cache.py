@@ -121,7 +121,7 @@ def kernels_are_compiled() -> bool:
     return (folder / COMPLETE).exists() or (folder / USED).exists()
 
 
-def mark(name: str) -> None:
+def mark_cache(name: str) -> None:
     """Write COMPLETE or USED into the cache; nothing happens if the folder is read-only."""
     with suppress(OSError):
         (Path(os.environ[CACHE_VARIABLE]) / name).touch()

@@ -18,10 +18,10 @@ from pipelines.curate.dry_run import print_plan
 from pipelines.curate.questions.explain import explain as explain_document
 from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.sample import sample_rows
-from pipelines.curate.questions.what_if import compare, table_text
+from pipelines.curate.questions.what_if import compare_decisions, table_text
 from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.schema import CurateReport
-from pipelines.kernel_cache import COMPILING, USED, kernels_are_compiled, mark
+from pipelines.kernel_cache import COMPILING, USED, kernels_are_compiled, mark_cache
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
@@ -52,7 +52,7 @@ def curate(
     with Session(address, settings.execution.cpus, progress) as session:
         run = job.curate(settings, session, progress, replace=replace)
     if run.fresh and address in (None, "local"):
-        mark(USED)
+        mark_cache(USED)
     print_outcome(run.report, run.uri, run.fresh)
     print(f"elapsed {clock(time.monotonic() - began)}")
 
@@ -97,7 +97,7 @@ def what_if(
     before = load_curate(config, location)
     after = load_curate(config, override)
     with Session(address, after.execution.cpus, ProgressLines()) as session:
-        comparison = compare(before, after, session, sample)
+        comparison = compare_decisions(before, after, session, sample)
     print(json.dumps(comparison, indent=1) if json_ else table_text(comparison))
 
 

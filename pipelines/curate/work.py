@@ -93,7 +93,7 @@ def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None 
     cores, why_cores = cores_of(inputs, seconds)
     cpus = min(CORES_OF_A_MACHINE, max(2, cores))
     most = min(MOST_MACHINES, math.ceil(cores / cpus))
-    machine = machine_of(config, cpus, documents_of(inputs), max(unit.bytes for unit in inputs.units))
+    machine = machine_of(config, cpus, document_count(inputs), max(unit.bytes for unit in inputs.units))
     reasons = {
         "cpus": f"{cpus}, at most {CORES_OF_A_MACHINE} a machine; {plural(cores, 'core')} wanted: {why_cores}",
         "least": "1: the autoscaler starts the others when units wait",
@@ -157,7 +157,7 @@ def cores_of(inputs: InputManifest, seconds: float | None, rate: float = _BYTES_
     return (cores, why) if cores <= units else (units, f"{why}; a core for each unit is the most that has work")
 
 
-def documents_of(inputs: InputManifest, document_bytes: float = _DOCUMENT_BYTES) -> int:
+def document_count(inputs: InputManifest, document_bytes: float = _DOCUMENT_BYTES) -> int:
     """The number of documents: of Parquet from its footers, of other formats estimated from the size of their text.
 
     document_bytes: bytes of a document, as `Unit.bytes` counts them.

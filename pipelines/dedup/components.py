@@ -3,8 +3,8 @@
 Whether a document is removed depends only on documents with which it shares keys, directly or through others, and these
 are its component. Small components are joined into batches; each batch is compared by one task.
 
-Candidates are the documents with an edge, often a small part of all. `mark` marks them in a bitmap with one bit for
-each position. `Batches` numbers them in order of position; its other arrays are indexed by these numbers.
+Candidates are the documents with an edge, often a small part of all. `mark_candidates` marks them in a bitmap with
+one bit for each position. `Batches` numbers them in order of position; its other arrays are indexed by these numbers.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ _WORD, _BLOCK = 64, 8  # bits of a word, words of a block: a line of the process
 
 
 def memory_to_mark(documents: int) -> int:
-    """Bytes that `mark` allocates: one bit for each of `documents` documents."""
+    """Bytes that `mark_candidates` allocates: one bit for each of `documents` documents."""
     return -(-documents // 8)
 
 
@@ -39,7 +39,7 @@ def _number_type(candidates: int) -> np.dtype:
     return np.dtype(np.uint32 if candidates < 1 << 32 else np.uint64)
 
 
-def mark(edges: Iterable[np.ndarray], documents: int) -> np.ndarray:
+def mark_candidates(edges: Iterable[np.ndarray], documents: int) -> np.ndarray:
     """uint64[W]: bit p % 64 of word p // 64 is 1 if position p has an edge. W is a multiple of 8.
 
     edges: int64[E, 2] each, pairs of positions below `documents`.
@@ -54,8 +54,8 @@ def mark(edges: Iterable[np.ndarray], documents: int) -> np.ndarray:
 class Batches:
     """The batch of each candidate. Components are sorted by their smallest position; a batch has consecutive ones.
 
-    bits: as from `mark`. before: uint64[W / 8], candidates before each block of words. components: uint32[C] or
-    uint64[C], by number of the candidate. batches: int32[K] or int64[K], of each component. counts: int64[B], the
+    bits: as from `mark_candidates`. before: uint64[W / 8], candidates before each block of words. components: uint32[C]
+    or uint64[C], by number of the candidate. batches: int32[K] or int64[K], of each component. counts: int64[B], the
     candidates of each batch.
     """
 
@@ -70,7 +70,7 @@ class Batches:
         """Connect the candidates, and put their components into batches.
 
         Args:
-            edges: as for `mark`. bits: its result. candidates: number of bits that are 1.
+            edges: as for `mark_candidates`. bits: its result. candidates: number of bits that are 1.
             size: a batch ends with the component that brings it to so many candidates.
 
         Memory: `memory_to_connect`, and one array of edges.

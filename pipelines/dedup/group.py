@@ -48,7 +48,7 @@ from pipelines.dedup.compare import (
     joined,
     keeper_columns,
 )
-from pipelines.dedup.components import Batches, BatchFiles, mark, memory_to_connect, memory_to_mark
+from pipelines.dedup.components import Batches, BatchFiles, mark_candidates, memory_to_connect, memory_to_mark
 from pipelines.dedup.documents import KEY_COLUMNS, Keys, Range, earlier_ranges, passed, ranges, scopes
 from pipelines.dedup.earlier import EarlierRun
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT, Dedup
@@ -369,7 +369,7 @@ class MarkCandidates:
     positions: int
 
     def __call__(self, uris: Sequence[str], scratch: Scratch) -> Counters:
-        bits = mark(_edges(self.store, uris), self.positions)
+        bits = mark_candidates(_edges(self.store, uris), self.positions)
         scratch.write_slices(_MARKS, [bits])
         return {"candidates": float(np.bitwise_count(bits).sum())}
 

@@ -15,7 +15,7 @@ from cluster.session import Session
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.commands import Address, ConfigFile, Overrides, Replace
-from pipelines.kernel_cache import COMPILING, USED, kernels_are_compiled, mark
+from pipelines.kernel_cache import COMPILING, USED, kernels_are_compiled, mark_cache
 from pipelines.prepare import job
 from pipelines.prepare.assess.data import configs_of, of_prepared_run, refuse_output
 from pipelines.prepare.assess.job import ASSESSMENT
@@ -48,7 +48,7 @@ def prepare(
     with Session(address, settings.execution.cpus, progress) as session:
         run = job.prepare(settings, session, progress, replace=replace)
     if run.fresh and address in (None, "local"):
-        mark(USED)
+        mark_cache(USED)
     if not run.fresh:
         print(f"{run.uri}: finished before, nothing to do.")
     print(report_text(run.report))

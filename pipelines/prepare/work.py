@@ -10,7 +10,7 @@ from cluster.run import RUN_MANIFEST, RunFolder
 from cluster.store import paths
 from cluster.submit.job_config import job_config
 from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, Work, head_machine, whole_gib
-from pipelines.curate.work import CORES_OF_A_MACHINE, MOST_MACHINES, cores_of, documents_of
+from pipelines.curate.work import CORES_OF_A_MACHINE, MOST_MACHINES, cores_of, document_count
 from pipelines.dedup import group
 from pipelines.dedup.settings import Dedup
 from pipelines.prepare.assess.job import assess_memory
@@ -94,7 +94,7 @@ def machines(config: PrepareConfig, inputs: InputManifest, seconds: float | None
     """The machines that do the units of a run."""
     cores, why = cores_of(inputs, seconds, _BYTES_PER_CORE_SECOND)
     cpus = min(CORES_OF_A_MACHINE, max(2, cores))
-    records = documents_of(inputs)
+    records = document_count(inputs)
     task = collect_memory(config.limits) + rules_memory(config.store, config.validation)
     memory, largest = machine_memory(config, inputs, cpus, records)
     unit = max((one.bytes for one in inputs.units), default=0)

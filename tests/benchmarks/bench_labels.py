@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from pipelines.prepare.assess.classify import label_errors, predict, scores_by_fold
-from pipelines.prepare.assess.vectors import fit
+from pipelines.prepare.assess.vectors import fit_embedding
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.benchmarks.web_texts import cut
@@ -32,7 +32,7 @@ def run(texts: Texts) -> None:
     folds = (keys % 5).astype(np.int64)
     for dimensions in _DIMENSIONS:
         began = time.process_time()
-        vectors = fit(pieces, dimensions).embed(pieces).astype(np.float16)
+        vectors = fit_embedding(pieces, dimensions).embed(pieces).astype(np.float16)
         embedded = time.process_time() - began
         clean = predict(vectors, labels, folds, keys, _CLASSES)
         f1 = np.mean(scores_by_fold(clean, labels)["f1"])

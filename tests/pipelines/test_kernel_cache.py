@@ -76,11 +76,11 @@ def test_a_cache_with_some_kernels_is_a_first_run_until_a_run_has_finished(tmp_p
     (folder / "lines._count_newlines-19.py311.nbi").touch()
     assert not kernels_are_compiled()
     for name in (kernel_cache.USED, kernel_cache.COMPLETE):
-        kernel_cache.mark(name)
+        kernel_cache.mark_cache(name)
         assert kernels_are_compiled()
         (cache / name).unlink()
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "absent" / "folder"))
-    kernel_cache.mark(kernel_cache.USED)  # as on a read-only file system
+    kernel_cache.mark_cache(kernel_cache.USED)  # as on a read-only file system
     assert not kernels_are_compiled()
 
 

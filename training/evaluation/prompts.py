@@ -54,7 +54,7 @@ def held_out_prompts(
     found = [
         prompt
         for table in rows.read(evenly_spaced(rows.rows, _ROWS_PER_PROMPT * count))
-        for document in documents_of(table)
+        for document in row_documents(table)
         if (prompt := _prompt(document, form, prompt_tokens, reference_tokens, full))
     ]
     if form != "text":
@@ -77,7 +77,7 @@ class RowDocument:
     learnt: np.ndarray
 
 
-def documents_of(table: pa.Table) -> Iterator[RowDocument]:
+def row_documents(table: pa.Table) -> Iterator[RowDocument]:
     """The documents of a table's rows, in order."""
     for row in range(table.num_rows):
         ids, learnt, lengths = (

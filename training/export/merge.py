@@ -44,10 +44,10 @@ def merge(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[Any, MergedChec
             f"export: the adapter cannot be merged ({error}). The adapter itself is exported; set export.merged: false "
             "to leave out the merged model."
         ) from error
-    return merged, compare(merged, prompts, wanted, effect)
+    return merged, compare_logits(merged, prompts, wanted, effect)
 
 
-def compare(
+def compare_logits(
     merged: Any, prompts: Sequence[Sequence[int]], wanted: Sequence[torch.Tensor], effect: float
 ) -> MergedCheck:
     """Compare a merged model's logits with the adapter's.

@@ -46,7 +46,7 @@ from training.fit.device import (
     with_rows_that_fit,
 )
 from training.fit.learning_rate import learning_rate
-from training.fit.loss_checks import bad_loss_error, documents_of, loss_problem
+from training.fit.loss_checks import bad_loss_error, document_ids, loss_problem
 from training.fit.ranks import Preemption, Ranks
 from training.fit.step_log import StepLog
 from training.fit.tracking import Tracker, trackers
@@ -297,7 +297,7 @@ class Training:
         Raises:
             DataError: there is no checkpoint, or checkpoints were restored failures.skip_back times before.
         """
-        error = bad_loss_error(self.job, self.ranks, step, problem, documents_of(batches, self.ranks))
+        error = bad_loss_error(self.job, self.ranks, step, problem, document_ids(batches, self.ranks))
         if self.progress.went_back >= self.config.failures.skip_back:
             raise error
         log.warning("step %d: %s; returning to the last checkpoint", step, problem)

@@ -24,7 +24,7 @@ def loss_problem(loss: float, grad_norm: float, limit: float | None) -> str | No
     return None
 
 
-def documents_of(batches: Sequence[Batch], ranks: Ranks) -> list[str]:
+def document_ids(batches: Sequence[Batch], ranks: Ranks) -> list[str]:
     """Ids of the documents in a step's batches of all workers, without repetition. A collective."""
     mine = [document for batch in batches for row in batch.documents for document in row]
     return list(dict.fromkeys(document for worker in ranks.gather(mine) for document in worker))

@@ -37,7 +37,7 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 # https://github.com/openai/openai-python/blob/release-v0.28.0/chatml.md: every turn is
 # `<|im_start|>ROLE\nCONTENT<|im_end|>\n`. Tools are JSON in a first system turn, an assistant's calls JSON in
 # <tool_call> after its content, and a tool's result is a turn of the role `tool`. The rendering of a longer
-# conversation begins with that of a shorter one, as `mark` requires.
+# conversation begins with that of a shorter one, as `marked_renderings` requires.
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 
 CHATML = """\
@@ -106,7 +106,7 @@ def template_roles(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*_USUAL_ROLES, *named]))
 
 
-def mark(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked], int]:
+def marked_renderings(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked], int]:
     """The renderings of a conversation, mostly one, and the number of assistant turns that are in none of them.
 
     Messages after the last assistant turn are left out, since nothing in them is learnt. A turn is in no rendering if

@@ -20,7 +20,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from cluster.errors import ConfigError
-from training.pack.chat import Unfit, as_chat, mark
+from training.pack.chat import Unfit, as_chat, marked_renderings
 from training.pack.documents import Chat, Document, Pair
 from training.pack.special_text import RestoredText, SpecialText
 
@@ -130,7 +130,7 @@ class Encoder:
                 assert isinstance(chat, Chat | Pair)
                 chat = as_chat(chat) if isinstance(chat, Pair) else chat
                 hidden = self.special_text.hide(chat)
-                marks, unlearnt = mark(self.tokenizer, hidden)
+                marks, unlearnt = marked_renderings(self.tokenizer, hidden)
             except Unfit as unfit:
                 encoded.misfits.append(Misfit(number, unfit.reason, self.special_text.restore(unfit.preview).text))
                 continue

@@ -27,7 +27,7 @@ _SAMPLED_UNITS = 256
 _BYTES = 256
 
 
-def fit(size: int, corpora: Sequence[FrozenCorpus], cuts: Sequence[Cuts]) -> PreTrainedTokenizerFast:
+def fit_tokenizer(size: int, corpora: Sequence[FrozenCorpus], cuts: Sequence[Cuts]) -> PreTrainedTokenizerFast:
     """A tokenizer of `size` entries, fitted on documents of the train split. cuts: of each corpus.
 
     Raises:

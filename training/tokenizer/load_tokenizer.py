@@ -27,7 +27,7 @@ from training.pack.chat import TURN_END, TURN_START
 from training.pack.sources import FrozenCorpus
 from training.pack.split import Cuts
 from training.pack.tokenizer import RECORD, TokenizerRecord
-from training.tokenizer.bpe import fit
+from training.tokenizer.bpe import fit_tokenizer
 
 _transformers_config = Entry("training.models.shape:transformers_config")  # loads torch, which few tokenizers need
 
@@ -60,7 +60,7 @@ def write_tokenizer(
         ConfigError: there is no such tokenizer, or it lacks something that the model or the columns need.
     """
     if model.tokenizer == "train":
-        tokenizer = fit((model.config or {})["vocab_size"], corpora, cuts)
+        tokenizer = fit_tokenizer((model.config or {})["vocab_size"], corpora, cuts)
         if template is not None:
             tokenizer.chat_template = template
         _check(tokenizer, store, model, columns)

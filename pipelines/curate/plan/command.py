@@ -29,7 +29,7 @@ from pipelines.curate.plan.estimate import (
 from pipelines.curate.plan.prices import load_prices
 from pipelines.curate.plan.rates import Rates, measure_rates
 from pipelines.curate.plan.sample import draw
-from pipelines.curate.work import documents_of
+from pipelines.curate.work import document_count
 from pipelines.dedup.earlier import open_runs
 from pipelines.kernel_cache import kernels_are_compiled
 
@@ -63,7 +63,7 @@ def print_plan(
         print("compiling kernels (first run on this machine, up to a minute)", file=sys.stderr)
     sample = draw(inputs, config.limits)
     rates = measure_rates(config, sample)
-    stated = documents_of(inputs, rates.document_bytes / sample.text_share)
+    stated = document_count(inputs, rates.document_bytes / sample.text_share)
     count = max(1, round(stated * (1 - rates.unreadable)))
     earlier = sum(run.attributes.manifest.rows for run in open_runs(config.dedup, config.store))
     size = size_of(inputs, count, round(count * rates.document_bytes), earlier)

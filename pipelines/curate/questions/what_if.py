@@ -43,7 +43,7 @@ _CUTS = (BOILERPLATE, REPEATS)
 _SETTINGS = {"dialect": "rules.dialect", "signatures": "dedup"}
 
 
-def compare(
+def compare_decisions(
     before: CurateConfig, after: CurateConfig, session: Session | None = None, sample: int | None = None
 ) -> dict[str, Any]:
     """The decisions of two configs on the measurements at the output of `before`.
@@ -211,7 +211,7 @@ def _duplicates(duplicates: Artifact, units: Sequence[UnitFiles]) -> Counts:
 
 
 def _result(counts: Counts, reasons: Sequence[Name]) -> dict[str, Any]:
-    """The counts as `compare` returns them."""
+    """The counts as `compare_decisions` returns them."""
 
     def sides(kind: str, name: str) -> dict[str, dict[str, int]]:
         return {

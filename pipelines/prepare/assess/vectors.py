@@ -66,7 +66,7 @@ class LatentSemantics:
         return normalize(weighted.astype(np.float32) @ self.components)
 
 
-def fit(texts: list[str], dimensions: int) -> LatentSemantics:
+def fit_embedding(texts: list[str], dimensions: int) -> LatentSemantics:
     """The default embedding of a sample of texts. The same texts give the same model.
 
     Memory: 1 KB a word of the sample, at most 65,536 words.
@@ -104,7 +104,7 @@ def _counts(texts: Texts, tokens: np.ndarray) -> scipy.sparse.csr_matrix:
 def fit_model(settings: EmbedSettings, sample: Artifact, _: None, scratch: Scratch) -> Counters:
     """The work of `fit_stage`. Counters: `texts` and `words`."""
     texts = smallest_of_sample(sample, settings.embeddings.sample)
-    model = fit(texts, settings.embeddings.dimensions)
+    model = fit_embedding(texts, settings.embeddings.dimensions)
     columns = [model.tokens, model.weights.idf_, list(model.components)]
     scratch.write(MODEL, pa.table(columns, schema=MODEL_SCHEMA))
     return {"texts": len(texts), "words": len(model.tokens)}

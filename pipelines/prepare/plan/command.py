@@ -12,7 +12,7 @@ from pipelines.curate.plan.command import amount_of_bytes, core_time, gib, money
 from pipelines.curate.plan.estimate import LEAST_DUPLICATES, START_S, store_money
 from pipelines.curate.plan.prices import load_prices
 from pipelines.curate.plan.sample import draw
-from pipelines.curate.work import CORES_OF_A_MACHINE, documents_of
+from pipelines.curate.work import CORES_OF_A_MACHINE, document_count
 from pipelines.kernel_cache import kernels_are_compiled
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, refuse_unfetched
@@ -61,7 +61,7 @@ def print_plan(
     sample = draw(inputs, config.limits, _PIECE_BYTES)
     rates = measure_rates(config, settings, sample)
     row_bytes = sample.text_bytes / sample.documents
-    stated = documents_of(inputs, row_bytes / sample.text_share)
+    stated = document_count(inputs, row_bytes / sample.text_share)
     rows = round(documents) if documents is not None else stated
     units = max(1, math.ceil(len(inputs.units) * rows / stated))
     stages = plan_stages(config, rates, rows, units, rows * row_bytes)

@@ -11,7 +11,7 @@ from cluster.page.formats import count, plural
 from cluster.store import paths
 from pipelines.prepare.assess.job import read_assessment
 from pipelines.prepare.versions.card import card
-from pipelines.prepare.versions.diff import compare, diff_json, diff_text
+from pipelines.prepare.versions.diff import compare_versions, diff_json, diff_text
 from pipelines.prepare.versions.export import ExportFormat, export
 from pipelines.prepare.versions.metrics import metric_values, metrics_text
 from pipelines.prepare.versions.push import push
@@ -78,7 +78,7 @@ def dataset(
                     print(f"{found}  {one.note}".rstrip())
             case "diff":
                 one, other = versions.find(name), versions.find(given[0])
-                difference = compare(one.splits(store), other.splits(store))
+                difference = compare_versions(one.splits(store), other.splits(store))
                 before, after = (f"{found.name}:{found.version}" for found in (one, other))
                 old, new = (read_assessment(store, found.output) for found in (one, other))
                 if as_json:

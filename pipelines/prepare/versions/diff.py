@@ -143,7 +143,7 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def compare(before: Mapping[str, Artifact], after: Mapping[str, Artifact]) -> Diff:
+def compare_versions(before: Mapping[str, Artifact], after: Mapping[str, Artifact]) -> Diff:
     """The difference of two versions, by their splits. Reads every record of both."""
     old, new = read_contents(before), read_contents(after)
     is_new, is_gone = ~np.isin(new.ids, old.ids), ~np.isin(old.ids, new.ids)

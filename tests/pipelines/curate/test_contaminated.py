@@ -17,7 +17,7 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.dry_run import print_plan
 from pipelines.curate.questions.explain import explain
 from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.questions.what_if import compare
+from pipelines.curate.questions.what_if import compare_decisions
 from pipelines.curate.stages.contaminated import contaminated_rows
 from pipelines.rules.decontamination import MATCHES_SCHEMA, SIGNAL
 from pipelines.text.texts import Texts
@@ -120,7 +120,7 @@ def test_what_if_takes_another_bound_without_measuring_again(settings, monkeypat
     config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
     settings["rules"]["decontamination"]["max_fraction"] = 0.9
     changed = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
-    found = compare(config, changed)
+    found = compare_decisions(config, changed)
     of_rule = next(entry for entry in found["reasons"] if entry["reason"] == "contaminated")
     assert [of_rule["first"][side]["documents"] for side in ("before", "after")] == [2, 1]
 

@@ -20,7 +20,7 @@ from pipelines.curate.job import run_stages
 from pipelines.curate.questions.explain import explain
 from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.sample import sample_rows
-from pipelines.curate.questions.what_if import compare, table_text
+from pipelines.curate.questions.what_if import compare_decisions, table_text
 from pipelines.curate.stages import write_corpus
 from pipelines.curate.stages.kept_texts import MeasuredUnit, groups_in
 from pipelines.dedup.compare import GROUPS_SCHEMA
@@ -354,7 +354,7 @@ def test_what_if_counts_what_other_settings_would_do_and_agrees_with_doing_it(in
     before = CurateConfig.model_validate({"kind": "curate", "name": "test"} | inputs[1])
     settings = inputs[1] | {"rules": {"gopher_quality": {"min_words": 5}}, "language": {"keep": ["en", "de"]}}
     after = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
-    found = compare(before, after)
+    found = compare_decisions(before, after)
     done = curate_inline(settings | {"dedup": None, "output": f"{run.uri}-3", "corpus": {}}, monkeypatch)
     assert found["total"]["after"]["documents"] == done.corpus.manifest.rows
     reasons = {entry["reason"]: entry for entry in found["reasons"]}
@@ -376,7 +376,7 @@ def test_what_if_refuses_what_it_cannot_answer_and_names_it(inputs, run, change,
     before = CurateConfig.model_validate({"kind": "curate", "name": "test"} | inputs[1])
     after = CurateConfig.model_validate({"kind": "curate", "name": "test"} | inputs[1] | change)
     with pytest.raises((DataError, ConfigError), match=error):
-        compare(before, after)
+        compare_decisions(before, after)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.questions.explain import explain
 from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.sample import sample_rows
-from pipelines.curate.questions.what_if import compare, table_text
+from pipelines.curate.questions.what_if import compare_decisions, table_text
 from pipelines.curate.report.page import render
 from pipelines.readers import READERS
 from tests.support.inline import curate_inline
@@ -86,7 +86,7 @@ def settings(tmp_path: Path, inputs: dict[str, Path], **more) -> dict:
 def looked_at_in_every_way(run, config: dict) -> None:
     """Every command that reads a run reads this one."""
     whole = CurateConfig.model_validate({"kind": "curate", "name": "test"} | config)
-    assert table_text(compare(whole, whole))
+    assert table_text(compare_decisions(whole, whole))
     sample_rows(Store(), run.uri, 3, [], 1)
     sample_rows(Store(), f"{run.uri}/quarantine", 3, [], 1)
     assert "<html" in render(run.report)

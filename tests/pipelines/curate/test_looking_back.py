@@ -25,7 +25,7 @@ from pipelines.curate.job import check_models_and_lists
 from pipelines.curate.questions.explain import _duplicate_count, explain
 from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.sample import sample_rows
-from pipelines.curate.questions.what_if import _units, compare, table_text
+from pipelines.curate.questions.what_if import _units, compare_decisions, table_text
 from pipelines.curate.stages import id_index
 from tests.support.inline import InlineEngine, NoRay, curate_inline
 from tests.support.stories import story
@@ -117,7 +117,7 @@ def test_reasons_of_one_name_have_their_stage_in_front(settings, monkeypatch, tm
     write(tmp_path / "in.jsonl", [("a", story(1)), ("none", "")])
     settings |= {"language": None}
     curate_inline(settings, monkeypatch)
-    text = table_text(compare(config_of(settings), config_of(settings)))
+    text = table_text(compare_decisions(config_of(settings), config_of(settings)))
     names = [line.split()[0] for line in text.splitlines() if line.startswith("  ")]
     assert {"gopher_repetition_empty", "fineweb_empty"} < set(names) and "gopher_short_doc" in names
     assert len(set(names)) == len(names)
@@ -136,16 +136,16 @@ def test_differences_name_the_setting_inside_a_list_of_groups():
 def test_what_if_names_only_the_settings_that_need_other_measurements(settings, monkeypatch):
     curate_inline(settings, monkeypatch)
     bound = {"language": {"min_score": 0.9}}
-    compare(config_of(settings), config_of(settings | bound))
+    compare_decisions(config_of(settings), config_of(settings | bound))
     changed = settings | bound | {"rules": {"c4": {"remove_citations": False}}}
     with pytest.raises(DataError, match=r"the changed config: rules\.c4\.remove_citations would be "):
-        compare(config_of(settings), config_of(changed))
+        compare_decisions(config_of(settings), config_of(changed))
     without = settings | bound | {"rules": None}
-    compare(config_of(without), config_of(settings))
+    compare_decisions(config_of(without), config_of(settings))
     curate_inline(without | {"output": f"{settings['output']}-2"}, monkeypatch)
     moved = {"output": f"{settings['output']}-2"}
     with pytest.raises(DataError, match=r"fit the changed config: rules would be "):
-        compare(config_of(without | moved), config_of(settings | moved))
+        compare_decisions(config_of(without | moved), config_of(settings | moved))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_what_if_refuses_other_cuts_and_names_the_setting(settings, monkeypatch,
     curate_inline(settings, monkeypatch)
     mend = re.escape("report.html. Compare without this change, or run `raymill curate` with it and another output.")
     with pytest.raises(ConfigError, match=f"^{re.escape(named)} counts .* this run cut is in .*/{mend}$"):
-        compare(config_of(settings), config_of(settings | change))
+        compare_decisions(config_of(settings), config_of(settings | change))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_what_if_says_which_cuts_it_does_not_count(settings, monkeypatch, tmp_pa
     settings |= {"language": None, "rules": None} | cuts
     settings["inputs"] = [{"path": write(tmp_path / "in.jsonl", [(f"s{n}", story(n) + "\nHome") for n in range(9)])}]
     curate_inline(settings, monkeypatch)
-    found = compare(config_of(settings), config_of(settings | {"dedup": None}))
+    found = compare_decisions(config_of(settings), config_of(settings | {"dedup": None}))
     assert found["not_counted"] == not_counted
     assert found["total"]["after"]["documents"] == 9
     assert ("Not counted: " in table_text(found)) == bool(not_counted)

@@ -17,7 +17,7 @@ from pipelines.curate.questions.decide_again import DecideAgain
 from pipelines.curate.questions.explain import explain
 from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.sample import sample_rows
-from pipelines.curate.questions.what_if import compare, table_text
+from pipelines.curate.questions.what_if import compare_decisions, table_text
 from pipelines.curate.stages.decide import VERDICTS, decide
 from pipelines.readers.freeze import freeze_listing
 from tests.support.inline import curate_inline
@@ -339,7 +339,7 @@ def test_what_if_counts_are_those_of_the_ledger_for_the_settings_of_the_run(run,
     plain = {"kind": "curate", "name": "test"} | run.__dict__["config"]
     before = CurateConfig.model_validate(plain)
     after = CurateConfig.model_validate(plain | {"language": {"keep": ["en"]}})
-    found = compare(before, after)
+    found = compare_decisions(before, after)
     stay = [one for one in documents if not one["ledger"] or one["ledger"]["partner"]]
     english = [one for one in stay if one["language"] == "en"]
 
@@ -361,7 +361,7 @@ def test_what_if_counts_are_those_of_the_ledger_for_the_settings_of_the_run(run,
     assert first == {key: a for key, a in reasons_of(documents).items() if not key[0].endswith("_duplicates")}
     short = next(r for r in found["reasons"] if r["reason"] == "gopher_short_doc")
     assert short["alone"] is None, "it does not change"
-    short = next(r for r in compare(before, before)["reasons"] if r["reason"] == "gopher_short_doc")
+    short = next(r for r in compare_decisions(before, before)["reasons"] if r["reason"] == "gopher_short_doc")
     assert short["alone"]["before"] == short["alone"]["after"]
     assert short["alone"]["before"] == amount([one for one in documents if one["gopher_words"] < 50])
 
@@ -398,7 +398,7 @@ def test_what_if_finds_the_next_check_that_a_document_fails(tmp_path, monkeypatc
     plain |= {"output": str(tmp_path / "run"), "dedup": None, "rules": {"packs": ["gopher_quality"]}}
     curate_inline(plain, monkeypatch)
     more = {"rules": {"packs": ["gopher_quality"], "gopher_quality": {"max_hashes_per_word": 9}}}
-    found = compare(*(CurateConfig.model_validate(plain | change) for change in ({}, more)))
+    found = compare_decisions(*(CurateConfig.model_validate(plain | change) for change in ({}, more)))
     first = {r["reason"]: [r["first"][side]["documents"] for side in ("before", "after")] for r in found["reasons"]}
     assert {name: sides for name, sides in first.items() if any(sides)} == {
         "gopher_too_many_hashes": [1, 0],
@@ -420,7 +420,7 @@ def test_what_if_reads_only_the_columns_that_the_changed_settings_need(run, monk
     for bound, more in ((60, set()), (1, {"c4_sentences", "fineweb_lines", "top_2_gram"})):
         asked.clear()
         rules = {"gopher_quality": {"min_words": bound}}
-        compare(*(CurateConfig.model_validate(plain | change) for change in ({}, {"rules": rules})))
+        compare_decisions(*(CurateConfig.model_validate(plain | change) for change in ({}, {"rules": rules})))
         assert always | {"gopher_words"} <= asked and more <= asked
         assert more or asked == always | {"gopher_words"}, "a tighter bound"
         assert not {"signature", "language_score", "dup_para_frac" if not more else "all"} & asked
@@ -429,7 +429,7 @@ def test_what_if_reads_only_the_columns_that_the_changed_settings_need(run, monk
 def test_what_if_without_deduplication_counts_the_whole_run(run, documents):
     plain = {"kind": "curate", "name": "test"} | run.__dict__["config"]
     for change in ({"dedup": None}, {"dedup": {"remove": False}}):
-        found = compare(*(CurateConfig.model_validate(plain | more) for more in ({}, change)))
+        found = compare_decisions(*(CurateConfig.model_validate(plain | more) for more in ({}, change)))
         stay = [one for one in documents if not one["ledger"]]
         copies = [one for one in documents if one["ledger"] and one["ledger"]["partner"]]
         for side, some in (("before", stay), ("after", [*stay, *copies])):
@@ -453,7 +453,7 @@ def test_what_if_counts_the_same_before_deduplication_without_the_intermediate_a
     plain = {"kind": "curate", "name": "test"} | run.__dict__["config"]
     shutil.copytree(run.uri, tmp_path / "run", ignore=shutil.ignore_patterns("_work"))
     with_it, without = (
-        compare(*(CurateConfig.model_validate(plain | more | {"output": uri}) for more in ({}, change)))
+        compare_decisions(*(CurateConfig.model_validate(plain | more | {"output": uri}) for more in ({}, change)))
         for uri in (run.uri, str(tmp_path / "run"))
     )
     checked = {(r["stage"], r["reason"]): r["first"] for r in without["reasons"]}
@@ -467,7 +467,7 @@ def test_what_if_counts_the_same_before_deduplication_without_the_intermediate_a
 def test_what_if_of_a_sample_counts_some_units(run, documents):
     config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | run.__dict__["config"])
     for sample in (1, 6, 12, len(documents) - 1, len(documents), 1000):
-        found = compare(config, config, sample=sample)
+        found = compare_decisions(config, config, sample=sample)
         decided = found["documents"]["decided"]
         assert found["documents"]["of"] == len(documents)
         assert abs(decided - min(sample, len(documents))) <= 5

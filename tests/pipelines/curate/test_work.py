@@ -11,7 +11,7 @@ from cluster.read.span import Span
 from cluster.store.store import Store
 from cluster.submit.work import GIB, Machines
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.work import _must_exist, cores_of, documents_of, machine_of, machines, work
+from pipelines.curate.work import _must_exist, cores_of, document_count, machine_of, machines, work
 from pipelines.dedup import group
 from pipelines.readers.freeze import freeze
 from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
@@ -170,8 +170,8 @@ def test_documents_are_counted_by_footers_and_else_by_the_size_of_their_text():
         for uri, rows in (("/a", 7), ("/b", None), ("/c", 0), ("/d", None))
     )
     found = manifest(10_000, 4_000, 50, 1, files=files, uris=("/a", "/b", "/c", "/d"))
-    assert documents_of(found) == 7 + 3, "4,001 bytes are three documents of at most 2,000"
-    assert documents_of(found, 4001) == 7 + 1 and documents_of(found, 1) == 7 + 4001
+    assert document_count(found) == 7 + 3, "4,001 bytes are three documents of at most 2,000"
+    assert document_count(found, 4001) == 7 + 1 and document_count(found, 1) == 7 + 4001
 
 
 def machine(cpus: int, documents: int = 1000, unit: int = 64 * MIB, **changes) -> Machines:

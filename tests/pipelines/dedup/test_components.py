@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.dedup.components import Batches, mark, memory_to_connect, memory_to_mark
+from pipelines.dedup.components import Batches, mark_candidates, memory_to_connect, memory_to_mark
 from pipelines.dedup.group import memory_by_stage
 from tests.support.graphs import MOST, graphs, plainly
 
 
 def batches_of(edges: list[np.ndarray], documents: int, size: int) -> Batches:
-    bits = mark(edges, documents)
+    bits = mark_candidates(edges, documents)
     return Batches.of(edges, bits, int(np.bitwise_count(bits).sum()), size)
 
 
@@ -53,7 +53,7 @@ DOCUMENTS, CANDIDATES = 1 << 28, 1 << 25
 PEAK = f"""
 import numpy as np
 from pathlib import Path
-from pipelines.dedup.components import Batches, mark
+from pipelines.dedup.components import Batches, mark_candidates
 
 step = {DOCUMENTS // CANDIDATES}
 def edges():  # pairs, the most components that there can be
@@ -63,10 +63,10 @@ def peak():  # since it was called before
     status = Path("/proc/self/status").read_text()
     Path("/proc/self/clear_refs").write_text("5")
     return int(status.partition("VmHWM:")[2].split()[0]) << 10
-Batches.of([np.array([[0, 1]])], mark([np.array([[0, 1]])], 2), 2, 1).between(0, 2)  # compiled
+Batches.of([np.array([[0, 1]])], mark_candidates([np.array([[0, 1]])], 2), 2, 1).between(0, 2)  # compiled
 peak()
 before = peak()
-bits = mark(edges(), {DOCUMENTS})
+bits = mark_candidates(edges(), {DOCUMENTS})
 marked = peak()
 found = Batches.of(edges(), bits, {CANDIDATES}, 1 << 19)
 for start in range(0, {DOCUMENTS}, 1 << 19):

@@ -17,7 +17,7 @@ from pipelines.prepare.records.annotations import (
     value_of,
     values_of,
 )
-from pipelines.prepare.versions.diff import compare
+from pipelines.prepare.versions.diff import compare_versions
 from pipelines.prepare.versions.export import export
 from pipelines.prepare.versions.registry import Registry
 from tests.support.assessments import metric
@@ -185,7 +185,7 @@ def test_shares_of_labels_are_compared_between_versions(tmp_path, monkeypatch):
         plain = {"inputs": [source(tmp_path, some, category="queue")], "output": str(tmp_path / name), "dedup": None}
         run = prepare_inline(plain, monkeypatch)
         found.append({split: run.split(split) for split in ("train", "validation", "test")})
-    diff = compare(*found)
+    diff = compare_versions(*found)
     (labels,) = [one for one in diff.shifts if one.name == "labels"]
     assert labels.largest == "bad 0.0% -> 50.0%" and labels.psi > 0.1
     assert diff.changed == 10 and not [one for one in diff.shifts if one.name == "annotators"]

@@ -13,7 +13,7 @@ import pytest
 from cluster.artifact import Artifact
 from cluster.errors import DataError
 from cluster.store.store import Store
-from pipelines.prepare.assess.vectors import fit
+from pipelines.prepare.assess.vectors import fit_embedding
 from pipelines.prepare.config import AnswerRelevance
 from pipelines.prepare.report.page import report_text
 from pipelines.prepare.stages.relevance import is_below
@@ -102,7 +102,9 @@ def test_the_ledger_names_cosine_and_limit_and_the_report_counts_them(tmp_path, 
     rules = ANY_LENGTH | {"answer_relevance": {}}
     run = prepared(tmp_path, monkeypatch, rows, validate=rules, dedup=None)
     texts = {row["id"]: row for row in rows}
-    model = fit([f"{row['question']}\n{row['answer']}" for row in rows], 128)  # of all, since they are fewer than 5,000
+    model = fit_embedding(
+        [f"{row['question']}\n{row['answer']}" for row in rows], 128
+    )  # of all, since they are fewer than 5,000
     found = [row for row in ledger(run) if row["reason"] == "unrelated_answer"]
     assert found and {row["stage"] for row in found} == {"relevance"} and {row["limit"] for row in found} == {"0.2"}
     for row in found:

@@ -11,7 +11,7 @@ from cluster import cli
 from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
 from pipelines.prepare.versions.card import card
-from pipelines.prepare.versions.diff import compare, psi
+from pipelines.prepare.versions.diff import compare_versions, psi
 from pipelines.prepare.versions.examples import Beginning, ChangedRecord
 from pipelines.prepare.versions.export import export
 from pipelines.prepare.versions.registry import Registry
@@ -69,7 +69,7 @@ def test_the_difference_names_what_was_added_removed_and_changed(tmp_path, monke
         prepared(tmp_path, monkeypatch, "two", [*new, old[0] | {"label": "b"}]),
     )
     store = Store()
-    found = compare(registry.tag("h", first.uri).splits(store), registry.tag("h", second.uri).splits(store))
+    found = compare_versions(registry.tag("h", first.uri).splits(store), registry.tag("h", second.uri).splits(store))
     assert (found.added, found.removed, found.changed) == (4, 2, 2)
     examples = {what: {one.id: one for one in some} for what, some in found.examples.items()}
     assert examples["added"].keys() == {"r40", "r41", "r42", "r43"} and examples["removed"].keys() == {"r1", "r2"}
@@ -102,7 +102,7 @@ def test_complexity_and_quality_are_compared_as_numbers(tmp_path, monkeypatch):
         }
         run = prepare_inline(settings, monkeypatch)
         runs.append({split: run.split(split) for split in ("train", "validation", "test")})
-    shifts = {one.name: one for one in compare(*runs).shifts}
+    shifts = {one.name: one for one in compare_versions(*runs).shifts}
     assert shifts["quality_score"].ks == 0.5 and shifts["quality_score"].largest == "median 0.500 -> 0.500"
     assert shifts["complexity"].ks == 0.0 and shifts["length"].ks == 0.0
 
@@ -110,7 +110,7 @@ def test_complexity_and_quality_are_compared_as_numbers(tmp_path, monkeypatch):
 def test_equal_versions_do_not_differ(tmp_path, monkeypatch):
     run = prepared(tmp_path, monkeypatch, "one", rows(30))
     splits = {name: run.split(name) for name in ("train", "validation", "test")}
-    found = compare(splits, splits)
+    found = compare_versions(splits, splits)
     assert (found.added, found.removed, found.changed) == (0, 0, 0)
     assert {one.psi for one in found.shifts} == {0.0}
 

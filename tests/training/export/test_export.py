@@ -19,7 +19,7 @@ from training.config_parts import Model
 from training.evaluation.job import initial_objective
 from training.export.folders import base_of
 from training.export.job import export
-from training.export.merge import compare, first_tokens, logits, merge
+from training.export.merge import compare_logits, first_tokens, logits, merge
 from training.pack.documents import Document
 from training.pack.encode import Encoder
 from training.records import export_manifest
@@ -205,7 +205,7 @@ def test_logits_that_are_no_numbers_are_a_difference(tmp_path):
     with torch.no_grad():
         merged.lm_head.weight[0] = float("nan")
     with pytest.raises(RaymillError, match="nan"):
-        compare(merged, ids, wanted, effect=1.0)
+        compare_logits(merged, ids, wanted, effect=1.0)
 
 
 def test_a_merge_is_checked_on_held_out_rows_from_all_over(lora):

@@ -17,7 +17,7 @@ from tests.support.export_runs import byte_tokenizer
 from training.config_parts import Model
 from training.export.card import CorpusFacts, Lineage, card
 from training.export.folders import base_of, generation_settings
-from training.export.merge import compare
+from training.export.merge import compare_logits
 from training.records import export_manifest
 from training.report.loading import Base, loading
 
@@ -192,13 +192,13 @@ class Fixed(torch.nn.Module):
 def test_a_merge_is_compared_with_the_sum_of_both_tolerances():
     prompts, wanted = [[1, 2], [3]], [4.0 * torch.nn.functional.one_hot(torch.tensor(ids), 9) for ids in ([1, 2], [3])]
     tolerance = 1e-5 * 4.0 + 1e-2 * 0.5
-    found = compare(Fixed(4.0 + 0.9 * tolerance), prompts, wanted, effect=0.5)
+    found = compare_logits(Fixed(4.0 + 0.9 * tolerance), prompts, wanted, effect=0.5)
     assert (found["prompts"], found["tokens"], found["adapter_effect"], found["largest_logit"]) == (2, 3, 0.5, 4.0)
     assert found["tolerance"] == pytest.approx(tolerance)
     assert found["max_abs_difference"] == pytest.approx(0.9 * tolerance, rel=1e-3)
     said = r"by up to 0\.0055\d? on 2 prompts; 0\.00504 was allowed \(largest logit 4, .* by up to 0\.5\)"
     with pytest.raises(RaymillError, match=said):
-        compare(Fixed(4.0 + 1.1 * tolerance), prompts, wanted, effect=0.5)
+        compare_logits(Fixed(4.0 + 1.1 * tolerance), prompts, wanted, effect=0.5)
 
 
 def test_a_manifest_has_every_file_with_its_size_and_damage_is_named(tmp_path):

@@ -21,7 +21,7 @@ from training.driver import console, preflight
 from training.driver.console import RemainingWork
 from training.fit import device, loss_checks, tracking
 from training.fit.learning_rate import learning_rate
-from training.fit.loss_checks import bad_loss_error, documents_of, loss_problem
+from training.fit.loss_checks import bad_loss_error, document_ids, loss_problem
 from training.records.checkpoint import Checkpoint, at_step, checkpoint_folders, folder_name, step_of
 from training.records.job import Job
 from training.records.schema import Best, TrainingProgress, damage_lines, measured
@@ -61,7 +61,7 @@ def test_the_documents_of_a_broken_step_are_named_up_to_twenty_and_all_are_in_a_
 def test_documents_of_a_step_are_those_of_all_workers_each_once_in_their_order():
     batches = [SimpleNamespace(documents=(("b", "a"), ("b",))), SimpleNamespace(documents=((), ("c", "a")))]
     ranks = SimpleNamespace(gather=lambda mine: [["z", "a"], mine])
-    assert documents_of(batches, ranks) == ["z", "a", "b", "c"]
+    assert document_ids(batches, ranks) == ["z", "a", "b", "c"]
     assert loss_checks._LISTED_DOCUMENTS == 20
 
 

@@ -353,7 +353,7 @@ def test_questions_are_the_same_but_for_case_spaces_and_final_marks():
 
 
 def test_a_submitted_run_has_memory_for_the_assessment_without_deduplication(settings, monkeypatch):
-    monkeypatch.setattr("pipelines.prepare.work.documents_of", lambda inputs: 2_000_000)
+    monkeypatch.setattr("pipelines.prepare.work.document_count", lambda inputs: 2_000_000)
     largest = [
         work(PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | change)).workers[0].largest_task
         for change in ({}, {"dedup": None})
@@ -362,7 +362,7 @@ def test_a_submitted_run_has_memory_for_the_assessment_without_deduplication(set
 
 
 def test_a_submitted_run_has_memory_for_the_labels(settings, monkeypatch):
-    monkeypatch.setattr("pipelines.prepare.work.documents_of", lambda inputs: 1_000_000)
+    monkeypatch.setattr("pipelines.prepare.work.document_count", lambda inputs: 1_000_000)
     plain = {"kind": "prepare", "name": "x"} | settings
     model = {"embeddings": {"model": "e5"}}
     largest = [

@@ -21,7 +21,7 @@ from pipelines.prepare.assess.labels import predicted_labels
 from pipelines.prepare.assess.learn import learn_memory
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.assess.settings import Embeddings
-from pipelines.prepare.assess.vectors import fit
+from pipelines.prepare.assess.vectors import fit_embedding
 from pipelines.prepare.stages.split import SPLITS
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
@@ -30,19 +30,21 @@ from tests.support.queues import QUEUES, rows, sentence, settings_of
 
 def test_like_texts_have_like_vectors():
     texts = [sentence(queue, n) for queue in QUEUES for n in range(40)]
-    vectors = fit(texts, 16).embed(texts)
+    vectors = fit_embedding(texts, 16).embed(texts)
     assert vectors.shape == (120, 16) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     similarity = vectors @ vectors.T
     inside = np.mean([similarity[at : at + 40, at : at + 40].mean() for at in (0, 40, 80)])
     across = similarity[:40, 40:].mean()
     assert inside > across + 0.2
-    assert (fit(texts, 16).embed(texts) == vectors).all(), "the same texts give the same model"
+    assert (fit_embedding(texts, 16).embed(texts) == vectors).all(), "the same texts give the same model"
 
 
 def test_texts_without_a_known_word_have_no_direction():
-    model = fit(["alpha beta", "beta gamma"], 8)
+    model = fit_embedding(["alpha beta", "beta gamma"], 8)
     assert model.embed(["unheard of", ""]).tolist() == [[0, 0], [0, 0]]
-    assert fit([], 8).embed(["a"]).tolist() == [[0]] and fit(["..."], 8).embed(["a", "b"]).shape == (2, 1)
+    assert fit_embedding([], 8).embed(["a"]).tolist() == [[0]] and fit_embedding(["..."], 8).embed(
+        ["a", "b"]
+    ).shape == (2, 1)
 
 
 def labelled(count: int, wrong: list[int]) -> tuple[np.ndarray, ...]:
@@ -329,7 +331,7 @@ def test_answers_to_another_question_are_the_least_relevant(tmp_path, monkeypatc
     values = dict(zip(table["id"].to_pylist(), table["relevance"].to_pylist(), strict=True))
     records = [row for split in SPLITS for row in run.split(split).table().to_pylist()]
     sample = Artifact.load(Store(), f"{run.uri}/_work/assess/sample")
-    model = fit(smallest_of_sample(sample, 5000), 8)
+    model = fit_embedding(smallest_of_sample(sample, 5000), 8)
     pairs = (model.embed([row[side] for row in records]) for side in ("prompt", "completion"))
     cosines = np.clip((np.multiply(*pairs)).sum(axis=1), 0, 1)
     for row, cosine in zip(records, cosines, strict=True):
