@@ -33,6 +33,7 @@ RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
     ({"messages": "messages"}, {}),
     ({"messages": "conversations"}, {}),
     ({"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}, {"system": "system"}),
+    ({"chosen": "chosen", "rejected": "rejected"}, {"system": "system"}),
     ({"prompt": "prompt", "completion": "completion"}, {"system": "system"}),
     ({"prompt": "instruction", "completion": "output"}, {"input": "input", "system": "system"}),
     ({"prompt": "question", "completion": "answer"}, {}),
@@ -40,7 +41,7 @@ RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
 )
 
 # Sets of fields that say something; a source has one of them.
-_FORMS = ({"text"}, {"messages"}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"})
+_FORMS = ({"text"}, {"messages"}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"}, {"chosen", "rejected"})
 
 
 class RecordsInput(Input):
@@ -142,7 +143,7 @@ def fields_of(sources: Sequence[Source], store: Store, root: str) -> tuple[Field
         if content not in _FORMS:
             raise ConfigError(
                 f"{where}, columns: {', '.join(sorted(content)) or 'no field of the content'} given; wanted one of: "
-                "text; messages; prompt and completion; prompt, chosen and rejected."
+                "text; messages; prompt and completion; prompt, chosen and rejected; chosen and rejected."
             )
         main = _main([columns[field] for field in FIELDS if field in content])
         _refuse_reserved(f"{where}, columns", source, columns, main)

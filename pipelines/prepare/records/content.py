@@ -12,6 +12,7 @@ texts by `records.chats_as_text`, and of preferences `records.preferences: chose
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -45,6 +46,9 @@ ROLES = ("system", "user", "assistant")
 _SPEAKERS = ("speaker", "role", "from", "author", "author_id", "sender", "name", "user")
 _TEXTS = ("content", "text", "body", "plain_body", "message", "value")
 
+_TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant): ?")
+_DIALOGUE_ROLES = {"Human": "user", "Assistant": "assistant"}
+
 # Why a row is no record, or a record has no such shape.
 REASONS = {
     "empty": "no text, question or answer",
@@ -58,6 +62,7 @@ REASONS = {
     "no_answer": "a plain text, of which this shape needs a question and an answer",
     "not_a_preference": "one answer, of which this shape needs a chosen and a rejected one",
     "a_preference": "two answers, of which this shape has one; `records.preferences: chosen` takes the chosen one",
+    "no_prompt": "a chosen and a rejected answer without a `prompt`, and no conversations that begin with a question",
     "different_questions": "a chosen and a rejected answer to different questions",
     "missing_field": "a field that the template names is missing or empty",
     "bad_quality_score": "a `quality_score` that is no finite number",
@@ -119,8 +124,10 @@ def content_of(row: Mapping[str, str | None], roles: Mapping[str, Role] | None =
     if "messages" in row:
         return _chat(_spoken(row["messages"], roles) if roles else _messages(row["messages"]))
     if "chosen" in row:
-        prompt, chosen, rejected = (_wanted(row.get(name)) for name in ("prompt", "chosen", "rejected"))
-        return _preference(_optional(row.get("system")), prompt, chosen, rejected)
+        chosen, rejected = (_wanted(row.get(name)) for name in ("chosen", "rejected"))
+        if "prompt" not in row:
+            return _preference_of_conversations(_optional(row.get("system")), chosen, rejected)
+        return _preference(_optional(row.get("system")), _wanted(row.get("prompt")), chosen, rejected)
     if "prompt" in row:
         return pair(
             _optional(row.get("system")),
@@ -277,7 +284,33 @@ def _preference(system: str, prompt: str, chosen: str, rejected: str) -> Prefere
         _messages(text) if _is_messages(text) else [{"role": role, "content": text}]
         for role, text in zip(roles, texts, strict=True)
     )
-    chats = [_chat(one if one[0]["role"] != "assistant" else [*question, *one]) for one in answers]
+    return _of_chats(system, [_chat(one if one[0]["role"] != "assistant" else [*question, *one]) for one in answers])
+
+
+def _preference_of_conversations(system: str, chosen: str, rejected: str) -> Preference:
+    """Of two conversations that differ in their last message: the messages before it are the question."""
+    conversations = [_messages(text) if _is_messages(text) else _dialogue(text) for text in (chosen, rejected)]
+    if any(not one or one[0]["role"] not in ("system", "user") for one in conversations):
+        raise Unusable("no_prompt")
+    return _of_chats(system, [_chat(one) for one in conversations])
+
+
+def _dialogue(text: str) -> list[dict[str, Any]]:
+    """The messages of a text whose turns begin with `Human:` or `Assistant:` after a blank line; empty without these.
+
+    Source: Bai et al. 2022, Training a Helpful and Harmless Assistant (https://huggingface.co/datasets/Anthropic/hh-rlhf).
+    """
+    before, *turns = _TURN.split(text.lstrip("\n"))
+    if before:
+        return []
+    return [
+        {"role": _DIALOGUE_ROLES[speaker], "content": said}
+        for speaker, said in zip(turns[::2], turns[1::2], strict=True)
+    ]
+
+
+def _of_chats(system: str, chats: list[Chat]) -> Preference:
+    """system: of chats without one."""
     (*before, answer), (*other, worse) = (one.messages for one in chats)
     if before != other:
         raise Unusable("different_questions")

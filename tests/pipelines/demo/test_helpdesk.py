@@ -45,6 +45,7 @@ NOT_SHOWN = {
     "no_answer": "every plain text has a template",
     "a_preference": "a whole source has the wrong shape",
     "not_a_preference": "a whole source has the wrong shape",
+    "no_prompt": "of preferences, shape preference",
     "different_questions": "of preferences, shape preference",
 }
 

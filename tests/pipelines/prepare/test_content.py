@@ -222,6 +222,50 @@ def test_the_answers_of_a_preference_may_be_conversations(row, expected):
     assert content_of({"prompt": "a?", "completion": "b.", "system": None}) == pair("", "a?", "", "b.")
 
 
+def hh(*texts: str) -> str:
+    """A dialogue as hh-rlhf has it."""
+    return "".join(f"\n\n{('Human', 'Assistant')[at % 2]}: {text}" for at, text in enumerate(texts))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "expected"),
+    [
+        (turns("a?", "b.", system="s"), turns("a?", "c.", system="s"), Preference("s", "a?", "b.", "c.")),
+        (turns("a?", "b."), turns("a?", "c."), Preference("", "a?", "b.", "c.")),
+        (turns("a?", "b."), turns("d?", "c."), "different_questions"),
+        (turns("a?", "b.", "c?", "d."), turns("a?", "b.", "c?", "e."), "several_turns"),
+        (turns("a?", "b.", "c?", "d."), turns("a?", "c."), "different_questions"),
+        (turns("b."), turns("c."), "no_prompt"),
+        ("b.", "c.", "no_prompt"),
+        (hh("a?", "b."), hh("a?", "c."), Preference("", "a?", "b.", "c.")),
+        (hh("a?\n\nHumans: e", " b.\n"), hh("a?\n\nHumans: e", "c."), Preference("", "a?\n\nHumans: e", " b.\n", "c.")),
+        (hh("a?", "b."), hh("d?", "c."), "different_questions"),
+        (hh("a?", "b.", "c?", "d."), hh("a?", "b.", "c?", "e."), "several_turns"),
+        (hh("a?", ""), hh("a?", "c."), "empty"),
+        (hh("a?", "b.", "c?"), hh("a?", "c."), "wrong_order"),
+        (f"Once.{hh('a?', 'b.')}", f"Once.{hh('a?', 'c.')}", "no_prompt"),
+        (hh("a?", "b."), turns("a?", "c."), Preference("", "a?", "b.", "c.")),
+    ],
+)
+def test_two_conversations_without_a_prompt_are_a_preference(chosen, rejected, expected):
+    row = {"chosen": chosen, "rejected": rejected}
+    if isinstance(expected, str):
+        with pytest.raises(Unusable) as error:
+            content_of(row)
+        assert error.value.reason == expected
+    else:
+        assert content_of(row) == expected
+
+
+@given(preferences)
+def test_a_preference_is_the_same_read_from_two_conversations(preference):
+    system, prompt, *answers = texts_of(preference)
+    row = {
+        name: turns(prompt, answer, system=system) for name, answer in zip(("chosen", "rejected"), answers, strict=True)
+    }
+    assert content_of(row) == preference and from_shape(to_shape(preference, "preference"), "preference") == preference
+
+
 def test_what_a_record_says():
     assert sides_of(SPOKEN) == Sides("s", "a?\nb.\nc?", "d.", 2) and sides_of(CHAT) == Sides("", "a?\nb.\nc?", "d.", 2)
     assert sides_of(pair("s", "a?", "in", "b.")) == Sides("s", "a?\n\nin", "b.", 1)

@@ -61,6 +61,21 @@ def test_the_record_of_a_chosen_answer_names_the_preference(prepared):
     assert found["p1"]["provenance"] == {"parents": ["p1"], "operation": "chosen"}
 
 
+def test_conversations_without_a_prompt_are_recognised_and_others_are_in_quarantine(prepared):
+    def spoken(*texts: str) -> list[dict[str, str]]:
+        return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
+
+    rows = [
+        {"key": "p0", "chosen": spoken(question(0), answer(0)), "rejected": spoken(question(0), answer(9))},
+        {"key": "p1", "chosen": spoken(question(1), answer(1)), "rejected": spoken(question(2), answer(9))},
+        {"key": "p2", "chosen": answer(2), "rejected": answer(9)},
+    ]
+    found, problems = prepared(rows, {"shape": "preference"})
+    assert sorted(problems) == ["different_questions", "no_prompt"] and list(found) == ["p0"]
+    columns = {name: found["p0"][name] for name in ("system", "prompt", "chosen", "rejected")}
+    assert columns == {"system": "", "prompt": question(0), "chosen": answer(0), "rejected": answer(9)}
+
+
 CHATS = [
     {"key": "c1", "messages": [{"role": "system", "content": "Be {brief}."}, {"role": "user", "content": "a?"},
                                {"role": "assistant", "content": "b."}, {"role": "user", "content": "c?"},
