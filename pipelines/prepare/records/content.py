@@ -60,7 +60,7 @@ REASONS = {
     "several_turns": "a conversation of more than one question and answer, for which this shape has no columns",
     "a_chat": "questions and answers, of which this shape needs a text; `records.chats_as_text` makes one",
     "no_answer": "a plain text, of which this shape needs a question and an answer",
-    "not_a_preference": "one answer, of which this shape needs a chosen and a rejected one",
+    "not_a_preference": "a record with one answer, where this shape needs two: a chosen and a rejected one",
     "a_preference": "two answers, of which this shape has one; `records.preferences: chosen` takes the chosen one",
     "no_prompt": "a chosen and a rejected answer without a `prompt`, and no conversations that begin with a question",
     "different_questions": "a chosen and a rejected answer to different questions",

@@ -1,6 +1,7 @@
 """Records in another shape than their source: chosen answers of preferences, and chats as texts by a template."""
 
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -8,10 +9,23 @@ from hypothesis import strategies as st
 
 from cluster.artifact import Artifact
 from cluster.store.store import Store
-from pipelines.prepare.records.content import Chat, Message, Preference, from_shape, to_shape, with_chosen
-from pipelines.prepare.records.templates import ChatTemplate
+from pipelines.prepare.records.content import (
+    ROLES,
+    Chat,
+    Message,
+    Preference,
+    Shape,
+    Unusable,
+    from_shape,
+    pair,
+    to_shape,
+    with_chosen,
+)
+from pipelines.prepare.records.conversion import Collected, Conversion
+from pipelines.prepare.records.templates import DEFAULT_TEMPLATES, ChatTemplate
 from pipelines.prepare.stages.split import SPLITS
 from tests.support.contents import chats, preferences
+from tests.support.guides import GUIDES
 from tests.support.inline import prepare_inline
 from tests.support.tickets import answer, question
 
@@ -129,3 +143,51 @@ def test_a_text_has_every_message_once_and_in_order(chat):
 def test_braces_of_a_message_are_text(question, answer):
     made = ChatTemplate(separator="|").filled([("user", question), ("assistant", answer)])
     assert made == f"Question: {question}|Answer: {answer}"
+
+
+FORMS = {
+    "text": "Press the button.",
+    "pairs": pair("Be brief.", "Why?", "", "So."),
+    "instruction": pair("Be brief.", "Translate.", "Haus", "House."),
+    "messages, one question": Chat((Message("user", "Why?"), Message("assistant", "So."))),
+    "messages, several": Chat(tuple(Message(ROLES[1 + at % 2], text) for at, text in enumerate(("a", "b", "c", "d")))),
+    "preference": Preference("Be brief.", "Why?", "So.", "No."),
+}  # fmt: skip
+
+
+def converted(content, shape: str, **settings) -> str:
+    """What becomes of a content in a shape, in the words of the guide."""
+    convert = Conversion(shape, DEFAULT_TEMPLATES["qa"], **{"preferences": "refuse", "chats_as_text": None} | settings,
+                         section_chars=None)  # fmt: skip
+    try:
+        ((record, columns),) = convert(Collected(0, "r0", content, {"source": "one"}), content)
+    except Unusable as error:
+        return f"refused: `{error.reason}`"
+    if record.operations:
+        return record.operations[0]
+    back = from_shape(columns, shape)
+    if back == content:
+        return "lossless"
+    assert (back.messages, back.input, bool(content.input)) == (content.messages, "", True)
+    return "input joins prompt"
+
+
+def test_the_guide_says_what_becomes_of_every_form_in_every_shape():
+    shapes = get_args(Shape)
+    rows = [[form, *(converted(content, shape) for shape in shapes)] for form, content in FORMS.items()]
+    lines = [
+        "| from \\ to | " + " | ".join(shapes) + " |",
+        "|" + "---|" * 6,
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+    assert "\n".join(lines) in GUIDES["pipelines/prepare/README.md"], "\n".join(lines)
+
+
+def test_the_settings_of_conversions_change_these_entries():
+    for form, content in FORMS.items():
+        chat, preference = isinstance(content, Chat), isinstance(content, Preference)
+        as_text = converted(content, "text", chats_as_text=ChatTemplate())
+        assert as_text == ("template" if chat else converted(content, "text")), form
+        for shape in ("pairs", "instruction", "messages"):
+            chosen = converted(content, shape, preferences="chosen")
+            assert chosen == ("chosen" if preference else converted(content, shape)), (form, shape)
