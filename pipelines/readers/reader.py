@@ -80,6 +80,11 @@ class ReaderCounts:
     skipped: Counter[str] = field(default_factory=Counter)
     repeated_keys: int = 0
 
+    def add(self, other: "ReaderCounts") -> None:
+        """Add the counts of another reader."""
+        self.skipped.update(other.skipped)
+        self.repeated_keys += other.repeated_keys
+
 
 @dataclass(frozen=True, slots=True)
 class FilePieces:

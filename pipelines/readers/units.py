@@ -23,6 +23,7 @@ from cluster.read.span import Span, refuse_changed
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers import READERS
+from pipelines.readers.ahead import read_ahead
 from pipelines.readers.inputs import COLLECTED_AT, Input, input_stores
 from pipelines.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text
 
@@ -132,8 +133,9 @@ def read_unit(
 
 def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts | None) -> Iterator[pa.Table]:
     store, input = reading.store_of(unit.source), reading.input_of(unit.source)
-    counted = ReaderCounts() if counts is None else counts
-    for span in unit.spans:
+
+    def of_span(span: Span) -> Iterator[pa.Table]:
+        counted = ReaderCounts()  # one for each span, since spans are read at the same time
         file = refuse_changed(store, span)
         try:
             for table in READERS[span.format].read(store, span, input, limits, counted):
@@ -144,6 +146,10 @@ def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts |
         except Exception as error:
             error.add_note(f"while reading {span.uri}")
             raise
+        if counts is not None:
+            counts.add(counted)
+
+    return read_ahead(unit.spans, of_span)
 
 
 def conformed(table: pa.Table, carried: pa.Schema) -> pa.Table:
