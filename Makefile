@@ -37,7 +37,7 @@ faults: setup  ## at least N faults, ten a seed, in curate, prepare, pack and tr
 	$(TEST_ENV) $(BIN)/python -m tests.end_to_end.fault_matrix $(N)
 	$(TEST_ENV) $(BIN)/python -m tests.cluster.commit_schedules
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' \
-		tests/end_to_end/test_fit_faults.py tests/end_to_end/test_store_faults.py \
+		tests/end_to_end/test_faults.py tests/end_to_end/test_fit_faults.py tests/end_to_end/test_store_faults.py \
 		tests/end_to_end/test_same_everywhere.py tests/end_to_end/test_curate_on_ray.py \
 		tests/end_to_end/test_least_privilege.py \
 		tests/cluster/test_engine.py tests/training/pack/test_shuffle.py tests/training/pack/test_survey.py \

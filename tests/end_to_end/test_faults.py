@@ -78,6 +78,7 @@ for result in Matrix(Path(sys.argv[1], "matrix"), "", small=True).seed(1):
 """
 
 
+@pytest.mark.slow
 def test_another_result_an_error_without_help_and_work_done_again_are_violations(tmp_path):
     (tmp_path / "matrix").mkdir()
     again, right, twice, error, *not_judged = python("-c", _BROKEN, str(tmp_path)).splitlines()

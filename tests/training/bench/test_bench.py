@@ -39,13 +39,15 @@ def test_the_rate_the_mfu_and_the_ratio_follow_from_the_times(capsys):
     assert found["parameters"] == found["trainable_parameters"] == 139_584
 
 
-@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.slow), "lora"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_peer_computes_the_same_model_on_the_same_rows(capsys, method):
     """Else the comparison would mean nothing: equal weights and equal data show in an equal first loss."""
     found = run(capsys, "--method", method, "--peer")
     assert found["ours"]["first_loss"] == pytest.approx(found["peer"]["first_loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_our_numbers_are_printed_before_the_peer_starts_and_its_lack_of_memory_is_its_result(capsys, monkeypatch):
     before = []
 
@@ -65,6 +67,7 @@ def test_our_numbers_are_printed_before_the_peer_starts_and_its_lack_of_memory_i
     assert (found["peer"], found["ratio"]) == (None, None) and "out of memory" in found["peer_failed"]
 
 
+@pytest.mark.slow
 def test_what_training_leaves_out_is_put_back_where_it_is_asked_for(capsys, monkeypatch):
     import torch._dynamo
     from peft.tuners import lora
@@ -155,6 +158,7 @@ def test_the_parts_alone_make_the_ceiling_and_the_costliest_kernels_their_shares
     assert "the 10 costliest" in result_text(found)
 
 
+@pytest.mark.slow
 def test_the_printed_lines_name_the_formula_and_its_numbers(capsys):
     assert main(QUICK) == 0
     text = capsys.readouterr().out
