@@ -48,8 +48,9 @@ from pipelines.text.tokens import split_tokens
 
 FOLDER = "_work/assess"  # of a run: the artifacts of its assessment
 FACTS, SAMPLE, VERDICTS = "facts", "sample", "verdicts"
-QUESTIONS, ANSWERS = "questions/attributes", "answers/attributes"
-FACTS_VERSION = "5"
+# Not below the folders of their groups, `questions` and `answers`, which are outputs of their own.
+QUESTIONS, ANSWERS = "question-attributes", "answer-attributes"
+FACTS_VERSION = "6"
 TOGETHER = "all"  # the source of all records in QUESTIONS and ANSWERS, which are compared whatever their sources are
 
 CHARACTERS = 4000  # of a text whose words are sampled or embedded

@@ -80,9 +80,9 @@ def assess(
     facts = run(facts_stage(_settings(config, dedup, validator, terms), splits, config.limits))
     units = len(units_of(splits))
     inputs, groups = [as_input(Source(source=TOGETHER, path=root), Fields({}, "text"))], {}
-    for of in (QUESTIONS, ANSWERS):
+    for of, folder in ((QUESTIONS, "questions"), (ANSWERS, "answers")):
         stage = group_stage(dedup, inputs, facts[of], facts[VERDICTS], units)
-        groups[of] = run_in(stage, paths.join(FOLDER, of.partition("/")[0]))[GROUPS]
+        groups[of] = run_in(stage, paths.join(FOLDER, folder))[GROUPS]
     learned = _learn(config, splits, facts[SAMPLE], run) if config.assess.embeddings else {}
     shares = {"source": {one.source: one.share for one in config.inputs if one.share}} | dict(config.assess.groups)
     settings = SummarySettings(config.assess, shares, rules is not None, bool(terms), SplitRows.of(splits))

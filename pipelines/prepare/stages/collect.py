@@ -72,9 +72,10 @@ from pipelines.text.personal_data import PERSONAL_DATA_VERSION
 from pipelines.text.texts import Texts
 
 RECORDS, ATTRIBUTES, KEYS = "_work/records", "_work/attributes", "_work/keys"
-QUESTIONS, ANSWERS = "_work/questions/attributes", "_work/answers/attributes"
+# Not below the folders of their duplicates, _work/questions and _work/answers, which are outputs of their own.
+QUESTIONS, ANSWERS = "_work/question-attributes", "_work/answer-attributes"
 REJECTED, VERDICTS, QUARANTINE = "_work/rejected", "_work/verdicts", "quarantine"
-COLLECT_VERSION = "5"
+COLLECT_VERSION = "6"
 
 QUARANTINE_SCHEMA = pa.schema(
     [

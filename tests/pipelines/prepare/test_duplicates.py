@@ -77,7 +77,7 @@ def test_the_progress_names_of_what_duplicates_are_looked_for(tmp_path, monkeypa
     progress = Started()
     made = prepare_inline(asked, monkeypatch, progress=progress)
     assert progress.names == [
-        "collect", "group", "repeated-questions.verdicts", "repeated-questions.group", "repeated-answers.verdicts", "repeated-answers.group",
+        "collect", "group", "questions.verdicts", "questions.group", "answers.verdicts", "answers.group",
         "split", "write", "assess.assess", "assess.questions.group", "assess.answers.group", "assess.summary",
     ]  # fmt: skip
     assert progress.runs == {"out"}

@@ -172,8 +172,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         "dedup.threshold": 0.85, "dedup.keeper": "longest", "dedup.scope": "source",
         "dedup.sources": {"keeper": "source", "sources": ["desk"]},
     },
-    "repeated-questions.group": {"dedup.remove": False},  # whose duplicates are compared, too
-    "repeated-answers.verdicts": {"duplicates.questions": "list"},
+    "questions.group": {"dedup.remove": False},  # whose duplicates are compared, too
+    "answers.verdicts": {"duplicates.questions": "list"},
     "words": {"curriculum.reasoning": ["so"], "curriculum.domain": ["modem"]},
     "complexity": {
         "curriculum.weights.question_length": 2, "curriculum.weights.answer_length": 2, "curriculum.weights.rarity": 2,

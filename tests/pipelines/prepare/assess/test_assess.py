@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -379,7 +380,20 @@ def test_the_assessment_is_no_garbage(settings, monkeypatch):
     kept = {
         f"_work/assess/{name}" for name in ("facts", "model", "vectors", "learned", "summary", "questions/_work/groups")
     }
+    assert all(Path(run.uri, folder).is_dir() for folder in kept)
     assert not kept & {one.folder for one in [*found.old, *found.young]}
+
+
+def test_what_a_killed_attempt_left_beside_any_file_of_the_run_is_garbage(settings, monkeypatch):
+    run = prepare_inline(settings | {"duplicates": {"questions": "list", "answers": "list"}}, monkeypatch)
+    before = {one.item.uri for one in find_garbage(Store(), run.uri, -60).old}
+    made = [path for path in Path(run.uri).rglob("*.parquet") if path.name[:6].isdigit() and str(path) not in before]
+    left = [path.with_name(f"{path.name.split('.')[0][:-12]}{'0' * 12}.parquet") for path in made]
+    for path, copy_of in zip(left, made, strict=True):
+        path.write_bytes(copy_of.read_bytes())
+    found = find_garbage(Store(), run.uri, -60)
+    assert found.unknown == [] and len(left) > 10
+    assert {one.item.uri for one in found.old} - before == {str(path) for path in left}
 
 
 # --- the verb
