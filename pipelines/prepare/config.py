@@ -362,6 +362,11 @@ class Validate(_PrepareSettings):
         None, description="records whose lengths differ from those of all that meet the rules and are no duplicates"
     )
 
+    def of_all_records(self, other: "Validate") -> tuple[str, ...]:
+        """The settings that compare a record with all others and that `other` does not have equally."""
+        compared = {"answer_relevance": self.answer_relevance, "outliers": self.outliers}
+        return tuple(name for name, rule in compared.items() if rule and rule != getattr(other, name))
+
     @property
     def files(self) -> tuple[str, ...]:
         """Lists, models, evaluation sets and the schema that the rules read."""

@@ -94,7 +94,8 @@ def assess(
     prepared = MendContext(
         root, sources, questions == "remove", data, questions == "list", by_source, bool(config.split.keep)
     )
-    found = assessment_of(findings_of(summary), config.assess, config.gates, prepared, trained)
+    unchecked = rules.of_all_records(config.validation) if rules else ()
+    found = assessment_of(findings_of(summary), config.assess, config.gates, prepared, trained, unchecked)
     splits[0].store.write_bytes(paths.join(root, ASSESSMENT), json_bytes(found))
     return found
 

@@ -1,10 +1,13 @@
 """What would mend a gate that failed: the records to look at, and a command."""
 
+import json
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cluster.config_text import parse
+from cluster.errors import ConfigError
 from cluster.page.formats import count, plural
 from cluster.store import paths
 from pipelines.prepare.assess.facts import FOLDER
@@ -37,7 +40,8 @@ class MendContext:
     @property
     def command(self) -> str:
         """The command that assesses again."""
-        return f"raymill assess {self.data} --output {self.output}" if self.data else f"raymill assess {self.output}"
+        words = [self.data, "--output", self.output] if self.data else [self.output]
+        return shlex.join(["raymill", "assess", *words])
 
 
 def mend_of(gate: str, findings: Findings, prepared: MendContext) -> str:
@@ -119,19 +123,20 @@ def _mend_consistency(findings: Findings, prepared: MendContext) -> str:
 
 
 def _mend_completeness(findings: Findings, prepared: MendContext) -> str:
-    fields = ",".join(name for name in findings["missing"] if name != "content")
-    require = f", or leave them out: {_prepare(f'validate.require=[{fields}]')}" if fields else f", then {_AGAIN}"
+    fields = [name for name in findings["missing"] if name != "content"]
+    leave_out = _prepare(f"validate.require={_list(fields)}")
+    require = f", or leave them out: {leave_out}" if fields else f", then {_AGAIN}"
     return f"Records with empty fields: {_some(findings['incomplete'])}. Fill these in the source{require}."
 
 
 def _mend_language(findings: Findings, prepared: MendContext) -> str:
     found = []
     if findings["other_language"]["records"]:
-        languages, expected = ",".join(list(findings["languages"])[:3]), ",".join(findings["expected"])
+        languages, expected = _list(list(findings["languages"])[:3]), _list(findings["expected"])
         found.append(
             f"In another language: {_some(findings['other_language'])}. Leave them out: "
-            f"{_prepare(f'validate.language.keep=[{expected}]')}; or name all languages that are expected: "
-            f"`{prepared.command} -o assess.languages=[{languages}]`."
+            f"{_prepare(f'validate.language.keep={expected}')}; or name all languages that are expected: "
+            f"`{prepared.command} -o {shlex.quote(f'assess.languages={languages}')}`."
         )
     if findings["damaged"]["records"]:
         found.append(
@@ -146,11 +151,16 @@ def _mend_coverage(findings: Findings, prepared: MendContext) -> str:
     off = findings["off_topic"]
     look = (
         f" Mention no topic: {_some(off)}; if some are about these in other words, name the words: "
-        f"`{prepared.command} -o {shlex.quote(f'assess.topics.{rarest[0][0]}=[WORD, WORD]')}`."
+        f"`{prepared.command} {_words_of(rarest[0][0])}`."
         if off["records"] and rarest
         else ""
     )
     return f"Least mentioned topics: {topics}.{look} Add an input with records about them, then {_AGAIN}."
+
+
+def _words_of(topic: str) -> str:
+    """The option that names the words of a topic. A name with a dot cannot be a part of a setting's name."""
+    return "--config CONFIG" if "." in topic else f"-o {shlex.quote(f'assess.topics.{topic}=[WORD, WORD]')}"
 
 
 def _mend_sources(findings: Findings, prepared: MendContext) -> str:
@@ -175,13 +185,13 @@ def _equal_shares(sources: Sequence[str]) -> str:
 
 
 def _mend_accuracy(findings: Findings, prepared: MendContext) -> str:
-    found = []
+    found, suspects = [], shlex.quote(paths.join(prepared.output, FOLDER, SUSPECTS))
     for name, labels in (findings["learned"] or {"labels": {}})["labels"].items():
         if labels["errors"]:
             first = [f"{one['id']}: {one['suggested']}?" for one in labels["suspects"][:_SHOWN]]
             found.append(
                 f"Values of {name} that are probably wrong: {_ids(first, labels['errors'])}. "
-                f"`raymill sample {paths.join(prepared.output, FOLDER, SUSPECTS)}` shows more. Correct them in the "
+                f"`raymill sample {suspects}` shows more. Correct them in the "
                 f"source, then {_AGAIN}."
             )
     if (agreement := findings["agreement"]) and agreement["differing"]["records"]:
@@ -279,7 +289,7 @@ def _mend_representation(name: str, of: Represented, findings: Findings, prepare
     elif of["wanted"]:
         return [f"{_lack(name, least, known, wanted)}{_over(name, most, known, wanted, findings)}."]
     else:
-        command = _prepare(f"split.balance.by=[{name}]", "split.balance.to=smallest")
+        command = _prepare(f"split.balance.by={_list([name])}", "split.balance.to=smallest")
     return [f"{_lack(name, least, known, wanted)}{_over(name, most, known, wanted, findings)}. Level them: {command}."]
 
 
@@ -302,7 +312,7 @@ def _mend_extrinsic(findings: Findings, prepared: MendContext) -> str:
             f"Predicted otherwise than their {name}: {_ids(first, of['missed'])}. Correct those that are wrong."
         )
     if rare := list(of["rare"]):
-        merge = shlex.quote(f"clean.labels.{name}.VALUE=[{', '.join(rare)}]")
+        merge = f"clean.labels.{name}.VALUE={_list(rare)}"
         found.append(
             f"Values of fewer than five records: {', '.join(f'{one} {number}' for one, number in of['rare'].items())}, "
             f"{plural(of['left_out'], 'record')} in all{_like(of['rare_ids'])}. Give them the VALUE of a similar one: "
@@ -330,7 +340,19 @@ _MENDS: dict[str, Callable[[Findings, MendContext], str]] = {
 
 def _prepare(*settings: str) -> str:
     """The command that prepares again with other settings."""
-    return f"`raymill prepare CONFIG {' '.join(f'-o {one}' for one in settings)} --replace`"
+    return f"`raymill prepare CONFIG {' '.join(f'-o {shlex.quote(one)}' for one in settings)} --replace`"
+
+
+def _list(values: Sequence[str]) -> str:
+    """A list of texts as the value of a setting: `[en,de]`. Values that YAML reads as something else are quoted."""
+    return f"[{','.join(one if _is_plain(one) else json.dumps(one, ensure_ascii=False) for one in values)}]"
+
+
+def _is_plain(value: str) -> bool:
+    try:
+        return parse(f"[{value}]", "", "yaml") == [value]
+    except ConfigError:
+        return False
 
 
 def _ids_of(findings: Findings, field: str, value: str) -> list[str]:

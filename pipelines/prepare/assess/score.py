@@ -1,6 +1,6 @@
 """Findings to metrics, a score of them, and gates with what would mend those that fail."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import stdev
 from typing import TypedDict
 
@@ -67,12 +67,14 @@ def assessment_of(
     gates: Gates,
     prepared: MendContext,
     trained: Mapping[str, TrainedScore] | None = None,
+    unchecked: Sequence[str] = (),
 ) -> Assessment:
     """The assessment that follows from findings.
 
-    trained: scores of a cross-validated training; None: there is none.
+    trained: scores of a cross-validated training; None: there is none. unchecked: settings of `validate` whose rules
+    are not counted in the findings.
     """
-    metrics = metrics_of(findings, settings) + _trained_metrics(trained or {})
+    metrics = metrics_of(findings, settings, unchecked) + _trained_metrics(trained or {})
     values = {one["name"]: one["value"] for one in metrics}
     seen = {one["name"]: one["seen"] for one in metrics}
     parts = parts_of(values, settings.weights.model_dump())
@@ -98,13 +100,22 @@ def assessment_of(
         parts=parts,
         metrics=metrics,
         gates=[_gate(name, judged.get(name), bound, seen.get(name, ""), mend) for name, bound in bounds.items()],
-        warnings=[mend("leakage")] if values["leakage"] and "leakage" not in bounds else [],
+        warnings=([mend("leakage")] if values["leakage"] and "leakage" not in bounds else [])
+        + ([_unchecked_text(unchecked)] if unchecked else []),
         findings=findings,
     )
 
 
-def metrics_of(findings: Findings, settings: Assess) -> list[QualityMetric]:
-    """All metrics, measured or not."""
+def _unchecked_text(settings: Sequence[str]) -> str:
+    named = " and ".join(f"validate.{name}" for name in settings)
+    return (
+        f"{named} {'is' if len(settings) == 1 else 'are'} not checked here: rule_conformity is of the other rules. To "
+        f"apply {'it' if len(settings) == 1 else 'them'}, run `raymill prepare CONFIG --replace`."
+    )
+
+
+def metrics_of(findings: Findings, settings: Assess, unchecked: Sequence[str] = ()) -> list[QualityMetric]:
+    """All metrics, measured or not. unchecked: as of `assessment_of`."""
     records, words, values = findings["records"], findings["words"], findings["values"]
     topics, questions, answers = findings["topics"], findings["questions"], findings["answers"]
     missing = ", ".join(f"{name} {count(number)}" for name, number in findings["missing"].items())
@@ -213,7 +224,12 @@ def metrics_of(findings: Findings, settings: Assess) -> list[QualityMetric]:
         if name in ("source", "domain") or (name in BALANCED and len(of["shown"].keys() - {""}) < 2):
             continue
         found.append(_metric(f"balance_{name}", of["evenness"], f"evenness of {name}", _most(name, findings)))
-    return [*found, *_accuracy_metrics(findings, settings), *_bias_metrics(findings), *_extrinsic(findings, settings)]
+    return [
+        *found,
+        *_accuracy_metrics(findings, settings, unchecked),
+        *_bias_metrics(findings),
+        *_extrinsic(findings, settings),
+    ]
 
 
 def _leakage(leaks: Leaks) -> QualityMetric:
@@ -233,7 +249,7 @@ def _source_diversity(findings: Findings) -> QualityMetric:
     return _metric("source_diversity", value, "evenness of the sources", seen)
 
 
-def _accuracy_metrics(findings: Findings, settings: Assess) -> list[QualityMetric]:
+def _accuracy_metrics(findings: Findings, settings: Assess, unchecked: Sequence[str]) -> list[QualityMetric]:
     found = []
     if findings["learned"] and settings.label:
         labels = findings["learned"]["labels"][settings.label]
@@ -259,7 +275,12 @@ def _accuracy_metrics(findings: Findings, settings: Assess) -> list[QualityMetri
             )
         )
     if findings["rules"] is not None:
-        rules = ", ".join(f"{name} {count(number)}" for name, number in findings["rules"].items())
+        rules = ", ".join(
+            [
+                *(f"{name} {count(number)}" for name, number in findings["rules"].items()),
+                *(f"{name} not checked" for name in unchecked),
+            ]
+        )
         value = _kept(findings["violating"]["records"], findings["records"])
         found.append(_metric("rule_conformity", value, "records that meet the rules", rules))
     return found

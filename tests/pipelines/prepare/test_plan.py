@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cluster import cli
-from cluster.errors import ConfigError, DataError
+from cluster.errors import ConfigError, DataError, StorageError
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.plan.command import print_plan
@@ -70,6 +70,11 @@ def test_a_dry_run_wants_the_key_of_pseudonyms(settings, monkeypatch):
         print_dry_run(config(settings | {"clean": clean}))
     monkeypatch.setenv("PSEUDONYMS", "a key")
     print_dry_run(config(settings | {"clean": clean}))
+
+
+def test_a_dry_run_names_an_output_that_cannot_be_made(settings):
+    with pytest.raises(StorageError, match="cannot be made here"):
+        print_dry_run(config(settings | {"output": "/proc/run"}))  # where nothing is, and nothing can be made
 
 
 def test_a_dry_run_of_a_finished_run_says_so(settings, monkeypatch, capsys):

@@ -437,6 +437,34 @@ def test_rules_of_another_config_are_counted(settings, monkeypatch, tmp_path, as
     assert "rule_conformity" not in {one["name"] for one in run.assessment["metrics"]}
 
 
+def test_rules_that_compare_all_records_are_named_as_not_checked(settings, monkeypatch, tmp_path, assess):
+    made_with = {"validate": {"outliers": {"deviations": 6}}, "assess": {"embeddings": None}}
+    run = prepare_inline(settings | made_with, monkeypatch)
+    path = tmp_path / "p.yaml"
+
+    def warned(**rules) -> tuple[str, dict]:
+        asked = {"kind": "prepare", "name": "x"} | settings | made_with | {"validate": rules}
+        path.write_text(json.dumps(asked))
+        code, out, _ = assess(run.uri, "--config", str(path))
+        assert code == 0
+        return out, json.loads(Store().read_bytes(f"{run.uri}/assessment.json"))
+
+    out, found = warned(answer_relevance={}, outliers={"deviations": 3}, question_chars=[65, 500])
+    (conformity,) = (one for one in found["metrics"] if one["name"] == "rule_conformity")
+    assert conformity["seen"].startswith("question_too_short ")
+    assert conformity["seen"].endswith(", answer_relevance not checked, outliers not checked")
+    text = (
+        "validate.answer_relevance and validate.outliers are not checked here: rule_conformity is of the other rules."
+    )
+    assert f"warning: {text} To apply them, run `raymill prepare CONFIG --replace`." in out
+    assert text in Store().read_bytes(f"{run.uri}/report.html").decode()
+    # The data set was made with these outliers: they are not in it.
+    out, found = warned(outliers={"deviations": 6}, question_chars=[65, 500])
+    assert "not checked here" not in out and "not checked" not in str(found["metrics"])
+    out, _ = warned(outliers={"deviations": 3})
+    assert "warning: validate.outliers is not checked here" in out
+
+
 def test_records_are_checked_again_when_a_list_of_the_rules_changed(settings, monkeypatch, tmp_path, assess):
     run = prepare_inline(settings, monkeypatch)
     monkeypatch.setattr("pipelines.prepare.assess.facts.ROWS", 7)

@@ -78,12 +78,13 @@ TAKE_OUT = (
          f"terms: {AGAIN}."),
         ("completeness", {"incomplete": some(2, "a", "b"), "missing": {"queue": 1, "content": 1, "team": 1}},
          "Records with empty fields: 2 records (a, b). Fill these in the source, or leave them out: "
-         "`raymill prepare CONFIG -o validate.require=[queue,team] --replace`."),
+         "`raymill prepare CONFIG -o 'validate.require=[queue,team]' --replace`."),
         ("completeness", {"incomplete": some(1, "a"), "missing": {"content": 1}},
          f"Records with empty fields: 1 record (a). Fill these in the source, then {AGAIN}."),
         ("language_quality", {"other_language": some(1, "a"), "languages": {"en": 5, "de": 2, "fr": 1, "it": 1}},
-         "In another language: 1 record (a). Leave them out: `raymill prepare CONFIG -o validate.language.keep=[en] "
-         "--replace`; or name all languages that are expected: `raymill assess /out -o assess.languages=[en,de,fr]`."),
+         "In another language: 1 record (a). Leave them out: `raymill prepare CONFIG -o 'validate.language.keep=[en]' "
+         "--replace`; or name all languages that are expected: `raymill assess /out -o "
+         "'assess.languages=[en,de,fr]'`."),
         ("language_quality", {"damaged": some(1, "b")},
          f"With damaged characters: 1 record (b). Export them again as UTF-8, then {AGAIN}."),
         ("coverage", {"topics": {"f": 6, "a": 1, "b": 0, "c": 3, "d": 2, "e": 4}},
@@ -116,7 +117,7 @@ TAKE_OUT = (
              hardest=[{"id": "i", "label": "x", "suggested": "y", "probability": 0.1}]))},
          "Predicted otherwise than their last: 2 records (i: y?, ...). Correct those that are wrong. Values of fewer "
          "than five records: odd 1, a b 2, 3 records in all (such as h). Give them the VALUE of a similar one: "
-         "`raymill prepare CONFIG -o 'clean.labels.last.VALUE=[odd, a b]' --replace`. Add records of the values that "
+         "`raymill prepare CONFIG -o 'clean.labels.last.VALUE=[odd,a b]' --replace`. Add records of the values that "
          f"are rare or predicted wrongly, then {AGAIN}."),
     ],
 )  # fmt: skip
@@ -142,7 +143,7 @@ def test_labels_annotators_and_rules_are_mended_in_one_text():
 
 
 BIAS = f"Add or rewrite records of these, then {AGAIN}; or state other shares: `raymill assess /out --config CONFIG`."
-LEVEL = "Level them: `raymill prepare CONFIG -o split.balance.by=[field] -o split.balance.to=smallest --replace`. "
+LEVEL = "Level them: `raymill prepare CONFIG -o 'split.balance.by=[field]' -o split.balance.to=smallest --replace`. "
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,14 @@ def test_a_part_of_a_run_is_assessed_again_by_its_own_command():
     of_split = MendContext("/there", data="/out/train")
     found = mend_of("relevance", findings(), of_split)
     assert found.endswith("`raymill assess /out/train --output /there --config CONFIG`.")
+
+
+def test_shares_are_written_out_for_up_to_twelve_inputs():
+    shown = {"x": 7, "y": 2}
+    equal = findings(represented={"source": {"likeness": 0.7, "wanted": {}, "shown": shown}})
+    twelve, thirteen = (mend_of("bias", equal, MendContext("/out", ("x", "y", *"z" * more))) for more in (10, 11))
+    assert "-o inputs.11.share=0.0337 -o mixture.fill=false" in twelve
+    assert "`raymill prepare CONFIG -o mixture.fill=false --replace` with an equal `share` for each source" in thirteen
 
 
 def test_sources_are_levelled_by_their_shares():
