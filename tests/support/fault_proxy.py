@@ -7,6 +7,7 @@ import http.client
 import random
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import Counter
@@ -99,7 +100,8 @@ class FaultProxy:
                 self._on_leaving()
             if time.monotonic() < self._back_at:
                 return Fault.RESET_REQUEST, 0.0
-            fault = self._random.choice(self._faults) if self._random.random() < self._share else None
+            is_drawn = self._random.random() < self._share and self._faults
+            fault = self._random.choice(self._faults) if is_drawn else None
             chance = self._random.random()
         if fault is Fault.DUPLICATED and method != "PUT":
             fault = None
@@ -196,4 +198,6 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: the client has left, as after its time-out."""
+        """Nothing if the client has left, as after its time-out; a mistake of the proxy is printed."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
