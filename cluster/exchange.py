@@ -1,7 +1,7 @@
 """The exchange of slices between two stages: each unit of the first writes a slice for each unit of the second.
 
-Each of S sources writes a sliced file (sliced.py) with a slice for each of T targets. If S and T are large, the slices
-pass through the levels of levels.py. A file of a level has the slices of its sources unchanged, sorted by target, then
+Each of S sources writes a sliced file (sliced_file.py) with a slice for each of T targets. If S and T are large, the
+slices pass through the levels of levels.py. A file of a level has the slices of its sources unchanged, sorted by target, then
 source, so the slices of one target are neighbours and are read with one request.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from cluster.artifact import Artifact, Counters
 from cluster.levels import FAN, Levels
-from cluster.sliced import read_between, read_offsets
+from cluster.sliced_file import read_between, read_offsets
 from cluster.stage import RunStage, Scratch, Stage
 from cluster.store.store import Store
 

@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.sliced import write_in_pieces, write_slices
+from cluster.sliced_file import write_in_pieces, write_slices
 
 
 @dataclass(frozen=True)
 class Output:
     """One artifact that a stage makes: its folder below the run, and the columns of its Parquet files.
 
-    schema: without columns if its units write sliced files (sliced.py) instead of Parquet.
+    schema: without columns if its units write sliced files (sliced_file.py) instead of Parquet.
     file_bytes: Arrow data per file; a unit that writes more writes several files.
     row_group_bytes: Arrow data per row group.
     """

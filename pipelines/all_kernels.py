@@ -30,7 +30,7 @@ from pipelines.curate.job import run_stages
 from pipelines.dedup.group import DEFAULT_SIZES, Sizes
 from pipelines.demo.commands import DATA, expand_repeated
 from pipelines.kernel_cache import COMPLETE, kernel_sources, mark_cache
-from pipelines.language import fasttext_model
+from pipelines.language import fasttext_classifier
 from pipelines.language.fasttext_file import Loss, ModelFile
 from pipelines.readers.freeze import freeze
 from pipelines.text.kernel import InnerKernel
@@ -130,7 +130,7 @@ def _config(folder: Path, documents: str, dialect: str) -> CurateConfig:
             "decontamination": {"sets": [{"name": "set", "path": examples, "columns": ["text"]}]},
             "url_blocklist": {"paths": [a_list]},
             "bad_words": {"paths": {"en": a_list}},
-            "quality_classifier": {"model": str(fasttext_model.local_path(Store(), None)), "label": "en"},
+            "quality_classifier": {"model": str(fasttext_classifier.local_path(Store(), None)), "label": "en"},
         },
         "dedup": {"threshold": 0.8, "bands": 14, "rows_per_band": 8},
         "execution": {"max_bad_documents": 1},
@@ -151,7 +151,7 @@ def _classify_without_tree() -> None:
         entries=Texts(label, np.array([0, len(label)])), label_counts=np.ones(1, np.int64), kept_buckets=None,
         rows_of_buckets=None, rows=numbers, output=numbers, output_scales=np.ones(1, np.float32),
     )  # fmt: skip
-    classifier = fasttext_model.Classifier(Path("yes.bin"), model)
+    classifier = fasttext_classifier.Classifier(Path("yes.bin"), model)
     classifier.best(Texts.from_strings(["a text"]))
     classifier.score(Texts.from_strings(["a text"]), "yes")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.sliced import read_table
+from cluster.sliced_file import read_table
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.documents import KEY_COLUMNS, Keys, hash_words
 from pipelines.dedup.greedy import remove_near_duplicates

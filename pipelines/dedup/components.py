@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.sliced import read_slice
+from cluster.sliced_file import read_slice
 from cluster.store.store import Store
 from pipelines.text.instructions import count_ones
 from pipelines.text.kernel import inner_kernel, kernel

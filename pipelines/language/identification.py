@@ -19,8 +19,8 @@ from cluster.errors import ConfigError
 from cluster.store.interface import NotFound
 from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store
-from pipelines.language import fasttext_model
-from pipelines.language.fasttext_model import Classifier
+from pipelines.language import fasttext_classifier
+from pipelines.language.fasttext_classifier import Classifier
 from pipelines.text.characters import ALPHA, SPACE, UNSPACED, code_point, tables
 from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.texts import Texts
@@ -54,7 +54,7 @@ class LanguageId:
     measured_by: ClassVar = ("max_chars", "model")
 
     def fingerprint_files(self) -> tuple[str, ...]:
-        """The model, if it is not the built-in one, whose fingerprint is `fasttext_model.fingerprint(None)`."""
+        """The model, if it is not the built-in one, whose fingerprint is `fasttext_classifier.fingerprint(None)`."""
         return () if self.model is None else (self.model,)
 
 
@@ -128,7 +128,7 @@ def load(store: Store, settings: LanguageId) -> Classifier:
         ConfigError, StorageError: the model is missing or wrong, or does not have a label of the settings.
     """
     try:
-        classifier = fasttext_model.load(store, settings.model)
+        classifier = fasttext_classifier.load(store, settings.model)
     except NotFound as error:
         raise ConfigError(f"language.model: {error}") from error
     check_labels(settings, classifier)

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from cluster.store.paths import AbsolutePath
-from pipelines.language import fasttext_model
+from pipelines.language import fasttext_classifier
 from pipelines.language.identification import excerpts
 from pipelines.rules.rule import Analysis, Check, Dialect
 
@@ -42,7 +42,7 @@ class QualityClassifier:
         Raises:
             ConfigError: the model does not have the label.
         """
-        classifier = fasttext_model.load(analysis.store, self.model)
+        classifier = fasttext_classifier.load(analysis.store, self.model)
         label = self.label.removeprefix("__label__")
         classifier.require(label, f"{self.name}.label")
         return {"quality_score": classifier.score(excerpts(analysis.texts, self.max_chars), label)}

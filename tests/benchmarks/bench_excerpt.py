@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from cluster.store.store import Store
-from pipelines.language import fasttext_model
+from pipelines.language import fasttext_classifier
 from pipelines.language.identification import excerpts
 from pipelines.language.iso_639 import same_language
 from pipelines.text.texts import Texts
@@ -71,7 +71,7 @@ def mixed(texts: list[str], languages: list[str]) -> tuple[list[str], list[str]]
 
 def run(texts: Texts) -> None:
     print(machine("numba", "fasttext-predict"))
-    model = fasttext_model.load(Store(), None)
+    model = fasttext_classifier.load(Store(), None)
     whole = declarations(model.labels)
     for name, (strings, languages) in {"whole": whole, "short": pieces(*whole), "mixed": mixed(*whole)}.items():
         some = Texts.from_strings(strings)

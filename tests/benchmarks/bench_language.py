@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.store.store import Store
-from pipelines.language import fasttext_model
-from pipelines.language.fasttext_model import Classifier
+from pipelines.language import fasttext_classifier
+from pipelines.language.fasttext_classifier import Classifier
 from pipelines.language.identification import excerpts, identify
 from pipelines.rules.bad_words import BadWords
 from pipelines.rules.quality_classifier import QualityClassifier
@@ -35,7 +35,7 @@ _DECLARATIONS = SHARED / "udhr.parquet"
 
 def run(texts: Texts) -> None:
     print(machine("numba", "pyarrow", "fasttext-predict"))
-    model = fasttext_model.load(Store(), None)
+    model = fasttext_classifier.load(Store(), None)
     for name, some in {"as they are": texts, **{name: cut(texts, name) for name in LENGTHS}}.items():
         print(f"texts {name}: {len(some):,} documents, {some.byte_lengths.sum() / 1e6:.1f} MB")
         report("excerpts of 1,000 characters", some, excerpts, some, 1000)

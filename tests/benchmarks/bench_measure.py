@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 
 from cluster.store.store import Store
-from pipelines.language import fasttext_model
+from pipelines.language import fasttext_classifier
 from pipelines.text.texts import Texts
 from tests.benchmarks.measure_parts import BESIDE_PEER, LANGUAGE, PACKS, PARTS, SIGNATURES
 from tests.benchmarks.other_trees import HERE, in_history, in_turns, tree_of
@@ -82,7 +82,7 @@ def _datatrove(texts: Texts) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "texts.json")
         path.write_text(json.dumps(texts.to_arrow().to_pylist()))
-        model = fasttext_model.load(Store(), None).path
+        model = fasttext_classifier.load(Store(), None).path
         command = [str(PEER), str(Path(__file__).with_name("peer_datatrove.py")), str(path), str(model)]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

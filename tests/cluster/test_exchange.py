@@ -14,7 +14,7 @@ from cluster.levels import FAN, Levels
 from cluster.output import Output
 from cluster.progress import Silent
 from cluster.session import Session
-from cluster.sliced import write_slices
+from cluster.sliced_file import write_slices
 from cluster.stage import Stage
 from cluster.store.store import Store
 from tests.support.inline import InlineEngine

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.errors import ConfigError
-from cluster.sliced import read_slice, read_table, table_slice
+from cluster.sliced_file import read_slice, read_table, table_slice
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store import paths
 from cluster.store.store import Store

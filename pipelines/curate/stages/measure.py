@@ -30,7 +30,7 @@ from pipelines.dedup import signatures
 from pipelines.dedup.compare import NEWEST_BY
 from pipelines.dedup.newest import is_comparable, newness
 from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
-from pipelines.language import fasttext_model
+from pipelines.language import fasttext_classifier
 from pipelines.language import identification as language
 from pipelines.language.identification import LanguageId
 from pipelines.readers.reader import ReaderCounts
@@ -168,7 +168,7 @@ def dependencies(settings: MeasureSettings, store: Store) -> dict[str, Any]:
         "limits": settings.limits.model_dump(),
         "language": filters.language
         and _rule_dependencies(store, filters.language)
-        | {"model": fasttext_model.fingerprint(store, filters.language.model)},
+        | {"model": fasttext_classifier.fingerprint(store, filters.language.model)},
         "dialect": filters.dialect if filters.rules else None,
         "rules": {rule.name: _rule_dependencies(store, rule) for rule in filters.rules},
         "personal_data": personal_data.PERSONAL_DATA_VERSION if settings.personal_data else None,

@@ -28,7 +28,7 @@ from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.curate.stages.memory import model_memory
 from pipelines.dedup.settings import Dedup
-from pipelines.language import fasttext_model
+from pipelines.language import fasttext_classifier
 from pipelines.language.fasttext_file import LABEL_PREFIX
 from pipelines.language.identification import LanguageId, excerpts, identify
 from pipelines.prepare.assess.forms import dates_in, form_of
@@ -145,10 +145,10 @@ def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Lim
         "fields": [settings.complete, settings.allowed, settings.fields, settings.kept, settings.annotated],
         "rules": settings.rules and settings.rules.depends_on(),
         "terms": dict(settings.terms),
-        "language": fasttext_model.fingerprint(store, None),
+        "language": fasttext_classifier.fingerprint(store, None),
     }
     if sentiment := settings.sentiment:
-        depends_on["sentiment"] = [sentiment.model_dump(), fasttext_model.fingerprint(store, sentiment.model)]
+        depends_on["sentiment"] = [sentiment.model_dump(), fasttext_classifier.fingerprint(store, sentiment.model)]
     work, memory = MeasureRecords(store, settings), collect_memory(limits)
     memory += rules_memory(store, settings.rules.settings) if settings.rules else 0
     memory += model_memory(store, settings.sentiment.model) if settings.sentiment else 0
@@ -229,7 +229,7 @@ class MeasureRecords:
         self, records: list[dict[str, Any]], found: list[Sides], texts: Texts, known: dict[str, Any]
     ) -> pa.Table:
         metadata = [metadata_of(one) for one in records]
-        languages, scores = identify(texts, fasttext_model.load(self.store, None), _LANGUAGE.max_chars)
+        languages, scores = identify(texts, fasttext_classifier.load(self.store, None), _LANGUAGE.max_chars)
         columns = known | {
             "id": [one["id"] for one in records],
             "question": [hash64(one.system, same(one.question)) if one.turns else 0 for one in found],
@@ -251,7 +251,7 @@ class MeasureRecords:
         if self.settings.annotated:
             columns["labels"] = [labels_by_annotators(one) for one in records]
         if sentiment := self.settings.sentiment:
-            classifier = fasttext_model.load(self.store, sentiment.model)
+            classifier = fasttext_classifier.load(self.store, sentiment.model)
             columns["sentiment"] = classifier.score(excerpts(texts, sentiment.max_chars), _plain(sentiment))
         return pa.table(columns, schema=self.settings.schema)
 
@@ -298,7 +298,7 @@ def check_sentiment(store: Store, sentiment: Sentiment) -> None:
     Raises:
         ConfigError, StorageError: it is missing or damaged, or lacks the label.
     """
-    fasttext_model.load(store, sentiment.model).require(_plain(sentiment), "assess.sentiment.label")
+    fasttext_classifier.load(store, sentiment.model).require(_plain(sentiment), "assess.sentiment.label")
 
 
 def _plain(sentiment: Sentiment) -> str:

@@ -19,7 +19,7 @@ from cluster.store.local_files import local_file, sha256_of
 from cluster.store.store import Store
 from pipelines.curate.stages.decide import LANGUAGE_NOT_KEPT, decide
 from pipelines.curate.stages.measure import signals
-from pipelines.language import fasttext_model
+from pipelines.language import fasttext_classifier
 from pipelines.language.fasttext_file import LABEL_PREFIX
 from pipelines.language.identification import LanguageId, excerpts, identify
 from pipelines.prepare.config import Validate
@@ -161,7 +161,7 @@ class Validator:
         settings = self.settings
         files = [sha256_of(local_file(self.store, file, "validate")) for file in settings.files]
         if settings.same_language is not None or (settings.language and settings.language.model is None):
-            files.append(fasttext_model.fingerprint(self.store, None))
+            files.append(fasttext_classifier.fingerprint(self.store, None))
         elsewhere: dict[str, Any] = {
             "json_schema": True, "answer_relevance": True, "outliers": {"deviations", "found"},
         }  # fmt: skip
@@ -313,7 +313,7 @@ class Validator:
     def _languages(self, records: Sequence[Record]) -> list[FailedRule | None]:
         least = self.settings.same_language
         asked = [question_and_answer(content) or ("", "") for content, _ in records]
-        classifier = fasttext_model.load(self.store, None)
+        classifier = fasttext_classifier.load(self.store, None)
         sides = [
             identify(Texts.from_strings([pair[side] for pair in asked]), classifier, _LANGUAGE.max_chars)
             for side in (0, 1)
@@ -347,7 +347,7 @@ class Validator:
         rule = self.settings.inappropriate
         assert rule is not None
         local_file(self.store, rule.model, "validate.inappropriate.model")  # names the setting if it is missing
-        classifier, label = fasttext_model.load(self.store, rule.model), rule.label.removeprefix(LABEL_PREFIX)
+        classifier, label = fasttext_classifier.load(self.store, rule.model), rule.label.removeprefix(LABEL_PREFIX)
         classifier.require(label, "validate.inappropriate.label")
         scores = classifier.score(excerpts(texts_of_records(records), rule.max_chars), label).tolist()
         return [

@@ -26,7 +26,7 @@ from cluster.store.store import Store
 from pipelines.curate.stages.measure import split_problems
 from pipelines.curate.stages.memory import files_memory, model_memory, task_memory
 from pipelines.dedup.settings import Dedup
-from pipelines.language import fasttext_model
+from pipelines.language import fasttext_classifier
 from pipelines.language.identification import LanguageId, identify
 from pipelines.prepare.config import BASE_METADATA, Duplicates, PrepareConfig, Records, Source, Validate, plain_label
 from pipelines.prepare.records.annotations import (
@@ -222,7 +222,7 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "task_types": settings.task_types,
         "section_chars": [one.section_chars for one in settings.conversions],
         "clean": [clean.model_dump(exclude={"terminology"}), dict(settings.cleaner.terms)],
-        "language": fasttext_model.fingerprint(inputs.reading.store, None),
+        "language": fasttext_classifier.fingerprint(inputs.reading.store, None),
         "key": hashlib.blake2b(settings.cleaner.key, digest_size=8, person=b"pseudonyms").hexdigest(),
         "validate": settings.validator.depends_on(),
         "signatures": dedup and [dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short],
@@ -509,7 +509,7 @@ class Collect:
         """Give every record without the metadata `language` its language, or none if that is not certain."""
         unknown = [one for one in records if not one.metadata.get("language")]
         texts = Texts.from_strings([sides_of(one.content).text for one in unknown])
-        languages, scores = identify(texts, fasttext_model.load(self.reading.store, None), _LANGUAGE.max_chars)
+        languages, scores = identify(texts, fasttext_classifier.load(self.reading.store, None), _LANGUAGE.max_chars)
         certain = zip(unknown, languages.to_pylist(), (scores >= _LANGUAGE.min_score).tolist(), strict=True)
         for record, language, is_certain in certain:
             record.metadata["language"] = language if is_certain else None

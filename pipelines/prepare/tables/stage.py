@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.read.limits import Limits
-from cluster.sliced import read_offsets, read_slice, read_slices, read_table, table_slice
+from cluster.sliced_file import read_offsets, read_slice, read_slices, read_table, table_slice
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.prepare.config import Source

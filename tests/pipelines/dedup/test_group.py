@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.sliced import table_slice
+from cluster.sliced_file import table_slice
 from cluster.store.store import Store
 from pipelines.dedup.compare import PAIRS_SCHEMA, first_of_text, joined, keeper_ranks
 from pipelines.dedup.group import CompareBatch, files_of, memory

@@ -14,18 +14,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import ConfigError, StorageError
 from cluster.store.store import Store
-from pipelines.language import fasttext_model
+from pipelines.language import fasttext_classifier
 from pipelines.language import identification as language
 from pipelines.language.identification import LanguageId, check_labels, excerpts, identify, language_verdict
 from pipelines.text.texts import Texts
 from tests.support.fasttext_files import Kind, write_model
 
-BUILT_IN = fasttext_model.local_path(Store(), None)
+BUILT_IN = fasttext_classifier.local_path(Store(), None)
 
 
 @pytest.fixture(scope="module")
-def lid176() -> fasttext_model.Classifier:
-    return fasttext_model.load(Store(), None)
+def lid176() -> fasttext_classifier.Classifier:
+    return fasttext_classifier.load(Store(), None)
 
 
 def strings(texts: Texts) -> list[str]:
@@ -204,7 +204,7 @@ def test_no_documents_have_no_languages(lid176):
 @settings(max_examples=30)
 @given(st.lists(st.one_of(ANYTHING, st.sampled_from(list(SENTENCES.values()))), max_size=6), st.integers(0, 6))
 def test_languages_do_not_depend_on_how_documents_are_cut_into_tables(documents, at):
-    classifier = fasttext_model.load(Store(), None)
+    classifier = fasttext_classifier.load(Store(), None)
     whole = identify(Texts.from_strings(documents), classifier, 100)
     parts = [identify(Texts.from_strings(part), classifier, 100) for part in (documents[:at], documents[at:])]
     assert parts[0][0].to_pylist() + parts[1][0].to_pylist() == whole[0].to_pylist()
@@ -345,13 +345,13 @@ def test_the_labels_are_read_from_the_file_in_the_models_order(lid176):
 def test_a_model_is_loaded_once_and_again_when_its_file_changed(tmp_path):
     copy = tmp_path / "model.ftz"
     shutil.copy(BUILT_IN, copy)
-    first = fasttext_model.load(Store(), str(copy))
-    assert fasttext_model.load(Store(), str(copy)) is first
-    assert fasttext_model.fingerprint(Store(), str(copy)) == fasttext_model.fingerprint(Store(), None)
+    first = fasttext_classifier.load(Store(), str(copy))
+    assert fasttext_classifier.load(Store(), str(copy)) is first
+    assert fasttext_classifier.fingerprint(Store(), str(copy)) == fasttext_classifier.fingerprint(Store(), None)
     with copy.open("ab") as file:
         file.write(b"more")
-    assert fasttext_model.load(Store(), str(copy)) is not first
-    assert fasttext_model.fingerprint(Store(), str(copy)) != fasttext_model.fingerprint(Store(), None)
+    assert fasttext_classifier.load(Store(), str(copy)) is not first
+    assert fasttext_classifier.fingerprint(Store(), str(copy)) != fasttext_classifier.fingerprint(Store(), None)
 
 
 @pytest.mark.parametrize("share", [0, 0.000_005, 0.0001, 0.01, 0.1, 0.5, 0.99, 0.999_999])
@@ -360,7 +360,7 @@ def test_a_model_cut_short_is_refused(tmp_path, share):
     part = tmp_path / "part.ftz"
     part.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(StorageError, match=r"part\.ftz: .*is shorter than its header requires"):
-        fasttext_model.load(Store(), str(part))
+        fasttext_classifier.load(Store(), str(part))
 
 
 def test_a_file_that_is_no_classifier_is_refused(tmp_path):
@@ -370,19 +370,19 @@ def test_a_file_that_is_no_classifier_is_refused(tmp_path):
     header[36:40] = struct.pack("<i", 2)  # args.model: 1 cbow, 2 skip-gram, 3 supervised
     vectors.write_bytes(header)
     with pytest.raises(ConfigError, match=r"notes\.txt: this is not a fastText model"):
-        fasttext_model.load(Store(), str(text))
+        fasttext_classifier.load(Store(), str(text))
     with pytest.raises(ConfigError, match=r"vectors\.bin: .*has no labels.*supervised"):
-        fasttext_model.load(Store(), str(vectors))
+        fasttext_classifier.load(Store(), str(vectors))
 
 
 def test_a_model_that_is_not_there_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match=r"absent\.bin: no such file"):
-        fasttext_model.load(Store(), str(tmp_path / "absent.bin"))
+        fasttext_classifier.load(Store(), str(tmp_path / "absent.bin"))
 
 
 @pytest.mark.parametrize(("asked", "answer"), [("en", "eng_Latn"), ("eng", "eng_Latn"), ("zh", "cmn_Hani or zho_Hans")])
 def test_a_code_is_answered_with_the_longer_labels_of_the_model(tmp_path, asked, answer):
     kind = Kind(labels=4, names=("deu_Latn", "eng_Latn", "cmn_Hani", "zho_Hans"))
-    glot = fasttext_model.load(Store(), str(write_model(tmp_path / "glot.bin", kind)))
+    glot = fasttext_classifier.load(Store(), str(write_model(tmp_path / "glot.bin", kind)))
     with pytest.raises(ConfigError, match=rf"Did you mean {answer}\?"):
         glot.require(asked, "language.keep")

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
 from cluster.stage import Output, Stage, prefix_of
-from pipelines.language import fasttext_model
+from pipelines.language import fasttext_classifier
 from pipelines.prepare.assess import job as assessing
 from pipelines.prepare.assess.embed import embed_memory, fit_memory
 from pipelines.prepare.assess.learn import learn_memory
@@ -258,9 +258,9 @@ def test_other_shares_of_the_sources_divide_the_records_again(settings):
 
 
 def test_another_model_of_languages_collects_the_records_again(settings, monkeypatch):
-    config, fingerprint = PrepareConfig.model_validate(settings), fasttext_model.fingerprint
+    config, fingerprint = PrepareConfig.model_validate(settings), fasttext_classifier.fingerprint
     before = stages_of(config)
-    monkeypatch.setattr(fasttext_model, "fingerprint", lambda store, path: path and fingerprint(store, path))
+    monkeypatch.setattr(fasttext_classifier, "fingerprint", lambda store, path: path and fingerprint(store, path))
     assert made_again(before, stages_of(config))[0] == "collect"
 
 

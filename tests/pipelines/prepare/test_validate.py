@@ -6,7 +6,7 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.store.store import Store
-from pipelines.language import fasttext_model
+from pipelines.language import fasttext_classifier
 from pipelines.prepare.config import Validate
 from pipelines.prepare.records.content import Preference, pair
 from pipelines.prepare.records.validate import REASONS, load_validator
@@ -274,7 +274,7 @@ def test_words_of_a_list_in_the_language_of_the_record(tmp_path):
 
 
 def test_a_classifier_of_what_no_record_may_say():
-    model = str(fasttext_model.local_path(Store(), None))
+    model = str(fasttext_classifier.local_path(Store(), None))
     records = [(pair("", GERMAN, "", GERMAN), {}), (GOOD, {}), (Preference("", GERMAN, GERMAN, GERMAN), {})]
     settings = {"copied_answer": False, "answer_in_question": None}
     german = settings | {"inappropriate": {"model": model, "label": "__label__de", "max_score": 0.5}}

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import ConfigError, StorageError
 from cluster.store.store import Store
-from pipelines.language import fasttext_model
+from pipelines.language import fasttext_classifier
 from pipelines.rules.bad_words import BadWords
 from pipelines.rules.quality_classifier import QualityClassifier
 from pipelines.rules.rule import Analysis
@@ -302,7 +302,8 @@ def test_a_word_list_without_entries_or_in_another_encoding_is_refused(tmp_path,
 
 def lid176_as_quality(**changes) -> QualityClassifier:
     return replace(
-        QualityClassifier(model=str(fasttext_model.local_path(Store(), None)), label="en", min_score=0.6), **changes
+        QualityClassifier(model=str(fasttext_classifier.local_path(Store(), None)), label="en", min_score=0.6),
+        **changes,
     )
 
 

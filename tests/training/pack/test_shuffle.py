@@ -18,7 +18,7 @@ from cluster.garbage import find_garbage
 from cluster.levels import Levels
 from cluster.progress import Silent
 from cluster.session import Session
-from cluster.sliced import read_table
+from cluster.sliced_file import read_table
 from cluster.stage import Scratch, Stage, from_scratch, run_unit
 from cluster.store.store import Store
 from tests.support.inline import InlineEngine

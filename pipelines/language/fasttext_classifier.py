@@ -16,7 +16,7 @@ import numpy as np
 from cluster.errors import ConfigError
 from cluster.store.local_files import LocalFile, local_file, sha256_of
 from cluster.store.store import Store
-from pipelines.language import fasttext_labels, fasttext_rows
+from pipelines.language import fasttext_output_layer, fasttext_rows
 from pipelines.language.fasttext_file import LABEL_PREFIX, Loss, ModelFile, read_model_file
 from pipelines.language.iso_639 import same_language
 from pipelines.text.texts import Texts
@@ -35,10 +35,10 @@ class Classifier:
     def __init__(self, path: Path, model: ModelFile) -> None:
         self.path, self.labels = path, model.labels
         self._rows = fasttext_rows.rows_of(model)
-        self._tree = fasttext_labels.tree_of(model) if model.loss is Loss.HIERARCHICAL_SOFTMAX else None
+        self._tree = fasttext_output_layer.tree_of(model) if model.loss is Loss.HIERARCHICAL_SOFTMAX else None
         self._output = model.output if self._tree else np.ascontiguousarray(model.output.T)
         self._scales = model.output_scales
-        self._softmax, self._sigmoids = model.loss is Loss.SOFTMAX, fasttext_labels.sigmoids()
+        self._softmax, self._sigmoids = model.loss is Loss.SOFTMAX, fasttext_output_layer.sigmoids()
         self._of_thread = threading.local()
 
     def best(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
@@ -48,9 +48,9 @@ class Classifier:
         """
         means, any_row = fasttext_rows.means(texts, self._rows, self._cache())
         if self._tree:
-            labels, scores = fasttext_labels.best_by_tree(means, any_row, self._output, self._scales, self._tree)
+            labels, scores = fasttext_output_layer.best_by_tree(means, any_row, self._output, self._scales, self._tree)
         else:
-            labels, scores = fasttext_labels.best_by_output(
+            labels, scores = fasttext_output_layer.best_by_output(
                 means, any_row, self._output, self._scales, self._softmax, self._sigmoids
             )
         return labels, np.minimum(scores, 1)  # fastText's probabilities exceed 1 by up to 1e-5
@@ -60,9 +60,9 @@ class Classifier:
         means, any_row = fasttext_rows.means(texts, self._rows, self._cache())
         number = self.labels.index(label)
         if self._tree:
-            scores = fasttext_labels.score_by_tree(means, any_row, self._output, self._scales, self._tree, number)
+            scores = fasttext_output_layer.score_by_tree(means, any_row, self._output, self._scales, self._tree, number)
         else:
-            scores = fasttext_labels.score_by_output(
+            scores = fasttext_output_layer.score_by_output(
                 means, any_row, self._output, self._scales, self._softmax, self._sigmoids, number
             )
         return np.minimum(scores, 1)

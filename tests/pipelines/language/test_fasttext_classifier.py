@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from cluster.errors import ConfigError, StorageError
 from cluster.store.store import Store
-from pipelines.language import fasttext_file, fasttext_model
+from pipelines.language import fasttext_classifier, fasttext_file
 from pipelines.language.fasttext_file import Loss, read_model_file
 from pipelines.language.identification import excerpts
 from pipelines.text.texts import Texts
 from tests.support.fasttext_files import Kind, write_model
 
-BUILT_IN = fasttext_model.local_path(Store(), None)
+BUILT_IN = fasttext_classifier.local_path(Store(), None)
 WORDS = (
     "the",
     "a",
@@ -75,7 +75,7 @@ def score_of(binding: object, labels: int, label: str, text: str) -> np.float32:
     return np.float32(0)
 
 
-def assert_equal(ours: fasttext_model.Classifier, binding: object, strings: list[str] | list[bytes]) -> None:
+def assert_equal(ours: fasttext_classifier.Classifier, binding: object, strings: list[str] | list[bytes]) -> None:
     """The same label and, bit for bit, the same probability for every text."""
     # Arrow does not check that strings are UTF-8 when bytes are read as such.
     column = pa.array(strings, pa.large_binary() if isinstance(strings[0], bytes) else pa.large_string())
@@ -89,8 +89,8 @@ def assert_equal(ours: fasttext_model.Classifier, binding: object, strings: list
 
 
 @pytest.fixture(scope="module")
-def lid176() -> tuple[fasttext_model.Classifier, object]:
-    return fasttext_model.load(Store(), None), bound(BUILT_IN)
+def lid176() -> tuple[fasttext_classifier.Classifier, object]:
+    return fasttext_classifier.load(Store(), None), bound(BUILT_IN)
 
 
 ALL = 1 << 20  # characters; no text has more
@@ -159,7 +159,7 @@ def test_a_text_is_separated_from_its_neighbours_in_the_column(lid176):
     column = pa.array(["eine Zeile", "another line", "", "x", "troisième", "c est un", "e x", "une la", "la une"])
     binding = lid176[1]
     for part in (column, column[1:], column[2:4], column.take(pa.array([8, 6, 5, 4, 3, 1, 0]))):
-        ours = fasttext_model.Classifier(BUILT_IN, read_model_file(BUILT_IN))  # its cache is empty
+        ours = fasttext_classifier.Classifier(BUILT_IN, read_model_file(BUILT_IN))  # its cache is empty
         texts = Texts.from_arrow(part.cast(pa.large_string()))
         for _ in range(2):  # the second time from the cache
             labels, scores = ours.best(texts)
@@ -199,7 +199,7 @@ KINDS = [
 @pytest.mark.parametrize("kind", KINDS, ids=repr)
 def test_every_kind_of_model_gives_the_bindings_labels_and_scores(tmp_path, kind):
     path = write_model(tmp_path / "model.bin", kind, seed=KINDS.index(kind))
-    ours, binding = fasttext_model.load(Store(), str(path)), bound(path)
+    ours, binding = fasttext_classifier.load(Store(), str(path)), bound(path)
     random = np.random.default_rng(7)
     pool = [*WORDS, *STRANGE]
     strings = [" ".join(random.choice(pool, random.integers(0, 12))) for _ in range(60)]
@@ -230,7 +230,7 @@ def test_a_damaged_file_gives_an_error_or_a_model_that_works(tmp_path_factory, d
     damaged = folder / "damaged.bin"
     damaged.write_bytes(whole)
     try:
-        model = fasttext_model.load(Store(), str(damaged))
+        model = fasttext_classifier.load(Store(), str(damaged))
     except (ConfigError, StorageError) as error:
         assert str(damaged) in str(error)
         return
@@ -260,7 +260,7 @@ def test_a_header_that_cannot_be_is_an_error_that_names_it(tmp_path, at, layout,
     changed[at : at + struct.calcsize(layout)] = struct.pack(f"<{layout}", value)
     path.write_bytes(changed)
     with pytest.raises(ConfigError, match=rf"model\.bin: this fastText model is damaged: .*{message}"):
-        fasttext_model.load(Store(), str(path))
+        fasttext_classifier.load(Store(), str(path))
 
 
 PLAIN = Kind(words=WORDS)
@@ -407,4 +407,4 @@ def test_a_weight_that_is_no_number_is_an_error(tmp_path):
     changed[-4:] = struct.pack("<f", float("nan"))
     path.write_bytes(changed)
     with pytest.raises(ConfigError, match="a weight that is not a finite number"):
-        fasttext_model.load(Store(), str(path))
+        fasttext_classifier.load(Store(), str(path))
