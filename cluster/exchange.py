@@ -1,8 +1,8 @@
 """The exchange of slices between two stages: each unit of the first writes a slice for each unit of the second.
 
 Each of S sources writes a sliced file (sliced_file.py) with a slice for each of T targets. If S and T are large, the
-slices pass through the levels of levels.py. A file of a level has the slices of its sources unchanged, sorted by target, then
-source, so the slices of one target are neighbours and are read with one request.
+slices pass through the levels of levels.py. A file of a level has the slices of its sources unchanged, sorted by
+target, then source, so the slices of one target are neighbours and are read with one request.
 """
 
 from collections.abc import Callable, Iterator, Sequence

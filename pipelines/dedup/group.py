@@ -16,8 +16,8 @@ one range, one unit does all of the work. With more, these stages prepare the st
     group       per range: the rows of the members of groups                     -> _work/groups
 
 The stages before the last write sliced files (cluster/sliced_file.py) of numbers and Arrow tables, which are removed
-when the last is finished. With many ranges, the slices pass through more stages (cluster/exchange.py). The result is the
-same for any size of range, slice and batch, and for any number of workers.
+when the last is finished. With many ranges, the slices pass through more stages (cluster/exchange.py). The result is
+the same for any size of range, slice and batch, and for any number of workers.
 """
 
 from collections import defaultdict

@@ -3,7 +3,7 @@
 The examples of a split are shuffled by sorting their shuffle keys (column `place`). The keys of a split, or with a
 curriculum those of each stage, are cut into ranges of equal width, which have about equally many tokens. A range has
 examples of every file, so they pass through the levels of cluster/levels.py: the sources are the files of examples,
-sorted by (split, shuffle key), and the targets are the ranges. The files in between are sliced (cluster/sliced_file.py).
+sorted by (split, shuffle key), and the targets are the ranges. The files in between are sliced files.
 
 The examples of a range are in the order of the files, for any number of levels.
 
