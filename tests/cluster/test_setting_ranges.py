@@ -18,11 +18,11 @@ RANGES = {
     "above 0": (
         "Checkpointing.every_minutes Corpus.epochs Corpus.weight Execution.stall_s Failures.loss_limit "
         "Input.weight Limits.max_expanded_gib Lora.alpha Optimizer.clip Optimizer.epsilon Optimizer.learning_rate "
-        "Outliers.deviations Outliers.factor TrainConfig.device_memory_gib TrainConfig.epochs Workers.cpus_each "
+        "Outliers.deviations ColumnOutliers.factor TrainConfig.device_memory_gib TrainConfig.epochs Workers.cpus_each "
         "Workers.timeout_s"
     ),
     "above 0 to 1": (
-        "AnswerRelevance.min_cosine Dedup.threshold Report.warn_source_loss Source.share Split.train "
+        "AnswerRelevance.min_cosine Dedup.threshold ReportOptions.warn_source_loss Source.share Split.train "
         "Validate.answer_in_question Validate.relevance Validate.same_language"
     ),
     "above 0 to 1000": "Api.requests_per_s",
@@ -59,9 +59,9 @@ RANGES = {
         "GopherQuality.min_alpha_word_fraction InappropriateContent.max_score LanguageId.min_score "
         "LanguageId.min_scores Optimizer.final_fraction QualityClassifier.min_score Workers.gpus_each"
     ),
-    "from 0 to 100": "Report.groups",
+    "from 0 to 100": "ReportOptions.groups",
     "from 0 to 1000": "Execution.losses StorageOptions.retries",
-    "from 0 to 20": "Report.samples",
+    "from 0 to 20": "ReportOptions.samples",
     "from 0 to 3600": "Pages.delay_s",
     "from 0 to 50": "Api.max_redirects Pages.max_redirects",
     "from 0 to 8": "GopherQuality.min_stop_words",

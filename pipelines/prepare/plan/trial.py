@@ -72,8 +72,10 @@ class Trial:
         self.written[name] = sum(artifact.manifest.bytes for artifact in made.values())
         for output, artifact in made.items():
             path = paths.join(folder, output) if folder else output
-            if path.endswith("/attributes"):
-                group = f"{prefix_of(path.removesuffix('/attributes'))}group" if path != ATTRIBUTES else "group"
+            if path == ATTRIBUTES:
+                self.compared["group"] = Compared(artifact.manifest.rows, column_bytes(artifact))
+            elif path.endswith("-attributes"):  # of questions or answers, whose duplicates are found in a folder
+                group = f"{prefix_of(path.removesuffix('-attributes') + 's')}group"
                 self.compared[group] = Compared(artifact.manifest.rows, column_bytes(artifact))
         if name in self.compared:
             (groups,) = made.values()
