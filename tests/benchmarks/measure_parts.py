@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.stages.measure import Measure, text_hashes
 from pipelines.dedup import signatures
 from pipelines.language import identification as language
 from pipelines.readers.units import Reading
@@ -27,6 +26,11 @@ from pipelines.text import personal_data
 from pipelines.text.lines import count_characters
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
+
+try:
+    from pipelines.curate.stages.measure import Measure, text_hashes
+except ModuleNotFoundError:  # trees of before 2026-11-24
+    from pipelines.curate.measure import Measure, text_hashes
 
 WHOLE = "all together"
 NORMALISE, HASH, LANGUAGE = "normalise", "text hash and length", "language, 1,000 characters"

@@ -15,7 +15,7 @@ DRIVER = """
 import subprocess, sys, threading
 from pathlib import Path
 from cluster import control_process as watching
-watching._LOOK_S, watching._WAIT_S = 0.02, float(sys.argv[4])
+watching._LOOK_S, watching._GRACE_S = 0.02, float(sys.argv[4])
 folder, name, removed = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 is_running, seen = watching._is_running, threading.Event()
 watching._is_running = lambda process: seen.set() or is_running(process)
