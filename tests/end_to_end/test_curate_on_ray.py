@@ -113,10 +113,10 @@ def test_what_if_counts_on_ray_what_it_counts_in_one_process(undisturbed):
         "import json, sys; from cluster.session import Session\n"
         "from pipelines.curate.questions import what_if; from pipelines.curate.commands import load_curate\n"
         "before, after = load_curate(sys.argv[1], []), load_curate(sys.argv[1], sys.argv[2:])\n"
-        "here = what_if.compare(before, after)\n"
+        "here = what_if.compare_decisions(before, after)\n"
         "what_if._MOST_HERE, what_if._DOCUMENTS_OF_A_TASK = 0, 700\n"
         "with Session(cpus=2) as session:\n"
-        "    there = what_if.compare(before, after, session)\n"
+        "    there = what_if.compare_decisions(before, after, session)\n"
         "print(json.dumps([here, there]))"
     )
     changes = ["rules.gopher_quality.min_words=425", "rules.packs=[gopher_quality, c4]"]
