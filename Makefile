@@ -44,7 +44,7 @@ faults: setup  ## at least N faults, ten a seed, in curate, prepare, pack and tr
 		tests/pipelines/language/test_fasttext_classifier.py tests/pipelines/dedup/test_dedup.py \
 		tests/pipelines/dedup/test_blocks.py \
 		tests/pipelines/prepare/assess/test_sentence_model.py \
-		tests/end_to_end/test_cross_validation.py
+		tests/end_to_end/test_cross_validation.py tests/training/test_train.py tests/training/fit/test_fit_ray.py
 
 matrix: setup  ## every engine, number of workers, accumulation, packing and method against a plain loop
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not ray' tests/training/engines tests/training/models \

@@ -480,6 +480,7 @@ def test_on_ray_two_workers_come_to_the_loss_of_one(corpus, tmp_path, monkeypatc
     assert not train(config, Session(address="nowhere:1"), Silent()).fresh, "found again without Ray"
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_training_that_a_scheduler_tells_to_end_says_so_and_leaves_nothing_running(corpus, tmp_path):
     steps = 400

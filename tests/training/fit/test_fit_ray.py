@@ -31,6 +31,7 @@ def session():
         yield started
 
 
+@pytest.mark.slow
 def test_a_worker_killed_at_some_step_changes_nothing(packed):
     kill_and_finish(packed, fit_by_ranks(packed), seed=1, victim="worker")
 
