@@ -51,6 +51,17 @@ def test_sixteen_small_files_of_an_object_store_are_read_at_once() -> None:
     assert len(read(read_ahead(spans(16), of))) == 16 * 3
 
 
+def test_the_bytes_of_files_that_were_used_count_no_more() -> None:
+    together = threading.Barrier(4, timeout=60)  # breaks, and fails the test, if fewer than 4 wait at once
+
+    def of(span: Span) -> Iterator[pa.Table]:
+        if int(span.uri.rpartition("/")[2].split(".")[0]) in range(30, 34):
+            together.wait()
+        yield from named(span)
+
+    assert len(read(read_ahead(spans(40, 1 << 20), of))) == 40 * 3
+
+
 def begun_before_first_table(of_all: list[Span]) -> set[str]:
     """The files whose reading has begun when the first table comes, and no more begin by themselves."""
     begun, lock = set(), threading.Lock()

@@ -182,3 +182,12 @@ def test_every_record_is_a_document_or_counted_in_the_run(tmp_path, monkeypatch)
 def test_a_compressed_file_with_nothing_in_it_is_counted(tmp_path, ending):
     (tmp_path / f"a.txt{ending}").write_bytes(COMPRESS[ending](b""))
     assert skipped_while_reading(tmp_path) == ([], {"empty file": 1})
+
+
+def test_the_counts_of_a_unit_are_those_of_all_its_files(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "one", "text": "two"}\n')
+    manifest = freeze(Store(), [Input(path=str(tmp_path))], 1 << 20)
+    (unit,), counts = manifest.units, ReaderCounts(repeated_keys=4)
+    assert [t.num_rows for t in read_unit(unit, manifest.reading, Limits(), counts=counts)] == [3]
+    assert counts.repeated_keys == 4 + 3
