@@ -17,6 +17,7 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,7 @@ from cluster.entry import Entry
 from cluster.errors import ClusterError, ConfigError
 from cluster.nodes import Node, candidates
 from cluster.progress import Progress, Silent
+from cluster.sudden_end import report_sudden_end
 from cluster.temporary import LONGEST_NAME, abandoned, temporary_folder
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class Session:
         self.started = False
         self._folder: Path | None = None
         self._unwatch = threading.Event()
+        self._leave: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +115,7 @@ class Session:
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         # By default Ray retries tasks without limit after out-of-memory kills; the stage engine counts attempts.
         os.environ.setdefault("RAY_task_oom_retries", "1")
+        self._leave = report_sudden_end()
         with self.progress.waiting("starting Ray" if self.embedded else "joining Ray"):
             if self.embedded:
                 self._start_embedded()
@@ -148,6 +152,7 @@ class Session:
     def _remove_ray(self) -> None:
         """Kill the processes of the embedded Ray that are still running, and remove its folder."""
         self._unwatch.set()
+        self._leave()
         if self._folder is not None:
             _kill_holders(self._folder)
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -32,9 +32,9 @@ from pipelines.dedup.compare import (
     PAIRS_SCHEMA,
     Candidates,
     Compare,
-    first_of_text,
     joined,
 )
+from pipelines.dedup.exact import first_of_text
 from pipelines.dedup.sketches import Sketches
 
 _FOLDER = "_work/group"
@@ -216,7 +216,7 @@ def compare_before(compare: Compare, number: int, firsts: pa.Table, rows: pa.Tab
     sketches = [Sketches.from_column(both["signature"])]
     both = both.drop_columns(["signature"]).combine_chunks()
     candidates = Candidates.of(compare.keys, both, sketches.pop())
-    first = first_of_text(both["text_hash"], compare.keys.scopes_of(both), np.arange(both.num_rows))
+    first = first_of_text(compare.keys.texts(both), np.zeros(both.num_rows))
     of_block = np.arange(count, both.num_rows)
     leaders = np.flatnonzero(candidates.signed[:count])  # `firsts` has signatures of kept documents only
     compared = of_block[(first[of_block] == of_block) & candidates.signed[count:] & is_new]
@@ -290,7 +290,7 @@ def compare_inside(
     unsigned = rows.drop_columns(["signature"]).combine_chunks()
     candidates = Candidates.of(compare.keys, unsigned, Sketches.from_column(rows["signature"]))
     own = np.arange(count)
-    first = first_of_text(unsigned["text_hash"], compare.keys.scopes_of(unsigned), own)
+    first = first_of_text(compare.keys.texts(unsigned), np.zeros(count))
     is_first = (first == own) & ~exact
     compared = own[is_first & candidates.signed]
     kept_before = int(np.count_nonzero(unsigned["position"].to_numpy()[compared] < compare.runs[-1]))

@@ -45,20 +45,21 @@ def edges_within(keys: np.ndarray, numbers: np.ndarray, slices: int) -> tuple[np
     return edges, found
 
 
-def shared_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+def shared_keys(keys: np.ndarray, numbers: np.ndarray, documents: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The keys that at least two of C documents have, for the comparison.
 
     Args:
-        keys: uint64[C, K]; a key that a document has twice counts once.
+        keys: uint64[S, K], of the documents that have keys; a key that a document has twice counts once.
+        numbers: int64[S], of these documents among all. documents: C.
 
     Returns:
         starts int64[C + 1], ids int64[I], count: document c has the shared keys ids[starts[c]:starts[c + 1]], all below
         `count`. Only the highest bits of keys are compared, at least 64 - max(20, log2 C) of them.
     """
-    bits = np.uint64(max(LOCAL_BITS, len(keys).bit_length()))
-    pairs = (keys >> bits << bits | np.arange(len(keys), dtype=np.uint64)[:, None]).ravel()
+    bits = np.uint64(max(LOCAL_BITS, documents.bit_length()))
+    pairs = (keys >> bits << bits | numbers.astype(np.uint64)[:, None]).ravel()
     pairs.sort()
-    ids, starts = np.full(len(pairs), -1, np.int64), np.zeros(len(keys) + 2, np.int64)
+    ids, starts = np.full(len(pairs), -1, np.int64), np.zeros(documents + 2, np.int64)
     found = np.empty(len(pairs), np.int64)
     count = _shared(pairs, bits, ids, starts, found)
     return starts[:-1], found[: starts[-1]].copy(), count

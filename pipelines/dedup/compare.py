@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from cluster.sliced_file import read_table
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.documents import KEY_COLUMNS, Keys, hash_words
+from pipelines.dedup.exact import first_of_text
 from pipelines.dedup.greedy import remove_near_duplicates
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.sketches import Sketches
@@ -50,7 +51,7 @@ PAIRS_SCHEMA = pa.schema([("documents", pa.int64()), ("kept", pa.int64()), ("rem
 
 def candidate_columns(dedup: Dedup) -> frozenset[str]:
     """The attributes of a candidate that the comparison reads, besides `unit` and `position`."""
-    return KEY_COLUMNS | {"id", "row", "characters", "language", *keeper_columns(dedup)}
+    return KEY_COLUMNS | {"id", "text_hash", "characters", "language", *keeper_columns(dedup)}
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Compare:
         The first has GROUPS_SCHEMA without `shown`, and `position`.
 
         Args:
-            rows: C candidates in order of position: their attributes, `unit` int32 and `position` int64.
+            rows: C candidates in order of position: their attributes, `unit` int32 and `position` int64. A copy needs
+                no signature.
 
         Memory: about 1.2 KB per candidate: twice its signature (448 bytes at H = 112), 24 bytes per key, and its row.
         """
@@ -78,8 +80,8 @@ class Compare:
         rows = rows.drop_columns(["signature"]).combine_chunks()
         candidates = Candidates.of(self.keys, rows, sketches.pop())
         kept_before = int(np.searchsorted(rows["position"].to_numpy(), self.runs[-1]))
-        order = np.argsort(self.ranks(rows), kind="stable")
-        first_copy = first_of_text(rows["text_hash"], self.keys.scopes_of(rows), order)
+        ranks = self.ranks(rows)
+        order, first_copy = np.argsort(ranks, kind="stable"), first_of_text(self.keys.texts(rows), ranks)
         is_first_copy = first_copy[order] == order
         compared = order[is_first_copy & candidates.signed[order]]
         similar, similarity = candidates.remove_near_duplicates(compared, int(np.count_nonzero(compared < kept_before)))
@@ -151,7 +153,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The arguments of the greedy loop for C candidates (greedy.py). signed: bool[C], whether they have a shingle."""
+    """The arguments of the greedy loop for C candidates (greedy.py). signed: bool[C], whether they have a signature."""
 
     threshold: float
     signed: np.ndarray
@@ -165,7 +167,8 @@ class Candidates:
         signatures, signed = keys.signatures(sketches), sketches.signed
         sets = sketches.sets(math.prod(keys.dedup.banding))
         del sketches
-        shared = shared_keys(keys.of_signatures(rows, signatures, signed))
+        found, numbers = keys.of_signatures(rows, signatures)[signed], np.flatnonzero(signed)
+        shared = shared_keys(found, numbers, rows.num_rows)
         return cls(keys.dedup.threshold, signed, signatures, sets, shared)
 
     def remove_near_duplicates(
@@ -216,20 +219,6 @@ def keeper_columns(dedup: Dedup) -> tuple[str, ...]:
     """The attributes that the order of keepers needs."""
     by_setting = {"longest": "characters", "source": "source", "score": dedup.keeper_score, "newest": NEWEST_BY}
     return tuple(filter(None, [by_setting.get(dedup.keeper)]))
-
-
-def first_of_text(hashes: pa.ChunkedArray, scopes: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """int64[C]: for each candidate the first one, in keeper order, with the same text and scope. It may be itself."""
-    words = hash_words(hashes)
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    by_text = np.lexsort((rank, words[:, 1], words[:, 0], scopes))
-    sorted_words, sorted_scopes = words[by_text], scopes[by_text]
-    is_first = np.ones(len(order), bool)
-    is_first[1:] = (sorted_words[1:] != sorted_words[:-1]).any(axis=1) | (sorted_scopes[1:] != sorted_scopes[:-1])
-    first = np.empty(len(order), np.int64)
-    first[by_text] = by_text[np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))]
-    return first
 
 
 def joined(parts: Sequence[bytes]) -> pa.Table | None:

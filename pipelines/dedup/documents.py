@@ -23,7 +23,7 @@ from pipelines.dedup.signatures import band_keys, permutations
 from pipelines.dedup.sketches import Sketches
 from pipelines.readers.inputs import Input
 
-KEY_COLUMNS = frozenset({"row", "text_hash", "signature", "source"})
+KEY_COLUMNS = frozenset({"row", "signature", "source"})
 
 # Odd, with well mixed bits (2^64 divided by the golden ratio), so keys of different scopes differ in many bits.
 _SCOPE_FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -175,7 +175,7 @@ def _rows(store: Store, uri: str, columns: frozenset[str], start: int, end: int)
 
 @dataclass(frozen=True)
 class Keys:
-    """Makes the keys of documents: two documents of one scope that share a key may be duplicates.
+    """Makes the keys of documents: two documents of one scope that share a key may be near-duplicates.
 
     scopes: the number of each source's scope.
     """
@@ -183,23 +183,25 @@ class Keys:
     dedup: Dedup
     scopes: dict[str, int]
 
-    def of(self, table: pa.Table) -> np.ndarray:
-        """uint64[D, bands + 1]: a key of the exact text, and one of each band.
+    def of(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """(keys uint64[S, bands], numbers int64[S]): a key for each band of the documents that have a shingle.
 
-        A document without a shingle repeats the key of its text. table: KEY_COLUMNS.
+        numbers: of these documents among the D of the table. table: KEY_COLUMNS.
         """
         sketches = Sketches.from_column(table["signature"])
-        return self.of_signatures(table, self.signatures(sketches), sketches.signed)
+        signed = np.flatnonzero(sketches.signed)
+        return self.of_signatures(table, self.signatures(sketches))[signed], signed
 
-    def of_signatures(self, table: pa.Table, signatures: np.ndarray, signed: np.ndarray) -> np.ndarray:
-        """As `of`. signatures, signed: of the documents, as of `Sketches`; the table needs no column `signature`."""
-        mask = self.scopes_of(table) * _SCOPE_FACTOR
-        found = np.empty((len(signatures), self.dedup.banding[0] + 1), np.uint64)
-        found[:, 0] = hash_words(table["text_hash"])[:, 0]
-        found[:, 1:] = band_keys(signatures, *self.dedup.banding)
-        found[~signed, 1:] = found[~signed, :1]
-        found ^= mask[:, None]
-        return found
+    def of_signatures(self, table: pa.Table, signatures: np.ndarray) -> np.ndarray:
+        """uint64[D, bands]: the keys of D documents. signatures: theirs, uint32[D, H]. table: with `source`."""
+        return band_keys(signatures, *self.dedup.banding) ^ self._masks(table)[:, None]
+
+    def texts(self, table: pa.Table) -> np.ndarray:
+        """uint64[D, 2]: the 128 bits of each text hash, with its scope. table: with `source` and `text_hash`."""
+        return hash_words(table["text_hash"]) ^ self._masks(table)[:, None]
+
+    def _masks(self, table: pa.Table) -> np.ndarray:
+        return self.scopes_of(table) * _SCOPE_FACTOR
 
     def signatures(self, sketches: Sketches) -> np.ndarray:
         """uint32[D, H]: the signatures of D documents."""

@@ -4,7 +4,11 @@ Exact duplicates (equal normalised text) are found first. Of the other documents
 through the verified greedy loop of greedy.py. No text is read. Positions are cut into ranges of 2^19 documents. With
 one range, one unit does all of the work. With more, these stages prepare the stage `group`:
 
-    keys        per range: (key, document) pairs, cut into slices by key;        -> keys, edges
+    texts       per range: the first document of each text, cut by text;         -> texts, copied
+                edges from it to the copies in the range: see exact.py
+    firsts      per slice: edges between the first of a text and those of other  -> same, copies
+                ranges; their positions, cut by range
+    keys        per range: (key, document) pairs of the firsts, cut by key;      -> keys, edges
                 edges between documents of the range that share a key
     merge       per slice: edges between documents of different ranges           -> edges
     mark        one unit: the documents with an edge, which are the candidates   -> marks
@@ -51,14 +55,18 @@ from pipelines.dedup.compare import (
 from pipelines.dedup.components import Batches, BatchFiles, mark_candidates, memory_to_connect, memory_to_mark
 from pipelines.dedup.documents import KEY_COLUMNS, Keys, Range, earlier_ranges, passed, ranges, scopes
 from pipelines.dedup.earlier import EarlierRun
+from pipelines.dedup.exact import TEXT, TEXT_COLUMNS, Copies, FindFirsts, FindTexts, RangeTexts
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT, Dedup
 from pipelines.dedup.stars import PositionSpans, Stars, memory_of_stars
 from pipelines.readers.inputs import Input
 
 GROUPS = "_work/groups"
 GROUP_VERSION = "6"
+_PREPARE_VERSION = "2"  # of the stages before the last, whose result is the same
 
 # Sliced outputs of the stages that prepare `group`.
+_TEXTS, _COPIED = "_work/group/texts", "_work/group/copied"
+_SAME, _COPIES = "_work/group/same", "_work/group/copies"
 _KEYS, _EDGES, _MERGED = "_work/group/keys", "_work/group/edges", "_work/group/merged"
 _BATCHES, _CANDIDATES, _FOUND = "_work/group/batches", "_work/group/candidates", "_work/group/found"
 _MARKS, _SAMPLES = "_work/group/marks", "_work/group/samples"
@@ -66,7 +74,7 @@ _NO_COLUMNS = pa.schema([])
 
 _GIB = 1 << 30
 _LIBRARIES = _GIB // 2
-_KEYS_MEMORY = _MERGE_MEMORY = _GIB
+_TEXTS_MEMORY = _FIRSTS_MEMORY = _KEYS_MEMORY = _MERGE_MEMORY = _GIB
 _ROUTE_MEMORY = 3 * _GIB // 2
 _OF_A_CANDIDATE = 1500  # bytes, in `compare`
 
@@ -78,9 +86,10 @@ Work = Callable[[Any, Scratch], Counters]
 class Sizes:
     """The sizes of units. The result does not depend on them.
 
-    documents: positions of a range, at most 2^20. pairs: of a slice of the keys. batch: candidates of a batch; one with
-    a larger component has more. block: candidates of a block of a batch above `dedup.component_documents`. fan: files
-    that a unit reads, see cluster/levels.py. span, edges: ranges and edges of a unit of stars.py.
+    documents: positions of a range, at most 2^20. pairs: of a slice of the keys; a text counts as four. batch:
+    candidates of a batch; one with a larger component has more. block: candidates of a block of a batch above
+    `dedup.component_documents`. fan: files that a unit reads, see cluster/levels.py. span, edges: ranges and edges of a
+    unit of stars.py.
     """
 
     documents: int = 1 << 19
@@ -133,6 +142,8 @@ def memory_by_stage(documents: int, candidates: int | None = None) -> dict[str, 
     if documents <= whole:
         return {"group": _LIBRARIES + _OF_A_CANDIDATE * documents}
     return {
+        "group.texts": _TEXTS_MEMORY,
+        "group.firsts": _FIRSTS_MEMORY,
         "group.keys": _KEYS_MEMORY,
         "group.merge": _MERGE_MEMORY,
         "group.mark": _LIBRARIES + memory_to_mark(documents),
@@ -186,8 +197,7 @@ def group_stage(
         return Stage("group", outputs, cut, GroupRange(store, keys), made_from, store, _files, memory=most)
     documents = int(verdicts.manifest.counters.get("passed", 0)) + sum(run.attributes.manifest.rows for run in earlier)
     compare = Compare(keys, tuple(runs), tuple(run.uri for run in earlier))
-    pairs = documents * (dedup.banding[0] + 1)
-    prepare = PrepareGroups(store, compare, [*before, *cut], len(before), pairs, sizes, made_from)
+    prepare = PrepareGroups(store, compare, [*before, *cut], len(before), documents, sizes, made_from)
     # The units of the last stage are known when the stages before it are finished.
     return Stage("group", outputs, (), WriteGroups(store), made_from, store, memory=_LIBRARIES, prepare=prepare)
 
@@ -200,6 +210,16 @@ def files_of(groups: Artifact, spans: Iterable[tuple[int, int]], sizes: Sizes = 
     for first, count in spans:
         wanted = range(first // sizes.documents, -(-(first + count) // sizes.documents))
         yield [uri for number in wanted for uri in by_range.get(number, ())]
+
+
+def slices_of_keys(documents: int, dedup: Dedup, sizes: Sizes = DEFAULT_SIZES) -> int:
+    """The number of slices of the keys of so many documents."""
+    return max(1, -(-documents * dedup.banding[0] // sizes.pairs))
+
+
+def slices_of_texts(documents: int, sizes: Sizes = DEFAULT_SIZES) -> int:
+    """The number of slices of the texts of so many documents. A text takes TEXT.itemsize bytes, a pair 8."""
+    return max(1, -(-documents * TEXT.itemsize // (8 * sizes.pairs)))
 
 
 def _files(documents: Range) -> str:
@@ -218,35 +238,38 @@ class RangeRows:
 class PrepareGroups:
     """Runs the stages before the last one, which are listed above.
 
-    ranges: those of earlier runs first. earlier: number of those. pairs: number of pairs of key and document.
+    ranges: those of earlier runs first. earlier: number of those. documents: number of those that passed, with all of
+    the earlier runs.
     """
 
     store: Store
     compare: Compare
     ranges: Sequence[Range]
     earlier: int
-    pairs: int
+    documents: int
     sizes: Sizes
     made_from: str
 
     def __call__(self, run: RunStage) -> list[RangeRows]:
         """The units of the last stage."""
-        store, slices = self.store, max(1, -(-self.pairs // self.sizes.pairs))
-        keys, positions = self.compare.keys, self.ranges[-1].end
-        make_keys = MakeKeys(store, keys, slices)
-        made = run(self._stage("keys", (_KEYS, _EDGES), self.ranges, make_keys, _KEYS_MEMORY))
+        store, keys, positions = self.store, self.compare.keys, self.ranges[-1].end
         firsts = tuple(one.start for one in self.ranges)
+        copies, same = self._copies(run, firsts)
+        slices = slices_of_keys(self.documents, keys.dedup, self.sizes)
+        make_keys = MakeKeys(store, keys, copies, slices, self.sizes)
+        made = run(self._stage("keys", (_KEYS, _EDGES), self.ranges, make_keys, _KEYS_MEMORY))
         merge = MergePairs(store, self._exchange(run, made[_KEYS].file_uris, slices, "keys", _KEYS), firsts, slices)
         merged = run(self._stage("merge", (_MERGED,), range(slices), merge, _MERGE_MEMORY))[_MERGED]
-        edges = (*made[_EDGES].file_uris, *merged.file_uris)
-        count = sum(int(artifact.manifest.counters["edges"]) for artifact in (made[_EDGES], merged))
+        with_edges = (*same, made[_EDGES], merged)
+        edges = tuple(uri for artifact in with_edges for uri in artifact.file_uris)
+        count = sum(int(artifact.manifest.counters["edges"]) for artifact in with_edges)
         batched, counts = self._batches(run, edges, positions, count)
         found: list[str] = []
         if len(counts):
             limit = keys.dedup.component_documents
             large = np.flatnonzero(counts > limit).tolist()
             slots = Slots.of(len(counts), self._splits(run, batched, large) if large else {})
-            route = Route(store, self.compare, batched, slots, self.sizes)
+            route = Route(store, self.compare, batched, copies, slots, self.sizes)
             routed = run(self._stage("route", (_CANDIDATES,), self.ranges, route, _ROUTE_MEMORY, limit))[_CANDIDATES]
             files = self._exchange(run, routed.file_uris, slots.first[-1], "candidates", _CANDIDATES, limit)
             if whole := [slots.first[batch] for batch in range(len(counts)) if batch not in slots.splits]:
@@ -260,6 +283,18 @@ class PrepareGroups:
         files = self._exchange(run, found, count + 1, "found", _FOUND, keys.dedup.component_documents)
         pairs = files.slice(count)
         return [RangeRows(files.slice(number), pairs) for number in range(self.earlier, count)]
+
+    def _copies(self, run: RunStage, firsts: tuple[int, ...]) -> tuple[Copies, tuple[Artifact, Artifact]]:
+        """(the copies of each range, artifacts with edges to them). firsts: position of the first document of each."""
+        compare, slices = self.compare, slices_of_texts(self.documents, self.sizes)
+        columns = frozenset(keeper_columns(compare.keys.dedup))
+        find = FindTexts(self.store, compare.keys, compare.ranks, columns, slices, _TEXTS, _COPIED)
+        found = run(self._stage("texts", (_TEXTS, _COPIED), self.ranges, find, _TEXTS_MEMORY))
+        texts = self._exchange(run, found[_TEXTS].file_uris, slices, "texts", _TEXTS)
+        merge = FindFirsts(self.store, texts, firsts, _SAME, _COPIES)
+        merged = run(self._stage("firsts", (_SAME, _COPIES), range(slices), merge, _FIRSTS_MEMORY))
+        by_range = self._exchange(run, merged[_COPIES].file_uris, len(firsts), "copies", _COPIES)
+        return Copies(tuple(found[_COPIED].file_uris), by_range), (found[_COPIED], merged[_SAME])
 
     def _batches(
         self, run: RunStage, edges: tuple[str, ...], positions: int, count: int
@@ -307,7 +342,7 @@ class PrepareGroups:
         memory: int,
         depends: int | None = None,
     ) -> Stage:
-        made_from = fingerprint([self.made_from, name, asdict(self.sizes), depends])
+        made_from = fingerprint([self.made_from, _PREPARE_VERSION, name, asdict(self.sizes), depends])
         sliced = tuple(Output(output, _NO_COLUMNS) for output in outputs)
         return Stage(f"group.{name}", sliced, units, work, made_from, self.store, memory=memory)
 
@@ -320,13 +355,26 @@ class GroupRange:
     keys: Keys
 
     def __call__(self, documents: Range, scratch: Scratch) -> Counters:
-        edges, _ = _edges_within(self.store, self.keys, documents, 1)
-        is_candidate = np.zeros(documents.end - documents.start, bool)
+        compare, dedup, found = Compare(self.keys), self.keys.dedup, _no_keys(self.keys.dedup)
+        columns = KEY_COLUMNS | TEXT_COLUMNS | frozenset(keeper_columns(dedup))
+
+        def texts() -> Iterator[tuple[np.ndarray, pa.Table]]:
+            for _, at, table in passed(self.store, documents, columns):
+                of_table, signed = self.keys.of(table)
+                found.append((of_table, at[signed] - documents.start))
+                yield at, table
+
+        same = RangeTexts.of(self.keys, compare.ranks, texts()).edges
+        keys, numbers = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        found.clear()
+        is_first = ~_marked(documents, same[:, 1])[numbers]
+        edges, _ = edges_within(keys[is_first], numbers[is_first], 1)
+        is_candidate = _marked(documents, same)
         is_candidate[edges] = True
-        tables = _candidates(self.store, candidate_columns(self.keys.dedup), documents, is_candidate)
+        tables = _candidates(self.store, candidate_columns(dedup), documents, is_candidate, same[:, 1])
         if not tables:
             return {"documents": 0.0}
-        members, pairs = Compare(self.keys)(pa.concat_tables(tables))
+        members, pairs = compare(pa.concat_tables(tables))
         return _write(members, pairs, scratch)
 
 
@@ -336,10 +384,19 @@ class MakeKeys:
 
     store: Store
     keys: Keys
+    copies: Copies
     slices: int
+    sizes: Sizes
 
     def __call__(self, documents: Range, scratch: Scratch) -> Counters:
-        edges, pairs = _edges_within(self.store, self.keys, documents, self.slices)
+        is_first = ~_marked(documents, self.copies.of_range(self.store, documents.start // self.sizes.documents))
+        found = _no_keys(self.keys.dedup)
+        for _, at, table in passed(self.store, documents, KEY_COLUMNS):
+            here = is_first[at - documents.start]
+            of_table, signed = self.keys.of(table.filter(pa.array(here)))
+            found.append((of_table, at[here][signed] - documents.start))
+        keys, numbers = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        edges, pairs = edges_within(keys, numbers, self.slices)
         scratch.write_slices(_KEYS, pairs)
         scratch.write_slices(_EDGES, [edges + documents.start])
         return {"documents": float(documents.end - documents.start), "edges": float(len(edges))}
@@ -439,7 +496,7 @@ class SampleRanks:
 
     def __call__(self, documents: Range, scratch: Scratch) -> Counters:
         columns = frozenset({"row", "source", *keeper_columns(self.compare.keys.dedup)})
-        rows, batch = _in_batches(self.store, columns, self.batched, documents, self.sizes)
+        rows, batch = _in_batches(self.store, columns, self.batched, documents, self.sizes, np.empty(0, np.int64))
         slices: list[bytes] = [b""] * len(self.large)
         if rows is not None:
             ranks, positions = self.compare.ranks(rows), rows["position"].to_numpy()
@@ -457,12 +514,14 @@ class Route:
     store: Store
     compare: Compare
     batched: BatchFiles
+    copies: Copies
     slots: Slots
     sizes: Sizes
 
     def __call__(self, documents: Range, scratch: Scratch) -> Counters:
         columns = candidate_columns(self.compare.keys.dedup)
-        rows, batch = _in_batches(self.store, columns, self.batched, documents, self.sizes)
+        copies = self.copies.of_range(self.store, documents.start // self.sizes.documents)
+        rows, batch = _in_batches(self.store, columns, self.batched, documents, self.sizes, copies)
         slices: list[pa.Buffer | bytes] = [b""] * self.slots.first[-1]
         if rows is not None:
             slots = self.slots.of_documents(batch, self.compare.ranks(rows), rows["position"].to_numpy())
@@ -514,33 +573,48 @@ def _edges(store: Store, uris: Iterable[str]) -> Iterator[np.ndarray]:
     return (np.frombuffer(read_slice(store, uri, 0), np.int64).reshape(-1, 2) for uri in uris)
 
 
-def _edges_within(store: Store, keys: Keys, documents: Range, slices: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """As `edges_within`, of the documents of a range that passed the rules, numbered from its start."""
-    found = [(keys.of(table), at - documents.start) for _, at, table in passed(store, documents, KEY_COLUMNS)]
-    none = np.empty((0, keys.dedup.banding[0] + 1), np.uint64), np.empty(0, np.int64)
-    all_keys, numbers = (np.concatenate(parts) for parts in zip(none, *found, strict=True))
-    return edges_within(all_keys, numbers, slices)
+def _marked(documents: Range, positions: np.ndarray) -> np.ndarray:
+    """bool[N], by number in the range: True for these positions."""
+    found = np.zeros(documents.end - documents.start, bool)
+    found[positions - documents.start] = True
+    return found
+
+
+def _no_keys(dedup: Dedup) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A list with no keys and no numbers, to which those of tables are appended."""
+    return [(np.empty((0, dedup.banding[0]), np.uint64), np.empty(0, np.int64))]
 
 
 def _in_batches(
-    store: Store, columns: frozenset[str], batched: BatchFiles, documents: Range, sizes: Sizes
+    store: Store, columns: frozenset[str], batched: BatchFiles, documents: Range, sizes: Sizes, copies: np.ndarray
 ) -> tuple[pa.Table | None, np.ndarray]:
-    """(candidates of a range in order of position, None without any; the batch of each, int32[C])."""
+    """(candidates of a range in order of position, None without any; the batch of each, int32[C]).
+
+    copies: as for `_candidates`.
+    """
     numbers, batch = batched.of_range(store, documents.start // sizes.documents)
     is_candidate = np.zeros(documents.end - documents.start, bool)
     is_candidate[numbers] = True
-    tables = _candidates(store, columns, documents, is_candidate)
+    tables = _candidates(store, columns, documents, is_candidate, copies)
     return (pa.concat_tables(tables) if tables else None), batch
 
 
-def _candidates(store: Store, columns: frozenset[str], documents: Range, wanted: np.ndarray) -> list[pa.Table]:
-    """Attributes, `unit` and `position` of the documents of a range. wanted: bool[N], by number in the range."""
-    found = []
+def _candidates(
+    store: Store, columns: frozenset[str], documents: Range, wanted: np.ndarray, copies: np.ndarray
+) -> list[pa.Table]:
+    """Attributes, `unit` and `position` of the documents of a range. wanted: bool[N], by number in the range.
+
+    copies: positions of documents whose signature is left out, as it is that of the first of their text.
+    """
+    found, is_copy = [], _marked(documents, copies)
     for unit, positions, table in passed(store, documents, columns):
         here = wanted[positions - documents.start]
-        rows = table.filter(pa.array(here))
+        rows, at = table.filter(pa.array(here)), positions[here]
+        if "signature" in columns and len(copies):
+            signature = rows["signature"].take(pa.array(np.arange(len(at)), mask=is_copy[at - documents.start]))
+            rows = rows.set_column(rows.column_names.index("signature"), "signature", signature)
         unit_column = pa.array(np.full(rows.num_rows, unit, np.int32))
-        found.append(rows.append_column("unit", unit_column).append_column("position", pa.array(positions[here])))
+        found.append(rows.append_column("unit", unit_column).append_column("position", pa.array(at)))
     return [rows for rows in found if rows.num_rows]
 
 

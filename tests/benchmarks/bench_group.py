@@ -1,18 +1,20 @@
 """Grouping alone, of generated signatures with known duplicates, on two processes: documents/s, memory, requests.
 
 Of a hundred documents 56 are like no other, 20 are near-duplicates in groups of five, 12 are copies in groups of three,
-and 12 are short. Two sizes in one call, of which the second should take at most eleven times as long; beside the first
-datasketch's index over the same signatures, of as many documents as it does in a minute.
+and 12 are short. With GROUP_COPIES=0.9, ninety are copies in groups of ten. Two sizes in one call, of which the second
+should take at most eleven times as long; beside the first datasketch's index over the same signatures, of as many
+documents as it does in a minute.
 
     python -m tests.benchmarks group                                 # 2 and 20 million documents, 20 GB of disk
     GROUP_DOCUMENTS=3000000 python -m tests.benchmarks group
     GROUP_BLOCKS=1 python -m tests.benchmarks group      # all candidates in one batch, compared in blocks
+    GROUP_COPIES=0.9 python -m tests.benchmarks group    # most documents are exact copies
     GROUP_COUNTED=0 python -m tests.benchmarks group     # the local disk as it is; requests are not counted
 
 Requests are those that an object store would get: every process reads and writes on a disk that counts them, with
-footers, records, listings and uploads. A pair is a key and a document, of which a document has as many as bands and one
-for its text. Times per pair are processor time of the stages keys and merge; the time to read attributes is taken
-around the reading itself.
+footers, records, listings and uploads. A pair is a key and a document, of which a document has as many as bands; an
+exact copy has none. Times per pair are processor time of the stages keys and merge; the time to read attributes is
+taken around the reading itself.
 
 Predicted 2026-11-24, two quiet cores: 2 million in 6 s, 20 million in 60 s (330,000 documents/s), 10 times as long
 (goal: at most 11); each process under 1.6 GB; keys and merge 110 ns a pair with reading, 60 without (goal 100,
@@ -60,8 +62,9 @@ DEDUP = Dedup(component_documents=1) if BLOCKS else Dedup()
 SIZES = Sizes(batch=1 << 40) if BLOCKS else Sizes()
 BANDS, ROWS = DEDUP.banding
 COLUMNS = BANDS * ROWS
-UNIQUE, NEAR, COPIES = 0.56, 0.20, 0.12  # the others are short
-NEAR_GROUP, COPY_GROUP = 5, 3
+COPIES = float(os.environ.get("GROUP_COPIES", "0.12"))
+UNIQUE, NEAR = (0.56, 0.20) if COPIES < 0.5 else (0.05, 0.02)  # the others are short
+NEAR_GROUP, COPY_GROUP = 5, 3 if COPIES < 0.5 else 10
 CHANGED = 5  # columns of a near-duplicate
 SHINGLES = 40  # of a short document
 PEER_SECONDS = 60
@@ -132,7 +135,7 @@ def _disk() -> AbstractContextManager[CountedDisk | None]:
 def _pairs(stages: list["_Done"], documents: int) -> None:
     """Print the processor time of a pair, in nanoseconds, with and without reading attributes."""
     some = [one for one in stages if one.name in ("group.keys", "group.merge")]
-    pairs = documents * (BANDS + 1)
+    pairs = int(documents * (1 - COPIES * (COPY_GROUP - 1) / COPY_GROUP)) * BANDS
     whole, reading = (sum(getattr(one, name) for one in some) / pairs * 1e9 for name in ("core_seconds", "reading"))
     print(f"  keys and merge: {whole:.0f} ns a pair, {whole - reading:.0f} without reading attributes, {pairs:,} pairs")
 

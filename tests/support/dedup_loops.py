@@ -18,7 +18,7 @@ def our_loop(texts: list[str], threshold: float, exact_short: bool = True) -> di
     words, ends, _ = signatures_or_sets(Texts.from_strings(texts), 5, A, B, exact_short=exact_short)
     sketches = Sketches(words, ends)
     found, signed = sketches.signatures(A, B), np.flatnonzero(sketches.signed)
-    starts, keys, count = shared_keys(band_keys(found, BANDS, ROWS))
+    starts, keys, count = shared_keys(band_keys(found, BANDS, ROWS), np.arange(len(texts)), len(texts))
     sets = sketches.sets(BANDS * ROWS)
     partner, similarity = remove_near_duplicates(signed, starts, keys, count, found, *sets, threshold)
     return {int(at): (int(partner[at]), float(similarity[at])) for at in np.flatnonzero(partner >= 0)}

@@ -22,9 +22,10 @@ from pipelines.curate.stages.repeats import TEXT_OF_AN_ANCHOR
 from pipelines.curate.stages.shared_keys import COUNTED, SLICE_MEMORY, slices_for
 from pipelines.curate.stages.write_corpus import attribute_columns
 from pipelines.curate.work import machine_of, task_scratch
-from pipelines.dedup.compare import candidate_columns
+from pipelines.dedup.compare import candidate_columns, keeper_columns
 from pipelines.dedup.documents import KEY_COLUMNS
-from pipelines.dedup.group import DEFAULT_SIZES, memory_by_stage, stars_memory
+from pipelines.dedup.exact import TEXT, TEXT_COLUMNS
+from pipelines.dedup.group import DEFAULT_SIZES, memory_by_stage, slices_of_keys, slices_of_texts, stars_memory
 from pipelines.dedup.settings import Dedup
 from pipelines.readers.divide import bytes_of_unit
 from pipelines.readers.units import InputManifest
@@ -40,7 +41,13 @@ STARS = 8
 # Processor seconds of grouping: `python -m tests.benchmarks group` with 2 million documents, 32% of them in groups
 # (AMD EPYC, 2026-11-23); of one range of 2^19 documents: `terabyte` of the same day.
 _ONE_RANGE_S = 5.5e-6  # of a document that passed
-_GROUP_S = {"keys": 5.7e-6, "merge": 1.0e-6, "route": 2.0e-6}  # of a document that passed
+_GROUP_S = {
+    "texts": 0.5e-6,
+    "firsts": 0.3e-6,
+    "keys": 5.7e-6,
+    "merge": 1.0e-6,
+    "route": 2.0e-6,
+}  # of a document that passed
 _CANDIDATE_S = {"compare": 9.8e-6, "group": 1.3e-6}  # of a candidate
 _CANDIDATE_BYTES = {"route": 531, "compare": 125, "group": 16}  # that these stages write, from the same run
 # A near-duplicate or copy shares most of its keys with the kept document, and each of them makes an edge of 16 bytes.
@@ -49,7 +56,7 @@ _CANDIDATE_BYTES = {"route": 531, "compare": 125, "group": 16}  # that these sta
 EDGES_OF_A_CANDIDATE = 10
 _EDGE_S = {"mark": 8e-9, "components": 220e-9, "star": 0.5e-6}
 _EDGE_BYTES, _STAR_BYTES = 16, 30  # of an edge of `keys` and `merge`; that a star writes for one
-_PAIR_BYTES = 8
+_PAIR_BYTES, _POSITION_BYTES = 8, 8
 _EXCHANGE_S = 3.3e-9  # of a byte of slices at a level between (cluster/exchange.py), on the same machine
 
 # Of counting lines and windows: `python -m tests.benchmarks boilerplate repeats` (AMD EPYC, 2026-11-23).
@@ -294,44 +301,54 @@ def grouping_stages(
     candidates = min(passed, CANDIDATES_OF_A_DUPLICATE * passed * duplicates)
     documents, passed = documents + earlier, passed + earlier
     of_documents = math.ceil(documents / DEFAULT_SIZES.documents)
-    key_bytes = documents * sum(columns.get(name, 0) for name in KEY_COLUMNS)
+    text_columns = TEXT_COLUMNS | frozenset(keeper_columns(dedup))
+    text_bytes, key_bytes, both_bytes, route_bytes = (
+        documents * sum(columns.get(name, 0) for name in names)
+        for names in (text_columns, KEY_COLUMNS, text_columns | KEY_COLUMNS, candidate_columns(dedup))
+    )
     # A file of attributes that two ranges have is read by both.
     parts = units + of_documents - 1
     part_gets = parts * (1 + _gets(documents * sum(columns.values()) / units))
     found = candidates * _CANDIDATE_BYTES["group"]
     if of_documents == 1 and not earlier:
         memory = memory_by_stage(documents)["group"]
-        yield StagePlan("group", 1, passed * _ONE_RANGE_S, 2 * key_bytes, found, 2 * part_gets, 2, memory)
+        yield StagePlan("group", 1, passed * _ONE_RANGE_S, both_bytes + route_bytes, found, 2 * part_gets, 2, memory)
         return
     memory_of = memory_by_stage(max(documents, DEFAULT_SIZES.documents + 1), round(candidates))
-    pairs = passed * (dedup.banding[0] + 1)
-    slices = max(1, math.ceil(pairs / DEFAULT_SIZES.pairs))
+    slices, text_slices = slices_of_keys(math.ceil(passed), dedup), slices_of_texts(math.ceil(passed))
     batches = max(1, math.ceil(candidates / DEFAULT_SIZES.batch))
     routed, compared = candidates * _CANDIDATE_BYTES["route"], candidates * _CANDIDATE_BYTES["compare"]
     edges = candidates * EDGES_OF_A_CANDIDATE
     edge_bytes = edges * _EDGE_BYTES
-    route_bytes = documents * sum(columns.get(name, 0) for name in candidate_columns(dedup))
 
     def plan(name: str, units: int, core_s: float, read: float, written: float, gets: float, files: int) -> StagePlan:
         puts = units * (1 + files * _puts(written / units / files))
         stage = f"group.{name}"
         return StagePlan(stage, units, core_s, read, written, gets, puts, memory_of[stage], written / units)
 
-    shuffled = pairs * _PAIR_BYTES
-    keys, candidates_of, rows_of = (
-        Levels.of(of_documents, slices), Levels.of(of_documents, batches), Levels.of(batches, of_documents + 1)
+    # The number of exact copies is not known, so each text counts as different, and each candidate as a copy.
+    texts, copies = passed * TEXT.itemsize, candidates * _POSITION_BYTES
+    shuffled = passed * dedup.banding[0] * _PAIR_BYTES
+    texts_of, copies_of, keys, candidates_of, rows_of = (
+        Levels.of(of_documents, text_slices), Levels.of(text_slices, of_documents), Levels.of(of_documents, slices),
+        Levels.of(of_documents, batches), Levels.of(batches, of_documents + 1),
     )  # fmt: skip
+    yield plan("texts", of_documents, passed * _GROUP_S["texts"], text_bytes, texts, part_gets, 2)
+    yield from _exchange("group.texts", texts_of, texts)
+    yield plan("firsts", text_slices, passed * _GROUP_S["firsts"], texts, copies, _last_gets(texts_of), 2)
+    yield from _exchange("group.copies", copies_of, copies)
+    copy_gets = 2 * of_documents + _last_gets(copies_of)  # of `keys`, and of `route`
     within = candidates * _EDGE_BYTES / of_documents  # a forest of the pairs whose documents are in one range
-    yield plan("keys", of_documents, passed * _GROUP_S["keys"], key_bytes, shuffled + within, part_gets, 2)
+    yield plan("keys", of_documents, passed * _GROUP_S["keys"], key_bytes, shuffled + within, part_gets + copy_gets, 2)
     yield from _exchange("group.keys", keys, shuffled)
     yield plan("merge", slices, passed * _GROUP_S["merge"], shuffled, edge_bytes, _last_gets(keys), 1)
     if edges <= dedup.connected_at_once:
-        gets = 2 * (of_documents + slices)
+        gets = 2 * (2 * of_documents + text_slices + slices)
         yield plan("mark", 1, edges * _EDGE_S["mark"], edge_bytes, documents / 8, gets, 1)
         yield plan("components", 1, edges * _EDGE_S["components"], edge_bytes, candidates * 8, gets, 1)
     else:
         yield _stars(candidates, edges, of_documents)
-    gets = part_gets + 2 * of_documents
+    gets = part_gets + 2 * of_documents + copy_gets
     yield plan("route", of_documents, passed * _GROUP_S["route"], route_bytes, routed, gets, 1)
     yield from _exchange("group.candidates", candidates_of, routed)
     core_s = candidates * _CANDIDATE_S["compare"]

@@ -131,6 +131,8 @@ def test_every_stage_of_grouping_states_its_memory(tmp_path):
     engine.run(stage_of(values, str(tmp_path), dedup, sizes))
     libraries, block = 1 << 29, (1 << 29) + 1500 * 40 * 5 // 4
     assert {name.removesuffix(".0001").removesuffix(".0000"): most for name, most in engine.memory.items()} == {
+        "group.texts": 1 << 30,
+        "group.firsts": 1 << 30,
         "group.keys": 1 << 30,
         "group.merge": 1 << 30,
         "group.mark": libraries + 13,

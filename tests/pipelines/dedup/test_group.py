@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cluster.sliced_file import table_slice
 from cluster.store.store import Store
-from pipelines.dedup.compare import PAIRS_SCHEMA, first_of_text, joined, keeper_ranks
+from pipelines.dedup.compare import PAIRS_SCHEMA, joined, keeper_ranks
 from pipelines.dedup.group import CompareBatch, files_of, memory
 from pipelines.dedup.settings import Dedup
 from pipelines.readers.divide import bytes_of_unit
@@ -52,23 +52,6 @@ def test_the_order_of_keepers_is_that_of_the_setting_and_then_of_position(keeper
     ranks = keeper_ranks(table(documents), Dedup(keeper=keeper, **settings))
     order = np.argsort(ranks, kind="stable")
     assert order.tolist() == sorted(range(len(documents)), key=lambda at: (rank(documents[at]), at))
-
-
-@given(DOCUMENTS, st.randoms(use_true_random=False))
-def test_the_first_of_a_text_is_the_first_in_order_of_its_scope(documents, random):
-    """Texts whose hashes differ in one half alone are different."""
-    halves = {"one": (1, 1), "two": (1, 2), "three": (2, 1)}
-    hashes = [b"".join(half.to_bytes(8, "little") for half in halves[text]) for text, *_ in documents]
-    column = pa.chunked_array([hashes[:3], hashes[3:]], pa.binary(16))
-    order = list(range(len(documents)))
-    random.shuffle(order)
-    scopes = np.array([scope for _, scope, *_ in documents], np.uint64)
-    first = first_of_text(column, scopes, np.array(order, np.int64))
-    wanted = [
-        min((other for other in order if documents[other][:2] == document[:2]), key=order.index)
-        for document in documents
-    ]
-    assert first.tolist() == wanted
 
 
 @pytest.mark.parametrize(("bands", "rows"), [(14, 8), (9, 13), (1, 1), (32, 4)])
