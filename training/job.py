@@ -40,7 +40,7 @@ from training.records.export_manifest import finished_evaluation_and_export
 from training.records.job import OUTCOME, Job
 from training.records.schema import Outcome
 from training.repair import REPORT_HTML, REPORT_JSON, discard_damaged, run_damage
-from training.report.gather import combine, gather
+from training.report.gather import combine_reports, gather
 from training.report.page import render
 from training.report.schema import Fit, TrainReport, exported_validation
 
@@ -310,7 +310,7 @@ def _phases(config: TrainConfig, session: Session, progress: Progress, replace: 
     found = folder.find(run_settings(config), inputs, replace)
     if found is not None and not run_damage(folder, found):
         return TrainRun(folder.uri, found, _report(folder), fresh=False, phases=tuple(runs))
-    report = combine(config, [run.report for run in runs])
+    report = combine_reports(config, [run.report for run in runs])
     artifacts = {run.uri.removeprefix(f"{folder.uri}/"): run.manifest["digest"] for run in runs}
     summary_lines = {
         f"phase {number}": "; ".join([fit["name"], *(f"{name} {line}" for name, line in _summary(fit).items())])

@@ -25,7 +25,7 @@ from cluster.errors import ClusterError
 from cluster.submit.backend import CONFIG_VARIABLE, GRACE_S, Attempt, AttemptExists, AttemptLost, Request, State
 from cluster.submit.job_log import LogLines
 from cluster.submit.local_job import EXIT, LOCK, LOG, PROCESS, write_whole
-from cluster.submit.preflight import ProbeRequest, look
+from cluster.submit.preflight import ProbeRequest, problems_here
 from cluster.submit.work import Work
 
 _REQUEST = "request.json"
@@ -54,7 +54,7 @@ class Local:
 
     def check(self, work: Work) -> list[str]:
         """Check that the run's files can be read and its output can be written."""
-        return look(ProbeRequest.of(work), None)
+        return problems_here(ProbeRequest.of(work), None)
 
     def start(self, request: Request) -> Attempt:
         work, folder = request.work, self.folder / request.name

@@ -188,7 +188,7 @@ def unset(request: ProbeRequest) -> list[str]:
     ]
 
 
-def look(request: ProbeRequest, marker: str | None) -> list[str]:
+def problems_here(request: ProbeRequest, marker: str | None) -> list[str]:
     """The problems on this machine.
 
     marker: a file that the probe wrote to a local output from its machine; None: write to the output instead.

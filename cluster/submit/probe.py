@@ -20,7 +20,7 @@ import cluster
 from cluster.autoscaler import can_add
 from cluster.store import paths
 from cluster.store.store import Store
-from cluster.submit.preflight import ProbeReport, ProbeRequest, lacking, look, unset
+from cluster.submit.preflight import ProbeReport, ProbeRequest, lacking, problems_here, unset
 
 _MACHINES = 16  # that are checked, at most
 _MACHINE_S = 90
@@ -64,11 +64,11 @@ def _problems(request: ProbeRequest, nodes: Sequence[Mapping[str, Any]]) -> dict
     marker = None if paths.is_remote(request.output) else paths.join(request.output, f"_probe-{uuid.uuid4().hex}")
     found: dict[str, list[str]] = {}
     if marker is not None:
-        if problems := look(request, None):
+        if problems := problems_here(request, None):
             return {problem: [nodes[0]["NodeManagerAddress"]] for problem in problems}
         Store().create(marker, b"")
     try:
-        task = ray.remote(num_cpus=0, max_retries=1)(look)
+        task = ray.remote(num_cpus=0, max_retries=1)(problems_here)
         waiting = [
             (node["NodeManagerAddress"], task.options(scheduling_strategy=_on(node)).remote(request, marker))
             for node in nodes

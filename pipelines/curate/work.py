@@ -122,7 +122,7 @@ def machine_of(config: CurateConfig, cpus: int, documents: int, unit_bytes: int)
         "upload"
     )
     if config.dedup:
-        largest = max(task, group.memory(documents, config.dedup))
+        largest = max(task, group.memory_to_group(documents, config.dedup))
         if largest > cpus * task:
             memory_reason = f"a task of grouping about {documents:,} documents has {largest / GIB:.1f} GiB"
     memory = whole_gib((max(cpus * task, largest) + RAY_MEMORY) / USABLE_MEMORY)

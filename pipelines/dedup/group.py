@@ -107,7 +107,7 @@ class Sizes:
 DEFAULT_SIZES = Sizes()
 
 
-def memory(documents: int, dedup: Dedup) -> int:
+def memory_to_group(documents: int, dedup: Dedup) -> int:
     """The most bytes that a task of the grouping of `documents` documents can take, whichever keys they share.
 
     A component above `component_documents` is compared in blocks, of which a task holds two, and more edges than

@@ -22,7 +22,7 @@ from pipelines.prepare.records.content import FIELDS
 from pipelines.prepare.records.provenance import PROVENANCE
 from pipelines.prepare.sources import FILES_LOOKED_AT, TEXT, as_input, column_names, with_corpora
 from pipelines.readers import READERS
-from pipelines.readers.find import find
+from pipelines.readers.find import find_files
 from pipelines.readers.inputs import input_stores
 
 _SHOWN = 30  # columns in a message
@@ -154,7 +154,7 @@ def _names(source: Source, store: Store, of_source: Store, root: str, wanted: Se
     try:
         (source,) = with_corpora([source], store)
         input = as_input(source, TEXT, root)
-        for file, format in find(of_source, input).files[:FILES_LOOKED_AT]:
+        for file, format in find_files(of_source, input).files[:FILES_LOOKED_AT]:
             reader = READERS[format]
             columns.update(column_names(of_source, file, reader, input))
             kinds.add("fixed" if source.pages else reader.columns)

@@ -23,7 +23,7 @@ from pipelines.prepare.fetch.snapshot import folder_of
 from pipelines.prepare.records.content import FIELDS
 from pipelines.prepare.tables.frame import check_table
 from pipelines.readers import READERS
-from pipelines.readers.find import find
+from pipelines.readers.find import find_files
 from pipelines.readers.inputs import ORIGINS, Input, input_stores
 from pipelines.readers.reader import PROBLEMS, Reader, as_json_text
 from pipelines.readers.recorded import INPUTS_JSON
@@ -119,7 +119,7 @@ def fields_of(sources: Sequence[Source], store: Store, root: str) -> tuple[Field
 
     Raises:
         ConfigError: no column has a usual name, the columns say nothing together, or an expression of a table is wrong.
-        UserError: as of `find`: a source has no file.
+        UserError: as of `find_files`: a source has no file.
     """
     stores = input_stores(store, [as_input(one, TEXT) for one in sources])
     found = []
@@ -219,7 +219,7 @@ def _absent(where: str, source: Source, store: Store, root: str) -> tuple[str, .
     """
     input = as_input(source, TEXT, root)
     try:
-        files = find(store, input).files[:FILES_LOOKED_AT]
+        files = find_files(store, input).files[:FILES_LOOKED_AT]
     except UserError:
         return ()  # listing the inputs reports it, with the mistakes of the others
     names: set[str] = set()
@@ -256,7 +256,7 @@ def _recognised(where: str, source: Source, store: Store, root: str) -> tuple[di
     """(the columns of a source by their usual names, with the metadata that the config names; its other columns)."""
     input = as_input(source, TEXT, root)
     try:
-        files = find(store, input).files[:FILES_LOOKED_AT]
+        files = find_files(store, input).files[:FILES_LOOKED_AT]
         if not files:
             raise ConfigError(f"{source.path or 'what was fetched'}: its files are empty. Point it at records.")
         found = ((file, READERS[format], column_names(store, file, READERS[format], input)) for file, format in files)

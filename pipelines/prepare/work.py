@@ -118,7 +118,7 @@ def machine_memory(config: PrepareConfig, inputs: InputManifest, cpus: int, reco
     """(bytes of a machine with so many cores, bytes of its largest task)."""
     task = collect_memory(config.limits) + rules_memory(config.store, config.validation)
     # The assessment compares questions and answers in any case.
-    grouping = group.memory(records, config.dedup or Dedup())
+    grouping = group.memory_to_group(records, config.dedup or Dedup())
     largest = max(task, tables_memory(config.inputs, inputs), split_memory(records), grouping)
     relevance = relevance_memory(config.validation.answer_relevance, config.limits)
     largest = max(largest, assess_memory(config, records), relevance)

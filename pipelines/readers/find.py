@@ -44,7 +44,7 @@ class FoundFiles:
     bad_names: tuple[str, ...] = ()
 
 
-def find(store: Store, input: Input) -> FoundFiles:
+def find_files(store: Store, input: Input) -> FoundFiles:
     """The files of an input.
 
     Skipped are excluded and empty files; names that begin with `.` or `_` below the folder or the fixed part of the

@@ -10,7 +10,7 @@ from functools import cached_property
 from cluster.errors import ConfigError, UserError
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.readers.find import find
+from pipelines.readers.find import find_files
 from pipelines.readers.inputs import Input, input_stores
 
 
@@ -67,7 +67,7 @@ def list_inputs(store: Store, inputs: Sequence[Input]) -> InputListing:
     )
     for source in sources:
         try:
-            found = find(source.store, source.input)
+            found = find_files(source.store, source.input)
             source.files, source.skipped, source.bad_names = found.files, found.skipped, found.bad_names
         except UserError as error:
             source.errors.append(("", str(error)))

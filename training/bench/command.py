@@ -21,7 +21,7 @@ from training.bench import WARM_UP
 from training.bench.measure import PutBack, Step, Timing, freed_afterwards, measure_ours, worker_steps
 from training.bench.parts import measure_parts
 from training.bench.peer import measure_peer
-from training.bench.result import describe, peer_text, result_text
+from training.bench.result import benchmark_result, peer_text, result_text
 from training.bench.workload import SHAPES, bench_config, document_lengths
 from training.config import EngineName, TrainConfig
 from training.fit.process_group import own_group
@@ -63,11 +63,11 @@ def run(arguments: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -
         context = mean_context(document_lengths([batch for step in drawn for batch in step]))
         parts = measure_parts(config, drawn[0][0], context, ranks.device) if arguments.parts else []
         if ranks.first:
-            show(describe(config, ranks, drawn, ours, arguments.peak_tflops, parts=parts))
+            show(benchmark_result(config, ranks, drawn, ours, arguments.peak_tflops, parts=parts))
         if arguments.peer:
             peer = _peer(config, drawn, ranks, arguments.steps)
             if ranks.first:
-                show(describe(config, ranks, drawn, ours, arguments.peak_tflops, peer=peer, parts=parts))
+                show(benchmark_result(config, ranks, drawn, ours, arguments.peak_tflops, peer=peer, parts=parts))
 
 
 def _peer(config: TrainConfig, drawn: Sequence[Step], ranks: Ranks, steps: int) -> Timing | str:

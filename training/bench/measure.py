@@ -110,7 +110,7 @@ def worker_steps(config: TrainConfig, ranks: Ranks, documents: int) -> list[Step
     ]
 
 
-def draw(config: TrainConfig, device: torch.device, attention: str | None) -> Any:
+def random_model(config: TrainConfig, device: torch.device, attention: str | None) -> Any:
     """A base model with random weights on the device, deterministic. Frozen weights are in bf16, of QLoRA quantised."""
     dtype = torch.bfloat16 if config.method != "full" and config.bf16 else torch.float32
     torch.manual_seed(config.seed)
@@ -143,7 +143,7 @@ def _measure(
     device = ranks.device
     model_config = named_config(config.store, config.model)
     attention = choose_attention(config.attention, model_config, device.type, config.bf16, False)
-    objective = objective_around(config, draw(config, device, attention), 0, device)
+    objective = objective_around(config, random_model(config, device, attention), 0, device)
     put_back.apply(objective)
     trained, every = parameter_counts(objective)
     compiles = compile_refusal(config, model_config.model_type) is None
@@ -164,9 +164,9 @@ def _measure(
     seconds, first = [], 0.0
     reset_peak(device)
     for number in range(WARM_UP + steps):
-        start = clock(device)
+        start = synchronized_time(device)
         total = take(number)
-        seconds.append(clock(device) - start)
+        seconds.append(synchronized_time(device) - start)
         first = float(total) if number == 0 else first
     peak = memory_gib(device)
     kernels = profiled(take, _PROFILED_STEPS, device) if with_profile else ()
@@ -191,7 +191,7 @@ def sum_over_workers(ranks: Ranks, *counts: int) -> list[int]:
     return [sum(column) for column in zip(*ranks.exchange(counts), strict=True)]
 
 
-def clock(device: torch.device) -> float:
+def synchronized_time(device: torch.device) -> float:
     """Time in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

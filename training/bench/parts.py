@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from training.bench.measure import clock, freed_afterwards
+from training.bench.measure import freed_afterwards, synchronized_time
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.models.attention import VARLEN, boundaries, choose_attention, varlen_attention
@@ -66,9 +66,9 @@ def milliseconds(call: Callable[[], Any], device: torch.device) -> float:
     call()
     times = []
     for _ in range(_REPEATS):
-        start = clock(device)
+        start = synchronized_time(device)
         call()
-        times.append(clock(device) - start)
+        times.append(synchronized_time(device) - start)
     return 1e3 * median(times)
 
 

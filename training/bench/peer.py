@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from training.bench import WARM_UP
-from training.bench.measure import Step, Timing, clock, draw, free, reset_peak, sum_over_workers
+from training.bench.measure import Step, Timing, free, random_model, reset_peak, sum_over_workers, synchronized_time
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.data.packed import NO_TARGET
@@ -43,10 +43,10 @@ def measure_peer(config: TrainConfig, drawn: Sequence[Step], ranks: Ranks, steps
 
     class Stopwatch(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.start = clock(device)
+            self.start = synchronized_time(device)
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            seconds.append(clock(device) - self.start)
+            seconds.append(synchronized_time(device) - self.start)
 
     assert config.micro_batch
     device = ranks.device
@@ -116,7 +116,7 @@ def _alone(ranks: Ranks) -> Iterator[None]:
 
 
 def _model(config: TrainConfig, device: torch.device, attention: str) -> Any:
-    model = draw(config, device, attention)
+    model = random_model(config, device, attention)
     model.config.use_cache = False
     if config.activation_checkpointing:
         enable_activation_checkpointing(model, use_reentrant=False)

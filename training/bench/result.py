@@ -20,7 +20,7 @@ from training.versions import installed
 COSTLIEST = 10
 
 
-def describe(
+def benchmark_result(
     config: TrainConfig,
     ranks: Ranks,
     drawn: Sequence[Step],

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from training.bench.measure import draw
+from training.bench.measure import random_model
 from training.bench.workload import SHAPES, bench_config
 from training.engines.make import make_engine
 from training.fit.checkpoint.save import Saver
@@ -34,7 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
             arguments.shape, world=1, gpus=bool(gpus), sequence_length=64, micro_batch=1, accumulation=1, steps=9,
             compile=False, attention="sdpa",
         )  # fmt: skip
-        objective = objective_around(config, draw(config, ranks.device, "sdpa"), 0, ranks.device)
+        objective = objective_around(config, random_model(config, ranks.device, "sdpa"), 0, ranks.device)
         engine = make_engine(config, objective, ranks.device)
         saver = Saver(Job(config, folder, folder, (), 9, {}), ranks, "bench", lambda: None)
         stalls, started = [], time.perf_counter()

@@ -26,7 +26,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     return stops
 
 
-def complete(
+def complete_prompts(
     model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, stops: Sequence[int], pad: int, *, padded: bool
 ) -> list[list[int]]:
     """Token ids generated after each prompt, in the prompts' order, without the stop token.

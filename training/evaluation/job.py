@@ -18,7 +18,7 @@ from training.config import TrainConfig
 from training.config_parts import Columns, Generate
 from training.data.batch import Batch, collate
 from training.data.packed import NO_TARGET, PackedRows
-from training.evaluation.generate import complete, stop_ids
+from training.evaluation.generate import complete_prompts, stop_ids
 from training.evaluation.prompts import Prompt, held_out_prompts
 from training.evaluation.scores import classification, f1_by_class, scores
 from training.fit.checkpoint.restore import fill
@@ -142,7 +142,7 @@ def generate_and_score(
     prompts = prompts_of(artifacts, columns, config.generate, new_tokens, config.sequence_length)
     device_type = next(objective.parameters()).device.type
     with torch.autocast(device_type, torch.bfloat16, enabled=config.bf16):
-        completions = complete(
+        completions = complete_prompts(
             objective.model,
             [prompt.ids[-(room - new_tokens) :] for prompt in prompts],
             new_tokens,

@@ -58,7 +58,7 @@ class LoraAdapter:
         return self.scale(matrix, len(a)) * (b @ a)
 
 
-def combine(adapters: Sequence[LoraAdapter], weights: Sequence[float]) -> LoraAdapter:
+def weighted_sum(adapters: Sequence[LoraAdapter], weights: Sequence[float]) -> LoraAdapter:
     """The adapter whose change of every matrix is the weighted sum of the adapters' changes.
 
     Raises:

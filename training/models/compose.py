@@ -21,7 +21,7 @@ from cluster.store.copies import local_folder
 from cluster.store.store import Store
 from training.config_parts import Model
 from training.model_folder.folder import model_fingerprint
-from training.models.adapter_sum import LoraAdapter, combine, largest_deviation
+from training.models.adapter_sum import LoraAdapter, largest_deviation, weighted_sum
 from training.models.base import load_base
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -53,7 +53,7 @@ def _compose(store: Store, output: str, weights: dict[str, float], merged: bool)
     with tempfile.TemporaryDirectory(prefix="compose-") as scratch:
         folder = Path(scratch, "adapter")
         folder.mkdir()
-        _write(combine(adapters, list(weights.values())), folder)
+        _write(weighted_sum(adapters, list(weights.values())), folder)
         # The check reads the files that were written.
         written = _read(store, str(folder))
         deviation = largest_deviation(written, adapters, list(weights.values()))

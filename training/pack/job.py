@@ -47,9 +47,15 @@ from training.pack.packed_run import (
 from training.pack.packing import PackingRule, pack_stage
 from training.pack.sources import FrozenCorpus, freeze_corpora
 from training.pack.split import Cuts
-from training.pack.survey import Surveyed, find_classes, look, read_survey, survey_name, survey_stage
+from training.pack.survey import Surveyed, find_classes, read_survey, survey_first_documents, survey_name, survey_stage
 from training.pack.tokenise import refuse_no_examples, tokenise_stage
-from training.pack.tokenizer import TokenizerAt, check_tokenizer, prepare_tokenizer, tokenizer_file, tokenizer_folder
+from training.pack.tokenizer import (
+    TokenizerAt,
+    check_tokenizer_loads,
+    prepare_tokenizer,
+    tokenizer_file,
+    tokenizer_folder,
+)
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +150,7 @@ class PackJob:
         """
         if not self.finished:
             check_corpora(self.frozen)
-            check_tokenizer(self.config)
+            check_tokenizer_loads(self.config)
 
     def find_packed(self, compare_sha256: bool = False) -> PackedRun | None:
         """The packed corpora if they are finished, else None. Row files may have been deleted after training.
@@ -256,7 +262,7 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
 
     @cache
     def surveyed(name: str) -> Surveyed:
-        known = look(frozen[name], config.split, probe)
+        known = survey_first_documents(frozen[name], config.split, probe)
         return known or read_survey(
             run(survey_stage(name, frozen[name], store, config.split, probe))[survey_name(name)]
         )

@@ -30,7 +30,16 @@ from training.config_parts import Columns
 from training.data.order import permutation
 from training.data.packed import PACKED, SPLITS, STAGE_ROWS, STAGE_SHIFT, STAGE_TOKENS, by_stage, rows_per_group
 from training.pack.overflow import DocumentPieces, cut
-from training.pack.shuffle import KeyRange, Shuffle, ShuffleUnit, describe, memory, moves, ranges, read_examples
+from training.pack.shuffle import (
+    KeyRange,
+    Shuffle,
+    ShuffleUnit,
+    files_of_unit,
+    memory_of_level,
+    moves,
+    ranges,
+    read_examples,
+)
 from training.pack.sources import stage_of
 
 _best_fit = Entry("training.pack.best_fit:best_fit")  # numba takes a second to import
@@ -69,7 +78,7 @@ def pack_stage(
 
     Reads: the examples, through levels of files if there are more than `fan`.
     Writes: `NAME/train`, `NAME/validation` and `NAME/test`; one may be empty.
-    Cost: 93 to 128 ns of a core for a token; at most 1 GiB (shuffle.memory).
+    Cost: 93 to 128 ns of a core for a token; at most 1 GiB (shuffle.memory_of_level).
 
     Args:
         unit_tokens: approximate tokens of a unit. fan: the most files that a unit reads; the rows do not depend on it.
@@ -98,9 +107,9 @@ def pack_stage(
         work=Pack(name, rule, examples.store, all_ranges, bool(by_stage(counters, STAGE_TOKENS))),
         fingerprint=decided_by,
         store=examples.store,
-        describe=describe,
+        describe=files_of_unit,
         small=small,
-        memory=memory(examples, all_ranges, levels, levels.count),
+        memory=memory_of_level(examples, all_ranges, levels, levels.count),
         prepare=shuffle if levels.count > 1 else None,
     )
 

@@ -7,7 +7,7 @@ sorted by (split, shuffle key), and the targets are the ranges. The files in bet
 
 The examples of a range are in the order of the files, for any number of levels.
 
-Memory of a unit: see `memory`.
+Memory of a unit: see `memory_of_level`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -86,7 +86,7 @@ class ShuffleUnit:
         return [paths.join(self.folder, name) for name in self.names]
 
 
-def describe(unit: ShuffleUnit) -> str:
+def files_of_unit(unit: ShuffleUnit) -> str:
     """The files that a unit reads, for `Stage.describe`."""
     return files_from(unit.uris)
 
@@ -107,7 +107,7 @@ def moves(levels: Levels, level: int, before: Artifact) -> list[ShuffleUnit]:
     return units
 
 
-def memory(examples: Artifact, ranges: Sequence[KeyRange], levels: Levels, level: int) -> int:
+def memory_of_level(examples: Artifact, ranges: Sequence[KeyRange], levels: Levels, level: int) -> int:
     """Bytes of the largest unit of a level: those of the largest part, times the largest share of a group of files."""
     of_ranges = _bytes_of(ranges, examples.manifest.counters)
     of_files = np.array([file.bytes for file in examples.manifest.files], np.float64)
@@ -153,9 +153,9 @@ class Shuffle:
                 work=MoveExamples(output, self.examples.store, self.ranges, self.levels, level),
                 fingerprint=fingerprint([self.made_from, level, self.levels.fan_in, self.levels.fan_out]),
                 store=self.examples.store,
-                describe=describe,
+                describe=files_of_unit,
                 small=self.small,
-                memory=memory(self.examples, self.ranges, self.levels, level),
+                memory=memory_of_level(self.examples, self.ranges, self.levels, level),
             )
             made = run(stage)[output]
         return moves(self.levels, self.levels.count, made)

@@ -1,7 +1,8 @@
 """The survey of a corpus, made before its documents are tokenised: the cuts of its splits, and its classes.
 
-The driver reads the first LOOKED_AT documents (`look`). They are enough if the corpus has no more, or if it has neither
-strata nor classes and these documents have more than MAX_RANKED groups. Otherwise stages read all documents:
+The driver reads the first LOOKED_AT documents (`survey_first_documents`). They are enough if the corpus has no more, or
+if it has neither strata nor classes and these documents have more than MAX_RANKED groups. Otherwise stages read all
+documents:
 
     survey     per unit of the corpus: the groups of each stratum, and the classes   -> groups, classes
     merge-1..  per FAN files of the stage before: their groups and classes           -> groups, classes
@@ -94,7 +95,9 @@ class Found:
             raise _too_many_classes(self.where)
 
 
-def look(frozen: FrozenCorpus, split: Split, classes: bool, limit: float = LOOKED_AT) -> Surveyed | None:
+def survey_first_documents(
+    frozen: FrozenCorpus, split: Split, classes: bool, limit: float = LOOKED_AT
+) -> Surveyed | None:
     """The survey of a corpus from its first documents; None if they are not enough. Reads about `limit` rows.
 
     Args:
@@ -121,8 +124,12 @@ def look(frozen: FrozenCorpus, split: Split, classes: bool, limit: float = LOOKE
 
 
 def survey_here(frozen: FrozenCorpus, split: Split, classes: bool = False) -> Surveyed:
-    """The survey of a corpus. Reads as many documents as needed in this process. Errors are those of `look`."""
-    surveyed = look(frozen, split, classes, float("inf"))
+    """The survey of a corpus. Reads as many documents as needed in this process.
+
+    Raises:
+        ConfigError: as of `survey_first_documents`.
+    """
+    surveyed = survey_first_documents(frozen, split, classes, float("inf"))
     assert surveyed is not None
     return surveyed
 

@@ -109,7 +109,7 @@ def prepare_tokenizer(
     return record_file.create(TokenizerRecord(settings, tokenizer, files).to_json()).tokenizer
 
 
-def check_tokenizer(config: TrainConfig) -> None:
+def check_tokenizer_loads(config: TrainConfig) -> None:
     """Load the config's tokenizer and write nothing. One that is to be fitted is not checked.
 
     Raises:

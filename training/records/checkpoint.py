@@ -325,7 +325,7 @@ def require_same_training(job: Job, checkpoint: Checkpoint) -> None:
         )
 
 
-def complete(shapes: dict[str, tuple[int, ...]], files: Sequence[StateFile]) -> bool:
+def has_every_value(shapes: dict[str, tuple[int, ...]], files: Sequence[StateFile]) -> bool:
     """Whether the files have every value of every state exactly once, for all parameters in `shapes`."""
     held: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for file in files:

@@ -41,7 +41,7 @@ def gather(job: Job, packed: PackedRun, outcome: Outcome) -> TrainReport:
     return _report(job.config, job.root, [fit_of(job, packed, outcome)])
 
 
-def combine(config: TrainConfig, reports: Sequence[TrainReport]) -> TrainReport:
+def combine_reports(config: TrainConfig, reports: Sequence[TrainReport]) -> TrainReport:
     """The report of a run of phases, from the phases' reports in order."""
     return _report(config, paths.absolute(config.output), [fit for report in reports for fit in report["fits"]])
 

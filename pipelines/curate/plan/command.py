@@ -28,7 +28,7 @@ from pipelines.curate.plan.estimate import (
 )
 from pipelines.curate.plan.prices import load_prices
 from pipelines.curate.plan.rates import Rates, measure_rates
-from pipelines.curate.plan.sample import draw
+from pipelines.curate.plan.sample import draw_sample
 from pipelines.curate.work import document_count
 from pipelines.dedup.earlier import open_runs
 from pipelines.kernel_cache import kernels_are_compiled
@@ -61,7 +61,7 @@ def print_plan(
     check_models_and_lists(config.filters, config.store)
     if not kernels_are_compiled():
         print("compiling kernels (first run on this machine, up to a minute)", file=sys.stderr)
-    sample = draw(inputs, config.limits)
+    sample = draw_sample(inputs, config.limits)
     rates = measure_rates(config, sample)
     stated = document_count(inputs, rates.document_bytes / sample.text_share)
     count = max(1, round(stated * (1 - rates.unreadable)))

@@ -95,7 +95,7 @@ def text_bytes(documents: pa.Table) -> int:
     return pc.sum(pc.binary_length(documents["text"])).as_py() or 0
 
 
-def draw(inputs: InputManifest, limits: Limits, piece_bytes: int = _PIECE_BYTES) -> Sample:
+def draw_sample(inputs: InputManifest, limits: Limits, piece_bytes: int = _PIECE_BYTES) -> Sample:
     """Read the sample: about `piece_bytes` of text from each of at most 16 units.
 
     Raises:

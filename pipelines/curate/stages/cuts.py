@@ -51,6 +51,6 @@ def stays(cut_documents: np.ndarray, words: np.ndarray, min_words_left: int) -> 
     return ~(cut_documents & (words < min_words_left))
 
 
-def take(texts: Texts, kept: np.ndarray) -> Texts:
+def filter_texts(texts: Texts, kept: np.ndarray) -> Texts:
     """The documents for which bool[D] is true."""
     return Texts.from_arrow(texts.to_arrow().filter(pa.array(kept)))

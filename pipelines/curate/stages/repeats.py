@@ -26,7 +26,7 @@ from cluster.exchange import SlicedFiles
 from cluster.stage import Scratch
 from pipelines.curate.config import Repeats, SelectSettings
 from pipelines.curate.stages.boilerplate import cut_texts
-from pipelines.curate.stages.cuts import CutDocuments, stays, take
+from pipelines.curate.stages.cuts import CutDocuments, filter_texts, stays
 from pipelines.curate.stages.kept_texts import MeasuredUnit, kept_texts
 from pipelines.curate.stages.memory import windows_memory
 from pipelines.curate.stages.shared_keys import KeyCounter, KeyStages, find_shared, read_shared, slices_for
@@ -234,7 +234,7 @@ class CountWindows:
             else:
                 cut = cut_texts(boilerplate, unit.unit.source, texts, shared)
                 enough = stays(cut.cuts > 0, cut.words, boilerplate.min_words_left)
-                yield numbers[enough], take(cut.texts, enough)
+                yield numbers[enough], filter_texts(cut.texts, enough)
 
 
 def windows_between(firsts: np.ndarray, lasts: np.ndarray) -> np.ndarray:

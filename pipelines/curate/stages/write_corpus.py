@@ -36,7 +36,7 @@ from pipelines.curate.stages.contaminated import (
     contaminated_rows,
     decontamination_of,
 )
-from pipelines.curate.stages.cuts import TOO_FEW_WORDS_LEFT, Cutter, stays, take
+from pipelines.curate.stages.cuts import TOO_FEW_WORDS_LEFT, Cutter, filter_texts, stays
 from pipelines.curate.stages.decide import VERDICTS_SCHEMA
 from pipelines.curate.stages.kept_texts import MeasuredUnit, groups_in, take_texts
 from pipelines.curate.stages.measure import split_problems
@@ -302,7 +302,7 @@ class Select:
                 enough = stays(cut.is_cut, cut.words, cutter.min_words_left)
                 gone.append(_too_short(documents["row"], cut.words, enough, cutter))
                 tallies.append(_tally_removed(unit.source, documents.filter(pa.array(~enough)), cutter.name))
-                written, kept = take(cut.texts, enough), kept[enough]
+                written, kept = filter_texts(cut.texts, enough), kept[enough]
             removed_now += gone
             sampler.add(unit.source, texts, rows, _joined([results.removed, *gone]), results.groups)
             corpus = self._corpus(unit, written, rows.take(kept), readable.take(kept), results.groups)

@@ -9,7 +9,7 @@ MTLD_THRESHOLD = 0.72  # McCarthy and Jarvis 2010: where the type-token ratio of
 FULL_MTLD = 100.0  # of a scaled MTLD of 1; edited English prose has 70 to 120
 
 
-def share(part: float, whole: float) -> float | None:
+def ratio(part: float, whole: float) -> float | None:
     """part / whole, in [0, 1]; None of nothing. Completeness, consistency, duplication and language quality are shares
     of records: those without a missing field, without a contradiction, that repeat another, that are in the language.
     """
@@ -33,7 +33,7 @@ def evenness(counts: Collection[int]) -> float | None:
 
 def coverage(records: Sequence[int], least: int) -> float | None:
     """The share of topics that at least `least` records mention, in [0, 1]. records: of each topic."""
-    return share(sum(count >= least for count in records), len(records))
+    return ratio(sum(count >= least for count in records), len(records))
 
 
 def distinct(texts: Iterable[np.ndarray], n: int) -> float | None:
@@ -50,7 +50,7 @@ def distinct(texts: Iterable[np.ndarray], n: int) -> float | None:
             windows = np.lib.stride_tricks.sliding_window_view(tokens, n)
             total += len(windows)
             seen.update(window.tobytes() for window in windows)
-    return share(len(seen), total)
+    return ratio(len(seen), total)
 
 
 def mtld(tokens: Sequence[int]) -> float | None:

@@ -9,7 +9,7 @@ from pipelines.prepare.assess.bias import length_parity, score_parity
 from pipelines.prepare.assess.findings import Findings, RepeatedTexts
 from pipelines.prepare.assess.leaks import Leaks
 from pipelines.prepare.assess.mend import MendContext, mend_of, mend_of_score, mend_of_trained
-from pipelines.prepare.assess.metrics import FULL_MTLD, coverage, evenness, mean, share
+from pipelines.prepare.assess.metrics import FULL_MTLD, coverage, evenness, mean, ratio
 from pipelines.prepare.assess.settings import BALANCED, MAXIMA, Assess, Gates
 from pipelines.prepare.assess.trained import PREFIX, TrainedScore
 
@@ -178,7 +178,7 @@ def metrics_of(findings: Findings, settings: Assess, unchecked: Sequence[str] = 
         ),
         _metric(
             "relevance",
-            share(findings["on_topic"], records) if topics else None,
+            ratio(findings["on_topic"], records) if topics else None,
             "records that mention a topic",
             count(findings["on_topic"]) if topics else "no `assess.topics`",
         ),
@@ -237,7 +237,7 @@ def _leakage(leaks: Leaks) -> QualityMetric:
     seen = f"exact {count(leaks['exact'])}, near {count(records - leaks['exact'])} of {count(leaks['compared'])}"
     shown = seen if leaks["compared"] else "no validation or test"
     return _metric(
-        "leakage", share(records, leaks["compared"]), "records of validation and test that are in train", shown
+        "leakage", ratio(records, leaks["compared"]), "records of validation and test that are in train", shown
     )
 
 
@@ -394,11 +394,11 @@ def _metric(name: str, value: float | None, meaning: str, seen: str) -> QualityM
 
 
 def _kept(wrong: int, records: int) -> float | None:
-    return share(records - wrong, records)
+    return ratio(records - wrong, records)
 
 
 def _repeated(repeats: RepeatedTexts) -> float | None:
-    return share(repeats["exact"] + repeats["near"], repeats["compared"])
+    return ratio(repeats["exact"] + repeats["near"], repeats["compared"])
 
 
 def _seen(repeats: RepeatedTexts) -> str:

@@ -11,7 +11,7 @@ from cluster.page.formats import duration, plural, share
 from pipelines.curate.plan.command import amount_of_bytes, core_time, gib, money, rounded_count, row, wrapped
 from pipelines.curate.plan.estimate import LEAST_DUPLICATES, START_S, store_money
 from pipelines.curate.plan.prices import load_prices
-from pipelines.curate.plan.sample import draw
+from pipelines.curate.plan.sample import draw_sample
 from pipelines.curate.work import CORES_OF_A_MACHINE, document_count
 from pipelines.kernel_cache import kernels_are_compiled
 from pipelines.prepare.config import PrepareConfig
@@ -58,7 +58,7 @@ def print_plan(
     inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
     if not kernels_are_compiled():
         print("compiling kernels (first run on this machine, up to a minute)", file=sys.stderr)
-    sample = draw(inputs, config.limits, _PIECE_BYTES)
+    sample = draw_sample(inputs, config.limits, _PIECE_BYTES)
     rates = measure_rates(config, settings, sample)
     row_bytes = sample.text_bytes / sample.documents
     stated = document_count(inputs, row_bytes / sample.text_share)

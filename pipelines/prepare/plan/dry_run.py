@@ -13,7 +13,7 @@ from cluster.output_folder import check_output
 from cluster.page.formats import plural
 from cluster.run import RunFolder
 from pipelines.curate.dry_run import changed, first_look, output_state, settings_text
-from pipelines.curate.plan.sample import Sample, draw
+from pipelines.curate.plan.sample import Sample, draw_sample
 from pipelines.kernel_cache import kernels_are_compiled
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, pseudonym_key, refuse_unfetched, result_settings, run_stages
@@ -71,7 +71,7 @@ def print_dry_run(config: PrepareConfig) -> None:
     if not kernels_are_compiled():
         print("compiling kernels (first run on this machine, up to a minute)", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="raymill-dry-run-") as folder:
-        sample = draw(inputs, config.limits, _PIECE_BYTES)
+        sample = draw_sample(inputs, config.limits, _PIECE_BYTES)
         trial = try_out(config, settings, sample, folder)
     print(f"sample   {trial_text(trial)}")
     everything = given.model_dump(mode="json", by_alias=True)

@@ -22,7 +22,7 @@ from pipelines.prepare.assess.metrics import contradictory
 from pipelines.prepare.config import Found, Mixture, Outliers, Split
 from pipelines.prepare.records.hashes import hash64, hashes_in_order
 from pipelines.prepare.records.provenance import relatives
-from pipelines.prepare.stages.amounts import copies, sizes_by_share, take
+from pipelines.prepare.stages.amounts import copies, first_by_hash, sizes_by_share
 from pipelines.prepare.stages.complexity import stages_of
 from pipelines.prepare.stages.duplicates import DuplicateGroups
 from pipelines.prepare.stages.kept import count_of_folds, places_of
@@ -294,7 +294,7 @@ class AssignSplits:
         mixture = self.settings.mixture
         sizes = sizes_by_share(counts.tolist(), self.settings.shares, mixture.records, fill=mixture.fill)
         order = hashes[stays] if earlier is None else np.where(earlier[stays] >= 0, np.uint64(0), hashes[stays])
-        splits[stays[~take(order, source[stays], dict(enumerate(sizes)))]] = OVER_SHARE
+        splits[stays[~first_by_hash(order, source[stays], dict(enumerate(sizes)))]] = OVER_SHARE
 
     def _balance(self, splits: np.ndarray, classes: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, Counters]:
         """(int32[N], how often each record is written; counters). Sets OVER_CLASS.

@@ -1,6 +1,6 @@
 """The assessments of two versions side by side."""
 
-from pipelines.prepare.assess.metrics import share
+from pipelines.prepare.assess.metrics import ratio
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import number
 
@@ -38,5 +38,5 @@ def metric_values(old: Assessment | None, new: Assessment | None) -> dict[str, t
 def _values(assessment: Assessment, languages: list[str]) -> dict[str, float | None]:
     metrics = {one["name"]: one["value"] for one in assessment["metrics"]}
     found = assessment["findings"]["languages"]
-    shares = {f"language {name}": share(found.get(name, 0), sum(found.values())) for name in languages}
+    shares = {f"language {name}": ratio(found.get(name, 0), sum(found.values())) for name in languages}
     return {"score": assessment["score"]} | metrics | shares

@@ -12,9 +12,9 @@ from cluster.submit.preflight import (
     ProbeReport,
     ProbeRequest,
     lacking,
-    look,
     needed,
     problems,
+    problems_here,
     read_report,
     storage_of,
 )
@@ -111,17 +111,17 @@ def test_a_file_is_looked_for_with_the_storage_of_its_input(tmp_path):
 def test_a_problem_reads_the_same_on_every_machine(tmp_path):
     storage = {"endpoint_url": "http://127.0.0.1:1", "anonymous": True}
     request = ProbeRequest("s3://bucket/output", storage, [(str(tmp_path / "absent"), {})])
-    first = look(request, None)
-    assert len(first) == 2 and first == look(request, None)
+    first = problems_here(request, None)
+    assert len(first) == 2 and first == problems_here(request, None)
 
 
 def test_a_local_output_is_looked_for_by_the_file_of_another_machine(tmp_path):
     (tmp_path / "marker").touch()
     request = ProbeRequest(str(tmp_path), {}, [("hf://some/model", {}), (str(tmp_path / "marker"), {})])
-    assert look(request, str(tmp_path / "marker")) == []
-    (problem,) = look(request, str(tmp_path / "absent"))
+    assert problems_here(request, str(tmp_path / "marker")) == []
+    (problem,) = problems_here(request, str(tmp_path / "absent"))
     assert problem.startswith(f"{tmp_path}: this local folder is not shared with all machines of the cluster")
-    assert look(request, None) == [] and [path.name for path in tmp_path.iterdir()] == ["marker"]
+    assert problems_here(request, None) == [] and [path.name for path in tmp_path.iterdir()] == ["marker"]
 
 
 def test_the_autoscaler_is_asked_for_single_processors_and_one_piece_of_memory(monkeypatch):

@@ -44,7 +44,7 @@ from pipelines.curate.plan.estimate import (
 )
 from pipelines.curate.plan.prices import Prices, load_prices
 from pipelines.curate.plan.rates import Rates, _row_bytes, column_bytes, line, measure_rates
-from pipelines.curate.plan.sample import Sample, SampledUnit, _cut, draw, spread
+from pipelines.curate.plan.sample import Sample, SampledUnit, _cut, draw_sample, spread
 from pipelines.curate.stages.neighbours import neighbours
 from pipelines.curate.work import machine_of
 from pipelines.dedup.settings import Dedup
@@ -88,7 +88,7 @@ def test_the_sample_is_spread_over_the_input_and_the_same_each_time(tmp_path):
     inputs = [{"path": str(tmp_path / "in"), "id": "id"}]
     config = config_of(inputs=inputs, output=str(tmp_path / "out"), execution={"unit_mib": 1})
     _, _, manifest = frozen_inputs(config)
-    one, other = draw(manifest, config.limits), draw(manifest, config.limits)
+    one, other = draw_sample(manifest, config.limits), draw_sample(manifest, config.limits)
     assert len(manifest.units) > 16 == len(one.pieces)
     ids = [piece.documents["id"].to_pylist() for piece in one.pieces]
     assert ids == [piece.documents["id"].to_pylist() for piece in other.pieces]
@@ -133,7 +133,7 @@ def test_units_and_requests_of_every_stage_are_those_of_a_run(tmp_path, s3_root,
         repeats={},
     )
     root, _, inputs = frozen_inputs(config)
-    rates = measure_rates(config, draw(inputs, config.limits))
+    rates = measure_rates(config, draw_sample(inputs, config.limits))
     engine = CountingEngine(root, Session(), Silent()).counting(counting_s3)
     run_stages(config, inputs, engine.run)
     size = size_of(inputs, 12 * 20, round(12 * 20 * rates.document_bytes))
@@ -383,7 +383,7 @@ def written_sample(tmp_path, format, unit_mib=1):
     config = config_of(**plain)
     (tmp_path / "in" / "empty.jsonl").touch()
     _, _, inputs = frozen_inputs(config)
-    return texts, draw(inputs, config.limits)
+    return texts, draw_sample(inputs, config.limits)
 
 
 @pytest.mark.parametrize("format", ["jsonl", "jsonl.gz", "parquet"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cluster.sliced_file import table_slice
 from cluster.store.store import Store
 from pipelines.dedup.compare import PAIRS_SCHEMA, joined, keeper_ranks
-from pipelines.dedup.group import CompareBatch, files_of, memory
+from pipelines.dedup.group import CompareBatch, files_of, memory_to_group
 from pipelines.dedup.settings import Dedup
 from pipelines.readers.divide import bytes_of_unit
 
@@ -74,19 +74,19 @@ def test_the_share_of_pairs_that_are_compared_is_that_of_independent_columns(ban
     ],
 )
 def test_a_machine_has_memory_for_the_largest_component_in_one_task(documents, component, candidates):
-    assert memory(documents, Dedup(component_documents=component)) == (1 << 29) + 1500 * candidates
+    assert memory_to_group(documents, Dedup(component_documents=component)) == (1 << 29) + 1500 * candidates
 
 
 def test_a_machine_has_memory_for_two_blocks_of_a_large_component():
-    assert memory(9_000_000, Dedup(component_documents=600_000)) == 2 * ((1 << 29) + 1500 * (1 << 19) * 5 // 4)
+    assert memory_to_group(9_000_000, Dedup(component_documents=600_000)) == 2 * ((1 << 29) + 1500 * (1 << 19) * 5 // 4)
 
 
 def test_a_machine_has_memory_to_connect_no_more_than_one_task_does():
     """An edge has two candidates at most."""
     bits = 10**10 // 8 * 9 // 8
-    assert memory(10**10, Dedup(connected_at_once=10**9)) == (1 << 29) + bits + 6 * 2 * 10**9
-    assert memory(10**10, Dedup()) == (1 << 29) + bits + 6 * 4 * 10**8
-    assert memory(10**10, Dedup(connected_at_once=10**6)) < 4 << 30
+    assert memory_to_group(10**10, Dedup(connected_at_once=10**9)) == (1 << 29) + bits + 6 * 2 * 10**9
+    assert memory_to_group(10**10, Dedup()) == (1 << 29) + bits + 6 * 4 * 10**8
+    assert memory_to_group(10**10, Dedup(connected_at_once=10**6)) < 4 << 30
 
 
 @given(st.integers(0, 20 << 19), st.integers(1, 1 << 19))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.prepare.stages.amounts import copies, sizes_by_share, take
+from pipelines.prepare.stages.amounts import copies, first_by_hash, sizes_by_share
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,9 @@ def test_the_wanted_number_is_taken_if_there_are_so_many(sources, size):
 
 def test_the_first_by_hash_are_taken():
     hashes = np.array([5, 3, 9, 1, 7], np.uint64)
-    assert take(hashes, np.array([0, 0, 0, 1, 1]), {0: 2, 1: 0}).tolist() == [True, True, False, False, False]
-    assert take(hashes, np.array([0, 0, 0, 1, 1]), {0: 5}).all()
-    assert take(hashes, np.array([0, 0, 0, 1, 1]), {1: 1}).tolist() == [True, True, True, True, False]
+    assert first_by_hash(hashes, np.array([0, 0, 0, 1, 1]), {0: 2, 1: 0}).tolist() == [True, True, False, False, False]
+    assert first_by_hash(hashes, np.array([0, 0, 0, 1, 1]), {0: 5}).all()
+    assert first_by_hash(hashes, np.array([0, 0, 0, 1, 1]), {1: 1}).tolist() == [True, True, True, True, False]
 
 
 def test_every_class_gets_the_number():

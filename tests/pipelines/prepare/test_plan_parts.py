@@ -113,7 +113,7 @@ def test_a_plan_has_time_and_money_of_each_number_of_cores(tmp_path, monkeypatch
     made = RowRates(one, {"write": 100.0}, {"write": 0.0}, 0.0)
     monkeypatch.setattr(command, "measure_rates", lambda *_: made)
     sample = SimpleNamespace(text_bytes=500, documents=10, text_share=1.0, unreadable_share=0.25)
-    monkeypatch.setattr(command, "draw", lambda *_: sample)
+    monkeypatch.setattr(command, "draw_sample", lambda *_: sample)
     asked = {"documents": 240, "cores": (2, 40), "prices": str(tmp_path / "prices.yaml")}
     command.print_plan(config(str(tmp_path)), as_json=True, **asked)
     plan = json.loads(capsys.readouterr().out)

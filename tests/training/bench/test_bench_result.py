@@ -11,7 +11,7 @@ from training.bench.command import make_config, parser
 from training.bench.measure import STEPS_DRAWN, Kernel, Step, Timing, worker_steps
 from training.bench.parts import MeasuredPart
 from training.bench.predict import predicted_ms, setting, summed
-from training.bench.result import describe, peer_text, result_text
+from training.bench.result import benchmark_result, peer_text, result_text
 from training.bench.workload import bench_config, random_batch
 from training.config import TrainConfig
 from training.fit.ranks import Ranks
@@ -41,7 +41,7 @@ def drawn() -> list[Step]:
 def result(monkeypatch, **more: Any) -> dict[str, Any]:
     monkeypatch.setattr("platform.processor", lambda: "a CPU")
     given: dict[str, Any] = {"config": tiny(), "ours": OURS, "peak_tflops": 0.5, "peer": PEER, "parts": PARTS} | more
-    return describe(
+    return benchmark_result(
         given["config"], Ranks(0, 2, CPU), drawn(), given["ours"], given["peak_tflops"], peer=given["peer"],
         parts=given["parts"],
     )  # fmt: skip
@@ -110,9 +110,9 @@ def test_a_result_of_the_plainest_run_lacks_what_was_not_measured(monkeypatch):
     ]  # fmt: skip
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "NVIDIA H200")
-    known = describe(tiny(), Ranks(0, 2, CPU), drawn(), plain, None)
+    known = benchmark_result(tiny(), Ranks(0, 2, CPU), drawn(), plain, None)
     assert (known["device"], known["peak_flops"]) == ("NVIDIA H200", peak_flops("NVIDIA H200"))
-    assert describe(tiny(precision="float32"), Ranks(0, 2, CPU), drawn(), plain, None)["peak_flops"] is None
+    assert benchmark_result(tiny(precision="float32"), Ranks(0, 2, CPU), drawn(), plain, None)["peak_flops"] is None
 
 
 def test_the_text_of_a_result_has_its_numbers_with_their_words(monkeypatch):

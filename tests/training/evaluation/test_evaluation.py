@@ -15,7 +15,7 @@ from training.config_parts import Generate
 from training.data.packed import PACKED, PackedRows
 from training.evaluation import generate
 from training.evaluation import job as evaluation_job
-from training.evaluation.generate import complete, stop_ids
+from training.evaluation.generate import complete_prompts, stop_ids
 from training.evaluation.job import (
     batches,
     evaluate,
@@ -118,7 +118,7 @@ def test_generation_is_greedy_and_batches_say_what_single_prompts_say(tmp_path, 
         for text in ("What is 1 plus 1?", "What", "1 plus", "What is 9 plus 1?")
     ]
     wanted = [greedily(run.trained, ids, 7) for ids in prompts]
-    found = complete(run.trained.model, prompts, 7, [], run.tokenizer.pad_token_id, padded=method == "lora")
+    found = complete_prompts(run.trained.model, prompts, 7, [], run.tokenizer.pad_token_id, padded=method == "lora")
     assert found == wanted
 
 
@@ -133,23 +133,23 @@ def greedily(objective, ids: list[int], count: int) -> list[int]:
 
 def test_generation_stops_at_any_stop_and_leaves_it_out(chat):
     ids = chat.tokenizer("What is 1 plus 1?", add_special_tokens=False)["input_ids"]
-    free = complete(chat.trained.model, [ids], 8, [], 0, padded=True)[0]
+    free = complete_prompts(chat.trained.model, [ids], 8, [], 0, padded=True)[0]
     assert len(free) == 8
     stop = free[3]
-    stopped = complete(chat.trained.model, [ids, ids[:5]], 8, [263, stop], 0, padded=True)[0]
+    stopped = complete_prompts(chat.trained.model, [ids, ids[:5]], 8, [263, stop], 0, padded=True)[0]
     assert stopped == free[: free.index(stop)]
 
 
 def test_a_models_habits_of_sampling_are_left_aside_and_given_back(chat):
     ids = chat.tokenizer("What is 1 plus 1?", add_special_tokens=False)["input_ids"]
-    plain = complete(chat.trained.model, [ids], 8, [], 0, padded=True)
+    plain = complete_prompts(chat.trained.model, [ids], 8, [], 0, padded=True)
     holders = [chat.trained.model, chat.trained.model.get_base_model()]
     own = [holder.generation_config for holder in holders]
     habits = type(own[0])(do_sample=True, temperature=3.0, repetition_penalty=5.0, max_length=3)
     for holder in holders:
         holder.generation_config = habits
     try:
-        assert complete(chat.trained.model, [ids], 8, [], 0, padded=True) == plain
+        assert complete_prompts(chat.trained.model, [ids], 8, [], 0, padded=True) == plain
         assert all(holder.generation_config is habits for holder in holders)
     finally:
         for holder, config in zip(holders, own, strict=True):
@@ -187,7 +187,7 @@ def test_prompt_and_answer_fit_the_positions_that_virtual_tokens_leave(monkeypat
         return [[4]]
 
     monkeypatch.setattr(evaluation_job, "prompts_of", lambda *_: [Prompt("d", ids, (5, 6))])
-    monkeypatch.setattr(evaluation_job, "complete", fixed_answers)
+    monkeypatch.setattr(evaluation_job, "complete_prompts", fixed_answers)
     monkeypatch.setattr(evaluation_job, "stop_ids", lambda tokenizer: [77])
     monkeypatch.setattr(evaluation_job, "pad_id", lambda tokenizer: 88)
     described = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=12))

@@ -28,7 +28,7 @@ from training.fit.ranks import Ranks
 from training.fit.step_log import StepLog, read
 from training.pack.packed_run import manifest_file
 from training.records import checkpoint as checkpoint_format
-from training.records.checkpoint import Checkpoint, StateFile, StateRange, complete, kept, latest
+from training.records.checkpoint import Checkpoint, StateFile, StateRange, has_every_value, kept, latest
 from training.records.evaluation import read_evaluation
 from training.records.job import Job
 from training.records.outcome import WorkerErrors, read_outcome, refuse_or_delete_other_training
@@ -423,7 +423,7 @@ def test_files_are_complete_only_if_each_value_is_there_once(counts, victim, dam
             del pieces[victim]
         case "twice":
             pieces.append(pieces[victim])
-    assert complete({"p": (sum(counts),)}, [StateFile("f", 0, tuple(pieces))]) == (damage == "none")
+    assert has_every_value({"p": (sum(counts),)}, [StateFile("f", 0, tuple(pieces))]) == (damage == "none")
 
 
 def test_the_range_of_a_state_in_its_file_is_exact():

@@ -20,7 +20,7 @@ from tests.support.tiny_models import tiny_config
 from training.commands import adapter_weights, compose
 from training.config_parts import Model
 from training.models import compose as composing
-from training.models.adapter_sum import LoraAdapter, combine, largest_deviation
+from training.models.adapter_sum import LoraAdapter, largest_deviation, weighted_sum
 from training.models.base import load_base
 from training.models.build import build_objective
 from training.models.compose import CONFIG, compose_adapters
@@ -224,7 +224,7 @@ def test_patterns_of_alpha_belong_to_the_modules_they_name():
 
 def test_a_wrong_combination_is_seen():
     one, two = lora_of(pair("a.x", 2, 1)), lora_of(pair("a.x", 3, 2))
-    right = combine([one, two], [0.5, 2.0])
+    right = weighted_sum([one, two], [0.5, 2.0])
     assert largest_deviation(right, [one, two], [0.5, 2.0]) < 1e-6
     assert largest_deviation(right, [one, two], [0.5, 2.1]) > 1e-2
 
@@ -237,7 +237,7 @@ def test_an_adapter_of_a_convolution_is_refused():
         "base_model.model.conv.lora_B.weight": torch.ones(4, 2, 1, 1),
     }
     with pytest.raises(ConfigError, match=r"cannot be combined exactly: .*lora_A\.weight belongs to a convolution"):
-        combine([LoraAdapter("one", settings, tensors)], [1.0])
+        weighted_sum([LoraAdapter("one", settings, tensors)], [1.0])
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_an_adapter_of_a_convolution_is_refused():
 )
 def test_what_is_no_sum_of_products_is_refused(config, said):
     with pytest.raises(ConfigError, match=rf"--adapter hand-made: cannot be combined exactly: .*{said}"):
-        combine([lora_of(pair("a.x", 2, 1)), lora_of(pair("a.x", 2, 2), **config)], [1.0, 1.0])
+        weighted_sum([lora_of(pair("a.x", 2, 1)), lora_of(pair("a.x", 2, 2), **config)], [1.0, 1.0])
 
 
 @pytest.mark.parametrize("change", ["A alone", "B alone", "something else"])
@@ -265,7 +265,7 @@ def test_a_matrix_without_its_counterpart_and_other_tensors_are_refused(change):
     else:
         del tensors[f"base_model.model.a.x.lora_{'B' if change == 'A alone' else 'A'}.weight"]
     with pytest.raises(ConfigError, match="is no A or B of LoRA, or lacks its counterpart"):
-        combine([lora_of(tensors)], [1.0])
+        weighted_sum([lora_of(tensors)], [1.0])
 
 
 def test_an_adapter_of_an_embedding_is_combined():
@@ -276,7 +276,7 @@ def test_an_adapter_of_an_embedding_is_combined():
         names = ("lora_embedding_A", "lora_embedding_B")
         named = {f"base_model.model.a.embed.{name}": one for name, one in zip(names, (a, b), strict=True)}
         adapters.append(lora_of(named))
-    found = combine(adapters, [0.5, 2.0])
+    found = weighted_sum(adapters, [0.5, 2.0])
     (matrix,) = found.pairs()
     torch.testing.assert_close(found.change(matrix), 0.5 * adapters[0].change(matrix) + 2 * adapters[1].change(matrix))
     assert found.config["r"] == 5
@@ -289,7 +289,7 @@ def test_the_config_of_a_combination_has_a_scale_of_1_and_the_targets_of_its_ada
     two = {key: value for name in names[:1] for key, value in pair(name, 3, 2).items()}
     kept = {"target_modules": ["x", "y"], "layers_to_transform": [0, 1], "layers_pattern": "a", "exclude_modules": "z"}
     first = lora_of(one, use_rslora=True, lora_dropout=0.5, inference_mode=False, **kept)
-    alike = combine([first, lora_of(two, **kept | {"target_modules": ["y", "x"]})], [1.0, 1.0]).config
+    alike = weighted_sum([first, lora_of(two, **kept | {"target_modules": ["y", "x"]})], [1.0, 1.0]).config
     assert (alike["r"], alike["lora_alpha"]) == (2, 2)
     assert alike["rank_pattern"] == alike["alpha_pattern"] == {r"a\.0\.x": 5}
     assert (alike["use_rslora"], alike["lora_dropout"], alike["inference_mode"]) == (False, 0.0, True)
@@ -300,17 +300,17 @@ def test_the_config_of_a_combination_has_a_scale_of_1_and_the_targets_of_its_ada
         {"layers_pattern": "b"},
         {"exclude_modules": None},
     ):
-        found = combine([first, lora_of(two, **kept | other)], [1.0, 1.0]).config
+        found = weighted_sum([first, lora_of(two, **kept | other)], [1.0, 1.0]).config
         assert found["target_modules"] == sorted(names), other
         assert {found[name] for name in kept if name != "target_modules"} == {None}
     pairs = [pair(name, rank, 1) for name, rank in zip(names, (3, 3, 2, 2), strict=True)]
     even = {key: value for one in pairs for key, value in one.items()}
-    assert combine([lora_of(even)], [1.0]).config["r"] == 2, "of equally frequent ranks the least"
+    assert weighted_sum([lora_of(even)], [1.0]).config["r"] == 2, "of equally frequent ranks the least"
 
 
 def test_a_matrix_that_is_not_changed_deviates_by_nothing():
     zero = lora_of({key: torch.zeros_like(value) for key, value in pair("a.x", 2, 1).items()}, alpha_pattern=None)
-    assert largest_deviation(combine([zero], [1.0]), [zero], [1.0]) == 0
+    assert largest_deviation(weighted_sum([zero], [1.0]), [zero], [1.0]) == 0
 
 
 def test_the_tokenizer_is_kept_where_the_adapters_have_the_same(folder, tmp_path):

@@ -21,7 +21,7 @@ from training.model_folder.checks import check_model, embedded_tokens
 from training.model_folder.files import read_object, shape_text
 from training.model_folder.folder import _is_path, _sampled, located, on_hub
 from training.models import attention, build
-from training.models.adapter_sum import _config, combine, largest_deviation
+from training.models.adapter_sum import _config, largest_deviation, weighted_sum
 from training.models.adapters import expert_parameters
 from training.models.attention import choose_attention
 from training.models.base import check_vocabulary, decoder_layers, model_config
@@ -260,7 +260,7 @@ def test_a_fingerprint_samples_header_start_and_end_of_a_file(tmp_path):
 def test_a_combination_lists_what_differs_from_the_usual_rank():
     one = lora_of(pair("a.x", 2, 1) | pair("b.x", 2, 2) | pair("c.x", 2, 5))
     two = lora_of(pair("a.x", 3, 3), use_rslora=True)
-    found = combine([one, two], [0.5, 2.0])
+    found = weighted_sum([one, two], [0.5, 2.0])
     assert (found.config["r"], found.config["lora_alpha"], found.config["use_rslora"]) == (2, 2, False)
     assert found.config["rank_pattern"] == found.config["alpha_pattern"] == {"a\\.x": 5}
     assert list(found.config["target_modules"]) == ["x"]
@@ -292,11 +292,11 @@ def test_a_combination_lists_what_differs_from_the_usual_rank():
 )  # fmt: skip
 def test_an_adapter_that_is_not_additive_is_refused_with_its_one_reason(config, said):
     with pytest.raises(ConfigError, match=f"hand-made: cannot be combined exactly: [^;]*{said}[^;]*Leave it out"):
-        combine([lora_of(pair("a.x", 2, 1), **config)], [1.0])
-    combine([lora_of(pair("a.x", 2, 1), bias="none")], [1.0])
+        weighted_sum([lora_of(pair("a.x", 2, 1), **config)], [1.0])
+    weighted_sum([lora_of(pair("a.x", 2, 1), bias="none")], [1.0])
     lacking = {name: values for name, values in pair("a.x", 2, 1).items() if name.endswith("A.weight")}
     with pytest.raises(ConfigError, match=r"lora_B\.weight is no A or B of LoRA, or lacks its counterpart"):
-        combine([lora_of(lacking)], [1.0])
+        weighted_sum([lora_of(lacking)], [1.0])
 
 
 def test_a_probes_mode_is_that_of_its_classifier():

@@ -26,7 +26,7 @@ from tests.support.packed_examples import config, document, write_examples
 from training.data.packed import SPLITS
 from training.pack import packing, shuffle
 from training.pack.packing import PackingRule, pack_stage
-from training.pack.shuffle import memory, moves, numbers, ranges, read_examples
+from training.pack.shuffle import memory_of_level, moves, numbers, ranges, read_examples
 
 # 36 documents have the same id and shuffle key, so only the order of the files tells them apart.
 DOCUMENTS = [
@@ -216,8 +216,8 @@ def test_the_memory_of_a_unit_is_stated_from_its_tokens_and_its_files(tmp_path):
     every = list(ranges(counters, packing.UNIT_TOKENS))
     levels = Levels.of(40, len(every), 7)
     assert levels.count == 2
-    assert 256 << 20 < memory(examples, every, levels, 2) < 1 << 30
-    of_part, of_range = memory(examples, every, levels, 1), memory(examples, every, levels, 2)
+    assert 256 << 20 < memory_of_level(examples, every, levels, 2) < 1 << 30
+    of_part, of_range = memory_of_level(examples, every, levels, 1), memory_of_level(examples, every, levels, 2)
     assert of_part > of_range, "40 files of 3e9 tokens each, in 121 parts"
 
 
@@ -230,8 +230,8 @@ def test_memory_is_that_of_the_largest_part_and_of_the_largest_share_of_the_file
     examples = SimpleNamespace(manifest=SimpleNamespace(counters=counters, files=files))
     every, levels = list(ranges(counters, 1000)), Levels.of(6, 10, 3)
     assert (len(every), levels.fan_in, levels.fan_out) == (10, 3, 4)
-    assert memory(examples, every, levels, 1) == 5 + 4 * 11_000 * 140 // 200
-    assert memory(examples, every, levels, 2) == 5 + 11_000
+    assert memory_of_level(examples, every, levels, 1) == 5 + 4 * 11_000 * 140 // 200
+    assert memory_of_level(examples, every, levels, 2) == 5 + 11_000
 
 
 def test_a_unit_of_a_level_writes_one_slice_for_each_part_of_its_ranges(tmp_path):

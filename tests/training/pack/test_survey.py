@@ -22,7 +22,7 @@ from training.pack import split as split_module
 from training.pack import survey as surveys
 from training.pack.packed_run import PackedRun
 from training.pack.sources import FrozenCorpus, freeze_corpus
-from training.pack.survey import Surveyed, look, read_survey, survey_here, survey_name, survey_stage
+from training.pack.survey import Surveyed, read_survey, survey_first_documents, survey_here, survey_name, survey_stage
 
 COLUMNS = Columns(text="text", group="group", stratify="language", label="label")
 SPLIT = Split(train=0.5, validation=0.3, test=0.2)
@@ -86,7 +86,7 @@ def read_by_driver(monkeypatch, corpus: FrozenCorpus, classes: bool) -> tuple[Su
 
     with monkeypatch.context() as patch:
         patch.setattr(surveys, "documents_of", counted)
-        return look(corpus, SPLIT, classes, 100), read["documents"]
+        return survey_first_documents(corpus, SPLIT, classes, 100), read["documents"]
 
 
 def test_the_driver_reads_a_bounded_number_of_documents(tmp_path, monkeypatch):
@@ -167,7 +167,7 @@ def test_packing_is_the_same_with_a_survey_by_units_and_it_is_not_made_twice(cor
     monkeypatch.setattr(job, "Engine", InlineEngine)
     expected = packed_by(corpus, tmp_path / "driver", **SETTINGS[kind])
     assert not (tmp_path / "driver" / "packed" / "_work" / "split").exists()
-    monkeypatch.setattr(job, "look", lambda *_: None)
+    monkeypatch.setattr(job, "survey_first_documents", lambda *_: None)
     ran: Counter[str] = Counter()
 
     def run(stage, *rest):

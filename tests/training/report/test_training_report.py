@@ -23,7 +23,7 @@ from tests.support.report_cases import Page, faults
 from tests.support.report_fits import fit, hostile, validated
 from training.records.job import Job
 from training.report.curves import Log, restarts
-from training.report.gather import combine, fit_of, gather
+from training.report.gather import combine_reports, fit_of, gather
 from training.report.page import render
 from training.report.schema import TrainReport
 from training.report.text import cautions, summary_text
@@ -226,7 +226,7 @@ def test_the_report_of_phases_has_a_part_for_each(finished):
         reports.append(
             gather(Job(made.config(name=f"two-{name}", output=job.root), job.root, "", (), 300, {}), packed, outcome)
         )
-    report = combine(made.config(name="two", output=job.root), reports)
+    report = combine_reports(made.config(name="two", output=job.root), reports)
     page = Page(render(report))
     ids = [section["id"] for section in page.all("section")]
     assert ids.index("two-instruct-curves") < ids.index("two-domain-curves")

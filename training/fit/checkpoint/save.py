@@ -36,9 +36,9 @@ from training.records.checkpoint import (
     CheckpointManifest,
     StateFile,
     StateRange,
-    complete,
     discard,
     folder_name,
+    has_every_value,
     kept,
     step_of,
 )
@@ -171,7 +171,7 @@ class Saver:
             part = json.loads(self.job.store.read_bytes(paths.join(folder, _part(rank))))
             shapes |= {name: tuple(shape) for name, shape in part["shapes"].items()}
             files += [StateFile.from_plain(file) for file in part["files"]]
-        if not complete(shapes, files):
+        if not has_every_value(shapes, files):
             raise ClusterError(
                 f"{folder}: the workers' parts do not hold every value of the training state exactly once. "
                 "This is a defect of the engine or the training loop. Earlier checkpoints are not affected."

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pipelines.prepare.assess.metrics import contradictory, coverage, distinct, evenness, mean, mtld, share
+from pipelines.prepare.assess.metrics import contradictory, coverage, distinct, evenness, mean, mtld, ratio
 
 
 def words(text: str) -> np.ndarray:
@@ -62,5 +62,5 @@ def test_records_contradict_that_answer_one_question_differently():
 
 
 def test_what_is_not_measured_is_no_number():
-    assert share(1, 4) == 0.25 and share(0, 0) is None
+    assert ratio(1, 4) == 0.25 and ratio(0, 0) is None
     assert mean([0.5, None, 1.0]) == 0.75 and mean([None]) is None
