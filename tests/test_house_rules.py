@@ -399,7 +399,7 @@ NEED_NO_DOCSTRING = {
     "cluster/page/formats.py:count",
     "pipelines/text/personal_data/bytes.py:is_digit",
     "pipelines/text/personal_data/bytes.py:is_upper",
-    "training/records/outcome.py:write_outcome",
+    "training/records/finished_fit.py:write_outcome",
     "training/pack/tokenizer.py:tokenizer_folder",
 }
 

@@ -25,8 +25,8 @@ from cluster.temporary import temporary_folder
 from training.driver.console import StepProgress
 from training.driver.preflight import check_cluster, check_trackers
 from training.records.checkpoint import checkpoint_folders, step_of
+from training.records.finished_fit import WorkerErrors, read_outcome, refuse_or_delete_other_training
 from training.records.job import Job
-from training.records.outcome import WorkerErrors, read_outcome, refuse_or_delete_other_training
 from training.records.schema import Outcome
 
 _make_trainer = Entry("training.driver.ray_trainer:make_trainer")  # imports Ray Train; called once Ray has started

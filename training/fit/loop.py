@@ -55,8 +55,8 @@ from training.models.build import attention_warning, build_objective
 from training.models.compiling import compile_clock
 from training.pack.packed_run import PackedRun
 from training.records.checkpoint import at_step
+from training.records.finished_fit import read_outcome, write_outcome
 from training.records.job import Job
-from training.records.outcome import read_outcome, write_outcome
 from training.records.schema import AttemptRecord, Measured, Outcome, StepRecord, TrainingProgress
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from training.fit.device import deterministic_algorithms
 from training.fit.heartbeat import MissingWorker
 from training.fit.loop import fit
 from training.fit.process_group import ray_group
+from training.records.finished_fit import WorkerErrors
 from training.records.job import Job
-from training.records.outcome import WorkerErrors
 from training.records.schema import Outcome
 
 

@@ -50,7 +50,7 @@ from training.models.shape import shape_of
 from training.pack.packed_run import PackedRun
 from training.plan.choices import USABLE
 from training.plan.memory import GIB, memory
-from training.records.outcome import WorkerErrors
+from training.records.finished_fit import WorkerErrors
 
 torch.set_num_threads(1)
 
