@@ -128,7 +128,8 @@ def test_our_lack_of_memory_names_the_rows_and_what_to_do(capsys, monkeypatch):
     assert "smaller --micro-batch" in said
 
 
-@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.slow), "lora"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_parts_alone_make_the_ceiling_and_the_costliest_kernels_their_shares(capsys, method):
     more = ["--profile"] if method == "full" else []
     found = run(capsys, "--parts", "--method", method, "--documents", "1", *more)

@@ -36,7 +36,8 @@ def without(packages: str, *words: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
 
 
-@pytest.mark.parametrize("sections", ["AD", pytest.param("ABCD", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sections", ["AD", "ABCD"])
 def test_it_runs_with_tiny_shapes_and_without_what_an_image_may_lack(sections, tmp_path):
     """Ray and DeepSpeed, stores and the command line, what fits tokenizers and what curation needs."""
     lacking = (

@@ -112,11 +112,15 @@ ENGINES = [
     ("ddp", "lora", "bf16"),
     ("fsdp2", "full", "bf16"),
     ("fsdp2", "lora", "float32"),
-    ("zero2", "full", "bf16"),
     ("zero3", "full", "bf16"),
     *(
         pytest.param(*case, marks=pytest.mark.slow)
-        for case in [("zero1", "full", "bf16"), ("zero2", "lora", "bf16"), ("zero2", "full", "float32")]
+        for case in [
+            ("zero1", "full", "bf16"),
+            ("zero2", "full", "bf16"),
+            ("zero2", "lora", "bf16"),
+            ("zero2", "full", "float32"),
+        ]
     ),
 ]
 
