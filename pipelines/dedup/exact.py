@@ -5,7 +5,7 @@ its keys is made or sorted. Stages before those of the keys, for more than one r
 
     texts     per range: the first of each text in the range, cut by text; edges from it to its copies there
     firsts    per slice: the first of each text over all ranges, and edges from it to those of the other ranges;
-              the numbers of these copies, cut by range
+              their positions, cut by range
 """
 
 from collections.abc import Callable, Iterable
