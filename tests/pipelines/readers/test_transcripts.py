@@ -218,6 +218,7 @@ TURNS = [
         ({"a": [{"text": "no", "channel": None}], "b": {"c": [{"value": "late", "content": "yes", "role": "R"}]}},
          "R: yes"),
         ([{"text": "a", "speaker": ""}, {"speaker": "B"}], "<no_cues>"),
+        ([{"text": "a", "speaker": "A"}, {"text": " ", "speaker": "B"}, {"text": "c", "speaker": "A"}], "A: a\nA: c"),
         ({"results": []}, "<no_cues>"),
         ({"words": [{"word": "a"}]}, "<no_cues>"),
     ],

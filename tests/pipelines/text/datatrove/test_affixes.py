@@ -58,6 +58,14 @@ def test_an_infix_is_split_off_between_the_characters_it_needs(wanted):
     assert tokens(wanted.replace("|", "")) == wanted
 
 
+@pytest.mark.parametrize("chunk", ["a--", "a---", "a——", "a-", "a~", "a:", "2+", "xy.", "a.,--"])
+def test_the_end_of_a_text_is_split_as_if_nothing_came_after_it(chunk):
+    """The next text lies right behind it."""
+    alone, both = split_tokens(Texts.from_strings([chunk])), split_tokens(Texts.from_strings([chunk, "b9B"]))
+    assert both.begins[: len(alone.begins)].tolist() == alone.begins.tolist()
+    assert both.lengths[: len(alone.begins)].tolist() == alone.lengths.tolist()
+
+
 @pytest.mark.parametrize(
     "wanted",
     [
