@@ -350,3 +350,10 @@ def test_a_package_that_training_needs_is_named_before_the_config_is_read(tmp_pa
             ConfigError, match=r"^transformers, peft: not installed for .*pip install 'raymill\[train\]'"
         ):
             load_it()
+
+
+def test_a_probe_wants_a_label_of_every_corpus(tmp_path):
+    plain = {"path": "a", "columns": {"text": "text", "label": "label"}}
+    probe = {"method": "probe", "packing": {"mode": "none"}, "probe": {}}
+    found = refusal(tmp_path, corpus=[plain, {"path": "b", "columns": {"messages": "messages"}}], **probe)
+    assert "columns: method probe needs {text: COLUMN, label: COLUMN}" in found
