@@ -40,7 +40,7 @@ faults: setup  ## at least N faults, ten a seed, in curate, prepare, pack and tr
 		tests/end_to_end/test_faults.py tests/end_to_end/test_fit_faults.py tests/end_to_end/test_store_faults.py \
 		tests/end_to_end/test_same_everywhere.py tests/end_to_end/test_curate_on_ray.py \
 		tests/end_to_end/test_least_privilege.py \
-		tests/cluster/test_engine.py tests/training/pack/test_shuffle.py tests/training/pack/test_survey.py \
+		tests/cluster/test_engine.py tests/pipelines/test_kernel_cache.py tests/training/pack/test_shuffle.py tests/training/pack/test_survey.py \
 		tests/pipelines/language/test_fasttext_classifier.py tests/pipelines/dedup/test_dedup.py \
 		tests/pipelines/dedup/test_blocks.py \
 		tests/pipelines/prepare/assess/test_sentence_model.py \

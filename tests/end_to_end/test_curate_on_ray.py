@@ -107,6 +107,7 @@ def test_the_corpus_is_handed_on_as_a_ray_dataset(undisturbed):
     assert done.stdout.split() == [str(rows), "duplicate_count", str(rows)], done.stderr
 
 
+@pytest.mark.slow
 def test_what_if_counts_on_ray_what_it_counts_in_one_process(undisturbed):
     """In a process of its own, with a bound that removes some documents, and a few documents a task."""
     program = (

@@ -146,7 +146,13 @@ def test_a_run_makes_the_same_corpus_under_all_kinds_of_faults(
 # --- single requests
 
 
-@pytest.mark.parametrize("kind", [Fault.LOST_ANSWER, Fault.DUPLICATED, Fault.TIME_OUT, Fault.RESET_ANSWER], ids=_name)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Fault.LOST_ANSWER, Fault.DUPLICATED, pytest.param(Fault.TIME_OUT, marks=pytest.mark.slow), Fault.RESET_ANSWER,
+    ],
+    ids=_name,
+)  # fmt: skip
 def test_a_writer_recognises_its_own_record_if_the_answer_was_lost(kind, s3_server, bucket, plain):
     uri = f"{bucket}/{uuid.uuid4().hex}.json"
     with faults_of(s3_server, [kind], share=0.5, seed=3) as (proxy, store):

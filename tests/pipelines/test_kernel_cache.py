@@ -304,6 +304,7 @@ def test_four_processes_that_need_a_kernel_at_once_compile_it_once(package):
     assert {folder for _, folder in found} == {str(next((package / "pipelines" / "__pycache__").glob("numba-*")))}
 
 
+@pytest.mark.slow
 def test_machines_with_two_kinds_of_cpu_and_other_sources_share_a_package_but_no_kernel(package):
     other_cpu = {"NUMBA_CPU_NAME": "x86-64"}
     mine, other = (run_workers(1, package, environment)[0] for environment in ({}, other_cpu))

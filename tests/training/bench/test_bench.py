@@ -25,6 +25,7 @@ def run(capsys, *words: str) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_rate_the_mfu_and_the_ratio_follow_from_the_times(capsys):
     found = run(capsys, "--accumulation", "2", "--peer")
     ours, peer = found["ours"], found["peer"]

@@ -291,6 +291,7 @@ def went_on_as_if_nothing_had_happened(case: Case, pairs: list[Any]) -> list[str
     return found
 
 
+@pytest.mark.slow
 def test_what_one_engine_saved_another_continues_on_another_number_of_workers():
     assert went_on_as_if_nothing_had_happened(Case(rows=7), CHAIN) == []
 

@@ -45,6 +45,7 @@ def test_more_workers_than_fit_are_refused_before_training(packed, session):
     assert not Path(job.root, "attempts").exists()
 
 
+@pytest.mark.slow
 def test_what_a_worker_cannot_go_on_from_comes_back_as_our_own_error_and_is_not_tried_again(packed, session):
     job = tiny_job(str(packed), output=f"{packed}/broken", workers={"count": 2}, failures={"loss_limit": 2.0, "max": 3})
     shown = io.StringIO()

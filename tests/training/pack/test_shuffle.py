@@ -196,7 +196,8 @@ def test_what_a_killed_packing_left_is_removed_and_another_corpus_of_a_like_name
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("cpus", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("cpus", [1, 3])
 def test_over_ray_the_rows_are_the_same_for_any_number_of_workers(tmp_path, monkeypatch, cpus):
     monkeypatch.setattr(packing, "SMALL_TOKENS", 0)
     examples = write_examples(str(tmp_path), DOCUMENTS, 10, 500)
