@@ -23,7 +23,7 @@ demo: setup  ## curate real text found on this machine, fine-tune a tiny model o
 	$(BIN)/raymill prepare-demo
 
 test: setup  ## everything but the long matrices
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster and not ray' -n 3 --dist loadfile
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster and not ray' -n 3 --dist loadfile --no-loadscope-reorder
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'ray and not slow and not cluster'
 
 cluster: setup  ## submit, follow, cancel, continue: on a Ray cluster of several nodes on this machine
