@@ -4,9 +4,9 @@ Exact duplicates (equal normalised text) are found first. Of the other documents
 through the verified greedy loop of greedy.py. No text is read. Positions are cut into ranges of 2^19 documents. With
 one range, one unit does all of the work. With more, these stages prepare the stage `group`:
 
-    texts       per range: the first document of each text, cut by text;         -> texts, copied
+    texts       per range: the first document of each text, cut by text;         -> texts, text-edges
                 edges from it to the copies in the range: see exact.py
-    firsts      per slice: edges between the first of a text and those of other  -> same, copies
+    firsts      per slice: edges between the first of a text and those of other  -> first-edges, copies
                 ranges; their positions, cut by range
     keys        per range: (key, document) pairs of the firsts, cut by key;      -> keys, edges
                 edges between documents of the range that share a key
@@ -65,8 +65,8 @@ GROUP_VERSION = "6"
 _PREPARE_VERSION = "2"  # of the stages before the last, whose result is the same
 
 # Sliced outputs of the stages that prepare `group`.
-_TEXTS, _COPIED = "_work/group/texts", "_work/group/copied"
-_SAME, _COPIES = "_work/group/same", "_work/group/copies"
+_TEXTS, _TEXT_EDGES = "_work/group/texts", "_work/group/text-edges"
+_FIRST_EDGES, _COPIES = "_work/group/first-edges", "_work/group/copies"
 _KEYS, _EDGES, _MERGED = "_work/group/keys", "_work/group/edges", "_work/group/merged"
 _BATCHES, _CANDIDATES, _FOUND = "_work/group/batches", "_work/group/candidates", "_work/group/found"
 _MARKS, _SAMPLES = "_work/group/marks", "_work/group/samples"
@@ -288,13 +288,13 @@ class PrepareGroups:
         """(the copies of each range, artifacts with edges to them). firsts: position of the first document of each."""
         compare, slices = self.compare, slices_of_texts(self.documents, self.sizes)
         columns = frozenset(keeper_columns(compare.keys.dedup))
-        find = FindTexts(self.store, compare.keys, compare.ranks, columns, slices, _TEXTS, _COPIED)
-        found = run(self._stage("texts", (_TEXTS, _COPIED), self.ranges, find, _TEXTS_MEMORY))
+        find = FindTexts(self.store, compare.keys, compare.ranks, columns, slices, _TEXTS, _TEXT_EDGES)
+        found = run(self._stage("texts", (_TEXTS, _TEXT_EDGES), self.ranges, find, _TEXTS_MEMORY))
         texts = self._exchange(run, found[_TEXTS].file_uris, slices, "texts", _TEXTS)
-        merge = FindFirsts(self.store, texts, firsts, _SAME, _COPIES)
-        merged = run(self._stage("firsts", (_SAME, _COPIES), range(slices), merge, _FIRSTS_MEMORY))
+        merge = FindFirsts(self.store, texts, firsts, _FIRST_EDGES, _COPIES)
+        merged = run(self._stage("firsts", (_FIRST_EDGES, _COPIES), range(slices), merge, _FIRSTS_MEMORY))
         by_range = self._exchange(run, merged[_COPIES].file_uris, len(firsts), "copies", _COPIES)
-        return Copies(tuple(found[_COPIED].file_uris), by_range), (found[_COPIED], merged[_SAME])
+        return Copies(tuple(found[_TEXT_EDGES].file_uris), by_range), (found[_TEXT_EDGES], merged[_FIRST_EDGES])
 
     def _batches(
         self, run: RunStage, edges: tuple[str, ...], positions: int, count: int

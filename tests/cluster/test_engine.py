@@ -22,6 +22,7 @@ from cluster.progress import Silent
 from cluster.session import Session
 from cluster.stage import Record
 from cluster.store.interface import NotFound, Unavailable
+from cluster.sudden_end import MESSAGE
 from tests.conftest import free_port
 from tests.support.processes import MARK, Command, wait_until
 from tests.support.stages import NUMBERS, blocked_from_two_on, count_up, counting_stage, run_inline
@@ -277,6 +278,7 @@ def test_a_run_leaves_no_process_and_no_file_outside_its_folder(drive, tmp_path)
     driver = drive()
     code, out, err = driver.wait(120)
     assert (code, out.split()[1:]) == (0, ["with", "Ray"]), err
+    assert MESSAGE not in err
     assert nothing_is_left_of(driver)
     assert list(driver.home.rglob("*")) == []
     assert list(driver.temporary.glob("raymill-*")) == []
@@ -296,6 +298,7 @@ def test_a_driver_whose_ray_dies_ends_and_the_next_continues(drive, tmp_path, vi
     code, out, err = driver.wait(ENDS_S)
     assert (code, out) == (1, "")
     assert "Ray on this machine died" in err and "run the same command again and it continues" in err
+    assert MESSAGE not in err, "the process ended by itself"
     assert "Traceback" not in err
     assert nothing_is_left_of(driver)
     made = run_inline(counting_stage(6), str(tmp_path / "run"))
@@ -309,6 +312,7 @@ def test_ctrl_c_ends_with_130_and_the_next_run_continues(drive, tmp_path):
     code, out, err = driver.wait(ENDS_S)
     assert (code, out) == (130, "")
     assert "Interrupted. Finished units are kept: run the same command again to continue." in err
+    assert MESSAGE not in err
     assert "Traceback" not in err
     assert nothing_is_left_of(driver)
     assert list(driver.temporary.glob("raymill-ray-*")) == []

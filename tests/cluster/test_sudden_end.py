@@ -32,3 +32,26 @@ def test_an_end_that_nothing_announced_is_reported_with_the_mend(then, code):
 @pytest.mark.parametrize("then", ["leave(); leave(); os._exit(0)", "sys.exit(0)", "pass"])
 def test_a_process_that_leaves_or_ends_by_itself_reports_nothing(then):
     assert ended(then) == (0, "")
+
+
+SESSION = """
+import os
+from cluster.session import Session
+def dies(session):
+    os._exit(1)
+def fails(session):
+    raise ValueError
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "reported"),
+    [
+        ("Session._start_embedded = dies; Session().start()", True),
+        ("Session._start_embedded = fails\ntry:\n    with Session() as session:\n        session.start()\n"
+         "except ValueError:\n    os._exit(1)", False),
+    ],
+)  # fmt: skip
+def test_the_end_of_a_session_is_reported_until_it_is_left(how, reported):
+    process = subprocess.run([sys.executable, "-c", SESSION + how], capture_output=True, text=True, check=False)
+    assert (process.returncode, MESSAGE in process.stderr) == (1, reported), process.stderr

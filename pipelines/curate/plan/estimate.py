@@ -39,7 +39,7 @@ LEAST_DUPLICATES = 0.2
 STARS = 8
 
 # Processor seconds of grouping: `python -m tests.benchmarks group` with 2 million documents, 32% of them in groups
-# (AMD EPYC, 2026-11-23); of one range of 2^19 documents: `terabyte` of the same day.
+# (AMD EPYC, 2026-11-23; `texts` and `firsts` 2026-11-25); of one range of 2^19 documents: `terabyte` of the same day.
 _ONE_RANGE_S = 5.5e-6  # of a document that passed
 _GROUP_S = {
     "texts": 0.5e-6,
