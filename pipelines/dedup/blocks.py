@@ -35,7 +35,6 @@ from pipelines.dedup.compare import (
     joined,
 )
 from pipelines.dedup.exact import first_of_text
-from pipelines.dedup.sketches import Sketches
 
 _FOLDER = "_work/group"
 _BLOCKS, _COUNTS, _MEMBERS = f"{_FOLDER}/blocks", f"{_FOLDER}/counts", f"{_FOLDER}/members"
@@ -213,9 +212,9 @@ def compare_before(compare: Compare, number: int, firsts: pa.Table, rows: pa.Tab
     count, is_new = firsts.num_rows, rows["position"].to_numpy() >= compare.runs[-1]
     columns = ["source", "text_hash", "signature"]
     both = pa.concat_tables([firsts.select(columns), rows.select(columns)])
-    sketches = [Sketches.from_column(both["signature"])]
+    column = [both["signature"]]
     both = both.drop_columns(["signature"]).combine_chunks()
-    candidates = Candidates.of(compare.keys, both, sketches.pop())
+    candidates = Candidates.of(compare.keys, both, column.pop().chunks)
     first = first_of_text(compare.keys.texts(both), np.zeros(both.num_rows))
     of_block = np.arange(count, both.num_rows)
     leaders = np.flatnonzero(candidates.signed[:count])  # `firsts` has signatures of kept documents only
@@ -288,7 +287,7 @@ def compare_inside(
         for values, name in ((kept_block, "kept_block"), (kept, "kept"), (exact, "exact"), (similarity, "similarity")):
             values[at] = found[name].to_numpy()[better]
     unsigned = rows.drop_columns(["signature"]).combine_chunks()
-    candidates = Candidates.of(compare.keys, unsigned, Sketches.from_column(rows["signature"]))
+    candidates = Candidates.of(compare.keys, unsigned, rows["signature"].chunks)
     own = np.arange(count)
     first = first_of_text(compare.keys.texts(unsigned), np.zeros(count))
     is_first = (first == own) & ~exact

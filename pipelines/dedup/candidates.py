@@ -9,6 +9,7 @@ of a key have n - 1 edges, which connect them; the search for components needs n
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -37,12 +38,7 @@ def edges_within(keys: np.ndarray, numbers: np.ndarray, slices: int) -> tuple[np
     parents, ends = np.arange(1 << LOCAL_BITS, dtype=np.uint32), np.empty(buckets, np.int64)
     edges = np.empty((len(keys), 2), np.int64)  # a forest has fewer edges than documents
     edges = edges[: _edges_of_range(pairs, starts, ends, parents, *_tables(starts), edges)].copy()
-    per_slice = buckets // slices
-    found = [
-        np.concatenate([pairs[starts[bucket] : ends[bucket]] for bucket in range(first, first + per_slice)])
-        for first in range(0, buckets, per_slice)
-    ]
-    return edges, found
+    return edges, [pairs[start:end] for start, end in pairwise([0, *ends[buckets // slices - 1 :: buckets // slices]])]
 
 
 def shared_keys(keys: np.ndarray, numbers: np.ndarray, documents: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -57,7 +53,10 @@ def shared_keys(keys: np.ndarray, numbers: np.ndarray, documents: int) -> tuple[
         `count`. Only the highest bits of keys are compared, at least 64 - max(20, log2 C) of them.
     """
     bits = np.uint64(max(LOCAL_BITS, documents.bit_length()))
-    pairs = (keys >> bits << bits | numbers.astype(np.uint64)[:, None]).ravel()
+    pairs = keys >> bits
+    pairs <<= bits
+    pairs |= numbers.view(np.uint64)[:, None]
+    pairs = pairs.ravel()
     pairs.sort()
     ids, starts = np.full(len(pairs), -1, np.int64), np.zeros(documents + 2, np.int64)
     found = np.empty(len(pairs), np.int64)
@@ -76,10 +75,10 @@ def edges_between(ranges: Sequence[np.ndarray], firsts: np.ndarray, number: int,
     pairs = np.concatenate([*ranges, np.empty(0, np.uint64)])
     ends = np.cumsum([len(one) for one in ranges])
     buckets = max(1, min(_MOST_BUCKETS, len(pairs) // _BUCKET_PAIRS, (1 << LOCAL_BITS) // slices))
-    placed, starts = np.empty((2, len(pairs)), np.uint64), np.zeros(buckets + 1, np.int64)
+    placed, starts = np.empty((len(pairs), 2), np.uint64), np.zeros(buckets + 1, np.int64)
     scratch = np.empty(buckets, np.int64)
     _distribute_pairs(pairs, ends, firsts, number * buckets, slices * buckets, starts, scratch, placed)
-    return np.ascontiguousarray(placed[:, : _edges_of_slice(placed, starts, *_tables(starts))].T).view(np.int64)
+    return placed[: _edges_of_slice(placed, starts, *_tables(starts))].view(np.int64)
 
 
 def _tables(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +142,7 @@ def _distribute_keys(keys, numbers, starts, ends, pairs):
 
 @kernel
 def _distribute_pairs(pairs, range_ends, firsts, lowest, all_buckets, starts, ends, placed):
-    """Fill placed uint64[2, P], pairs and the position of each one's document, by bucket, and starts int64[B + 1].
+    """Fill placed uint64[P, 2], pairs and the position of each one's document, by bucket, and starts int64[B + 1].
 
     The space of keys has `all_buckets` equal buckets, and the pairs are of the B buckets from `lowest` on. range_ends,
     firsts: int64[R], end of each range's pairs, and the position of its first document. starts is 0 before. ends:
@@ -160,8 +159,8 @@ def _distribute_pairs(pairs, range_ends, firsts, lowest, all_buckets, starts, en
         while at < range_ends[number]:
             pair = pairs[at]
             bucket = _bucket(pair, all_buckets) - lowest
-            placed[0, ends[bucket]] = pair
-            placed[1, ends[bucket]] = first + (pair & _NUMBER)
+            placed[ends[bucket], 0] = pair
+            placed[ends[bucket], 1] = first + (pair & _NUMBER)
             ends[bucket] += 1
             at += 1
 
@@ -174,14 +173,14 @@ def _bucket(pair, buckets):
 
 @kernel
 def _edges_of_range(pairs, starts, ends, parents, keys, owners, edges):
-    """Fill edges int64[E, 2] and ends int64[B], return E. Pairs that stay are moved to pairs[starts[b] : ends[b]].
+    """Fill edges int64[E, 2] and ends int64[B], return E. Pairs that stay are moved together, to the front of `pairs`.
 
-    parents: scratch, uint32[2^LOCAL_BITS], each its own index. keys, owners: scratch, a hash table.
+    ends: end of the pairs of each bucket that stay. parents: scratch, uint32[2^LOCAL_BITS], each its own index. keys,
+    owners: scratch, a hash table.
     """
-    count = 0
+    count = kept = 0
     for bucket in range(len(starts) - 1):
         size = _clear(keys, starts[bucket + 1] - starts[bucket])
-        kept = starts[bucket]
         for at in range(starts[bucket], starts[bucket + 1]):
             pair = pairs[at]
             slot = _slot(keys, size, pair | _NUMBER)
@@ -201,17 +200,17 @@ def _edges_of_range(pairs, starts, ends, parents, keys, owners, edges):
 
 @kernel
 def _edges_of_slice(placed, starts, keys, owners):
-    """Write the edges over the pairs: placed[:, e] is edge e. Returns their number. keys, owners: a hash table."""
+    """Write the edges over the pairs: placed[e] is edge e. Returns their number. keys, owners: a hash table."""
     count = 0
     for bucket in range(len(starts) - 1):
         size = _clear(keys, starts[bucket + 1] - starts[bucket])
         for at in range(starts[bucket], starts[bucket + 1]):
-            key, position = placed[0, at] | _NUMBER, placed[1, at]
+            key, position = placed[at, 0] | _NUMBER, placed[at, 1]
             slot = _slot(keys, size, key)
             if keys[slot] == 0:
                 keys[slot], owners[slot] = key, position
             else:
-                placed[0, count], placed[1, count] = owners[slot], position
+                placed[count, 0], placed[count, 1] = owners[slot], position
                 count += 1
     return count
 

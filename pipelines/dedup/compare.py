@@ -76,9 +76,9 @@ class Compare:
 
         Memory: about 1.2 KB per candidate: twice its signature (448 bytes at H = 112), 24 bytes per key, and its row.
         """
-        sketches = [Sketches.from_column(rows["signature"])]
+        column = [rows["signature"]]
         rows = rows.drop_columns(["signature"]).combine_chunks()
-        candidates = Candidates.of(self.keys, rows, sketches.pop())
+        candidates = Candidates.of(self.keys, rows, column.pop().chunks)
         kept_before = int(np.searchsorted(rows["position"].to_numpy(), self.runs[-1]))
         ranks = self.ranks(rows)
         order, first_copy = np.argsort(ranks, kind="stable"), first_of_text(self.keys.texts(rows), ranks)
@@ -162,13 +162,23 @@ class Candidates:
     shared: tuple[np.ndarray, np.ndarray, int]
 
     @classmethod
-    def of(cls, keys: Keys, rows: pa.Table, sketches: Sketches) -> "Candidates":
-        """rows: with `source` and `text_hash`. The caller keeps no reference to the sketches, which are large."""
-        signatures, signed = keys.signatures(sketches), sketches.signed
-        sets = sketches.sets(math.prod(keys.dedup.banding))
-        del sketches
-        found, numbers = keys.of_signatures(rows, signatures)[signed], np.flatnonzero(signed)
-        shared = shared_keys(found, numbers, rows.num_rows)
+    def of(cls, keys: Keys, rows: pa.Table, column: list[pa.Array]) -> "Candidates":
+        """rows: with `source`. column: chunks of their attribute `signature`, which are large: the list is emptied."""
+        columns, end = math.prod(keys.dedup.banding), 0
+        signatures, signed = np.empty((rows.num_rows, columns), np.uint32), np.empty(rows.num_rows, bool)
+        words, lengths = [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
+        while column:
+            sketches = Sketches.from_column(pa.chunked_array([column.pop(0)]))
+            start, end = end, end + len(sketches.starts) - 1
+            keys.write_signatures(sketches, signatures[start:end])
+            signed[start:end] = sketches.signed
+            of_sets, starts = sketches.sets(columns)
+            words.append(of_sets)
+            lengths.append(np.diff(starts))
+        sets = np.concatenate(words), np.cumsum(np.concatenate(lengths))
+        # Keys are made from the signatures, so that those of sets are not computed a second time.
+        whole, numbers = Sketches(signatures.ravel(), columns * np.arange(end + 1)), np.flatnonzero(signed)
+        shared = shared_keys(keys.of_sketches(rows, whole, numbers), numbers, end)
         return cls(keys.dedup.threshold, signed, signatures, sets, shared)
 
     def remove_near_duplicates(

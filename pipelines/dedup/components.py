@@ -17,7 +17,7 @@ from cluster.store.store import Store
 from pipelines.text.instructions import count_ones
 from pipelines.text.kernel import inner_kernel, kernel
 
-_WORD, _BLOCK = 64, 8  # bits of a word, words of a block: a line of the processor's cache
+_WORD = 64  # bits
 
 
 def memory_to_mark(documents: int) -> int:
@@ -26,13 +26,14 @@ def memory_to_mark(documents: int) -> int:
 
 
 def memory_to_connect(documents: int, candidates: int) -> int:
-    """The most bytes that `Batches` allocates: 9 bits per document, 6 bytes per candidate (12 from 2^32 candidates on).
+    """The most bytes that `Batches` allocates: 1.5 bits per document and 6 bytes per candidate, from 2^32 candidates on
+    2 bits and 12 bytes.
 
     For a candidate the number of its component is stored, for a component, of at least two candidates, that of its
     batch.
     """
-    of_a_candidate = _number_type(candidates).itemsize * 3 // 2
-    return memory_to_mark(documents) * 9 // 8 + of_a_candidate * candidates
+    size = _number_type(candidates).itemsize
+    return memory_to_mark(documents) * (8 + size) // 8 + size * 3 // 2 * candidates
 
 
 def _number_type(candidates: int) -> np.dtype:
@@ -40,11 +41,11 @@ def _number_type(candidates: int) -> np.dtype:
 
 
 def mark_candidates(edges: Iterable[np.ndarray], documents: int) -> np.ndarray:
-    """uint64[W]: bit p % 64 of word p // 64 is 1 if position p has an edge. W is a multiple of 8.
+    """uint64[W]: bit p % 64 of word p // 64 is 1 if position p has an edge.
 
     edges: int64[E, 2] each, pairs of positions below `documents`.
     """
-    bits = np.zeros(-(-documents // (_WORD * _BLOCK)) * _BLOCK, np.uint64)
+    bits = np.zeros(-(-documents // _WORD), np.uint64)
     for some in edges:
         _mark(bits, some)
     return bits
@@ -54,8 +55,8 @@ def mark_candidates(edges: Iterable[np.ndarray], documents: int) -> np.ndarray:
 class Batches:
     """The batch of each candidate. Components are sorted by their smallest position; a batch has consecutive ones.
 
-    bits: as from `mark_candidates`. before: uint64[W / 8], candidates before each block of words. components: uint32[C]
-    or uint64[C], by number of the candidate. batches: int32[K] or int64[K], of each component. counts: int64[B], the
+    bits: as from `mark_candidates`. before: uint32[W] or uint64[W], candidates before each word. components: the same
+    kind of number, by number of the candidate. batches: int32[K] or int64[K], of each component. counts: int64[B], the
     candidates of each batch.
     """
 
@@ -75,9 +76,9 @@ class Batches:
 
         Memory: `memory_to_connect`, and one array of edges.
         """
-        before = np.empty(len(bits) // _BLOCK, np.uint64)
+        before = np.empty(len(bits), _number_type(candidates))
         _count_before(bits, before)
-        parents = np.arange(candidates, dtype=_number_type(candidates))
+        parents = np.arange(candidates, dtype=before.dtype)
         for some in edges:
             _connect(parents, bits, before, some)
         sizes = np.zeros(_number_components(parents), parents.dtype)
@@ -94,10 +95,10 @@ class Batches:
 
     def candidates_before(self, position: int) -> int:
         """Number of candidates with a smaller position."""
-        block = position // (_WORD * _BLOCK)
-        if block >= len(self.before):
+        word = position // _WORD
+        if word >= len(self.before):
             return len(self.components)
-        return int(self.before[block]) + int(np.count_nonzero(self._marks(block * _WORD * _BLOCK, position)))
+        return int(self.before[word]) + int(np.count_nonzero(self._marks(word * _WORD, position)))
 
     def _marks(self, start: int, end: int) -> np.ndarray:
         octets = self.bits.view(np.uint8)[start // 8 : -(-end // 8)]
@@ -129,22 +130,17 @@ def _mark(bits, edges):
 @kernel
 def _count_before(bits, before):
     count = np.uint64(0)
-    for block in range(len(before)):
-        before[block] = count
-        for word in range(block * _BLOCK, (block + 1) * _BLOCK):
-            count += np.uint64(count_ones(bits[word]))
+    for word in range(len(bits)):
+        before[word] = count
+        count += np.uint64(count_ones(bits[word]))
 
 
 @inner_kernel
 def _number(bits, before, position):
     """The number of the candidate at a position, which is the number of candidates before it."""
     word = position >> np.uint64(6)
-    block = word // np.uint64(_BLOCK)
-    count = before[block]
-    for earlier in range(block * np.uint64(_BLOCK), word):
-        count += np.uint64(count_ones(bits[earlier]))
     below = (np.uint64(1) << (position & np.uint64(63))) - np.uint64(1)
-    return count + np.uint64(count_ones(bits[word] & below))
+    return np.uint64(before[word]) + np.uint64(count_ones(bits[word] & below))
 
 
 @kernel
@@ -153,16 +149,18 @@ def _connect(parents, bits, before, edges):
     for edge in range(len(edges)):
         one = _number(bits, before, np.uint64(edges[edge, 0]))
         other = _number(bits, before, np.uint64(edges[edge, 1]))
-        while parents[one] != one:
-            parents[one] = parents[parents[one]]
-            one = np.uint64(parents[one])
-        while parents[other] != other:
-            parents[other] = parents[parents[other]]
-            other = np.uint64(parents[other])
-        if one < other:
-            parents[other] = one
-        elif other < one:
-            parents[one] = other
+        root, other_root = np.uint64(parents[one]), np.uint64(parents[other])
+        if root == other_root:  # most edges are between documents that share several keys
+            continue
+        while parents[root] != root:
+            parents[root] = parents[parents[root]]
+            root = np.uint64(parents[root])
+        while parents[other_root] != other_root:
+            parents[other_root] = parents[parents[other_root]]
+            other_root = np.uint64(parents[other_root])
+        least = min(root, other_root)
+        parents[root] = parents[other_root] = least
+        parents[one] = parents[other] = least
 
 
 @kernel

@@ -19,7 +19,7 @@ from cluster.artifact import Artifact, open_parquet, read_tables
 from cluster.store.store import Store
 from pipelines.dedup.earlier import EarlierRun
 from pipelines.dedup.settings import Dedup
-from pipelines.dedup.signatures import band_keys, permutations
+from pipelines.dedup.signatures import permutations
 from pipelines.dedup.sketches import Sketches
 from pipelines.readers.inputs import Input
 
@@ -119,25 +119,43 @@ def _cut(
         yield start, min(start + documents, end), parts
 
 
-def passed(store: Store, documents: Range, columns: frozenset[str]) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
-    """(unit, positions int64[D], attributes of these columns) of the documents that passed, by row group.
+def judged(
+    store: Store, documents: Range, columns: frozenset[str]
+) -> Iterator[tuple[int, np.ndarray, pa.Table, np.ndarray]]:
+    """(unit, positions int64[D], attributes of these columns, passed bool[D]) of the documents, by row group.
 
-    Documents of an earlier run passed if it kept them. columns: with `row`.
+    passed: those that passed the rules; documents of an earlier run passed if it kept them. columns: with `row`.
     """
     gone = np.empty(0, np.int64)
     if documents.ledger is not None:
         start, end = documents.start - documents.run_start, documents.end - documents.run_start
         gone = documents.run_start + _positions_between(store, documents.ledger, start, end)
     for part in documents.parts:
-        judged = [table["row"].to_numpy() for table in read_tables(store, part.verdicts, "row".__eq__)]
-        removed = np.concatenate([np.empty(0, np.int64), *judged])
+        found = [table["row"].to_numpy() for table in read_tables(store, part.verdicts, "row".__eq__)]
+        removed = np.concatenate([np.empty(0, np.int64), *found])
         at = part.first
         for uri, rows in part.files:
             for first, table in _rows(store, uri, columns, documents.start - at, documents.end - at):
                 positions = at + first + np.arange(table.num_rows)
                 stays = ~np.isin(table["row"].to_numpy(), removed) & ~np.isin(positions, gone, assume_unique=True)
-                yield part.unit, positions[stays], table.filter(pa.array(stays))
+                yield part.unit, positions, table, stays
             at += rows
+
+
+def passed(
+    store: Store, documents: Range, columns: frozenset[str], wanted: np.ndarray | None = None
+) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
+    """(unit, positions int64[D], attributes of these columns) of the documents that passed, by row group.
+
+    columns: as for `judged`. wanted: only these, bool[N], by number in the range.
+    """
+    for unit, positions, table, stays in judged(store, documents, columns):
+        if wanted is not None:
+            stays &= wanted[positions - documents.start]
+        if stays.all():
+            yield unit, positions, table
+        elif stays.any():
+            yield unit, positions[stays], table.filter(pa.array(stays))
 
 
 def _positions_between(store: Store, uris: Sequence[str], start: int, end: int) -> np.ndarray:
@@ -183,18 +201,20 @@ class Keys:
     dedup: Dedup
     scopes: dict[str, int]
 
-    def of(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """(keys uint64[S, bands], numbers int64[S]): a key for each band of the documents that have a shingle.
+    def of(self, table: pa.Table, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(keys uint64[S, bands], numbers int64[S]): a key for each band of the wanted documents that have a shingle.
 
-        numbers: of these documents among the D of the table. table: KEY_COLUMNS.
+        wanted: bool[D], documents of the table. numbers: of those with keys in it. table: KEY_COLUMNS.
         """
         sketches = Sketches.from_column(table["signature"])
-        signed = np.flatnonzero(sketches.signed)
-        return self.of_signatures(table, self.signatures(sketches))[signed], signed
+        numbers = np.flatnonzero(wanted & sketches.signed)
+        return self.of_sketches(table, sketches, numbers), numbers
 
-    def of_signatures(self, table: pa.Table, signatures: np.ndarray) -> np.ndarray:
-        """uint64[D, bands]: the keys of D documents. signatures: theirs, uint32[D, H]. table: with `source`."""
-        return band_keys(signatures, *self.dedup.banding) ^ self._masks(table)[:, None]
+    def of_sketches(self, table: pa.Table, sketches: Sketches, numbers: np.ndarray) -> np.ndarray:
+        """uint64[N, bands]: the keys of N documents. numbers: theirs in the table, which has `source`."""
+        keys = sketches.band_keys(numbers, self.dedup.banding[0], *self._permutations())
+        keys ^= self._masks(table)[numbers, None]
+        return keys
 
     def texts(self, table: pa.Table) -> np.ndarray:
         """uint64[D, 2]: the 128 bits of each text hash, with its scope. table: with `source` and `text_hash`."""
@@ -203,12 +223,18 @@ class Keys:
     def _masks(self, table: pa.Table) -> np.ndarray:
         return self.scopes_of(table) * _SCOPE_FACTOR
 
-    def signatures(self, sketches: Sketches) -> np.ndarray:
-        """uint32[D, H]: the signatures of D documents."""
-        return sketches.signatures(*permutations(math.prod(self.dedup.banding), self.dedup.seed))
+    def write_signatures(self, sketches: Sketches, found: np.ndarray) -> None:
+        """Write the signatures of D documents to `found`, uint32[D, H]."""
+        sketches.signatures(*self._permutations(), found)
+
+    def _permutations(self) -> tuple[np.ndarray, np.ndarray]:
+        return permutations(math.prod(self.dedup.banding), self.dedup.seed)
 
     def scopes_of(self, table: pa.Table) -> np.ndarray:
         """uint64[D]: the number of each document's scope. table: the column `source`."""
+        different = set(self.scopes.values())
+        if len(different) == 1:
+            return np.full(table.num_rows, different.pop(), np.uint64)
         sources = table["source"].combine_chunks().dictionary_encode()
         numbers = np.array([self.scopes[source] for source in sources.dictionary.to_pylist()], np.uint64)
         return numbers[sources.indices.to_numpy()] if len(numbers) else np.empty(0, np.uint64)

@@ -38,15 +38,21 @@ def first_of_text(texts: np.ndarray, ranks: np.ndarray) -> np.ndarray:
 
     texts: uint64[D, 2], as from `Keys.texts`. ranks: float64[D].
     """
-    first, half = np.arange(len(texts)), np.ascontiguousarray(texts[:, 0])
-    by_text = np.argsort(half)
-    half = half[by_text]
-    equal = half[1:] == half[:-1]
-    several = np.zeros(len(texts), bool)
-    several[by_text[1:][equal]] = several[by_text[:-1][equal]] = True
+    first, bits = np.arange(len(texts)), np.uint64(len(texts).bit_length())
+    # Sorted as one number: the highest bits of the hash, and below them the number of the document.
+    hashed = texts[:, 0] >> bits
+    hashed <<= bits
+    hashed |= first.view(np.uint64)
+    hashed.sort()
+    prefix = hashed >> bits
+    equal = np.zeros(len(texts) + 1, bool)
+    equal[1:-1] = prefix[1:] == prefix[:-1]
     # Most documents are alone; only the others are put into order.
-    found = np.flatnonzero(several)
-    found = found[np.lexsort((ranks[found], texts[found, 1], texts[found, 0]))]
+    several = equal[1:] | equal[:-1]
+    found = (hashed[several] & ((np.uint64(1) << bits) - np.uint64(1))).view(np.int64)
+    in_order = (texts[found[1:]] == texts[found[:-1]]).all(axis=1) & (ranks[found[1:]] >= ranks[found[:-1]])
+    if not (in_order | ~equal[:-1][several][1:]).all():
+        found = found[np.lexsort((ranks[found], texts[found, 1], texts[found, 0]))]
     starts = np.ones(len(found), bool)
     starts[1:] = (texts[found[1:]] != texts[found[:-1]]).any(axis=1)
     first[found] = found[np.maximum.accumulate(np.where(starts, np.arange(len(found)), 0))]
@@ -89,7 +95,8 @@ class RangeTexts:
         found["text"], found["rank"] = self.texts[firsts], self.ranks[firsts]
         found["position"] = self.positions[firsts]
         numbers = (found["text"][:, 0] >> _HALF) * np.uint64(count) >> _HALF
-        ends = np.cumsum(np.bincount(numbers.astype(np.int64), minlength=count))
+        numbers = numbers.astype(np.min_scalar_type(count))  # numpy sorts numbers of 16 bits and fewer by their digits
+        ends = np.cumsum(np.bincount(numbers, minlength=count))
         found = found[np.argsort(numbers, kind="stable")]
         return [found[start:end] for start, end in pairwise([0, *ends.tolist()])]
 

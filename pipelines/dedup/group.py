@@ -53,7 +53,7 @@ from pipelines.dedup.compare import (
     keeper_columns,
 )
 from pipelines.dedup.components import Batches, BatchFiles, mark_candidates, memory_to_connect, memory_to_mark
-from pipelines.dedup.documents import KEY_COLUMNS, Keys, Range, earlier_ranges, passed, ranges, scopes
+from pipelines.dedup.documents import KEY_COLUMNS, Keys, Range, earlier_ranges, judged, passed, ranges, scopes
 from pipelines.dedup.earlier import EarlierRun
 from pipelines.dedup.exact import TEXT, TEXT_COLUMNS, Copies, FindFirsts, FindTexts, RangeTexts
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT, Dedup
@@ -360,7 +360,7 @@ class GroupRange:
 
         def texts() -> Iterator[tuple[np.ndarray, pa.Table]]:
             for _, at, table in passed(self.store, documents, columns):
-                of_table, signed = self.keys.of(table)
+                of_table, signed = self.keys.of(table, np.ones(len(at), bool))
                 found.append((of_table, at[signed] - documents.start))
                 yield at, table
 
@@ -391,10 +391,11 @@ class MakeKeys:
     def __call__(self, documents: Range, scratch: Scratch) -> Counters:
         is_first = ~_marked(documents, self.copies.of_range(self.store, documents.start // self.sizes.documents))
         found = _no_keys(self.keys.dedup)
-        for _, at, table in passed(self.store, documents, KEY_COLUMNS):
-            here = is_first[at - documents.start]
-            of_table, signed = self.keys.of(table.filter(pa.array(here)))
-            found.append((of_table, at[here][signed] - documents.start))
+        for _, at, table, stays in judged(self.store, documents, KEY_COLUMNS):
+            # Not filtered, because that would copy the signatures.
+            numbers = at - documents.start
+            of_table, signed = self.keys.of(table, stays & is_first[numbers])
+            found.append((of_table, numbers[signed]))
         keys, numbers = (np.concatenate(parts) for parts in zip(*found, strict=True))
         edges, pairs = edges_within(keys, numbers, self.slices)
         scratch.write_slices(_KEYS, pairs)
@@ -607,11 +608,10 @@ def _candidates(
     copies: positions of documents whose signature is left out, as it is that of the first of their text.
     """
     found, is_copy = [], _marked(documents, copies)
-    for unit, positions, table in passed(store, documents, columns):
-        here = wanted[positions - documents.start]
-        rows, at = table.filter(pa.array(here)), positions[here]
-        if "signature" in columns and len(copies):
-            signature = rows["signature"].take(pa.array(np.arange(len(at)), mask=is_copy[at - documents.start]))
+    for unit, at, rows in passed(store, documents, columns, wanted):
+        here = is_copy[at - documents.start]
+        if "signature" in columns and here.any():
+            signature = rows["signature"].take(pa.array(np.arange(len(at)), mask=here))
             rows = rows.set_column(rows.column_names.index("signature"), "signature", signature)
         unit_column = pa.array(np.full(rows.num_rows, unit, np.int32))
         found.append(rows.append_column("unit", unit_column).append_column("position", pa.array(at)))

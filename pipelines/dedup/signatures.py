@@ -76,18 +76,38 @@ def signatures_or_sets(
     return words[: starts[-1]], starts, tokens
 
 
-def signatures_of(words: np.ndarray, starts: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """uint32[D, H]: the signatures of documents given as signatures or sets, as signatures_or_sets returns them."""
-    found = np.empty((len(starts) - 1, len(a)), np.uint32)
-    _sign_sets(words, starts, a, b, found, np.empty(len(a), np.uint32))
+def signatures_of(
+    words: np.ndarray, starts: np.ndarray, a: np.ndarray, b: np.ndarray, found: np.ndarray | None = None
+) -> np.ndarray:
+    """uint32[D, H]: the signatures of documents given as signatures or sets, as signatures_or_sets returns them.
+
+    found: where to write them.
+    """
+    if found is None:
+        found = np.empty((len(starts) - 1, len(a)), np.uint32)
+    _sign_sets(_read_only(words), starts, a, b, found, np.empty(len(a), np.uint32))
     return found
 
 
-def band_keys(found: np.ndarray, bands: int, rows_per_band: int) -> np.ndarray:
-    """uint64[D, bands]: a 64-bit hash of the columns of each band."""
-    keys = np.empty((len(found), bands), np.uint64)
-    _hash_bands(found, bands, rows_per_band, keys)
+def band_keys(
+    words: np.ndarray, starts: np.ndarray, documents: np.ndarray, bands: int, a: np.ndarray, b: np.ndarray
+) -> np.ndarray:
+    """uint64[N, bands]: a 64-bit hash of the signature columns of each band, for N documents.
+
+    Args:
+        words, starts: all documents, as for `signatures_of`. documents: int64[N], the numbers of those wanted.
+        bands: number of bands, a divisor of H.
+    """
+    keys = np.empty((len(documents), bands), np.uint64)
+    _hash_bands(_read_only(words), starts, documents, a, b, np.empty((2, len(a)), np.uint32), keys)
     return keys
+
+
+def _read_only(words: np.ndarray) -> np.ndarray:
+    """The array as one that cannot be written. Kernels are compiled once for these; words in Arrow's memory are."""
+    view = words.view()
+    view.flags.writeable = False
+    return view
 
 
 @kernel
@@ -113,14 +133,18 @@ def _sign(
 @kernel
 def _sign_sets(words, starts, a, b, found, hashes):
     """Fill `found` with signatures. hashes: scratch, uint32[H]."""
-    columns = len(a)
     for document in range(len(starts) - 1):
-        start, end = starts[document], starts[document + 1]
-        if end - start == columns:
-            copy(words, start, end, found[document], 0)
-        else:
-            copy(words, start, end, hashes, 0)
-            _minima(hashes[: end - start], a, b, found[document])
+        _signature(words, starts[document], starts[document + 1], a, b, hashes, found[document])
+
+
+@inner_kernel
+def _signature(words, start, end, a, b, hashes, row):
+    """Write to `row` the signature of the document with words[start:end]. hashes: scratch, uint32[H]."""
+    if end - start == len(row):
+        copy(words, start, end, row, 0)
+    else:
+        copy(words, start, end, hashes, 0)
+        _minima(hashes[: end - start], a, b, row)
 
 
 @inner_kernel
@@ -217,11 +241,16 @@ def shingles(data, start, end, flags, lower, hashes, ring):
 
 
 @kernel
-def _hash_bands(found, bands, rows_per_band, keys):
-    # A polynomial of the columns with an odd factor, modulo 2^64.
-    for document in range(len(found)):
+def _hash_bands(words, starts, documents, a, b, scratch, keys):
+    """Fill `keys`. scratch: uint32[2, H], for a signature and a set."""
+    bands, row = keys.shape[1], scratch[0]
+    rows_per_band = len(row) // bands
+    for at in range(len(documents)):
+        document = documents[at]
+        _signature(words, starts[document], starts[document + 1], a, b, scratch[1], row)
+        # A polynomial of the columns with an odd factor, modulo 2^64.
         for band in range(bands):
             value = np.uint64(band + 1) * PRIME
-            for row in range(band * rows_per_band, (band + 1) * rows_per_band):
-                value = (value + np.uint64(found[document, row])) * PRIME
-            keys[document, band] = mix(value)
+            for column in range(band * rows_per_band, (band + 1) * rows_per_band):
+                value = (value + np.uint64(row[column])) * PRIME
+            keys[at, band] = mix(value)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.dedup.signatures import signatures_of
+from pipelines.dedup.signatures import band_keys, signatures_of
 
 # Bytes of a signature or set: little-endian uint32, one after the other; null for a document without a shingle.
 SKETCH_TYPE = pa.large_binary()
@@ -35,12 +35,14 @@ class Sketches:
     @classmethod
     def from_column(cls, column: pa.ChunkedArray) -> "Sketches":
         """Read the column `signature` of the attributes."""
-        parts = [np.empty(0, np.uint32)]
+        parts, lengths = [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
         for chunk in filter(len, column.chunks):
-            starts = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
-            parts.append(np.frombuffer(chunk.buffers()[2], "<u4")[starts[0] // 4 : starts[-1] // 4])
-        lengths = pc.fill_null(pc.binary_length(column), 0).to_numpy()
-        return cls(np.concatenate(parts), np.concatenate([[0], np.cumsum(lengths // 4)]))
+            starts = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk) + 1] // 4
+            parts.append(np.frombuffer(chunk.buffers()[2], "<u4")[starts[0] : starts[-1]])
+            lengths.append(np.diff(starts))
+        # One chunk is not copied, since sketches are large.
+        words = parts[1] if len(parts) == 2 else np.concatenate(parts)
+        return cls(words, np.cumsum(np.concatenate(lengths)))
 
     def to_column(self) -> pa.Array:
         """The column `signature` of the attributes."""
@@ -54,9 +56,16 @@ class Sketches:
         """bool[D]: whether each document has a shingle."""
         return np.diff(self.starts) > 0
 
-    def signatures(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """uint32[D, H]: the signature of every document, 2^32 - 1 in every column for one without a shingle."""
-        return signatures_of(self.words, self.starts, a, b)
+    def signatures(self, a: np.ndarray, b: np.ndarray, found: np.ndarray | None = None) -> np.ndarray:
+        """uint32[D, H]: the signature of every document, 2^32 - 1 in every column for one without a shingle.
+
+        found: where to write them.
+        """
+        return signatures_of(self.words, self.starts, a, b, found)
+
+    def band_keys(self, documents: np.ndarray, bands: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """uint64[N, bands]: the keys of N documents. documents: int64[N], their numbers."""
+        return band_keys(self.words, self.starts, documents, bands, a, b)
 
     def sets(self, columns: int) -> tuple[np.ndarray, np.ndarray]:
         """(uint32[S], int64[D + 1]): words and starts with the sets only; empty for documents with a signature.

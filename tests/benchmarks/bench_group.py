@@ -30,7 +30,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from unittest.mock import patch
 
 import numpy as np
@@ -44,13 +45,13 @@ from cluster.session import Session
 from cluster.stage import Output, Record, Scratch, Stage, run_unit
 from cluster.store.store import Store
 from pipelines.dedup import group
-from pipelines.dedup.documents import passed
+from pipelines.dedup.documents import judged
 from pipelines.dedup.group import GROUPS, Sizes, group_stage
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
 from pipelines.readers.inputs import Input
 from pipelines.text.texts import Texts
-from tests.benchmarks.timing import machine, memory_of_process
+from tests.benchmarks.timing import forget_peak, machine, memory_of_process
 from tests.support.counted_disk import CountedDisk, counted_disk, shown
 
 DOCUMENTS = [int(number) for number in os.environ.get("GROUP_DOCUMENTS", "2000000,20000000").split(",")]
@@ -92,8 +93,11 @@ def run(texts: Texts) -> None:
 
 def _group(documents: int, beside_peer: bool) -> float:
     """Seconds of the grouping of so many generated documents; prints what each stage took."""
-    with tempfile.TemporaryDirectory() as folder, _disk() as disk:
-        engine = Processes(folder, Session(), Silent(), disk=disk)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _disk() as disk,
+        Processes(folder, Session(), Silent(), disk=disk) as engine,
+    ):
         attributes, stage = generated(engine, documents)
         before = Counter(disk.requests if disk else ())
         began = time.perf_counter()
@@ -163,7 +167,8 @@ class Generate:
         originals, changed, short = _structure(numbers, self.documents)
         words, lengths = _words(originals, changed, short)
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        hashes = np.stack([_mixed(originals), _mixed(originals + 7) ^ _mixed(changed)], axis=1)
+        texts = 2 * (originals * NEAR_GROUP + changed)  # a number for each different text
+        hashes = np.stack([_mixed(texts), _mixed(texts + 1)], axis=1)
         columns = {
             "row": numbers - first,
             "id": pa.array([f"document-{number:012}" for number in numbers.tolist()]),
@@ -267,13 +272,20 @@ class _Done:
 
 @dataclass
 class Processes(Engine):
-    """An engine over plain processes, new ones for each stage, that records what each stage took.
+    """An engine over plain processes that records what each stage took. Use it in a `with`.
 
-    disk: counts the requests of this process, the driver's.
+    The processes stay from one stage to the next, as Ray's do. disk: counts the requests of this process, the driver's.
     """
 
     stages: list[_Done] = field(default_factory=list)
     disk: CountedDisk | None = None
+
+    def __enter__(self) -> Self:
+        self.pool = ProcessPoolExecutor(PROCESSES, get_context("spawn"))
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.pool.shutdown(cancel_futures=True)
 
     def _start_ray(self) -> None: ...
 
@@ -281,15 +293,13 @@ class Processes(Engine):
         done, bare = _Done(stage.name, len(missing)), replace(stage, units=())
         began = time.perf_counter()
         memory: dict[int, int] = {}
-        with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
-            waiting = [pool.submit(_do, bare, self.root, index, stage.units[index]) for index in missing]
-            for one in waiting:
-                unit = one.result()
-                records[unit.record.unit] = unit.record
-                memory[unit.process] = max(unit.memory, memory.get(unit.process, 0))
-                done.core_seconds += unit.seconds
-                done.reading += unit.reading
-                done.requests += unit.requests
+        for one in [self.pool.submit(_do, bare, self.root, index, stage.units[index]) for index in missing]:
+            unit = one.result()
+            records[unit.record.unit] = unit.record
+            memory[unit.process] = max(unit.memory, memory.get(unit.process, 0))
+            done.core_seconds += unit.seconds
+            done.reading += unit.reading
+            done.requests += unit.requests
         done.written = sum(f.bytes for record in records.values() for files in record.files.values() for f in files)
         done.seconds, done.memory = time.perf_counter() - began, sorted(memory.values(), reverse=True)
         self.stages.append(done)
@@ -311,9 +321,9 @@ def _do(stage: Stage, root: str, index: int, unit: Any) -> _Unit:
     reading = 0.0
 
     def timed(*arguments: Any) -> Iterator[Any]:
-        """As `passed`, and adds up its processor time, without that of the caller between tables."""
+        """As `judged`, and adds up its processor time, without that of the caller between tables."""
         nonlocal reading
-        tables = passed(*arguments)
+        tables = judged(*arguments)
         while True:
             began = time.process_time()
             table = next(tables, None)
@@ -322,8 +332,9 @@ def _do(stage: Stage, root: str, index: int, unit: Any) -> _Unit:
                 return
             yield table
 
+    forget_peak()
     began = time.process_time()
-    with patch.object(group, "passed", timed), _disk() as disk:
+    with patch.object(group, "judged", timed), _disk() as disk:
         record = run_unit(stage, root, index, unit)
     seconds, memory = time.process_time() - began, memory_of_process("VmHWM")
     return _Unit(record, os.getpid(), memory, seconds, reading, Counter(disk.requests if disk else ()))

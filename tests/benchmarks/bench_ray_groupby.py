@@ -61,9 +61,9 @@ def run(texts: Texts) -> None:
 
 def _raymill(documents: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        engine = Processes(folder, Session(), Silent())
-        _, stage = generated(engine, documents)
-        engine.run(stage)
+        with Processes(folder, Session(), Silent()) as engine:
+            _, stage = generated(engine, documents)
+            engine.run(stage)
         some = [one for one in engine.stages if one.name in ("group.keys", "group.merge", "group.mark")]
     if len(some) < 3:
         print(f"  raymill groups {documents:,} documents in one task: give more")
@@ -102,18 +102,18 @@ def _ray(way: str, documents: int) -> bool:
 
 def _write_pairs(folder: Path, documents: int) -> tuple[int, int]:
     """(keys that several documents have, documents that have one); writes the pairs, in files of attributes' size."""
-    engine = Processes(f"{folder}/run", Session(), Silent())
-    attributes, _ = generated(engine, documents)
+    with Processes(f"{folder}/run", Session(), Silent()) as engine:
+        attributes, _ = generated(engine, documents)
     inputs = [Input(source="s", path="s")]
     make = Keys(DEDUP, scopes(DEDUP.scope, inputs))
     folder.joinpath("pairs").mkdir()
     first, every = 0, []
     for number, table in enumerate(_tables(attributes)):
-        keys = make.of(table)
-        positions = np.repeat(np.arange(first, first + len(keys)), keys.shape[1])
+        keys, numbers = make.of(table, np.ones(table.num_rows, bool))
+        positions = np.repeat(first + numbers, keys.shape[1])
         pairs = pa.table({"key": keys.ravel(), "position": positions})
         pq.write_table(pairs, folder / "pairs" / f"{number:05}.parquet", compression="zstd")
-        first += len(keys)
+        first += table.num_rows
         every.append(keys)
     return _shared(np.concatenate(every))
 

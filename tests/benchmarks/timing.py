@@ -52,3 +52,8 @@ def memory_of_process(name: str) -> int:
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def forget_peak() -> None:
+    """Begin the peak of this process's memory, `VmHWM`, anew from what it has now."""
+    Path("/proc/self/clear_refs").write_text("5")

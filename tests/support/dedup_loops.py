@@ -4,7 +4,7 @@ import numpy as np
 
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.greedy import remove_near_duplicates
-from pipelines.dedup.signatures import band_keys, permutations, signatures_or_sets
+from pipelines.dedup.signatures import permutations, signatures_or_sets
 from pipelines.dedup.sketches import Sketches
 from pipelines.text.texts import Texts
 
@@ -17,8 +17,8 @@ A, B = permutations(BANDS * ROWS, 1)
 def our_loop(texts: list[str], threshold: float, exact_short: bool = True) -> dict[int, tuple[int, float]]:
     words, ends, _ = signatures_or_sets(Texts.from_strings(texts), 5, A, B, exact_short=exact_short)
     sketches = Sketches(words, ends)
-    found, signed = sketches.signatures(A, B), np.flatnonzero(sketches.signed)
-    starts, keys, count = shared_keys(band_keys(found, BANDS, ROWS), np.arange(len(texts)), len(texts))
+    found, signed, every = sketches.signatures(A, B), np.flatnonzero(sketches.signed), np.arange(len(texts))
+    starts, keys, count = shared_keys(sketches.band_keys(every, BANDS, A, B), every, len(texts))
     sets = sketches.sets(BANDS * ROWS)
     partner, similarity = remove_near_duplicates(signed, starts, keys, count, found, *sets, threshold)
     return {int(at): (int(partner[at]), float(similarity[at])) for at in np.flatnonzero(partner >= 0)}

@@ -171,7 +171,7 @@ def test_grouping_a_billion_documents_is_cut_as_its_sizes_say():
     assert found["group.merge"].gets == 2 * keys.reads(2)
     assert found["group"].gets == 4 * rows.reads(2), "its rows, and the pairs that a report may show"
     assert found["group.mark"].memory == (1 << 29) + 10**9 // 8
-    assert found["group.components"].memory == (1 << 29) + 10**9 // 8 * 9 // 8 + 6 * round(1.5 * 0.2 * passed)
+    assert found["group.components"].memory == (1 << 29) + 10**9 // 8 * 3 // 2 + 6 * round(1.5 * 0.2 * passed)
     shuffled = shuffle_bytes(list(found.values()))
     assert 2 * passed * (14 * 8 + 32) < shuffled < 2 * (passed * (14 * 8 + 32) + 0.3 * passed * 1000)
 

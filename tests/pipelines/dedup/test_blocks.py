@@ -136,7 +136,7 @@ def test_every_stage_of_grouping_states_its_memory(tmp_path):
         "group.keys": 1 << 30,
         "group.merge": 1 << 30,
         "group.mark": libraries + 13,
-        "group.components": libraries + 14 + 6 * 100,
+        "group.components": libraries + 19 + 6 * 100,
         "group.sample": 3 << 29,
         "group.route": 3 << 29,
         "group.compare": libraries + 1500 * 2,

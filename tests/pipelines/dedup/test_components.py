@@ -42,11 +42,11 @@ def test_a_batch_ends_with_the_component_that_brings_it_to_its_size():
     assert found.counts.tolist() == [4, 4, 7]
 
 
-def test_the_tasks_state_a_bit_for_a_document_and_six_bytes_for_a_candidate():
+def test_the_tasks_state_bits_for_a_document_and_six_bytes_for_a_candidate():
     found = memory_by_stage(1 << 33, 1 << 30)
     assert found["group.mark"] == (1 << 29) + (1 << 30)
-    assert found["group.components"] == (1 << 29) + (9 << 27) + (6 << 30)
-    assert memory_by_stage(1 << 33)["group.components"] == (1 << 29) + (9 << 27) + (12 << 33)
+    assert found["group.components"] == (1 << 29) + (3 << 29) + (6 << 30)
+    assert memory_by_stage(1 << 33)["group.components"] == (1 << 29) + (1 << 31) + (12 << 33)
 
 
 DOCUMENTS, CANDIDATES = 1 << 28, 1 << 25

@@ -83,7 +83,7 @@ def test_a_machine_has_memory_for_two_blocks_of_a_large_component():
 
 def test_a_machine_has_memory_to_connect_no_more_than_one_task_does():
     """An edge has two candidates at most."""
-    bits = 10**10 // 8 * 9 // 8
+    bits = 10**10 // 8 * 3 // 2
     assert memory_to_group(10**10, Dedup(connected_at_once=10**9)) == (1 << 29) + bits + 6 * 2 * 10**9
     assert memory_to_group(10**10, Dedup()) == (1 << 29) + bits + 6 * 4 * 10**8
     assert memory_to_group(10**10, Dedup(connected_at_once=10**6)) < 4 << 30
