@@ -8,12 +8,12 @@ processor's cache. The first document of a key is kept in the table; each later 
 of a key have n - 1 edges, which connect them; the search for components needs no more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
 
-from pipelines.text.kernel import inner_kernel, kernel
+from pipelines.text.kernel import inner_kernel, kernel, read_only
 
 LOCAL_BITS = 20
 _NUMBER = np.uint64((1 << LOCAL_BITS) - 1)  # the bits of the document's number
@@ -22,21 +22,24 @@ _MOST_BUCKETS = 1 << 12  # with more, a cache line of each does not fit into the
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
-def edges_within(keys: np.ndarray, numbers: np.ndarray, slices: int) -> tuple[np.ndarray, list[np.ndarray]]:
+def edges_within(tables: Sequence[tuple[np.ndarray, np.ndarray]], slices: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """Find the documents of one range that share a key.
 
     Args:
-        keys: uint64[D, K]. numbers: int64[D], of the documents in their range, below 2^20.
+        tables: (keys uint64[D, K], numbers int64[D] of the documents in their range, below 2^20) of its parts.
         slices: number of equal parts of the space of keys.
 
     Returns:
         edges int64[E, 2] between numbers, which form a forest; and for each slice the pairs uint64[P], one per key.
     """
-    buckets = slices * max(1, min(_MOST_BUCKETS, keys.size // _BUCKET_PAIRS) // slices)
-    pairs, starts = np.empty(keys.size, np.uint64), np.zeros(buckets + 1, np.int64)
-    _distribute_keys(keys, numbers, starts, np.empty(buckets, np.int64), pairs)
+    documents, count = sum(len(keys) for keys, _ in tables), sum(keys.size for keys, _ in tables)
+    buckets = slices * max(1, min(_MOST_BUCKETS, count // _BUCKET_PAIRS) // slices)
+    starts = _starts([keys for keys, _ in tables], 0, buckets, buckets)
+    pairs, placed = np.empty(count, np.uint64), starts[:-1].copy()
+    for keys, numbers in tables:
+        _place_keys(keys, numbers, placed, pairs)
     parents, ends = np.arange(1 << LOCAL_BITS, dtype=np.uint32), np.empty(buckets, np.int64)
-    edges = np.empty((len(keys), 2), np.int64)  # a forest has fewer edges than documents
+    edges = np.empty((documents, 2), np.int64)  # a forest has fewer edges than documents
     edges = edges[: _edges_of_range(pairs, starts, ends, parents, *_tables(starts), edges)].copy()
     return edges, [pairs[start:end] for start, end in pairwise([0, *ends[buckets // slices - 1 :: buckets // slices]])]
 
@@ -72,13 +75,25 @@ def edges_between(ranges: Sequence[np.ndarray], firsts: np.ndarray, number: int,
         firsts: int64[R], position of the first document of each range.
         number, slices: the slice's number, and how many slices there are.
     """
-    pairs = np.concatenate([*ranges, np.empty(0, np.uint64)])
-    ends = np.cumsum([len(one) for one in ranges])
-    buckets = max(1, min(_MOST_BUCKETS, len(pairs) // _BUCKET_PAIRS, (1 << LOCAL_BITS) // slices))
-    placed, starts = np.empty((len(pairs), 2), np.uint64), np.zeros(buckets + 1, np.int64)
-    scratch = np.empty(buckets, np.int64)
-    _distribute_pairs(pairs, ends, firsts, number * buckets, slices * buckets, starts, scratch, placed)
+    count = sum(map(len, ranges))
+    buckets = max(1, min(_MOST_BUCKETS, count // _BUCKET_PAIRS, (1 << LOCAL_BITS) // slices))
+    lowest, all_buckets = number * buckets, slices * buckets
+    starts = _starts([pairs.reshape(-1, 1) for pairs in ranges], lowest, all_buckets, buckets)
+    placed, ends = np.empty((count, 2), np.uint64), starts[:-1].copy()
+    for pairs, first in zip(ranges, firsts, strict=True):
+        _place_pairs(read_only(pairs), first, lowest, all_buckets, ends, placed)
     return placed[: _edges_of_slice(placed, starts, *_tables(starts))].view(np.int64)
+
+
+def _starts(keys: Iterable[np.ndarray], lowest: int, all_buckets: int, buckets: int) -> np.ndarray:
+    """int64[B + 1]: where the keys of each of B buckets begin if they are put in order, and where they all end.
+
+    keys: arrays uint64[D, K], of keys or pairs in the B buckets from `lowest` on, of `all_buckets` equal ones.
+    """
+    counts = np.zeros(buckets, np.int64)
+    for some in keys:
+        _count_keys(read_only(some), lowest, all_buckets, counts)
+    return np.concatenate([[0], np.cumsum(counts)])
 
 
 def _tables(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -120,49 +135,35 @@ def _shared(pairs, bits, ids, starts, found):
 
 
 @kernel
-def _distribute_keys(keys, numbers, starts, ends, pairs):
-    """Fill pairs uint64[P] and starts int64[B + 1], 0 before: bucket b has pairs[starts[b]:starts[b + 1]].
-
-    ends: scratch, int64[B].
-    """
-    buckets = len(ends)
-    for document in range(len(keys)):
+def _count_keys(keys, lowest, all_buckets, counts):
+    """Add the keys of each bucket to counts int64[B]. Others: as of `_starts`."""
+    for document in range(keys.shape[0]):
         for band in range(keys.shape[1]):
-            starts[_bucket(keys[document, band], buckets) + 1] += 1
-    for bucket in range(buckets):
-        ends[bucket] = starts[bucket]
-        starts[bucket + 1] += starts[bucket]
+            counts[_bucket(keys[document, band], all_buckets) - lowest] += 1
+
+
+@kernel
+def _place_keys(keys, numbers, ends, pairs):
+    """Write the pairs of these keys to `pairs`, those of bucket b from ends[b] on, and move the ends: int64[B]."""
     for document in range(len(keys)):
         number = np.uint64(numbers[document])
         for band in range(keys.shape[1]):
-            bucket = _bucket(keys[document, band], buckets)
+            bucket = _bucket(keys[document, band], len(ends))
             pairs[ends[bucket]] = (keys[document, band] & ~_NUMBER) | number
             ends[bucket] += 1
 
 
 @kernel
-def _distribute_pairs(pairs, range_ends, firsts, lowest, all_buckets, starts, ends, placed):
-    """Fill placed uint64[P, 2], pairs and the position of each one's document, by bucket, and starts int64[B + 1].
+def _place_pairs(pairs, first, lowest, all_buckets, ends, placed):
+    """Write pairs of one range and the positions of their documents to placed uint64[P, 2], as `_place_keys` does.
 
-    The space of keys has `all_buckets` equal buckets, and the pairs are of the B buckets from `lowest` on. range_ends,
-    firsts: int64[R], end of each range's pairs, and the position of its first document. starts is 0 before. ends:
-    scratch, int64[B].
+    first: position of the first document of the range. lowest, all_buckets: as of `_starts`.
     """
     for at in range(len(pairs)):
-        starts[_bucket(pairs[at], all_buckets) - lowest + 1] += 1
-    for bucket in range(len(ends)):
-        ends[bucket] = starts[bucket]
-        starts[bucket + 1] += starts[bucket]
-    at = 0
-    for number in range(len(range_ends)):
-        first = np.uint64(firsts[number])
-        while at < range_ends[number]:
-            pair = pairs[at]
-            bucket = _bucket(pair, all_buckets) - lowest
-            placed[ends[bucket], 0] = pair
-            placed[ends[bucket], 1] = first + (pair & _NUMBER)
-            ends[bucket] += 1
-            at += 1
+        bucket = _bucket(pairs[at], all_buckets) - lowest
+        placed[ends[bucket], 0] = pairs[at]
+        placed[ends[bucket], 1] = np.uint64(first) + (pairs[at] & _NUMBER)
+        ends[bucket] += 1
 
 
 @inner_kernel

@@ -355,7 +355,8 @@ class GroupRange:
     keys: Keys
 
     def __call__(self, documents: Range, scratch: Scratch) -> Counters:
-        compare, dedup, found = Compare(self.keys), self.keys.dedup, _no_keys(self.keys.dedup)
+        compare, dedup = Compare(self.keys), self.keys.dedup
+        found: list[tuple[np.ndarray, np.ndarray]] = []
         columns = KEY_COLUMNS | TEXT_COLUMNS | frozenset(keeper_columns(dedup))
 
         def texts() -> Iterator[tuple[np.ndarray, pa.Table]]:
@@ -365,10 +366,10 @@ class GroupRange:
                 yield at, table
 
         same = RangeTexts.of(self.keys, compare.ranks, texts()).edges
-        keys, numbers = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        is_first = ~_marked(documents, same[:, 1])
+        of_firsts = [(keys[is_first[numbers]], numbers[is_first[numbers]]) for keys, numbers in found]
         found.clear()
-        is_first = ~_marked(documents, same[:, 1])[numbers]
-        edges, _ = edges_within(keys[is_first], numbers[is_first], 1)
+        edges, _ = edges_within(of_firsts, 1)
         is_candidate = _marked(documents, same)
         is_candidate[edges] = True
         tables = _candidates(self.store, candidate_columns(dedup), documents, is_candidate, same[:, 1])
@@ -390,14 +391,13 @@ class MakeKeys:
 
     def __call__(self, documents: Range, scratch: Scratch) -> Counters:
         is_first = ~_marked(documents, self.copies.of_range(self.store, documents.start // self.sizes.documents))
-        found = _no_keys(self.keys.dedup)
+        found = []
         for _, at, table, stays in judged(self.store, documents, KEY_COLUMNS):
             # Not filtered, because that would copy the signatures.
             numbers = at - documents.start
             of_table, signed = self.keys.of(table, stays & is_first[numbers])
             found.append((of_table, numbers[signed]))
-        keys, numbers = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        edges, pairs = edges_within(keys, numbers, self.slices)
+        edges, pairs = edges_within(found, self.slices)
         scratch.write_slices(_KEYS, pairs)
         scratch.write_slices(_EDGES, [edges + documents.start])
         return {"documents": float(documents.end - documents.start), "edges": float(len(edges))}
@@ -579,11 +579,6 @@ def _marked(documents: Range, positions: np.ndarray) -> np.ndarray:
     found = np.zeros(documents.end - documents.start, bool)
     found[positions - documents.start] = True
     return found
-
-
-def _no_keys(dedup: Dedup) -> list[tuple[np.ndarray, np.ndarray]]:
-    """A list with no keys and no numbers, to which those of tables are appended."""
-    return [(np.empty((0, dedup.banding[0]), np.uint64), np.empty(0, np.int64))]
 
 
 def _in_batches(

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.text import characters
 from pipelines.text.instructions import copy
-from pipelines.text.kernel import inner_kernel, kernel
+from pipelines.text.kernel import inner_kernel, kernel, read_only
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import PRIME, mix, next_token
 
@@ -85,7 +85,7 @@ def signatures_of(
     """
     if found is None:
         found = np.empty((len(starts) - 1, len(a)), np.uint32)
-    _sign_sets(_read_only(words), starts, a, b, found, np.empty(len(a), np.uint32))
+    _sign_sets(read_only(words), starts, a, b, found, np.empty(len(a), np.uint32))
     return found
 
 
@@ -99,15 +99,8 @@ def band_keys(
         bands: number of bands, a divisor of H.
     """
     keys = np.empty((len(documents), bands), np.uint64)
-    _hash_bands(_read_only(words), starts, documents, a, b, np.empty((2, len(a)), np.uint32), keys)
+    _hash_bands(read_only(words), starts, documents, a, b, np.empty((2, len(a)), np.uint32), keys)
     return keys
-
-
-def _read_only(words: np.ndarray) -> np.ndarray:
-    """The array as one that cannot be written. Kernels are compiled once for these; words in Arrow's memory are."""
-    view = words.view()
-    view.flags.writeable = False
-    return view
 
 
 @kernel

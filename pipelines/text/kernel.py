@@ -22,6 +22,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import njit, types
 from numba.core import event, sigutils
 from numba.core.caching import FunctionCache
@@ -65,6 +66,13 @@ def kernel(function: Callable) -> Any:
 def inner_kernel(function: Callable) -> Any:
     """A function that kernels call. Called from Python, it runs as Python."""
     return InnerKernel(function)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """The array as one that cannot be written: a kernel that gets arrays of both kinds is compiled for each kind."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 # numba's passes without those for closures, generators, parallel loops, array expressions, and the ends of variables'

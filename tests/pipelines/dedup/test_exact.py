@@ -85,9 +85,9 @@ def test_no_copy_has_a_key_and_its_signature_is_not_moved(tmp_path, monkeypatch,
     keyed: list[np.ndarray] = []
     signed: list[int] = []
 
-    def edges_within(keys, numbers, slices):
-        keyed.append(keys)
-        return candidates.edges_within(keys, numbers, slices)
+    def edges_within(tables, slices):
+        keyed.extend(keys for keys, _ in tables)
+        return candidates.edges_within(tables, slices)
 
     def table_slices(table, ends):
         if "signature" in table.column_names:
