@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 has_running = Entry("cluster.running_units:has_running")  # imports Ray
 
-ONE_THREAD = {
+WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -42,8 +42,12 @@ ONE_THREAD = {
     "ARROW_NUM_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # glibc gives each thread that reads ahead memory of its own, and keeps it: 0.3 GB a worker in grouping.
+    # glibc would give each thread that reads ahead memory of its own, and keep it: 0.3 GB a worker in grouping.
     "MALLOC_ARENA_MAX": "1",
+    # A worker keeps up to 512 MiB that a unit has freed, as the kernel clears every page that it hands out: `measure`
+    # is 2 to 7% faster, grouping 10%.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
 }
 
 LOST_TASKS_LOGGER = "ray.data._internal.execution.streaming_executor_state"
@@ -112,7 +116,7 @@ class Session:
         """
         if self.started:
             return
-        os.environ.update({name: value for name, value in ONE_THREAD.items() if name not in os.environ})
+        os.environ.update({name: value for name, value in WORKER_ENVIRONMENT.items() if name not in os.environ})
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         # By default Ray retries tasks without limit after out-of-memory kills; the stage engine counts attempts.
@@ -223,7 +227,7 @@ class Session:
         root = Path(__file__).parents[1]
         # Inside a job the source comes with the image or the job's working directory.
         ship = not (os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_ADDRESS"))
-        runtime = {"env_vars": ONE_THREAD} | (
+        runtime = {"env_vars": WORKER_ENVIRONMENT} | (
             {"py_modules": [str(root / name) for name in ("cluster", "pipelines", "training")]} if ship else {}
         )
         try:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster.kuberay.profiles import Profile
-from cluster.session import ONE_THREAD
+from cluster.session import WORKER_ENVIRONMENT
 from cluster.submit.backend import GRACE_S
 from cluster.submit.work import GIB, RAY_DISK, Machines
 
@@ -84,7 +84,7 @@ def head_pod(
 def worker_pod(machine: Machines, profile: Profile, image: str, labels: Mapping[str, str]) -> Manifest:
     """A worker of a group of machines."""
     main = _container("ray-worker", machine, profile, image, METRICS_PORTS)
-    main["env"] += [{"name": name, "value": value} for name, value in ONE_THREAD.items()]
+    main["env"] += [{"name": name, "value": value} for name, value in WORKER_ENVIRONMENT.items()]
     spec = _spec([main], machine, profile, WORKER_ACCOUNT)
     spec |= {"automountServiceAccountToken": False, "priorityClassName": "raymill-worker"}
     metadata: Manifest = {"labels": _labels(labels, machine.name)}

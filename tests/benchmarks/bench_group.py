@@ -41,7 +41,7 @@ from datasketch import LeanMinHash, MinHashLSH
 from cluster.artifact import Artifact
 from cluster.engine import Engine
 from cluster.progress import Silent
-from cluster.session import ONE_THREAD, Session
+from cluster.session import WORKER_ENVIRONMENT, Session
 from cluster.stage import Output, Record, Scratch, Stage, run_unit
 from cluster.store.store import Store
 from pipelines.dedup import group
@@ -281,7 +281,7 @@ class Processes(Engine):
     disk: CountedDisk | None = None
 
     def __enter__(self) -> Self:
-        os.environ |= ONE_THREAD
+        os.environ |= WORKER_ENVIRONMENT
         self.pool = ProcessPoolExecutor(PROCESSES, get_context("spawn"))
         return self
 

@@ -15,7 +15,7 @@ from cluster import cli
 from cluster import session as sessions
 from cluster.errors import ClusterError, ConfigError
 from cluster.progress import ProgressLines
-from cluster.session import ONE_THREAD, Session
+from cluster.session import WORKER_ENVIRONMENT, Session
 
 
 class NothingStarted(Session):
@@ -83,7 +83,7 @@ def test_the_source_is_shipped_to_a_cluster_except_from_inside_a_job(monkeypatch
     (arguments,) = joined
     shipped = [path.rpartition("/")[2] for path in arguments["runtime_env"].get("py_modules", [])]
     assert shipped == ([] if inside else ["cluster", "pipelines", "training"])
-    assert arguments["address"] == "head:6379" and arguments["runtime_env"]["env_vars"] == ONE_THREAD
+    assert arguments["address"] == "head:6379" and arguments["runtime_env"]["env_vars"] == WORKER_ENVIRONMENT
 
 
 def test_a_ray_that_does_not_start_is_answered_with_the_likely_causes_and_what_to_do(monkeypatch, tmp_path):
@@ -136,7 +136,7 @@ OOM_RETRIES = "RAY_task_oom_retries"  # as Ray writes it
 @pytest.fixture
 def fake_ray(monkeypatch, tmp_path):
     """A Ray that notes its calls; its node has the dead processes of `dead`."""
-    for name in [*ONE_THREAD, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", OOM_RETRIES, "RAY_USAGE_STATS_ENABLED",
+    for name in [*WORKER_ENVIRONMENT, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", OOM_RETRIES, "RAY_USAGE_STATS_ENABLED",
                  "RAY_ADDRESS", "RAY_JOB_ID", "RAY_DATA_DISABLE_PROGRESS_BARS"]:  # fmt: skip
         monkeypatch.setenv(name, "x")  # restored at the end, whatever the session sets
         monkeypatch.delenv(name)
@@ -172,7 +172,7 @@ def test_an_embedded_ray_is_started_once_with_the_processors_and_ends_with_its_f
         assert number == signal.SIGTERM
         with pytest.raises(KeyboardInterrupt):
             handler(number, None)
-        assert {name: os.environ[name] for name in ONE_THREAD} == ONE_THREAD | {"OMP_NUM_THREADS": "7"}
+        assert {name: os.environ[name] for name in WORKER_ENVIRONMENT} == WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": "7"}
         assert os.environ[OOM_RETRIES] == "1"
         assert session.started and not session.dead()
         fake_ray.calls.clear()
