@@ -381,14 +381,15 @@ def _upload(
                 f"{path}: {found} of {rows} rows written were read back. The scratch disk is failing: "
                 "replace it, or set TMPDIR to another disk, and run the same command again; finished units are kept."
             )
-        with path.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         # Object stores divide their load by prefixes of names, so files that many workers read at once have random
         # prefixes.
         name = f"{attempt}-{unit:06}.slices" if path.suffix == ".slices" else f"{unit:06}-{number:03}-{attempt}.parquet"
-        file = DataFile(name, unit, rows, path.stat().st_size, sha256)
-        store.upload(path, paths.join(folder, name))
-        files.append(file)
+        size = path.stat().st_size
+        # The digest is computed while the store, or the disk, takes the file. A local store moves it.
+        with path.open("rb") as stream, ThreadPoolExecutor(1) as pool:
+            digest = pool.submit(hashlib.file_digest, stream, "sha256")
+            store.upload(path, paths.join(folder, name))
+            files.append(DataFile(name, unit, rows, size, digest.result().hexdigest()))
     return files
 
 
