@@ -23,6 +23,9 @@ from tests.support.servers import CREDENTIALS, free_port, wait_for_port
 # Ray reads its mode when it is imported, which any test may cause; all Rays of this process then accept its token.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
+# No file of a test has to survive a power failure. Commands and workers, in processes of their own, wait for the disk.
+os.fsync = lambda file: None  # type: ignore[assignment]
+
 # Tests do not assert timings: a busy machine must not fail one.
 settings.register_profile("raymill", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("raymill")

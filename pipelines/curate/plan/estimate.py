@@ -39,22 +39,22 @@ LEAST_DUPLICATES = 0.2
 STARS = 8
 
 # Processor seconds of grouping: `python -m tests.benchmarks group` with 2 million documents, 32% of them in groups
-# (AMD EPYC, 2026-11-23; `texts` and `firsts` 2026-11-25); of one range of 2^19 documents: `terabyte` of the same day.
-_ONE_RANGE_S = 5.5e-6  # of a document that passed
+# (AMD EPYC, 2026-11-25, in a slow hour); of one range of 2^19 documents: with 500,000.
+_ONE_RANGE_S = 4.0e-6  # of a document that passed
 _GROUP_S = {
     "texts": 0.5e-6,
     "firsts": 0.3e-6,
-    "keys": 5.7e-6,
-    "merge": 1.0e-6,
-    "route": 2.0e-6,
+    "keys": 1.9e-6,
+    "merge": 0.7e-6,
+    "route": 1.7e-6,
 }  # of a document that passed
-_CANDIDATE_S = {"compare": 9.8e-6, "group": 1.3e-6}  # of a candidate
+_CANDIDATE_S = {"compare": 3.6e-6, "group": 1.2e-6}  # of a candidate
 _CANDIDATE_BYTES = {"route": 531, "compare": 125, "group": 16}  # that these stages write, from the same run
 # A near-duplicate or copy shares most of its keys with the kept document, and each of them makes an edge of 16 bytes.
-# Seconds: of `mark` and `components` with 10 million candidates, which do not fit into the processor's cache (AMD EPYC,
-# 2026-11-24); of a star from the run above.
+# Seconds: of `mark` and `components` with 20 million documents, which do not fit into the processor's cache (AMD EPYC,
+# 2026-11-25); of a star with 2 million (2026-11-23).
 EDGES_OF_A_CANDIDATE = 10
-_EDGE_S = {"mark": 8e-9, "components": 220e-9, "star": 0.5e-6}
+_EDGE_S = {"mark": 8e-9, "components": 75e-9, "star": 0.5e-6}
 _EDGE_BYTES, _STAR_BYTES = 16, 30  # of an edge of `keys` and `merge`; that a star writes for one
 _PAIR_BYTES, _POSITION_BYTES = 8, 8
 _EXCHANGE_S = 3.3e-9  # of a byte of slices at a level between (cluster/exchange.py), on the same machine

@@ -209,11 +209,11 @@ def test_what_the_driver_keeps_of_a_unit_is_a_few_hundred_bytes(tmp_path):
     def kept(units: int) -> tuple[int, int]:
         path = tmp_path / f"{units}.jsonl"
         path.touch()
-        os.truncate(path, units << 20)
+        os.truncate(path, units << 14)
         store, inputs = Store(), [Input(path=str(path))]
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
-        frozen = freeze(store, inputs, 1 << 20)
+        frozen = freeze(store, inputs, 1 << 14)
         gc.collect()
         after_freeze = tracemalloc.get_traced_memory()[0]
         assert len(frozen.units) == units

@@ -193,11 +193,11 @@ def test_a_unit_of_grouping_takes_less_than_half_of_the_time_until_a_run_counts_
     assert max(seconds.values()) < RetryLimits().stall_s / 2, max(seconds, key=seconds.get)
 
 
-def test_the_largest_number_of_edges_that_one_task_connects_takes_a_minute():
+def test_the_largest_number_of_edges_that_one_task_connects_takes_less_than_a_minute():
     """The share of duplicates that makes just fewer edges than `connected_at_once`, of a billion documents."""
     most = Dedup().connected_at_once / EDGES_OF_A_CANDIDATE / (0.75e9 * 1.5)
     found = planned(duplicates=0.999 * most)
-    assert 30 < found["group.components"].core_s < 90 and found["group.mark"].core_s < 10
+    assert 10 < found["group.components"].core_s < 60 and found["group.mark"].core_s < 10
     assert found["group.components"].unit_s < RetryLimits().stall_s / 2
     assert "group.components" not in planned(duplicates=1.001 * most)
 
@@ -545,7 +545,7 @@ def test_each_number_of_a_small_plan_by_hand():
         "measure": pytest.approx(10 * 0.1 + 1000 * 1e-4),
         "index": pytest.approx(0, abs=1e-12),
         "decide": pytest.approx(0, abs=1e-12),
-        "group": pytest.approx(750 * 5.5e-6),
+        "group": pytest.approx(750 * 4e-6),
         "duplicates": pytest.approx(0, abs=1e-12),
         "select": pytest.approx(1000 * 5e-5),
         "merge": pytest.approx(3 * 0.002),
@@ -593,11 +593,11 @@ def test_each_number_of_a_plan_of_many_ranges_by_hand():
     of_passed = {
         "group.texts": 0.5e-6,
         "group.firsts": 0.3e-6,
-        "group.keys": 5.7e-6,
-        "group.merge": 1e-6,
-        "group.route": 2e-6,
+        "group.keys": 1.9e-6,
+        "group.merge": 0.7e-6,
+        "group.route": 1.7e-6,
     }
-    of_candidates = {"group.mark": 8e-8, "group.components": 2.2e-6, "group.compare": 9.8e-6, "group": 1.3e-6}
+    of_candidates = {"group.mark": 8e-8, "group.components": 7.5e-7, "group.compare": 3.6e-6, "group": 1.2e-6}
     for name in (*of_passed, *of_candidates):
         seconds = of_passed.get(name, 0) * passed + of_candidates.get(name, 0) * candidates
         assert work[name] == pytest.approx(seconds), name
@@ -637,5 +637,5 @@ def test_earlier_runs_are_grouped_too():
     alone, beside = planned(size=SMALL), planned(size=replace(SMALL, earlier=3000))
     assert "group.keys" in beside and "group.keys" not in alone
     assert beside["group.keys"].core_s - REQUEST_CORE_S * (beside["group.keys"].gets + beside["group.keys"].puts) == (
-        pytest.approx(3750 * 5.7e-6)
+        pytest.approx(3750 * 1.9e-6)
     )
