@@ -80,13 +80,13 @@ def grouped(where: PrepareConfig, of: str, texts: int, duplicates: int) -> list:
 def test_grouping_is_planned_for_the_texts_that_are_compared():
     """80 of 100 rows are compared, 8 or 40 are duplicates; a fifth at least is planned, with 1.5 pairs of each."""
     (few,) = grouped(config(), "questions.group", 80, 8)
-    assert (few.units, few.gets, few.puts) == (1, 0, 0) and few.core_s == pytest.approx(800 * 5.5e-6)
+    assert (few.units, few.gets, few.puts) == (1, 0, 0) and few.core_s == pytest.approx(800 * 4e-6)
     assert (few.read, few.written) == (800 * (10 + 110), pytest.approx(240 * 16)), "the second time with ids"
     (many,) = grouped(config(dedup=None), "questions.group", 80, 40)
     assert many.written == pytest.approx(600 * 16)
     (stored,) = grouped(config("s3://b"), "questions.group", 80, 8)
     assert stored.gets == 2 * 4 * 2 and stored.puts == 2, "each of four files is opened and read twice"
-    assert stored.core_s == pytest.approx(800 * 5.5e-6 + 18 * 0.0005)
+    assert stored.core_s == pytest.approx(800 * 4e-6 + 18 * 0.0005)
     (assessed,) = grouped(config("s3://b"), "assess.questions.group", 80, 8)
     assert assessed.gets == 2 * 3 * 2, "of three units"
     assert grouped(config(), "answers.group", 0, 0) == []
