@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.installed
 
-# Ray would leave a token in HOME and draw bars over the tests' output.
-TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0
+# Ray would draw bars over the tests' output. Bytecode is kept, also where the machine says otherwise: hundreds of
+# processes of the tests would compile the whole program again.
+TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDONTWRITEBYTECODE=
+# The few files with tests on Ray: pytest would import all of them, for a minute in every process, to find those.
+RAY_TESTS = $(shell grep --recursive --files-with-matches --include='test_*.py' 'mark\.ray\b' tests)
 
 .PHONY: setup demo test cluster cluster-faults faults matrix versions gpu test-s3-real careless bench golden manifests lint clean
 
@@ -24,7 +27,7 @@ demo: setup  ## curate real text found on this machine, fine-tune a tiny model o
 
 test: setup  ## everything but the long matrices
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster and not ray' -n 3 --dist loadfile --no-loadscope-reorder
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'ray and not slow and not cluster' -n 2 --dist loadfile
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'ray and not slow and not cluster' -n 2 --dist loadfile $(RAY_TESTS)
 
 cluster: setup  ## submit, follow, cancel, continue: on a Ray cluster of several nodes on this machine
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'cluster and not slow'
@@ -40,7 +43,7 @@ faults: setup  ## at least N faults, ten a seed, in curate, prepare, pack and tr
 		tests/end_to_end/test_faults.py tests/end_to_end/test_fit_faults.py tests/end_to_end/test_store_faults.py \
 		tests/end_to_end/test_same_everywhere.py tests/end_to_end/test_curate_on_ray.py \
 		tests/end_to_end/test_least_privilege.py \
-		tests/cluster/test_engine.py tests/pipelines/test_kernel_cache.py tests/training/pack/test_shuffle.py tests/training/pack/test_survey.py \
+		tests/cluster/test_engine.py tests/cluster/test_driver.py tests/pipelines/test_kernel_cache.py tests/training/pack/test_shuffle.py tests/training/pack/test_survey.py \
 		tests/pipelines/language/test_fasttext_classifier.py tests/pipelines/dedup/test_dedup.py \
 		tests/pipelines/dedup/test_blocks.py \
 		tests/pipelines/prepare/assess/test_sentence_model.py \

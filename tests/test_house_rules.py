@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -30,9 +31,6 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("cluster", "pipelines", "training")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-# Parsed while tests are collected: CPython 3.11 fails ("recursion depth mismatch") when two threads parse at once, and
-# tests that ran before may have left threads.
-TREES = {path: ast.parse(path.read_text()) for path in {*SOURCES, *TESTS}}
 # Who may touch a file system without `cluster.store`, and why.
 PATHS_ALLOWED = {
     "pipelines/kernel_cache.py": "hashes the sources of the kernels, which names the folder of their cache; copies it",
@@ -66,13 +64,30 @@ PATH_CALLS = {
 }  # fmt: skip
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    """The syntax tree of a file. CPython 3.11 fails with a SystemError ("recursion depth mismatch") when another thread
+    parses at the same time, as a thread that earlier tests left may do: then once more."""
+    try:
+        return ast.parse(path.read_text())
+    except SystemError:
+        return ast.parse(path.read_text())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trees_are_let_go() -> Iterator[None]:
+    """Millions of nodes, which would slow down every later collection of garbage in this process."""
+    yield
+    tree.cache_clear()
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
 def imports(path: Path) -> Iterator[str]:
     """The top-level packages a file imports, wherever in it."""
-    for node in ast.walk(TREES[path]):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -89,7 +104,7 @@ def module_imports() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in SOURCES:
         names = found[module_of(path)] = set()
-        for node in TREES[path].body:
+        for node in tree(path).body:
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names} | {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -183,7 +198,7 @@ def test_every_entry_names_a_function():
     names = {
         node.args[0].value
         for path in SOURCES
-        for node in ast.walk(TREES[path])
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Entry"
         if node.args and isinstance(node.args[0], ast.Constant)
     } | {name for name, _ in cli.VERBS.values()}
@@ -243,7 +258,7 @@ def test_imports_stand_at_the_top():
     """A newcomer reads at the top of a file what it needs. Each exception has a reason, and there are at most 25."""
     found: set[tuple[str, str]] = set()
     for path in SOURCES:
-        for function in ast.walk(TREES[path]):
+        for function in ast.walk(tree(path)):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 for node in ast.walk(function):
                     if isinstance(node, ast.Import):
@@ -261,7 +276,7 @@ def test_only_cluster_store_opens_paths():
     for path in SOURCES:
         if name_of(path).startswith("cluster/"):
             continue
-        for node in ast.walk(TREES[path]):
+        for node in ast.walk(tree(path)):
             if not isinstance(node, ast.Call):
                 continue
             called = node.func
@@ -325,7 +340,7 @@ def test_every_failpoint_is_passed_somewhere_and_no_other_is():
     passed = {
         node.args[0].value
         for path in SOURCES
-        for node in ast.walk(TREES[path])
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "failpoint"
     }
     assert passed == set(FAILPOINTS)
@@ -390,7 +405,7 @@ def test_versions_agree():
 
 
 def test_every_file_says_what_it_is_for():
-    silent = [name_of(path) for path in SOURCES + TESTS if TREES[path].body and not ast.get_docstring(TREES[path])]
+    silent = [name_of(path) for path in SOURCES + TESTS if tree(path).body and not ast.get_docstring(tree(path))]
     assert silent == []
 
 
@@ -411,7 +426,7 @@ def test_every_public_class_and_function_says_what_it_is():
     silent = {
         f"{name_of(path)}:{node.name}"
         for path in SOURCES
-        for node in TREES[path].body
+        for node in tree(path).body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_")
         if not ast.get_docstring(node)
     }
@@ -432,7 +447,7 @@ def test_a_public_class_name_has_one_meaning():
     """A class is known by its name alone: in imports, tracebacks and prose."""
     modules: dict[str, list[str]] = {}
     for path in SOURCES:
-        for node in TREES[path].body:
+        for node in tree(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 modules.setdefault(node.name, []).append(name_of(path))
     shared = {name: found for name, found in modules.items() if len(found) > 1}
@@ -450,7 +465,7 @@ def test_no_file_shadows_a_module_of_the_standard_library():
 
 def test_what_tests_share_is_in_support_or_conftest():
     for path in TESTS:
-        found = [ast.unparse(node) for node in ast.walk(TREES[path]) if isinstance(node, ast.Import | ast.ImportFrom)]
+        found = [ast.unparse(node) for node in ast.walk(tree(path)) if isinstance(node, ast.Import | ast.ImportFrom)]
         shared = [line for line in found if re.search(r"\btests\b.*\btest_", line)]
         assert not shared, f"{name_of(path)}: {'; '.join(shared)}. Move what tests share to tests/support."
 
@@ -466,7 +481,7 @@ def test_every_stage_of_curate_and_pack_says_what_it_reads_writes_and_costs():
         f"{name_of(path)}:{node.name}": ast.get_docstring(node) or ""
         for path in SOURCES
         if name_of(path).startswith(folders)
-        for node in TREES[path].body
+        for node in tree(path).body
         if isinstance(node, ast.FunctionDef) and node.name.endswith("_stage") and not node.name.startswith("_")
         if node.returns is not None and "Stage" in ast.unparse(node.returns)
     }

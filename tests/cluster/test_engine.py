@@ -1,37 +1,25 @@
-"""The engine on a real local Ray: whatever a unit or a process does, the driver ends and nothing finished is lost."""
+"""The engine on a real local Ray: whatever a unit does, the stage ends and nothing finished is lost."""
 
 import dataclasses
 import os
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cluster import session as sessions
 from cluster import stage as stages
-from cluster import temporary
 from cluster.engine import Engine, RetryLimits
-from cluster.errors import ConfigError, DataError, StageError, StorageError
+from cluster.errors import DataError, StageError, StorageError
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.stage import Record
 from cluster.store.interface import NotFound, Unavailable
-from cluster.sudden_end import MESSAGE
-from tests.conftest import free_port
-from tests.support.processes import MARK, Command, wait_until
-from tests.support.stages import NUMBERS, blocked_from_two_on, count_up, counting_stage, run_inline
+from tests.support.stages import NUMBERS, count_up, counting_stage, digests, run_inline
 
 # The warnings are of Ray itself: deprecations, and threads that a round broken off leaves.
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
-
-# What a driver may take to end after Ray died under it: it looks every two seconds, and then cleans up.
-ENDS_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +41,6 @@ class Told(Silent):
 
 def engine(root: Path, session: Session, **limits) -> Engine:
     return Engine(str(root), session, Told(), RetryLimits(**limits))
-
-
-def digests(artifacts: dict) -> dict[str, str]:
-    return {name: artifact.manifest.digest for name, artifact in artifacts.items()}
 
 
 def passes(folder: Path, unit: int) -> int:
@@ -222,139 +206,3 @@ def test_a_unit_that_hangs_is_broken_off_and_tried_again(session, tmp_path, begu
     made = engine(tmp_path / "run", session, stall_s=15).run(counting_stage(3, work))
     assert digests(made) == digests(run_inline(counting_stage(3), str(tmp_path / "loop")))
     assert len(list(begun.iterdir())) == 2
-
-
-# --- whole processes
-
-
-class Driver(Command):
-    """`raymill count ...` in a process group, home and temporary folder of its own."""
-
-    def __init__(self, folder: Path, *words: str, root: str = "run") -> None:
-        self.mark = folder.name + os.urandom(4).hex()
-        self.home, self.temporary = folder / "home", Path(tempfile.mkdtemp(dir="/tmp", prefix=""))
-        self.home.mkdir(exist_ok=True)
-        gate = folder / "gate"
-        if not gate.exists():
-            os.mkfifo(gate)
-        own = {"HOME": str(self.home), "TMPDIR": str(self.temporary), "GATE": str(gate), MARK: self.mark}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.stages", "count", str(folder / root), *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | own,
-            cwd=Path(__file__).resolve().parents[2],
-            start_new_session=True,
-            # A shell that starts the tests in the background has all of its children ignore interrupts.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-
-
-@pytest.fixture
-def drive(tmp_path) -> Iterator:
-    drivers: list[Driver] = []
-
-    def start(*words: str) -> Driver:
-        drivers.append(Driver(tmp_path, *words))
-        return drivers[-1]
-
-    yield start
-    for driver in drivers:
-        driver.end_all()
-        shutil.rmtree(driver.temporary)
-
-
-def two_units_are_done(root: Path) -> bool:
-    return len(list(root.glob("_commits/*/*.json"))) == 2
-
-
-def nothing_is_left_of(driver: Driver) -> bool:
-    return wait_until(lambda: not driver.others(), 10)
-
-
-def test_a_run_leaves_no_process_and_no_file_outside_its_folder(drive, tmp_path):
-    before = set(Path("/tmp").glob("raymill-ray-*"))
-    driver = drive()
-    code, out, err = driver.wait(120)
-    assert (code, out.split()[1:]) == (0, ["with", "Ray"]), err
-    assert MESSAGE not in err
-    assert nothing_is_left_of(driver)
-    assert list(driver.home.rglob("*")) == []
-    assert list(driver.temporary.glob("raymill-*")) == []
-    assert {path for path in Path("/tmp").glob("raymill-ray-*") if f"-{driver.process.pid}-" in path.name} <= before
-
-    again = drive()
-    code, out_again, err = again.wait(60)
-    assert (code, out_again.split()) == (0, [out.split()[0], "without", "Ray"]), err
-
-
-@pytest.mark.parametrize("victim", [pytest.param("gcs_server", marks=pytest.mark.slow), "raylet"])
-def test_a_driver_whose_ray_dies_ends_and_the_next_continues(drive, tmp_path, victim):
-    driver = drive("--gated")
-    assert wait_until(lambda: two_units_are_done(tmp_path / "run"), 120)
-    for pid in driver.others(f"/{victim} "):
-        driver.kill(pid)
-    code, out, err = driver.wait(ENDS_S)
-    assert (code, out) == (1, "")
-    assert "Ray on this machine died" in err and "run the same command again and it continues" in err
-    assert MESSAGE not in err, "the process ended by itself"
-    assert "Traceback" not in err
-    assert nothing_is_left_of(driver)
-    made = run_inline(counting_stage(6), str(tmp_path / "run"))
-    assert digests(made) == digests(run_inline(counting_stage(6), str(tmp_path / "loop")))
-
-
-def test_ctrl_c_ends_with_130_and_the_next_run_continues(drive, tmp_path):
-    driver = drive("--gated")
-    assert wait_until(lambda: two_units_are_done(tmp_path / "run"), 120)
-    os.killpg(driver.process.pid, signal.SIGINT)  # a terminal sends it to all of them
-    code, out, err = driver.wait(ENDS_S)
-    assert (code, out) == (130, "")
-    assert "Interrupted. Finished units are kept: run the same command again to continue." in err
-    assert MESSAGE not in err
-    assert "Traceback" not in err
-    assert nothing_is_left_of(driver)
-    assert list(driver.temporary.glob("raymill-ray-*")) == []
-    assert sorted(stages.committed(counting_stage(6, blocked_from_two_on), str(tmp_path / "run"))) == [0, 1]
-
-
-# --- sessions
-
-
-def test_an_address_where_nothing_listens_is_refused_at_once():
-    address = f"127.0.0.1:{free_port()}"
-    with pytest.raises(
-        ConfigError, match=rf"^--address {address}: no Ray cluster of version 2\.60.*Connection refused"
-    ):
-        Session(address).start()
-
-
-@pytest.mark.parametrize(
-    ("address", "environment", "embedded"),
-    [(None, "", True), ("local", "", True), (None, "ray://head", False), ("auto", "", False)],
-)
-def test_a_session_is_embedded_unless_an_address_is_given(monkeypatch, address, environment, embedded):
-    monkeypatch.setenv("RAY_ADDRESS", environment)
-    assert Session(address).embedded is embedded
-
-
-def test_ray_keeps_its_files_where_its_sockets_have_short_names(monkeypatch):
-    for folder, chosen in (("/scratch", "/scratch"), ("/var/folders/of/a/user", "/tmp")):
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        assert sessions._short_folder() == chosen
-        longest = f"{chosen}/raymill-ray-12ab-4194304-abcdefgh{sessions._RAY_SOCKET}"
-        assert len(longest) <= 107
-
-
-def test_what_the_ray_of_a_killed_driver_left_running_is_ended(tmp_path):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    folder = temporary.temporary_folder("ray", str(tmp_path))
-    left = folder.rename(str(folder).replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
-    with (left / "agent.log").open("w") as held:
-        agent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=held)
-    assert temporary.abandoned("ray", str(tmp_path)) == [left]
-    sessions._kill_holders(left)
-    assert agent.wait(10) == -signal.SIGKILL
-    agent.stdin.close()

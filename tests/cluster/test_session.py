@@ -6,16 +6,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from cluster import cli
+from cluster import cli, temporary
 from cluster import session as sessions
 from cluster.errors import ClusterError, ConfigError
 from cluster.progress import ProgressLines
 from cluster.session import WORKER_ENVIRONMENT, Session
+from tests.conftest import free_port
 
 
 class NothingStarted(Session):
@@ -257,3 +259,42 @@ def test_rays_folder_is_below_the_temporary_one_up_to_the_longest_name_that_its_
 )
 def test_the_first_line_of_an_error_of_ray_is_not_long_and_never_empty(message, line):
     assert sessions._first_line(ValueError(message)) == line
+
+
+@pytest.mark.ray
+def test_an_address_where_nothing_listens_is_refused_at_once():
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(
+        ConfigError, match=rf"^--address {address}: no Ray cluster of version 2\.60.*Connection refused"
+    ):
+        Session(address).start()
+
+
+@pytest.mark.parametrize(
+    ("address", "environment", "embedded"),
+    [(None, "", True), ("local", "", True), (None, "ray://head", False), ("auto", "", False)],
+)
+def test_a_session_is_embedded_unless_an_address_is_given(monkeypatch, address, environment, embedded):
+    monkeypatch.setenv("RAY_ADDRESS", environment)
+    assert Session(address).embedded is embedded
+
+
+def test_ray_keeps_its_files_where_its_sockets_have_short_names(monkeypatch):
+    for folder, chosen in (("/scratch", "/scratch"), ("/var/folders/of/a/user", "/tmp")):
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        assert sessions._short_folder() == chosen
+        longest = f"{chosen}/raymill-ray-12ab-4194304-abcdefgh{sessions._RAY_SOCKET}"
+        assert len(longest) <= 107
+
+
+def test_what_the_ray_of_a_killed_driver_left_running_is_ended(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    folder = temporary.temporary_folder("ray", str(tmp_path))
+    left = folder.rename(str(folder).replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
+    with (left / "agent.log").open("w") as held:
+        agent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=held)
+    assert temporary.abandoned("ray", str(tmp_path)) == [left]
+    sessions._kill_holders(left)
+    assert agent.wait(10) == -signal.SIGKILL
+    agent.stdin.close()

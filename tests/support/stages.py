@@ -43,6 +43,10 @@ def run_inline(stage: Stage, root: str) -> dict[str, Artifact]:
     return stages.publish(stage, root, records)
 
 
+def digests(artifacts: dict[str, Artifact]) -> dict[str, str]:
+    return {name: artifact.manifest.digest for name, artifact in artifacts.items()}
+
+
 def blocked_from_two_on(unit: int, scratch: Scratch) -> Counters:
     """Units 2 and later wait for a writer of the gate, a FIFO: a job that can be hit in the middle of its work."""
     if unit >= 2:
