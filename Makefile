@@ -10,7 +10,7 @@ TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDON
 # The few files with tests on Ray: pytest would import all of them, for a minute in every process, to find those.
 RAY_TESTS = $(shell grep --recursive --files-with-matches --include='test_*.py' 'mark\.ray\b' tests)
 
-.PHONY: setup demo test cluster cluster-faults faults matrix versions gpu test-s3-real careless bench golden manifests lint clean
+.PHONY: setup demo test cluster cluster-faults faults long matrix versions gpu test-s3-real careless bench golden manifests lint clean
 
 setup: $(DONE)
 
@@ -39,18 +39,17 @@ N ?= 500
 faults: setup  ## at least N faults, ten a seed, in curate, prepare, pack and train; prints `faults` and `violations`
 	$(TEST_ENV) $(BIN)/python -m tests.end_to_end.fault_matrix $(N)
 	$(TEST_ENV) $(BIN)/python -m tests.cluster.commit_schedules
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' \
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw and not cluster' tests/cluster \
 		tests/end_to_end/test_faults.py tests/end_to_end/test_fit_faults.py tests/end_to_end/test_store_faults.py \
 		tests/end_to_end/test_same_everywhere.py tests/end_to_end/test_curate_on_ray.py \
-		tests/end_to_end/test_least_privilege.py \
-		tests/cluster/test_engine.py tests/cluster/test_driver.py tests/pipelines/test_kernel_cache.py tests/training/pack/test_shuffle.py tests/training/pack/test_survey.py \
-		tests/pipelines/language/test_fasttext_classifier.py tests/pipelines/dedup/test_dedup.py \
-		tests/pipelines/dedup/test_blocks.py \
-		tests/pipelines/prepare/assess/test_sentence_model.py \
-		tests/end_to_end/test_cross_validation.py tests/training/test_train.py tests/training/fit/test_fit_ray.py
+		tests/end_to_end/test_least_privilege.py
+
+long: setup  ## every case of the tests of which `make test` runs a sample, and what takes too long for it
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' tests/pipelines tests/training/pack tests/training/fit \
+		tests/training/report tests/training/test_train.py tests/end_to_end/test_cross_validation.py
 
 matrix: setup  ## every engine, number of workers, accumulation, packing and method against a plain loop
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not ray' tests/training/engines tests/training/models \
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/training/engines tests/training/models \
 		tests/training/plan tests/training/bench tests/end_to_end/test_learning.py
 
 versions: setup  ## a tiny training with the oldest and the newest supported transformers, each in an environment of its own

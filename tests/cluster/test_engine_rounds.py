@@ -320,11 +320,11 @@ def test_what_a_stage_exports_is_a_plain_count_over_its_units(tmp_path, counted)
 def test_a_stage_that_fails_or_stalls_exports_that(tmp_path, counted):
     gate = threading.Event()
     with pytest.raises(StageError):
-        engine(tmp_path, attempts=2, stall_s=0.05).run(counting_stage(1, lambda *_: gate.wait(60)))
+        engine(tmp_path / "stalled", attempts=2, stall_s=0.05).run(counting_stage(1, lambda *_: gate.wait(60)))
     gate.set()
     assert counted.total("stalls") == 2 and counted.values("run_state")[-1] == FAILED
     with pytest.raises(DataError):
-        engine(tmp_path).run(counting_stage(1, Failing({0: [DataError("x")]})))
+        engine(tmp_path / "failed").run(counting_stage(1, Failing({0: [DataError("x")]})))
     assert counted.values("run_state")[-1] == FAILED
 
 

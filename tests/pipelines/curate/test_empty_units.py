@@ -97,8 +97,14 @@ def test_every_format_is_tried():
     assert {format for format, *_ in EMPTY.values()} == set(READERS) - {"fetched"}
 
 
-@pytest.mark.parametrize("name", EMPTY)
-@pytest.mark.parametrize("first", [True, False], ids=["before the good", "after the good"])
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        pytest.param(name, first, marks=[pytest.mark.slow] * (first is (at % 2 == 0)))
+        for at, name in enumerate(EMPTY)
+        for first in (True, False)
+    ],
+)
 def test_a_source_without_a_readable_document_costs_no_other(tmp_path, monkeypatch, name, first):
     empty, good = write_empty(tmp_path / "in", name), write_good(tmp_path / "good.jsonl")
     inputs = {"empty": empty, "good": good} if first else {"good": good, "empty": empty}

@@ -21,6 +21,7 @@ from tests.support.grouped import (
     stage_of,
     templates,
 )
+from tests.support.sampled import sampled
 from tests.support.sketch_cases import KEEPERS, ROWS
 
 
@@ -34,8 +35,12 @@ def unlike(documents: int = 60) -> np.ndarray:
 SCOPES_AND_KEEPERS = [*(("all", keeper) for keeper in KEEPERS), ("source", "longest"), ("snapshot", "newest")]
 
 
-@pytest.mark.parametrize("corpus", [chain, cliques, templates, copied, unlike])
-@pytest.mark.parametrize(("scope", "keeper"), SCOPES_AND_KEEPERS)
+@pytest.mark.parametrize(
+    ("corpus", "scope", "keeper"),
+    sampled(
+        [(one, *how) for one in (chain, cliques, templates, copied, unlike) for how in SCOPES_AND_KEEPERS], 10, seed=5
+    ),
+)
 def test_blocks_give_the_rows_that_one_task_gives(tmp_path, corpus, scope, keeper):
     values = corpus()
     settings = SETTINGS | {"keeper": keeper, "scope": scope} | KEEPERS[keeper][0]

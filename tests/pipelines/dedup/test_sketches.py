@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from pipelines.dedup.sketches import Sketches
 from pipelines.readers.inputs import Input
 from pipelines.text.texts import Texts
 from tests.support.inline import InlineEngine, NoRay
+from tests.support.sampled import sampled
 from tests.support.shingles import shingle_hashes
 from tests.support.sketch_cases import BANDS, COLUMNS, KEEPERS, ROWS, SOURCES, write_parquet
 
@@ -255,9 +256,7 @@ SIZES = st.builds(
 )
 
 
-@pytest.mark.parametrize("exact_short", [True, False])
-@pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("keeper", KEEPERS)
+@pytest.mark.parametrize(("keeper", "scope", "exact_short"), sampled(product(KEEPERS, SCOPES, [True, False]), 12))
 @given(rows=ROWS_OF_SOURCES, threshold=THRESHOLDS)
 @settings(max_examples=15, deadline=None)
 def test_the_stage_removes_what_plain_loops_remove(tmp_path_factory, rows, threshold, keeper, scope, exact_short):
@@ -307,7 +306,7 @@ def test_the_result_is_the_same_for_any_units_ranges_slices_and_batches(
     sizes=SIZES,
     component_documents=st.sampled_from([1, 3, 100]),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_documents_like_those_that_earlier_runs_kept_are_removed(
     tmp_path_factory, rows, earlier, threshold, keeper, scope, sizes, component_documents
 ):

@@ -158,7 +158,7 @@ def test_a_resumed_run_comes_to_the_bits_of_an_uninterrupted_one(job_at, step):
         assert column(resumed, name) == column(whole, name), name
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_resumed_on_several_workers_it_comes_to_the_same_bits_too(workers, job_at):
     """Three add a gradient in an order that depends on where it lies, which two do not."""
     whole, resumed = job_at("whole"), job_at("resumed")

@@ -7,6 +7,7 @@ itself refuses such a wait.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support import kernel_stand_in
 from tests.support.ranks import RankPool
+from tests.support.sampled import sampled
 from tests.support.tiny_models import tiny_config
 from tests.support.training_cases import Case, micro_batches, new_engine
 from training.data.batch import Batch, collate
@@ -114,8 +116,7 @@ def alone():
         yield ranks
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("engine", "method"), sampled(product(ENGINES, ["full", "lora"]), 4))
 def test_nothing_in_a_micro_batch_waits_for_the_device(engine, method, alone):
     case = Case(engine, method, compute="cuda", more={"precision": "bf16", "attention": "varlen"})
     [(operators, found)] = alone.run(waits_of, case)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from cluster.stage import Scratch, Stage, from_scratch, run_unit
 from cluster.store.store import Store
 from tests.support.inline import InlineEngine
 from tests.support.packed_examples import config, document, write_examples
+from tests.support.sampled import sampled
 from training.data.packed import SPLITS
 from training.pack import packing, shuffle
 from training.pack.packing import PackingRule, pack_stage
@@ -67,8 +69,7 @@ def test_units_hand_on_every_file_once_to_every_part(tmp_path):
 # --- the rows
 
 
-@pytest.mark.parametrize("files", [1, 3, 8, 50])
-@pytest.mark.parametrize("fan", [2, 3, 7])
+@pytest.mark.parametrize(("files", "fan"), sampled(product([1, 3, 8, 50], [2, 3, 7]), 4))
 def test_the_rows_are_those_of_reading_every_file_for_every_range(tmp_path, files, fan):
     assert packed(tmp_path / "moved", files, fan) == packed(tmp_path / "direct", files, 1 << 30)
 
@@ -138,8 +139,9 @@ def killing(monkeypatch, name: str, units: int) -> None:
     monkeypatch.setattr("tests.support.inline.stages.run_unit", run)
 
 
-@pytest.mark.parametrize("stage", ["pack-test.shuffle-1", "pack-test.shuffle-2", "pack-test"])
-@pytest.mark.parametrize("units", [0, 2])
+@pytest.mark.parametrize(
+    ("stage", "units"), sampled(product(["pack-test.shuffle-1", "pack-test.shuffle-2", "pack-test"], [0, 2]), 2)
+)
 def test_a_killed_packing_continues_with_the_units_it_has_not_done(tmp_path, monkeypatch, stage, units):
     expected = packed(tmp_path / "direct", 40, 1 << 30)
     examples = write_examples(str(tmp_path), DOCUMENTS, 40, 500)
