@@ -57,13 +57,13 @@ ALL = MATRIX + BESIDES + OFFLOADED + WHOLE
 
 
 def sample(seed: int) -> list[tuple[int, Case]]:
-    """One case of each engine and method, of two workers; test_engines has all engines on three."""
-    by_kind = defaultdict(list)
+    """One case of each engine, of two workers; test_engines has all engines on three."""
+    by_engine = defaultdict(list)
     for world, case in MATRIX:
         if world == 2:
-            by_kind[case.engine, case.method].append((world, replace(case, steps=4)))
+            by_engine[case.engine].append((world, replace(case, steps=4)))
     chooser = random.Random(seed)
-    return [chooser.choice(kind) for kind in by_kind.values()] + [BESIDES[0], OFFLOADED[-1]]
+    return [chooser.choice(cases) for cases in by_engine.values()] + [BESIDES[0], OFFLOADED[-1]]
 
 
 def failures(cases: Iterable[tuple[int, Case]]) -> list[str]:
@@ -90,7 +90,7 @@ def failures(cases: Iterable[tuple[int, Case]]) -> list[str]:
 
 
 def test_a_sample_of_engines_trains_as_the_plain_loop_does():
-    assert failures(sample(seed=3)) == []
+    assert failures(sample(seed=5)) == []
 
 
 @pytest.mark.slow
