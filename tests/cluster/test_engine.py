@@ -194,6 +194,7 @@ def test_an_artifact_is_a_ray_dataset_by_itself_and_by_its_folder_alone(session,
         assert (bare.schema().names, bare.count()) == (NUMBERS.names, count)
 
 
+@pytest.mark.slow
 def test_a_unit_that_hangs_is_broken_off_and_tried_again(session, tmp_path, begun):
     gate = tmp_path / "gate"
     os.mkfifo(gate)

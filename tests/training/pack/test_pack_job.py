@@ -215,6 +215,7 @@ def test_little_is_packed_without_ray_and_the_rows_are_the_same(corpus, finished
     assert packed.fingerprint == PackedRun.load(Store(), str(finished / "packed")).fingerprint
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_spread_over_ray_the_rows_are_the_same(corpus, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "Engine", Engine)
