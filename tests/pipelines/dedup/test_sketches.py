@@ -256,7 +256,9 @@ SIZES = st.builds(
 )
 
 
-@pytest.mark.parametrize(("keeper", "scope", "exact_short"), sampled(product(KEEPERS, SCOPES, [True, False]), 12))
+@pytest.mark.parametrize(
+    ("keeper", "scope", "exact_short"), sampled(product(KEEPERS, SCOPES, [True, False]), 8, seed=10)
+)
 @given(rows=ROWS_OF_SOURCES, threshold=THRESHOLDS)
 @settings(max_examples=15, deadline=None)
 def test_the_stage_removes_what_plain_loops_remove(tmp_path_factory, rows, threshold, keeper, scope, exact_short):

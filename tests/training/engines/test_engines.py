@@ -231,7 +231,8 @@ def train_in_bf16(case: Case) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("engine", "method"), sampled([*((one, "full") for one in ENGINES), ("fsdp2", "lora"), ("zero3", "lora")], 3)
+    ("engine", "method"),
+    sampled([*((one, "full") for one in ENGINES), ("fsdp2", "lora"), ("zero3", "lora")], 2, seed=6),
 )
 def test_in_bf16_the_loss_falls_and_the_saved_weights_have_float32s_digits(engine, method, two):
     case = Case(engine, method, steps=5, more={"precision": "bf16"})

@@ -107,7 +107,7 @@ def test_lora_has_a_graph_for_the_first_layer_and_one_for_all_others(traced):
     assert graphs() == 2 + 1
 
 
-@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("engine", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_layers_larger_than_a_bucket_of_ddp_are_one_graph_under_every_engine(engine, traced):
     """DDP's first bucket holds 1 MiB, a layer here 1.7 MB: DDPOptimizer would cut its graph there."""
     model = MODELS["llama"] | {"hidden_size": 128, "intermediate_size": 1024}
