@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.installed
 
-# Ray would draw bars over the tests' output. Bytecode is kept, also where the machine says otherwise: hundreds of
-# processes of the tests would compile the whole program again.
+# Ray would draw bars over the tests' output, and report their use. Bytecode is kept even where the environment sets
+# PYTHONDONTWRITEBYTECODE: otherwise each process that the tests start compiles the whole program.
 TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDONTWRITEBYTECODE=
-# The few files with tests on Ray: pytest would import all of them, for a minute in every process, to find those.
-RAY_TESTS = $(shell grep --recursive --files-with-matches --include='test_*.py' 'mark\.ray\b' tests)
+# The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
+RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
 .PHONY: setup demo test cluster cluster-faults faults long matrix versions gpu test-s3-real careless bench golden manifests lint clean
 
@@ -44,7 +44,7 @@ faults: setup  ## at least N faults, ten a seed, in curate, prepare, pack and tr
 		tests/end_to_end/test_same_everywhere.py tests/end_to_end/test_curate_on_ray.py \
 		tests/end_to_end/test_least_privilege.py
 
-long: setup  ## every case of the tests of which `make test` runs a sample, and what takes too long for it
+long: setup  ## the tests that are too long for `make test`, and the cases that its samples leave out
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' tests/pipelines tests/training/pack tests/training/fit \
 		tests/training/report tests/training/test_train.py tests/end_to_end/test_cross_validation.py
 

@@ -66,8 +66,11 @@ PATH_CALLS = {
 
 @cache
 def tree(path: Path) -> ast.Module:
-    """The syntax tree of a file. CPython 3.11 fails with a SystemError ("recursion depth mismatch") when another thread
-    parses at the same time, as a thread that earlier tests left may do: then once more."""
+    """The syntax tree of a file.
+
+    CPython 3.11 raises SystemError ("recursion depth mismatch") if another thread, which an earlier test may have left,
+    parses at the same time. Then the file is parsed once more.
+    """
     try:
         return ast.parse(path.read_text())
     except SystemError:
@@ -75,8 +78,8 @@ def tree(path: Path) -> ast.Module:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def trees_are_let_go() -> Iterator[None]:
-    """Millions of nodes, which would slow down every later collection of garbage in this process."""
+def clear_trees() -> Iterator[None]:
+    """The millions of nodes would slow down every later garbage collection of this process."""
     yield
     tree.cache_clear()
 
@@ -399,6 +402,24 @@ def test_versions_agree():
     constraints = ROOT / "constraints.txt"
     pinned = dict(re.findall(r"^([\w.-]+)(?:\[[^]]*\])?==(\S+)$", constraints.read_text(), re.MULTILINE))
     assert pinned["ray"].startswith(series + ".")
+
+
+def test_every_slow_test_is_run_by_a_target():
+    """`make test` leaves out what is slow; a file that no other target names would never run."""
+    recipes = (ROOT / "Makefile").read_text().replace("\\\n", " ").splitlines()
+    named = {
+        ROOT / word
+        for recipe in recipes
+        if re.search(r"-m ('slow|slow )", recipe)
+        for word in recipe.split()
+        if word.startswith("tests/")
+    }
+    slow = [
+        path for path in TESTS if path.name.startswith("test_") and re.search(r"mark\.slow|sampled\(", path.read_text())
+    ]
+    # `make cluster-faults` selects by marks alone.
+    left = [path for path in slow if named.isdisjoint({path, *path.parents}) and "mark.cluster" not in path.read_text()]
+    assert len(slow) > 20 and [name_of(path) for path in left] == []
 
 
 # --- files

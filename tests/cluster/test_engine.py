@@ -28,19 +28,19 @@ def session() -> Iterator[Session]:
         yield started
 
 
-class Told(Silent):
+class Recorded(Silent):
     def __init__(self) -> None:
-        self.told: list[tuple] = []
+        self.calls: list[tuple] = []
 
     def start(self, stage, units, done) -> None:
-        self.told.append((stage, units, len(list(done))))
+        self.calls.append((stage, units, len(list(done))))
 
     def advance(self, record: Record) -> None:
-        self.told.append(("unit", record.unit))
+        self.calls.append(("unit", record.unit))
 
 
 def engine(root: Path, session: Session, **limits) -> Engine:
-    return Engine(str(root), session, Told(), RetryLimits(**limits))
+    return Engine(str(root), session, Recorded(), RetryLimits(**limits))
 
 
 def passes(folder: Path, unit: int) -> int:
@@ -68,7 +68,7 @@ def test_units_done_before_are_reported_and_not_done_again(session, tmp_path):
         stages.run_unit(stage, str(tmp_path), unit, unit)
     running = engine(tmp_path, session)
     running.run(stage)
-    first, *units = running.progress.told
+    first, *units = running.progress.calls
     assert first == ("count", 5, 2)
     assert sorted(units) == [("unit", 1), ("unit", 2), ("unit", 4)]
 

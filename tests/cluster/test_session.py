@@ -1,4 +1,4 @@
-"""Starting Ray: the line that a person sees, and the message where it fails. Nothing here starts a Ray."""
+"""Sessions, without a Ray started: which Ray is used, its folder, its line of progress, and messages of failures."""
 
 import io
 import os
@@ -17,7 +17,7 @@ from cluster import session as sessions
 from cluster.errors import ClusterError, ConfigError
 from cluster.progress import ProgressLines
 from cluster.session import WORKER_ENVIRONMENT, Session
-from tests.conftest import free_port
+from tests.support.servers import free_port
 
 
 class NothingStarted(Session):
@@ -261,7 +261,6 @@ def test_the_first_line_of_an_error_of_ray_is_not_long_and_never_empty(message, 
     assert sessions._first_line(ValueError(message)) == line
 
 
-@pytest.mark.ray
 def test_an_address_where_nothing_listens_is_refused_at_once():
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(

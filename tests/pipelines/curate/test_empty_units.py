@@ -100,7 +100,12 @@ def test_every_format_is_tried():
 @pytest.mark.parametrize(
     ("name", "first"),
     [
-        pytest.param(name, first, marks=[pytest.mark.slow] * (first is (at % 2 == 0)))
+        pytest.param(
+            name,
+            first,
+            marks=[pytest.mark.slow] * (first is (at % 2 == 0)),
+            id=f"{name}, {'before' if first else 'after'} the good",
+        )
         for at, name in enumerate(EMPTY)
         for first in (True, False)
     ],
