@@ -10,7 +10,7 @@ TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDON
 # The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
 RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
-.PHONY: setup demo test cluster cluster-faults faults long matrix versions gpu test-s3-real careless bench golden manifests lint clean
+.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz versions gpu test-s3-real careless bench golden manifests lint clean
 
 setup: $(DONE)
 
@@ -51,6 +51,12 @@ long: setup  ## the tests that are too long for `make test`, and the cases that 
 matrix: setup  ## every engine, number of workers, accumulation, packing and method against a plain loop
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/training/engines tests/training/models \
 		tests/training/plan tests/training/bench tests/end_to_end/test_learning.py
+
+fuzz: SEED := $(shell date +%s)
+fuzz: setup  ## property tests with examples drawn by SEED, another at each call; what fails becomes an `@example`
+	@echo 'make fuzz SEED=$(SEED)'
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'hypothesis and not cluster and not rgw' -n 3 \
+		--hypothesis-profile fuzz --hypothesis-seed $(SEED)
 
 versions: setup  ## a tiny training with the oldest and the newest supported transformers, each in an environment of its own
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/training/test_versions.py

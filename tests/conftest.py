@@ -26,8 +26,10 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 # No file of a test has to survive a power failure. Commands and workers, in processes of their own, wait for the disk.
 os.fsync = lambda file: None  # type: ignore[assignment]
 
-# Tests do not assert timings: a busy machine must not fail one.
-settings.register_profile("raymill", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Tests do not assert timings: a busy machine must not fail one. Each run draws the same examples, so that a draw fails
+# in the change that it belongs to; `make fuzz` draws others.
+settings.register_profile("fuzz", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("raymill", parent=settings.get_profile("fuzz"), derandomize=True)
 settings.load_profile("raymill")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -83,5 +83,7 @@ def _number(ordered: int) -> float:
 
 
 def _between(low: float, high: float, part: float) -> float:
-    """As numpy interpolates: from the nearer of both."""
+    """Interpolate as numpy does, from the nearer of both; where numpy's difference overflows, by their shares."""
+    if math.isinf(high - low):
+        return low * (1 - part) + high * part
     return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
