@@ -112,17 +112,31 @@ def replace_characters(data, offsets, out, ends):
         ends[document + 1] = put
 
 
+# What NFC may do to a document.
+STABLE, UNSTABLE_TEXT, LONG_RUN = 0, 1, 2
+
+# A document with a longer run of characters that NFC may change has a LONG_RUN. Unicode's Stream-Safe Text Format
+# allows 30 marks in a row, more than any language uses.
+MAX_RUN = 32
+
+
 @kernel
-def which_unstable(data, offsets, flags, unstable):
-    """Set unstable[d], False before, if document d holds a character that NFC may change."""
+def which_unstable(data, offsets, flags, kinds):
+    """Set kinds[d], STABLE before, to what NFC may do to document d."""
     for document in range(len(offsets) - 1):
         stop = offsets[document + 1]
         at = next_non_ascii(data, offsets[document], stop)
+        run = 0
         while at < stop:
             point, width = code_point(data, at)
-            if flags[point] & UNSTABLE:
-                unstable[document] = True
-                break
             at += width
-            if at < stop and data[at] < 0x80:
-                at = next_non_ascii(data, at, stop)
+            if flags[point] & UNSTABLE:
+                kinds[document] = UNSTABLE_TEXT
+                run += 1
+                if run > MAX_RUN:
+                    kinds[document] = LONG_RUN
+                    break
+            else:
+                run = 0
+                if at < stop and data[at] < 0x80:
+                    at = next_non_ascii(data, at, stop)

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from itertools import pairwise
 
 import ftfy
 import numpy as np
@@ -11,7 +12,7 @@ from ftfy.badness import MOJIBAKE_CATEGORIES, is_bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.text.normalize import NORMALIZE_VERSION, mojibake, normalize
+from pipelines.text.normalize import NORMALIZE_VERSION, mojibake, normalize, steps
 from pipelines.text.texts import Texts
 
 
@@ -117,6 +118,37 @@ def test_gaps_in_prose_become_one_space(text, clean):
 )
 def test_layout_stays_as_it_is(text):
     assert normalized(text) == text
+
+
+MARKS = ["\u0301", "\u0316", "\u0345", "\u0f73", "\u0344", "\u0338", "\u3099", "\u1161", "\u11ab", "한", "か", "a"]
+
+
+@pytest.mark.parametrize("length", [31, 32, 33, 34, 500])
+def test_long_runs_of_marks_are_composed_as_unicodedata_composes_them(length):
+    draw = np.random.default_rng(length)
+    texts = ["a" + "".join(draw.choice(MARKS, length, p=[0.11] * 9 + [0.01 / 3] * 3)) + " b" for _ in range(50)]
+    assert normalize(Texts.from_strings(texts)).to_arrow().to_pylist() == [
+        unicodedata.normalize("NFC", text) for text in texts
+    ]
+
+
+@pytest.mark.parametrize("marks", ["\u0301\u0316", "\u0f73", "\u0345\u0344", "x\u0301" + "\u0301\u0316" * 40])
+def test_unicodedata_gets_long_runs_of_marks_in_order_so_that_its_time_is_linear(marks, monkeypatch):
+    moves = []
+
+    class Counting:
+        combining = staticmethod(unicodedata.combining)
+
+        @staticmethod
+        def normalize(form: str, text: str) -> str:
+            classes = [unicodedata.combining(one) for one in text]
+            moves.append(sum(before > after > 0 for before, after in pairwise(classes)))
+            return unicodedata.normalize(form, text)
+
+    text = "a" + marks * 2000
+    monkeypatch.setattr(steps, "unicodedata", Counting)
+    assert normalize(Texts.from_strings([text]))[0] == unicodedata.normalize("NFC", text)
+    assert sum(moves) == 0
 
 
 def test_documents_already_normal_keep_their_buffers():
