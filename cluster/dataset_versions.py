@@ -1,18 +1,20 @@
 """Where `raymill dataset` keeps the records of versions, and which versions name a digest.
 
 A version is a file REGISTRY/NAME/VERSION.json with the digest of a run of `raymill prepare`. `pipelines` writes these
-files; `training` reads them to name the data set that a model was trained on.
+files; `training` reads them to name the data set that a model was trained on. The output has a copy of each record,
+OUTPUT/tags/NAME/VERSION.json, so that `--replace` refuses to remove a tagged run, whatever registry the tag is in.
 """
 
 import json
 import os
 
-from cluster.errors import DataError, StorageError
+from cluster.errors import ConfigError, DataError, StorageError
 from cluster.store import paths
 from cluster.store.store import Store
 
 REGISTRY = "RAYMILL_DATASETS"
 
+_TAGS = "tags"
 _MOST_BYTES = 1 << 16  # of a record; a larger file is data that somebody keeps in the same folder
 
 
@@ -23,18 +25,46 @@ def registry_folder() -> str:
 
 def versions_of(store: Store, registry: str, digest: str) -> list[str]:
     """NAME:VERSION of every version with this digest, the oldest first. Empty if the registry cannot be read."""
-    registry, found = paths.absolute(registry), []
     try:
-        for file in store.list_files(registry, skip_bad_names=True):
-            name, _, record = file.uri.removeprefix(registry).strip("/").partition("/")
-            if "/" in record or not record.endswith(".json") or file.size > _MOST_BYTES:
-                continue
-            tagged = _tagged(store.read_bytes(file.uri), digest)
-            if tagged is not None:
-                found.append((tagged, f"{name}:{record.removesuffix('.json')}"))
+        return [name for _, name, _ in _records(store, paths.absolute(registry), digest)]
     except (DataError, StorageError):
         return []
-    return [name for _, name in sorted(found)]
+
+
+def tag_in_output(output: str, name: str, version: str) -> str:
+    """URI of the copy of a version's record in the output that it names."""
+    return paths.join(output, _TAGS, name, f"{version}.json")
+
+
+def refuse_to_replace_tagged(store: Store, output: str, digest: str) -> None:
+    """Check that no version names the run with this digest at the output, which `--replace` would remove.
+
+    Raises:
+        ConfigError: a version names it.
+    """
+    found = _records(store, paths.join(output, _TAGS), digest)
+    if found:
+        names, files = ", ".join(name for _, name, _ in found), " and ".join(uri for _, _, uri in found)
+        raise ConfigError(
+            f"{output}: tagged as {names}, and --replace would remove the only copy. Choose another output for the new "
+            f"data set: `-o output=FOLDER`; `-o split.keep=[{output}]` leaves the records in their splits. If nobody "
+            f"needs the version any more, delete {files} and run again."
+        )
+
+
+def _records(store: Store, folder: str, digest: str) -> list[tuple[str, str, str]]:
+    """(when it was tagged, NAME:VERSION, URI of the record) of the versions in a folder with this digest, the oldest
+    first.
+    """
+    found = []
+    for file in store.list_files(folder, skip_bad_names=True):
+        name, _, record = file.uri.removeprefix(folder).strip("/").partition("/")
+        if "/" in record or not record.endswith(".json") or file.size > _MOST_BYTES:
+            continue
+        tagged = _tagged(store.read_bytes(file.uri), digest)
+        if tagged is not None:
+            found.append((tagged, f"{name}:{record.removesuffix('.json')}", file.uri))
+    return sorted(found)
 
 
 def _tagged(data: bytes, digest: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import cluster
 from cluster.artifact import fingerprint, require_files
+from cluster.dataset_versions import refuse_to_replace_tagged
 from cluster.errors import DataError
 from cluster.record import RecordFile, json_bytes, json_with
 from cluster.store import paths
@@ -70,6 +71,7 @@ class RunFolder:
 
         Raises:
             OtherSettings: without `replace`: a run with other settings or inputs is finished there.
+            ConfigError: with `replace`: `raymill dataset tag` named that run.
         """
 
         def refusal(manifest: dict[str, Any]) -> str | None:
@@ -78,6 +80,8 @@ class RunFolder:
                 changed = [input_changes()]
             if not changed:
                 return None
+            if replace:
+                refuse_to_replace_tagged(self.store, self.uri, manifest.get("digest", ""))
             return (
                 f"{self.uri}: holds a finished run with other settings or inputs: {'; '.join(changed)}. "
                 "Choose another output, or add --replace to make again what these changes affect; the rest is kept."

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from cluster.artifact import fingerprint
+from cluster.dataset_versions import refuse_to_replace_tagged
 from cluster.page.formats import plural
 from cluster.record import OtherSettings
 from cluster.run import RUN_MANIFEST, RunFolder
@@ -87,6 +88,8 @@ def _is_finished(folder: RunFolder, settings: dict[str, Any], inputs: str, repla
     except OtherSettings:
         if not replace:
             raise
+        finished = folder.manifest_file.read() or {}
+        refuse_to_replace_tagged(folder.store, folder.uri, finished.get("digest", ""))
         return False
 
 

@@ -6,12 +6,16 @@ from tests.support.inline import prepare_inline
 from tests.support.tickets import answer, question
 
 
-def prepared(folder, monkeypatch, name: str, rows: list[dict], **more):
-    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def prepared(folder, monkeypatch, name: str, rows: list[dict], *, replace: bool = False, **more):
+    file, text = folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows)
+    if not file.exists() or file.read_text() != text:  # the time of a file is part of the inputs
+        file.write_text(text)
     columns = {"prompt": "q", "completion": "a", "label": "label"}
-    source = {"source": "s", "path": str(folder / f"{name}.jsonl"), "id": "id", "columns": columns}
+    source = {"source": "s", "path": str(file), "id": "id", "columns": columns}
     return prepare_inline(
-        {"inputs": [source | more], "output": str(folder / name), "split": {"stratify": ["label"]}}, monkeypatch
+        {"inputs": [source | more], "output": str(folder / name), "split": {"stratify": ["label"]}},
+        monkeypatch,
+        replace=replace,
     )
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from cluster.artifact import Artifact
+from cluster.dataset_versions import tag_in_output
 from cluster.errors import ConfigError, DataError
 from cluster.record import RecordFile, json_bytes
 from cluster.run import RunFolder
@@ -59,7 +60,9 @@ class Registry:
     uri: str
 
     def tag(self, name: str, output: str, version: str | None = None, note: str = "") -> Version:
-        """Name an output. version: default: the one that this content has, else v1, v2 and so on.
+        """Name an output, which `--replace` refuses to remove from then on.
+
+        version: default: the one that this content has, else v1, v2 and so on.
 
         Raises:
             ConfigError: a name is not allowed, or the version exists with another output.
@@ -81,14 +84,19 @@ class Registry:
                     f"{name}:{version} is {found.output} since {found.tagged}. A version never changes: choose another "
                     "name for this one."
                 )
-            return found
+            return self._protected(found)
         same = [one for one in self.known(name) if (one.output, one.digest) == (output, run["digest"])]
         if same:
-            return next((one for one in same if _number(one.version)), same[0])
+            return self._protected(next((one for one in same if _number(one.version)), same[0]))
         while True:  # another program may tag at the same time
             wanted = record(f"v{self._last_number(name) + 1}")
             if (found := self._create(wanted)) == wanted:
-                return found
+                return self._protected(found)
+
+    def _protected(self, version: Version) -> Version:
+        """The version, after its record was copied to the output. A tag that was interrupted does it the next time."""
+        self.store.create(tag_in_output(version.output, version.name, version.version), json_bytes(asdict(version)))
+        return version
 
     def versions(self, name: str) -> list[Version]:
         """The versions of a data set in the order in which they were tagged.

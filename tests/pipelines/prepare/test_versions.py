@@ -49,13 +49,31 @@ def test_versions_are_numbered_listed_and_found(tmp_path, monkeypatch, registry)
         registry.tag("help", str(tmp_path / "nothing"))
 
 
+def test_a_tagged_output_is_not_replaced(tmp_path, monkeypatch, registry):
+    """Neither with other settings nor to fetch again, whatever registry the tag is in; the same settings change
+    nothing, and without the tag it is replaced."""
+    run = prepared(tmp_path, monkeypatch, "one", rows(20))
+    version = registry.tag("help", run.uri)
+    assert not prepared(tmp_path, monkeypatch, "one", rows(20), replace=True).fresh
+    before = {file: file.read_bytes() for file in (tmp_path / "one").rglob("*") if file.is_file()}
+    with pytest.raises(ConfigError, match=r"one: tagged as help:v1, and --replace would remove the only copy") as error:
+        prepared(tmp_path, monkeypatch, "one", rows(21), replace=True)
+    assert f"delete {run.uri}/tags/help/v1.json and run again" in str(error.value)
+    after = {file: file.read_bytes() for file in (tmp_path / "one").rglob("*") if file.is_file()}
+    assert after == before, "nothing was touched"
+    assert [one.manifest.rows for one in version.splits(Store()).values()] == [16, 2, 2]
+    (tmp_path / "one/tags/help/v1.json").unlink()
+    assert prepared(tmp_path, monkeypatch, "one", rows(21), replace=True).fresh
+    assert registry.tag("help", run.uri).version == "v2"
+    with pytest.raises(ConfigError, match="tagged as help:v2"):
+        prepared(tmp_path, monkeypatch, "one", rows(22), replace=True)
+
+
 def test_a_version_whose_output_was_made_again_is_refused(tmp_path, monkeypatch, registry):
     run = prepared(tmp_path, monkeypatch, "one", rows(20))
     version = registry.tag("help", run.uri)
-    (tmp_path / "one.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(21)))
-    columns = {"prompt": "q", "completion": "a"}
-    source = {"source": "s", "path": str(tmp_path / "one.jsonl"), "id": "id", "columns": columns}
-    prepare_inline({"inputs": [source], "output": run.uri}, monkeypatch, replace=True)
+    (tmp_path / "one/tags/help/v1.json").unlink()
+    prepared(tmp_path, monkeypatch, "one", rows(21), replace=True)
     with pytest.raises(DataError, match="was made again after help:v1 was tagged"):
         version.splits(Store())
 
