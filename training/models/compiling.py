@@ -64,10 +64,20 @@ def compile_layers(layers: Iterable[nn.Module], required: bool) -> None:
     compile_clock.start()
     fallback = Fallback(required)
     for layer in layers:
+        forward = functools.partial(_forward_of_class, layer)
         # `fullgraph` raises if a layer splits into several graphs (slow) or is recompiled too often (slower than no
         # compile); under `auto` the layer is then computed uncompiled.
-        compiled = torch.compile(layer.forward, fullgraph=not required, dynamic=False, backend=BACKEND)
-        layer.forward = fallback.wrap(compiled, layer.forward)  # type: ignore[method-assign]
+        compiled = torch.compile(forward, fullgraph=not required, dynamic=False, backend=BACKEND)
+        layer.forward = fallback.wrap(compiled, forward)  # type: ignore[method-assign]
+
+
+def _forward_of_class(layer: nn.Module, *arguments: Any, **named: Any) -> Any:
+    """Call the forward of the layer's class as it is at the time of the call.
+
+    `fully_shard` changes the class after this module has compiled the layer, and transformers recomputes activations
+    only in the forward of a layer's present class: the forward of the earlier class would keep them all.
+    """
+    return type(layer).forward(layer, *arguments, **named)
 
 
 def elementwise_part(setting: Literal["auto"] | bool, on_gpu: bool) -> Elementwise:

@@ -51,6 +51,14 @@ MATRIX = [
 ]
 
 
+# Losses are equal whether or not layers are recomputed, so the calls of the kernel in the backward pass are counted.
+RECOMPUTED = [
+    replace(case, more=case.more | {"activation_checkpointing": True})
+    for case in MATRIX
+    if case.compute == "cuda" and case.method != "qlora"
+]
+
+
 def sample(seed: int) -> list[Case]:
     """The kernel compiled, the kernel under an engine that shards, and another attention."""
     chooser = random.Random(seed)
@@ -70,12 +78,22 @@ def observe(case: Case) -> dict[str, Any]:
     counters.clear()
     kernel_stand_in.CALLS.clear()
     engine, objective = new_engine(case)
+    backward, recomputed = engine.backward, 0
+
+    def counted(loss: torch.Tensor, last: bool) -> None:
+        nonlocal recomputed
+        before = len(kernel_stand_in.CALLS)
+        backward(loss, last)
+        recomputed += len(kernel_stand_in.CALLS) - before
+
+    engine.backward = counted
     try:
         losses, _ = take_steps(case, engine, objective, 0, case.steps)
         return {
             "losses": losses,
             "attention": objective.attention,
             "calls": list(kernel_stand_in.CALLS),
+            "recomputed": recomputed,
             "graphs": counters["stats"]["unique_graphs"],
             "breaks": dict(counters["graph_break"]),
             "buffers": {one.dtype for one in objective.buffers()},
@@ -123,16 +141,19 @@ def failures(cases: Iterable[Case]) -> list[str]:
 
 def difference(losses: list[float], wanted: list[float]) -> float:
     """The largest of a step's loss, relative."""
-    return max(abs(one - other) / other for one, other in zip(losses, wanted, strict=True))
+    return max(abs(one - other) / other for one, other in zip(losses, wanted[: len(losses)], strict=True))
 
 
 def problems(case: Case, seen: dict[str, Any], losses: list[float]) -> list[str]:
     off = difference(seen["losses"], losses)
-    # The input of LoRA's first layer needs no gradient, since embeddings are frozen: a graph of its own.
-    graphs = (2 if case.method == "lora" else 1) if case.more["compile"] else 0
+    # The input of LoRA's first layer needs no gradient, since embeddings are frozen: a graph of its own, unless layers
+    # are recomputed, for which every input needs one.
+    recomputes = case.more.get("activation_checkpointing", False)
+    graphs = (2 if case.method == "lora" and not recomputes else 1) if case.more["compile"] else 0
     kernel = case.more["attention"] == "varlen"
     micro_batches = case.rows // 2 // case.micro_rows
     calls = LAYERS * micro_batches * case.steps if kernel else 0
+    again = calls if recomputes else 0
     used = attention.VARLEN if kernel else case.more["attention"]
     four_bits = 7 * LAYERS if case.method == "qlora" else 0
     dtypes = {dtype for call in seen["calls"] for dtype in call.dtypes}
@@ -141,7 +162,8 @@ def problems(case: Case, seen: dict[str, Any], losses: list[float]) -> list[str]
         f"{seen['graphs']} graphs, {graphs} wanted": seen["graphs"] != graphs,
         f"graph breaks: {seen['breaks']}": bool(seen["breaks"]),
         f"attention {seen['attention']}, {used} wanted": seen["attention"] != used,
-        f"{len(seen['calls'])} calls of the kernel, {calls} wanted": len(seen["calls"]) != calls,
+        f"{len(seen['calls'])} calls of the kernel, {calls + again} wanted": len(seen["calls"]) != calls + again,
+        f"{seen['recomputed']} of them in the backward pass, {again} wanted": seen["recomputed"] != again,
         f"the kernel got {dtypes}": kernel and dtypes != {torch.bfloat16},
         f"boundaries of {len({call.documents for call in seen['calls']})} lengths": kernel
         and len({call.documents for call in seen["calls"]}) != 1,
@@ -153,6 +175,18 @@ def problems(case: Case, seen: dict[str, Any], losses: list[float]) -> list[str]
 
 def test_a_sample_of_ways_to_compute_comes_to_equal_losses_in_one_graph():
     assert failures(sample(seed=5)) == []
+
+
+def test_activation_checkpointing_recomputes_compiled_layers_of_a_sharded_model():
+    chosen = [case for case in RECOMPUTED if case.engine == "fsdp2" and case.more["compile"]]
+    assert {case.method for case in chosen} == {"full", "lora"}
+    assert failures(replace(case, steps=1) for case in chosen) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_activation_checkpointing_recomputes_the_layers_of_every_engine_method_and_compilation(engine):
+    assert failures(case for case in RECOMPUTED if case.engine == engine) == []
 
 
 @pytest.mark.slow
