@@ -26,7 +26,8 @@ from tests.support.fit_jobs import fit_until
 from tests.support.inline import InlineEngine
 from tests.support.processes import Command, wait_until
 from tests.support.servers import CREDENTIALS
-from tests.support.train_inline import PLAIN, sentences, train_inline, write_corpus
+from tests.support.tiny_tokenizers import saved, tiny
+from tests.support.train_inline import MODEL, PLAIN, sentences, train_inline, write_corpus
 from training import job as job
 from training.commands import print_outcome
 from training.commands import train as train_verb
@@ -301,6 +302,23 @@ def test_inspect_of_a_part_of_an_unfinished_training_says_how_to_go_on(full, tmp
     for place in (tmp_path / "run", tmp_path / "run" / "export" / "full", tmp_path / "run" / "checkpoints"):
         with pytest.raises(DataError, match="run the command that makes it again: it continues"):
             inspect(str(place))
+
+
+def test_a_finished_run_whose_corpus_changed_is_refused_with_the_file_until_it_is_replaced(tmp_path, monkeypatch):
+    corpus = write_corpus(tmp_path)
+    model = {"config": MODEL | {"vocab_size": 400}, "tokenizer": saved(tmp_path / "t", tiny())}
+    settings = {"corpus": corpus, "output": str(tmp_path / "run"), "model": model, "steps": 1}
+    first = train_inline(settings, monkeypatch)
+    with open(corpus, "a") as file:
+        file.write(json.dumps({"id": "new", "text": "A line that was appended."}) + "\n")
+    for verify in (False, True):
+        with pytest.raises(DataError, match=r"the files of .*/corpus\.jsonl changed \(corpus\.jsonl had .* --replace"):
+            train_inline(settings, monkeypatch, verify=verify)
+    with pytest.raises(DataError, match=r"corpus\.jsonl changed"):
+        job.is_finished(TrainConfig.model_validate(PLAIN | settings))
+    again = train_inline(settings, monkeypatch, replace=True)
+    assert again.fresh and again.report["fits"][0]["corpora"][0]["documents"] == 81
+    assert again.manifest["digest"] != first.manifest["digest"]
 
 
 def test_another_setting_at_the_same_output_is_refused_with_both_values(full, monkeypatch):

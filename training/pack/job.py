@@ -343,7 +343,7 @@ def _changes(
             same_path = f"the files of {now} changed" + (f" ({which})" if which else "")
             lines.append(same_path if then == now else f"corpus {name} was {then}, now {now}")
     loaded = "train" not in (before["tokenizer"]["from"], settings["tokenizer"]["from"])
-    if loaded and before | {"tokenizer": settings["tokenizer"]} == settings:
+    if loaded and not lines and before | {"tokenizer": settings["tokenizer"]} == settings:
         return []  # `prepare_tokenizer` compares loaded tokenizers by their content
     return sorted(lines) + differences(before, settings)
 

@@ -108,33 +108,54 @@ def test_a_folder_packed_in_another_way_is_refused_with_the_difference(corpus, f
     assert PackedRun.load(Store(), str(finished / "packed")), "and what stands there is left as it is"
 
 
-def test_a_corpus_whose_files_changed_is_refused_and_replace_packs_it_anew(tmp_path):
+@pytest.fixture(params=["fitted", "of the model"])
+def tokenizer_settings(request, tmp_path) -> dict:
+    """Settings of a run whose tokenizer is fitted to the corpus, and of one that has it beforehand."""
+    if request.param == "fitted":
+        return {}
+    return {"model": {"config": {"model_type": "llama", "vocab_size": 400}, "tokenizer": saved(tmp_path / "t", tiny())}}
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_corpus_whose_files_changed_is_refused_and_replace_packs_it_anew(tmp_path, tokenizer_settings, verify):
     path = write_lines(tmp_path / "c.jsonl", [{"text": text} for text in TEXTS])
-    before = packed_by(path, tmp_path / "run")
+    before = packed_by(path, tmp_path / "run", **tokenizer_settings)
     write_lines(tmp_path / "c.jsonl", [{"text": text + "!"} for text in TEXTS])
-    with pytest.raises(DataError, match=r"the files of .*/c\.jsonl changed"):
-        packed_by(path, tmp_path / "run")
-    after = packed_by(path, tmp_path / "run", replace=True)
+    with pytest.raises(DataError, match=r"the files of .*/c\.jsonl changed \(c\.jsonl had"):
+        packed_by(path, tmp_path / "run", verify=verify, **tokenizer_settings)
+    after = packed_by(path, tmp_path / "run", replace=True, **tokenizer_settings)
     assert after.fingerprint != before.fingerprint
     assert PackedRun.load(Store(), after.uri).fingerprint == after.fingerprint
 
 
-def test_files_that_changed_are_named_with_what_differs(tmp_path):
+def test_files_that_changed_are_named_with_what_differs(tmp_path, tokenizer_settings):
     folder = tmp_path / "c"
     folder.mkdir()
     for name in ("a", "b", "d"):
         write_lines(folder / f"{name}.jsonl", [{"text": f"{name} {text}"} for text in TEXTS[:20]])
-    packed_by(str(folder), tmp_path / "run")
+    packed_by(str(folder), tmp_path / "run", **tokenizer_settings)
     os.utime(folder / "a.jsonl", (1, 1))
     with pytest.raises(DataError, match=r"c changed \(a\.jsonl has the same size and another time stamp or ETag\)\."):
-        packed_by(str(folder), tmp_path / "run")
+        packed_by(str(folder), tmp_path / "run", **tokenizer_settings)
     (folder / "b.jsonl").unlink()
     write_lines(folder / "d.jsonl", [{"text": "short"}])
     write_lines(folder / "e.jsonl", [{"text": "new"}])
     with pytest.raises(
         DataError, match=r"\(b\.jsonl is gone, a\.jsonl has the same .*, d\.jsonl had .* bytes, now 18 and 1 m"
     ):
-        packed_by(str(folder), tmp_path / "run")
+        packed_by(str(folder), tmp_path / "run", **tokenizer_settings)
+
+
+def test_a_corpus_and_a_tokenizer_that_both_changed_are_both_named(tmp_path):
+    path = write_lines(tmp_path / "c.jsonl", [{"text": text} for text in TEXTS])
+    models = [
+        {"config": {"model_type": "llama", "vocab_size": 400}, "tokenizer": saved(tmp_path / name, tiny())}
+        for name in ("one", "two")
+    ]
+    packed_by(path, tmp_path / "run", model=models[0])
+    write_lines(tmp_path / "c.jsonl", [{"text": text + "!"} for text in TEXTS])
+    with pytest.raises(DataError, match=r"c\.jsonl changed .*; tokenizer\.from was .*/one\", now .*/two"):
+        packed_by(path, tmp_path / "run", model=models[1])
 
 
 def test_another_corpus_is_refused_with_both_places(corpus, finished, tmp_path):
