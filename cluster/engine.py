@@ -100,7 +100,8 @@ class Engine:
 
     root: the run's folder on the store.
     replace: delete artifacts of this run's outputs that were made with other settings, and make them again.
-    check: called before each stage, and before each that prepares another; an error that it raises ends the run.
+    check: called before each stage, also those that prepare another, and before its artifacts are published; an error
+        that it raises ends the run.
     wall_s: seconds that each stage took, by name; absent for stages that an earlier call began or finished.
     units: number of units of each stage, by name.
     prefix: precedes the stage's name in progress, errors and metrics; see `stage.prefix_of`.
@@ -190,6 +191,7 @@ class Engine:
             self.progress.finish()
         if len(records) < len(stage.units):
             raise self._error(stage, records, failures)
+        self.check()
         artifacts = publish(stage, self.root, records, seconds_before)
         if not before:
             self.wall_s[stage.name] = round(time.perf_counter() - started, 3)

@@ -12,6 +12,7 @@ import getpass
 import json
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -22,15 +23,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from cluster.errors import BusyError, RaymillError, StorageError
-from cluster.record import json_bytes
+from cluster.errors import BusyError, StorageError, UserError
+from cluster.record import RecordFile, json_bytes
 from cluster.store import paths
-from cluster.store.interface import NotFound
+from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 
 log = logging.getLogger(__name__)
 
 LEASES = "_lease"
+_LEASE = re.compile(r"/\d+\.json$")
 _REFRESH_S = 10.0
 _EXPIRES_S = 45.0
 _LOOK_S = 1.0
@@ -119,7 +121,7 @@ class Lease:
         while not self._ended.wait(_REFRESH_S):
             try:
                 self.refresh()
-            except StorageError as error:
+            except UserError as error:
                 log.warning("the lease was not refreshed: %s", error)
             if self._lost is not None:
                 return
@@ -145,13 +147,14 @@ def held(store: Store, root: str) -> Iterator[Lease]:
 
     Raises:
         BusyError: another run is writing there. Raised at once, or after 45 s if its holder is on another machine. Also
-            raised if the work inside the `with` failed after another run took the lease.
+            raised in place of any error of the work inside the `with` after another run took the lease, because that
+            run commits, replaces and removes what this one has read.
     """
     lease = _acquire(store, root)
     try:
         yield lease
-    except RaymillError as error:
-        with suppress(StorageError):
+    except Exception as error:
+        with suppress(UserError):
             lease.refresh()
         try:
             lease.check()
@@ -181,9 +184,9 @@ def _acquire(store: Store, root: str) -> Lease:
             _require_gone(store, root, *newest)
         holder = Holder.me()
         if store.create(_uri(root, number), _to_json(holder)):
-            files = store.list_files(paths.join(root, LEASES))
-            newest_number = max(_number(file.uri) for file in files)
-            store.delete(file.uri for file in files if _number(file.uri) < newest_number)
+            files = _files(store, root)
+            newest_number = max(files, default=0)
+            store.delete(file.uri for of_number, file in files.items() if of_number < newest_number)
             # The first listing may have missed a lease that was created during it, while the one before was removed.
             if newest_number == number:
                 return Lease(store, root, number, holder)
@@ -225,16 +228,23 @@ def _busy(root: str, holder: Holder) -> BusyError:
 
 
 def _newest(store: Store, root: str) -> tuple[int, Holder] | None:
-    """Number and holder of the current lease; None if there is none."""
-    while True:
-        uris = [file.uri for file in store.list_files(paths.join(root, LEASES))]
-        if not uris:
-            return None
-        uri = max(uris, key=_number)
-        try:
-            return _number(uri), Holder(**json.loads(store.read_bytes(uri)))
-        except NotFound:
-            continue  # removed by the driver that created a higher one
+    """Number and holder of the current lease; None if there is none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    while files := _files(store, root):
+        number = max(files)
+        found = RecordFile(store, files[number].uri, "a lease", lambda data: Holder(**json.loads(data))).read()
+        if found is not None:  # else removed by the driver that created a higher one
+            return number, found
+    return None
+
+
+def _files(store: Store, root: str) -> dict[int, FileInfo]:
+    """The files of leases by number. Files with other names, such as those of a file manager, are none."""
+    files = store.list_files(paths.join(root, LEASES), skip_bad_names=True)
+    return {_number(file.uri): file for file in files if _LEASE.search(file.uri)}
 
 
 def _uri(root: str, number: int) -> str:

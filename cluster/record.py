@@ -8,7 +8,6 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -75,13 +74,14 @@ class RecordFile(Generic[T]):
         """Create the record unless there is one. Returns the record on the store: this one, or the first writer's.
 
         Raises:
+            DataError: the first writer's is damaged, or of another program.
             StorageError: repeatedly, the record exists when it is created and is missing when it is read.
         """
         for _ in range(_CREATE_ATTEMPTS):
             if self.store.create(self.uri, data):
                 return self.parse(data)
-            with suppress(NotFound):  # it was deleted in between
-                return self.parse(self.store.read_bytes(self.uri))
+            if (found := self.read()) is not None:  # else it was deleted in between
+                return found
             time.sleep(random.uniform(0, 1))
         raise StorageError(
             f"{self.uri}: exists when it is created and is missing when it is read ({_CREATE_ATTEMPTS} attempts). "

@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 import cluster
 from cluster.artifact import Artifact, Counters, DataFile, Manifest, describe_schema, discard_artifact, manifest_file
-from cluster.errors import ClusterError, DataError, StorageError
+from cluster.errors import BusyError, ClusterError, DataError, StorageError
 from cluster.failpoints import failpoint
 from cluster.output import Output, OutputFiles, empty_file
 from cluster.page.formats import plural
@@ -248,6 +248,10 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record], seconds_befo
     """Write the manifests of a stage whose units all have records, and remove files of attempts without a record.
 
     seconds_before: seconds of the units of the stages that prepared this one; the manifests include them.
+
+    Raises:
+        BusyError: another run removed them at once, as it does after a stage that they prepare.
+        DataError: another run published artifacts with another fingerprint first.
     """
     assert len(records) == len(stage.units), f"{stage.name}: {len(records)} records of {len(stage.units)} units"
     ordered = [records[index] for index in range(len(stage.units))]
@@ -267,7 +271,11 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record], seconds_befo
         )
         manifest_file(stage.store, uri).create(manifest.to_json())
     artifacts = published(stage, root)  # read back: another driver may have written them first
-    assert artifacts is not None
+    if artifacts is None:
+        raise BusyError(
+            f"{paths.absolute(root)}: the results of {stage.name} were removed just after they were written. Another "
+            "run works here: wait until it has ended and run the same command again, which continues from its results."
+        )
     for artifact in artifacts.values():
         sweep(artifact)
     if stage.key:  # remove the records of units that are not in this run; `sweep` has removed their files

@@ -512,7 +512,7 @@ def test_a_task_on_this_machine_reserves_no_more_than_it_has(tmp_path, monkeypat
     assert shows.options == wanted
 
 
-def test_a_run_is_checked_before_each_stage_and_does_no_unit_after_a_refusal(tmp_path):
+def test_a_run_is_checked_before_each_stage_and_before_it_publishes_and_does_no_unit_after_a_refusal(tmp_path):
     """As by the lease of the output, which another driver may have taken."""
     work, asked = Failing({}), []
     before = dataclasses.replace(counting_stage(2, work), name="count.before", outputs=(Output("before", NUMBERS),))
@@ -531,7 +531,21 @@ def test_a_run_is_checked_before_each_stage_and_does_no_unit_after_a_refusal(tmp
     assert asked == [[], []] and not work.passes
     mine.run(last)
     mine.run(last)
-    assert asked[2:] == [[], [], [0, 1, 1, 3]], "also before a stage that is found finished"
+    assert asked[2:] == [[], [], [0, 1], [0, 1, 1, 3], [0, 1, 1, 3]], "also before a stage that is found finished"
+
+
+def test_a_driver_that_lost_its_lease_during_a_stage_publishes_nothing(tmp_path):
+    mine = engine(tmp_path)
+    stage = counting_stage(2)
+
+    def check() -> None:
+        if len(stages.committed(stage, str(tmp_path))) == 2:
+            raise BusyError("another run took over here")
+
+    mine.check = check
+    with pytest.raises(BusyError):
+        mine.run(stage)
+    assert stages.published(stage, str(tmp_path)) is None and len(stages.committed(stage, str(tmp_path))) == 2
 
 
 def test_what_prepares_a_stage_is_counted_in_its_time_removed_after_it_and_not_made_again(tmp_path, monkeypatch):

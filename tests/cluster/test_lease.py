@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from cluster import lease as leases
-from cluster.errors import BusyError, StorageError
+from cluster.errors import BusyError, DataError, StorageError
 from cluster.lease import Holder, held
 from cluster.store import paths
 from cluster.store.store import Store
@@ -74,13 +75,52 @@ def test_a_store_that_is_away_at_the_end_does_not_hide_why_the_run_ended(tmp_pat
     assert "the lease was not released: no answer" in caplog.text
 
 
-def test_work_that_fails_because_another_run_took_over_says_so(tmp_path):
-    """As of a driver that slept: the other run has removed what it reads."""
-    with pytest.raises(BusyError, match="another run took over here"), held(Store(), str(tmp_path)):
+@pytest.mark.parametrize(
+    "error",
+    [StorageError("no such file"), AssertionError(), KeyError("unit"), IndexError(3), FileNotFoundError("x.parquet")],
+    ids=lambda error: type(error).__name__,
+)
+def test_work_that_fails_in_any_way_after_another_run_took_over_says_so(tmp_path, error):
+    """As of a driver that slept: the other run has replaced or removed what it reads."""
+    with pytest.raises(BusyError, match="another run took over here") as lost, held(Store(), str(tmp_path)):
         write(Store(), str(tmp_path), 2)
-        raise StorageError("no such file")
-    with pytest.raises(StorageError, match="no such file"), held(Store(), str(tmp_path / "other")):
-        raise StorageError("no such file")
+        raise error
+    assert lost.value.exit_code == 2 and lost.value.__cause__ is error
+    with pytest.raises(type(error)) as kept, held(Store(), str(tmp_path / "other")):
+        raise error
+    assert kept.value is error
+
+
+def test_an_interrupt_stays_one_after_another_run_took_over(tmp_path):
+    with pytest.raises(KeyboardInterrupt), held(Store(), str(tmp_path)):
+        write(Store(), str(tmp_path), 2)
+        raise KeyboardInterrupt
+
+
+def test_a_file_that_is_no_lease_is_left_alone_and_a_damaged_lease_is_named_with_the_mend(tmp_path):
+    root, store = str(tmp_path), Store()
+    for name in (".DS_Store", "00000009.json.bak", "notes.txt"):
+        store.write_bytes(f"{root}/_lease/{name}", b"{}")
+    with held(store, root) as mine:
+        assert mine.number == 1
+    assert len(store.list_files(f"{root}/_lease")) == 4
+    store.write_bytes(leases._uri(root, 2), json.dumps({"user": "of another version"}).encode())
+    with pytest.raises(DataError, match=r"00000002\.json: not a lease \(.*\)\. Delete it and run"), held(store, root):
+        pass
+
+
+def test_an_output_that_is_removed_while_its_lease_is_taken_is_leased_again(tmp_path, monkeypatch):
+    root, store, create = str(tmp_path / "run"), Store(), Store.create
+
+    def and_remove(self: Store, uri: str, data: bytes) -> bool:
+        created = create(self, uri, data)
+        monkeypatch.setattr(Store, "create", create)
+        shutil.rmtree(root)
+        return created
+
+    monkeypatch.setattr(Store, "create", and_remove)
+    with held(store, root) as mine:
+        assert mine.number == 1 and numbers(store, root) == [1]
 
 
 def test_the_lease_of_a_process_that_was_killed_is_taken_over_at_once(root, store):
@@ -127,8 +167,8 @@ def test_a_lease_that_is_replaced_while_it_is_looked_up_is_looked_up_again(root,
     write(store, root, process_started="0")
     list_files = Store.list_files
 
-    def overtaken(self: Store, uri: str) -> list:
-        files = list(list_files(self, uri))
+    def overtaken(self: Store, uri: str, **more: bool) -> list:
+        files = list(list_files(self, uri, **more))
         monkeypatch.setattr(Store, "list_files", list_files)
         write(store, root, 2)
         store.delete([leases._uri(root, 1)])

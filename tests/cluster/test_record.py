@@ -6,7 +6,8 @@ from threading import Barrier
 
 import pytest
 
-from cluster.errors import DataError
+from cluster import record as record_module
+from cluster.errors import DataError, StorageError
 from cluster.record import RecordFile, json_bytes, json_with
 from cluster.store.store import Store
 
@@ -41,6 +42,20 @@ def test_a_damaged_record_is_named_with_the_mend(tmp_path, content):
     (tmp_path / "made.json").write_bytes(content)
     with pytest.raises(DataError, match=r"made\.json: not the record of a test \(.+\)\. Delete it\.$"):
         record(tmp_path).read()
+    with pytest.raises(DataError, match=r"made\.json: not the record of a test \(.+\)\. Delete it\.$"):
+        record(tmp_path).create(b'{"settings": 1}')  # another program, or a damaged disk, was first
+
+
+def test_a_record_that_another_driver_removes_at_once_is_created_again(tmp_path, monkeypatch):
+    made, exists = record(tmp_path), [True, True]
+    monkeypatch.setattr(record_module.time, "sleep", lambda seconds: None)
+    create = Store.create
+    monkeypatch.setattr(Store, "create", lambda *words: not exists.pop() if exists else create(*words))
+    assert made.create(b'{"settings": 1}') == {"settings": 1} == made.read()
+    monkeypatch.setattr(Store, "create", lambda *words: False)
+    made.discard()
+    with pytest.raises(StorageError, match=r"missing when it is read \(5 attempts\)\. Check that no other program"):
+        made.create(b'{"settings": 1}')
 
 
 def test_a_record_of_other_settings_is_refused_or_discarded(tmp_path):

@@ -19,8 +19,9 @@ import cluster
 from cluster import failpoints, temporary
 from cluster import stage as stages
 from cluster.artifact import MANIFEST, Manifest
-from cluster.errors import ClusterError, DataError, StorageError
+from cluster.errors import BusyError, ClusterError, DataError, StorageError
 from cluster.failpoints import FAILPOINTS
+from cluster.record import RecordFile
 from cluster.stage import Output, Scratch, Stage
 from cluster.store import paths
 from cluster.store.store import Store
@@ -332,6 +333,43 @@ def test_discarding_removes_the_records_of_this_stage_and_no_other(tmp_path):
     assert stages.committed(stage, root) == {} and stages.published(stage, root) is None
     assert sorted(stages.committed(other, root)) == [0, 1, 2] and stages.published(other, root)
     assert len(list((tmp_path / "squares").glob("*.parquet"))) == 3
+
+
+@pytest.mark.parametrize("name", ["numbers", "squares"])
+def test_a_stage_whose_results_another_run_removes_while_they_are_published_says_that_it_works_here(
+    tmp_path, monkeypatch, name
+):
+    """As of a driver that slept before it published what only the next stage reads; the other has finished that."""
+    create = RecordFile.create
+
+    def and_remove(record, data):
+        made = create(record, data)
+        if record.uri.endswith(f"/{name}/{MANIFEST}"):
+            record.discard()
+        return made
+
+    monkeypatch.setattr(RecordFile, "create", and_remove)
+    with pytest.raises(BusyError, match=r"/run: the results of count were removed just after.* Another run works here"):
+        run_inline(counting_stage(3), str(tmp_path / "run"))
+    monkeypatch.undo()
+    assert run_inline(counting_stage(3), str(tmp_path / "run")).keys() == {"numbers", "squares"}
+
+
+def test_a_stage_that_another_run_publishes_with_other_settings_is_refused_and_its_files_stay(tmp_path, monkeypatch):
+    """As of a driver that slept before it published; the other runs with --replace and other settings."""
+    root, create = str(tmp_path), RecordFile.create
+
+    def overtaken(record, data):
+        if record.uri.endswith(MANIFEST):
+            monkeypatch.setattr(RecordFile, "create", create)
+            run_inline(counting_stage(3, fingerprint="e" * 32), root)
+        return create(record, data)
+
+    monkeypatch.setattr(RecordFile, "create", overtaken)
+    with pytest.raises(DataError, match="holds a finished artifact made from other settings"):
+        run_inline(counting_stage(3), root)
+    for artifact in stages.published(counting_stage(3, fingerprint="e" * 32), root).values():
+        assert artifact.damage(compare_sha256=True) == {}
 
 
 @pytest.mark.parametrize(

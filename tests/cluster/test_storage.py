@@ -1,6 +1,7 @@
 """Local files and S3 (moto) keep the same promises; what differs between them is tested apart."""
 
 import errno
+import itertools
 import os
 import subprocess
 import sys
@@ -164,10 +165,24 @@ def test_conditional_writes_are_found_to_work_and_the_probe_leaves_nothing(root,
 
 @pytest.mark.parametrize("answers", [(True, True), (False, False), (False, True)])
 def test_a_store_whose_first_write_is_not_the_one_that_wins_is_refused(tmp_path, monkeypatch, answers):
-    given = iter(answers)
+    given = itertools.cycle(answers)
     monkeypatch.setattr(local_store.LocalStore, "create", lambda self, key, data: next(given))
     with pytest.raises(StorageError, match="ignores put-if-absent"):
         Store().require_conditional_writes(str(tmp_path))
+
+
+def test_a_store_is_not_refused_because_gc_of_another_driver_removed_a_probe(tmp_path, monkeypatch):
+    create = local_store.LocalStore.create
+
+    def and_remove(self, key, data):
+        created = create(self, key, data)
+        monkeypatch.setattr(local_store.LocalStore, "create", create)
+        os.remove(key)
+        return created
+
+    monkeypatch.setattr(local_store.LocalStore, "create", and_remove)
+    Store().require_conditional_writes(str(tmp_path))
+    assert Store().list_files(str(tmp_path)) == []
 
 
 def test_on_stores_that_report_it_deleting_what_is_gone_is_no_error_either(tmp_path):

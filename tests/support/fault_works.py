@@ -13,13 +13,11 @@ import pytest
 
 from cluster.artifact import MANIFEST, Artifact
 from cluster.engine import Engine
-from cluster.lease import Lease
-from cluster.progress import Progress, Silent
+from cluster.progress import Silent
 from cluster.session import Session
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.assess.job import ASSESSMENT
-from tests.support import train_inline as train_inline_module
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.many_units import COMPONENT, cut_into_many_units
 from tests.support.stories import story
@@ -27,12 +25,8 @@ from tests.support.tickets import answer, question
 from tests.support.train_inline import PLAIN, sentences, train_inline
 from training.config import TrainConfig
 from training.data.packed import SPLITS
-from training.driver.launch import Afterwards
 from training.pack import job as packing
-from training.records.job import Job
-from training.records.schema import Outcome
 
-_fit_in_process = train_inline_module._fit
 # Of a step log: what a training that went on must have like one that was never disturbed.
 _OF_A_STEP = ("step", "samples", "loss", "grad_norm", "tokens", "validation")
 
@@ -78,7 +72,6 @@ def works(folder: Path) -> dict[str, Work]:
     def train(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
         with pytest.MonkeyPatch.context() as patch:
             cut_into_many_units(patch)
-            patch.setattr(train_inline_module, "_fit", _fit_under_lease)
             settings = {"corpus": str(documents), "output": output} | _TRAIN | more
             train_inline(settings, patch, engine=engine, session=session)
 
@@ -206,18 +199,6 @@ def _run_content(output: str, store: Store) -> dict[str, Any]:
         if store.exists(paths.join(output, name, MANIFEST)):
             found[name] = _of_artifact(store, paths.join(output, name))
     return found
-
-
-def _fit_under_lease(
-    job: Job, session: Session, progress: Progress, replace: bool, lease: Lease, afterwards: Afterwards
-) -> Outcome:
-    """Fit in this process. What fails because another driver took the lease is an error that says so, as with Ray."""
-    try:
-        return _fit_in_process(job, session, progress, replace, lease, afterwards)
-    except Exception:
-        lease.refresh()
-        lease.check()
-        raise
 
 
 def _of_artifact(store: Store, uri: str) -> dict[str, Any]:
