@@ -1,16 +1,19 @@
-"""Web archives (ISO 28500): WARC, of which HTML responses with status 200 are documents, and WET, which contains text.
+"""Web archives (ISO 28500): WARC, of which HTML pages are documents, and WET, which contains text.
 
-Other records (requests, metadata, images, redirects, error pages) are not documents. They are counted by kind, status
-or content type. Columns that can be carried or used as id: url, date (ISO 8601), record_id.
+A page is an HTML response with status 200, or an HTML resource. Other records (requests, metadata, images, redirects,
+error pages) are not documents. They are counted by kind, status or content type. Columns that can be carried or used as
+id: url, date (ISO 8601), record_id.
 """
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from typing import NamedTuple
 
+import brotli
 import pyarrow as pa
+import zstandard
 
 from cluster.read.compression import UnreadableRest, stream
 from cluster.read.limits import Limits
@@ -24,6 +27,16 @@ from pipelines.readers.text_files import add_page
 _COLUMNS = {"url": "warc-target-uri", "date": "warc-date", "record_id": "warc-record-id"}
 _MAX_HEADER_BYTES = 1 << 16
 _HTML = ("text/html", "application/xhtml+xml")
+# How a page begins, for records that do not state their type: after blanks, comments and an XML declaration.
+_HTML_START = re.compile(
+    rb"(?is)(?:\xef\xbb\xbf)?(?>\s+|<!--.*?-->|<\?xml.*?\?>)*+<(?:!doctype\s+html|html|head|body)\b"
+)
+_HTML_START_BYTES = 4096
+_MAX_ZSTD_WINDOW = 1 << 27
+
+# A line end and an empty line. Some programs end lines with a line feed alone.
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+_CONTINUED = re.compile(rb"\r?\n[ \t]+")
 
 # Values that are counted by their own name. The kinds are those of ISO 28500.
 _KIND = re.compile("warcinfo|response|resource|request|metadata|revisit|conversion|continuation")
@@ -37,45 +50,41 @@ class WarcRecord(NamedTuple):
     """A record of an archive.
 
     offset: of its first byte in the decompressed file. header: None if there is no valid record at this place.
-    content: None if it is too large.
+    content: its beginning if the record is not `whole`, because it is too large.
     """
 
     offset: int
     header: Header | None
-    content: bytes | None
+    content: bytes = b""
+    whole: bool = True
 
 
 class Archive(Reader):
-    """Base of both formats. kind: the WARC-Type of documents."""
+    """Base of both formats. kinds: WARC-Type of records that may be documents."""
 
     columns = "fixed"
     own_id = "record_id"
-    kind: str
+    kinds: tuple[str, ...]
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         """`url`, `date` and `record_id`, from the header of a record."""
         return tuple(_COLUMNS)
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
-        """A document for each record of the kind; other records, and those without a document, are counted."""
+        """A document for each record of the kinds; other records, and those without a document, are counted."""
         rows = Rows(input, limits, counts)
         source = None
         try:
             with closing(stream(store, span.uri, limits)) as blocks:
                 source = _ByteReader(blocks)
-                for record in _records(source, self.kind, limits.max_document_bytes + _MAX_HEADER_BYTES, counts):
+                for record in _records(source, self.kinds, limits.max_document_bytes + _MAX_HEADER_BYTES, counts):
                     where = f"{span.uri} record at byte {record.offset}"
                     if record.header is None:
                         rows.refuse("bad_warc_record", where)
                         continue
-                    id = record.header.get(_COLUMNS.get(input.id, _COLUMNS[self.own_id])) if input.id else None
-                    carried = [
-                        record.header.get(_COLUMNS[name]) if name in _COLUMNS else None for name in input.columns
-                    ]
-                    if record.content is None:
-                        rows.refuse("too_large", where, id, carried)
-                    else:
-                        self.add(rows, record.content, limits, where, id, carried)
+                    id = _value(record.header, input.id if input.id in _COLUMNS else self.own_id) if input.id else None
+                    carried = [_value(record.header, name) for name in input.columns]
+                    self.add(rows, record, record.header, where, id, carried)
                     if rows.full:
                         yield rows.table()
         except UnreadableRest as broken:
@@ -84,9 +93,9 @@ class Archive(Reader):
             yield rows.table()
 
     def add(
-        self, rows: Rows, content: bytes, limits: Limits, where: str, id: str | None, carried: list[str | None]
+        self, rows: Rows, record: WarcRecord, header: Header, where: str, id: str | None, carried: list[str | None]
     ) -> None:
-        """Add the document of a record, or its problem, to the rows."""
+        """Add the document of a record, or its problem, to the rows. header: of the record."""
         raise NotImplementedError
 
 
@@ -94,14 +103,17 @@ class Wet(Archive):
     """Common Crawl's text extracts."""
 
     endings = (".wet",)
-    kind = "conversion"
+    kinds = ("conversion",)
 
     def add(
-        self, rows: Rows, content: bytes, limits: Limits, where: str, id: str | None, carried: list[str | None]
+        self, rows: Rows, record: WarcRecord, header: Header, where: str, id: str | None, carried: list[str | None]
     ) -> None:
         """Add the content of the record, which is UTF-8 text."""
+        if not record.whole:
+            rows.refuse("too_large", where, id, carried)
+            return
         try:
-            text = content.decode()
+            text = record.content.decode()
         except UnicodeDecodeError:
             rows.refuse("bad_utf8", where, id, carried)
         else:
@@ -109,38 +121,47 @@ class Wet(Archive):
 
 
 class Warc(Archive):
-    """Crawled pages: the main content of HTML responses."""
+    """Crawled pages: the main content of HTML responses and resources."""
 
     endings = (".warc",)
-    kind = "response"
+    kinds = ("response", "resource")
 
     def add(
-        self, rows: Rows, content: bytes, limits: Limits, where: str, id: str | None, carried: list[str | None]
+        self, rows: Rows, record: WarcRecord, header: Header, where: str, id: str | None, carried: list[str | None]
     ) -> None:
-        """Add the main content of an HTML response with status 200; count any other response as skipped."""
-        head, _, body = content.partition(b"\r\n\r\n")
-        status, _, fields = head.partition(b"\r\n")
-        status_line = status.split(None, 2)
-        if len(status_line) < 2 or not status_line[0].startswith(b"HTTP/"):
+        """Add the main content of a page. A record that is no page is counted as skipped."""
+        kind, body = header["warc-type"].lower(), record.content
+        declared = header.get("content-type", "")
+        http: Header = {}
+        if kind == "response" and (body.startswith(b"HTTP/") or declared.lower().startswith("application/http")):
+            status, http, body = _http_response(body)
+            if not status:
+                rows.refuse("bad_http_response", where, id, carried)
+                return
+            if status != "200":
+                rows.skip(f"response with status {_valid_or_other(status, _STATUS)}")
+                return
+            declared = http.get("content-type", "")
+        elif kind == "response" and not declared:
             rows.refuse("bad_http_response", where, id, carried)
             return
-        header = _header(fields)
-        if status_line[1] != b"200":
-            rows.skip(f"response with status {_valid_or_other(status_line[1].decode('latin-1'), _STATUS)}")
-            return
-        content_type = header.get("content-type", "").lower()
-        if not content_type.startswith(_HTML):
-            rows.skip(f"response of type {_valid_or_other(content_type.partition(';')[0].strip(), _CONTENT_TYPE)}")
-            return
-        try:
-            html = _decoded(body, header, limits.max_document_bytes)
-        except (ValueError, zlib.error):
-            rows.refuse("bad_http_response", where, id, carried)
-            return
-        if len(html) > limits.max_document_bytes:
-            rows.refuse("too_large", where, id, carried)
+        type = (declared or header.get("warc-identified-payload-type", "")).partition(";")[0].strip().lower()
+        problem, max_bytes = None, rows.limits.max_document_bytes
+        if type.startswith(_HTML) or not type:
+            try:
+                body = _decoded(body, http, max_bytes)
+            except _UnknownEncoding as error:
+                problem, where = "unknown_encoding", f"{where} (Content-Encoding: {error})"
+            except (ValueError, zlib.error, brotli.error, zstandard.ZstdError):
+                problem = "bad_http_response"
+            if not record.whole or len(body) > max_bytes:
+                problem = "too_large"
+        if not (type.startswith(_HTML) or (not type and _HTML_START.match(body[:_HTML_START_BYTES]))):
+            rows.skip(f"{kind} of type {_valid_or_other(type, _CONTENT_TYPE)}")
+        elif problem:
+            rows.refuse(problem, where, id, carried)
         else:
-            add_page(rows, html, where, id, carried, header["content-type"])
+            add_page(rows, body, where, id, carried, declared)
 
 
 class _ByteReader:
@@ -161,12 +182,12 @@ class _ByteReader:
         self._at = 0
         return True
 
-    def until(self, mark: bytes, bound: int) -> bytes | None:
-        """Read up to and with the mark. Returns None and reads nothing if it is not within `bound` bytes."""
+    def until_blank_line(self, bound: int) -> bytes | None:
+        """Read up to and with an empty line. Returns None and reads nothing if it is not within `bound` bytes."""
         while True:
-            end = self._data.find(mark, self._at, self._at + bound)
-            if end >= 0:
-                return self._advance(end + len(mark) - self._at)
+            found = _BLANK_LINE.search(self._data, self._at, self._at + bound)
+            if found:
+                return self._advance(found.end() - self._at)
             if len(self._data) - self._at >= bound or not self._more():
                 return None
 
@@ -221,37 +242,47 @@ def _valid_or_other(value: str, pattern: re.Pattern[str]) -> str:
     return value if pattern.fullmatch(value) else "(none)" if not value else "(other)"
 
 
-def _records(source: _ByteReader, kind: str, max_content_bytes: int, counts: ReaderCounts) -> Iterator[WarcRecord]:
-    """Records of a kind, and one without header for each place without a valid record. Counts records of other kinds.
+def _value(header: Header, column: str) -> str | None:
+    """The value of a column of _COLUMNS; None for another one.
+
+    The grammar of WARC 1.0 has <> around the URL, and some programs write them; elsewhere they are part of the value.
+    """
+    value = header.get(_COLUMNS.get(column, ""))
+    if value and column == "url" and value[0] == "<" and value[-1] == ">":
+        return value[1:-1].strip()
+    return value
+
+
+def _records(
+    source: _ByteReader, kinds: Collection[str], max_content_bytes: int, counts: ReaderCounts
+) -> Iterator[WarcRecord]:
+    """Records of the kinds, and one without header for each place without a valid record. Counts those of other kinds.
 
     Raises:
         UnreadableRest: the last record is truncated.
     """
     while source.skip_blank_lines():
         offset = source.offset
-        head = source.until(b"\r\n\r\n", _MAX_HEADER_BYTES)
-        header = _header(head.partition(b"\r\n")[2]) if head is not None and head.startswith(b"WARC/") else {}
+        head = source.until_blank_line(_MAX_HEADER_BYTES)
+        header = _header(head.partition(b"\n")[2]) if head is not None and head.startswith(b"WARC/") else {}
         length = header.get("content-length", "")
         if not (length.isascii() and length.isdigit()):
-            yield WarcRecord(offset, None, None)
+            yield WarcRecord(offset, None)
             if head is None:
                 source.take(1)
             source.skip_to(b"WARC/1.")
             continue
         size = int(length)
         found = header.get("warc-type", "").lower()
-        wanted = found == kind
-        if not wanted or size > max_content_bytes:
-            got = source.skip(size)
-            if wanted and got == size:
-                yield WarcRecord(offset, header, None)
-            elif not wanted:
-                counts.skipped[f"record of kind {_valid_or_other(found, _KIND)}"] += 1
-        else:
-            content = source.take(size)
-            got = len(content)
+        if found in kinds:
+            whole = size <= max_content_bytes
+            content = source.take(size if whole else _MAX_HEADER_BYTES)
+            got = len(content) if whole else len(content) + source.skip(size - len(content))
             if got == size:
-                yield WarcRecord(offset, header, content)
+                yield WarcRecord(offset, header, content, whole)
+        else:
+            got = source.skip(size)
+            counts.skipped[f"record of kind {_valid_or_other(found, _KIND)}"] += 1
         if got < size:
             raise UnreadableRest("truncated")
 
@@ -259,34 +290,67 @@ def _records(source: _ByteReader, kind: str, max_content_bytes: int, counts: Rea
 def _header(fields: bytes) -> Header:
     """Header from lines `Name: value`; a line that begins with a blank continues the last. The first of equal names."""
     header: Header = {}
-    for line in fields.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ").split(b"\r\n"):
+    for line in _CONTINUED.sub(b" ", fields).split(b"\n"):
         name, colon, value = line.partition(b":")
         if colon:
             header.setdefault(name.decode("latin-1").strip().lower(), value.decode(errors="replace").strip())
     return header
 
 
-def _decoded(body: bytes, header: Header, bound: int) -> bytes:
-    """The page without its transfer and content encodings, at most `bound` + 1 bytes if it was compressed.
+def _http_response(content: bytes) -> tuple[str, Header, bytes]:
+    """(status, header, body) of a response. The status is empty if the response cannot be parsed."""
+    end = _BLANK_LINE.search(content, 0, 4 * _MAX_HEADER_BYTES)
+    head, body = (content[: end.start()], content[end.end() :]) if end else (content, b"")
+    line, _, fields = head.partition(b"\n")
+    version, _, rest = line.partition(b" ")
+    status = rest.strip().partition(b" ")[0]
+    if not version.startswith(b"HTTP/") or not status.isdigit() or (end is None and status == b"200"):
+        return "", {}, b""
+    return status.decode(), _header(fields), body
 
-    A body that is not encoded is returned as it is: archives often keep the header of an encoding that they removed.
+
+class _UnknownEncoding(Exception):
+    """A content encoding that is not known; its message is the name."""
+
+
+def _decoded(body: bytes, header: Header, bound: int) -> bytes:
+    """The page without its transfer and content encodings, about `bound` + 1 bytes of it if it is larger.
+
+    A body that is not encoded is returned as it is: archives often keep the header of an encoding that they removed,
+    and some servers give a charset as the encoding.
 
     Raises:
-        ValueError, zlib.error: the encoding is unknown or the body damaged.
+        _UnknownEncoding, ValueError, zlib.error, brotli.error, zstandard.ZstdError: the body is damaged.
     """
     if "chunked" in header.get("transfer-encoding", "").lower():
         body = _dechunked(body)
-    encoding = header.get("content-encoding", "identity").lower()
-    if encoding in ("gzip", "x-gzip"):
-        if not body.startswith(b"\x1f\x8b"):
-            return body
-        return zlib.decompressobj(wbits=31).decompress(body, bound + 1)
-    if encoding == "deflate":
-        wbits = 15 if body[:1] == b"\x78" else -15  # a raw stream, which browsers also accept
-        return zlib.decompressobj(wbits=wbits).decompress(body, bound + 1)
-    if encoding not in ("identity", ""):
-        raise ValueError(f"content-encoding {encoding}")
+    for encoding in reversed(header.get("content-encoding", "").lower().split(",")):
+        try:
+            body = _decompressed(body, encoding.strip(), bound)
+        except (_UnknownEncoding, zlib.error, brotli.error, zstandard.ZstdError):
+            if not _HTML_START.match(body[:_HTML_START_BYTES]):
+                raise
     return body
+
+
+def _decompressed(body: bytes, encoding: str, bound: int) -> bytes:
+    """The body without one encoding."""
+    match encoding:
+        case "" | "identity" | "none":
+            return body
+        case "gzip" | "x-gzip":
+            return zlib.decompressobj(wbits=31).decompress(body, bound + 1) if body.startswith(b"\x1f\x8b") else body
+        case "deflate":
+            wbits = 15 if body[:1] == b"\x78" else -15  # a raw stream, which browsers also accept
+            return zlib.decompressobj(wbits=wbits).decompress(body, bound + 1)
+        case "br":
+            return brotli.Decompressor().process(body, output_buffer_limit=bound + 1)
+        case "zstd":
+            if not body.startswith(b"\x28\xb5\x2f\xfd"):
+                return body
+            return zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW).stream_reader(body).read(bound + 1)
+        case _:
+            raise _UnknownEncoding(encoding)
 
 
 def _dechunked(body: bytes) -> bytes:

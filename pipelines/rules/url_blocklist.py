@@ -21,10 +21,11 @@ from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.texts import Texts
 
-# scheme, user, host, port, path (with query and fragment)
+# scheme, user, host, port, path (with query and fragment). Browsers read a backslash as a slash, and some web archives
+# have <> around URLs.
 _URL = (
-    r"(?s)^\s*(?:(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//)?(?:[^/?#@\s]*@)?"
-    r"(?P<host>\[[^\]]*\]|[^/?#:]*?)\.?(?::[0-9]*)?(?P<path>(?:[/?#].*)?)$"
+    r"(?s)^[\s<]*(?:(?:[A-Za-z][A-Za-z0-9+.\-]*:)?[/\\]{2})?(?:[^/\\?#@\s]*@)?"
+    r"(?P<host>\[[^\]]*\]|[^/\\?#:>]*?)\.?(?::[0-9]*)?(?P<path>(?:[/\\?#>].*)?)$"
 )
 _DOMAIN = r"^[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*$"  # almost every line of a list: five times faster than _URL
 _WWW = r"^www\.([^.]+\.)"  # not for www.com, of which the top-level domain would remain

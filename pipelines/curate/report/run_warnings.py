@@ -1,5 +1,6 @@
 """The warnings of a report: sources, rules and languages with unusual losses, and problems of the input."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from pipelines.readers.units import InputManifest
 
 _RULE_REMOVES_ALMOST_ALL = 0.95
 _IDLE_RULE_DOCUMENTS = 1000  # among fewer, a rule that removes one document in a few hundred may remove none
+_REASONS_SHOWN = 12
 _LOSES_THE_REST = ("truncated", "corrupt_compression", "corrupt_page", "expansion_bomb")
 
 
@@ -81,6 +83,14 @@ def warnings(
     for source, skipped in inputs.skipped.items():
         if skipped:
             found.append(f"Source {source}: files were passed over: {skipped_text(skipped)}.")
+        rows = (one for one in report["skipped"] if one["inside"] and one["source"] == source)
+        inside = Counter({one["reason"]: one["count"] for one in rows})
+        if inside:
+            shown = ", ".join(f"{count:,} {reason}" for reason, count in inside.most_common(_REASONS_SHOWN))
+            more = f" and {plural(len(inside) - _REASONS_SHOWN, 'more reason')}" if len(inside) > _REASONS_SHOWN else ""
+            none = "is no document" if inside.total() == 1 else "are no documents"
+            number = plural(inside.total(), "item")
+            found.append(f"Source {source}: {number} inside its files {none}: {shown}{more}.")
     return found
 
 

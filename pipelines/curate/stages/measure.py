@@ -46,7 +46,7 @@ from pipelines.text.tokens import count_tokens
 
 ATTRIBUTES = "attributes"
 QUARANTINE = "quarantine"
-MEASURE_VERSION = "7"
+MEASURE_VERSION = "8"
 
 # Counters by source: a counter's name is one of these prefixes and the source.
 SKIPPED = "skipped/"  # records, and files inside archives, that are not documents; then source + "/" + reason

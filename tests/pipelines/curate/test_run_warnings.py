@@ -23,7 +23,7 @@ def stage(name: str, left: int, removed: int) -> dict[str, Any]:
     return {"stage": name, "left": amount(left), "removed": amount(removed), "reasons": []}
 
 
-def found(files=(), skipped=None, notes=(), loss: float = 0.9, keep=(), **parts: Any) -> list[str]:
+def found(files=(), skipped=None, notes=(), loss: float = 0.9, keep=(), report_skipped=(), **parts: Any) -> list[str]:
     """The warnings of a report without anything unusual, but for these parts."""
     usual: dict[str, Any] = {
         "sources": [source()],
@@ -32,6 +32,7 @@ def found(files=(), skipped=None, notes=(), loss: float = 0.9, keep=(), **parts:
         "languages": [],
         "quarantine": [],
         "duplicate_ids": [],
+        "skipped": report_skipped,
     }
     inputs = SimpleNamespace(files=[SimpleNamespace(source=s) for s in files], skipped=skipped or {}, notes=notes)
     return warnings(usual | parts, inputs, loss, keep)  # type: ignore[arg-type]
@@ -156,3 +157,19 @@ def test_ids_of_several_documents_notes_and_skipped_files():
     assert first.startswith("Source a: 1 id is used by more than one document, 2,000 documents in all (x). ")
     assert second.startswith("Source b: 2 ids are used by more than one document, 5 documents in all (y, z). ")
     assert (note, skipped) == ("A note.", "Source b: files were passed over: 2 .png, 1 hidden.")
+
+
+def test_records_inside_files_that_are_no_documents_are_named_by_reason():
+    reasons = {"record of kind request": 1200, "response with status 404": 1201, "b only": 1}
+    rows = [{"source": "a", "inside": True, "reason": reason, "count": count} for reason, count in reasons.items()]
+    rows[2]["source"] = "b"
+    listed = {"source": "a", "inside": False, "reason": ".png", "count": 2}
+    assert found(skipped={"a": {".png": 2}, "b": {}}, report_skipped=[*rows, listed]) == [
+        "Source a: files were passed over: 2 .png.",
+        "Source a: 2,401 items inside its files are no documents: 1,201 response with status 404, "
+        "1,200 record of kind request.",
+        "Source b: 1 item inside its files is no document: 1 b only.",
+    ]
+    many = [{"source": "a", "inside": True, "reason": f"r{at:02}", "count": 20 - at} for at in range(13)]
+    (warning,) = found(skipped={"a": {}}, report_skipped=many)
+    assert warning.endswith("9 r11 and 1 more reason.")

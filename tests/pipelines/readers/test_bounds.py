@@ -208,9 +208,11 @@ def test_counts_in_words_are_singular_for_one_alone():
      (0.9, 1, 19, "95.0%", "0.95"), (0, 5, 0, None, None), (1, 0, 7, None, None)],
 )  # fmt: skip
 def test_a_run_ends_above_the_share_of_unreadable_documents_that_it_allows(allowed, good, bad, share, proposed):
-    rows = pa.table({"problem": ["bad_utf8"] * bad, "where": [f"a.jsonl line {at}" for at in range(bad)]})
-    quarantine = SimpleNamespace(manifest=SimpleNamespace(rows=bad), tables=lambda: iter([rows]), uri="/run/quarantine")
-    arguments = allowed, good, quarantine, {"bad_utf8": "no UTF-8"}, "document"
+    problems = ["bad_utf8"] * (bad - 1) + ["null_text"] * (bad > 0)
+    rows = pa.table({"problem": problems, "where": [f"a.jsonl line {at}" for at in range(bad)]})
+    tables = [rows.slice(0, 1), rows.slice(1)] if bad > 1 else [rows]
+    quarantine = SimpleNamespace(manifest=SimpleNamespace(rows=bad), tables=lambda: iter(tables), uri="/run/quarantine")
+    arguments = allowed, good, quarantine, {"bad_utf8": "no UTF-8", "null_text": "null"}, "document"
     if share is None:
         refuse_too_many(*arguments)  # type: ignore[arg-type]
         return
@@ -219,5 +221,6 @@ def test_a_run_ends_above_the_share_of_unreadable_documents_that_it_allows(allow
     first, *lines, last = str(caught.value).splitlines()
     documents = "1 document" if bad + good == 1 else f"{bad + good} documents"
     assert first.startswith(f"{bad} of {documents} could not be read ({share}; execution.max_bad_documents allows ")
-    assert lines == [f"  bad_utf8 (no UTF-8): a.jsonl line {at}" for at in range(min(bad, 5))]
+    one_of_each = [f"  {bad - 1} bad_utf8 (no UTF-8): a.jsonl line 0"] if bad > 1 else []
+    assert lines == [*one_of_each, f"  1 null_text (null): a.jsonl line {bad - 1}"]
     assert last.startswith("All of them: /run/quarantine.") and f"max_bad_documents={proposed};" in last

@@ -9,10 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
+import brotli
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from datasets import Dataset, DatasetDict, disable_progress_bars
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -443,18 +445,45 @@ RESPONSES = {
     "a charset that nobody knows": (response(BODY, type="text/html; charset=klingon"), PARAGRAPH),
     "an image": (response(b"\x89PNG", type="image/png"), None),
     "a page that is not there": (response(BODY, status="404 Not Found"), None),
-    "an unknown encoding": (response(BODY, extra="Content-Encoding: br\r\n"), "<bad_http_response>"),
+    "brotli": (response(brotli.compress(BODY), extra="Content-Encoding: br\r\n"), PARAGRAPH),
+    "brotli undone by the crawler": (response(BODY, extra="Content-Encoding: br\r\n"), PARAGRAPH),
+    "damaged brotli": (response(b"\xff" * 50, extra="Content-Encoding: br\r\n"), "<bad_http_response>"),
+    "zstd": (response(zstandard.compress(BODY), extra="Content-Encoding: zstd\r\n"), PARAGRAPH),
+    "zstd undone by the crawler": (response(BODY, extra="Content-Encoding: zstd\r\n"), PARAGRAPH),
+    "damaged zstd": (
+        response(zstandard.compress(BODY)[:9] + b"\xff" * 50, extra="Content-Encoding: zstd\r\n"),
+        "<bad_http_response>",
+    ),
+    "two encodings": (
+        response(gzip.compress(brotli.compress(BODY)), extra="Content-Encoding: br, GZip\r\n"),
+        PARAGRAPH,
+    ),
+    "a charset given as encoding": (response(BODY, extra="Content-Encoding: UTF-8\r\n"), PARAGRAPH),
+    "an unknown encoding": (response(b"\x01" * 50, extra="Content-Encoding: dcb\r\n"), "<unknown_encoding>"),
     "damaged gzip": (
         response(b"\x1f\x8b\x08\0\0\0\0\0" + b"\xff" * 50, extra="Content-Encoding: gzip\r\n"),
         "<bad_http_response>",
     ),
     "no HTTP": (b"nonsense", "<bad_http_response>"),
+    "lines that end in LF alone": (response(BODY).replace(b"\r\n", b"\n", 4), PARAGRAPH),
+    "a continued line": (response(BODY, extra="X: a\n b\n\tc\n").replace(b"\r\n", b"\n", 4), PARAGRAPH),
+    "a status without its end": (b"HTTP/1.1 200 OK", "<bad_http_response>"),
+    "a status that is no number": (response(BODY, status="OK"), "<bad_http_response>"),
+    "HTTP/2": (response(BODY, status="200").replace(b"HTTP/1.1", b"HTTP/2"), PARAGRAPH),
+    "HTML without its type": (b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n<!-- a -->\n" + BODY, PARAGRAPH),
+    "no header lines": (b"HTTP/1.1 200 OK\r\n\r\n" + BODY, PARAGRAPH),
+    "bytes without their type": (b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n\x89PNG", None),
+    "a film over the bound": (response(b"x" * 200_000, type="video/mp4"), None),
+    "an error page over the bound": (response(b"x" * 200_000, status="500 No"), None),
     "no content": (response(b"<html></html>"), "<empty_extraction>"),
     "a page over the bound": (response(b"x" * 20_000), "<too_large>"),
-    "a page that unfolds over the bound": (
-        response(gzip.compress(b"x" * 20_000), extra="Content-Encoding: gzip\r\n"),
-        "<too_large>",
-    ),
+    **{
+        f"a page of {name} that unfolds over the bound": (
+            response(compress(b"x" * 20_000_000), extra=f"Content-Encoding: {name}\r\n"),
+            "<too_large>",
+        )
+        for name, compress in {"gzip": gzip.compress, "br": brotli.compress, "zstd": zstandard.compress}.items()
+    },
     "a record over the bound": (response(b"x" * 200_000), "<too_large>"),
 }
 
@@ -477,6 +506,40 @@ def test_a_response_in_a_web_archive_is_a_document_a_problem_or_neither(tmp_path
     assert found == [("http://x/1", PARAGRAPH), *middle, ("http://x/4", PARAGRAPH)]
     assert rows[0]["id"] == "<urn:uuid:1>"
     assert rows[0]["date"] == "2026-01-02T03:04:05Z"
+
+
+RESOURCES = {
+    "a page": (b"Content-Type: text/html; charset=utf-8\r\n", BODY, PARAGRAPH),
+    "a page whose type was detected": (b"WARC-Identified-Payload-Type: text/html\r\n", BODY, PARAGRAPH),
+    "a page without type": (b"", BODY, PARAGRAPH),
+    "a picture": (b"Content-Type: image/png\r\n", b"\x89PNG", None),
+    "a page over the bound": (b"Content-Type: text/html\r\n", b"x" * 200_000, "<too_large>"),
+}
+
+
+@pytest.mark.parametrize("kind", ["resource", "response"])
+@pytest.mark.parametrize("name", RESOURCES)
+def test_a_record_without_http_is_a_page_by_the_type_of_the_record(tmp_path, name, kind):
+    type, content, expected = RESOURCES[name]
+    if kind == "response" and b"Content-Type" not in type:
+        expected = "<bad_http_response>"
+    (tmp_path / "a.warc").write_bytes(record(kind, content, 7).replace(b"WARC-Date", type + b"WARC-Date"))
+    rows = rows_of(tmp_path, limits=Limits(max_document_bytes=10_000))
+    assert [row["text"] or f"<{row['problem']}>" for row in rows] == ([] if expected is None else [expected])
+
+
+def test_a_response_of_another_protocol_is_no_page(tmp_path):
+    lookup = record("response", b"20260102\nx.example. 300 IN A 192.0.2.1\n")
+    (tmp_path / "a.warc").write_bytes(lookup.replace(b"WARC-Date", b"Content-Type: text/dns\r\nWARC-Date"))
+    assert rows_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_a_url_in_angle_brackets_is_the_url_and_records_may_end_lines_in_lf(tmp_path, end):
+    whole = record("conversion", b"a").replace(b"http://x/0", b"<http://x/0>").replace(b"\r\n", end)
+    (tmp_path / "a.wet").write_bytes(whole + whole)
+    rows = rows_of(tmp_path, id="url", columns=["record_id"])
+    assert [(row["id"], row["record_id"], row["text"]) for row in rows] == [("http://x/0", "<urn:uuid:0>", "a")] * 2
 
 
 def wet(*contents: bytes) -> list[bytes]:

@@ -176,6 +176,8 @@ def test_every_record_is_a_document_or_counted_in_the_run(tmp_path, monkeypatch)
     counters = Artifact.load(Store(), f"{run.uri}/attributes").manifest.counters
     assert counters["skipped/crawl/response with status 404"] == 2
     assert "response with status 404" in render(run.report)
+    (warning,) = (one for one in run.report["warnings"] if "inside its files" in one)
+    assert warning.startswith("Source crawl: 10 items inside its files are no documents: 2 re")
 
 
 @pytest.mark.parametrize("ending", [ending for ending in COMPRESS if ending])
