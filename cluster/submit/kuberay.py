@@ -60,7 +60,7 @@ _DELETION_S = 60
 # `submit` that was interrupted.
 _UNDER_WAY_S = 300
 _KEEP_RECORDS_S = 7 * 24 * 3600
-_RIGHTS = (
+RIGHTS = (
     ("create", "rayjobs.ray.io"),
     ("delete", "rayjobs.ray.io"),
     ("watch", "rayjobs.ray.io"),
@@ -108,7 +108,7 @@ class KubeRay:
             return [f"namespace {namespace}: does not exist. Set it up with `kubectl apply -k k8s/overlays/NAME`."]
         found = [
             f"namespace {namespace}: you may not {verb} {resource}. Ask for a Role with this verb and resource."
-            for verb, resource in _RIGHTS
+            for verb, resource in RIGHTS
             if not api.may(verb, resource)
         ]
         if api.has_account(HEAD_ACCOUNT) is False:

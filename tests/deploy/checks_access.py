@@ -17,6 +17,8 @@ def selectors(objects: Objects) -> list[str]:
         chosen = {name for name, labels in pods.items() if selects(selector, labels)}
         wanted = {name for name in pods if name.endswith(ending)}
         found += [f"PodDisruptionBudget {budget}: {name}" for name in sorted(chosen ^ wanted)]
+        if not isinstance(first(objects, "PodDisruptionBudget", budget)["spec"].get("minAvailable"), int):
+            found.append(f"PodDisruptionBudget {budget}: wanted minAvailable as a number; a RayCluster has no scale")
     for one in of_kind(objects, "PodDisruptionBudget", "NetworkPolicy"):
         spec = one["spec"]
         labels = (spec.get("selector") or spec.get("podSelector", {})).get("matchLabels", {})
@@ -189,6 +191,11 @@ CHECKS = (
                     "raymill.io/role"
                 ),
                 "raymill-head: .*cpu",
+            ),
+            Broken(
+                "a budget that needs the scale of a RayCluster",
+                lambda o: first(o, "PodDisruptionBudget", "raymill-gpu")["spec"].update(minAvailable="100%"),
+                "raymill-gpu: wanted minAvailable",
             ),
             Broken(
                 "a label that KubeRay changes",

@@ -71,7 +71,12 @@ def selects(selector: Manifest, labels: Mapping[str, str]) -> bool:
     return selector.get("matchLabels", {}).items() <= labels.items()
 
 
-_DNS = End("DNS", {"k8s-app": "kube-dns"}, "kube-system")
+_DNS = (
+    End("DNS", {"k8s-app": "kube-dns"}, "kube-system"),
+    End("NodeLocal DNSCache", {"k8s-app": "node-local-dns"}, "kube-system"),
+    End("NodeLocal DNSCache by its address", address="169.254.20.10"),
+)
+_CLOUD_DNS = End("Cloud DNS", address="169.254.169.254")
 _OPERATOR = End("the operator", {"app.kubernetes.io/name": "kuberay-operator"}, "kuberay-operator")
 _PROMETHEUS = End("Prometheus", {}, "monitoring")
 _STRANGER = End("a pod of another namespace", {"app.kubernetes.io/part-of": "raymill"}, "default")
@@ -85,13 +90,17 @@ def _connections(objects: Objects) -> Iterator[tuple[End, End, int, str, bool]]:
     """(from, to, port, protocol, whether it has to be possible)."""
     names = {one["metadata"]["name"] for one in of_kind(objects, "NetworkPolicy")}
     pods = {name: End(name, template["metadata"]["labels"]) for name, _, template in ray_pods(objects)}
+    on_gke = "workload-identity" in names
     scaled = {_head_name(owner) for owner, spec in ray_clusters(objects) if spec.get("enableInTreeAutoscaling")}
     for name, pod in pods.items():
         is_head = name.endswith(", head")
-        yield pod, _DNS, 53, "UDP", True
+        for protocol in ("UDP", "TCP"):
+            for names_from in _DNS:
+                yield pod, names_from, 53, protocol, True
+            yield pod, _CLOUD_DNS, 53, protocol, on_gke
         yield pod, _STORE, 443, "TCP", True
         yield pod, _WEB, 80, "TCP", False
-        yield pod, _NODE_KEYS, 80, "TCP", "workload-identity" in names  # on GKE it gives the account's own
+        yield pod, _NODE_KEYS, 80, "TCP", on_gke  # there it gives those of the pod's account
         yield pod, _OWN_STORE, 9000, "TCP", "static-s3" in names
         yield pod, _API, 443, "TCP", name in scaled
         yield _OPERATOR, pod, 8265, "TCP", is_head
@@ -139,6 +148,17 @@ CHECKS = (
             ),
             Broken("no opening between pods", lambda o: o.remove(_policy(o, "between")), "cannot reach .* at 10002"),
             Broken("no DNS", lambda o: o.remove(_policy(o, "names")), "cannot reach DNS"),
+            Broken(
+                "no cache of names on the nodes",
+                lambda o: _policy(o, "names")["spec"]["egress"][0]["to"].__delitem__(slice(1, None)),
+                "cannot reach NodeLocal DNSCache",
+            ),
+            Broken(
+                "no Cloud DNS on GKE",
+                lambda o: o.remove(_policy(o, "cloud-dns")),
+                "cannot reach Cloud DNS",
+                world="gke",
+            ),
             Broken(
                 "nothing closed",
                 lambda o: o.remove(_policy(o, "deny")),

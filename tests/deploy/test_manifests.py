@@ -3,7 +3,9 @@
 `python -m tests.deploy` lists the checks. Schemas of custom resources come from CRD_DIR (tests/deploy/schemas.py).
 """
 
+import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,9 +14,11 @@ from setuptools import find_packages
 
 from cluster.kuberay.profiles import OVERLAYS, Profile
 from cluster.kuberay.rayjob import as_documents, build_config_map, build_rayjob
+from cluster.submit.kuberay import RIGHTS
 from tests.deploy import checks_operator, checks_pods, checks_schema, checks_sizes
 from tests.deploy.checks import CHECKS
-from tests.deploy.manifests import K8S, OTHERS, kustomize, worlds
+from tests.deploy.checks_network import End, reaches, selects
+from tests.deploy.manifests import K8S, OTHERS, first, kustomize, of_kind, pod_templates, worlds
 from tests.deploy.schemas import HOW_TO, crds
 from tests.deploy.written import manifests
 from tests.support.works import CURATE, IMAGE, TRAIN
@@ -74,6 +78,107 @@ def test_jobs_of_any_profile_pass(built, profile):
         for check in (*checks_schema.CHECKS, *checks_operator.CHECKS, *checks_pods.CHECKS, *checks_sizes.CHECKS):
             if crds() or not check.needs_crds:
                 assert check.run([*namespace, *jobs]) == [], check.what
+
+
+@pytest.fixture(scope="module")
+def teams(tmp_path_factory):
+    """Team -> its objects: each has a kustomization of its own over the same folders."""
+    folder = tmp_path_factory.mktemp("teams")
+    shutil.copytree(K8S, folder / "k8s")
+    found = {}
+    for team in ("team-a", "team-b"):
+        (folder / "k8s" / team).mkdir()
+        text = f"namespace: {team}\nresources: [../overlays/onprem-kueue, ../nightly]\n"
+        (folder / "k8s" / team / "kustomization.yaml").write_text(text)
+        found[team] = kustomize(folder / "k8s" / team)
+    return found
+
+
+def test_what_binds_a_team_is_of_its_own_namespace(teams):
+    cluster_wide = ("ClusterQueue", "ResourceFlavor", "PriorityClass")
+    for team, objects in teams.items():
+        (binding,) = of_kind(objects, "RoleBinding")
+        assert [one["namespace"] for one in binding["subjects"]] == [team]
+        for one in objects:
+            own = one["metadata"]["name"] if one["kind"] == "Namespace" else one["metadata"].get("namespace")
+            assert own == team or one["kind"] in cluster_wide, one
+        ((_, nightly),) = [pod for pod in pod_templates(objects) if pod[0].startswith("CronJob")]
+        (container,) = nightly["spec"]["containers"]
+        assert '--namespace "$NAMESPACE"' in container["args"][0]
+        own = {"fieldRef": {"fieldPath": "metadata.namespace"}}
+        assert {"name": "NAMESPACE", "valueFrom": own} in container["env"]
+        assert "namespace: raymill" not in json.dumps(objects).replace('"', "")
+
+
+def test_teams_share_cluster_wide_objects_and_the_queue_takes_the_jobs_of_both(teams):
+    for kind in ("ClusterQueue", "ResourceFlavor", "PriorityClass"):
+        specs = {team: [one.get("spec", one.get("value")) for one in of_kind(teams[team], kind)] for team in teams}
+        assert specs["team-a"] == specs["team-b"] != []
+    selector = first(teams["team-a"], "ClusterQueue")["spec"]["namespaceSelector"]
+    assert all(selects(selector, first(objects, "Namespace")["metadata"]["labels"]) for objects in teams.values())
+    assert not selects(selector, {"kubernetes.io/metadata.name": "default"})
+
+
+def test_pods_of_one_team_cannot_reach_those_of_another(teams):
+    (_, head), *_ = pod_templates(teams["team-a"])
+    policies = json.loads(json.dumps(teams["team-a"]).replace('"team-a"', '"raymill"'))  # as `reaches` names its own
+    labels = head["metadata"]["labels"]
+    for port in (6379, 8265, 10001):
+        assert not reaches(policies, End("b", labels, "team-b"), End("a", labels), port)
+        assert not reaches(policies, End("a", labels), End("b", labels, "team-b"), port)
+
+
+# What the commands of the guide ask the API for: command -> (API group, resource, verbs).
+GUIDE = {
+    "kubectl apply -f job.yaml": [("ray.io", "rayjobs", "get create patch"), ("", "configmaps", "get create patch")],
+    "kubectl -n raymill get rayjobs --watch": [("ray.io", "rayjobs", "list watch")],
+    "kubectl -n raymill logs -f -l": [("", "pods", "list get"), ("", "pods/log", "get")],
+    "kubectl -n raymill delete rayjob RUN_ID": [("ray.io", "rayjobs", "get delete list watch")],
+    "kubectl -n raymill get service ": [("", "services", "list")],
+    "kubectl -n raymill port-forward service/HEAD": [
+        ("", "services", "get"), ("", "pods", "get list"), ("", "pods/portforward", "create")],
+    "kubectl -n raymill exec POD": [("", "pods", "get"), ("", "pods/exec", "create")],
+    "kubectl -n raymill get secret CLUSTER": [("", "secrets", "get")],
+    "kubectl -n raymill describe rayjob NAME": [("ray.io", "rayjobs", "get"), ("", "events", "list")],
+    "kubectl -n raymill get events --sort-by": [("", "events", "list")],
+    "kubectl describe pod": [("", "pods", "get list")],
+    "kubectl -n raymill get serviceaccount raymill-worker": [("", "serviceaccounts", "get")],
+    "kubectl -n raymill describe workloads": [("kueue.x-k8s.io", "workloads", "get list")],
+}  # fmt: skip
+
+
+def test_the_role_for_people_suffices_for_every_command_of_the_guide(built):
+    text = (K8S / "README.md").read_text()
+    assert [command for command in GUIDE if command not in text] == []
+    step_5 = text[text.index("### 5. A run") :]
+    verbs = "get|describe|logs|delete|port-forward|exec|apply -f"
+    commands = re.findall(rf"kubectl (?:-n raymill )?(?:{verbs})[^`#\n]*", step_5)
+    unknown = [one for one in commands if not any(one.startswith(command.strip()) for command in GUIDE)]
+    assert [one for one in unknown if "k8s/overlays" not in one] == []
+    rules = first(built["eks"], "Role", "raymill-user")["rules"]
+    for command, wanted in GUIDE.items():
+        for group, resource, verbs in wanted:
+            allowed = {
+                verb
+                for rule in rules
+                if group in rule["apiGroups"] and resource in rule["resources"]
+                for verb in rule["verbs"]
+            }
+            assert set(verbs.split()) <= allowed, command
+
+
+def test_the_role_for_programs_suffices_for_the_verbs_and_people_may_do_the_same(built):
+    def allowed(name):
+        rules = first(built["eks"], "Role", name)["rules"]
+        return {
+            (verb, f"{resource}.{group}".rstrip("."))
+            for rule in rules
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+
+    assert set(RIGHTS) <= allowed("raymill-submit") <= allowed("raymill-user")
 
 
 def test_no_patch_merges_lists_of_ray_objects():
