@@ -107,7 +107,8 @@ def attempt_line(attempt: AttemptRecord) -> str:
     resumed = f", continuing after step {attempt['step']}" if attempt["step"] else ""
     share = f"{trained:,} of {total:,} parameters train ({trained / total:.2%})"
     warning = f"\nwarning: {attempt['attention_warning']}" if attempt["attention_warning"] else ""
-    return f"training: {share}, {plural(workers, 'worker')}, attention {attempt['attention']}{resumed}{warning}"
+    rows = f", {plural(attempt['micro_rows'], 'row')} at once" if "micro_rows" in attempt else ""
+    return f"training: {share}, {plural(workers, 'worker')}{rows}, attention {attempt['attention']}{resumed}{warning}"
 
 
 def step_line(records: Sequence[StepRecord], remaining: "RemainingWork") -> str:

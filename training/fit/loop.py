@@ -29,6 +29,7 @@ import torch
 
 from cluster.metrics import NOT_EXPORTED, Metrics, connect
 from cluster.store import paths
+from training.config import TrainConfig
 from training.data.batch import Batch
 from training.data.loader import Loader
 from training.data.order import Order
@@ -47,6 +48,7 @@ from training.fit.device import (
 )
 from training.fit.learning_rate import learning_rate
 from training.fit.loss_checks import bad_loss_error, document_ids, loss_problem
+from training.fit.out_of_memory import explained, with_rows_left_to_try
 from training.fit.ranks import Preemption, Ranks
 from training.fit.step_log import StepLog
 from training.fit.tracking import Tracker, trackers
@@ -73,12 +75,17 @@ def fit(job: Job, ranks: Ranks) -> Outcome:
         DataError: the loss is not finite or too large (the message lists the document ids), or the newest checkpoint
             has other settings, model or data.
         ClusterError: communication failed; the message names the workers at fault.
-        UserError: another mistake in config or data.
+        ClusterError: out of memory, and the next attempt computes fewer rows at once.
+        UserError: another mistake in config or data, or the training does not fit the device.
     """
     if (outcome := ranks.from_first(read_outcome(job) if ranks.first else None)) is not None:
         return outcome
-    with ExitStack() as stack, ranks.naming_failed_workers():
-        return Training(job, ranks, stack).run()
+    with ranks.naming_failed_workers():
+        # On GPUs with the largest `micro_batch` that fits, unless it is set.
+        config = with_rows_that_fit(job.config, ranks, len(job.classes))
+        config = with_rows_left_to_try(job, config, ranks)
+        with ExitStack() as stack, explained(job, config, ranks):
+            return Training(job, config, ranks, stack).run()
 
 
 @dataclass(frozen=True)
@@ -102,13 +109,12 @@ class Counts:
 class Training:
     """One worker's training in one attempt.
 
-    stack: at its end it closes, in reverse order, all that is opened here.
+    config: the job's, with the `micro_batch` that is computed. stack: at its end it closes, in reverse order, all that
+    is opened here.
     """
 
-    def __init__(self, job: Job, ranks: Ranks, stack: ExitStack) -> None:
-        self.job, self.ranks = job, ranks
-        # The job's config; on GPUs with the largest `micro_batch` that fits, unless it is set.
-        self.config = with_rows_that_fit(job.config, ranks, len(job.classes))
+    def __init__(self, job: Job, config: TrainConfig, ranks: Ranks, stack: ExitStack) -> None:
+        self.job, self.config, self.ranks = job, config, ranks
         self.started_at = self.saved_at = time.monotonic()
         attempt = ranks.from_first(uuid.uuid4().hex[:8])
         packed = PackedRun.load(job.store, job.packed)
@@ -167,6 +173,7 @@ class Training:
             attention=self.attention,
             attention_warning=self.attention_warning,
             damaged=restored.damaged,
+            micro_rows=micro_rows,
         )
         self._write_attempt()
 

@@ -232,6 +232,15 @@ def _body_returning(causal: Any, name: str, hidden: Tensor) -> Iterator[None]:
         modules[name] = body
 
 
+class Float32Linear(nn.Linear):
+    """A linear layer that computes in float32. Engines that shard have its weight in bf16 in a bf16 run."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, D] to float32[B, classes]."""
+        assert self.bias is not None
+        return F.linear(features.float(), self.weight.float(), self.bias.float())
+
+
 class LinearProbe(Objective):
     """Cross entropy of a row's class, from the frozen base's hidden states through one linear layer.
 
@@ -241,7 +250,7 @@ class LinearProbe(Objective):
     def __init__(self, model: Any, bf16: bool, classes: int, pool: str) -> None:
         super().__init__(model, bf16)
         self.pool = pool
-        self.classifier = nn.Linear(model.config.get_text_config().hidden_size, classes)
+        self.classifier = Float32Linear(model.config.get_text_config().hidden_size, classes)
 
     def train(self, mode: bool = True) -> "LinearProbe":
         """Set the mode of the classifier; the base stays in eval mode, so that its features have no dropout."""

@@ -16,6 +16,7 @@ _shape_of = Entry("training.models.shape:shape_of")
 # Share of a GPU's memory. The rest is for fragmentation and for the error of the memory model, whose
 # activations are within a tenth of what autograd keeps (tests/training/plan/test_memory_model.py).
 USABLE = 0.9
+_CLEARLY_LESS = 0.85
 MARGIN = f"{1 - USABLE:.0%} is left for fragmentation and the error of the estimate"
 
 # From the least communication to the most. Offload is last, because it is slowest.
@@ -146,3 +147,14 @@ def suggested_change(config: TrainConfig, shape: Shape, device_bytes: float) -> 
     least = config.workers.range[0]
     workers = "1 worker" if least == 1 else f"{least} workers"
     return f"No engine fits on {workers}: use {more}more workers, or a shorter sequence_length."
+
+
+def smaller_change(config: TrainConfig, shape: Shape, workers: int) -> str:
+    """A sentence with the smallest change for a training that ran out of memory, although it may fit by the estimate.
+
+    config: with its `micro_batch`. workers: number of those that ran.
+    """
+    own = config.workers.model_copy(update={"count": workers})
+    need = memory(config, shape, config.micro_rows(workers), workers).total
+    # The estimate of a change must be lower by more than the estimate's own error.
+    return suggested_change(config.model_copy(update={"workers": own}), shape, _CLEARLY_LESS * need / USABLE)

@@ -14,6 +14,7 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 
 OUTCOME = "fit.json"
+MICRO_BATCH = "micro_batch.json"  # see fit/out_of_memory.py
 
 
 @dataclass(frozen=True)

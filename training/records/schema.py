@@ -75,7 +75,7 @@ class AttemptRecord(TypedDict):
 
     step: of the restored checkpoint, or 0. attention: transformers' name of the implementation in use.
     attention_warning: a sentence about its cost, if a faster one cannot be used here. damaged: checkpoints that were
-    skipped.
+    skipped. micro_rows: rows that a worker computes at once.
     """
 
     attempt: str
@@ -87,6 +87,7 @@ class AttemptRecord(TypedDict):
     attention: str
     attention_warning: str | None
     damaged: NotRequired[list[DamagedCheckpoint]]
+    micro_rows: NotRequired[int]
 
 
 def damage_lines(attempt: AttemptRecord) -> list[str]:

@@ -33,6 +33,18 @@ ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 TOLERANCE = 1e-5
 
 
+def test_a_probe_computes_its_classes_in_float32_on_a_bf16_base_with_every_engine():
+    with RankPool(2) as ranks:
+        found = {
+            (engine, precision): ranks.run(
+                train_with_engine, Case(engine, "probe", packed=False, steps=3, more={"precision": precision})
+            )[0]["losses"]
+            for engine, precision in [("ddp", "float32"), *((engine, "bf16") for engine in ENGINES)]
+        }
+    for losses in found.values():
+        assert losses == pytest.approx(found["ddp", "float32"], rel=0.02)
+
+
 # DeepSpeed's settings
 
 
