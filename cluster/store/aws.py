@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
 
 from cluster.errors import StorageError
-from cluster.store.interface import StorageOptions, Upload, checked_endpoint, first_line
+from cluster.store.interface import FileInfo, StorageOptions, Upload, checked_endpoint, first_line
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,29 @@ def _endpoint_without_options(name: str, configured: str | None) -> str | None:
             except ValueError as error:
                 raise StorageError(f"s3://{name}: {where}: {error}.") from error
     return None
+
+
+def list_objects(name: str, options: StorageOptions, setting: str, folder: str) -> list[FileInfo]:
+    """All objects below a folder of a bucket, also those with names that obstore cannot read.
+
+    Raises:
+        StorageError: the store refused.
+    """
+    try:
+        pages = _client(name, options, setting).get_paginator("list_objects_v2")
+        return [
+            FileInfo(
+                f"s3://{name}/{found['Key']}",
+                found["Size"],
+                found["ETag"].strip('"'),
+                found["LastModified"].timestamp(),
+            )
+            for page in pages.paginate(Bucket=name, Prefix=f"{folder}/" if folder else "")
+            for found in page.get("Contents", [])
+        ]
+    except (BotoCoreError, ClientError) as error:
+        uri = f"s3://{name}/{folder}"
+        raise StorageError(f"{uri}: cannot list ({first_line(error)}). Run the same command again.") from error
 
 
 def list_uploads(name: str, options: StorageOptions, setting: str, folder: str) -> list[Upload]:

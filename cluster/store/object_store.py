@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +22,11 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from cluster.errors import StorageError, is_panic
 from cluster.store.interface import FileInfo, NotFound, StorageOptions, Unavailable, Upload, first_line
 from cluster.store.object_files import TAIL_BYTES, Onward, Parts, PartsFile
+
+ODD_NAME = "name with an empty part, `.`, `..` or a control character"
+
+# Such names, in the part of a URI after the bucket. obstore refuses a whole listing that has one.
+_ODD_NAME = re.compile(r"(?:^|/)(?:\.{1,2})?(?:/|$)|[\x00-\x1f\x7f]")
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15
 
@@ -65,14 +71,16 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
     }
     root = f"{scheme}://{name}"
     make: Callable[..., Any]
-    multipart: dict[str, Any] = {}
+    more: dict[str, Any] = {}
     if scheme == "s3":
-        from cluster.store.aws import abort_uploads, list_uploads, s3_settings  # boto3: 0.3 s that only S3 needs
+        # boto3 takes 0.3 s, which only S3 needs.
+        from cluster.store.aws import abort_uploads, list_objects, list_uploads, s3_settings
 
         settings = s3_settings(name, options, setting)
         shared["client_options"]["allow_http"] = settings.get("endpoint", "").startswith("http://")
         make, shared = S3Store, shared | settings
-        multipart = {
+        more = {
+            "objects": partial(list_objects, name, options, setting),
             "uploads": partial(list_uploads, name, options, setting),
             "abort_uploads": partial(abort_uploads, name, options, setting),
         }
@@ -81,7 +89,7 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
         make = {"gs": GCSStore, "az": AzureStore}[scheme]
     try:
         with _without_panic(root, setting):
-            return Bucket(root, make(name, **shared), setting, options.retries, options.retry_deadline_s, **multipart)
+            return Bucket(root, make(name, **shared), setting, options.retries, options.retry_deadline_s, **more)
     except (exceptions.BaseError, ValueError) as error:
         raise StorageError(f"{root}: {first_line(error)}. {_MENDS[scheme].format(setting=setting)}") from error
 
@@ -107,6 +115,7 @@ class Bucket:
     connection was lost in the body of an answer or in put-if-absent. obstore itself repeats requests whose connection
     was lost otherwise, or that were answered by 408, 429 or 5xx. Both wait a random, growing time. deadline_s: seconds
     after which no request is repeated. uploads, abort_uploads: list and abort multipart uploads (S3).
+    objects: lists a folder that has names which obstore refuses (S3).
     """
 
     def __init__(
@@ -118,6 +127,7 @@ class Bucket:
         deadline_s: float = 180,
         uploads: Callable[[str], list[Upload]] = lambda folder: [],
         abort_uploads: Callable[[list[Upload]], None] = lambda uploads: None,
+        objects: Callable[[str], list[FileInfo]] | None = None,
     ) -> None:
         self.root = root
         self.store = store
@@ -126,6 +136,8 @@ class Bucket:
         self.deadline_s = deadline_s
         self.uploads = uploads
         self.abort_uploads = abort_uploads
+        self._objects = objects
+        self._odd_names: dict[str, list[tuple[str, str]]] = {}  # folder -> those of its last walk
 
     def read(self, key: str) -> bytes:
         with self._mended(key, "read"):
@@ -201,10 +213,16 @@ class Bucket:
             return self._info(self._retried(head))
 
     def walk(self, prefix: str, *, skip_bad_names: bool = False) -> Iterator[FileInfo]:
+        self._odd_names.pop(prefix, None)
         with self._mended(prefix, "list"):
-            files = self._retried(
-                lambda: [self._info(found) for page in obstore.list(self.store, prefix or None) for found in page]
-            )
+            try:
+                files = self._retried(
+                    lambda: [self._info(found) for page in obstore.list(self.store, prefix or None) for found in page]
+                )
+            except exceptions.BaseError as error:
+                if not (skip_bad_names and self._objects and _is_odd(error)):
+                    raise
+                files = self._without_odd_names(prefix, self._objects(prefix))
         # Consoles and sync tools mark a folder by an empty object named like it.
         folders = {f"{self.root}/{prefix}"}
         for file in files:
@@ -213,6 +231,21 @@ class Bucket:
                 folders.add(folder)
                 folder = folder.rpartition("/")[0]
         yield from (file for file in files if file.size or file.uri not in folders)
+
+    def unreadable(self, prefix: str) -> list[tuple[str, str]]:
+        return self._odd_names.get(prefix, [])
+
+    def _without_odd_names(self, prefix: str, files: list[FileInfo]) -> list[FileInfo]:
+        """The files with names that obstore reads. The others are kept for `unreadable`."""
+        good, odd = [], []
+        for file in files:
+            uri = file.uri.removesuffix("/")
+            if _ODD_NAME.search(uri.removeprefix(f"{self.root}/")):
+                odd.append((file.uri, ODD_NAME))
+            else:
+                good.append(replace(file, uri=uri))
+        self._odd_names[prefix] = odd
+        return good
 
     def delete(self, keys: list[str]) -> None:
         """S3 takes a thousand keys a request."""
@@ -272,7 +305,7 @@ class Bucket:
                 raise self._missing() from error
             if _REFUSED.search(str(error)):
                 raise self._refused(uri, act, error) from error
-            if "invalid path" in str(error):  # met in a listing
+            if _is_odd(error):
                 raise self._unnameable(uri, error) from error
             raise Unavailable(
                 f"{uri}: cannot {act}, the store did not answer as it should ({first_line(error)}). "
@@ -297,6 +330,11 @@ class Bucket:
         return StorageError(
             f"{self.root}: no such bucket. Make it first, or check its name and {self.setting}.endpoint_url."
         )
+
+
+def _is_odd(error: BaseException) -> bool:
+    """Whether a listing met a name that obstore refuses."""
+    return "invalid path" in str(error)
 
 
 def _no_bucket(error: BaseException) -> bool:

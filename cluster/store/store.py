@@ -129,7 +129,7 @@ class Store:
         """Every file below a folder, at any depth, sorted by name. An empty list if there is no such folder.
 
         Args:
-            skip_bad_names: leave out names that are not UTF-8, which `list_unreadable` returns.
+            skip_bad_names: leave out names that cannot be read, which `list_unreadable` then returns.
         """
         backend, key = self._backend(folder, file=False)
         return sorted(backend.walk(key, skip_bad_names=skip_bad_names), key=lambda file: file.uri)
@@ -140,8 +140,12 @@ class Store:
         return next(iter(backend.walk(key)), None) is not None
 
     def list_unreadable(self, folder: str) -> list[tuple[str, str]]:
-        """(path, kind) of everything below a local folder that cannot be read: dangling links, FIFOs, bad names."""
-        return [] if paths.is_remote(folder) else sorted(LOCAL.unreadable(paths.absolute(folder)))
+        """(path, kind) of what cannot be read below a folder: dangling links, FIFOs, bad names.
+
+        Of a bucket: the bad names that `list_files` left out.
+        """
+        backend, key = self._backend(folder, file=False)
+        return sorted(backend.unreadable(key))
 
     def glob(self, pattern: str, *, skip_bad_names: bool = False) -> list[FileInfo]:
         """Files whose URI matches a pattern, see `glob_regex`."""

@@ -28,6 +28,7 @@ _PLURALS = {DANGLING: f"{DANGLING}s", CIRCULAR: f"{CIRCULAR}s", REPEATED: "links
 # A file named .json is not read as JSON Lines: it usually contains one value over many lines.
 _JSON_HINT = "Of a JSON array make one object a line, as `jq -c '.[]'` does, in a .jsonl file."
 
+_EMPTY = re.compile(r"(?<!:)//+")
 _NO_FOLDER = "the folder does not exist"
 
 
@@ -64,8 +65,10 @@ def find_files(store: Store, input: Input) -> FoundFiles:
         return FoundFiles([(file, "fetched") for file in files if not _is_hidden(file.uri, path)])
     if _is_glob(path):
         root = folder_of(path)
-        others = [(one, kind) for one, kind in store.list_unreadable(root) if matches(path, one)]
-        return _select(input, path, root, store.glob(path, skip_bad_names=True), others)
+        files = store.glob(path, skip_bad_names=True)
+        # A name with an empty part is one that the glob would match without it.
+        others = [(one, kind) for one, kind in store.list_unreadable(root) if matches(path, _EMPTY.sub("/", one))]
+        return _select(input, path, root, files, others)
     file = _file(store, path)
     if file is not None:
         format = input.format or format_of(path)
@@ -172,7 +175,8 @@ def _without_repeats(files: list[tuple[FileInfo, str]], root: str) -> list[tuple
 
 
 def _is_hidden(uri: str, root: str) -> bool:
-    return any(part[0] in "._" for part in uri.removeprefix(root).split("/") if part)
+    parts = uri.removeprefix(root).split("/")
+    return any(part[0] in "._" and part not in (".", "..") for part in parts if part)
 
 
 def skipped_text(skipped: Mapping[str, int]) -> str:

@@ -9,10 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
+import obstore
 import pytest
+from obstore.store import MemoryStore
 
 from cluster.errors import StorageError, UserError
 from cluster.store.interface import StorageOptions, Unavailable
+from cluster.store.object_store import _ODD_NAME
 from cluster.store.store import Store
 from tests.conftest import CREDENTIALS, free_port, wait_for_port
 from tests.support.stages import counting_stage, run_inline
@@ -330,3 +333,38 @@ def test_units_commit_on_ceph_as_they_do_on_a_disk(ceph_store, ceph_root, tmp_pa
     on_disk = run_inline(counting_stage(units=5), str(tmp_path))
     assert on_ceph["numbers"].manifest.digest == on_disk["numbers"].manifest.digest
     assert on_ceph["numbers"].table() == on_disk["numbers"].table()
+
+
+ODD_KEYS = ["in//double", "in/deep//two", "in/two//"]
+
+
+def test_names_that_obstore_refuses_are_left_out_and_named(s3_server, s3_store, s3_root):
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1", **CREDENTIALS)
+    bucket = s3_root.removeprefix("s3://")
+    good = ["in/a b", "in/pct%20enc", "in/plus+", "in/deep/x", "in/back\\slash", "in/ünï", "in/..dots..", "in/a.b/c"]
+    for key in [*good, *ODD_KEYS, "in/", "in/deep/", "other/x"]:
+        client.put_object(Bucket=bucket, Key=key, Body=b"" if key in ("in/", "in/deep/") else b"abc")
+    with pytest.raises(StorageError, match=r"empty parts \(//\)"):
+        s3_store.list_files(f"{s3_root}/in")
+    found = s3_store.list_files(f"{s3_root}/in", skip_bad_names=True)
+    assert [file.uri for file in found] == sorted(f"{s3_root}/{key}" for key in good)
+    assert all(s3_store.info(file.uri) == file for file in found)
+    odd = [uri for uri, kind in s3_store.list_unreadable(f"{s3_root}/in/") if "empty part" in kind]
+    assert odd == sorted(f"{s3_root}/{key}" for key in ODD_KEYS)
+    for key in ODD_KEYS:
+        client.delete_object(Bucket=bucket, Key=key)
+    assert s3_store.list_files(f"{s3_root}/in", skip_bad_names=True) == found
+    assert s3_store.list_unreadable(f"{s3_root}/in") == []
+
+
+@pytest.mark.parametrize("key", ["in//a", "in/../a", "in/./a", "../a", "in/..", "in/new\nline", "in/a//b", "in/a\x7fb"])
+def test_names_that_obstore_cannot_parse_are_odd(key):
+    assert _ODD_NAME.search(key)
+    with pytest.raises(ValueError, match="Could not parse path"):
+        obstore.put(MemoryStore(), key, b"x")
+
+
+@pytest.mark.parametrize("key", ["in/a..b", "in/..a/b.", ".in/...", "in/a b\\c", "in/ü*?[#%20"])
+def test_names_that_obstore_parses_are_not(key):
+    assert not _ODD_NAME.search(key)
+    obstore.put(MemoryStore(), key, b"x")

@@ -10,6 +10,11 @@ import pytest
 
 from cluster import cli
 from cluster.errors import StorageError
+from cluster.store.interface import StorageOptions
+from cluster.store.object_store import ODD_NAME
+from cluster.store.store import Store
+from pipelines.readers.freeze import freeze
+from pipelines.readers.inputs import Input
 from tests.conftest import CREDENTIALS
 from tests.support.guides import GUIDES
 from tests.support.inline import curate_inline
@@ -138,3 +143,16 @@ def test_a_bucket_that_is_not_there_is_named_before_anything_is_done(texts, monk
     settings = {"inputs": [{"path": str(texts), "id": "id"}], "output": "s3://nobody-made-this/run", "storage": options}
     with pytest.raises(StorageError, match="nobody-made-this"):
         curate_inline(settings, monkeypatch)
+
+
+@pytest.mark.parametrize("path", ["in", "in/**"])
+def test_an_object_with_an_odd_name_is_passed_over_and_counted(path, s3_server, s3_root):
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1", **CREDENTIALS)
+    for key in ("in/a.jsonl", "in//b.jsonl", "in//c.jsonl", "in/_d//e.jsonl"):
+        client.put_object(Bucket=s3_root.removeprefix("s3://"), Key=key, Body=b'{"text": "a"}')
+    store = Store(StorageOptions(endpoint_url=s3_server, access_key_id="key", secret_access_key="secret"))
+    found = freeze(store, [Input(path=f"{s3_root}/{path}")])
+    assert [file.uri for file in found.files] == [f"{s3_root}/in/a.jsonl"]
+    assert found.skipped == {"input": {ODD_NAME: 2}}
+    without = freeze(store, [Input(path=f"{s3_root}/{path}", exclude=("b*",))])
+    assert without.skipped == {"input": {ODD_NAME: 1}}
