@@ -49,4 +49,6 @@ def format_of(uri: str) -> str | None:
     for format, reader in READERS.items():
         if (uncompressed if reader.compressible else name).endswith(reader.endings):
             return format
+        if uncompressed != name and uncompressed.endswith(reader.compressed_endings):
+            return format
     return None

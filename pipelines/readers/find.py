@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from cluster.errors import DataError
+from cluster.read.compression import compression_ending
 from cluster.store import paths
 from cluster.store.glob_pattern import glob_regex, matches
 from cluster.store.interface import FileInfo, NotFound
@@ -132,7 +133,7 @@ def _select(
         elif excluded(file.uri.removeprefix(root)):
             skipped[EXCLUDED] += 1
         elif format is None or (is_folder and named != format):
-            skipped[PurePosixPath(file.uri).suffix.lower() or NO_ENDING] += 1
+            skipped[_ending(file.uri) or NO_ENDING] += 1
         elif not file.size:
             skipped[ZERO_BYTES] += 1
         else:
@@ -179,6 +180,12 @@ def _is_hidden(uri: str, root: str) -> bool:
     return any(part[0] in "._" and part not in (".", "..") for part in parts if part)
 
 
+def _ending(uri: str) -> str:
+    """The ending of a name in lower case, such as `.png` or `.tar.gz`; empty if it has none."""
+    compression = compression_ending(uri)
+    return PurePosixPath(uri.lower().removesuffix(compression)).suffix + compression
+
+
 def skipped_text(skipped: Mapping[str, int]) -> str:
     """Numbers of skipped files as text: `2 .png, 1 dangling link, 3 of zero bytes`."""
     return ", ".join(
@@ -191,7 +198,11 @@ def _unknown_format(input: Input | None = None) -> str:
     if input is not None and input.format:
         endings = ", ".join(READERS[input.format].endings)
         return f"With `format: {input.format}` a folder gives its {endings} files; name others by a glob."
-    endings = ", ".join(ending for reader in READERS.values() for ending in reader.endings)
+    endings = ", ".join(
+        ending
+        for reader in READERS.values()
+        for ending in (*reader.endings, *(f"{one}.gz" for one in reader.compressed_endings))
+    )
     return f"Known endings: {endings}. For others set `format`, and name a folder's files by a glob."
 
 

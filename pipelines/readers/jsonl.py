@@ -31,6 +31,7 @@ class Jsonl(Reader):
     """A document is an object with its text, id and carried columns as values. Objects may have different keys."""
 
     endings = (".jsonl", ".ndjson", ".json-lines")
+    compressed_endings = (".json",)  # as C4 and Dolma name their files; others named .json usually hold one value
     columns = "open"
 
     def cut(self, store: Store, file: FileInfo, input: Input) -> FilePieces:

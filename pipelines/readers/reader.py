@@ -110,6 +110,7 @@ class Reader:
 
     endings: of file names, lower case, with the dot.
     compressible: whether .gz, .zst or .bz2 may follow the ending.
+    compressed_endings: endings of this format only if .gz, .zst or .bz2 follows.
     columns: how the columns are found before the file is read:
         typed    `cut` returns a schema
         header   `columns_of` returns all of them
@@ -120,6 +121,7 @@ class Reader:
 
     endings: tuple[str, ...]
     compressible: bool = True
+    compressed_endings: tuple[str, ...] = ()
     columns: Literal["typed", "header", "open", "fixed"]
     own_id: str = ""
 

@@ -1,5 +1,6 @@
 """Which files an input means, how they are cut into units, and what is refused before anything is read."""
 
+import gzip
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from datasets import Dataset, DatasetDict, disable_progress_bars
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,8 +29,8 @@ from pipelines.readers.units import InputManifest, read_unit
 
 MIB = 1 << 20
 KNOWN_ENDINGS = (
-    "Known endings: .parquet, .pq, .jsonl, .ndjson, .json-lines, .csv, .tsv, .txt, .text, .md, .markdown, .rst, .html, "
-    ".htm, .xhtml, .pdf, .docx, .vtt, .srt, .mbox, .eml, .warc, .wet. "
+    "Known endings: .parquet, .pq, .jsonl, .ndjson, .json-lines, .json.gz, .csv, .tsv, .txt, .text, .md, .markdown, "
+    ".rst, .html, .htm, .xhtml, .pdf, .docx, .vtt, .srt, .mbox, .eml, .warc, .wet. "
     "For others set `format`, and name a folder's files by a glob."
 )
 LINE = '{"text": "a"}\n'
@@ -93,6 +95,24 @@ def test_a_path_is_a_folder_a_glob_or_a_file(folder, path, expected):
 def test_what_is_passed_over_is_counted_by_ending(folder):
     manifest = frozen(folder, path=".", source="tree")
     assert manifest.skipped == {"tree": {"hidden": 3, ".png": 1, "(no ending)": 1}}
+
+
+def test_the_ending_of_a_file_that_is_passed_over_has_its_compression(folder):
+    for name in ("a.tar.gz", "b.tar.gz", "c.gz", "d.json"):
+        (folder / name).write_bytes(b"x")
+    skipped = frozen(folder, path=".").skipped["input"]
+    assert {ending: count for ending, count in skipped.items() if "z" in ending or "j" in ending} == {
+        ".tar.gz": 2, ".gz": 1, ".json": 1
+    }  # fmt: skip
+
+
+def test_a_folder_with_compressed_json_has_json_lines(folder):
+    for compress, name in ((gzip.compress, "c4.json.gz"), (zstandard.compress, "dolma.json.zst")):
+        (folder / "c4").mkdir(exist_ok=True)
+        (folder / "c4" / name).write_bytes(compress(LINE.encode()))
+    for path in ("c4", "c4/*.json.*"):
+        manifest = frozen(folder, path=path)
+        assert [file.format for file in manifest.files] == ["jsonl", "jsonl"] and manifest.skipped["input"] == {}
 
 
 def test_an_absolute_path_and_a_file_uri_do_not_depend_on_the_working_folder(folder):
