@@ -5,7 +5,9 @@ a whole block for one unreadable line, and columns whose type changes.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from cluster.read.limits import Limits
@@ -18,8 +20,18 @@ Decode = Callable[[str], Any]
 _decode = json.JSONDecoder().decode
 
 
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
+
+
 class Unreadable(str):
-    """The reason why a line has no value, in place of the value: blank, too_large, bad_utf8 or broken_json."""
+    """The reason why a line has no value, in place of the value: blank, long_line, bad_utf8 or broken_json."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeepJson:
+    """A value that is nested too deeply for Python's decoder. text: its JSON."""
+
+    text: str
 
 
 BLANK = Unreadable("blank")
@@ -39,16 +51,63 @@ def json_lines(
         UnreadableRest, StorageError: as `span_lines`.
     """
     for position, line in span_lines(store, span, limits):
-        yield position, line, Unreadable("too_large") if line is None else json_value(line, decode)
+        yield position, line, Unreadable("long_line") if line is None else json_value(line, decode)
 
 
 def json_value(line: bytes, decode: Decode = _decode) -> Any:
-    """The JSON value of a line in UTF-8, or an Unreadable. decode: the `decode` of a JSONDecoder with hooks."""
+    """The JSON value of a line in UTF-8, or an Unreadable. In an object, values of keys can be DeepJson.
+
+    decode: the `decode` of a JSONDecoder with hooks.
+    """
     if not line or line.isspace():
         return BLANK
     try:
-        return decode(line.decode())
+        text = line.decode()
+        try:
+            return decode(text)
+        except RecursionError:
+            return _object_with_deep_values(text, decode)
     except UnicodeDecodeError:
         return Unreadable("bad_utf8")
-    except (ValueError, RecursionError):
+    except ValueError:
         return Unreadable("broken_json")
+
+
+def _object_with_deep_values(text: str, decode: Decode) -> dict[str, Any]:
+    """The object of a line, member by member. Brackets of values that are too deep for the decoder are only counted.
+
+    Raises:
+        ValueError: the text is no object, or broken.
+    """
+    found: dict[str, Any] = {}
+    depth = start = 0
+    for token in _TOKEN.finditer(text):
+        sign = token[0]
+        if sign in ("{", "["):
+            depth += 1
+            if depth == 1:
+                start = token.end()
+                if sign == "[" or text[: token.start()].strip():
+                    raise ValueError("not an object")
+        elif sign in ("}", "]", ","):
+            if depth == 1:
+                found |= _member(text[start : token.start()], decode)
+                start = token.end()
+            depth -= sign != ","
+            if depth == 0 and text[token.end() :].strip():
+                raise ValueError("more than an object")
+    if depth:
+        raise ValueError("the object has no end")
+    return found
+
+
+def _member(text: str, decode: Decode) -> dict[str, Any]:
+    """A key and its value, `"key": value`."""
+    try:
+        return decode(f"{{{text}}}")
+    except RecursionError:
+        key = _TOKEN.match(text := text.strip())
+        value = text[key.end() :].lstrip() if key else ""
+        if key is None or not value.startswith(":"):
+            raise ValueError("a value without a key") from None
+        return {json.loads(key[0]): DeepJson(value[1:].strip())}

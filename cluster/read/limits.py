@@ -2,6 +2,10 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# Bytes of a line for other keys and columns than the text, which have no bound of their own. While a line is parsed, it
+# takes up to five times its bytes of memory.
+OTHER_BYTES = 64 << 20
+
 
 class Limits(BaseModel):
     """Bounds on the sizes of a document and of a decompressed file. Larger ones are quarantined."""
@@ -22,7 +26,7 @@ class Limits(BaseModel):
     @property
     def max_line_bytes(self) -> int:
         """Longest line that is read. JSON escapes take up to three bytes for one byte of UTF-8."""
-        return 3 * self.max_document_bytes + 65_536
+        return 3 * self.max_document_bytes + OTHER_BYTES
 
     def is_bomb(self, expanded_bytes: int, compressed_bytes: int) -> bool:
         """Whether a file that expanded to `expanded_bytes` is over max_expansion_ratio or max_expanded_gib."""

@@ -77,7 +77,7 @@ class Jsonl(Reader):
 
 def _add(rows: Rows, line: bytes | None, value: Any, where: str, input: Input, file: FileProblem) -> None:
     if line is None:
-        rows.refuse(file.or_row_problem("too_large"), where)
+        rows.refuse(file.or_row_problem(value), where)
     elif isinstance(value, Unreadable):
         if value is not BLANK and not file.is_blank(line):
             rows.refuse(file.or_row_problem(value), where, content=line)
@@ -90,7 +90,11 @@ def _add(rows: Rows, line: bytes | None, value: Any, where: str, input: Input, f
 def add_object(rows: Rows, record: dict[str, Any], where: str, input: Input, content: str | bytes) -> None:
     """Add a JSON object as a document, or its problem. where: its place. content: the JSON that it was read from."""
     id = record.get(input.id) if input.id is not None else None
-    carried = [as_json_text(record.get(name)) for name in input.columns]
+    try:
+        carried = [as_json_text(record.get(name)) for name in input.columns]
+    except RecursionError:
+        rows.refuse("too_deep", where, None, (), content)
+        return
     text = record.get(input.text, _MISSING)
     if (text is None or text is _MISSING) and (other := input.instead.get(input.text)):
         text = record.get(other, text)

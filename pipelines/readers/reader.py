@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from cluster.read.compression import expanded_size
 from cluster.read.file_problems import PROBLEMS_OF_WHOLE_FILES
+from cluster.read.json_lines import DeepJson
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
@@ -46,6 +47,8 @@ PROBLEMS = {
     "not_a_string": "the text is a number, a list or an object",
     "bad_id": "the id is neither a string nor a whole number",
     "too_large": "over max_document_bytes",
+    "long_line": "the line is over 64 MiB and three times max_document_bytes; raise that, or leave out large keys",
+    "too_deep": "a value of `columns` is nested too deeply to be written as text",
     "truncated": "the file ends too early; the rest is lost",
     "corrupt_compression": "the compressed data is damaged; the rest of the file is lost",
     "expansion_bomb": "over max_expansion_ratio or max_expanded_gib; the rest of the file is left unread",
@@ -321,11 +324,16 @@ def beginning(content: str | bytes) -> str:
 def as_json_text(value: Any) -> str | None:
     """A value as the string of a carried column: strings unchanged, bytes as UTF-8, null as None, others as compact
     JSON.
+
+    Raises:
+        RecursionError: the value is nested too deeply.
     """
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bytes):
         return _as_text(value)
+    if isinstance(value, DeepJson):
+        return value.text
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_as_text)
 
 

@@ -5,7 +5,7 @@ import pytest
 from cluster.errors import DataError
 from cluster.read.compression import compression_ending, compression_of, expanded_size
 from cluster.read.file_problems import encoding_problem, json_array_problem, line_end_problem
-from cluster.read.limits import Limits
+from cluster.read.limits import OTHER_BYTES, Limits
 from cluster.read.lines import lines
 from cluster.read.span import Span, refuse_changed
 from cluster.store.store import Store
@@ -32,7 +32,7 @@ def test_a_file_is_a_bomb_beyond_the_ratio_or_the_size_and_never_while_small(exp
 
 
 def test_a_line_may_hold_the_longest_document_with_every_character_escaped():
-    assert LIMITS.max_line_bytes >= len('{"text": ""}') + 3 * 1000 and LIMITS.max_line_bytes < 100_000
+    assert LIMITS.max_line_bytes == OTHER_BYTES + 3 * 1000 and len('{"text": ""}') < OTHER_BYTES < 100 << 20
 
 
 @pytest.mark.parametrize(

@@ -104,12 +104,15 @@ def test_of_other_formats_the_fields_that_could_be_read(quarantined, tmp_path):
     assert found == [("null_text", '{"completion": "It is so."}'), ("null_text", None), ("too_large", cut)]
 
 
-def test_a_document_over_the_bound_is_kept_in_part_and_a_line_over_the_bound_of_lines_is_not(quarantined, tmp_path):
+def test_a_document_over_the_bound_is_kept_in_part_and_a_line_over_the_bound_of_lines_is_not(
+    quarantined, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("cluster.read.limits.OTHER_BYTES", 65_536)
     long = {"q": "z" * 3_000, "a": "b"}
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*GOOD, long, {"q": "z" * 80_000}]))
     source = {"path": str(tmp_path / "a.jsonl"), "columns": {"prompt": "q", "completion": "a"}}
     found = quarantined(source, limits={"max_document_bytes": 2_000})
-    assert found == [("too_large", json.dumps(long)), ("too_large", None)]
+    assert found == [("too_large", json.dumps(long)), ("long_line", None)]
 
 
 def test_a_curation_does_not_carry_what_cannot_be_read(tmp_path):

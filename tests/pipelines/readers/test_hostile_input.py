@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,6 +33,14 @@ from pipelines.readers.units import read_unit
 SMALL = Limits(max_document_bytes=1000)
 DEFAULT = Limits()
 COMPRESS = {".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_lines() -> Iterator[None]:
+    """Other keys of a line may have 64 KiB, in place of 64 MiB."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cluster.read.limits.OTHER_BYTES", 65_536)
+        yield
 
 
 def rows_of(path: Path, limits: Limits = DEFAULT, unit_bytes: int = 1 << 20, **settings) -> list[dict]:
@@ -77,6 +86,8 @@ def texts_and_problems(rows: list[dict]) -> list[str]:
     return [row["text"] if row["problem"] is None else f"<{row['problem']}>" for row in rows]
 
 
+DEEP = b"[" * 3000 + b"]" * 3000
+
 # Each entry stands between two good lines.
 JSON_LINES = {
     "bad UTF-8": (b'{"text": "caf\xe9"}', "<bad_utf8>"),
@@ -101,7 +112,14 @@ JSON_LINES = {
     "a text over the bound": (b'{"text": "' + b"x" * 1001 + b'"}', "<too_large>"),
     "a text at the bound": (b'{"text": "' + b"x" * 1000 + b'"}', "x" * 1000),
     "a text over the bound only in UTF-8": (('{"text": "' + "é" * 501 + '"}').encode(), "<too_large>"),
-    "a line over the bound": (b'{"text": "a", "junk": "' + b"x" * 100_000 + b'"}', "<too_large>"),
+    "another key over the bound": (b'{"text": "a", "junk": "' + b"x" * 50_000 + b'"}', "a"),
+    "a line over the bound": (b'{"text": "a", "junk": "' + b"x" * 100_000 + b'"}', "<long_line>"),
+    "an unread key that is nested deeply": (b'{"text": "a", "x": ' + DEEP.replace(b"]", b'"]}"]', 1) + b"}", "a"),
+    "a key before the text that is nested deeply": (b'{"x": {"y":' + DEEP + b'}, "text": "a" } ', "a"),
+    "a text that is nested deeply": (b'{"text": ' + DEEP + b"}", "<not_a_string>"),
+    "an array that is nested deeply": (DEEP, "<broken_json>"),
+    "more after what is nested deeply": (b'{"x": ' + DEEP + b"} {}", "<broken_json>"),
+    "a value without key, nested deeply": (b"{" + DEEP + b"}", "<broken_json>"),
     "the same key twice": (b'{"text": "a", "text": "b"}', "b"),
     "a NUL": (rb'{"text": "a\u0000b"}', "a\0b"),
     "an empty text": (b'{"text": ""}', ""),
@@ -122,6 +140,20 @@ def test_a_bad_json_line_keeps_its_place_between_its_neighbours(tmp_path, name, 
     assert [row["row"] for row in rows] == [0, 1, 2]
     if rows[1]["problem"]:
         assert rows[1]["where"] == (f"{path} line 2" if ending else f"{path} byte 19")
+
+
+def test_a_carried_value_that_is_nested_deeply_is_its_json(tmp_path):
+    deep = DEEP.decode()
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "a", "n": {deep} , "id": "x"}}\n')
+    (row,) = rows_of(tmp_path, id="id", columns=["n"])
+    assert (row["id"], row["text"], row["n"]) == ("x", "a", deep)
+
+
+def test_a_line_is_read_or_refused_whatever_its_depth(tmp_path):
+    lines = [f'{{"text": "{depth}", "n": {"[" * depth + "]" * depth}}}' for depth in range(850, 1000)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    for row in rows_of(tmp_path, columns=["n"]):
+        assert row["problem"] == "too_deep" or row["n"] == "[" * int(row["text"]) + "]" * int(row["text"])
 
 
 NOT_JSON_LINES = {
@@ -337,7 +369,7 @@ def test_a_bomb_is_stopped_by_ratio_and_by_size(tmp_path, ending, limits):
     (tmp_path / f"a.jsonl{ending}").write_bytes(bomb)
     (tmp_path / "b.jsonl").write_text('{"text": "next file"}')
     found = texts_and_problems(rows_of(tmp_path, Limits(max_document_bytes=100_000, **limits)))
-    assert [one for one in found if one != "<too_large>"] == ["a", "<expansion_bomb>", "next file"]
+    assert [one for one in found if one != "<long_line>"] == ["a", "<expansion_bomb>", "next file"]
 
 
 def test_a_bomb_of_gigabytes_is_left_in_little_memory(tmp_path):
@@ -366,8 +398,8 @@ def test_a_line_of_three_hundred_megabytes_takes_little_memory(tmp_path):
         file.write(b'"}\n{"text": "after"}')
     for unit_bytes in (1 << 30, 100_000_000):
         found = texts_and_problems(rows_of(path, Limits(max_document_bytes=1_000_000), unit_bytes))
-        assert found == ["before", "<too_large>", "after"]
-    assert peak_mib_reading(path, "Limits(max_document_bytes=1_000_000)", 1 << 30)[0] < 40
+        assert found == ["before", "<long_line>", "after"]
+    assert peak_mib_reading(path, "Limits(max_document_bytes=1_000_000)", 1 << 30)[0] < 100
 
 
 @settings(max_examples=40)
