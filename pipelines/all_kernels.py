@@ -27,7 +27,9 @@ from cluster.store.store import Store
 from cluster.temporary import temporary_folder
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import run_stages
-from pipelines.dedup.group import DEFAULT_SIZES, Sizes
+from pipelines.curate.stages.decide import VERDICTS
+from pipelines.curate.stages.measure import ATTRIBUTES
+from pipelines.dedup.group import DEFAULT_SIZES, Sizes, group_stage
 from pipelines.demo.commands import DATA, expand_repeated
 from pipelines.kernel_cache import COMPLETE, kernel_sources, mark_cache
 from pipelines.language import fasttext_classifier
@@ -160,4 +162,9 @@ def _run(config: CurateConfig, sizes: Sizes) -> None:
     store, root = config.store, paths.absolute(config.output)
     inputs = freeze(store, config.inputs)
     with held(store, root):
-        run_stages(config, inputs, InProcess(root, Session(), Silent()).run, sizes)
+        made = run_stages(config, inputs, InProcess(root, Session(), Silent()).run, sizes)
+    assert config.dedup is not None
+    units, chains = len(inputs.units), paths.join(root, "chains")
+    chained = group_stage(config.dedup, config.inputs, made[ATTRIBUTES], made[VERDICTS], units, sizes, chained=True)
+    with held(store, chains):
+        InProcess(chains, Session(), Silent()).run(chained)

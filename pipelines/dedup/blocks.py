@@ -294,7 +294,7 @@ def compare_inside(
     compared = own[is_first & candidates.signed]
     kept_before = int(np.count_nonzero(unsigned["position"].to_numpy()[compared] < compare.runs[-1]))
     similar_before = np.where(exact, np.nan, similarity)
-    partner, similar = candidates.remove_near_duplicates(compared, kept_before, similar_before)
+    partner, similar = candidates.remove_near_duplicates(compared, kept_before, similar_before, keeps=compare.among)
     firsts, copies = own[is_first], own[(first != own) & ~exact]
     number_of_first = np.cumsum(is_first) - 1
     similarity[firsts] = similar[firsts]
@@ -307,7 +307,9 @@ def compare_inside(
     similarity[copies] = np.where(np.isnan(of_first), 1.0, of_first)
     results = pa.table({"kept_block": kept_block, "kept": kept, "exact": exact, "similarity": similarity})
     of_firsts = results.drop_columns(["exact"]).take(firsts)
-    signature = rows["signature"].take(pa.array(firsts, mask=~np.isnan(similarity[firsts])))
+    is_new = unsigned["position"].to_numpy()[firsts] >= compare.runs[-1]
+    compared_later = np.isnan(similarity[firsts]) & (compare.among | ~is_new)
+    signature = rows["signature"].take(pa.array(firsts, mask=~compared_later))
     table = unsigned.select(["source", "text_hash"]).take(firsts)
     table = table.append_column("signature", signature).append_column("row", pa.array(firsts))
     for name in of_firsts.column_names:

@@ -15,7 +15,7 @@ from cluster.sliced_file import read_table
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.documents import KEY_COLUMNS, Keys, hash_words
 from pipelines.dedup.exact import first_of_text
-from pipelines.dedup.greedy import remove_near_duplicates
+from pipelines.dedup.greedy import connect_near_duplicates, remove_near_duplicates
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.sketches import Sketches
 
@@ -59,11 +59,15 @@ class Compare:
     """Finds the groups among the candidates of a batch.
 
     runs: position of the first document of each run; this run is the last. earlier: URIs of the earlier runs.
+    among: whether documents of this run are compared with each other, or only with those of earlier runs.
+    chained: documents that are similar over others have one `group_id`.
     """
 
     keys: Keys
     runs: tuple[int, ...] = (0,)
     earlier: tuple[str, ...] = ()
+    among: bool = True
+    chained: bool = False
 
     def __call__(self, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
         """(a row for each member of a group, the pairs that a report may show).
@@ -84,7 +88,9 @@ class Compare:
         order, first_copy = np.argsort(ranks, kind="stable"), first_of_text(self.keys.texts(rows), ranks)
         is_first_copy = first_copy[order] == order
         compared = order[is_first_copy & candidates.signed[order]]
-        similar, similarity = candidates.remove_near_duplicates(compared, int(np.count_nonzero(compared < kept_before)))
+        similar, similarity = candidates.remove_near_duplicates(
+            compared, int(np.count_nonzero(compared < kept_before)), keeps=self.among
+        )
         exact = first_copy != np.arange(len(first_copy))
         # An exact duplicate is removed for its first copy if that is kept, else for the kept document similar to it.
         similar_to_copy = similar[first_copy]
@@ -92,13 +98,16 @@ class Compare:
         kept = np.where(is_similar, similar_to_copy, first_copy)
         similarity_to_kept = np.where(is_similar, similarity[first_copy], np.where(exact, 1.0, np.nan))
         count = np.bincount(kept, minlength=len(kept))
-        members = kept_before + np.flatnonzero(count[kept[kept_before:]] > 1)
+        group = candidates.connected(compared)[first_copy] if self.chained else kept
+        of_group = np.bincount(group, minlength=len(group))
+        members = kept_before + np.flatnonzero(of_group[group[kept_before:]] > 1)
         found = self.members(
             rows.take(members),
             rows.select(list(KEPT_COLUMNS)).take(kept[members]),
             count[kept[members]],
             exact[members],
             similarity_to_kept[members],
+            rows["text_hash"].take(group[members]),
         )
         return found, _largest(rows, kept, exact, kept_before)
 
@@ -114,13 +123,20 @@ class Compare:
         return np.concatenate([np.full(kept_before, -np.inf), keeper_ranks(rows.slice(kept_before), self.keys.dedup)])
 
     def members(
-        self, rows: pa.Table, kept: pa.Table, count: np.ndarray, exact: np.ndarray, similarity: np.ndarray
+        self,
+        rows: pa.Table,
+        kept: pa.Table,
+        count: np.ndarray,
+        exact: np.ndarray,
+        similarity: np.ndarray,
+        group: pa.ChunkedArray | None = None,
     ) -> pa.Table:
         """The rows of M documents in groups of at least two, as `__call__` returns them.
 
         Args:
             rows: their attributes. kept: KEPT_COLUMNS of the document that each one's group keeps.
             count: int64[M], documents of the group. exact: bool[M]. similarity: float64[M], to the kept document.
+            group: hash of the text that names each one's group; None: that of the kept document.
         """
         position, of_kept = rows["position"].to_numpy(), kept["position"].to_numpy()
         run = np.searchsorted(self.runs, of_kept, side="right") - 1
@@ -142,7 +158,7 @@ class Compare:
                 "partner_position": of_removed(pa.array(of_kept - np.array(self.runs)[run]), pa.int64()),
                 "partner_run": of_removed(runs.take(pa.array(run)), pa.string()),
                 "similarity": of_removed(pa.array(similarity), pa.float64()),
-                "group_id": hash_words(kept["text_hash"])[:, 0].view(np.int64),
+                "group_id": hash_words(kept["text_hash"] if group is None else group)[:, 0].view(np.int64),
                 "duplicate_count": count,
                 "characters": rows["characters"],
                 "source": rows["source"],
@@ -188,6 +204,10 @@ class Candidates:
         return remove_near_duplicates(
             order, *self.shared, self.signatures, *self.sets, self.threshold, kept_before, similar_before, keeps=keeps
         )
+
+    def connected(self, order: np.ndarray) -> np.ndarray:
+        """As `connect_near_duplicates` of greedy.py."""
+        return connect_near_duplicates(order, *self.shared, self.signatures, *self.sets, self.threshold)
 
 
 def _largest(rows: pa.Table, kept: np.ndarray, exact: np.ndarray, kept_before: int) -> pa.Table:

@@ -118,6 +118,90 @@ def _loop(
                 head[keys[link]] = link
 
 
+def connect_near_duplicates(
+    order: np.ndarray,
+    starts: np.ndarray,
+    keys: np.ndarray,
+    key_count: int,
+    signatures: np.ndarray,
+    sets: np.ndarray,
+    set_starts: np.ndarray,
+    threshold: float,
+) -> np.ndarray:
+    """int64[C]: one of the candidates with which each is connected: by a chain in which every two neighbours share a
+    band and reach the threshold. Equal for all candidates of a chain.
+
+    Arguments as of `remove_near_duplicates`. Candidates of a chain are skipped together, so the time grows with the
+    pairs that share a band and are not connected.
+    """
+    label = np.arange(len(starts) - 1)
+    links = np.full((4, len(keys)), -1, np.int64)
+    head, compared = np.full(key_count, -1, np.int64), np.full(len(starts) - 1, -1, np.int64)
+    _connect(order, starts, keys, signatures, sets, set_starts, threshold, label, head, *links, compared)
+    return label
+
+
+@kernel
+def _connect(
+    order, starts, keys, signatures, sets, set_starts, threshold, label, head, owner, following, member, tail, compared
+):  # fmt: skip
+    """Fill `label`, which leads from each candidate to a smaller one of its chain.
+
+    head, owner: as of `_loop`. The links of a key form a list of chains by `following`, and the links of a chain a list
+    by `member`, whose last link is `tail` of the first one.
+    """
+    columns = signatures.shape[1]
+    for document in order:
+        own_set = sets[set_starts[document] : set_starts[document + 1]]
+        for link in range(starts[document], starts[document + 1]):
+            key = keys[link]
+            own = np.int64(-1)  # the first link of the document's chain in this list
+            before, chain = np.int64(-1), head[key]
+            while chain >= 0:
+                after = following[chain]
+                alike = _root(label, owner[chain]) == _root(label, document)
+                other_link = chain
+                while other_link >= 0 and not alike:
+                    other = owner[other_link]
+                    if compared[other] != document:
+                        compared[other] = document
+                        other_set = sets[set_starts[other] : set_starts[other + 1]]
+                        if len(own_set) and len(other_set):
+                            alike = _jaccard(own_set, other_set, threshold) >= threshold
+                        else:
+                            equal = 0
+                            for column in range(columns):
+                                equal += signatures[document, column] == signatures[other, column]
+                            alike = equal / columns >= threshold
+                        if alike:
+                            one, two = _root(label, document), _root(label, other)
+                            label[max(one, two)] = min(one, two)
+                    other_link = member[other_link]
+                if alike and own >= 0:  # the chain joins that of the document
+                    member[tail[own]], tail[own] = chain, tail[chain]
+                    following[before] = after
+                else:
+                    own = chain if alike else own
+                    before = chain
+                chain = after
+            owner[link] = document
+            if own >= 0:
+                member[tail[own]], tail[own] = link, link
+            else:
+                following[link], head[key], tail[link] = head[key], link, link
+    for document in range(len(label)):
+        label[document] = _root(label, document)
+
+
+@inner_kernel
+def _root(label, document):
+    """The smallest candidate that is known of the document's chain. Shortens the way to it."""
+    while label[document] != document:
+        label[document] = label[label[document]]
+        document = label[document]
+    return document
+
+
 @inner_kernel
 def _equal_bytes(lowest, one, other):
     """Number of columns with equal lowest bytes. Counted in a byte, so that the processor adds 32 of them at once."""

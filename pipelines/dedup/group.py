@@ -26,7 +26,7 @@ the same for any size of range, slice and batch, and for any number of workers.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import accumulate, chain, pairwise
 from typing import Any
@@ -62,6 +62,7 @@ from pipelines.readers.inputs import Input
 
 GROUPS = "_work/groups"
 GROUP_VERSION = "6"
+KNOWN = "known"  # `partner_run` of duplicates of the first documents that `group_stage` was told of
 _PREPARE_VERSION = "2"  # of the stages before the last, whose result is the same
 
 # Sliced outputs of the stages that prepare `group`.
@@ -162,6 +163,9 @@ def group_stage(
     units: int,
     sizes: Sizes = DEFAULT_SIZES,
     earlier: Sequence[EarlierRun] = (),
+    *,
+    known: int = 0,
+    chained: bool = False,
 ) -> Stage:
     """The stage that finds duplicates among the documents that passed the rules.
 
@@ -170,8 +174,12 @@ def group_stage(
     Cost: 4 to 15 core-seconds for a million documents; memory of the tasks by `memory_by_stage`.
 
     inputs: their sources and snapshots are the scopes. units: number of units of both artifacts. earlier: the runs of
-    `dedup.against`, whose kept documents come before all others.
+    `dedup.against`, whose kept documents come before all others. known: number of the first documents, which are not
+    compared with each other; each later one is compared with all of these, and with no other (then `partner_run` of
+    a duplicate of one of them is KNOWN). chained: documents that are similar over others have one `group_id`, those of
+    a batch above `dedup.component_documents` excepted.
     """
+    assert not (known and earlier)
     keys = Keys(dedup, scopes(dedup.scope, inputs, earlier))
     made_from = fingerprint(
         {
@@ -183,6 +191,8 @@ def group_stage(
             "range": sizes.documents,
             "earlier": [run.digest for run in earlier],
         }
+        | ({"known": known} if known else {})
+        | ({"chained": chained} if chained else {})
     )
     store, outputs = attributes.store, (Output(GROUPS, GROUPS_SCHEMA),)
     before: list[Range] = []
@@ -192,11 +202,13 @@ def group_stage(
         before += earlier_ranges(run, sizes.documents, runs[-1])
     runs.append(len(before) * sizes.documents)
     cut = ranges(attributes, verdicts, units, sizes.documents, runs[-1])
+    uris = tuple(run.uri for run in earlier)
+    compare = Compare(keys, (0, known), (KNOWN,), among=False) if known else Compare(keys, tuple(runs), uris)
+    compare = replace(compare, chained=chained)
     if not before and len(cut) == 1:
         most = _LIBRARIES + _OF_A_CANDIDATE * attributes.manifest.rows
-        return Stage("group", outputs, cut, GroupRange(store, keys), made_from, store, _files, memory=most)
+        return Stage("group", outputs, cut, GroupRange(store, compare), made_from, store, _files, memory=most)
     documents = int(verdicts.manifest.counters.get("passed", 0)) + sum(run.attributes.manifest.rows for run in earlier)
-    compare = Compare(keys, tuple(runs), tuple(run.uri for run in earlier))
     prepare = PrepareGroups(store, compare, [*before, *cut], len(before), documents, sizes, made_from)
     # The units of the last stage are known when the stages before it are finished.
     return Stage("group", outputs, (), WriteGroups(store), made_from, store, memory=_LIBRARIES, prepare=prepare)
@@ -352,22 +364,23 @@ class GroupRange:
     """The work of the only unit of a run with one range."""
 
     store: Store
-    keys: Keys
+    compare: Compare
 
     def __call__(self, documents: Range, scratch: Scratch) -> Counters:
-        compare, dedup = Compare(self.keys), self.keys.dedup
+        compare, keys = self.compare, self.compare.keys
+        dedup = keys.dedup
         found: list[tuple[np.ndarray, np.ndarray]] = []
         columns = KEY_COLUMNS | TEXT_COLUMNS | frozenset(keeper_columns(dedup))
 
         def texts() -> Iterator[tuple[np.ndarray, pa.Table]]:
             for _, at, table in passed(self.store, documents, columns):
-                of_table, signed = self.keys.of(table, np.ones(len(at), bool))
+                of_table, signed = keys.of(table, np.ones(len(at), bool))
                 found.append((of_table, at[signed] - documents.start))
                 yield at, table
 
-        same = RangeTexts.of(self.keys, compare.ranks, texts()).edges
+        same = RangeTexts.of(keys, compare.ranks, texts()).edges
         is_first = ~_marked(documents, same[:, 1])
-        of_firsts = [(keys[is_first[numbers]], numbers[is_first[numbers]]) for keys, numbers in found]
+        of_firsts = [(made[is_first[numbers]], numbers[is_first[numbers]]) for made, numbers in found]
         found.clear()
         edges, _ = edges_within(of_firsts, 1)
         is_candidate = _marked(documents, same)

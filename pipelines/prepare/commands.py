@@ -35,15 +35,16 @@ def prepare(
         bool, typer.Option("--dry-run", help="print what would be done, and what becomes of a sample, then stop")
     ] = False,
     replace: Replace = False,
-) -> None:
+) -> int:
     """Records of many sources to a data set for fine-tuning: clean, validate, find duplicates, split.
 
-    A second run continues where the first stopped; a finished run is left alone. Report: OUTPUT/report.html
+    A second run continues where the first stopped; a finished run is left alone. Exits with 2 if no record is left.
+    Report: OUTPUT/report.html
     """
     settings = _load(config, override)
     if dry_run:
         print_dry_run(settings)
-        return
+        return 0
     progress, began = _progress(address), time.monotonic()
     with Session(address, settings.execution.cpus, progress) as session:
         run = job.prepare(settings, session, progress, replace=replace)
@@ -59,6 +60,7 @@ def prepare(
     print(f"\ndata set  {run.uri}")
     print(f"report    {paths.join(run.uri, job.REPORT_HTML)}")
     print(f"elapsed {clock(time.monotonic() - began)}")
+    return 0 if run.report["totals"]["written"] else UserError.exit_code
 
 
 def assess(
@@ -123,7 +125,7 @@ def assess(
     print(assessment_text(assessment))
     print(f"\nassessment  {paths.join(where, ASSESSMENT)}")
     print(f"report      {paths.join(where, job.REPORT_HTML)}")
-    return UserError.exit_code if gate and failed(assessment) else 0
+    return UserError.exit_code if gate and (failed(assessment) or not assessment["records"]) else 0
 
 
 def _prepared(store: Store, output: str) -> str:

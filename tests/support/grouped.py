@@ -72,8 +72,11 @@ class Counting(InlineEngine):
             self.done.append((stage.name, index))
 
 
-def stage_of(values: np.ndarray, folder: str, dedup: Dedup, sizes: Sizes) -> Stage:
-    """The stage `group` over documents with these signatures; equal ones are copies. Sources and ranks are random."""
+def stage_of(values: np.ndarray, folder: str, dedup: Dedup, sizes: Sizes, **compared) -> Stage:
+    """The stage `group` over documents with these signatures; equal ones are copies. Sources and ranks are random.
+
+    compared: `known` and `chained` of the stage.
+    """
     count, generator = len(values), np.random.default_rng(3)
     texts = np.zeros((count, 2), np.uint64)
     texts[:, 0] = np.unique(values, axis=0, return_inverse=True)[1].ravel() + 1
@@ -92,13 +95,20 @@ def stage_of(values: np.ndarray, folder: str, dedup: Dedup, sizes: Sizes) -> Sta
     verdicts = write_parquet({"row": pa.array([], pa.int64())}, f"{folder}/verdicts", [], "row")
     verdicts = Artifact(verdicts.store, verdicts.uri, replace(verdicts.manifest, counters={"passed": count}))
     inputs = [Input(source=source, path=source, snapshot=snapshot) for source, snapshot in SOURCES.items()]
-    return group_stage(dedup, inputs, attributes, verdicts, 1, sizes)
+    return group_stage(dedup, inputs, attributes, verdicts, 1, sizes, **compared)
 
 
 def grouped(
-    values: np.ndarray, folder: Path, dedup: Dedup, sizes: Sizes, fails_at: int = 1 << 30, *, replace: bool = False
+    values: np.ndarray,
+    folder: Path,
+    dedup: Dedup,
+    sizes: Sizes,
+    fails_at: int = 1 << 30,
+    *,
+    replace: bool = False,
+    **compared,
 ) -> tuple[pa.Table, list[tuple[str, int]]]:
     """(the rows of GROUPS, the units that were done: name of the stage and number)."""
     engine = Counting(str(folder), fails_at, replace)
-    groups = engine.run(stage_of(values, str(folder), dedup, sizes))[GROUPS]
+    groups = engine.run(stage_of(values, str(folder), dedup, sizes, **compared))[GROUPS]
     return groups.table(), engine.done

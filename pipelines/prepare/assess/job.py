@@ -2,6 +2,7 @@
 
     assess     facts of every record                              -> _work/assess/facts and others
     group      repeated questions; then the same of answers       -> _work/assess/questions, _work/assess/answers
+    group      questions that are like one of train               -> _work/assess/leaks
     fit        words and directions of the default embedding      -> _work/assess/model
     embed      a vector of every record                           -> _work/assess/vectors
     learn      groups of vectors, predicted labels                -> _work/assess/learned, _work/assess/suspects
@@ -34,6 +35,7 @@ from pipelines.prepare.assess.embed import (
 )
 from pipelines.prepare.assess.facts import (
     ANSWERS,
+    FACTS,
     FOLDER,
     QUESTIONS,
     SAMPLE,
@@ -45,7 +47,7 @@ from pipelines.prepare.assess.facts import (
     units_of,
 )
 from pipelines.prepare.assess.findings import findings_of
-from pipelines.prepare.assess.leaks import SplitRows
+from pipelines.prepare.assess.leaks import LEAKS, SplitRows
 from pipelines.prepare.assess.learn import learn_memory, learn_stage
 from pipelines.prepare.assess.mend import MendContext
 from pipelines.prepare.assess.score import Assessment, assessment_of
@@ -83,9 +85,14 @@ def assess(
     for of, folder in ((QUESTIONS, "questions"), (ANSWERS, "answers")):
         stage = group_stage(dedup, inputs, facts[of], facts[VERDICTS], units)
         groups[of] = run_in(stage, paths.join(FOLDER, folder))[GROUPS]
+    rows = SplitRows.of(splits)
+    of_train = rows.train - (facts[FACTS].manifest.rows - facts[QUESTIONS].manifest.rows)  # copies are all in train
+    if of_train and rows.validation + rows.test:
+        stage = group_stage(dedup, inputs, facts[QUESTIONS], facts[VERDICTS], units, known=of_train)
+        groups[LEAKS] = run_in(stage, paths.join(FOLDER, "leaks"))[GROUPS]
     learned = _learn(config, splits, facts[SAMPLE], run) if config.assess.embeddings else {}
     shares = {"source": {one.source: one.share for one in config.inputs if one.share}} | dict(config.assess.groups)
-    settings = SummarySettings(config.assess, shares, rules is not None, bool(terms), SplitRows.of(splits))
+    settings = SummarySettings(config.assess, shares, rules is not None, bool(terms), rows)
     summary = run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
     sources = [one.source for one in config.inputs]
     uris = [one.uri for one in splits]

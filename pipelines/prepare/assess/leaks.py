@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, read_tables
 from pipelines.prepare.stages.split import SPLITS
 
+LEAKS = "leaks"  # the groups of questions that are like one of train
+
 _IDS_SHOWN = 5
 
 
@@ -43,21 +45,17 @@ class SplitRows:
         return cls(sum(rows), 0, 0)
 
 
-def leaks_of(groups: Artifact, questions: Artifact, rows_by_unit: Sequence[int], splits: SplitRows) -> Leaks:
-    """Count them by the groups of repeated questions.
+def leaks_of(groups: Artifact | None, questions: Artifact, rows_by_unit: Sequence[int], splits: SplitRows) -> Leaks:
+    """Count them. Every record of validation and test was compared with every record of train.
 
-    The training records come first, so a group with one of them keeps one of them, with which the others are alike.
-
-    groups: of `questions`, each of which keeps its first record. rows_by_unit: rows of all records, with copies, which
-    are in train.
+    groups: of `questions`, by `group_stage` with those of train as `known`; None without records of train, or others.
+    rows_by_unit: rows of all records, with copies, which are in train.
     """
     first_of_unit = np.cumsum([0, *rows_by_unit])
-    in_train = splits.train - (int(first_of_unit[-1]) - questions.manifest.rows)  # positions in `questions`
     found = [np.empty(0, np.int64)]
-    for table in groups.tables(["unit", "row", "partner_position"]):
-        table = table.filter(pc.less(table["partner_position"], in_train))  # null: the record that is kept
-        places = first_of_unit[table["unit"].to_numpy()] + table["row"].to_numpy()
-        found.append(places[places >= splits.train])
+    for table in groups.tables(["unit", "row", "partner_run"]) if groups else ():
+        table = table.filter(pc.is_valid(table["partner_run"]))
+        found.append(first_of_unit[table["unit"].to_numpy()] + table["row"].to_numpy())
     leaked = np.sort(np.concatenate(found))
     equal, ids = _equal_and_ids(questions, first_of_unit, splits.train, leaked)
     in_test = int((leaked >= splits.train + splits.validation).sum())

@@ -38,7 +38,7 @@ from pipelines.prepare.assess.findings import (
     Values,
 )
 from pipelines.prepare.assess.forms import Forms
-from pipelines.prepare.assess.leaks import SplitRows, leaks_of
+from pipelines.prepare.assess.leaks import LEAKS, SplitRows, leaks_of
 from pipelines.prepare.assess.learn import LEARNED, learned_of
 from pipelines.prepare.assess.metrics import contradictory, distinct, evenness, mtld
 from pipelines.prepare.assess.settings import Assess
@@ -46,7 +46,7 @@ from pipelines.text.texts import Texts
 from pipelines.text.tokens import split_tokens
 
 SUMMARY = "summary"
-SUMMARY_VERSION = "6"
+SUMMARY_VERSION = "7"
 
 _LIBRARIES = 512 << 20
 _OF_A_RECORD = 60
@@ -81,7 +81,8 @@ def summary_stage(
 ) -> Stage:
     """The stage that writes SUMMARY.
 
-    facts: the artifacts of `facts_stage`. groups: of repeated questions and answers, by QUESTIONS and ANSWERS. learned:
+    facts: the artifacts of `facts_stage`. groups: of repeated questions and answers, by QUESTIONS and ANSWERS, and of
+    questions that are like one of train, by LEAKS. learned:
     of `learn_stage`; empty without vectors.
     """
     options = settings.assess
@@ -187,7 +188,7 @@ class Summarise:
             questions=self._repeats(QUESTIONS),
             answers=self._repeats(ANSWERS),
             leaks=leaks_of(
-                self.groups[QUESTIONS], self.facts[QUESTIONS], facts.rows_by_unit(self.units), self.settings.splits
+                self.groups.get(LEAKS), self.facts[QUESTIONS], facts.rows_by_unit(self.units), self.settings.splits
             ),
             languages=dict(_ranked(counted.languages)[:_VALUES_SHOWN]),
             expected=list(expected),

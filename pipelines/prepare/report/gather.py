@@ -9,7 +9,14 @@ from cluster.artifact import Artifact
 from cluster.page.formats import count, plural
 from pipelines.prepare.config import STORES, PrepareConfig
 from pipelines.prepare.records import content, validate
-from pipelines.prepare.report.run_warnings import balance_warnings, data_set_warnings, fetch_warnings, time_warnings
+from pipelines.prepare.report.run_warnings import (
+    balance_warnings,
+    class_warnings,
+    data_set_warnings,
+    fetch_warnings,
+    split_warnings,
+    time_warnings,
+)
 from pipelines.prepare.report.schema import (
     ANSWER_SHOWN,
     LEFT_OUT_STAGES,
@@ -21,6 +28,7 @@ from pipelines.prepare.report.schema import (
     SourceCounts,
     counts_below,
 )
+from pipelines.prepare.stages.classes import CLASSES, classes_of
 from pipelines.prepare.stages.collect import RECORDS
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import SPLIT_FILES
@@ -80,6 +88,7 @@ def gather(
         "personal_data": int(collected["replaced"]),
     }
     straddling = counts_below(split, "straddling/")
+    classes = {name: some for name, some in classes_of(artifacts[CLASSES]).items() if name not in config.split.group}
     return PrepareReport(
         name=config.name,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -95,8 +104,12 @@ def gather(
         straddling=straddling,
         older=int(split["older"]) if "older" in split else None,
         stages=counts_below(split, "stage/"),
+        assigned=counts_below(split, "assigned/"),
+        classes=classes,
         warnings=[
             *data_set_warnings(config, totals, splits, sources, split, straddling),
+            *class_warnings(classes, _MEANINGS),
+            *split_warnings(config, split, sources, classes),
             *time_warnings(collected, split),
             *balance_warnings(config, split),
             *fetch_warnings(config, fetched),

@@ -39,11 +39,18 @@ def report_text(report: PrepareReport) -> str:
     if listed := report["listed"]:
         why = ", ".join(f"{one['reason']} {count(one['records'])}" for one in listed)
         rows.append(("listed", sum(one["records"] for one in listed), why))
+    assigned = report.get("assigned", {}) if any(report["splits"].values()) else {}
     for split, number in report["splits"].items():
         again = totals["repeated"] if split == "train" else 0
-        rows.append((split, number, f"{count(again)} of them repeated" if again else ""))
+        shares = [f"{share(assigned[split], sum(assigned.values()))}, {asked(report, split)} asked"] if assigned else []
+        rows.append((split, number, "; ".join([*shares, *([f"{count(again)} of them repeated"] if again else [])])))
     width = max(len(count(number)) for _, number, _ in rows)
     return "\n".join(f"{title:<14}{count(number):>{width}}  {why}".rstrip() for title, number, why in rows)
+
+
+def asked(report: PrepareReport, split: str) -> str:
+    """The share of a split that the config asks for: `80%`."""
+    return f"{100 * report['config']['split'][split]:.4g}%"
 
 
 def render(report: PrepareReport, assessment: Assessment) -> str:

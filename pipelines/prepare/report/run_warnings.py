@@ -1,15 +1,25 @@
 """The warnings of a report: what in a data set is probably not as it was meant."""
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cluster.page.formats import count, plural, share
 from pipelines.prepare.config import MOST_COPIES, PrepareConfig
 from pipelines.prepare.report.schema import SourceCounts, counts_below
+from pipelines.prepare.stages.classes import ClassCounts
 from pipelines.prepare.stages.split import SPLITS
 
 _WARN_REMOVED = 0.5
 _WARN_SHARE = 0.02  # of the data set, by which a source differs from its share
+_WARN_OFF = 0.01  # of the records, by which a split differs from its share
+_LARGE_GROUP = 20  # records; a smaller group is no warning, whatever the shares
+_EXPECTED = 5  # records of a source or stratum in a split; with fewer, none there is chance
+_RECORDS_GONE = 2  # of a class; one record is chance
+_MEANT = {"validate/not_allowed", "validate/language_not_kept"}  # what a setting removes by its value
+_SHOWN = 5  # classes that a warning names
+_SETTING = re.compile(r"`((?:validate|split|dedup|duplicates)\.[\w.]+)`")
 
 
 def data_set_warnings(
@@ -59,6 +69,112 @@ def data_set_warnings(
                 "because an earlier run (split.keep, split.stable) has their records there."
             )
     return found
+
+
+def class_warnings(classes: Mapping[str, Sequence[ClassCounts]], meanings: Mapping[str, str]) -> list[str]:
+    """About classes of which no record is in the data set. meanings: reason -> what it says of a record."""
+    found = []
+    for field, values in classes.items():
+        gone = [
+            one
+            for one in values
+            if not sum(one["splits"].values())
+            and sum(one["removed"].values()) >= _RECORDS_GONE
+            and not _MEANT & one["removed"].keys()
+        ]
+        if not gone:
+            continue
+        reasons = sum((Counter(one["removed"]) for one in gone), Counter())
+        place, number = reasons.most_common(1)[0]
+        reason = place.partition("/")[2]
+        setting = _SETTING.search(meanings.get(reason, ""))
+        shown = ", ".join(one["value"] for one in gone[:_SHOWN]) + (", .." if len(gone) > _SHOWN else "")
+        found.append(
+            f"{field}: {count(len(gone))} of {plural(len(values), 'value')} {'has' if len(gone) == 1 else 'have'} no "
+            f"record in the data set ({shown}): {reason} removed {count(number)} of their "
+            f"{plural(reasons.total(), 'record')}"
+            + (f", by `{setting[1]}`. Change it if these records are good." if setting else ".")
+        )
+    return found
+
+
+def split_warnings(
+    config: PrepareConfig,
+    split: dict[str, float],
+    sources: Sequence[SourceCounts],
+    classes: Mapping[str, Sequence[ClassCounts]],
+) -> list[str]:
+    """About shares that could not be kept, a group that is larger than a split, and sources and strata that a split
+    lacks. split: the counters of the split's stage.
+    """
+    assigned = {name: int(split.get(f"assigned/{name}", 0)) for name in SPLITS}
+    total, wanted = sum(assigned.values()), dict(zip(SPLITS, config.split.shares, strict=True))
+    if not total:
+        return []
+    swallowed = [
+        one["source"]
+        for number, one in enumerate(sources)
+        if len(sources) > 1 and sum(one["splits"].values()) == split.get(f"component/source/{number}", 0) > 0
+    ]
+    found = list(_large_group(config, split, swallowed, total, wanted))
+    off = max(abs(assigned[name] - wanted[name] * total) for name in SPLITS)
+    if off > max(1, _WARN_OFF * total):
+        has = ", ".join(f"{name} {share(assigned[name], total)} of {wanted[name]:.0%}" for name in SPLITS)
+        earlier = "new" in split and split["new"] < total
+        why = "records of an earlier run stay where they are" if earlier else "groups of records are not divided"
+        largest = f"; the largest group has {plural(int(split.get('component/records', 0)), 'record')}"
+        found.append(
+            f"split: {has}, {plural(round(off), 'record')} off at the most, because {why}{'' if earlier else largest}."
+        )
+    strata = {name: classes[name] for name in config.split.stratify if name in classes}
+    parts = {"source": [(one["source"], one["splits"]) for one in sources] if len(sources) > 1 else []}
+    parts |= {name: [(one["value"], one["splits"]) for one in values] for name, values in strata.items()}
+    for field, values in parts.items():
+        for value, counts in values:
+            records = sum(counts.values())
+            lacks = [
+                name
+                for name in SPLITS
+                if assigned[name] and not counts.get(name) and wanted[name] * records >= _EXPECTED
+            ]
+            if lacks:
+                mend = (
+                    ""
+                    if field in config.split.stratify or value in swallowed
+                    else f" `split.stratify: [{field}]` gives each its share."
+                )
+                found.append(
+                    f"{field} {value}: none of its {plural(records, 'record')} is in {' or '.join(lacks)}.{mend}"
+                )
+    return found
+
+
+def _large_group(
+    config: PrepareConfig,
+    split: dict[str, float],
+    swallowed: Sequence[str],
+    total: int,
+    wanted: Mapping[str, float],
+) -> Iterator[str]:
+    """The warning of a group that is larger than a split's share. swallowed: sources without other records."""
+    records = int(split.get("component/records", 0))
+    smaller = [name for name in SPLITS if 0 < wanted[name] * total < records]
+    if records < _LARGE_GROUP or not smaller:
+        return
+    without = counts_below(split, "component/without/")
+    names = {"questions": "equal questions", "duplicates": "near-duplicates", "parents": "a text they were made of"}
+    mends = {"questions": "`duplicates.questions: remove`", "duplicates": "`dedup.remove: true`"}
+    joined = " and ".join(names.get(name, name) for name in without) or " and ".join(config.split.group) or "one value"
+    parts = "; ".join(f"without {names.get(name, name)} its largest part has {n:,}" for name, n in without.items())
+    settings = [f"`split.group` without {name}" for name in without if name in config.split.group]
+    settings += [mends[name] for name in without if name in mends]
+    yield (
+        f"one group has {count(records)} of {plural(total, 'record')} ({share(records, total)}), more than the share "
+        f"of {' and '.join(smaller)}, and all of it is in {SPLITS[int(split['component/split'])]}. Its records are "
+        f"joined by {joined}{f' ({parts})' if parts else ''}."
+        + (f" It has every record of source {', '.join(swallowed)}." if swallowed else "")
+        + (f" To divide it: {', or '.join(settings)}." if settings else "")
+    )
 
 
 def time_warnings(collected: dict[str, float], split: dict[str, float]) -> list[str]:

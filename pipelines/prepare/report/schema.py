@@ -2,6 +2,8 @@
 
 from typing import Any, NotRequired, TypedDict
 
+from pipelines.prepare.stages.classes import ClassCounts
+
 # stage -> what the report calls its removed records.
 STAGES = {
     "collect": "not readable",
@@ -57,7 +59,8 @@ class PrepareReport(TypedDict):
 
     listed: records of the splits that were found and stay. contradictions: examples. straddling: group -> number of
     values that are in more than one split. older: records for validation or testing that are older than the newest
-    training record; None without `split.by_time`. stages: of the curriculum -> records.
+    training record; None without `split.by_time`. stages: of the curriculum -> records. assigned: records of each split
+    before balancing. classes: of each field that has few values.
     """
 
     name: str
@@ -74,6 +77,8 @@ class PrepareReport(TypedDict):
     straddling: dict[str, int]
     older: NotRequired[int | None]
     stages: NotRequired[dict[str, int]]
+    assigned: NotRequired[dict[str, int]]
+    classes: NotRequired[dict[str, list[ClassCounts]]]
     warnings: list[str]
     notes: list[str]
     config: dict[str, Any]

@@ -57,6 +57,7 @@ from pipelines.prepare.records.templates import Template
 from pipelines.prepare.records.times import microseconds
 from pipelines.prepare.records.validate import FailedRule, Validator, load_validator, texts_of_records
 from pipelines.prepare.sources import Fields
+from pipelines.prepare.stages.classes import class_fields, classes_json
 from pipelines.prepare.stages.compared import ATTRIBUTES_SCHEMA, attributes, same
 from pipelines.prepare.stages.outliers import measure
 from pipelines.prepare.tables.frame import Dropped, Known, finished, typed
@@ -75,7 +76,7 @@ RECORDS, ATTRIBUTES, KEYS = "_work/records", "_work/attributes", "_work/keys"
 # Not below the folders of their duplicates, _work/questions and _work/answers, which are outputs of their own.
 QUESTIONS, ANSWERS = "_work/question-attributes", "_work/answer-attributes"
 REJECTED, VERDICTS, QUARANTINE = "_work/rejected", "_work/verdicts", "quarantine"
-COLLECT_VERSION = "6"
+COLLECT_VERSION = "7"
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -97,6 +98,7 @@ REJECTED_SCHEMA = pa.schema(
         ("value", pa.string()),
         ("limit", pa.string()),
         ("content", pa.large_string()),  # the record's columns as JSON
+        ("classes", pa.string()),  # as of `classes_json`
     ]
 )
 
@@ -304,6 +306,10 @@ class Collect:
         return found
 
     @cached_property
+    def _class_fields(self) -> list[str]:
+        return class_fields(records_schema(self.settings.shape, self.settings.metadata))
+
+    @cached_property
     def _labels(self) -> dict[str, dict[str, str]]:
         """Metadata -> plain spelling -> the value to use."""
         return {
@@ -402,7 +408,7 @@ class Collect:
         counters[f"records/{unit.source}"] += len(rejected)
         counters.update(f"rejected/{unit.source}/{failed.reason}" for _, _, failed in rejected)
         if rejected:
-            scratch.write(REJECTED, _rejected_table(unit.source, rejected))
+            scratch.write(REJECTED, _rejected_table(unit.source, rejected, self._class_fields))
         self._refuse(scratch, unit, refused, counters)
         return records
 
@@ -450,7 +456,7 @@ class Collect:
         counters[f"passed/{unit.source}"] += len(passed)
         counters.update(f"rejected/{unit.source}/{failed.reason}" for _, _, failed in rejected)
         if rejected:
-            scratch.write(REJECTED, _rejected_table(unit.source, rejected))
+            scratch.write(REJECTED, _rejected_table(unit.source, rejected, self._class_fields))
         if passed:
             schema = records_schema(self.settings.shape, self.settings.metadata)
             names = [field.name for field in schema.field("metadata").type]
@@ -608,7 +614,9 @@ def _score(metadata: Mapping[str, str | None]) -> float | None:
     return float(text) if (text := metadata.get("quality_score") or "").strip() else None
 
 
-def _rejected_table(source: str, rejected: Sequence[tuple[Collected, dict[str, Any], FailedRule]]) -> pa.Table:
+def _rejected_table(
+    source: str, rejected: Sequence[tuple[Collected, dict[str, Any], FailedRule]], fields: Sequence[str]
+) -> pa.Table:
     rows = [
         {
             "row": record.row,
@@ -616,6 +624,7 @@ def _rejected_table(source: str, rejected: Sequence[tuple[Collected, dict[str, A
             "source": source,
             **failed._asdict(),
             "content": json.dumps(columns, ensure_ascii=False),
+            "classes": classes_json(record.metadata, fields),
         }
         for record, columns, failed in rejected
     ]

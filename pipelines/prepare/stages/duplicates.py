@@ -71,7 +71,8 @@ def find_repeats(
         removing = [one for one in repeats.values() if one.removes]
         if removing:
             verdicts = run(verdicts_stage(removing, removed, artifacts[output], units), folder)[_REMOVED]
-        stage = group_stage(dedup, inputs, artifacts[output], verdicts, units)
+        # Records that stay are in one split if they are alike directly or over others.
+        stage = group_stage(dedup, inputs, artifacts[output], verdicts, units, chained=found != "remove")
         repeats[name] = DuplicateGroups(run(stage, folder)[GROUPS], artifacts[output], found)
     return repeats
 

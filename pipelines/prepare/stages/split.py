@@ -1,9 +1,11 @@
 """Which records are for training, which for validation and which for testing.
 
 Records that belong together are one component and go to one split: those with an equal value of a group, directly or
-over others. In each stratum the components are sorted by a hash, and the splits follow one another, so shares are exact
-to a component and the result depends neither on the order of the records nor on the number of files. The rounding of
-one stratum is carried to the next, so that many small strata do not all round to nothing.
+over others. In each stratum the components are sorted by a hash, and the splits follow one another, so the result
+depends neither on the order of the records nor on the number of files. Then components of several records are moved
+and exchanged between splits while that brings the splits nearer to their shares. What one stratum is off is carried to
+the next, so that many small strata do not all round to nothing; strata with large components come first, so that the
+others make up for them.
 
 Records that an earlier run has keep their split; the others fill up what each split lacks. So an old record is moved
 neither by new ones nor by a new record that joins its component to another.
@@ -17,8 +19,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipelines.prepare.records.hashes import hashes_in_order
+
 SPLITS = ("train", "validation", "test")
 _NONE = -1
+_MOST_MOVES = 1000  # of components of a stratum between splits; a few are usual
+_EPSILON = 1e-9
 
 
 def components(count: int, groups: Sequence[np.ndarray]) -> np.ndarray:
@@ -69,19 +75,23 @@ def assign(
     order = np.lexsort((hashes, component))
     starts = np.flatnonzero(np.append(True, component[order][1:] != component[order][:-1]))
     first, sizes = order[starts], np.diff(starts, append=count)
+    # The smallest of many hashes is small: large components would come first, and be in train.
+    places = np.where(sizes == 1, hashes[first], hashes_in_order(hashes[first], 0))
     newest = np.zeros(len(starts), np.int64) if times is None else np.maximum.reduceat(times[order], starts)
     chosen = np.full(len(starts), _NONE)
     if kept is not None:
         chosen = _kept_by_component(kept[order], starts, len(shares))
     carried = np.zeros(len(shares))
-    for stratum in np.unique(strata[first]).tolist():
+    for stratum in _largest_first(strata[first], sizes):
         here = np.flatnonzero(strata[first] == stratum)
-        here = here[np.lexsort((hashes[first[here]], newest[here]))]
+        here = here[np.lexsort((places[here], newest[here]))]
         wanted = np.array(shares) * sizes[here].sum() + carried
         old = here[chosen[here] != _NONE]
         has = np.bincount(chosen[old], sizes[old], len(shares))
         new = here[chosen[here] == _NONE]
         chosen[new] = _fill(sizes[new], np.maximum(wanted - has, 0))
+        if times is None:
+            chosen[new] = _evened(sizes[new], chosen[new], wanted - has)
         carried = wanted - np.bincount(chosen[here], sizes[here], len(shares))
     found = np.empty(count, np.int8)
     found[order] = np.repeat(chosen, sizes)
@@ -104,6 +114,80 @@ def _fill(sizes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     ends = np.cumsum(wanted) * total / wanted.sum()
     middles = np.cumsum(sizes) - sizes / 2
     return np.minimum(np.searchsorted(ends, middles, side="right"), len(wanted) - 1)
+
+
+def _largest_first(strata: np.ndarray, sizes: np.ndarray) -> list[int]:
+    """The strata by the records of their largest component, the largest first, equal ones in order.
+
+    strata: uint64[C], of C components. sizes: int64[C], records of each.
+    """
+    values, inverse = np.unique(strata, return_inverse=True)
+    largest = np.zeros(len(values), np.int64)
+    np.maximum.at(largest, inverse, sizes)
+    return values[np.argsort(-largest, kind="stable")].tolist()
+
+
+def _evened(sizes: np.ndarray, chosen: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The splits of components after moves and exchanges that bring the splits nearer to their wanted records.
+
+    Each takes a component from a split, and brings back a smaller one or none, where that lowers the sum of squares of
+    what the splits are off by the most. It ends when none does. If a split is still off by a record or more, the
+    largest components are also tried first, each where most is lacking, and the better result is taken: it divides
+    groups of very different sizes, but gives the largest to the largest split.
+
+    sizes, chosen: int64[C]. wanted: float64[S]. Cost: sorting C numbers for each move.
+    """
+    if not len(sizes) or sizes.max() == 1:  # `_fill` is exact
+        return chosen
+    found = _exchanged(sizes, chosen, wanted)
+    if _off(sizes, found, wanted) < 1:
+        return found
+    lacks, largest = wanted.copy(), np.empty_like(chosen)
+    for at in np.argsort(-sizes, kind="stable").tolist():
+        largest[at] = lacks.argmax()
+        lacks[largest[at]] -= sizes[at]
+    other = _exchanged(sizes, largest, wanted)
+    return other if _off(sizes, other, wanted) < _off(sizes, found, wanted) - _EPSILON else found
+
+
+def _off(sizes: np.ndarray, chosen: np.ndarray, wanted: np.ndarray) -> float:
+    """By how many records a split is off at the most."""
+    return float(np.abs(np.bincount(chosen, sizes, len(wanted)) - wanted).max())
+
+
+def _exchanged(sizes: np.ndarray, chosen: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The splits of components after moves and exchanges from this beginning, as of `_evened`."""
+    chosen = chosen.copy()
+    off = np.bincount(chosen, sizes, len(wanted)) - wanted
+    splits = range(len(wanted))
+    of_split = [np.unique(sizes[chosen == split]) for split in splits]
+    for _ in range(_MOST_MOVES):
+        most, best = _EPSILON, None
+        for source in splits:
+            for target in splits:
+                gap = off[source] - off[target]
+                if gap <= most / 2 or not len(of_split[source]):
+                    continue
+                given, back = of_split[source], np.append(0, of_split[target])
+                # x records less in the source lower the sum of squares by 2x(gap - x), the most at gap / 2.
+                after = np.searchsorted(back, given - gap / 2)
+                for near in (np.minimum(after, len(back) - 1), np.maximum(after - 1, 0)):
+                    x = given - back[near]
+                    gain = 2 * x * (gap - x)
+                    at = int(gain.argmax())
+                    if gain[at] > most:
+                        most, best = gain[at], (source, target, given[at], back[near[at]])
+        if best is None:
+            break
+        source, target, given_size, size_back = best
+        moved = np.flatnonzero((chosen == source) & (sizes == given_size))[-1]
+        if size_back:
+            chosen[np.flatnonzero((chosen == target) & (sizes == size_back))[-1]] = source
+        chosen[moved] = target
+        off = np.bincount(chosen, sizes, len(wanted)) - wanted
+        for split in (source, target):
+            of_split[split] = np.unique(sizes[chosen == split])
+    return chosen
 
 
 def folds(

@@ -31,7 +31,7 @@ from pipelines.prepare.stages.relevance import Unrelated, is_below
 from pipelines.prepare.stages.split import SPLITS, assign, components, folds, older_than_training, straddling
 
 SPLIT_FILES = "_work/splits"
-SPLIT_VERSION = "7"
+SPLIT_VERSION = "8"
 
 # Records that go to no split.
 DUPLICATE, OVER_SHARE, OVER_CLASS, CONTRADICTORY, SAME_QUESTION, SAME_ANSWER, OUTLIER = -1, -2, -3, -4, -5, -6, -7
@@ -135,9 +135,9 @@ class AssignSplits:
     unrelated: Unrelated | None
 
     def __call__(self, _: None, scratch: Scratch) -> Counters:
-        """Counters: `records` that go to a split, `same_id` with the id of another one, `new` ones beside earlier runs,
-        by group `straddling/G`, by stage `stage/N`, with `by_time` `older`, see `older_than_training`, and of
-        `balance`, see `_balance`.
+        """Counters: `records` that go to a split, by split `assigned/S` before balancing, `same_id` with the id of
+        another one, `new` ones beside earlier runs, by group `straddling/G`, by stage `stage/N`, with `by_time`
+        `older`, see `older_than_training`, and of `_largest_component` and `_balance`.
         """
         by_unit = [pa.concat_tables(self._tables(uris)) for uris in self.keys.files_by_unit(self.units)]
         ends = np.cumsum([table.num_rows for table in by_unit])
@@ -208,6 +208,10 @@ class AssignSplits:
         self._write(scratch, pa.table({"row": table["row"]} | found), ends)
         counters: Counters = {"records": float(len(stays)), "contradictory": float((conflicts > 0).sum())} | of_balance
         counters["same_id"] = float(len(stays) - len(np.unique(columns["id"][stays])))
+        for number, name in enumerate(SPLITS):
+            counters[f"assigned/{name}"] = float((assigned == number).sum())
+        of_stays = {name.partition("/")[2]: values[stays] for name, values in groups.items()}
+        counters |= _largest_component(component, of_stays, columns["source"][stays], assigned)
         if earlier is not None:
             counters["new"] = float((earlier[stays] < 0).sum())
         for name, column in groups.items():
@@ -387,6 +391,32 @@ def _relatives(ids: np.ndarray, sources: np.ndarray, parents: pa.ChunkedArray) -
     of_source = sources.astype(np.uint64) * _SPREAD
     rows = np.repeat(np.arange(len(ids)), pc.list_value_length(parents).to_numpy())
     return relatives(ids ^ of_source, rows, pc.list_flatten(parents).to_numpy() ^ of_source[rows])
+
+
+def _largest_component(
+    component: np.ndarray, groups: dict[str, np.ndarray], sources: np.ndarray, splits: np.ndarray
+) -> Counters:
+    """Counters of the largest component: `component/records`, its `component/split`, by number of the source
+    `component/source/N`, and by group that joins some of its records `component/without/G`: records of its largest part
+    without this group. Contradictory records have equal questions and count as these.
+
+    component: int64[N], as of `components`. groups: uint64[N] each, hashes of values. sources, splits: int[N].
+    """
+    if not len(component):
+        return {}
+    members = np.flatnonzero(component == np.bincount(component).argmax())
+    found: Counters = {"component/records": float(len(members)), "component/split": float(splits[members[0]])}
+    for number, records in enumerate(np.bincount(sources[members])):
+        if records:
+            found[f"component/source/{number}"] = float(records)
+    joining = {name: values[members] for name, values in groups.items()}
+    for name in joining.keys() - {"contradictory"}:
+        left_out = {name, "contradictory"} if name == "questions" else {name}
+        others = [values for other, values in joining.items() if other not in left_out]
+        part = int(np.bincount(components(len(members), others)).max())
+        if part < len(members):
+            found[f"component/without/{name}"] = float(part)
+    return found
 
 
 def contradictions(questions: np.ndarray, answers: np.ndarray, stays: np.ndarray) -> np.ndarray:

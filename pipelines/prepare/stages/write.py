@@ -4,6 +4,8 @@ unit of input: its records, and where they go  ->  train, validation, test
                                                    removed   the ledger
                                                    listed    records of the splits that a setting `list` found
                                                    examples  of contradictory records, those that the report shows
+                                                   classes   how many records of each class are where
+                                                   removed-examples  rows of the ledger, one for each reason
 """
 
 import json
@@ -18,7 +20,9 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
+from pipelines.prepare.records.annotations import metadata_of
 from pipelines.prepare.records.content import Shape, from_shape, sides_of
+from pipelines.prepare.stages.classes import CLASSES, CLASSES_SCHEMA, class_counts, class_fields
 from pipelines.prepare.stages.collect import RECORDS, REJECTED, REJECTED_SCHEMA
 from pipelines.prepare.stages.complexity import COMPLEXITY
 from pipelines.prepare.stages.duplicates import DuplicateGroups
@@ -34,12 +38,13 @@ from pipelines.prepare.stages.split_stage import (
 )
 from pipelines.prepare.tables import frame
 
-REMOVED, LISTED, EXAMPLES = "removed", "listed", "_work/examples"
-WRITE_VERSION = "5"
+REMOVED, LISTED, EXAMPLES, REMOVED_EXAMPLES = "removed", "listed", "_work/examples", "_work/removed-examples"
+WRITE_VERSION = "6"
 
 EXAMPLES_SHOWN = 5  # questions with contradictory answers
 _ANSWERS_SHOWN = 3  # of each
 _NO_CONTENT = ("id", "metadata", "annotations", "provenance")
+_CONTENT_SHOWN = 2000  # characters of the content in REMOVED_EXAMPLES
 _TEXT_SHOWN = 2000  # characters of a question or answer in LISTED
 
 # Why records that meet all rules and are no duplicates are not in the data set, by the number in SPLIT_FILES.
@@ -113,6 +118,8 @@ def write_stage(
         Output(REMOVED, REMOVED_SCHEMA),
         Output(LISTED, LISTED_SCHEMA),
         Output(EXAMPLES, LISTED_SCHEMA),
+        Output(CLASSES, CLASSES_SCHEMA),
+        Output(REMOVED_EXAMPLES, REMOVED_SCHEMA),
     )
     of_repeats = {name: one.files_by_unit(units) for name, one in repeats.items()}
     files = zip(*(one.files_by_unit(units) for one in (records, rejected, splits)), strict=True)
@@ -121,7 +128,8 @@ def write_stage(
         for number, (own, rejects, places) in enumerate(files)
     ]
     made_from = fingerprint([WRITE_VERSION, *(one.manifest.fingerprint for one in (records, rejected, splits))])
-    work = WriteSplits(records.store, staged, shape, frozenset(name for name, one in repeats.items() if one.removes))
+    removes = frozenset(name for name, one in repeats.items() if one.removes)
+    work = WriteSplits(records.store, staged, shape, removes, class_fields(records.schema))
     return Stage("write", outputs, parts, work, made_from, records.store)
 
 
@@ -143,19 +151,22 @@ Partners = dict[str, dict[int, dict[str, Any]]]
 class WriteSplits:
     """The work of the stage `write`.
 
-    staged: the records have stages of a curriculum. removes: the repeats that are removed.
+    staged: the records have stages of a curriculum. removes: the repeats that are removed. fields: of classes.
     """
 
     store: Store
     staged: bool
     shape: Shape
     removes: frozenset[str]
+    fields: list[str]
 
     def __call__(self, unit: WriteUnit, scratch: Scratch) -> Counters:
         """Counters: `split/S` and `split/S/SOURCE` of each split, `repeated`, removed records as
         `removed/STAGE/REASON`, and listed ones as `listed/REASON`.
         """
         counters = Counter[str]()
+        classes: list[tuple[dict[str, str | None], str]] = []
+        examples: dict[tuple[str, str], dict[str, Any]] = {}
         splits = pa.concat_tables([SPLITS_SCHEMA.empty_table(), *read_tables(self.store, unit.splits)])
         partners = self._partners(unit)
         first = 0
@@ -183,14 +194,30 @@ class WriteSplits:
             if removed:
                 scratch.write(REMOVED, pa.Table.from_pylist(removed, REMOVED_SCHEMA))
                 counters.update(f"removed/{row['stage']}/{row['reason']}" for row in removed)
+                for row in removed:
+                    examples.setdefault((row["stage"], row["reason"]), row)
+            reasons = (f"{row['stage']}/{row['reason']}" for row in removed)
+            places = [SPLITS[split] if split >= 0 else next(reasons) for split in own["split"].to_pylist()]
+            fields = records.select(["metadata", "annotations"]).to_pylist()
+            classes += zip(map(metadata_of, fields), places, strict=True)
             self._list(scratch, records, own, partners, counters)
         for rejected in read_tables(self.store, unit.rejected):
-            columns = {name: rejected[name] for name in REJECTED_SCHEMA.names if name != "row"}
+            columns = {name: rejected[name] for name in REJECTED_SCHEMA.names if name not in ("row", "classes")}
             missing = {field.name: pa.nulls(rejected.num_rows, field.type) for field in REMOVED_SCHEMA}
             stages = ["table" if reason in frame.REASONS else "validate" for reason in rejected["reason"].to_pylist()]
-            scratch.write(REMOVED, pa.table(missing | columns | {"stage": pa.array(stages, pa.string())}))
-            pairs = zip(stages, rejected["reason"].to_pylist(), strict=True)
-            counters.update(f"removed/{stage}/{reason}" for stage, reason in pairs)
+            table = pa.table(missing | columns | {"stage": pa.array(stages, pa.string())}, schema=REMOVED_SCHEMA)
+            scratch.write(REMOVED, table)
+            reasons_of = list(zip(stages, rejected["reason"].to_pylist(), strict=True))
+            counters.update(f"removed/{stage}/{reason}" for stage, reason in reasons_of)
+            for at, reason in enumerate(reasons_of):
+                if reason not in examples:
+                    examples[reason] = table.slice(at, 1).to_pylist()[0]
+            values = map(json.loads, rejected["classes"].to_pylist())
+            classes += zip(values, map("/".join, reasons_of), strict=True)
+        scratch.write(CLASSES, class_counts(classes, self.fields))
+        shown = [row | {"content": row["content"][:_CONTENT_SHOWN]} for row in examples.values()]
+        if shown:
+            scratch.write(REMOVED_EXAMPLES, pa.Table.from_pylist(shown, REMOVED_SCHEMA))
         return dict(counters)
 
     def _partners(self, unit: WriteUnit) -> Partners:

@@ -66,12 +66,14 @@ class Registry:
 
         Raises:
             ConfigError: a name is not allowed, or the version exists with another output.
-            DataError: there is no finished run of `raymill prepare`.
+            DataError: there is no finished run of `raymill prepare`, or it has no record.
         """
         _check_name(name)
         _check_name("v1" if version is None else version)
         run = RunFolder(self.store, output).require("prepare")
         records = {split: Artifact.load(self.store, paths.join(output, split)).manifest.rows for split in SPLITS}
+        if not any(records.values()):
+            raise DataError(f"{output}: the data set is empty. Run `raymill prepare` with other settings first.")
         tagged = datetime.now(UTC).isoformat(timespec="seconds")
 
         def record(version: str) -> Version:

@@ -1,5 +1,6 @@
-"""Personal data in text: find it, count it, replace it by typed placeholders. Defined in spans.py."""
+"""Personal data in text: find it, count it, replace it by typed placeholders. Defined in spans.py and spellings.py."""
 
 from pipelines.text.personal_data.spans import KINDS, PERSONAL_DATA_VERSION, PLACEHOLDERS, Spans, count, find, redact
+from pipelines.text.personal_data.spellings import find_spellings
 
-__all__ = ["KINDS", "PERSONAL_DATA_VERSION", "PLACEHOLDERS", "Spans", "count", "find", "redact"]
+__all__ = ["KINDS", "PERSONAL_DATA_VERSION", "PLACEHOLDERS", "Spans", "count", "find", "find_spellings", "redact"]

@@ -46,10 +46,38 @@ _CARDS = (
 )
 
 # Words before a version or section number: four numbers with dots after one of them are not an IP address.
-_VERSION_WORDS = (
-    "v ver version versions rev revision release releases build patch firmware kernel driver upgrade "
-    "section sections sec chapter clause paragraph para appendix annex article item step table figure fig rfc"
-)
+VERSION_WORDS_LIST = [
+    "v",
+    "ver",
+    "version",
+    "versions",
+    "rev",
+    "revision",
+    "release",
+    "releases",
+    "build",
+    "patch",
+    "firmware",
+    "kernel",
+    "driver",
+    "upgrade",
+    "section",
+    "sections",
+    "sec",
+    "chapter",
+    "clause",
+    "paragraph",
+    "para",
+    "appendix",
+    "annex",
+    "article",
+    "item",
+    "step",
+    "table",
+    "figure",
+    "fig",
+    "rfc",
+]
 
 
 def _iban_lengths() -> np.ndarray:
@@ -75,7 +103,7 @@ def _card_lengths() -> np.ndarray:
 
 
 def _version_words() -> tuple[np.ndarray, np.ndarray]:
-    words = [word.encode() for word in _VERSION_WORDS.split()]
+    words = [word.encode() for word in VERSION_WORDS_LIST]
     return np.frombuffer(b"".join(words), np.uint8), np.cumsum([0, *map(len, words)])
 
 

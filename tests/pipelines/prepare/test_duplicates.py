@@ -78,7 +78,8 @@ def test_the_progress_names_of_what_duplicates_are_looked_for(tmp_path, monkeypa
     made = prepare_inline(asked, monkeypatch, progress=progress)
     assert progress.names == [
         "collect", "group", "questions.verdicts", "questions.group", "answers.verdicts", "answers.group",
-        "split", "write", "assess.assess", "assess.questions.group", "assess.answers.group", "assess.summary",
+        "split", "write", "assess.assess", "assess.questions.group", "assess.answers.group", "assess.leaks.group",
+        "assess.summary",
     ]  # fmt: skip
     assert progress.runs == {"out"}
     assert Artifact.find(Store(), f"{made.uri}/_work/questions/_work/groups") is not None

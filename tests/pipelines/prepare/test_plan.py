@@ -111,7 +111,7 @@ def test_a_plan_has_every_stage_and_grows_with_the_records(settings, capsys, mon
     assert names == [
         "collect", "group", "questions.verdicts", "questions.group", "answers.verdicts", "answers.group",
         "words", "complexity", "split", "write",
-        "assess.assess", "assess.questions.group", "assess.answers.group",
+        "assess.assess", "assess.questions.group", "assess.answers.group", "assess.leaks.group",
         "assess.fit", "assess.embed", "assess.learn", "assess.summary",
     ]  # fmt: skip
     assert (few["rows"], many["rows"]) == (100_000, 10_000_000)

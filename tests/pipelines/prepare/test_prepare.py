@@ -26,7 +26,7 @@ from pipelines.prepare.sources import Fields, fields_of
 from pipelines.prepare.stages.collect import _roles
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.work import work
-from tests.support.inline import curate_inline, prepare_inline
+from tests.support.inline import InlineEngine, curate_inline, prepare_inline
 from tests.support.page_tables import misaligned
 from tests.support.tickets import answer, question
 
@@ -113,6 +113,60 @@ def test_groups_stay_together_and_strata_have_the_same_shares(settings, monkeypa
     assert run.report["straddling"] == {"contradictory": 0, "customer": 0, "duplicates": 0, "questions": 0}
     assert [run.report["splits"][split] for split in SPLITS] == [48, 6, 6]
     assert abs(counts["train", "login"] - 32) <= 2
+
+
+def test_a_group_that_swallows_a_source_and_classes_that_a_rule_removes_are_warnings(tmp_path, monkeypatch):
+    """Customers of one source are joined by equal questions; two of four intents have answers of a word."""
+    names = ("card", "limit", "yes", "no")
+
+    def row(n: int, asked: int, customer: str | None, intent: str) -> dict:
+        answers = {"yes": "Yes.", "no": "No."}
+        said = answers.get(intent, f"This is what we say about {n}.")
+        return {"question": question(asked), "answer": said, "customer": customer, "intent": intent}
+
+    shop = [row(n, n % 10, f"c{n % 7}", "card") for n in range(60)]
+    chats = [row(n, 100 + n, None, names[n % 4]) for n in range(80)]
+    inputs = []
+    for name, rows in (("shop", shop), ("chats", chats)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+        columns = {"prompt": "question", "completion": "answer", "customer": "customer", "intent": "intent"}
+        inputs.append({"source": name, "path": str(tmp_path / f"{name}.jsonl"), "columns": columns})
+    settings = {"inputs": inputs, "output": str(tmp_path / "out"), "dedup": None, "split": {"group": ["customer"]},
+                "assess": {"embeddings": None}}  # fmt: skip
+    report = prepare_inline(settings, monkeypatch).report
+    classes, group, *others = report["warnings"]
+    assert classes == (
+        "intent: 2 of 4 values have no record in the data set (no, yes): answer_too_short removed 40 of their 40 "
+        "records, by `validate.answer_chars`. Change it if these records are good."
+    )
+    assert group.startswith("one group has 60 of 100 records (60.0%), more than the share of validation and test, and")
+    assert "joined by customer and equal questions" in group and "every record of source shop" in group
+    assert any(one.startswith("source shop: none of its 60 records is in validation or test") for one in others)
+    assert [one["value"] for one in report["classes"]["intent"]] == ["card", "limit", "no", "yes"]
+    assert report["classes"]["intent"][2]["removed"] == {"validate/answer_too_short": 20}
+    assert "customer" not in report["classes"], "groups are not classes"
+    assert report["assigned"] == {"train": 80, "validation": 10, "test": 10}
+
+
+def test_a_data_set_without_records_is_an_error_exit(tmp_path, monkeypatch, capsys):
+    """`prepare`, `assess --gate` and `dataset tag`, so that nothing goes on with it."""
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": question(1), "completion": "No."}) + "\n")
+    (tmp_path / "c.yaml").write_text(
+        f"kind: prepare\nname: x\ninputs: [{{path: {tmp_path}/in.jsonl}}]\noutput: {tmp_path}/out\n"
+    )
+    monkeypatch.setattr("pipelines.prepare.job.Engine", InlineEngine)
+
+    def exit_code(*words: str) -> int:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        return ended.value.code
+
+    assert exit_code("prepare", str(tmp_path / "c.yaml")) == 2
+    assert "warning: the data set is empty: none of 1 record is left." in capsys.readouterr().out
+    assert exit_code("prepare", str(tmp_path / "c.yaml")) == 2, "found again, it is as empty"
+    assert exit_code("assess", str(tmp_path / "out"), "--gate") == 2
+    assert exit_code("dataset", "tag", "x", str(tmp_path / "out"), "--registry", str(tmp_path / "versions")) == 2
+    assert "the data set is empty" in capsys.readouterr().err
 
 
 def test_the_report_counts_what_the_files_hold(settings, monkeypatch):

@@ -7,7 +7,8 @@ import pytest
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.report.gather import _fetched, _ranked, _reasons
 from pipelines.prepare.report.page import report_text
-from pipelines.prepare.report.run_warnings import data_set_warnings, time_warnings
+from pipelines.prepare.report.run_warnings import class_warnings, data_set_warnings, split_warnings, time_warnings
+from pipelines.prepare.stages.split import SPLITS
 
 SOURCES = ("a", "b")
 
@@ -124,3 +125,68 @@ def test_a_note_of_a_source_that_was_fetched():
     record = {"source": "desk", "rows": 1200, "answers": 1, "asked": "https://h/t", "ended": "2026-01-02", "failed": 0}
     assert _fetched(record) == "Source desk: 1,200 rows in 1 answer of https://h/t, fetched 2026-01-02."
     assert "of https://h/t, 1,500 not readable, fetched" in _fetched(record | {"failed": 1500})
+
+
+def divided(counters: dict[str, float], a: dict[str, int], b: dict[str, int], **more: Any) -> list[str]:
+    """The warnings of a split. a, b: records of the two sources in each split."""
+    assigned = {f"assigned/{split}": float(a.get(split, 0) + b.get(split, 0)) for split in SPLITS}
+    sources = [{"source": name, "splits": {**dict.fromkeys(SPLITS, 0), **of}} for name, of in (("a", a), ("b", b))]
+    return split_warnings(more.pop("config", config()), assigned | counters, sources, more.pop("classes", {}))
+
+
+EVEN = {"train": 80, "validation": 10, "test": 10}
+
+
+def test_a_split_that_differs_from_its_share_is_stated():
+    assert divided({"component/records": 1}, EVEN, EVEN) == []
+    assert divided({}, {"train": 5, "validation": 0, "test": 1}, {}) == [], "a record more or less is rounding"
+    (found,) = divided({"component/records": 15}, {"train": 65, "validation": 12, "test": 23}, {})
+    assert found == (
+        "split: train 65.0% of 80%, validation 12.0% of 10%, test 23.0% of 10%, 15 records off at the most, because "
+        "groups of records are not divided; the largest group has 15 records."
+    )
+    (found,) = divided({"new": 10, "records": 100}, {"train": 65, "validation": 12, "test": 23}, {})
+    assert found.endswith("because records of an earlier run stay where they are.")
+
+
+def test_a_group_that_swallows_a_source_is_named_with_what_joins_it():
+    joined = {
+        "component/records": 100, "component/split": 0, "component/source/0": 100, "component/source/1": 0,
+        "component/without/customer": 30, "component/without/questions": 4,
+    }  # fmt: skip
+    found = divided(joined, {"train": 100}, {"train": 60, "validation": 20, "test": 20},
+                    config=config(split={"group": ["customer"]}))  # fmt: skip
+    assert found == [
+        "one group has 100 of 200 records (50.0%), more than the share of validation and test, and all of it is in "
+        "train. Its records are joined by customer and equal questions (without customer its largest part has 30; "
+        "without equal questions its largest part has 4). It has every record of source a. To divide it: `split.group` "
+        "without customer, or `duplicates.questions: remove`.",
+        "source a: none of its 100 records is in validation or test.",
+    ]
+    assert divided(joined | {"component/records": 19}, EVEN, EVEN) == [], "small groups are no warning"
+
+
+def test_sources_and_strata_that_a_split_lacks_are_named():
+    assert divided({}, {"train": 130}, {"train": 30, "validation": 20, "test": 20}) == [
+        "source a: none of its 130 records is in validation or test. `split.stratify: [source]` gives each its share."
+    ]
+    assert divided({}, {"train": 40}, {"train": 120, "validation": 20, "test": 20}) == [], "4 expected, 0 is chance"
+    classes = {"queue": [{"value": "it", "splits": EVEN | {"test": 0, "train": 90}, "removed": {}}]}
+    (found,) = divided({}, EVEN, EVEN, config=config(split={"stratify": ["source"]}), classes=classes) or [""]
+    assert found == "", "only strata"
+
+
+def test_classes_that_a_rule_removes_whole_are_named_with_the_setting():
+    def value(name: str, kept: int, **removed: int) -> dict:
+        places = {place.replace("__", "/"): number for place, number in removed.items()}
+        return {"value": name, "splits": {"train": kept, "validation": 0, "test": 0}, "removed": places}
+
+    values = [value("open", 5, validate__answer_too_short=9), value("yes", 0, validate__answer_too_short=7),
+              value("no", 0, validate__answer_too_short=4, duplicates__near_duplicate=2)]  # fmt: skip
+    meanings = {"answer_too_short": "fewer characters than `validate.answer_chars`"}
+    assert class_warnings({"intent": values}, meanings) == [
+        "intent: 2 of 3 values have no record in the data set (yes, no): answer_too_short removed 11 of their 13 "
+        "records, by `validate.answer_chars`. Change it if these records are good."
+    ]
+    meant = [value("other", 0, validate__not_allowed=9), value("rare", 0, validate__answer_too_short=1)]
+    assert class_warnings({"intent": [*values[:1], *meant]}, meanings) == [] == class_warnings({}, meanings)

@@ -134,7 +134,7 @@ def test_by_time_records_of_one_time_are_in_the_order_of_their_hashes():
 @pytest.mark.parametrize(("sizes", "fold"), [([3, 1], [0, 0, 0, 1]), ([1, 3], [0, 1, 1, 1])])
 def test_a_component_goes_to_the_fold_where_its_middle_is(sizes, fold):
     component = np.repeat([0, sizes[0]], sizes)
-    assert folds(np.arange(1, 5).astype(np.uint64), none(4), component, 2).tolist() == fold
+    assert folds(np.array([1, 2, 3, 1 << 63], np.uint64), none(4), component, 2).tolist() == fold
 
 
 def test_folds_are_of_equal_size():
@@ -184,3 +184,50 @@ def test_no_records_have_no_splits():
     assert assign(none(0), none(0), np.arange(0), SHARES).tolist() == []
     assert folds(none(0), none(0), np.arange(0), 3).tolist() == [] and components(0, []).tolist() == []
     assert len(SPLITS) == 3
+
+
+def off(sizes: list[int], chosen: np.ndarray, shares: tuple[float, ...]) -> float:
+    """By how many records a split differs from its share at the most."""
+    wanted = np.array(shares) * sum(sizes)
+    return float(np.abs(np.bincount(chosen, sizes, len(shares)) - wanted).max())
+
+
+def split_of_groups(sizes: list[int], seed: int, shares: tuple[float, ...], strata=None) -> np.ndarray:
+    """The split of each group, of groups with these sizes."""
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    hashes = np.random.default_rng(seed).integers(1, 1 << 63, len(group)).astype(np.uint64)
+    strata = np.zeros(len(group), np.uint64) if strata is None else np.repeat(strata, sizes).astype(np.uint64)
+    found = assign(hashes, strata, components(len(group), [group.astype(np.uint64) + np.uint64(1)]), shares)
+    firsts = np.cumsum([0, *sizes[:-1]])
+    assert (found == np.repeat(found[firsts], sizes)).all(), "a group is in one split"
+    return found[firsts]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_groups_of_several_records_are_divided_to_a_record(seed):
+    """Customers with 1 to 29 records: as near to the shares as whole groups can be."""
+    sizes = np.random.default_rng(seed).integers(1, 30, 40).tolist()
+    for shares in ((0.8, 0.1, 0.1), (0.34, 0.33, 0.33), (0.9, 0.0, 0.1)):
+        assert off(sizes, split_of_groups(sizes, seed, shares), shares) < 1
+
+
+def test_large_groups_go_where_they_fit_and_the_others_make_up_for_them():
+    for seed in range(20):
+        sizes = [40, 25, 9, 9, *[1] * 50]
+        assert off(sizes, split_of_groups(sizes, seed, (0.8, 0.1, 0.1)), (0.8, 0.1, 0.1)) < 1
+    chosen = split_of_groups([300, *[1] * 100], 3, (0.8, 0.1, 0.1))
+    assert chosen[0] == 0 and np.bincount(chosen[1:]).tolist() == [20, 40, 40], "it fits nowhere else"
+
+
+def test_a_stratum_with_large_groups_is_made_up_for_by_the_next_ones():
+    """Of the first stratum's two groups of 30 none fits a split of 6; the other stratum has single records."""
+    sizes, strata = [30, 30, *[1] * 60], [7, 7, *[9] * 60]
+    assert off(sizes, split_of_groups(sizes, 1, (0.8, 0.1, 0.1), np.array(strata)), (0.8, 0.1, 0.1)) < 1
+
+
+def test_small_groups_are_in_every_split_not_only_in_the_smaller_ones():
+    """Groups are in an order without regard to their sizes, and few of them are moved."""
+    sizes = np.random.default_rng(5).integers(1, 20, 400).tolist()
+    chosen = split_of_groups(sizes, 5, (0.8, 0.1, 0.1))
+    means = [np.mean(np.array(sizes)[chosen == split]) for split in range(3)]
+    assert max(means) / min(means) < 1.4

@@ -169,18 +169,18 @@ CHANGES: dict[str, dict[str, Any]] = {
     "relevance.cosines": {"validate.answer_relevance.model": "HERE/model.bin"},
     "relevance.unrelated": {"validate.answer_relevance.min_cosine": 0.3, "validate.answer_relevance": None},
     "group": {
-        "dedup.threshold": 0.85, "dedup.keeper": "longest", "dedup.scope": "source",
+        "dedup.threshold": 0.85, "dedup.keeper": "longest", "dedup.scope": "source", "dedup.remove": False,
         "dedup.sources": {"keeper": "source", "sources": ["desk"]},
     },
-    "questions.group": {"dedup.remove": False},  # whose duplicates are compared, too
-    "answers.verdicts": {"duplicates.questions": "list"},
+    "questions.group": {"duplicates.questions": "list"},  # those that stay are compared in chains
+    "answers.group": {"duplicates.answers": "list"},
     "words": {"curriculum.reasoning": ["so"], "curriculum.domain": ["modem"]},
     "complexity": {
         "curriculum.weights.question_length": 2, "curriculum.weights.answer_length": 2, "curriculum.weights.rarity": 2,
         "curriculum.weights.reasoning": 2, "curriculum.weights.domain": 2,
     },
     "split": {
-        "mixture.records": None, "mixture.fill": False, "duplicates.answers": "list",
+        "mixture.records": None, "mixture.fill": False,
         "duplicates.contradictory": "remove", "validate.outliers.deviations": 3,
         "validate.outliers.found": "remove", "split.train": {"train": 0.7, "validation": 0.2},
         "split.test": {"test": 0.2, "validation": 0}, "split.folds": None, "split.balance.to": 5,
@@ -289,7 +289,7 @@ def test_every_stage_states_the_memory_of_a_unit(settings):
     inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
     stated = {name: stage.memory for name, stage in stages_of(config).items() if stage.memory}
     of_groups = {name for name in stated if name.rpartition(".")[2] == "group"}
-    assert len(of_groups) == 5
+    assert len(of_groups) == 6
     texts, embeddings = collect_memory(config.limits), config.assess.embeddings
     rules, relevance = rules_memory(config.store, config.validation), config.validation.answer_relevance
     # The artifacts of the plan have one record, those of `collect` none.

@@ -129,6 +129,31 @@ def test_a_copy_of_a_near_question_is_not_an_equal_one(run, tmp_path):
     assert (leaks["test"], leaks["exact"], sorted(leaks["ids"])) == (2, 0, tests)
 
 
+def chained(n: int) -> list[str]:
+    """Three questions: the second is near the first and the third, which are not near each other."""
+    words = question(n).split()
+    second = [*words[:-2], "in", words[-1]]
+    return [" ".join(words), " ".join(second), " ".join([words[0], "might", *second[2:]])]
+
+
+def test_a_chain_of_alike_questions_is_found_by_its_middle(run, tmp_path):
+    """Two of train are near each other, one of test is near the second alone: of alike questions in train, each is
+    compared. `duplicates.questions: list` puts the chain into one split."""
+    split = split_of(run(PLAIN, "before"))
+    first, second = [id for id in sorted(split) if split[id] == "train"][:2]
+    last = next(id for id in sorted(split) if split[id] == "test")
+    asked = dict(zip((first, second, last), chained(77), strict=True))
+    moved = [one | {"prompt": asked.get(one["id"], one["prompt"])} for one in PLAIN]
+    keep = {"train": 0.5, "validation": 0.25, "test": 0.25, "keep": [str(tmp_path / "before")]}
+    leaks = run(moved, split=keep).assessment["findings"]["leaks"]
+    assert leaks == {"compared": 20, "validation": 0, "test": 1, "exact": 0, "ids": [last]}
+    chains = [one for n in range(20) for one in rows(*((f"c{n:02}-{at}", text) for at, text in enumerate(chained(n))))]
+    mended = run(chains, "mended", duplicates={"questions": "list"})
+    assert metric(mended.assessment, "leakage") == 0
+    placed = split_of(mended)
+    assert all(len({placed[f"c{n:02}-{at}"] for at in range(3)}) == 1 for n in range(20))
+
+
 def test_copies_that_balancing_made_do_not_shift_the_records(run):
     """Copies stand between the records of train, and validation and test come after them."""
     alike = rows(*((f"p{n:02}", question(n, "today")) for n in range(40)))
