@@ -32,11 +32,11 @@ import pyarrow.parquet as pq
 
 import cluster
 from cluster.artifact import Artifact, Counters, DataFile, Manifest, describe_schema, discard_artifact, manifest_file
-from cluster.errors import BusyError, ClusterError, DataError, StorageError
+from cluster.errors import BusyError, ClusterError, StorageError
 from cluster.failpoints import failpoint
 from cluster.output import Output, OutputFiles, empty_file
 from cluster.page.formats import plural
-from cluster.record import RecordFile
+from cluster.record import OtherSettings, RecordFile
 from cluster.store import paths
 from cluster.store.store import Store
 from cluster.temporary import full_disk, temporary_folder
@@ -295,7 +295,7 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
     """The stage's artifacts if all of them are finished, else None.
 
     Raises:
-        DataError: there is a finished artifact with another fingerprint at the URI of one of them.
+        OtherSettings: there is a finished artifact with another fingerprint at the URI of one of them.
     """
     artifacts = {}
     for output in stage.outputs:
@@ -304,7 +304,7 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
             continue
         artifacts[output.name] = found
         if found.manifest.fingerprint != stage.fingerprint:
-            raise DataError(
+            raise OtherSettings(
                 f"{uri}: holds a finished artifact made from other settings, inputs or code. "
                 "Choose another output, or run with --replace to remove it and make it again."
             )

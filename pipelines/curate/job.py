@@ -38,7 +38,7 @@ from cluster.progress import Progress
 from cluster.record import OtherSettings, json_bytes
 from cluster.run import RunFolder
 from cluster.session import Session
-from cluster.stage import Stage
+from cluster.stage import Stage, published
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.config import STORES, CurateConfig, Filters
@@ -62,7 +62,7 @@ from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.listing import InputListing, list_inputs
 from pipelines.readers.quarantine import refuse_too_many
 from pipelines.readers.reader import PROBLEMS
-from pipelines.readers.recorded import changes_since, write_inputs
+from pipelines.readers.recorded import changes_since, recorded_fingerprint, write_inputs
 from pipelines.readers.units import InputManifest
 from pipelines.rules.rule import Analysis, files_read_by
 from pipelines.text.texts import Texts
@@ -129,6 +129,8 @@ def curate(
     with held(store, root) as lease:
         if replace:
             _find_manifest(config, listing, root, replace=True)  # removes a manifest of other settings or inputs
+        else:
+            _refuse_other_attempt(config, listing, inputs, root)
         write_inputs(root, inputs, config.storage.without_secrets())
         limits = RetryLimits(config.execution.attempts, config.execution.stall_s, config.execution.losses)
         engine = Engine(root, session, progress, limits, replace, lease.check)
@@ -207,6 +209,22 @@ def _find_manifest(
     return RunFolder(config.store, root).find(
         result_settings(config), listing.fingerprint, replace, lambda: changes_since(listing, config.store, root)
     )
+
+
+def _refuse_other_attempt(config: CurateConfig, listing: InputListing, inputs: InputManifest, root: str) -> None:
+    """
+    Raises:
+        OtherSettings: an unfinished run at `root` has measured other inputs, or with other settings.
+    """
+    try:
+        published(measure_stage(config.measure_settings, inputs), root)
+    except OtherSettings as error:
+        if recorded_fingerprint(config.store, root) in (None, listing.fingerprint):
+            raise
+        raise OtherSettings(
+            f"{root}: an earlier attempt measured other inputs: {changes_since(listing, config.store, root)}. Choose "
+            "another output, or add --replace to make again what this affects; the rest is kept."
+        ) from error
 
 
 def _damage(store: Store, root: str, manifest: dict[str, Any]) -> list[str]:

@@ -371,20 +371,38 @@ def _pieces(source: _Source, unit_bytes: int) -> Iterable[tuple[Span, int]]:
 
 
 def _carried(sources: Sequence[_Source]) -> pa.Schema:
-    """The carried columns of all sources, with the type that they have in all files; string if the types differ."""
-    types: dict[str, set[pa.DataType]] = {}
+    """The carried columns of all sources, with the type that they have in all files; string if the types differ.
+
+    Raises:
+        DataError: the types differ and one of them has bytes, which need not be text.
+    """
+    types: dict[str, dict[pa.DataType, str]] = {}  # column -> its types, each with a file that has it
     for source in sources:
         for name in source.input.columns:
-            known = types.setdefault(name, set())
+            known = types.setdefault(name, {})
             for (file, format), cut in zip(source.files, source.cuts, strict=True):
                 reader = READERS[format]
                 if cut.schema is not None:
-                    known.add(plain_type(cut.schema.field(name).type))
+                    known.setdefault(plain_type(cut.schema.field(name).type), file.uri)
                 elif file.uri in source.bad_files:
                     continue
                 elif reader.columns != "fixed" or name in reader.columns_of(source.store, file, source.input):
-                    known.add(pa.string())
+                    known.setdefault(pa.string(), file.uri)
+    for name, known in types.items():
+        known.pop(pa.null(), None)
+        if len(known) > 1 and any(_has_bytes(type) for type in known):
+            seen = ", ".join(f"{type} in {uri}" for type, uri in known.items())
+            raise DataError(
+                f"column {name} (columns) has several types: {seen}. Bytes need not be text, so they cannot become "
+                "strings: write the column with one type, or leave it out."
+            )
     if any(source.input.origins for source in sources):
-        types |= {name: {pa.string()} for name in ORIGINS}
-    agreed = {name: known - {pa.null()} for name, known in types.items()}
-    return pa.schema([(name, known.pop() if len(known) == 1 else pa.string()) for name, known in agreed.items()])
+        types |= {name: {pa.string(): ""} for name in ORIGINS}
+    return pa.schema([(name, next(iter(known)) if len(known) == 1 else pa.string()) for name, known in types.items()])
+
+
+def _has_bytes(type: pa.DataType) -> bool:
+    """Whether values of this type are or contain bytes."""
+    if pa.types.is_nested(type):
+        return any(_has_bytes(type.field(at).type) for at in range(type.num_fields))
+    return pa.types.is_binary(type) or pa.types.is_large_binary(type) or pa.types.is_fixed_size_binary(type)

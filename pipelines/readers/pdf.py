@@ -113,8 +113,11 @@ def as_paragraphs(pages: Sequence[str]) -> str:
 
 
 def _without_running_heads(pages: list[list[str]]) -> list[list[str]]:
-    """The pages without the lines at their ends that, but for numbers, stand there on three or more pages."""
-    pages = [_trimmed(lines) for lines in pages]
+    """The pages without the lines at their ends that, but for numbers, stand there on three or more pages.
+
+    If nothing else stands on any page, the lines that all pages have are the text, once.
+    """
+    pages = given = [_trimmed(lines) for lines in pages]
     for _ in range(_EDGE_LINES):
         for end in (0, -1):
             keys = [_NUMBER.sub("#", lines[end]) if lines else "" for lines in pages]
@@ -123,6 +126,8 @@ def _without_running_heads(pages: list[list[str]]) -> list[list[str]]:
                 _trimmed(lines[1:] if end == 0 else lines[:-1]) if lines and counts[key] >= _MIN_REPEATS else lines
                 for lines, key in zip(pages, keys, strict=True)
             ]
+    if not any(pages) and (filled := [lines for lines in given if lines]):
+        return [[line for line in filled[0] if all(line in lines for lines in filled)]]
     return pages
 
 

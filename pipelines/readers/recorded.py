@@ -7,6 +7,7 @@ Neither contains keys of stores.
 """
 
 import base64
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from itertools import groupby
@@ -20,6 +21,7 @@ from cluster.errors import StorageError
 from cluster.read.span import Span
 from cluster.record import json_bytes
 from cluster.store import paths
+from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input
 from pipelines.readers.listing import InputListing
@@ -91,6 +93,14 @@ def read_inputs(root: str, record: Mapping[str, Any], store: Store) -> InputMani
         record["fingerprint"],
         tuple(record["notes"]),
     )
+
+
+def recorded_fingerprint(store: Store, root: str) -> str | None:
+    """The fingerprint of the inputs that the last attempt at `root` recorded; None if it recorded none."""
+    try:
+        return json.loads(store.read_bytes(paths.join(root, INPUTS_JSON)))["fingerprint"]
+    except (NotFound, ValueError, KeyError, TypeError):
+        return None
 
 
 def changes_since(listing: InputListing, store: Store, root: str) -> str:

@@ -363,3 +363,30 @@ def test_a_comparison_is_shown_with_what_changes_and_the_largest_change_first(sa
         ["fineweb_empty", "3", "0", "-3"],
         ["gopher_repetition_empty", "0", "0", "+0", "0 -> 5"],
     ]
+
+
+class StopsAfterMeasure(InlineEngine):
+    def run(self, stage):
+        if stage.name != "measure":
+            raise KeyboardInterrupt
+        return super().run(stage)
+
+
+def test_an_input_that_changed_between_two_attempts_is_named(settings, monkeypatch, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, name in enumerate("abc"):
+        write(folder / f"{name}.jsonl", [(name, story(number))])
+    settings |= {"inputs": [{"path": str(folder)}]}
+    with pytest.raises(KeyboardInterrupt):
+        curate_inline(settings, monkeypatch, engine=StopsAfterMeasure)
+    write(folder / "b.jsonl", [("b", story(1)), ("e", story(3))])
+    for _ in range(2):  # the refusal does not forget what it compared with
+        with pytest.raises(DataError, match=r"an earlier attempt measured other inputs: .*\(1 changed: b\.jsonl\)"):
+            curate_inline(settings, monkeypatch)
+    other = settings | {"limits": {"max_document_bytes": 1000}}
+    write(folder / "b.jsonl", [("b", story(1))])
+    run = curate_inline(settings, monkeypatch, replace=True)
+    assert run.report["totals"]["input"]["documents"] == 3
+    with pytest.raises(DataError, match=r"limits\.max_document_bytes was 10000000, now 1000"):
+        curate_inline(other, monkeypatch)

@@ -155,6 +155,22 @@ PARAGRAPHS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("pages", "text"),
+    [
+        (["Sign here."] * 4, "Sign here."),
+        (["Head\nSign here.\nFoot"] * 3, "Head\nSign here.\nFoot"),
+        (["Head\nPage 1", "Head\nPage 2", "", "Head\nPage 3"], "Head"),
+        (["1", "2", "3"], ""),
+        (["ABC 0001", "ABC 0002", "ABC 0003"], ""),
+        (["", "", ""], ""),
+        (["Head\nOne."] * 2 + ["Head\nTwo."], "One.\nOne.\nTwo."),
+    ],
+)
+def test_what_all_pages_have_is_the_text_if_nothing_else_is_there(pages, text):
+    assert as_paragraphs(pages) == text
+
+
 @pytest.mark.parametrize("name", PARAGRAPHS)
 def test_lines_are_joined_to_paragraphs(name):
     pages, wanted = PARAGRAPHS[name]

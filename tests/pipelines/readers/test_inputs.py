@@ -777,3 +777,32 @@ def test_the_fingerprint_follows_files_and_settings(folder, change):
 
 def test_the_fingerprint_does_not_depend_on_the_size_of_units(folder):
     assert frozen(folder, path=".", unit_bytes=10).fingerprint == frozen(folder, path=".").fingerprint
+
+
+BYTES = [pa.binary(), pa.large_binary(), pa.list_(pa.binary()), pa.struct([("a", pa.binary())]), pa.binary(2)]
+
+
+@pytest.mark.parametrize("type", BYTES, ids=str)
+@pytest.mark.parametrize("other", ["string", "jsonl"])
+def test_bytes_beside_strings_of_one_name_are_refused(tmp_path, type, other):
+    pq.write_table(pa.table({"text": ["a"], "x": pa.nulls(1, type)}), tmp_path / "a.parquet")
+    if other == "string":
+        pq.write_table(pa.table({"text": ["a"], "x": ["b"]}), tmp_path / "b.parquet")
+    else:
+        (tmp_path / "b.jsonl").write_text('{"text": "a", "x": "b"}\n')
+    message = refusal(tmp_path, {"path": ".", "columns": ["x"]})
+    assert message.startswith("column x (columns) has several types: ") and "string in DIR/b." in message
+    assert [file.problem for file in frozen(tmp_path, path=".").files] == [None, None]
+
+
+def test_bytes_alone_and_beside_nulls_stay_bytes(tmp_path):
+    pq.write_table(pa.table({"text": ["a"], "x": pa.array([b"\xff"])}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": ["b"], "x": pa.nulls(1)}), tmp_path / "b.parquet")
+    manifest = frozen(tmp_path, path=".", columns=["x"])
+    rows = [
+        row
+        for unit in manifest.units
+        for table in read_unit(unit, manifest.reading, Limits())
+        for row in table.to_pylist()
+    ]
+    assert [row["x"] for row in rows] == [b"\xff", None]
