@@ -119,6 +119,9 @@ def _container(
         "HOME": "/tmp",
         "XDG_CACHE_HOME": "/tmp/cache",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(profile.drain_s),
+        # KubeRay adds the token and would add this. An operator that knows no tokens adds neither; then Ray does not
+        # start, instead of opening the dashboard to everybody.
+        "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_DEDUP_LOGS": "0",

@@ -13,6 +13,9 @@ from cluster.kuberay.profiles import Profile
 from cluster.store import paths
 from cluster.submit.work import GIB, OBJECT_STORE, Machines, Work, whole_gib
 
+# The version of KubeRay's operator and CRDs that the objects are for.
+KUBERAY = "1.7.0"
+
 CONFIG_FILE = "config.json"
 # Of an attempt NAME, the ConfigMap is NAME-config.
 CONFIG = "-config"
@@ -23,7 +26,7 @@ FINGERPRINT, OUTPUT, VERSION = "config-fingerprint", "output", "version"
 # After so many seconds without the machines (no quota, no such nodes) the attempt fails.
 _BEFORE_RUNNING_S = 1800
 # Seconds that a cluster is kept, for its dashboard, after a success and a failure; and a RayJob, for `raymill runs`.
-_KEEP_SUCCEEDED_S, _KEEP_FAILED_S, _KEEP_JOB_S = 300, 3600, 7 * 24 * 3600
+_KEEP_SUCCEEDED_S, KEEP_FAILED_S, KEEP_JOB_S = 300, 3600, 7 * 24 * 3600
 # Seconds without work until the autoscaler removes a worker. GPU machines take long to come back.
 _IDLE_S = {"cpu": 180, "gpu": 600}
 
@@ -211,18 +214,21 @@ def autoscaler_options() -> Manifest:
 
 def _clean_up(profile: Profile) -> Manifest:
     if profile.clean_up == "shutdown":
-        return {"shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": _KEEP_FAILED_S}
+        return {"shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": KEEP_FAILED_S}
+    succeeded = {"jobStatus": "SUCCEEDED"}
+    # jobStatus is what Ray answered last: empty or RUNNING for a job whose deadline has passed, or whose head is lost.
+    failed = {"jobDeploymentStatus": "Failed"}
     rules = [
-        ("DeleteCluster", "SUCCEEDED", _KEEP_SUCCEEDED_S),
-        ("DeleteCluster", "FAILED", _KEEP_FAILED_S),
-        ("DeleteSelf", "SUCCEEDED", _KEEP_JOB_S),
-        ("DeleteSelf", "FAILED", _KEEP_JOB_S),
+        ("DeleteCluster", succeeded, _KEEP_SUCCEEDED_S),
+        ("DeleteCluster", failed, KEEP_FAILED_S),
+        ("DeleteSelf", succeeded, KEEP_JOB_S),
+        ("DeleteSelf", failed, KEEP_JOB_S),
     ]
     return {
         "deletionStrategy": {
             "deletionRules": [
-                {"policy": policy, "condition": {"jobStatus": status, "ttlSeconds": seconds}}
-                for policy, status, seconds in rules
+                {"policy": policy, "condition": condition | {"ttlSeconds": seconds}}
+                for policy, condition, seconds in rules
             ]
         }
     }

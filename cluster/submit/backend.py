@@ -5,7 +5,7 @@ the run, because its finished units are at its output. `submit.py` decides betwe
 a backend carries the decision out.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -43,7 +43,8 @@ class Attempt:
 
     name: RUN_ID or RUN_ID-aN. exit_code: of the job's process; None until it ended, or if the backend has lost it.
     message: one line for a person, why it waits or failed. started, ended: Unix time in seconds. config_fingerprint: of
-    the config it was submitted with.
+    the config it was submitted with. lingers: it has ended for its backend, but its machines are there, and its driver
+    may still write.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Attempt:
     ended: float | None = None
     config_fingerprint: str = ""
     output: str = ""
+    lingers: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,14 @@ class Request:
 
     work: Work
     name: str
+
+
+# Called with one line for a person.
+Say = Callable[[str], object]
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
 
 
 class Backend(Protocol):
@@ -89,16 +99,19 @@ class Backend(Protocol):
         """The config that the attempt was submitted with; None if the backend no longer has it."""
         ...
 
-    def logs(self, attempt: Attempt, follow: bool) -> Iterator[str]:
+    def logs(self, attempt: Attempt, follow: bool, say: Say = silent) -> Iterator[str]:
         """The lines of the job's log, each once; with `follow` until the attempt has ended.
 
-        A lost connection is made again, for up to RETRY_S seconds. Raises AttemptLost: the backend no longer has
-        the attempt.
+        A lost connection is made again, for up to RETRY_S seconds. say: is called with why there is no log yet, or no
+        longer, each time that the reason changes. Raises AttemptLost: the backend no longer has the attempt.
         """
         ...
 
     def cancel(self, attempt: Attempt) -> None:
-        """Ask the job to stop, and kill it if it still runs after GRACE_S seconds. Finished units are kept."""
+        """Ask the job to stop, and kill it if it still runs after GRACE_S seconds. Finished units are kept.
+
+        Does nothing to an attempt that has ended, unless it lingers.
+        """
         ...
 
 

@@ -124,12 +124,12 @@ def cancel(place: Place, name: Name) -> None:
     """Stop a run. It gets a minute to commit what is done; submitting it again continues there."""
     backend = place.backend()
     found = _find(backend, name, place)
-    if found.state.final:
+    if found.state.final and not found.lingers:
         _print_message(f"{found.name}: had ended before ({found.state}), nothing to do.")
         return
     backend.cancel(found)
     after = backend.attempt(found.name)
-    if after is not None and after.state in (State.SUCCEEDED, State.FAILED):
+    if after is not None and after.state in (State.SUCCEEDED, State.FAILED) and not found.lingers:
         _print_message(f"{found.name}: had ended before it could be stopped ({after.state}).")
         return
     _print_message(
@@ -150,7 +150,7 @@ def _first_message(attempt: Attempt, started: bool, before: Attempt | None) -> s
 def _follow(backend: Backend, attempt: Attempt, place: Place) -> int:
     """Print the log until the job has ended. Returns the job's exit code."""
     try:
-        for line in backend.logs(attempt, follow=True):
+        for line in backend.logs(attempt, follow=True, say=_print_message):
             print(line, flush=True)
         found = backend.attempt(attempt.name)
     except KeyboardInterrupt:

@@ -26,7 +26,9 @@ from cluster.submit.backend import (
     AttemptExists,
     AttemptLost,
     Request,
+    Say,
     State,
+    silent,
 )
 from cluster.submit.following import LogReader, Retries
 from cluster.submit.job_log import LogLines
@@ -138,14 +140,14 @@ class JobsApi:
             return None
         return json.loads(text)
 
-    def logs(self, attempt: Attempt, follow: bool) -> Iterator[str]:
-        return (line for line in self._lines(attempt, follow) if not _SETTING_UP.search(line))
+    def logs(self, attempt: Attempt, follow: bool, say: Say = silent) -> Iterator[str]:
+        return (line for line in self._lines(attempt, follow, say) if not _SETTING_UP.search(line))
 
-    def _lines(self, attempt: Attempt, follow: bool) -> Iterator[str]:
+    def _lines(self, attempt: Attempt, follow: bool, say: Say) -> Iterator[str]:
         """The lines of the log, with the one that Ray writes into it before it runs the command."""
         lines = LogLines()
         if follow:
-            yield from self._follow(attempt.name, lines)
+            yield from self._follow(attempt.name, lines, say)
         else:
             lines.connected()
             for chunk in self._log(self._job(attempt.name)):
@@ -234,9 +236,10 @@ class JobsApi:
         else:
             yield from self.api.stream("/api/v0/logs/file", **where, timeout=_LOG_S)
 
-    def _follow(self, name: str, lines: LogLines) -> Iterator[str]:
+    def _follow(self, name: str, lines: LogLines, say: Say) -> Iterator[str]:
         """The lines of a log until its job has ended. The log and the job's state are read at the same time."""
         reader: LogReader | None = None
+        said = ""
         retries = Retries(self.api.address, self.retry_s)
         while True:
             try:
@@ -251,6 +254,9 @@ class JobsApi:
             if _STATES[job["status"]].final:
                 yield from self._rest(job, lines)
                 return
+            if (message := _message(job)) != said and _STATES[job["status"]] is State.WAITING:
+                say(f"{name}: waiting: {message}")
+                said = message
             until = time.monotonic() + _POLL_S
             try:
                 if reader is None and job.get("driver_node_id"):

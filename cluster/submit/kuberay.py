@@ -11,7 +11,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cluster.errors import ClusterError, ConfigError
@@ -21,6 +21,9 @@ from cluster.kuberay.rayjob import (
     CONFIG,
     CONFIG_FILE,
     FINGERPRINT,
+    KEEP_FAILED_S,
+    KEEP_JOB_S,
+    KUBERAY,
     OUTPUT,
     RUN_ID,
     as_documents,
@@ -28,10 +31,10 @@ from cluster.kuberay.rayjob import (
     build_rayjob,
 )
 from cluster.submit.api_errors import NoAnswer, NotThere
-from cluster.submit.backend import RETRY_S, Attempt, AttemptExists, AttemptLost, Request, State
+from cluster.submit.backend import RETRY_S, Attempt, AttemptExists, AttemptLost, Request, Say, State, silent
 from cluster.submit.following import Retries
 from cluster.submit.kuberay_log import Follower, read_log
-from cluster.submit.kubernetes_api import Conflict, Forbidden, KubernetesApi, Object
+from cluster.submit.kubernetes_api import Conflict, Forbidden, KubernetesApi, Object, UnknownFields
 from cluster.submit.rayjob_state import (
     CANCELLED,
     SUBMITTED,
@@ -39,6 +42,7 @@ from cluster.submit.rayjob_state import (
     attempt_of,
     cancelled_attempt,
     creation,
+    ended_without_ray,
     is_record,
     now,
     seconds,
@@ -56,10 +60,10 @@ _NAMESPACE = "raymill"  # of every overlay, unless its file or --namespace names
 _WATCH_S = 10
 # Beyond the pods' grace period, for the operator and Kubernetes' garbage collection.
 _DELETION_S = 60
-# A ConfigMap without a RayJob that is younger than this belongs to a `submit` under way; an older one was left by a
-# `submit` that was interrupted.
+# A ConfigMap without a RayJob that is younger than this may belong to a `submit` under way, whose RayJob is awaited for
+# some seconds; an older one was left by a `submit` that was interrupted.
 _UNDER_WAY_S = 300
-_KEEP_RECORDS_S = 7 * 24 * 3600
+_RAYJOB_FOLLOWS_S = 10
 RIGHTS = (
     ("create", "rayjobs.ray.io"),
     ("delete", "rayjobs.ray.io"),
@@ -119,7 +123,12 @@ class KubeRay:
         try:
             manifest = self._manifests(work, work.run_id)[1]
             if not found:
-                api.create_rayjob(manifest | {"metadata": manifest["metadata"] | {"name": _unused()}}, dry_run=True)
+                sent = manifest | {"metadata": manifest["metadata"] | {"name": _unused()}}
+                accepted = api.create_rayjob(sent, dry_run=True)
+                if dropped := list(_dropped(sent["spec"], accepted["spec"], "spec")):
+                    found.append(_older_crds(api.address, dropped))
+        except UnknownFields as error:
+            found.append(_older_crds(api.address, error.fields))
         except ConfigError as error:
             found.append(str(error))
         except NotThere:
@@ -127,7 +136,7 @@ class KubeRay:
         return found
 
     def start(self, request: Request) -> Attempt:
-        self._delete_old_records()
+        self._delete_old()
         config_map, job = self._manifests(request.work, request.name)
         mine = uuid.uuid4().hex
         job["metadata"]["annotations"] |= {_REQUEST: mine, SUBMITTED: now()}
@@ -162,9 +171,10 @@ class KubeRay:
         found = self.api.config_map(attempt.name + CONFIG)
         return None if found is None else json.loads(found["data"][CONFIG_FILE])
 
-    def logs(self, attempt: Attempt, follow: bool) -> Iterator[str]:
+    def logs(self, attempt: Attempt, follow: bool, say: Say = silent) -> Iterator[str]:
         if follow:
-            follower = Follower(self.api, attempt.name, Retries(self.api.address, self.retry_s))
+            retries = Retries(self.api.address, self.retry_s)
+            follower = Follower(self.api, attempt.name, retries, lambda job: self._attempt(job).message, say)
             yield from follower.lines()
             if follower.gone and self.attempt(attempt.name) is None:
                 raise AttemptLost(_lost(attempt.name))
@@ -180,7 +190,7 @@ class KubeRay:
         job = api.rayjob(name)
         if job is None and self.attempt(name) is None:
             raise AttemptLost(_lost(name))
-        if job is None or state_of(job).final:
+        if job is None or (state_of(job).final and not self._lingers(job)):
             return
         try:
             # A ConfigMap without an owner is not deleted together with the RayJob.
@@ -219,7 +229,13 @@ class KubeRay:
         return as_documents(build_config_map(work, name, self.profile), build_rayjob(work, name, self.profile))
 
     def _create_config_map(self, manifest: Mapping[str, Any], name: str) -> None:
+        """
+        Raises:
+            AttemptExists: the attempt is there.
+            ClusterError: another `submit` made the ConfigMap, with another config, and does not make the RayJob.
+        """
         retries = Retries(self.api.address, self.retry_s)
+        patience = time.monotonic() + _RAYJOB_FOLLOWS_S
         while True:
             try:
                 self.api.create_config_map(manifest)
@@ -238,9 +254,19 @@ class KubeRay:
                 raise AttemptExists(name)
             if there.get("data") == manifest["data"]:
                 return
-            if time.time() - seconds(there["metadata"]["creationTimestamp"]) < _UNDER_WAY_S:
-                raise AttemptExists(name)
-            self.api.delete_config_map(there)
+            age_s = time.time() - seconds(there["metadata"]["creationTimestamp"])
+            if age_s > _UNDER_WAY_S:
+                self.api.delete_config_map(there)
+            elif time.monotonic() < patience:
+                time.sleep(1)
+            else:
+                config_map = there["metadata"]["name"]
+                raise ClusterError(
+                    f"{name}: a `raymill submit` with other settings made the ConfigMap {config_map} {age_s:.0f} s "
+                    "ago, and no RayJob: it was interrupted, or its connection is slow. Submit again in "
+                    f"{_UNDER_WAY_S - age_s:.0f} s, or delete the ConfigMap (kubectl -n {self.api.namespace} delete "
+                    f"configmap {config_map}) and submit again."
+                )
 
     def _create_job(self, manifest: Mapping[str, Any], mine: str) -> Object:
         """Create the RayJob exactly once: after a lost answer, the repeated request finds the first one's RayJob."""
@@ -259,16 +285,36 @@ class KubeRay:
                     return there
                 raise AttemptExists(name) from None
 
-    def _delete_old_records(self) -> None:
-        """Delete the ConfigMaps of attempts that were cancelled long ago."""
+    def _delete_old(self) -> None:
+        """Delete what KubeRay keeps forever.
+
+        The ConfigMaps of attempts that were cancelled long ago; RayJobs that ended long ago, which only deletion rules
+        delete; and the clusters of jobs that were stopped through Ray, for which there is no rule.
+        """
         for record in self.api.config_maps(_OURS):
-            if is_record(record) and time.time() - seconds(annotation(record, CANCELLED)) > _KEEP_RECORDS_S:
+            if is_record(record) and time.time() - seconds(annotation(record, CANCELLED)) > KEEP_JOB_S:
                 self.api.delete_config_map(record)
+        for job in self.api.rayjobs(_OURS):
+            ended = (job.get("status") or {}).get("endTime")
+            kept_s = KEEP_FAILED_S if state_of(job) is State.CANCELLED and self._lingers(job) else KEEP_JOB_S
+            if state_of(job).final and ended and time.time() - seconds(ended) > kept_s:
+                self.api.delete_rayjob(job["metadata"]["name"])
 
     # --- state
 
     def _attempt(self, job: Object) -> Attempt:
-        return attempt_of(job, self._why_waiting(job) if state_of(job) is State.WAITING else "")
+        return attempt_of(job, self._why_waiting(job) if state_of(job) is State.WAITING else "", self._lingers(job))
+
+    def _lingers(self, job: Object) -> bool:
+        """Whether a job has ended for the operator, but has pods, in which its driver may still run."""
+        name = (job.get("status") or {}).get("rayClusterName")
+        if not name or not ended_without_ray(job):
+            return False
+        try:
+            pods = self.api.pods(f"ray.io/cluster={name}")
+        except Forbidden:
+            return True  # as far as one can see
+        return any((pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed") for pod in pods)
 
     def _why_waiting(self, job: Object) -> str:
         name = (job.get("status") or {}).get("rayClusterName")
@@ -292,5 +338,28 @@ def _lost(name: str) -> str:
 def _no_operator(address: str) -> str:
     return (
         f"{address}: does not serve RayJobs (ray.io/v1), so KubeRay's operator is not installed. Install it: "
-        "helm install kuberay-operator kuberay/kuberay-operator --version 1.7.0."
+        f"helm install kuberay-operator kuberay/kuberay-operator --version {KUBERAY}."
     )
+
+
+def _older_crds(address: str, fields: Iterable[str]) -> str:
+    return (
+        f"{address}: the CRDs of KubeRay there are older than {KUBERAY}. The API server would drop {', '.join(fields)} "
+        "and run the job without: authOptions closes the dashboard to others, the rest limits how long a cluster is "
+        "kept. Helm upgrades no CRDs; whoever administers the cluster upgrades them with `helm pull "
+        f"kuberay/kuberay-operator --version {KUBERAY} --untar` and `kubectl apply --server-side --force-conflicts -f "
+        "kuberay-operator/crds/`, and then the operator."
+    )
+
+
+def _dropped(sent: Any, accepted: Any, at: str) -> Iterator[str]:
+    """The fields of `sent` that `accepted` lacks. Values may differ: admission may change them."""
+    if isinstance(sent, Mapping) and isinstance(accepted, Mapping):
+        for name, value in sent.items():
+            if name in accepted:
+                yield from _dropped(value, accepted[name], f"{at}.{name}")
+            else:
+                yield f"{at}.{name}"
+    elif isinstance(sent, list) and isinstance(accepted, list) and len(sent) == len(accepted):
+        for number, (one, other) in enumerate(zip(sent, accepted, strict=True)):
+            yield from _dropped(one, other, f"{at}[{number}]")

@@ -2,12 +2,12 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cluster.submit.api_errors import NoAnswer, NotThere
-from cluster.submit.backend import AttemptLost, State
+from cluster.submit.backend import AttemptLost, Say, State
 from cluster.submit.following import LogReader, Retries
-from cluster.submit.kubernetes_api import KubernetesApi, Object
+from cluster.submit.kubernetes_api import Forbidden, KubernetesApi, Object
 from cluster.submit.pod_log import PodLog
 from cluster.submit.rayjob_state import state_of
 
@@ -18,6 +18,10 @@ _POLL_S = 1.0
 _WATCH_S = 10
 # The log of an ended job is complete when nothing was added for so long: it passes through two processes.
 _SETTLE_S = 2.0
+# Seconds for which the log of an ended job is asked for while its node does not answer. A log that cannot be read for
+# so long before that is reported.
+_UNREADABLE_S = 20.0
+_REST_LOST = "the rest of its log cannot be read: its node does not answer"
 
 
 def read_log(api: KubernetesApi, job: Object) -> Iterator[str]:
@@ -45,14 +49,20 @@ class Follower:
         api: of the namespace.
         name: of the RayJob.
         retries: for an API server that does not answer.
+        message: why a RayJob waits or failed.
+        say: called with why there is no log, when that changes.
 
     Attributes:
         gone: whether `lines` ended because there is no RayJob.
     """
 
-    def __init__(self, api: KubernetesApi, name: str, retries: Retries) -> None:
+    def __init__(
+        self, api: KubernetesApi, name: str, retries: Retries, message: Callable[[Object], str], say: Say
+    ) -> None:
         self.gone = False
-        self._api, self._name, self._retries = api, name, retries
+        self._api, self._name, self._retries, self._message = api, name, retries, message
+        self._say, self._said = say, ""
+        self._unreadable: float | None = None  # since when the log of a container that runs or ran cannot be read
         self._reader: LogReader | None = None
         self._lines, self._uid, self._container_ended = PodLog(), "", False
         self._read: set[str] = set()  # uids of pods whose log was read to its end
@@ -81,9 +91,16 @@ class Follower:
                 if not connected:
                     self._warn_without_log(job)
                     return
+                if self._unreadable is not None and time.monotonic() - max(self._unreadable, ended_at) > _UNREADABLE_S:
+                    self._tell(_REST_LOST)
+                    return
                 if self._reader is not None and time.monotonic() - max(self._added, ended_at) > _SETTLE_S:
+                    if self._unreadable is not None:
+                        self._tell(_REST_LOST)
                     return
             elif not connected:
+                if state_of(job) is State.WAITING:
+                    self._tell(f"waiting: {self._message(job)}")
                 self._wait(job)
 
     def _connect(self, job: Object | None) -> bool:
@@ -105,18 +122,26 @@ class Follower:
         while self._reader is not None and (left := until - time.monotonic()) > 0:
             try:
                 chunk = self._reader.read(left)
-            except (NoAnswer, NotThere):  # also of a log that cannot be read yet, or no longer
+            except (NoAnswer, NotThere) as error:  # also of a log that cannot be read yet, or no longer
                 self._reader = None
+                self._unreadable = self._unreadable or time.monotonic()
+                if time.monotonic() - self._unreadable > _UNREADABLE_S:
+                    self._tell(f"its log cannot be read now, trying again: {error}")
                 time.sleep(min(left, _POLL_S / 4))
                 return
             if chunk is None:
-                self._reader = None
+                self._reader = self._unreadable = None
                 if self._container_ended:
                     self._read.add(self._uid)
                     yield from self._lines.end()
             elif chunk:
-                self._added = time.monotonic()
+                self._added, self._unreadable = time.monotonic(), None
                 yield from self._lines.add(chunk)
+
+    def _tell(self, why: str) -> None:
+        if why != self._said:
+            self._say(f"{self._name}: {why}")
+            self._said = why
 
     def _wait(self, job: Object) -> None:
         """Wait for a change of a job that has no log now."""
@@ -125,7 +150,7 @@ class Follower:
             return
         try:
             self._api.wait_for_change(job, _WATCH_S)
-        except NoAnswer:
+        except (NoAnswer, Forbidden):
             time.sleep(_POLL_S)
 
     def _warn_without_log(self, job: Object) -> None:

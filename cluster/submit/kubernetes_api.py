@@ -6,6 +6,8 @@ not matter. Credentials are those of kubectl: $KUBECONFIG or ~/.kube/config, or 
 
 import json
 import os
+import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -23,6 +25,8 @@ Object = dict[str, Any]
 _REQUEST_S = (10, 30)  # time-outs: to connect, and without data
 _LOG_SILENCE_S = 120  # then the connection of a log is made again, as it may have been cut without notice
 _TEXT_SHOWN = 500
+# A starting API server refuses what it allows some tenths of a second later, when its roles are loaded.
+_STARTING_S = 30
 _RAYJOBS = ("ray.io", "v1")
 _DEFAULT_KUBECONFIG = "~/.kube/config"
 _MEND = "Set the environment variable KUBECONFIG to the kubeconfig of your cluster, or run this in a pod."
@@ -50,6 +54,8 @@ class KubernetesApi:
         self._custom = client.CustomObjectsApi(connection)
         self._access = client.AuthorizationV1Api(connection)
         self._version = client.VersionApi(connection)
+        self._allowed: set[str] = set()  # requests that were answered
+        self._refused: dict[str, float] = {}  # of these, those that are refused since a time
 
     # --- RayJobs
 
@@ -63,7 +69,12 @@ class KubernetesApi:
                            *_RAYJOBS, self.namespace, "rayjobs", name)  # fmt: skip
 
     def create_rayjob(self, manifest: Mapping[str, Any], dry_run: bool = False) -> Object:
-        """Create it, or with `dry_run` only let the server check it. Raises Conflict: the name is taken."""
+        """Create it, or with `dry_run` only let the server check it.
+
+        Raises:
+            Conflict: the name is taken.
+            UnknownFields: of a dry run on Kubernetes 1.25 or later; earlier ones leave the fields out of the answer.
+        """
         return self._json("create rayjobs.ray.io", self._custom.create_namespaced_custom_object,
                           *_RAYJOBS, self.namespace, "rayjobs", dict(manifest), **_dry(dry_run))  # fmt: skip
 
@@ -178,7 +189,10 @@ class KubernetesApi:
 
     def _ask(self, what: str, method: Callable[..., Any], *given: Any, **more: Any) -> BaseHTTPResponse:
         with self._translated(what):
-            return method(*given, **{"_request_timeout": _REQUEST_S} | more, _preload_content=False)
+            answer = method(*given, **{"_request_timeout": _REQUEST_S} | more, _preload_content=False)
+        self._allowed.add(what)
+        self._refused.pop(what, None)
+        return answer
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
@@ -203,7 +217,14 @@ class KubernetesApi:
         text = body.decode(errors="replace") if isinstance(body, bytes) else body
         with suppress(ValueError, KeyError, TypeError):
             text = json.loads(text)["message"]
-        text = " ".join(text.split())[:_TEXT_SHOWN]
+        text = " ".join(text.split())
+        if status == 400 and "strict decoding error" in text:
+            return UnknownFields(re.findall(r'unknown field "([^"]*)"', text), text)
+        text = text[:_TEXT_SHOWN]
+        if status in (401, 403) and what in self._allowed:
+            since = self._refused.setdefault(what, time.monotonic())
+            if time.monotonic() - since < _STARTING_S:
+                return NoAnswer(f"{self.address}: refuses to {what} now (status {status}), which it allowed before.")
         if status == 401:
             return ConfigError(
                 f"{self.address}: refused the credentials of the kubeconfig (401). They are missing or expired: log in "
@@ -234,6 +255,14 @@ class Conflict(ClusterError):
 
 class Forbidden(ConfigError):
     """These credentials lack a right."""
+
+
+class UnknownFields(ConfigError):
+    """The server's CRD has no such fields, so it would drop them. fields: such as `spec.preRunningDeadlineSeconds`."""
+
+    def __init__(self, fields: list[str], text: str) -> None:
+        super().__init__(f"Kubernetes refused fields that it does not know: {text[:_TEXT_SHOWN]}")
+        self.fields = fields
 
 
 def _settings(context: str | None) -> client.Configuration:
@@ -286,7 +315,7 @@ def _contexts(file: str | None) -> list[str]:
 
 
 def _dry(dry_run: bool) -> dict[str, str]:
-    return {"dry_run": "All"} if dry_run else {}
+    return {"dry_run": "All", "field_validation": "Strict"} if dry_run else {}
 
 
 def _cause(error: BaseException) -> str:

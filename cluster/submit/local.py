@@ -22,7 +22,17 @@ from typing import Any
 
 import cluster
 from cluster.errors import ClusterError
-from cluster.submit.backend import CONFIG_VARIABLE, GRACE_S, Attempt, AttemptExists, AttemptLost, Request, State
+from cluster.submit.backend import (
+    CONFIG_VARIABLE,
+    GRACE_S,
+    Attempt,
+    AttemptExists,
+    AttemptLost,
+    Request,
+    Say,
+    State,
+    silent,
+)
 from cluster.submit.job_log import LogLines
 from cluster.submit.local_job import EXIT, LOCK, LOG, PROCESS, write_whole
 from cluster.submit.preflight import ProbeRequest, problems_here
@@ -106,7 +116,7 @@ class Local:
         except FileNotFoundError:
             return None
 
-    def logs(self, attempt: Attempt, follow: bool) -> Iterator[str]:
+    def logs(self, attempt: Attempt, follow: bool, say: Say = silent) -> Iterator[str]:
         lines = LogLines()
         path = self.folder / attempt.name / LOG
         if not path.is_file():

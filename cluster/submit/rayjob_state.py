@@ -52,8 +52,17 @@ def state_of(job: Object) -> State:
     return state
 
 
-def attempt_of(job: Object, reason: str = "") -> Attempt:
-    """The attempt of a RayJob. reason: why it waits, "" if unknown."""
+def ended_without_ray(job: Object) -> bool:
+    """Whether the RayJob has ended although Ray did not report that its driver ended by itself.
+
+    KubeRay leaves status.jobStatus as it was, empty or RUNNING, when a deadline has passed or the head does not answer;
+    the driver may go on until the cluster is deleted. The cluster of a STOPPED job is never deleted.
+    """
+    return state_of(job).final and (job.get("status") or {}).get("jobStatus") not in ("SUCCEEDED", "FAILED")
+
+
+def attempt_of(job: Object, reason: str = "", lingers: bool = False) -> Attempt:
+    """The attempt of a RayJob. reason: why it waits, "" if unknown. lingers: whether pods of an ended one are there."""
     metadata, status, state = job["metadata"], job.get("status") or {}, state_of(job)
     info = status.get("rayJobInfo") or {}
     code = _exit_code(status.get("message") or "")
@@ -64,12 +73,13 @@ def attempt_of(job: Object, reason: str = "") -> Attempt:
         run_id=metadata["labels"][RUN_ID],
         kind=metadata["labels"].get(KIND, ""),
         state=state,
-        message=_message(job, state, code, reason),
+        message=_message(job, state, code, reason, lingers),
         exit_code={State.SUCCEEDED: 0, State.FAILED: 1 if code is None else code}.get(state),
         started=seconds(started),
         ended=seconds(ended) if ended else None,
         config_fingerprint=annotation(job, f"{LABEL}{FINGERPRINT}"),
         output=annotation(job, f"{LABEL}{OUTPUT}"),
+        lingers=lingers,
     )
 
 
@@ -113,17 +123,19 @@ def seconds(moment: str) -> float:
     return datetime.datetime.fromisoformat(moment).timestamp()
 
 
-def _message(job: Object, state: State, code: int | None, reason: str) -> str:
+def _message(job: Object, state: State, code: int | None, reason: str, lingers: bool) -> str:
     """One line on why the job waits or failed."""
     status = job.get("status") or {}
-    if job["metadata"].get("deletionTimestamp") and not state.final:
+    if job["metadata"].get("deletionTimestamp") and (lingers or not state.final):
         return "is being cancelled"
+    more = "its pods are still there (`raymill cancel` ends them)" if lingers else ""
     if state is State.FAILED:
         # The driver's last lines follow in the message; they are in the log.
-        text = " ".join((status.get("message") or "").split("\n", 1)[0].split())[:_SHOWN]
-        return f"{status.get('reason', '')}: {text}".strip(": ") if code is None else f"exit code {code}"
+        text = " ".join((status.get("message") or "").split("\n", 1)[0].split())[:_SHOWN].rstrip(".")
+        why = f"{status.get('reason', '')}: {text}".strip(": ") if code is None else f"exit code {code}"
+        return f"{why}; {more}" if more else why
     if state is not State.WAITING:
-        return ""
+        return more
     failed = status.get("failed") or 0
     again = f"failed {failed} of {1 + (job['spec'].get('backoffLimit') or 0)} times; " if failed else ""
     return again + (reason or _PHASES.get(status.get("jobDeploymentStatus") or "", "its driver starts"))

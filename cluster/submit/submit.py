@@ -3,11 +3,13 @@
 the output has this result                  finished, nothing is sent
 an attempt waits or runs, same config       attach to it
 an attempt waits or runs, another config    refused; the error names the settings that differ
-else                                        the next attempt, which continues at the output
+else                                        the next attempt, which continues at the output; attempts of this run that
+                                            have ended but whose driver may still write are stopped first
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from cluster.config import KINDS, model_of
 from cluster.errors import ClusterError, ConfigError
 from cluster.page.formats import plural
 from cluster.run import differences
-from cluster.submit.backend import Attempt, AttemptExists, Backend, Request, first_attempts
+from cluster.submit.backend import Attempt, AttemptExists, AttemptLost, Backend, Request, Say, first_attempts, silent
 from cluster.submit.work import Work
 
 _RACES = 5  # tries, when another `submit` starts the next attempt first
@@ -38,10 +40,14 @@ class Attach:
 
 @dataclass(frozen=True)
 class Start:
-    """An attempt is to be started. before: the last attempt, None if this is the first."""
+    """An attempt is to be started.
+
+    before: the last attempt, None if this is the first. lingering: attempts of the run that are to be stopped first.
+    """
 
     name: str
     before: Attempt | None
+    lingering: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,17 @@ def decide(work: Work, attempts: Sequence[Attempt]) -> Decision:
     """What to do about a config, given the attempts of all runs, the newest last."""
     if work.finished:
         return Finished()
-    active = [one for one in attempts if not one.state.final and work.output == one.output]
+    mine = [attempt for attempt in attempts if attempt.run_id == work.run_id]
+    lingering = tuple(one for one in mine if one.state.final and one.lingers)
+    active = [
+        one
+        for one in attempts
+        if work.output == one.output and (one.lingers or not one.state.final) and one not in lingering
+    ]
     if active:
         same = [one for one in active if (one.run_id, one.config_fingerprint) == (work.run_id, work.config_fingerprint)]
         return Attach(same[-1]) if same else Refuse(active[-1])
-    mine = [attempt for attempt in attempts if attempt.run_id == work.run_id]
-    return Start(next_name(work.run_id, [one.name for one in mine]), mine[-1] if mine else None)
+    return Start(next_name(work.run_id, [one.name for one in mine]), mine[-1] if mine else None, lingering)
 
 
 def next_name(run_id: str, names: Sequence[str]) -> str:
@@ -93,12 +104,12 @@ def submit(
     backend: Backend,
     work: Work,
     command: Callable[..., str] = shell_command,
-    say: Callable[[str], object] = lambda line: None,
+    say: Say = silent,
 ) -> Submitted:
     """Carry out the decision of `decide`. Checks the backend before it starts an attempt.
 
     command: command(verb, *words) is the shell command of a verb for this backend, for messages.
-    say: is called with a line before the checks, which take seconds to minutes.
+    say: is called with a line before what takes seconds to minutes.
 
     Raises:
         ConfigError: an attempt of this run with another config waits or runs, or the job would fail there.
@@ -114,11 +125,15 @@ def submit(
                 return Submitted(attempt)
             case Refuse(attempt):
                 raise ConfigError(_refusal(work, attempt, backend.config(attempt), command))
-            case Start(name, before):
+            case Start(name, before, lingering):
                 if not checked:
                     say(f"{work.run_id}: checking inputs, output and machines before the start ...")
                     _check(backend, work)
                     checked = True
+                for one in lingering:
+                    say(f"{one.name}: {one.state}, but its machines are still there; stopping it first ...")
+                    with suppress(AttemptLost):  # another `submit` was first
+                        backend.cancel(one)
                 try:
                     return Submitted(backend.start(Request(work, name)), started=True, before=before)
                 except AttemptExists:
@@ -149,8 +164,9 @@ def _refusal(work: Work, attempt: Attempt, before: Mapping[str, Any] | None, com
     shown = "; ".join(found[:_MOST_DIFFERENCES]) or "its settings could not be read"
     if len(found) > _MOST_DIFFERENCES:
         shown += f"; and {len(found) - _MOST_DIFFERENCES} more"
+    state = f"{attempt.state}, with machines that are still there," if attempt.lingers else f"{attempt.state}"
     return (
-        f"{attempt.name}: {attempt.state} with another config for the same output ({shown}). Wait until it has ended, "
+        f"{attempt.name}: {state} with another config for the same output ({shown}). Wait until it has ended, "
         f"or end it with `{cancel}`; the next `raymill submit` continues with the new settings. To only watch it, "
         f"use `{logs}`."
     )

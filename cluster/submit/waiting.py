@@ -36,6 +36,9 @@ def why_waiting(job: Object, pods: Sequence[Object], events: Sequence[Object]) -
     for pod in pods:
         for reason, message in _stuck_containers(pod):
             return _joined(f"{pod['metadata']['name']}: {reason}", message, reason)
+    for pod in pods:
+        for name, message in _failed_containers(pod):
+            return _joined(f"{pod['metadata']['name']}: its container {name} failed", message)
     unplaced = [text for pod in pods if (text := _unschedulable(pod)) is not None]
     if unplaced:
         return _joined(f"{len(unplaced)} of {len(pods)} pods have no machine", unplaced[0])
@@ -51,6 +54,15 @@ def _stuck_containers(pod: Object) -> Iterator[tuple[str, str]]:
             waiting = (container.get("state") or {}).get("waiting") or {}
             if waiting.get("reason") in _STUCK:
                 yield waiting["reason"], waiting.get("message", "")
+
+
+def _failed_containers(pod: Object) -> Iterator[tuple[str, str]]:
+    """(name, its last lines) of each container that ended with an error."""
+    for container in (pod.get("status") or {}).get("containerStatuses") or ():
+        ended = (container.get("state") or {}).get("terminated") or {}
+        if ended.get("exitCode"):
+            last = (ended.get("message") or "").strip().rpartition("\n")[2]
+            yield container["name"], last or f"exit code {ended['exitCode']}"
 
 
 def _unschedulable(pod: Object) -> str | None:

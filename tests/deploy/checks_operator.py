@@ -5,17 +5,31 @@ validation.go at v1.7.0.
 """
 
 import importlib.metadata
+import math
 import re
 from itertools import pairwise
 
 from tests.deploy.check import Broken, Check, Objects
-from tests.deploy.manifests import first, of_kind, ray_clusters
+from tests.deploy.manifests import environment, first, main_of, of_kind, ray_clusters
+from tests.support.kuberay_operator import due_deletions
 
 _LONGEST = {"RayJob": 47, "RayCluster": 53}
 _ORDER = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
 _SIZES = {"num-cpus", "num-gpus", "memory", "resources"}
 # Fields of alpha gates, which operator/values.yaml leaves off. rocksdb has values of its own.
 _GATED = {"networkPolicy", "tlsOptions", "historyServerOptions"}
+
+
+# How a job can end: jobStatus, jobDeploymentStatus, and status.reason or what happened. After DeadlineExceeded and
+# JobStatusCheckTimeoutExceeded, jobStatus is what it was.
+ENDS = (
+    ("SUCCEEDED", "Complete", "success"),
+    ("FAILED", "Failed", "AppFailed"),
+    ("FAILED", "Failed", "JobDeploymentStatusTransitionGracePeriodExceeded"),
+    ("", "Failed", "PreRunningDeadlineExceeded"),
+    *((status, "Failed", "DeadlineExceeded") for status in ("", "PENDING", "RUNNING")),
+    *((status, "Failed", "JobStatusCheckTimeoutExceeded") for status in ("", "PENDING", "RUNNING")),
+)
 
 
 def _named(owner):
@@ -46,13 +60,19 @@ def clean_up(objects: Objects) -> list[str]:
             found.append(f"{_named(job)}: ttlSecondsAfterFinished needs shutdownAfterJobFinishes")
         by_status: dict[str, list[tuple[int, int]]] = {}
         for rule in rules:
-            order = (_ORDER.index(rule["policy"]), rule["condition"].get("ttlSeconds", 0))
-            by_status.setdefault(rule["condition"]["jobStatus"], []).append(order)
+            condition = rule["condition"]
+            order = (_ORDER.index(rule["policy"]), condition.get("ttlSeconds", 0))
+            by_status.setdefault(condition.get("jobStatus") or condition["jobDeploymentStatus"], []).append(order)
         for status, order in by_status.items():
             if len({policy for policy, _ in order}) < len(order):
                 found.append(f"{_named(job)}: two rules of one policy for {status}")
             if any(later < earlier for (_, earlier), (_, later) in pairwise(sorted(order))):
                 found.append(f"{_named(job)}: rules for {status} delete the job before its cluster")
+        for job_status, deployment_status, reason in ENDS:
+            status = {"jobStatus": job_status, "jobDeploymentStatus": deployment_status}
+            deleted = due_deletions(spec, status, math.inf)
+            if not any(policy in ("DeleteCluster", "DeleteSelf") for policy in deleted):
+                found.append(f"{_named(job)}: nothing deletes its cluster after {reason}")
         workers_only = any(rule["policy"] == "DeleteWorkers" for rule in rules)
         if workers_only and spec["rayClusterSpec"].get("enableInTreeAutoscaling"):
             found.append(f"{_named(job)}: DeleteWorkers is not allowed with the autoscaler")
@@ -134,6 +154,9 @@ def authentication(objects: Objects) -> list[str]:
                 f"{_named(owner)}: rayVersion {version or 'is missing'}; the client has "
                 f"{importlib.metadata.version('ray')}"
             )
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+            if environment(main_of(group)).get("RAY_AUTH_MODE") != "token":
+                found.append(f"{_named(owner)}: without RAY_AUTH_MODE, Ray starts open under an older operator")
         if spec.get("authOptions", {}).get("enableK8sTokenAuth") and owner["kind"] == "RayJob":
             found.append(f"{_named(owner)}: enableK8sTokenAuth is not allowed in a RayJob")
     return found
@@ -204,6 +227,16 @@ CHECKS = (
         (
             Broken("both styles", lambda o: _job(o).update(shutdownAfterJobFinishes=True), "and not both"),
             Broken("neither", lambda o: _job(o).pop("deletionStrategy"), "and not both"),
+            Broken(
+                "a rule for what Ray reported, which a passed deadline does not change",
+                lambda o: (
+                    _job(o)["deletionStrategy"]["deletionRules"][1].update(
+                        condition={"jobStatus": "FAILED", "ttlSeconds": 1}
+                    )
+                    or _job(o)["deletionStrategy"]["deletionRules"].pop()
+                ),
+                "after PreRunningDeadlineExceeded",
+            ),
             Broken("ttl without shutdown", lambda o: _job(o).update(ttlSecondsAfterFinished=60), "needs shutdown"),
             Broken(
                 "the job is deleted before its cluster",
@@ -288,6 +321,13 @@ CHECKS = (
         authentication,
         (
             Broken("no authOptions", lambda o: _cluster(o).pop("authOptions"), "runs code"),
+            Broken(
+                "pods that start without a token",
+                lambda o: main_of(_cluster(o)["headGroupSpec"])["env"].remove(
+                    {"name": "RAY_AUTH_MODE", "value": "token"}
+                ),
+                "starts open",
+            ),
             Broken("no rayVersion", lambda o: _cluster(o).pop("rayVersion"), "is missing"),
             Broken("another Ray", lambda o: _cluster(o).update(rayVersion="2.52.0"), "the client has"),
             Broken(

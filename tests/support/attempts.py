@@ -22,7 +22,7 @@ class InMemory:
 
     def __init__(self, lost: int = 0, problems: tuple[str, ...] = ()) -> None:
         self.lost, self.found, self.problems = lost, [], list(problems)
-        self.checks, self.configs = 0, {}
+        self.checks, self.configs, self.cancelled = 0, {}, []
 
     def check(self, work):
         self.checks += 1
@@ -35,6 +35,10 @@ class InMemory:
             raise AttemptExists(request.name)
         self.found.append(attempt_of(request.work, State.WAITING, request.name))
         return self.found[-1]
+
+    def cancel(self, attempt):
+        self.cancelled.append(attempt)
+        self.found = [replace(one, lingers=False) if one == attempt else one for one in self.found]
 
     def attempts(self, run_id=None):
         return list(self.found)

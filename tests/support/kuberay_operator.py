@@ -6,6 +6,8 @@ container `driver-log`; the driver is a process of this machine whose output goe
 ConfigMap lies as a file where the pod mounts it. There is no Ray: a driver that needs one starts its own.
 """
 
+import datetime
+import math
 import os
 import shlex
 import signal
@@ -37,12 +39,12 @@ class Operator:
         command: in place of `raymill` in an entrypoint.
 
     Attributes to change in tests: stopped: it does nothing; grace_s: of a stopped driver, None: as its pod says;
-    obstacle: new pods do not start, see `_obstruct`.
+    obstacle: new pods do not start, see `_obstruct`; ttl_factor: of the seconds after which ended jobs are cleaned up.
     """
 
     def __init__(self, server: KubernetesServer, folder: Path, command: Sequence[str]) -> None:
         self.server, self.folder, self.command = server, folder, tuple(command)
-        self.stopped, self.grace_s, self.obstacle = False, None, None
+        self.stopped, self.grace_s, self.obstacle, self.ttl_factor = False, None, None, 1.0
         self._clusters: dict[str, _Cluster] = {}  # uid of a RayJob -> its cluster
         self._deleting: dict[str, threading.Thread] = {}
         self._ends = threading.Event()
@@ -66,6 +68,20 @@ class Operator:
         """The machine of the head is lost; a new head with the same name starts, and the job is submitted again."""
         cluster = self._clusters[self._job(name)["metadata"]["uid"]]
         cluster.lost_head = True
+
+    def lose_dashboard(self, name: str) -> None:
+        """The operator has not reached the dashboard for RAYJOB_STATUS_CHECK_TIMEOUT_SECONDS; the driver goes on."""
+        self._clusters[self._job(name)["metadata"]["uid"]].end_for_operator = {
+            "jobDeploymentStatus": "Failed",
+            "reason": "JobStatusCheckTimeoutExceeded",
+            "message": "Job status checks have been failing since ...; exceeded timeout of 900s",
+        }
+
+    def stop_by_ray(self, name: str) -> None:
+        """What `ray job stop` does: the job is STOPPED, whatever the exit code of its driver."""
+        cluster = self._clusters[self._job(name)["metadata"]["uid"]]
+        cluster.end_for_operator = {"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}
+        _signal(self.driver(name), signal.SIGTERM)
 
     def admit(self, name: str, admitted: bool = True) -> None:
         """What Kueue does when there is quota for a job, or when it takes that back."""
@@ -149,6 +165,19 @@ class Operator:
             self._change(job["metadata"]["name"], lambda one: one.update(status=kept | {"jobDeploymentStatus": after}))
         elif phase == "Suspended" and not spec.get("suspend"):
             self._status(job, jobDeploymentStatus="New")
+        elif phase in ("Complete", "Failed"):
+            self._clean_up(job)
+
+    def _clean_up(self, job: Object) -> None:
+        """Carry out the deletion rules whose time has come (handleDeletionRules), or the shutdown."""
+        spec, status, metadata = job["spec"], job["status"], job["metadata"]
+        since = time.time() - datetime.datetime.fromisoformat(status["endTime"]).timestamp()
+        for policy in due_deletions(spec, status, since / self.ttl_factor if self.ttl_factor else math.inf):
+            if policy == "DeleteSelf":
+                self.server.answer("DELETE", f"/apis/ray.io/v1/namespaces/{metadata['namespace']}/rayjobs/"
+                                   f"{metadata['name']}", {"propagationPolicy": "Background"}, None)  # fmt: skip
+            elif (cluster := self._clusters.pop(metadata["uid"], None)) is not None:
+                cluster.end()
 
     def _begin(self, job: Object) -> None:
         name = job["metadata"]["name"]
@@ -169,6 +198,9 @@ class Operator:
         return True
 
     def _watch(self, job: Object, cluster: "_Cluster") -> None:
+        if cluster.end_for_operator:
+            self._status(job, **cluster.end_for_operator)
+            return
         if cluster.lost_head:
             cluster.new_head()
             return
@@ -211,6 +243,7 @@ class _Cluster:
         self.began = time.monotonic()
         self.driver: subprocess.Popen | None = None
         self.lost_head = False
+        self.end_for_operator: Object = {}  # status that the operator sets next, whatever the driver does
         self._pods: list[str] = []
         self._new_pods()
 
@@ -374,6 +407,23 @@ class _Cluster:
             self._sidecar.send_signal(number)
         self._sidecar.wait(10)
         self._copying.join(10)
+
+
+def due_deletions(spec: Object, status: Object, since_s: float) -> list[str]:
+    """What the operator deletes of a job that ended so many seconds ago: DeleteCluster, DeleteSelf.
+
+    Source: handleDeletionRules, isDeletionRuleMatched, handleShutdownAfterJobFinishes of rayjob_controller.go, 1.7.0.
+    """
+    if "deletionStrategy" not in spec:
+        due = spec.get("shutdownAfterJobFinishes") and since_s >= spec.get("ttlSecondsAfterFinished", 0)
+        return ["DeleteCluster"] if due else []
+    found = []
+    for rule in spec["deletionStrategy"]["deletionRules"]:
+        condition = rule["condition"]
+        field = "jobStatus" if "jobStatus" in condition else "jobDeploymentStatus"
+        if condition[field] == status.get(field, "") and since_s >= condition.get("ttlSeconds", 0):
+            found.append(rule["policy"])
+    return found
 
 
 def _copy(process: subprocess.Popen, out: ContainerLog) -> None:

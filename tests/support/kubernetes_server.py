@@ -2,7 +2,8 @@
 
 Namespaces, service accounts, ConfigMaps, RayJobs, pods with logs, events, access reviews; create, get, list, watch,
 merge patch, delete; label and field selectors; dry runs; resource versions; errors as Status objects; a bearer token.
-RayJobs are validated against KubeRay's CRD, ConfigMaps against Kubernetes' schemas, unknown fields refused.
+RayJobs are validated against KubeRay's CRD, ConfigMaps against Kubernetes' schemas. Fields that the CRD has not are
+dropped without a word, or refused in a request with `fieldValidation=Strict`.
 """
 
 import copy
@@ -166,14 +167,18 @@ class KubernetesServer:
     """Use it in a `with`; `kubeconfig` is a file for clients.
 
     Attributes to change in tests: token; forbidden: pairs of verb and resource; serves_rayjobs; kueue: jobs with a
-    queue are suspended when they are created; broken: statuses that the next requests are answered with, 0 for a
-    connection that is closed without an answer after the request was carried out.
+    queue are suspended when they are created; lacks: fields that the RayJob's CRD has not, as an older one; strict:
+    whether the server knows `fieldValidation`, as Kubernetes does from 1.25; unreadable: logs are refused, as when the
+    node of a pod is lost; broken: statuses that the next requests are answered with, 0 for a connection that is closed
+    without an answer after the request was carried out.
     """
 
     def __init__(self, folder: Path, namespace: str = "raymill") -> None:
         self.objects, self.namespaces, self.token = Objects(), {namespace}, uuid.uuid4().hex
         self.forbidden: set[tuple[str, str]] = set()
         self.serves_rayjobs, self.kueue = True, False
+        self.lacks: set[str] = set()
+        self.strict, self.unreadable = True, False
         self.broken: list[int] = []
         self.logs: dict[tuple[str, str], ContainerLog] = {}  # uid of a pod, container
         self.requests: list[str] = []
@@ -241,7 +246,7 @@ class KubernetesServer:
         if verb == "get":
             return self.objects.get(resource, namespace, name)
         if verb == "create":
-            return self._create(resource, namespace, body, "dryRun" in query)
+            return self._create(resource, namespace, body, "dryRun" in query, query.get("fieldValidation") == "Strict")
         if verb == "patch":
             return self._patch(resource, namespace, name, body)
         assert verb == "delete", method
@@ -258,16 +263,23 @@ class KubernetesServer:
         resource += f"/{asked['subresource']}" if asked.get("subresource") else ""
         return body | {"status": {"allowed": (asked["verb"], resource) not in self.forbidden}}
 
-    def _create(self, resource: str, namespace: str, new: Object, dry_run: bool) -> Object:
+    def _create(self, resource: str, namespace: str, new: Object, dry_run: bool, strict: bool) -> Object:
         if namespace not in self.namespaces:
             raise Status(404, "NotFound", f'namespaces "{namespace}" not found')
         name = new["metadata"]["name"]
-        if problems := list(_problems(resource, new)):
-            raise Status(422, "Invalid", f'{new["kind"]} "{name}" is invalid: {"; ".join(problems)}')
         if resource == "rayjobs":
             new = copy.deepcopy(new)
-            if self.kueue and "kueue.x-k8s.io/queue-name" in new["metadata"].get("labels", {}):
-                new["spec"]["suspend"] = True
+            unknown = list(_without(new["spec"], self.lacks, "spec"))
+            if strict and self.strict:
+                found = [one.partition(": no such field: ") for one in _problems(resource, new)]
+                unknown += [f"{at}.{name}" for at, sign, name in found if sign]
+            if unknown and strict and self.strict:
+                text = "strict decoding error: " + ", ".join(f'unknown field "{one}"' for one in unknown)
+                raise Status(400, "BadRequest", f'RayJob in version "v1" cannot be handled as a RayJob: {text}')
+        if problems := list(_problems(resource, new)):
+            raise Status(422, "Invalid", f'{new["kind"]} "{name}" is invalid: {"; ".join(problems)}')
+        if self.kueue and "kueue.x-k8s.io/queue-name" in new["metadata"].get("labels", {}):
+            new["spec"]["suspend"] = True
         return self.objects.create(resource, namespace, new, dry_run)
 
     def _patch(self, resource: str, namespace: str, name: str, body: Object) -> Object:
@@ -321,6 +333,9 @@ class KubernetesServer:
 
     def _log(self, namespace: str, name: str, query: dict[str, str]) -> Iterator[bytes]:
         pod, container = self.objects.get("pods", namespace, name), query["container"]
+        if self.unreadable:
+            path = f"https://10.0.0.7:10250/containerLogs/{namespace}/{name}/{container}"
+            raise Status(500, "InternalError", f'Get "{path}": dial tcp 10.0.0.7:10250: connect: no route to host')
         log = self.logs.get((pod["metadata"]["uid"], container))
         if container not in [one["name"] for one in pod["spec"]["containers"]]:
             raise Status(400, "BadRequest", f"container {container} is not valid for pod {name}")
@@ -410,6 +425,20 @@ def _problems(resource: str, new: Object) -> Iterator[str]:
         kubernetes_validate.validate(new, "1.33", strict=True)
     except kubernetes_validate.ValidationError as error:
         yield error.message
+
+
+def _without(value: Any, names: set[str], at: str) -> Iterator[str]:
+    """Remove the fields of these names from an object, at every depth, and name them."""
+    if isinstance(value, dict):
+        for name in list(value):
+            if name in names:
+                del value[name]
+                yield f"{at}.{name}"
+            else:
+                yield from _without(value[name], names, f"{at}.{name}")
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            yield from _without(one, names, f"{at}[{number}]")
 
 
 def _selector(query: dict[str, str]) -> Callable[[Object], bool]:

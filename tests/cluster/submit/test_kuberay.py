@@ -112,6 +112,61 @@ def test_a_log_whose_pods_are_gone_is_named(kubernetes, tmp_path):
         list(backend.logs(attempt, False))
 
 
+def test_a_log_is_followed_over_a_restart_of_the_api_server_that_refuses_at_first(kubernetes, tmp_path):
+    """Until it has loaded its roles, a starting server answers 403, then 503 and 429, as one of 1.34.9 did."""
+    attempt = start(kubernetes.backend(), small_work(tmp_path, lines=30, every_s=0.1))
+    lines, wait = follow(kubernetes.backend(), attempt)
+    reach(lines, 5)
+    kubernetes.server.broken += [403, 403, 401, 503, 429]
+    kubernetes.server.cut_streams()
+    assert wait() == numbers(30)
+    assert kubernetes.server.broken == []
+
+
+def test_a_right_that_is_taken_away_ends_a_log_after_some_seconds(kubernetes, tmp_path, monkeypatch):
+    monkeypatch.setattr("cluster.submit.kubernetes_api._STARTING_S", 0.5)
+    attempt = start(kubernetes.backend(), small_work(tmp_path, lines=300, every_s=0.1))
+    lines, wait = follow(kubernetes.backend(), attempt)
+    reach(lines, 2)
+    kubernetes.server.forbidden |= {("get", "rayjobs.ray.io")}
+    with pytest.raises(ConfigError, match=r"you may not get rayjobs\.ray\.io"):
+        wait()
+    kubernetes.server.forbidden.clear()
+    kubernetes.backend(grace_s=0.2).cancel(attempt)
+
+
+def test_a_log_that_waits_says_why_each_time_that_the_reason_changes(kubernetes, tmp_path, monkeypatch):
+    monkeypatch.setattr("cluster.submit.kuberay_log._WATCH_S", 1)
+    kubernetes.operator.stopped, kubernetes.operator.obstacle = True, "unschedulable"
+    backend, said = kubernetes.backend(), []
+    attempt = start(backend, small_work(tmp_path, lines=3))
+    thread = threading.Thread(target=lambda: said.append(list(backend.logs(attempt, True, said.append))), daemon=True)
+    thread.start()
+    assert wait_until(lambda: said, 20)
+    kubernetes.operator.stopped = False
+    assert wait_until(lambda: "no machine" in said[-1], 20), said
+    kubernetes.operator.obstacle = "image"
+    assert wait_until(lambda: "ImagePullBackOff" in said[-1], 20), said
+    kubernetes.operator.obstacle = None
+    thread.join(40)
+    *messages, lines = said
+    assert lines == numbers(3) and len(set(messages)) == len(messages)
+    assert messages[0] == f"{attempt.name}: waiting: KubeRay's operator has not taken it up yet; does the operator run?"
+
+
+def test_a_log_ends_with_its_job_although_the_node_of_its_pod_is_lost(kubernetes, tmp_path, monkeypatch):
+    monkeypatch.setattr("cluster.submit.kuberay_log._UNREADABLE_S", 0.5)
+    backend, said = kubernetes.backend(), []
+    attempt = start(backend, small_work(tmp_path, lines=30, every_s=0.1))
+    follower = backend.logs(attempt, True, said.append)
+    assert next(follower) == "line 0"
+    kubernetes.server.unreadable = True
+    kubernetes.server.cut_streams()
+    assert list(follower)[-1:] != ["line 29"]
+    assert "its log cannot be read now, trying again: " in said[0] and "no route to host" in said[0]
+    assert said[-1] == f"{attempt.name}: the rest of its log cannot be read: its node does not answer"
+
+
 # --- states
 
 
@@ -182,6 +237,80 @@ def test_a_job_whose_time_is_over_is_not_repeated(kubernetes, tmp_path):
     assert found.message.startswith("DeadlineExceeded: The RayJob has passed the activeDeadlineSeconds")
 
 
+@pytest.fixture(params=["DeadlineExceeded", "JobStatusCheckTimeoutExceeded", "stopped by Ray"])
+def outlived(request, kubernetes, tmp_path):
+    """(backend, work, attempt, its state) of a job that has ended for the operator while its pods are there."""
+    deadline_s = 1 if request.param == "DeadlineExceeded" else 600
+    backend = kubernetes.backend(deadline_s=deadline_s, retries=3)
+    work = small_work(tmp_path, lines=300, every_s=0.1, stop="commit")
+    attempt = start(backend, work)
+    lines, _ = follow(backend, attempt)
+    reach(lines, 2)
+    if request.param == "JobStatusCheckTimeoutExceeded":
+        kubernetes.operator.lose_dashboard(attempt.name)
+    if request.param == "stopped by Ray":
+        kubernetes.operator.stop_by_ray(attempt.name)
+    found = until(backend, attempt, lambda one: one.state.final)
+    assert found.lingers and "its pods are still there" in found.message
+    assert found.state is (State.CANCELLED if request.param == "stopped by Ray" else State.FAILED)
+    return backend, work, found
+
+
+def test_cancel_ends_the_pods_that_outlive_their_job(kubernetes, outlived):
+    backend, _, attempt = outlived
+    backend.cancel(attempt)
+    assert kubernetes.server.objects.find("pods", "raymill") == []
+    found = backend.attempt(attempt.name)
+    assert found.state is State.CANCELLED and not found.lingers
+
+
+def test_submit_ends_the_pods_that_outlive_their_job_before_the_next_attempt(kubernetes, outlived):
+    _, work, attempt = outlived
+    drivers = kubernetes.operator.driver(attempt.name) if attempt.state is State.FAILED else None
+    done = submit(kubernetes.backend(), work)
+    assert done.attempt.name == f"{work.run_id}-a2" and done.before.name == attempt.name
+    assert drivers is None or drivers.poll() == 130, "it committed what was done"
+    clusters = {
+        one["metadata"]["labels"]["ray.io/cluster"] for one in kubernetes.server.objects.find("pods", "raymill")
+    }
+    assert not any(name.startswith(f"{attempt.name}-") and "-a2-" not in name for name in clusters)
+    kubernetes.backend(grace_s=0.2).cancel(done.attempt)
+
+
+def test_the_operator_removes_what_outlives_a_passed_deadline(kubernetes, tmp_path):
+    backend = kubernetes.backend(deadline_s=1, grace_s=0.2)
+    attempt = start(backend, small_work(tmp_path, lines=300, every_s=0.1))
+    until(backend, attempt, lambda one: one.state.final)
+    kubernetes.operator.ttl_factor = 0
+    assert wait_until(lambda: kubernetes.server.objects.find("pods", "raymill") == [], 20)
+    assert wait_until(lambda: backend.attempt(attempt.name) is None, 20)
+
+
+def test_a_start_deletes_what_the_operator_keeps_forever(kubernetes, tmp_path):
+    backend = kubernetes.backend(grace_s=0.2)
+    stopped = start(backend, small_work(tmp_path, name="stopped", lines=300, every_s=0.1))
+    kueue = kubernetes.backend(clean_up="shutdown", autoscale=False)
+    ended = start(kueue, small_work(tmp_path, name="ended", lines=1))
+    until(backend, stopped, lambda one: one.state is State.RUNNING)
+    kubernetes.operator.stop_by_ray(stopped.name)
+    until(backend, ended, lambda one: one.state.final)
+    names = [stopped.name, ended.name]
+    kubernetes.operator.stopped = True
+    for seconds, left in ((3000, names), (4000, names[1:]), (8 * 24 * 3600, [])):
+        for one in kubernetes.server.objects.find("rayjobs", "raymill", lambda job: job["metadata"]["name"] in names):
+            change = {"endTime": moment(time.time() - seconds)}
+            name = one["metadata"]["name"]
+            kubernetes.server.objects.update(
+                "rayjobs", "raymill", name, lambda job, new=change: job["status"].update(new)
+            )
+        start(backend, small_work(tmp_path, name=f"next-{seconds}", lines=1))
+        jobs = kubernetes.server.objects.find("rayjobs", "raymill")
+        kept = [one["metadata"]["name"] for one in jobs if not one["metadata"].get("deletionTimestamp")]
+        assert [name for name in names if name in kept] == left
+    kubernetes.operator.stopped = False
+    assert wait_until(lambda: len(kubernetes.server.objects.find("rayjobs", "raymill")) == 3, 20)
+
+
 def test_a_job_that_the_operator_refuses_has_failed(kubernetes, tmp_path, monkeypatch):
     monkeypatch.setattr("tests.support.kuberay_operator._operators_rules", lambda job: "a rule was broken")
     backend = kubernetes.backend()
@@ -240,12 +369,24 @@ def test_a_submit_that_was_killed_before_the_rayjob_leaves_no_name_taken(kuberne
     config_map, _ = backend._manifests(work, work.run_id)
     backend.api.create_config_map(config_map)
     other = replace(work, config={**work.config, "execution": 2})
-    with pytest.raises(AttemptExists):
-        start(backend, other)  # it may be under way
+    monkeypatch.setattr("cluster.submit.kuberay._RAYJOB_FOLLOWS_S", 0.2)
+    name = config_map["metadata"]["name"]
+    wanted = rf"{work.run_id}: .*made the ConfigMap {name} \d s ago, and no RayJob.* in (300|29\d) s, or delete the "
+    with pytest.raises(ClusterError, match=wanted + rf"ConfigMap \(kubectl -n raymill delete configmap {name}\)"):
+        submit(backend, other)  # it may be under way
     monkeypatch.setattr("cluster.submit.kuberay._UNDER_WAY_S", -5)
     attempt = start(backend, other)
     assert backend.config(attempt) == other.config
     until(backend, attempt, lambda one: one.state.final)
+
+
+def test_a_submit_that_is_under_way_is_waited_for(kubernetes, tmp_path):
+    backend, work = kubernetes.backend(), small_work(tmp_path, lines=1)
+    config_map, job = backend._manifests(work, work.run_id)
+    backend.api.create_config_map(config_map)
+    threading.Timer(0.5, backend.api.create_rayjob, [job]).start()
+    with pytest.raises(AttemptExists):
+        start(backend, replace(work, config={**work.config, "execution": 2}))
 
 
 def test_what_kubectl_apply_left_is_taken_on(kubernetes, tmp_path):
@@ -319,7 +460,29 @@ def test_the_api_server_checks_the_rayjob_before_it_is_created(kubernetes, tmp_p
 
     monkeypatch.setattr(backend, "_manifests", wrong)
     (problem,) = backend.check(small_work(tmp_path))
-    assert re.search(r"refused to create rayjobs\.ray\.io \(status 422\).*no such field: entrypoints", problem)
+    assert "would drop spec.entrypoints and" in problem
+
+
+@pytest.mark.parametrize("strict", [True, False], ids=["Kubernetes 1.25 and later", "before"])
+def test_older_crds_are_refused_with_the_fields_that_they_would_drop(kubernetes, tmp_path, strict):
+    """Those of KubeRay 1.4 lack these; an API server drops unknown fields without an error."""
+    kubernetes.server.lacks = {"authOptions", "deletionStrategy", "preRunningDeadlineSeconds"}
+    kubernetes.server.strict = strict
+    (problem,) = check(kubernetes, tmp_path)
+    for field in ("spec.preRunningDeadlineSeconds", "spec.deletionStrategy", "spec.rayClusterSpec.authOptions"):
+        assert field in problem
+    assert re.search(r"are older than 1\.7\.0.*Helm upgrades no CRDs.*kubectl apply --server-side", problem)
+    with pytest.raises(ConfigError, match="not submitted, 1 problem found"):
+        submit(kubernetes.backend(), small_work(tmp_path))
+    assert kubernetes.server.objects.find("rayjobs", "raymill") == []
+    assert kubernetes.server.objects.find("configmaps", "raymill") == []
+
+
+def test_fields_inside_lists_are_compared_too(kubernetes, tmp_path):
+    kubernetes.server.lacks, kubernetes.server.strict = {"maxReplicas", "seccompProfile"}, False
+    (problem,) = check(kubernetes, tmp_path)
+    assert "spec.rayClusterSpec.workerGroupSpecs[0].maxReplicas" in problem
+    assert "spec.rayClusterSpec.headGroupSpec.template.spec.securityContext.seccompProfile" in problem
 
 
 def test_a_cluster_without_kuberay_is_named(kubernetes, tmp_path):

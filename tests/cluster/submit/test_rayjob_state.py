@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.submit.backend import State
-from cluster.submit.rayjob_state import attempt_of, cancelled_attempt, creation, is_record, seconds
+from cluster.submit.rayjob_state import attempt_of, cancelled_attempt, creation, ended_without_ray, is_record, seconds
 
 
 def job(deployment, job_status="", message="", deleted=False, **status):
@@ -46,6 +46,34 @@ def test_states(found, state, code, message):
     attempt = attempt_of(found)
     assert (attempt.state, attempt.exit_code, attempt.message) == (state, code, message)
     assert attempt.run_id == "web-1" and attempt.started == 1795341600.0
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        (job("Failed", "RUNNING", reason="DeadlineExceeded"), True),
+        (job("Failed", "RUNNING", reason="JobStatusCheckTimeoutExceeded"), True),
+        (job("Failed", "", reason="PreRunningDeadlineExceeded"), True),
+        (job("Complete", "STOPPED"), True),
+        (job("ValidationFailed", "RUNNING"), True),
+        (job("Failed", "FAILED", ENDED.format(1)), False),
+        (job("Complete", "SUCCEEDED"), False),
+        (job("Running", "RUNNING"), False),
+        (job("Retrying", ""), False),
+    ],
+)
+def test_a_driver_may_outlive_its_rayjob_where_ray_did_not_report_its_end(found, wanted):
+    assert ended_without_ray(found) is wanted
+
+
+def test_the_message_of_an_ended_job_says_that_its_pods_are_there():
+    late = job("Failed", "RUNNING", "late.", reason="DeadlineExceeded")
+    attempt = attempt_of(late, lingers=True)
+    assert attempt.lingers and attempt.exit_code == 1
+    assert attempt.message == "DeadlineExceeded: late; its pods are still there (`raymill cancel` ends them)"
+    stopped = attempt_of(job("Complete", "STOPPED"), lingers=True)
+    assert stopped.message == "its pods are still there (`raymill cancel` ends them)"
+    assert attempt_of(job("Failed", "RUNNING", deleted=True), lingers=True).message == "is being cancelled"
 
 
 def test_the_times_are_those_of_the_driver_else_of_the_rayjob():

@@ -35,6 +35,29 @@ def test_after_an_ended_attempt_the_next_one_starts(tmp_path, state):
     assert decide(work, [before, last]) == Start(f"{work.run_id}-a3", last)
 
 
+def test_a_machine_that_outlives_its_attempt_is_stopped_before_the_next_attempt_starts(tmp_path):
+    work = small_work(tmp_path)
+    before = replace(attempt_of(work, State.FAILED), lingers=True)
+    assert decide(work, [before]) == Start(f"{work.run_id}-a2", before, (before,))
+    changed = small_work(tmp_path, execution=2)
+    assert decide(changed, [before]) == Start(f"{work.run_id}-a2", before, (before,)), "it need not be attached to"
+    backend, lines = InMemory(), []
+    backend.found = [before]
+    done = submit(backend, work, say=lines.append)
+    assert [one.name for one in backend.cancelled] == [before.name] and done.attempt.name == f"{work.run_id}-a2"
+    assert lines[-1] == f"{before.name}: failed, but its machines are still there; stopping it first ..."
+
+
+def test_another_run_whose_machines_outlive_it_keeps_its_output(tmp_path):
+    other = replace(attempt_of(small_work(tmp_path, lines=1), State.FAILED), lingers=True)
+    work = small_work(tmp_path, lines=2)
+    assert decide(work, [other]) == Refuse(other)
+    backend = InMemory()
+    backend.found, backend.configs = [other], {other.name: {}}
+    with pytest.raises(ConfigError, match=r"failed, with machines that are still there, with another config.*cancel"):
+        submit(backend, work)
+
+
 def test_the_first_attempt_has_the_name_of_the_run(tmp_path):
     work = small_work(tmp_path)
     other = attempt_of(small_work(tmp_path / "elsewhere"), State.RUNNING)

@@ -25,6 +25,11 @@ def pod(name="head", *conditions, init=None, main=None):
     return {"metadata": {"name": name}, "status": status}
 
 
+def failed(container, message):
+    status = {"name": container, "state": {"terminated": {"exitCode": 1, "message": message}}}
+    return {"metadata": {"name": "head"}, "status": {"containerStatuses": [status]}}
+
+
 def event(name, reason, message, type="Warning"):
     return {"involvedObject": {"name": name}, "reason": reason, "message": message, "type": type}
 
@@ -56,6 +61,9 @@ EVENTS = [
         (job(), [pod("a", init="PodInitializing", main="ContainerCreating")], [], ""),
         (job(), [pod("a", PLACED), pod("b", UNPLACED), pod("c", PLACED, UNPLACED_TOO)], EVENTS,
          "2 of 3 pods have no machine: 0/3 nodes are available."),
+        (job(), [failed("ray-head", "Traceback\nAuthenticationError: no authentication token was found\n")], EVENTS,
+         "head: its container ray-head failed: AuthenticationError: no authentication token was found"),
+        (job(), [failed("ray-head", "")], EVENTS, "head: its container ray-head failed: exit code 1"),
         (job(), [pod("a", PLACED)], EVENTS,
          "FailedToCreateWorkerPod: the newest. Is the namespace set up with `kubectl apply -k`?"),
         (job(), [pod("a", PLACED)], [*EVENTS, event("a", "FailedMount", "m " * 300)], "FailedMount: " + ("m " * 150)),
