@@ -218,6 +218,11 @@ class Clean(_PrepareSettings):
     pseudonym_key: str | None = Field(
         None, pattern=r"^[A-Z_][A-Z0-9_]*$", description="environment variable with the key of per_corpus"
     )
+    keep_cut: bool = Field(
+        False,
+        description="write every text that readers and cleaning take out of a record, such as quotes and signatures of "
+        "mails, to `cut/`; the report has their numbers and an example of each kind in any case",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

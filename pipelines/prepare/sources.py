@@ -53,6 +53,8 @@ class RecordsInput(Input):
     instead: ClassVar[Mapping[str, str]] = {"messages": "conversations", "conversations": "messages"}
     origins: ClassVar[bool] = True
 
+    named_speakers: tuple[str, ...] = ()  # type: ignore[misc]  # of `speakers`
+
 
 @dataclass(frozen=True)
 class Fields:
@@ -204,7 +206,8 @@ def as_input(source: Source, fields: Fields, root: str = "") -> RecordsInput:
         shared |= {"path": folder_of(root, source.source), "format": "fetched"}
     read = {fields.main} | ({"id"} & {source.id})  # the column `id` of a table is that of the records
     columns = tuple(dict.fromkeys(name for name in fields.columns.values() if name not in read))
-    return RecordsInput(text=fields.main, columns=columns, storage=source.storage, **shared)
+    speakers = tuple(one for one in source.speakers if one != "*" and not one.startswith("{"))
+    return RecordsInput(text=fields.main, columns=columns, storage=source.storage, named_speakers=speakers, **shared)
 
 
 def _says_something(columns: Mapping[str, str]) -> bool:

@@ -19,7 +19,8 @@ RESERVED_COLUMNS = frozenset(
 COLLECTED_AT = "_collected_at"  # when a row was received, else when its file was last changed
 PARENTS = "_parents"  # of a document that was joined of several: the ids of these, as a JSON list
 CONTENT = "_content"  # of a row that cannot be read: the beginning of what was there
-ORIGINS = (COLLECTED_AT, PARENTS, CONTENT)
+CUT = "_cut"  # what the reader left out of the row: [kind, text] of each piece, as a JSON list (cut_text.CUT_KINDS)
+ORIGINS = (COLLECTED_AT, PARENTS, CONTENT, CUT)
 
 Format = Literal[
     "parquet",
@@ -50,6 +51,8 @@ class Input(BaseModel):
     nested_text: ClassVar[bool] = False
     # Text column -> the column that has the text where that one is missing or null.
     instead: ClassVar[Mapping[str, str]] = {}
+    # Names of speakers in transcripts, beside those that are found.
+    named_speakers: ClassVar[Sequence[str]] = ()
     # Whether tables have the columns ORIGINS.
     origins: ClassVar[bool] = False
 

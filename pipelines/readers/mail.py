@@ -1,8 +1,10 @@
 """E-mail: the threads of an mbox file, or the only message of an .eml file, as questions and answers.
 
 A thread is the messages that refer to each other by Message-ID, In-Reply-To and References, by date. Of
-each message its new text is read: without quoted lines, the lines that announce them, forwarded headers, and
-signature. Plain text is preferred to HTML; attachments are left out. Columns that can be the text, carried or the id:
+each message its new text is read: without quoted lines, the lines that announce them, and signature
+(pipelines/text/mail_text.py). Of forwarded mails, in the text or attached, the text stays, unless an earlier message of
+the thread has it. Automatic replies are no turns. Plain text is preferred to HTML, unless it is blank; attachments are
+left out. Columns that can be the text, carried or the id:
 
     subject     of the first message
     prompt      what its sender wrote, before another person did
@@ -16,14 +18,18 @@ several messages are the Message-IDs of these.
 
 Speed: 3,000 messages of 1 kB a second on one core. Memory: 128 MB of new texts; a file with more is read in parts, and
 a thread is not joined across them.
-Source: RFC 4155 (mbox), RFC 5322, section 3.6.4 (threads), RFC 3676 (flowed text, signatures).
+Source: RFC 4155 (mbox), RFC 5322, section 3.6.4 (threads), RFC 3676 (flowed text, signatures), RFC 3834 (automatic
+replies); Content-Length and mboxrd: https://doc.dovecot.org/main/core/config/mailbox/formats/mbox.html.
 """
 
 import email
 import json
 import re
+import unicodedata
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.errors import HeaderParseError
 from email.header import Header, decode_header, make_header
@@ -43,20 +49,43 @@ from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input
-from pipelines.readers.reader import Reader, ReaderCounts, Rows
-from pipelines.text.mail_text import SIGNATURE, new_text
+from pipelines.readers.reader import CONTENT_CHARACTERS, Reader, ReaderCounts, Rows
+from pipelines.text.cut_text import Cut
+from pipelines.text.mail_text import SIGNATURE, read_mail
+from pipelines.text.mail_words import AUTOMATIC_SUBJECT, plain
 
 _COLUMNS = ("subject", "prompt", "completion", "messages", "date", "thread")
+_TEXT_TYPES = ("text/plain", "text/html")
 _BYTES_PER_TEXT = 4  # a message with its attachments to a document
 _MAX_HELD_CHARACTERS = 128 << 20
 
 _MESSAGE_ID = re.compile(r"<[^<>\s]+>")
 _ESCAPED_FROM = re.compile(rb">+From ")
-_BLOCKS = ("br", "p", "div", "tr", "li", "h1", "h2", "h3", "h4")
+_DAY, _MONTH = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)", rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_CLOCK, _ZONE = rb"\d{1,2}:\d\d(?::\d\d)?", rb"(?: +[A-Z]{1,5}| +[+-]\d{4})?"
+_SEPARATOR = re.compile(
+    rb"From (?:\S+ +){0,6}(?:"
+    + _DAY + rb" +" + _MONTH + rb" +\d{1,2} +" + _CLOCK + _ZONE + rb" +\d{4}" + _ZONE
+    + rb"|(?:" + _DAY + rb", *)?\d{1,2} +" + _MONTH + rb" +\d{4} +" + _CLOCK + _ZONE
+    + rb")(?: +remote from .*)?\s*"
+)  # fmt: skip
+_CONTENT_LENGTH = re.compile(rb"content-length:\s*(\d{1,12})\s*", re.IGNORECASE)
+_LOOKED_AHEAD = 1000  # separators within a message by its Content-Length
+
+_BLOCKS = ("p", "div", "tr", "li", "ul", "ol", "table", "h1", "h2", "h3", "h4", "blockquote", "pre")
+_QUOTE_BEGINS, _QUOTE_ENDS, _BLOCK_ENDS = "\ue00e", "\ue00f", "\ue01f"  # private characters, which XML allows
+_AT_BLOCK_ENDS = re.compile(f"[ \t\r\n]*\n?[ \t]*{_BLOCK_ENDS}(?:[ \t]*{_BLOCK_ENDS})*")
+_FOOTER_OF_A_LIST = re.compile(r"\s*[-_=]{20,}\s*\n")
 
 
-class _Message(NamedTuple):
-    """references: Message-IDs of the messages that it answers. sender: address in lower case."""
+@dataclass
+class _Message:
+    """A message.
+
+    id: Message-ID, else its number. references: Message-IDs of the messages that it answers. sender: address in lower
+    case. text: of its sender. forwarded: texts of others that it forwards. cut: what was taken out of it. is_automatic:
+    no person wrote it.
+    """
 
     id: str
     references: list[str]
@@ -64,6 +93,13 @@ class _Message(NamedTuple):
     subject: str
     date: datetime | None
     text: str
+    forwarded: list[str] = field(default_factory=list)
+    cut: list[Cut] = field(default_factory=list)
+    is_automatic: bool = False
+
+    @property
+    def characters(self) -> int:
+        return len(self.text) + sum(map(len, self.forwarded)) + sum(len(text) for _, text in self.cut)
 
 
 class Mail(Reader):
@@ -86,20 +122,24 @@ class Mail(Reader):
             with closing(stream(store, span.uri, limits)) as blocks:
                 for number, raw in enumerate(_messages(blocks, _BYTES_PER_TEXT * limits.max_document_bytes), 1):
                     where = f"{span.uri} message {number}"
-                    if raw is None:
-                        rows.refuse("too_large", where)
+                    if not raw.is_whole:
+                        rows.refuse("too_large", where, content=raw.content)
                         continue
                     try:
-                        message = _parsed(raw, number)
+                        message = _parsed(raw.content, number)
                     except Exception as error:
                         # The parser raises many kinds of exceptions, and one message must not stop the run.
-                        rows.refuse("bad_message", f"{where} ({type(error).__name__})", content=raw)
+                        rows.refuse("bad_message", f"{where} ({type(error).__name__})", content=raw.content)
                         continue
-                    if message.id in messages:
+                    if not input.origins:
+                        message.cut.clear()
+                    if (first := messages.get(message.id)) is not None:
                         rows.skip("message with a repeated Message-ID")
+                        if message.text != first.text and input.origins:
+                            first.cut.append(("repeated_message", message.text))
                         continue
                     messages[message.id] = message
-                    held += len(message.text)
+                    held += message.characters
                     if held > _MAX_HELD_CHARACTERS:
                         yield from _tables(rows, messages, span.uri, input)
                         messages, held = {}, 0
@@ -118,9 +158,13 @@ def _tables(rows: Rows, messages: dict[str, _Message], uri: str, input: Input) -
 
 
 def _add(rows: Rows, thread: list[_Message], uri: str, input: Input) -> None:
-    first = thread[0]
-    with_text = [message for message in thread if message.text]
-    said = [(message.sender == first.sender, message.text) for message in with_text]
+    written = [message for message in thread if not message.is_automatic]
+    for _ in range(len(thread) - len(written)):
+        rows.skip("automatic reply")
+    first = (written or thread)[0]
+    texts, cut = _texts(thread)
+    with_text = [(message, text) for message, text in zip(thread, texts, strict=True) if text]
+    said = [(message.sender == first.sender, text) for message, text in with_text]
     turns = [("\n\n".join(text for _, text in group), asks) for asks, group in groupby(said, lambda one: one[0])]
     questions = [text for text, asks in turns if asks]
     messages = [{"role": "user" if asks else "assistant", "content": text} for text, asks in turns]
@@ -138,42 +182,132 @@ def _add(rows: Rows, thread: list[_Message], uri: str, input: Input) -> None:
     whole = "\n\n".join(filter(None, [first.subject, *(text for text, _ in turns)]))
     text = values.get(input.text, whole)
     if not turns:
-        rows.refuse("no_new_text", where, id, carried)
+        content = "\n\n".join(filter(None, [first.subject, *(text for _, text in cut)])) if cut else None
+        rows.refuse("no_new_text" if written else "automatic_message", where, id, carried, content)
     elif text is None:
         rows.refuse("null_text", where, id, carried)
     else:
-        ids = [one.id if one.id.startswith("<") else f"{uri} message {one.id}" for one in with_text]
-        rows.add(text, where, id, carried, parents=ids if len(ids) > 1 else ())
+        ids = [one.id if one.id.startswith("<") else f"{uri} message {one.id}" for one, _ in with_text]
+        rows.add(text, where, id, carried, parents=ids if len(ids) > 1 else (), cut=cut)
+
+
+def _texts(thread: list[_Message]) -> tuple[list[str], list[Cut]]:
+    """(the text of each message, empty of an automatic one; what was taken out of all).
+
+    A forwarded text that the thread has already is left out.
+    """
+    texts, cut, before = list[str](), list[Cut](), ""
+    for message in thread:
+        kept = [message.text]
+        for forwarded in message.forwarded:
+            if not message.is_automatic and _letters(forwarded) not in before:
+                kept.append(forwarded)
+            elif not message.is_automatic:
+                cut.append(("forwarded_again", forwarded))
+        text = "\n\n".join(filter(None, kept))
+        texts.append("" if message.is_automatic else text)
+        cut += [*message.cut, *([("automatic_reply", text)] if message.is_automatic and text else [])]
+        if any(one.forwarded for one in thread) and not message.is_automatic:
+            before += f"{_letters(text)} "
+    return texts, cut
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 # ---- a file to messages ----
 
 
-def _messages(blocks: Iterable[bytes], max_bytes: int) -> Iterator[bytes | None]:
-    """Each message, None in place of one over `max_bytes`. A file that does not begin with `From ` is one message."""
-    held: list[bytes] = []
-    size = 0
-    is_mbox = after_blank = False
-    started = False
+class _RawMessage(NamedTuple):
+    """content: of one that is not whole, because it is over the bound, its beginning."""
+
+    content: bytes
+    is_whole: bool
+
+
+@dataclass
+class _Piece:
+    """The lines after a line that separates messages of an mbox file, up to the next one.
+
+    separator: this line; None before the first. bytes: of all lines. body: of these, those after the header. held: the
+    lines, of a piece over the bound those within it.
+    """
+
+    separator: bytes | None
+    held: list[bytes] = field(default_factory=list)
+    bytes: int = 0
+    body: int = 0
+    is_whole: bool = True
+    content_length: int | None = None
+
+
+def _messages(blocks: Iterable[bytes], max_bytes: int) -> Iterator[_RawMessage]:
+    """Each message. A file that does not begin with `From ` is one message.
+
+    A line that separates messages follows a blank line, and ends with a date like the first one of the file. Within the
+    Content-Length of a message there is none, if the message ends there.
+    """
+    pieces = _pieces(blocks, max_bytes)
+    ahead = deque[_Piece]()
+    while (piece := ahead.popleft() if ahead else next(pieces, None)) is not None:
+        if piece.content_length is not None:
+            piece = _whole(piece, ahead, pieces, max_bytes)
+        is_mbox = piece.separator is not None
+        found = (line[1:] if is_mbox and _ESCAPED_FROM.match(line) else line for line in piece.held)
+        yield _RawMessage(b"\n".join(found), piece.is_whole)
+
+
+def _whole(piece: _Piece, ahead: deque[_Piece], pieces: Iterator[_Piece], max_bytes: int) -> _Piece:
+    """The message with the next pieces that are within its Content-Length; alone, if no piece ends there."""
+    wanted, joined, size = piece.content_length or 0, [piece], piece.body
+    while size < wanted - 1 and size <= max_bytes and len(joined) < _LOOKED_AHEAD:
+        following = ahead.popleft() if ahead else next(pieces, None)
+        if following is None:
+            break
+        joined.append(following)
+        size += len(following.separator or b"") + 1 + following.bytes
+    if len(joined) == 1:
+        return piece
+    if not wanted - 1 <= size <= wanted + 2:  # a blank line may follow that does not count
+        ahead.extendleft(reversed(joined[1:]))
+        return piece
+    held = [*piece.held]
+    for one in joined[1:]:
+        held += [one.separator or b"", *one.held]
+    is_whole = all(one.is_whole for one in joined) and size <= max_bytes
+    return _Piece(piece.separator, held, size, size, is_whole)
+
+
+def _pieces(blocks: Iterable[bytes], max_bytes: int) -> Iterator[_Piece]:
+    piece: _Piece | None = None
+    is_mbox = is_strict = after_blank = in_header = False
     for _, line in lines(blocks, max_bytes):
-        if not started and line is not None and not line.strip():
+        if piece is None and line is not None and not line.strip():
             continue
-        begins = (line or b"").startswith(b"From ") and (after_blank or not started)
-        is_mbox |= begins and not started
-        if begins and is_mbox:
-            if started:
-                yield b"\n".join(held) if size <= max_bytes else None
-            held, size, started, after_blank = [], 0, True, False
+        begins = (line or b"").startswith(b"From ") and (after_blank or piece is None)
+        if begins and piece is None:
+            is_mbox, is_strict = True, bool(_SEPARATOR.fullmatch(line or b""))
+        if is_mbox and begins and (not is_strict or _SEPARATOR.fullmatch(line or b"")):
+            if piece is not None:
+                yield piece
+            piece, after_blank, in_header = _Piece(line), False, True
             continue
-        started = True
+        if piece is None:
+            piece, in_header = _Piece(None), True
         after_blank = line is not None and not line.strip()
-        size += max_bytes + 1 if line is None else len(line) + 1
-        if line is None or size > max_bytes:
-            held = []
-        else:
-            held.append(line[1:] if is_mbox and _ESCAPED_FROM.match(line) else line)
-    if started:
-        yield b"\n".join(held) if size <= max_bytes else None
+        size = max_bytes + 1 if line is None else len(line) + 1
+        piece.bytes += size
+        piece.body += 0 if in_header else size
+        if in_header and line is not None and (length := _CONTENT_LENGTH.fullmatch(line)) and is_mbox:
+            piece.content_length = int(length[1])
+        in_header &= not after_blank
+        if line is None or piece.bytes > max_bytes:
+            piece.is_whole = False
+        if piece.is_whole or sum(map(len, piece.held)) < CONTENT_CHARACTERS:
+            piece.held.append(line or b"")
+    if piece is not None:
+        yield piece
 
 
 def _parsed(raw: bytes, number: int) -> _Message:
@@ -186,14 +320,46 @@ def _parsed(raw: bytes, number: int) -> _Message:
     if not any(name in message for name in ("From", "Date", "Subject", "Message-ID")):
         raise ValueError("no header")
     ids = _MESSAGE_ID.findall(str(message.get("Message-ID", "")))
-    return _Message(
+    found = _Message(
         ids[0] if ids else str(number),
         _MESSAGE_ID.findall(f"{message.get('References', '')} {message.get('In-Reply-To', '')}"),
         parseaddr(str(message.get("From", "")))[1].lower(),
-        " ".join(_decoded(message.get("Subject", "")).split()),
+        _subject(message),
         _date(str(message.get("Date", ""))),
-        new_text(_body(message)),
+        "",
+        is_automatic=_is_automatic(message),
     )
+    _read_into(found, message)
+    return found
+
+
+def _read_into(found: _Message, message: Message) -> None:
+    """Add the texts of a message, and those of the mails attached to it."""
+    body = read_mail(_body(message, found.cut), _subject(message))
+    found.text = body.new
+    found.forwarded += body.forwarded
+    found.cut += body.cut
+    for attached in _attached_mails(message):
+        inner = _Message("", [], "", "", None, "")
+        _read_into(inner, attached)
+        found.forwarded += filter(None, [inner.text, *inner.forwarded])
+        found.cut += inner.cut
+
+
+def _subject(message: Message) -> str:
+    return " ".join(_decoded(message.get("Subject", "")).split())
+
+
+def _is_automatic(message: Message) -> bool:
+    """Whether a program answered: by RFC 3834, and by what programs wrote before it."""
+    submitted = str(message.get("Auto-Submitted", "no")).split(";")[0].strip().lower()
+    if submitted not in ("no", "") or any(name in message for name in ("X-Autoreply", "X-Autorespond")):
+        return str(message.get("X-Autoreply", "yes")).strip().lower() != "no" or submitted not in ("no", "")
+    if message.get_content_type() == "multipart/report":
+        return True
+    precedence = str(message.get("Precedence", "")).strip().lower()
+    is_named = plain(_subject(message).replace("：", ":").partition(":")[0]) in AUTOMATIC_SUBJECT
+    return precedence in ("auto_reply", "auto-reply") or (precedence in ("bulk", "junk") and is_named)
 
 
 def _decoded(header: str | Header) -> str:
@@ -212,12 +378,29 @@ def _date(value: str) -> datetime | None:
         return None
 
 
-def _body(message: Message) -> str:
-    """The text of the message, of HTML if it has no other; empty without either."""
-    parts = list(_text_parts(message))
-    part = next((one for one in parts if one.get_content_type() == "text/plain"), parts[0] if parts else None)
-    if part is None:
+def _body(message: Message, cut: list[Cut]) -> str:
+    """The text that a mail program shows; empty without one. Adds the names of attachments to `cut`."""
+    if message.get_content_maintype() == "multipart" and message.is_multipart():
+        parts = cast("list[Message]", message.get_payload())
+        if message.get_content_type() == "multipart/alternative":
+            parts = sorted(parts, key=lambda part: part.get_content_type() != "text/plain")
+            return next(filter(_has_characters, (_body(part, cut) for part in parts)), "")
+        texts = list[str]()
+        for text in filter(_has_characters, (_body(part, cut) for part in parts)):
+            if texts and _FOOTER_OF_A_LIST.match(text):
+                cut.append(("signature", text.strip()))
+            else:
+                texts.append(text.strip("\n"))
+        return "\n\n".join(texts)
+    if message.get_content_disposition() == "attachment":
+        if not message.is_multipart():
+            cut.append(("attachment", f"{_decoded(message.get_filename() or '')} ({message.get_content_type()})"))
         return ""
+    # A message whose end is missing may be of several parts without one.
+    return _text(message) if message.get_content_type() in _TEXT_TYPES else ""
+
+
+def _text(part: Message) -> str:
     content = part.get_payload(decode=True)
     assert isinstance(content, bytes)
     try:
@@ -230,29 +413,45 @@ def _body(message: Message) -> str:
     return _unwrapped(text) if part.get_param("format") == "flowed" else text
 
 
-def _text_parts(message: Message) -> Iterator[Message]:
-    """The parts with plain text or HTML that are no attachments, in order."""
-    if message.is_multipart() and message.get_content_maintype() == "multipart":
-        for part in message.get_payload():
-            yield from _text_parts(cast("Message", part))
-    elif (
-        message.get_content_type() in ("text/plain", "text/html") and message.get_content_disposition() != "attachment"
-    ):
-        yield message
+def _has_characters(text: str) -> bool:
+    """Whether a text has more than white space and characters without a form."""
+    return any(not one.isspace() and unicodedata.category(one) != "Cf" for one in text)
+
+
+def _attached_mails(message: Message) -> Iterator[Message]:
+    if message.is_multipart() and message.get_content_type() != "multipart/report":
+        for part in cast("list[Message]", message.get_payload()):
+            if message.get_content_type() == "message/rfc822":
+                yield part
+            else:
+                yield from _attached_mails(part)
 
 
 def _text_of_html(html: str) -> str:
-    """The text of a page in lines, without quotes."""
+    """The text of a page in lines; those of quotes begin with >."""
+    html = html.replace(_QUOTE_BEGINS, " ").replace(_QUOTE_ENDS, " ").replace(_BLOCK_ENDS, " ")
     try:
         tree = document_fromstring(html.encode("utf-8", "replace"), HTMLParser(encoding="utf-8"))
     except ParserError:  # nothing but blanks or comments
         return ""
-    for element in list(tree.iter("blockquote", "script", "style", "head")):
+    for element in list(tree.iter("script", "style", "head")):
         if element.getparent() is not None:
             element.drop_tree()
-    for element in tree.iter(*_BLOCKS):
+    for element in tree.iter("br"):
         element.tail = "\n" + (element.tail or "")
-    return "\n".join(" ".join(line.split()) for line in tree.text_content().split("\n"))
+    for element in tree.iter("td", "th"):
+        element.tail = " " + (element.tail or "")
+    for element in tree.iter(*_BLOCKS):
+        is_quote = element.tag == "blockquote"
+        element.text = _BLOCK_ENDS + _QUOTE_BEGINS * is_quote + (element.text or "")
+        element.tail = _QUOTE_ENDS * is_quote + _BLOCK_ENDS + (element.tail or "")
+    shown, depth = list[str](), 0
+    for line in _AT_BLOCK_ENDS.sub("\n", tree.text_content()).split("\n"):
+        depth += line.count(_QUOTE_BEGINS)
+        text = " ".join(line.replace(_QUOTE_BEGINS, "").replace(_QUOTE_ENDS, "").split())
+        shown.append(f"{'>' * depth} {text}" if depth else text)
+        depth -= line.count(_QUOTE_ENDS)
+    return "\n".join(shown)
 
 
 def _unwrapped(text: str) -> str:

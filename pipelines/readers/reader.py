@@ -29,7 +29,8 @@ from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.readers.inputs import CONTENT, PARENTS, Input
+from pipelines.readers.inputs import CONTENT, CUT, PARENTS, Input
+from pipelines.text.cut_text import Cut
 
 TABLE_BYTES = 8 << 20
 CONTENT_CHARACTERS = 10_000  # that are kept of a row that cannot be read
@@ -61,6 +62,7 @@ PROBLEMS = {
     "no_cues": "no line with the times of a cue, as `00:01.000 --> 00:02.500`, and no JSON with a list of turns",
     "bad_message": "the e-mail message cannot be parsed, or has no header",
     "no_new_text": "the messages have no text besides quotes and signatures",
+    "automatic_message": "all messages are automatic replies (Auto-Submitted, X-Autoreply, Precedence)",
     "encrypted": "the file needs a password; save it without one",
     "damaged_file": "the PDF or Word file is damaged; save it again with the program that made it",
     "old_word_file": "the file is of Word before 2007; convert it, as `soffice --convert-to docx` does",
@@ -176,6 +178,7 @@ class Rows:
         self._carried: list[Sequence[str | None]] = []
         self._content: dict[int, str] = {}  # by row, as are the parents
         self._parents: dict[int, str] = {}
+        self._cut: dict[int, str] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -194,6 +197,7 @@ class Rows:
         carried: Sequence[str | None] = (),
         content: str | bytes | None = None,
         parents: Sequence[str] = (),
+        cut: Sequence[Cut] = (),
     ) -> None:
         """Add a document; as unreadable if it is too large or contains surrogates.
 
@@ -201,6 +205,7 @@ class Rows:
             carried: values of the input's columns, in their order; () for nulls.
             content: what `refuse` takes then; None: the text.
             parents: ids of the documents of which it was joined.
+            cut: what the reader left out of it, which inputs with `origins` keep.
         """
         content = text if content is None else content
         try:
@@ -216,6 +221,10 @@ class Rows:
             return
         if parents and self.input.origins:
             self._parents[len(self)] = json.dumps(list(parents), ensure_ascii=False)
+        if cut and self.input.origins:
+            # What was left out may have halves of surrogate pairs, which the text has not.
+            self._cut[len(self)] = json.dumps(list(cut))
+            self._bytes += len(self._cut[len(self)])
         self._append(id, encoded, None, None, carried)
 
     def skip(self, reason: str) -> None:
@@ -261,7 +270,7 @@ class Rows:
         for position, name in enumerate(self.input.columns):
             columns[name] = pa.array([values[position] for values in self._carried], pa.string())
         if self.input.origins:
-            for name, values in ((PARENTS, self._parents), (CONTENT, self._content)):
+            for name, values in ((PARENTS, self._parents), (CONTENT, self._content), (CUT, self._cut)):
                 columns[name] = _sparse(len(self), list(values), list(values.values()))
         self._clear()
         return pa.table(columns)

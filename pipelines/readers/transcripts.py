@@ -1,7 +1,8 @@
 """Transcripts of calls and films, WebVTT, SubRip and JSON: a file is one document, the turn of a speaker one line.
 
 Times, numbers and names of cues, notes, styles and marks are removed; so are lines that rolling captions repeat in the
-next cue. A speaker is named by `<v Name>`, or by `Name:` at the beginning of two or more lines. A line that begins with
+next cue. Text after a blank line within a cue belongs to it. A speaker is named by `<v Name>`, or by `Name:` at the
+beginning of two or more lines, or of one if the input's settings name the speaker. A line that begins with
 a dash or `>>` is another speaker's, without a name. Where nobody is named, a pause of two seconds begins a line.
 
 JSON is that of programs that recognise speech: the first list, however deep, whose objects have a text and a speaker,
@@ -14,7 +15,7 @@ import html
 import json
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -23,11 +24,13 @@ from cluster.store.store import Store
 from pipelines.readers.inputs import Input
 from pipelines.readers.reader import Rows
 from pipelines.readers.text_files import PlainText
+from pipelines.text.cut_text import Cut
 
 _TIME = r"(?:([0-9]{1,4}):)?([0-5]?[0-9]):([0-5]?[0-9])[.,]([0-9]{1,3})"
 _TIMES = re.compile(rf"[ \t]*{_TIME}[ \t]*-->[ \t]*{_TIME}(?:[ \t].*)?")
 _CUT_CUE = re.compile(r"[0-9]+(?:\n[0-9:,.> -]*)?")  # the end of a file that was cut between two cues
 _BLANK = re.compile(r"\n[ \t]*(?:\n[ \t]*)*\n")
+_NOTE = re.compile(r"(?:NOTE(?![^ \t\n])|STYLE[ \t]*\n|REGION[ \t]*\n)")
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]+([^<>]*)>")
 _MARK = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 _NAME = re.compile(r"(\w[\w.'’()-]*(?: [\w.'’()-]+){0,3}):[ \t]+(?=\S)")
@@ -66,7 +69,9 @@ class Transcript(PlainText):
 
     def add_text(self, rows: Rows, text: str, uri: str, id: str | None, carried: list[str | None]) -> None:
         """Add the turns."""
-        cues = _cues_of_json(text) if text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[") else list(_cues(text))
+        cut: list[Cut] = []
+        is_json = text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[")
+        cues = _cues_of_json(text) if is_json else list(_cues(text, rows.input.named_speakers, cut))
         if not cues:
             rows.refuse("no_cues", uri, id, carried, text)
             return
@@ -74,7 +79,7 @@ class Transcript(PlainText):
         said = json.dumps([{"role": speaker, "content": what} for speaker, what in turns], ensure_ascii=False)
         lines = "\n".join(f"{speaker}: {what}" if speaker else what for speaker, what in turns)
         values = [said if name == "turns" else value for name, value in zip(rows.input.columns, carried, strict=True)]
-        rows.add(said if rows.input.text == "turns" else lines, uri, id, values)
+        rows.add(said if rows.input.text == "turns" else lines, uri, id, values, cut=cut)
 
 
 def _cues_of_json(text: str) -> list[Cue]:
@@ -107,15 +112,23 @@ def _cue(turn: Any) -> Cue | None:
     return None if text is None else Cue(0, _CONTIGUOUS_MS + 1, [line])
 
 
-def _cues(text: str) -> Iterator[Cue]:
-    """The cues of a file. After an empty line a cue goes on if neither times nor a note of WebVTT follow."""
+def _cues(text: str, speakers: Sequence[str], cut: list[Cut]) -> Iterator[Cue]:
+    """The cues of a file. After an empty line a cue goes on if neither times nor a note of WebVTT follow.
+
+    speakers: that are known, besides those who are named twice. cut: notes and style sheets are added to it.
+    """
     text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
-    has_notes = text.startswith("WEBVTT")
+    has_notes = text.removeprefix("\ufeff").startswith("WEBVTT")
+    in_note = False
     found: list[tuple[int, int, list[str]]] = []
     for block in _BLANK.split(text):
         lines = block.split("\n")
         timed = [(position, match) for position, line in enumerate(lines) if (match := _TIMES.fullmatch(line))]
-        if not timed and found and not has_notes and not _CUT_CUE.fullmatch(block):
+        # By WebVTT a cue ends at a blank line, and what follows is no part of it; but it was said.
+        in_note = has_notes and not timed and (in_note or bool(_NOTE.match(block)))
+        if in_note:
+            cut.append(("cue_note", block))
+        elif not timed and found and not _CUT_CUE.fullmatch(block):
             found[-1][2].extend(lines)
         for (position, match), (end, _) in pairwise([*timed, (len(lines), None)]):
             payload = lines[position + 1 : end]
@@ -125,8 +138,11 @@ def _cues(text: str) -> Iterator[Cue]:
             found.append((_milliseconds(times[:4]), _milliseconds(times[4:]), payload))
     named = Counter(match[1] for _, _, lines in found for line in lines if (match := _NAME.match(_plain(line))))
     names = {name for name, count in named.items() if count >= _MIN_NAMED}
+    known = _beginning_with(speakers) if speakers else None
     for start, end, payload in found:
-        yield Cue(start, end, [one for line in payload for one in _lines(line, names) if one.text or one.speaker])
+        yield Cue(
+            start, end, [one for line in payload for one in _lines(line, names, known) if one.text or one.speaker]
+        )
 
 
 def _milliseconds(parts: tuple[str | None, ...]) -> int:
@@ -140,13 +156,19 @@ def _plain(text: str) -> str:
     return " ".join(html.unescape(_MARK.sub("", text)).split())
 
 
-def _lines(line: str, names: set[str]) -> Iterator[CueLine]:
-    """What each speaker says in a line."""
+def _beginning_with(speakers: Sequence[str]) -> re.Pattern[str]:
+    """A pattern of a line that begins with one of these names."""
+    longest_first = sorted(speakers, key=len, reverse=True)
+    return re.compile(rf"({'|'.join(map(re.escape, longest_first))})[ ]?:[ \t]*(?=\S)")
+
+
+def _lines(line: str, names: set[str], known: re.Pattern[str] | None) -> Iterator[CueLine]:
+    """What each speaker says in a line. names: of speakers. known: see `_beginning_with`."""
     first, *voices = _VOICE.split(line)
     text = _plain(first)
     if mark := _OTHER_SPEAKER.match(text):
         text = text[mark.end() :]
-    if (named := _NAME.match(text)) and named[1] in names:
+    if (known and (named := known.match(text))) or ((named := _NAME.match(text)) and named[1] in names):
         yield CueLine(named[1], text[named.end() :])
     else:
         yield CueLine("" if mark else None, text)

@@ -6,14 +6,23 @@ Code in backticks stays too. The time is linear in the length of the text, whate
 
 import html
 import re
+from collections import Counter
+
+from pipelines.text.cut_text import Cut
 
 _CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
 _ENDS_LINE = "p|div|br|hr|tr|table|ul|ol|h[1-6]|blockquote|pre|section|article|header|footer"
-_INLINE = (
-    "a|abbr|b|big|body|center|code|dd|dl|dt|em|font|head|html|i|img|ins|label|li|link|meta|mark|nobr|o:p|s|small|span"
-    "|strike|strong|sub|sup|tbody|td|tfoot|th|thead|title|tt|u|wbr"
+# Inline elements that a tag ends, and others.
+_PAIRED = "a|abbr|b|big|center|code|em|font|i|ins|label|mark|nobr|o:p|q|s|small|span|strike|strong|sub|sup|title|tt|u"
+_SINGLE = "body|dd|dl|dt|head|html|img|li|link|meta|tbody|td|tfoot|th|thead|wbr"
+# Attributes of HTML with a value, and those that need none, so `<b and c>` is no tag.
+_ATTRIBUTE = (
+    r"(?:[a-z_:@][\w:.-]*\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+)"
+    r"|(?:allowfullscreen|async|autofocus|autoplay|checked|compact|contenteditable|controls|declare|default|defer"
+    r"|disabled|download|hidden|inert|ismap|itemscope|loop|multiple|muted|nohref|nomodule|noresize|noshade|novalidate"
+    r"|nowrap|open|playsinline|readonly|required|reversed|selected)(?![\w-]))"
 )
-_REST = r"(?:\s(?:[^<>\"']|\"[^\"<>]*\"|'[^'<>]*')*)?/?"  # attributes
+_REST = rf"(?:\s+{_ATTRIBUTE})*\s*/?"
 _HIDDEN = re.compile(rf"<!--|<(script|style){_REST}>", re.IGNORECASE)
 _ENDS = {
     "": re.compile("-->"),
@@ -23,33 +32,47 @@ _ENDS = {
 _ITEM = re.compile(rf"<li{_REST}>", re.IGNORECASE)
 _CELL = re.compile(r"</t[dh]>", re.IGNORECASE)
 _LINE = re.compile(rf"</?(?:{_ENDS_LINE}){_REST}>", re.IGNORECASE)
-_TAG = re.compile(rf"</?(?:{_INLINE}){_REST}>|<!doctype[^<>]*>", re.IGNORECASE)
+_TAG = re.compile(rf"<(/?)(?:({_PAIRED})|{_SINGLE}){_REST}>|<!doctype[^<>]*>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
-def without_html(text: str) -> str:
+def without_html(text: str, cut: list[Cut] | None = None) -> str:
     """The text without tags and comments, with the characters that entities stand for.
 
     Paragraphs, line breaks and rows of tables end lines; items of lists become lines with a dash. Unchanged if there is
-    neither tag nor entity.
+    neither tag nor entity. cut: comments, scripts and style sheets are added to it.
     """
     if "<" not in text and "&" not in text:
         return text
     parts = _CODE.split(text)  # every second one is code
-    found = "".join(part if number % 2 else _plain(part) for number, part in enumerate(parts))
+    paired = _paired("".join(parts[::2]))
+    found = "".join(part if number % 2 else _plain(part, paired, cut) for number, part in enumerate(parts))
     return text if found == text else found.strip()
 
 
-def _plain(text: str) -> str:
+def _paired(text: str) -> set[str]:
+    """The names of inline elements of which a tag that begins and one that ends are in the text."""
+    begun, ended = Counter[str](), Counter[str]()
+    for found in _TAG.finditer(text):
+        if found[2]:
+            (ended if found[1] else begun)[found[2].lower()] += 1
+    return {name for name in begun if ended[name]}
+
+
+def _plain(text: str, paired: set[str], cut: list[Cut] | None) -> str:
+    def is_tag(found: re.Match[str]) -> bool:
+        # `a<b>c` is a comparison, and `<title>` stands for a title, unless a tag ends it. Attributes show a tag.
+        return not found[2] or found[2].lower() in paired or "=" in found.group()
+
     if "<" in text:
-        shown = _without_hidden(text)
+        shown = _without_hidden(text, cut)
         lines = _LINE.sub("\n", _ITEM.sub("\n- ", shown))
-        text = _TAG.sub("", _CELL.sub(" ", lines))
+        text = _TAG.sub(lambda found: "" if is_tag(found) else found.group(), _CELL.sub(" ", lines))
         text = text if lines == shown else _in_lines(text)
     return _ENTITY.sub(lambda entity: html.unescape(entity.group()).replace("\xa0", " "), text)
 
 
-def _without_hidden(text: str) -> str:
+def _without_hidden(text: str, cut: list[Cut] | None) -> str:
     """The text without comments, scripts and styles. What has no end stays."""
     kept, at, endless = [], 0, set[str]()
     while (found := _HIDDEN.search(text, at)) is not None:
@@ -58,6 +81,8 @@ def _without_hidden(text: str) -> str:
         if end is None:
             endless.add(kind)
         kept.append(text[at : found.end() if end is None else found.start()])
+        if cut is not None and end is not None and (hidden := text[found.end() : end.start()].strip()):
+            cut.append(("html_hidden", hidden))
         at = found.end() if end is None else end.end()
     return "".join([*kept, text[at:]])
 

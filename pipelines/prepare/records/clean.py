@@ -18,6 +18,7 @@ from cluster.store.local_files import local_file
 from cluster.store.store import Store
 from pipelines.prepare.config import Clean, check_terms
 from pipelines.text import personal_data
+from pipelines.text.cut_text import Cut
 from pipelines.text.html_remnants import without_html
 from pipelines.text.mail_text import without_disclaimers, without_quotes, without_signature
 from pipelines.text.normalize import normalize
@@ -61,15 +62,20 @@ class Cleaner:
     key: bytes = b""
     terms: Mapping[str, str] = field(default_factory=dict)
 
-    def __call__(self, fields: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[int]]:
+    def __call__(
+        self, fields: Sequence[Sequence[str]], cut: Sequence[list[Cut]] | None = None
+    ) -> tuple[list[list[str]], list[int]]:
         """(the fields cleaned, how many findings of personal data were replaced in each record).
 
-        fields: of each record its texts.
+        fields: of each record its texts. cut: of each record a list, to which the texts are added that are taken out.
         """
-        strings = [text for of_record in fields for text in of_record]
         if self.settings.html or self.settings.email:
-            strings = [self._without_markup(text) for text in strings]
-        texts = Texts.from_strings(strings)
+            pieces: Sequence[list[Cut]] = [[] for _ in fields] if cut is None else cut
+            fields = [
+                [self._without_markup(text, of_record) for text in texts]
+                for texts, of_record in zip(fields, pieces, strict=True)
+            ]
+        texts = Texts.from_strings([text for of_record in fields for text in of_record])
         records = np.repeat(np.arange(len(fields)), [len(of_record) for of_record in fields])
         if self.settings.normalize:
             texts = normalize(texts)
@@ -85,15 +91,24 @@ class Cleaner:
         plain = iter(texts.to_arrow().to_pylist())
         return [[next(plain) for _ in of_record] for of_record in fields], replaced.tolist()
 
-    def _without_markup(self, text: str) -> str:
-        """Without HTML and the parts of e-mails that the settings name."""
+    def redacted(self, strings: Sequence[str]) -> list[str]:
+        """The texts without personal data, as in the records."""
+        if not self.settings.redact:
+            return list(strings)
+        texts = Texts.from_strings([one.encode("utf-8", "replace").decode() for one in strings])
+        found = personal_data.find(texts, self.settings.redact)
+        return self._without_personal_data(texts, found, np.arange(len(strings))).to_arrow().to_pylist()
+
+    def _without_markup(self, text: str, cut: list[Cut]) -> str:
+        """Without HTML and the parts of e-mails that the settings name; what is taken out is added to `cut`."""
         if self.settings.html:
-            text = without_html(text)
+            text = without_html(text, cut)
         if self.settings.email:
             text = text.replace("\r\n", "\n").replace("\r", "\n")
         for part, without in _OF_EMAILS.items():
             if part in self.settings.email:
-                text = without(text)
+                text, pieces = without(text)
+                cut += pieces
         return text
 
     # --- terms

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from cluster.read.messages import BadMessage, plain_message
+from pipelines.text.cut_text import Cut
 
 # What a speaker is; the messages of `skip` are left out.
 Role = Literal["system", "user", "assistant", "skip"]
@@ -111,18 +112,22 @@ class Preference:
 Content = str | Chat | Preference
 
 
-def content_of(row: Mapping[str, str | None], roles: Mapping[str, Role] | None = None) -> Content:
+def content_of(
+    row: Mapping[str, str | None], roles: Mapping[str, Role] | None = None, cut: list[Cut] | None = None
+) -> Content:
     """The content of a source's row.
 
     Args:
         row: FIELDS that the source has; lists of messages as JSON text. roles: of the speakers of messages, `*` of any
-            other; None: messages have roles.
+            other; None: messages have roles. cut: messages that `roles` leave out are added to it.
 
     Raises:
         Unusable: the row is no record.
     """
     if "messages" in row:
-        return _chat(_spoken(row["messages"], roles) if roles else _messages(row["messages"]))
+        return _chat(
+            _spoken(row["messages"], roles, [] if cut is None else cut) if roles else _messages(row["messages"])
+        )
     if "chosen" in row:
         chosen, rejected = (_wanted(row.get(name)) for name in ("chosen", "rejected"))
         if "prompt" not in row:
@@ -360,10 +365,11 @@ def _messages(value: str | None) -> list[dict[str, Any]]:
         raise Unusable(error.reason) from error
 
 
-def _spoken(value: str | None, roles: Mapping[str, Role]) -> list[dict[str, Any]]:
+def _spoken(value: str | None, roles: Mapping[str, Role], cut: list[Cut]) -> list[dict[str, Any]]:
     """Messages of speakers as messages with roles, from the first question to the last answer.
 
-    Messages that are not `public` are left out: Zendesk has internal notes among a ticket's comments.
+    Messages that are not `public` are left out: Zendesk has internal notes among a ticket's comments. cut: what is left
+    out is added to it.
     """
     try:
         messages = json.loads(value or "[]")
@@ -378,7 +384,10 @@ def _spoken(value: str | None, roles: Mapping[str, Role]) -> list[dict[str, Any]
         role = roles.get(str(speaker), roles.get("*"))
         if role is None:
             raise Unusable("other_roles")
-        if role == "skip" or not text or message.get("public") is False:
+        if not text:
+            continue
+        if role == "skip" or message.get("public") is False:
+            cut.append(("skipped_speaker" if role == "skip" else "not_public", text))
             continue
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += f"\n{text}"
@@ -388,7 +397,12 @@ def _spoken(value: str | None, roles: Mapping[str, Role]) -> list[dict[str, Any]
     spoken = [one for one in turns if one["role"] != "system"]
     first = next((at for at, one in enumerate(spoken) if one["role"] == "user"), len(spoken))
     last = max((at for at, one in enumerate(spoken) if one["role"] == "assistant"), default=-1)
-    return system + (spoken[first : last + 1] or spoken)
+    if last < first:
+        return system + spoken
+    cut += [("second_system", one["content"]) for one in turns if one["role"] == "system"][1:]
+    cut += [("before_question", one["content"]) for one in spoken[:first]]
+    cut += [("after_answer", one["content"]) for one in spoken[last + 1 :]]
+    return system + spoken[first : last + 1]
 
 
 def _wanted(value: str | None) -> str:

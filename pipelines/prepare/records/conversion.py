@@ -19,6 +19,7 @@ from pipelines.prepare.records.content import (
 from pipelines.prepare.records.hashes import id_of
 from pipelines.prepare.records.sections import parts_of
 from pipelines.prepare.records.templates import ChatTemplate, Template, title_of
+from pipelines.text.cut_text import Cut
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Collected:
     """A record between reading and writing.
 
     metadata: all fields that are no content, as the texts of their columns. parents, operations: of a record that was
-    made of others, the ids of these in the source, and how it was made, as far as that is known; in order.
+    made of others, the ids of these in the source, and how it was made, as far as that is known; in order. cut: what
+    the reader and cleaning took out of its texts.
     """
 
     row: int
@@ -35,6 +37,7 @@ class Collected:
     metadata: dict[str, str | None]
     parents: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
+    cut: tuple[Cut, ...] = ()
 
     @property
     def provenance(self) -> dict[str, Any] | None:

@@ -23,19 +23,22 @@ from pipelines.prepare.report.schema import (
     STAGES,
     AnswerExcerpt,
     Contradiction,
+    CutTexts,
     PrepareReport,
     Reason,
     SourceCounts,
     counts_below,
 )
 from pipelines.prepare.stages.classes import CLASSES, classes_of
-from pipelines.prepare.stages.collect import RECORDS
+from pipelines.prepare.stages.collect import CUT_EXAMPLES, RECORDS
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import SPLIT_FILES
 from pipelines.prepare.stages.write import EXAMPLES, REMOVED
 from pipelines.prepare.tables import frame
+from pipelines.readers.find import skipped_text
 from pipelines.readers.reader import PROBLEMS
 from pipelines.readers.units import InputManifest
+from pipelines.text.cut_text import CUT_KINDS
 
 _LEFT_OUT = {
     "over_share": "more records of the source than its `share` allows",
@@ -99,6 +102,7 @@ def gather(
         splits=splits,
         sources=sources,
         reasons=_reasons(collected, written),
+        cut=_cut(config, collected, artifacts[CUT_EXAMPLES]),
         listed=_ranked({("listed", reason): number for reason, number in counts_below(written, "listed/").items()}),
         contradictions=_contradictions(artifacts[EXAMPLES]),
         straddling=straddling,
@@ -114,7 +118,14 @@ def gather(
             *balance_warnings(config, split),
             *fetch_warnings(config, fetched),
         ],
-        notes=[*map(_fetched, fetched), *inputs.notes, *notes, *_divided(config, collected), *_kept(split)],
+        notes=[
+            *map(_fetched, fetched),
+            *inputs.notes,
+            *_passed_over(config, inputs, collected),
+            *notes,
+            *_divided(config, collected),
+            *_kept(split),
+        ],
         config=config.model_dump(mode="json", by_alias=True, exclude=STORES),
     )
 
@@ -123,6 +134,35 @@ def _fetched(record: dict[str, Any]) -> str:
     rows, answers = plural(record["rows"], "row"), plural(record["answers"], "answer")
     failed = f", {count(record['failed'])} not readable" if record["failed"] else ""
     return f"Source {record['source']}: {rows} in {answers} of {record['asked']}{failed}, fetched {record['ended']}."
+
+
+def _passed_over(config: PrepareConfig, inputs: InputManifest, collected: dict[str, float]) -> list[str]:
+    """A sentence for each source with files, or parts of files, that were passed over."""
+    found = []
+    for one in config.inputs:
+        counts = {**inputs.skipped.get(one.source, {})} | counts_below(collected, f"skipped/{one.source}/")
+        if counts:
+            found.append(f"Source {one.source}: passed over: {skipped_text(counts)}.")
+    return found
+
+
+def _cut(config: PrepareConfig, collected: dict[str, float], examples: Artifact) -> list[CutTexts]:
+    """What was taken out of texts, of each source by number."""
+    first: dict[tuple[str, str], str] = {}
+    for row in examples.table().to_pylist():
+        first.setdefault((row["source"], row["kind"]), row["text"])
+    return [
+        CutTexts(
+            source=one.source,
+            kind=kind,
+            meaning=CUT_KINDS[kind],
+            pieces=pieces,
+            characters=int(collected[f"cut-characters/{one.source}/{kind}"]),
+            example=first[one.source, kind][:ANSWER_SHOWN],
+        )
+        for one in config.inputs
+        for kind, pieces in sorted(counts_below(collected, f"cut/{one.source}/").items(), key=lambda one: -one[1])
+    ]
 
 
 def _divided(config: PrepareConfig, collected: dict[str, float]) -> list[str]:

@@ -1,5 +1,6 @@
 """report.html, the page of an assessment, and the lines that `raymill prepare` prints."""
 
+from collections import Counter
 from datetime import UTC, datetime
 
 import cluster
@@ -36,6 +37,13 @@ def report_text(report: PrepareReport) -> str:
         why = ", ".join(f"{one['reason']} {count(one['records'])}" for one in reasons[:4])
         more = f", +{len(reasons) - 4} more" if len(reasons) > 4 else ""
         rows.append((title, sum(one["records"] for one in reasons), why + more))
+    if cut := report["cut"]:
+        pieces = Counter[str]()
+        for one in cut:
+            pieces[one["kind"]] += one["pieces"]
+        why = ", ".join(f"{kind} {count(number)}" for kind, number in pieces.most_common(4))
+        more = f", +{len(pieces) - 4} more" if len(pieces) > 4 else ""
+        rows.append(("cut from text", pieces.total(), why + more))
     if listed := report["listed"]:
         why = ", ".join(f"{one['reason']} {count(one['records'])}" for one in listed)
         rows.append(("listed", sum(one["records"] for one in listed), why))
@@ -57,8 +65,9 @@ def render(report: PrepareReport, assessment: Assessment) -> str:
     """The page as text that can be encoded as UTF-8, whatever the records contain."""
     top = header(report["name"], "Preparation report", report["finished"], report["version"], report["output"])
     warnings = [*report["warnings"], *assessment["warnings"]]
-    sections = [_list("warnings", "Warnings", warnings), _result(report), _removed(report), _sources(report)]
+    sections = [_list("warnings", "Warnings", warnings), _result(report), _removed(report), _cut(report)]
     sections += [
+        _sources(report),
         _listed(report),
         _leakage(report, assessment),
         assessment_section(assessment),
@@ -117,6 +126,34 @@ def _removed(report: PrepareReport) -> Section:
         ),
     )
     return Section("removed", "Removed records", body)
+
+
+def _cut(report: PrepareReport) -> Section | None:
+    if not report["cut"]:
+        return None
+    columns = [Column(title, numeric=False) for title in ("Kind", "Source", "Meaning", "Example")]
+    columns += [Column("Pieces"), Column("Characters")]
+    rows = [
+        (
+            code(one["kind"]),
+            name(one["source"]),
+            wrapped(with_code(one["meaning"])),
+            wrapped(one["example"]),
+            count(one["pieces"]),
+            count(one["characters"]),
+        )
+        for one in report["cut"]
+    ]
+    where = (
+        "All of them are in cut/, with the ids of their records."
+        if report["config"]["clean"].get("keep_cut")
+        else "With clean.keep_cut they are written to cut/, with the ids of their records."
+    )
+    body = join(
+        table("What readers and cleaning took out of records", columns, rows),
+        note(where),
+    )
+    return Section("cut", "Cut from texts", body)
 
 
 def _listed(report: PrepareReport) -> Section | None:

@@ -40,6 +40,17 @@ class Reason(TypedDict):
     records: int
 
 
+class CutTexts(TypedDict):
+    """Texts of a kind that readers and cleaning took out of records. example: the beginning of one."""
+
+    source: str
+    kind: str
+    meaning: str
+    pieces: int
+    characters: int
+    example: str
+
+
 class AnswerExcerpt(TypedDict):
     """The id of a record, and the beginning of its answer."""
 
@@ -72,6 +83,7 @@ class PrepareReport(TypedDict):
     splits: dict[str, int]
     sources: list[SourceCounts]
     reasons: list[Reason]
+    cut: list[CutTexts]
     listed: list[Reason]
     contradictions: list[Contradiction]
     straddling: dict[str, int]

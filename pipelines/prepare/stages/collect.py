@@ -6,6 +6,8 @@ unit of input  ->  _work/records     the records that meet all rules, in the col
                    _work/keys        of each of them what splitting needs
                    _work/rejected    the others, with the rule that they do not meet
                    quarantine        rows that are no records
+                   cut               what readers and cleaning took out of texts, if `clean.keep_cut`
+                   _work/cut         an example of each kind of it
 """
 
 import hashlib
@@ -62,11 +64,12 @@ from pipelines.prepare.stages.compared import ATTRIBUTES_SCHEMA, attributes, sam
 from pipelines.prepare.stages.outliers import measure
 from pipelines.prepare.tables.frame import Dropped, Known, finished, typed
 from pipelines.prepare.tables.stage import TablesFound
-from pipelines.readers.inputs import COLLECTED_AT, CONTENT, PARENTS
-from pipelines.readers.reader import CONTENT_CHARACTERS
+from pipelines.readers.inputs import COLLECTED_AT, CONTENT, CUT, PARENTS
+from pipelines.readers.reader import CONTENT_CHARACTERS, ReaderCounts
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.rules.quality_classifier import QualityClassifier
 from pipelines.rules.rule import Analysis
+from pipelines.text.cut_text import Cut
 from pipelines.text.lines import count_characters
 from pipelines.text.normalize import NORMALIZE_VERSION
 from pipelines.text.personal_data import PERSONAL_DATA_VERSION
@@ -76,7 +79,8 @@ RECORDS, ATTRIBUTES, KEYS = "_work/records", "_work/attributes", "_work/keys"
 # Not below the folders of their duplicates, _work/questions and _work/answers, which are outputs of their own.
 QUESTIONS, ANSWERS = "_work/question-attributes", "_work/answer-attributes"
 REJECTED, VERDICTS, QUARANTINE = "_work/rejected", "_work/verdicts", "quarantine"
-COLLECT_VERSION = "7"
+CUT_TEXTS, CUT_EXAMPLES = "cut", "_work/cut"
+COLLECT_VERSION = "8"
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -99,6 +103,16 @@ REJECTED_SCHEMA = pa.schema(
         ("limit", pa.string()),
         ("content", pa.large_string()),  # the record's columns as JSON
         ("classes", pa.string()),  # as of `classes_json`
+    ]
+)
+
+CUT_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),  # of the unit
+        ("id", pa.string()),  # of the record; of a text that was divided, that of the whole
+        ("source", pa.string()),
+        ("kind", pa.string()),  # a key of CUT_KINDS
+        ("text", pa.large_string()),
     ]
 )
 
@@ -205,6 +219,8 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         Output(VERDICTS, pa.schema([("row", pa.int64())])),
         Output(REJECTED, REJECTED_SCHEMA),
         Output(QUARANTINE, QUARANTINE_SCHEMA),
+        Output(CUT_EXAMPLES, CUT_SCHEMA),
+        *([Output(CUT_TEXTS, CUT_SCHEMA)] if settings.cleaner.settings.keep_cut else []),
     )
     clean, dedup = settings.cleaner.settings, settings.dedup
     sides = [one != "ignore" for one in settings.duplicates.model_dump().values()]
@@ -275,11 +291,13 @@ class Collect:
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         """Counters: `records`, `passed`, `quarantined`, `replaced` (findings of personal data) and by source and reason
         `records/S`, `passed/S`, `problem/S/R`, `rejected/S/R`, and of texts that were divided `divided/S`, with their
-        parts `parts/S`.
+        parts `parts/S`; what was taken out of texts `cut/S/KIND`, with its characters `cut-characters/S/KIND`, and
+        what readers passed over `skipped/S/REASON`.
         """
         number = next(at for at, one in enumerate(self.settings.sources) if one.source == unit.source)
         counters = Counter[str]({"records": 0, "passed": 0, "quarantined": 0, "replaced": 0})
-        for table in read_unit(unit, self.reading, self.settings.limits):
+        passed_over = ReaderCounts()
+        for table in read_unit(unit, self.reading, self.settings.limits, counts=passed_over):
             readable, unreadable = split_problems(table)
             self._quarantine(scratch, unit, unreadable, counters)
             if self.settings.sources[number].table is None:
@@ -290,6 +308,7 @@ class Collect:
             counters["records"] += len(cleaned)
             counters[f"records/{unit.source}"] += len(cleaned)
             self._write(number, unit, cleaned, scratch, counters)
+        counters.update({f"skipped/{unit.source}/{reason}": count for reason, count in passed_over.skipped.items()})
         return dict(counters)
 
     # --- rows to records
@@ -327,7 +346,8 @@ class Collect:
         refused = []
         rows, ids = table["row"].to_pylist(), table["id"].to_pylist()
         joined = [tuple(json.loads(ids or "[]")) for ids in table[PARENTS].to_pylist()]
-        for at, (row, id, parents) in enumerate(zip(rows, ids, joined, strict=True)):
+        left_out = [[(kind, text) for kind, text in json.loads(one or "[]")] for one in table[CUT].to_pylist()]
+        for at, (row, id, parents, cut) in enumerate(zip(rows, ids, joined, left_out, strict=True)):
             fields = {name: column[at] for name, column in values.items()}
             # A column of the source goes before what holds for all of it, unless it is empty.
             own = {name: value for name, value in fields.items() if name not in FIELDS}
@@ -336,10 +356,10 @@ class Collect:
             content = {name: value for name, value in fields.items() if name in FIELDS}
             try:
                 metadata = self._standardised(metadata)
-                found = content_of(content, _roles(source.speakers, metadata))
+                found = content_of(content, _roles(source.speakers, metadata), cut)
                 before, made = provenance_of(own)
                 made = (*made, "thread") if parents else made
-                yield Collected(row, id, found, metadata, (*before, *parents), made)
+                yield Collected(row, id, found, metadata, (*before, *parents), made, tuple(cut))
             except Unusable as error:
                 refused.append((row, error.reason, fields))
         self._refuse(scratch, unit, refused, counters)
@@ -416,8 +436,10 @@ class Collect:
         self, number: int, records: list[Collected], unit: Unit, scratch: Scratch, counters: Counter[str]
     ) -> list[tuple[Collected, dict[str, Any]]]:
         """The records with cleaned texts, and the columns of their shape."""
-        texts, replaced = self.settings.cleaner([texts_of(one.content) for one in records])
+        cut = [list(one.cut) for one in records]
+        texts, replaced = self.settings.cleaner([texts_of(one.content) for one in records], cut)
         counters["replaced"] += sum(replaced)
+        self._write_cut(records, cut, unit, scratch, counters)
         found: list[tuple[Collected, dict[str, Any]]] = []
         refused: list[tuple[int, str, dict[str, str | None]]] = []
         first, conversion = counters["records"], self.settings.conversions[number]
@@ -435,6 +457,31 @@ class Collect:
                 found.append((replace(one, row=row), columns))
         self._refuse(scratch, unit, refused, counters)
         return found
+
+    def _write_cut(
+        self,
+        records: Sequence[Collected],
+        cut: Sequence[Sequence[Cut]],
+        unit: Unit,
+        scratch: Scratch,
+        counters: Counter[str],
+    ) -> None:
+        """Count what was taken out of the texts of records, and write it: the first text of each kind, or all."""
+        examples, rows = [], []
+        for record, pieces in zip(records, cut, strict=True):
+            for kind, text in pieces:
+                row = {"row": record.row, "id": record.id, "source": unit.source, "kind": kind, "text": text}
+                if not counters[f"cut/{unit.source}/{kind}"]:
+                    examples.append(row | {"text": text[:CONTENT_CHARACTERS]})
+                if self.settings.cleaner.settings.keep_cut:
+                    rows.append(row)
+                counters[f"cut/{unit.source}/{kind}"] += 1
+                counters[f"cut-characters/{unit.source}/{kind}"] += len(text)
+        for output, some in ((CUT_EXAMPLES, examples), (CUT_TEXTS, rows)):
+            if some:
+                plain = self.settings.cleaner.redacted([row["text"] for row in some])
+                found = [row | {"text": text} for row, text in zip(some, plain, strict=True)]
+                scratch.write(output, pa.Table.from_pylist(found, CUT_SCHEMA))
 
     # --- records to files
 

@@ -91,7 +91,7 @@ def test_of_texts_and_mails_their_beginning(quarantined, tmp_path):
     source = {"path": str(tmp_path / "in"), "columns": {"text": "text"}}
     assert quarantined(source) == [
         ("bad_utf8", "caf\\xe9"), ("no_cues", "WEBVTT\n\nno cue"), ("bad_message", "no header at all\n"),
-        ("no_new_text", None),
+        ("no_new_text", "Grüße Grüße Grüße 1\n\n> a quote alone"),
     ]  # fmt: skip
 
 

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from cluster.artifact import Artifact
 from cluster.read.limits import Limits
 from cluster.store.store import Store
+from pipelines.prepare.report.page import report_text
+from pipelines.prepare.sources import RecordsInput
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
-from pipelines.readers.mail import _messages, new_text
+from pipelines.readers.mail import _messages
 from pipelines.readers.reader import ReaderCounts
 from pipelines.readers.units import read_unit
+from pipelines.text.mail_text import read_mail
 from tests.support.inline import prepare_inline
 from tests.support.mails import ANN, BOB, mail, mbox
 
@@ -149,7 +152,7 @@ NEW_TEXT = {
     "a line that begins with From:": ("From: is a header.\nYes.", None),
     "a signature": ("Yes.\n--\nAnn", "Yes."),
     "a rule of dashes": ("One\n---\ntwo", None),
-    "a blank line in what announces a quote": ("On Monday\n\nAnn wrote:\n> x", "On Monday\n\nAnn wrote:"),
+    "a blank line in what announces a quote": ("On Monday\n\nAnn wrote:\n> x", "On Monday"),
     "four lines before a quote": ("On Monday\nat ten\nAnn Lee\nof x wrote:", None),
     "many blank lines": ("One\n\n\n\ntwo  ", "One\n\ntwo"),
     "a forwarded header alone": ("Yes.\nFrom: Ann", None),
@@ -159,19 +162,20 @@ NEW_TEXT = {
 @pytest.mark.parametrize("name", NEW_TEXT)
 def test_the_new_text_has_no_quotes_and_no_signature(name):
     text, wanted = NEW_TEXT[name]
-    assert new_text(text) == (text if wanted is None else wanted)
+    assert read_mail(text).new == (text if wanted is None else wanted)
 
 
 @given(st.text("ab>: \nOnwrote-@1", max_size=300))
 def test_the_new_text_has_nothing_that_the_text_has_not(text):
     rest = iter("".join(text.split()))
-    assert all(letter in rest for letter in "".join(new_text(text).split()))
+    assert all(letter in rest for letter in "".join(read_mail(text).new.split()))
 
 
 @pytest.mark.parametrize(("most", "messages"), [(9, [b"abcdefg\n", b"de"]), (8, [None, b"de"]), (7, [None, b"de"])])
 def test_a_message_of_exactly_the_largest_size_is_read(most, messages):
     """With its line ends, nine bytes and three."""
-    assert list(_messages([b"From x\nabcdefg\n\nFrom y\nde\n"], most)) == messages
+    found = [one.content if one.is_whole else None for one in _messages([b"From x\nabcdefg\n\nFrom y\nde\n"], most)]
+    assert found == messages
 
 
 def test_a_message_that_cannot_be_read_costs_no_other(tmp_path):
@@ -200,8 +204,8 @@ BODIES = {
     "not flowed": (plain("text/plain", "one \r\ntwo\rthree"), "one\ntwo\nthree"),
     "a charset": (plain("text/plain; charset=koi8-r", "") + "мельница".encode("koi8-r"), "мельница"),
     "HTML before plain text": (plain("multipart/alternative; boundary=b", TWO_KINDS), "p"),
-    "two parts of one kind": (plain("multipart/mixed; boundary=b", TWO_PARTS), "first"),
-    "a page": (plain("text/html", PAGE), "a\nbc\nd & e\n\nf\ng"),
+    "two parts of one kind": (plain("multipart/mixed; boundary=b", TWO_PARTS), "first\n\nsecond"),
+    "a page": (plain("text/html", PAGE), "a\nb\nc\nd & e\nf\ng"),
     "a table": (plain("text/html", "<table><tr><td>a</td></tr><tr><td>b</td></tr></table>c"), "a\nb\nc"),
     "a Message-ID alone": (b"Message-ID: <a@b>\n\nHello", "Hello"),
 }
@@ -299,3 +303,150 @@ def test_threads_are_prepared_as_chats_without_settings(tmp_path, monkeypatch):
     assert unanswered["problem"] == "wrong_order"
     assert all([one["role"] for one in row["messages"]] == ["user", "assistant"] for row in found)
     assert {row["metadata"]["subject"] for row in found} == {f"Grüße Grüße Grüße {2 * n}" for n in range(10)}
+
+
+def records(path: Path, content: bytes) -> list[dict]:
+    """Rows as `prepare` reads them, with what was cut as pairs."""
+    path.write_bytes(content)
+    given = RecordsInput(path=str(path), text="messages", columns=("prompt", "completion"))
+    manifest = freeze(Store(), [given], 1 << 20)
+    tables = [table for unit in manifest.units for table in read_unit(unit, manifest.reading, Limits())]
+    rows = [row for table in tables for row in table.to_pylist()]
+    return [row | {"cut": [tuple(one) for one in json.loads(row["_cut"] or "[]")]} for row in rows]
+
+
+FORWARDED = {
+    "Gmail": "Can you help?\n\n---------- Forwarded message ---------\nFrom: Kim <kim@ex.com>\nDate: Sun, Mar 1, 2026\n"
+    "Subject: Broken link\nTo: J <j@ex.org>\n\n\nThe link is broken.",
+    "after a signature": "Can you help?\n-- \nBob\n\n-------- Weitergeleitete Nachricht --------\nBetreff: Link\n"
+    "Von: Kim <kim@ex.com>\n\nThe link is broken.\n-- \nKim",
+    "Apple Mail": "Can you help?\n\nBegin forwarded message:\n\n> From: Kim <kim@ex.com>\n> Date: 1 March 2026\n>\n"
+    "> The link is broken.\n",
+    "Outlook, by its subject": "Can you help?\n________________________________\nVon: Kim <kim@ex.com>\n"
+    "Gesendet: Sonntag, 1. März 2026 10:00\nAn: Bob\nBetreff: Link\n\nThe link is broken.",
+    "forwarded twice": "Can you help?\n\n---------- Forwarded message ---------\nFrom: <lee@ex.com>\nSubject: Fwd: x"
+    "\n\n---------- Forwarded message ---------\nFrom: Kim <kim@ex.com>\n\nThe link is broken.\n\n> older",
+}
+
+
+@pytest.mark.parametrize("name", FORWARDED)
+def test_a_forwarded_question_is_the_question(tmp_path, name):
+    question = EmailMessage()
+    question["From"], question["Message-ID"], question["Subject"] = BOB, "<m1@example.org>", "WG: Link"
+    question.set_content(FORWARDED[name])
+    (row,) = records(tmp_path / "a.mbox", mbox(question.as_bytes(), mail(2, ANN, "It works again.", 1)))
+    assert row["prompt"] == "Can you help?\n\nThe link is broken."
+    assert row["completion"] == "It works again."
+    assert "forwarded_header" in [kind for kind, _ in row["cut"]]
+
+
+def test_the_same_block_of_outlook_in_an_answer_is_a_quote_and_a_mail_forwarded_within_its_thread_stays_out(tmp_path):
+    block = FORWARDED["Outlook, by its subject"].replace("Can you help?", "Yes.")
+    asked = mail(1, ANN, "The link is broken.")
+    (row,) = records(tmp_path / "a.mbox", mbox(asked, mail(2, BOB, block, 1)))
+    assert (row["completion"], [kind for kind, _ in row["cut"]]) == ("Yes.", ["quote"])
+    again = FORWARDED["Gmail"].replace("Can you help?", "Look at this.")
+    (row,) = records(tmp_path / "a.mbox", mbox(asked, mail(2, BOB, again, 1)))
+    assert (row["completion"], row["cut"][0]) == ("Look at this.", ("forwarded_again", "The link is broken."))
+
+
+def test_a_mail_that_is_attached_is_forwarded_and_of_other_attachments_the_names_stay(tmp_path):
+    message, attached = EmailMessage(), EmailMessage()
+    attached["From"], attached["Subject"] = ANN, "Link"
+    attached.set_content("The link is broken.\n-- \nAnn")
+    message["From"] = BOB
+    message.set_content("Can you help?")
+    message.add_attachment("log", filename="log.txt")
+    message.add_attachment(attached)
+    (row,) = records(tmp_path / "a.eml", message.as_bytes())
+    assert row["prompt"] == "Can you help?\n\nThe link is broken."
+    assert row["cut"] == [("attachment", "log.txt (text/plain)"), ("signature", "Ann")]
+
+
+AUTOMATIC = (
+    {"Auto-Submitted": "auto-replied"}, {"Auto-Submitted": "auto-generated (x)"}, {"X-Autoreply": "yes"},
+    {"Precedence": "auto_reply"}, {"Precedence": "bulk"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", AUTOMATIC)
+def test_an_automatic_reply_is_no_turn(tmp_path, headers):
+    automatic = EmailMessage()
+    automatic["From"], automatic["Message-ID"], automatic["In-Reply-To"] = BOB, "<a@b>", "<m1@example.org>"
+    automatic["Subject"] = "Automatic reply: Refund"
+    for name, value in headers.items():
+        automatic[name] = value
+    automatic.set_content("We have received it.")
+    asked, answered = mail(1, ANN, "A refund, please."), mail(2, BOB, "It is refunded.", 1, **{"Auto-Submitted": "no"})
+    (row,) = records(tmp_path / "a.mbox", mbox(asked, automatic.as_bytes(), answered))
+    assert (row["completion"], row["cut"]) == ("It is refunded.", [("automatic_reply", "We have received it.")])
+    (alone,) = records(tmp_path / "a.mbox", mbox(automatic.as_bytes()))
+    assert (alone["problem"], alone["_content"]) == (
+        "automatic_message", "Automatic reply: Refund\n\nWe have received it."
+    )  # fmt: skip
+
+
+def test_a_mailing_list_is_written_by_persons(tmp_path):
+    (row,) = rows_of(tmp_path / "a.mbox", mbox(mail(1, ANN, "A question.", Precedence="bulk"), mail(2, BOB, "Yes.", 1)))
+    assert row["completion"] == "Yes."
+
+
+def test_a_blank_plain_part_gives_way_to_html(tmp_path):
+    for blank in ("\n", " \u00a0\n\u200b\n"):
+        (row,) = rows_of(
+            tmp_path / "a.mbox", mbox(mail(1, ANN, blank, html="<div>one<div>two</div></div><p>three</p>"))
+        )
+        assert row["prompt"] == "one\ntwo\nthree"
+
+
+def test_a_line_of_a_text_that_begins_with_from_divides_no_mbox(tmp_path):
+    text = b"We are closed.\n\nFrom next Monday\n\nFrom Ann in 2026 at 10:00, we are open."
+    head = b"From ann@example.org Mon Nov  2 10:00:00 2026\n"
+    escaped = b"Subject: x\n\n>From the start\n"
+    rows = rows_of(tmp_path / "a.mbox", head + b"Subject: y\n\n" + text + b"\n\n" + head + escaped)
+    assert [row["prompt"] for row in rows] == [text.decode(), "From the start"]
+    for date in ("Mon Nov 02 10:00:00 +0000 2026", "Mon, 2 Nov 2026 10:00:00 +0100", "Mon Nov  2 10:00 CET 2026"):
+        lines = f"From {{}} {date}\nSubject: x\n\ntext\n\n"
+        file = lines.format("-") + lines.format("ann at example.org")
+        assert len(rows_of(tmp_path / "a.mbox", file.encode())) == 2, date
+
+
+def test_a_message_ends_at_its_content_length_if_one_ends_there(tmp_path):
+    head = b"From ann@example.org Mon Nov  2 10:00:00 2026\n"
+    body = b"A mail had:\n\n" + head + b"Subject: inner\n\nhello\n"
+
+    def file(length: int) -> bytes:
+        first = head + b"Subject: outer\nContent-Length: %d\n\n" % length + body + b"\n"
+        return first + head + b"Subject: last\n\nend\n"
+
+    subjects = [row["subject"] for row in rows_of(tmp_path / "a.mbox", file(len(body)))]
+    assert subjects == ["outer", "last"]
+    for wrong in (3, len(body) - 5, 10_000):
+        subjects = [row["subject"] for row in rows_of(tmp_path / "a.mbox", file(wrong))]
+        assert subjects == ["outer", "inner", "last"], wrong
+
+
+def test_what_is_cut_out_of_mails_is_counted_with_an_example_and_kept_on_request(tmp_path, monkeypatch):
+    messages = []
+    for n in range(6):
+        asked = f"How do I start machine number {n} of the hall?\n-- \nAnn, ann@example.org"
+        said = f"Press the button number {n} for a while.\n\nOn Monday Ann wrote:\n> How do I?"
+        messages += [mail(2 * n, ANN, asked, day=1), mail(2 * n + 1, BOB, said, 2 * n, day=2)]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mbox").write_bytes(mbox(*messages, messages[0]))
+    (tmp_path / "in" / "b.mbox").write_bytes(b"")
+    config = {
+        "inputs": [{"path": str(tmp_path / "in"), "id": "thread"}],
+        "dedup": None,
+        "clean": {"redact": ["email"], "keep_cut": True},
+        "output": str(tmp_path / "out"),
+    }
+    run = prepare_inline(config, monkeypatch)
+    found = {one["kind"]: (one["pieces"], one["example"]) for one in run.report["cut"]}
+    assert found == {"quote": (6, "On Monday Ann wrote:\n> How do I?"), "signature": (6, "Ann, <EMAIL>")}
+    notes = " ".join(run.report["notes"])
+    assert "1 of zero bytes, 1 message with a repeated Message-ID" in notes
+    rows = Artifact.load(Store(), f"{run.uri}/cut").table().to_pylist()
+    assert len(rows) == 12 and {row["text"] for row in rows if row["kind"] == "signature"} == {"Ann, <EMAIL>"}
+    assert {row["id"] for row in rows} == {f"<m{2 * n}@example.org>" for n in range(6)}
+    assert "cut from text" in report_text(run.report)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from cluster.read.limits import Limits
 from cluster.store.store import Store
+from pipelines.prepare.config import Source
+from pipelines.prepare.sources import Fields, as_input
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
 from pipelines.readers.units import read_unit
@@ -235,3 +237,55 @@ def test_turns_are_messages_with_the_speakers_as_roles(tmp_path):
     turns = json.loads(table["turns"][0].as_py())
     assert [one["role"] for one in turns] == ["Ann Lee", "Bob", "Ann Lee"]
     assert turns[0]["content"] == "Hello, how can I help?"
+
+
+BROKEN = """WEBVTT
+
+STYLE
+::cue(a) { color: red }
+
+::cue(b) { color: blue }
+
+NOTE made by hand
+
+00:01.000 --> 00:04.000
+Customer: How do I cancel?
+
+00:05.000 --> 00:06.000
+
+Agent: Choose Cancel
+in the settings.
+
+NOTE
+left alone
+
+1
+00:08.000 --> 00:09.000
+Customer: Thanks
+"""
+
+
+def test_a_text_after_a_blank_line_belongs_to_its_cue_and_notes_are_kept_apart(tmp_path):
+    (tmp_path / "a.vtt").write_text(BROKEN)
+    speakers = {"Agent": "assistant", "Customer": "user"}
+    source = Source(path=str(tmp_path / "a.vtt"), columns={"messages": "turns"}, speakers=speakers)
+    given = as_input(source, Fields({"messages": "turns"}, "turns"))
+    manifest = freeze(Store(), [given], 1 << 20)
+    (row,) = [r for unit in manifest.units for t in read_unit(unit, manifest.reading, Limits()) for r in t.to_pylist()]
+    assert [(one["role"], one["content"]) for one in json.loads(row["text"])] == [
+        ("Customer", "How do I cancel?"), ("Agent", "Choose Cancel in the settings."), ("Customer", "Thanks"),
+    ]  # fmt: skip
+    assert [text.split("\n")[0] for _, text in json.loads(row["_cut"])] == [
+        "STYLE", "::cue(b) { color: blue }", "NOTE made by hand", "NOTE"
+    ]  # fmt: skip
+
+
+def test_a_speaker_who_speaks_once_is_known_if_the_config_names_it(tmp_path):
+    cues = "1\n00:00:01,000 --> 00:00:02,000\n{}\n\n2\n00:00:02,500 --> 00:00:03,000\nNote: it is red.\n"
+    for name in ("Agent", "Agent #2 (Support)"):
+        (tmp_path / "a.srt").write_text(cues.format(f"{name}: Hello"))
+        source = Source(path=str(tmp_path / "a.srt"), columns={"messages": "turns"}, speakers={name: "assistant"})
+        given = as_input(source, Fields({"messages": "turns"}, "turns"))
+        manifest = freeze(Store(), [given], 1 << 20)
+        (table,) = read_unit(manifest.units[0], manifest.reading, Limits())
+        assert json.loads(table["text"][0].as_py()) == [{"role": name, "content": "Hello Note: it is red."}]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.text.mail_text import new_text, without_disclaimers, without_quotes, without_signature
+from pipelines.text.mail_text import read_mail, without_disclaimers, without_quotes, without_signature
 
 SIGNED = {
     "a delimiter": ("Yes.\n-- \nAnn", "Yes."),
@@ -41,27 +41,125 @@ DISCLAIMED = (
 @pytest.mark.parametrize("name", SIGNED)
 def test_a_signature_is_removed(name):
     text, wanted = SIGNED[name]
-    assert without_signature(text) == wanted
+    assert without_signature(text)[0] == wanted
 
 
 @pytest.mark.parametrize("text", NOT_SIGNED)
 def test_what_is_no_signature_stays(text):
-    assert without_signature(text) == text.strip()
+    assert without_signature(text)[0] == text.strip()
 
 
 @pytest.mark.parametrize("text", DISCLAIMED)
 def test_a_disclaimer_is_removed_and_other_paragraphs_stay(text):
-    assert without_disclaimers(f"Yes.\n \nWell.\n\n{text}\nMore of it.\n\nEnd.") == "Yes.\n\nWell.\n\nEnd."
-    assert without_disclaimers("Our printing costs are not confidential. Send an e-mail.") != ""
+    assert without_disclaimers(f"Yes.\n \nWell.\n\n{text}\nMore of it.\n\nEnd.")[0] == "Yes.\n\nWell.\n\nEnd."
+    assert without_disclaimers("Our printing costs are not confidential. Send an e-mail.")[1] == []
 
 
 def test_quotes_go_and_the_signature_stays():
-    assert without_quotes("Yes.\nOn Monday Ann wrote:\n> Why?\n--\nBob") == "Yes.\n--\nBob"
-    assert new_text("Yes.\nOn Monday Ann wrote:\n> Why?\n--\nBob") == "Yes."
+    assert without_quotes("Yes.\nOn Monday Ann wrote:\n> Why?\n--\nBob")[0] == "Yes.\n--\nBob"
+    assert read_mail("Yes.\nOn Monday Ann wrote:\n> Why?\n--\nBob").new == "Yes."
 
 
 @given(st.text("ab>: \n-Thanks,regds.", max_size=200))
 def test_only_whole_lines_go(text):
     lines = {line.rstrip() for line in text.split("\n")} | {line.strip() for line in text.split("\n")}
     for without in (without_quotes, without_signature, without_disclaimers):
-        assert set(without(text).split("\n")) <= lines | {""}
+        assert set(without(text)[0].split("\n")) <= lines | {""}
+
+
+ATTRIBUTIONS = """
+On Mon, Nov 2, 2026 at 10:00 AM Ann <ann@example.org> wrote:
+Am Mo., 2. Nov. 2026 um 10:00 Uhr schrieb Ann <ann@example.org>:
+Le lun. 2 nov. 2026 à 10:00, Ann <ann@example.org> a écrit :
+El lun, 2 nov 2026 a las 10:00, Ann (<ann@example.org>) escribió:
+Il giorno lun 2 nov 2026 alle ore 10:00 Ann <ann@example.org> ha scritto:
+Em seg., 2 de nov. de 2026 às 10:00, Ann <ann@example.org> escreveu:
+Ann <ann@example.org> escreveu (segunda, 2/11/2026 à(s) 10:00):
+Op ma 2 nov 2026 om 10:00 schreef Ann <ann@example.org>:
+Den mån 2 nov. 2026 kl 10:00 skrev Ann <ann@example.org>:
+man. 2. nov. 2026 kl. 10:00 skrev Ann <ann@example.org>:
+ma 2. marrask. 2026 klo 10.00 Ann (ann@example.org) kirjoitti:
+pon., 2 lis 2026 o 10:00 Ann <ann@example.org> napisał(a):
+po 2. 11. 2026 v 10:00 odesílatel Ann <ann@example.org> napsal:
+Ann <ann@example.org> ezt írta (időpont: 2026. nov. 2., H, 10:00):
+În lun., 2 nov. 2026 la 10:00, Ann <ann@example.org> a scris:
+пн, 2 нояб. 2026 г. в 10:00, Ann <ann@example.org>:
+02.11.2026 10:00, Ann пишет:
+пн, 2 лист. 2026 р. о 10:00 Ann <ann@example.org> пише:
+Ann <ann@example.org>, 2 Kas 2026 Pzt, 10:00 tarihinde şunu yazdı:
+Στις Δευ 2 Νοε 2026 στις 10:00 π.μ., ο/η Ann <ann@example.org> έγραψε:
+2026年11月2日(月) 10:00 Ann <ann@example.org>:
+Ann <ann@example.org> 于2026年11月2日周一 10:00写道：
+Ann <ann@example.org> 於 2026年11月2日 週一 上午10:00寫道：
+2026년 11월 2일 (월) 오전 10:00, Ann <ann@example.org>님이 작성:
+Vào Th 2, 2 thg 11, 2026 vào lúc 10:00 Ann <ann@example.org> đã viết:
+Pada tanggal Sen, 2 Nov 2026 pukul 10.00 Ann <ann@example.org> menulis:
+ในวันที่ จ. 2 พ.ย. 2026 เวลา 10:00 Ann <ann@example.org> เขียนว่า:
+في الاثنين، 2 نوفمبر 2026 في 10:00 ص تمت كتابة ما يلي بواسطة Ann <ann@example.org>:
+בתאריך יום ב׳, 2 בנוב׳ 2026 ב-10:00 מאת ‎Ann‏ <ann@example.org>:‏
+در تاریخ دوشنبه ۲ نوامبر ۲۰۲۶، ۱۰:۰۰ Ann <ann@example.org> نوشت:
+सोम, 2 नव॰ 2026 को 10:00 पर Ann <ann@example.org> ने लिखा:
+সোম, ২ নভে, ২০২৬ তারিখে ১০:০০ টায় Ann <ann@example.org> লিখেছেন:
+"""
+
+HEADERS = """
+From|Sent|To|Subject
+Von|Gesendet|An|Betreff
+De |Envoyé |À |Objet
+De|Enviado el|Para|Asunto
+Da|Inviato|A|Oggetto
+De|Enviada em|Para|Assunto
+Van|Verzonden|Aan|Onderwerp
+Från|Skickat|Till|Ämne
+Fra|Sendt|Til|Emne
+Lähettäjä|Lähetetty|Vastaanottaja|Aihe
+Od|Wysłano|Do|Temat
+Od|Odesláno|Komu|Předmět
+Feladó|Küldve|Címzett|Tárgy
+De la|Trimis|Către|Subiect
+От|Отправлено|Кому|Тема
+Від|Надіслано|Кому|Тема
+Kimden|Gönderildi|Kime|Konu
+Από|Στάλθηκε|Προς|Θέμα
+差出人|送信日時|宛先|件名
+发件人|发送时间|收件人|主题
+寄件者|寄件日期|收件者|主旨
+보낸 사람|보낸 날짜|받는 사람|제목
+Từ|Đã gửi|Đến|Chủ đề
+Dari|Dikirim|Kepada|Subjek
+จาก|ส่ง|ถึง|เรื่อง
+من|تاريخ الإرسال|إلى|الموضوع
+מאת|נשלח|אל|נושא
+از|ارسال شده|به|موضوع
+प्रेषक|भेजा गया|प्रति|विषय
+"""
+
+
+@pytest.mark.parametrize("line", ATTRIBUTIONS.strip().split("\n"))
+def test_what_announces_a_quote_is_known_in_many_languages(line):
+    found = read_mail(f"Yes.\n\n{line}\n\n> Why?\n> Because.")
+    assert (found.new, [kind for kind, _ in found.cut]) == ("Yes.", ["quote"])
+
+
+@pytest.mark.parametrize("labels", HEADERS.strip().split("\n"))
+def test_the_headers_of_outlook_are_known_in_many_languages(labels):
+    values = ("Ann <ann@example.org>", "2. 11. 2026 10:00", "Bob", "x")
+    headers = "\n".join(f"{label}: {value}" for label, value in zip(labels.split("|"), values, strict=True))
+    for colon in (":", "：", ":*"):
+        found = read_mail(f"Yes.\n{headers.replace(':', colon, 4)}\n\nWhy?", "AW: x")
+        assert (found.new, found.forwarded, [kind for kind, _ in found.cut]) == ("Yes.", [], ["quote"])
+    found = read_mail(f"Yes.\n{headers}\n\nWhy?", "[list] Fwd: x")
+    assert (found.new, found.forwarded, [kind for kind, _ in found.cut]) == ("Yes.", ["Why?"], ["forwarded_header"])
+
+
+NO_MAIL = (
+    "The 2 things he wrote:\n1. one",
+    "I go\nFrom: Berlin\nTo: Paris\nDate: 3 May\nby train.",
+    "Der Test mit 10 Geräten schreibt:\nrot",
+    "She is at ann@example.org, in short:\nwrite to her",
+)
+
+
+@pytest.mark.parametrize("text", NO_MAIL)
+def test_what_looks_like_a_quote_and_is_none_stays(text):
+    assert read_mail(text, "Fwd: x").new == text
