@@ -101,6 +101,7 @@ def test_the_lines_that_are_printed():
     reasons = [{"stage": stage, "reason": reason, "records": number} for stage, reason, number in counts]
     report: dict[str, Any] = {
         "totals": {"records": 12_345, "repeated": 1500}, "reasons": reasons, "splits": {"train": 12_000, "test": 5},
+        "cut": [{"kind": "quote", "pieces": 2}, {"kind": "signature", "pieces": 5}, {"kind": "quote", "pieces": 4}],
         "listed": [{"reason": "outlier", "records": 2}, {"reason": "contradictory", "records": 3}],
     }  # fmt: skip
     assert report_text(report).splitlines() == [
@@ -109,11 +110,12 @@ def test_the_lines_that_are_printed():
         "fail a rule       40  refusal 10, too_old 9, boilerplate 8, not_json 7, +1 more",
         "duplicates         0",
         "over a share       1  over_share 1",
+        "cut from text     11  quote 6, signature 5",
         "listed             5  outlier 2, contradictory 3",
         "train         12,000  1,500 of them repeated",
         "test               5",
     ]
-    report |= {"listed": [], "reasons": reasons[1:5], "totals": {"records": 5, "repeated": 0}}
+    report |= {"cut": [], "listed": [], "reasons": reasons[1:5], "totals": {"records": 5, "repeated": 0}}
     report["splits"] = {"train": 1}
     assert report_text(report).splitlines() == [
         "records        5", "not readable   0", "fail a rule   34  refusal 10, too_old 9, boilerplate 8, not_json 7",
