@@ -10,7 +10,7 @@ TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDON
 # The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
 RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
-.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz versions gpu test-s3-real careless bench golden manifests lint clean
+.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz versions gpu test-s3-real wheel careless bench golden manifests lint clean
 
 setup: $(DONE)
 
@@ -66,6 +66,9 @@ gpu:  ## on a machine with a GPU: correctness, parts, rates, HF Trainer beside; 
 
 test-s3-real: setup  ## the store, curate and train, on a real Ceph RGW (apt-get install radosgw ceph-mon ceph-osd ceph-common)
 	$(TEST_ENV) $(BIN)/python -m pytest -m rgw
+
+wheel: setup  ## the wheel without extras, and with each alone, in environments of their own; wheels for other Pythons
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/end_to_end/test_installation.py
 
 SEED ?= 5
 careless: setup  ## N careless changes in lines drawn by SEED: which does no test catch? IN=FOLDER draws from one folder

@@ -19,6 +19,7 @@ import cluster
 from cluster import logs
 from cluster.entry import Entry
 from cluster.errors import RaymillError, is_panic
+from cluster.extras import require_extra
 
 # verb -> (function, what it does). The function's signature is the verb's arguments and options.
 VERBS = {
@@ -61,6 +62,7 @@ VERBS = {
     "tune-demo": ("training.demo:tune_demo", "fine-tune a tiny model on the demo's corpus: LoRA, then in full"),
 }
 
+_NEED_TRAIN = {"train", "cross-validate", "pack", "compose", "tune-demo"}
 
 INTERRUPTED = 130
 
@@ -166,6 +168,8 @@ def _past_typer(function: Callable[..., int | None]) -> Callable[..., int | None
 
 
 def _function(verb: str) -> Callable[..., int | None]:
+    if verb in _NEED_TRAIN:
+        require_extra("train", f"raymill {verb}")
     return Entry(VERBS[verb][0]).load()
 
 

@@ -7,6 +7,7 @@ import typer
 from cluster.config import load
 from cluster.entry import Entry
 from cluster.errors import ConfigError
+from cluster.extras import require_extra
 
 # kind -> function that prints the plan of a config of that kind: `print_plan(settings, as_json=.., **options)`.
 PLANS = {
@@ -76,4 +77,6 @@ def plan(
                     "Leave it out."
                 )
     given = {name: value for name, value in options[kind].items() if value is not None}
+    if kind == "train":
+        require_extra("train", f"raymill plan {config}")
     PLANS[kind](settings, as_json=json_, **given)

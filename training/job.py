@@ -15,6 +15,7 @@ from typing import Any
 
 from cluster.artifact import canonical_json, fingerprint
 from cluster.entry import Entry
+from cluster.extras import require_extra
 from cluster.lease import Lease, held
 from cluster.progress import Progress
 from cluster.record import json_bytes
@@ -175,6 +176,8 @@ def _check_before_start(config: TrainConfig, session: Session, trains: bool) -> 
         UserError: the message has the mistake.
     """
     check_trackers(config.track)
+    if config.method == "qlora" and session.embedded:
+        require_extra("qlora", "method: qlora", "Or use method lora.")
     if trains:
         check_machine(config.workers, session)
     if on_hub(config.model):

@@ -1,6 +1,5 @@
 """Options that the training verbs share, and the loading of a training config."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -8,7 +7,6 @@ import typer
 from cluster.config import load
 from cluster.errors import ConfigError
 from training.config import TrainConfig
-from training.versions import missing
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
@@ -22,23 +20,10 @@ def load_train(config: str, override: list[str] | None) -> TrainConfig:
     """The training config of a file, with `key.sub=value` overrides.
 
     Raises:
-        ConfigError: the file is not a config, or one of another kind; or a package that training needs is missing.
+        ConfigError: the file is not a config, or one of another kind.
     """
-    require_packages()
     settings = load(config, override or [])
     if not isinstance(settings, TrainConfig):
         kind = settings.kind  # type: ignore[attr-defined]
         raise ConfigError(f"{config}, kind: {kind} given; wanted train. Give another config, or run `raymill {kind}`.")
     return settings
-
-
-def require_packages() -> None:
-    """Verify that the packages that training needs are installed.
-
-    Raises:
-        ConfigError: one is not installed.
-    """
-    if lacking := missing(("torch", "transformers", "peft")):
-        raise ConfigError(
-            f"{', '.join(lacking)}: not installed for {sys.executable}. Training needs: pip install 'raymill[train]'"
-        )

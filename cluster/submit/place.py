@@ -4,7 +4,6 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +11,7 @@ import typer
 from cluster.cli import shell_command
 from cluster.entry import Entry
 from cluster.errors import ConfigError
+from cluster.extras import require_extra
 from cluster.submit.backend import Backend
 from cluster.submit.jobs_api import JobsApi
 from cluster.submit.local import Local
@@ -101,8 +101,7 @@ class Place:
         if self.to == "local":
             return Local()
         if self.to == "kuberay":
-            if find_spec("kubernetes") is None:
-                raise ConfigError("--to kuberay: needs the Kubernetes client. Install it: pip install 'raymill[k8s]'.")
+            require_extra("k8s", "--to kuberay")
             backend = _kuberay(self.namespace, self.context, overlay, image)
             self.namespace = backend.api.namespace  # that of the overlay, if it has one
             return backend

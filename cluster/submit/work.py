@@ -17,6 +17,7 @@ from cluster.artifact import fingerprint
 from cluster.config import load
 from cluster.entry import Entry
 from cluster.errors import ConfigError
+from cluster.extras import require_extra
 
 
 class WorkOf(Protocol):
@@ -173,10 +174,13 @@ def work_of(config: str, override: list[str], name: str | None, within: str | No
             such as 8h. replace: the job runs with `--replace`.
 
     Raises:
-        ConfigError: the config is wrong or holds secrets, or `within` is no duration.
+        ConfigError: the config is wrong or holds secrets, a package that its kind needs is not installed, or `within`
+            is no duration.
     """
     seconds = None if within is None else seconds_of(within)
     settings = load(config, override)
+    if settings.kind == "train":  # type: ignore[attr-defined]
+        require_extra("train", f"{config}, kind: train", "It is needed here to check the config.")
     work = WORK[settings.kind](settings, seconds, replace=replace)  # type: ignore[attr-defined]
     return work if name is None else dataclasses.replace(work, name=name)
 

@@ -33,6 +33,7 @@ from cluster.artifact import Artifact, Counters
 from cluster.dataset_versions import refuse_to_replace_tagged
 from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError
+from cluster.extras import require_extra
 from cluster.lease import held
 from cluster.output_folder import refuse_impossible_output
 from cluster.progress import Progress
@@ -44,11 +45,12 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
-from pipelines.prepare.assess.job import assess, check_models, read_assessment
+from pipelines.prepare.assess.job import assess, check_models, read_assessment, require_embeddings
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.trained import read_trained
 from pipelines.prepare.config import STORES, PrepareConfig, Source, Validate
 from pipelines.prepare.fetch.answers import secret
+from pipelines.prepare.fetch.settings import Database
 from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
 from pipelines.prepare.named_fields import refuse_unknown_fields, with_named_columns
 from pipelines.prepare.records.content import REASONS
@@ -129,6 +131,10 @@ def prepare(
         UserError: a mistake the user can correct, or another run holds the output. Finished units are kept.
         ClusterError: machines failed. The same call continues.
     """
+    for source in config.inputs:
+        if isinstance(source.connection, Database):
+            require_extra("sql", f"inputs ({source.source}).database")
+    require_embeddings(config, session)
     store, key = config.store, pseudonym_key(config)
     fetched = fetch_inputs(config, session, progress, replace=replace)
     given, config = config, with_named_columns(config)
@@ -217,6 +223,7 @@ def assess_again(
         config = config.model_copy(update={"assess": config.assess.model_copy(update={"extrinsic": extrinsic})})
     config = PrepareConfig.model_validate(config.model_dump(by_alias=True))
     refuse_unknown_fields(config)
+    require_embeddings(config, session)
     check_models(config)
     found, folder = [Artifact.load(store, paths.join(root, name)) for name in splits], output or root
     with held(store, folder) as lease:

@@ -9,7 +9,7 @@ from cluster.config import load
 from cluster.errors import ConfigError
 from training.config import TrainConfig
 from training.config_parts import Lora, Optimizer
-from training.options import load_train, require_packages
+from training.options import load_train
 from training.records.job import Job
 
 SMALLEST = {
@@ -341,15 +341,6 @@ def test_a_config_of_another_kind_is_refused_with_the_verb_for_it(tmp_path):
         load_train(str(path), None)
     wanted = "wanted train. Give another config, or run `raymill curate`."
     assert str(refused.value) == f"{path}, kind: curate given; {wanted}"
-
-
-def test_a_package_that_training_needs_is_named_before_the_config_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.options.missing", lambda names: names[1:])
-    for load_it in (require_packages, lambda: load_train(str(tmp_path / "no.yaml"), None)):
-        with pytest.raises(
-            ConfigError, match=r"^transformers, peft: not installed for .*pip install 'raymill\[train\]'"
-        ):
-            load_it()
 
 
 def test_a_probe_wants_a_label_of_every_corpus(tmp_path):

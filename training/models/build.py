@@ -1,6 +1,5 @@
 """From a config to the objective that an engine trains: base model, attention, adapter, compiled layers."""
 
-import importlib.util
 import logging
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from cluster.errors import ConfigError
+from cluster.extras import require_extra
 from training.config import TrainConfig
 from training.model_folder.architecture import LINEAR_NAMES
 from training.models.adapters import with_adapter
@@ -129,8 +129,7 @@ def _quantisation(compute: torch.device) -> dict[str, Any]:
             f"method: qlora computes on 4-bit weights, which needs an NVIDIA GPU; this worker computes on "
             f"{compute.type}. Use method lora, or workers.gpus_each: 1 on machines with GPUs."
         )
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError("method: qlora needs the package bitsandbytes. Install raymill[qlora], or use method lora.")
+    require_extra("qlora", "method: qlora", "Or use method lora.")
     return {"quantization_config": four_bit_settings()}
 
 

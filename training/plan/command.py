@@ -6,7 +6,6 @@ from typing import Any
 from cluster.errors import ConfigError
 from training.config import TrainConfig
 from training.gpus import AssumedGpu, gpu_named
-from training.options import require_packages
 from training.output_folder import refuse_output_among_inputs
 from training.plan.choices import MARGIN
 from training.plan.planning import plan_run
@@ -28,10 +27,8 @@ def print_plan(
     """Print the plan of a config: no GPU is used. The options are those of the verb (cluster/plan.py).
 
     Raises:
-        ConfigError: a package that training needs is not installed.
         UserError: a model, a corpus, a column or a GPU is unknown.
     """
-    require_packages()
     refuse_output_among_inputs(config)
     of_gpu = machine(config, gpu, gpu_memory_gib, peak_tflops, mfu, price_per_gpu_hour)
     found = plan_run(config, of_gpu)

@@ -17,7 +17,9 @@ from functools import partial
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError
+from cluster.extras import require_extra
 from cluster.record import json_bytes
+from cluster.session import Session
 from cluster.stage import RunStage, RunStageIn
 from cluster.store import paths
 from cluster.store.local_files import local_file
@@ -51,7 +53,7 @@ from pipelines.prepare.assess.leaks import LEAKS, SplitRows
 from pipelines.prepare.assess.learn import learn_memory, learn_stage
 from pipelines.prepare.assess.mend import MendContext
 from pipelines.prepare.assess.score import Assessment, assessment_of
-from pipelines.prepare.assess.settings import BALANCED, MODELS
+from pipelines.prepare.assess.settings import BALANCED, MODELS, TextVectors
 from pipelines.prepare.assess.summary import SUMMARY, SummarySettings, summary_stage
 from pipelines.prepare.assess.trained import TrainedScore
 from pipelines.prepare.config import PrepareConfig, Source, Validate
@@ -107,6 +109,26 @@ def assess(
     return found
 
 
+def require_embeddings(config: PrepareConfig, session: Session) -> None:
+    """Verify that the library of the configured sentence models is installed, if this machine computes with them.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    for setting, vectors in _models(config).items():
+        if vectors.model and session.embedded:
+            require_extra("embeddings", setting, "Or leave `model` out.")
+
+
+def _models(config: PrepareConfig) -> dict[str, TextVectors]:
+    """Setting -> settings of the vectors that are computed."""
+    found = {
+        "assess.embeddings.model": config.assess.embeddings,
+        "validate.answer_relevance.model": config.validation.answer_relevance,
+    }
+    return {setting: vectors for setting, vectors in found.items() if vectors is not None}
+
+
 def check_models(config: PrepareConfig) -> None:
     """Check that the models and predictions of `assess` are there, and the model of `validate.answer_relevance`, before
     records are read for hours.
@@ -119,11 +141,8 @@ def check_models(config: PrepareConfig) -> None:
         check_sentiment(store, options.sentiment)
     if options.predictions_file:
         local_file(store, options.predictions_file, "assess.predictions")
-    for setting, vectors in (
-        ("assess.embeddings.model", options.embeddings),
-        ("validate.answer_relevance.model", config.validation.answer_relevance),
-    ):
-        if vectors is None or not vectors.is_folder:
+    for setting, vectors in _models(config).items():
+        if not vectors.is_folder:
             continue
         model = vectors.model or ""
         if not store.list_files(model):

@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.entry import Entry
-from cluster.errors import ConfigError
 from cluster.page.formats import plural
 from cluster.record import OtherSettings, RecordFile, json_bytes, json_with
 from cluster.stage import Output, RunStage, Scratch, Stage
@@ -167,25 +166,16 @@ def _table(page: Page) -> pa.Table:
 
 
 def _connector(source: Source, urls: tuple[str, ...]) -> Connector:
-    """The connector of a source.
-
-    Raises:
-        ConfigError: a package that it needs is not installed.
-    """
+    """The connector of a source."""
     where, settings = f"inputs ({source.source})", source.connection
     argument: Any
-    try:
-        if isinstance(settings, Database):
-            load, argument = _DATABASE.load(), f"{where}.database"
-        elif isinstance(settings, Api):
-            load, argument = _API.load(), f"{where}.api"
-        else:
-            assert isinstance(settings, Pages), "a source with files is not fetched"
-            load, argument = _PAGES.load(), urls
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{where}: the package {error.name} is not installed. Run: pip install 'raymill[sql]'"
-        ) from error
+    if isinstance(settings, Database):
+        load, argument = _DATABASE.load(), f"{where}.database"
+    elif isinstance(settings, Api):
+        load, argument = _API.load(), f"{where}.api"
+    else:
+        assert isinstance(settings, Pages), "a source with files is not fetched"
+        load, argument = _PAGES.load(), urls
     return lambda position: load(settings, position, argument)
 
 

@@ -5,7 +5,6 @@ import shutil
 import socket
 import sqlite3
 import subprocess
-import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -14,11 +13,8 @@ import psycopg
 import pytest
 
 from cluster.errors import ConfigError, DataError
-from cluster.store.store import Store
-from pipelines.prepare.config import Source
 from pipelines.prepare.fetch.database import pages
 from pipelines.prepare.fetch.settings import Database
-from pipelines.prepare.fetch.snapshot import fetch
 from tests.support.servers import free_port
 
 
@@ -156,16 +152,6 @@ def test_the_password_comes_from_the_environment_alone():
 def test_a_relative_file_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Database(url="sqlite:///desk.db", query="SELECT 1").url == f"sqlite:///{tmp_path}/desk.db"
-
-
-def test_without_the_package_the_error_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
-    monkeypatch.delitem(sys.modules, "pipelines.prepare.fetch.database")
-    source = Source(source="t", database=Database(url="sqlite:///x", query="SELECT 1"))
-    with pytest.raises(
-        ConfigError, match=r"the package sqlalchemy is not installed. Run: pip install 'raymill\[sql\]'"
-    ):
-        fetch(source, Store(), str(tmp_path), lambda stage: {}, replace=False)
 
 
 # --- PostgreSQL, where it is installed
