@@ -222,7 +222,8 @@ def report_overflow(packed: PackedRun, length: int, progress: Progress) -> None:
         if lost := overflow.left_out(packed.tokenised(name)):
             hint = "; `raymill pack CONFIG --preview 1` shows one of each" if lost[0].warned else ""
             progress.say(f"{'warning: ' if lost[0].warned else ''}{name}: {lost[0].words}{hint}")
-        for note in overflow.notes(whole, packed.packed(name), length):
+        turns = overflow.turns(packed.tokenised(name))
+        for note in [*turns, *overflow.notes(whole, packed.packed(name), length)]:
             progress.say(f"{'warning: ' if note.warned else ''}{name}: {note.words}")
 
 

@@ -33,6 +33,18 @@ PREFILLED = (
     "{% if add_generation_prompt %}assistant: <think>\n{% endif %}"
 )
 
+# The prompt names the assistant in another way than the turn does.
+OTHERWISE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}<|eot|>{% endfor %}"
+    "{% if add_generation_prompt %}answer of the model: {% endif %}"
+)
+# Arguments of tool calls are JSON text. The shape of DeepSeek V3's.
+CALLING = (
+    "{% for m in messages %}{{ m.role + ': ' + m.content }}{% for c in m.tool_calls or [] %}"
+    "{{ c.function.name + ' ' + c.function.arguments }}{% endfor %}<|eot|>{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
 SPECIALS = ["<s>", "</s>", "<|head|>", "<|/head|>", "<|eot|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 
 

@@ -6,38 +6,43 @@ after the first one, with which it has to begin. Some templates change earlier t
 turn that is changed in the whole conversation there is a separate rendering, which ends with it. So every turn is
 learnt exactly once, in the context in which it would be generated.
 
+A template with a switch for thinking (`enable_thinking`) is rendered with thinking on for turns that have reasoning,
+and off for the others. Where a rendering still does not begin with its prompt, the turn is cut out of it and appended
+to the prompt. If the prompt opens a thought (`<think>`, as that of DeepSeek R1) that the turn lacks, the reasoning of
+the data, or none, and `</think>` precede the answer: the model has to generate them.
+
 An empty `<think></think>` that a template writes before an answer without reasoning is not learnt: the same templates
 write it into the prompt when thinking is switched off. The line feed after the end of a turn is not learnt either
-(encode.py).
+(encode.py). Where a template ends a turn only by the token that begins the next message (GLM 4.5), that token is its
+end.
 """
 
 import re
-from datetime import date
+from collections import Counter
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from training.pack.documents import CALLS, OTHER_CONTENT, Chat, Pair
+from training.pack.documents import REASONING, Chat, Pair, is_empty
+from training.pack.overflow import UNLEARNT, WITHOUT_REASONING
+from training.pack.template import Unfit, presentations, render, template_roles, thinking_switches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 # Templates of Qwen3, GLM 4.5 and DeepSeek write it; NVIDIA-NeMo/Automodel #3739 describes learning it by mistake.
-_EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*")
-# Some templates write today's date. This date replaces it, so that examples are the same every day. It is the default
-# date of Llama 3.1.
-_DAY = date(2024, 7, 26)
-_USUAL_ROLES = ("system", "user", "assistant", "tool")
-# `message.role == 'x'`, `message['role'] in ['x', "y"]`, and a variable named role; group 1 is the right side.
-_COMPARED_ROLE = re.compile(r"""\brole['"]?\]?\s*(?:==|!=|not in|in)\s*(['"][\w-]+['"]|\[[^\]]*\]|\([^)]*\))""")
-_QUOTED = re.compile(r"""['"]([\w-]+)['"]""")
-_REASONING = ("reasoning_content", "reasoning", "thinking")
-
+_EMPTY_THOUGHT = re.compile(r"\s*<think>\s*</think>\s*")
+_THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+_OPEN_THOUGHT = re.compile(r"<think>(\s*)$")
+_THOUGHT_OF_PROMPT = re.compile(r"<think>\s*(</think>\s*)?$")
+_ANY_USER = {"role": "user", "content": "a"}
+# Reasons for which another form of the conversation is tried.
+_OF_FORM = ("template_error", "message_not_rendered", "tool_calls_not_rendered", "reasoning_not_rendered")
 
 # The chat template of `chat_template: chatml` and of fitted tokenizers. ChatML is as in
 # https://github.com/openai/openai-python/blob/release-v0.28.0/chatml.md: every turn is
 # `<|im_start|>ROLE\nCONTENT<|im_end|>\n`. Tools are JSON in a first system turn, an assistant's calls JSON in
 # <tool_call> after its content, and a tool's result is a turn of the role `tool`. The rendering of a longer
-# conversation begins with that of a shorter one, as `marked_renderings` requires.
+# conversation begins with that of a shorter one.
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 
 CHATML = """\
@@ -79,13 +84,17 @@ class Marked(NamedTuple):
     spans: tuple[tuple[int, int], ...]
 
 
-class Unfit(Exception):
-    """A document cannot be an example. reason: for counters. preview: its rendering, or what is known of it."""
+class _Turn(NamedTuple):
+    """A rendering that ends with an assistant's turn, and the position where the turn starts.
 
-    def __init__(self, reason: str, preview: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.preview = preview
+    through: the template's rendering up to the turn, with `switches`. It differs from `text` where the turn was cut out
+    of it.
+    """
+
+    text: str
+    start: int
+    through: str
+    switches: dict[str, bool]
 
 
 def as_chat(pair: Pair) -> Chat:
@@ -96,90 +105,257 @@ def as_chat(pair: Pair) -> Chat:
     return Chat([{"role": role, "content": content} for role, content in turns])
 
 
-@lru_cache(maxsize=16)
-def template_roles(template: str) -> tuple[str, ...]:
-    """The usual roles, and those that the template compares a message's role with.
+def marked_renderings(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked], Counter[str]]:
+    """The renderings of a conversation, mostly one, and counters of its assistant turns.
 
-    A template may write any role (as ChatML does), or leave out messages of roles that it does not name.
-    """
-    named = [name for match in _COMPARED_ROLE.finditer(template) for name in _QUOTED.findall(match[1])]
-    return tuple(dict.fromkeys([*_USUAL_ROLES, *named]))
-
-
-def marked_renderings(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked], int]:
-    """The renderings of a conversation, mostly one, and the number of assistant turns that are in none of them.
-
-    Messages after the last assistant turn are left out, since nothing in them is learnt. A turn is in no rendering if
-    the template's generation prompt differs from the beginning of the turn.
+    Messages after the last assistant turn are left out, since nothing in them is learnt. A turn is not learnt if it is
+    empty (counter `unlearnt_turns/empty_turn`), if the template fails for the messages up to it (`/template_error`), or
+    if its rendering has no generation prompt (`/prompt_is_no_prefix`). `turns_without_reasoning` counts turns of which
+    the template writes the answer without the reasoning.
 
     Raises:
-        Unfit: there is no assistant turn, the template does not name a role, fails for this conversation, or leaves out
-            a part of it.
+        Unfit: no assistant turn can be learnt, the template does not name a role, or leaves out a part of the
+            conversation.
     """
-    roles = template_roles(str(tokenizer.chat_template))
-    if unknown := next((message["role"] for message in chat.messages if message["role"] not in roles), None):
-        raise Unfit("unknown_role", f"a message of role {unknown}; the chat template has: {', '.join(roles)}")
-    turns = [number for number, message in enumerate(chat.messages) if message["role"] == "assistant"]
-    if not turns:
-        raise Unfit("no_assistant_turn", "\n".join(f"{one['role']}: {one.get('content')}" for one in chat.messages))
-    spans: dict[int, tuple[int, int]] = {}
-    through: dict[int, str] = {}
-    for turn in turns:
-        before = _render(tokenizer, chat, turn, prompt=True)
-        through[turn] = _render(tokenizer, chat, turn + 1, prompt=False)
-        if through[turn].startswith(before) and len(through[turn]) > len(before):
-            spans[turn] = _turn_span(through[turn], len(before), chat.messages[turn])
-    if not spans:
-        raise Unfit("prompt_is_no_prefix", through[turns[-1]])
-    _require_all_rendered(tokenizer, chat, through)
-    renderings = []
-    left = list(spans)
-    while left:
-        whole = through[left[-1]]
-        ends = {turn: _end_in(whole, through[turn], tokenizer.eos_token) for turn in left}
-        inside = [(spans[turn][0], end) for turn, end in ends.items() if end is not None]
-        renderings.append(Marked(whole, tuple(inside)))
-        left = [turn for turn in left if ends[turn] is None]
-    return renderings[::-1], len(turns) - len(spans)
+    template = str(tokenizer.chat_template)
+    failed: Unfit | None = None
+    for shown in presentations(template, chat):
+        try:
+            return _marked(tokenizer, shown, template)
+        except Unfit as unfit:
+            failed = failed or unfit
+            if unfit.reason not in _OF_FORM:
+                break
+    assert failed is not None
+    raise failed
 
 
-def _require_all_rendered(tokenizer: "PreTrainedTokenizerFast", chat: Chat, through: dict[int, str]) -> None:
-    """Verify that the template writes every message, with tool calls and reasoning.
+def closing_token(tokenizer: "PreTrainedTokenizerFast", chat: Chat, through: str, switches: dict[str, bool]) -> str:
+    """The token that begins the message after a conversation's last turn, if nothing else ends the turn; else empty.
+
+    The message is the result of a tool if the turn has tool calls, else a user's.
 
     Args:
-        through: by assistant turn, the rendering that ends with it.
+        through: the rendering of the conversation with `switches`.
+    """
+    added = _added_tokens(tokenizer)
+    if through.rstrip().endswith(added):
+        return ""
+    *earlier, turn = chat.messages
+    following = {"role": "tool", "content": "a"} if turn.get("tool_calls") else _ANY_USER
+    # A template may drop the reasoning of a turn that a user's message follows.
+    plain = [*earlier, {key: turn[key] for key in turn if key not in REASONING}]
+    count = len(plain)
+    try:
+        ended = render(tokenizer, Chat(plain, chat.tools), count, prompt=False, switches=switches)
+        longer = render(tokenizer, Chat([*plain, following], chat.tools), count + 1, prompt=False, switches=switches)
+    except Unfit:
+        return ""
+    if not longer.startswith(ended):
+        return ""
+    return next((token for token in added if longer.startswith(token, len(ended))), "")
+
+
+def _marked(tokenizer: "PreTrainedTokenizerFast", chat: Chat, template: str) -> tuple[list[Marked], Counter[str]]:
+    roles = template_roles(template)
+    if unknown := next((message["role"] for message in chat.messages if message["role"] not in roles), None):
+        raise Unfit("unknown_role", f"a message of role {unknown}; the chat template has: {', '.join(roles)}")
+    numbers = [number for number, message in enumerate(chat.messages) if message["role"] == "assistant"]
+    if not numbers:
+        raise Unfit("no_assistant_turn", "\n".join(f"{one['role']}: {one.get('content')}" for one in chat.messages))
+    notes = Counter(turns=len(numbers))
+    turns: dict[int, _Turn] = {}
+    failed: Unfit | None = None
+    for number in numbers:
+        message = chat.messages[number]
+        if is_empty(message | {"content": _text_of(message)}):
+            notes[f"{UNLEARNT}empty_turn"] += 1
+            continue
+        try:
+            turns[number] = _turn(tokenizer, Chat(chat.messages[: number + 1], chat.tools), template)
+        except Unfit as unfit:
+            notes[f"{UNLEARNT}{unfit.reason}"] += 1
+            failed = unfit
+    if not turns:
+        raise failed or Unfit("empty_completion")
+    _require_all_rendered(tokenizer, chat, turns)
+    own = {number: own_thought(chat.messages[number]) for number in turns}
+    notes[WITHOUT_REASONING] = sum(bool(own[n]) and str(own[n]) not in turns[n].text for n in turns)
+    renderings = []
+    left = list(turns)
+    while left:
+        whole = turns[left[-1]].text
+        ends = {number: _end_in(whole, turns[number].text, tokenizer.eos_token) for number in left}
+        inside = [(turns[number].start, end) for number, end in ends.items() if end is not None]
+        renderings.append(Marked(whole, tuple(inside)))
+        left = [number for number in left if ends[number] is None]
+    return renderings[::-1], notes
+
+
+def _text_of(message: dict[str, Any]) -> str:
+    """The content of a presented message as text."""
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def _turn(tokenizer: "PreTrainedTokenizerFast", chat: Chat, template: str) -> _Turn:
+    """The last message of a conversation, an assistant's turn: with its reasoning, if the template writes it then.
 
     Raises:
-        Unfit: the template leaves out a message or an assistant's tool calls or reasoning.
+        Unfit: the template fails, or the turn does not begin with the generation prompt.
     """
-    last = max(through)
-    for number, message in enumerate(chat.messages[: last + 1]):
-        text = str(message.get("content", "")).strip()
-        calls = [key for key in CALLS if message.get(key)]
-        others = calls if calls or text else [key for key in OTHER_CONTENT if message.get(key)]
-        if number in through and others:
-            without = {key: value for key, value in message.items() if key not in others}
-            if _renders_alike(tokenizer, chat, number, without, number, through[number]):
-                raise Unfit(
-                    "tool_calls_not_rendered" if calls else "reasoning_not_rendered",
-                    f"the chat template leaves out {', '.join(others)} of {message!r}",
-                )
-        end = number if number in through else last
-        if text and not calls and text not in through[end]:
-            replaced = message | {"content": "other words"}
-            if _renders_alike(tokenizer, chat, number, replaced, end, through[end]):
-                raise Unfit("message_not_rendered", f"the chat template leaves out the content of {message!r}")
-
-
-def _renders_alike(
-    tokenizer: "PreTrainedTokenizerFast", chat: Chat, number: int, other: dict[str, Any], end: int, rendered: str
-) -> bool:
-    """Whether the rendering of the messages up to `end` is the same with another message at `number`."""
-    messages = [*chat.messages[:number], other, *chat.messages[number + 1 :]]
+    own = own_thought(chat.messages[-1])
     try:
-        return _render(tokenizer, Chat(messages, chat.tools), end + 1, prompt=False) == rendered
-    except Unfit:
-        return False
+        turn = _found(tokenizer, chat, own, thinking_switches(template, own is not None))
+        if not own or own in turn.text:
+            return turn
+    except Unfit as unfit:
+        if not own or unfit.reason != "prompt_is_no_prefix":
+            raise
+    plain = {key: value for key, value in chat.messages[-1].items() if key not in REASONING}
+    without = Chat([*chat.messages[:-1], plain], chat.tools)
+    return _found(tokenizer, without, None, thinking_switches(template, False))
+
+
+def _found(tokenizer: "PreTrainedTokenizerFast", chat: Chat, own: str | None, switches: dict[str, bool]) -> _Turn:
+    """The last message of a conversation, rendered with `switches`, or with none if only then its prompt is found."""
+    count = len(chat.messages)
+    for chosen in [switches, {}] if switches else [{}]:
+        before = render(tokenizer, chat, count - 1, prompt=True, switches=chosen)
+        text = through = render(tokenizer, chat, count, prompt=False, switches=chosen)
+        start = len(before)
+        if through.startswith(before) and len(through) > start:
+            break
+    else:
+        chosen = switches
+        before = render(tokenizer, chat, count - 1, prompt=True, switches=chosen)
+        through = render(tokenizer, chat, count, prompt=False, switches=chosen)
+        text, start = before + _cut_out(tokenizer, chat, own, chosen, before, through), len(before)
+    if own is None and (thought := _EMPTY_THOUGHT.match(text, start)):
+        start = thought.end()
+    return _Turn(text + closing_token(tokenizer, chat, through, chosen), start, through, chosen)
+
+
+def own_thought(message: dict[str, Any]) -> str | None:
+    """The reasoning of an assistant's message, in a key of its own or before `</think>`; None if it has none."""
+    for key in REASONING:
+        if isinstance(message.get(key), str) and message[key]:
+            return str(message[key]).strip()
+    content = _text_of(message)
+    if "<think>" not in content and "</think>" not in content:
+        return None
+    return content.partition("</think>")[0].rpartition("<think>")[2].strip()
+
+
+def _cut_out(
+    tokenizer: "PreTrainedTokenizerFast",
+    chat: Chat,
+    own: str | None,
+    switches: dict[str, bool],
+    before: str,
+    through: str,
+) -> str:
+    """The text of the last turn after its generation prompt, cut out of a rendering that does not begin with it.
+
+    Args:
+        own: the reasoning of the turn. before: the rendering that ends with the generation prompt. through: the
+            rendering up to the turn.
+
+    Raises:
+        Unfit: the rendering has no generation prompt before the turn, or the turn is the first message.
+    """
+    count = len(chat.messages)
+    if count == 1:
+        raise Unfit("prompt_is_no_prefix", through)
+    changed = Chat([*chat.messages[:-1], _changed(chat.messages[-1])], chat.tools)
+    # The prompt precedes the turn's own text, and is not all in the rendering of the messages before.
+    latest = _shared(through, render(tokenizer, changed, count, prompt=False, switches=switches))
+    earliest = _shared(through, render(tokenizer, chat, count - 1, prompt=False, switches=switches))
+    for earlier in (chat, Chat([_ANY_USER, chat.messages[-1]], chat.tools)):
+        last = len(earlier.messages) - 1
+        plain = render(tokenizer, earlier, last, prompt=False, switches=switches)
+        asked = render(tokenizer, earlier, last, prompt=True, switches=switches)
+        prompt = asked[len(plain) :] if asked.startswith(plain) else ""
+        if end := _end_of(prompt, through, earliest, latest):
+            return through[end:]
+        opened = _OPEN_THOUGHT.search(before)
+        if opened and (end := _end_of(_THOUGHT_OF_PROMPT.sub("", prompt), through, earliest, latest)):
+            written = _THOUGHT.match(through, end)
+            rest = through[written.end() if written else end :].lstrip("\n")
+            thought = (written and written[1].strip()) or own or ""
+            gap = opened[1]  # line feeds, if the prompt has one
+            return f"{thought}{gap}</think>{2 * gap}{rest}"
+    raise Unfit("prompt_is_no_prefix", through)
+
+
+def _end_of(prompt: str, text: str, earliest: int, latest: int) -> int | None:
+    """Where the last occurrence of a prompt ends that ends after `earliest` and not after `latest`; None: nowhere."""
+    at = text.rfind(prompt, 0, latest) if prompt else -1
+    return at + len(prompt) if at >= 0 and at + len(prompt) > earliest else None
+
+
+def _shared(one: str, other: str) -> int:
+    """Number of characters that both texts begin with."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _changed(message: dict[str, Any]) -> dict[str, Any]:
+    """An assistant's message with other text at the beginning of each part that is learnt."""
+    mark = "\ue000"
+    changed = {key: mark + message[key] for key in REASONING if isinstance(message.get(key), str) and message[key]}
+    if text := _text_of(message):
+        changed["content"] = _like(message["content"], mark + text)
+    if calls := message.get("tool_calls"):
+        named = [call | {"function": call["function"] | {"name": mark + call["function"]["name"]}} for call in calls]
+        return message | changed | {"tool_calls": named}
+    return message | changed
+
+
+def _like(content: Any, text: str) -> Any:
+    """The text in the form of `content`: text, or a list of parts."""
+    return [{"type": "text", "text": text}] if isinstance(content, list) else text
+
+
+@lru_cache(maxsize=8)
+def _added_tokens(tokenizer: "PreTrainedTokenizerFast") -> tuple[str, ...]:
+    """The tokens that are not part of text, the longest first."""
+    names = (token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip())
+    return tuple(sorted(names, key=len, reverse=True))
+
+
+def _require_all_rendered(tokenizer: "PreTrainedTokenizerFast", chat: Chat, turns: dict[int, _Turn]) -> None:
+    """Verify that the template writes every message, with every tool call and with reasoning that is all of a turn.
+
+    Raises:
+        Unfit: the template leaves out a message, a tool call or an assistant's reasoning.
+    """
+    last = max(turns)
+    for number, message in enumerate(chat.messages[: last + 1]):
+        text, calls = _text_of(message).strip(), message.get("tool_calls") or []
+        end = number if number in turns else last
+
+        def alike(other: dict[str, Any], number: int = number, end: int = end) -> bool:
+            """Whether the rendering up to `end` is the same with another message in place of this one."""
+            messages = [*chat.messages[:number], other, *chat.messages[number + 1 : end + 1]]
+            try:
+                rendered = render(tokenizer, Chat(messages, chat.tools), end + 1, False, turns[end].switches)
+            except Unfit:
+                return False
+            return rendered == turns[end].through
+
+        if number in turns:
+            for left in range(len(calls)):
+                fewer = [*calls[:left], *calls[left + 1 :]]
+                rest = {key: value for key, value in message.items() if key != "tool_calls"}
+                if alike(rest | ({"tool_calls": fewer} if fewer else {})):
+                    raise Unfit("tool_calls_not_rendered", f"the chat template leaves out {calls[left]} of {message!r}")
+            if not calls and not text and alike({key: message[key] for key in message if key not in REASONING}):
+                given = ", ".join(key for key in REASONING if message.get(key))
+                raise Unfit("reasoning_not_rendered", f"the chat template leaves out {given} of {message!r}")
+        if text and not calls and text not in turns[end].text:
+            other = _like(message["content"], "other words")
+            if alike(message | {"content": other}):
+                raise Unfit("message_not_rendered", f"the chat template leaves out the content of {message!r}")
 
 
 def _end_in(whole: str, shorter: str, end_of_text: str | None) -> int | None:
@@ -191,35 +367,3 @@ def _end_in(whole: str, shorter: str, end_of_text: str | None) -> int | None:
         if whole.startswith(beginning):
             return len(beginning)
     return None
-
-
-def _with_fixed_date(template: str) -> str:
-    """The template with a fixed date: a macro in it has precedence over transformers' `strftime_now`."""
-    if "strftime_now" not in template:
-        return template
-    codes = "".join(f" | replace('%{code}', '{_DAY.strftime('%' + code)}')" for code in "aAbBdHjmMSyY")
-    return "{%- macro strftime_now(format) -%}{{ format" + codes + " }}{%- endmacro -%}" + template
-
-
-def _turn_span(text: str, start: int, message: dict) -> tuple[int, int]:
-    """The learnt span of a turn that starts at `start`, without an empty thought that the template wrote."""
-    own = "<think>" in str(message.get("content")) or any(message.get(key) for key in _REASONING)
-    if not own and (thought := _EMPTY_THOUGHT.match(text, start)):
-        start = thought.end()
-    return start, len(text)
-
-
-def _render(tokenizer: "PreTrainedTokenizerFast", chat: Chat, count: int, prompt: bool) -> str:
-    """The first `count` messages, rendered by the template. prompt: with the generation prompt."""
-    try:
-        # A batch of one: for a single conversation transformers reads the first message, and there may be none.
-        rendered = tokenizer.apply_chat_template(
-            [chat.messages[:count]],
-            tools=chat.tools,
-            tokenize=False,
-            add_generation_prompt=prompt,
-            chat_template=_with_fixed_date(str(tokenizer.chat_template)),
-        )
-    except Exception as error:  # a template is a program and may raise anything
-        raise Unfit("template_error", f"{type(error).__name__}: {error}") from error
-    return cast(str, rendered[0])

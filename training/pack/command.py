@@ -90,7 +90,7 @@ def _corpus_lines(config: TrainConfig, packed: PackedRun, name: str) -> list[str
         cells = [f"{of[key]:,.0f}" for key in ("documents", "rows", "tokens")]
         cells += [] if probe else [_share(of["label_tokens"], of["tokens"])]
         lines.append(_line(split, [*cells, _share(of["tokens"], of["tokens"] + of["padding"])]))
-    left_out = [note.words for note in overflow.left_out(tokenised)]
+    left_out = [note.words for note in [*overflow.left_out(tokenised), *overflow.turns(tokenised)]]
     if note := packed.passed_over.get(name):
         left_out.insert(0, note)
     notes = [*left_out, *_cut(tokenised, counters, config.sequence_length), *_as_text(tokenised)]

@@ -19,6 +19,7 @@ from training.config_parts import Columns
 from training.data.packed import MAX_STAGE, SPLITS
 from training.pack.reading import Row, read_rows, without_nulls
 from training.pack.sources import FrozenCorpus, Unit
+from training.pack.tool_calls import standard_tools, with_standard_calls
 
 # Reading stops after this many rows if none of them is a document.
 _HOPELESS_ROWS = 10_000
@@ -32,8 +33,8 @@ _ADVICE = {
     "bad_utf8": "Write the file as UTF-8; of UTF-16, for example, `iconv -f UTF-16 -t UTF-8 FILE` makes it.",
 }
 # Keys of an assistant's message that are learnt besides its content.
-CALLS = ("tool_calls", "function_call")
-OTHER_CONTENT = (*CALLS, "reasoning_content", "reasoning", "thinking")
+REASONING = ("reasoning_content", "reasoning", "thinking")
+OTHER_CONTENT = ("tool_calls", *REASONING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,21 +297,26 @@ def _messages(row: Row, name: str | None) -> list[dict[str, Any]]:
     if not messages:
         raise _Refused("empty")
     try:
-        messages = [plain_message(message) for message in messages]
+        messages = [with_standard_calls(plain_message(message)) for message in messages]
     except BadMessage as error:
         raise _Refused(error.reason, error.seen) from error
-    for message in messages:
-        if message["role"] == "assistant" and _is_empty(message):
-            raise _Refused("empty_completion", f"an assistant turn without content: {message!r}")
+    turns = [message for message in messages if message["role"] == "assistant"]
+    if turns and all(map(is_empty, turns)):
+        raise _Refused("empty_completion", f"no assistant turn has content: {turns[0]!r}")
     return messages
 
 
-def _is_empty(message: dict[str, Any]) -> bool:
+def is_empty(message: dict[str, Any]) -> bool:
+    """Whether a message has neither text nor anything else that is learnt."""
     return not message.get("content", "").strip() and not any(message.get(key) for key in OTHER_CONTENT)
 
 
 def _tools(row: Row, name: str | None) -> list[Any] | None:
-    return _listed(row, name, "tools") or None
+    tools = _listed(row, name, "tools")
+    try:
+        return standard_tools(tools) if tools else None
+    except BadMessage as error:
+        raise _Refused("bad_tools", error.seen) from error
 
 
 def _listed(row: Row, name: str | None, role: str) -> list[Any] | None:

@@ -20,9 +20,11 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from cluster.errors import ConfigError
-from training.pack.chat import Unfit, as_chat, marked_renderings
+from training.pack.chat import as_chat, marked_renderings
 from training.pack.documents import Chat, Document, Pair
+from training.pack.overflow import UNLEARNT
 from training.pack.special_text import RestoredText, SpecialText
+from training.pack.template import Unfit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -50,11 +52,15 @@ class Example(NamedTuple):
 
 
 class Misfit(NamedTuple):
-    """A document of the table without an example. preview: its rendering."""
+    """A document of the table, or one of its renderings, without an example. preview: the rendering.
+
+    turns: assistant turns of the rendering.
+    """
 
     document: int
     reason: str
     preview: str
+    turns: int = 0
 
 
 @dataclass
@@ -106,6 +112,10 @@ class Encoder:
                 encoded.misfits.append(Misfit(example.document, problem, self._read(example.ids[:200].tolist())))
             else:
                 encoded.examples.append(example)
+        used = {example.document for example in encoded.examples}
+        for misfit in encoded.misfits:
+            if misfit.document in used:
+                encoded.notes[f"{UNLEARNT}{misfit.reason}"] += misfit.turns
         return encoded
 
     def _texts(self, texts: list[str]) -> Iterator[Example]:
@@ -130,7 +140,7 @@ class Encoder:
                 assert isinstance(chat, Chat | Pair)
                 chat = as_chat(chat) if isinstance(chat, Pair) else chat
                 hidden = self.special_text.hide(chat)
-                marks, unlearnt = marked_renderings(self.tokenizer, hidden)
+                marks, notes = marked_renderings(self.tokenizer, hidden)
             except Unfit as unfit:
                 encoded.misfits.append(Misfit(number, unfit.reason, self.special_text.restore(unfit.preview).text))
                 continue
@@ -139,7 +149,7 @@ class Encoder:
             renderings = [self.special_text.restore(*one) for one in marks]
             owners += [(number, piece, True) for piece in range(len(renderings))]
             marked += renderings
-            encoded.notes["unlearnt_turns"] += unlearnt
+            encoded.notes.update(notes)
             encoded.notes["extra_renderings"] += len(renderings) - 1
         found = self.backend.encode_batch([one.text for one in marked], add_special_tokens=False)
         for (number, piece, is_chat), one, encoding in zip(owners, marked, found, strict=True):
@@ -152,7 +162,7 @@ class Encoder:
                 ids, shift = self._framed(ids)
                 ranges = [(ranges[0][0] + shift, len(ids))]
             elif (ended := self._until_end_of_turn(ids, ranges)) is None:
-                encoded.misfits.append(Misfit(number, "no_end_of_turn", one.text))
+                encoded.misfits.append(Misfit(number, "no_end_of_turn", one.text, len(one.spans)))
                 continue
             else:
                 ranges = ended

@@ -23,6 +23,10 @@ from training.data.packed import SPLITS
 
 _copy_runs = Entry("training.pack.best_fit:copy_runs")  # numba takes a second to import
 
+# Counters of assistant turns whose conversation is an example. UNLEARNT is a prefix, which the reason follows.
+UNLEARNT = "unlearnt_turns/"
+WITHOUT_REASONING = "turns_without_reasoning"
+
 # A note is a warning if it is about a larger share of documents, examples or tokens.
 WARNED_SHARE = 0.01
 
@@ -194,6 +198,22 @@ def left_out(tokenised: Counters) -> list[Note]:
     )
     whole = lost + tokenised.get("documents", 0)
     return [Note(f"{_of(lost, whole, 'documents')} are left out: {by_reason}", _share(lost, whole))]
+
+
+def turns(tokenised: Mapping[str, float]) -> list[Note]:
+    """At most two notes about assistant turns, from the counters of tokenising: not learnt, and without reasoning."""
+    every = tokenised.get("turns", 0)
+    reasons = {
+        name.removeprefix(UNLEARNT): int(count) for name, count in tokenised.items() if name.startswith(UNLEARNT)
+    }
+    found = []
+    if lost := sum(reasons.values()):
+        by_reason = ", ".join(f"{count:,} {name}" for name, count in sorted(reasons.items(), key=lambda one: -one[1]))
+        found.append(Note(f"{_of(lost, every, 'assistant turns')} are not learnt: {by_reason}", _share(lost, every)))
+    if bare := tokenised.get(WITHOUT_REASONING, 0):
+        words = "are learnt without their reasoning, which the chat template does not write"
+        found.append(Note(f"{_of(bare, every, 'assistant turns')} {words}", _share(bare, every)))
+    return found
 
 
 def notes(whole: Mapping[str, int], counted: Mapping[str, float], length: int) -> list[Note]:

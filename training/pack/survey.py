@@ -33,7 +33,7 @@ from training.pack.documents import Document, LeftOut, documents_of
 from training.pack.sources import FrozenCorpus, Unit, as_json, stage_of
 from training.pack.split import MAX_RANKED, Cuts, Survey, choose_cuts
 
-VERSION = 1  # of the stages' results; results of another version are made again
+VERSION = 2  # of the stages' results; results of another version are made again
 LOOKED_AT = 4 * MAX_RANKED
 FAN = 64  # files that a unit reads
 # One core reads this in less than a second; workers of Ray take 3 s to start.

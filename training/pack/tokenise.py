@@ -35,7 +35,7 @@ _load_prepared = Entry("training.tokenizer.load_tokenizer:load_prepared")  # imp
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # of the examples; those of another version are made again
+VERSION = 4  # of the examples; those of another version are made again
 
 _TABLE_BYTES = 1 << 19
 _TABLE_DOCUMENTS = 2048
@@ -215,7 +215,7 @@ class _Tally:
         for note, times in notes.items():
             if times:
                 self._count(note, times)
-        for document, reason, preview in misfits:
+        for document, reason, preview, _ in misfits:
             if document in unfit:
                 left_out.add(reason, f"document {documents[document].id}", preview)
                 unfit.remove(document)

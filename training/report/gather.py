@@ -176,6 +176,7 @@ def _corpus(store: Store, name: str, path: str, packed: PackedRun, length: int) 
         },
         "tokenised": overflow.totals(read),
         "packing": {key: int(counted[key]) for key in _OVERFLOW_COUNTERS if counted.get(key)},
+        "turns": {key: int(value) for key, value in sorted(read.items()) if value and "turns" in key},
         "splits": [_split(split, counted, length) for split in packed.corpora[name]],
         "stages": {str(stage): rows for stage, rows in by_stage(counted, STAGE_ROWS).items()},
     }

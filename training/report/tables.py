@@ -78,7 +78,7 @@ def data(fit: Fit) -> Markup:
     )
     words += _ORDERS[fit["recipe"].get("order", "shuffled")]
     read = [element("li", _read(corpus, fit["output"])) for corpus in fit["corpora"]]
-    reasons = [_reasons(corpus) for corpus in fit["corpora"] if corpus["left_out"] or corpus["packing"]]
+    reasons = [_reasons(corpus) for corpus in fit["corpora"] if _changes(corpus)]
     return join(
         element("ul", read, class_="read"), note(words), table("Splits as they were packed", columns, rows), reasons
     )
@@ -107,12 +107,22 @@ def _data_set(found: DataSet, output: str) -> Markup:
     return join(". Data set ", element("b", outside_text(words)), ", digest ", code(found["digest"][:12]), "; ", shown)
 
 
+def _changes(corpus: CorpusData) -> bool:
+    return bool(corpus["left_out"] or corpus["packing"] or corpus.get("turns", {}).keys() - {"turns"})
+
+
 def _reasons(corpus: CorpusData) -> Markup:
     columns = [Column("What", False), Column("Number"), Column("Share")]
     read = corpus["documents"] + sum(corpus["left_out"].values())
     rows = [
         (f"left out: {reason.replace('_', ' ')}", count(number), share(number, read))
         for reason, number in corpus["left_out"].items()
+    ]
+    turns = corpus.get("turns", {})
+    rows += [
+        (name.replace("_", " ").replace("/", ": "), count(number), share(number, turns["turns"]))
+        for name, number in turns.items()
+        if name != "turns"
     ]
     rows += [(what.replace("_", " "), count(number), _packed_share(corpus, what)) for what, number in
              corpus["packing"].items()]  # fmt: skip

@@ -114,7 +114,8 @@ def _data(fit: Fit) -> Iterator[str]:
         read = corpus["documents"] + gone
         if gone > _MAX_LEFT_OUT * read:
             yield f"{share(gone, read)} of the documents of {corpus['name']} were left out."
-        for note in overflow.notes(corpus["tokenised"], corpus["packing"], fit["recipe"]["sequence_length"]):
+        turns = overflow.turns(corpus.get("turns", {}))
+        for note in [*turns, *overflow.notes(corpus["tokenised"], corpus["packing"], fit["recipe"]["sequence_length"])]:
             if note.warned:
                 yield f"{corpus['name']}: {note.words}."
         for split in corpus["splits"]:

@@ -73,8 +73,8 @@ class Preview:
     """The preview of a corpus.
 
     examples: the first ones. refused: by reason, (position, text) of the first document without an example. left_out:
-    documents without an example, by reason. seen: number of documents that were read. notes: sentences about examples
-    longer than a row. skipped_files: a sentence about files that are not read.
+    documents without an example, by reason. seen: number of documents that were read. notes: sentences about turns that
+    are not learnt and examples longer than a row. skipped_files: a sentence about files that are not read.
     """
 
     corpus: str
@@ -165,17 +165,21 @@ def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Enco
     found: list[ShownExample] = []
     whole: Counter[str] = Counter({"examples": 0, "tokens": 0, "label_tokens": 0})
     counted: Counter[str] = Counter()
+    turns: Counter[str] = Counter()
     seen = size = misfits = 0
     documents = all_documents(frozen, left_out)
     while seen < _MEASURED_DOCUMENTS and size < _MEASURED_BYTES:
         if not (some := list(islice(documents, max(count, 16)))):
             break
         encoded = encoder.encode(some)
+        turns += encoded.notes
         seen, size = seen + len(some), size + sum(document.bytes for document in some)
         shown = encoded.examples[: max(count - len(found), 0)]
         found += [_shown(rule, name, some[example.document], example, encoder.tokenizer) for example in shown]
-        misfits += len(encoded.misfits)
-        for misfit in encoded.misfits:
+        used = {example.document for example in encoded.examples}
+        refused = {one.document: one for one in reversed(encoded.misfits) if one.document not in used}
+        misfits += len(refused)
+        for _, misfit in sorted(refused.items()):
             left_out.add(misfit.reason, f"document {some[misfit.document].id}", misfit.preview)
         for example in encoded.examples:
             pieces, counters = _cut(example, rule)
@@ -185,7 +189,7 @@ def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Enco
     seen += left_out.reasons.total() - misfits  # rows that are not documents
     if not whole["examples"]:
         refuse_all(frozen.path, left_out)
-    notes = tuple(overflow.notes(whole, counted, rule.length))
+    notes = (*overflow.turns(turns), *overflow.notes(whole, counted, rule.length))
     if not counted["pieces"]:
         raise DataError(
             f"{frozen.path}: none of the first {seen:,} documents gives a row to train on: "

@@ -13,7 +13,7 @@ from tests.support.tiny_tokenizers import (
     FORGETFUL,
     LLAMA_LIKE,
     NO_END,
-    PREFILLED,
+    OTHERWISE,
     SPECIALS,
     shown,
     tiny,
@@ -118,7 +118,8 @@ def test_a_turn_whose_prompt_cannot_be_found_is_context_and_the_others_are_learn
         "<s><|head|>assistant<|/head|>\n\nworld<|eot|><|head|>user<|/head|>\n\nhello<|eot|>"
         "<|head|>assistant<|/head|>\n\n[the dog<|eot|>]"
     )
-    assert encoded.notes["unlearnt_turns"] == 1
+    assert encoded.notes["unlearnt_turns/prompt_is_no_prefix"] == 1
+    assert encoded.notes["turns"] == 2
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_a_turn_whose_prompt_cannot_be_found_is_context_and_the_others_are_learn
         (CHATML, [USER], "no_assistant_turn"),
         (DOUBLED_BOS, [USER, ONE], "doubled_bos"),
         (NO_END, [USER, ONE], "no_end_of_turn"),
-        (PREFILLED, [USER, ONE], "prompt_is_no_prefix"),
+        (OTHERWISE, [USER, ONE], "prompt_is_no_prefix"),
         ("{{ raise_exception('roles must alternate') }}", [USER, ONE], "template_error"),
         ("{{ messages[0].content + 1 }}", [USER, ONE], "template_error"),
     ],
@@ -165,20 +166,20 @@ CALL = [{"type": "function", "function": {"name": "get", "arguments": {"q": 1}}}
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ([USER, {"role": "assistant", "tool_calls": CALL}, {"role": "tool", "content": "sunny"}, ONE],
+        ([USER, {"role": "assistant", "content": "", "tool_calls": CALL}, {"role": "tool", "content": "sunny"}, ONE],
          "tool_calls_not_rendered"),
         ([USER, ONE, AGAIN, {"role": "assistant", "content": "let me see", "tool_calls": CALL}],
          "tool_calls_not_rendered"),
-        ([USER, {"role": "assistant", "content": "", "function_call": CALL[0]["function"]}], "tool_calls_not_rendered"),
+        ([USER, {"role": "assistant", "content": "", "tool_calls": CALL * 2}], "tool_calls_not_rendered"),
         ([USER, {"role": "assistant", "content": "", "reasoning_content": "hm"}], "reasoning_not_rendered"),
     ],
 )  # fmt: skip
 def test_an_assistant_turn_of_which_the_template_writes_nothing_is_refused(messages, reason):
     (misfit,) = encode(tiny(PLAIN), Chat(messages)).misfits
-    kinds = ("tool_calls", "function_call", "reasoning_content")
-    turn, names = next((m, named) for m in messages if (named := [kind for kind in kinds if kind in m]))
+    turn = next(message for message in messages if {"tool_calls", "reasoning_content"} & message.keys())
+    left_out = turn["tool_calls"][0] if "tool_calls" in turn else "reasoning_content"
     assert misfit.reason == reason
-    assert misfit.preview == f"the chat template leaves out {', '.join(names)} of {turn!r}"
+    assert misfit.preview == f"the chat template leaves out {left_out} of {turn!r}"
     reasoned = {"role": "assistant", "content": "world", "reasoning_content": "hm"}
     assert masks(tiny(PLAIN), Chat([USER, reasoned])) == masks(tiny(PLAIN), Chat([USER, ONE])), "its content is learnt"
 
@@ -332,7 +333,7 @@ def test_the_tokens_of_any_pair_are_its_text_and_the_learnt_ones_its_completion(
 
 
 @settings(max_examples=40)
-@given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4))
+@given(st.lists(st.tuples(WORDS, WORDS.filter(str.strip)), min_size=1, max_size=4))
 def test_the_learnt_tokens_of_any_conversation_are_its_answers(turns):
     tokenizer = tiny(CHATML)
     messages = [

@@ -417,3 +417,14 @@ def test_cutting_a_slice_of_a_table_gives_the_pieces_of_its_documents():
             assert ids.tolist() == [token for one in alone for token in one.tokens()[0].tolist()]
             assert learnt.tolist() == [flag for one in alone for flag in one.tokens()[1].tolist()]
             assert pieces.sizes.tolist() == [size for one in alone for size in one.sizes.tolist()]
+
+
+def test_turns_that_are_not_learnt_are_counted_by_reason_and_warned_of_above_one_percent():
+    counted = {"turns": 200, "unlearnt_turns/empty_turn": 1, "unlearnt_turns/prompt_is_no_prefix": 3}
+    (lost,) = overflow.turns(counted)
+    assert lost.words == "4 of 200 assistant turns (2.0%) are not learnt: 3 prompt_is_no_prefix, 1 empty_turn"
+    assert lost.warned
+    (bare,) = overflow.turns({"turns": 200, "turns_without_reasoning": 2})
+    assert bare.words.startswith("2 of 200 assistant turns (1.0%) are learnt without their reasoning")
+    assert not bare.warned
+    assert overflow.turns({"turns": 200, "turns_without_reasoning": 0}) == overflow.turns({}) == []

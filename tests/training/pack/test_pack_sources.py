@@ -212,7 +212,7 @@ def test_a_corpus_of_nothing_but_bad_rows_is_an_error_that_shows_them(tmp_path):
 
 
 def test_pairs_and_conversations_of_both_formats(tmp_path):
-    call = {"name": "add", "arguments": {"a": 1}}
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
     rows = [
         [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "", "tool_calls": [call]}],
         [{"role": "assistant", "content": "yo"}],
@@ -321,9 +321,9 @@ def test_alpacas_input_follows_its_instruction_and_a_system_prompt_is_the_rows_o
         ({"role": "assistant", "content": [{"type": "image"}]}, "content_not_text"),
     ],
 )
-def test_an_assistant_turn_that_says_nothing_is_refused_like_an_empty_completion(tmp_path, turn, reason):
+def test_a_conversation_whose_assistant_says_nothing_is_refused_like_an_empty_completion(tmp_path, turn, reason):
     asked = {"role": "user", "content": "hi"}
-    jsonl(tmp_path / "a.jsonl", {"messages": [asked, turn, asked, {"role": "assistant", "content": "yo"}]})
+    jsonl(tmp_path / "a.jsonl", {"messages": [asked, turn]})
     left_out = LeftOut()
     frozen = freeze(tmp_path, Columns(messages="messages"))
     found = list(documents_of(frozen.store, frozen.units[0], frozen.columns, left_out))

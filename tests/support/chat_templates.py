@@ -1,0 +1,31 @@
+"""Chat templates of real models, and conversations of the shapes that data sets have."""
+
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from tests.support.tiny_tokenizers import SPECIALS, tiny
+
+# Tokens with a name of their own in a template: <|im_end|>, <｜User｜>, <turn|>, <end_of_turn>, [gMASK], </think>.
+_TOKEN = re.compile(r"<\|?[A-Za-z_]+\|?>|<｜[^｜]+｜>|\[g?[A-Z_]{3,}\]|</?[a-z_]+>")
+_MARKUP = re.compile(r"</?(?:function|parameter|name|type|description|parameters|required|enum|important|tools)>", re.I)
+
+
+def template_files() -> dict[str, Path]:
+    """The chat templates of the trl wheel, by name; empty where it is not installed."""
+    spec = find_spec("trl")
+    folder = Path(str(spec.origin)).parent / "chat_templates" if spec else Path("absent")
+    return {path.stem: path for path in sorted(folder.glob("*.jinja"))}
+
+
+@cache
+def tokenizer_of(name: str) -> PreTrainedTokenizerFast:
+    """A tiny tokenizer with a template of the trl wheel and the tokens that it names."""
+    source = template_files()[name].read_text()
+    tokenizer = tiny(source)
+    named = sorted({token for token in _TOKEN.findall(source) if not _MARKUP.fullmatch(token)} | {"<|eot_id|>"})
+    tokenizer.add_special_tokens({"extra_special_tokens": [*dict.fromkeys([*named, *SPECIALS[2:]])]})
+    return tokenizer

@@ -1,0 +1,389 @@
+"""Conversations under the chat templates of real models, those of the trl wheel: read the brackets, they are learnt."""
+
+import itertools
+import json
+import random
+
+import pytest
+
+from cluster.store.store import Store
+from tests.support.chat_templates import template_files, tokenizer_of
+from tests.support.tiny_tokenizers import CALLING, shown, tiny
+from training.config_parts import Columns, Corpus
+from training.pack.chat import CHATML
+from training.pack.documents import Chat, Document, LeftOut, documents_of
+from training.pack.encode import UNLEARNT, Encoder
+from training.pack.sources import freeze_corpus
+from training.pack.template import with_defaults
+
+TEMPLATES = sorted(template_files())
+needs_trl = pytest.mark.skipif(not TEMPLATES, reason="the trl wheel, which has the templates, is not installed")
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "Weather of a city",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string", "description": "the city"}},
+                "required": ["city"],
+            },
+        },
+    }
+]
+
+
+def user(content):
+    return {"role": "user", "content": content}
+
+
+def assistant(content, **more):
+    return {"role": "assistant", "content": content} | more
+
+
+def call(city):
+    return {"id": "call00001", "type": "function", "function": {"name": "weather", "arguments": {"city": city}}}
+
+
+def result(content):
+    return {"role": "tool", "name": "weather", "tool_call_id": "call00001", "content": content}
+
+
+def encode(tokenizer, *messages, tools=None):
+    return Encoder(tokenizer).encode([Document("x", Chat(list(messages), tools), 1, 1, "", None)])
+
+
+def masks(tokenizer, *messages, tools=None):
+    return [shown(tokenizer, one.ids, one.learnt) for one in encode(tokenizer, *messages, tools=tools).examples]
+
+
+def unlearnt(encoded):
+    return {name.removeprefix(UNLEARNT): count for name, count in encoded.notes.items() if name.startswith(UNLEARNT)}
+
+
+# --- every turn is learnt once, or counted
+
+
+def conversation(seed):
+    """A random conversation. Every assistant turn has words of its own: (messages, words by turn)."""
+    draw = random.Random(seed)
+    words = itertools.count()
+    messages = [{"role": draw.choice(["system", "developer"]), "content": "be quick"}] if draw.random() < 0.5 else []
+    turns = []
+    for _ in range(draw.randint(1, 4)):
+        messages.append(user(f"question{next(words):03}"))
+        while True:
+            own = [f"answer{next(words):03}"]
+            kind = draw.choice(["plain", "plain", "reasoning", "thought", "call", "calls", "empty"])
+            turn = assistant(own[0])
+            if kind in ("reasoning", "thought"):
+                own.append(f"because{next(words):03}")
+                if kind == "reasoning":
+                    turn[draw.choice(["reasoning_content", "reasoning", "thinking"])] = own[1]
+                else:
+                    turn["content"] = f"<think>\n{own[1]}\n</think>\n\n{own[0]}"
+            elif kind in ("call", "calls"):
+                count = 1 + (kind == "calls")
+                own = [f"city{next(words):03}" for _ in range(count)]
+                turn = assistant("", tool_calls=[call(city) for city in own])
+            elif kind == "empty":
+                turn, own = assistant(""), []
+            messages.append(turn)
+            turns.append(own)
+            messages += [result(f"sunny{next(words):03}") for _ in turn.get("tool_calls", ())]
+            if "tool_calls" not in turn and draw.random() < 0.8:
+                break
+    return messages, turns
+
+
+@needs_trl
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_assistant_turn_is_learnt_once_or_counted_with_its_reason(name):
+    kept = 0
+    for seed in range(12):
+        messages, turns = conversation(seed)
+        tokenizer = tokenizer_of(name)
+        encoded = encode(tokenizer, *messages, tools=TOOLS)
+        if not encoded.examples:
+            assert encoded.misfits, seed
+            continue
+        kept += 1
+        learnt = "\n".join(tokenizer.decode(example.ids[example.learnt]) for example in encoded.examples)
+        times = [[learnt.count(word) for word in own] for own in turns]
+        answers = sum(bool(own) and own[0] == 1 for own in times)
+        assert encoded.notes["turns"] == len(turns)
+        assert answers + sum(unlearnt(encoded).values()) == len(turns), (seed, times, encoded.notes)
+        lost = sum(0 in own[1:] and own[0] == 1 for own in times)
+        assert lost == encoded.notes["turns_without_reasoning"], (seed, times, encoded.notes)
+        assert all(count <= 1 for own in times for count in own), (seed, times)
+    assert kept >= 2, "the template takes some of the conversations"
+
+
+@needs_trl
+def test_two_answers_in_a_row_are_both_learnt_where_the_template_rewrites_the_first():
+    thought = "<think>\n\n</think>\n\n"
+    assert masks(tokenizer_of("qwen3"), user("hello"), assistant("world"), assistant("dog")) == [
+        "<|im_start|>user\nhello<|im_end|>\n"
+        f"<|im_start|>assistant\n{thought}[world<|im_end|>]\n"
+        f"<|im_start|>assistant\n{thought}[dog<|im_end|>]\n"
+    ]
+
+
+@needs_trl
+def test_an_answer_without_a_header_of_its_own_is_counted_and_nothing_is_learnt_twice():
+    encoded = encode(tokenizer_of("gemma4"), user("hello"), assistant("world"), assistant("dog"))
+    (example,) = encoded.examples
+    assert shown(tokenizer_of("gemma4"), example.ids, example.learnt).endswith("<|turn>model\n[world<turn|>]\n")
+    assert unlearnt(encoded) == {"prompt_is_no_prefix": 1}
+
+
+@needs_trl
+def test_a_second_parallel_call_that_the_template_leaves_out_takes_the_conversation_out():
+    turns = [user("Rome and Oslo?"), assistant("Let me look.", tool_calls=[call("Rome"), call("Oslo")])]
+    turns += [result("21 C"), result("3 C"), assistant("21 and 3.")]
+    (misfit,) = encode(tokenizer_of("gptoss"), *turns, tools=TOOLS).misfits
+    assert misfit.reason == "tool_calls_not_rendered" and "'city': 'Oslo'" in misfit.preview
+    assert len(encode(tokenizer_of("qwen3"), *turns, tools=TOOLS).examples) == 2
+
+
+@needs_trl
+def test_an_answer_after_a_tool_call_with_content_is_learnt_in_the_context_of_its_generation():
+    turns = [user("Rome?"), assistant("Let me look.", tool_calls=[call("Rome")]), result("21 C"), assistant("21.")]
+    (mask,) = masks(tokenizer_of("gptoss"), *turns, tools=TOOLS)
+    assert mask.endswith(
+        "<|start|>assistant[<|channel|>analysis<|message|>Let me look.<|end|>"
+        '<|start|>assistant to=functions.weather<|channel|>commentary json<|message|>{"city": "Rome"}<|call|>]'
+        '<|start|>functions.weather to=assistant<|channel|>commentary<|message|>"21 C"<|end|>'
+        "<|start|>assistant[<|channel|>final<|message|>21.<|return|>]"
+    )
+
+
+def test_an_empty_turn_is_context_and_the_others_are_learnt():
+    turns = [user("hello"), assistant(""), user("what"), assistant("dog"), user("it"), assistant(" ")]
+    encoded = encode(tiny(CHATML), *turns)
+    assert masks(tiny(CHATML), *turns) == [
+        "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n"
+        "<|im_start|>user\nwhat<|im_end|>\n<|im_start|>assistant\n[dog<|im_end|>]\n"
+    ]
+    assert unlearnt(encoded) == {"empty_turn": 2} and encoded.notes["turns"] == 3
+
+
+@needs_trl
+def test_a_turn_for_which_the_template_fails_is_not_learnt_and_those_before_it_are():
+    encoded = encode(
+        tokenizer_of("cohere"), user("hello"), assistant("world"), user("what"), user("it"), assistant("a")
+    )
+    assert len(encoded.examples) == 1 and unlearnt(encoded) == {"template_error": 1}
+
+
+def test_the_turns_of_a_rendering_that_is_refused_are_counted():
+    # The first answer is rewritten later, so it has a rendering of its own, which here has no end of turn.
+    source = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content if loop.last else m.content | upper }}"
+        "{{ '<|eot|>' if messages | length > 2 else '\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    encoded = encode(tiny(source), user("hello"), assistant("world"), user("what"), assistant("dog"))
+    assert len(encoded.examples) == 1 and unlearnt(encoded) == {"no_end_of_turn": 1}
+
+
+# --- thinking
+
+
+@needs_trl
+def test_an_answer_without_reasoning_is_learnt_after_the_prompt_of_thinking_switched_off():
+    system = "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n"
+    tokenizer = tokenizer_of("nemotron_3_nano")
+    assert masks(tokenizer, user("hello"), assistant("world")) == [
+        f"{system}<|im_start|>assistant\n<think></think>[world<|im_end|>]\n"
+    ]
+    for turn in (assistant("world", reasoning_content="why"), assistant("<think>why</think>world")):
+        assert masks(tokenizer, user("hello"), turn) == [
+            f"{system}<|im_start|>assistant\n<think>\n[why\n</think>\nworld<|im_end|>]\n"
+        ]
+
+
+@needs_trl
+def test_a_thought_that_the_prompt_opens_and_the_template_drops_is_written_and_learnt():
+    tokenizer = tokenizer_of("deepseek_r1_distill")
+    asked = "<s><｜User｜>hello<｜Assistant｜>"
+    answer = "world<｜end▁of▁sentence｜>"
+    assert masks(tokenizer, user("hello"), assistant("world")) == [f"{asked}<think>\n[\n</think>\n\n{answer}]"]
+    for turn in (
+        assistant("world", reasoning="why"),
+        assistant("<think>\nwhy\n</think>\n\nworld"),
+        assistant("why\n</think>\n\nworld"),
+    ):
+        assert masks(tokenizer, user("hello"), turn) == [f"{asked}<think>\n[why\n</think>\n\n{answer}]"]
+    first, second = masks(tokenizer, user("hello"), assistant("world"), user("what"), assistant("dog"))
+    assert first == f"{asked}<think>\n[\n</think>\n\n{answer}]"
+    assert second.startswith(f"{asked}{answer}<｜User｜>what<｜Assistant｜><think>\n[")
+
+
+@needs_trl
+def test_a_turn_that_only_the_next_role_ends_is_learnt_with_the_token_of_that_role():
+    tokenizer = tokenizer_of("glm4moe")
+    assert masks(tokenizer, user("hello"), assistant("world"), user("what"), assistant("dog")) == [
+        "[gMASK]<sop><|user|>\nhello/nothink<|assistant|>\n<think></think>[\nworld<|user|>]"
+        "\nwhat/nothink<|assistant|>\n<think></think>[\ndog<|user|>]"
+    ]
+    (mask,) = masks(tokenizer, user("hello"), assistant("", tool_calls=[call("Rome")]), result("21"), assistant("21"))
+    assert "</tool_call>]<|observation|>" in mask or "</tool_call><|observation|>]" in mask
+    assert masks(tokenizer, user("hello"), assistant("world", reasoning_content="why")) == [
+        "[gMASK]<sop><|user|>\nhello<|assistant|>[\n<think>why</think>\nworld<|user|>]"
+    ]
+
+
+@needs_trl
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_is_learnt_whichever_of_its_keys_the_template_reads(key):
+    for name, written in [
+        ("qwen3", "[<think>\nwhy\n</think>\n\nworld<|im_end|>]"),
+        (
+            "gptoss",
+            "[<|channel|>analysis<|message|>why<|end|><|start|>assistant<|channel|>final<|message|>world<|return|>]",
+        ),
+        ("lfm2_2_5", "[<think>why</think>world<|im_end|>]"),
+        ("gemma4_v5", "[<|channel>thought\nwhy\n<channel|>world<turn|>]"),
+    ]:
+        assert written in masks(tokenizer_of(name), user("hello"), assistant("world", **{key: "why"}))[0], name
+    encoded = encode(tokenizer_of("llama3"), user("hello"), assistant("world", **{key: "why"}))
+    assert encoded.notes["turns_without_reasoning"] == 1, "the template writes no reasoning"
+
+
+@needs_trl
+def test_reasoning_and_content_of_a_tool_call_are_one_thought_where_the_template_takes_one():
+    turn = assistant("I look.", reasoning_content="Weather.", tool_calls=[call("Rome")])
+    (mask,) = masks(tokenizer_of("gptoss"), user("Rome?"), turn, tools=TOOLS)
+    assert "assistant[<|channel|>analysis<|message|>Weather.\n\nI look.<|end|>" in mask
+
+
+@needs_trl
+def test_arguments_of_the_template_are_its_defaults_and_decide_over_the_switch():
+    def with_arguments(**arguments):
+        tokenizer = tiny(with_defaults(template_files()["qwen3_8"].read_text(), arguments))
+        tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>", "<think>", "</think>"]})
+        return tokenizer
+
+    thinking = with_arguments(enable_thinking=True, reasoning_effort="low")
+    (mask,) = masks(thinking, user("hello"), assistant("world"))
+    assert "Reasoning effort is set to low." in mask
+    assert mask.endswith("<|im_start|>assistant\n<think>\n[\n</think>\n\nworld<|im_end|>]\n")
+    off = with_arguments(enable_thinking=False)
+    (mask,) = masks(off, user("hello"), assistant("world", reasoning_content="why"))
+    assert "Reasoning effort" not in mask
+    question = [{"role": "user", "content": "hello"}]
+    prompt = off.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+    assert prompt.endswith("<think>\n\n</think>\n\n")
+    again = off.apply_chat_template(question, tokenize=False, add_generation_prompt=True, enable_thinking=True)
+    assert again.endswith("<think>\n"), "an argument of the caller has precedence"
+
+
+def test_values_of_all_kinds_are_written_as_the_template_reads_them():
+    values = {"a": 'say "%}"\n', "b": None, "c": [1, 2.5, True], "d": {"k": "é🦊"}}
+    source = with_defaults("{{ a }}|{{ b is none }}|{{ c | tojson }}|{{ d | tojson }}", values)
+    written = tiny(source).apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+    assert written == 'say "%}"\n|True|[1, 2.5, true]|{"k": "é🦊"}'
+
+
+# --- forms of messages
+
+
+def chats(tmp_path, *rows):
+    """The conversations of rows, and the reasons of those that are none."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = Columns(messages="messages", tools="tools")
+    frozen = freeze_corpus(Store(), Corpus(path=str(path)), columns, 1 << 20)
+    left_out = LeftOut()
+    found = [one.content for unit in frozen.units for one in documents_of(frozen.store, unit, columns, left_out)]
+    return found, dict(left_out.reasons)
+
+
+def flat(tool):
+    return {"type": "function"} | tool["function"]
+
+
+def test_tool_calls_of_every_form_are_the_same_conversation(tmp_path):
+    text = json.dumps({"city": "Rome"})
+    standard = call("Rome")
+    openai = standard | {"function": {"name": "weather", "arguments": text}}
+    nameless = {key: value for key, value in standard.items() if key != "type"}
+
+    def turns(calls, role="tool"):
+        return [user("Rome?"), {"role": "assistant", "content": None} | calls, result("21") | {"role": role}]
+
+    rows = [
+        {"messages": turns({"tool_calls": [one]}), "tools": tools}
+        for one, tools in [
+            (standard, TOOLS),
+            (openai, TOOLS),
+            (nameless, TOOLS),
+            (standard | {"function": json.dumps(openai["function"])}, json.dumps(TOOLS)),
+            (json.dumps(openai), [json.dumps(tool) for tool in TOOLS]),
+            ({"id": standard["id"], "name": "weather", "arguments": text}, [flat(tool) for tool in TOOLS]),
+            (openai, [TOOLS[0]["function"]]),
+        ]
+    ]
+    rows.append({"messages": turns({"tool_calls": json.dumps([openai])}), "tools": TOOLS})
+    found, refused = chats(tmp_path, *rows)
+    assert not refused
+    assert found == [Chat([user("Rome?"), {"role": "assistant", "tool_calls": [standard]}, result("21")], TOOLS)] * 8
+    older = {"messages": turns({"function_call": openai["function"]}, role="function"), "tools": TOOLS}
+    (chat,), _ = chats(tmp_path, older)
+    assert [message["role"] for message in chat.messages] == ["user", "assistant", "tool"]
+    assert chat.messages[1]["tool_calls"] == [{key: standard[key] for key in ("type", "function")}]
+
+
+@pytest.mark.parametrize(
+    ("calls", "reason"),
+    [
+        ([call("Rome") | {"function": {"name": "weather", "arguments": "{city: Rome}"}}], "bad_messages"),
+        ([call("Rome") | {"function": {"name": "weather", "arguments": "[1]"}}], "bad_messages"),
+        ([{"type": "function", "function": {"arguments": "{}"}}], "bad_messages"),
+        ("weather(Rome)", "bad_messages"),
+        ([call("Rome") | {"function": {"name": "weather", "arguments": ""}}], None),
+        ([], "empty_completion"),
+    ],
+)
+def test_calls_that_cannot_be_read_are_left_out_with_a_reason(tmp_path, calls, reason):
+    row = {"messages": [user("Rome?"), assistant("", tool_calls=calls)]}
+    assert chats(tmp_path, row)[1] == ({reason: 1} if reason else {})
+
+
+@needs_trl
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_arguments_as_json_text_are_learnt_as_the_object_that_they_are(name, tmp_path):
+    text = call("Rome")
+    text["function"] = text["function"] | {"arguments": '{"city": "Rome"}'}
+    rows = [
+        {"messages": [user("Rome?"), assistant("", tool_calls=[one]), result("21"), assistant("Mild.")], "tools": TOOLS}
+        for one in (call("Rome"), text)
+    ]
+    (as_object, as_text), _ = chats(tmp_path, *rows)
+    assert as_object == as_text
+    for mask in masks(tokenizer_of(name), *as_text.messages, tools=as_text.tools):
+        assert '\\"city' not in mask, "doubly encoded"
+
+
+@needs_trl
+@pytest.mark.parametrize("name", ["qwen2_5", "llama3", "deepseekv3", "nemotron_3_nano", "gptoss", "gemma4", "smolvlm"])
+def test_instructions_of_the_developer_are_those_of_the_system(name):
+    turns = [user("hello"), assistant("world")]
+    asked = [{"role": role, "content": "be quick"} for role in ("developer", "system")]
+    developer, system = (masks(tokenizer_of(name), one, *turns) for one in asked)
+    assert developer == system and "be quick" in developer[0]
+
+
+@needs_trl
+@pytest.mark.parametrize("name", ["smolvlm", "idefics3", "llava_next"])
+def test_templates_that_read_parts_of_content_are_given_parts(name):
+    (mask,) = masks(tokenizer_of(name), user("hello"), assistant("world"))
+    assert "hello" in mask and "world" in mask.partition("[")[2].replace("/INST]", "").replace("INST]", "")
+
+
+def test_a_template_that_joins_arguments_with_text_is_given_text():
+    (mask,) = masks(tiny(CALLING), user("Rome?"), assistant("", tool_calls=[call("Rome")]))
+    assert mask.endswith('assistant: [weather {"city": "Rome"}<|eot|>]')
