@@ -129,7 +129,10 @@ def metrics_of(findings: Findings, settings: Assess, unchecked: Sequence[str] = 
         "with a replaced term": terms,
     }
     lexical = [words["distinct_1"], words["distinct_2"], _scaled(words["mtld"])]
-    structural = [values[name]["evenness"] for name in ("length", "turns", "task_type")]
+    forms_of = ("length", "turns", "task_type")
+    varied = [name for name in forms_of if values[name]["distinct"] > 1]
+    structural = [values[name]["evenness"] for name in varied]
+    of_forms = "" if len(varied) == len(forms_of) else f"of {' and '.join(varied)}" if varied else "one value of each"
     sample = plural(words["tokens"], "word")
     found = [
         _metric(
@@ -192,7 +195,7 @@ def metrics_of(findings: Findings, settings: Assess, unchecked: Sequence[str] = 
             f"MTLD {words['mtld'] or 0:.0f}; {sample}",
         ),
         _metric("lexical_diversity", mean(lexical), "mean of distinct_1, distinct_2 and mtld", ""),
-        _metric("structural_diversity", mean(structural), "mean evenness of lengths, turns and task types", ""),
+        _metric("structural_diversity", mean(structural), "mean evenness of lengths, turns and task types", of_forms),
     ]
     if findings["learned"] and settings.embeddings:
         groups, similar = findings["learned"]["groups"], findings["learned"]["similar"]

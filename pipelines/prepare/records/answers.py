@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
+from pipelines.prepare.records.markdown import has_open_fence
+
 _WORD = re.compile(r"\w+")
 _SENTENCE_END = re.compile(r"[.!?\n]+\s*")
 
@@ -19,7 +21,6 @@ _RUN = 5
 _LEAST_LETTERS = 4
 _STEM_LETTERS = 5
 
-_FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _FENCED = re.compile(r"(```|~~~).*?(?:\1|\Z)", re.DOTALL)
 _BRACKET = re.compile(r"[:;=]-?[(\[]|[()\[\]{}]")  # with faces, which are no brackets
 _NEAR_THE_END = 200  # characters; an open bracket before them is a slip
@@ -103,7 +104,7 @@ def cut_off(text: str) -> str | None:
     """
     text = text.rstrip()
     if "```" in text or "~~~" in text:
-        if len(_FENCE.findall(text)) % 2:
+        if has_open_fence(text):
             return "a code fence is open"
         text = _FENCED.sub("", text).rstrip()
     opened = text.count("(") + text.count("[") + text.count("{")

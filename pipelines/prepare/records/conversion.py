@@ -28,7 +28,7 @@ class Collected:
 
     metadata: all fields that are no content, as the texts of their columns. parents, operations: of a record that was
     made of others, the ids of these in the source, and how it was made, as far as that is known; in order. cut: what
-    the reader and cleaning took out of its texts.
+    the reader and cleaning took out of its texts. goes_on: another record continues its text.
     """
 
     row: int
@@ -38,6 +38,7 @@ class Collected:
     parents: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
     cut: tuple[Cut, ...] = ()
+    goes_on: bool = False
 
     @property
     def provenance(self) -> dict[str, Any] | None:
@@ -74,7 +75,8 @@ class Conversion:
         section = replace(record, parents=(whole, *record.parents), operations=(*record.operations, "section"))
         ids = [record.id and f"{record.id}#section-{at}" for at in range(1, len(parts) + 1)]
         return [
-            self._converted(section, part.text.strip(), id, part.title) for part, id in zip(parts, ids, strict=True)
+            self._converted(replace(section, goes_on=at < len(parts)), part.text.strip(), id, part.title)
+            for at, (part, id) in enumerate(zip(parts, ids, strict=True), 1)
         ]
 
     def _converted(

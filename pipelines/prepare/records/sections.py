@@ -1,7 +1,9 @@
 """Divides long texts, such as manuals, into sections that can be records: at headings, else at paragraphs.
 
 A section that is too long by itself is divided at blank lines, then at ends of lines, of sentences, at spaces, and last
-between characters. Sections joined in order are the text.
+between characters. Code fences, tables and lists are divided only if they are too long by themselves: a fence between
+its lines, closed and opened again; a table between its rows, with its header in each part; a list between its items.
+Sections joined in order are the text, but for what is repeated there.
 
 A heading is a line with `#` of Markdown, or a line above a row of `=` or `-`. In a text without these it is a line of
 at most 80 characters that begins with a capital letter or a number, does not end as a sentence does, and stands between
@@ -9,16 +11,20 @@ paragraphs.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
+from pipelines.prepare.records.markdown import FENCE, LIST_ITEM, fenced
 from pipelines.prepare.records.templates import title_of
 
 _LEAST_CHARS = 100  # of a section; a shorter one, such as a heading alone, is part of the next
 _LONGEST_HEADING = 80
 _LONGEST_TITLE = 80  # of a text that stands before the headings of its sections
 
-_FENCE = re.compile(r"\s*(```|~~~)")
+_TABLE_RULE = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
+_BLANK_LINES_IN_A_LIST = 3
+_TABLE_LINE = re.compile(r"[ \t]*(?:\||\+[-=+]{2,}\+?)")
 _MARKED = re.compile(r"#{1,6}\s+\S")
 _UNDERLINE = re.compile(r"(=|-|~|\*){3,}\s*$")
 _ENDS_PARAGRAPH = re.compile(r"[.!?:…。！？][\"'”’)\]]*$")
@@ -48,7 +54,7 @@ def parts_of(text: str, max_chars: int) -> list[TextPart]:
     for section, has_heading in _sections(text):
         heading = title_of(section) if has_heading else whole
         title = heading if heading == whole or len(whole) > _LONGEST_TITLE else f"{whole}: {heading}"
-        found += [(title, piece) for piece in _pieces(section, max_chars, 0)]
+        found += [(title, piece) for piece in _pieces(section, max_chars)]
     return _numbered(_with_words(found))
 
 
@@ -96,10 +102,7 @@ def _sections(text: str) -> Iterator[tuple[str, bool]]:
 
 def _headings(lines: list[str]) -> list[bool]:
     """Whether each line is a heading."""
-    prose, in_code = [], False
-    for line in lines:
-        in_code ^= bool(_FENCE.match(line))
-        prose.append("" if in_code else line)
+    prose = ["" if in_code else line for line, in_code in zip(lines, fenced(lines), strict=True)]
     around = list(zip(prose, ["", *prose], [*prose[1:], ""], strict=False))
     marked = [_is_marked(*one) for one in around]
     return marked if any(marked) else [_stands_alone(*one) for one in around]
@@ -127,8 +130,147 @@ def _stands_alone(line: str, before: str, after: str) -> bool:
     return is_paragraph and not is_item and not after[0].islower()
 
 
-def _pieces(text: str, max_chars: int, division: int) -> Iterator[str]:
-    """The text in pieces, as long as possible."""
+class _Chunk(NamedTuple):
+    """Lines that belong together. kind: fence, table, list or empty."""
+
+    text: str
+    kind: str = ""
+
+
+def _pieces(text: str, max_chars: int) -> Iterator[str]:
+    """The text in pieces, as long as possible; the last one is not much shorter than the others if that is possible."""
+    size = len(text.strip())
+    if size <= max_chars:
+        yield text
+        return
+    found = list(_filled(text, max_chars))
+    if len(found) > 1 and len(found[-1].strip()) < min(_LEAST_CHARS, max_chars // 2):
+        # The last two are divided anew, so that no piece is too short to be a record.
+        last = found[-2] + found[-1]
+        divided = list(_filled(last, max(len(last.strip()) * 2 // 3, 1)))
+        if len(divided) == 2 and all(len(one.strip()) <= max_chars for one in divided):
+            found[-2:] = divided
+    yield from found
+
+
+def _filled(text: str, max_chars: int) -> Iterator[str]:
+    piece = ""
+    for chunk in _chunks(text):
+        # A heading alone is no record, so what follows it is divided rather than parted from it; and so is prose that
+        # follows a short text.
+        is_short = 0 < len(piece.strip()) < min(_LEAST_CHARS, max_chars // 2)
+        is_short = is_short and (not chunk.kind or "\n" not in piece.strip())
+        room = max_chars - len(piece.lstrip()) if is_short else max_chars
+        for part in [chunk.text] if len(chunk.text.strip()) <= room else _divided_chunk(chunk, room):
+            if piece and len((piece + part).strip()) > max_chars:
+                yield piece
+                piece = ""
+            piece += part
+    if piece:
+        yield piece
+
+
+def _divided_chunk(chunk: _Chunk, max_chars: int) -> Iterator[str]:
+    """The chunk in parts within the bound: a fence, table or list between its lines or items, if they are short enough.
+
+    A fence is closed at the end of each part and opened again; a table has its header in each part.
+    """
+    lines = chunk.text.splitlines(keepends=True)
+    blank = "".join(takewhile(lambda line: not line.strip(), reversed(lines)))
+    if blank and chunk.kind in ("fence", "table"):
+        *whole, last = _divided_chunk(chunk._replace(text=chunk.text.removesuffix(blank)), max_chars)
+        yield from (*whole, last + blank)
+        return
+    if chunk.kind == "fence" and (opened := FENCE.match(lines[0])) is not None:
+        close = f"{opened[1]}\n"
+        room, first = max_chars - len(lines[0]) - len(close) - 1, lines[0]
+        body = lines[1:-1] if len(lines) > 2 and FENCE.match(lines[-1]) else lines[1:]
+        after = lines[-1] if len(body) < len(lines) - 1 else ""
+        if room >= max((len(line) for line in body), default=1):
+            groups = list(_groups(body, room))
+            for number, group in enumerate(groups):
+                is_last = number == len(groups) - 1
+                end = "" if group.endswith("\n") else "\n"
+                yield f"{first}{group}{end}{(after or close) if is_last else close}"
+            return
+    if chunk.kind == "table" and len(lines) > 2 and _TABLE_RULE.match(lines[1]):
+        room, head = max_chars - len(lines[0]) - len(lines[1]), lines[0] + lines[1]
+        if room >= max(len(line) for line in lines[2:]):
+            yield from (head + group for group in _groups(lines[2:], room))
+            return
+    if chunk.kind == "list":
+        for item in _items(lines):
+            yield from [item] if len(item.strip()) <= max_chars else _divided_text(item, max_chars, 0)
+        return
+    yield from _divided_text(chunk.text, max_chars, 1 if chunk.kind else 0)
+
+
+def _groups(lines: Sequence[str], max_chars: int) -> Iterator[str]:
+    """The lines joined, as many as fit."""
+    group = ""
+    for line in lines:
+        if group and len(group + line) > max_chars:
+            yield group
+            group = ""
+        group += line
+    yield group
+
+
+def _items(lines: Sequence[str]) -> Iterator[str]:
+    """The items of a list, each with the lines below it."""
+    depth = min(len(line) - len(line.lstrip()) for line in lines if LIST_ITEM.match(line))
+    item = ""
+    for line in lines:
+        if item and LIST_ITEM.match(line) and len(line) - len(line.lstrip()) <= depth:
+            yield item
+            item = ""
+        item += line
+    yield item
+
+
+def _chunks(text: str) -> Iterator[_Chunk]:
+    """The text in paragraphs with the blank lines after them; fences, tables and lists are not divided."""
+    lines = text.splitlines(keepends=True)
+    in_code = fenced([line.rstrip() for line in lines])
+    start = 0
+    while start < len(lines):
+        kind = _kind(lines, start, in_code)
+        end = start + 1
+        while end < len(lines) and _goes_on(kind, lines, end, in_code):
+            end += 1
+        while end < len(lines) and not lines[end].strip() and not in_code[end]:
+            end += 1
+        yield _Chunk("".join(lines[start:end]), kind)
+        start = end
+
+
+def _kind(lines: Sequence[str], at: int, in_code: Sequence[int]) -> str:
+    if in_code[at]:
+        return "fence"
+    if LIST_ITEM.match(lines[at]):
+        return "list"
+    follows = lines[at + 1] if at + 1 < len(lines) else ""
+    has_bars = "|" in lines[at] and bool(_TABLE_RULE.match(follows))
+    return "table" if has_bars or _TABLE_LINE.match(lines[at]) else ""
+
+
+def _goes_on(kind: str, lines: Sequence[str], at: int, in_code: Sequence[int]) -> bool:
+    """Whether a line belongs to the fence, table, list or paragraph before it."""
+    line = lines[at]
+    if kind == "fence":
+        return in_code[at] == in_code[at - 1]
+    if kind == "list":  # an item after blank lines belongs to the list, and so do indented lines
+        if line.strip() and lines[at - 1].strip():
+            return not in_code[at] or line[:1] in (" ", "\t")
+        follows = next((one for one in lines[at : at + _BLANK_LINES_IN_A_LIST] if one.strip()), "")
+        return bool(LIST_ITEM.match(follows)) or follows[:1] in (" ", "\t")
+    if not line.strip() or in_code[at]:
+        return False
+    return "|" in line or line.startswith("+") if kind == "table" else not _kind(lines, at, in_code)
+
+
+def _divided_text(text: str, max_chars: int, division: int) -> Iterator[str]:
+    """A text without structure in pieces, as long as possible."""
     if len(text.strip()) <= max_chars:
         yield text
         return
@@ -142,7 +284,7 @@ def _pieces(text: str, max_chars: int, division: int) -> Iterator[str]:
         if len((piece + part).strip()) <= max_chars:
             piece += part
             continue
-        *whole, piece = [*([piece] if piece else []), *_pieces(part, max_chars, division + 1)]
+        *whole, piece = [*([piece] if piece else []), *_divided_text(part, max_chars, division + 1)]
         yield from whole
     yield piece
 

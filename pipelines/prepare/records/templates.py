@@ -1,10 +1,19 @@
 """Plain texts turned into instructions, by a template of each task type that a config may replace; chats into texts."""
 
+import re
 import string
 from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipelines.prepare.records.markdown import plain_heading
+
+# Of Markdown, in YAML; with its title.
+_FRONT_MATTER = re.compile(
+    r"\s*---[ \t]*\n(?=(?:[^\n]*\n){1,100}?---[ \t]*(?:\n|\Z))"
+    r"(?:(?!title:|---)[^\n]*\n)*(?:title:[ \t]*[\"']?([^\n]*?)[\"']?[ \t]*\n(?:(?!---)[^\n]*\n)*)?---[ \t]*(?:\n|\Z)"
+)
 
 TaskType = Literal["qa", "summarisation", "classification", "generation", "policy", "procedure"]
 
@@ -81,6 +90,11 @@ DEFAULT_TEMPLATES: dict[TaskType, Template] = {
 
 
 def title_of(text: str) -> str:
-    """The first line with a letter or digit, without the marks of a heading, at most 200 characters."""
-    lines = (line.strip().strip("#=*- \t") for line in text.splitlines())
+    """The title in the front matter, else the first line with a letter or digit, without marks.
+
+    At most 200 characters.
+    """
+    if matter := _FRONT_MATTER.match(text):
+        text = matter[1] or text[matter.end() :]
+    lines = map(plain_heading, text.splitlines())
     return next((line for line in lines if any(map(str.isalnum, line))), "")[:200].strip()

@@ -135,12 +135,15 @@ class Validator:
     schema: Mapping[str, Any] | None = None
     by_time: str | None = None
 
-    def __call__(self, records: Sequence[Record]) -> list[FailedRule | None]:
+    def __call__(self, records: Sequence[Record], goes_on: Sequence[bool] = ()) -> list[FailedRule | None]:
         """Of each record the first rule that it does not meet; None if it meets all.
 
+        goes_on: whether the answer of a record is a part of a text, which another record continues; default: none is.
+        Its end is where the text was divided, so `truncated_answers` does not apply.
         Cost: 10 us a record with the default rules, most of it for the words of question and answer.
         """
-        found = [self._by_itself(*record) for record in records]
+        parts = goes_on or [False] * len(records)
+        found = [self._by_itself(*record, is_part) for record, is_part in zip(records, parts, strict=True)]
         for check in self._of_columns:
             passing = [at for at, failed in enumerate(found) if failed is None]
             for at, failed in zip(passing, check([records[at] for at in passing]), strict=True):
@@ -169,7 +172,9 @@ class Validator:
 
     # --- rules on one record
 
-    def _by_itself(self, content: Content, metadata: Mapping[str, str | None]) -> FailedRule | None:
+    def _by_itself(
+        self, content: Content, metadata: Mapping[str, str | None], is_part: bool = False
+    ) -> FailedRule | None:
         for name in self.settings.require:
             if not metadata.get(name):
                 return FailedRule("missing_metadata", name, "a value")
@@ -199,7 +204,8 @@ class Validator:
         if self.schema is not None:
             return self._structured(answer)
         instruction = content.input if isinstance(content, Chat) else ""
-        return self._phrases(answer) or self._beside(question, instruction, answer) or self._end(answer)
+        found = self._phrases(answer) or self._beside(question, instruction, answer)
+        return found or (None if is_part else self._end(answer))
 
     def _length(self, name: str, text: str, bounds: tuple[int, int] | None) -> FailedRule | None:
         if bounds is None or bounds[0] <= len(text) <= bounds[1]:

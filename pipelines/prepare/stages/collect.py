@@ -467,7 +467,7 @@ class Collect:
         counters: Counter[str],
     ) -> None:
         """Count what was taken out of the texts of records, and write it: the first text of each kind, or all."""
-        examples, rows = [], []
+        examples, rows = list[dict[str, Any]](), list[dict[str, Any]]()
         for record, pieces in zip(records, cut, strict=True):
             for kind, text in pieces:
                 row = {"row": record.row, "id": record.id, "source": unit.source, "kind": kind, "text": text}
@@ -495,7 +495,8 @@ class Collect:
     ) -> None:
         self._identify_languages([record for record, _ in records])
         self._score_quality([record for record, _ in records])
-        verdicts = self._validators[number]([(one.content, one.metadata) for one, _ in records])
+        goes_on = [one.goes_on for one, _ in records]
+        verdicts = self._validators[number]([(one.content, one.metadata) for one, _ in records], goes_on)
         checked = list(zip(records, verdicts, strict=True))
         rejected = [(*one, failed) for one, failed in checked if failed is not None]
         passed = [one for one, failed in checked if failed is None]

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.prepare.records.answers import cut_off
 from pipelines.prepare.records.sections import parts_of
+from pipelines.prepare.records.templates import title_of
 
 BODY = "The lamp is green while the router is ready, and red while it starts. It blinks while it loads an update."
 TEXTS = st.text(st.sampled_from("aB1.?#=-\t \n\r\u3002`"), max_size=400)
@@ -13,7 +15,8 @@ TEXTS = st.text(st.sampled_from("aB1.?#=-\t \n\r\u3002`"), max_size=400)
 @given(TEXTS | st.text(max_size=200), st.integers(1, 60))
 def test_parts_in_order_are_the_text_and_none_is_too_long(text, max_chars):
     parts = parts_of(text, max_chars)
-    assert "".join(one.text for one in parts) == text
+    if "```" not in text:  # a fence that is divided is closed and opened again
+        assert "".join(one.text for one in parts) == text
     assert all(len(one.text.strip()) <= max_chars for one in parts)
     if len(parts) > 1:
         assert all(one.text.strip() for one in parts), "a part without a word is no record"
@@ -62,3 +65,60 @@ def test_a_text_that_fits_is_one_part():
     text = f"\n# Manual\n{BODY}\n# Reset\n{BODY}\n\n"
     ((title, same),) = parts_of(text, len(text.strip()))
     assert (title, same) == ("Manual", text)
+
+
+ROWS = [f"| lamp {n} | green |\n" for n in range(12)]
+STRUCTURES = {
+    "a fence": ["```sh\n", *(f"restart --lamp {n}\n\n" for n in range(6)), "```\n"],
+    "a longer fence around another": ["````\n", "```\n# no heading\n```\n\n", "more\n", "````\n"],
+    "a table": ["| lamp | colour |\n", "| --- | :-: |\n", *ROWS[:6]],
+    "a table without bars around it": ["lamp | colour\n", "--- | ---\n", "a | b\n", "c | d\n"],
+    "a list": [f"- Press button {n}.\n\n  Wait.\n" for n in range(6)],
+    "a numbered list": [f"{n}. Press button {n}.\n" for n in range(1, 9)],
+    "a grid": ["+----+----+\n", "| a  | b  |\n", "+----+----+\n"],
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_a_fence_table_or_list_that_fits_is_not_divided(name):
+    block = "".join(STRUCTURES[name])
+    for before in range(0, 260, 13):
+        text = f"# Manual\n\nIt says: {'word ' * (before // 5)}\n\n{block}\n{BODY}\n\n{BODY}\n"
+        parts = parts_of(text, max(len(block), 230))
+        assert "".join(one.text for one in parts) == text
+        assert sum(block.strip() in one.text for one in parts) == 1, before
+
+
+def test_a_fence_that_does_not_fit_is_closed_and_opened_again_and_a_table_has_its_header_in_each_part():
+    code = "".join(f"restart --lamp {n}\n" for n in range(30))
+    parts = [one.text for one in parts_of(f"# Manual\n\n{BODY}\n\n```sh\n{code}```\n\nEnd.\n", 200)]
+    assert all(cut_off(one) is None and len(one.strip()) <= 200 for one in parts)
+    assert "".join(line for one in parts for line in one.splitlines(keepends=True) if "--lamp" in line) == code
+    assert sum(one.count("```sh") for one in parts) > 2
+    head = "| lamp | colour |\n|---|---|\n"
+    parts = [one.text for one in parts_of(f"{head}{''.join(ROWS)}", 100)]
+    assert all(one.startswith(head) for one in parts) and "".join(one.removeprefix(head) for one in parts) == "".join(
+        ROWS
+    )
+    items = "".join(f"{n}. {BODY}\n" for n in range(1, 5))
+    assert [one.text[:2] for one in parts_of(items, 150)] == ["1.", "2.", "3.", "4."]
+
+
+def test_the_last_part_is_not_too_short_for_a_record():
+    for words in range(90, 130):
+        parts = parts_of("word " * words, 200)
+        assert min(len(one.text.strip()) for one in parts) >= 50, words
+
+
+@pytest.mark.parametrize("line, title", [
+    ("## **Bold** and `code` ##", "Bold and code"),
+    ("# [Lamps](lamps.md#x) of [the router][1] {#lamps}", "Lamps of the router"),
+    ("# ![logo](a.png) snake_case \\_x\\_ &amp; more\u00b6", "logo snake_case _x_ & more"),
+    ("[![build](b.svg)](http://x)\n# Title <a name='x'></a>", "build"),
+    ("See :ref:`the lamps <lamps>` and ``code``", "See the lamps and code"),
+    ("---\nlayout: page\ntitle: 'The lamps'\n---\n\n# Other\n", "The lamps"),
+    ("---\nlayout: page\n---\n\n# Other[^1]\n", "Other"),
+    ("<!-- note -->\n# 2 * 3 * 4 is a_b_c", "2 * 3 * 4 is a_b_c"),
+])  # fmt: skip
+def test_the_title_of_a_text_has_no_marks(line, title):
+    assert title_of(line) == title

@@ -14,6 +14,9 @@ SIX = {"distinct": 6, "evenness": 0.5, "shown": {"x": 5, "": 4, "y": 3, "z": 2, 
 PAIR = {"value": "s", "records": 30, "ratio": 0.5, "low": 0.4, "high": 0.6, "mean": 0.2, "difference": -0.25}
 
 
+ONE = {"distinct": 1, "evenness": 0.0, "shown": {"a": 10}}
+
+
 def seen(name: str, asked: Assess | None = None, **changes) -> tuple[float | None, str]:
     """(value, what was seen) of the metric."""
     (found,) = [one for one in metrics_of(findings(**changes), asked or Assess()) if one["name"] == name]
@@ -67,6 +70,11 @@ def labels(errors: int | None = 2, **scores: list[float]) -> dict:
          "MTLD 0; 0 words"),
         ("lexical_diversity", {}, pytest.approx((0.5 + 0.7 + 0.6) / 3), ""),
         ("structural_diversity", {}, 1.0, ""),
+        ("structural_diversity", {"values": findings()["values"] | {"turns": ONE, "length": SIX}}, 0.75,
+         "of length and task_type"),
+        ("structural_diversity",
+         {"values": findings()["values"] | dict.fromkeys(("turns", "length", "task_type"), ONE)}, None,
+         "one value of each"),
         ("balance_turns", {}, 1.0, "a 5, b 5"),
         ("agreement", {"agreement": {"records": 1, "alpha": -0.4, "differing": some(1)}}, 0.0, "1 of 1 record differ"),
         ("agreement", {"agreement": {"records": 9, "alpha": None, "differing": some(0)}}, None,
