@@ -23,6 +23,7 @@ def sketch_settings(dedup: Dedup) -> dict[str, Any]:
         "ngram_words": dedup.ngram_words,
         "columns": math.prod(dedup.banding),
         "seed": dedup.seed,
+        "symbols": dedup.symbols,
         "versions": [SIGNATURES_VERSION, NORMALIZE_VERSION],
     }
 
@@ -63,7 +64,7 @@ def _open(dedup: Dedup, store: Store, uri: str) -> EarlierRun:
             f"{uri}: this run has no sketches to compare with: it was made without dedup, or by an earlier version. "
             "Run it again with dedup."
         )
-    pairs = ((name, there.get(name), here) for name, here in wanted.items())
+    pairs = ((name, there.get(name, False), here) for name, here in wanted.items())
     differing = [f"{name} is {old} there and {here} here" for name, old, here in pairs if old != here]
     if differing:
         raise DataError(

@@ -29,6 +29,11 @@ class Dedup(BaseModel):
 
     threshold: float = Field(0.8, gt=0, le=1, description="least Jaccard similarity of a duplicate")
     ngram_words: int = Field(5, ge=1, le=64, description="words of a shingle")
+    symbols: bool = Field(
+        False,
+        description="count each punctuation character or symbol as a word, for code and mathematics: texts that differ "
+        "in operators alone are equal without it",
+    )
     bands: int | None = Field(
         14, ge=1, le=_MOST_COLUMNS, description="null (then rows_per_band too): derived from threshold and permutations"
     )

@@ -53,15 +53,18 @@ def signatures(texts: Texts, ngram_words: int, a: np.ndarray, b: np.ndarray) -> 
 
 
 def signatures_or_sets(
-    texts: Texts, ngram_words: int, a: np.ndarray, b: np.ndarray, *, exact_short: bool
+    texts: Texts, ngram_words: int, a: np.ndarray, b: np.ndarray, *, exact_short: bool, symbols: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `signatures`; with exact_short, the shingle set of documents with fewer than H distinct shingles instead.
+
+    symbols: punctuation and symbols are tokens of one character.
 
     Returns:
         words uint32[W], starts int64[D + 1] and token counts int64[D]. Document d has words[starts[d]:starts[d + 1]]:
         H words are its signature, fewer are its distinct shingle hashes, sorted; without a shingle it has none.
     """
     flags, lower = characters.tables()
+    flags = characters.flags_with_symbols() if symbols else flags
     words = np.empty(len(texts) * len(a), np.uint32)
     starts = np.zeros(len(texts) + 1, np.int64)
     tokens = np.zeros(len(texts), np.int64)

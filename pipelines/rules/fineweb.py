@@ -1,6 +1,7 @@
 """FineWeb's additional rules: remove pages made of lists, menus and repeated lines."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FineWeb:
-    """Remove documents with few lines that end in punctuation, or many lines that are short, repeated or of few words.
+    r"""Remove documents with few lines that end in punctuation, or many lines that are short, repeated or of few words.
 
     Source: FineWeb, Penedo et al. 2024, section 3.6, https://arxiv.org/abs/2406.17557. Line feeds separate lines; blank
     lines do not count. A line ends in punctuation if its last character, which may be a space, is sentence-final in
@@ -25,12 +26,16 @@ class FineWeb:
     on. As in datatrove 0.10.1, a line of exactly `short_line_characters` is short, and a document without text is
     removed as `empty`.
 
+    `more_line_ends` are further characters that end a line in punctuation. datatrove 0.10.1 has none; the version that
+    made FineWeb counted . ! ? and the quotation marks ' and ", which `more_line_ends: "'\""` adds.
+
     Dialects differ in words, and in the bound on characters in repeated lines: 0.1 in the paper, 0.01 in datatrove (and
     in the published FineWeb). `max_char_dup_ratio: null` takes the dialect's bound.
     """
 
     min_line_punct_ratio: Fraction = 0.12
     max_short_line_ratio: Fraction = 0.67
+    more_line_ends: str = ""
     short_line_characters: Annotated[int, Field(ge=0)] = 30
     max_char_dup_ratio: Fraction | None = None
     max_list_ratio: Annotated[float, Field(ge=0)] = 0.3
@@ -45,7 +50,7 @@ class FineWeb:
         "fineweb_char_dup_ratio": "characters in lines equal to an earlier one / characters other than line feeds",
         "fineweb_list_ratio": "line feeds / words",
     }
-    measured_by: ClassVar = ("short_line_characters",)
+    measured_by: ClassVar = ("more_line_ends", "short_line_characters")
 
     def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
         """The number of lines int64[D], the ratios float64[D], NaN for a document without text."""
@@ -54,7 +59,7 @@ class FineWeb:
         counts = np.zeros((len(analysis.texts), 4), np.int64)
         _count_lines(
             analysis.texts.data, cut.starts, cut.begins, cut.ends, cut.hashes, cut.characters,
-            self.short_line_characters, char_flags, character_classes(), counts, *empty_table(cut.longest),
+            self.short_line_characters, char_flags, _classes(self.more_line_ends), counts, *empty_table(cut.longest),
         )  # fmt: skip
         lines, ended, short, repeated = counts.T
         with np.errstate(invalid="ignore"):  # 0 / 0 gives NaN, which passes; the document is `empty`
@@ -76,6 +81,17 @@ class FineWeb:
             Check("char_dup_ratio", "fineweb_char_dup_ratio", maximum=max_char_dup_ratio),
             Check("list_ratio", "fineweb_list_ratio", maximum=self.max_list_ratio),
         )
+
+
+@cache
+def _classes(more_line_ends: str) -> np.ndarray:
+    """`character_classes` with further terminal characters."""
+    classes = character_classes()
+    if more_line_ends:
+        classes = classes.copy()
+        classes[[ord(character) for character in more_line_ends]] |= TERMINAL
+        classes.setflags(write=False)
+    return classes
 
 
 @kernel

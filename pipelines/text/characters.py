@@ -76,6 +76,15 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
     return flags, lower
 
 
+@cache
+def flags_with_symbols() -> np.ndarray:
+    """The flags, read-only, where punctuation and symbols are words of one character."""
+    flags = tables()[0].copy()
+    flags[(flags & SYMBOL) != 0] |= WORD | UNSPACED
+    flags.setflags(write=False)
+    return flags
+
+
 def _describe(character: str) -> tuple[int, int]:
     """(flags, lower) of one character; UNSPACED is added later."""
     category = unicodedata.category(character)

@@ -173,7 +173,8 @@ def dependencies(settings: MeasureSettings, store: Store) -> dict[str, Any]:
         "rules": {rule.name: _rule_dependencies(store, rule) for rule in filters.rules},
         "personal_data": personal_data.PERSONAL_DATA_VERSION if settings.personal_data else None,
         "signatures": dedup
-        and [signatures.SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short],
+        and [signatures.SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short]
+        + ["symbols"] * dedup.symbols,
         "newest_by": dedup and dedup.newest_by,
     }
 
@@ -254,7 +255,7 @@ class Measure:
             return {"tokens": count_tokens(texts)}
         a, b = signatures.permutations(math.prod(dedup.banding), dedup.seed)
         words, starts, tokens = signatures.signatures_or_sets(
-            texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short
+            texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short, symbols=dedup.symbols
         )
         return {"tokens": tokens, "signature": Sketches(words, starts).to_column()}
 

@@ -142,6 +142,7 @@ def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Lim
         "assess": [settings.topics, settings.sample],
         "signatures": [settings.dedup.ngram_words, *settings.dedup.banding, settings.dedup.seed],
         "exact_short": settings.dedup.exact_short,
+        "symbols": settings.dedup.symbols,
         "fields": [settings.complete, settings.allowed, settings.fields, settings.kept, settings.annotated],
         "rules": settings.rules and settings.rules.depends_on(),
         "terms": dict(settings.terms),

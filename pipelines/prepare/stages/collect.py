@@ -243,7 +243,8 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "language": fasttext_classifier.fingerprint(inputs.reading.store, None),
         "key": hashlib.blake2b(settings.cleaner.key, digest_size=8, person=b"pseudonyms").hexdigest(),
         "validate": settings.validator.depends_on(),
-        "signatures": dedup and [dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short],
+        "signatures": dedup
+        and [dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short] + ["symbols"] * dedup.symbols,
         "sides": sides,
         "split": [settings.metadata, settings.stratify, settings.group, settings.balance, settings.validator.by_time],
     }

@@ -55,6 +55,8 @@ def attributes(
     }
     if dedup:
         a, b = signatures.permutations(math.prod(dedup.banding), dedup.seed)
-        words, starts, _ = signatures.signatures_or_sets(texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short)
+        words, starts, _ = signatures.signatures_or_sets(
+            texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short, symbols=dedup.symbols
+        )
         columns["signature"] = Sketches(words, starts).to_column()
     return pa.table(columns, schema=ATTRIBUTES_SCHEMA)

@@ -340,3 +340,21 @@ def test_earlier_runs_need_no_column_of_the_keeper(tmp_path, keeper):
     _, found = groups_by_stage(new, [], dedup, str(tmp_path / "run"), [], Sizes(2, 50, 1), [(earlier, [])])
     kept = 1 if keeper == "score" else 0
     assert found == {1 - kept: ("exact_duplicate", (1, kept), 1.0)}
+
+
+def test_texts_that_differ_in_symbols_alone_are_equal_only_without_symbols():
+    texts = Texts.from_strings(
+        ["a = b + c; d = e * f", "a = b - c; d = e / f", "A=b+c;  d=e*f", "a b c d e f", "x_1 < 2"]
+    )
+
+    def sets(symbols: bool) -> tuple[list[list[int]], list[int]]:
+        words, starts, tokens = signatures_or_sets(texts, 3, A, B, exact_short=True, symbols=symbols)
+        cut = [words[first:last].tolist() for first, last in pairwise(starts.tolist())]
+        return cut, tokens.tolist()
+
+    plain, counts = sets(symbols=False)
+    assert plain[0] == plain[1] == plain[2] == plain[3] and counts == [6, 6, 6, 6, 3]
+    kept, counts = sets(symbols=True)
+    assert kept[0] == kept[2] != kept[1] and kept[3] == plain[3] and counts == [11, 11, 11, 6, 5]
+    both, either = set(kept[0]) & set(kept[1]), set(kept[0]) | set(kept[1])
+    assert len(both) / len(either) < 0.5

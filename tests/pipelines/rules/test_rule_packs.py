@@ -104,6 +104,15 @@ def test_fineweb_keeps_a_document_at_its_bound_and_removes_one_beyond(setting, b
     assert verdict(rule, fails, dialect) == reason
 
 
+@pytest.mark.parametrize(
+    ("more", "share"), [("", 0.25), ("'\"", 0.75), ("'\"”", 1.0)], ids=["none", "straight", "straight and closing"]
+)
+def test_fineweb_counts_lines_that_end_in_quotation_marks_only_if_told_to(more, share):
+    text = "It ends.\n\"It ends.\"\n'It ends.'\n“It ends.”"
+    measured = FineWeb(more_line_ends=more).measure(analysis_of([text], "datatrove"))
+    assert measured["fineweb_line_punct_ratio"].tolist() == [share]
+
+
 def test_fineweb_allows_ten_times_the_repeated_lines_in_the_paper():
     text = "\n".join([f"Line number {number} says something of its own." for number in range(20)] + ["A."] * 20)
     rule = replace(LOOSE_FINEWEB, max_char_dup_ratio=None)
