@@ -332,7 +332,9 @@ class TrainConfig(Settings):
 
     def fit_settings(self) -> dict[str, Any]:
         """The settings that decide the weights, as JSON values. A checkpoint is resumed only if its own are equal."""
-        return self.without_stores(_NOT_RESULT | _AFTER_TRAINING | {"name", "phases"})
+        settings = self.without_stores(_NOT_RESULT | _AFTER_TRAINING | {"name", "phases"})
+        del settings["evaluate"]["test_tokens"]  # used after the last step
+        return settings
 
     def run_settings(self) -> dict[str, Any]:
         """The settings that decide a run's results, as JSON values."""

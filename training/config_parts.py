@@ -234,6 +234,11 @@ class Evaluate(Settings):
 
     every_steps: int = Field(50, ge=1)
     rows: int | None = Field(512, ge=1, description="of the validation split, at most; null: all")
+    test_tokens: int | None = Field(
+        1 << 20,
+        ge=1,
+        description="tokens of the test split that are measured before and after training, at most; null: all",
+    )
     patience: int | None = Field(None, ge=1, description="stop early after this many evaluations without a better loss")
     least_gain: float = Field(0.0, ge=0, description="a loss counts as better when lower by more than this")
 
@@ -277,7 +282,11 @@ class Export(Settings):
     """The exported weights."""
 
     merged: bool = Field(True, description="methods with an adapter: also the merged model")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the exported full or merged weights")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None,
+        description="number type of the exported full or merged weights; null: that of the base model's files, float32 "
+        "for random weights",
+    )
 
 
 class Track(Settings):

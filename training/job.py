@@ -1,10 +1,10 @@
 """The main job of `raymill train`: a corpus to a fine-tuned model, in parts that pass files on storage.
 
-    pack -> fit -> evaluate -> export -> report
+    pack -> fit -> export -> evaluate -> report
 
 A part whose result is finished is not repeated, so the same command continues after an interruption. On a finished run
 it neither starts Ray nor changes anything. Packing runs as units of stages, training in the workers of Ray Train,
-evaluation and export in worker 0, which has already imported torch. The driver loads no model.
+export and evaluation in worker 0, which has already imported torch. The driver loads no model.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from training.pack.job import PackJob
 from training.pack.packed_run import PackedRun
 from training.plan.choices import check_memory
 from training.records import export_manifest
-from training.records.export_manifest import finished_evaluation_and_export
+from training.records.export_manifest import finished_export_and_evaluation
 from training.records.job import OUTCOME, Job
 from training.records.schema import Outcome
 from training.repair import REPORT_HTML, REPORT_JSON, discard_damaged, run_damage
@@ -47,7 +47,7 @@ from training.report.schema import Fit, TrainReport, exported_validation
 
 log = logging.getLogger(__name__)
 
-_evaluate_and_export = Entry("training.export.job:evaluate_and_export")
+_export_and_evaluate = Entry("training.export.job:export_and_evaluate")
 
 # Settings that are not compared. The fingerprints of data and model are compared instead; they are of content, not of
 # paths. `kind` is always `train`.
@@ -158,10 +158,10 @@ def _train(
     report_overflow(packed, config.sequence_length, progress)
     check_memory(config)
     lease.check()
-    outcome = fit_on_ray(job, session, progress, replace, lease, _evaluate_and_export)
-    exported = finished_evaluation_and_export(job, outcome)
+    outcome = fit_on_ray(job, session, progress, replace, lease, _export_and_evaluate)
+    exported = finished_export_and_evaluation(job, outcome)
     if exported is None:  # trained by an earlier call, or by torchrun
-        exported = in_worker(session, _evaluate_and_export, job, outcome, gpus=config.workers.gpus_each)
+        exported = in_worker(session, _export_and_evaluate, job, outcome, gpus=config.workers.gpus_each)
     lease.check()
     return _publish(job, packed, outcome, exported)
 

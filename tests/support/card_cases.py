@@ -31,7 +31,7 @@ def evaluation(**more: Any) -> Any:
         "before": {"test": measured(5.5)}, "after": {"test": measured(1.25)}, "best_step": 100,
         "generation": {"exact_match": 0.4375, "number_match": 0.5},
         "answers": [{"document": "doc-1", "prompt": "SECRET", "reference": "SECRET", "generated": "SECRET"}],
-        "merged_check": None,
+        "merged_check": None, "notes": [],
     } | more  # fmt: skip
 
 
@@ -53,6 +53,6 @@ def facts(settings_: TrainConfig | None = None, origin: Lineage | None = None, *
     known: dict[str, Any] = {
         "config": settings_ or config(), "outcome": OUTCOME, "base": Base("org/model", "0a1b2c"), "chat": True,
         "corpora": {"peps": CorpusFacts(origin or Lineage("corpus"), COUNTERS)}, "steps": steps,
-        "evaluation": evaluation(), "merged_check": CHECK,
+        "evaluation": evaluation(), "merged_check": CHECK, "dtype": "float32",
     }  # fmt: skip
     return CardFacts(**known | more)

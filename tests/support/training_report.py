@@ -142,6 +142,7 @@ def report() -> Any:
         "generation": EVALUATION["generation"],
         "answers": EVALUATION["answers"],
         "merged_check": EVALUATION["merged_check"],
+        "evaluation_notes": [],
         "folders": [
             {"kind": "adapter", "uri": "runs/notes-lora/export/adapter", "bytes": 345_678, "code": 'folder = "."'},
             {"kind": "merged", "uri": "runs/notes-lora/export/merged", "bytes": 5_600_000, "code": "model = ..."},

@@ -60,7 +60,7 @@ def started() -> Session:
         (lambda: Session(), False, False, False),  # small corpora do not need Ray
         (started, False, False, True),
         (lambda: Session(address="nowhere:1"), False, False, True),
-        (lambda: Session(address="nowhere:1"), True, False, False),  # only evaluation and export are left
+        (lambda: Session(address="nowhere:1"), True, False, False),  # only export and evaluation are left
         (lambda: Session(address="nowhere:1"), True, True, True),
     ],
 )
@@ -110,7 +110,7 @@ def test_asking_whether_a_run_is_finished_removes_nothing(corpus, tmp_path, monk
     assert not is_finished(config_of(corpus, tmp_path, steps=1, evaluate={})), "the packed corpora are made again"
 
 
-@pytest.mark.parametrize("moment", ["check_memory", "finished_evaluation_and_export"])
+@pytest.mark.parametrize("moment", ["check_memory", "finished_export_and_evaluation"])
 def test_a_run_that_lost_its_lease_neither_trains_nor_publishes(corpus, tmp_path, monkeypatch, moment):
     leases, act = [], getattr(job, moment)
 

@@ -96,6 +96,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "evaluate.least_gain": 0.5,
     },
     ("evaluation", "run"): {
+        "evaluate.test_tokens": 2,
         "generate": None,
         "generate.prompts": 2,
         "generate.max_new_tokens": 2,

@@ -49,6 +49,13 @@ class Batch:
     documents: tuple[tuple[str, ...], ...]
     digest: int
 
+    @property
+    def real(self) -> np.ndarray:
+        """Whether each position holds a token of a document, bool[B, T]; False at padding."""
+        found = np.arange(self.position_ids.shape[1]) <= self.ends[:, None]
+        found[len(self.documents) :] = False  # rows of padding
+        return found
+
 
 def collate(
     tables: Sequence[pa.Table], count: int, length: int, pad_id: int, documents_per_row: float = _DOCUMENTS_PER_ROW

@@ -3,7 +3,7 @@
 The driver reads the end of steps.jsonl and the files of attempts every few seconds. On a terminal one line is redrawn;
 elsewhere a line is printed every 10 s.
 
-Time left is estimated for the remaining steps, validations, evaluation and export. Steps and validations are assumed to
+Time left is estimated for the remaining steps, validations, export and evaluation. Steps and validations are assumed to
 take as long as the last ones. Evaluation measures the held-out split twice on the first worker, in the same time per
 row as validation; generated answers are not counted. The speed of the export is a constant.
 """
@@ -128,7 +128,7 @@ def step_line(records: Sequence[StepRecord], remaining: "RemainingWork") -> str:
         seconds = mean(record["seconds"] - record.get("compile_s", 0.0) for record in taken)
         parts.append(f"{mean(record['tokens'] for record in taken) / max(seconds, 1e-9):,.0f} tokens/s in steps")
     if (left := remaining.seconds_left(records)) is not None:
-        parts.append(f"{clock(left)} left{' with evaluation and export' if remaining.export_bytes else ''}")
+        parts.append(f"{clock(left)} left{' with export and evaluation' if remaining.export_bytes else ''}")
     if compiling := sum(record.get("compile_s", 0.0) for record in taken):
         parts.append(f"{clock(compiling)} of compiling")
     validated = [record for record in records if "validation" in record]
@@ -173,12 +173,13 @@ class RemainingWork:
             return cls(job.steps, every)
         rows = packed.rows("validation")
         whole = config.method == "full" or (config.export.merged and config.mergeable)
-        exported = (4 if config.export.dtype == "float32" else 2) if whole else 0
+        exported = (4 if config.export.dtype in (None, "float32") else 2) if whole else 0
+        test_rows, most = packed.rows("test") or rows, config.evaluate.test_tokens
         return cls(
             steps=job.steps,
             validate_every=every,
             validation_rows=min(rows, config.evaluate.rows or rows),
-            evaluation_rows=packed.rows("test") or rows,
+            evaluation_rows=min(test_rows, -(-most // config.sequence_length)) if most else test_rows,
             export_bytes=parameters * (4 + exported),
         )
 

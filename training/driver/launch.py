@@ -116,7 +116,7 @@ def _run(
                     last_step_at = time.monotonic()
                     if console:
                         console.finish()
-                    progress.say("training: all steps are done; evaluation and export follow")
+                    progress.say("training: all steps are done; export and evaluation follow")
             if lease is not None:
                 lease.check()
             if session.dead():
@@ -126,7 +126,7 @@ def _run(
                 )
     finally:
         if last_step_at is not None:
-            progress.say(f"evaluation and export: took {duration(time.monotonic() - last_step_at)}")
+            progress.say(f"export and evaluation: took {duration(time.monotonic() - last_step_at)}")
         elif console:
             console.finish()
         shutil.rmtree(folder, ignore_errors=True)

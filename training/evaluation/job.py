@@ -1,7 +1,7 @@
 """Evaluation of a run's weights on held-out documents, before and after training; written to evaluation.json.
 
-The test split is measured, or the validation split if the test split has no rows. Evaluation runs in one process, which
-has the model, one row group and one micro-batch in memory.
+The test split is measured, up to `evaluate.test_tokens`, or the validation split if the test split has no rows.
+Evaluation runs in one process, which has the model, one row group and one micro-batch in memory.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +13,7 @@ import torch
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError
+from cluster.page.formats import plural
 from cluster.store import paths
 from training.config import TrainConfig
 from training.config_parts import Columns, Generate
@@ -22,13 +23,14 @@ from training.evaluation.generate import complete_prompts, stop_ids
 from training.evaluation.prompts import Prompt, held_out_prompts
 from training.evaluation.scores import classification, f1_by_class, scores
 from training.fit.checkpoint.restore import fill
+from training.fit.out_of_memory import is_out_of_memory
 from training.models.attention import choose_attention
 from training.models.base import named_config
 from training.models.build import build_objective
 from training.models.objective import LinearProbe, Objective
 from training.pack.packed_run import PackedRun
 from training.records.checkpoint import Checkpoint, problem
-from training.records.evaluation import evaluation_fingerprint, read_evaluation, write_evaluation
+from training.records.evaluation import MergedCheck, evaluation_fingerprint, read_evaluation, write_evaluation
 from training.records.job import Job
 from training.records.schema import Evaluation, GeneratedAnswer, Measured, Outcome, measured
 from training.tokenizer.load_tokenizer import load_tokenizer, pad_id
@@ -37,33 +39,57 @@ _BATCH_TOKENS = 8192
 _SCORED = ("input_ids", "position_ids", "starts", "ends")
 
 
-def evaluate(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:
+def evaluate(job: Job, outcome: Outcome, packed: PackedRun, merged_check: MergedCheck | None = None) -> Evaluation:
     """Measure the weights before and after training, generate and score answers, and write evaluation.json.
 
-    If there is a finished evaluation of the same weights, it is returned.
+    If there is a finished evaluation of the same weights, it is returned. Where the whole model does not fit the GPU,
+    nothing is measured, and `notes` has a sentence about it.
     """
     made_from = evaluation_fingerprint(job, outcome)
     if (found := read_evaluation(job, made_from)) is not None:
         return found
+    try:
+        evaluation = _evaluation(job, outcome, packed)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        evaluation = _not_measured(outcome)
+    evaluation["merged_check"] = dict(merged_check) if merged_check else None
+    write_evaluation(job, evaluation, made_from)
+    return evaluation
+
+
+def _not_measured(outcome: Outcome) -> Evaluation:
+    note = (
+        "The held-out split was not measured and no answer was generated: the whole model does not fit the memory of "
+        "one worker. The weights are exported."
+    )
+    return {
+        "before": {}, "after": {}, "best_step": outcome["best_step"], "generation": {}, "answers": [],
+        "merged_check": None, "notes": [note],
+    }  # fmt: skip
+
+
+def _evaluation(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:
     tokenizer = load_tokenizer(job.store, paths.join(packed.uri, "tokenizer"))
     device = torch.device("cuda" if job.config.workers.gpus_each and torch.cuda.is_available() else "cpu")
     objective = initial_objective(job, device)
     split, artifacts = held_out_split(packed)
+    rows, notes = rows_to_measure(packed, split, artifacts, job.config.evaluate.test_tokens)
     with objective.as_base_model():
-        before = _measured(objective, job, artifacts, tokenizer, device)
+        before = _measured(objective, job, artifacts, rows, tokenizer, device)
     load_trained(objective, job, outcome)
-    after = _measured(objective, job, artifacts, tokenizer, device)
-    generation, answers = _answer_scores(objective, job, artifacts, tokenizer, device)
-    evaluation: Evaluation = {
+    after = _measured(objective, job, artifacts, rows, tokenizer, device)
+    generation, answers = _answer_scores(objective, job, artifacts, rows, tokenizer, device)
+    return {
         "before": {split: before} if before else {},
         "after": {split: after} if after else {},
         "best_step": outcome["best_step"],
         "generation": generation,
         "answers": answers,
         "merged_check": None,
+        "notes": notes,
     }
-    write_evaluation(job, evaluation, made_from)
-    return evaluation
 
 
 def initial_objective(job: Job, device: torch.device | str = "cpu", **changes: Any) -> Objective:
@@ -105,24 +131,62 @@ def held_out_split(packed: PackedRun) -> tuple[str, dict[str, Artifact]]:
     return split, found[split]
 
 
-def _tables(artifacts: dict[str, Artifact]) -> Iterator[pa.Table]:
-    for artifact in artifacts.values():
-        yield from artifact.tables()
+def rows_to_measure(
+    packed: PackedRun, split: str, artifacts: dict[str, Artifact], most_tokens: int | None
+) -> tuple[dict[str, int], list[str]]:
+    """(rows to measure of each corpus, a note if they are not all rows).
+
+    Each corpus has its share of `most_tokens`, but at least one row. The first rows of a split are a random sample of
+    it, because packing puts documents in random order.
+    """
+    whole = {name: artifact.manifest.rows for name, artifact in artifacts.items()}
+    tokens = sum(packed.packed(name).get(f"tokens/{split}", 0) for name in artifacts)
+    if most_tokens is None or tokens <= most_tokens:
+        return whole, []
+    rows = {name: max(1, int(count * most_tokens / tokens)) for name, count in whole.items()}
+    note = (
+        f"Of the {split} split {sum(rows.values()):,} of {plural(sum(whole.values()), 'row')} were measured "
+        f"(evaluate.test_tokens: {most_tokens}; null: all)."
+    )
+    return rows, [note]
+
+
+def _tables(artifacts: dict[str, Artifact], rows: Mapping[str, int]) -> Iterator[pa.Table]:
+    """The first `rows` of each artifact, by its name."""
+    for name, artifact in artifacts.items():
+        left = rows[name]
+        for table in artifact.tables():
+            if not left:
+                break
+            yield table.slice(0, left)
+            left -= min(left, table.num_rows)
 
 
 def _measured(
-    objective: Objective, job: Job, artifacts: dict[str, Artifact], tokenizer: Any, device: torch.device
+    objective: Objective,
+    job: Job,
+    artifacts: dict[str, Artifact],
+    rows: Mapping[str, int],
+    tokenizer: Any,
+    device: torch.device,
 ) -> Measured | None:
-    return measure(objective, _tables(artifacts), job.config.micro_batch, pad_id(tokenizer), device)
+    return measure(objective, _tables(artifacts, rows), job.config.micro_batch, pad_id(tokenizer), device)
 
 
 def _answer_scores(
-    objective: Any, job: Job, artifacts: dict[str, Artifact], tokenizer: Any, device: torch.device
+    objective: Any,
+    job: Job,
+    artifacts: dict[str, Artifact],
+    rows: Mapping[str, int],
+    tokenizer: Any,
+    device: torch.device,
 ) -> tuple[dict[str, float], list[GeneratedAnswer]]:
     """(scores, answers): of a probe, scores of its classes; else of generated text, if the config has `generate`."""
     config = job.config
     if config.method == "probe":
-        true, predicted = predictions(objective, _tables(artifacts), config.micro_batch, pad_id(tokenizer), device)
+        true, predicted = predictions(
+            objective, _tables(artifacts, rows), config.micro_batch, pad_id(tokenizer), device
+        )
         if not true:
             return {}, []
         by_name = [[job.classes[index] for index in side] for side in (true, predicted)]

@@ -135,9 +135,14 @@ class CorpusFacts:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """The facts from which a card is made. base: the model on which an adapter is loaded. chat: see `loading`."""
+    """The facts from which a card is made.
+
+    dtype: number type of exported full or merged weights. base: the model on which an adapter is loaded. chat: see
+    `loading`.
+    """
 
     config: TrainConfig
+    dtype: str
     outcome: Outcome
     corpora: dict[str, CorpusFacts]
     base: Base
@@ -223,6 +228,7 @@ def _numbers(facts: CardFacts, folder: str) -> str:
         ]
         if rows:
             parts.append("Held out, before and after training:\n\n" + table(head, rows))
+        parts += [escaped(note) for note in facts.evaluation.get("notes", [])]
         if scores := facts.evaluation["generation"]:
             shown = [(_SCORE_NAMES.get(name, name), f"{value:.4g}") for name, value in scores.items()]
             parts.append("Answers on held-out documents:\n\n" + table(("Score", ""), shown[:_MOST_CLASSES]))
@@ -230,7 +236,7 @@ def _numbers(facts: CardFacts, folder: str) -> str:
         parts.append(
             f"Merged in float32 and compared with the adapter's logits on {check['prompts']} held-out prompts: largest "
             f"difference {check['max_abs_difference']:.3g}, allowed {check['tolerance']:.3g}; the adapter itself moves "
-            f"logits by up to {check['adapter_effect']:.3g}. Stored as {escaped(facts.config.export.dtype)}."
+            f"logits by up to {check['adapter_effect']:.3g}. Stored as {escaped(facts.dtype)}."
         )
         if facts.config.method == "qlora":
             parts.append(

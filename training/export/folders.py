@@ -26,7 +26,7 @@ from training.evaluation.job import held_out_split, initial_objective, load_trai
 from training.export.card import CardFacts, CorpusFacts, Lineage, lineage
 from training.export.merge import first_tokens, merge
 from training.fit.step_log import read
-from training.models.base import load_base
+from training.models.base import base_dtype, load_base
 from training.pack.packed_run import PackedRun
 from training.records.evaluation import MergedCheck, read_evaluation
 from training.records.job import Job
@@ -46,11 +46,12 @@ class FolderWriter:
         self.tokenizer = load_tokenizer(job.store, packed.tokenizer_uri)
         self.own_tokenizer = self.config.model.name is not None and self.config.model.tokenizer is None
         self.base = base_of(self.config.model, job.fingerprint_parts["model"], root)
+        self.dtype = self.config.export.dtype or base_dtype(job.store, self.config.model)
         self.check: MergedCheck | None = None
 
     def folders(self, scratch: Path) -> Iterator[Path]:
         """Write the folders below `scratch` one at a time; `put_folder` deletes each before the next is written."""
-        dtype = getattr(torch, self.config.export.dtype)
+        dtype = getattr(torch, self.dtype)
         # A CPU cannot compute with 4-bit weights. The parameters of a qlora adapter are named and shaped as with lora.
         method = "lora" if self.config.method == "qlora" else self.config.method
         objective = initial_objective(self.job, "cpu", method=method, precision="float32")
@@ -104,6 +105,7 @@ class FolderWriter:
         }
         return CardFacts(
             config=self.config,
+            dtype=self.dtype,
             outcome=self.outcome,
             corpora=corpora,
             base=self.base,

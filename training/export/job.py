@@ -14,22 +14,49 @@ from training.export.card import card
 from training.export.folders import FolderWriter
 from training.pack.packed_run import PackedRun
 from training.records import export_manifest
-from training.records.evaluation import add_merged_check
+from training.records.evaluation import evaluation_fingerprint
 from training.records.job import Job
 from training.records.schema import Outcome
 
 
-def evaluate_and_export(job: Job, outcome: Outcome) -> dict[str, Any]:
-    """Evaluate a run's weights, then export them. Returns the export's manifest. Finished parts are not made again."""
+def export_and_evaluate(job: Job, outcome: Outcome) -> dict[str, Any]:
+    """Export a run's weights, then evaluate them and add the scores to the model cards.
+
+    Finished parts are not made again. The export comes first, so that a trained model can be used even if its
+    evaluation fails, for example because the whole model does not fit one GPU.
+
+    Returns:
+        The export's manifest.
+    """
     packed = PackedRun.load(job.store, job.packed)
-    evaluate(job, outcome, packed)
-    return export(job, outcome, packed)
+    manifest = export(job, outcome, packed)
+    evaluate(job, outcome, packed, manifest["merged_check"])
+    return _with_scores(job, outcome, packed, manifest)
+
+
+def _with_scores(job: Job, outcome: Outcome, packed: PackedRun, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write the model cards again, with the scores of the finished evaluation. Returns the export's new manifest."""
+    made_from = evaluation_fingerprint(job, outcome)
+    if manifest.get(export_manifest.EVALUATED) == made_from:
+        return manifest
+    root = paths.join(job.root, export_manifest.EXPORT)
+    writer = FolderWriter(job, outcome, packed, root)
+    writer.check = manifest["merged_check"]
+    cards = {f"{name}/README.md": card(writer.facts(), name) for name in manifest["folders"]}
+    put = [export_manifest.put_file(job.store, root, path, _encoded(text)) for path, text in cards.items()]
+    files = [file for file in manifest["files"] if file["path"] not in cards]
+    manifest = manifest | {export_manifest.EVALUATED: made_from}
+    return export_manifest.finish(job.store, root, manifest, sorted([*files, *put], key=lambda file: file["path"]))
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
     """Write the folders and their manifest, unless there is a finished export of the same weights.
 
-    Returns the manifest. The model cards contain the evaluation if there is one.
+    Returns the manifest. The model cards have no scores yet.
 
     Raises:
         RaymillError: the merged model's logits differ from the adapter's. Then adapter/ is written, but no manifest.
@@ -43,17 +70,15 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
         folders: list[str] = []
         writer = FolderWriter(job, outcome, packed, root)
         for folder in writer.folders(scratch):
-            (folder / "README.md").write_text(card(writer.facts(), folder.name), "utf-8", "backslashreplace")
+            (folder / "README.md").write_bytes(_encoded(card(writer.facts(), folder.name)))
             files += export_manifest.put_folder(job.store, folder, root)
             folders.append(folder.name)
-        if writer.check is not None:
-            add_merged_check(job, outcome, writer.check)
         manifest = {
             "kind": "export",
             "made_from": export_manifest.export_fingerprint(job, outcome),
             "version": cluster.__version__,
             "method": job.config.method,
-            "dtype": job.config.export.dtype,
+            "dtype": writer.dtype,
             "step": outcome["best_step"] or outcome["steps"],
             "base": {"name": writer.base_name(folders), "revision": writer.base.revision},
             "folders": {name: name for name in folders},

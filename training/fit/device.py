@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
-import numpy as np
 import torch
 
 from training.config import TrainConfig
@@ -138,9 +137,7 @@ def workers_peak_flops(ranks: Ranks, bf16: bool) -> float | None:
 
 def attended_positions(batch: Batch) -> int:
     """Sum over a batch's tokens of the number of positions that each attends to, its own included; without padding."""
-    real = np.arange(batch.position_ids.shape[1]) <= batch.ends[:, None]
-    real[len(batch.documents) :] = False  # rows of padding
-    return int((batch.position_ids + 1)[real].sum())
+    return int((batch.position_ids + 1)[batch.real].sum())
 
 
 @contextmanager

@@ -213,17 +213,19 @@ class Training:
         rate = learning_rate(self.config.optimizer, step, self.job.steps)
         record: StepRecord = self._new_record(step + 1)
         if counts.loss_denominator:
-            loss_sum = self._backward(step, batches, counts.loss_denominator)
+            loss_sum, balance = self._backward(step, batches, counts.loss_denominator)
             self.ranks.reached(f"step {step + 1}, update")
             norm = self.engine.step(rate, self.config.optimizer.clip)
             waited, compiled = self.loader.waited_s - waited, compile_clock.seconds - compiled
-            mine = [loss_sum, waited, memory_gib(self.ranks.device), compiled]
-            losses, waits, memory, compiling = zip(*self.ranks.exchange_floats(mine), strict=True)
+            mine = [loss_sum, waited, memory_gib(self.ranks.device), compiled, balance]
+            losses, waits, memory, compiling, balances = zip(*self.ranks.exchange_floats(mine), strict=True)
             loss = sum(losses) / counts.loss_denominator
             if problem := loss_problem(loss, norm, self.config.failures.loss_limit):
                 self._skip_bad_step(step + 1, problem, batches)
                 return
             record |= {"loss": loss, "grad_norm": norm, "data_wait_s": max(waits), "memory_gib": max(memory)}
+            if self.objective.balance is not None:
+                record["aux_loss"] = sum(balances)
             if max(compiling):
                 record["compile_s"] = max(compiling)
         seconds = time.perf_counter() - began
@@ -259,16 +261,36 @@ class Training:
         digest = (low + (high << 32)) & ((1 << 64) - 1)
         return Counts(denominator, tokens, labels, attended, digest, uploading, due_by_clock > 0)
 
-    def _backward(self, step: int, batches: Sequence[Batch], denominator: int) -> float:
-        """Accumulate the gradients of the step's micro-batches. Returns this worker's sum of losses."""
+    def _backward(self, step: int, batches: Sequence[Batch], denominator: int) -> tuple[float, float]:
+        """Accumulate the gradients of the step's micro-batches.
+
+        Returns:
+            (this worker's sum of losses, its part of the load-balancing loss), without the latter in the former.
+        """
+        balance = self.objective.balance
+        if balance is not None:
+            balance.begin_step(denominator)
+            if len(batches) > 1:
+                with torch.no_grad():
+                    for number, batch in enumerate(batches):
+                        self._micro_batch(step, number, batch, "counting experts")
+                balance.sum_counts()
         losses = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
         for number, batch in enumerate(batches):
-            self.ranks.reached(f"step {step + 1}, micro-batch {number + 1}")
-            torch.manual_seed(dropout_seed(self.config.seed, step, number, self.ranks.rank))
-            loss_sum, _ = self.engine.module(**self.objective.tensors(batch, self.ranks.device))
+            loss_sum = self._micro_batch(step, number, batch, "learning")
             losses += loss_sum.detach()
             self.engine.backward(loss_sum / denominator, last=number == len(batches) - 1)
-        return losses.item()
+        if balance is None:
+            return losses.item(), 0.0
+        part = balance.end_step()
+        return losses.item() - balance.coefficient * denominator * part, part
+
+    def _micro_batch(self, step: int, number: int, batch: Batch, what: str) -> torch.Tensor:
+        """The sum of losses of one micro-batch. Equal seeds: `number` and `step` give the same dropout."""
+        self.ranks.reached(f"step {step + 1}, micro-batch {number + 1}, {what}")
+        torch.manual_seed(dropout_seed(self.config.seed, step, number, self.ranks.rank))
+        loss_sum, _ = self.engine.module(**self.objective.tensors(batch, self.ranks.device))
+        return loss_sum
 
     def _after(self, record: StepRecord, checkpoint_due: bool) -> None:
         """Validate and save a checkpoint, each if due, and log the step."""

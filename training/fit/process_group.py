@@ -86,7 +86,7 @@ def ray_group(gpus_each: int, timeout_s: float) -> Iterator[Ranks]:
     dist.destroy_process_group()
     if device.type == "cuda":
         gc.collect()
-        torch.cuda.empty_cache()  # evaluation and export follow in this process
+        torch.cuda.empty_cache()  # export and evaluation follow in this process
 
 
 def ray_environment(context: Any, device: torch.device) -> dict[str, str]:

@@ -20,7 +20,7 @@ from training.records.schema import StepRecord
 log = logging.getLogger(__name__)
 
 _UPLOAD_EVERY_S = 30.0
-_CURVES = ("loss", "grad_norm", "learning_rate", "tokens_per_s", "mfu", "memory_gib", "data_wait_s")
+_CURVES = ("loss", "aux_loss", "grad_norm", "learning_rate", "tokens_per_s", "mfu", "memory_gib", "data_wait_s")
 
 
 class Tracker(Protocol):

@@ -1,4 +1,4 @@
-"""The function that Ray Train runs in each worker: the training loop, and in the first one evaluation and export."""
+"""The function that Ray Train runs in each worker: the training loop, and in the first one export and evaluation."""
 
 import os
 from collections.abc import Callable

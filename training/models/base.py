@@ -4,10 +4,13 @@ run.
 
 import difflib
 import logging
+import math
+from collections import Counter
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -163,6 +166,25 @@ def named_config(store: Store, model: Model) -> Any:
             f"model {model.name}: transformers cannot read its config.json ({reason}). Code from a model's "
             "folder is never run."
         ) from error
+
+
+_NUMBER_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def base_dtype(store: Store, model: Model) -> str:
+    """The number type of most weights in a base model's files; float32 for random weights.
+
+    Types that are only stored, such as 8-bit numbers, count as bfloat16, the type that they are computed in.
+    """
+    if model.name is None:
+        return "float32"
+    values: Counter[str] = Counter()
+    for path in weight_files(model_folder(store, model)):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  # it is no dict
+                part = file.get_slice(name)
+                values[part.get_dtype()] += math.prod(part.get_shape())
+    return _NUMBER_TYPES.get(values.most_common(1)[0][0], "bfloat16") if values else "float32"
 
 
 def check_vocabulary(model: PreTrainedModel, vocabulary: int) -> None:

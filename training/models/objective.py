@@ -25,15 +25,21 @@ from training.data.batch import Batch
 from training.data.packed import NO_TARGET
 from training.models.attention import boundaries
 from training.models.loss import Elementwise, chunked_loss, elementwise, fused_loss
+from training.models.router_balance import RouterBalance, router_balance
 
 
 class Objective(nn.Module):
-    """Base class of the objectives. model: the transformers or peft model. bf16: compute in bf16 by autocast."""
+    """Base class of the objectives.
+
+    model: the transformers or peft model. bf16: compute in bf16 by autocast. balance: the load-balancing loss of a
+    mixture of experts, if its config asks for one.
+    """
 
     def __init__(self, model: Any, bf16: bool) -> None:
         super().__init__()
         self.model = model
         self.bf16 = bf16
+        self.balance: RouterBalance | None = None
 
     @property
     def attention(self) -> str:
@@ -49,7 +55,9 @@ class Objective(nn.Module):
 
     def tensors(self, batch: Batch, device: torch.device | str) -> dict[str, Tensor]:
         """The batch's arrays as the arguments of `forward`, on the device."""
-        names = ("input_ids", "position_ids", "targets", "classes", "ends", "starts", "target_positions")
+        names = ["input_ids", "position_ids", "targets", "classes", "ends", "starts", "target_positions"]
+        if self.balance is not None:
+            names.append("real")
         return {name: _to_device(torch.from_numpy(getattr(batch, name)), device) for name in names}
 
     @contextmanager
@@ -92,6 +100,7 @@ class NextToken(Objective):
         self.virtual = virtual
         self.body_name = body_name(self.causal)
         self.fused = lm_head_is_unsharded and self._has_plain_head()
+        self.balance = router_balance(self.causal)
 
     @contextmanager
     def as_base_model(self) -> Iterator[None]:
@@ -121,40 +130,55 @@ class NextToken(Objective):
         ends: Tensor,
         starts: Tensor,
         target_positions: Tensor,
+        real: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The loss of one micro-batch.
 
         Args:
             input_ids, position_ids, targets: int64[B, T]. classes, ends: int64[B], not used here. starts: int32[S + 1].
-            target_positions: int64[L]. See `training.data.batch.Batch`.
+            target_positions: int64[L]. real: bool[B, T], for the load-balancing loss. See `training.data.batch.Batch`.
 
         Returns:
-            (sum of losses, float32 scalar; number of correct predictions, int64 scalar).
+            (sum of losses, float32 scalar; number of correct predictions, int64 scalar). Within a step of `balance` its
+            loss is added to the sum.
         """
         with self._autocast(input_ids.device):
-            hidden = self.hidden(input_ids, position_ids, starts).flatten(0, 1)
+            output = self._output(input_ids, position_ids, starts)
+            hidden = output.last_hidden_state[:, -input_ids.shape[1] :].flatten(0, 1)
             if self.fused:
                 wanted = targets.flatten().index_select(0, target_positions)
                 counted = hidden.index_select(0, target_positions)
                 weight = self.causal.lm_head.weight
-                return fused_loss(counted, weight, wanted, self.loss_chunk_tokens, self.after_logits)
-            return chunked_loss(self.logits, hidden, targets.flatten(), self.loss_chunk_tokens)
+                loss, correct = fused_loss(counted, weight, wanted, self.loss_chunk_tokens, self.after_logits)
+            else:
+                loss, correct = chunked_loss(self.logits, hidden, targets.flatten(), self.loss_chunk_tokens)
+        if self.balance is not None and self.balance.active:
+            assert real is not None
+            virtual = output.last_hidden_state.shape[1] - input_ids.shape[1]
+            # The first position of a row is real unless the whole row is padding.
+            everywhere = torch.cat([real[:, :1].expand(-1, virtual), real], 1)
+            loss = loss + self.balance.loss(output.router_logits, everywhere)
+        return loss, correct
 
     def hidden(self, input_ids: Tensor, position_ids: Tensor, starts: Tensor) -> Tensor:
-        """Last hidden states [B, T, D]; those of `prompt`'s virtual tokens are cut off again.
+        """Last hidden states [B, T, D]; those of `prompt`'s virtual tokens are cut off again."""
+        return self._output(input_ids, position_ids, starts).last_hidden_state[:, -input_ids.shape[1] :]
+
+    def _output(self, input_ids: Tensor, position_ids: Tensor, starts: Tensor) -> Any:
+        """The output of the model's body; with `prompt`, that of the virtual tokens comes first.
 
         With virtual tokens a row must be one document.
         """
+        more = {"output_router_logits": True} if self.balance is not None and self.balance.active else {}
         if self.virtual is None:
-            documents = boundaries(self.attention, starts, input_ids.shape[1])
-            output = self.body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **documents)
-            return output.last_hidden_state
+            more |= boundaries(self.attention, starts, input_ids.shape[1])
+            return self.body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **more)
         prompt = self.model.get_prompt(len(input_ids), max_cache_len=input_ids.shape[1])
         if self.virtual == "prefix":
-            return self.body(input_ids=input_ids, past_key_values=prompt, use_cache=True).last_hidden_state
+            return self.body(input_ids=input_ids, past_key_values=prompt, use_cache=True, **more)
         words = self.causal.get_input_embeddings()(input_ids)
         embeddings = torch.cat([prompt.to(words.dtype), words], dim=1)
-        return self.body(inputs_embeds=embeddings, use_cache=False).last_hidden_state[:, prompt.shape[1] :]
+        return self.body(inputs_embeds=embeddings, use_cache=False, **more)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The model's own logits of last hidden states: [N, D] to [N, V]."""

@@ -36,6 +36,7 @@ def evaluation_fingerprint(job: Job, outcome: Outcome) -> str:
         "fit": outcome["fingerprint"],
         "checkpoint": outcome["best_checkpoint"] or outcome["checkpoint"],
         "generate": generate.model_dump() if generate else None,
+        "test_tokens": job.config.evaluate.test_tokens,
     }
     return fingerprint(inputs)
 
@@ -52,10 +53,3 @@ def read_evaluation(job: Job, wanted: str | None = None) -> Evaluation | None:
 def write_evaluation(job: Job, evaluation: Evaluation, made_from: str) -> None:
     """Write evaluation.json to the job's run. made_from: the evaluation's fingerprint."""
     job.store.write_bytes(paths.join(job.root, EVALUATION), json_bytes({_FINGERPRINT: made_from} | evaluation))
-
-
-def add_merged_check(job: Job, outcome: Outcome, check: MergedCheck) -> None:
-    """Add the check of the merged weights to a finished evaluation; without one, nothing is written."""
-    made_from = evaluation_fingerprint(job, outcome)
-    if (found := read_evaluation(job, made_from)) is not None:
-        write_evaluation(job, {**found, "merged_check": dict(check)}, made_from)

@@ -18,6 +18,7 @@ from training.records.job import Job
 from training.records.schema import Outcome
 
 EXPORT, MANIFEST = "export", "manifest.json"
+EVALUATED = "evaluated"  # key of the manifest: fingerprint of the evaluation whose scores are in the model cards
 
 
 class ExportedFile(TypedDict):
@@ -48,10 +49,11 @@ def finished_export(job: Job, outcome: Outcome) -> dict[str, Any] | None:
     return found
 
 
-def finished_evaluation_and_export(job: Job, outcome: Outcome) -> dict[str, Any] | None:
-    """The manifest of a finished export of these weights if they were also evaluated; else None."""
-    evaluated = read_evaluation(job, evaluation_fingerprint(job, outcome))
-    return evaluated and finished_export(job, outcome)
+def finished_export_and_evaluation(job: Job, outcome: Outcome) -> dict[str, Any] | None:
+    """The manifest of a finished export of these weights whose cards have a finished evaluation's scores; else None."""
+    made_from = evaluation_fingerprint(job, outcome)
+    found = finished_export(job, outcome) if read_evaluation(job, made_from) else None
+    return found if found and found.get(EVALUATED) == made_from else None
 
 
 def damage(store: Store, root: str, manifest: dict[str, Any], *, compare_sha256: bool = False) -> dict[str, str]:
@@ -89,6 +91,12 @@ def put_folder(store: Store, folder: Path, root: str) -> list[ExportedFile]:
         store.upload(path, paths.join(root, name))
     shutil.rmtree(folder)
     return put
+
+
+def put_file(store: Store, root: str, path: str, data: bytes) -> ExportedFile:
+    """Write one small file of the export. path: relative to the export."""
+    store.write_bytes(paths.join(root, path), data)
+    return {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def finish(store: Store, root: str, manifest: dict[str, Any], files: list[ExportedFile]) -> dict[str, Any]:

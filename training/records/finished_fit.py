@@ -43,14 +43,8 @@ def refuse_or_delete_other_training(job: Job, replace: bool) -> None:
         if not replace:
             raise
         checkpoints = checkpoint_folders(job)
-        job.store.delete(
-            [
-                job.outcome,
-                paths.join(job.root, MICRO_BATCH),
-                *(paths.join(uri, MANIFEST) for uri in checkpoints),
-                job.step_log,
-            ]
-        )
+        manifests = [paths.join(uri, MANIFEST) for uri in checkpoints]
+        job.store.delete([job.outcome, paths.join(job.root, MICRO_BATCH), *manifests, job.step_log])
         for folder in (job.checkpoints, job.attempts, job.tensorboard):
             job.store.delete(file.uri for file in job.store.list_files(folder))
         for uri in checkpoints:

@@ -33,7 +33,8 @@ class StepRecord(TypedDict):
     """A line of steps.jsonl: one optimizer step, over all workers. Steps count from 1; step 0 has only a validation.
 
     time: start of the forward pass, after the rows were read, UTC. loss: mean over the step's label tokens, before the
-    update. grad_norm: before clipping. tokens: without padding. samples: digest of the rows that were read, 16 hex
+    update. aux_loss: load-balancing loss of a mixture of experts, which is not in `loss`, before its coefficient.
+    grad_norm: before clipping. tokens: without padding. samples: digest of the rows that were read, 16 hex
     digits: the sum of their hashes, which does not depend on the number of workers. seconds: duration of the step,
     without validation and checkpoint. mfu: see models/flops.py; null if the device's peak is unknown. memory_gib: the
     largest peak of a worker (device memory on GPUs, resident memory on CPUs). data_wait_s: the longest time that a
@@ -46,6 +47,7 @@ class StepRecord(TypedDict):
     time: str
     workers: int
     loss: NotRequired[float]
+    aux_loss: NotRequired[float]
     grad_norm: NotRequired[float]
     learning_rate: NotRequired[float]
     tokens: NotRequired[int]
@@ -137,7 +139,8 @@ class GeneratedAnswer(TypedDict):
 class Evaluation(TypedDict):
     """evaluation.json. before, after: the measurement before and after training, by the name of the held-out split.
 
-    generation: scores of generated answers, by name. merged_check: a MergedCheck of evaluation.py.
+    generation: scores of generated answers, by name. merged_check: a MergedCheck of evaluation.py. notes: sentences
+    about what was not measured, and why.
     """
 
     before: dict[str, Measured]
@@ -146,6 +149,7 @@ class Evaluation(TypedDict):
     generation: dict[str, float]
     answers: list[GeneratedAnswer]
     merged_check: dict[str, Any] | None
+    notes: NotRequired[list[str]]
 
 
 @dataclass(frozen=True)

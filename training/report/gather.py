@@ -33,6 +33,7 @@ _OVERFLOW_COUNTERS = (*overflow.COUNTERS, "pieces_without_label")
 
 _NOT_EVALUATED: Evaluation = {
     "before": {}, "after": {}, "best_step": None, "generation": {}, "answers": [], "merged_check": None,
+    "notes": [],
 }  # fmt: skip
 
 
@@ -87,6 +88,7 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
         "generation": evaluation["generation"],
         "answers": [_shortened(answer) for answer in evaluation["answers"][:_ANSWERS]],
         "merged_check": evaluation["merged_check"],
+        "evaluation_notes": evaluation.get("notes", []),
         "folders": _folders(job, packed),
     }
 

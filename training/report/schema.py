@@ -156,7 +156,7 @@ class Fit(TypedDict):
     """One training; a run of phases has several.
 
     unmoved: names of trained matrices that did not change. damaged_checkpoints: a sentence for each checkpoint that
-    could not be read, with the steps that were repeated.
+    could not be read, with the steps that were repeated. evaluation_notes: sentences about what was not measured.
     """
 
     name: str
@@ -177,6 +177,7 @@ class Fit(TypedDict):
     generation: dict[str, float]
     answers: list[GeneratedAnswer]
     merged_check: dict[str, Any] | None
+    evaluation_notes: list[str]
     folders: list[Folder]
 
 

@@ -138,8 +138,9 @@ def _packed_share(corpus: CorpusData, counter: str) -> str:
 
 def evaluation(fit: Fit) -> Markup:
     """Losses and accuracies on held-out splits before and after training."""
+    notes = [note(words) for words in fit["evaluation_notes"]]
     if not fit["after"]:
-        return sentence("No held-out split was measured.")
+        return join(sentence("No held-out split was measured."), *notes)
     means = metric_words(fit["recipe"]["method"])
     columns = [
         Column("Split", False), Column("Loss before"), Column("after"), Column("Change"), Column("Perplexity before"),
@@ -152,7 +153,8 @@ def evaluation(fit: Fit) -> Markup:
     words += f", of step {count(fit['best_step'])}." if fit["best_step"] is not None else "."
     words += f" {means.accuracy}"
     check = fit["merged_check"]
-    return join(note(words), table("Splits held out from training", columns, rows), _check(check) if check else None)
+    held_out = table("Splits held out from training", columns, rows)
+    return join(note(words), held_out, *notes, _check(check) if check else None)
 
 
 def _measured(split: str, before: Measured | None, after: Measured, means: MetricWords) -> tuple[Child, ...]:

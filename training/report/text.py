@@ -87,6 +87,7 @@ def _interruptions(fit: Fit) -> Iterator[str]:
 
 
 def _loss(fit: Fit) -> Iterator[str]:
+    yield from fit["evaluation_notes"]
     validation = fit["validation"]
     if not validation:
         yield "There was no validation split, so the loss on unseen text was not measured."
