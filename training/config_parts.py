@@ -120,6 +120,11 @@ class Model(Settings):
     chat_template: str | None = Field(
         None, description="a Jinja file, or `chatml`; default: the tokenizer's; a trained tokenizer has chatml"
     )
+    chat_template_kwargs: dict[str, Any] = Field(
+        {},
+        description="variables of the chat template, such as {enable_thinking: false}; they are its defaults in "
+        "packing, evaluation and the exported tokenizer",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -130,6 +135,9 @@ class Model(Settings):
     def _consistent(self) -> Self:
         if (self.name is None) == (self.config is None):
             raise ValueError("give a name (path, URI or hub name), or a config for random weights, and not both")
+        for variable in self.chat_template_kwargs:
+            if not variable.isidentifier() or variable in ("messages", "tools", "add_generation_prompt"):
+                raise ValueError(f"chat_template_kwargs: {variable} cannot be set; give variables of the template")
         if self.config is not None:
             if "model_type" not in self.config:
                 raise ValueError("config: needs a model_type, as in {model_type: llama, hidden_size: 64, ...}")

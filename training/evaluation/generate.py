@@ -6,24 +6,48 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
+from training.pack.chat import closing_token
+from training.pack.documents import Chat
+from training.pack.template import Unfit, presentations, render
+
 # The most tokens of a batch, prompts and answers together, which limits the key-value cache.
 _BATCH_TOKENS = 16384
 _BATCH_PROMPTS = 32
 
 _USER, _ANSWER = "question", "answer"
+_CALL: dict[str, Any] = {"type": "function", "function": {"name": "a_function", "arguments": {}}}
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Token ids that end an answer: end of sequence, and the special token after an answer in the chat template."""
+    """Token ids that end an answer: end of sequence, and those that end an answer or a tool call in the template."""
     stops = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-    if tokenizer.chat_template:
-        turns = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
-        rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
-        tail = rendered[rendered.rindex(_ANSWER) + len(_ANSWER) :].lstrip()
-        first = tokenizer(tail, add_special_tokens=False)["input_ids"][:1] if tail else []
-        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-        stops += [int(token) for token in first if token in special and token not in stops]
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    for turn in (
+        {"role": "assistant", "content": _ANSWER},
+        {"role": "assistant", "content": "", "tool_calls": [_CALL]},
+    ):
+        end = _end_of(tokenizer, Chat([{"role": "user", "content": _USER}, turn])) if tokenizer.chat_template else ""
+        # After an answer the first token ends it (Phi 3 writes two); within a call there may be others.
+        ids = tokenizer(end, add_special_tokens=False)["input_ids"] if end else []
+        stops += [int(token) for token in ids[:1] if token in special and token not in stops]
     return stops
+
+
+def _end_of(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> str:
+    """What the chat template writes after the text of the last turn; empty if it does not write the turn."""
+    for shown in presentations(str(tokenizer.chat_template), chat):
+        try:
+            rendered = render(tokenizer, shown, len(shown.messages), prompt=False)
+        except Unfit:
+            continue
+        if closing := closing_token(tokenizer, shown, {}):
+            return closing
+        if _ANSWER in rendered:
+            return rendered.rpartition(_ANSWER)[2].lstrip()
+        if _CALL["function"]["name"] in rendered:
+            added = sorted((token.content for token in tokenizer.added_tokens_decoder.values()), key=len)
+            return next((token for token in reversed(added) if rendered.rstrip().endswith(token)), "")
+    return ""
 
 
 def complete_prompts(

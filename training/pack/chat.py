@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from training.pack.documents import REASONING, Chat, Pair, is_empty
-from training.pack.overflow import UNLEARNT, WITHOUT_REASONING
+from training.pack.overflow import THINKING_OFF, UNLEARNT, WITHOUT_REASONING
 from training.pack.template import Unfit, presentations, render, template_roles, thinking_switches
 
 if TYPE_CHECKING:
@@ -130,30 +130,42 @@ def marked_renderings(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple
     raise failed
 
 
-def closing_token(tokenizer: "PreTrainedTokenizerFast", chat: Chat, through: str, switches: dict[str, bool]) -> str:
-    """The token that begins the message after a conversation's last turn, if nothing else ends the turn; else empty.
+def closing_token(tokenizer: "PreTrainedTokenizerFast", chat: Chat, switches: dict[str, bool]) -> str:
+    """The token that begins the message after a conversation's last turn, if nothing else ends a turn; else empty.
 
     The message is the result of a tool if the turn has tool calls, else a user's.
-
-    Args:
-        through: the rendering of the conversation with `switches`.
     """
-    added = _added_tokens(tokenizer)
-    if through.rstrip().endswith(added):
+    if not _next_role_ends_turns(tokenizer):
         return ""
     *earlier, turn = chat.messages
     following = {"role": "tool", "content": "a"} if turn.get("tool_calls") else _ANY_USER
     # A template may drop the reasoning of a turn that a user's message follows.
-    plain = [*earlier, {key: turn[key] for key in turn if key not in REASONING}]
-    count = len(plain)
+    plain = {key: turn[key] for key in turn if key not in REASONING}
+    return _next_token(tokenizer, Chat([*earlier, plain, following], chat.tools), switches)
+
+
+@lru_cache(maxsize=8)
+def _next_role_ends_turns(tokenizer: "PreTrainedTokenizerFast") -> bool:
+    """Whether the template writes no token after a turn, and one before the next message."""
+    chat = Chat([_ANY_USER, {"role": "assistant", "content": "a"}, _ANY_USER])
     try:
-        ended = render(tokenizer, Chat(plain, chat.tools), count, prompt=False, switches=switches)
-        longer = render(tokenizer, Chat([*plain, following], chat.tools), count + 1, prompt=False, switches=switches)
+        ended = render(tokenizer, chat, 2, prompt=False)
+    except Unfit:
+        return False
+    return not ended.rstrip().endswith(_added_tokens(tokenizer)) and bool(_next_token(tokenizer, chat, {}))
+
+
+def _next_token(tokenizer: "PreTrainedTokenizerFast", chat: Chat, switches: dict[str, bool]) -> str:
+    """The token that begins the last message; empty if text does, or the template fails."""
+    count = len(chat.messages)
+    try:
+        before = render(tokenizer, chat, count - 1, prompt=False, switches=switches)
+        longer = render(tokenizer, chat, count, prompt=False, switches=switches)
     except Unfit:
         return ""
-    if not longer.startswith(ended):
+    if not longer.startswith(before):
         return ""
-    return next((token for token in added if longer.startswith(token, len(ended))), "")
+    return next((token for token in _added_tokens(tokenizer) if longer.startswith(token, len(before))), "")
 
 
 def _marked(tokenizer: "PreTrainedTokenizerFast", chat: Chat, template: str) -> tuple[list[Marked], Counter[str]]:
@@ -180,6 +192,8 @@ def _marked(tokenizer: "PreTrainedTokenizerFast", chat: Chat, template: str) -> 
         raise failed or Unfit("empty_completion")
     _require_all_rendered(tokenizer, chat, turns)
     own = {number: own_thought(chat.messages[number]) for number in turns}
+    if _thinks_by_default(tokenizer):
+        notes[THINKING_OFF] = sum(bool(turn.switches) and not any(turn.switches.values()) for turn in turns.values())
     notes[WITHOUT_REASONING] = sum(bool(own[n]) and str(own[n]) not in turns[n].text for n in turns)
     renderings = []
     left = list(turns)
@@ -233,7 +247,7 @@ def _found(tokenizer: "PreTrainedTokenizerFast", chat: Chat, own: str | None, sw
         text, start = before + _cut_out(tokenizer, chat, own, chosen, before, through), len(before)
     if own is None and (thought := _EMPTY_THOUGHT.match(text, start)):
         start = thought.end()
-    return _Turn(text + closing_token(tokenizer, chat, through, chosen), start, through, chosen)
+    return _Turn(text + closing_token(tokenizer, chat, chosen), start, through, chosen)
 
 
 def own_thought(message: dict[str, Any]) -> str | None:
@@ -321,6 +335,17 @@ def _added_tokens(tokenizer: "PreTrainedTokenizerFast") -> tuple[str, ...]:
     """The tokens that are not part of text, the longest first."""
     names = (token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip())
     return tuple(sorted(names, key=len, reverse=True))
+
+
+@lru_cache(maxsize=8)
+def _thinks_by_default(tokenizer: "PreTrainedTokenizerFast") -> bool:
+    """Whether the prompt differs from that with thinking switched off, if the template has a switch."""
+    switches = thinking_switches(str(tokenizer.chat_template), False)
+    try:
+        usual, off = (render(tokenizer, Chat([_ANY_USER]), 1, prompt=True, switches=how) for how in ({}, switches))
+    except Unfit:
+        return False
+    return usual != off
 
 
 def _require_all_rendered(tokenizer: "PreTrainedTokenizerFast", chat: Chat, turns: dict[int, _Turn]) -> None:

@@ -200,6 +200,8 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
     """The settings that decide the packed rows, as JSON values; pack.json has them."""
     model = config.model
     tokenizer = {"from": model.tokenizer or model.name, "chat_template": model.chat_template}
+    if model.chat_template_kwargs:
+        tokenizer["chat_template_kwargs"] = model.chat_template_kwargs
     if model.tokenizer == "train":
         tokenizer["vocab_size"] = (model.config or {}).get("vocab_size")
     elif model.tokenizer is None:

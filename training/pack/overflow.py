@@ -26,6 +26,7 @@ _copy_runs = Entry("training.pack.best_fit:copy_runs")  # numba takes a second t
 # Counters of assistant turns whose conversation is an example. UNLEARNT is a prefix, which the reason follows.
 UNLEARNT = "unlearnt_turns/"
 WITHOUT_REASONING = "turns_without_reasoning"
+THINKING_OFF = "turns_with_thinking_off"
 
 # A note is a warning if it is about a larger share of documents, examples or tokens.
 WARNED_SHARE = 0.01
@@ -201,7 +202,7 @@ def left_out(tokenised: Counters) -> list[Note]:
 
 
 def turns(tokenised: Mapping[str, float]) -> list[Note]:
-    """At most two notes about assistant turns, from the counters of tokenising: not learnt, and without reasoning."""
+    """Notes about assistant turns, from the counters of tokenising: not learnt, without reasoning, not thinking."""
     every = tokenised.get("turns", 0)
     reasons = {
         name.removeprefix(UNLEARNT): int(count) for name, count in tokenised.items() if name.startswith(UNLEARNT)
@@ -213,6 +214,12 @@ def turns(tokenised: Mapping[str, float]) -> list[Note]:
     if bare := tokenised.get(WITHOUT_REASONING, 0):
         words = "are learnt without their reasoning, which the chat template does not write"
         found.append(Note(f"{_of(bare, every, 'assistant turns')} {words}", _share(bare, every)))
+    if off := tokenised.get(THINKING_OFF, 0):
+        words = (
+            "have no reasoning and are learnt after the prompt with thinking switched off: switch it off at inference "
+            "too, or set model.chat_template_kwargs (enable_thinking: false) to make it the template's default"
+        )
+        found.append(Note(f"{_of(off, every, 'assistant turns')} {words}", 0))
     return found
 
 

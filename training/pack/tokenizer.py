@@ -145,6 +145,8 @@ def _settings(
     """All that decides the tokenizer; for a fitted one also the documents, by the listing of their files."""
     forms = sorted({one.form for one in columns})
     found: list[object] = [model.name, model.revision, model.tokenizer, template, forms]
+    if model.chat_template_kwargs:
+        found.append(model.chat_template_kwargs)
     if model.tokenizer == "train":
         found += [_FIT_VERSION, (model.config or {})["vocab_size"], split.model_dump()]
         found += [[frozen.fingerprint, frozen.columns.model_dump()] for frozen in corpora]

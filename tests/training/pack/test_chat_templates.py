@@ -6,15 +6,19 @@ import random
 
 import pytest
 
+from cluster.errors import ConfigError
 from cluster.store.store import Store
 from tests.support.chat_templates import template_files, tokenizer_of
-from tests.support.tiny_tokenizers import CALLING, shown, tiny
-from training.config_parts import Columns, Corpus
+from tests.support.tiny_tokenizers import CALLING, saved, shown, tiny
+from training.config_parts import Columns, Corpus, Model
+from training.evaluation.generate import stop_ids
 from training.pack.chat import CHATML
 from training.pack.documents import Chat, Document, LeftOut, documents_of
-from training.pack.encode import UNLEARNT, Encoder
+from training.pack.encode import Encoder
+from training.pack.overflow import UNLEARNT
 from training.pack.sources import freeze_corpus
 from training.pack.template import with_defaults
+from training.tokenizer.load_tokenizer import fingerprint_checked, load_checked, load_tokenizer, write_tokenizer
 
 TEMPLATES = sorted(template_files())
 needs_trl = pytest.mark.skipif(not TEMPLATES, reason="the trl wheel, which has the templates, is not installed")
@@ -230,7 +234,7 @@ def test_a_turn_that_only_the_next_role_ends_is_learnt_with_the_token_of_that_ro
         "\nwhat/nothink<|assistant|>\n<think></think>[\ndog<|user|>]"
     ]
     (mask,) = masks(tokenizer, user("hello"), assistant("", tool_calls=[call("Rome")]), result("21"), assistant("21"))
-    assert "</tool_call>]<|observation|>" in mask or "</tool_call><|observation|>]" in mask
+    assert "</tool_call><|observation|>]\n<tool_response>" in mask
     assert masks(tokenizer, user("hello"), assistant("world", reasoning_content="why")) == [
         "[gMASK]<sop><|user|>\nhello<|assistant|>[\n<think>why</think>\nworld<|user|>]"
     ]
@@ -387,3 +391,58 @@ def test_templates_that_read_parts_of_content_are_given_parts(name):
 def test_a_template_that_joins_arguments_with_text_is_given_text():
     (mask,) = masks(tiny(CALLING), user("Rome?"), assistant("", tool_calls=[call("Rome")]))
     assert mask.endswith('assistant: [weather {"city": "Rome"}<|eot|>]')
+
+
+# --- variables of the template
+
+
+def folder_with(tmp_path, template):
+    return saved(tmp_path / "model", tiny(template))
+
+
+SWITCHED = CHATML + "{{- '<think>\\n\\n</think>\\n\\n' if add_generation_prompt and enable_thinking is false }}"
+
+
+def test_variables_of_the_config_are_defaults_of_the_tokenizer_that_is_packed_with_and_exported(tmp_path):
+    model = Model(name=folder_with(tmp_path, SWITCHED), chat_template_kwargs={"enable_thinking": False})
+    chat = [Columns(messages="messages")]
+    files, fingerprint = write_tokenizer(Store(), str(tmp_path / "t"), model, None, chat, [], [])
+    assert "chat_template.jinja" in files
+    tokenizer = load_tokenizer(Store(), str(tmp_path / "t"))
+    prompt = tokenizer.apply_chat_template([user("hello")], tokenize=False, add_generation_prompt=True)
+    assert prompt.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    other = model.model_copy(update={"chat_template_kwargs": {"enable_thinking": True}})
+    assert fingerprint != fingerprint_checked(Store(), other, None, chat), "another value is another tokenizer"
+
+
+def test_a_variable_that_the_template_does_not_have_is_refused(tmp_path):
+    model = Model(name=folder_with(tmp_path, SWITCHED), chat_template_kwargs={"enable_thinkin": False})
+    with pytest.raises(ConfigError, match=r"chat_template_kwargs: the chat template has no variable enable_thinkin\."):
+        load_checked(Store(), model, None, [Columns(messages="messages")])
+    for name in ("messages", "add_generation_prompt", "a-b"):
+        with pytest.raises(ValueError, match=f"chat_template_kwargs: {name} cannot be set"):
+            Model(name="x", chat_template_kwargs={name: 1})
+
+
+@needs_trl
+def test_turns_with_thinking_off_are_counted_where_the_template_thinks_by_default():
+    for name, counted in [("nemotron_3_nano", 1), ("qwen3", 1), ("qwen3_5_nothink", 0), ("llama3", 0)]:
+        encoded = encode(tokenizer_of(name), user("hello"), assistant("world"))
+        assert encoded.notes["turns_with_thinking_off"] == counted, name
+        encoded = encode(tokenizer_of(name), user("hello"), assistant("world", reasoning_content="why"))
+        assert not encoded.notes["turns_with_thinking_off"], name
+
+
+@needs_trl
+@pytest.mark.parametrize(
+    ("name", "stops"),
+    [
+        ("glm4moe", ["<|user|>", "<|observation|>"]),
+        ("gptoss", ["<|return|>", "<|call|>"]),
+        ("qwen3", ["<|im_end|>"]),
+        ("deepseek_r1_distill", ["<｜end▁of▁sentence｜>"]),
+    ],
+)
+def test_generation_stops_at_the_tokens_that_end_turns_in_training(name, stops):
+    tokenizer = tokenizer_of(name)
+    assert tokenizer.convert_ids_to_tokens(stop_ids(tokenizer)) == ["</s>", *stops]
