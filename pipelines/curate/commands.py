@@ -116,12 +116,19 @@ def explain(
 def sample(
     artifact: Annotated[str, typer.Argument(help="folder or URI of an artifact, or of a run (its ledger)")],
     rows: Annotated[int, typer.Option("-n", min=1, help="how many")] = 5,
-    where: Annotated[list[str] | None, typer.Option(help="column=value; may be repeated")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="COLUMN=VALUE (or <, <=, >, >=, !=), COLUMN in VALUE,VALUE; may be repeated"),
+    ] = None,
+    text: Annotated[
+        bool, typer.Option("--text", help="of a ledger: with the texts, read again from the inputs")
+    ] = False,
     seed: Annotated[int, typer.Option(help="random seed")] = 1,
     config: RunConfig = None,
     override: StorageOverrides = None,
 ) -> None:
     """A random sample of an artifact's rows, as JSON lines; of a run, of its ledger."""
     with store_for(artifact, config, override) as (store, uri):
-        for row in sample_rows(store, uri, rows, where or [], seed):
+        inputs = load_curate(config, override).inputs if config and text else ()
+        for row in sample_rows(store, uri, rows, where or [], seed, inputs if text else None):
             print(json.dumps(row, ensure_ascii=False, default=str))

@@ -1,7 +1,7 @@
 """`raymill explain RUN ID`: the outcome of one document and its measurements."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from pipelines.curate.stages.contaminated import CONTAMINATED
 from pipelines.curate.stages.kept_texts import cleaned
 from pipelines.curate.stages.measure import QUARANTINE
 from pipelines.curate.stages.repeats import REPEATS
-from pipelines.curate.stages.write_corpus import CORPUS, REMOVED
+from pipelines.curate.stages.write_corpus import CORPUS, REMOVED, ledger_name
 from pipelines.text.texts import Texts
 
 _SHOWN_WORDS = 12  # around a difference
@@ -28,17 +28,65 @@ _CUT_SHOWN = 200  # characters
 def explain(run: RunReader, id: str) -> str:
     """A text about each document with this id: outcome, position, measurements.
 
+    If no document has it, it may be the value of a carried column, such as a URL, or the path of a file with one
+    document.
+
     Raises:
-        DataError: the run has no document with that id.
+        DataError: the run has no such document.
     """
-    documents = run.find(id)
+    documents = run.find(id) or _by_carried_column(run, id) or run.find_file(id)
     if not documents:
         examples = ", ".join(_some_ids(run))
-        raise DataError(f"{run.uri}: no document has id {id!r}. Ids there look like: {examples}.{_unreadable(run)}")
-    return "\n\n".join(_explained(run, id, document) for document in documents)
+        columns = ", ".join(run.inputs.carried.names)
+        raise DataError(
+            f"{run.uri}: no document has id {id!r}{f', and none has it in {columns}' if columns else ''}. "
+            f"Ids there look like: {examples}.{_hint(run)}{_unreadable(run)}"
+        )
+    return "\n\n".join(_explained(run, document) for document in documents)
 
 
-def _explained(run: RunReader, id: str, document: MeasuredDocument) -> str:
+def _by_carried_column(run: RunReader, value: str) -> list[MeasuredDocument]:
+    """The documents of which a carried column of strings has this value, from ledger and corpus."""
+    ledger, corpus = run.artifact(REMOVED), run.artifact(CORPUS)
+    if ledger is None or corpus is None or "position" not in ledger.schema.names:
+        return []
+    strings = [field.name for field in run.inputs.carried if pa.types.is_string(field.type)]
+    in_ledger = [name for name in map(ledger_name, strings) if name in ledger.schema.names]
+    if not strings or not in_ledger:
+        return []
+    removed, found = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for table in ledger.tables([*in_ledger, "position"]):
+        positions = table["position"].to_numpy()
+        removed.append(positions)
+        found.append(positions[_rows_with(table, in_ledger, value)])
+    # A kept document's row in the corpus is its position minus the number of removed documents before it.
+    kept_before = np.concatenate(removed)
+    kept_before = kept_before - np.arange(len(kept_before))
+    first = 0
+    for table in corpus.tables(strings):
+        rows = first + _rows_with(table, strings, value)
+        found.append(rows + np.searchsorted(kept_before, rows, side="right"))
+        first += table.num_rows
+    return [run.document_at(position) for position in np.sort(np.concatenate(found)).tolist()]
+
+
+def _rows_with(table: pa.Table, columns: Sequence[str], value: str) -> np.ndarray:
+    """The rows of which one of the columns has this value."""
+    rows = np.zeros(table.num_rows, np.bool_)
+    for name in columns:
+        rows |= pc.fill_null(pc.equal(table[name], pa.scalar(value)), False).to_numpy()
+    return np.flatnonzero(rows)
+
+
+def _hint(run: RunReader) -> str:
+    """A sentence on how documents get other names than the hash of their text."""
+    if run.inputs.carried.names or any(one.id for one in run.inputs.inputs):
+        return ""
+    return " With `columns: [url]` or `id: url` in an input, documents are found by URL."
+
+
+def _explained(run: RunReader, document: MeasuredDocument) -> str:
+    id = document.attributes["id"]
     lines = [f"document  {id}", *_outcome(run, id, document)]
     lines += [*_contaminations(run, document), *_cut(run, document), *_repeats(run, document)]
     lines += [f"position  unit {document.unit}, row {document.row} ({_file(run, document)})", "measured"]

@@ -24,8 +24,10 @@ from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.stages.id_index import ID_INDEX, positions_of
 from pipelines.curate.stages.measure import ATTRIBUTES
+from pipelines.readers import READERS
 from pipelines.readers.inputs import Input
 from pipelines.readers.recorded import INPUTS_JSON, read_inputs
+from pipelines.readers.text_files import OneDocument
 from pipelines.readers.units import read_unit
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
@@ -92,6 +94,27 @@ class RunReader:
             return [self.document_at(position) for position in self._scan(id)]
         found = [self.document_at(position) for position in positions_of(index, id)]
         return [document for document in found if document.attributes["id"] == id]
+
+    def find_file(self, path: str) -> list[MeasuredDocument]:
+        """The document of a file that is one document, by its path or URI; empty if there is none."""
+        uri = path if paths.is_remote(path) else paths.absolute(path)
+        for unit in self.inputs.units:
+            if not any(span.uri == uri and isinstance(READERS[span.format], OneDocument) for span in unit.spans):
+                continue
+            row = 0
+            for span in unit.spans:
+                tables = read_unit(dataclasses.replace(unit, spans=(span,)), self.inputs.reading, self._limits)
+                count = sum(table.num_rows for table in tables)
+                if span.uri == uri:
+                    return [one for one in map(self.document_at, self._positions(unit.index)) if one.row == row]
+                row += count
+        return []
+
+    def _positions(self, unit: int) -> range:
+        """The positions of the documents of a unit."""
+        rows = self.attributes.rows_by_unit(len(self.inputs.units))
+        first = sum(rows[:unit])
+        return range(first, first + rows[unit])
 
     def document_at(self, position: int) -> MeasuredDocument:
         """The document in this row of the attributes."""

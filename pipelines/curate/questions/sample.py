@@ -1,5 +1,9 @@
 """`raymill sample`: random rows of an artifact, or of its rows with given values."""
 
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,32 +13,44 @@ from cluster.errors import ConfigError
 from cluster.inspection import shortened
 from cluster.store import paths
 from cluster.store.store import Store
+from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.stages.write_corpus import REMOVED
+from pipelines.readers.inputs import Input
 
+_OPERATOR = re.compile(r"\s*(<=|>=|!=|=|<|>|\sin\s)\s*")
+_COMPARE = {"<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal}
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
 _TEXT_SHOWN = 500  # characters
 _VALUES_LISTED = 20
 
 
-def sample_rows(store: Store, uri: str, count: int, where: list[str], seed: int) -> list[dict]:
+def sample_rows(
+    store: Store, uri: str, count: int, where: list[str], seed: int, texts_from: Sequence[Input] | None = None
+) -> list[dict]:
     """A uniform sample without replacement, the same for the same seed.
 
     Args:
         uri: of an artifact, or of a run, whose ledger is then sampled.
         count: the most rows.
-        where: conditions `column=value`, all of which a row meets. The value of `reason` is a reason of the ledger
-            (`line_punct_ratio`), a stage (`fineweb`), or both (`fineweb_line_punct_ratio`).
+        where: conditions `COLUMN=VALUE` (or <, <=, >, >=, !=) and `COLUMN in VALUE,VALUE`, all of which a row meets.
+            The value of `reason` is a reason of the ledger (`line_punct_ratio`), a stage (`fineweb`), or both
+            (`fineweb_line_punct_ratio`).
+        texts_from: inputs of the run's config. The rows of a ledger then have the text of the document, read again; ()
+            takes the storage that the run recorded. None: without text.
 
     Raises:
-        ConfigError: there is no such column, or no row meets the conditions.
+        ConfigError: there is no such column, no row meets the conditions, or there are no texts to read.
     """
     artifact = Artifact.find(store, paths.join(uri, REMOVED)) or Artifact.load(store, uri)
+    if texts_from is not None and "position" not in artifact.schema.names:
+        raise ConfigError(f"{artifact.uri}: --text reads the texts of a run's ledger again. Give the run.")
     conditions = [_parse(condition, artifact) for condition in where]
     generator = np.random.default_rng(seed)
     best: list[tuple[float, dict]] = []
     seen = 0
     for table in artifact.tables():
-        for column, value in conditions:
-            table = table.filter(_matches(table, column, value))
+        for condition in conditions:
+            table = table.filter(_matches(table, condition))
         seen += table.num_rows
         keys = generator.random(table.num_rows)  # the rows with the smallest keys are the sample
         smallest = np.argsort(keys, kind="stable")[:count]
@@ -42,28 +58,71 @@ def sample_rows(store: Store, uri: str, count: int, where: list[str], seed: int)
         best = sorted(best, key=lambda entry: entry[0])[:count]
     if not seen and conditions:
         raise ConfigError(_no_row(artifact, conditions))
-    return [{name: _shown(value) for name, value in row.items()} for _, row in best]
+    rows = [row for _, row in best]
+    if texts_from is not None:
+        run = RunReader(store, artifact.uri.rpartition("/")[0], texts_from)
+        rows = [row | {"text": run.text_of(run.document_at(row["position"]))} for row in rows]
+    return [{name: _shown(value) for name, value in row.items()} for row in rows]
 
 
-def _parse(condition: str, artifact: Artifact) -> tuple[str, str]:
-    column, equals, value = condition.partition("=")
+class _Condition(NamedTuple):
+    """A column that is compared with a value, or with `in` with several."""
+
+    column: str
+    operator: str
+    values: list[str]
+
+
+def _parse(condition: str, artifact: Artifact) -> _Condition:
     names = [name for name, _ in artifact.manifest.schema]
-    if not equals or column not in names:
-        raise ConfigError(f"--where {condition}: wanted COLUMN=VALUE with one of the columns {', '.join(names)}.")
-    return column, value
+    for column in sorted(names, key=len, reverse=True):
+        if condition.startswith(column):
+            rest = condition[len(column) :]
+            if match := _OPERATOR.match(rest):
+                operator, value = match[1].strip(), rest[match.end() :]
+                values = [one.strip() for one in value.split(",")] if operator == "in" else [value]
+                return _Condition(column, operator, values)
+    raise ConfigError(
+        f"--where {condition}: wanted COLUMN=VALUE, with <, <=, >, >= or != in place of =, or COLUMN in VALUE,VALUE; "
+        f"with one of the columns {', '.join(names)}."
+    )
 
 
-def _matches(table: pa.Table, column: str, value: str) -> pa.ChunkedArray:
+def _matches(table: pa.Table, condition: _Condition) -> pa.ChunkedArray:
+    column, operator, values = condition
+    if compare := _COMPARE.get(operator):
+        return compare(*_comparable(table[column], condition))
     text = table[column].cast(pa.string())
+    found = pc.is_in(text, pa.array(values))
     if column == "reason" and "stage" in table.column_names:
         full = pc.binary_join_element_wise(table["stage"], text, "_")
-        return pc.or_(pc.or_(pc.equal(text, value), pc.equal(table["stage"], value)), pc.equal(full, value))
-    return pc.equal(text, value)
+        for names in (table["stage"], full):
+            found = pc.or_(found, pc.is_in(names, pa.array(values)))
+    return pc.invert(found) if operator == "!=" else found
 
 
-def _no_row(artifact: Artifact, conditions: list[tuple[str, str]]) -> str:
+def _comparable(column: pa.ChunkedArray, condition: _Condition) -> tuple[pa.ChunkedArray, pa.Scalar]:
+    """The column and the value in types that are ordered: text of numbers is compared as numbers."""
+    (value,) = condition.values
+    try:
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            if not _NUMBER.fullmatch(value):
+                return column, pa.scalar(value, column.type)
+            numbers = pc.if_else(pc.match_substring_regex(column, f"^{_NUMBER.pattern}$"), column, None)
+            return numbers.cast(pa.float64()), pa.scalar(float(value))
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            return column.cast(pa.float64()), pa.scalar(float(value))
+        return column, pa.scalar(value).cast(column.type)
+    except (ValueError, pa.ArrowNotImplementedError) as error:
+        raise ConfigError(
+            f"--where {condition.column}{condition.operator}{value}: {condition.column} is {column.type}, with which "
+            f"{value!r} cannot be compared. Give a value of this type."
+        ) from error
+
+
+def _no_row(artifact: Artifact, conditions: list[_Condition]) -> str:
     """The message that no row meets the conditions, with values of the first column."""
-    column = conditions[0][0]
+    column = conditions[0].column
     values: set[str] = set()
     for table in artifact.tables([column]):
         values |= set(pc.unique(table[column].cast(pa.string())).to_pylist())
@@ -71,8 +130,13 @@ def _no_row(artifact: Artifact, conditions: list[tuple[str, str]]) -> str:
             break
     listed = ", ".join(sorted(str(v) for v in values)[:_VALUES_LISTED])
     more = " and more" if len(values) > _VALUES_LISTED else ""
-    given = " and ".join(f"{c}={v}" for c, v in conditions)
+    given = " and ".join(_condition_text(one) for one in conditions)
     return f"{artifact.uri}: no row has {given}. {column} there holds: {listed}{more}."
+
+
+def _condition_text(condition: _Condition) -> str:
+    operator = f" {condition.operator} " if condition.operator == "in" else condition.operator
+    return f"{condition.column}{operator}{','.join(condition.values)}"
 
 
 def _shown(value: object) -> object:

@@ -56,7 +56,7 @@ from pipelines.text.texts import Texts
 CORPUS = "corpus"
 REMOVED = "removed"  # the ledger
 KEPT = "_work/kept"
-SELECT_VERSION = "4"
+SELECT_VERSION = "5"
 
 # The document that was kept in place of a removed duplicate. Null for other removed documents.
 _PARTNER_COLUMNS = [
@@ -82,6 +82,17 @@ LEDGER_SCHEMA = pa.schema(
         *_PARTNER_COLUMNS,
     ]
 )
+
+
+def ledger_schema(carried: pa.Schema) -> pa.Schema:
+    """LEDGER_SCHEMA and the carried columns of the inputs, by `ledger_name`."""
+    return pa.schema([*LEDGER_SCHEMA, *(field.with_name(ledger_name(field.name)) for field in carried)])
+
+
+def ledger_name(carried: str) -> str:
+    """The name of a carried column in the ledger: `input_` precedes one that the ledger has with another meaning."""
+    return f"input_{carried}" if carried in LEDGER_SCHEMA.names else carried
+
 
 # A file may grow to this multiple of corpus.file_mib, so that a unit does not write a second, small file.
 _MAX_FILE_FACTOR = 1.5
@@ -138,7 +149,7 @@ def select_stage(
     file_bytes = settings.corpus.file_mib << 20
     outputs: tuple[Output, ...] = (
         Output(CORPUS, corpus_schema(settings, inputs.carried), file_bytes=int(file_bytes * _MAX_FILE_FACTOR)),
-        Output(REMOVED, LEDGER_SCHEMA),
+        Output(REMOVED, ledger_schema(inputs.carried)),
         Output(SAMPLES, SAMPLES_SCHEMA),
         Output(KEPT, TALLIES_SCHEMA),
     )
@@ -229,8 +240,7 @@ class Select:
         groups = groups_in(self.reading.store, units)
         for one in units:
             results = self._results(one, groups)
-            cut = self._write_corpus(one, results, scratch, sampler, tallies, counters)
-            self._write_ledger(one, results.attributes, _joined([results.removed, *cut]), scratch)
+            self._write(one, results, scratch, sampler, tallies, counters)
         scratch.write(SAMPLES, sampler.table())
         scratch.write(KEPT, add_tallies(tallies))
         return counters
@@ -247,18 +257,22 @@ class Select:
             removed = _joined([removed, duplicates])
         return UnitResults(attributes, removed, in_unit)
 
-    def _write_ledger(self, unit: MeasuredUnit, attributes: pa.Table, removed: pa.Table, scratch: Scratch) -> None:
-        index = np.searchsorted(attributes["row"].to_numpy(), removed["row"].to_numpy())
-        documents = attributes.take(pa.array(index))
+    def _ledger(self, source: str, rows: pa.Table, position: int, removed: pa.Table, readable: pa.Table) -> pa.Table:
+        """The ledger of some neighbouring documents.
+
+        rows, readable: their attributes and carried columns. position: of the first. removed: those that are removed.
+        """
+        index = np.searchsorted(rows["row"].to_numpy(), removed["row"].to_numpy())
+        documents, carried = rows.take(pa.array(index)), readable.take(pa.array(index))
         columns = {name: removed[name] for name in removed.column_names if name != "row"}
-        columns |= {"id": documents["id"], "source": pa.repeat(unit.unit.source, len(index))}
-        columns["position"] = pa.array(unit.first + index)
+        columns |= {"id": documents["id"], "source": pa.repeat(source, len(index))}
+        columns["position"] = pa.array(position + index)
         for name in ("language", "language_score"):
             nulls = pa.nulls(len(index), LEDGER_SCHEMA.field(name).type)
             columns[name] = documents[name] if name in documents.column_names else nulls
-        scratch.write(REMOVED, pa.table(columns))
+        return pa.table(columns | {ledger_name(name): carried[name] for name in self.reading.carried.names})
 
-    def _write_corpus(
+    def _write(
         self,
         measured: MeasuredUnit,
         results: UnitResults,
@@ -266,13 +280,9 @@ class Select:
         sampler: Sampler,
         tallies: list[pa.Table],
         counters: Counters,
-    ) -> list[pa.Table]:
-        """Write the kept documents of a unit of input. Returns those removed because cuts left too little of them.
-
-        Returns:
-            Tables of REMOVED_SCHEMA.
-        """
-        unit, attributes, removed_now = measured.unit, results.attributes, []
+    ) -> None:
+        """Write the kept documents of a unit of input, and its ledger."""
+        unit, attributes = measured.unit, results.attributes
         cutters = self._cutters(measured)
         decontamination = decontamination_of(self.settings.filters)
         removed_rows = results.removed["row"].to_numpy()
@@ -303,8 +313,9 @@ class Select:
                 gone.append(_too_short(documents["row"], cut.words, enough, cutter))
                 tallies.append(_tally_removed(unit.source, documents.filter(pa.array(~enough)), cutter.name))
                 written, kept = filter_texts(cut.texts, enough), kept[enough]
-            removed_now += gone
-            sampler.add(unit.source, texts, rows, _joined([results.removed, *gone]), results.groups)
+            removed = _joined([_of_rows(results.removed, rows), *gone])
+            scratch.write(REMOVED, self._ledger(unit.source, rows, position, removed, readable))
+            sampler.add(unit.source, texts, rows, removed, results.groups)
             corpus = self._corpus(unit, written, rows.take(kept), readable.take(kept), results.groups)
             scratch.write(CORPUS, corpus)
             characters = count_characters(Texts.from_arrow(corpus["text"]))
@@ -318,7 +329,6 @@ class Select:
                 f"unit {unit.index} ({unit.spans[0].uri}): {plural(first, 'document')} now, {attributes.num_rows:,} "
                 "when measured. The input changed during the run: restore it, or run again with --replace."
             )
-        return removed_now
 
     def _cutters(self, unit: MeasuredUnit) -> list[Cutter]:
         """The kinds of cuts in the documents of a unit, in the order in which they are made."""
@@ -399,6 +409,15 @@ def _without_partner(verdicts: pa.Table) -> pa.Table:
 def _joined(removed: list[pa.Table]) -> pa.Table:
     """All rows, sorted by row, in one chunk."""
     return pa.concat_tables(removed).sort_by("row").combine_chunks()
+
+
+def _of_rows(removed: pa.Table, rows: pa.Table) -> pa.Table:
+    """The removed documents among these neighbouring ones. Both are sorted by row."""
+    if not rows.num_rows:
+        return removed.slice(0, 0)
+    ends = [rows["row"][0].as_py(), rows["row"][-1].as_py() + 1]
+    first, end = np.searchsorted(removed["row"].to_numpy(), ends).tolist()
+    return removed.slice(first, end - first)
 
 
 def _duplicates(duplicates: pa.Table, threshold: float) -> pa.Table:

@@ -390,3 +390,73 @@ def test_an_input_that_changed_between_two_attempts_is_named(settings, monkeypat
     assert run.report["totals"]["input"]["documents"] == 3
     with pytest.raises(DataError, match=r"limits\.max_document_bytes was 10000000, now 1000"):
         curate_inline(other, monkeypatch)
+
+
+@pytest.fixture
+def pages(settings, monkeypatch, tmp_path):
+    """A run of documents with URLs and other carried columns, of which every third is removed, and of text files."""
+    rows = [
+        {"text": story(n) if n % 3 else "short", "url": f"http://x/{n}", "reason": f"r{n}", "stars": str(n)}
+        for n in range(12)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, text in (("one", story(20)), ("two", "short too"), ("three", story(21))):
+        (tmp_path / f"{name}.txt").write_text(text)
+    carried = ["url", "reason", "stars"]
+    inputs = [
+        {"source": "web", "path": str(tmp_path / "a.jsonl"), "columns": carried},
+        {"source": "files", "path": f"{tmp_path}/*.txt"},
+    ]
+    return curate_inline(settings | {"inputs": inputs}, monkeypatch)
+
+
+def test_the_ledger_has_the_carried_columns(pages):
+    rows = Artifact.load(Store(), f"{pages.uri}/removed").table().to_pylist()
+    assert [(row["url"], row["input_reason"], row["stars"]) for row in rows[:4]] == [
+        (f"http://x/{n}", f"r{n}", str(n)) for n in (0, 3, 6, 9)
+    ]
+    assert [row["url"] for row in rows[4:]] == [None] and {row["source"] for row in rows[4:]} == {"files"}
+    assert all(row["reason"] != row["input_reason"] for row in rows)
+
+
+def test_explain_finds_a_document_by_a_carried_column_or_its_file(pages, tmp_path):
+    run = RunReader(Store(), pages.uri)
+    for n in range(12):
+        (outcome,) = [line for line in explain(run, f"http://x/{n}").splitlines() if line.startswith("outcome")]
+        assert ("removed" in outcome) == (n % 3 == 0)
+        assert f"row {n}, " in explain(run, f"r{n}")
+    assert "outcome   kept" in explain(run, str(tmp_path / "one.txt"))
+    assert "outcome   removed" in explain(run, str(tmp_path / "two.txt"))
+    with pytest.raises(DataError, match=r"has id 'http://y/', and none has it in url, reason, stars"):
+        explain(run, "http://y/")
+
+
+@pytest.mark.parametrize(
+    ("where", "urls"),
+    [
+        (["url=http://x/3"], [3]),
+        (["url!=http://x/3", "source=web"], [0, 6, 9]),
+        (["stars<6"], [0, 3]),
+        (["stars >= 6"], [6, 9]),
+        (["position>3", "position<=6"], [6]),
+        (["url in http://x/0, http://x/9"], [0, 9]),
+        (["input_reason > r3"], [6, 9]),
+    ],
+)
+def test_a_sample_can_be_limited_by_comparisons(pages, where, urls):
+    rows = sample_rows(Store(), pages.uri, 20, where, 1)
+    assert sorted(row["url"] for row in rows) == [f"http://x/{n}" for n in urls]
+
+
+def test_a_comparison_that_cannot_be_made_is_refused(pages):
+    with pytest.raises(ConfigError, match=r"--where position<a: position is int64, with which 'a' cannot be compared"):
+        sample_rows(Store(), pages.uri, 20, ["position<a"], 1)
+    with pytest.raises(ConfigError, match=r"no row has stars in 7,8"):
+        sample_rows(Store(), pages.uri, 20, ["stars in 7,8"], 1)
+
+
+def test_a_sample_of_the_ledger_can_have_the_texts(pages):
+    rows = sample_rows(Store(), pages.uri, 20, [], 1, ())
+    assert sorted(row["text"] for row in rows) == ["short"] * 4 + ["short too"]
+    with pytest.raises(ConfigError, match="--text reads the texts of a run's ledger again"):
+        sample_rows(Store(), f"{pages.uri}/quarantine", 20, [], 1, ())
