@@ -1,6 +1,7 @@
 """The verbs `raymill inspect` (runs and artifacts) and `raymill config` (schema and check)."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -201,6 +202,9 @@ def config(
     if action == "schema" and file is None:
         print(json.dumps(schema(), indent=1))
     elif action == "check" and file is not None:
-        print(load(file, override or []).model_dump_json(indent=1))
+        settings = load(file, override or [])
+        for warning in getattr(settings, "without_effect", ()):
+            print(f"warning: {warning}", file=sys.stderr)
+        print(settings.model_dump_json(indent=1))
     else:
         raise typer.BadParameter("write `raymill config schema`, or `raymill config check FILE`")

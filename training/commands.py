@@ -21,7 +21,6 @@ from training.folds import cross_validate as run_cross_validation
 from training.job import TrainRun
 from training.job import train as run_train
 from training.options import Address, ConfigFile, Overrides, Replace, Verify, load_train
-from training.plan.advice import unused_setting_warnings
 from training.plan.command import print_plan
 from training.report.text import summary_text
 
@@ -52,7 +51,7 @@ def train(
             for one in (settings, *(settings.phase(overrides) for overrides in settings.phases)):
                 check_machine(one.workers, session)
         return
-    for warning in unused_setting_warnings(settings):
+    for warning in settings.without_effect:
         log.warning("%s", warning)
     progress = ProgressLines()
     with Session(address, settings.execution.cpus, progress) as session:

@@ -307,6 +307,56 @@ class TrainConfig(Settings):
         return [name for name, of in _OF_METHODS.items() if name in given and not methods & {*of}]
 
     @property
+    def without_effect(self) -> list[str]:
+        """Sentences about given settings that change nothing, in this config or in one of its phases."""
+        found = [
+            f"{name}: only method {' or '.join(_OF_METHODS[name])} uses it, so it has no effect. Set method: "
+            f"{_OF_METHODS[name][0]}, or remove {name}."
+            for name in self.ignored
+        ]
+        configs = [self.phase(overrides) for overrides in self.phases] or [self]
+        own = {name: reason for one in configs for name, reason in one._without_effect().items()}
+        return found + [f"{name}: has no effect, because {reason}. Remove it." for name, reason in own.items()]
+
+    def _without_effect(self) -> dict[str, str]:
+        """Given settings of one training that change nothing -> the reason."""
+        generate, held_out = self.generate, self.split.validation or self._given_splits
+        reasons = {
+            "optimizer.decay_steps": self.optimizer.schedule != "wsd" and "only schedule wsd has a decay of its own",
+            "optimizer.final_fraction": self.optimizer.schedule == "constant" and "schedule constant never falls",
+            "evaluate.patience": not held_out and "no document is held out for validation (split.validation: 0)",
+            "export.merged": not self.mergeable and f"method {self.method} has no adapter that can be merged",
+            "export.dtype": not self._exports_whole_weights and "no full or merged weights are exported",
+            "generate.decimal_mark": generate and generate.answer != "number" and "generate.answer is not number",
+            "generate.prompt_tokens": all(one.form != "text" for one in self.all_columns)
+            and "the corpus itself has prompts",
+            "model.revision": _is_place(self.model.name or "") and "the model is a folder or URI, no name of a hub",
+            "columns": all(corpus.columns for corpus in self.corpus) and "every corpus has columns of its own",
+        }
+        if self.method == "probe":
+            reasons["generate"] = bool(generate) and "method probe generates no text"
+            reasons["loss_chunk_tokens"] = "method probe computes no logits of tokens"
+            reasons["activation_checkpointing"] = "method probe computes no gradients of the base"
+        return {name: reason for name, reason in reasons.items() if reason and self._is_set(name)}
+
+    def _is_set(self, name: str) -> bool:
+        """Whether the config sets a setting to another value than its default. name: such as `export.dtype`."""
+        group, _, key = name.rpartition(".")
+        settings = getattr(self, group) if group else self
+        if settings is None or key not in settings.model_fields_set:
+            return False
+        return getattr(settings, key) != type(settings).model_fields[key].get_default(call_default_factory=True)
+
+    @property
+    def _given_splits(self) -> bool:
+        """Whether a corpus states the split of its documents itself."""
+        return self.split.fold is not None or any(columns.split for columns in self.all_columns)
+
+    @property
+    def _exports_whole_weights(self) -> bool:
+        return self.method == "full" or (self.mergeable and self.export.merged)
+
+    @property
     def bf16(self) -> bool:
         """Whether matrix products are bf16."""
         return self.precision == "bf16" or (self.precision == "auto" and self.workers.gpus_each > 0)
@@ -352,6 +402,11 @@ class TrainConfig(Settings):
             for corpus in phase["corpus"] if isinstance(phase.get("corpus"), list) else ():
                 corpus.pop("storage", None)
         return plain
+
+
+def _is_place(name: str) -> bool:
+    """Whether a model's name is written as a path or URI."""
+    return name.startswith(("/", "./", "../", "~")) or "://" in name
 
 
 def _with_parsed_storage(phase: Any) -> Any:

@@ -49,8 +49,9 @@ def check_model(config: TrainConfig) -> list[str]:
     check_architecture(plain, _where(config.model, folder), probe=config.method == "probe")
     described = _text_config(plain)
     if config.method in ("lora", "qlora") and config.lora.target != "all-linear":
-        target = config.lora.target
-        _check_targets(config.store, config.model, (target,) if isinstance(target, str) else target, described)
+        names_of = (config.lora.target,) if isinstance(config.lora.target, str) else config.lora.target
+        _check_targets(config.store, config.model, names_of, described)
+        _refuse_tied_head(config, names_of, described)
     warnings = _check_length(config, described)
     if folder is not None:
         for name in names & _JSON_FILES:
@@ -185,6 +186,23 @@ def _check_targets(store: Store, model: Model, wanted: Sequence[str], described:
     missing = [name for name in wanted if not any(name == one or one.endswith(f".{name}") for one in names)]
     if missing:
         raise ConfigError(_no_such_module(missing[0], names, described["model_type"]))
+
+
+def _refuse_tied_head(config: TrainConfig, wanted: Sequence[str], described: dict[str, Any]) -> None:
+    """
+    Raises:
+        ConfigError: an adapter of the lm_head is wanted, and it has the weight of the embedding.
+    """
+    if not any(name == "lm_head" or name.endswith(".lm_head") for name in wanted):
+        return
+    tied = described.get("tie_word_embeddings")
+    if tied is None:
+        tied = _transformers_config(config.store, config.model).get_text_config().tie_word_embeddings
+    if tied:
+        raise ConfigError(
+            "lora.target: this model's lm_head shares its weight with the embedding, so an adapter of it could not be "
+            "merged. Leave lm_head out."
+        )
 
 
 def _no_such_module(wanted: str, names: Sequence[str], model_type: str) -> str:

@@ -40,15 +40,6 @@ def advise(facts: PlannedTraining) -> list[str]:
     return [sentence for advice in ADVICE for sentence in advice(facts)]
 
 
-def unused_setting_warnings(config: TrainConfig) -> list[str]:
-    """Warnings about settings that are given and have no effect."""
-    methods = {"lora": "lora or qlora"}
-    return [
-        f"{name}: method {config.method} does not use it. Set method: {methods.get(name, name)}, or remove {name}."
-        for name in config.ignored
-    ]
-
-
 def no_gpus(facts: PlannedTraining) -> Iterator[str]:
     """A plan for GPUs, and the config uses none."""
     if facts.planned_on_gpu and not facts.config.workers.gpus_each:

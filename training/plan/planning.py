@@ -7,7 +7,7 @@ from typing import Any
 from cluster.entry import Entry
 from training.config import TrainConfig
 from training.gpus import AssumedGpu
-from training.plan.advice import PlannedTraining, advise, unused_setting_warnings
+from training.plan.advice import PlannedTraining, advise
 from training.plan.choices import (
     CHOICES,
     USABLE,
@@ -38,7 +38,7 @@ def plan_run(config: TrainConfig, machine: AssumedGpu) -> dict[str, Any]:
     # A phase continues with the weights of the one before, which have the shape of the first model.
     configs = [config.phase(overrides) for overrides in config.phases] or [config]
     phases = [plan_phase(one, machine) for one in configs]
-    phases[0]["warnings"] = [*unused_setting_warnings(config), *phases[0]["warnings"]]
+    phases[0]["warnings"] = [*config.without_effect, *phases[0]["warnings"]]
     totals: dict[str, Any] = {
         total: None if any(phase[total] is None for phase in phases) else sum(phase[total] for phase in phases)
         for total in ("seconds", "gpu_hours", "cost")

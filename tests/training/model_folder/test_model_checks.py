@@ -57,6 +57,20 @@ def test_a_lora_target_that_a_module_has_passes(target):
 
 
 @pytest.mark.parametrize(
+    "model",
+    [
+        MODEL | {"tie_word_embeddings": True},
+        {"model_type": "gemma", "vocab_size": 300, "hidden_size": 32, "head_dim": 8},  # tied by default
+    ],
+)
+@pytest.mark.parametrize("target", ["lm_head", ["q_proj", "lm_head"]])
+def test_an_adapter_of_a_tied_lm_head_is_refused_before_packing(model, target):
+    settings = config(**LORA, lora={"target": target}, model={"config": model, "tokenizer": "train"})
+    with pytest.raises(ConfigError, match="lm_head shares its weight with the embedding"):
+        check_model(settings)
+
+
+@pytest.mark.parametrize(
     ("target", "told"),
     [
         ("v_porj", "named v_porj. The nearest: v_proj"),

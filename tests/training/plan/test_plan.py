@@ -11,13 +11,15 @@ import pytest
 
 from cluster import cli
 from cluster.errors import ConfigError, StorageError
+from cluster.inspection import config as config_verb
 from cluster.store.store import Store
 from tests.support.plan_cases import BIG, LORA, TINY, big, config, facts
+from training.commands import train as train_verb
 from training.config_parts import Model
 from training.data.order import Order
 from training.gpus import GPUS, AssumedGpu, gpu_named, peak_flops
 from training.models.shape import shape_of, transformers_config
-from training.plan.advice import PlannedTraining, advise, unused_setting_warnings
+from training.plan.advice import PlannedTraining, advise
 from training.plan.choices import (
     USABLE,
     changes,
@@ -403,13 +405,50 @@ def test_an_adapter_of_more_rank_than_the_model_has_dimensions_is_named():
     ("settings", "ignored"),
     [
         ({"lora": {"rank": 2}}, ["lora"]),
+        ({"prompt": {}}, ["prompt"]),
         ({"lora": {"rank": 2}, "probe": {"pool": "mean"}, "method": "lora"}, ["probe"]),
         ({"lora": {"rank": 2}, "phases": [{"name": "a"}, {"name": "b", "method": "lora"}]}, []),
         ({"phases": [{"name": "a"}, {"name": "b", "lora": {"rank": 2}}]}, ["lora"]),
     ],
 )
 def test_settings_of_a_method_that_is_not_used_are_named(settings, ignored):
-    assert [line.partition(":")[0] for line in unused_setting_warnings(config(**settings))] == ignored
+    assert [line.partition(":")[0] for line in config(**settings).without_effect] == ignored
+
+
+def test_a_check_of_a_config_and_a_dry_run_name_settings_without_effect(tmp_path, capsys):
+    (tmp_path / "corpus.jsonl").write_text('{"text": "some text"}\n')
+    plain = config(corpus=str(tmp_path / "corpus.jsonl"), output=str(tmp_path / "run"), lora={"rank": 4})
+    place = tmp_path / "train.json"
+    place.write_text(plain.model_dump_json(exclude_unset=True))
+    said = "lora: only method lora or qlora uses it, so it has no effect. Set method: lora, or remove lora."
+    config_verb("check", str(place))
+    assert capsys.readouterr().err == f"warning: {said}\n"
+    train_verb(str(place), dry_run=True)
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({}, []),
+        ({"optimizer": {"decay_steps": 3}}, ["optimizer.decay_steps"]),
+        ({"optimizer": {"decay_steps": 3, "schedule": "wsd"}}, []),
+        ({"optimizer": {"schedule": "constant", "final_fraction": 0.1}}, ["optimizer.final_fraction"]),
+        ({"evaluate": {"patience": 3}}, []),
+        (
+            {"evaluate": {"patience": 3}, "split": {"train": 0.9, "validation": 0, "test": 0.1}},
+            ["evaluate.patience"],
+        ),
+        ({"export": {"merged": False}}, ["export.merged"]),
+        ({"export": {"dtype": "float32"}}, []),
+        ({"method": "lora", "export": {"dtype": "float32", "merged": False}}, ["export.dtype"]),
+        ({"generate": {"decimal_mark": ","}}, ["generate.decimal_mark"]),
+        ({"phases": [{"name": "a", "optimizer": {"decay_steps": 3}}]}, ["optimizer.decay_steps"]),
+        ({"model": {"name": "/models/a", "revision": "main"}}, ["model.revision"]),
+    ],
+)
+def test_settings_without_effect_are_named(settings, named):
+    assert [line.partition(":")[0] for line in config(**settings).without_effect] == named
 
 
 # By hand, rank 16 of TINY: q and o 16 x (64 + 64), k and v 16 x (64 + 32), gate, up and down 16 x (64 + 192), two
