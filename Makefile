@@ -10,7 +10,7 @@ TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDON
 # The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
 RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
-.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz versions gpu test-s3-real wheel careless bench golden manifests lint clean
+.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz versions gpu test-s3-real test-kubernetes-real wheel careless bench golden manifests lint clean
 
 setup: $(DONE)
 
@@ -39,7 +39,7 @@ N ?= 500
 faults: setup  ## at least N faults, ten a seed, in curate, prepare, pack and train; prints `faults` and `violations`
 	$(TEST_ENV) $(BIN)/python -m tests.end_to_end.fault_matrix $(N)
 	$(TEST_ENV) $(BIN)/python -m tests.cluster.commit_schedules
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw and not cluster' tests/cluster \
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw and not kubernetes and not cluster' tests/cluster \
 		tests/end_to_end/test_faults.py tests/end_to_end/test_fit_faults.py tests/end_to_end/test_store_faults.py \
 		tests/end_to_end/test_same_everywhere.py tests/end_to_end/test_curate_on_ray.py \
 		tests/end_to_end/test_least_privilege.py
@@ -69,6 +69,12 @@ test-s3-real: setup  ## the store, curate and train, on a real Ceph RGW (apt-get
 
 wheel: setup  ## the wheel without extras, and with each alone, in environments of their own; wheels for other Pythons
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/end_to_end/test_installation.py
+
+test-kubernetes-real: setup .kubernetes  ## submit, follow, cancel and the roles, on a real Kubernetes API server (root, apt-get install debootstrap)
+	$(TEST_ENV) $(BIN)/python -m pytest -m kubernetes tests/cluster/submit
+
+.kubernetes:
+	bash tests/support/build_kubernetes.sh $@
 
 SEED ?= 5
 careless: setup  ## N careless changes in lines drawn by SEED: which does no test catch? IN=FOLDER draws from one folder

@@ -21,7 +21,6 @@ _SETTLE_S = 2.0
 # Seconds for which the log of an ended job is asked for while its node does not answer. A log that cannot be read for
 # so long before that is reported.
 _UNREADABLE_S = 20.0
-_REST_LOST = "the rest of its log cannot be read: its node does not answer"
 
 
 def read_log(api: KubernetesApi, job: Object) -> Iterator[str]:
@@ -66,7 +65,8 @@ class Follower:
         self._reader: LogReader | None = None
         self._lines, self._uid, self._container_ended = PodLog(), "", False
         self._read: set[str] = set()  # uids of pods whose log was read to its end
-        self._added = 0.0  # when something was added last
+        self._added = 0.0  # when something was added last, or could have been
+        self._empty = False  # whether the connection has delivered nothing yet
 
     def lines(self) -> Iterator[str]:
         """Each line once, until the job has ended or its RayJob is gone."""
@@ -91,12 +91,11 @@ class Follower:
                 if not connected:
                     self._warn_without_log(job)
                     return
-                if self._unreadable is not None and time.monotonic() - max(self._unreadable, ended_at) > _UNREADABLE_S:
-                    self._tell(_REST_LOST)
+                quiet = time.monotonic() - max(self._added, ended_at)
+                if self._unreadable is None and quiet > _SETTLE_S:
                     return
-                if self._reader is not None and time.monotonic() - max(self._added, ended_at) > _SETTLE_S:
-                    if self._unreadable is not None:
-                        self._tell(_REST_LOST)
+                if self._unreadable is not None and time.monotonic() - max(self._unreadable, ended_at) > _UNREADABLE_S:
+                    self._tell("the rest of its log cannot be read: its node does not answer")
                     return
             elif not connected:
                 if state_of(job) is State.WAITING:
@@ -114,7 +113,9 @@ class Follower:
         self._lines.connected()
         follow = not self._container_ended
         chunks = self._api.log(pod["metadata"]["name"], _CONTAINER, follow, self._lines.since_s())
-        self._reader, self._added = LogReader(chunks), time.monotonic()
+        # One that follows a connection that ended without a line is not news.
+        self._added = self._added if self._empty else time.monotonic()
+        self._reader, self._empty = LogReader(chunks), True
         return True
 
     def _new_lines(self, seconds: float) -> Iterator[str]:
@@ -123,7 +124,7 @@ class Follower:
             try:
                 chunk = self._reader.read(left)
             except (NoAnswer, NotThere) as error:  # also of a log that cannot be read yet, or no longer
-                self._reader = None
+                self._reader, self._empty = None, False
                 self._unreadable = self._unreadable or time.monotonic()
                 if time.monotonic() - self._unreadable > _UNREADABLE_S:
                     self._tell(f"its log cannot be read now, trying again: {error}")
@@ -134,8 +135,10 @@ class Follower:
                 if self._container_ended:
                     self._read.add(self._uid)
                     yield from self._lines.end()
+                else:
+                    time.sleep(left)
             elif chunk:
-                self._added, self._unreadable = time.monotonic(), None
+                self._added, self._unreadable, self._empty = time.monotonic(), None, False
                 yield from self._lines.add(chunk)
 
     def _tell(self, why: str) -> None:

@@ -21,6 +21,7 @@ from tests.deploy.checks_network import End, reaches, selects
 from tests.deploy.manifests import K8S, OTHERS, first, kustomize, of_kind, pod_templates, worlds
 from tests.deploy.schemas import HOW_TO, crds
 from tests.deploy.written import manifests
+from tests.support.kubectl_commands import GUIDE
 from tests.support.works import CURATE, IMAGE, TRAIN
 
 WORLDS = (*OVERLAYS, *(f"with {name}" for name in OTHERS))
@@ -126,25 +127,6 @@ def test_pods_of_one_team_cannot_reach_those_of_another(teams):
     for port in (6379, 8265, 10001):
         assert not reaches(policies, End("b", labels, "team-b"), End("a", labels), port)
         assert not reaches(policies, End("a", labels), End("b", labels, "team-b"), port)
-
-
-# What the commands of the guide ask the API for: command -> (API group, resource, verbs).
-GUIDE = {
-    "kubectl apply -f job.yaml": [("ray.io", "rayjobs", "get create patch"), ("", "configmaps", "get create patch")],
-    "kubectl -n raymill get rayjobs --watch": [("ray.io", "rayjobs", "list watch")],
-    "kubectl -n raymill logs -f -l": [("", "pods", "list get"), ("", "pods/log", "get")],
-    "kubectl -n raymill delete rayjob RUN_ID": [("ray.io", "rayjobs", "get delete list watch")],
-    "kubectl -n raymill get service ": [("", "services", "list")],
-    "kubectl -n raymill port-forward service/HEAD": [
-        ("", "services", "get"), ("", "pods", "get list"), ("", "pods/portforward", "create")],
-    "kubectl -n raymill exec POD": [("", "pods", "get"), ("", "pods/exec", "create")],
-    "kubectl -n raymill get secret CLUSTER": [("", "secrets", "get")],
-    "kubectl -n raymill describe rayjob NAME": [("ray.io", "rayjobs", "get"), ("", "events", "list")],
-    "kubectl -n raymill get events --sort-by": [("", "events", "list")],
-    "kubectl describe pod": [("", "pods", "get list")],
-    "kubectl -n raymill get serviceaccount raymill-worker": [("", "serviceaccounts", "get")],
-    "kubectl -n raymill describe workloads": [("kueue.x-k8s.io", "workloads", "get list")],
-}  # fmt: skip
 
 
 def test_the_role_for_people_suffices_for_every_command_of_the_guide(built):

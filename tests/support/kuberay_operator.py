@@ -174,8 +174,7 @@ class Operator:
         since = time.time() - datetime.datetime.fromisoformat(status["endTime"]).timestamp()
         for policy in due_deletions(spec, status, since / self.ttl_factor if self.ttl_factor else math.inf):
             if policy == "DeleteSelf":
-                self.server.answer("DELETE", f"/apis/ray.io/v1/namespaces/{metadata['namespace']}/rayjobs/"
-                                   f"{metadata['name']}", {"propagationPolicy": "Background"}, None)  # fmt: skip
+                self.server.objects.delete("rayjobs", metadata["namespace"], metadata["name"])
             elif (cluster := self._clusters.pop(metadata["uid"], None)) is not None:
                 cluster.end()
 

@@ -99,6 +99,20 @@ class Objects:
                 self._store("MODIFIED", resource, after)
             return copy.deepcopy(after)
 
+    def delete(self, resource: str, namespace: str, name: str, foreground: bool = False) -> Object:
+        """Delete it as a request does: at once, or when the finalizers that it has then are gone."""
+        if not foreground and not self.get(resource, namespace, name)["metadata"].get("finalizers"):
+            self.remove(resource, namespace, name)
+            return {"kind": "Status", "status": "Success"}
+
+        def mark(one: Object) -> None:
+            one["metadata"].setdefault("deletionTimestamp", moment())
+            finalizers = one["metadata"].setdefault("finalizers", [])
+            if foreground and "foregroundDeletion" not in finalizers:
+                finalizers.append("foregroundDeletion")
+
+        return self.update(resource, namespace, name, mark)
+
     def remove(self, resource: str, namespace: str, name: str) -> None:
         """Remove it at once, with the ConfigMaps that it owns."""
         with self.changed:
@@ -169,8 +183,8 @@ class KubernetesServer:
     Attributes to change in tests: token; forbidden: pairs of verb and resource; serves_rayjobs; kueue: jobs with a
     queue are suspended when they are created; lacks: fields that the RayJob's CRD has not, as an older one; strict:
     whether the server knows `fieldValidation`, as Kubernetes does from 1.25; unreadable: logs are refused, as when the
-    node of a pod is lost; broken: statuses that the next requests are answered with, 0 for a connection that is closed
-    without an answer after the request was carried out.
+    node of a pod is lost; empty_logs: they end at once, as those of a kubelet that ends; broken: statuses that the next
+    requests are answered with, 0 for a connection that is closed without an answer after the request was carried out.
     """
 
     def __init__(self, folder: Path, namespace: str = "raymill") -> None:
@@ -178,7 +192,7 @@ class KubernetesServer:
         self.forbidden: set[tuple[str, str]] = set()
         self.serves_rayjobs, self.kueue = True, False
         self.lacks: set[str] = set()
-        self.strict, self.unreadable = True, False
+        self.strict, self.unreadable, self.empty_logs = True, False, False
         self.broken: list[int] = []
         self.logs: dict[tuple[str, str], ContainerLog] = {}  # uid of a pod, container
         self.requests: list[str] = []
@@ -296,18 +310,7 @@ class KubernetesServer:
         wanted = (options.get("preconditions") or {}).get("uid")
         if wanted and wanted != found["metadata"]["uid"]:
             raise Status(409, "Conflict", f"the UID in the precondition ({wanted}) does not match")
-        foreground = options.get("propagationPolicy") == "Foreground"
-        if not foreground and not found["metadata"].get("finalizers"):
-            self.objects.remove(resource, namespace, name)
-            return {"kind": "Status", "status": "Success"}
-
-        def mark(one: Object) -> None:
-            one["metadata"].setdefault("deletionTimestamp", moment())
-            finalizers = one["metadata"].setdefault("finalizers", [])
-            if foreground and "foregroundDeletion" not in finalizers:
-                finalizers.append("foregroundDeletion")
-
-        return self.objects.update(resource, namespace, name, mark)
+        return self.objects.delete(resource, namespace, name, options.get("propagationPolicy") == "Foreground")
 
     # --- streams
 
@@ -342,6 +345,8 @@ class KubernetesServer:
         if log is None:
             text = f'container "{container}" in pod "{name}" is waiting to start: ContainerCreating'
             raise Status(400, "BadRequest", text)
+        if self.empty_logs:
+            return iter(())
         since = float(query["sinceSeconds"]) if "sinceSeconds" in query else None
         return self._log_lines(log, query.get("follow", "").lower() == "true", since)
 

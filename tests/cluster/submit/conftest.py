@@ -15,6 +15,8 @@ from cluster.submit.kubernetes_api import KubernetesApi
 from cluster.submit.local import Local
 from cluster.submit.ray_api import RayApi
 from tests.deploy.schemas import HOW_TO, crds
+from tests.support import api_server
+from tests.support.api_server import ApiServer
 from tests.support.kuberay_operator import Operator
 from tests.support.kubernetes_server import KubernetesServer
 from tests.support.ray_cluster import RayCluster
@@ -44,10 +46,16 @@ def kuberay_place(request: pytest.FixtureRequest) -> PlaceUnderTest:
     return PlaceUnderTest("kuberay", kubernetes.backend)
 
 
+def real_place(request: pytest.FixtureRequest) -> PlaceUnderTest:
+    kubernetes: Kubernetes = request.getfixturevalue("real_kubernetes")
+    return PlaceUnderTest("kuberay", kubernetes.backend)
+
+
 PLACES = [
     pytest.param(local_place, id="local"),
     pytest.param(jobs_place, id="jobs", marks=pytest.mark.cluster),
     pytest.param(kuberay_place, id="kuberay"),
+    pytest.param(real_place, id="api-server", marks=[pytest.mark.kubernetes, pytest.mark.slow]),
 ]
 
 
@@ -67,7 +75,7 @@ def ray_cluster() -> Iterator[RayCluster]:
 class Kubernetes:
     """A cluster with KubeRay's operator. profile: pods have `folder`."""
 
-    server: KubernetesServer
+    server: KubernetesServer | ApiServer
     operator: Operator
     profile: Profile
 
@@ -85,3 +93,22 @@ def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kube
     with KubernetesServer(tmp_path) as server, Operator(server, tmp_path / "pods", SMALL_JOB) as operator:
         monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig))
         yield Kubernetes(server, operator, profile)
+
+
+@pytest.fixture(scope="session")
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """A real API server with KubeRay's CRD of RayJobs."""
+    if (what := api_server.missing()) or not crds():
+        pytest.skip(what or HOW_TO)
+    with ApiServer(tmp_path_factory.mktemp("kubernetes")) as server:
+        yield server
+
+
+@pytest.fixture
+def real_kubernetes(real_server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernetes]:
+    """The same on a real API server, whose objects of jobs are removed afterwards."""
+    profile = replace(OVERLAYS["kind"], image=IMAGE, retries=0, claims={str(tmp_path): "shared"})
+    with Operator(real_server, tmp_path / "pods", SMALL_JOB) as operator:
+        monkeypatch.setenv("KUBECONFIG", str(real_server.kubeconfig))
+        yield Kubernetes(real_server, operator, profile)
+    real_server.remove_jobs()

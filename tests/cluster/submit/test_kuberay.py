@@ -167,6 +167,19 @@ def test_a_log_ends_with_its_job_although_the_node_of_its_pod_is_lost(kubernetes
     assert said[-1] == f"{attempt.name}: the rest of its log cannot be read: its node does not answer"
 
 
+def test_a_log_ends_with_its_job_although_each_connection_ends_at_once(kubernetes, tmp_path):
+    backend = kubernetes.backend()
+    attempt = start(backend, small_work(tmp_path, lines=20, every_s=0.1))
+    lines, wait = follow(backend, attempt)
+    reach(lines, 1)
+    kubernetes.server.empty_logs = True
+    kubernetes.server.cut_streams()
+    until(backend, attempt, lambda one: one.state.final)
+    asked = len(kubernetes.server.requests)
+    assert len(wait(20)) < 20
+    assert len(kubernetes.server.requests) - asked < 60, "it does not ask without a pause"
+
+
 # --- states
 
 
