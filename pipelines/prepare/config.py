@@ -105,6 +105,9 @@ class Source(_PrepareSettings):
     )
     share: float | None = Field(None, gt=0, le=1, description="of the data set; given for all sources or for none")
     delimiter: str | None = Field(None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv")
+    day_first: bool | None = Field(
+        None, description="order of day and month in dates such as 03/04/2026; null: such a value is no date"
+    )
     split: str = Field("train", min_length=1, description="hf: which split to read")
     storage: StorageOptions | None = Field(None, description="how its bucket is reached; default: that of the run")
 
@@ -510,8 +513,7 @@ class Split(_PrepareSettings):
     )
     by_time: str | None = Field(
         None,
-        description="metadata with a date or time in ISO 8601: the oldest records are for training, the newest for "
-        "testing",
+        description="metadata with a date or time: the oldest records are for training, the newest for testing",
     )
     folds: int | None = Field(None, ge=2, le=100, description="number the records that are not for test with 0..K-1")
     balance: Balance | None = Field(None, description="of the training split alone")

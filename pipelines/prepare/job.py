@@ -444,5 +444,6 @@ def _refuse_no_times(config: PrepareConfig, counters: Counters, rejected: Artifa
     if without:
         raise DataError(
             f"split.by_time: none of {int(counters['records']):,} records has a time in {config.split.by_time}; record "
-            f"{without[0]['id']} has {without[0]['value']!r}. Wanted ISO 8601: 2026-11-23 or 2026-11-23T08:30:00Z."
+            f"{without[0]['id']} has {without[0]['value']!r}. Wanted a date or time, as 2026-11-23, "
+            "2026-11-23T08:30:00Z, 23 Nov 2026 or seconds from 1970; for dates as 03/04/2026, set `day_first` in the input."
         )

@@ -51,7 +51,7 @@ REASONS = {
     "missing_metadata": "a field that `validate.require` names is missing or empty",
     "not_allowed": "a field has a value that is not in `validate.allowed`",
     "too_old": "a date before `validate.since`, or none",
-    "no_time": "no date or time in ISO 8601 in the field of `split.by_time`",
+    "no_time": "no date or time in a known form in the field of `split.by_time`",
     "too_new": "a date after `validate.until`, or none",
     "licence_not_allowed": "a licence that is not in `validate.licences`, or none",
     "text_too_short": "fewer characters than `validate.text_chars`",
@@ -186,7 +186,9 @@ class Validator:
                 return FailedRule("too_old", f"{name}: {value}", earliest.isoformat())
         if self.by_time is not None and microseconds(metadata.get(self.by_time)) is None:
             return FailedRule(
-                "no_time", f"{self.by_time}: {metadata.get(self.by_time) or ''}", "a date or time in ISO 8601"
+                "no_time",
+                f"{self.by_time}: {metadata.get(self.by_time) or ''}",
+                "a date or time",
             )
         for name, latest in self.settings.until.items():
             if not (value := metadata.get(name) or "") or not date.min < _date(value) <= latest:

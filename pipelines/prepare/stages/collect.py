@@ -56,7 +56,7 @@ from pipelines.prepare.records.conversion import Collected, Conversion, from_tem
 from pipelines.prepare.records.hashes import hash64, hash_of_text
 from pipelines.prepare.records.provenance import PROVENANCE_TYPE, provenance_of
 from pipelines.prepare.records.templates import Template
-from pipelines.prepare.records.times import microseconds
+from pipelines.prepare.records.times import in_iso, microseconds
 from pipelines.prepare.records.validate import FailedRule, Validator, load_validator, texts_of_records
 from pipelines.prepare.sources import Fields
 from pipelines.prepare.stages.classes import class_fields, classes_json
@@ -233,6 +233,7 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "sources": [[one.source, one.licence, one.domain] for one in settings.sources],
         "fields": [{"columns": dict(one.columns), "main": one.main} for one in settings.fields],
         "speakers": [one.speakers for one in settings.sources],
+        "day_first": [one.day_first for one in settings.sources],
         "templates": [one.template.model_dump() for one in settings.conversions],
         "forms": [
             [one.preferences, one.chats_as_text and one.chats_as_text.model_dump()] for one in settings.conversions
@@ -330,6 +331,12 @@ class Collect:
         return class_fields(records_schema(self.settings.shape, self.settings.metadata))
 
     @cached_property
+    def _times(self) -> tuple[str, ...]:
+        """Metadata that rules and the split take for dates or times."""
+        rules, by_time = self.settings.validator.settings, self.settings.validator.by_time
+        return tuple(dict.fromkeys([*rules.since, *rules.until, *([by_time] if by_time else [])]))
+
+    @cached_property
     def _labels(self) -> dict[str, dict[str, str]]:
         """Metadata -> plain spelling -> the value to use."""
         return {
@@ -356,7 +363,7 @@ class Collect:
             metadata |= {name: value for name, value in own.items() if value}
             content = {name: value for name, value in fields.items() if name in FIELDS}
             try:
-                metadata = self._standardised(metadata)
+                metadata = self._standardised(metadata, source.day_first)
                 found = content_of(content, _roles(source.speakers, metadata), cut)
                 before, made = provenance_of(own)
                 made = (*made, "thread") if parents else made
@@ -365,13 +372,17 @@ class Collect:
                 refused.append((row, error.reason, fields))
         self._refuse(scratch, unit, refused, counters)
 
-    def _standardised(self, metadata: dict[str, str | None]) -> dict[str, str | None]:
-        """The fields of a record with the spellings of `clean.labels`, and annotations as of `as_text`.
+    def _standardised(self, metadata: dict[str, str | None], day_first: bool | None) -> dict[str, str | None]:
+        """The fields of a record with the spellings of `clean.labels`, annotations as of `as_text`, times in ISO 8601.
+
+        day_first: see `in_iso`.
 
         Raises:
             Unusable: `quality_score` is no finite number.
         """
         found = metadata | {name: as_text(listed(metadata[name])) for name in ANNOTATIONS if name in metadata}
+        for name in self._times:
+            found[name] = in_iso(found.get(name), day_first) or found.get(name)
         for name, spellings in self._labels.items():
             found[name] = _respelled(name, found.get(name), spellings)
         try:
@@ -418,7 +429,7 @@ class Collect:
                 base | {"collected_at": times[at]} | {field: values[column] for field, column in source.columns.items()}
             )
             try:
-                metadata = self._standardised(metadata)
+                metadata = self._standardised(metadata, source.day_first)
                 content = from_template(source.table.template, {**values, "source": source.source})
             except Unusable as error:
                 refused.append((row, error.reason, given))

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from cluster.errors import ConfigError
-from pipelines.prepare.records.times import microseconds
+from pipelines.prepare.records.times import in_iso, microseconds
 from pipelines.prepare.tables.quantiles import Numbers
 from pipelines.prepare.tables.settings import ColumnOutliers, ColumnType, Fill, Table
 
@@ -166,10 +166,12 @@ def _parsed(name: str, kind: ColumnType) -> pl.Expr:
             lower = text.str.to_lowercase()
             return pl.when(lower.is_in(_TRUE)).then(True).when(lower.is_in(_FALSE)).then(False).alias(name)
         case "date":
-            return text.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
+            plain = text.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
+            other = pl.when(plain.is_null()).then(text).map_elements(in_iso, pl.String)
+            return plain.fill_null(other.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)).alias(name)
         case _:
             # polars takes the format of a column from its first value, which is another one in another unit.
-            return text.map_elements(microseconds, pl.Int64).cast(_TYPES["time"])
+            return text.map_elements(lambda value: microseconds(in_iso(value)), pl.Int64).cast(_TYPES["time"])
 
 
 def finished(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFrame, list[Dropped | None]]:

@@ -89,7 +89,7 @@ def test_the_first_rule_that_fails_is_the_reason_with_what_was_seen_and_wanted()
             (pair("", "What is it, the password or the", "", "What is it, the password or the"), known),
         ]
     ) == [
-        ("missing_metadata", "id", "a value"), ("no_time", "day: soon", "a date or time in ISO 8601"),
+        ("missing_metadata", "id", "a value"), ("no_time", "day: soon", "a date or time"),
         ("too_new", "day: 2026-02-16", "2026-02-15"), ("licence_not_allowed", "", "mit, isc"),
         ("question_too_short", "9", "10"), ("question_too_long", "501", "500"), ("answer_too_short", "1", "20"),
         ("refusal", "i'm sorry, but i can't say it, because of the", "i'm sorry, but i can"),
