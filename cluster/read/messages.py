@@ -9,6 +9,7 @@ from typing import Any
 
 # Types of message parts that contain text, of chat templates and of OpenAI's two interfaces.
 _TEXT_PARTS = ("text", "input_text", "output_text")
+_TEXTS_OF_PARTS = ("text", "content", "value")
 # Roles of the speakers in ShareGPT's messages; other names are roles. `function_call` is an assistant's tool call.
 _ROLES = {
     "human": "user",
@@ -55,8 +56,13 @@ def _joined(message: dict[str, Any]) -> str:
 def _part_text(part: Any) -> str:
     if isinstance(part, str):
         return part
-    if isinstance(part, dict) and part.get("type", "text") in _TEXT_PARTS and isinstance(part.get("text"), str):
-        return part["text"]
+    kind = part.get("type", "text") if isinstance(part, dict) else None
+    if isinstance(kind, str) and kind.lower() in _TEXT_PARTS:
+        text = next((part[key] for key in _TEXTS_OF_PARTS if part.get(key) is not None), None)
+        text = text.get("value") if isinstance(text, dict) else text  # of OpenAI's threads
+        if isinstance(text, str):
+            return text
+        raise BadMessage("bad_messages", f"a part of text without one at `text`: {part!r}")
     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
     raise BadMessage("content_not_text", f"a part of type {kind}, and only text can be trained on: {part!r}")
 

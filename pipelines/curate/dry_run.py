@@ -185,7 +185,9 @@ def first_look(inputs: InputManifest, limits: Limits) -> FirstLook:
             spans = {span.uri: span for unit in reversed(inputs.units) if unit.source == source
                      for span in reversed(unit.spans)}  # fmt: skip
             first = [spans[uri] for uri in sorted(spans)[:_FILES_LOOKED_AT]]
+            is_stated = inputs.reading.input_of(source).encoding is not None
             problems = list(pool.map(lambda span, store=store: _file_problem(store, span, limits), first))
+            problems = [None] * len(first) if is_stated else problems
             look.notes += [f"Source {source}: {note}" for note in _file_notes(first, problems)]
             good = [span for span, problem in zip(first, problems, strict=True) if problem is None]
             by_format = {span.format: span for span in reversed(good) if READERS[span.format].columns != "fixed"}

@@ -21,7 +21,7 @@ from pipelines.prepare.records.content import FIELDS, Role, Shape
 from pipelines.prepare.records.provenance import PROVENANCE
 from pipelines.prepare.records.templates import DEFAULT_TEMPLATES, ChatTemplate, TaskType, Template
 from pipelines.prepare.tables.settings import Table
-from pipelines.readers.inputs import Format
+from pipelines.readers.inputs import ENCODING, Encoding, Format
 from pipelines.rules.bad_words import BadWords
 from pipelines.rules.rule import files_read_by
 from pipelines.text.personal_data import KINDS
@@ -105,6 +105,7 @@ class Source(_PrepareSettings):
     )
     share: float | None = Field(None, gt=0, le=1, description="of the data set; given for all sources or for none")
     delimiter: str | None = Field(None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv")
+    encoding: Encoding | None = Field(None, description=ENCODING)
     day_first: bool | None = Field(
         None, description="order of day and month in dates such as 03/04/2026; null: such a value is no date"
     )

@@ -310,7 +310,8 @@ def fetch_inputs(config: PrepareConfig, session: Session, progress: Progress, *,
                 "output, or add --replace to make again what these changes affect; the rest is kept."
             )
         refuse_impossible_output(root)
-        fields_of(with_corpora([one for one in config.inputs if not one.connection], store), store, root)
+        of_files = with_corpora([one for one in config.inputs if not one.connection], store)
+        fields_of(of_files, store, root, config.records.shape)
         store.require_conditional_writes(root)
         with held(store, root) as lease:
             engine = Engine(root, session, progress, limits_of(config), replace, lease.check)
@@ -350,7 +351,7 @@ def listed_inputs(
     """
     store, root = config.store, paths.absolute(config.output)
     sources = with_corpora(config.inputs if sources is None else sources, store)
-    fields = fields_of(sources, store, root)
+    fields = fields_of(sources, store, root, config.records.shape)
     inputs = [as_input(source, of_source, root) for source, of_source in zip(sources, fields, strict=True)]
     settings = collect_settings(config.model_copy(update={"inputs": sources}), fields, key)
     listing = list_inputs(store, inputs)
@@ -445,5 +446,6 @@ def _refuse_no_times(config: PrepareConfig, counters: Counters, rejected: Artifa
         raise DataError(
             f"split.by_time: none of {int(counters['records']):,} records has a time in {config.split.by_time}; record "
             f"{without[0]['id']} has {without[0]['value']!r}. Wanted a date or time, as 2026-11-23, "
-            "2026-11-23T08:30:00Z, 23 Nov 2026 or seconds from 1970; for dates as 03/04/2026, set `day_first` in the input."
+            "2026-11-23T08:30:00Z, 23 Nov 2026 or seconds from 1970; for dates as 03/04/2026, set `day_first` in the "
+            "input."
         )

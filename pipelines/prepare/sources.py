@@ -20,7 +20,7 @@ from cluster.store.store import Store
 from pipelines.curate.stages.write_corpus import CORPUS
 from pipelines.prepare.config import BASE_METADATA, Source
 from pipelines.prepare.fetch.snapshot import folder_of
-from pipelines.prepare.records.content import FIELDS
+from pipelines.prepare.records.content import FIELDS, Shape
 from pipelines.prepare.tables.frame import check_table
 from pipelines.readers import READERS
 from pipelines.readers.find import find_files
@@ -116,8 +116,10 @@ def _with_corpus(source: Source, store: Store) -> Source:
     return source.model_copy(update={"path": paths.join(source.path, CORPUS), "id": source.id or "id"})
 
 
-def fields_of(sources: Sequence[Source], store: Store, root: str) -> tuple[Fields, ...]:
-    """The fields of each source. Reads the beginning of one file of a source without `columns`. root: the output.
+def fields_of(sources: Sequence[Source], store: Store, root: str, shape: Shape = "messages") -> tuple[Fields, ...]:
+    """The fields of each source. Reads the beginning of one file of a source without `columns`.
+
+    root: the output. shape: of the records; of several known contents, the one that fits it is read.
 
     Raises:
         ConfigError: no column has a usual name, the columns say nothing together, or an expression of a table is wrong.
@@ -139,7 +141,7 @@ def fields_of(sources: Sequence[Source], store: Store, root: str) -> tuple[Field
         if not _says_something(columns) and source.pages:
             columns = {"text": "text"} | columns
         elif not _says_something(columns):
-            columns, unread = _recognised(where, source, of_source, root)
+            columns, unread = _recognised(where, source, of_source, root, shape)
         absent = _absent(where, source, of_source, root)
         content = {field for field in columns if field in FIELDS} - {"system", "input"}
         if content not in _FORMS:
@@ -201,7 +203,9 @@ def notes_on_columns(sources: Sequence[Source], fields: Sequence[Fields], requir
 
 def as_input(source: Source, fields: Fields, root: str = "") -> RecordsInput:
     """The input that readers take. root: the output, below which are the rows of a source that is fetched."""
-    shared = source.model_dump(include={"source", "path", "exclude", "format", "id", "licence", "delimiter", "split"})
+    shared = source.model_dump(
+        include={"source", "path", "exclude", "format", "id", "licence", "delimiter", "encoding", "split"}
+    )
     if source.connection:
         shared |= {"path": folder_of(root, source.source), "format": "fetched"}
     read = {fields.main} | ({"id"} & {source.id})  # the column `id` of a table is that of the records
@@ -255,7 +259,15 @@ def column_names(store: Store, file: FileInfo, reader: Reader, input: Input) -> 
     return (*names, "text") if reader.columns == "fixed" else names
 
 
-def _recognised(where: str, source: Source, store: Store, root: str) -> tuple[dict[str, str], tuple[str, ...]]:
+def _by_shape(shape: Shape) -> list[tuple[dict[str, str], dict[str, str]]]:
+    """RECOGNISED, those that the shape takes as they are before the others."""
+    fitting = {"text": "text", "preference": "chosen", "pairs": "completion", "instruction": "completion"}.get(shape)
+    return sorted(RECOGNISED, key=lambda one: fitting is not None and fitting not in one[0])
+
+
+def _recognised(
+    where: str, source: Source, store: Store, root: str, shape: Shape
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """(the columns of a source by their usual names, with the metadata that the config names; its other columns)."""
     input = as_input(source, TEXT, root)
     try:
@@ -271,7 +283,7 @@ def _recognised(where: str, source: Source, store: Store, root: str) -> tuple[di
             raise DataError(f"{file.uri}: {seen}.")
     except UserError as error:
         raise type(error)(f"{where}: {error}") from error
-    for needed, optional in RECOGNISED:
+    for needed, optional in _by_shape(shape):
         if all(name in names for name in needed.values()):
             columns = needed | {field: name for field, name in optional.items() if name in names} | source.columns
             content = input.model_copy(update={"text": next(iter(needed.values()))}).texts_in(names)

@@ -14,6 +14,7 @@ from pipelines.readers.delimited import Delimited
 from pipelines.readers.docx import Docx
 from pipelines.readers.fetched import Fetched
 from pipelines.readers.hub import Hub
+from pipelines.readers.json_values import JsonValues
 from pipelines.readers.jsonl import Jsonl
 from pipelines.readers.mail import Mail
 from pipelines.readers.parquet import Parquet
@@ -26,6 +27,7 @@ from pipelines.readers.warc import Warc, Wet
 READERS: dict[str, Reader] = {
     "parquet": Parquet(),
     "jsonl": Jsonl(),
+    "json": JsonValues(),
     "csv": Delimited(",", ".csv"),
     "tsv": Delimited("\t", ".tsv"),
     "text": PlainText(".txt", ".text"),
@@ -47,7 +49,7 @@ def format_of(uri: str) -> str | None:
     name = uri.lower()
     uncompressed = name.removesuffix(compression_ending(name))
     for format, reader in READERS.items():
-        if (uncompressed if reader.compressible else name).endswith(reader.endings):
+        if reader.endings and (uncompressed if reader.compressible else name).endswith(reader.endings):
             return format
         if uncompressed != name and uncompressed.endswith(reader.compressed_endings):
             return format

@@ -5,13 +5,15 @@ second, so that the following records are not lost.
 """
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 
 import pyarrow as pa
 
-from cluster.read.compression import UnreadableRest, stream
+from cluster.read.compression import UnreadableRest
+from cluster.read.decoding import utf8_stream
 from cluster.read.file_problems import FileProblem, encoding_problem, first_bytes, line_end_problem
 from cluster.read.limits import Limits
 from cluster.read.lines import lines
@@ -35,10 +37,10 @@ class Delimited(Reader):
         """The fields of the header."""
         limits = Limits()
         span = Span(file.uri, file.size, file.version, "csv", 0, file.size)
-        if self.file_problem(first_bytes(store, span, limits)):
+        if input.encoding is None and self.file_problem(first_bytes(store, span, limits)):
             return ()  # `read` reports the problem
         try:
-            with closing(stream(store, span.uri, limits)) as blocks:
+            with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
                 _, header, _ = next(self._records(blocks, input, limits), (0, None, b""))
         except UnreadableRest:
             header = None  # `read` reports the problem
@@ -46,11 +48,11 @@ class Delimited(Reader):
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         """A document for each record after the header."""
-        file = FileProblem(store, span, limits, self.file_problem)
+        file = FileProblem(store, span, limits, self.file_problem if input.encoding is None else lambda _: None)
         rows = Rows(input, limits, counts, unencodable=lambda: file.or_row_problem("bad_utf8"))
         number = 0
         try:
-            with closing(stream(store, span.uri, limits)) as blocks:
+            with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
                 records = self._records(blocks, input, limits)
                 number, header, content = next(records, (0, None, b""))
                 if header is None and number:
@@ -96,8 +98,10 @@ class Delimited(Reader):
         """
         csv.field_size_limit(1 << 30)  # of the process, by default 128 KiB; _RecordLines bounds the record
         record_lines = _RecordLines(blocks, limits.max_line_bytes)
+        declared = record_lines.declared_delimiter()
+        delimiter = input.delimiter or declared or self.delimiter
         while True:
-            parser = csv.reader(record_lines, delimiter=input.delimiter or self.delimiter, strict=True)
+            parser = csv.reader(record_lines, delimiter=delimiter, strict=True)
             broken = False
             while not broken:
                 number = record_lines.begin_record()
@@ -113,6 +117,8 @@ class Delimited(Reader):
                     if record:
                         yield number, record, record_lines.content
 
+
+_DECLARED = re.compile(rb'"?sep=([\t -/:-@|^~])"?\r?', re.IGNORECASE)
 
 # Memory of a line besides its text; with it a million empty lines inside quotes exceed the bound too.
 _LINE_BYTES = 32
@@ -132,6 +138,15 @@ class _RecordLines:
         self._record: list[bytes | None] = []
         self._record_bytes = 0
         self._number = 0
+
+    def declared_delimiter(self) -> str | None:
+        """The delimiter of a first line `sep=;`, which Excel reads and no other line has; this line is passed over."""
+        _, line = next(self._lines, (0, b""))
+        if found := _DECLARED.fullmatch(line or b""):
+            self._number += 1
+            return found[1].decode("latin-1")
+        self._again.append(line)
+        return None
 
     def begin_record(self) -> int:
         """Start a record. Returns the number of its first line, from 1."""

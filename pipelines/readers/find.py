@@ -27,7 +27,7 @@ REPEATED = "link to a file that is read"
 _PLURALS = {DANGLING: f"{DANGLING}s", CIRCULAR: f"{CIRCULAR}s", REPEATED: "links to a file that is read"}
 
 # A file named .json is not read as JSON Lines: it usually contains one value over many lines.
-_JSON_HINT = "Of a JSON array make one object a line, as `jq -c '.[]'` does, in a .jsonl file."
+_JSON_HINT = "For a JSON array, or objects over several lines, set `format: json`; for lines `format: jsonl`."
 
 _EMPTY = re.compile(r"(?<!:)//+")
 _NO_FOLDER = "the folder does not exist"
@@ -132,7 +132,7 @@ def _select(
             skipped[HIDDEN] += 1
         elif excluded(file.uri.removeprefix(root)):
             skipped[EXCLUDED] += 1
-        elif format is None or (is_folder and named != format):
+        elif format is None or (is_folder and named != format and not _is_stated(file.uri, format)):
             skipped[_ending(file.uri) or NO_ENDING] += 1
         elif not file.size:
             skipped[ZERO_BYTES] += 1
@@ -173,6 +173,12 @@ def _without_repeats(files: list[tuple[FileInfo, str]], root: str) -> list[tuple
         first[real] = min(first.get(real, (True, file.uri)), (is_link, file.uri))
     names = {name for _, name in first.values()}
     return [(file, format) for file, format in files if file.uri in names]
+
+
+def _is_stated(uri: str, format: str) -> bool:
+    """Whether a file has an ending that is read if the config names the format."""
+    name = uri.lower()
+    return name.removesuffix(compression_ending(name)).endswith(READERS[format].stated_endings or ("\0",))
 
 
 def _is_hidden(uri: str, root: str) -> bool:

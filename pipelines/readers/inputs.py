@@ -1,10 +1,11 @@
 """The settings `inputs` and `limits` of a config: which documents to read, and bounds on their sizes."""
 
+import codecs
 import os
 from collections.abc import Container, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
@@ -20,11 +21,13 @@ COLLECTED_AT = "_collected_at"  # when a row was received, else when its file wa
 PARENTS = "_parents"  # of a document that was joined of several: the ids of these, as a JSON list
 CONTENT = "_content"  # of a row that cannot be read: the beginning of what was there
 CUT = "_cut"  # what the reader left out of the row: [kind, text] of each piece, as a JSON list (cut_text.CUT_KINDS)
-ORIGINS = (COLLECTED_AT, PARENTS, CONTENT, CUT)
+FILE = "_file"  # the URI of the file
+ORIGINS = (COLLECTED_AT, PARENTS, CONTENT, CUT, FILE)
 
 Format = Literal[
     "parquet",
     "jsonl",
+    "json",
     "csv",
     "tsv",
     "text",
@@ -39,6 +42,24 @@ Format = Literal[
     "hf",
     "fetched",
 ]
+
+
+ENCODING = (
+    "encoding of text, Markdown, HTML, transcripts, CSV, TSV, JSON and JSON Lines, as windows-1252 or utf-16; default: "
+    "UTF-8, of HTML as found"
+)
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        codecs.getincrementaldecoder(name)
+        b"".decode(name)
+    except LookupError as error:
+        raise ValueError(f"{name}: is no encoding of text that Python knows; give one such as windows-1252") from error
+    return name
+
+
+Encoding = Annotated[str, AfterValidator(_known_encoding)]
 
 
 class Input(BaseModel):
@@ -84,6 +105,7 @@ class Input(BaseModel):
     delimiter: str | None = Field(
         default=None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv"
     )
+    encoding: Encoding | None = Field(default=None, description=ENCODING)
     split: str = Field(default="train", min_length=1, description="hf: the split to read")
     storage: StorageOptions | None = Field(
         default=None, description="of the store that has this input; default: the config's `storage`"

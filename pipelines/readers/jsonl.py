@@ -12,9 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.read.compression import UnreadableRest, compression_ending, stream
+from cluster.read.compression import UnreadableRest, compression_ending
+from cluster.read.decoding import utf8_stream
 from cluster.read.file_problems import FileProblem, encoding_problem, json_array_problem, line_end_problem
-from cluster.read.json_lines import BLANK, Unreadable, json_lines, json_value
+from cluster.read.json_lines import BLANK, Decode, Unreadable, json_lines, json_value
 from cluster.read.limits import Limits
 from cluster.read.lines import lines
 from cluster.read.span import Span
@@ -36,14 +37,14 @@ class Jsonl(Reader):
 
     def cut(self, store: Store, file: FileInfo, input: Input) -> FilePieces:
         """One piece, which may be divided between any two bytes unless the file is compressed."""
-        return replace(super().cut(store, file, input), divisible=not compression_ending(file.uri))
+        return replace(super().cut(store, file, input), divisible=not (compression_ending(file.uri) or input.encoding))
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         """Every key of the first 100 objects."""
         limits = Limits()
         names: dict[str, None] = {}
         try:
-            with closing(stream(store, file.uri, limits)) as blocks:
+            with closing(utf8_stream(store, file.uri, limits, input.encoding)) as blocks:
                 for _, line in islice(lines(blocks, limits.max_line_bytes), _PEEK_LINES):
                     record = json_value(line or b"")
                     if isinstance(record, dict):
@@ -55,12 +56,17 @@ class Jsonl(Reader):
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         """A document for each line that begins in the span; blank lines have none."""
         rows = Rows(input, limits, counts)
-        file = FileProblem(store, span, limits, self.file_problem)
+        file = FileProblem(store, span, limits, self.file_problem if input.encoding is None else lambda _: None)
         decode = _Parser(counts).decode
-        kind = "line" if compression_ending(span.uri) else "byte"
+        kind = "line" if compression_ending(span.uri) or input.encoding else "byte"
         number = 0
         try:
-            for position, line, value in json_lines(store, span, limits, decode):
+            found = (
+                json_lines(store, span, limits, decode)
+                if input.encoding is None
+                else _decoded(store, span, limits, input, decode)
+            )
+            for position, line, value in found:
                 number += 1
                 _add(rows, line, value, f"{span.uri} {kind} {position}", input, file)
                 if rows.full:
@@ -73,6 +79,15 @@ class Jsonl(Reader):
     def file_problem(self, head: bytes) -> str | None:
         """Another encoding, other line ends, or one JSON array."""
         return encoding_problem(head) or line_end_problem(head) or json_array_problem(head)
+
+
+def _decoded(
+    store: Store, span: Span, limits: Limits, input: Input, decode: Decode
+) -> Iterator[tuple[int, bytes | None, Any]]:
+    """As of `json_lines`, of a file in another encoding than UTF-8; the position is the number of the line."""
+    with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
+        for number, (_, line) in enumerate(lines(blocks, limits.max_line_bytes), 1):
+            yield number, line, Unreadable("too_large") if line is None else json_value(line, decode)
 
 
 def _add(rows: Rows, line: bytes | None, value: Any, where: str, input: Input, file: FileProblem) -> None:

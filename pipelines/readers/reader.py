@@ -35,12 +35,20 @@ from pipelines.text.cut_text import Cut
 TABLE_BYTES = 8 << 20
 CONTENT_CHARACTERS = 10_000  # that are kept of a row that cannot be read
 
+_IN_THE_CONFIG = {
+    "utf16": ", or set `encoding: utf-16` in the input",
+    "utf32": ", or set `encoding: utf-32` in the input",
+    "other_encoding": ", or set `encoding: windows-1252`, or the one that it has, in the input",
+    "json_array": ", or set `format: json` in the input",
+}
+
 PROBLEMS = {
     "bad_utf8": "bytes that are not UTF-8",
     "lone_surrogate": "half of a UTF-16 surrogate pair, which UTF-8 cannot hold",
     "broken_json": "the line is not JSON",
     "not_an_object": "the line is JSON, but no object with fields",
-    **PROBLEMS_OF_WHOLE_FILES,
+    **{problem: f"{text}{_IN_THE_CONFIG.get(problem, '')}" for problem, text in PROBLEMS_OF_WHOLE_FILES.items()},
+    "wrong_encoding": "bytes that no character of the input's `encoding` begins with; the rest of the file is lost",
     "broken_csv": "wrong number of fields, or quotes that do not match",
     "repeated_header": "the header line once more, as files joined with `cat` have it",
     "missing_text": "no text field",
@@ -114,6 +122,7 @@ class Reader:
     """A format. A subclass implements `read`, and `cut` if a file can be read from its middle.
 
     endings: of file names, lower case, with the dot.
+    stated_endings: those of files in a folder that are read if `format` names this one.
     compressible: whether .gz, .zst or .bz2 may follow the ending.
     compressed_endings: endings of this format only if .gz, .zst or .bz2 follows.
     columns: how the columns are found before the file is read:
@@ -124,7 +133,8 @@ class Reader:
     own_id: the fixed column that is the document's id if the input's `id` is a column of other formats.
     """
 
-    endings: tuple[str, ...]
+    endings: tuple[str, ...] = ()
+    stated_endings: tuple[str, ...] = ()
     compressible: bool = True
     compressed_endings: tuple[str, ...] = ()
     columns: Literal["typed", "header", "open", "fixed"]

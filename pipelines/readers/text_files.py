@@ -9,6 +9,7 @@ from functools import cache
 import pyarrow as pa
 
 from cluster.read.compression import UnreadableRest, stream
+from cluster.read.decoding import with_byte_order
 from cluster.read.file_problems import encoding_problem
 from cluster.read.limits import Limits
 from cluster.read.lines import BOM
@@ -71,6 +72,14 @@ class PlainText(OneDocument):
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
         """Add the text without its byte order mark."""
+        if encoding := rows.input.encoding:
+            try:
+                text = content.decode(with_byte_order(encoding, content)).removeprefix("\ufeff")
+            except UnicodeDecodeError as error:
+                rows.refuse("wrong_encoding", f"{uri} byte {error.start}", id, carried, content)
+            else:
+                self.add_text(rows, text, uri, id, carried)
+            return
         try:
             text = content.removeprefix(BOM).decode()
         except UnicodeDecodeError as error:
@@ -115,7 +124,8 @@ class Html(OneDocument):
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
         """Add the main content."""
-        add_page(rows, content, uri, id, carried)
+        encoding = rows.input.encoding
+        add_page(rows, content.decode(encoding, "replace").encode() if encoding else content, uri, id, carried)
 
 
 def add_page(

@@ -24,7 +24,7 @@ from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers import READERS
 from pipelines.readers.ahead import read_ahead
-from pipelines.readers.inputs import COLLECTED_AT, Input, input_stores
+from pipelines.readers.inputs import COLLECTED_AT, FILE, Input, input_stores
 from pipelines.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text
 
 
@@ -164,7 +164,9 @@ def conformed(table: pa.Table, carried: pa.Schema) -> pa.Table:
 
 
 def _dated(table: pa.Table, file: FileInfo) -> pa.Table:
-    """The table, with the time of the file in COLLECTED_AT where it is null."""
+    """The table, with the file, and with its time in COLLECTED_AT where that is null."""
+    of_file = table.schema.get_field_index(FILE)
+    table = table.set_column(of_file, FILE, pa.repeat(file.uri, table.num_rows))
     if math.isinf(file.modified):
         return table
     time = datetime.fromtimestamp(file.modified, UTC).isoformat(timespec="seconds")

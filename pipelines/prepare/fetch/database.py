@@ -92,8 +92,10 @@ def _rows(connection: Connection, settings: Database, shown: str) -> Iterator[Pa
             try:
                 records.append({name: _plain(value) for name, value in zip(names, row, strict=True)})
             except UnicodeDecodeError:
+                binary = ", ".join(name for name, value in zip(names, row, strict=True) if _is_binary(value))
                 content = json_text(dict(zip(names, map(_readable, row), strict=True)))
-                failed.append(Unread("bad_utf8", f"{shown} row {number}", content))
+                where = f"{shown} row {number}, column {binary}: leave it out of the query"
+                failed.append(Unread("bad_utf8", where, content))
         yield Page(shown, records, failed)
         first += len(rows)
     if not first:
@@ -113,6 +115,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict | list):
         return json.loads(json.dumps(value, default=str))
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _is_binary(value: Any) -> bool:
+    """Whether a value is bytes that are no text."""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        return False
+    try:
+        bytes(value).decode()
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def _readable(value: Any) -> Any:

@@ -29,6 +29,7 @@ class Collected:
     metadata: all fields that are no content, as the texts of their columns. parents, operations: of a record that was
     made of others, the ids of these in the source, and how it was made, as far as that is known; in order. cut: what
     the reader and cleaning took out of its texts. goes_on: another record continues its text.
+    file: where it was read.
     """
 
     row: int
@@ -39,6 +40,7 @@ class Collected:
     operations: tuple[str, ...] = ()
     cut: tuple[Cut, ...] = ()
     goes_on: bool = False
+    file: str = ""
 
     @property
     def provenance(self) -> dict[str, Any] | None:

@@ -45,7 +45,10 @@ def data_set_warnings(
             found.append(f"the split {part} is empty: {few}.")
     for one, entry in zip(sources, config.inputs, strict=True):
         kept = sum(one["splits"].values())
-        if written and not kept:
+        if written and not one["records"]:
+            unread = plural(one["quarantined"], "row")
+            found.append(f"source {one['source']}: it has no record; in quarantine: {unread} that could not be read.")
+        elif written and not kept:
             found.append(f"source {one['source']}: none of its {plural(one['records'], 'record')} is in the data set.")
         elif entry.share is not None and abs(kept - entry.share * totals["written"]) > _WARN_SHARE * totals["written"]:
             found.append(

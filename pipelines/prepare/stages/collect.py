@@ -64,7 +64,7 @@ from pipelines.prepare.stages.compared import ATTRIBUTES_SCHEMA, attributes, sam
 from pipelines.prepare.stages.outliers import measure
 from pipelines.prepare.tables.frame import Dropped, Known, finished, typed
 from pipelines.prepare.tables.stage import TablesFound
-from pipelines.readers.inputs import COLLECTED_AT, CONTENT, CUT, PARENTS
+from pipelines.readers.inputs import COLLECTED_AT, CONTENT, CUT, FILE, PARENTS
 from pipelines.readers.reader import CONTENT_CHARACTERS, ReaderCounts
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.rules.quality_classifier import QualityClassifier
@@ -355,7 +355,8 @@ class Collect:
         rows, ids = table["row"].to_pylist(), table["id"].to_pylist()
         joined = [tuple(json.loads(ids or "[]")) for ids in table[PARENTS].to_pylist()]
         left_out = [[(kind, text) for kind, text in json.loads(one or "[]")] for one in table[CUT].to_pylist()]
-        for at, (row, id, parents, cut) in enumerate(zip(rows, ids, joined, left_out, strict=True)):
+        files = table[FILE].to_pylist()
+        for at, (row, id, parents, cut, file) in enumerate(zip(rows, ids, joined, left_out, files, strict=True)):
             fields = {name: column[at] for name, column in values.items()}
             # A column of the source goes before what holds for all of it, unless it is empty.
             own = {name: value for name, value in fields.items() if name not in FIELDS}
@@ -367,9 +368,9 @@ class Collect:
                 found = content_of(content, _roles(source.speakers, metadata), cut)
                 before, made = provenance_of(own)
                 made = (*made, "thread") if parents else made
-                yield Collected(row, id, found, metadata, (*before, *parents), made, tuple(cut))
+                yield Collected(row, id, found, metadata, (*before, *parents), made, tuple(cut), file=file)
             except Unusable as error:
-                refused.append((row, error.reason, fields))
+                refused.append((row, error.reason, fields, file))
         self._refuse(scratch, unit, refused, counters)
 
     def _standardised(self, metadata: dict[str, str | None], day_first: bool | None) -> dict[str, str | None]:
@@ -414,7 +415,7 @@ class Collect:
         done, dropped = finished(frame, source.table, self._known[source.source])
         repeated = self.tables.repeated_rows(unit.index)
         base = self._base(number)
-        times = rows[COLLECTED_AT].to_pylist()
+        times, files = rows[COLLECTED_AT].to_pylist(), rows[FILE].to_pylist()
         records, rejected, refused = [], [], []
         plain = zip(rows["row"].to_pylist(), rows["id"].to_pylist(), wrong, dropped, done.to_dicts(), strict=True)
         for at, (row, id, *why, values) in enumerate(plain):
@@ -432,10 +433,10 @@ class Collect:
                 metadata = self._standardised(metadata, source.day_first)
                 content = from_template(source.table.template, {**values, "source": source.source})
             except Unusable as error:
-                refused.append((row, error.reason, given))
+                refused.append((row, error.reason, given, files[at]))
             else:
                 before, made = provenance_of(metadata)
-                records.append(Collected(row, id, content, metadata, (name, *before), (*made, "table")))
+                records.append(Collected(row, id, content, metadata, (name, *before), (*made, "table"), file=files[at]))
         counters["records"] += len(rejected)
         counters[f"records/{unit.source}"] += len(rejected)
         counters.update(f"rejected/{unit.source}/{failed.reason}" for _, _, failed in rejected)
@@ -453,13 +454,14 @@ class Collect:
         counters["replaced"] += sum(replaced)
         self._write_cut(records, cut, unit, scratch, counters)
         found: list[tuple[Collected, dict[str, Any]]] = []
-        refused: list[tuple[int, str, dict[str, str | None]]] = []
+        refused: list[tuple[int, str, dict[str, str | None], str]] = []
         first, conversion = counters["records"], self.settings.conversions[number]
         for record, cleaned in zip(records, texts, strict=True):
             try:
                 some = conversion(record, with_texts(record.content, cleaned))
             except Unusable as error:
-                refused.append((record.row, error.reason, {"texts": json.dumps(cleaned, ensure_ascii=False)}))
+                given = {"texts": json.dumps(cleaned, ensure_ascii=False)}
+                refused.append((record.row, error.reason, given, record.file))
                 continue
             if len(some) > 1:
                 counters.update({f"divided/{unit.source}": 1, f"parts/{unit.source}": len(some)})
@@ -638,22 +640,22 @@ class Collect:
         self,
         scratch: Scratch,
         unit: Unit,
-        refused: Sequence[tuple[int, str, Mapping[str, str | None]]],
+        refused: Sequence[tuple[int, str, Mapping[str, str | None], str]],
         counters: Counter[str],
     ) -> None:
         if not refused:
             return
-        shown = [json.dumps(fields, ensure_ascii=False)[:CONTENT_CHARACTERS] for _, _, fields in refused]
+        shown = [json.dumps(fields, ensure_ascii=False)[:CONTENT_CHARACTERS] for _, _, fields, _ in refused]
         columns = {
-            "row": [row for row, _, _ in refused],
+            "row": [row for row, *_ in refused],
             "source": [unit.source] * len(refused),
-            "problem": [reason for _, reason, _ in refused],
-            "where": [f"record {row} of {files_from(unit.uris)}" for row, _, _ in refused],
+            "problem": [reason for _, reason, *_ in refused],
+            "where": [f"record {row} of {file}" for row, _, _, file in refused],
             "content": shown,
         }
         scratch.write(QUARANTINE, pa.table(columns, schema=QUARANTINE_SCHEMA))
         counters["quarantined"] += len(refused)
-        counters.update(f"problem/{unit.source}/{reason}" for _, reason, _ in refused)
+        counters.update(f"problem/{unit.source}/{reason}" for _, reason, *_ in refused)
 
 
 def _roles(speakers: Mapping[str, Role], metadata: Mapping[str, str | None]) -> dict[str, Role]:

@@ -128,7 +128,7 @@ def test_a_dry_run_names_what_is_odd_about_the_first_rows_and_files(raymill, odd
     notes = [line.removeprefix("note     ") for line in out.splitlines() if line.startswith("note")]
     assert notes[1:] == [
         "Source input: wide.jsonl: the file is UTF-16, and UTF-8 is wanted; convert it, as `iconv -f UTF-16 -t UTF-8` "
-        "does (and 1 more file).",
+        "does, or set `encoding: utf-16` in the input (and 1 more file).",
         "Source input: of the first 6 rows of in.jsonl, 2 have no id and are named by the hash of the text; 2 have an "
         "empty text; 1 gives a key twice (the last value is used); 1 cannot be read: bad_id (the id is neither a "
         "string nor a whole number).",

@@ -42,6 +42,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "inputs.0.id": None,
         "inputs.0.columns": ["url"],
         "inputs.0.delimiter": ";",
+        "inputs.0.encoding": "utf-16",
         "inputs.0.split": "test",
         "language": None,
         "language.max_chars": 50,

@@ -317,3 +317,20 @@ def test_messages_that_are_nested_too_deeply_are_refused():
     for roles in (None, ROLES):
         with pytest.raises(Unusable, match="bad_messages"):
             content_of({"messages": "[" * 100_000}, roles)
+
+
+@pytest.mark.parametrize("part", [
+    {"type": "text", "text": "So."}, {"type": "Text", "content": "So."}, {"type": "text", "text": {"value": "So."}},
+    {"type": "output_text", "value": "So."}, {"text": "So."}, "So.",
+])  # fmt: skip
+def test_a_part_of_text_is_known_by_several_names(part):
+    row = {"messages": json.dumps([{"role": "user", "content": "Why?"}, {"role": "assistant", "content": [part]}])}
+    assert content_of(row) == pair("", "Why?", "", "So.")
+
+
+def test_what_speakers_say_outside_of_questions_and_answers_is_kept_apart():
+    turns = [("Bot", "Hello."), ("Ann", "Why?"), ("Bot", "So."), ("Note", "secret"), ("Ann", "Thanks.")]
+    row = {"messages": json.dumps([{"speaker": speaker, "text": text} for speaker, text in turns])}
+    cut: list[tuple[str, str]] = []
+    assert content_of(row, {"Ann": "user", "Bot": "assistant", "Note": "skip"}, cut) == pair("", "Why?", "", "So.")
+    assert cut == [("skipped_speaker", "secret"), ("before_question", "Hello."), ("after_answer", "Thanks.")]

@@ -489,7 +489,7 @@ def test_settings_that_cannot_be_are_refused(settings, change, message):
 
 def test_too_many_rows_that_are_no_records_end_the_run(settings, monkeypatch, tmp_path):
     tickets(tmp_path / "tickets.csv", count=3, more=[("e", question(4), "", "login", "c")] * 2)
-    with pytest.raises(DataError, match=r"2 of 5 records could not be read.*\n  empty \(no text, question or answer\)"):
+    with pytest.raises(DataError, match=r"2 of 5 records could not be read.*\n  2 empty \(no text, question"):
         prepare_inline(settings, monkeypatch)
 
 
@@ -804,3 +804,40 @@ def test_values_of_any_column_are_texts():
         "t": ["true"],
         "none": [None],
     }
+
+
+def test_a_stated_shape_decides_which_of_several_contents_is_read(tmp_path):
+    """As data sets of preferences have them: the chosen conversation once more as `messages`."""
+    chat = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    row = {
+        "prompt": "Why?",
+        "chosen": chat,
+        "rejected": chat,
+        "messages": chat,
+        "completion": "So.",
+        "text": "Why? So.",
+    }
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    source = Source(path=str(tmp_path / "a.jsonl"))
+    wanted = {
+        "preference": {"prompt", "chosen", "rejected"}, "messages": {"messages"}, "pairs": {"prompt", "completion"},
+        "text": {"text"},
+    }  # fmt: skip
+    for shape, fields in wanted.items():
+        (found,) = fields_of([source], Store(), str(tmp_path / "out"), shape)
+        assert set(found.columns) == fields, shape
+
+
+def test_rows_of_quarantine_name_their_file_and_a_source_without_records_its_rows(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        (tmp_path / "in" / f"{name}.jsonl").write_text('{"prompt": "", "completion": "x"}\n')
+    (tmp_path / "c.jsonl").write_text(
+        "".join(json.dumps({"prompt": question(n), "completion": answer(n)}) + "\n" for n in range(20))
+    )
+    inputs = [{"source": "bad", "path": f"{tmp_path}/in"}, {"source": "good", "path": f"{tmp_path}/c.jsonl"}]
+    config = {"inputs": inputs, "output": f"{tmp_path}/out", "execution": {"max_bad_documents": 1}}
+    run = prepare_inline(config, monkeypatch)
+    places = [row["where"] for row in Artifact.load(Store(), f"{run.uri}/quarantine").table().to_pylist()]
+    assert sorted(one.rpartition("/")[2] for one in places) == ["a.jsonl", "b.jsonl"]
+    assert "source bad: it has no record; in quarantine: 2 rows that could not be read." in run.report["warnings"]

@@ -126,7 +126,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         "inputs.0.source": "other", "inputs.0.path": "HERE/other.jsonl", "inputs.0.id": "queue",
         "inputs.0.columns.prompt": "day", "inputs.0.columns.completion": "q", "inputs.0.columns.queue": "q",
         "inputs.0.columns.day": "q", "inputs.0.exclude": ["x*"], "inputs.0.format": "jsonl", "inputs.0.split": "test",
-        "inputs.0.licence": "mit", "inputs.0.delimiter": ";", "inputs.2.table.empty": [""],
+        "inputs.0.licence": "mit", "inputs.0.delimiter": ";", "inputs.0.encoding": "utf-16",
+        "inputs.2.table.empty": [""],
         "inputs.2.table.types": {"types": {"part": "text", "price": "integer"}},
         "inputs.2.table.missing.price": "mean", "inputs.2.table.outliers.method": "mad",
         "inputs.2.table.outliers.factor": 2,
@@ -136,7 +137,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "limits.max_document_bytes": 1000, "limits.max_expansion_ratio": 5, "limits.max_expanded_gib": 1,
     },
     "collect": {
-        "inputs.0.domain": "law",
+        "inputs.0.domain": "law", "inputs.0.day_first": True, "clean.keep_cut": True,
         "inputs.0.task_type": "policy", "inputs.1.speakers.Ann": "assistant", "inputs.2.columns.queue": "price",
         "records.section_chars": 90,
         "records.shape": "pairs", "records.task_type": "policy", "records.templates": {"qa": {"prompt": "{title}?"}},

@@ -231,9 +231,9 @@ def test_what_cannot_be_read_is_refused_with_the_mend(folder, settings, message)
     assert refusal(folder, settings) == message
 
 
-def test_a_json_file_is_refused_with_the_way_to_json_lines(tmp_path):
+def test_a_json_file_is_refused_with_the_setting(tmp_path):
     (tmp_path / "array.json").write_text('[{"text": "a"}]')
-    hint = "Of a JSON array make one object a line, as `jq -c '.[]'` does, in a .jsonl file."
+    hint = "For a JSON array, or objects over several lines, set `format: json`"
     for path in ("array.json", "."):
         assert hint in refusal(tmp_path, {"path": path})
 
