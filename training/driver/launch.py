@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from cluster import logs
@@ -28,12 +29,15 @@ from training.records.checkpoint import checkpoint_folders, step_of
 from training.records.finished_fit import WorkerErrors, read_outcome, refuse_or_delete_other_training
 from training.records.job import Job
 from training.records.schema import Outcome
+from training.records.stop_request import StopRequest
 
 _make_trainer = Entry("training.driver.ray_trainer:make_trainer")  # imports Ray Train; called once Ray has started
 
 Afterwards = Callable[[Job, Outcome], object]
 
 _LOOK_EVERY_S = 2.0
+# How long an interrupted training may take to write its last checkpoint.
+_STOP_WAIT_S = 60.0
 
 
 def fit_on_ray(
@@ -124,12 +128,29 @@ def _run(
                     "Ray on this machine died (its raylet or control process is gone). "
                     f"{_kept(job)}: run the same command again."
                 )
+    except KeyboardInterrupt:
+        if read_outcome(job) is None:
+            _stop_workers(job, submission, ended, progress)
+        raise
     finally:
         if last_step_at is not None:
             progress.say(f"export and evaluation: took {duration(time.monotonic() - last_step_at)}")
         elif console:
             console.finish()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stop_workers(job: Job, submission: str, ended: "queue.Queue[BaseException | None]", progress: Progress) -> None:
+    """Have the workers write a checkpoint and end, and wait for them. Another interrupt ends the wait."""
+    request = StopRequest(job, submission)
+    progress.say(f"interrupted: writing a checkpoint, for {_STOP_WAIT_S:.0f} s at most; interrupt again to end at once")
+    try:
+        request.make()
+        with suppress(queue.Empty):
+            ended.get(timeout=_STOP_WAIT_S)
+        progress.say(f"interrupted: {_kept(job)[0].lower()}{_kept(job)[1:]}; the same command continues")
+    finally:
+        request.delete()
 
 
 def _fit(trainer: Any, ended: "queue.Queue[BaseException | None]") -> None:

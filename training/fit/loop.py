@@ -6,8 +6,8 @@ packed data, the weights and the step's number only. So a training that is kille
 with the same number of workers bit for bit.
 
 After a step: validation and a checkpoint, each if due, then the line of the step log. Checkpoints are written every
-`every_steps` steps and `every_minutes` minutes, on a preemption notice, at the end, and after each validation with the
-lowest loss so far, so that the best weights can be exported.
+`every_steps` steps and `every_minutes` minutes, on a preemption notice, on a request to stop, at the end, and after
+each validation with the lowest loss so far, so that the best weights can be exported.
 
 An attempt is one start of the workers: the first one, and each one after a failure or an interruption.
 
@@ -19,7 +19,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -60,18 +60,23 @@ from training.records.checkpoint import at_step
 from training.records.finished_fit import read_outcome, write_outcome
 from training.records.job import Job
 from training.records.schema import AttemptRecord, Measured, Outcome, StepRecord, TrainingProgress
+from training.records.stop_request import StopRequested
 
 log = logging.getLogger(__name__)
 
 _LOW_32_BITS = (1 << 32) - 1
 
 
-def fit(job: Job, ranks: Ranks) -> Outcome:
+def fit(job: Job, ranks: Ranks, is_stopped: Callable[[], bool] = lambda: False) -> Outcome:
     """Train to the last step, from the newest checkpoint if there is one. Every worker calls it.
 
     Returns the outcome of a finished training without repeating it.
 
+    Args:
+        is_stopped: asked at each step on every worker. If one says so, all take that step, write a checkpoint and end.
+
     Raises:
+        StopRequested: see `is_stopped`.
         DataError: the loss is not finite or too large (the message lists the document ids), or the newest checkpoint
             has other settings, model or data.
         ClusterError: communication failed; the message names the workers at fault.
@@ -85,7 +90,7 @@ def fit(job: Job, ranks: Ranks) -> Outcome:
         config = with_rows_that_fit(job.config, ranks, len(job.classes))
         config = with_rows_left_to_try(job, config, ranks)
         with ExitStack() as stack, explained(job, config, ranks):
-            return Training(job, config, ranks, stack).run()
+            return Training(job, config, ranks, stack, is_stopped).run()
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ class Counts:
 
     loss_denominator: label tokens, or rows with a class for method probe. attended: see device.attended_positions.
     digest: of the rows read, modulo 2**64. uploading: number of workers that still upload a checkpoint. checkpoint_due:
-    whether `checkpoint.every_minutes` have passed by the first worker's clock.
+    whether `checkpoint.every_minutes` have passed by the first worker's clock. stopping: whether a worker was asked to
+    stop.
     """
 
     loss_denominator: int
@@ -104,6 +110,7 @@ class Counts:
     digest: int
     uploading: int
     checkpoint_due: bool
+    stopping: bool
 
 
 class Training:
@@ -113,8 +120,15 @@ class Training:
     is opened here.
     """
 
-    def __init__(self, job: Job, config: TrainConfig, ranks: Ranks, stack: ExitStack) -> None:
-        self.job, self.config, self.ranks = job, config, ranks
+    def __init__(
+        self,
+        job: Job,
+        config: TrainConfig,
+        ranks: Ranks,
+        stack: ExitStack,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.job, self.config, self.ranks, self.is_stopped = job, config, ranks, is_stopped
         self.started_at = self.saved_at = time.monotonic()
         attempt = ranks.from_first(uuid.uuid4().hex[:8])
         packed = PackedRun.load(job.store, job.packed)
@@ -239,7 +253,10 @@ class Training:
             "mfu": self.mfu.of(counts.tokens / seconds, counts.attended / max(counts.tokens, 1)),
         }
         self.progress = self.progress.stepped(updated=counts.loss_denominator > 0)
-        self._after(record, counts.checkpoint_due)
+        self._after(record, counts.checkpoint_due or counts.stopping)
+        if counts.stopping and self.progress.step < self.job.steps:
+            self.saver.settle()
+            raise StopRequested(f"stopped after step {self.progress.step}")
 
     def _exchange(self, batches: Sequence[Batch]) -> Counts:
         """The counts of a step over all workers. batches: those of this worker. A collective."""
@@ -255,11 +272,12 @@ class Training:
             digest >> 32 & _LOW_32_BITS,
             int(self.saver.uploading),
             int(due),
+            int(self.is_stopped()),
         ]
         everyone = zip(*self.ranks.exchange(mine), strict=True)
-        denominator, tokens, labels, attended, low, high, uploading, due_by_clock = (sum(one) for one in everyone)
+        denominator, tokens, labels, attended, low, high, uploading, due_by_clock, stops = map(sum, everyone)
         digest = (low + (high << 32)) & ((1 << 64) - 1)
-        return Counts(denominator, tokens, labels, attended, digest, uploading, due_by_clock > 0)
+        return Counts(denominator, tokens, labels, attended, digest, uploading, due_by_clock > 0, stops > 0)
 
     def _backward(self, step: int, batches: Sequence[Batch], denominator: int) -> tuple[float, float]:
         """Accumulate the gradients of the step's micro-batches.

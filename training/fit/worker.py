@@ -1,6 +1,8 @@
 """The function that Ray Train runs in each worker: the training loop, and in the first one export and evaluation."""
 
+import logging
 import os
+import threading
 from collections.abc import Callable
 
 from cluster import logs
@@ -12,12 +14,18 @@ from training.fit.process_group import ray_group
 from training.records.finished_fit import WorkerErrors
 from training.records.job import Job
 from training.records.schema import Outcome
+from training.records.stop_request import StopRequest, StopRequested
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 1.0
 
 
 def fit_in_worker(job: Job, submission: str, afterwards: Callable[[Job, Outcome], object] | None) -> None:
     """Train in a worker that Ray Train started.
 
-    Returns at once if a worker of an earlier attempt wrote a final error.
+    Returns at once if a worker of an earlier attempt wrote a final error, and without an outcome after a request to
+    stop.
 
     Args:
         submission: id of the folder of errors. afterwards: called by the first worker after the last step.
@@ -38,11 +46,30 @@ def fit_in_worker(job: Job, submission: str, afterwards: Callable[[Job, Outcome]
                 ray_group(workers.gpus_each, workers.timeout_s) as ranks,
                 logs.about(rank=ranks.rank),
             ):
-                outcome = fit(job, ranks)
+                outcome = fit(job, ranks, _watched(StopRequest(job, submission)) if ranks.first else lambda: False)
             if ranks.first and afterwards is not None:
                 afterwards(job, outcome)
+    except StopRequested as stop:
+        log.info("%s", stop)
     except RaymillError as error:
         # If a collective failed because of another worker's error, only that error is written.
         if not (isinstance(error, MissingWorker) and errors.last(final=False)):
             errors.write(error)
         raise
+
+
+def _watched(request: StopRequest) -> Callable[[], bool]:
+    """Whether the request was made, looked up every second in a thread, so that no step waits for the store."""
+    made, wait = threading.Event(), threading.Event()
+
+    def look() -> None:
+        while not made.is_set():
+            try:
+                if request.made():
+                    made.set()
+            except RaymillError:  # the store's troubles are reported by those who need it
+                log.debug("the request to stop could not be looked up", exc_info=True)
+            wait.wait(_LOOK_EVERY_S)
+
+    threading.Thread(target=look, daemon=True, name="stop-request").start()
+    return made.is_set
