@@ -1,7 +1,7 @@
 """Files of other encodings than UTF-8 as blocks of UTF-8."""
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from itertools import chain
 
@@ -15,7 +15,7 @@ _MARKS = {
 }
 
 
-def utf8_stream(store: Store, uri: str, limits: Limits, encoding: str | None) -> Iterator[bytes]:
+def utf8_stream(store: Store, uri: str, limits: Limits, encoding: str | None) -> Generator[bytes, None, None]:
     """The decompressed file in blocks of UTF-8. encoding: of the file, by its name in Python; None: UTF-8.
 
     A byte that the encoding does not have stays as it is, so that its line is found to be no UTF-8.

@@ -2,7 +2,8 @@
 
     fetch    commits the rows of databases, APIs and web pages      -> fetched
     freeze   lists the input files and divides them into units      -> inputs.json, inputs.parquet
-    tables   finds what depends on all rows of a table              -> _work/tables, _work/repeated
+    tables   finds what depends on all rows of a table              -> _work/tables
+    repeated finds rows that repeat others, with values filled      -> _work/repeated
     collect  reads, cleans and validates every record               -> quarantine, _work/records and others
     sample, fit, cosines, unrelated  see relevance.py               -> _work/relevance
     group    finds duplicates among the records that passed         -> _work/groups, see duplicates.py
@@ -13,10 +14,10 @@
     assess   measures the splits, see assess/job.py                 -> assessment.json
     report   writes the report, then the run's manifest             -> report.json, report.html, manifest.json
 
-`tables` runs with an input that is a table, `sample` to `unrelated` with `validate.answer_relevance`, `group` for what
-deduplication looks for, `words` and `complexity` with a curriculum, and `before`, first of all, with --replace. Every
-stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a finished run it
-does nothing and does not start Ray.
+`tables` and `repeated` run with an input that is a table, `sample` to `unrelated` with `validate.answer_relevance`,
+`group` for what deduplication looks for, `words` and `complexity` with a curriculum, and `before`, first of all, with
+--replace. Every stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a
+finished run it does nothing and does not start Ray.
 """
 
 import dataclasses
@@ -77,7 +78,7 @@ from pipelines.prepare.stages.relevance import find_unrelated
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import SPLIT_FILES, SplitSettings, split_stage
 from pipelines.prepare.stages.write import LISTED, REMOVED, write_stage
-from pipelines.prepare.tables.stage import TablesFound, tables_stage
+from pipelines.prepare.tables.stage import TABLES, TablesFound, repeated_stage, tables_stage
 from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.listing import InputListing, list_inputs
 from pipelines.readers.quarantine import refuse_too_many
@@ -400,7 +401,9 @@ def run_stages(
     units = len(inputs.units)
     found, stage = None, tables_stage(config.inputs, settings.fields, inputs, config.limits)
     if stage is not None:
-        found = TablesFound.of(run(stage), units)
+        tables = run(stage)
+        again = repeated_stage(config.inputs, settings.fields, inputs, config.limits, tables[TABLES])
+        found = TablesFound.of(tables | run(again), units)
     artifacts = run(collect_stage(settings, inputs, found))
     good = int(artifacts[RECORDS].manifest.counters["records"])
     if not good and not artifacts[QUARANTINE].manifest.rows:

@@ -24,7 +24,7 @@ _TIMES = 3
 _PART = 8  # the smaller trials have every eighth row
 
 # Stages of one unit, or of a few for each table, whatever the input, also in a folder of the run.
-_OF_ONE_UNIT = ("tables", "fit", "complexity", "split")
+_OF_ONE_UNIT = ("tables", "repeated", "fit", "complexity", "split")
 
 
 @dataclass(frozen=True)

@@ -422,7 +422,7 @@ class Collect:
             given = {name: column[at] for name, column in raw.items()}
             first = Dropped("repeated_row", "", "another row") if row in repeated else None
             name = id or hash_of_text(json.dumps(given, ensure_ascii=False))
-            if failed := why[0] or first or why[1]:
+            if failed := why[0] or why[1] or first:
                 record = Collected(row, name, "", {})
                 rejected.append((record, given, FailedRule(failed.reason, failed.value, failed.limit)))
                 continue
@@ -460,7 +460,7 @@ class Collect:
             try:
                 some = conversion(record, with_texts(record.content, cleaned))
             except Unusable as error:
-                given = {"texts": json.dumps(cleaned, ensure_ascii=False)}
+                given: dict[str, str | None] = {"texts": json.dumps(cleaned, ensure_ascii=False)}
                 refused.append((record.row, error.reason, given, record.file))
                 continue
             if len(some) > 1:

@@ -179,6 +179,17 @@ def finished(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFr
 
     frame: of `typed`.
     """
+    frame, dropped = filled(frame, table, known)
+    for name, text in table.derive.items():
+        frame = frame.with_columns(_evaluated(frame, name, text, ""))
+    return frame.select(_as_text(frame, name) for name in table.columns), dropped
+
+
+def filled(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFrame, list[Dropped | None]]:
+    """(the rows with missing values filled, and columns of flags; why a row is dropped, None if it is not).
+
+    frame: of `typed`.
+    """
     dropped: list[Dropped | None] = [None] * len(frame)
     for name, how in table.missing.items():
         empty = frame[name].is_null()
@@ -198,9 +209,7 @@ def finished(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFr
                 values, limit = frame[name], f"{low:g} to {high:g}"
                 _drop(dropped, far, lambda row, values=values, limit=limit: Dropped(  # type: ignore[misc]
                     "outlier", f"{values.name}: {values[row]:g}", limit))  # fmt: skip
-    for name, text in table.derive.items():
-        frame = frame.with_columns(_evaluated(frame, name, text, ""))
-    return frame.select(_as_text(frame, name) for name in table.columns), dropped
+    return frame, dropped
 
 
 def _filling(table: Table, name: str, value: str) -> Any:

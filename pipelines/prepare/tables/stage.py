@@ -1,18 +1,21 @@
-"""The stage `tables`: what depends on all rows of a table.
+"""The stages `tables` and `repeated`: what depends on all rows of a table.
 
-    survey   per unit of input: its numbers, its values with their counts, and a hash of each row   -> slices
-    tables   per column that needs a value of all rows: that value                                  -> _work/tables
-             per slice of the hashes: the rows that repeat an earlier one, a file a unit of input   -> _work/repeated
+    tables.survey    per unit of input: its numbers, and its values with their counts               -> slices
+    tables           per column that needs a value of all rows: that value                          -> _work/tables
+    repeated.survey  per unit of input: a hash of each row that stays, after missing values are filled -> slices
+    repeated         per slice of the hashes: the rows that repeat an earlier one                   -> _work/repeated
 
 Median, quartiles, median distance and mean are exact (quantiles.py), counts are added up. A hash decides the slice of a
 value or row, so that equal ones are in one slice. Nothing depends on how the rows are divided into units.
 
-Memory: that of a unit of input, or of a slice, whatever the size of the table; see `tables_memory`.
+Memory: that of a unit of input, or of a slice, whatever the size of the table; see `tables_memory`. A table is read
+twice before its rows become records.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,13 +29,13 @@ from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.prepare.config import Source
 from pipelines.prepare.sources import Fields
-from pipelines.prepare.tables.frame import Known, bounds_of, counted, fill_of, most_frequent, row_hashes, typed
+from pipelines.prepare.tables.frame import Known, bounds_of, counted, fill_of, filled, most_frequent, row_hashes, typed
 from pipelines.prepare.tables.quantiles import Numbers
 from pipelines.prepare.tables.settings import Table
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 
 TABLES, REPEATED = "_work/tables", "_work/repeated"
-TABLES_VERSION = "2"
+TABLES_VERSION = "3"
 
 TABLES_SCHEMA = pa.schema(
     [
@@ -45,7 +48,7 @@ TABLES_SCHEMA = pa.schema(
 )
 REPEATED_SCHEMA = pa.schema([("row", pa.int64())])
 
-_SURVEYED = "_work/surveyed"
+_SURVEYED, _SURVEYED_ROWS = "_work/surveyed", "_work/surveyed-rows"
 _LIBRARIES = 1 << 30
 _OF_A_BYTE = 4  # of text
 _SLICE_BYTES = 256 << 20  # text of the table for each slice
@@ -82,8 +85,8 @@ class TableSource:
         """The first slice of a column in the file of a unit: one of numbers, `slices` of values."""
         numeric = self.numeric
         if column in self.named:
-            return self.slices + len(numeric) + self.slices * self.named.index(column)
-        return self.slices + numeric.index(column)
+            return len(numeric) + self.slices * self.named.index(column)
+        return numeric.index(column)
 
 
 # A column of a source, and a slice of its rows.
@@ -94,42 +97,78 @@ RowSlice = tuple[TableSource, int]
 def tables_stage(
     sources: Sequence[Source], fields: Sequence[Fields], inputs: InputManifest, limits: Limits
 ) -> Stage | None:
-    """The stage that writes TABLES and REPEATED; None without a table."""
+    """The stage that writes TABLES; None without a table."""
+    parts = _parts(sources, fields, inputs)
+    if not parts:
+        return None
+    columns = [(one, name) for one in parts for name in dict.fromkeys([*one.numeric, *one.named])]
+    survey = [(one, unit) for one in parts for unit in one.units]
+    work = SurveyTable(inputs.reading, limits), FindOfAll(inputs.reading.store)
+    depends_on = _depends_on(parts, inputs, limits)
+    return _surveyed(
+        "tables", parts, survey, columns, _SURVEYED, Output(TABLES, TABLES_SCHEMA), work, depends_on, inputs
+    )
+
+
+def repeated_stage(
+    sources: Sequence[Source], fields: Sequence[Fields], inputs: InputManifest, limits: Limits, tables: Artifact
+) -> Stage:
+    """The stage that writes REPEATED. tables: TABLES of these sources."""
+    parts = _parts(sources, fields, inputs)
+    rows = [(one, at) for one in parts if one.table.unique != () for at in range(one.slices)]
+    survey = [(one, unit) for one in parts for unit in one.units]
+    work = SurveyRows(inputs.reading, limits, tables), FindRepeated(inputs.reading.store)
+    depends_on = [*_depends_on(parts, inputs, limits), tables.manifest.fingerprint]
+    output = Output(REPEATED, REPEATED_SCHEMA)
+    return _surveyed("repeated", parts, survey, rows, _SURVEYED_ROWS, output, work, depends_on, inputs)
+
+
+def _parts(sources: Sequence[Source], fields: Sequence[Fields], inputs: InputManifest) -> list[TableSource]:
     parts = []
     for source, of_source in zip(sources, fields, strict=True):
         if source.table is not None:
             units = tuple(unit for unit in inputs.units if unit.source == source.source)
             slices = -(-sum(unit.bytes for unit in units) // _SLICE_BYTES) or 1
             parts.append(TableSource(source, of_source, units, slices))
-    if not parts:
-        return None
+    return parts
+
+
+def _depends_on(parts: Sequence[TableSource], inputs: InputManifest, limits: Limits) -> list[Any]:
     settings = [[one.source.source, one.table.model_dump(mode="json")] for one in parts]
-    depends_on = [TABLES_VERSION, pl.__version__, inputs.fingerprint, len(inputs.units), limits.model_dump(), settings]
-    store, memory = inputs.reading.store, tables_memory(sources, inputs)
+    return [TABLES_VERSION, pl.__version__, inputs.fingerprint, len(inputs.units), limits.model_dump(), settings]
+
+
+def _surveyed(
+    name: str,
+    parts: Sequence[TableSource],
+    surveyed: Sequence[tuple[TableSource, Unit]],
+    units: Sequence[Column] | Sequence[RowSlice],
+    slices: str,
+    output: Output,
+    work: tuple[Any, Any],
+    depends_on: list[Any],
+    inputs: InputManifest,
+) -> Stage:
+    """A stage whose units read slices of a survey of all units of input. work: of the survey, and of the stage."""
+    store = inputs.reading.store
+    memory = tables_memory([one.source for one in parts], inputs)
+    made_from = fingerprint([*depends_on, f"{name}.survey"])
     survey = Stage(
-        "tables.survey",
-        (Output(_SURVEYED, pa.schema([])),),
-        [(one, unit) for one in parts for unit in one.units],
-        SurveyTable(inputs.reading, limits),
-        fingerprint([*depends_on, "survey"]),
-        store,
-        memory=memory,
+        f"{name}.survey", (Output(slices, pa.schema([])),), surveyed, work[0], made_from, store, memory=memory
     )
-    columns = [(one, name) for one in parts for name in dict.fromkeys([*one.numeric, *one.named])]
-    rows = [(one, at) for one in parts if one.table.unique != () for at in range(one.slices)]
-    outputs = (Output(TABLES, TABLES_SCHEMA), Output(REPEATED, REPEATED_SCHEMA))
-    found: tuple[Column | RowSlice, ...] = (*columns, *rows)
-    made_from, prepare = fingerprint(depends_on), partial(_units, survey, parts, found)
+    prepare = partial(_units, survey, slices, parts, tuple(units))
     # `prepare` adds the files that a unit reads.
-    return Stage("tables", outputs, found, FindOfAll(store), made_from, store, memory=memory, prepare=prepare)
+    return Stage(
+        name, (output,), tuple(units), work[1], fingerprint([*depends_on, name]), store, memory=memory, prepare=prepare
+    )
 
 
 def _units(
-    survey: Stage, parts: Sequence[TableSource], units: Sequence[Column | RowSlice], run: RunStage
+    survey: Stage, slices: str, parts: Sequence[TableSource], units: Sequence[Column | RowSlice], run: RunStage
 ) -> list[tuple[Column | RowSlice, tuple[str, ...]]]:
     """The units with the files of the survey of their source."""
     places = [(one.source.source, unit.index) for one, unit in survey.units]
-    of = dict(zip(places, run(survey)[_SURVEYED].file_uris, strict=True))
+    of = dict(zip(places, run(survey)[slices].file_uris, strict=True))
     files = {one.source.source: tuple(of[one.source.source, unit.index] for unit in one.units) for one in parts}
     return [(unit, files[unit[0].source.source]) for unit in units]
 
@@ -154,7 +193,6 @@ class SurveyTable:
         part, unit = of
         numbers: dict[str, list[bytes]] = {name: [] for name in part.numeric}
         counts: dict[str, list[pl.DataFrame]] = {name: [] for name in part.named}
-        rows = [np.empty(0, _ROW)]
         for raw in read_unit(unit, self.reading, self.limits):
             readable = raw.filter(pc.is_null(raw["problem"]))
             frame, _ = typed(part.fields.of(readable), part.table)
@@ -162,16 +200,36 @@ class SurveyTable:
                 found.append(frame[name].drop_nulls().cast(pl.Float64).to_numpy().tobytes())
             for name, values in counts.items():
                 values.append(counted(frame[name]))
-            if part.table.unique != ():
-                rows.append(_rows(frame, part.table, unit.index, readable["row"].to_numpy()))
-        slices: list[pa.Buffer | bytes] = []
-        hashed = np.concatenate(rows)
-        of_slice = hashed["hash"] % np.uint64(part.slices)
-        slices += [hashed[of_slice == number].tobytes() for number in range(part.slices)]
-        slices += [b"".join(numbers[name]) for name in part.numeric]
+        slices: list[pa.Buffer | bytes] = [b"".join(numbers[name]) for name in part.numeric]
         for name in part.named:
             slices += _by_hash(counts[name], part.slices)
         scratch.write_slices(_SURVEYED, slices)
+        return {}
+
+
+@dataclass(frozen=True)
+class SurveyRows:
+    """The work of `repeated.survey`: a slice of hashes of rows for each slice of the source. tables: TABLES."""
+
+    reading: Reading
+    limits: Limits
+    tables: Artifact
+
+    def __call__(self, of: tuple[TableSource, Unit], scratch: Scratch) -> Counters:
+        """Counters: none."""
+        part, unit = of
+        known = known_of(self.tables, part.source.source)
+        rows = [np.empty(0, _ROW)]
+        for raw in read_unit(unit, self.reading, self.limits) if part.table.unique != () else ():
+            readable = raw.filter(pc.is_null(raw["problem"]))
+            frame, wrong = typed(part.fields.of(readable), part.table)
+            frame, dropped = filled(frame, part.table, known)
+            stays = np.array([not (one or other) for one, other in zip(wrong, dropped, strict=True)], bool)
+            places = readable["row"].to_numpy()[stays]
+            rows.append(_rows(frame.filter(pl.Series(stays)), part.table, unit.index, places))
+        hashed = np.concatenate(rows)
+        of_slice = hashed["hash"] % np.uint64(part.slices)
+        scratch.write_slices(_SURVEYED_ROWS, [hashed[of_slice == number].tobytes() for number in range(part.slices)])
         return {}
 
 
@@ -201,14 +259,11 @@ class FindOfAll:
 
     store: Store
 
-    def __call__(self, unit: tuple[Column | RowSlice, tuple[str, ...]], scratch: Scratch) -> Counters:
+    def __call__(self, unit: tuple[Column, tuple[str, ...]], scratch: Scratch) -> Counters:
         """Counters: none."""
-        (part, what), uris = unit
-        if isinstance(what, int):
-            self._repeated(uris, what, scratch)
-        else:
-            found = {"source": part.source.source, "column": what} | self._of_column(part, what, uris)
-            scratch.write(TABLES, pa.Table.from_pylist([found], TABLES_SCHEMA))
+        (part, name), uris = unit
+        found = {"source": part.source.source, "column": name} | self._of_column(part, name, uris)
+        scratch.write(TABLES, pa.Table.from_pylist([found], TABLES_SCHEMA))
         return {}
 
     def _of_column(self, part: TableSource, name: str, uris: Sequence[str]) -> dict[str, object]:
@@ -217,7 +272,7 @@ class FindOfAll:
             found["fill"] = self._most_frequent(part.first_slice(name), part.slices, uris)
         how = table.missing.get(name)
         if name in part.numeric:
-            numbers = self._numbers(part.numeric.index(name) + part.slices, uris)
+            numbers = self._numbers(part.first_slice(name), uris)
             if how in ("median", "mean"):
                 found["fill"] = fill_of(numbers, str(how), table.types[name])
             if table.outliers and name in table.outliers.columns:
@@ -244,14 +299,24 @@ class FindOfAll:
                 best = found
         return best and best[2]
 
-    def _repeated(self, uris: Sequence[str], number: int, scratch: Scratch) -> None:
+
+@dataclass(frozen=True)
+class FindRepeated:
+    """The work of `repeated`: a file for each unit of input with rows that repeat an earlier one."""
+
+    store: Store
+
+    def __call__(self, unit: tuple[RowSlice, tuple[str, ...]], scratch: Scratch) -> Counters:
+        """Counters: none."""
+        (_, number), uris = unit
         rows = np.frombuffer(b"".join(read_slices(self.store, uris, number)), _ROW)
         order = np.lexsort((rows["other"], rows["hash"]))  # stable: of equal ones the earliest first
         before, after = rows[order[:-1]], rows[order[1:]]
         again = np.sort(order[1:][(before["hash"] == after["hash"]) & (before["other"] == after["other"])])
         units, places = rows["unit"][again], rows["row"][again]
-        for unit in np.unique(units).tolist():
-            scratch.write(REPEATED, pa.table([places[units == unit]], schema=REPEATED_SCHEMA), unit)
+        for index in np.unique(units).tolist():
+            scratch.write(REPEATED, pa.table([places[units == index]], schema=REPEATED_SCHEMA), index)
+        return {}
 
 
 @dataclass(frozen=True)
@@ -268,14 +333,19 @@ class TablesFound:
 
     def known(self, source: str) -> Known:
         """What depends on all rows of a source."""
-        rows = [row for row in self.tables.table().to_pylist() if row["source"] == source]
-        return Known(
-            {row["column"]: row["fill"] for row in rows if row["fill"] is not None},
-            {row["column"]: (row["low"], row["high"]) for row in rows if row["low"] is not None},
-        )
+        return known_of(self.tables, source)
 
     def repeated_rows(self, unit: int) -> set[int]:
         """The rows of a unit of input that repeat an earlier one."""
         return {
             row for table in read_tables(self.tables.store, self.repeated[unit]) for row in table["row"].to_pylist()
         }
+
+
+def known_of(tables: Artifact, source: str) -> Known:
+    """What depends on all rows of a source. tables: TABLES."""
+    rows = [row for row in tables.table().to_pylist() if row["source"] == source]
+    return Known(
+        {row["column"]: row["fill"] for row in rows if row["fill"] is not None},
+        {row["column"]: (row["low"], row["high"]) for row in rows if row["low"] is not None},
+    )

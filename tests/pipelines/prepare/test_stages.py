@@ -295,7 +295,8 @@ def test_every_stage_states_the_memory_of_a_unit(settings):
     rules, relevance = rules_memory(config.store, config.validation), config.validation.answer_relevance
     # The artifacts of the plan have one record, those of `collect` none.
     assert {name: memory for name, memory in stated.items() if name not in of_groups} == {
-        "tables": tables_memory(config.inputs, inputs), "collect": texts + rules, "words": texts,
+        "tables": tables_memory(config.inputs, inputs), "repeated": tables_memory(config.inputs, inputs),
+        "collect": texts + rules, "words": texts,
         "relevance.sample": texts, "relevance.fit": fit_memory(relevance),
         "relevance.cosines": embed_memory(config.limits),
         "complexity": (1 << 29) + 100, "split": split_memory(0), "assess.assess": texts,

@@ -135,7 +135,7 @@ def test_tables_have_their_own_statistics_and_rows_without_an_id_are_named_by_th
     removed = [row for row in ledger(run) if row["source"] == "boilers"]
     assert [(row["reason"], row["value"]) for row in removed] == [
         ("bad_value", "price: many"), ("missing_value", "sold"), ("repeated_row", ""), ("outlier", "price: 9900"),
-        ("repeated_row", ""),
+        ("outlier", "price: 9900"),
     ]  # fmt: skip
     assert {len(row["id"]) for row in removed} == {32}
     made = [row for row in records(run).values() if row["metadata"]["source"] == "boilers"]
@@ -346,3 +346,21 @@ def test_columns_of_a_table_are_metadata_and_shapes_have_an_answer(settings):
     ):
         with pytest.raises(ValueError, match=message):
             PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | change)
+
+
+def test_rows_are_compared_after_missing_values_are_filled_and_with_rows_that_stay_alone(tmp_path, monkeypatch):
+    """The median of the ages is 3; the first row without a town is dropped, so the second is no repetition."""
+    rows = [["a", "1", "x"], ["b", "", "x"], ["b", "3", "x"], ["c", "3", ""], ["c", "3", "y"]]
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["name", "age", "town"], *rows])
+    table = {
+        "types": {"name": "text", "age": "integer", "town": "text"}, "missing": {"age": "median", "town": "drop"},
+        "unique": ["name", "age"],
+        "template": {"prompt": "How old is {name} of the town?", "completion": "The age of {name} of {town} is {age}."},
+    }  # fmt: skip
+    source = {"path": str(tmp_path / "a.csv"), "table": table}
+    config = {"inputs": [source], "dedup": None, "records": {"shape": "pairs"}, "output": str(tmp_path / "out")}
+    run = prepare_inline(config, monkeypatch)
+    assert [(row["reason"], json.loads(row["content"])["name"]) for row in ledger(run)] == [
+        ("repeated_row", "b"), ("missing_value", "c"),
+    ]  # fmt: skip
