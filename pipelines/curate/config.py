@@ -37,12 +37,13 @@ class _RulesBase(_CurateSettings):
     @model_validator(mode="before")
     @classmethod
     def _fill_packs(cls, settings: Any) -> Any:
-        """Give every pack in `packs` its default settings, so that they are printed with the config."""
+        """Give every pack in `packs` its default settings, so that they are printed with the config.
+
+        A pack with null in place of its settings is left out.
+        """
         if isinstance(settings, dict) and isinstance(packs := settings.get("packs", cls._default_packs), list | tuple):
-            for name in packs:
-                if name in PACKS and settings.get(name, {}) is None:
-                    raise ValueError(f"{name}: null given; to leave this pack out, take it from rules.packs")
-            return settings | {name: settings.get(name, {}) for name in packs if name in PACKS}
+            packs = [name for name in packs if name not in PACKS or settings.get(name, {}) is not None]
+            return settings | {"packs": packs} | {name: settings.get(name, {}) for name in packs if name in PACKS}
         return settings
 
     @model_validator(mode="after")

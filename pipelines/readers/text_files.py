@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cache
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input
-from pipelines.readers.reader import Reader, ReaderCounts, Rows
+from pipelines.readers.reader import FilePieces, Reader, ReaderCounts, Rows
 
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([\w-]+)""", re.IGNORECASE)
 # Browsers decode these as Windows-1252.
@@ -35,6 +36,10 @@ class OneDocument(Reader):
     columns = "fixed"
     own_id = "path"
     bytes_per_text: int = 1
+
+    def cut(self, store: Store, file: FileInfo, input: Input) -> FilePieces:
+        """One piece, with one row."""
+        return replace(super().cut(store, file, input), rows=1)
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         """`path`, the URI of the file."""

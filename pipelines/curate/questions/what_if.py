@@ -1,10 +1,12 @@
-"""`raymill what-if`: applies other settings of languages and rules to the measurements of a run.
+"""`raymill what-if`: applies other settings of languages, rules or deduplication to the measurements of a run.
 
-Reads attributes and verdicts and writes nothing. The counts are those before deduplication, because duplicates depend
-on the documents that stay; if deduplication is switched off, they are those after it. What boilerplate and repeats cut
+Reads attributes and verdicts and writes nothing at the run. The counts are those before deduplication, because
+duplicates depend on the documents that stay; if settings of deduplication change, they are those after it: duplicates
+are found again by the signatures of the run. What boilerplate and repeats cut
 depends on the documents that stay, too, and is not counted.
 """
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from cluster.artifact import Artifact
+from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError
 from cluster.nodes import without_accelerators
 from cluster.page.formats import plural
+from cluster.progress import Silent
 from cluster.run import changes
 from cluster.session import Session, imported_ray
 from cluster.store.store import Store
@@ -27,9 +31,11 @@ from pipelines.curate.stages.boilerplate import BOILERPLATE
 from pipelines.curate.stages.decide import VERDICTS, Name, all_reasons
 from pipelines.curate.stages.measure import dependencies, measure_stage
 from pipelines.curate.stages.neighbours import neighbours
-from pipelines.curate.stages.removed_duplicates import DUPLICATES, sum_of_units
+from pipelines.curate.stages.removed_duplicates import DUPLICATES, duplicates_stage, sum_of_units
 from pipelines.curate.stages.repeats import REPEATS
 from pipelines.curate.stages.write_corpus import DEDUP_STAGES
+from pipelines.dedup.earlier import open_runs
+from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT
 
 # Documents that are decided in this process. More take longer than Ray's start.
@@ -62,16 +68,11 @@ def compare_decisions(
         unless nothing changes.
 
     Raises:
-        ConfigError: the configs differ in `dedup`, in more than whether duplicates are removed; or in `boilerplate` or
-            `repeats`.
+        ConfigError: the configs differ in `dedup` and in rules; or in `boilerplate` or `repeats`.
         DataError: nothing is measured there, or the configs need other measurements.
     """
     run = RunReader(before.store, before.output, before.inputs)
-    if before.dedup and after.dedup and (changed := _changed_dedup(before, after)):
-        raise ConfigError(
-            f"{', '.join(changed)}: what-if decides languages and rules again, but not which documents are duplicates. "
-            "Leave it out here, or run `raymill curate` with it and another output."
-        )
+    regroup = _changed_dedup(before, after) if before.dedup and after.dedup else []
     if changed := _changed_cuts(before, after):
         of_run = f" What this run cut is in {run.uri}/report.html." if _cuts(before) else ""
         raise ConfigError(
@@ -83,7 +84,13 @@ def compare_decisions(
     verdicts, duplicates = run.artifact(VERDICTS), run.artifact(DUPLICATES)  # below _work/, which may be deleted
     same = recorded is not None and (recorded.filters, recorded.dedup) == (before.filters, before.dedup)
     known = same and verdicts is not None
-    if not (same and _removes_duplicates(before) and not _removes_duplicates(after)):
+    if regroup and (before.filters != after.filters or not known or duplicates is None):
+        raise ConfigError(
+            f"{', '.join(regroup)}: what-if finds duplicates again in a finished run of the config, if nothing but "
+            "`dedup` changes. Change the rules in another call, or run `raymill curate` with these settings and "
+            "another output."
+        )
+    if not (same and _removes_duplicates(before) and (regroup or not _removes_duplicates(after))):
         duplicates = None  # the counts are those before deduplication
     units = _units(run, verdicts, sample)
     again = DecideAgain(run.store, before.filters, after.filters, known, every=before == after)
@@ -92,7 +99,9 @@ def compare_decisions(
         counts.update(part)
     reasons = list(dict.fromkeys((*all_reasons(before.filters), *all_reasons(after.filters))))
     if duplicates is not None:
-        counts.update(_duplicates(duplicates, units))
+        counts.update(_duplicates(duplicates, units, BEFORE))
+        if regroup and _removes_duplicates(after):
+            counts.update(_grouped_again(run, after, verdicts, units, session))
         reasons += [(stage, reason) for reason, stage in DEDUP_STAGES.items()]
     documents = {"decided": sum(unit.documents for unit in units), "of": run.attributes.manifest.rows}
     not_counted = list(dict.fromkeys((*_cuts(before), *_cuts(after))))
@@ -194,7 +203,29 @@ def _call(again: DecideAgain, units: Sequence[UnitFiles]) -> Counts:
     return again(units)
 
 
-def _duplicates(duplicates: Artifact, units: Sequence[UnitFiles]) -> Counts:
+def _grouped_again(
+    run: RunReader, config: CurateConfig, verdicts: Artifact | None, units: Sequence[UnitFiles], session: Session | None
+) -> Counts:
+    """The counts of the duplicates by the settings of a config, from the signatures of the run.
+
+    Raises:
+        ConfigError: the session is that of a cluster, whose workers cannot read a folder of this machine.
+    """
+    assert config.dedup and verdicts
+    session = session or Session()
+    if session.address not in (None, "local"):
+        raise ConfigError("--address: what-if finds duplicates again on this machine alone. Leave it out.")
+    execution = config.execution
+    limits = RetryLimits(execution.attempts, execution.stall_s, execution.losses)
+    with tempfile.TemporaryDirectory(prefix="raymill-what-if-") as folder:
+        engine = Engine(folder, session, Silent(), limits)
+        count, earlier = len(run.inputs.units), open_runs(config.dedup, run.store)
+        stage = group_stage(config.dedup, config.inputs, run.attributes, verdicts, count, earlier=earlier)
+        found = engine.run(duplicates_stage(engine.run(stage)[GROUPS]))[DUPLICATES]
+        return _duplicates(found, units, AFTER)
+
+
+def _duplicates(duplicates: Artifact, units: Sequence[UnitFiles], side: str) -> Counts:
     """Counts of the removed duplicates of these units: by reason, and subtracted from the documents that stayed."""
     counts: Counts = Counter()
     wanted = np.array([unit.index for unit in units])
@@ -202,11 +233,11 @@ def _duplicates(duplicates: Artifact, units: Sequence[UnitFiles]) -> Counts:
     for row in sum_of_units(of_units).to_pylist():
         for unit in ("documents", "characters"):
             amount = row[unit]
-            counts["first", f"{DEDUP_STAGES[row['reason']]}/{row['reason']}", BEFORE, unit] += amount
-            counts["total", "", BEFORE, unit] -= amount
-            counts["sources", row["source"], BEFORE, unit] -= amount
+            counts["first", f"{DEDUP_STAGES[row['reason']]}/{row['reason']}", side, unit] += amount
+            counts["total", "", side, unit] -= amount
+            counts["sources", row["source"], side, unit] -= amount
             if row["language"]:
-                counts["languages", row["language"], BEFORE, unit] -= amount
+                counts["languages", row["language"], side, unit] -= amount
     return counts
 
 

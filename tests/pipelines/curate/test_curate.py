@@ -369,7 +369,7 @@ def test_what_if_counts_what_other_settings_would_do_and_agrees_with_doing_it(in
     ("change", "error"),
     [
         ({"language": {"keep": ["en"], "max_chars": 500}}, r"config: language.max_chars would be measured"),
-        ({"dedup": {"threshold": 0.7}}, "dedup.threshold: what-if"),
+        ({"dedup": {"ngram_words": 3}}, r"config: dedup.ngram_words would be measured"),
     ],
 )
 def test_what_if_refuses_what_it_cannot_answer_and_names_it(inputs, run, change, error):

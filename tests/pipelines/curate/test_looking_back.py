@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from pydantic import ValidationError
 
 from cluster import cli
 from cluster.artifact import Artifact
@@ -56,10 +55,39 @@ def config_of(settings: dict) -> CurateConfig:
 scan = RunReader._scan
 
 
-def test_null_for_a_pack_is_refused(settings):
-    with pytest.raises(ValidationError, match=r"gopher_repetition: null given; .* take it from rules\.packs"):
-        config_of(settings | {"rules": {"gopher_repetition": None}})
-    assert config_of(settings | {"rules": {"packs": ["c4"], "gopher_repetition": None}}).rules.c4
+def test_null_for_a_pack_leaves_it_out(settings, monkeypatch):
+    packs = ("gopher_quality", "c4", "fineweb")
+    assert config_of(settings | {"rules": {"gopher_repetition": None}}).rules.packs == packs
+    assert config_of(settings | {"rules": {"packs": ["c4", "fineweb"], "c4": None}}).rules.packs == ("fineweb",)
+    curate_inline(settings, monkeypatch)
+    without = config_of(settings | {"rules": (settings.get("rules") or {}) | {"c4": None}})
+    reasons = compare_decisions(config_of(settings), without)["reasons"]
+    assert {one["stage"] for one in reasons if one["first"]["after"]["documents"]} & {"c4"} == set()
+
+
+@pytest.mark.parametrize("threshold", [0.7, 0.95])
+def test_another_threshold_finds_duplicates_again(settings, monkeypatch, tmp_path, threshold):
+    words = story(5).split()
+    texts = {"a": " ".join(words), "c": story(6)}
+    for name, changed in (("b", 13), ("d", 1), ("e", 4)):
+        texts[name] = " ".join([*words[:-changed], *(f"w{n}" for n in range(changed))])
+    write(tmp_path / "b.jsonl", list(texts.items()))
+    settings |= {"inputs": [{"path": str(tmp_path / "b.jsonl"), "id": "id"}], "rules": None, "language": None}
+    there = settings | {"output": str(tmp_path / "there"), "dedup": {"threshold": threshold}}
+    before, after = config_of(settings), config_of(settings | {"dedup": {"threshold": threshold}})
+    removed = curate_inline(settings, monkeypatch).report["totals"]
+    monkeypatch.setattr("pipelines.curate.questions.what_if.Engine", InlineEngine)
+    found = compare_decisions(before, after)
+    assert found["deduplicated"] and found["total"]["before"]["documents"] == removed["corpus"]["documents"]
+    wanted = curate_inline(there, monkeypatch).report["totals"]["corpus"]
+    assert found["total"]["after"] == wanted != found["total"]["before"]
+
+
+def test_other_rules_and_another_threshold_are_two_questions(settings, monkeypatch):
+    curate_inline(settings, monkeypatch)
+    changed = config_of(settings | {"rules": None, "dedup": {"threshold": 0.9}})
+    with pytest.raises(ConfigError, match=r"dedup\.threshold: what-if finds duplicates again .* nothing but `dedup`"):
+        compare_decisions(config_of(settings), changed)
 
 
 def test_explain_tells_documents_of_one_id_apart(settings, monkeypatch):

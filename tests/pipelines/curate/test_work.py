@@ -14,6 +14,7 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.work import _must_exist, cores_of, document_count, machine_of, machines, work
 from pipelines.dedup import group
 from pipelines.readers.freeze import freeze
+from pipelines.readers.inputs import Input
 from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
 from tests.support.inline import curate_inline
 
@@ -259,3 +260,9 @@ def test_files_that_must_exist_are_the_first_readable_of_each_input_models_lists
 def freeze_two(plain: dict) -> InputManifest:
     config = CurateConfig.model_validate(plain)
     return freeze(config.store, config.inputs, 1 << 20, 0.5)
+
+
+def test_a_file_that_is_a_document_counts_as_one(tmp_path):
+    for name in ("a.txt", "b.md", "c.html", "d.txt"):
+        (tmp_path / name).write_text("x" * 20_000)
+    assert document_count(freeze(Store(), [Input(path=str(tmp_path))])) == 4
