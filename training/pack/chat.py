@@ -96,6 +96,10 @@ class _Turn(NamedTuple):
     through: str
     switches: dict[str, bool]
 
+    def writes(self, words: str) -> bool:
+        """Whether the turn contains these words."""
+        return self.text.find(words, self.start) >= 0
+
 
 def as_chat(pair: Pair) -> Chat:
     """A pair as a conversation of two turns, after a system prompt if there is one."""
@@ -109,8 +113,9 @@ def marked_renderings(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple
     """The renderings of a conversation, mostly one, and counters of its assistant turns.
 
     Messages after the last assistant turn are left out, since nothing in them is learnt. A turn is not learnt if it is
-    empty (counter `unlearnt_turns/empty_turn`), if the template fails for the messages up to it (`/template_error`), or
-    if its rendering has no generation prompt (`/prompt_is_no_prefix`). `turns_without_reasoning` counts turns of which
+    empty (counter `unlearnt_turns/empty_turn`), if the template fails for the messages up to it (`/template_error`),
+    leaves out reasoning that is all of it (`/reasoning_not_rendered`), or writes it without its generation prompt
+    (`/prompt_is_no_prefix`). `turns_without_reasoning` counts turns of which
     the template writes the answer without the reasoning.
 
     Raises:
@@ -194,7 +199,7 @@ def _marked(tokenizer: "PreTrainedTokenizerFast", chat: Chat, template: str) -> 
     own = {number: own_thought(chat.messages[number]) for number in turns}
     if _thinks_by_default(tokenizer):
         notes[THINKING_OFF] = sum(bool(turn.switches) and not any(turn.switches.values()) for turn in turns.values())
-    notes[WITHOUT_REASONING] = sum(bool(own[n]) and str(own[n]) not in turns[n].text for n in turns)
+    notes[WITHOUT_REASONING] = sum(not turn.writes(own[number] or "") for number, turn in turns.items())
     renderings = []
     left = list(turns)
     while left:
@@ -221,12 +226,14 @@ def _turn(tokenizer: "PreTrainedTokenizerFast", chat: Chat, template: str) -> _T
     own = own_thought(chat.messages[-1])
     try:
         turn = _found(tokenizer, chat, own, thinking_switches(template, own is not None))
-        if not own or own in turn.text:
+        if not own or turn.writes(own):
             return turn
     except Unfit as unfit:
         if not own or unfit.reason != "prompt_is_no_prefix":
             raise
     plain = {key: value for key, value in chat.messages[-1].items() if key not in REASONING}
+    if is_empty(plain | {"content": _text_of(plain)}):
+        raise Unfit("reasoning_not_rendered", f"the chat template leaves out the reasoning of {chat.messages[-1]!r}")
     without = Chat([*chat.messages[:-1], plain], chat.tools)
     return _found(tokenizer, without, None, thinking_switches(template, False))
 
@@ -349,10 +356,10 @@ def _thinks_by_default(tokenizer: "PreTrainedTokenizerFast") -> bool:
 
 
 def _require_all_rendered(tokenizer: "PreTrainedTokenizerFast", chat: Chat, turns: dict[int, _Turn]) -> None:
-    """Verify that the template writes every message, with every tool call and with reasoning that is all of a turn.
+    """Verify that the template writes every message with every tool call.
 
     Raises:
-        Unfit: the template leaves out a message, a tool call or an assistant's reasoning.
+        Unfit: the template leaves out a message or a tool call.
     """
     last = max(turns)
     for number, message in enumerate(chat.messages[: last + 1]):
@@ -374,9 +381,6 @@ def _require_all_rendered(tokenizer: "PreTrainedTokenizerFast", chat: Chat, turn
                 rest = {key: value for key, value in message.items() if key != "tool_calls"}
                 if alike(rest | ({"tool_calls": fewer} if fewer else {})):
                     raise Unfit("tool_calls_not_rendered", f"the chat template leaves out {calls[left]} of {message!r}")
-            if not calls and not text and alike({key: message[key] for key in message if key not in REASONING}):
-                given = ", ".join(key for key in REASONING if message.get(key))
-                raise Unfit("reasoning_not_rendered", f"the chat template leaves out {given} of {message!r}")
         if text and not calls and text not in turns[end].text:
             other = _like(message["content"], "other words")
             if alike(message | {"content": other}):

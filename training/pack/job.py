@@ -199,7 +199,7 @@ class PackJob:
 def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> dict[str, Any]:
     """The settings that decide the packed rows, as JSON values; pack.json has them."""
     model = config.model
-    tokenizer = {"from": model.tokenizer or model.name, "chat_template": model.chat_template}
+    tokenizer: dict[str, Any] = {"from": model.tokenizer or model.name, "chat_template": model.chat_template}
     if model.chat_template_kwargs:
         tokenizer["chat_template_kwargs"] = model.chat_template_kwargs
     if model.tokenizer == "train":

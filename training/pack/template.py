@@ -88,7 +88,7 @@ def presentations(template: str, chat: Chat) -> Iterator[Chat]:
 
 
 def render(
-    tokenizer: "PreTrainedTokenizerFast", chat: Chat, count: int, prompt: bool, switches: Mapping[str, bool] = {}
+    tokenizer: "PreTrainedTokenizerFast", chat: Chat, count: int, prompt: bool, switches: Mapping[str, Any] = {}
 ) -> str:
     """The first `count` messages, rendered by the template.
 

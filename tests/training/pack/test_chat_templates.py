@@ -174,6 +174,12 @@ def test_an_empty_turn_is_context_and_the_others_are_learnt():
     assert unlearnt(encoded) == {"empty_turn": 2} and encoded.notes["turns"] == 3
 
 
+def test_a_turn_of_reasoning_only_that_the_template_does_not_write_is_counted_and_the_others_are_learnt():
+    turns = [user("hm, hello"), assistant("", reasoning_content="hm"), user("what"), assistant("dog")]
+    encoded = encode(tiny(CHATML), *turns)
+    assert unlearnt(encoded) == {"reasoning_not_rendered": 1} and len(encoded.examples) == 1
+
+
 @needs_trl
 def test_a_turn_for_which_the_template_fails_is_not_learnt_and_those_before_it_are():
     encoded = encode(

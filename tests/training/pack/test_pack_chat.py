@@ -177,7 +177,7 @@ CALL = [{"type": "function", "function": {"name": "get", "arguments": {"q": 1}}}
 def test_an_assistant_turn_of_which_the_template_writes_nothing_is_refused(messages, reason):
     (misfit,) = encode(tiny(PLAIN), Chat(messages)).misfits
     turn = next(message for message in messages if {"tool_calls", "reasoning_content"} & message.keys())
-    left_out = turn["tool_calls"][0] if "tool_calls" in turn else "reasoning_content"
+    left_out = turn["tool_calls"][0] if "tool_calls" in turn else "the reasoning"
     assert misfit.reason == reason
     assert misfit.preview == f"the chat template leaves out {left_out} of {turn!r}"
     reasoned = {"role": "assistant", "content": "world", "reasoning_content": "hm"}
