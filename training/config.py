@@ -71,6 +71,11 @@ class TrainConfig(Settings):
         Columns(text="text"),
         description="of every corpus without `columns`; default: recognised by the names of the columns",
     )
+    ignore: tuple[str, ...] = Field(
+        (),
+        description="columns and keys of messages to pass over, though they may decide which answers are learnt, such "
+        "as `label`, `weight` or `split`; of every corpus whose columns have no `ignore`",
+    )
     model: Model
     method: Method = "full"
     lora: Lora = Lora()

@@ -25,7 +25,12 @@ class Columns(Settings):
     prompt: str | None = Field(None, description="with completion: loss on the completion")
     completion: str | None = None
     input: str | None = Field(None, description="with prompt: text that follows it after a blank line; may be empty")
-    system: str | None = Field(None, description="with prompt: the system prompt")
+    history: str | None = Field(
+        None, description="with prompt: earlier turns, a list of [prompt, answer]; the answers are learnt too"
+    )
+    system: str | None = Field(
+        None, description="the system prompt; with messages, of conversations that do not begin with one"
+    )
     system_prompt: str | None = Field(
         None, min_length=1, description="with prompt: the text of the system prompt of rows without one"
     )
@@ -57,6 +62,10 @@ class Columns(Settings):
         "`raymill prepare`",
     )
 
+    ignore: tuple[str, ...] | None = Field(
+        None, description="columns and keys of messages to pass over; default: the config's `ignore`"
+    )
+
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         if (self.prompt is None) != (self.completion is None):
@@ -69,15 +78,22 @@ class Columns(Settings):
             )
         if self.tools and not self.messages:
             raise ValueError("tools goes with messages")
-        for name in ("input", "system", "system_prompt"):
+        for name in ("input", "history", "system_prompt"):
             if getattr(self, name) and not self.prompt:
                 raise ValueError(f"{name} goes with prompt and completion")
+        if self.system and self.text:
+            raise ValueError("system goes with prompt and completion, or with messages")
         return self
 
     @property
     def named(self) -> dict[str, str]:
         """Names of columns, by their use."""
-        return self.model_dump(exclude_none=True, exclude={"system_prompt"})
+        return self.model_dump(exclude_none=True, exclude={"system_prompt", "ignore"})
+
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """The columns and keys of messages that are treated as if they were not there."""
+        return self.ignore or ()
 
     @property
     def form(self) -> Literal["text", "pair", "chat"]:

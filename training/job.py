@@ -51,7 +51,7 @@ _export_and_evaluate = Entry("training.export.job:export_and_evaluate")
 
 # Settings that are not compared. The fingerprints of data and model are compared instead; they are of content, not of
 # paths. `kind` is always `train`.
-_FINGERPRINTED = {"corpus", "columns", "model", "packing", "split", "kind"}
+_FINGERPRINTED = {"corpus", "columns", "ignore", "model", "packing", "split", "kind"}
 
 
 @dataclass(frozen=True)

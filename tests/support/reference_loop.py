@@ -26,7 +26,7 @@ def train_plainly(
     config: TrainConfig,
     objective: torch.nn.Module,
     steps: Sequence[Sequence[dict[str, torch.Tensor]]],
-    units: Sequence[int],
+    units: Sequence[float],
     rate: Callable[[int], float],
 ) -> Trained:
     """`steps`: the rows of each step, as an objective takes them, one row a micro-batch. `units`: its denominators."""

@@ -40,6 +40,8 @@ MODEL = {
 class Case:
     """One training. rows: of a step, over all workers. packed: several documents a row, else one and padding.
 
+    weighted: tokens of every second row have weights, from 0 to 2.
+
     more: further settings of the config, in place of those below. whole_below: see training.zero_settings.
     compute: type of the device that chooses the attention; what computes is the CPU.
     """
@@ -51,6 +53,7 @@ class Case:
     packed: bool = True
     steps: int = 6
     tied: bool = False
+    weighted: bool = False
     whole_below: int = 100
     compute: str = "cpu"
     more: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +65,12 @@ class Case:
             f"{self.rows} rows by {self.micro_rows}",
             "packed" if self.packed else "padded",
         ]
-        return ", ".join(words + ["tied"] * self.tied + [f"{name}={value}" for name, value in self.more.items()])
+        return ", ".join(
+            words
+            + ["tied"] * self.tied
+            + ["weighted"] * self.weighted
+            + [f"{name}={value}" for name, value in self.more.items()]
+        )
 
     def config(self) -> TrainConfig:
         probe = self.method == "probe"
@@ -89,10 +97,13 @@ class Case:
 
     def step_rows(self, step: int) -> list[pa.Table]:
         """The rows of a step, each a table of the packed schema; the same whoever asks."""
-        return [packed_row(np.random.default_rng((7, step, row)), self.packed) for row in range(self.rows)]
+        return [
+            packed_row(np.random.default_rng((7, step, row)), self.packed, self.weighted and row % 2 == 1)
+            for row in range(self.rows)
+        ]
 
 
-def packed_row(random: np.random.Generator, several: bool) -> pa.Table:
+def packed_row(random: np.random.Generator, several: bool, weighted: bool = False) -> pa.Table:
     """One row: documents of random tokens, with a pattern in them that can be learnt, and labels on most tokens."""
     lengths = random.integers(3, 9, 3) if several else random.integers(4, LENGTH, 1)
     ids, labels = [], []
@@ -106,6 +117,7 @@ def packed_row(random: np.random.Generator, several: bool) -> pa.Table:
         "lengths": lengths.tolist(),
         "documents": [str(one) for one in range(len(lengths))],
         "label": int(random.integers(0, 3)),
+        "weights": random.integers(0, 9, len(ids)) / 4 if weighted else None,
     }
     return pa.Table.from_pylist([row], schema=PACKED)
 
@@ -120,7 +132,7 @@ def micro_batches(case: Case, step: int, rank: int, world: int) -> list[Batch]:
     ]
 
 
-def step_units(case: Case, objective: Any, step: int) -> int:
+def step_units(case: Case, objective: Any, step: int) -> float:
     return sum(objective.loss_denominator(collate([row], 1, LENGTH, PAD_ID)) for row in case.step_rows(step))
 
 

@@ -34,6 +34,9 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "corpus.0.columns.text": "other",
         "corpus.0.columns.prompt": {"text": None, "prompt": "text", "completion": "other"},
         "corpus.0.columns.input": {"text": None, "prompt": "text", "completion": "other", "input": "id"},
+        "corpus.0.columns.history": {"text": None, "prompt": "text", "completion": "other", "history": "tools"},
+        "corpus.0.columns.ignore": ["other"],
+        "ignore": ["other"],
         "corpus.0.columns.system": {"text": None, "prompt": "text", "completion": "other", "system": "id"},
         "corpus.0.columns.system_prompt": {
             "text": None,

@@ -149,7 +149,7 @@ def _measure(
     compiles = compile_refusal(config, model_config.model_type) is None
     before = compile_clock.seconds
     engine = make_engine(config, objective, device)
-    labels = [sum_over_workers(ranks, sum(objective.loss_denominator(batch) for batch in step))[0] for step in drawn]
+    labels = [sum_over_workers(ranks, sum(objective.label_count(batch) for batch in step))[0] for step in drawn]
 
     def take(number: int) -> torch.Tensor:
         which = number % len(drawn)

@@ -34,7 +34,7 @@ class Batch:
     `target_positions`.
     tokens: number of tokens without padding. label_tokens: number of targets. documents: ids of each row's documents.
     digest: sum over rows of a hash of their tokens, mod 2**64, so it does not depend on how rows are split over
-    workers.
+    workers. weights: float32[B, T], the weight of each target's loss, 0 without a target; None if all are 1.
     """
 
     input_ids: np.ndarray
@@ -48,6 +48,12 @@ class Batch:
     label_tokens: int
     documents: tuple[tuple[str, ...], ...]
     digest: int
+    weights: np.ndarray | None = None
+
+    @property
+    def loss_weight(self) -> float:
+        """The sum of the targets' weights."""
+        return self.label_tokens if self.weights is None else float(self.weights.sum(dtype=np.float64))
 
     @property
     def real(self) -> np.ndarray:
@@ -74,6 +80,7 @@ def collate(
     position_ids = np.tile(np.arange(length, dtype=np.int64), (count, 1))
     classes = np.full(count, NO_TARGET, np.int64)
     ends = np.zeros(count, np.int64)
+    weights = None
     documents: list[list[str]] = []
     digest = tokens = 0
     if tables:
@@ -88,6 +95,9 @@ def collate(
         # Position ids of padding restart at 0, as those of a document.
         position_ids[:rows] = position - np.where(real, 0, sizes[:, None])
         position_ids[:rows][real] = _positions(_flat(table, "lengths")[0])
+        if (of_tokens := _weights(table, sizes)) is not None:
+            weights = np.zeros((count, length), np.float32)
+            weights[:rows][real] = of_tokens
         classes[:rows] = table["label"].fill_null(NO_TARGET).to_numpy()
         ends[:rows] = sizes - 1
         documents = table["documents"].to_pylist()
@@ -96,6 +106,9 @@ def collate(
     targets = np.full((count, length), NO_TARGET, np.int64)
     targets[:, :-1][has_target[:, 1:]] = input_ids[:, 1:][has_target[:, 1:]]
     label_tokens = int(has_target[:, 1:].sum())
+    if weights is not None:  # those of the tokens, now those of the positions that predict them
+        weights[:, :-1] = weights[:, 1:]
+        weights[targets == NO_TARGET] = 0
     return Batch(
         input_ids=input_ids,
         position_ids=position_ids,
@@ -108,6 +121,7 @@ def collate(
         label_tokens=label_tokens,
         documents=tuple(map(tuple, documents)),
         digest=digest,
+        weights=weights,
     )
 
 
@@ -149,6 +163,17 @@ def _flat(table: pa.Table, column: str) -> tuple[np.ndarray, np.ndarray]:
     lists = table[column].combine_chunks()
     offsets = lists.offsets.to_numpy().astype(np.int64)
     return lists.flatten().to_numpy(zero_copy_only=False), np.diff(offsets)
+
+
+def _weights(table: pa.Table, sizes: np.ndarray) -> np.ndarray | None:
+    """The weight of each token of all rows, float32; None if all are 1. sizes: tokens of each row."""
+    # Rows of earlier versions have no weights.
+    column = table["weights"].combine_chunks() if "weights" in table.column_names else None
+    if column is None or column.null_count == len(column):
+        return None
+    weights = np.ones(sizes.sum(), np.float32)
+    weights[np.repeat(column.is_valid().to_numpy(zero_copy_only=False), sizes)] = column.flatten().to_numpy()
+    return weights
 
 
 def _positions(lengths: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ Terms of labels:
 
     learnt         bool per token: the loss counts the prediction of this token (column `labels`)
     label tokens   the number of learnt tokens, which is the number of targets in a batch
+    weight         float per token: factor of its loss, also in the denominator (column `weights`)
     class          of a row, method probe only: an index into the run's classes (column `label`)
 """
 
@@ -32,6 +33,7 @@ EXAMPLES = pa.schema(
         ("ids", pa.list_(pa.int32())),
         ("labels", pa.list_(pa.bool_())),  # learnt; false for the first token
         ("label", pa.int32()),  # class; null without method probe
+        ("weights", pa.list_(pa.float32())),  # of each token's loss; null if all are 1
     ]
 )
 
@@ -42,6 +44,7 @@ PACKED = pa.schema(
         ("lengths", pa.list_(pa.int32())),  # tokens of each document of the row, in order; their sum is len(ids)
         ("documents", pa.list_(pa.string())),  # their ids; a split document occurs in several rows
         ("label", pa.int32()),  # class
+        ("weights", pa.list_(pa.float32())),  # of each token's loss; null if all are 1
     ]
 )
 

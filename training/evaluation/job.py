@@ -263,14 +263,16 @@ def measure(
         rows: of a micro-batch; None: as many as have about 8,192 positions together. pad: token id of padding.
     """
     objective.eval()
-    loss = correct = targets = 0.0
+    loss = correct = denominator = 0.0
+    labels = 0
     with torch.inference_mode():
         for batch in batches(tables, rows, pad):
             batch_loss, batch_correct = objective(**objective.tensors(batch, device))
             loss += float(batch_loss)
             correct += int(batch_correct)
-            targets += objective.loss_denominator(batch)
-    return measured(loss, correct, targets)
+            denominator += objective.loss_denominator(batch)
+            labels += objective.label_count(batch)
+    return measured(loss, correct, denominator, labels)
 
 
 def predictions(

@@ -97,13 +97,13 @@ def fit(job: Job, ranks: Ranks, is_stopped: Callable[[], bool] = lambda: False) 
 class Counts:
     """Sums over all workers for one step.
 
-    loss_denominator: label tokens, or rows with a class for method probe. attended: see device.attended_positions.
-    digest: of the rows read, modulo 2**64. uploading: number of workers that still upload a checkpoint. checkpoint_due:
-    whether `checkpoint.every_minutes` have passed by the first worker's clock. stopping: whether a worker was asked to
-    stop.
+    loss_denominator: sum of the weights of the label tokens, or rows with a class for method probe. attended: see
+    device.attended_positions. digest: of the rows read, modulo 2**64. uploading: number of workers that still upload a
+    checkpoint. checkpoint_due: whether `checkpoint.every_minutes` have passed by the first worker's clock.
+    stopping: whether a worker was asked to stop.
     """
 
-    loss_denominator: int
+    loss_denominator: float
     tokens: int
     label_tokens: int
     attended: int
@@ -274,12 +274,13 @@ class Training:
             int(due),
             int(self.is_stopped()),
         ]
-        everyone = zip(*self.ranks.exchange(mine), strict=True)
-        denominator, tokens, labels, attended, low, high, uploading, due_by_clock, stops = map(sum, everyone)
+        # Weights are fractions, so float64: it has whole numbers up to 2**53.
+        denominator, *counts = (sum(one) for one in zip(*self.ranks.exchange_floats(mine), strict=True))
+        tokens, labels, attended, low, high, uploading, due_by_clock, stops = map(int, counts)
         digest = (low + (high << 32)) & ((1 << 64) - 1)
         return Counts(denominator, tokens, labels, attended, digest, uploading, due_by_clock > 0, stops > 0)
 
-    def _backward(self, step: int, batches: Sequence[Batch], denominator: int) -> tuple[float, float]:
+    def _backward(self, step: int, batches: Sequence[Batch], denominator: float) -> tuple[float, float]:
         """Accumulate the gradients of the step's micro-batches.
 
         Returns:

@@ -49,7 +49,7 @@ class Validation:
         began = time.perf_counter()
         losses = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
         right = torch.zeros((), dtype=torch.int64, device=self.ranks.device)
-        denominator = 0
+        denominator, labels = 0.0, 0
         trained = objective.training
         objective.eval()
         with torch.no_grad():
@@ -60,8 +60,9 @@ class Validation:
                     losses += loss
                     right += correct
                     denominator += objective.loss_denominator(batch)
+                    labels += objective.label_count(batch)
         objective.train(trained)
-        sums = self.ranks.exchange_floats([losses.item(), right.item(), denominator])
+        sums = self.ranks.exchange_floats([losses.item(), right.item(), denominator, labels])
         self.seconds = time.perf_counter() - began
         return measured(*(sum(column) for column in zip(*sums, strict=True)))
 

@@ -32,82 +32,106 @@ from training.data.packed import NO_TARGET
 
 
 def chunked_loss(
-    logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, chunk_positions: int
+    logits_of: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    targets: Tensor,
+    chunk_positions: int,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Sum of the losses, and the number of targets that are the most probable token.
+    """Weighted sum of the losses, and the number of targets that are the most probable token.
 
     Args:
         logits_of: the model's logits of hidden states, [C, D] to [C, V].
         hidden: [N, D].
         targets: int64[N], NO_TARGET at positions that the loss leaves out.
+        weights: float32[N], of each position's loss; None: all are 1.
 
     Returns:
         float32 scalar with a gradient, int64 scalar.
     """
     losses, corrects = [], []
-    for positions, wanted in zip(hidden.split(chunk_positions), targets.split(chunk_positions), strict=True):
+    for start in range(0, len(hidden), chunk_positions):
+        part = slice(start, start + chunk_positions)
+        chunk = (logits_of, hidden[part], targets[part], None if weights is None else weights[part])
         if torch.is_grad_enabled():
-            loss, correct = checkpoint(_chunk_loss, logits_of, positions, wanted, use_reentrant=False)
+            loss, correct = checkpoint(_chunk_loss, *chunk, use_reentrant=False)
         else:
-            loss, correct = _chunk_loss(logits_of, positions, wanted)
+            loss, correct = _chunk_loss(*chunk)
         losses.append(loss)
         corrects.append(correct)
     return torch.stack(losses).sum(), torch.stack(corrects).sum()
 
 
-def _chunk_loss(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _chunk_loss(
+    logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor]:
     logits = logits_of(hidden).float()
-    loss = F.cross_entropy(logits, targets, ignore_index=NO_TARGET, reduction="sum")
-    return loss, (logits.detach().argmax(-1) == targets).sum()
+    return _loss(logits, targets, weights)
 
 
-# (logits float32[C, V], targets int64[C], dtype of the gradient or None for no gradient)
-# -> (sum of losses, number of correct predictions, gradient [C, V] or None)
-Elementwise = Callable[[Tensor, Tensor, torch.dtype | None], tuple[Tensor, Tensor, Tensor | None]]
+# (logits float32[C, V], targets int64[C], dtype of the gradient or None for none, weights float32[C] or None for 1)
+# -> (weighted sum of losses, number of correct predictions, gradient [C, V] or None)
+Elementwise = Callable[[Tensor, Tensor, torch.dtype | None, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
 
 
-def elementwise(logits: Tensor, targets: Tensor, gradient: torch.dtype | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def elementwise(
+    logits: Tensor, targets: Tensor, gradient: torch.dtype | None, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Loss, correct predictions and gradient of one chunk's logits, as separate torch operations."""
-    loss, correct = _loss(logits, targets)
+    loss, correct = _loss(logits, targets, weights)
     if gradient is None:
         return loss, correct, None
     by_logits = torch.softmax(logits, -1)
     by_logits[torch.arange(len(targets), device=targets.device), targets] -= 1
+    if weights is not None:
+        by_logits *= weights[:, None]
     return loss, correct, by_logits.to(gradient)
 
 
 def fusable_elementwise(
-    logits: Tensor, targets: Tensor, gradient: torch.dtype | None
+    logits: Tensor, targets: Tensor, gradient: torch.dtype | None, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """As `elementwise`, in a form that torch.compile fuses into one pass that reads logits and one that writes."""
-    loss, correct = _loss(logits, targets)
+    loss, correct = _loss(logits, targets, weights)
     if gradient is None:
         return loss, correct, None
     at_target = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
-    return loss, correct, (torch.softmax(logits, -1) - at_target.float()).to(gradient)
+    by_logits = torch.softmax(logits, -1) - at_target.float()
+    if weights is not None:
+        by_logits = by_logits * weights[:, None]
+    return loss, correct, by_logits.to(gradient)
 
 
-def _loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    return F.cross_entropy(logits, targets, reduction="sum"), (logits.argmax(-1) == targets).sum()
+def _loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    correct = (logits.detach().argmax(-1) == targets).sum()
+    if weights is None:
+        return F.cross_entropy(logits, targets, ignore_index=NO_TARGET, reduction="sum"), correct
+    return (F.cross_entropy(logits, targets, ignore_index=NO_TARGET, reduction="none") * weights).sum(), correct
 
 
 def fused_loss(
-    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_positions: int, after_logits: Elementwise = elementwise
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    chunk_positions: int,
+    after_logits: Elementwise = elementwise,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Sum of the losses, and the number of targets that are the most probable token.
+    """Weighted sum of the losses, and the number of targets that are the most probable token.
 
     Args:
         hidden: [N, D], only positions that have a target. weight: [V, D]. Products are in autocast's type where
             autocast is on.
         targets: int64[N].
         after_logits: `elementwise`, or `fusable_elementwise` compiled.
+        weights: float32[N], of each position's loss; None: all are 1.
 
     Returns:
         float32 scalar with gradients for `hidden` and `weight`, int64 scalar.
     """
     # Inside a Function, gradients look enabled even under no_grad.
     product, learning = _product_type(hidden), torch.is_grad_enabled()
-    return _FusedLoss.apply(hidden, weight, targets, chunk_positions, product, learning, after_logits)
+    return _FusedLoss.apply(hidden, weight, targets, chunk_positions, product, learning, after_logits, weights)
 
 
 def _product_type(hidden: Tensor) -> torch.dtype:
@@ -126,6 +150,7 @@ class _FusedLoss(torch.autograd.Function):
         product: torch.dtype,
         learning: bool,
         after_logits: Elementwise,
+        weights: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         wants_hidden, wants_weight = (learning and wanted for wanted in ctx.needs_input_grad[:2])
         gradient = product if wants_hidden or wants_weight else None
@@ -138,7 +163,10 @@ class _FusedLoss(torch.autograd.Function):
             for start in range(0, len(hidden), chunk):
                 part = hidden[start : start + chunk].to(product)
                 chunk_loss, right, by_logits = after_logits(
-                    float32_product(part, matrix.T), targets[start : start + chunk], gradient
+                    float32_product(part, matrix.T),
+                    targets[start : start + chunk],
+                    gradient,
+                    None if weights is None else weights[start : start + chunk],
                 )
                 loss += chunk_loss
                 correct += right
@@ -161,7 +189,7 @@ class _FusedLoss(torch.autograd.Function):
         return (
             by_hidden * by_loss if by_hidden is not None else None,
             (by_weight * by_loss).to(ctx.weight_dtype) if by_weight is not None else None,
-            *[None] * 5,
+            *[None] * 6,
         )
 
 

@@ -46,11 +46,15 @@ class Objective(nn.Module):
         """transformers' name of the attention that computes the model."""
         return self.model.config._attn_implementation
 
-    def loss_denominator(self, batch: Batch) -> int:
-        """The number of targets that the sum of losses counts.
+    def loss_denominator(self, batch: Batch) -> float:
+        """The sum of the weights of the targets that the sum of losses counts; their number if all weights are 1.
 
         A step divides its loss by the sum of these over its micro-batches and workers.
         """
+        return batch.loss_weight
+
+    def label_count(self, batch: Batch) -> int:
+        """The number of targets, of which accuracy is a share."""
         return batch.label_tokens
 
     def tensors(self, batch: Batch, device: torch.device | str) -> dict[str, Tensor]:
@@ -58,6 +62,8 @@ class Objective(nn.Module):
         names = ["input_ids", "position_ids", "targets", "classes", "ends", "starts", "target_positions"]
         if self.balance is not None:
             names.append("real")
+        if batch.weights is not None:
+            names.append("weights")
         return {name: _to_device(torch.from_numpy(getattr(batch, name)), device) for name in names}
 
     @contextmanager
@@ -131,16 +137,18 @@ class NextToken(Objective):
         starts: Tensor,
         target_positions: Tensor,
         real: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The loss of one micro-batch.
 
         Args:
             input_ids, position_ids, targets: int64[B, T]. classes, ends: int64[B], not used here. starts: int32[S + 1].
-            target_positions: int64[L]. real: bool[B, T], for the load-balancing loss. See `training.data.batch.Batch`.
+            target_positions: int64[L]. real: bool[B, T], for the load-balancing loss. weights: float32[B, T].
+            See `training.data.batch.Batch`.
 
         Returns:
-            (sum of losses, float32 scalar; number of correct predictions, int64 scalar). Within a step of `balance` its
-            loss is added to the sum.
+            (weighted sum of losses, float32 scalar; number of correct predictions, int64 scalar). Within a step of
+            `balance` its loss is added to the sum.
         """
         with self._autocast(input_ids.device):
             output = self._output(input_ids, position_ids, starts)
@@ -149,9 +157,11 @@ class NextToken(Objective):
                 wanted = targets.flatten().index_select(0, target_positions)
                 counted = hidden.index_select(0, target_positions)
                 weight = self.causal.lm_head.weight
-                loss, correct = fused_loss(counted, weight, wanted, self.loss_chunk_tokens, self.after_logits)
+                factors = None if weights is None else weights.flatten().index_select(0, target_positions)
+                loss, correct = fused_loss(counted, weight, wanted, self.loss_chunk_tokens, self.after_logits, factors)
             else:
-                loss, correct = chunked_loss(self.logits, hidden, targets.flatten(), self.loss_chunk_tokens)
+                factors = None if weights is None else weights.flatten()
+                loss, correct = chunked_loss(self.logits, hidden, targets.flatten(), self.loss_chunk_tokens, factors)
         if self.balance is not None and self.balance.active:
             assert real is not None
             virtual = output.last_hidden_state.shape[1] - input_ids.shape[1]
@@ -282,7 +292,11 @@ class LinearProbe(Objective):
         self.model.eval()
         return self
 
-    def loss_denominator(self, batch: Batch) -> int:
+    def loss_denominator(self, batch: Batch) -> float:
+        """The number of rows with a label."""
+        return self.label_count(batch)
+
+    def label_count(self, batch: Batch) -> int:
         """The number of rows with a label."""
         return int((batch.classes != NO_TARGET).sum())
 
@@ -295,8 +309,9 @@ class LinearProbe(Objective):
         ends: Tensor,
         starts: Tensor,
         target_positions: Tensor,
+        weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Like NextToken.forward, but one loss per row. targets and target_positions are ignored."""
+        """Like NextToken.forward, but one loss per row. targets, target_positions and weights are ignored."""
         scores = self.scores(input_ids, position_ids, starts, ends)
         loss = F.cross_entropy(scores, classes, ignore_index=NO_TARGET, reduction="sum")
         return loss, (scores.detach().argmax(-1) == classes).sum()

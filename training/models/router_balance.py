@@ -41,7 +41,7 @@ class RouterBalance:
         self._summed = False
         self._loss: Tensor | float = 0.0
 
-    def begin_step(self, denominator: int) -> None:
+    def begin_step(self, denominator: float) -> None:
         """denominator: number by which the loss of each micro-batch is divided."""
         self.active = True
         self._factor = self.coefficient * denominator

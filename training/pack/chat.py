@@ -78,10 +78,11 @@ CHATML = """\
 
 
 class Marked(NamedTuple):
-    """A text with the spans of characters that are learnt, in order and disjoint."""
+    """A text with the spans of characters that are learnt, in order and disjoint. turns: message of each span."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
+    turns: tuple[int, ...] = ()
 
 
 class _Turn(NamedTuple):
@@ -102,10 +103,10 @@ class _Turn(NamedTuple):
 
 
 def as_chat(pair: Pair) -> Chat:
-    """A pair as a conversation of two turns, after a system prompt if there is one."""
-    turns = [("user", pair.prompt), ("assistant", pair.completion)]
-    if pair.system:
-        turns.insert(0, ("system", pair.system))
+    """A pair as a conversation, after its system prompt and its earlier turns if there are any."""
+    turns = [("system", pair.system)] if pair.system else []
+    for prompt, answer in (*pair.history, (pair.prompt, pair.completion)):
+        turns += [("user", prompt), ("assistant", answer)]
     return Chat([{"role": role, "content": content} for role, content in turns])
 
 
@@ -205,8 +206,8 @@ def _marked(tokenizer: "PreTrainedTokenizerFast", chat: Chat, template: str) -> 
     while left:
         whole = turns[left[-1]].text
         ends = {number: _end_in(whole, turns[number].text, tokenizer.eos_token) for number in left}
-        inside = [(turns[number].start, end) for number, end in ends.items() if end is not None]
-        renderings.append(Marked(whole, tuple(inside)))
+        inside = {number: (turns[number].start, end) for number, end in ends.items() if end is not None}
+        renderings.append(Marked(whole, tuple(inside.values()), tuple(inside)))
         left = [number for number in left if ends[number] is None]
     return renderings[::-1], notes
 

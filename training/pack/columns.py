@@ -20,13 +20,15 @@ PREPARED_CLASSES = {
     "annotations.labels": {"labels", "label"},
     "annotations.categories": {"categories", "category"},
 }
+# Uses of columns that rows may lack.
+OPTIONAL = ("tools", "id", "group", "input", "history", "system")
 # Usual names of columns, as (required, optional). The first entry whose required columns all exist is used.
 RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
     ({"text": "text"}, {}),
-    ({"messages": "messages"}, {"tools": "tools"}),
-    ({"messages": "conversations"}, {"tools": "tools"}),
-    ({"prompt": "prompt", "completion": "completion"}, {"system": "system"}),
-    ({"prompt": "instruction", "completion": "output"}, {"input": "input", "system": "system"}),
+    ({"messages": "messages"}, {"tools": "tools", "system": "system"}),
+    ({"messages": "conversations"}, {"tools": "tools", "system": "system"}),
+    ({"prompt": "prompt", "completion": "completion"}, {"system": "system", "history": "history"}),
+    ({"prompt": "instruction", "completion": "output"}, {"input": "input", "system": "system", "history": "history"}),
 )
 
 
@@ -44,12 +46,18 @@ def with_columns(config: TrainConfig) -> TrainConfig:
     each = list(zip(config.corpus_stores, config.corpus, config.all_columns, strict=True))
     if "columns" not in config.model_fields_set:
         each = [(store, one, one.columns or _recognised(store, one)) for store, one, _ in each]
-    elif config.method != "probe":
-        return config
     if config.method == "probe":
         each = [(store, one, _labelled(store, one, columns)) for store, one, columns in each]
-    corpora = [one.model_copy(update={"columns": columns}) for _, one, columns in each]
+    corpora = [one.model_copy(update={"columns": _ignoring(columns, config.ignore)}) for _, one, columns in each]
     return config.model_copy(update={"corpus": tuple(corpora)})
+
+
+def _ignoring(columns: Columns, names: tuple[str, ...]) -> Columns:
+    """The columns, without those to ignore that are no part of the form."""
+    ignore = columns.ignore or names or None
+    optional = ("tools", "input", "history", "system", "id", "group", "split")
+    update: dict[str, object] = {role: None for role in optional if getattr(columns, role) in (ignore or ())}
+    return columns.model_copy(update=update | {"ignore": ignore})
 
 
 def _labelled(store: Store, corpus: Corpus, columns: Columns) -> Columns:
@@ -84,7 +92,7 @@ def _labelled(store: Store, corpus: Corpus, columns: Columns) -> Columns:
 
 def _recognised(store: Store, corpus: Corpus) -> Columns:
     file = find_files(store, corpus.path)[0][0].info
-    schema, _ = inspect_file(store, file, Columns(text="text"), 1 << 30)
+    schema = inspect_file(store, file, Columns(text="text"), 1 << 30).schema
     names = first_keys(store, file) if schema is None else schema.names
     for needed, optional in RECOGNISED:
         if all(name in names for name in needed.values()):
@@ -111,12 +119,15 @@ def resolve(
             _check_type(uri, role, name, schema)
         # Optional keys of JSON objects may be missing in the first ones.
         is_there = name in peeked or name.partition(".")[0] in peeked
-        if lines and peeked and not is_there and role not in ("tools", "id", "group", "input", "system"):
+        if lines and peeked and not is_there and role not in OPTIONAL:
             raise ConfigError(_no_column(lines.uri, role, name, list(peeked)))
     found = {
         role: name
         for role, name in defaults.items()
-        if role not in named and all(name in schema.names for _, schema in schemas) and (not lines or name in peeked)
+        if role not in named
+        and name not in columns.passed_over
+        and all(name in schema.names for _, schema in schemas)
+        and (not lines or name in peeked)
     }
     return columns.model_copy(update=found)
 
@@ -124,6 +135,8 @@ def resolve(
 def _no_column(uri: str, role: str, name: str, names: Sequence[str]) -> str:
     near = get_close_matches(name, names, 3, 0.5)
     advice = f"Did you mean {' or '.join(near)}?" if near else f"Set columns.{role} to one of them."
+    if {"chosen", "rejected"} <= {*names}:
+        advice = "These are pairs of answers to choose from: `columns: {prompt: .., completion: chosen}` trains on one."
     return f"{uri}: no column {name} (columns.{role}). It has: {', '.join(names) or 'none'}. {advice}"
 
 
@@ -154,6 +167,7 @@ def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
         "system": ("strings", text),
         "messages": ("lists of {role, content}, or such a list as JSON text", text or a_list),
         "tools": ("lists, or such a list as JSON text", text or a_list),
+        "history": ("lists of [prompt, answer], or such a list as JSON text", text or a_list),
         "label": ("text or whole numbers", text or whole or a_list or pa.types.is_boolean(kind)),
         "stratify": ("text or whole numbers", text or whole or pa.types.is_boolean(kind)),
         "id": ("text or whole numbers", text or whole),

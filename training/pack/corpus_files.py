@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import DataError
@@ -118,25 +119,34 @@ def _hidden(name: str) -> bool:
     return any(part.startswith((".", "_")) for part in name.split("/"))
 
 
-def inspect_file(
-    store: Store, file: FileInfo, columns: Columns, unit_bytes: int
-) -> tuple[pa.Schema | None, list[tuple[Span, int]]]:
-    """(schema of a Parquet file, None for JSON Lines; the file's spans, each with its estimated bytes of documents)."""
+class InspectedFile(NamedTuple):
+    """A file of a corpus.
+
+    schema: None for JSON Lines. spans: each with its estimated bytes of documents. values: of Parquet, the rows that
+    have a value in each column.
+    """
+
+    schema: pa.Schema | None
+    spans: list[tuple[Span, int]]
+    values: dict[str, int]
+
+
+def inspect_file(store: Store, file: FileInfo, columns: Columns, unit_bytes: int) -> InspectedFile:
+    """The schema and the spans of a file."""
     kind = format_of(file.uri)
     if kind == "parquet":
         return _inspect_parquet(store, file, columns, unit_bytes)
     if not file.size:
-        return None, []
+        return InspectedFile(None, [], {})
     if is_compressed(file.uri):
-        return None, [(Span(*_identity(file), "jsonl", 0, file.size), 3 * file.size)]
+        return InspectedFile(None, [(Span(*_identity(file), "jsonl", 0, file.size), 3 * file.size)], {})
     parts = -(-file.size // unit_bytes)
     ends = [file.size * part // parts for part in range(parts + 1)]
-    return None, [(Span(*_identity(file), "jsonl", start, end), end - start) for start, end in pairwise(ends)]
+    spans = [(Span(*_identity(file), "jsonl", start, end), end - start) for start, end in pairwise(ends)]
+    return InspectedFile(None, spans, {})
 
 
-def _inspect_parquet(
-    store: Store, file: FileInfo, columns: Columns, unit_bytes: int
-) -> tuple[pa.Schema, list[tuple[Span, int]]]:
+def _inspect_parquet(store: Store, file: FileInfo, columns: Columns, unit_bytes: int) -> InspectedFile:
     try:
         with StoredParquet(store, file.uri) as opened:
             footer, schema = opened.metadata, opened.schema_arrow
@@ -161,7 +171,17 @@ def _inspect_parquet(
         ends = [first + group.num_rows * part // parts for part in range(parts + 1)] if parts else []
         pieces += [(Span(*_identity(file), "parquet", start, end), size // parts) for start, end in pairwise(ends)]
         first += group.num_rows
-    return schema, pieces
+    return InspectedFile(schema, pieces, _values(footer, leaf_paths))
+
+
+def _values(footer: pq.FileMetaData, leaf_paths: Sequence[str]) -> dict[str, int]:
+    """Rows with a value by column, from the statistics of plain columns; of lists and structs, all rows."""
+    rows = {path.partition(".")[0]: footer.num_rows for path in leaf_paths}
+    for leaf, path in enumerate(leaf_paths):
+        for group in range(footer.num_row_groups if path in rows else 0):
+            found = footer.row_group(group).column(leaf).statistics
+            rows[path] -= found.null_count if found is not None and found.has_null_count else 0
+    return rows
 
 
 def _identity(file: FileInfo) -> tuple[str, int, str]:

@@ -17,7 +17,15 @@ from cluster.read.messages import BadMessage, plain_message
 from cluster.store.store import Store
 from training.config_parts import Columns
 from training.data.packed import MAX_STAGE, SPLITS
-from training.pack.reading import Row, read_rows, without_nulls
+from training.pack.loss_keys import (
+    ROW_KEYS,
+    BadWeight,
+    count_unread,
+    count_unread_of_messages,
+    refuse_deciding_keys,
+    without_ignored,
+)
+from training.pack.reading import Row, read_rows, split_name, without_nulls
 from training.pack.sources import FrozenCorpus, Unit
 from training.pack.tool_calls import standard_tools, with_standard_calls
 
@@ -39,11 +47,15 @@ OTHER_CONTENT = ("tool_calls", *REASONING)
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A prompt and its completion, with a system prompt if it is not empty."""
+    """A prompt and its completion, with a system prompt if it is not empty.
+
+    history: (prompt, answer) of the earlier turns.
+    """
 
     prompt: str
     completion: str
     system: str = ""
+    history: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +91,12 @@ class Document:
 class LeftOut:
     """Rows that are not documents, and documents without an example.
 
-    reasons: their number by reason. first: by reason, the position and content of the first.
+    reasons: their number by reason. first: by reason, the position and content of the first. unread: of all rows, the
+    number that has a column or a key of messages that is not read.
     """
 
     reasons: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
     first: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def add(self, reason: str, where: str, seen: str = "") -> None:
@@ -97,15 +111,25 @@ class LeftOut:
 
 
 def documents_of(store: Store, unit: Unit, columns: Columns, left_out: LeftOut) -> Iterator[Document]:
-    """The documents of a unit, in order. Every other row is added to `left_out`."""
-    wanted = list(dict.fromkeys(columns.named.values()))
+    """The documents of a unit, in order. Every other row is added to `left_out`.
+
+    Raises:
+        ConfigError: a column or a key of messages that is not read decides which answers are learnt.
+    """
+    wanted = list(dict.fromkeys([*columns.named.values(), *ROW_KEYS]))
     for span in unit:
         for row, where in read_rows(store, span, wanted):
             if isinstance(row, Unreadable):
                 left_out.add(row, where)
                 continue
+            refuse_deciding_keys(row, columns, where)
+            if span.format == "jsonl":  # those of Parquet are counted by its footers
+                count_unread(left_out.unread, row, columns)
             try:
-                yield _document(row, columns)
+                document = _document(row, columns)
+                if isinstance(document.content, Chat):
+                    count_unread_of_messages(left_out.unread, document.content.messages)
+                yield document
             except _Refused as refused:
                 left_out.add(refused.reason, where, refused.seen)
 
@@ -177,8 +201,12 @@ def _document(row: Row, columns: Columns) -> Document:
     if columns.label is not None and label is None:
         raise _Refused("no_class")
     split = _name(row, columns.split, "split")
-    if columns.split is not None and split not in SPLITS:
-        raise _Refused("bad_split", f"column {columns.split} is {split!r}")
+    split_index = None
+    if columns.split is not None:
+        named = split_name(split or "")
+        if named is None:
+            raise _Refused("bad_split", f"column {columns.split} is {split!r}")
+        split_index = SPLITS.index(named)
     stage = _value(row, columns.stage)
     if columns.stage is not None and not (type(stage) is int and 0 <= stage <= MAX_STAGE):
         raise _Refused("bad_stage", f"column {columns.stage} is {stage!r}")
@@ -192,7 +220,7 @@ def _document(row: Row, columns: Columns) -> Document:
         key=hash64(b"content", data) if group is None else hash64(b"group", group.encode()),
         stratum=stratum or "",
         label=label,
-        split=None if split is None else SPLITS.index(split),
+        split=split_index,
         stage=stage,
         fold=fold,
     )
@@ -216,12 +244,16 @@ def _content(row: Row, columns: Columns) -> Content:
             prompt = _string(row, columns.prompt)
             if more := _optional(row, columns.input):
                 prompt = f"{prompt}\n\n{more}"
-            pair = Pair(prompt, _string(row, columns.completion), system)
+            pair = Pair(prompt, _string(row, columns.completion), system, _history(row, columns.history))
             if not pair.completion or pair.completion.isspace():
                 raise _Refused("empty_completion", pair.prompt)
             return pair
         case _:
-            return Chat(_messages(row, columns.messages), _tools(row, columns.tools))
+            messages = _messages(row, columns)
+            system = _optional(row, columns.system)
+            if system and messages[0]["role"] not in ("system", "developer"):
+                messages = [{"role": "system", "content": system}, *messages]
+            return Chat(messages, _tools(row, columns.tools))
 
 
 def _bytes_of(content: Content) -> bytes:
@@ -232,6 +264,8 @@ def _bytes_of(content: Content) -> bytes:
             prompt = content.prompt.encode()
             if content.system:
                 prompt = content.system.encode() + b"\0" + prompt
+            if content.history:
+                prompt = json.dumps(content.history, ensure_ascii=False).encode() + b"\0" + prompt
             return len(prompt).to_bytes(8, "little") + prompt + content.completion.encode()
         case _:
             plain = [content.messages, content.tools] if content.tools else content.messages
@@ -290,7 +324,17 @@ def _as_name(value: Any, name: str | None, role: str) -> str | None:
     return text
 
 
-def _messages(row: Row, name: str | None) -> list[dict[str, Any]]:
+def _history(row: Row, name: str | None) -> tuple[tuple[str, str], ...]:
+    """The earlier turns, (prompt, answer) each, from a list of pairs."""
+    turns = _listed(row, name, "history") or []
+    for turn in turns:
+        if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
+            raise _Refused("bad_history", f"column {name} has {turn!r}; wanted [prompt, answer]")
+    return tuple((prompt, answer) for prompt, answer in turns)
+
+
+def _messages(row: Row, columns: Columns) -> list[dict[str, Any]]:
+    name = columns.messages
     messages = _listed(row, name, "messages")
     if messages is None:
         raise _Refused("null" if name in row else "missing", f"column {name}")
@@ -298,8 +342,11 @@ def _messages(row: Row, name: str | None) -> list[dict[str, Any]]:
         raise _Refused("empty")
     try:
         messages = [with_standard_calls(plain_message(message)) for message in messages]
+        messages = [without_ignored(message, columns) for message in messages]
     except BadMessage as error:
         raise _Refused(error.reason, error.seen) from error
+    except BadWeight as error:
+        raise _Refused("bad_weight", error) from error
     turns = [message for message in messages if message["role"] == "assistant"]
     if turns and all(map(is_empty, turns)):
         raise _Refused("empty_completion", f"no assistant turn has content: {turns[0]!r}")

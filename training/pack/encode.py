@@ -22,6 +22,7 @@ from tokenizers import Encoding, Tokenizer
 from cluster.errors import ConfigError
 from training.pack.chat import as_chat, marked_renderings
 from training.pack.documents import Chat, Document, Pair
+from training.pack.loss_keys import BadWeight, Weighted, turn_notes, weights_of_turn
 from training.pack.overflow import UNLEARNT
 from training.pack.special_text import RestoredText, SpecialText
 from training.pack.template import Unfit
@@ -43,12 +44,15 @@ TEMPLATE_REASONS = (
 
 
 class Example(NamedTuple):
-    """ids: int32[T]. learnt: bool[T]. document: index in the table. piece: number of the rendering of the document."""
+    """ids: int32[T]. learnt: bool[T]. document: index in the table. piece: number of the rendering of the document.
+    weights: float32[T], of each token's loss; None if all are 1.
+    """
 
     document: int
     piece: int
     ids: np.ndarray
     learnt: np.ndarray
+    weights: np.ndarray | None = None
 
 
 class Misfit(NamedTuple):
@@ -128,6 +132,7 @@ class Encoder:
 
     def _marked(self, documents: Sequence[Document], encoded: Encoded) -> Iterator[Example]:
         owners: list[tuple[int, int, bool]] = []
+        weighted: list[list[Weighted]] = []
         marked: list[RestoredText] = []
         for number, document in enumerate(documents):
             chat = document.content
@@ -135,6 +140,7 @@ class Encoder:
                 text = chat.prompt + chat.completion
                 owners.append((number, 0, False))
                 marked.append(RestoredText(text, ((len(chat.prompt), len(text)),), ()))
+                weighted.append([])
                 continue
             try:
                 assert isinstance(chat, Chat | Pair)
@@ -144,19 +150,25 @@ class Encoder:
             except Unfit as unfit:
                 encoded.misfits.append(Misfit(number, unfit.reason, self.special_text.restore(unfit.preview).text))
                 continue
+            renderings = [self.special_text.restore(one.text, one.spans) for one in marks]
+            try:
+                weighted += [_weighted(chat, mark.turns, one) for mark, one in zip(marks, renderings, strict=True)]
+            except BadWeight as error:
+                encoded.misfits.append(Misfit(number, "train_detail_not_rendered", str(error)))
+                continue
+            encoded.notes.update(turn_notes(chat.messages))
             if hidden is not chat:
                 encoded.notes["special_tokens_as_text"] += 1
-            renderings = [self.special_text.restore(*one) for one in marks]
             owners += [(number, piece, True) for piece in range(len(renderings))]
             marked += renderings
             encoded.notes.update(notes)
             encoded.notes["extra_renderings"] += len(renderings) - 1
         found = self.backend.encode_batch([one.text for one in marked], add_special_tokens=False)
-        for (number, piece, is_chat), one, encoding in zip(owners, marked, found, strict=True):
+        for (number, piece, is_chat), one, spans, encoding in zip(owners, marked, weighted, found, strict=True):
             ids, ends = self._with_text(encoding, one.text, one.positions)
             ranges = _token_ranges(np.array(ends, np.int64), one.spans)
             if ranges is None:
-                ids, ranges = self._apart(one)
+                ids, ends, ranges = self._apart(one)
                 encoded.notes["tokenised_apart"] += 1
             if not is_chat:
                 ids, shift = self._framed(ids)
@@ -170,7 +182,11 @@ class Encoder:
             for first, stop in ranges:
                 learnt[first:stop] = True
             learnt[0] = False
-            yield Example(number, piece, np.array(ids, np.int32), learnt)
+            weights = None
+            if spans:
+                weights = _token_weights(np.array(ends, np.int64), spans)
+                learnt &= weights > 0
+            yield Example(number, piece, np.array(ids, np.int32), learnt, weights)
 
     def _framed(self, ids: list[int]) -> tuple[list[int], int]:
         """(the ids with BOS and EOS, which are added if they are missing; number of tokens added at the start)."""
@@ -194,16 +210,21 @@ class Encoder:
                 ends.append(end)
         return ids, ends
 
-    def _apart(self, marked: RestoredText) -> tuple[list[int], list[tuple[int, int]]]:
-        """(ids, learnt ranges of tokens) of the text, which is cut at both ends of each span and tokenised in parts."""
+    def _apart(self, marked: RestoredText) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+        """(ids, their ends in characters, learnt ranges of tokens) of the text, tokenised in parts.
+
+        It is cut at both ends of each span.
+        """
         ends = sorted({0, len(marked.text), *(position for span in marked.spans for position in span)})
         found = []
         for start, end in pairwise(ends):
             part = marked.text[start:end]
             positions = [position - start for position in marked.positions if start <= position < end]
-            found.append(self._with_text(self.backend.encode(part, add_special_tokens=False), part, positions)[0])
-        at = dict(zip(ends, np.cumsum([0, *map(len, found)]).tolist(), strict=True))
-        return [token for part in found for token in part], [(at[start], at[end]) for start, end in marked.spans]
+            found.append(self._with_text(self.backend.encode(part, add_special_tokens=False), part, positions))
+        at = dict(zip(ends, np.cumsum([0, *(len(ids) for ids, _ in found)]).tolist(), strict=True))
+        ids = [token for part, _ in found for token in part]
+        token_ends = [start + end for start, (_, part) in zip(ends, found, strict=False) for end in part]
+        return ids, token_ends, [(at[start], at[end]) for start, end in marked.spans]
 
     def _require_embeddings(self, example: Example, documents: Sequence[Document]) -> None:
         """Verify that the model has an embedding for each token of an example.
@@ -243,7 +264,32 @@ class Encoder:
         ids = example.ids
         if self.bos is not None and len(ids) > 1 and ids[0] == ids[1] == self.bos:
             return "doubled_bos"
-        return None if np.count_nonzero(example.learnt) else "no_label"
+        if np.count_nonzero(example.learnt):
+            return None
+        return "no_label" if example.weights is None else "weights_are_zero"
+
+
+def _weighted(chat: Chat, turns: Sequence[int], rendering: RestoredText) -> list[Weighted]:
+    """The weights of characters of a rendering; empty if all are 1. turns: the message of each span."""
+    each = [
+        weights_of_turn(chat.messages[turn], rendering.text, start, end)
+        for turn, (start, end) in zip(turns, rendering.spans, strict=True)
+    ]
+    return [span for spans in each for span in spans or ()]
+
+
+def _token_weights(ends: np.ndarray, spans: Sequence[Weighted]) -> np.ndarray:
+    """The weight of each token, float32[T]: the least of the spans that have a character of it; 1 without a span.
+
+    ends: int64[T], end of each token in characters; those of several tokens of one character are equal.
+    """
+    weights = np.full(len(ends), np.inf, np.float32)
+    first = np.minimum(np.concatenate([[0], ends[:-1]]), ends - 1)
+    for start, stop, weight in spans:
+        touched = (ends > start) & (first < stop)
+        weights[touched] = np.minimum(weights[touched], weight)
+    weights[np.isinf(weights)] = 1
+    return weights
 
 
 def _token_ranges(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]] | None:

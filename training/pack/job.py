@@ -31,6 +31,7 @@ from training.data.packed import SPLITS
 from training.model_folder.checks import embedded_tokens
 from training.model_folder.folder import located
 from training.output_folder import refuse_output_among_inputs
+from training.pack import loss_keys
 from training.pack.columns import with_columns
 from training.pack.first_look import check_corpora
 from training.pack.packed_run import (
@@ -208,7 +209,7 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
         tokenizer["revision"] = model.revision
     corpora = {
         name: {
-            "columns": columns.model_dump(),
+            "columns": columns.model_dump(mode="json"),
             "files": frozen[name].fingerprint,
             "overflow": config.overflow(columns),
         }
@@ -275,12 +276,15 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
     tokenizer = TokenizerAt(store, tokenizer_folder(root), prepare_tokenizer(config, root, job.replace, all_cuts))
     vocabulary = embedded_tokens(store, config.model)
     classes = find_classes(list(frozen.values()), [surveyed(name) for name in frozen]) if probe else ()
-    corpora = {}
+    corpora, notes = {}, {}
     for name, corpus in frozen.items():
         cuts = surveyed(name).cuts
         tokenise = tokenise_stage(name, corpus, tokenizer, config.split, cuts, config.seed, classes, vocabulary)
         examples = run(tokenise)[examples_name(name)]
         refuse_no_examples(examples, corpus.path)
+        notes[name] = "; ".join(
+            [*filter(None, [corpus.note]), *loss_keys.notes(corpus.unread, examples.manifest.counters)]
+        )
         packed = run(pack_stage(name, PackingRule.of(config, corpus.columns), examples))
         corpora[name] = {split: packed[f"{name}/{split}"] for split in SPLITS}
     manifest = {
@@ -289,7 +293,7 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
         "settings": job.settings,
         "read_from": _paths(config),
         "listings": {name: listing_for_manifest(corpus.listing) for name, corpus in frozen.items()},
-        "passed_over": {name: corpus.note for name, corpus in frozen.items() if corpus.note},
+        "passed_over": {name: note for name, note in notes.items() if note},
         "prepared": {name: corpus.prepared.plain() for name, corpus in frozen.items() if corpus.prepared},
         "tokenizer": tokenizer.fingerprint,
         "classes": list(classes),

@@ -57,7 +57,8 @@ COUNTERS = (
 class DocumentPieces:
     """P pieces of D documents with T tokens. Token n of piece p is `ids[starts[p] + n]`.
 
-    ids: int32[T], learnt: bool[T], of all documents concatenated. documents: int64[P], index of a piece's document.
+    ids: int32[T], learnt: bool[T], weights: float32[T], of all documents concatenated; weights is None if all are 1.
+    documents: int64[P], index of a piece's document.
     starts, sizes: int64[P]. names: string[D]. classes: int32[D].
     """
 
@@ -68,6 +69,7 @@ class DocumentPieces:
     sizes: np.ndarray
     names: pa.Array
     classes: pa.Array
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -77,13 +79,16 @@ class DocumentPieces:
         documents, starts, sizes = self.documents[chosen], self.starts[chosen], self.sizes[chosen]
         return replace(self, documents=documents, starts=starts, sizes=sizes)
 
-    def tokens(self) -> tuple[np.ndarray, np.ndarray]:
-        """`ids` and `learnt` of all pieces, concatenated; the first flag of each piece is false."""
-        ids, learnt = np.empty(self.sizes.sum(), np.int32), np.empty(self.sizes.sum(), np.bool_)
-        _copy_runs(self.ids, self.starts, self.sizes, ids)
-        _copy_runs(self.learnt, self.starts, self.sizes, learnt)
+    def tokens(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """`ids`, `learnt` and `weights` of all pieces, concatenated; the first flag of each piece is false."""
+        ids, learnt = self._copied(self.ids), self._copied(self.learnt)
         learnt[np.cumsum(self.sizes) - self.sizes] = False
-        return ids, learnt
+        return ids, learnt, None if self.weights is None else self._copied(self.weights)
+
+    def _copied(self, values: np.ndarray) -> np.ndarray:
+        copied = np.empty(self.sizes.sum(), values.dtype)
+        _copy_runs(values, self.starts, self.sizes, copied)
+        return copied
 
     def label_tokens(self) -> np.ndarray:
         """Tokens of each piece that the loss counts: int64[P]."""
@@ -160,8 +165,18 @@ def _whole(examples: pa.Table) -> DocumentPieces:
         sizes=np.diff(offsets),
         names=names,
         classes=classes,
+        weights=_weights(_only_chunk(examples["weights"]), np.diff(offsets)),
     )
     return pieces.take(pieces.sizes > 0)
+
+
+def _weights(lists: pa.ListArray, sizes: np.ndarray) -> np.ndarray | None:
+    """The weight of each token, 1 where there is no list; None if there is none at all. sizes: tokens of documents."""
+    if lists.null_count == len(lists):
+        return None
+    weights = np.ones(sizes.sum(), np.float32)
+    weights[np.repeat(lists.is_valid().to_numpy(zero_copy_only=False), sizes)] = lists.flatten().to_numpy()
+    return weights
 
 
 def _only_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -44,7 +44,7 @@ from training.pack.sources import stage_of
 
 _best_fit = Entry("training.pack.best_fit:best_fit")  # numba takes a second to import
 
-PACKING_VERSION = "2"
+PACKING_VERSION = "3"
 UNIT_TOKENS = 8 << 20
 # One core packs this in less than a second; workers of Ray take 3 s to start.
 SMALL_TOKENS = 4 << 20
@@ -163,7 +163,7 @@ def to_rows(pieces: DocumentPieces, rule: PackingRule, unit: KeyRange) -> pa.Tab
     ends = np.cumsum(np.bincount(rows, minlength=count))
     starts = np.concatenate([[0], ends])
     token_starts = np.concatenate([[0], np.cumsum(pieces.sizes)])
-    ids, learnt = pieces.tokens()
+    ids, learnt, weights = pieces.tokens()
     documents = pa.array(pieces.documents)
     return pa.table(
         [
@@ -172,6 +172,23 @@ def to_rows(pieces: DocumentPieces, rule: PackingRule, unit: KeyRange) -> pa.Tab
             pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(pieces.sizes, pa.int32())),
             pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pieces.names.take(documents)),
             pieces.classes.take(documents.take(pa.array(starts[:-1]))),
+            _weights(weights, learnt, token_starts[starts]),
         ],
         schema=PACKED,
     )
+
+
+def _weights(weights: np.ndarray | None, learnt: np.ndarray, starts: np.ndarray) -> pa.Array:
+    """The weights of each row's tokens; null for a row whose label tokens all have weight 1.
+
+    starts: first token of each row, and the end of the last.
+    """
+    count = len(starts) - 1
+    if weights is None:
+        return pa.nulls(count, PACKED.field("weights").type)
+    uneven = np.concatenate([[0], np.cumsum(learnt & (weights != 1))])[starts]
+    kept = np.diff(uneven) > 0
+    sizes = np.diff(starts)
+    ends = np.concatenate([[0], np.cumsum(np.where(kept, sizes, 0))])
+    values = pa.array(weights[np.repeat(kept, sizes)])
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values, mask=pa.array(~kept))

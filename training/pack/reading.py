@@ -4,7 +4,7 @@ JSON Lines are read a hundred times as fast as a tokenizer takes them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from cluster.read.limits import Limits
 from cluster.read.parquet import StoredParquet
 from cluster.read.span import Span, refuse_changed
 from cluster.store.store import Store
+from training.data.packed import SPLITS
 
 FORMATS = (".parquet", ".pq", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst")
 
@@ -26,6 +27,9 @@ _LIMITS = Limits(max_document_bytes=80_000_000)  # lines of up to 240 MB
 
 
 Row = dict[str, Any]
+_PEEKED_ROWS = 100
+# Other usual names of the splits.
+_SPLIT_NAMES = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation", "testing": "test"}
 
 
 def format_of(name: str) -> str | None:
@@ -108,6 +112,19 @@ def _object(line: bytes | None, value: Any) -> Row | Unreadable:
     if line.strip() == b"[" or (isinstance(value, list) and value and isinstance(value[0], dict)):
         return Unreadable("json_array")
     return value if isinstance(value, Unreadable) else Unreadable("not_an_object")
+
+
+def names_splits(store: Store, spans: Sequence[Span]) -> bool:
+    """Whether the first rows have a column `split`, and each of them the name of a split in it."""
+    rows = islice((row for span in spans for row, _ in read_rows(store, span, ["split"])), _PEEKED_ROWS)
+    names = [row.get("split") for row in rows if isinstance(row, dict)]
+    return bool(names) and all(isinstance(name, str) and split_name(name) is not None for name in names)
+
+
+def split_name(value: str) -> str | None:
+    """The split that a value of a column names, also by another usual name; None if it names none."""
+    found = _SPLIT_NAMES.get(value.lower(), value.lower())
+    return found if found in SPLITS else None
 
 
 def without_nulls(value: Any) -> Any:

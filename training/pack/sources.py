@@ -1,8 +1,9 @@
 """The corpora of a run as listed when it began: files, columns, fingerprint, and the units that they are split into."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
@@ -15,7 +16,7 @@ from training.config_parts import Columns, Corpus
 from training.data.prepared import PreparedRun, prepared_output, prepared_with
 from training.pack.columns import DEFAULTS, resolve
 from training.pack.corpus_files import find_files, first_keys, inspect_file
-from training.pack.reading import FORMATS, format_of
+from training.pack.reading import FORMATS, format_of, names_splits
 
 # Threads that read footers of remote files; they wait for the network.
 _THREADS = 16
@@ -30,7 +31,9 @@ class FrozenCorpus:
     store: that of its files. units: in the order of the documents. unit_bytes: estimated bytes of documents of each
     unit. fingerprint: of the content (an artifact's digest; else names, sizes and versions of the files). columns: with
     default columns filled in. skipped: number of files of other formats, by ending. listing: the files that are read.
-    prepared: the data set of `raymill prepare` that they are, if they are one.
+    prepared: the data set of `raymill prepare` that they are, if they are one. unread: of Parquet, the rows that have a
+    value in each column that is not read. splits_read: whether the column `split` decides the splits, because the rows
+    have one.
     """
 
     store: Store
@@ -42,12 +45,17 @@ class FrozenCorpus:
     skipped: Mapping[str, int]
     listing: Listing
     prepared: PreparedRun | None = None
+    unread: Mapping[str, int] = field(default_factory=dict)
+    splits_read: bool = False
 
     @property
     def note(self) -> str:
-        """A sentence about the skipped files; empty if there are none."""
-        if not self.skipped:
-            return ""
+        """Sentences about the skipped files and the column of the splits; empty if there are none."""
+        splits = "its column `split` decides the splits; `ignore: [split]` or `split` in the config changes that"
+        return "; ".join([*([self._skipped_files] if self.skipped else []), *([splits] if self.splits_read else [])])
+
+    @property
+    def _skipped_files(self) -> str:
         files = sum(self.skipped.values())
         endings = ", ".join(f"{count:,} {ending}" for ending, count in self.skipped.items())
         return (
@@ -59,18 +67,27 @@ def freeze_corpora(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorp
     """`freeze_corpus` of each corpus of a config with columns, by its name."""
     each = zip(config.corpus_names, config.corpus_stores, config.corpus, config.all_columns, strict=True)
     staged, folded = config.order != "shuffled", config.split.fold is not None
+    split_set = "split" in config.model_fields_set
     return {
-        name: freeze_corpus(store, corpus, columns, unit_bytes, staged, folded) for name, store, corpus, columns in each
+        name: freeze_corpus(store, corpus, columns, unit_bytes, staged, folded, split_set)
+        for name, store, corpus, columns in each
     }
 
 
 def freeze_corpus(
-    store: Store, corpus: Corpus, columns: Columns, unit_bytes: int, staged: bool = False, folded: bool = False
+    store: Store,
+    corpus: Corpus,
+    columns: Columns,
+    unit_bytes: int,
+    staged: bool = False,
+    folded: bool = False,
+    split_set: bool = True,
 ) -> FrozenCorpus:
     """List the files of a corpus, check its columns and split it into units of about `unit_bytes`.
 
     staged: whether documents are ordered by the stages of a curriculum. folded: whether one of their folds is tested;
-    then the records of a data set of `raymill prepare` that are for testing, which have none, are left out.
+    then the records of a data set of `raymill prepare` that are for testing, which have none, are left out. split_set:
+    whether the config decides the splits; if not, a column `split` with the names of splits does.
 
     Raises:
         ConfigError: a named column is missing or has an unsuitable type, or there are no stages or folds.
@@ -81,14 +98,18 @@ def freeze_corpus(
     with ThreadPoolExecutor(_THREADS) as pool:
         inspected = list(pool.map(lambda file: inspect_file(store, file.info, columns, unit_bytes), files))
     schemas = [
-        (file.info.uri, schema) for file, (schema, _) in zip(files, inspected, strict=True) if schema is not None
+        (file.info.uri, one.schema) for file, one in zip(files, inspected, strict=True) if one.schema is not None
     ]
+    pieces = [piece for one in inspected for piece in one.spans]
     lines = next((file.info for file in files if format_of(file.info.uri) == "jsonl"), None)
     prepared = prepared_output(store, corpus.path)
     defaults = DEFAULTS
     if prepared:
         used = {"split": not folded, "fold": folded, "stage": staged}
         defaults = DEFAULTS | {role: role for role, wanted in used.items() if wanted}
+    splits_read = not (prepared or split_set or folded) and names_splits(store, [span for span, _ in pieces])
+    if splits_read:
+        defaults = DEFAULTS | {"split": "split"}
     resolved = resolve(columns, defaults, schemas, lines, first_keys(store, lines) if lines else {})
     if staged and resolved.stage is None:
         what = "prepare it again with `curriculum: {}`" if prepared else "name their column in columns.stage"
@@ -101,7 +122,7 @@ def freeze_corpus(
             "`fold` out."
         )
     units, sizes = [], []
-    for unit, size in _group([piece for _, pieces in inspected for piece in pieces], unit_bytes):
+    for unit, size in _group(pieces, unit_bytes):
         units.append(unit)
         sizes.append(size)
     listing = tuple((file.name, file.info.size, file.info.version) for file in files)
@@ -109,7 +130,23 @@ def freeze_corpus(
         raise DataError(f"{corpus.path}: no row in {plural(len(files), 'file')}. Point `corpus` at documents.")
     if prepared is None and (artifact := Artifact.find(store, paths.absolute(corpus.path))) is not None:
         prepared = prepared_with(artifact)
-    return FrozenCorpus(store, corpus.path, tuple(units), tuple(sizes), content, resolved, skipped, listing, prepared)
+    read = {name.partition(".")[0] for name in resolved.named.values()} | set(resolved.passed_over)
+    unread: Counter[str] = Counter()
+    for one in inspected:
+        unread.update({name: rows for name, rows in one.values.items() if name not in read and rows})
+    return FrozenCorpus(
+        store,
+        corpus.path,
+        tuple(units),
+        tuple(sizes),
+        content,
+        resolved,
+        skipped,
+        listing,
+        prepared,
+        unread,
+        splits_read and resolved.split == "split",
+    )
 
 
 def _group(pieces: Sequence[tuple[Span, int]], unit_bytes: int) -> Iterator[tuple[Unit, int]]:

@@ -27,6 +27,7 @@ from training.config_parts import Columns, Split
 from training.data.packed import EXAMPLES, SPLITS, STAGE_TOKENS, shuffle_key
 from training.pack.documents import Document, LeftOut, documents_of, hash64
 from training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
+from training.pack.loss_keys import unread_counters
 from training.pack.sources import FrozenCorpus, Unit, as_json, stage_of
 from training.pack.split import Cuts, split_of
 from training.pack.tokenizer import TokenizerAt
@@ -164,7 +165,8 @@ class Tokenise:
         for reason, (where, _) in left_out.first.items():
             log.info("left out: %d %s, the first at %s", left_out.reasons[reason], reason, where)
         self._write(tables, scratch)
-        return dict(sorted((tally.counters | left_out.counters).items()))
+        unread = unread_counters(left_out.unread, str(encoder.tokenizer.chat_template or ""))
+        return dict(sorted((tally.counters | left_out.counters | unread).items()))
 
     def _write(self, tables: Sequence[pa.Table], scratch: Scratch) -> None:
         for table in _sorted(pa.concat_tables([EXAMPLES.empty_table(), *tables])):
@@ -188,6 +190,7 @@ class Tokenise:
             _lists([example.ids for example in examples], np.int32),
             _lists([example.learnt for example in examples], np.bool_),
             pa.array([number.get(owner.label) if owner.label is not None else None for owner in owners], pa.int32()),
+            pa.array([example.weights for example in examples], EXAMPLES.field("weights").type),
         ]
         return pa.Table.from_arrays(columns, schema=EXAMPLES)
 

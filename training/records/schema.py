@@ -10,8 +10,9 @@ _LARGEST_EXPONENT = 700.0  # e to this power is finite in float64
 class Measured(TypedDict):
     """A measurement of a split.
 
-    loss: mean over its label tokens, in nats. perplexity: e to the loss. accuracy: share of label tokens that are the
-    model's most probable token. With method probe the means are over rows instead of label tokens.
+    loss: mean over its label tokens, weighted by their weights, in nats. perplexity: e to the loss. accuracy: share of
+    label tokens that are the model's most probable token. With method probe the means are over rows instead of label
+    tokens.
     """
 
     loss: float
@@ -20,13 +21,16 @@ class Measured(TypedDict):
     label_tokens: int
 
 
-def measured(loss_sum: float, correct: float, denominator: float) -> Measured | None:
-    """The measurement from sums over a split; None if the split has no label (denominator 0)."""
+def measured(loss_sum: float, correct: float, denominator: float, labels: float) -> Measured | None:
+    """The measurement from sums over a split; None if the split has no label (denominator 0).
+
+    denominator: sum of the weights of the labels. labels: their number.
+    """
     if not denominator:
         return None
     loss = loss_sum / denominator
     perplexity = math.exp(loss) if loss < _LARGEST_EXPONENT else math.inf
-    return Measured(loss=loss, perplexity=perplexity, accuracy=correct / denominator, label_tokens=int(denominator))
+    return Measured(loss=loss, perplexity=perplexity, accuracy=correct / labels, label_tokens=int(labels))
 
 
 class StepRecord(TypedDict):

@@ -202,9 +202,9 @@ def _check(tokenizer: PreTrainedTokenizerFast, store: Store, model: Model, colum
             "columns.messages: the tokenizer has no chat template to write messages with. Set model.chat_template to a "
             "Jinja file or, for a tokenizer with its tokens, `chatml`."
         )
-    if any(one.system or one.system_prompt for one in columns) and not tokenizer.chat_template:
+    if any(one.system or one.system_prompt or one.history for one in columns) and not tokenizer.chat_template:
         raise ConfigError(
-            "columns: a system prompt is written by a chat template, and the tokenizer has none. Set "
+            "columns: system prompts and earlier turns are written by a chat template, and the tokenizer has none. Set "
             "model.chat_template, or put the text into the prompts."
         )
     if model.tokenizer not in (None, "train", model.name):

@@ -23,7 +23,7 @@ from cluster.store import paths
 from training.config import TrainConfig
 from training.data.packed import EXAMPLES
 from training.model_folder.checks import embedded_tokens
-from training.pack import overflow
+from training.pack import loss_keys, overflow
 from training.pack.columns import with_columns
 from training.pack.documents import Content, Document, LeftOut, Pair, all_documents, refuse_all
 from training.pack.encode import Encoder, Example
@@ -74,7 +74,7 @@ class Preview:
 
     examples: the first ones. refused: by reason, (position, text) of the first document without an example. left_out:
     documents without an example, by reason. seen: number of documents that were read. notes: sentences about turns that
-    are not learnt and examples longer than a row. skipped_files: a sentence about files that are not read.
+    are not learnt and examples longer than a row. not_read: sentences about files, columns and keys that are not read.
     """
 
     corpus: str
@@ -83,7 +83,7 @@ class Preview:
     left_out: Counter[str]
     seen: int
     notes: tuple[overflow.Note, ...]
-    skipped_files: str
+    not_read: str
 
 
 def preview(config: TrainConfig, count: int) -> list[Preview]:
@@ -139,8 +139,8 @@ def print_previews(previews: list[Preview], console: Console | None = None) -> N
         if one.left_out:
             counted = ", ".join(f"{count:,} {name}" for name, count in one.left_out.items())
             console.print(f"{first} left out: {counted}", markup=False, soft_wrap=True)
-        if one.skipped_files:
-            console.print(f"{one.corpus}: {one.skipped_files}", markup=False, soft_wrap=True)
+        if one.not_read:
+            console.print(f"{one.corpus}: {one.not_read}", markup=False, soft_wrap=True)
 
 
 def segments_of(ids: np.ndarray, learnt: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> Iterator[Segment]:
@@ -196,12 +196,14 @@ def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Enco
             f"{'; '.join(note.words for note in notes) or 'nothing in them is learnt'}. "
             "Set a larger sequence_length, or another packing.overflow."
         )
-    return Preview(name, tuple(found), left_out.first, left_out.reasons, seen, notes, frozen.note)
+    unread = loss_keys.unread_counters(left_out.unread, str(encoder.tokenizer.chat_template or ""))
+    about = "; ".join([*filter(None, [frozen.note]), *loss_keys.notes(frozen.unread, turns | unread)])
+    return Preview(name, tuple(found), left_out.first, left_out.reasons, seen, notes, about)
 
 
 def _cut(example: Example, rule: PackingRule) -> tuple[int, Counters]:
     """The number of pieces of one example, and the counters of cutting it."""
-    row = {"ids": example.ids.tolist(), "labels": example.learnt.tolist(), "document": "", "label": None}
+    row = {"ids": example.ids.tolist(), "labels": example.learnt.tolist(), "document": ""}
     table = pa.Table.from_pylist([row | {"split": 0, "place": 0}], EXAMPLES)
     pieces, counters = cut(table, rule.length, rule.overflow, rule.classify)
     return len(pieces), counters

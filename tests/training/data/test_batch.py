@@ -83,3 +83,15 @@ def test_the_digest_of_a_row_tells_its_tokens_and_their_order_and_not_the_order_
 def test_classes_are_those_of_the_rows_and_rows_without_one_have_no_target():
     table = rows_of([[2], [3], [4]]).set_column(4, "label", pa.array([3, None, 0], pa.int32()))
     assert collate([table], 4, LENGTH, 0).classes.tolist() == [3, NO_TARGET, 0, NO_TARGET]
+
+
+def test_a_target_has_the_weight_of_its_token_and_rows_without_weights_have_ones():
+    first = {"ids": [1, 2, 3, 4], "labels": [False, True, True, True], "lengths": [4], "documents": ["a"]}
+    second = first | {"weights": [9, 0.5, 9, 0.25], "labels": [False, True, False, True]}
+    batch = collate([pa.Table.from_pylist([first, second], PACKED)], 3, 5, 0)
+    assert batch.weights.tolist() == [[1, 1, 1, 0, 0], [0.5, 0, 0.25, 0, 0], [0] * 5]
+    assert (batch.label_tokens, batch.loss_weight) == (5, 3.75)
+    plain = collate([pa.Table.from_pylist([first], PACKED)], 1, 5, 0)
+    assert plain.weights is None and plain.loss_weight == 3
+    earlier = pa.Table.from_pylist([first], pa.schema(list(PACKED)[:-1]))  # rows that an earlier version packed
+    assert collate([earlier], 1, 5, 0).weights is None

@@ -36,6 +36,8 @@ BESIDES = [
     for world, case in [
         (4, Case(engine, rows=5, micro_rows=1)),  # two micro-batches each, three of the eight all padding
         (2, Case(engine, tied=True)),
+        (2, Case(engine, weighted=True)),
+        (3, Case(engine, "lora", micro_rows=1, weighted=True)),
         (4, Case(engine, "probe", packed=False)),  # three classes, so FSDP2's last worker has no row of the head
         (2, Case(engine, "lora", more={"lora": {"rank": 4, "dora": True}})),
         (2, Case(engine, more={"activation_checkpointing": True})),
@@ -63,7 +65,9 @@ def sample(seed: int) -> list[tuple[int, Case]]:
         if world == 2:
             by_engine[case.engine].append((world, replace(case, steps=4)))
     chooser = random.Random(seed)
-    return [chooser.choice(cases) for cases in by_engine.values()] + [BESIDES[0], OFFLOADED[-1]]
+    # The sample of each engine has weighted tokens; a batch without weights is a part of every weighted case.
+    weighted = [(world, replace(case, weighted=True)) for world, case in map(chooser.choice, by_engine.values())]
+    return [*weighted, BESIDES[0], OFFLOADED[-1]]
 
 
 def failures(cases: Iterable[tuple[int, Case]]) -> list[str]:

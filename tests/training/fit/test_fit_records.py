@@ -66,10 +66,12 @@ def test_documents_of_a_step_are_those_of_all_workers_each_once_in_their_order()
 
 
 def test_a_measurement_divides_by_its_labels_and_of_none_there_is_none():
-    assert measured(6.0, 3, 4) == {"loss": 1.5, "perplexity": math.exp(1.5), "accuracy": 0.75, "label_tokens": 4}
-    assert measured(0.0, 0, 0) is None
-    assert measured(7e5, 0, 1)["perplexity"] == math.inf
-    assert measured(699.0, 0, 1)["perplexity"] == math.exp(699)
+    assert measured(6.0, 3, 4, 4) == {"loss": 1.5, "perplexity": math.exp(1.5), "accuracy": 0.75, "label_tokens": 4}
+    weighted = measured(6.0, 3, 2.5, 4)  # of four label tokens with weights that sum to 2.5
+    assert weighted == {"loss": 2.4, "perplexity": math.exp(2.4), "accuracy": 0.75, "label_tokens": 4}
+    assert measured(0.0, 0, 0, 0) is None
+    assert measured(7e5, 0, 1, 1)["perplexity"] == math.inf
+    assert measured(699.0, 0, 1, 1)["perplexity"] == math.exp(699)
 
 
 @pytest.mark.parametrize(

@@ -127,18 +127,44 @@ def test_no_more_than_a_chunk_of_logits_is_ever_made_and_as_often_whatever_count
     assert sorted(shapes) == sorted([(1, 10, VOCABULARY)] * 6 + [(1, 2, VOCABULARY)] * 2)
 
 
+@pytest.mark.parametrize("chunk", [3, 100])
+@pytest.mark.parametrize("way", ["chunked", "fused", "fused, compiled form"])
+def test_the_loss_of_weighted_targets_is_the_sum_of_each_ones_loss_times_its_weight(way: str, chunk: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(21, 8, generator=generator, requires_grad=True)
+    hidden = torch.randn(40, 8, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 21, (40,), generator=generator)
+    weights = torch.randint(0, 9, (40,), generator=generator) / 4
+
+    logits = hidden @ weight.T
+    each = [-logits[at].log_softmax(-1)[targets[at]] * weights[at] for at in range(40)]
+    whole = torch.stack(each).sum()
+    if way == "chunked":
+        loss, correct = chunked_loss(lambda part: part @ weight.T, hidden, targets, chunk, weights)
+    else:
+        after = elementwise if way == "fused" else fusable_elementwise
+        loss, correct = fused_loss(hidden, weight, targets, chunk, after, weights)
+
+    torch.testing.assert_close(loss, whole, rtol=1e-5, atol=1e-5)
+    assert correct == (logits.argmax(-1) == targets).sum(), "every target counts once, whatever its weight"
+    wanted = [hidden, weight]
+    for ours, theirs in zip(torch.autograd.grad(loss, wanted), torch.autograd.grad(whole, wanted), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
 @settings(max_examples=15)
 @given(st.integers(1, 40), st.integers(1, 30), st.sampled_from([None, torch.float32, torch.bfloat16]))
 def test_the_part_that_is_compiled_computes_what_the_plain_one_does(positions, vocabulary, gradient) -> None:
     generator = torch.Generator().manual_seed(positions)
     logits = 5 * torch.randn(positions, vocabulary, generator=generator)
     targets = torch.randint(0, vocabulary, (positions,), generator=generator)
-    plain, fusable = elementwise(logits, targets, gradient), fusable_elementwise(logits, targets, gradient)
-    assert plain[:2] == fusable[:2]
-    if gradient is None:
-        assert plain[2] is None and fusable[2] is None
-    else:
-        assert torch.equal(plain[2], fusable[2])
+    for weights in (None, torch.rand(positions, generator=generator)):
+        plain, fusable = (of(logits, targets, gradient, weights) for of in (elementwise, fusable_elementwise))
+        assert plain[:2] == fusable[:2]
+        if gradient is None:
+            assert plain[2] is None and fusable[2] is None
+        else:
+            assert torch.equal(plain[2], fusable[2])
 
 
 @pytest.fixture

@@ -448,7 +448,7 @@ def test_a_system_prompt_needs_a_chat_template(tmp_path):
     model = {"config": {"model_type": "llama", "vocab_size": 400}, "tokenizer": saved(tmp_path / "t", tiny())}
     columns = {"prompt": "p", "completion": "c", "system_prompt": "Be brief."}
     path = write_lines(tmp_path / "c.jsonl", [{"p": "a", "c": "b"}])
-    with pytest.raises(ConfigError, match="a system prompt is written by a chat template"):
+    with pytest.raises(ConfigError, match="system prompts and earlier turns are written by a chat template"):
         drawn(path, tmp_path, columns=columns, model=model)
 
 

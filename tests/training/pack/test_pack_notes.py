@@ -408,12 +408,22 @@ def test_spans_are_grouped_up_to_the_bytes_of_a_unit_and_those_that_touch_are_on
 
 def test_cutting_a_slice_of_a_table_gives_the_pieces_of_its_documents():
     rows = [document(f"d{n}", size) for n, size in enumerate((3, 9, 0, 20, 8, 4))]
+    rows[3]["weights"] = [n / 20 for n in range(20)]
     table = pa.Table.from_pylist(rows, EXAMPLES)
     for start, stop in ((0, 6), (1, 6), (3, 5), (2, 4)):
         for way in ("split", "truncate", "drop"):
             pieces, _ = overflow.cut(table.slice(start, stop - start), 8, way, False)
             alone = [overflow.cut(pa.Table.from_pylist([row], EXAMPLES), 8, way, False)[0] for row in rows[start:stop]]
-            ids, learnt = pieces.tokens()
+            ids, learnt, weights = pieces.tokens()
+            if start <= 3 < stop:
+                each = [piece.tokens()[2] for piece in alone]
+                ones = [np.ones(piece.sizes.sum()) for piece in alone]
+                assert (
+                    weights.tolist()
+                    == np.concatenate([o if w is None else w for w, o in zip(each, ones, strict=True)]).tolist()
+                )
+            else:
+                assert weights is None
             assert ids.tolist() == [token for one in alone for token in one.tokens()[0].tolist()]
             assert learnt.tolist() == [flag for one in alone for flag in one.tokens()[1].tolist()]
             assert pieces.sizes.tolist() == [size for one in alone for size in one.sizes.tolist()]

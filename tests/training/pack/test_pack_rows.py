@@ -76,6 +76,38 @@ def test_best_fit_leaves_the_rooms_that_trying_every_row_leaves(length, data):
 # --- rows
 
 
+@pytest.mark.parametrize("overflow", ["split", "truncate"])
+def test_weights_stay_with_their_tokens_and_a_row_whose_label_tokens_all_have_1_has_none(tmp_path, overflow):
+    documents = [document(f"d{n}", 3 + n % 30) for n in range(60)]
+    for row in documents[::6]:
+        row["weights"] = [(at % 5) / 4 for at in range(len(row["ids"]))]
+    ones = document("ones", 12, labelled=slice(6, None))
+    ones["weights"] = [0.5] * 6 + [1] * 6  # those that are not learnt do not count
+    wanted = {
+        token: weight
+        for row in documents
+        if "weights" in row
+        for token, weight in zip(row["ids"], row["weights"], strict=True)
+    }
+    more = {"sequence_length": 16, "packing": {"overflow": overflow}}
+    rows = rows_of(pack(tmp_path, [*documents, ones], **more)["train"])
+    assert 0 < sum(row["weights"] is None for row in rows) < len(rows)
+    for row in rows:
+        found = [1] * len(row["ids"]) if row["weights"] is None else row["weights"]
+        expected = [wanted.get(token, 1) for token in row["ids"]]
+        assert [one for one, learnt in zip(found, row["labels"], strict=True) if learnt] == [
+            one for one, learnt in zip(expected, row["labels"], strict=True) if learnt
+        ]
+        assert (row["weights"] is None) == all(
+            one == 1 for one, learnt in zip(expected, row["labels"], strict=True) if learnt
+        )
+    assert (
+        Counter(wanted.get(token, 1) for _, token in learnt(rows))
+        == Counter(wanted.get(token, 1) for _, token in labelled([*documents, ones]))
+        or overflow == "truncate"
+    )
+
+
 @pytest.mark.parametrize("mode", ["best_fit", "none"])
 @settings(max_examples=25)
 @given(sizes=SIZES, length=st.integers(2, 24))

@@ -65,7 +65,7 @@ def test_documents_have_the_split_that_was_prepared(prepared, shape, columns, ki
 
 
 def test_another_folder_has_no_splits_of_its_own_unless_a_column_is_named(tmp_path):
-    rows = [{"text": "a", "split": "test"}, {"text": "b", "split": "train"}, {"text": "c", "split": "dev"}]
+    rows = [{"text": "a", "split": "test"}, {"text": "b", "split": "train"}, {"text": "c", "split": "other"}]
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     corpus = Corpus(path=str(tmp_path / "c.jsonl"))
     plain = freeze_corpus(Store(), corpus, Columns(text="text"), 1 << 20)
@@ -73,7 +73,7 @@ def test_another_folder_has_no_splits_of_its_own_unless_a_column_is_named(tmp_pa
     left_out = LeftOut()
     named = freeze_corpus(Store(), corpus, Columns(text="text", split="split"), 1 << 20)
     assert [document.split for document in all_documents(named, left_out)] == [2, 0]
-    assert left_out.reasons == {"bad_split": 1} and "'dev'" in left_out.first["bad_split"][1]
+    assert left_out.reasons == {"bad_split": 1} and "'other'" in left_out.first["bad_split"][1]
 
 
 def test_an_unfinished_data_set_is_not_trained_on(prepared, tmp_path):
