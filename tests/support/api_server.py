@@ -159,7 +159,8 @@ class ApiServer:
         assert len(re.findall(" (?:created|configured|unchanged)$", said, re.MULTILINE)) == len(chosen), said
 
     def request(self, method: str, path: str, body: Any = None, **query: str) -> Object:
-        answer = self._session.request(method, self.address + path, json=body, params=query, timeout=60)
+        kind = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else None
+        answer = self._session.request(method, self.address + path, json=body, params=query, timeout=60, headers=kind)
         if answer.status_code >= 400:
             found = answer.json() if answer.text.startswith("{") else {"message": answer.text}
             raise Status(answer.status_code, found.get("reason", ""), found.get("message", ""))

@@ -26,7 +26,6 @@ from tests.deploy.schemas import problems_of
 
 Object = dict[str, Any]
 
-KINDS = {"configmaps": "ConfigMap", "pods": "Pod", "events": "Event", "serviceaccounts": "ServiceAccount"}
 _PATH = re.compile(
     r"/(?:api/v1|apis/ray\.io/v1)/namespaces/(?P<namespace>[^/]+)"
     r"(?:/(?P<resource>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<part>[^/]+))?)?)?"
@@ -64,8 +63,7 @@ class Objects:
             try:
                 return copy.deepcopy(self._objects[resource, namespace, name])
             except KeyError:
-                suffix = ".ray.io" if resource == "rayjobs" else ""
-                raise Status(404, "NotFound", f'{resource}{suffix} "{name}" not found') from None
+                raise Status(404, "NotFound", f'{_full(resource)} "{name}" not found') from None
 
     def find(self, resource: str, namespace: str, matches: Callable[[Object], bool] = lambda one: True) -> list[Object]:
         with self.changed:
@@ -79,7 +77,7 @@ class Objects:
         with self.changed:
             name = new["metadata"]["name"]
             if (resource, namespace, name) in self._objects:
-                raise Status(409, "AlreadyExists", f'{resource} "{name}" already exists')
+                raise Status(409, "AlreadyExists", f'{_full(resource)} "{name}" already exists')
             metadata = {"namespace": namespace, "uid": str(uuid.uuid4()), "creationTimestamp": moment()}
             new = copy.deepcopy(new) | {"metadata": copy.deepcopy(new["metadata"]) | metadata}
             if not dry_run:
@@ -248,8 +246,7 @@ class KubernetesServer:
             return {"kind": "Namespace", "metadata": {"name": namespace}}
         watch = query.get("watch", "").lower() in ("1", "true")
         verb = {"GET": "get" if name else "watch" if watch else "list", "POST": "create"}.get(method, method.lower())
-        suffix = ".ray.io" if resource == "rayjobs" else ""
-        self._authorize(verb, f"{resource}/{part}" if part else f"{resource}{suffix}")
+        self._authorize(verb, f"{resource}/{part}" if part else _full(resource))
         if part == "log":
             return self._log(namespace, name, query)
         if verb == "watch":
@@ -301,7 +298,8 @@ class KubernetesServer:
             before = copy.deepcopy(one)
             _merge(one, body)
             if before.get("immutable") and before.get("data") != one.get("data"):
-                raise Status(422, "Invalid", f'ConfigMap "{name}" is invalid: data: field is immutable')
+                text = "data: Forbidden: field is immutable when `immutable` is set"
+                raise Status(422, "Invalid", f'ConfigMap "{name}" is invalid: {text}')
 
         return self.objects.update(resource, namespace, name, change)
 
@@ -309,7 +307,11 @@ class KubernetesServer:
         found = self.objects.get(resource, namespace, name)
         wanted = (options.get("preconditions") or {}).get("uid")
         if wanted and wanted != found["metadata"]["uid"]:
-            raise Status(409, "Conflict", f"the UID in the precondition ({wanted}) does not match")
+            text = (
+                f"the UID in the precondition ({wanted}) does not match the UID in record ({found['metadata']['uid']})"
+            )
+            text += ". The object might have been deleted and then recreated"
+            raise Status(409, "Conflict", f'Operation cannot be fulfilled on {found.get("kind")} "{name}": {text}')
         return self.objects.delete(resource, namespace, name, options.get("propagationPolicy") == "Foreground")
 
     # --- streams
@@ -356,6 +358,10 @@ class KubernetesServer:
         if cuts != self.cuts:
             yield b"2026-01-01T00:00:00.0"  # the beginning of a line
             raise ConnectionAbortedError
+
+
+def _full(resource: str) -> str:
+    return f"{resource}.ray.io" if resource == "rayjobs" else resource
 
 
 def _handler(server: KubernetesServer) -> type[BaseHTTPRequestHandler]:

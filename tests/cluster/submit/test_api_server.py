@@ -1,5 +1,6 @@
 """Submission against a real API server, with a person's and a program's rights: `make test-kubernetes-real`."""
 
+import json
 import threading
 import time
 from dataclasses import replace
@@ -13,6 +14,7 @@ from cluster.submit.kuberay import RIGHTS, KubeRay
 from cluster.submit.kubernetes_api import KubernetesApi
 from cluster.submit.submit import submit
 from tests.deploy.manifests import K8S, kustomize, of_kind
+from tests.support.api_answers import RECORDED, answers, example_job
 from tests.support.api_server import ApiServer
 from tests.support.kubectl_commands import GUIDE
 from tests.support.kubernetes_server import ContainerLog
@@ -173,3 +175,10 @@ def test_older_crds_drop_fields_without_an_error_and_are_refused(tmp_path, monke
         profile = replace(OVERLAYS["eks"], image=IMAGE, claims={str(tmp_path): "shared"})
         (problem,) = KubeRay(KubernetesApi("raymill"), profile).check(small_work(tmp_path, lines=1))
         assert all(name in problem for name in old) and "Helm upgrades no CRDs" in problem
+
+
+def test_the_recorded_answers_are_those_of_this_server(real_kubernetes):
+    """If they differ on purpose, as of a newer server, write the file anew: the stand-in must then follow."""
+    real_kubernetes.operator.stopped = True
+    server = real_kubernetes.server
+    assert answers(server.request, example_job()) == json.loads(RECORDED.read_text())

@@ -17,6 +17,7 @@ from cluster.submit.backend import AttemptExists, AttemptLost, Request, State
 from cluster.submit.kuberay import KubeRay, connect
 from cluster.submit.kubernetes_api import Conflict, KubernetesApi
 from cluster.submit.submit import submit
+from tests.support.api_answers import RECORDED, answers, example_job
 from tests.support.kubernetes_server import moment
 from tests.support.processes import wait_until
 from tests.support.works import CURATE, IMAGE, small_work
@@ -645,3 +646,12 @@ def test_what_is_submitted_is_what_render_prints(kubernetes, tmp_path):
     assert job["metadata"]["annotations"].items() <= created["metadata"]["annotations"].items()
     found = kubernetes.server.objects.get("configmaps", "raymill", config_map["metadata"]["name"])
     assert found["data"] == config_map["data"] and found["immutable"]
+
+
+def test_the_server_of_these_tests_answers_as_a_real_one_did(kubernetes):
+    def request(method, path, body=None):
+        path, _, query = path.partition("?")
+        return kubernetes.server.answer(method, path, dict(one.split("=") for one in query.split("&") if one), body)
+
+    kubernetes.operator.stopped = True
+    assert answers(request, example_job()) == json.loads(RECORDED.read_text())
