@@ -212,7 +212,12 @@ class Clean(_PrepareSettings):
         {}, description="metadata -> value -> other spellings of it; case, spaces, - and _ make no difference"
     )
     redact: tuple[Literal[KINDS], ...] = Field(  # type: ignore[valid-type]
-        (), description="kinds of personal data that are replaced"
+        (),
+        description="kinds of personal data that are replaced: in texts, metadata, ids, provenance, the ledger and "
+        "quarantine",
+    )
+    redact_except: tuple[str, ...] = Field(
+        (), description="metadata whose personal data stays; also `id` and `provenance`"
     )
     pseudonyms: Literal["none", "per_record", "per_corpus"] = Field(
         "none",
@@ -220,7 +225,10 @@ class Clean(_PrepareSettings):
         "that one address has one placeholder in all records",
     )
     pseudonym_key: str | None = Field(
-        None, pattern=r"^[A-Z_][A-Z0-9_]*$", description="environment variable with the key of per_corpus"
+        None,
+        pattern=r"^[A-Z_][A-Z0-9_]*$",
+        description="environment variable with the key of the hashes of per_corpus and in ids; null: hashes in ids "
+        "have no key, so that an address can be guessed and compared",
     )
     keep_cut: bool = Field(
         False,
@@ -230,12 +238,11 @@ class Clean(_PrepareSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.pseudonyms == "per_corpus") != (self.pseudonym_key is not None):
-            raise ValueError(
-                "pseudonym_key, an environment variable, is required with per_corpus and refused otherwise"
-            )
-        if self.pseudonyms != "none" and not self.redact:
-            raise ValueError("pseudonyms: nothing is replaced; name the kinds in `redact`")
+        if self.pseudonyms == "per_corpus" and self.pseudonym_key is None:
+            raise ValueError("pseudonym_key, an environment variable, is required with per_corpus")
+        for name in ("pseudonyms", "pseudonym_key", "redact_except"):
+            if getattr(self, name) != type(self).model_fields[name].default and not self.redact:
+                raise ValueError(f"{name}: nothing is replaced; name the kinds in `redact`")
         if isinstance(self.terminology, dict):
             check_terms(self.terminology)
         for field, values in self.labels.items():

@@ -54,6 +54,7 @@ def fields_of_settings(config: PrepareConfig) -> list[tuple[str, tuple[str, ...]
         ("validate.until", tuple(rules.until)),
         ("validate.outliers.by", rules.outliers.by if rules.outliers else ()),
         ("clean.labels", tuple(config.clean.labels)),
+        ("clean.redact_except", tuple(one for one in config.clean.redact_except if one not in ("id", "provenance"))),
         ("split.by_time", (split.by_time,) if split.by_time else ()),
         ("split.balance.by", split.balance.by if split.balance else ()),
     ]

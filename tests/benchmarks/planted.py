@@ -89,14 +89,14 @@ def _card(chosen: random.Random) -> str:
     """A number of Visa, Mastercard or American Express in a row, or in groups with spaces or hyphens."""
     prefix, length = chosen.choice((("4", 16), ("5" + str(chosen.randrange(1, 6)), 16), ("37", 15)))
     body = prefix + _digits(chosen, length - len(prefix) - 1)
-    number = body + _luhn(body)
+    number = body + luhn(body)
     sizes = (4, 6, 5) if length == 15 else (4, 4, 4, 4)
     starts = [sum(sizes[:part]) for part in range(len(sizes))]
     groups = [number[start : start + size] for start, size in zip(starts, sizes, strict=True)]
     return chosen.choice(("", " ", "-")).join(groups)
 
 
-def _luhn(body: str) -> str:
+def luhn(body: str) -> str:
     """The check digit of ISO/IEC 7812."""
     doubled = [int(digit) * (2 if at % 2 == 0 else 1) for at, digit in enumerate(reversed(body))]
     return str(-sum(one - 9 if one > 9 else one for one in doubled) % 10)
@@ -109,9 +109,14 @@ def _iban(chosen: random.Random) -> str:
     """In a row or in groups of four."""
     country, digits = chosen.choice(_IBANS)
     body = f"BARC{_digits(chosen, 14)}" if digits is None else _digits(chosen, digits)
-    values = "".join(str(int(sign, 36)) for sign in f"{body}{country}00")
-    iban = f"{country}{98 - int(values) % 97:02}{body}"
+    iban = iban_of(country, body)
     return iban if chosen.random() < 0.5 else " ".join(iban[at : at + 4] for at in range(0, len(iban), 4))
+
+
+def iban_of(country: str, body: str) -> str:
+    """The IBAN with the check digits of ISO 13616."""
+    values = "".join(str(int(sign, 36)) for sign in f"{body}{country}00")
+    return f"{country}{98 - int(values) % 97:02}{body}"
 
 
 def _lower_iban(chosen: random.Random) -> str:

@@ -25,7 +25,7 @@ from pipelines.prepare.records.content import Shape
 from pipelines.prepare.stages.collect import collect_memory
 
 MODEL, VECTORS, COSINES = "model", "vectors", "cosines"
-EMBED_VERSION = "4"
+EMBED_VERSION = "5"
 LIBRARIES = 512 << 20  # of a worker; scikit-learn and cleanlab leave it 240 MB
 _FIT = 500 << 20  # 65,536 words of 64 dimensions in several copies, and 5,000 texts
 _LOADED = 100 << 20
@@ -50,6 +50,7 @@ def vectors_schema(labels: Sequence[str], predictions: str | None) -> pa.Schema:
             ),  # likewise of question and answer; null of a plain text or without a known word
             ("vector", pa.list_(pa.float16())),  # of length 1, or 0 without a known word
             *((f"label/{name}", pa.string()) for name in labels),
+            *([("text", pa.string())] if labels else []),  # its beginning
             *([("predicted", pa.string())] if predictions else []),  # {value: probability} as JSON
         ]
     )

@@ -120,7 +120,7 @@ def _labelled(vectors: Artifact, field: str, names: list[str], share: float) -> 
 
 def _given(vectors: Artifact, labelled: _Labelled, names: list[str], predictions: str) -> tuple[_Labelled, Predicted]:
     """The records that another model has predicted, with its predictions. predictions: the setting."""
-    ids = _ids(vectors, labelled.rows)
+    (ids,) = _columns(vectors, labelled.rows, ["id"])
     if predictions.endswith((".parquet", ".jsonl")):
         found = probabilities_in_file(vectors.store, predictions, ids, names)
     else:
@@ -136,10 +136,9 @@ def _suspects(
     """The rows of SUSPECTS. rows: int64[E], of the labelled records."""
     suggested = predicted.probabilities[rows].argmax(axis=1)
     own = predicted.probabilities[rows, labelled.labels[rows]]
-    ids = _ids(vectors, labelled.rows[rows])
-    return pa.table(
-        [ids, [names[at] for at in labelled.labels[rows]], [names[at] for at in suggested], own], schema=SUSPECTS_SCHEMA
-    )
+    ids, texts = _columns(vectors, labelled.rows[rows], ["id", "text"])
+    own_names, others = [names[at] for at in labelled.labels[rows]], [names[at] for at in suggested]
+    return pa.table([ids, own_names, others, own, texts], schema=SUSPECTS_SCHEMA)
 
 
 def _first_with(vectors: Artifact, field: str, values: list[str]) -> list[str]:
@@ -151,12 +150,13 @@ def _first_with(vectors: Artifact, field: str, values: list[str]) -> list[str]:
     return found
 
 
-def _ids(vectors: Artifact, rows: np.ndarray) -> list[str]:
-    """The ids of records at these places, in this order."""
-    found: dict[int, str] = {}
+def _columns(vectors: Artifact, rows: np.ndarray, names: list[str]) -> list[list[str]]:
+    """The values of columns of the records at these places, in this order."""
+    found: dict[int, tuple[str, ...]] = {}
     order, at = np.sort(rows), 0
-    for table in vectors.tables(["id"]):
+    for table in vectors.tables(names):
         here = order[np.searchsorted(order, at) : np.searchsorted(order, at + table.num_rows)]
-        found |= zip(here.tolist(), table["id"].take(pa.array(here - at)).to_pylist(), strict=True)
+        taken = table.take(pa.array(here - at))
+        found |= zip(here.tolist(), zip(*(taken[name].to_pylist() for name in names), strict=True), strict=True)
         at += table.num_rows
-    return [found[row] for row in rows.tolist()]
+    return [[found[row][number] for row in rows.tolist()] for number in range(len(names))]

@@ -10,7 +10,7 @@ reads the row and no vector.
 
 import json
 from functools import partial
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from pipelines.prepare.assess.embed import LIBRARIES
 from pipelines.prepare.assess.settings import Assess, Embeddings
 
 LEARNED, SUSPECTS = "learned", "suspects"
-LEARN_VERSION = "3"
+LEARN_VERSION = "4"
 LABELLED = 1_000_000  # records whose labels are predicted
 PAIRS = 20_000_000  # of a record and a class
 LEAST = 5  # records of a class
@@ -40,6 +40,7 @@ SUSPECTS_SCHEMA = pa.schema(
         ("label", pa.string()),
         ("suggested", pa.string()),  # the label with the highest probability
         ("probability", pa.float32()),  # of the record's own label
+        ("text", pa.string()),  # the beginning of its text
     ]
 )
 
@@ -51,6 +52,7 @@ class Suspect(TypedDict):
     label: str
     suggested: str
     probability: float
+    text: NotRequired[str]
 
 
 class Similar(TypedDict):

@@ -21,6 +21,7 @@ from pipelines.prepare.assess.score import Assessment, Gate, failed
 from pipelines.prepare.assess.settings import MAXIMA
 
 _OF_A_DIFFERENCE: tuple[Literal["difference", "low", "high"], ...] = ("difference", "low", "high")
+_MOST_DECIMALS = 9
 _SUSPECT: tuple[Literal["id", "label", "suggested"], ...] = ("id", "label", "suggested")
 
 
@@ -31,7 +32,7 @@ def assessment_text(assessment: Assessment) -> str:
     width = max((len(one["name"]) for one in assessment["gates"]), default=0)
     for one in assessment["gates"]:
         why = f" ({seen.replace('`', '')})" if one["value"] is None and (seen := one.get("seen")) else ""
-        value, bound = number(one["value"]), bound_text(one)
+        value, bound = gate_value(one), bound_text(one)
         lines.append(f"{one['name']:<{width}}  {value:>6}  {bound}  {one['state']}{why}")
     lines += [f"{one['name']}: {one['mend']}" for one in failed(assessment)]
     # An assessment of an earlier version has no warnings.
@@ -55,7 +56,7 @@ def assessment_section(assessment: Assessment) -> Section:
     if mends := [element("li", code(one["name"]), ": ", with_code(one["mend"])) for one in failed(assessment)]:
         parts.append(element("ul", mends))
     columns = [Column("Gate", numeric=False), Column("Value"), Column("Bound"), Column("Result", numeric=False)]
-    rows = [(code(one["name"]), number(one["value"]), bound_text(one), _state(one)) for one in gates]
+    rows = [(code(one["name"]), gate_value(one), bound_text(one), _state(one)) for one in gates]
     parts.append(table("Gates", columns, rows))
     columns = [Column("Part", numeric=False), Column("Weight"), Column("Value"), Column("", numeric=False)]
     rows = [
@@ -87,10 +88,17 @@ def _state(gate: Gate) -> Markup:
 def _suspects(assessment: Assessment) -> Iterator[Markup]:
     """Tables of the values that are probably wrong."""
     columns = [Column("Record", numeric=False), Column("Value", numeric=False), Column("Suggested", numeric=False)]
-    columns.append(Column("Probability of the value"))
+    columns += [Column("Probability of the value"), Column("Text", numeric=False)]
     for name, labels in (assessment["findings"]["learned"] or {"labels": {}})["labels"].items():
         if suspects := labels["suspects"]:
-            rows = [(*(outside_text(one[key]) for key in _SUSPECT), number(one["probability"])) for one in suspects]
+            rows = [
+                (
+                    *(outside_text(one[key]) for key in _SUSPECT),
+                    number(one["probability"]),
+                    wrapped(outside_text(one.get("text") or "")),
+                )
+                for one in suspects
+            ]
             total = plural(labels["errors"] or 0, "record")
             yield table(f"Values of {name} that are probably wrong: {len(rows)} of {total}", columns, rows)
 
@@ -138,8 +146,18 @@ def _unmeasured(assessment: Assessment) -> str:
 
 
 def number(value: float | None) -> str:
-    """A value to read: three decimals, rounded towards 0 so that a value below a bound is not shown as equal to it."""
-    return "–" if value is None else f"{int(value * 1000 + 1e-9) / 1000:.3f}"
+    """A value to read: rounded to three decimals."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def gate_value(gate: Gate) -> str:
+    """The value of a gate, with so many decimals that one beyond the bound is not shown as equal to it."""
+    value, decimals = gate["value"], 3
+    if value is None or gate["state"] == "passed":
+        return number(value)
+    while decimals < _MOST_DECIMALS and float(f"{value:.{decimals}f}") == gate["bound"]:
+        decimals += 1
+    return f"{value:.{decimals}f}"
 
 
 def bound_text(gate: Gate) -> str:

@@ -36,6 +36,7 @@ from pipelines.text.tokens import split_tokens
 # Loads torch, which the default does without.
 sentence_model = Entry("pipelines.prepare.assess.sentence_model:load")
 
+_TEXT_SHOWN = 300  # characters of a record whose label is predicted
 _WORDS = 1 << 16  # of the sample, the most frequent ones
 
 
@@ -135,6 +136,8 @@ def embed_records(settings: EmbedSettings, model: Artifact | None, uris: tuple[s
             }
             metadata = [metadata_of(one) for one in records]
             columns |= {f"label/{n}": [value_of(n, one[n]) for one in metadata] for n in settings.labels}
+            if settings.labels:
+                columns["text"] = [one.text[:_TEXT_SHOWN] for one in found]
             if settings.predictions:
                 columns["predicted"] = [one[settings.predictions] for one in metadata]
             scratch.write(VECTORS, pa.table(columns, schema=schema))

@@ -6,7 +6,7 @@ All fields of many records are cleaned together, because the kernels take column
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,7 +22,6 @@ from pipelines.text.cut_text import Cut
 from pipelines.text.html_remnants import without_html
 from pipelines.text.mail_text import without_disclaimers, without_quotes, without_signature
 from pipelines.text.normalize import normalize
-from pipelines.text.personal_data import KINDS, PLACEHOLDERS, Spans
 from pipelines.text.straight_quotes import straight_quotes
 from pipelines.text.texts import Texts
 
@@ -65,10 +64,15 @@ class Cleaner:
     def __call__(
         self, fields: Sequence[Sequence[str]], cut: Sequence[list[Cut]] | None = None
     ) -> tuple[list[list[str]], list[int]]:
-        """(the fields cleaned, how many findings of personal data were replaced in each record).
+        """(the fields cleaned and redacted, how many findings of personal data were replaced in each record).
 
         fields: of each record its texts. cut: of each record a list, to which the texts are added that are taken out.
         """
+        texts, replaced = self.redacted(self.cleaned(fields, cut))
+        return texts, [sum(of_record) for of_record in replaced]
+
+    def cleaned(self, fields: Sequence[Sequence[str]], cut: Sequence[list[Cut]] | None = None) -> list[list[str]]:
+        """The fields cleaned, with their personal data. fields, cut: as of `__call__`."""
         if self.settings.html or self.settings.email:
             pieces: Sequence[list[Cut]] = [[] for _ in fields] if cut is None else cut
             fields = [
@@ -76,28 +80,14 @@ class Cleaner:
                 for texts, of_record in zip(fields, pieces, strict=True)
             ]
         texts = Texts.from_strings([text for of_record in fields for text in of_record])
-        records = np.repeat(np.arange(len(fields)), [len(of_record) for of_record in fields])
         if self.settings.normalize:
             texts = normalize(texts)
         if self.settings.quotes == "straight":
             texts = Texts.from_strings([straight_quotes(text) for text in texts.to_arrow().to_pylist()])
         if self.terms:
             texts = Texts.from_strings([self._with_terms(text) for text in texts.to_arrow().to_pylist()])
-        replaced = np.zeros(len(fields), np.int64)
-        if self.settings.redact:
-            found = personal_data.find(texts, self.settings.redact)
-            replaced = np.bincount(records[found.document], minlength=len(fields))
-            texts = self._without_personal_data(texts, found, records)
         plain = iter(texts.to_arrow().to_pylist())
-        return [[next(plain) for _ in of_record] for of_record in fields], replaced.tolist()
-
-    def redacted(self, strings: Sequence[str]) -> list[str]:
-        """The texts without personal data, as in the records."""
-        if not self.settings.redact:
-            return list(strings)
-        texts = Texts.from_strings([one.encode("utf-8", "replace").decode() for one in strings])
-        found = personal_data.find(texts, self.settings.redact)
-        return self._without_personal_data(texts, found, np.arange(len(strings))).to_arrow().to_pylist()
+        return [[next(plain) for _ in of_record] for of_record in fields]
 
     def _without_markup(self, text: str, cut: list[Cut]) -> str:
         """Without HTML and the parts of e-mails that the settings name; what is taken out is added to `cut`."""
@@ -126,37 +116,54 @@ class Cleaner:
 
     # --- personal data
 
-    def _without_personal_data(self, texts: Texts, found: Spans, records: np.ndarray) -> Texts:
-        if self.settings.pseudonyms == "none" or not len(found):
-            return personal_data.redact(texts, found)
-        starts = texts.offsets[found.document] + found.start
-        ends = texts.offsets[found.document] + found.end
-        data, numbers = texts.data.tobytes(), dict[tuple[int, int, bytes], int]()
-        in_record = dict[tuple[int, int], int]()
-        pieces, at = [], int(texts.offsets[0])
-        lengths = texts.byte_lengths.copy()
-        spans = zip(found.document.tolist(), starts.tolist(), ends.tolist(), found.kind.tolist(), strict=True)
-        for document, start, end, kind in spans:
-            value = _same(data[start:end])
+    def redacted(self, records: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[list[int]]]:
+        """(strings without personal data, findings that were replaced in each).
+
+        records: strings, among which equal values get the same number of a record.
+        """
+        if not self.settings.redact:
+            return [list(one) for one in records], [[0] * len(one) for one in records]
+        numbers: dict[int, dict[tuple[int, str], int]] = {}
+
+        def name(record: int, kind: int, value: str) -> str:
             if self.settings.pseudonyms == "per_corpus":
-                name = hmac.new(self.key, value, hashlib.sha256).hexdigest()[:_HEX_OF_A_PSEUDONYM]
-            else:
-                record = int(records[document])
-                if (record, kind, value) not in numbers:
-                    in_record[record, kind] = numbers[record, kind, value] = in_record.get((record, kind), 0) + 1
-                name = str(numbers[record, kind, value])
-            placeholder = f"{PLACEHOLDERS[KINDS[kind]][:-1]}_{name}>".encode()
-            pieces += [data[at:start], placeholder]
-            lengths[document] += len(placeholder) - (end - start)
-            at = end
-        pieces.append(data[at : int(texts.offsets[-1])])
-        return Texts(np.frombuffer(b"".join(pieces), np.uint8), np.concatenate([[0], np.cumsum(lengths)]))
+                return self._hash(value)
+            if self.settings.pseudonyms == "none":
+                return ""
+            of_record = numbers.setdefault(record, {})
+            first = 1 + sum(other == kind for other, _ in of_record)
+            return str(of_record.setdefault((kind, value), first))
 
+        return self._replaced(records, name)
 
-def _same(value: bytes) -> bytes:
-    """The value without what does not tell two apart: case, and the separators of numbers."""
-    lower = value.lower()
-    return lower if b"@" in lower else re.sub(rb"[ ().\-/]", b"", lower)
+    def redacted_ids(self, ids: Sequence[str]) -> tuple[list[str], list[int]]:
+        """(ids without personal data, which differ where the ids do; findings that were replaced in each)."""
+        if not self.settings.redact:
+            return list(ids), [0] * len(ids)
+        found, counts = self._replaced([ids], lambda _, __, value: self._hash(value))
+        return found[0], counts[0]
+
+    def _hash(self, value: str) -> str:
+        return hmac.new(self.key, value.encode(), hashlib.sha256).hexdigest()[:_HEX_OF_A_PSEUDONYM]
+
+    def _replaced(
+        self, records: Sequence[Sequence[str]], name: Callable[[int, int, str], str]
+    ) -> tuple[list[list[str]], list[list[int]]]:
+        """As `redacted`. name: of a record's number, a kind and a value; empty for none."""
+        strings = [text for of_record in records for text in of_record]
+        record_of = np.repeat(np.arange(len(records)), [len(of_record) for of_record in records])
+        texts = Texts.from_strings(strings)
+        found, values = personal_data.find_spellings(strings, self.settings.redact)
+        counts = np.bincount(found.document, minlength=len(strings)).tolist()
+        if len(found):
+            of_finding = record_of[found.document].tolist()
+            names = [name(*one) for one in zip(of_finding, found.kind.tolist(), values, strict=True)]
+            texts = personal_data.redact(texts, found, names)
+        plain, each = iter(texts.to_arrow().to_pylist()), iter(counts)
+        return (
+            [[next(plain) for _ in of_record] for of_record in records],
+            [[next(each) for _ in of_record] for of_record in records],
+        )
 
 
 def _in_case_of(seen: str, use: str) -> str:

@@ -1,7 +1,7 @@
 """A record in the shape of the config: long texts are divided, templates filled, chosen answers taken."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pipelines.prepare.records.annotations import value_of
@@ -28,8 +28,8 @@ class Collected:
 
     metadata: all fields that are no content, as the texts of their columns. parents, operations: of a record that was
     made of others, the ids of these in the source, and how it was made, as far as that is known; in order. cut: what
-    the reader and cleaning took out of its texts. goes_on: another record continues its text.
-    file: where it was read.
+    the reader and cleaning took out of its texts. goes_on: another record continues its text. file: where it was read.
+    originals: metadata as it was before personal data was replaced in it, which groups and strata are made of.
     """
 
     row: int
@@ -41,6 +41,12 @@ class Collected:
     cut: tuple[Cut, ...] = ()
     goes_on: bool = False
     file: str = ""
+    originals: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def unredacted(self) -> Mapping[str, str | None]:
+        """The metadata with the values that were replaced in it."""
+        return {**self.metadata, **self.originals} if self.originals else self.metadata
 
     @property
     def provenance(self) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """The report of a run, from the counters of its stages."""
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,7 @@ from pipelines.prepare.report.run_warnings import (
 )
 from pipelines.prepare.report.schema import (
     ANSWER_SHOWN,
+    EXAMPLE_SHOWN,
     LEFT_OUT_STAGES,
     STAGES,
     AnswerExcerpt,
@@ -26,14 +28,15 @@ from pipelines.prepare.report.schema import (
     CutTexts,
     PrepareReport,
     Reason,
+    RemovedExample,
     SourceCounts,
     counts_below,
 )
 from pipelines.prepare.stages.classes import CLASSES, classes_of
-from pipelines.prepare.stages.collect import CUT_EXAMPLES, RECORDS
+from pipelines.prepare.stages.collect import CUT_EXAMPLES, QUARANTINE, RECORDS
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import SPLIT_FILES
-from pipelines.prepare.stages.write import EXAMPLES, REMOVED
+from pipelines.prepare.stages.write import EXAMPLES, REMOVED, REMOVED_EXAMPLES
 from pipelines.prepare.tables import frame
 from pipelines.readers.find import skipped_text
 from pipelines.readers.reader import PROBLEMS
@@ -99,9 +102,10 @@ def gather(
         output=root,
         shape=config.records.shape,
         totals=totals,
+        personal_data=counts_below(collected, "replaced/"),
         splits=splits,
         sources=sources,
-        reasons=_reasons(collected, written),
+        reasons=_with_examples(_reasons(collected, written), artifacts),
         cut=_cut(config, collected, artifacts[CUT_EXAMPLES]),
         listed=_ranked({("listed", reason): number for reason, number in counts_below(written, "listed/").items()}),
         contradictions=_contradictions(artifacts[EXAMPLES]),
@@ -193,6 +197,44 @@ def _reasons(collected: dict[str, float], written: dict[str, float]) -> list[Rea
         stage, _, reason = key.partition("/")
         counts[stage, reason] = number
     return _ranked(counts)
+
+
+def _with_examples(reasons: list[Reason], artifacts: dict[str, Artifact]) -> list[Reason]:
+    """The reasons, each with its first record."""
+    found: dict[tuple[str, str], RemovedExample] = {}
+    for row in (row for table in artifacts[REMOVED_EXAMPLES].tables() for row in table.to_pylist()):
+        example = RemovedExample(
+            id=row["id"], source=row["source"], value=row["value"], limit=row["limit"], partner=row["partner"],
+            text=_text_of(row["content"]),
+        )  # fmt: skip
+        found.setdefault((row["stage"], row["reason"]), example)
+    lacking = {one["reason"] for one in reasons if one["stage"] == "collect"}
+    for row in (row for table in artifacts[QUARANTINE].tables() for row in table.to_pylist()):
+        if not lacking:
+            break
+        if row["problem"] in lacking:
+            lacking.remove(row["problem"])
+            found["collect", row["problem"]] = RemovedExample(
+                id=None, source=row["source"], value=row["where"], limit=None, partner=None,
+                text=(row["content"] or "")[:EXAMPLE_SHOWN],
+            )  # fmt: skip
+    for one in reasons:
+        if (one["stage"], one["reason"]) in found:
+            one["example"] = found[one["stage"], one["reason"]]
+    return reasons
+
+
+def _text_of(content: str) -> str:
+    """The texts of a record of the ledger. content: the beginning of its columns as JSON."""
+    try:
+        columns = json.loads(content)
+    except ValueError:  # it was cut
+        return content[:EXAMPLE_SHOWN]
+    lines = []
+    for name, value in columns.items():
+        turns = value if isinstance(value, list) else [{"role": name, "content": value}]
+        lines += [f"{one.get('role', name)}: {one.get('content')}" for one in turns if isinstance(one, dict)]
+    return "\n".join(lines)[:EXAMPLE_SHOWN]
 
 
 def _ranked(counts: dict[tuple[str, str], int]) -> list[Reason]:

@@ -16,14 +16,26 @@ from cluster.page.markup import (
     join,
     name,
     note,
+    outside_text,
     table,
     with_code,
     wrapped,
 )
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import assessment_section
-from pipelines.prepare.report.schema import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, PrepareReport
+from pipelines.prepare.report.distributions import classes_section, spread_section
+from pipelines.prepare.report.schema import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, PrepareReport, RemovedExample
+from pipelines.prepare.report.verdict import verdict_of
 from pipelines.prepare.stages.split import SPLITS
+
+_STYLE = """
+#verdict p { font-size: 1.375rem; padding: 0.5rem 0.875rem; border-left: 6px solid; margin-bottom: 0.5rem; }
+#verdict .fit { border-color: var(--added-ink); background: var(--added-pale); }
+#verdict .unfit { border-color: var(--removed); background: var(--removed-pale); }
+#verdict ol { padding-left: 1.5rem; display: grid; gap: 0.25rem; }
+#removed h3 { margin: 0.75rem 0 0.5rem; }
+#classes td .bar { width: 12rem; }
+"""
 
 
 def report_text(report: PrepareReport) -> str:
@@ -48,6 +60,9 @@ def report_text(report: PrepareReport) -> str:
         why = ", ".join(f"{one['reason']} {count(one['records'])}" for one in listed)
         rows.append(("listed", sum(one["records"] for one in listed), why))
     assigned = report.get("assigned", {}) if any(report["splits"].values()) else {}
+    if places := report.get("personal_data"):
+        why = ", ".join(f"{place} {count(number)}" for place, number in places.items())
+        rows.append(("redacted", sum(places.values()), why))
     for split, number in report["splits"].items():
         again = totals["repeated"] if split == "train" else 0
         shares = [f"{share(assigned[split], sum(assigned.values()))}, {asked(report, split)} asked"] if assigned else []
@@ -65,16 +80,16 @@ def render(report: PrepareReport, assessment: Assessment) -> str:
     """The page as text that can be encoded as UTF-8, whatever the records contain."""
     top = header(report["name"], "Preparation report", report["finished"], report["version"], report["output"])
     warnings = [*report["warnings"], *assessment["warnings"]]
-    sections = [_list("warnings", "Warnings", warnings), _result(report), _removed(report), _cut(report)]
+    sections = [_verdict(report, assessment), _list("warnings", "Warnings", warnings), _result(report)]
+    sections += [_removed(report), _cut(report), _sources(report), classes_section(report), spread_section(assessment)]
     sections += [
-        _sources(report),
         _listed(report),
         _leakage(report, assessment),
         assessment_section(assessment),
         _list("notes", "Notes", report["notes"]),
         _config(report),
     ]
-    return document(f"{report['name']}: preparation report", top, sections)
+    return document(f"{report['name']}: preparation report", top, sections, _STYLE)
 
 
 def render_assessment(name: str, output: str, assessment: Assessment) -> str:
@@ -84,20 +99,38 @@ def render_assessment(name: str, output: str, assessment: Assessment) -> str:
 
 
 def _list(anchor: str, title: str, lines: list[str]) -> Section | None:
-    return Section(anchor, title, element("ul", [element("li", line) for line in lines])) if lines else None
+    return Section(anchor, title, element("ul", [element("li", with_code(line)) for line in lines])) if lines else None
+
+
+def _verdict(report: PrepareReport, assessment: Assessment) -> Section:
+    verdict = verdict_of(report, assessment)
+    body = join(
+        element("p", element("strong", verdict.words), class_="fit" if verdict.fit else "unfit"),
+        element("ol", [element("li", with_code(reason)) for reason in verdict.reasons]),
+    )
+    return Section("verdict", "Verdict", body)
 
 
 def _result(report: PrepareReport) -> Section:
     totals, splits = report["totals"], report["splits"]
     tiles = [("Records written", count(totals["written"]), f"{count(totals['records'])} were read")]
-    tiles += [(one.capitalize(), count(splits[one]), share(splits[one], totals["written"])) for one in SPLITS]
+    assigned = report.get("assigned", splits)
+    tiles += [
+        (
+            one.capitalize(),
+            count(splits[one]),
+            f"{share(assigned[one], sum(assigned.values()))}, {asked(report, one)} asked",
+        )
+        for one in SPLITS
+    ]
     body = [
         element("div", element("dt", title), element("dd", element("strong", big), element("span", small)))
         for title, big, small in tiles
     ]
     words = f"Records have the shape {report['shape']}."
     if totals["personal_data"]:
-        words += f" {plural(totals['personal_data'], 'finding')} of personal data were replaced."
+        places = ", ".join(f"{place} {count(number)}" for place, number in report.get("personal_data", {}).items())
+        words += f" {plural(totals['personal_data'], 'finding')} of personal data were replaced: {places}."
     if totals["repeated"]:
         words += f" {plural(totals['repeated'], 'record')} of the training split are repeated."
     if stages := report.get("stages"):
@@ -119,8 +152,15 @@ def _removed(report: PrepareReport) -> Section:
     ]
     if not rows:
         return Section("removed", "Removed records", note("No record was removed."))
+    examples = [
+        fold(join(code(one["reason"]), f" {one['example']['id'] or ''}"), _example(one["example"]), opened=False)
+        for one in report["reasons"]
+        if "example" in one
+    ]
     body = join(
         table("Why records are not in the data set", columns, rows),
+        element("h3", "An example of each") if examples else None,
+        examples,
         note(
             "Rows that could not be read are in quarantine/, all other removed records with their content in removed/."
         ),
@@ -156,6 +196,13 @@ def _cut(report: PrepareReport) -> Section | None:
     return Section("cut", "Cut from texts", body)
 
 
+def _example(example: RemovedExample) -> Markup:
+    facts = [("Source", example["source"]), ("Seen", example["value"]), ("Wanted", example["limit"])]
+    facts.append(("Like", example["partner"]))
+    shown = [element("div", element("dt", name), element("dd", outside_text(value))) for name, value in facts if value]
+    return join(element("dl", shown, class_="facts"), element("pre", example["text"], class_="excerpt"))
+
+
 def _listed(report: PrepareReport) -> Section | None:
     if not report["listed"] and not report["contradictions"]:
         return None
@@ -172,7 +219,10 @@ def _listed(report: PrepareReport) -> Section | None:
     else:
         parts.append(note("Questions with different answers, which were removed:"))
     for one in report["contradictions"]:
-        answers = [element("li", code(answer["id"]), ": ", answer["answer"]) for answer in one["answers"]]
+        answers = [
+            element("li", code(answer["id"]), element("pre", answer["answer"], class_="excerpt"))
+            for answer in one["answers"]
+        ]
         question = one["question"][:ANSWER_SHOWN]
         parts.append(fold(f"Different answers to: {question}", element("ul", answers), opened=False))
     return Section("listed", "Listed records" if rows else "Contradictions", join(*parts))

@@ -18,6 +18,7 @@ STAGES = {
 }
 LEFT_OUT_STAGES = ("relevance", "contradictions", "outliers", "mixture", "balance")
 ANSWER_SHOWN = 300  # characters
+EXAMPLE_SHOWN = 600  # characters of a removed record
 
 
 class SourceCounts(TypedDict):
@@ -31,13 +32,25 @@ class SourceCounts(TypedDict):
     splits: dict[str, int]
 
 
+class RemovedExample(TypedDict):
+    """One removed record. value, limit: as in the ledger; of quarantine where it was. text: its beginning."""
+
+    id: str | None
+    source: str
+    value: str | None
+    limit: str | None
+    partner: str | None
+    text: str
+
+
 class Reason(TypedDict):
-    """stage: a key of STAGES; collect is quarantine."""
+    """stage: a key of STAGES; collect is quarantine. example: the first record; none of listed ones."""
 
     stage: str
     reason: str
     meaning: str
     records: int
+    example: NotRequired[RemovedExample]
 
 
 class CutTexts(TypedDict):
@@ -71,7 +84,7 @@ class PrepareReport(TypedDict):
     listed: records of the splits that were found and stay. contradictions: examples. straddling: group -> number of
     values that are in more than one split. older: records for validation or testing that are older than the newest
     training record; None without `split.by_time`. stages: of the curriculum -> records. assigned: records of each split
-    before balancing. classes: of each field that has few values.
+    before balancing. classes: of each field that has few values. personal_data: findings that were replaced, by place.
     """
 
     name: str
@@ -90,6 +103,7 @@ class PrepareReport(TypedDict):
     older: NotRequired[int | None]
     stages: NotRequired[dict[str, int]]
     assigned: NotRequired[dict[str, int]]
+    personal_data: NotRequired[dict[str, int]]
     classes: NotRequired[dict[str, list[ClassCounts]]]
     warnings: list[str]
     notes: list[str]

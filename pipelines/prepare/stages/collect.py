@@ -54,7 +54,7 @@ from pipelines.prepare.records.content import (
 )
 from pipelines.prepare.records.conversion import Collected, Conversion, from_template
 from pipelines.prepare.records.hashes import hash64, hash_of_text
-from pipelines.prepare.records.provenance import PROVENANCE_TYPE, provenance_of
+from pipelines.prepare.records.provenance import PROVENANCE, PROVENANCE_TYPE, provenance_of
 from pipelines.prepare.records.templates import Template
 from pipelines.prepare.records.times import in_iso, microseconds
 from pipelines.prepare.records.validate import FailedRule, Validator, load_validator, texts_of_records
@@ -117,6 +117,8 @@ CUT_SCHEMA = pa.schema(
 )
 
 _LANGUAGE = LanguageId()
+
+Rejected = tuple[Collected, dict[str, Any], FailedRule]
 
 
 def records_schema(shape: Shape, metadata: Sequence[str]) -> pa.Schema:
@@ -291,7 +293,8 @@ class Collect:
     tables: TablesFound | None
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
-        """Counters: `records`, `passed`, `quarantined`, `replaced` (findings of personal data) and by source and reason
+        """Counters: `records`, `passed`, `quarantined`, `replaced` (findings of personal data), also by place as
+        `replaced/PLACE` (text, metadata.FIELD, id, provenance, ledger, quarantine, cut), and by source and reason
         `records/S`, `passed/S`, `problem/S/R`, `rejected/S/R`, and of texts that were divided `divided/S`, with their
         parts `parts/S`; what was taken out of texts `cut/S/KIND`, with its characters `cut-characters/S/KIND`, and
         what readers passed over `skipped/S/REASON`.
@@ -352,8 +355,8 @@ class Collect:
         base = self._base(number)
         times = table[COLLECTED_AT].to_pylist()
         refused = []
-        rows, ids = table["row"].to_pylist(), table["id"].to_pylist()
-        joined = [tuple(json.loads(ids or "[]")) for ids in table[PARENTS].to_pylist()]
+        rows, ids = table["row"].to_pylist(), self._ids(table["id"].to_pylist(), "id", counters)
+        joined = [self._ids(json.loads(ids or "[]"), "provenance", counters) for ids in table[PARENTS].to_pylist()]
         left_out = [[(kind, text) for kind, text in json.loads(one or "[]")] for one in table[CUT].to_pylist()]
         files = table[FILE].to_pylist()
         for at, (row, id, parents, cut, file) in enumerate(zip(rows, ids, joined, left_out, files, strict=True)):
@@ -368,6 +371,7 @@ class Collect:
                 found = content_of(content, _roles(source.speakers, metadata), cut)
                 before, made = provenance_of(own)
                 made = (*made, "thread") if parents else made
+                before = tuple(self._ids(before, "provenance", counters))
                 yield Collected(row, id, found, metadata, (*before, *parents), made, tuple(cut), file=file)
             except Unusable as error:
                 refused.append((row, error.reason, fields, file))
@@ -416,15 +420,18 @@ class Collect:
         repeated = self.tables.repeated_rows(unit.index)
         base = self._base(number)
         times, files = rows[COLLECTED_AT].to_pylist(), rows[FILE].to_pylist()
-        records, rejected, refused = [], [], []
-        plain = zip(rows["row"].to_pylist(), rows["id"].to_pylist(), wrong, dropped, done.to_dicts(), strict=True)
+        records, refused = [], []
+        rejected: list[Rejected] = []
+        ids = self._ids(rows["id"].to_pylist(), "id", counters)
+        plain = zip(rows["row"].to_pylist(), ids, wrong, dropped, done.to_dicts(), strict=True)
         for at, (row, id, *why, values) in enumerate(plain):
             given = {name: column[at] for name, column in raw.items()}
             first = Dropped("repeated_row", "", "another row") if row in repeated else None
             name = id or hash_of_text(json.dumps(given, ensure_ascii=False))
             if failed := why[0] or why[1] or first:
                 record = Collected(row, name, "", {})
-                rejected.append((record, given, FailedRule(failed.reason, failed.value, failed.limit)))
+                shown = self._redacted_fields(given, "ledger", counters)
+                rejected.append((record, shown, FailedRule(failed.reason, failed.value, failed.limit)))
                 continue
             metadata = (
                 base | {"collected_at": times[at]} | {field: values[column] for field, column in source.columns.items()}
@@ -436,10 +443,12 @@ class Collect:
                 refused.append((row, error.reason, given, files[at]))
             else:
                 before, made = provenance_of(metadata)
+                before = tuple(self._ids(before, "provenance", counters))
                 records.append(Collected(row, id, content, metadata, (name, *before), (*made, "table"), file=files[at]))
         counters["records"] += len(rejected)
         counters[f"records/{unit.source}"] += len(rejected)
         counters.update(f"rejected/{unit.source}/{failed.reason}" for _, _, failed in rejected)
+        rejected = self._with_redacted_values(rejected, counters)
         if rejected:
             scratch.write(REJECTED, _rejected_table(unit.source, rejected, self._class_fields))
         self._refuse(scratch, unit, refused, counters)
@@ -450,8 +459,8 @@ class Collect:
     ) -> list[tuple[Collected, dict[str, Any]]]:
         """The records with cleaned texts, and the columns of their shape."""
         cut = [list(one.cut) for one in records]
-        texts, replaced = self.settings.cleaner([texts_of(one.content) for one in records], cut)
-        counters["replaced"] += sum(replaced)
+        texts = self.settings.cleaner.cleaned([texts_of(one.content) for one in records], cut)
+        records, texts = self._redacted(records, texts, counters)
         self._write_cut(records, cut, unit, scratch, counters)
         found: list[tuple[Collected, dict[str, Any]]] = []
         refused: list[tuple[int, str, dict[str, str | None], str]] = []
@@ -493,9 +502,77 @@ class Collect:
                 counters[f"cut-characters/{unit.source}/{kind}"] += len(text)
         for output, some in ((CUT_EXAMPLES, examples), (CUT_TEXTS, rows)):
             if some:
-                plain = self.settings.cleaner.redacted([row["text"] for row in some])
+                # Counted once: all of them are written, or an example of each kind.
+                counted = counters if output == CUT_TEXTS or not rows else Counter()
+                plain = self._without_personal_data([row["text"] for row in some], "cut", counted)
                 found = [row | {"text": text} for row, text in zip(some, plain, strict=True)]
                 scratch.write(output, pa.Table.from_pylist(found, CUT_SCHEMA))
+
+    # --- personal data
+
+    def _redacted(
+        self, records: list[Collected], texts: list[list[str]], counters: Counter[str]
+    ) -> tuple[list[Collected], list[list[str]]]:
+        """(the records with redacted metadata, their texts redacted)."""
+        cleaner = self.settings.cleaner
+        if not cleaner.settings.redact:
+            return records, texts
+        kept = {*BASE_METADATA, *PROVENANCE, *cleaner.settings.redact_except}
+        names = [[name for name, value in one.metadata.items() if value and name not in kept] for one in records]
+        strings = [
+            [*some, *(str(record.metadata[name]) for name in of_record)]
+            for record, some, of_record in zip(records, texts, names, strict=True)
+        ]
+        found, counts = cleaner.redacted(strings)
+        for at, (record, some, of_record) in enumerate(zip(records, texts, names, strict=True)):
+            count = len(some)
+            self._count_replaced("text", sum(counts[at][:count]), counters)
+            changed = {}
+            for name, value, number in zip(of_record, found[at][count:], counts[at][count:], strict=True):
+                if number:
+                    changed[name] = value
+                    self._count_replaced(f"metadata.{name}", number, counters)
+            if changed:
+                originals = {name: record.metadata[name] for name in changed}
+                records[at] = replace(record, metadata={**record.metadata, **changed}, originals=originals)
+        return records, [of_record[: len(some)] for of_record, some in zip(found, texts, strict=True)]
+
+    def _ids(self, ids: Sequence[Any], place: str, counters: Counter[str]) -> list[Any]:
+        """Ids, some of which may be None, without personal data."""
+        cleaner = self.settings.cleaner
+        if not cleaner.settings.redact or place in cleaner.settings.redact_except or not any(ids):
+            return list(ids)
+        found, counts = cleaner.redacted_ids([id or "" for id in ids])
+        self._count_replaced(place, sum(counts), counters)
+        return [id and new for id, new in zip(ids, found, strict=True)]
+
+    def _without_personal_data(self, values: Sequence[str], place: str, counters: Counter[str]) -> list[str]:
+        """Values that stand outside of records, each by itself."""
+        # What could not be read may have lone surrogates.
+        found, counts = self.settings.cleaner.redacted([[one.encode("utf-8", "replace").decode()] for one in values])
+        self._count_replaced(place, sum(number for (number,) in counts), counters)
+        return [value for (value,) in found]
+
+    def _with_redacted_values(self, rejected: list[Rejected], counters: Counter[str]) -> list[Rejected]:
+        """The records with the values that the rules saw, redacted."""
+        values = self._without_personal_data([failed.value for _, _, failed in rejected], "ledger", counters)
+        return [
+            (record, columns, failed._replace(value=value))
+            for (record, columns, failed), value in zip(rejected, values, strict=True)
+        ]
+
+    def _redacted_fields(
+        self, fields: Mapping[str, str | None], place: str, counters: Counter[str]
+    ) -> dict[str, str | None]:
+        named = {name: value for name, value in fields.items() if value}
+        redacted = self._without_personal_data(list(named.values()), place, counters)
+        return {**fields, **dict(zip(named, redacted, strict=True))}
+
+    @staticmethod
+    def _count_replaced(place: str, number: int, counters: Counter[str]) -> None:
+        if number:
+            counters["replaced"] += number
+            counters[f"replaced/{place}"] += number
 
     # --- records to files
 
@@ -510,9 +587,10 @@ class Collect:
         self._identify_languages([record for record, _ in records])
         self._score_quality([record for record, _ in records])
         goes_on = [one.goes_on for one, _ in records]
-        verdicts = self._validators[number]([(one.content, one.metadata) for one, _ in records], goes_on)
+        verdicts = self._validators[number]([(one.content, one.unredacted) for one, _ in records], goes_on)
         checked = list(zip(records, verdicts, strict=True))
-        rejected = [(*one, failed) for one, failed in checked if failed is not None]
+        rejected: list[Rejected] = [(*one, failed) for one, failed in checked if failed is not None]
+        rejected = self._with_redacted_values(rejected, counters)
         passed = [one for one, failed in checked if failed is None]
         counters["passed"] += len(passed)
         counters[f"passed/{unit.source}"] += len(passed)
@@ -548,7 +626,7 @@ class Collect:
 
         def hashed(names: Sequence[str]) -> list[int]:
             values = [
-                found.get(name) or [value_of(name, one.metadata.get(name)) or "" for one in records] for name in names
+                found.get(name) or [value_of(name, one.unredacted.get(name)) or "" for one in records] for name in names
             ]
             return [hash64(*some) for some in zip(*values, strict=True)] if names else [hash64()] * len(records)
 
@@ -563,7 +641,7 @@ class Collect:
             "class": hashed(self.settings.balance),
         }
         for name in self.settings.group:
-            values = (value_of(name, one.metadata.get(name)) for one in records)
+            values = (value_of(name, one.unredacted.get(name)) for one in records)
             columns[f"group/{name}"] = [hash64(value) if value else 0 for value in values]
         columns["question"] = [hash64(one.system, same(one.question)) if one.turns else 0 for one in sides]
         if self.settings.duplicates.contradictory != "ignore":
@@ -619,13 +697,13 @@ class Collect:
             columns = {name: rows[name] for name in ("row", "problem", "where")}
             columns |= {
                 "source": pa.repeat(unit.source, rows.num_rows),
-                "content": pa.array(self._contents(unit, rows), pa.string()),
+                "content": pa.array(self._contents(unit, rows, counters), pa.string()),
             }
             scratch.write(QUARANTINE, pa.table(columns))
             counters["quarantined"] += rows.num_rows
             counters.update(f"problem/{unit.source}/{problem}" for problem in rows["problem"].to_pylist())
 
-    def _contents(self, unit: Unit, rows: pa.Table) -> list[str | None]:
+    def _contents(self, unit: Unit, rows: pa.Table, counters: Counter[str]) -> list[str | None]:
         """What was there, of rows that cannot be read; where the reader keeps none of it, the fields that were read."""
         number = next(at for at, one in enumerate(self.settings.sources) if one.source == unit.source)
         fields = {"id": rows["id"].to_pylist()} | self.settings.fields[number].of(rows)
@@ -634,7 +712,8 @@ class Collect:
             if content is None and (read := {name: values[at] for name, values in fields.items() if values[at]}):
                 content = json.dumps(read, ensure_ascii=False)[:CONTENT_CHARACTERS]
             found.append(content)
-        return found
+        redacted = self._without_personal_data([one or "" for one in found], "quarantine", counters)
+        return [content and new for content, new in zip(found, redacted, strict=True)]
 
     def _refuse(
         self,
@@ -645,7 +724,8 @@ class Collect:
     ) -> None:
         if not refused:
             return
-        shown = [json.dumps(fields, ensure_ascii=False)[:CONTENT_CHARACTERS] for _, _, fields, _ in refused]
+        redacted = [self._redacted_fields(fields, "quarantine", counters) for _, _, fields, _ in refused]
+        shown = [json.dumps(fields, ensure_ascii=False)[:CONTENT_CHARACTERS] for fields in redacted]
         columns = {
             "row": [row for row, *_ in refused],
             "source": [unit.source] * len(refused),
@@ -676,9 +756,7 @@ def _score(metadata: Mapping[str, str | None]) -> float | None:
     return float(text) if (text := metadata.get("quality_score") or "").strip() else None
 
 
-def _rejected_table(
-    source: str, rejected: Sequence[tuple[Collected, dict[str, Any], FailedRule]], fields: Sequence[str]
-) -> pa.Table:
+def _rejected_table(source: str, rejected: Sequence[Rejected], fields: Sequence[str]) -> pa.Table:
     rows = [
         {
             "row": record.row,

@@ -103,8 +103,10 @@ def count(spans: Spans, documents: int) -> np.ndarray:
     return cells.astype(np.int32).reshape(documents, len(KINDS))
 
 
-def redact(texts: Texts, spans: Spans) -> Texts:
+def redact(texts: Texts, spans: Spans, names: Sequence[str] = ()) -> Texts:
     """The documents with each finding replaced by its kind's placeholder; the same object if there are no findings.
+
+    names: of each finding, which its placeholder ends with: `<EMAIL_NAME>`; empty for none.
 
     Angle brackets around a finding, as in "Jane <jane@example.org>" or "<mailto:jane@example.org>", are replaced with
     it, since a placeholder has angle brackets.
@@ -116,12 +118,19 @@ def redact(texts: Texts, spans: Spans) -> Texts:
     _include_brackets(
         texts.data, positions, texts.offsets[spans.document + 1], starts, ends, *_joined(_BRACKET_OPENINGS)
     )
-    names, name_ends = _joined([PLACEHOLDERS[kind].encode() for kind in KINDS])
-    growth = np.diff(name_ends)[spans.kind] - (ends - starts)
+    kinds = [PLACEHOLDERS[kind] for kind in KINDS]
+    if any(names):
+        named = zip(spans.kind.tolist(), names, strict=True)
+        placeholders = [f"{kinds[kind][:-1]}_{name}>" if name else kinds[kind] for kind, name in named]
+        chosen = np.arange(len(spans))
+    else:
+        placeholders, chosen = kinds, spans.kind.astype(np.int64)
+    words, word_ends = _joined([one.encode() for one in placeholders])
+    growth = np.diff(word_ends)[chosen] - (ends - starts)
     lengths = texts.byte_lengths + np.bincount(spans.document, growth, len(texts)).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     data = np.empty(offsets[-1], np.uint8)
-    _replace(data, texts.data, texts.offsets, starts, ends, spans.kind, names, name_ends)
+    _replace(data, texts.data, texts.offsets, starts, ends, chosen, words, word_ends)
     return Texts(data, offsets)
 
 

@@ -34,20 +34,21 @@ _SPACES = "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u2
 _WITHOUT_WIDTH = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
 _PLAIN = dict.fromkeys(_DASHES, "-") | dict.fromkeys(_SPACES, " ") | dict.fromkeys(_WITHOUT_WIDTH, "")
 _PLAIN |= {chr(ord(one) + 0xFEE0): one for one in "@+.()0123456789"} | {"\u2019": "'", "%40": "@", "%2B": "+"}
+_SEPARATOR = f"[ .{_DASHES}{_SPACES}-]"
 _FOLDED = re.compile(
-    "|".join(re.escape(one) for one in _PLAIN) + r"|%2b|(?<=\d)(?:[ \u00a0]?\(0\)[ \u00a0]?)(?=\d)", re.IGNORECASE
+    rf"(?<=\d){_SEPARATOR}?\(0\){_SEPARATOR}?(?=\d)|%2b|{'|'.join(map(re.escape, _PLAIN))}", re.IGNORECASE
 )
 
 # Letters of scripts that have cases and write spaces between words. Others, such as Chinese, have words of their own.
 _LETTER = "A-Za-z0-9_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0370-\u052f\u1e00-\u1fff"
 _LOCAL_PART = re.compile(rf"(?<![{_LETTER}])(?:(?![FfBbRrUu]')[{_LETTER}](?:[{_LETTER}.+%-]|'(?=[{_LETTER}]))*)\Z")
-_ANY_LETTERS = re.compile(r"[^\W_]+\Z")
+_ANY_LETTERS = re.compile(r"[^\W_]+(?:[._-][^\W_]+)*\Z")
 _LABEL = rf"[{_LETTER}](?:[{_LETTER}-]{{0,61}}[{_LETTER}])?"
 _OTHER_LABEL = r"[^\W_\x00-\x7f]{1,63}"
 _DOMAIN = re.compile(rf"(?:(?:{_LABEL}|{_OTHER_LABEL})\.)+(?:xn--[A-Za-z0-9-]+|[A-Za-z]{{2,63}}|{_OTHER_LABEL})")
 _MOST_BEFORE = 64  # characters of the part before the @
 
-_EXIT_CODE = re.compile(r"(?<![\w.+%@-])(?:00 ?|011[ .-])(?=[1-9])")
+_EXIT_CODE = re.compile(r"(?<![\w.+%@-])(?:00[ .-]?|011[ .-])(?=[1-9])")
 _MOST_OF_A_NUMBER = 32  # characters
 
 _VERSION = rf"(?:\b(?:{'|'.join(VERSION_WORDS_LIST)})[ :=]*|\w/|[=<>~!]=)\Z"

@@ -146,6 +146,12 @@ def test_a_group_that_swallows_a_source_and_classes_that_a_rule_removes_are_warn
     assert report["classes"]["intent"][2]["removed"] == {"validate/answer_too_short": 20}
     assert "customer" not in report["classes"], "groups are not classes"
     assert report["assigned"] == {"train": 80, "validation": 10, "test": 10}
+    (short,) = report["reasons"]
+    assert short["example"]["value"] and short["example"]["text"].endswith("assistant: Yes.")
+    page = Store().read_bytes(f"{tmp_path}/out/report.html").decode()
+    assert page.index('id="verdict"') < page.index('id="warnings"') < page.index('id="result"')
+    assert "Records by intent: 4 values" in page and 'id="spread"' in page
+    assert "by <code>validate.answer_chars</code>. Change it" in page, "names of settings are code"
 
 
 def test_a_data_set_without_records_is_an_error_exit(tmp_path, monkeypatch, capsys):
@@ -729,7 +735,7 @@ def test_what_is_cleaned_quarantined_and_written_is_counted_and_keeps_its_letter
     assert sorted(len(row["content"] or "") for row in quarantine) == [7, 10_000]
     with open(f"{run.uri}/report.html") as file:
         page = " ".join(file.read().split())
-    assert "20 findings of personal data were replaced." in page and "not stated" in page
+    assert "20 findings of personal data were replaced: text 20." in page and "not stated" in page
     assert "Why records are not in the data set" in page and misaligned(page) == []
 
 

@@ -8,6 +8,7 @@ from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.report.gather import _fetched, _ranked, _reasons
 from pipelines.prepare.report.page import report_text
 from pipelines.prepare.report.run_warnings import class_warnings, data_set_warnings, split_warnings, time_warnings
+from pipelines.prepare.report.verdict import verdict_of
 from pipelines.prepare.stages.split import SPLITS
 
 SOURCES = ("a", "b")
@@ -192,3 +193,41 @@ def test_classes_that_a_rule_removes_whole_are_named_with_the_setting():
     ]
     meant = [value("other", 0, validate__not_allowed=9), value("rare", 0, validate__answer_too_short=1)]
     assert class_warnings({"intent": [*values[:1], *meant]}, meanings) == [] == class_warnings({}, meanings)
+
+
+def judged(gates: tuple[tuple[str, float | None, str], ...] = (), leaked: int = 0) -> dict[str, Any]:
+    """What the verdict reads of an assessment. gates: name, value, state."""
+    leaks = {"compared": 20, "validation": leaked, "test": 0}
+    found = [{"name": name, "value": value, "bound": 0.9, "state": state} for name, value, state in gates]
+    return {"gates": found, "findings": {"leaks": leaks}}
+
+
+def reported(written: int = 90, train: int = 72, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
+    totals = {"records": 100, "written": written, "repeated": 0}
+    return {"totals": totals, "splits": {"train": train, "validation": 9, "test": 9}, "warnings": list(warnings)}
+
+
+def test_the_verdict_says_whether_a_data_set_is_fit_and_three_reasons():
+    passed = (("coverage", 0.95, "passed"), ("relevance", None, "not measured"))
+    verdict = verdict_of(reported(), judged(passed))
+    assert (verdict.fit, verdict.words) == (True, "Fit for training")
+    assert verdict.reasons == [
+        "1 gate passed: `coverage`.",
+        "No question of validation or test is in train.",
+        "90.0% of 100 records were kept.",
+    ]
+    warned_of = verdict_of(reported(warnings=("the split test is empty: few. Do this.", "b", "c", "d")), judged())
+    assert (warned_of.fit, warned_of.words) == (True, "Fit for training, with 4 warnings")
+    assert warned_of.reasons == ["the split test is empty: few.", "b.", "c."]
+
+
+def test_a_data_set_without_records_with_leaks_or_a_failed_gate_is_not_fit():
+    leaking = verdict_of(reported(warnings=("w",)), judged((("coverage", 0.8999999, "failed"),), leaked=3))
+    assert (leaking.fit, leaking.words) == (False, "Not fit for training yet")
+    assert leaking.reasons == [
+        "3 of 20 records for validation and testing have a question that is in train, so scores on them are too high.",
+        "`coverage` is 0.8999999; wanted at least 0.9.",
+        "w.",
+    ]
+    assert verdict_of(reported(written=0, train=0), None).reasons == ["It has no record."]
+    assert verdict_of(reported(train=0), judged()).reasons[0] == "It has no record for training."

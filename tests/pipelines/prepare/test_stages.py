@@ -145,6 +145,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "clean.quotes": "straight",
         "clean.normalize": False, "clean.html": True, "clean.email": ["quotes"], "clean.terminology.PC": "PC",
         "clean.labels.queue.it": ["inf"], "clean.redact": ["phone"],
+        "clean.redact_except": ["queue"],
         "clean.pseudonyms": {"pseudonyms": "none", "pseudonym_key": None}, "clean.pseudonym_key": "OTHER",
         "validate.question_chars": [1, 500], "validate.answer_chars": [1, 500], "validate.text_chars": [1, 500],
         "validate.require": ["queue"], "validate.allowed.queue": ["it"], "validate.since.day": "2026-01-02",

@@ -165,7 +165,8 @@ def vectors_of(counts: dict[str | None, int], fold: int | None = None, first: in
     ids = [f"r{first + at:03}" for at in range(len(names))]
     folds = pa.array([fold] * len(names), pa.int8())
     return pa.table(directions([axes[one] for one in names], first=first) | {
-        "id": ids, "fold": folds, "label/queue": pa.array(names, pa.string())
+        "id": ids, "fold": folds, "label/queue": pa.array(names, pa.string()),
+        "text": [f"text of {id}" for id in ids],
     })  # fmt: skip
 
 
@@ -214,6 +215,7 @@ def test_all_suspects_are_written_by_probability_and_the_first_twenty_shown():
     rows = scratch.tables["suspects"].to_pylist()
     assert {row["id"] for row in rows} == wrong and found["errors"] == len(rows) == 30
     assert [row["probability"] for row in rows] == sorted(row["probability"] for row in rows)
+    assert all(row["text"] == f"text of {row['id']}" for row in rows)
     assert all({row["label"], row["suggested"]} == {"a", "b"} for row in rows) and rows[-1]["probability"] < 0.5
     assert found["suspects"] == rows[:20]
     # All but those are predicted as they are labelled.

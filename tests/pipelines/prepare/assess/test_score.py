@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.prepare.assess.mend import MendContext, mend_of
 from pipelines.prepare.assess.score import assessment_of, metrics_of, parts_of
-from pipelines.prepare.assess.section import assessment_section, assessment_text, number
+from pipelines.prepare.assess.section import assessment_section, assessment_text, gate_value, number
 from pipelines.prepare.assess.settings import Assess, Gates
 from tests.support.assessments import findings, gate, some
 
@@ -205,14 +205,23 @@ def test_an_assessment_is_printed_with_its_gates_in_columns():
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(None, "–"), (0.9799999, "0.979"), (0.98, "0.980"), (0.29, "0.290"), (1.0, "1.000")]
+    ("value", "shown"), [(None, "–"), (0.9796, "0.980"), (0.97949, "0.979"), (0.29, "0.290"), (1.0, "1.000")]
 )
-def test_a_value_below_a_bound_is_not_shown_as_the_bound(value, shown):
+def test_values_are_rounded(value, shown):
     assert number(value) == shown
 
 
+@pytest.mark.parametrize(
+    ("value", "state", "shown"),
+    [(0.9799999, "failed", "0.9799999"), (0.97962, "failed", "0.9796"), (0.5, "failed", "0.500"),
+     (0.9800001, "passed", "0.980"), (None, "not measured", "–")],
+)  # fmt: skip
+def test_a_value_below_a_bound_is_not_shown_as_the_bound(value, state, shown):
+    assert gate_value({"name": "coverage", "value": value, "bound": 0.98, "state": state}) == shown
+
+
 def test_the_section_has_a_row_for_each_gate_part_group_and_suspect():
-    suspect = {"id": "r7", "label": "it", "suggested": "hr", "probability": 0.125}
+    suspect = {"id": "r7", "label": "it", "suggested": "hr", "probability": 0.125, "text": "Who pays?"}
     wrong = labels() | {"labels": {"queue": labels()["labels"]["queue"] | {"errors": 3, "suspects": [suspect] * 2},
                                    "tone": labels(None)["labels"]["queue"]}}  # fmt: skip
     made = findings(
@@ -231,6 +240,7 @@ def test_the_section_has_a_row_for_each_gate_part_group_and_suspect():
     assert "not measured (no <code>assess.topics</code>)" in page
     assert "Metrics of 9 records and 1 repeated record, from 0 to 1" in page
     assert "Values of queue that are probably wrong: 2 of 3 records" in page and "Values of tone" not in page
+    assert page.count("<bdi>Who pays?</bdi>") == 2
     assert "Mean length by team, of that of n, with 95% confidence" in page and page.count("Mean length by") == 1
     assert "Mean score by team, less 0.450 of n, with 95% confidence" in page and page.count("Mean score by") == 1
     for cell in ("0.125", "0.500", "0.400", "0.600", "0.200", "-0.250", "-0.300", "-0.200"):
