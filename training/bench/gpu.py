@@ -36,6 +36,8 @@ ENDS = {"A": 6.0, "B": 9.5, "C": 20.0, "D": 30.0}
 _MARGIN_S = 15.0
 # Limit of one process.
 _LONGEST_S = 480.0
+# From this memory on, 4 rows of 8,192 tokens of 1B in full fit, and 2 of 8B by LoRA (plan: 96 and 116 GiB).
+_LARGE_GIB = 120.0
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,12 @@ class ResultRow:
     verdict: str
 
 
-def items(rehearse: bool) -> list[Item]:
-    """The processes, in order. rehearse: with tiny shapes on the CPU."""
+def items(rehearse: bool, gib: float = 140.0) -> list[Item]:
+    """The processes, in order.
+
+    Args:
+        rehearse: with tiny shapes on the CPU. gib: memory of the GPU; with less than 120 GiB micro-batches are halved.
+    """
 
     def bench(section: str, name: str, *words: str, predicted: bool = False, needs: tuple[str, ...] = ()) -> Item:
         return Item(section, name, "training.bench", (*words, "--json"), predicted, needs)
@@ -70,16 +76,19 @@ def items(rehearse: bool) -> list[Item]:
     full = ("--shape", "1b", "--sequence", "8192", "--steps", "10")
     lora = ("--shape", "8b", "--method", "lora", "--sequence", "8192", "--steps", "10")
     qlora = tuple("qlora" if word == "lora" else word for word in lora)
-    four, chunk = ("--micro-batch", "4"), ("--loss-chunk-tokens", "4096")
-    two = ("--micro-batch", "2")
+    rows = 4 if gib >= _LARGE_GIB else 2
+    four, chunk = ("--micro-batch", str(rows)), ("--loss-chunk-tokens", "4096")
+    two = ("--micro-batch", str(rows // 2))
     found = [
         Item("A", "correct", "training.bench.correct", ()),
+        # cuBLAS reads its setting at the first product of a process.
+        Item("A", "deterministic", "training.bench.correct", ("--deterministic",)),
         Item("A", "killed, then run again by raymill train", "training.bench.resume", (), needs=RUN_NEEDS),
         bench("B", "parts, heads of 64, 2 documents", *full, "--micro-batch", "1", "--parts", "--documents", "2"),
         bench("B", "parts, heads of 64, 16 documents", *full, "--micro-batch", "1", "--parts", "--documents", "16"),
         bench("B", "parts, heads of 128, 4 documents", *lora, "--micro-batch", "1", *chunk, "--parts"),
-        bench("C", "compiled, micro-batch 4, chunk 4,096", *full, *four, *chunk, "--profile", predicted=True),
-        bench("C", "eager, micro-batch 4, chunk 4,096", *full, *four, *chunk, "--no-compile"),
+        bench("C", f"compiled, micro-batch {rows}, chunk 4,096", *full, *four, *chunk, "--profile", predicted=True),
+        bench("C", f"eager, micro-batch {rows}, chunk 4,096", *full, *four, *chunk, "--no-compile"),
         bench("C", "compiled, optimize_ddp on", *full, *four, *chunk, "--optimize-ddp"),
         bench("C", "compiled, micro-batch 1, chunk 4,096", *full, "--micro-batch", "1", *chunk, predicted=True),
         bench("C", "chunk 1,024", *full, *four, "--loss-chunk-tokens", "1024"),
@@ -88,10 +97,12 @@ def items(rehearse: bool) -> list[Item]:
         bench("C", "sdpa with a mask", *full, "--micro-batch", "1", *chunk, "--attention", "sdpa"),
         bench("C", "fsdp2", *full, *four, *chunk, "--engine", "fsdp2"),
         bench("C", "largest micro-batch of the memory model", *full, *chunk),
-        bench("D", "compiled, micro-batch 2; beside HF Trainer", *lora, *two, *chunk, "--peer", predicted=True),
-        bench("D", "eager, micro-batch 2", *lora, *two, *chunk, "--no-compile"),
+        bench(
+            "D", f"compiled, micro-batch {rows // 2}; beside HF Trainer", *lora, *two, *chunk, "--peer", predicted=True
+        ),
+        bench("D", f"eager, micro-batch {rows // 2}", *lora, *two, *chunk, "--no-compile"),
         bench("D", "compiled, peft's input casts on", *lora, *two, *chunk, "--peft-input-casts"),
-        bench("D", "QLoRA, micro-batch 2", *qlora, *two, *chunk, needs=("bitsandbytes",)),
+        bench("D", f"QLoRA, micro-batch {rows // 2}", *qlora, *two, *chunk, needs=("bitsandbytes",)),
         bench("D", "1 document a row; beside HF Trainer", *lora, *two, *chunk, "--documents", "1", "--peer"),
         bench("D", "largest micro-batch of the memory model", *lora, *chunk),
         Item("D", "a checkpoint of 1B stops training", "training.bench.stall", ("--shape", "1b")),
@@ -102,7 +113,7 @@ def items(rehearse: bool) -> list[Item]:
 def _tiny(item: Item) -> Item:
     """The same item with a tiny shape on a CPU."""
     if item.module == "training.bench.correct":
-        return replace(item, words=("--cpu", "--steps", "4"))
+        return replace(item, words=(*item.words, "--cpu", "--steps", "4"))
     if item.module == "training.bench.resume":
         return replace(item, words=("--cpu",))
     words = list(item.words)
@@ -126,11 +137,14 @@ def main(words: Sequence[str] | None = None) -> int:
         wanted = " ".join(lacking)
         print(f"make gpu: {', '.join(lacking)} not installed here. Use pip install {wanted}.", file=sys.stderr)
         return 2
-    if not arguments.rehearse and not _has_gpu():
+    gib = 0.0 if arguments.rehearse else _gpu_gib()
+    if not arguments.rehearse and not gib:
         print("make gpu: torch finds no GPU here. --rehearse goes through it with tiny shapes.", file=sys.stderr)
         return 2
     print(about(), flush=True)
-    lines, found = run([one for one in items(arguments.rehearse) if one.section in arguments.sections], arguments)
+    lines, found = run(
+        [one for one in items(arguments.rehearse, gib or _LARGE_GIB) if one.section in arguments.sections], arguments
+    )
     with open(arguments.output, "w") as file:
         json.dump({"about": about(), "lines": [asdict(line) for line in lines], "found": found}, file, indent=1)
     print("\n" + table(lines), flush=True)
@@ -146,10 +160,12 @@ def about() -> str:
     return f"python {platform.python_version()}, {versions}; {supported}; {time.strftime('%Y-%m-%d')}"
 
 
-def _has_gpu() -> bool:
+def _gpu_gib() -> float:
+    """Memory of the GPU in GiB; 0 if there is none."""
     # In another process, since this one must not use the GPU's memory.
-    code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-    return subprocess.run([sys.executable, "-c", code]).returncode == 0
+    code = "import torch; print(torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return int(done.stdout or 0) / (1 << 30)
 
 
 def run(wanted: Sequence[Item], arguments: argparse.Namespace) -> tuple[list[ResultRow], list[dict[str, Any]]]:
@@ -189,9 +205,15 @@ def _in_process(item: Item, seconds: float) -> tuple[list[dict[str, Any]], str |
         output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
         return _objects(output), f"ended after {seconds:.0f} s"
     printed = _objects(done.stdout)
-    if done.returncode and not printed:
-        return [], (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300]
-    return printed, None
+    return printed, _why_failed(item, done.returncode, done.stderr, printed)
+
+
+def _why_failed(item: Item, code: int, err: str, printed: Sequence[dict[str, Any]]) -> str | None:
+    """Why a process ended early; None if it did not. Checks exit with 1 if one of them is wrong, which is a result."""
+    if code == 0 or (code == 1 and any(one.get("right") is False for one in printed)):
+        return None
+    reason = (err.strip().splitlines() or ["no message"])[-1][:300]
+    return f"exit code {code}: {reason}"
 
 
 def _in_this_process(item: Item) -> tuple[list[dict[str, Any]], str | None]:
@@ -200,7 +222,7 @@ def _in_this_process(item: Item) -> tuple[list[dict[str, Any]], str | None]:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = import_module(name).main(list(item.words))
     printed = _objects(out.getvalue())
-    return printed, None if printed else (err.getvalue().strip().splitlines() or [f"exit code {code}"])[-1][:300]
+    return printed, _why_failed(item, code, err.getvalue(), printed)
 
 
 def _objects(text: str) -> list[dict[str, Any]]:
@@ -248,10 +270,11 @@ def _bench_lines(item: Item, result: dict[str, Any], failed: str | None) -> Iter
     if result["peer_failed"] or result["peer"]:
         peer = result["peer_failed"] or f"{result['peer']['tokens_per_s']:,.0f} tokens/s"
         beside.append(("HF Trainer", peer, f"ours is {result['ratio']:.2f} times as fast" if result["ratio"] else ""))
-    if failed:
-        beside.append(("and then", failed, ""))
     for name, number, other in beside:
         yield ResultRow(item.section, f"  {name}", number, other, "")
+    if failed:
+        # A process that was ended for its time has results; one that crashed has not all of them.
+        yield ResultRow(item.section, "  and then", failed, "", "failed" if failed.startswith("exit code") else "")
 
 
 def _prediction(item: Item, result: dict[str, Any]) -> str:

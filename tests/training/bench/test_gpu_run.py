@@ -94,6 +94,41 @@ def test_a_process_that_takes_too_long_or_crashes_is_its_lines_result():
     assert line.verdict == "failed"
 
 
+CHECK = {"name": "losses", "found": "3.0", "wanted": "3.0", "right": True}
+
+
+@pytest.mark.parametrize(
+    ("code", "right", "verdicts"),
+    [
+        ("0", True, ["ok"]),
+        ("1", False, ["WRONG"]),
+        ("1", True, ["ok", "failed"]),
+        ("-6", True, ["ok", "failed"]),
+        ("2", False, ["WRONG", "failed"]),
+    ],
+)
+def test_a_crash_after_some_checks_is_a_failure(tmp_path, code, right, verdicts, monkeypatch):
+    printed = json.dumps(CHECK | {"right": right})
+    (tmp_path / "crashing.py").write_text(f"import os\nprint({printed!r}, flush=True)\nos._exit({code} % 256)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    item = gpu.Item("A", "correct", "crashing", ())
+    printed_by, failed = gpu._in_process(item, 60)
+    assert [line.verdict for line in gpu._lines(item, printed_by, failed)] == verdicts
+
+
+def test_micro_batches_are_those_that_fit_the_card():
+    for gib, full, lora in ((79.1, "2", "1"), (139.8, "4", "2")):
+        words = {item.name: item.words for item in gpu.items(False, gib)}
+        assert words[f"compiled, micro-batch {full}, chunk 4,096"][-3] == full
+        [peer] = [name for name in words if name == f"compiled, micro-batch {lora}; beside HF Trainer"]
+        assert words[peer][words[peer].index("--micro-batch") + 1] == lora
+
+
+def test_the_deterministic_check_has_a_process_of_its_own():
+    checks = [item.words for item in gpu.items(False) if item.module == "training.bench.correct"]
+    assert checks == [(), ("--deterministic",)]
+
+
 def test_no_call_begins_after_the_end_of_its_section(monkeypatch):
     monkeypatch.setattr(gpu, "_in_process", lambda item, seconds: ([], f"began with {seconds:.0f} s"))
     hurried = argparse.Namespace(rehearse=False, minutes=30.0)
