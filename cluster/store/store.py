@@ -234,8 +234,8 @@ class Store:
         return target
 
     def endpoint_of(self, uri: str) -> str:
-        """The endpoint that the options set for an s3:// URI, else "". At another endpoint the URI is another file."""
-        return (self.options.endpoint_url or "") if paths.scheme(uri) == "s3" else ""
+        """The endpoint that the options set for a bucket, else "". At another endpoint its URIs are other files."""
+        return (self.options.endpoint_url or "") if paths.is_remote(uri) else ""
 
     def _by_backend(
         self, items: Iterable[T], uri: Callable[[T], str]

@@ -21,17 +21,19 @@ from cluster.errors import BusyError, DataError, StorageError
 from cluster.lease import Holder, held
 from cluster.store import paths
 from cluster.store.store import Store
+from tests.support.emulators import EMULATED
 from tests.support.processes import wait_until
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", *EMULATED])
 def root(request, tmp_path) -> str:
-    return str(tmp_path / "run") if request.param == "local" else f"{request.getfixturevalue('s3_root')}/run"
+    scheme = request.param
+    return str(tmp_path / "run") if scheme == "local" else f"{request.getfixturevalue(f'{scheme}_root')}/run"
 
 
 @pytest.fixture
 def store(root, request) -> Store:
-    return request.getfixturevalue("s3_store") if paths.is_remote(root) else Store()
+    return request.getfixturevalue(f"{paths.scheme(root)}_store") if paths.is_remote(root) else Store()
 
 
 @pytest.fixture

@@ -19,18 +19,19 @@ from cluster.store import glob_pattern, object_store, paths
 from cluster.store import local as local_store
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
+from tests.support.emulators import EMULATED
 
 ODD_NAMES = ["a b", "a#b", "50%", "a%20b", "what?", "ü-日本", "[1]", "a+b&c=d", "~x", "it's", "star*"]
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", *EMULATED])
 def root(request, tmp_path) -> str:
-    return str(tmp_path) if request.param == "local" else request.getfixturevalue("s3_root")
+    return str(tmp_path) if request.param == "local" else request.getfixturevalue(f"{request.param}_root")
 
 
 @pytest.fixture
 def store(root, request) -> Store:
-    return request.getfixturevalue("s3_store") if paths.is_remote(root) else Store()
+    return request.getfixturevalue(f"{paths.scheme(root)}_store") if paths.is_remote(root) else Store()
 
 
 def test_what_is_written_is_read_and_a_second_write_replaces_it(root, store):

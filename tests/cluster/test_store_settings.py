@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from obstore import exceptions
 
 from cluster.errors import StorageError
 from cluster.store import aws, object_store
@@ -52,6 +53,86 @@ def test_a_bucket_gets_its_times_and_retries(made, scheme, kind, timeout_s, conn
     wait = retry["backoff"]
     assert 0 < wait["init_backoff"].total_seconds() < 1 < wait["max_backoff"].total_seconds() < 60 and wait["base"] > 1
     assert given.get("skip_signature") is (True if anonymous else None)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options", "wanted"),
+    [
+        ("gs", {"endpoint_url": "http://h:9"}, {"base_url": "http://h:9", "allow_http": True}),
+        ("gs", {"endpoint_url": "https://h/"}, {"base_url": "https://h", "allow_http": False}),
+        (
+            "az",
+            {"endpoint_url": "http://h:9/a"},
+            {"endpoint": "http://h:9/a", "allow_http": True, "use_emulator": False},
+        ),
+        ("az", {"endpoint_url": "https://h"}, {"endpoint": "https://h", "allow_http": False, "use_emulator": False}),
+        ("az", {"anonymous": True}, {"skip_signature": True}),
+        ("gs", {}, {}),
+    ],
+)
+def test_the_address_of_googles_and_azures_store_is_the_endpoint_of_the_options(made, scheme, options, wanted):
+    bucket(scheme, "b", StorageOptions(**options), "storage")
+    ((_, _, given),) = made
+    given |= given.pop("client_options")
+    for name in ("timeout", "connect_timeout", "retry_config"):
+        del given[name]
+    assert given == wanted
+
+
+def test_an_anonymous_client_of_google_asks_nobody_for_a_token(made):
+    bucket("gs", "b", StorageOptions(anonymous=True), "storage")
+    ((_, _, given),) = made
+    assert given["skip_signature"] and given["credential_provider"]() == {"token": "", "expires_at": None}
+
+
+CAUSES = {
+    "a token": "Generic GCS error: Error performing token request: Error performing GET http://169.254.169.254/x",
+    "a right": "Server returned non-2xx status code: 403: <Error><Code>AuthorizationFailure</Code></Error>",
+    "a right to delete": "Generic MicrosoftAzure error: Bulk delete failed for key x: Not authorized. (code: 403)",
+    "the network": "Generic MicrosoftAzure error: HTTP error: error sending request",
+    "a bucket": "Server returned non-2xx status code: 404 Not Found: <Error><Code>ContainerNotFound</Code></Error>",
+    "https": "Generic GCS error: Error performing GET http://h/b/x in 5us - HTTP error: builder error",
+}
+
+
+@pytest.mark.parametrize(
+    ("cause", "scheme", "said"),
+    [
+        ("a token", "gs", "refused these credentials .* Check GOOGLE_APPLICATION_CREDENTIALS "),
+        (
+            "a token",
+            "az",
+            "refused these credentials .* Check AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY",
+        ),
+        ("a right", "gs", "refused these credentials .* Check GOOGLE_APPLICATION_CREDENTIALS "),
+        (
+            "a right",
+            "az",
+            "refused these credentials .* Check AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY",
+        ),
+        ("a right to delete", "az", "refused these credentials .* Check AZURE_STORAGE_ACCOUNT_NAME"),
+        ("a right", "s3", r"refused these credentials .* Check AWS_PROFILE or the keys under `inputs\[0\].storage:`"),
+        ("the network", "gs", r"did not answer .* Check inputs\[0\].storage.endpoint_url and the network"),
+        ("the network", "az", r"Check inputs\[0\].storage.endpoint_url, AZURE_STORAGE_ACCOUNT_NAME and the network"),
+        ("the network", "s3", r"Check inputs\[0\].storage.endpoint_url, the region and the network"),
+        ("a bucket", "az", r"^az://b: no such container\. .*storage.endpoint_url, AZURE_STORAGE_ACCOUNT_NAME\.$"),
+        (
+            "https",
+            "gs",
+            r"http://, which is used only where `inputs\[0\].storage: \{endpoint_url: http://",
+        ),
+        ("https", "az", r"http://, which is used only where"),
+    ],
+)
+def test_errors_name_the_settings_and_credentials_of_the_store_at_hand(monkeypatch, cause, scheme, said):
+    def fail(*_: object) -> None:
+        raise exceptions.GenericError(CAUSES[cause])
+
+    monkeypatch.setattr(object_store.obstore, "get", fail)
+    with pytest.raises(StorageError, match=said) as refused:
+        object_store.Bucket(f"{scheme}://b", object(), "inputs[0].storage", retries=0).read("x")
+    others = {"s3": ("AZURE", "GOOGLE"), "gs": ("AWS", "AZURE", "region"), "az": ("AWS", "GOOGLE", "region")}
+    assert not any(name in str(refused.value) for name in others[scheme])
 
 
 @pytest.mark.parametrize(
@@ -193,8 +274,9 @@ def test_the_first_line_of_an_error_has_its_message_its_code_and_the_cause(messa
     assert first_line(ValueError(message)) == line
 
 
-def test_an_endpoint_is_part_of_the_name_of_an_s3_object_and_of_no_other():
+def test_an_endpoint_is_part_of_the_name_of_an_object_and_not_of_a_local_file():
     store = Store(StorageOptions(endpoint_url="http://h:9"))
     found = {uri: store.endpoint_of(uri) for uri in ("s3://b/x", "S3://b/x", "gs://b/x", "/x", "az://c/x")}
-    assert found == {"s3://b/x": "http://h:9", "S3://b/x": "http://h:9", "gs://b/x": "", "/x": "", "az://c/x": ""}
+    assert {uri for uri, endpoint in found.items() if endpoint == "http://h:9"} == found.keys() - {"/x"}
+    assert found["/x"] == ""
     assert Store().endpoint_of("s3://b/x") == ""

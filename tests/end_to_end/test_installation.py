@@ -50,7 +50,7 @@ class Installed:
         source = {"source": "s", "path": "tickets.jsonl", "id": "id", "columns": columns}
         cpus = {"execution": {"cpus": 2}}
         configs: dict[str, dict] = {
-            "curate": {"inputs": [{"path": "texts.jsonl"}], "filters": {"language": None, "rules": {}}} | cpus,
+            "curate": {"inputs": [{"path": "texts.jsonl"}]} | cpus,
             "prepare": {"inputs": [source]} | cpus,
             "train": PLAIN | {"corpus": "sentences.jsonl", "steps": 2},
         }

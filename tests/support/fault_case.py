@@ -229,7 +229,7 @@ class Case:
             started = {unit for unit in started if self._once(unit) == 1}
             if lost := committed_units(passes[:number], known=self.woken) & started:
                 self.violations.append(f"units that were committed before pass {number} were started: {sorted(lost)}")
-        if not self.output.startswith("s3://"):
+        if "://" not in self.output:
             found = find_garbage(self.store, self.output, -60.0)
             if found.unknown:
                 self.violations.append(f"files that `raymill gc` does not know: {found.unknown[:3]}")
