@@ -25,7 +25,7 @@ from pipelines.prepare.report.schema import (
     STAGES,
     AnswerExcerpt,
     Contradiction,
-    CutTexts,
+    CutKind,
     PrepareReport,
     Reason,
     RemovedExample,
@@ -150,13 +150,13 @@ def _passed_over(config: PrepareConfig, inputs: InputManifest, collected: dict[s
     return found
 
 
-def _cut(config: PrepareConfig, collected: dict[str, float], examples: Artifact) -> list[CutTexts]:
+def _cut(config: PrepareConfig, collected: dict[str, float], examples: Artifact) -> list[CutKind]:
     """What was taken out of texts, of each source by number."""
     first: dict[tuple[str, str], str] = {}
     for row in examples.table().to_pylist():
         first.setdefault((row["source"], row["kind"]), row["text"])
     return [
-        CutTexts(
+        CutKind(
             source=one.source,
             kind=kind,
             meaning=CUT_KINDS[kind],

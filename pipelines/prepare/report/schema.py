@@ -53,7 +53,7 @@ class Reason(TypedDict):
     example: NotRequired[RemovedExample]
 
 
-class CutTexts(TypedDict):
+class CutKind(TypedDict):
     """Texts of a kind that readers and cleaning took out of records. example: the beginning of one."""
 
     source: str
@@ -96,7 +96,7 @@ class PrepareReport(TypedDict):
     splits: dict[str, int]
     sources: list[SourceCounts]
     reasons: list[Reason]
-    cut: list[CutTexts]
+    cut: list[CutKind]
     listed: list[Reason]
     contradictions: list[Contradiction]
     straddling: dict[str, int]

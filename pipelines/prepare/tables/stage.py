@@ -117,7 +117,7 @@ def repeated_stage(
     parts = _parts(sources, fields, inputs)
     rows = [(one, at) for one in parts if one.table.unique != () for at in range(one.slices)]
     survey = [(one, unit) for one in parts for unit in one.units]
-    work = SurveyRows(inputs.reading, limits, tables), FindRepeated(inputs.reading.store)
+    work = SurveyRows(inputs.reading, limits, tables), FindRepeatedRows(inputs.reading.store)
     depends_on = [*_depends_on(parts, inputs, limits), tables.manifest.fingerprint]
     output = Output(REPEATED, REPEATED_SCHEMA)
     return _surveyed("repeated", parts, survey, rows, _SURVEYED_ROWS, output, work, depends_on, inputs)
@@ -301,7 +301,7 @@ class FindOfAll:
 
 
 @dataclass(frozen=True)
-class FindRepeated:
+class FindRepeatedRows:
     """The work of `repeated`: a file for each unit of input with rows that repeat an earlier one."""
 
     store: Store

@@ -49,7 +49,10 @@ def test_a_query_without_rows_is_one_page(tickets):
 def test_bytes_that_are_no_text_are_named(tickets):
     (one,) = asked(f"sqlite:///{tickets}", "SELECT id, x'ff' AS raw FROM tickets WHERE id < 2")
     assert one.records == [] and [row.problem for row in one.failed] == ["bad_utf8", "bad_utf8"]
-    assert one.failed[1].where.endswith("row 1") and one.failed[1].content == '{"id": 1, "raw": "\\\\xff"}'
+    assert (
+        one.failed[1].where.endswith("row 1, column raw: leave it out of the query")
+        and one.failed[1].content == '{"id": 1, "raw": "\\\\xff"}'
+    )
     many = asked(
         f"sqlite:///{tickets}", "SELECT id, CASE WHEN id < 1500 THEN x'ff' END AS raw FROM tickets ORDER BY id"
     )
