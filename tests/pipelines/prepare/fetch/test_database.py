@@ -56,7 +56,9 @@ def test_bytes_that_are_no_text_are_named(tickets):
     many = asked(
         f"sqlite:///{tickets}", "SELECT id, CASE WHEN id < 1500 THEN x'ff' END AS raw FROM tickets ORDER BY id"
     )
-    assert [len(page.failed) for page in many] == [1000, 500, 0] and many[1].failed[-1].where.endswith("row 1499")
+    assert [len(page.failed) for page in many] == [1000, 500, 0] and many[1].failed[-1].where.endswith(
+        "row 1499, column raw: leave it out of the query"
+    )
     assert [page.records[0]["id"] for page in many[1:]] == [1500, 2000]
 
 
