@@ -43,7 +43,9 @@ class Installed:
         self.folder, self.bin = folder, folder / "venv" / "bin"
         subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
         name = f"{wheel}[{extra}]" if extra else str(wheel)
-        self.python("-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt"), name)
+        self.python(
+            "-m", "pip", "install", "--quiet", "--no-compile", "--constraint", str(ROOT / "constraints.txt"), name
+        )
         texts = [{"id": str(row), "text": f"{question(row)} {answer(row)}"} for row in range(40)]
         tickets = [{"id": str(row), "q": question(row), "a": answer(row)} for row in range(40)]
         columns = {"prompt": "q", "completion": "a"}
@@ -75,7 +77,7 @@ class Installed:
 
     def _run(self, *command: str) -> subprocess.CompletedProcess:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=900)
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=3600)
 
 
 @pytest.fixture(scope="module")
