@@ -53,7 +53,12 @@ class RecordsInput(Input):
     instead: ClassVar[Mapping[str, str]] = {"messages": "conversations", "conversations": "messages"}
     origins: ClassVar[bool] = True
 
-    named_speakers: tuple[str, ...] = ()  # type: ignore[misc]  # of `speakers`
+    speakers: tuple[str, ...] = ()
+
+    @property
+    def named_speakers(self) -> Sequence[str]:
+        """Names of the setting `speakers`."""
+        return self.speakers
 
 
 @dataclass(frozen=True)
@@ -211,7 +216,7 @@ def as_input(source: Source, fields: Fields, root: str = "") -> RecordsInput:
     read = {fields.main} | ({"id"} & {source.id})  # the column `id` of a table is that of the records
     columns = tuple(dict.fromkeys(name for name in fields.columns.values() if name not in read))
     speakers = tuple(one for one in source.speakers if one != "*" and not one.startswith("{"))
-    return RecordsInput(text=fields.main, columns=columns, storage=source.storage, named_speakers=speakers, **shared)
+    return RecordsInput(text=fields.main, columns=columns, storage=source.storage, speakers=speakers, **shared)
 
 
 def _says_something(columns: Mapping[str, str]) -> bool:

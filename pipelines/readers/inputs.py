@@ -72,8 +72,6 @@ class Input(BaseModel):
     nested_text: ClassVar[bool] = False
     # Text column -> the column that has the text where that one is missing or null.
     instead: ClassVar[Mapping[str, str]] = {}
-    # Names of speakers in transcripts, beside those that are found.
-    named_speakers: ClassVar[Sequence[str]] = ()
     # Whether tables have the columns ORIGINS.
     origins: ClassVar[bool] = False
 
@@ -110,6 +108,11 @@ class Input(BaseModel):
     storage: StorageOptions | None = Field(
         default=None, description="of the store that has this input; default: the config's `storage`"
     )
+
+    @property
+    def named_speakers(self) -> Sequence[str]:
+        """Names of speakers in transcripts, beside those that are found."""
+        return ()
 
     @field_validator("path")
     @classmethod

@@ -53,6 +53,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "model.config.vocab_size": 400,
         "model.tokenizer": "HERE",
         "model.chat_template": "chatml",
+        "model.chat_template_kwargs": {"chat_template": "chatml", "chat_template_kwargs": {"x": 1}},
         "split": {"train": 0.8, "validation": 0.2, "test": 0.0},
         "order": {"order": "curriculum", "corpus": [{"path": "HERE/corpus.jsonl", "columns": COLUMNS_WITH_STAGE}]},
         "seed": 2,

@@ -197,7 +197,7 @@ def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Enco
             "Set a larger sequence_length, or another packing.overflow."
         )
     unread = loss_keys.unread_counters(left_out.unread, str(encoder.tokenizer.chat_template or ""))
-    about = "; ".join([*filter(None, [frozen.note]), *loss_keys.notes(frozen.unread, turns | unread)])
+    about = "; ".join([*filter(None, [frozen.note]), *loss_keys.notes(frozen.unread, {**turns, **unread})])
     return Preview(name, tuple(found), left_out.first, left_out.reasons, seen, notes, about)
 
 
