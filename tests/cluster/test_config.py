@@ -70,7 +70,7 @@ def lines(caught) -> list[str]:
         (
             "dedup: {attempts: 3}",
             "c.yaml, dedup.attempts: no such setting. dedup has: against, bands, component_documents, connected_at_once, exact_short, keeper, keeper_score, newest_by, ngram_words, permutations, "
-            "remove, rows_per_band, scope, seed, sources, threshold. Did you mean execution.attempts?",
+            "remove, rows_per_band, scope, seed, sources, symbols, threshold. Did you mean execution.attempts?",
         ),
         (
             "min_words: 3",
@@ -321,7 +321,7 @@ def test_an_override_changes_one_setting(read, overrides, get, value):
         ("inputs.1.path=z", "-o inputs.1.path=z: there is no inputs.1 that has a path. Entries of a list are numbered from 0."),
         ("inputs[0].path=z", f"-o inputs[0].path=z, inputs[0]: no such setting. a config has: {TOP}. Write inputs.0 for an entry of inputs."),
         ("dedup.treshold=1", "-o dedup.treshold=1: no such setting. dedup has: against, bands, component_documents, connected_at_once, exact_short, keeper, keeper_score, newest_by, ngram_words, "
-         "permutations, remove, rows_per_band, scope, seed, sources, threshold. Did you mean threshold?"),
+         "permutations, remove, rows_per_band, scope, seed, sources, symbols, threshold. Did you mean threshold?"),
         ("dedup.threshold=[1", "-o dedup.threshold=[1, line 1, column 3: not valid YAML: expected ',' or ']', but got "
          "'<stream end>'."),
     ],

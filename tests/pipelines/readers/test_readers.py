@@ -310,16 +310,6 @@ def test_an_empty_id_is_none_in_csv_too(tmp_path):
     assert [row["id"] for row in rows_of(tmp_path, id="id")] == [None, None, "1.5"]
 
 
-def test_bytes_beside_strings_of_another_file_are_carried_as_utf_8(tmp_path):
-    """Programs that do not mark their strings as such write bytes."""
-    marked = pa.array(["é"]), pa.array([["é"]])
-    unmarked = pa.array(["é".encode()]), pa.array([[b"\xff", "é".encode()]])
-    for name, (url, tags) in (("a", marked), ("b", unmarked)):
-        pq.write_table(pa.table({"text": [name], "url": url, "tags": tags}), tmp_path / f"{name}.parquet")
-    rows = rows_of(tmp_path, columns=["url", "tags"])
-    assert [(row["url"], row["tags"]) for row in rows] == [("é", '["é"]'), ("é", '["\ufffd","é"]')]
-
-
 def test_columns_of_parquet_keep_their_type(tmp_path):
     when = datetime(2026, 1, 2, 3)
     table = pa.table(
