@@ -106,7 +106,9 @@ class Corpus(Settings):
 
     short_form: ClassVar = "path"
 
-    path: str = Field(min_length=1, description="an artifact, a folder, file or glob of Parquet or JSONL, or a URI")
+    path: str = Field(
+        min_length=1, description="an artifact, a folder, file or glob of Parquet, JSONL or JSON arrays, or a URI"
+    )
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="default: corpus-0, corpus-1 .."
     )

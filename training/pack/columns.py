@@ -13,6 +13,7 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus
 from training.pack.corpus_files import find_files, first_keys, inspect_file
+from training.pack.reading import format_of
 
 DEFAULTS = {"id": "id", "group": "group_id"}
 # Classes of a data set of `raymill prepare` -> the fields of its inputs that they are made of.
@@ -137,6 +138,8 @@ def _no_column(uri: str, role: str, name: str, names: Sequence[str]) -> str:
     advice = f"Did you mean {' or '.join(near)}?" if near else f"Set columns.{role} to one of them."
     if {"chosen", "rejected"} <= {*names}:
         advice = "These are pairs of answers to choose from: `columns: {prompt: .., completion: chosen}` trains on one."
+    elif format_of(uri) == "json" and not near:
+        advice += f" If the documents are a list in one of them, write that alone: `jq .{names[-1]} FILE > NEW.json`."
     return f"{uri}: no column {name} (columns.{role}). It has: {', '.join(names) or 'none'}. {advice}"
 
 

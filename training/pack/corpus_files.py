@@ -1,14 +1,16 @@
 """The files of a corpus: which they are, their schemas, and the spans that they are divided into.
 
-A corpus is an artifact of this project, or a folder, glob, file or URI of Parquet or JSON Lines (.jsonl, .ndjson; also
-.gz and .zst). Parquet is divided by rows and plain JSON Lines by bytes; a compressed file is one span. Only listings,
-Parquet footers and the first lines of one JSON Lines file are read.
+A corpus is an artifact of this project, or a folder, glob, file or URI of Parquet, JSON Lines (.jsonl, .ndjson) or JSON
+(.json: one array); also .gz and .zst. Parquet is divided by rows and plain JSON Lines by bytes; a compressed file and a
+.json file are one span. Only listings, Parquet footers, the beginnings of .json files and the first rows of one file of
+JSON are read.
 """
 
 import posixpath
 import re
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,8 @@ import pyarrow.parquet as pq
 
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import DataError
+from cluster.read.file_problems import first_bytes
+from cluster.read.limits import Limits
 from cluster.read.parquet import StoredParquet
 from cluster.read.span import Span
 from cluster.store import paths
@@ -30,6 +34,8 @@ from training.pack.reading import FORMATS, format_of, is_compressed, json_rows
 
 LFS_POINTER = b"version https://git-lfs"  # start of the text in place of a large file
 _PEEKED_LINES = 100
+_ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*\{")
+_THREADS = 16  # they wait for the store
 _MAX_POINTER_BYTES = 1024
 
 
@@ -61,6 +67,8 @@ def find_files(store: Store, path: str, folded: bool = False) -> tuple[list[Corp
     files = [CorpusFile(file.uri.removeprefix(root).lstrip("/"), file) for file in found]
     visible = [file for file in files if not _hidden(file.name)]
     chosen = [file for file in visible if format_of(file.name)]
+    if format_of(path) != "json":  # in a folder, .json files may hold settings, or the same documents again
+        chosen = [file for file in chosen if format_of(file.name) != "json"] or _arrays(store, chosen)
     if not chosen:
         raise DataError(_nothing_here(path, [file.name for file in files]))
     content = [[file.name, file.info.size, file.info.version] for file in chosen]
@@ -71,13 +79,21 @@ def find_files(store: Store, path: str, folded: bool = False) -> tuple[list[Corp
 def _nothing_here(path: str, names: Sequence[str]) -> str:
     wanted = f"Wanted: an artifact ({MANIFEST}), or files that end in {', '.join(FORMATS)}."
     if names:
-        hint = " A JSON array becomes JSON Lines with `jq -c '.[]' FILE > FILE.jsonl`." if _has_json(names) else ""
+        hint = " Of a folder, a .json file is read if it begins with an array of objects." if _has_json(names) else ""
         return f"{path}: no file of documents here. Seen: {', '.join(names[:8])}. {wanted}{hint}"
     if paths.is_remote(path) or re.search(r"[*?\[]", path):
         return f"{path}: no file matches. Check the name against a listing. {wanted}"
     if Path(paths.absolute(path)).exists():
         return f"{path}: an empty folder. {wanted}"
     return f"{path}: there is no such file or folder. {wanted}"
+
+
+def _arrays(store: Store, files: Sequence[CorpusFile]) -> list[CorpusFile]:
+    """The .json files that begin with an array of objects."""
+    spans = [Span(*_identity(file.info), "json", 0, file.info.size) for file in files]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        heads = pool.map(lambda span: first_bytes(store, span, Limits()), spans)
+        return [file for file, head in zip(files, heads, strict=True) if _ARRAY.match(head)]
 
 
 def _has_json(names: Sequence[str]) -> bool:
@@ -122,7 +138,7 @@ def _hidden(name: str) -> bool:
 class InspectedFile(NamedTuple):
     """A file of a corpus.
 
-    schema: None for JSON Lines. spans: each with its estimated bytes of documents. values: of Parquet, the rows that
+    schema: None for JSON. spans: each with its estimated bytes of documents. values: of Parquet, the rows that
     have a value in each column.
     """
 
@@ -134,12 +150,14 @@ class InspectedFile(NamedTuple):
 def inspect_file(store: Store, file: FileInfo, columns: Columns, unit_bytes: int) -> InspectedFile:
     """The schema and the spans of a file."""
     kind = format_of(file.uri)
+    assert kind is not None
     if kind == "parquet":
         return _inspect_parquet(store, file, columns, unit_bytes)
     if not file.size:
         return InspectedFile(None, [], {})
-    if is_compressed(file.uri):
-        return InspectedFile(None, [(Span(*_identity(file), "jsonl", 0, file.size), 3 * file.size)], {})
+    if kind == "json" or is_compressed(file.uri):
+        text = 3 * file.size if is_compressed(file.uri) else file.size
+        return InspectedFile(None, [(Span(*_identity(file), kind, 0, file.size), text)], {})
     parts = -(-file.size // unit_bytes)
     ends = [file.size * part // parts for part in range(parts + 1)]
     spans = [(Span(*_identity(file), "jsonl", start, end), end - start) for start, end in pairwise(ends)]
@@ -190,7 +208,7 @@ def _identity(file: FileInfo) -> tuple[str, int, str]:
 
 def first_keys(store: Store, file: FileInfo) -> dict[str, None]:
     """Keys of a file's first 100 objects, in order of appearance."""
-    span = Span(*_identity(file), "jsonl", 0, file.size)
+    span = Span(*_identity(file), format_of(file.uri) or "jsonl", 0, file.size)
     keys: dict[str, None] = {}
     for row, _ in islice(json_rows(store, span), _PEEKED_LINES):
         if isinstance(row, dict):

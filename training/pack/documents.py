@@ -33,8 +33,9 @@ from training.pack.tool_calls import standard_tools, with_standard_calls
 _HOPELESS_ROWS = 10_000
 # Advice by reason.
 _ADVICE = {
-    "json_array": "JSON Lines have one object on each line: convert the array with `jq -c '.[]' FILE > FILE.jsonl`.",
-    "not_an_object": 'Write each line as an object, such as {"text": "..."}.',
+    "json_array": "JSON Lines have one object on each line: name the file .json, which may be one array, or "
+    "convert it with `jq -c '.[]' FILE > FILE.jsonl`.",
+    "not_an_object": 'Write each line or element as an object, such as {"text": "..."}.',
     "broken_json": "Write one whole JSON object on each line.",
     "broken_compression": "The file is not what its ending states, or was cut short: rename it, or write it again.",
     "bad_fold": "Prepare the data set with `split: {folds: 5}`, or name the column of the folds in columns.fold.",
@@ -123,7 +124,7 @@ def documents_of(store: Store, unit: Unit, columns: Columns, left_out: LeftOut) 
                 left_out.add(row, where)
                 continue
             refuse_deciding_keys(row, columns, where)
-            if span.format == "jsonl":  # those of Parquet are counted by its footers
+            if span.format != "parquet":  # those of Parquet are counted by its footers
                 count_unread(left_out.unread, row, columns)
             try:
                 document = _document(row, columns)

@@ -32,7 +32,7 @@ _PROBLEMS = PROBLEMS_OF_WHOLE_FILES | {
 
 
 def check_corpora(corpora: Mapping[str, FrozenCorpus]) -> None:
-    """Check the first bytes of every file of JSON Lines, and read each corpus up to its first document.
+    """Check the first bytes of every file of JSON, and read each corpus up to its first document.
 
     Raises:
         DataError: a file's content differs from its name, or a corpus has no document.
@@ -43,7 +43,7 @@ def check_corpora(corpora: Mapping[str, FrozenCorpus]) -> None:
 
 
 def _check_files(corpus: FrozenCorpus) -> None:
-    spans = {span.uri: span for unit in corpus.units for span in unit if span.format == "jsonl"}
+    spans = {span.uri: span for unit in corpus.units for span in unit if span.format != "parquet"}
     with ThreadPoolExecutor(_THREADS) as pool:
         problems = zip(spans, pool.map(lambda span: _problem(corpus.store, span), spans.values()), strict=True)
         found = [f"{uri}: {_PROBLEMS[problem]}" for uri, problem in problems if problem]
@@ -59,4 +59,5 @@ def _problem(store: Store, span: Span) -> str | None:
     head = first_bytes(store, span, _LIMITS)
     if head.startswith(LFS_POINTER):
         return "pointer"
-    return encoding_problem(head) or line_end_problem(head) or json_array_problem(head)
+    of_lines = span.format == "jsonl" and (line_end_problem(head) or json_array_problem(head))
+    return encoding_problem(head) or of_lines or None

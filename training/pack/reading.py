@@ -4,6 +4,7 @@ JSON Lines are read a hundred times as fast as a tokenizer takes them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import accumulate, islice, pairwise
 from typing import Any
 
@@ -11,15 +12,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError
-from cluster.read.compression import UnreadableRest
+from cluster.read.compression import UnreadableRest, stream
+from cluster.read.file_problems import PROBLEMS_OF_WHOLE_FILES, encoding_problem, first_bytes
 from cluster.read.json_lines import BLANK, Unreadable, json_lines
+from cluster.read.json_values import BrokenRest, json_values
 from cluster.read.limits import Limits
 from cluster.read.parquet import StoredParquet
 from cluster.read.span import Span, refuse_changed
 from cluster.store.store import Store
 from training.data.packed import SPLITS
 
-FORMATS = (".parquet", ".pq", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst")
+_PARQUET, _LINES, _VALUES = (".parquet", ".pq"), (".jsonl", ".ndjson"), (".json",)
+_COMPRESSIONS = ("", ".gz", ".zst")
+_FORMATS = {"parquet": _PARQUET} | {
+    format: tuple(f"{name}{compression}" for compression in _COMPRESSIONS for name in names)
+    for format, names in (("jsonl", _LINES), ("json", _VALUES))
+}
+FORMATS = tuple(ending for endings in _FORMATS.values() for ending in endings)
 
 _BLOCK_BYTES = 1 << 20
 _TABLE_BYTES = 4 << 20
@@ -33,9 +42,8 @@ _SPLIT_NAMES = {"training": "train", "valid": "validation", "val": "validation",
 
 
 def format_of(name: str) -> str | None:
-    """`parquet`, `jsonl`, or None for a file that is not read."""
-    ending = next((ending for ending in FORMATS if name.lower().endswith(ending)), None)
-    return None if ending is None else "parquet" if ending in (".parquet", ".pq") else "jsonl"
+    """`parquet`, `jsonl`, `json` (one array, or objects one after the other), or None for a file that is not read."""
+    return next((format for format, endings in _FORMATS.items() if name.lower().endswith(endings)), None)
 
 
 def is_compressed(name: str) -> bool:
@@ -47,14 +55,15 @@ def read_rows(store: Store, span: Span, columns: Sequence[str]) -> Iterator[tupl
     """(row, its position in words). Rows of Parquet have the named columns, JSON objects all keys.
 
     Raises:
-        DataError: the file changed since the run began, or is damaged Parquet.
+        DataError: the file changed since the run began, or is damaged Parquet, or JSON that cannot be read to its end.
     """
     refuse_changed(store, span)
     if span.format == "parquet":
         yield from _parquet_rows(store, span, columns)
     else:
-        for row, offset in json_rows(store, span):
-            yield row, f"{span.uri} {'line' if is_compressed(span.uri) else 'byte'} {offset}"
+        unit = "element" if span.format == "json" else "line" if is_compressed(span.uri) else "byte"
+        for row, position in json_rows(store, span):
+            yield row, f"{span.uri} {unit} {position}"
 
 
 def _parquet_rows(store: Store, span: Span, columns: Sequence[str]) -> Iterator[tuple[Row, str]]:
@@ -94,7 +103,17 @@ def _group_rows(
 
 
 def json_rows(store: Store, span: Span) -> Iterator[tuple[Row | Unreadable, int]]:
-    """(object, the byte where it starts, or in compressed files its line number from 1). Blank lines are skipped."""
+    """(object, its position). Blank lines are skipped.
+
+    The position is the byte where a line starts, in compressed files its number from 1, and in arrays the index of the
+    element, from 0.
+
+    Raises:
+        DataError: a file of format `json` cannot be read to its end.
+    """
+    if span.format == "json":
+        yield from _json_elements(store, span)
+        return
     position = 0
     try:
         for position, line, value in json_lines(store, span, _LIMITS):
@@ -102,6 +121,37 @@ def json_rows(store: Store, span: Span) -> Iterator[tuple[Row | Unreadable, int]
                 yield _object(line, value), position
     except UnreadableRest:
         yield Unreadable("broken_compression"), position + 1
+
+
+def _json_elements(store: Store, span: Span) -> Iterator[tuple[Row | Unreadable, int]]:
+    """(object, its index) of each element of an array, or of each value of a file without one."""
+    index = -1
+    try:
+        with closing(stream(store, span.uri, _LIMITS)) as blocks:
+            for index, (value, text) in enumerate(json_values(blocks, _LIMITS.max_line_bytes)):
+                if not text.isascii() and text.encode(errors="ignore").decode() != text:
+                    yield Unreadable("bad_utf8"), index
+                else:
+                    yield value if isinstance(value, dict) else Unreadable("not_an_object"), index
+    except UnreadableRest as broken:
+        raise DataError(_unreadable_json(store, span, index + 1, broken)) from broken
+
+
+def _unreadable_json(store: Store, span: Span, index: int, broken: UnreadableRest) -> str:
+    whole = encoding_problem(first_bytes(store, span, _LIMITS)) or broken.problem
+    if whole in PROBLEMS_OF_WHOLE_FILES:
+        return f"{span.uri}: {PROBLEMS_OF_WHOLE_FILES[whole]}."
+    seen = {
+        "broken_json": "is not JSON",
+        "too_large": f"is larger than {_LIMITS.max_line_bytes:,} characters",
+        "truncated": "is missing: the file ends within its array or its compressed data",
+    }.get(whole, f"cannot be read ({whole.replace('_', ' ')})")
+    text = f", which begins {broken.rest[:60]!r}," if isinstance(broken, BrokenRest) else ""
+    return (
+        f"{span.uri}: element {index}{text} {seen}, and nothing after it can be read. Wanted: one array of objects. "
+        "Correct the file or write it again; if it has one object on each line, name it .jsonl, where a line that "
+        "cannot be read is left out."
+    )
 
 
 def _object(line: bytes | None, value: Any) -> Row | Unreadable:

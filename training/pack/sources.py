@@ -58,8 +58,10 @@ class FrozenCorpus:
     def _skipped_files(self) -> str:
         files = sum(self.skipped.values())
         endings = ", ".join(f"{count:,} {ending}" for ending, count in self.skipped.items())
+        arrays = "; .json beside other documents, or without an array of objects, if its name or a glob is given"
         return (
             f"{files:,} file{'s are' if files > 1 else ' is'} skipped ({endings}): only {', '.join(FORMATS)} are read"
+            + (arrays if ".json" in self.skipped else "")
         )
 
 
@@ -101,7 +103,7 @@ def freeze_corpus(
         (file.info.uri, one.schema) for file, one in zip(files, inspected, strict=True) if one.schema is not None
     ]
     pieces = [piece for one in inspected for piece in one.spans]
-    lines = next((file.info for file in files if format_of(file.info.uri) == "jsonl"), None)
+    lines = next((file.info for file in files if format_of(file.info.uri) != "parquet"), None)
     prepared = prepared_output(store, corpus.path)
     defaults = DEFAULTS
     if prepared:

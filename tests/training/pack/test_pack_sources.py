@@ -341,7 +341,7 @@ PART, LINK = {"type": "text", "text": "hi "}, {"type": "image_url", "image_url":
         ([{"type": "input_text", "text": "hi"}, {"text": " you"}], "hi you"),
         ([], ""),
         ([PART, LINK], "a part of type image_url, and only text can be trained on"),
-        ([{"type": "text", "text": {"value": "hi"}}], "a part of type text, and only text can be trained on"),
+        ([{"type": "text", "text": {"value": "hi"}}], "hi"),
         ([["hi"]], "a part of type list, and only text can be trained on"),
         ({"type": "text", "text": "hi"}, "its content is neither text nor a list of parts"),
         (5, "its content is neither text nor a list of parts"),
@@ -377,7 +377,7 @@ def test_parts_of_a_parquet_column_are_joined_though_each_has_the_keys_of_all(tm
     [
         ("a.jsonl", json.dumps([{"text": "one"}] * 3).encode(), "1 json_array, the first at .*a.jsonl byte 0.*jq -c"),
         ("a.jsonl", json.dumps([{"text": "one"}] * 3, indent=1).encode(), "1 json_array, .*jq -c"),
-        ("a.jsonl", b"1\n2\n", "2 not_an_object, .*Write each line as an object"),
+        ("a.jsonl", b"1\n2\n", "2 not_an_object, .*Write each line or element as an object"),
         ("a.jsonl.gz", b'{"text": "one"}\n', "1 broken_compression, .*a.jsonl.gz line 1.*not what its ending states"),
         ("a.jsonl", '{"text": "één"}'.encode("latin-1"), "1 bad_utf8, .*Write the file as UTF-8.*iconv"),
     ],
@@ -395,7 +395,7 @@ def test_a_file_that_cannot_be_read_is_refused_with_what_to_do_about_it(tmp_path
         ("nowhere", "nowhere: there is no such file or folder. Wanted: an artifact"),
         ("empty", "empty: an empty folder. Wanted: an artifact"),
         ("*.parquet", r"no file matches"),
-        ("other", r"no file of documents here. Seen: a.csv, b.json. Wanted.*`jq -c"),
+        ("other", r"no file of documents here. Seen: a.csv, b.json. Wanted.*if it begins with an array of objects"),
     ],
 )
 def test_a_path_without_documents_is_refused_with_what_is_there(tmp_path, path, told):
@@ -405,6 +405,64 @@ def test_a_path_without_documents_is_refused_with_what_is_there(tmp_path, path, 
         (tmp_path / "other" / name).write_text("text")
     with pytest.raises(DataError, match=told):
         freeze(tmp_path / path)
+
+
+ARRAY = [{"text": "one"}, {"text": "two", "id": 7}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", json.dumps(ARRAY)),
+        ("a.json", json.dumps(ARRAY, indent=2)),
+        ("a.json", "\ufeff\n" + json.dumps(ARRAY)),
+        ("a.json", "".join(json.dumps(row) + "\n" for row in ARRAY)),
+        ("a.json", "\n".join(json.dumps(row, indent=2) for row in ARRAY)),
+        ("A.JSON.GZ", json.dumps(ARRAY)),
+    ],
+)
+def test_a_json_file_is_one_array_or_objects_one_after_the_other(tmp_path, name, content):
+    data = content.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("GZ") else data)
+    assert texts(freeze(tmp_path / name)) == ["one", "two"]
+    assert [one.id for one in all_documents(freeze(tmp_path / name))][1] == "7"
+
+
+def test_elements_of_an_array_that_are_no_documents_are_left_out_by_their_index(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'[{"text": "one"}, 5, {"text": "x\xff"}, {"text": null}, {"text": "two"}]')
+    left_out = LeftOut()
+    found = [one.content for one in all_documents(freeze(tmp_path / "a.json"), left_out)]
+    assert found == ["one", "two"]
+    places = {reason: where.rpartition("/")[2] for reason, (where, _) in left_out.first.items()}
+    assert places == {"not_an_object": "a.json element 1", "bad_utf8": "a.json element 2", "null": "a.json element 3"}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'[{"text": "one"}, {"text": tow}, {"text": "three"}]', "element 1, .*tow.*, is not JSON.*.jsonl"),
+        (b'[{"text": "one"}, {"text": "two"}', "element 2 is missing: the file ends within"),
+        (json.dumps(ARRAY).encode("utf-16"), "the file is UTF-16.*iconv"),
+        (gzip.compress(json.dumps(ARRAY).encode()), "compressed with gzip, zstd or bzip2 and its name lacks"),
+        (b'{"version": 2, "data": [{"text": "one"}]}', "no column text .*It has: version, data.*jq .data FILE"),
+    ],
+)
+def test_a_json_file_that_cannot_be_read_to_its_end_is_refused(tmp_path, content, told):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises((DataError, ConfigError), match=f"a.json: .*{told}"):
+        list(all_documents(freeze(tmp_path / "a.json")))
+
+
+def test_of_a_folder_only_arrays_of_objects_are_read_and_only_without_other_documents(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(ARRAY))
+    (tmp_path / "config.json").write_text(json.dumps({"text": "settings"}))
+    (tmp_path / "labels.json").write_text(json.dumps(["good", "bad"]))
+    assert texts(freeze(tmp_path)) == ["one", "two"]
+    assert freeze(tmp_path).skipped == {".json": 2}
+    jsonl(tmp_path / "a.jsonl", {"text": "converted"})
+    assert texts(freeze(tmp_path)) == ["converted"]
+    assert "3 files are skipped (3 .json)" in freeze(tmp_path).note
+    assert texts(freeze(tmp_path / "a*.json")) == ["one", "two"]
 
 
 def test_ids_are_the_columns_or_of_the_content(tmp_path):

@@ -1,0 +1,76 @@
+"""The values of a JSON file: those of one array, or values one after the other over any number of lines.
+
+Memory: one value, and what was read ahead of it.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from cluster.read.compression import UnreadableRest
+
+_BETWEEN = re.compile(r"[\s,]*")
+_LEAST_READ = 1 << 16  # characters before a value is tried again
+
+
+class BrokenRest(UnreadableRest):
+    """rest: the text that is no JSON value."""
+
+    def __init__(self, problem: str, rest: str) -> None:
+        super().__init__(problem)
+        self.rest = rest
+
+
+def json_values(blocks: Iterable[bytes], max_chars: int) -> Iterator[tuple[Any, str]]:
+    """(value, its text) of each value of the array, or of each value that is in no array.
+
+    Raises:
+        UnreadableRest: a text is no value (`broken_json`), a value is too large, or the file is damaged.
+    """
+    decoder, decode = codecs.getincrementaldecoder("utf-8")("surrogateescape"), json.JSONDecoder().raw_decode
+    waiting = iter(blocks)
+    held, at, is_last, in_array = "", 0, False, False
+
+    def more(least: int) -> None:
+        nonlocal held, at, is_last
+        pieces, size = [held[at:]], len(held) - at
+        while size < least and not is_last:
+            block = next(waiting, None)
+            is_last = block is None
+            pieces.append(decoder.decode(block or b"", final=is_last))
+            size += len(pieces[-1])
+        held, at = "".join(pieces), 0
+
+    more(_LEAST_READ)
+    held = held.removeprefix("\ufeff").lstrip()
+    if held.startswith("["):
+        in_array, at = True, 1
+    while True:
+        at = _BETWEEN.match(held, at).end()  # type: ignore[union-attr]  # it may be empty
+        if at == len(held) and not is_last:
+            more(_LEAST_READ)
+            continue
+        if at == len(held):
+            if in_array:
+                raise UnreadableRest("truncated")
+            return
+        if in_array and held[at] == "]":
+            in_array, at = False, at + 1
+            continue
+        try:
+            value, end = decode(held, at)
+        except (ValueError, RecursionError) as error:
+            size = len(held) - at
+            if is_last or isinstance(error, RecursionError):
+                raise BrokenRest("broken_json", held[at:]) from error
+            if size > max_chars:
+                raise BrokenRest("too_large", held[at : at + max_chars]) from error
+            more(max(2 * size, _LEAST_READ))
+            continue
+        if end == len(held) and not is_last and held[end - 1] not in ']}"':  # a number may go on
+            more(max(2 * (len(held) - at), _LEAST_READ))
+            continue
+        yield value, held[at:end]
+        at = end
