@@ -1,6 +1,7 @@
 """Chat templates of real models, and conversations of the shapes that data sets have."""
 
 import re
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from tests.support.tiny_tokenizers import SPECIALS, tiny
+from training.pack.documents import Chat
+from training.pack.template import Unfit, presentations, render
 
 # Tokens with a name of their own in a template: <|im_end|>, <｜User｜>, <turn|>, <end_of_turn>, [gMASK], </think>.
 _TOKEN = re.compile(r"<\|?[A-Za-z_]+\|?>|<｜[^｜]+｜>|\[g?[A-Z_]{3,}\]|</?[a-z_]+>")
@@ -23,9 +26,18 @@ def template_files() -> dict[str, Path]:
 
 @cache
 def tokenizer_of(name: str) -> PreTrainedTokenizerFast:
-    """A tiny tokenizer with a template of the trl wheel and the tokens that it names."""
+    """A tiny tokenizer with a template of the trl wheel and the tokens that it names.
+
+    Its end token is the one that ends a conversation of the template, as of the models' own tokenizers.
+    """
     source = template_files()[name].read_text()
     tokenizer = tiny(source)
     named = sorted({token for token in _TOKEN.findall(source) if not _MARKUP.fullmatch(token)} | {"<|eot_id|>"})
     tokenizer.add_special_tokens({"extra_special_tokens": [*dict.fromkeys([*named, *SPECIALS[2:]])]})
+    said = Chat([{"role": "user", "content": "hello"}, {"role": "assistant", "content": "world"}])
+    written = ""
+    for shown in presentations(source, said):
+        with suppress(Unfit):
+            written = written if "world" in written else render(tokenizer, shown, 2, prompt=False).rstrip()
+    tokenizer.eos_token = next((token for token in named if written.endswith(token)), tokenizer.eos_token)
     return tokenizer

@@ -205,7 +205,7 @@ def _marked(tokenizer: "PreTrainedTokenizerFast", chat: Chat, template: str) -> 
     left = list(turns)
     while left:
         whole = turns[left[-1]].text
-        ends = {number: _end_in(whole, turns[number].text, tokenizer.eos_token) for number in left}
+        ends = {number: _end_in(whole, turns[number].text, tokenizer) for number in left}
         inside = {number: (turns[number].start, end) for number, end in ends.items() if end is not None}
         renderings.append(Marked(whole, tuple(inside.values()), tuple(inside)))
         left = [number for number in left if ends[number] is None]
@@ -382,18 +382,18 @@ def _require_all_rendered(tokenizer: "PreTrainedTokenizerFast", chat: Chat, turn
                 rest = {key: value for key, value in message.items() if key != "tool_calls"}
                 if alike(rest | ({"tool_calls": fewer} if fewer else {})):
                     raise Unfit("tool_calls_not_rendered", f"the chat template leaves out {calls[left]} of {message!r}")
-        if text and not calls and text not in turns[end].text:
+        if text and text not in turns[end].text:
             other = _like(message["content"], "other words")
             if alike(message | {"content": other}):
                 raise Unfit("message_not_rendered", f"the chat template leaves out the content of {message!r}")
 
 
-def _end_in(whole: str, shorter: str, end_of_text: str | None) -> int | None:
+def _end_in(whole: str, shorter: str, tokenizer: "PreTrainedTokenizerFast") -> int | None:
     """The end of a shorter rendering in the whole one; None if the whole one does not begin with it.
 
-    Some templates (Phi 3's) end a conversation with the end-of-text token, which a longer one does not have there.
+    Some templates (Phi 3's) end a conversation with the end-of-text token, which a longer one does not have there. If
+    that token alone ends the turn (gpt-oss), the whole rendering does not have the turn with its end.
     """
-    for beginning in (shorter, shorter.removesuffix(end_of_text or "")):
-        if whole.startswith(beginning):
-            return len(beginning)
-    return None
+    without = shorter.removesuffix(tokenizer.eos_token or "")
+    beginnings = [shorter, without] if without.rstrip().endswith(_added_tokens(tokenizer)) else [shorter]
+    return next((len(beginning) for beginning in beginnings if whole.startswith(beginning)), None)

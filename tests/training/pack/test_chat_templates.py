@@ -126,6 +126,40 @@ def test_every_assistant_turn_is_learnt_once_or_counted_with_its_reason(name):
 
 
 @needs_trl
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_both_answers_of_two_rounds_are_learnt_with_the_token_that_ends_each(name):
+    turns = [user("hello"), assistant("world"), user("what"), assistant("dog")]
+    tokenizer = tokenizer_of(name)
+    encoded = encode(tokenizer, *turns)
+    assert not encoded.misfits
+    runs = [
+        [token for token, _ in run]
+        for one in encoded.examples
+        for flag, run in itertools.groupby(zip(one.ids, one.learnt, strict=True), lambda pair: pair[1])
+        if flag
+    ]
+    assert [word in tokenizer.decode(run) for run, word in zip(runs, ("world", "dog"), strict=True)] == [True, True]
+    assert all(run[-1] in tokenizer.added_tokens_decoder for run in runs)
+
+
+@needs_trl
+def test_gpt_oss_whose_end_token_replaces_that_of_earlier_turns_learns_each_turn_with_its_end():
+    turns = [user("hello"), assistant("world"), user("what"), assistant("dog")]
+    first, second = masks(tokenizer_of("gptoss"), *turns)
+    assert first.endswith("<|start|>assistant[<|channel|>final<|message|>world<|return|>]")
+    assert "final<|message|>world<|end|>" in second
+    assert second.endswith("<|start|>assistant[<|channel|>final<|message|>dog<|return|>]")
+
+
+@needs_trl
+@pytest.mark.parametrize("name", ["llama3_1", "llama3_2", "muse_glimmer"])
+def test_words_beside_a_tool_call_that_the_template_leaves_out_take_the_conversation_out(name):
+    turns = [user("Rome?"), assistant("Let me look.", tool_calls=[call("Rome")]), result("21 C"), assistant("21.")]
+    (misfit,) = encode(tokenizer_of(name), *turns, tools=TOOLS).misfits
+    assert misfit.reason == "message_not_rendered" and "Let me look." in misfit.preview
+
+
+@needs_trl
 def test_two_answers_in_a_row_are_both_learnt_where_the_template_rewrites_the_first():
     thought = "<think>\n\n</think>\n\n"
     assert masks(tokenizer_of("qwen3"), user("hello"), assistant("world"), assistant("dog")) == [
@@ -443,7 +477,7 @@ def test_turns_with_thinking_off_are_counted_where_the_template_thinks_by_defaul
 @pytest.mark.parametrize(
     ("name", "stops"),
     [
-        ("glm4moe", ["<|user|>", "<|observation|>"]),
+        ("glm4moe", ["</s>", "<|user|>", "<|observation|>"]),
         ("gptoss", ["<|return|>", "<|call|>"]),
         ("qwen3", ["<|im_end|>"]),
         ("deepseek_r1_distill", ["<｜end▁of▁sentence｜>"]),
@@ -451,4 +485,4 @@ def test_turns_with_thinking_off_are_counted_where_the_template_thinks_by_defaul
 )
 def test_generation_stops_at_the_tokens_that_end_turns_in_training(name, stops):
     tokenizer = tokenizer_of(name)
-    assert tokenizer.convert_ids_to_tokens(stop_ids(tokenizer)) == ["</s>", *stops]
+    assert tokenizer.convert_ids_to_tokens(stop_ids(tokenizer)) == stops
