@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from cluster.page.formats import count, plural
+from cluster.page.markdown import markdown
 from cluster.page.markup import (
     Column,
     Markup,
@@ -95,7 +96,7 @@ def _suspects(assessment: Assessment) -> Iterator[Markup]:
                 (
                     *(outside_text(one[key]) for key in _SUSPECT),
                     number(one["probability"]),
-                    wrapped(outside_text(one.get("text") or "")),
+                    markdown(one.get("text") or ""),
                 )
                 for one in suspects
             ]

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import cluster
 from cluster.page.document import document, header
 from cluster.page.formats import count, plural, share
+from cluster.page.markdown import markdown
 from cluster.page.markup import (
     Column,
     Markup,
@@ -24,7 +25,7 @@ from cluster.page.markup import (
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import assessment_section
 from pipelines.prepare.report.distributions import classes_section, spread_section
-from pipelines.prepare.report.schema import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, PrepareReport, RemovedExample
+from pipelines.prepare.report.schema import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, PrepareReport, Reason
 from pipelines.prepare.report.verdict import verdict_of
 from pipelines.prepare.stages.split import SPLITS
 
@@ -153,7 +154,7 @@ def _removed(report: PrepareReport) -> Section:
     if not rows:
         return Section("removed", "Removed records", note("No record was removed."))
     examples = [
-        fold(join(code(one["reason"]), f" {one['example']['id'] or ''}"), _example(one["example"]), opened=False)
+        fold(join(code(one["reason"]), f" {one['example']['id'] or ''}"), _example(one), opened=False)
         for one in report["reasons"]
         if "example" in one
     ]
@@ -196,11 +197,16 @@ def _cut(report: PrepareReport) -> Section | None:
     return Section("cut", "Cut from texts", body)
 
 
-def _example(example: RemovedExample) -> Markup:
+def _example(reason: Reason) -> Markup:
+    """A removed record; a row that is no record as it was read."""
+    example = reason["example"]
     facts = [("Source", example["source"]), ("Seen", example["value"]), ("Wanted", example["limit"])]
     facts.append(("Like", example["partner"]))
     shown = [element("div", element("dt", name), element("dd", outside_text(value))) for name, value in facts if value]
-    return join(element("dl", shown, class_="facts"), element("pre", example["text"], class_="excerpt"))
+    is_record = reason["stage"] != "collect"
+    words = markdown(example["text"]) if is_record else example["text"]
+    text = element("div" if is_record else "pre", words, class_="excerpt")
+    return join(element("dl", shown, class_="facts"), text)
 
 
 def _listed(report: PrepareReport) -> Section | None:
@@ -220,7 +226,7 @@ def _listed(report: PrepareReport) -> Section | None:
         parts.append(note("Questions with different answers, which were removed:"))
     for one in report["contradictions"]:
         answers = [
-            element("li", code(answer["id"]), element("pre", answer["answer"], class_="excerpt"))
+            element("li", code(answer["id"]), element("div", markdown(answer["answer"]), class_="excerpt"))
             for answer in one["answers"]
         ]
         question = one["question"][:ANSWER_SHOWN]

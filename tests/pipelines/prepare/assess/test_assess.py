@@ -136,7 +136,8 @@ def test_the_score_leaves_out_what_is_not_measured(settings, monkeypatch):
     assert parts["accuracy"]["value"] is None and parts["accuracy"]["weight"] == 0
     # Of 0.25, 0.20, 0.20, 0.15, 0.10, 0.10 without the first: 0.75.
     assert parts["completeness"]["weight"] == pytest.approx(0.20 / 0.75)
-    diversity = sum(metric(assessment, f"{kind}_diversity") for kind in ("lexical", "structural", "semantic")) / 3
+    assert metric(assessment, "structural_diversity") is None  # all records have one task type and one length
+    diversity = (metric(assessment, "lexical_diversity") + metric(assessment, "semantic_diversity")) / 2
     bias = 1 - (24 / 26 - 1 / 2)  # the sources have 24 and 2 records
     assert assessment["score"] == pytest.approx(
         (0.20 * 25 / 26 + 0.20 * 24 / 26 + 0.15 * 2 / 26 + 0.10 * diversity + 0.10 * bias) / 0.75
@@ -539,8 +540,9 @@ def test_balance_is_measured_of_domain_language_category_and_complexity_where_th
     evenness = -p * math.log2(p) - (1 - p) * math.log2(1 - p)
     assert metric(run.assessment, "domain_diversity") == pytest.approx(evenness)
     (diversity,) = (one["value"] for one in run.assessment["parts"] if one["name"] == "diversity")
-    of = [metric(run.assessment, f"{kind}_diversity") for kind in ("lexical", "structural", "domain")]
-    assert diversity == pytest.approx(sum(of) / 3)
+    assert metric(run.assessment, "structural_diversity") is None
+    of = [metric(run.assessment, f"{kind}_diversity") for kind in ("lexical", "domain")]
+    assert diversity == pytest.approx(sum(of) / 2)
     values = run.assessment["findings"]["values"]
     assert values["category"]["shown"] == {"a": 9, "b": 9, "": 1} and values["language"]["shown"]["de"] == 1
     assert set(values["complexity"]["shown"]) == {"1", "2"} and metric(run.assessment, "balance_complexity") > 0.99

@@ -240,7 +240,7 @@ def test_the_section_has_a_row_for_each_gate_part_group_and_suspect():
     assert "not measured (no <code>assess.topics</code>)" in page
     assert "Metrics of 9 records and 1 repeated record, from 0 to 1" in page
     assert "Values of queue that are probably wrong: 2 of 3 records" in page and "Values of tone" not in page
-    assert page.count("<bdi>Who pays?</bdi>") == 2
+    assert page.count("<p>Who pays?</p>") == 2
     assert "Mean length by team, of that of n, with 95% confidence" in page and page.count("Mean length by") == 1
     assert "Mean score by team, less 0.450 of n, with 95% confidence" in page and page.count("Mean score by") == 1
     for cell in ("0.125", "0.500", "0.400", "0.600", "0.200", "-0.250", "-0.300", "-0.200"):
