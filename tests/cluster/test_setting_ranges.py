@@ -70,6 +70,7 @@ RANGES = {
         "Assess.topic_records Balance.to Boilerplate.max_documents Boilerplate.min_words C4.max_word_length "
         "Checkpointing.every_steps Checkpointing.keep Corpus.tokens Dedup.component_documents "
         "Dedup.connected_at_once Elastic.max Elastic.min Evaluate.every_steps Evaluate.patience Evaluate.rows "
+        "Evaluate.test_tokens "
         "Execution.attempts Execution.cpus Execution.unit_mib Generate.max_new_tokens Generate.prompt_tokens "
         "Generate.prompts Lora.rank Mixture.records Optimizer.decay_steps Paging.size Records.section_chars "
         "TrainConfig.loss_chunk_tokens TrainConfig.micro_batch TrainConfig.steps TrainConfig.tokens "

@@ -36,6 +36,7 @@ EMPTY = {
     "a line cut short": ("jsonl", "a.jsonl", b'{"id": "x", "text": "abc', ["broken_json"]),
     "lines that end in CR": ("jsonl", "a.jsonl", b'{"text": "a"}\r{"text": "b"}\r', ["carriage_returns"]),
     "a JSON array": ("jsonl", "a.jsonl", b'[{"text": "a"},\n{"text": "b"}]', ["json_array"] * 2),
+    "an array of numbers": ("json", "a.json", b"[1, 2]", ["not_an_object"] * 2),
     "blank lines": ("jsonl", "a.jsonl", b"\n \n\n", []),
     "a broken gzip": ("jsonl", "a.jsonl.gz", b"no gzip at all", ["not_compressed"]),
     "a gzip of nothing": ("jsonl", "a.jsonl.gz", gzip.compress(b""), []),
@@ -77,7 +78,10 @@ def write_good(path: Path) -> Path:
 
 def settings(tmp_path: Path, inputs: dict[str, Path], **more) -> dict:
     return {
-        "inputs": [{"source": source, "path": str(path)} for source, path in inputs.items()],
+        "inputs": [
+            {"source": source, "path": str(path)} | ({"format": "json"} if path.suffix == ".json" else {})
+            for source, path in inputs.items()
+        ],
         "output": str(tmp_path / "run"),
         "execution": {"max_bad_documents": 1.0},
     } | more
