@@ -293,6 +293,11 @@ class TrainConfig(Settings):
         """The columns of each corpus."""
         return tuple(corpus.columns or self.columns for corpus in self.corpus)
 
+    @property
+    def set_columns(self) -> dict[str, Columns]:
+        """The columns of each of `evaluate.sets`."""
+        return {name: one.columns or self.columns for name, one in self.evaluate.sets.items()}
+
     def overflow(self, columns: Columns) -> Overflow:
         """The handling of one corpus' documents that are longer than a row.
 
@@ -388,7 +393,8 @@ class TrainConfig(Settings):
     def fit_settings(self) -> dict[str, Any]:
         """The settings that decide the weights, as JSON values. A checkpoint is resumed only if its own are equal."""
         settings = self.without_stores(_NOT_RESULT | _AFTER_TRAINING | {"name", "phases"})
-        del settings["evaluate"]["test_tokens"]  # used after the last step
+        for name in ("test_tokens", "sets"):  # used after the last step
+            del settings["evaluate"][name]
         return settings
 
     def run_settings(self) -> dict[str, Any]:

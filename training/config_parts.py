@@ -1,9 +1,10 @@
 """The parts of a `kind: train` config. config.py combines them and checks that they are consistent."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cluster.store import paths
 from cluster.store.interface import StorageOptions
 
 Overflow = Literal["split", "truncate", "drop"]
@@ -255,18 +256,55 @@ class Optimizer(Settings):
     epsilon: float = Field(1e-8, gt=0)
 
 
+SplitName = Literal["train", "validation", "test"]
+SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class HeldOutSet(Settings):
+    """Documents that are measured before and after training, and never trained on."""
+
+    short_form: ClassVar = "path"
+
+    path: paths.AbsolutePath = Field(
+        description="an artifact, a folder, file or glob of Parquet, JSONL or JSON arrays, or a URI, on the store of "
+        "the config's `storage`"
+    )
+    columns: Columns | None = Field(None, description="columns of the set; default: the config's `columns`")
+    split: SplitName | None = Field(
+        None,
+        description="split to measure, of documents that have one; null: test, of documents without splits all",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {cls.short_form: value} if isinstance(value, str) else value
+
+
 class Evaluate(Settings):
-    """Validation during training, and early stopping."""
+    """Validation during training, early stopping, and sets that are measured before and after training."""
 
     every_steps: int = Field(50, ge=1)
     rows: int | None = Field(512, ge=1, description="of the validation split, at most; null: all")
     test_tokens: int | None = Field(
         1 << 20,
         ge=1,
-        description="tokens of the test split that are measured before and after training, at most; null: all",
+        description="tokens of the test split, and of each of `sets`, that are measured before and after training, at "
+        "most; null: all",
+    )
+    sets: dict[SetName, HeldOutSet] = Field(
+        {},
+        description="further sets to measure before and after training, by name, each a path or {path, columns, split}",
     )
     patience: int | None = Field(None, ge=1, description="stop early after this many evaluations without a better loss")
     least_gain: float = Field(0.0, ge=0, description="a loss counts as better when lower by more than this")
+
+    @field_validator("sets")
+    @classmethod
+    def _names_are_no_splits(cls, sets: dict[str, HeldOutSet]) -> dict[str, HeldOutSet]:
+        if taken := sorted(sets.keys() & set(get_args(SplitName))):
+            raise ValueError(f"{', '.join(taken)}: the corpora's own split has this name; give the set another")
+        return sets
 
 
 class Checkpointing(Settings):

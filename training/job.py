@@ -35,6 +35,7 @@ from training.pack import overflow
 from training.pack.columns import with_columns
 from training.pack.job import PackJob
 from training.pack.packed_run import PackedRun
+from training.pack.sources import set_name, shown_name
 from training.plan.choices import check_memory
 from training.records import export_manifest
 from training.records.export_manifest import finished_export_and_evaluation
@@ -207,24 +208,25 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
         "data": packed.fingerprint,
         "corpora": canonical_json(shares).decode(),
     } | {f"settings.{key}": canonical_json(value).decode() for key, value in settings.items()}
-    return Job(config, paths.absolute(config.output), packed.uri, packed.classes, steps, parts)
+    sets = {name: artifact.manifest.digest for name, artifact in packed.sets.items()}
+    return Job(config, paths.absolute(config.output), packed.uri, packed.classes, steps, parts, sets)
 
 
 def report_overflow(packed: PackedRun, length: int, progress: Progress) -> None:
-    """Print a line for each corpus with files, documents or examples that were left out, truncated or split.
+    """Print a line for each corpus or evaluation set with files, documents or examples left out, truncated or split.
 
     length: tokens of a row.
     """
-    for name in packed.corpora:
+    for name in [*packed.corpora, *map(set_name, packed.sets)]:
         whole = overflow.totals(packed.tokenised(name))
         if name in packed.passed_over:
-            progress.say(f"{name}: {packed.passed_over[name]}")
+            progress.say(f"{shown_name(name)}: {packed.passed_over[name]}")
         if lost := overflow.left_out(packed.tokenised(name)):
             hint = "; `raymill pack CONFIG --preview 1` shows one of each" if lost[0].warned else ""
-            progress.say(f"{'warning: ' if lost[0].warned else ''}{name}: {lost[0].words}{hint}")
+            progress.say(f"{'warning: ' if lost[0].warned else ''}{shown_name(name)}: {lost[0].words}{hint}")
         turns = overflow.turns(packed.tokenised(name))
         for note in [*turns, *overflow.notes(whole, packed.packed(name), length)]:
-            progress.say(f"{'warning: ' if note.warned else ''}{name}: {note.words}")
+            progress.say(f"{'warning: ' if note.warned else ''}{shown_name(name)}: {note.words}")
 
 
 def packed_job(config: TrainConfig, packed: PackedRun) -> Job:
@@ -249,7 +251,8 @@ def _located(config: TrainConfig) -> TrainConfig:
 
 
 def _inputs(job: Job) -> str:
-    return fingerprint({name: job.fingerprint_parts[name] for name in ("model", "data", "corpora")})
+    parts: dict[str, Any] = {name: job.fingerprint_parts[name] for name in ("model", "data", "corpora")}
+    return fingerprint(parts | ({"sets": job.sets} if job.sets else {}))
 
 
 def run_settings(config: TrainConfig) -> dict[str, Any]:
@@ -282,6 +285,8 @@ def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, 
         for split, artifact in splits.items()
         if job.config.packed is None
     }
+    if job.config.packed is None:
+        artifacts |= {one.uri.removeprefix(f"{job.root}/"): one.manifest.digest for one in packed.sets.values()}
     digests = export_manifest.digests(job.store, paths.join(job.root, export_manifest.EXPORT), exported)
     artifacts |= {f"{export_manifest.EXPORT}/{folder}": digest for folder, digest in digests.items()}
     summary_lines = _summary(report["fits"][0]) | {"packed": packed.uri}

@@ -46,6 +46,7 @@ def _inputs(config: TrainConfig) -> list[tuple[str, str, Store]]:
     for name, corpus, store in zip(config.corpus_names, config.corpus, config.corpus_stores, strict=True):
         path = paths.absolute(corpus.path)
         found.append((f"the corpus {name} ({path})", path, store))
+    found += [(f"evaluate.sets.{n} ({one.path})", one.path, config.store) for n, one in config.evaluate.sets.items()]
     for what, place in (("model", config.model.name), ("tokenizer", config.model.tokenizer)):
         if place and (paths.is_remote(place) or Path(paths.absolute(place)).is_dir()):
             found.append((f"the {what} ({paths.absolute(place)})", paths.absolute(place), config.store))

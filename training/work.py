@@ -31,7 +31,7 @@ from training.model_folder.folder import located, model_fingerprint, on_hub
 from training.output_folder import refuse_output_among_inputs
 from training.pack.columns import with_columns
 from training.pack.job import pack_settings
-from training.pack.sources import FrozenCorpus, freeze_corpora
+from training.pack.sources import FrozenCorpus, freeze_corpora, freeze_sets
 from training.plan.memory import memory
 
 _shape_of = Entry("training.models.shape:shape_of")
@@ -61,7 +61,10 @@ def work(config: TrainConfig, seconds: float | None = None, *, replace: bool = F
     settings = job_config(config)
     refuse_output_among_inputs(config)
     configs = [config.phase(overrides) for overrides in config.phases] or [config]
-    frozen = [freeze_corpora(with_columns(one), one.execution.unit_mib << 20) for one in configs]
+    frozen = [
+        freeze_corpora(one, unit_bytes) | freeze_sets(one, unit_bytes)
+        for one, unit_bytes in ((with_columns(one), one.execution.unit_mib << 20) for one in configs)
+    ]
     root = paths.absolute(config.output)
     units = sum(len(corpus.units) for corpora in frozen for corpus in corpora.values())
     groups = [machines(one, corpora) for one, corpora in zip(configs, frozen, strict=True)]

@@ -18,7 +18,7 @@ from training.pack.columns import with_columns
 from training.pack.job import pack_settings
 from training.pack.packed_run import PackedRun
 from training.pack.packing import PackingRule, pack_stage
-from training.pack.sources import freeze_corpora
+from training.pack.sources import freeze_corpora, freeze_sets
 from training.pack.split import Cuts
 from training.pack.tokenise import tokenise_stage
 from training.pack.tokenizer import TokenizerAt
@@ -99,6 +99,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "evaluate.patience": 2,
         "evaluate.least_gain": 0.5,
     },
+    ("rows", "evaluation", "run"): {"evaluate.sets": {"more": "HERE/other.jsonl"}},
     ("evaluation", "run"): {
         "evaluate.test_tokens": 2,
         "generate": None,
@@ -180,13 +181,16 @@ def made_from(settings: dict[str, Any]) -> dict[str, Any]:
     """What each part of a training is made from. What depends on an earlier part has its value in its own."""
     config = with_columns(TrainConfig.model_validate(settings))
     ((name, corpus),) = freeze_corpora(config, config.execution.unit_mib << 20).items()
-    packing = pack_settings(config, {name: corpus})
+    frozen_sets = freeze_sets(config, config.execution.unit_mib << 20)
+    packing = pack_settings(config, {name: corpus} | frozen_sets)
     tokenizer = TokenizerAt(config.store, "/tokenizer", fingerprint(packing["tokenizer"]))
     tokenise = tokenise_stage(name, corpus, tokenizer, config.split, Cuts((0, 0)), config.seed)
     examples = artifact(tokenise.fingerprint, EXAMPLES, {"tokens/train": 100, "examples/train": 100})
     rows = pack_stage(name, PackingRule.of(config, corpus.columns), examples).fingerprint
     packed = {split: artifact(rows, PACKED, {"tokens/train": 6400, "stage_rows/1": 100}) for split in SPLITS}
-    job = make_job(config, PackedRun(config.store, "/packed", tokenizer.fingerprint, (), {name: packed}))
+    sets = {name: artifact(one.fingerprint, PACKED, {}) for name, one in frozen_sets.items()}
+    run = PackedRun(config.store, "/packed", tokenizer.fingerprint, (), {name: packed}, sets=sets)
+    job = make_job(config, run)
     fit: Any = {"fingerprint": job.fingerprint, "best_checkpoint": None, "checkpoint": "/checkpoint"}
     return {
         "examples": tokenise.fingerprint,

@@ -1,10 +1,12 @@
 """Evaluation of a run's weights on held-out documents, before and after training; written to evaluation.json.
 
-The test split is measured, up to `evaluate.test_tokens`, or the validation split if the test split has no rows.
+The test split is measured, up to `evaluate.test_tokens`, or the validation split if the test split has no rows; and
+each of `evaluate.sets`.
 Evaluation runs in one process, which has the model, one row group and one micro-batch in memory.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -74,21 +76,58 @@ def _evaluation(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:
     tokenizer = load_tokenizer(job.store, paths.join(packed.uri, "tokenizer"))
     device = torch.device("cuda" if job.config.workers.gpus_each and torch.cuda.is_available() else "cpu")
     objective = initial_objective(job, device)
-    split, artifacts = held_out_split(packed)
-    rows, notes = rows_to_measure(packed, split, artifacts, job.config.evaluate.test_tokens)
+    held_out = _held_out(job.config, packed)
+
+    def measured_all() -> dict[str, Measured]:
+        found = {name: _measured(objective, job, one, tokenizer, device) for name, one in held_out.items()}
+        return {name: one for name, one in found.items() if one}
+
     with objective.as_base_model():
-        before = _measured(objective, job, artifacts, rows, tokenizer, device)
+        before = measured_all()
     load_trained(objective, job, outcome)
-    after = _measured(objective, job, artifacts, rows, tokenizer, device)
-    generation, answers = _answer_scores(objective, job, artifacts, rows, tokenizer, device)
-    return {
-        "before": {split: before} if before else {},
-        "after": {split: after} if after else {},
+    evaluation: Evaluation = {
+        "before": before,
+        "after": measured_all(),
         "best_step": outcome["best_step"],
-        "generation": generation,
-        "answers": answers,
+        "generation": {},
+        "answers": [],
         "merged_check": None,
-        "notes": notes,
+        "notes": [note for one in held_out.values() for note in one.notes],
+    }
+    for name, one in held_out.items():
+        scored, answers = _answer_scores(objective, job, one, tokenizer, device)
+        if name not in packed.sets:
+            evaluation |= {"generation": scored, "answers": answers}
+        elif scored:
+            evaluation.setdefault("set_generation", {})[name] = scored
+            evaluation["answers"] += [answer | {"set": name} for answer in answers]
+    return evaluation
+
+
+@dataclass(frozen=True)
+class HeldOutRows:
+    """Packed rows that are measured together.
+
+    artifacts: by corpus. rows: the first rows of each that are measured. notes: a sentence if these are not all rows.
+    columns: of each.
+    """
+
+    artifacts: Mapping[str, Artifact]
+    rows: Mapping[str, int]
+    notes: Sequence[str]
+    columns: Mapping[str, Columns]
+
+
+def _held_out(config: TrainConfig, packed: PackedRun) -> dict[str, HeldOutRows]:
+    """The held-out split by its name, unless it has no rows, and each of `evaluate.sets` by its own."""
+    split, artifacts = held_out_split(packed)
+    columns = dict(zip(config.corpus_names, config.all_columns, strict=True))
+    parts = {f"the {split} split": (split, artifacts, columns)} if artifacts else {}
+    for name, artifact in packed.sets.items():
+        parts[f"evaluate.sets.{name}"] = (name, {name: artifact}, {name: config.set_columns[name]})
+    return {
+        name: HeldOutRows(of, *rows_to_measure(words, of, config.evaluate.test_tokens), of_columns)
+        for words, (name, of, of_columns) in parts.items()
     }
 
 
@@ -132,29 +171,29 @@ def held_out_split(packed: PackedRun) -> tuple[str, dict[str, Artifact]]:
 
 
 def rows_to_measure(
-    packed: PackedRun, split: str, artifacts: dict[str, Artifact], most_tokens: int | None
+    what: str, artifacts: Mapping[str, Artifact], most_tokens: int | None
 ) -> tuple[dict[str, int], list[str]]:
-    """(rows to measure of each corpus, a note if they are not all rows).
+    """(rows to measure of each corpus, a note if they are not all rows). what: what is measured, for the note.
 
     Each corpus has its share of `most_tokens`, but at least one row. The first rows of a split are a random sample of
     it, because packing puts documents in random order.
     """
     whole = {name: artifact.manifest.rows for name, artifact in artifacts.items()}
-    tokens = sum(packed.packed(name).get(f"tokens/{split}", 0) for name in artifacts)
+    tokens = sum(one.manifest.counters.get(f"tokens/{one.uri.rpartition('/')[2]}", 0) for one in artifacts.values())
     if most_tokens is None or tokens <= most_tokens:
         return whole, []
     rows = {name: max(1, int(count * most_tokens / tokens)) for name, count in whole.items()}
     note = (
-        f"Of the {split} split {sum(rows.values()):,} of {plural(sum(whole.values()), 'row')} were measured "
+        f"Of {what} {sum(rows.values()):,} of {plural(sum(whole.values()), 'row')} were measured "
         f"(evaluate.test_tokens: {most_tokens}; null: all)."
     )
     return rows, [note]
 
 
-def _tables(artifacts: dict[str, Artifact], rows: Mapping[str, int]) -> Iterator[pa.Table]:
-    """The first `rows` of each artifact, by its name."""
-    for name, artifact in artifacts.items():
-        left = rows[name]
+def _tables(held_out: HeldOutRows) -> Iterator[pa.Table]:
+    """The rows to measure."""
+    for name, artifact in held_out.artifacts.items():
+        left = held_out.rows[name]
         for table in artifact.tables():
             if not left:
                 break
@@ -163,46 +202,39 @@ def _tables(artifacts: dict[str, Artifact], rows: Mapping[str, int]) -> Iterator
 
 
 def _measured(
-    objective: Objective,
-    job: Job,
-    artifacts: dict[str, Artifact],
-    rows: Mapping[str, int],
-    tokenizer: Any,
-    device: torch.device,
+    objective: Objective, job: Job, held_out: HeldOutRows, tokenizer: Any, device: torch.device
 ) -> Measured | None:
-    return measure(objective, _tables(artifacts, rows), job.config.micro_batch, pad_id(tokenizer), device)
+    return measure(objective, _tables(held_out), job.config.micro_batch, pad_id(tokenizer), device)
 
 
 def _answer_scores(
-    objective: Any,
-    job: Job,
-    artifacts: dict[str, Artifact],
-    rows: Mapping[str, int],
-    tokenizer: Any,
-    device: torch.device,
+    objective: Any, job: Job, held_out: HeldOutRows, tokenizer: Any, device: torch.device
 ) -> tuple[dict[str, float], list[GeneratedAnswer]]:
     """(scores, answers): of a probe, scores of its classes; else of generated text, if the config has `generate`."""
     config = job.config
     if config.method == "probe":
-        true, predicted = predictions(
-            objective, _tables(artifacts, rows), config.micro_batch, pad_id(tokenizer), device
-        )
+        true, predicted = predictions(objective, _tables(held_out), config.micro_batch, pad_id(tokenizer), device)
         if not true:
             return {}, []
         by_name = [[job.classes[index] for index in side] for side in (true, predicted)]
         return classification(*by_name) | f1_by_class(true, predicted, job.classes), []
-    return generate_and_score(objective, config, artifacts, tokenizer) if config.generate else ({}, [])
+    if not config.generate:
+        return {}, []
+    return generate_and_score(objective, config, held_out.artifacts, held_out.columns, tokenizer)
 
 
 def generate_and_score(
-    objective: Any, config: TrainConfig, artifacts: dict[str, Artifact], tokenizer: Any
+    objective: Any,
+    config: TrainConfig,
+    artifacts: Mapping[str, Artifact],
+    columns: Mapping[str, Columns],
+    tokenizer: Any,
 ) -> tuple[dict[str, float], list[GeneratedAnswer]]:
-    """(scores by name, answers) of greedy generation on held-out prompts from every corpus."""
+    """(scores by name, answers) of greedy generation on held-out prompts from every corpus. columns: by corpus."""
     assert config.generate is not None
     virtual = getattr(config, config.method).tokens if config.method in ("prefix", "prompt") else 0
     room = _positions(objective.model) - virtual
     new_tokens = min(config.generate.max_new_tokens, room - 1)
-    columns = dict(zip(config.corpus_names, config.all_columns, strict=True))
     prompts = prompts_of(artifacts, columns, config.generate, new_tokens, config.sequence_length)
     device_type = next(objective.parameters()).device.type
     with torch.autocast(device_type, torch.bfloat16, enabled=config.bf16):

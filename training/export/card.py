@@ -221,17 +221,19 @@ def _numbers(facts: CardFacts, folder: str) -> str:
         parts.append(f"{named}, first and exported:\n\n" + table(head, rows))
     if facts.evaluation is not None:
         rows = [
-            (f"{split}, {when}", *_measured(measured, means))
-            for split in SPLITS
+            (f"{held_out}, {when}", *_measured(measured, means))
+            for held_out in facts.evaluation["after"]
             for when, side in (("before", facts.evaluation["before"]), ("after", facts.evaluation["after"]))
-            if (measured := side.get(split))
+            if (measured := side.get(held_out))
         ]
         if rows:
             parts.append("Held out, before and after training:\n\n" + table(head, rows))
         parts += [escaped(note) for note in facts.evaluation.get("notes", [])]
-        if scores := facts.evaluation["generation"]:
+        of_sets = {f"the set {escaped(name)}": of for name, of in facts.evaluation.get("set_generation", {}).items()}
+        for what, scores in ({"held-out documents": facts.evaluation["generation"]} | of_sets).items():
             shown = [(_SCORE_NAMES.get(name, name), f"{value:.4g}") for name, value in scores.items()]
-            parts.append("Answers on held-out documents:\n\n" + table(("Score", ""), shown[:_MOST_CLASSES]))
+            if shown:
+                parts.append(f"Answers on {what}:\n\n" + table(("Score", ""), shown[:_MOST_CLASSES]))
     if folder == "merged" and (check := facts.merged_check):
         parts.append(
             f"Merged in float32 and compared with the adapter's logits on {check['prompts']} held-out prompts: largest "

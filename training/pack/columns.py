@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -11,7 +12,7 @@ from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from training.config import TrainConfig
-from training.config_parts import Columns, Corpus
+from training.config_parts import Columns, Corpus, HeldOutSet
 from training.pack.corpus_files import find_files, first_keys, inspect_file
 from training.pack.reading import format_of
 
@@ -33,24 +34,33 @@ RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
 )
 
 
-def with_columns(config: TrainConfig) -> TrainConfig:
-    """The config with the columns of each corpus: those it names, else those recognised by usual names (RECOGNISED).
+_Read = TypeVar("_Read", Corpus, HeldOutSet)
 
-    These are `text`, `messages`, ShareGPT's `conversations`, `prompt` with `completion`, and alpaca's `instruction`
-    with `output`, each with its optional columns. With method probe, the class is that of a data set of `raymill
-    prepare` where no column is named.
+
+def with_columns(config: TrainConfig) -> TrainConfig:
+    """The config with the columns of each corpus and each of `evaluate.sets`: those it names, else those recognised.
+
+    Recognised are usual names (RECOGNISED): `text`, `messages`, ShareGPT's `conversations`, `prompt` with
+    `completion`, and alpaca's `instruction` with `output`, each with its optional columns. With method probe, the class
+    is that of a data set of `raymill prepare` where no column is named.
 
     Raises:
         ConfigError: method probe finds no text or no class.
         DataError: there is nothing to read at a corpus's path, or an unfinished artifact.
     """
-    each = list(zip(config.corpus_stores, config.corpus, config.all_columns, strict=True))
-    if "columns" not in config.model_fields_set:
-        each = [(store, one, one.columns or _recognised(store, one)) for store, one, _ in each]
-    if config.method == "probe":
-        each = [(store, one, _labelled(store, one, columns)) for store, one, columns in each]
-    corpora = [one.model_copy(update={"columns": _ignoring(columns, config.ignore)}) for _, one, columns in each]
-    return config.model_copy(update={"corpus": tuple(corpora)})
+
+    def with_own(store: Store, one: _Read) -> _Read:
+        named = config.columns if "columns" in config.model_fields_set else None
+        columns = one.columns or named or _recognised(store, one)
+        if config.method == "probe":
+            columns = _labelled(store, one, columns)
+        return one.model_copy(update={"columns": _ignoring(columns, config.ignore)})
+
+    update: dict[str, object] = {"corpus": tuple(map(with_own, config.corpus_stores, config.corpus))}
+    if sets := config.evaluate.sets:
+        sets = {name: with_own(config.store, one) for name, one in sets.items()}
+        update["evaluate"] = config.evaluate.model_copy(update={"sets": sets})
+    return config.model_copy(update=update)
 
 
 def _ignoring(columns: Columns, names: tuple[str, ...]) -> Columns:
@@ -61,7 +71,7 @@ def _ignoring(columns: Columns, names: tuple[str, ...]) -> Columns:
     return columns.model_copy(update=update | {"ignore": ignore})
 
 
-def _labelled(store: Store, corpus: Corpus, columns: Columns) -> Columns:
+def _labelled(store: Store, corpus: Corpus | HeldOutSet, columns: Columns) -> Columns:
     """The columns with that of the class.
 
     Raises:
@@ -91,7 +101,7 @@ def _labelled(store: Store, corpus: Corpus, columns: Columns) -> Columns:
     return columns.model_copy(update={"label": label})
 
 
-def _recognised(store: Store, corpus: Corpus) -> Columns:
+def _recognised(store: Store, corpus: Corpus | HeldOutSet) -> Columns:
     file = find_files(store, corpus.path)[0][0].info
     schema = inspect_file(store, file, Columns(text="text"), 1 << 30).schema
     names = first_keys(store, file) if schema is None else schema.names

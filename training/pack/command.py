@@ -19,6 +19,7 @@ from training.options import Address, ConfigFile, Overrides, Verify, load_train
 from training.pack import overflow
 from training.pack.job import pack as run_pack
 from training.pack.packed_run import PackedRun
+from training.pack.sources import set_name, shown_name
 
 _preview = Entry("training.tokenizer.preview:preview")  # imports transformers
 _print_previews = Entry("training.tokenizer.preview:print_previews")
@@ -69,6 +70,7 @@ def pack(
 def summary(config: TrainConfig, packed: PackedRun) -> str:
     """A text about packed corpora: documents, tokens, padding, and the documents that were left out."""
     lines = [line for name in packed.corpora for line in _corpus_lines(config, packed, name)]
+    lines += [line for name in packed.sets for line in _set_lines(packed, name)]
     steps = packed.rows("train") / config.rows_per_step
     lines.append(f"one epoch is {steps:,.1f} steps of {config.rows_per_step:,} rows, {config.tokens_per_step:,} tokens")
     return "\n".join([*lines, "", f"packed     {packed.uri}", f"tokenizer  {packed.tokenizer_uri}"])
@@ -95,6 +97,22 @@ def _corpus_lines(config: TrainConfig, packed: PackedRun, name: str) -> list[str
         left_out.insert(0, note)
     notes = [*left_out, *_cut(tokenised, counters, config.sequence_length), *_as_text(tokenised)]
     return [*lines, *(f"  {note}" for note in notes)]
+
+
+def _set_lines(packed: PackedRun, name: str) -> list[str]:
+    """One of `evaluate.sets`: what is measured of it, and the documents that were left out."""
+    artifact, tokenised = packed.sets[name], packed.tokenised(set_name(name))
+    split = artifact.uri.rpartition("/")[2]
+    documents, rows, tokens = (
+        artifact.manifest.counters[f"{what}/{split}"] for what in ("documents", "rows", "tokens")
+    )
+    notes = [note.words for note in [*overflow.left_out(tokenised), *overflow.turns(tokenised)]]
+    if note := packed.passed_over.get(set_name(name)):
+        notes.insert(0, note)
+    head = (
+        f"{shown_name(set_name(name))}: {documents:,.0f} documents, {rows:,.0f} rows, {tokens:,.0f} tokens to measure"
+    )
+    return [head, *(f"  {note}" for note in notes)]
 
 
 def _line(first: str, cells: list[str]) -> str:

@@ -46,8 +46,11 @@ class CorpusFile(NamedTuple):
     info: FileInfo
 
 
-def find_files(store: Store, path: str, folded: bool = False) -> tuple[list[CorpusFile], str, dict[str, int]]:
-    """(files, fingerprint of their content, number of skipped files by ending). folded: see `freeze_corpus`."""
+def find_files(store: Store, path: str, splits: Sequence[str] = SPLITS) -> tuple[list[CorpusFile], str, dict[str, int]]:
+    """(files, fingerprint of their content, number of skipped files by ending).
+
+    splits: those to read of a data set of `raymill prepare`.
+    """
     root = paths.absolute(path)
     wild = re.search(r"[*?\[]", root)
     there = store.exists(root) or bool(
@@ -60,7 +63,7 @@ def find_files(store: Store, path: str, folded: bool = False) -> tuple[list[Corp
     elif (artifact := Artifact.find(store, root)) is not None:
         return _of_artifact(artifact)
     elif prepared_output(store, root) is not None:
-        return _of_prepared(store, root, SPLITS[:-1] if folded else SPLITS)
+        return _of_prepared(store, root, splits)
     else:
         found = store.list_files(root)
         _refuse_unfinished(store, root)

@@ -27,6 +27,7 @@ from cluster.session import Session
 from cluster.stage import Stage, from_scratch
 from cluster.store import paths
 from training.config import TrainConfig
+from training.config_parts import Split
 from training.data.packed import SPLITS
 from training.model_folder.checks import embedded_tokens
 from training.model_folder.folder import located
@@ -46,8 +47,8 @@ from training.pack.packed_run import (
     packed_uri,
 )
 from training.pack.packing import PackingRule, pack_stage
-from training.pack.sources import FrozenCorpus, freeze_corpora
-from training.pack.split import Cuts
+from training.pack.sources import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name
+from training.pack.split import ALL_TEST, Cuts
 from training.pack.survey import Surveyed, find_classes, read_survey, survey_first_documents, survey_name, survey_stage
 from training.pack.tokenise import refuse_no_examples, tokenise_stage
 from training.pack.tokenizer import (
@@ -88,9 +89,10 @@ def pack(
 class PackJob:
     """The corpora to pack, and whether they are packed already. Determined without Ray.
 
-    root: the folder. frozen: the listed files of each corpus. settings: those that decide the rows. finished: whether
-    the folder has a manifest with these settings; its files are not checked. replace: whether to remove what was packed
-    with other settings. discard_first: whether to remove everything, also what is valid.
+    root: the folder. frozen: the listed files of each corpus and each of `evaluate.sets`. settings: those that decide
+    the rows. finished: whether the folder has a manifest with these settings; its files are not checked. replace:
+    whether to remove what was packed with other settings. discard_first: whether to remove everything, also what is
+    valid.
     """
 
     config: TrainConfig
@@ -113,7 +115,8 @@ class PackJob:
         """
         config = with_columns(config.model_copy(update={"model": located(config.model)}))
         root = packed_uri(config.packed, config.output)
-        frozen = freeze_corpora(config, config.execution.unit_mib << 20)
+        unit_bytes = config.execution.unit_mib << 20
+        frozen = freeze_corpora(config, unit_bytes) | freeze_sets(config, unit_bytes)
         settings = pack_settings(config, frozen)
         finished = _is_packed(config, root, settings, frozen, replace)
         if not finished:
@@ -207,7 +210,7 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
         tokenizer["vocab_size"] = (model.config or {}).get("vocab_size")
     elif model.tokenizer is None:
         tokenizer["revision"] = model.revision
-    corpora = {
+    corpora: dict[str, dict[str, Any]] = {
         name: {
             "columns": columns.model_dump(mode="json"),
             "files": frozen[name].fingerprint,
@@ -215,6 +218,14 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
         }
         for name, columns in zip(config.corpus_names, config.all_columns, strict=True)
     }
+    for name, columns in config.set_columns.items():
+        one = frozen[set_name(name)]
+        corpora[set_name(name)] = {
+            "columns": columns.model_dump(mode="json"),
+            "files": one.fingerprint,
+            "overflow": config.overflow(columns),
+            "measured": one.measured,
+        }
     return {
         "sequence_length": config.sequence_length,
         "packing": {"mode": config.packing.mode},
@@ -240,6 +251,13 @@ def require_enough(config: TrainConfig, packed: PackedRun) -> None:
                 f"{artifacts['train'].uri}: corpus {name} has no row to train on (rows: {seen}). Tokenising counted: "
                 f"{_counts(packed.tokenised(name))}. Packing counted: {_counts(packed.packed(name))}. "
                 "Give more documents, a larger split.train, or another packing.overflow."
+            )
+    for name, artifact in packed.sets.items():
+        if not artifact.manifest.rows:
+            raise DataError(
+                f"{artifact.uri}: evaluate.sets.{name} has no row to measure. Tokenising counted: "
+                f"{_counts(packed.tokenised(set_name(name)))}. Name a split that it has (evaluate.sets.{name}.split), "
+                "give other documents, or another packing.overflow."
             )
     rows = packed.rows("train")
     if rows < config.rows_per_step:
@@ -270,16 +288,18 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
             run(survey_stage(name, frozen[name], store, config.split, probe))[survey_name(name)]
         )
 
+    trained = {name: one for name, one in frozen.items() if one.measured is None}
+
     def all_cuts() -> list[Cuts]:
-        return [surveyed(name).cuts for name in frozen]
+        return [surveyed(name).cuts for name in trained]
 
     tokenizer = TokenizerAt(store, tokenizer_folder(root), prepare_tokenizer(config, root, job.replace, all_cuts))
     vocabulary = embedded_tokens(store, config.model)
-    classes = find_classes(list(frozen.values()), [surveyed(name) for name in frozen]) if probe else ()
+    classes = find_classes(list(trained.values()), [surveyed(name) for name in trained]) if probe else ()
     corpora, notes = {}, {}
     for name, corpus in frozen.items():
-        cuts = surveyed(name).cuts
-        tokenise = tokenise_stage(name, corpus, tokenizer, config.split, cuts, config.seed, classes, vocabulary)
+        split, cuts = (Split(), ALL_TEST) if corpus.measured else (config.split, surveyed(name).cuts)
+        tokenise = tokenise_stage(name, corpus, tokenizer, split, cuts, config.seed, classes, vocabulary)
         examples = run(tokenise)[examples_name(name)]
         refuse_no_examples(examples, corpus.path)
         notes[name] = "; ".join(
@@ -298,6 +318,7 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
         "tokenizer": tokenizer.fingerprint,
         "classes": list(classes),
         "artifacts": {name: digests_of(artifacts) for name, artifacts in corpora.items()},
+        "sets": {name: one.measured for name, one in frozen.items() if one.measured},
     }
     manifest_file(store, root).create(json_bytes(manifest))
 
@@ -330,7 +351,8 @@ def _is_packed(
 
 def _paths(config: TrainConfig) -> dict[str, str]:
     """Corpus -> absolute path, for messages only, because a moved corpus is still the same corpus."""
-    return {name: paths.absolute(one.path) for name, one in zip(config.corpus_names, config.corpus, strict=True)}
+    sets = {set_name(name): one.path for name, one in config.evaluate.sets.items()}
+    return {n: paths.absolute(one.path) for n, one in zip(config.corpus_names, config.corpus, strict=True)} | sets
 
 
 def _changes(
@@ -347,7 +369,7 @@ def _changes(
             now = paths_now[name]
             which = changed_files_text(manifest.get("listings", {}).get(name, []), frozen[name].listing)
             same_path = f"the files of {now} changed" + (f" ({which})" if which else "")
-            lines.append(same_path if then == now else f"corpus {name} was {then}, now {now}")
+            lines.append(same_path if then == now else f"corpus {shown_name(name)} was {then}, now {now}")
     loaded = "train" not in (before["tokenizer"]["from"], settings["tokenizer"]["from"])
     if loaded and not lines and before | {"tokenizer": settings["tokenizer"]} == settings:
         return []  # `prepare_tokenizer` compares loaded tokenizers by their content

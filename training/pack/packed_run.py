@@ -19,7 +19,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from training.data.packed import SPLITS
 from training.data.prepared import PreparedRun
-from training.pack.sources import Listing
+from training.pack.sources import Listing, set_name
 from training.pack.tokenizer import tokenizer_damage, tokenizer_file
 
 PACK_MANIFEST = "pack.json"
@@ -35,7 +35,8 @@ class PackedRun:
 
     tokenizer_fingerprint: of the tokenizer at `tokenizer_uri`. classes: of method probe, in the order of their indices;
     else empty. corpora: artifacts by corpus and split. passed_over: corpus -> a sentence about the files that were not
-    read; only for corpora with such files. prepared: corpus -> the data set of `raymill prepare` that was packed.
+    read; only for corpora with such files. prepared: corpus -> the data set of `raymill prepare` that was packed. sets:
+    the rows to measure of each of `evaluate.sets`.
     """
 
     store: Store
@@ -45,6 +46,7 @@ class PackedRun:
     corpora: dict[str, dict[str, Artifact]]
     passed_over: Mapping[str, str] = field(default_factory=dict)
     prepared: Mapping[str, PreparedRun] = field(default_factory=dict)
+    sets: Mapping[str, Artifact] = field(default_factory=dict)
 
     @classmethod
     def load(cls, store: Store, uri: str) -> Self:
@@ -71,6 +73,10 @@ class PackedRun:
                         f"{artifact.uri}: its digest is not in {PACK_MANIFEST}: another config was packed there. "
                         "Run `raymill pack` with the config to keep, and --replace."
                     )
+        sets = {
+            name.removeprefix(set_name("")): corpora.pop(name)[measured]
+            for name, measured in manifest.get("sets", {}).items()
+        }
         prepared = {name: PreparedRun(**one) for name, one in manifest.get("prepared", {}).items()}
         return cls(
             store,
@@ -80,6 +86,7 @@ class PackedRun:
             corpora,
             manifest.get("passed_over", {}),
             prepared,
+            sets,
         )
 
     @property
@@ -97,8 +104,8 @@ class PackedRun:
         """URI -> damage, for each packed file that is missing or differs from what was written."""
         return {
             uri: seen
-            for artifacts in self.corpora.values()
-            for artifact in artifacts.values()
+            for artifact in [one for artifacts in self.corpora.values() for one in artifacts.values()]
+            + list(self.sets.values())
             for uri, seen in artifact.damage(compare_sha256=compare_sha256).items()
         }
 
@@ -123,8 +130,9 @@ class PackedRun:
         return Artifact.load(self.store, paths.join(self.uri, examples_name(corpus))).manifest.counters
 
     def packed(self, corpus: str) -> Counters:
-        """Counters of packing a corpus, over all splits. See packing.py and overflow.py."""
-        return self.corpora[corpus]["train"].manifest.counters
+        """Counters of packing a corpus or a set, over all splits. See packing.py and overflow.py."""
+        sets = {set_name(name): artifact for name, artifact in self.sets.items()}
+        return (sets.get(corpus) or self.corpora[corpus]["train"]).manifest.counters
 
 
 def packed_uri(packed: str | None, output: str) -> str:

@@ -164,11 +164,12 @@ def _object(line: bytes | None, value: Any) -> Row | Unreadable:
     return value if isinstance(value, Unreadable) else Unreadable("not_an_object")
 
 
-def names_splits(store: Store, spans: Sequence[Span]) -> bool:
-    """Whether the first rows have a column `split`, and each of them the name of a split in it."""
+def splits_of_first_rows(store: Store, spans: Sequence[Span]) -> set[str]:
+    """The splits that the first rows name in a column `split`; none unless each of these rows names one."""
     rows = islice((row for span in spans for row, _ in read_rows(store, span, ["split"])), _PEEKED_ROWS)
     names = [row.get("split") for row in rows if isinstance(row, dict)]
-    return bool(names) and all(isinstance(name, str) and split_name(name) is not None for name in names)
+    found = {split_name(name) if isinstance(name, str) else None for name in names}
+    return {name for name in found if name is not None} if None not in found else set()
 
 
 def split_name(value: str) -> str | None:

@@ -12,11 +12,12 @@ from cluster.read.span import Span
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
-from training.config_parts import Columns, Corpus
+from training.config_parts import Columns, Corpus, HeldOutSet
+from training.data.packed import SPLITS
 from training.data.prepared import PreparedRun, prepared_output, prepared_with
 from training.pack.columns import DEFAULTS, resolve
 from training.pack.corpus_files import find_files, first_keys, inspect_file
-from training.pack.reading import FORMATS, format_of, names_splits
+from training.pack.reading import FORMATS, format_of, splits_of_first_rows
 
 # Threads that read footers of remote files; they wait for the network.
 _THREADS = 16
@@ -33,7 +34,7 @@ class FrozenCorpus:
     default columns filled in. skipped: number of files of other formats, by ending. listing: the files that are read.
     prepared: the data set of `raymill prepare` that they are, if they are one. unread: of Parquet, the rows that have a
     value in each column that is not read. splits_read: whether the column `split` decides the splits, because the rows
-    have one.
+    have one. measured: of one of `evaluate.sets`, the split that is measured; None for a corpus to train on.
     """
 
     store: Store
@@ -47,6 +48,7 @@ class FrozenCorpus:
     prepared: PreparedRun | None = None
     unread: Mapping[str, int] = field(default_factory=dict)
     splits_read: bool = False
+    measured: str | None = None
 
     @property
     def note(self) -> str:
@@ -76,27 +78,69 @@ def freeze_corpora(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorp
     }
 
 
+def freeze_sets(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorpus]:
+    """`freeze_corpus` of each of `evaluate.sets` of a config with columns, by the name of its packed rows."""
+    return {
+        set_name(name): _freeze_set(config.store, name, one, columns, unit_bytes)
+        for (name, one), columns in zip(config.evaluate.sets.items(), config.set_columns.values(), strict=True)
+    }
+
+
+def set_name(name: str) -> str:
+    """The name of the packed rows of one of `evaluate.sets`, which no corpus can have."""
+    return f"_evaluate-{name}"
+
+
+def shown_name(name: str) -> str:
+    """The name of a corpus, or the setting of one of `evaluate.sets`, from the name of its packed rows."""
+    start = set_name("")
+    return f"evaluate.sets.{name.removeprefix(start)}" if name.startswith(start) else name
+
+
+def _freeze_set(store: Store, name: str, one: HeldOutSet, columns: Columns, unit_bytes: int) -> FrozenCorpus:
+    """As `freeze_corpus`, with the split to measure.
+
+    Raises:
+        ConfigError: a split is named, and the documents have none.
+    """
+    frozen = freeze_corpus(store, one, columns, unit_bytes, split_set=False, splits=(one.split or "test",))
+    if frozen.columns.split is None:
+        if one.split is not None:
+            raise ConfigError(
+                f"evaluate.sets.{name}.split: the documents of {one.path} have no column `split` with the names of "
+                "splits. Name the column, as in `columns: {.., split: COLUMN}`, or leave `split` out to measure all."
+            )
+        return replace(frozen, measured="test")
+    measured = one.split or "test"
+    if one.split is None and frozen.splits_read:
+        first = splits_of_first_rows(store, [span for unit in frozen.units for span in unit])
+        measured = "validation" if first == {"validation"} else "test"  # a file of one split
+    return replace(frozen, measured=measured)
+
+
 def freeze_corpus(
     store: Store,
-    corpus: Corpus,
+    corpus: Corpus | HeldOutSet,
     columns: Columns,
     unit_bytes: int,
     staged: bool = False,
     folded: bool = False,
     split_set: bool = True,
+    splits: Sequence[str] = SPLITS,
 ) -> FrozenCorpus:
     """List the files of a corpus, check its columns and split it into units of about `unit_bytes`.
 
     staged: whether documents are ordered by the stages of a curriculum. folded: whether one of their folds is tested;
     then the records of a data set of `raymill prepare` that are for testing, which have none, are left out. split_set:
-    whether the config decides the splits; if not, a column `split` with the names of splits does.
+    whether the config decides the splits; if not, a column `split` with the names of splits does. splits: those to read
+    of a data set of `raymill prepare`.
 
     Raises:
         ConfigError: a named column is missing or has an unsuitable type, or there are no stages or folds.
         DataError: there is nothing to read at the path, or an unfinished artifact.
     """
     assert unit_bytes > 0
-    files, content, skipped = find_files(store, corpus.path, folded)
+    files, content, skipped = find_files(store, corpus.path, SPLITS[:-1] if folded else splits)
     with ThreadPoolExecutor(_THREADS) as pool:
         inspected = list(pool.map(lambda file: inspect_file(store, file.info, columns, unit_bytes), files))
     schemas = [
@@ -109,7 +153,7 @@ def freeze_corpus(
     if prepared:
         used = {"split": not folded, "fold": folded, "stage": staged}
         defaults = DEFAULTS | {role: role for role, wanted in used.items() if wanted}
-    splits_read = not (prepared or split_set or folded) and names_splits(store, [span for span, _ in pieces])
+    splits_read = not (prepared or split_set or folded) and bool(splits_of_first_rows(store, [s for s, _ in pieces]))
     if splits_read:
         defaults = DEFAULTS | {"split": "split"}
     resolved = resolve(columns, defaults, schemas, lines, first_keys(store, lines) if lines else {})

@@ -42,6 +42,9 @@ class Cuts:
         return bisect_right(self.strata.get(stratum, self.default), key)
 
 
+ALL_TEST = Cuts((0, 0))
+
+
 def split_of(document: Document, cuts: Cuts) -> int:
     """Index in SPLITS: by its fold if one is tested, else by its column if it has one, else by the cuts."""
     if cuts.fold is not None:

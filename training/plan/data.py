@@ -10,7 +10,7 @@ from training.data.packed import rows_per_group
 from training.pack.columns import with_columns
 from training.pack.job import pack_settings
 from training.pack.packed_run import PackedRun, manifest_file, packed_uri
-from training.pack.sources import freeze_corpora
+from training.pack.sources import freeze_corpora, freeze_sets
 
 # Best-fit packing leaves about this share of a row's positions empty.
 _EMPTY = 0.02
@@ -60,10 +60,12 @@ def find_data(config: TrainConfig, vocabulary: int) -> Data:
         DataError, ConfigError, StorageError: a corpus or a column is missing.
     """
     config = with_columns(config)
-    frozen = freeze_corpora(config, config.execution.unit_mib << 20)
+    unit_bytes = config.execution.unit_mib << 20
+    frozen = freeze_corpora(config, unit_bytes)
     root, store = packed_uri(config.packed, config.output), config.store
     manifest = manifest_file(store, root).read()
-    if manifest is not None and manifest["settings"] == pack_settings(config, frozen):
+    everything = frozen | freeze_sets(config, unit_bytes)
+    if manifest is not None and manifest["settings"] == pack_settings(config, everything):
         return _counted(config, PackedRun.load(store, root))
     estimated = _estimated(config, {name: sum(corpus.unit_bytes) for name, corpus in frozen.items()}, vocabulary)
     notes = [f"; {name}: {corpus.note}" for name, corpus in frozen.items() if corpus.note]

@@ -29,7 +29,7 @@ class MergedCheck(TypedDict):
 
 
 def evaluation_fingerprint(job: Job, outcome: Outcome) -> str:
-    """Fingerprint of all that decides an evaluation: version, training, checkpoint, generation settings."""
+    """Fingerprint of all that decides an evaluation: version, training, checkpoint, generation settings, sets."""
     generate = job.config.generate
     inputs = {
         "version": cluster.__version__,
@@ -38,7 +38,7 @@ def evaluation_fingerprint(job: Job, outcome: Outcome) -> str:
         "generate": generate.model_dump() if generate else None,
         "test_tokens": job.config.evaluate.test_tokens,
     }
-    return fingerprint(inputs)
+    return fingerprint(inputs | ({"sets": job.sets} if job.sets else {}))
 
 
 def read_evaluation(job: Job, wanted: str | None = None) -> Evaluation | None:

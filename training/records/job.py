@@ -1,7 +1,7 @@
 """The job that each worker of a training gets: config, folders, steps, fingerprints. Does not import torch."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
@@ -24,7 +24,8 @@ class Job:
     config: that of this phase. root: absolute URI of the run's folder. packed: URI of the folder with the packed rows.
     classes: those of method probe, in the order of their indices. steps: optimizer steps of the whole training.
     fingerprint_parts: all that decides the weights: `model`, `data`, `corpora` and a `settings.KEY` for each setting. A
-    checkpoint stores them, and training continues from it only if they are equal.
+    checkpoint stores them, and training continues from it only if they are equal. sets: the digest of the rows of each
+    of `evaluate.sets`, which do not decide the weights.
     """
 
     config: TrainConfig
@@ -33,6 +34,7 @@ class Job:
     classes: tuple[str, ...]
     steps: int
     fingerprint_parts: dict[str, str]
+    sets: dict[str, str] = field(default_factory=dict)
 
     @property
     def store(self) -> Store:
@@ -82,6 +84,7 @@ class Job:
             "classes": self.classes,
             "steps": self.steps,
             "identity": self.fingerprint_parts,  # the key of earlier versions
+            "sets": self.sets,
             "config": json.loads(self.config.model_dump_json(exclude=keys, exclude_unset=True)),
         }
         return json_bytes(plain)
@@ -97,7 +100,7 @@ class Job:
             plain = json.loads(data)
             config = TrainConfig.model_validate(plain["config"])
             packed, classes, parts = plain["packed"], tuple(plain["classes"]), plain["identity"]
-            return cls(config, plain["root"], packed, classes, plain["steps"], parts)
+            return cls(config, plain["root"], packed, classes, plain["steps"], parts, plain.get("sets", {}))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 f"not a job of this project ({error}). Write one with `raymill pack CONFIG --job FILE`."

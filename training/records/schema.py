@@ -132,25 +132,29 @@ class Outcome(TypedDict):
 
 
 class GeneratedAnswer(TypedDict):
-    """A generated answer beside its reference."""
+    """A generated answer beside its reference. set: the name of its set, if it is of one of `evaluate.sets`."""
 
     document: str
     prompt: str
     reference: str
     generated: str
+    set: NotRequired[str]
 
 
 class Evaluation(TypedDict):
-    """evaluation.json. before, after: the measurement before and after training, by the name of the held-out split.
+    """evaluation.json. before, after: the measurement before and after training, by the name of the held-out split, and
+    of each of `evaluate.sets`.
 
-    generation: scores of generated answers, by name. merged_check: a MergedCheck of evaluation.py. notes: sentences
-    about what was not measured, and why.
+    generation: scores of generated answers of the held-out split, by name. set_generation: the same of each of
+    `evaluate.sets`, by its name; absent if there are none. merged_check: a MergedCheck of evaluation.py. notes:
+    sentences about what was not measured, and why.
     """
 
     before: dict[str, Measured]
     after: dict[str, Measured]
     best_step: int | None
     generation: dict[str, float]
+    set_generation: NotRequired[dict[str, dict[str, float]]]
     answers: list[GeneratedAnswer]
     merged_check: dict[str, Any] | None
     notes: NotRequired[list[str]]

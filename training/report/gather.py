@@ -86,7 +86,8 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
         "ended": outcome["ended"],
         "unmoved": outcome["unmoved"],
         "generation": evaluation["generation"],
-        "answers": [_shortened(answer) for answer in evaluation["answers"][:_ANSWERS]],
+        "set_generation": evaluation.get("set_generation", {}),
+        "answers": [_shortened(answer) for answer in _first_answers(evaluation["answers"])],
         "merged_check": evaluation["merged_check"],
         "evaluation_notes": evaluation.get("notes", []),
         "folders": _folders(job, packed),
@@ -123,12 +124,18 @@ def _attempts(store: Store, folder: str) -> list[AttemptRecord]:
 
 
 def _shortened(answer: GeneratedAnswer) -> GeneratedAnswer:
-    return {
-        "document": answer["document"],
-        "prompt": _cut(answer["prompt"]),
-        "reference": _cut(answer["reference"]),
-        "generated": _cut(answer["generated"]),
-    }
+    shortened = answer.copy()
+    for key in ("prompt", "reference", "generated"):
+        shortened[key] = _cut(answer[key])
+    return shortened
+
+
+def _first_answers(answers: Sequence[GeneratedAnswer]) -> list[GeneratedAnswer]:
+    """The first answers of the held-out split, and of each of `evaluate.sets`."""
+    of_set: dict[str | None, list[GeneratedAnswer]] = {}
+    for answer in answers:
+        of_set.setdefault(answer.get("set"), []).append(answer)
+    return [answer for found in of_set.values() for answer in found[:_ANSWERS]]
 
 
 def _cut(words: str) -> str:

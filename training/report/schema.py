@@ -175,6 +175,7 @@ class Fit(TypedDict):
     ended: str
     unmoved: list[str]
     generation: dict[str, float]
+    set_generation: NotRequired[dict[str, dict[str, float]]]
     answers: list[GeneratedAnswer]
     merged_check: dict[str, Any] | None
     evaluation_notes: list[str]

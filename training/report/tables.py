@@ -143,8 +143,9 @@ def evaluation(fit: Fit) -> Markup:
         return join(sentence("No held-out split was measured."), *notes)
     means = metric_words(fit["recipe"]["method"])
     columns = [
-        Column("Split", False), Column("Loss before"), Column("after"), Column("Change"), Column("Perplexity before"),
-        Column("after"), Column("Accuracy before"), Column("after"), Column(means.labels.capitalize()),
+        Column("Held out", False), Column("Loss before"), Column("after"), Column("Change"),
+        Column("Perplexity before"), Column("after"), Column("Accuracy before"), Column("after"),
+        Column(means.labels.capitalize()),
     ]  # fmt: skip
     if not means.perplexity:
         del columns[4:6]
@@ -153,7 +154,7 @@ def evaluation(fit: Fit) -> Markup:
     words += f", of step {count(fit['best_step'])}." if fit["best_step"] is not None else "."
     words += f" {means.accuracy}"
     check = fit["merged_check"]
-    held_out = table("Splits held out from training", columns, rows)
+    held_out = table("Splits and sets held out from training", columns, rows)
     return join(note(words), held_out, *notes, _check(check) if check else None)
 
 
@@ -161,7 +162,7 @@ def _measured(split: str, before: Measured | None, after: Measured, means: Metri
     change = None if before is None else after["loss"] - before["loss"]
     perplexity = (perplexity_words(before["perplexity"]) if before else "–", perplexity_words(after["perplexity"]))
     return (
-        split,
+        name(outside_text(split)),
         loss_words(before["loss"]) if before else "–",
         loss_words(after["loss"]),
         "–" if change is None else f"{'−' if change < 0 else '+'}{decimal(abs(change))}",
@@ -185,16 +186,25 @@ def _plain(value: Any) -> str:
 
 def answers(fit: Fit) -> Markup:
     """Scores and examples of generated answers, or scores of a probe's classes."""
-    if not fit["answers"] and not fit["generation"]:
+    if not fit["answers"] and not fit["generation"] and not fit.get("set_generation"):
         return sentence("This run generated no answers (`generate` is not set).")
     columns = [Column("Score", False), Column("Value")]
-    rows = [(_SCORES.get(score, score.replace("_", " ")), decimal(value)) for score, value in fit["generation"].items()]
     caption = "Greedy answers to held-out prompts; from 0 to 1, BLEU from 0 to 100"
     if fit["recipe"]["method"] == "probe":
         caption = "Classes given to held-out documents; from 0 to 1"
-    scores = table(caption, columns, rows)
+    of_sets = fit.get("set_generation", {})
+    scored = {caption: fit["generation"]} | {
+        join(caption, ": set ", outside_text(name)): of for name, of in of_sets.items()
+    }
+    scores = [
+        table(
+            words, columns, [(_SCORES.get(name, name.replace("_", " ")), decimal(value)) for name, value in of.items()]
+        )
+        for words, of in scored.items()
+        if of
+    ]
     shown = [_answer(answer, opened=number < 3) for number, answer in enumerate(fit["answers"])]
-    return join(scores if rows else None, shown)
+    return join(scores, shown)
 
 
 def _answer(answer: GeneratedAnswer, *, opened: bool) -> Markup:
@@ -203,7 +213,8 @@ def _answer(answer: GeneratedAnswer, *, opened: bool) -> Markup:
         element("div", element("h4", title), _excerpt(answer[key]), class_=key)  # type: ignore[literal-required]
         for title, key in parts
     ]
-    heading = [element("h3", "Document"), element("span", outside_text(answer["document"]), class_="aside")]
+    of_set = f"Document of {answer['set']}" if "set" in answer else "Document"
+    heading = [element("h3", of_set), element("span", outside_text(answer["document"]), class_="aside")]
     return fold(heading, element("div", boxes, class_="answer"), opened=opened)
 
 

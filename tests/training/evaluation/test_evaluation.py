@@ -164,7 +164,8 @@ def test_a_prompt_longer_than_the_model_can_take_keeps_its_end(tmp_path):
     )  # fmt: skip
     _, artifacts = held_out_split(run.packed)
     config = run.job.config
-    _, answers = generate_and_score(run.trained, config, artifacts, run.tokenizer)
+    columns = dict(zip(config.corpus_names, config.all_columns, strict=True))
+    _, answers = generate_and_score(run.trained, config, artifacts, columns, run.tokenizer)
     assert len(answers) == 2
     columns = dict(zip(config.corpus_names, config.all_columns, strict=True))
     prompts = prompts_of(artifacts, columns, config.generate, 4, config.sequence_length)
@@ -196,7 +197,7 @@ def test_prompt_and_answer_fit_the_positions_that_virtual_tokens_leave(monkeypat
     )
     more = {"packing": {"mode": "none"}, method: {"tokens": 3}} if method in ("prefix", "prompt") else {}
     config = settings("nowhere", method=method, generate={"max_new_tokens": most}, **more)
-    _, (answer,) = generate_and_score(objective, config, {}, SimpleNamespace(decode=decode))
+    _, (answer,) = generate_and_score(objective, config, {}, {}, SimpleNamespace(decode=decode))
     assert asked == [([prompt or ids], (new_tokens, [77], 88), method in ("lora", "full"))]
     assert answer == {
         "document": "d", "prompt": f" {[*ids]} whole", "reference": "[5, 6] plain", "generated": "[4] plain",

@@ -225,7 +225,16 @@ def test_a_line_of_the_evaluation_has_the_change_from_before_to_after():
     before, after = made.measured(4.0), made.measured(3.5)
     row = _measured("test", before, after, metric_words("full"))
     shares = [f"{measured['accuracy']:.1%}" for measured in (before, after)]
-    assert row == ("test", "4.000", "3.500", "−0.5", "54.6", "33.1", *shares, "120,345")
+    assert row == (
+        tables.name(tables.outside_text("test")),
+        "4.000",
+        "3.500",
+        "−0.5",
+        "54.6",
+        "33.1",
+        *shares,
+        "120,345",
+    )
     assert _measured("test", after, before, metric_words("full"))[3] == "+0.5"
     assert _measured("test", None, after, metric_words("full"))[1:4] == ("–", "3.500", "–")
     assert len(_measured("test", before, after, metric_words("probe"))) == len(row) - 2
