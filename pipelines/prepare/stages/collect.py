@@ -694,14 +694,22 @@ class Collect:
 
     def _quarantine(self, scratch: Scratch, unit: Unit, rows: pa.Table, counters: Counter[str]) -> None:
         if rows.num_rows:
-            columns = {name: rows[name] for name in ("row", "problem", "where")}
+            columns = {name: rows[name] for name in ("row", "problem")}
             columns |= {
+                "where": self._places(unit, rows["where"].to_pylist(), counters),
                 "source": pa.repeat(unit.source, rows.num_rows),
                 "content": pa.array(self._contents(unit, rows, counters), pa.string()),
             }
             scratch.write(QUARANTINE, pa.table(columns))
             counters["quarantined"] += rows.num_rows
             counters.update(f"problem/{unit.source}/{problem}" for problem in rows["problem"].to_pylist())
+
+    def _places(self, unit: Unit, places: list[str], counters: Counter[str]) -> list[str]:
+        """Where rows are; a Message-ID, as of a thread of mails, may be an address."""
+        files = [next(filter(place.startswith, unit.uris), "") for place in places]
+        rest = [place.removeprefix(file) for place, file in zip(places, files, strict=True)]
+        redacted = self._without_personal_data(rest, "quarantine", counters)
+        return [file + new for file, new in zip(files, redacted, strict=True)]
 
     def _contents(self, unit: Unit, rows: pa.Table, counters: Counter[str]) -> list[str | None]:
         """What was there, of rows that cannot be read; where the reader keeps none of it, the fields that were read."""

@@ -3,15 +3,16 @@
 `find` (spans.py) defines what is found. A text is brought into its spelling first:
 
     dashes, spaces     typographic ones become ASCII: +1 (206) 555‑1212 (U+2011); characters without width are left out
-    full width         ＠, ＋, ．, brackets and digits become ASCII
-    percent            %40 and %2B of links become @ and +
+    full width         ＠, ＋, ．, brackets and digits become ASCII; so do digits of Arabic, Persian and Indian scripts
+    percent, escapes   %40 and %2B of links become @ and +; so do &#64; of HTML and the escapes of JSON
     trunk prefix       (0) after a country code is left out: +33 (0)1 42 68 53 00
 
 and these are found besides:
 
     email   with letters of any script before and after the @ (RFC 6531), and with an apostrophe: o'brien@example.ie
     phone   international with 00, or 011 and a separator, in place of the +
-    ip      private and link-local addresses: 10.0.0.12, fd12:3456::1
+    iban    in lower case, and with hyphens: de89-3704-0044-0532-0130-00
+    ip      private, link-local and shared addresses, and those of documentation: 10.0.0.12, fd12:3456::1, 203.0.113.7
 
 `prepare` uses it. `curate`, which replaces nothing but what is public, uses `find` alone, which is 20 times as fast.
 """
@@ -25,15 +26,20 @@ from contextlib import suppress
 
 import numpy as np
 
-from pipelines.text.personal_data.registries import VERSION_WORDS_LIST
-from pipelines.text.personal_data.spans import EMAIL, IP, PHONE, Spans, find
+from pipelines.text.personal_data.registries import IBAN_LENGTHS, VERSION_WORDS_LIST
+from pipelines.text.personal_data.spans import EMAIL, IBAN, IP, PHONE, Spans, find
 from pipelines.text.texts import Texts
 
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 _SPACES = "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
-_WITHOUT_WIDTH = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
+_WITHOUT_WIDTH = (
+    "\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+)
+_ZEROS = (0x0660, 0x06F0, 0x0966, 0x09E6)  # of the digits of scripts in which phone numbers are written
 _PLAIN = dict.fromkeys(_DASHES, "-") | dict.fromkeys(_SPACES, " ") | dict.fromkeys(_WITHOUT_WIDTH, "")
 _PLAIN |= {chr(ord(one) + 0xFEE0): one for one in "@+.()0123456789"} | {"\u2019": "'", "%40": "@", "%2B": "+"}
+_PLAIN |= {chr(zero + digit): str(digit) for zero in _ZEROS for digit in range(10)}
+_PLAIN |= {"&#64;": "@", "&#X40;": "@", "&COMMAT;": "@", "&#43;": "+", "\\U0040": "@", "\\U002B": "+"}
 _SEPARATOR = f"[ .{_DASHES}{_SPACES}-]"
 _FOLDED = re.compile(
     rf"(?<=\d){_SEPARATOR}?\(0\){_SEPARATOR}?(?=\d)|%2b|{'|'.join(map(re.escape, _PLAIN))}", re.IGNORECASE
@@ -54,17 +60,25 @@ _MOST_OF_A_NUMBER = 32  # characters
 _VERSION = rf"(?:\b(?:{'|'.join(VERSION_WORDS_LIST)})[ :=]*|\w/|[=<>~!]=)\Z"
 _IS_VERSION = re.compile(_VERSION, re.IGNORECASE)
 _ADDRESS = re.compile(
-    r"(?<![\w.+%@-])(?:(?:10|169\.254|172\.(?:1[6-9]|2\d|3[01])|192\.168)(?:\.\d{1,3}){2,3}"
-    r"|(?:f[cd][0-9a-f]{2}|fe80):[0-9a-f:]+)(?![\w+%@]|[.-]\w)",
+    r"(?<![\w.+%@-])(?:(?:10|100\.\d{2,3}|169\.254|172\.(?:1[6-9]|2\d|3[01])|192\.168|192\.0\.2|198\.51\.100|203\.0\.113)"
+    r"(?:\.\d{1,3}){1,3}|(?:f[cd][0-9a-f]{2}|fe80|2001:0?db8):[0-9a-f:]++(?:%[a-z][a-z0-9]{1,14})?)(?![\w+%@]|[.-]\w)",
     re.IGNORECASE,
 )
-_PRIVATE = tuple(
-    ipaddress.ip_network(one)
-    for one in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10")
+_NOT_PUBLIC = (
+    "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 100.64.0.0/10 fc00::/7 fe80::/10 "
+    "192.0.2.0/24 198.51.100.0/24 203.0.113.0/24 2001:db8::/32"
+)
+_PRIVATE = tuple(map(ipaddress.ip_network, _NOT_PUBLIC.split()))
+_LOWER_OR_HYPHENS = re.compile(
+    r"(?<![A-Za-z0-9-])(?=[a-z]{2}\d|[A-Z]{2}\d\d-)[A-Za-z]{2}\d\d(?:[ -]?[A-Za-z0-9]){11,30}"
 )
 
 # Texts without a match have the spelling of `find`, and none of what is found besides.
-_UNUSUAL = re.compile(rf"[^\x00-\x7f]|%40|%2b|\(0\)|'[\w.+%-]*@|{_EXIT_CODE.pattern}|{_ADDRESS.pattern}", re.IGNORECASE)
+_UNUSUAL = re.compile(
+    rf"[^\x00-\x7f]|%40|%2b|&#|&commat;|\\u00|\(0\)|'[\w.+%-]*@|{_EXIT_CODE.pattern}|{_ADDRESS.pattern}"
+    rf"|(?-i:{_LOWER_OR_HYPHENS.pattern})",
+    re.IGNORECASE,
+)
 # A delimiter of a link before the address: mailto%3Aann@example.com
 _ENCODED = re.compile(r".*%(?:20|22|26|2[CF]|3[A-F]|5B|7B)", re.IGNORECASE | re.DOTALL)
 
@@ -168,6 +182,9 @@ def _besides(text: str, kinds: Collection[str]) -> Iterable[Finding]:
             found = find(number, ("phone",))
             if len(found) and found.start[0] == 0:
                 yield match.start(), match.end() + int(found.end[0]) - 1, PHONE
+    if "iban" in kinds:
+        for match in _LOWER_OR_HYPHENS.finditer(text):
+            yield from _iban(text, match)
     if "ip" in kinds:
         for match in _ADDRESS.finditer(text):
             try:
@@ -177,6 +194,17 @@ def _besides(text: str, kinds: Collection[str]) -> Iterable[Finding]:
             is_version = _IS_VERSION.search(text[max(0, match.start() - 24) : match.start()])
             if any(address in network for network in _PRIVATE) and not is_version:
                 yield match.start(), match.start() + len(match[0].rstrip(":")), IP
+
+
+def _iban(text: str, candidate: re.Match[str]) -> Iterable[Finding]:
+    """The IBAN at the beginning of letters, digits, spaces and hyphens."""
+    places = [place for place in range(*candidate.span()) if text[place].isalnum()]
+    number = "".join(text[place] for place in places).upper()
+    size = int(IBAN_LENGTHS[26 * (ord(number[0]) - ord("A")) + ord(number[1]) - ord("A")])
+    if 0 < size <= len(number) and len(find(Texts.from_strings([number[:size]]), ("iban",))):
+        end = places[size - 1] + 1
+        if not text[end : end + 1].isalnum():
+            yield candidate.start(), end, IBAN
 
 
 def _addresses(text: str) -> Iterable[Finding]:

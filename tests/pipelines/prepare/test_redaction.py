@@ -106,3 +106,18 @@ def test_fields_that_a_setting_names_stay_as_they_are(made):
     assert not {"id", "metadata.host"} & run.report["personal_data"].keys()
     with pytest.raises(ConfigError, match=r"clean\.redact_except: no input has a field or column hosts"):
         made("other", redact_except=["hosts"])
+
+
+def test_the_message_id_of_a_thread_in_quarantine_is_replaced(tmp_path, monkeypatch):
+    (tmp_path / "m.mbox").write_text(
+        "From ann@e.org Mon Nov  2 10:00:00 2026\nFrom: ann@e.org\nMessage-ID: <1.ann@e.org>\n"
+        "Auto-Submitted: auto-replied\n\nI am away.\n"
+    )
+    run = prepare_inline(
+        {"inputs": [{"source": "m", "path": f"{tmp_path}/m.mbox"}], "records": {"shape": "messages"},
+         "clean": {"redact": ["email"]}, "execution": {"max_bad_documents": 1.0}, "output": f"{tmp_path}/out"},
+        monkeypatch,
+    )  # fmt: skip
+    (file,) = Path(run.uri, "quarantine").glob("*.parquet")
+    (row,) = pq.read_table(file).to_pylist()
+    assert row["where"] == f"{tmp_path}/m.mbox thread <<EMAIL>>"

@@ -45,6 +45,17 @@ FOUND = [
     ("card 4111\u00a01111\u00a01111\u00a01111", "credit_card", "4111\u00a01111\u00a01111\u00a01111"),
     ("DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000", "iban",
      "DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000"),
+    ("pay to de89370400440532013000 and more", "iban", "de89370400440532013000"),
+    ("pay to DE89-3704-0044-0532-0130-00, now", "iban", "DE89-3704-0044-0532-0130-00"),
+    ("gb29 nwbk 6016 1331 9268 19 is it", "iban", "gb29 nwbk 6016 1331 9268 19"),
+    ("from 203.0.113.77:443", "ip", "203.0.113.77"),
+    ("host 2001:db8::dead:beef is down", "ip", "2001:db8::dead:beef"),
+    ("ping fe80::1ff:fe23:4567:890a%eth0", "ip", "fe80::1ff:fe23:4567:890a%eth0"),
+    ("ring +\u0664\u0664 \u0662\u0660 \u0667\u0669\u0664\u0666 \u0660\u0669\u0665\u0668 now", "phone",
+     "+\u0664\u0664 \u0662\u0660 \u0667\u0669\u0664\u0666 \u0660\u0669\u0665\u0668"),
+    ("ring \u202a+44 20 7946 0958\u202c now", "phone", "+44 20 7946 0958"),
+    ("ann&#64;example.com wrote", "email", "ann&#64;example.com"),
+    ("ann\\u0040example.com wrote", "email", "ann\\u0040example.com"),
 ]  # fmt: skip
 
 
@@ -68,6 +79,9 @@ def test_unusual_spellings_are_found_and_nothing_around_them(text, kind, value):
         "00:12:34 and 00 12",
         "50%40 of them",
         "git@müller.de:repo/x",
+        "de89370400440532013001 and de89-3704",
+        "release 203.0.113 of 192.0.2",
+        "100.1.2.3.4 and fe80::1ff::1",
     ],
 )
 def test_text_that_only_resembles_them_is_not_found(text):
@@ -81,7 +95,8 @@ def test_text_that_only_resembles_them_is_not_found(text):
         ("+44 20 7946 0958", "0044 20 7946 0958", "+44 (0)20 7946 0958", "011 44 20 7946 0958", "+442079460958"),
         ("jürgen@müller.de", "JÜRGEN@MÜLLER.DE", "jürgen@xn--mller-kva.de"),
         ("ann@example.com", "Ann@Example.com", "ann%40example.com", "ann\uff20example.com"),
-        ("DE89370400440532013000", "DE89 3704 0044 0532 0130 00"),
+        ("DE89370400440532013000", "DE89 3704 0044 0532 0130 00", "de89-3704-0044-0532-0130-00"),
+        ("ann@example.com", "ann&#64;example.com"),
         ("2a02:908::1", "2A02:0908:0:0:0:0:0:1"),
     ],
 )  # fmt: skip
