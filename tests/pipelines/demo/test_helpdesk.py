@@ -196,7 +196,7 @@ def test_sources_have_their_shares_and_queues_equal_numbers(runs):
     run = runs["-next"]
     assert {"over_share", "over_class"} <= reasons(run, "removed")
     train = Counter(one["metadata"]["queue"] for one in rows(run, "train"))
-    assert max(train.values()) == 12 and len([one for one in train.values() if one == 12]) >= 3
+    assert max(train.values()) == 10 and len([one for one in train.values() if one == 10]) >= 3
     assert reasons(run, "listed") == set(), "all that is found is removed"
 
 

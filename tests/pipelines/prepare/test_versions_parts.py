@@ -307,7 +307,7 @@ def test_a_card_has_the_metrics_and_gates_of_the_assessment():
         "",
         "| metric | value | meaning |",
         "|---|---|---|",
-        "| completeness | 0.987 | 1: \\| none lacks |",
+        "| completeness | 0.988 | 1: \\| none lacks |",
         "",
         "| gate | value | bound | state |",
         "|---|---|---|---|",
