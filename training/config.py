@@ -11,6 +11,7 @@ from cluster.store.store import Store
 from training.config_parts import (
     Checkpointing,
     Columns,
+    ContinueFrom,
     Corpus,
     Evaluate,
     Execution,
@@ -60,6 +61,7 @@ class TrainConfig(Settings):
         "micro_batch_size": "micro_batch", "gradient_accumulation_steps": "tokens_per_step",
         "gradient_checkpointing": "activation_checkpointing", "output_dir": "output", "dataset": "corpus",
         "datasets": "corpus", "base_model": "model", "model_name_or_path": "model", "bf16": "precision",
+        "resume_from_checkpoint": "continue_from",
         "lora_r": "lora.rank", "lora_alpha": "lora.alpha", "eval_steps": "evaluate.every_steps",
         "save_steps": "checkpoint.every_steps", "system_prompt": "columns.system_prompt",
     }  # fmt: skip
@@ -77,6 +79,11 @@ class TrainConfig(Settings):
         "as `label`, `weight` or `split`; of every corpus whose columns have no `ignore`",
     )
     model: Model
+    continue_from: ContinueFrom | None = Field(
+        None,
+        description="the output of a finished run whose weights, optimizer state and position in the data are "
+        "continued; steps, epochs, tokens and the learning-rate schedule are those of the new run alone",
+    )
     method: Method = "full"
     lora: Lora = Lora()
     prefix: Virtual = Virtual()
@@ -161,6 +168,10 @@ class TrainConfig(Settings):
         self._check_corpora()
         self._check_method()
         self._check_engine()
+        if self.continue_from and self.phases:
+            raise ValueError(
+                "continue_from: every phase would continue the same run; set it in a config without phases"
+            )
         names = [str(phase.get("name")) for phase in self.phases]
         if self.phases and (any("name" not in phase for phase in self.phases) or len(set(names)) < len(names)):
             raise ValueError("phases: every phase needs a name of its own, as in {name: domain, corpus: ...}")

@@ -167,6 +167,22 @@ class Model(Settings):
         return self
 
 
+class ContinueFrom(Settings):
+    """The finished run that a training continues: it starts from that run's weights and optimizer state."""
+
+    short_form: ClassVar = "run"
+
+    run: str = Field(min_length=1, description="the output of a finished run, or of one of its phases")
+    checkpoint: Literal["newest", "best"] = Field(
+        "newest", description="best: the checkpoint with the lowest validation loss, which that run exported"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_run(cls, value: Any) -> Any:
+        return {cls.short_form: value} if isinstance(value, str) else value
+
+
 class Lora(Settings):
     """The adapter of methods lora and qlora."""
 

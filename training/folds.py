@@ -70,6 +70,10 @@ def cross_validate(
         raise ConfigError(f"split.fold: {config.split.fold} given; every fold is tested. Leave it out.")
     if config.phases:
         raise ConfigError("phases: a cross-validation trains once a fold. Leave them out.")
+    if config.continue_from:
+        raise ConfigError(
+            "continue_from: that run was trained on documents that a cross-validation tests. Leave it out."
+        )
     datasets, count = _datasets(config)
     found = [_scored(train(of_fold(config, n), session, progress, replace=replace), n) for n in range(count)]
     result = CrossValidation(name=config.name, datasets=datasets, folds=found, scores=spread(found))

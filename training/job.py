@@ -25,6 +25,7 @@ from cluster.session import Session
 from cluster.store import paths
 from training.config import TrainConfig
 from training.config_parts import Workers
+from training.continuing import find_parent, parent_of, write_parent
 from training.data.order import Order
 from training.driver.launch import fit_on_ray
 from training.driver.preflight import check_cluster, check_machine, check_trackers
@@ -52,7 +53,7 @@ _export_and_evaluate = Entry("training.export.job:export_and_evaluate")
 
 # Settings that are not compared. The fingerprints of data and model are compared instead; they are of content, not of
 # paths. `kind` is always `train`.
-_FINGERPRINTED = {"corpus", "columns", "ignore", "model", "packing", "split", "kind"}
+_FINGERPRINTED = {"corpus", "columns", "ignore", "model", "packing", "split", "kind", "continue_from"}
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,10 @@ def _train(
         return found
     discard_damaged(RunFolder(job.store, job.root), compare_sha256)
     report_overflow(packed, config.sequence_length, progress)
+    if job.parent is not None:
+        for line in job.parent.words:
+            progress.say(line)
+        write_parent(config, job.parent)
     check_memory(config)
     lease.check()
     outcome = fit_on_ray(job, session, progress, replace, lease, _export_and_evaluate)
@@ -183,6 +188,8 @@ def _check_before_start(config: TrainConfig, session: Session, trains: bool) -> 
         check_machine(config.workers, session)
     if on_hub(config.model):
         model_fingerprint(config.store, config.model)  # downloads the model; the only check that may take longer
+    if trains:
+        find_parent(config)
     for warning in check_model(config):
         log.warning("%s", warning)
     config.store.require_conditional_writes(config.output)
@@ -209,7 +216,10 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
         "corpora": canonical_json(shares).decode(),
     } | {f"settings.{key}": canonical_json(value).decode() for key, value in settings.items()}
     sets = {name: artifact.manifest.digest for name, artifact in packed.sets.items()}
-    return Job(config, paths.absolute(config.output), packed.uri, packed.classes, steps, parts, sets)
+    parent = parent_of(config, packed)
+    if parent is not None:
+        parts["parent"] = parent.identity
+    return Job(config, paths.absolute(config.output), packed.uri, packed.classes, steps, parts, sets, parent)
 
 
 def report_overflow(packed: PackedRun, length: int, progress: Progress) -> None:
@@ -247,11 +257,14 @@ def _located(config: TrainConfig) -> TrainConfig:
     }
     if config.packed:
         update["packed"] = paths.absolute(config.packed)
+    if (before := config.continue_from) is not None:
+        update["continue_from"] = before.model_copy(update={"run": paths.absolute(before.run)})
     return config.model_copy(update=update)
 
 
 def _inputs(job: Job) -> str:
-    parts: dict[str, Any] = {name: job.fingerprint_parts[name] for name in ("model", "data", "corpora")}
+    names = ("model", "data", "corpora", "parent")
+    parts: dict[str, Any] = {name: part for name, part in job.fingerprint_parts.items() if name in names}
     return fingerprint(parts | ({"sets": job.sets} if job.sets else {}))
 
 
@@ -270,7 +283,9 @@ def _find_run_of_packed(packing: PackJob, replace: bool, compare_sha256: bool) -
 def _find_run(job: Job, replace: bool, compare_sha256: bool) -> TrainRun | None:
     """The finished run; None if there is none, or if one of its files is damaged or gone."""
     folder = RunFolder(job.store, job.root)
-    manifest = folder.find(run_settings(job.config), _inputs(job), replace)
+    manifest = folder.find(
+        run_settings(job.config), _inputs(job), replace, lambda: "the input files or the run in continue_from changed"
+    )
     if manifest is None or run_damage(folder, manifest, compare_sha256):
         return None
     return TrainRun(job.root, manifest, _report(folder), fresh=False)
@@ -290,7 +305,10 @@ def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, 
     digests = export_manifest.digests(job.store, paths.join(job.root, export_manifest.EXPORT), exported)
     artifacts |= {f"{export_manifest.EXPORT}/{folder}": digest for folder, digest in digests.items()}
     summary_lines = _summary(report["fits"][0]) | {"packed": packed.uri}
-    more = {"told": summary_lines, "export": exported}
+    if job.parent is not None:
+        summary_lines["continues"] = f"{job.parent.run} after step {job.parent.step:,}, digest {job.parent.digest}"
+    tokens = {"tokenizer": packed.tokenizer_fingerprint, "classes": list(packed.classes)}
+    more = {"told": summary_lines, "export": exported} | tokens
     return _write_run(RunFolder(job.store, job.root), job.config, report, _inputs(job), artifacts, more)
 
 

@@ -47,6 +47,9 @@ def _inputs(config: TrainConfig) -> list[tuple[str, str, Store]]:
         path = paths.absolute(corpus.path)
         found.append((f"the corpus {name} ({path})", path, store))
     found += [(f"evaluate.sets.{n} ({one.path})", one.path, config.store) for n, one in config.evaluate.sets.items()]
+    if config.continue_from:
+        earlier = paths.absolute(config.continue_from.run)
+        found.append((f"the run to continue ({earlier})", earlier, config.store))
     for what, place in (("model", config.model.name), ("tokenizer", config.model.tokenizer)):
         if place and (paths.is_remote(place) or Path(paths.absolute(place)).is_dir()):
             found.append((f"the {what} ({paths.absolute(place)})", paths.absolute(place), config.store))

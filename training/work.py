@@ -160,6 +160,8 @@ def _largest(groups: list[Machines]) -> Machines:
 def _result(config: TrainConfig, configs: list[TrainConfig], frozen: list[dict[str, FrozenCorpus]]) -> str:
     """Of the settings that decide the weights, the base model and the corpora of every phase."""
     parts: list[Any] = [run_settings(config), _model(config)]
+    if config.continue_from:
+        parts.append([paths.absolute(config.continue_from.run), config.continue_from.checkpoint])
     parts += [pack_settings(with_columns(one), corpora) for one, corpora in zip(configs, frozen, strict=True)]
     return fingerprint(parts)
 
@@ -176,6 +178,8 @@ def _files(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> list[str]:
     found = [next(iter(corpus.units))[0].uri for corpus in corpora.values()]
     if config.model.name and not on_hub(config.model):
         found.append(paths.join(paths.absolute(config.model.name), "config.json"))
+    if config.continue_from:
+        found.append(paths.join(paths.absolute(config.continue_from.run), RUN_MANIFEST))
     tokenizer, template = config.model.tokenizer, config.model.chat_template
     if tokenizer and tokenizer != "train" and not on_hub(Model(name=tokenizer)):
         found.append(paths.join(paths.absolute(tokenizer), "tokenizer_config.json"))
@@ -189,6 +193,8 @@ def _with_absolute_paths(settings: dict[str, Any], config: TrainConfig) -> dict[
     settings["output"] = paths.absolute(config.output)
     if config.packed:
         settings["packed"] = paths.absolute(config.packed)
+    if (before := config.continue_from) is not None:
+        settings["continue_from"] = before.model_dump() | {"run": paths.absolute(before.run)}
     for given in (settings, *settings.get("phases", ())):
         if isinstance(corpora := given.get("corpus"), str):
             given["corpus"] = paths.absolute(corpora)

@@ -16,8 +16,9 @@ from cluster.submit.work import Work
 # The configuration of a job is in this environment variable, as JSON.
 CONFIG_VARIABLE = "RAYMILL_CONFIG"
 
-# Seconds that a cancelled job has to commit what is done.
-GRACE_S = 60
+# Seconds that a cancelled job has to commit what is done. A training waits up to 60 s for its last checkpoint
+# (training/driver/launch.py), and then ends its workers and releases its output.
+GRACE_S = 90
 
 # Seconds for which a request is repeated while a backend does not answer.
 RETRY_S = 180

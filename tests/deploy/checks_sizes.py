@@ -15,6 +15,7 @@ from tests.deploy.manifests import (
     ray_pods,
     workers_of,
 )
+from training.driver.launch import STOP_WAIT_S
 
 _UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "m": 0.001, "": 1}
 
@@ -83,7 +84,7 @@ def ends(objects: Objects) -> list[str]:
                 "the next"
             )
         stop = int(environment(spec["containers"][0]).get("RAY_JOB_STOP_WAIT_TIME_S", 3))
-        if name.endswith(", head") and not grace - 10 >= stop >= 30:
+        if name.endswith(", head") and not grace - 10 >= stop >= STOP_WAIT_S + 20:
             found.append(f"{name}: a cancelled driver has {stop} s to commit what is done, of {grace} s of the pod")
         if any("preStop" in one.get("lifecycle", {}) for one in spec["containers"]):
             found.append(f"{name}: preStop hooks hang (kuberay#2724); Ray drains on SIGTERM by itself")

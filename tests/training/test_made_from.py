@@ -145,8 +145,8 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "storage": {"timeout_s": 5, "anonymous": True},
     },
 }
-# `kind` has one value. The others go with settings that are tried, or need a model of the hub.
-UNTRIED = {"kind", "model.config.model_type", "model.name", "model.revision"} | {
+# `kind` has one value. The others go with settings that are tried, or need a model of the hub or a finished run.
+UNTRIED = {"kind", "continue_from", "model.config.model_type", "model.name", "model.revision"} | {
     f"corpus.0.columns.{name}" for name in ("completion", "fold", "label", "stage")
 }
 

@@ -25,6 +25,7 @@ sample of the period; with `mixed` 9 bytes a row.
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -40,6 +41,18 @@ _PERIOD = 1 << 20
 _GOLDEN_STEP = np.uint64(0x9E3779B97F4A7C15)  # odd; 2^64 divided by the golden ratio
 
 
+@dataclass(frozen=True)
+class Position:
+    """The sample at which a training starts, for one that continues another.
+
+    samples: those of the mixture that were taken before. taken: samples of each corpus that were taken before in
+    mixtures with other shares; empty: none.
+    """
+
+    samples: int = 0
+    taken: tuple[int, ...] = ()
+
+
 class Order:
     """The rows of each training step, without end.
 
@@ -51,6 +64,7 @@ class Order:
         tokens_per_row: mean tokens of a row of each corpus, without padding; used to convert tokens into steps.
         how, stages: the order of stages, and the rows of each stage of each corpus, the easiest first. Not for
             `shuffled`.
+        start: where step 0 starts.
     """
 
     def __init__(
@@ -63,12 +77,15 @@ class Order:
         tokens_per_row: Sequence[float] = (),
         how: str = "shuffled",
         stages: Sequence[Sequence[int]] = (),
+        start: Position = Position(),
     ) -> None:
         assert len(rows) == len(samples) > 0 and min(rows) > 0 and min(samples) > 0, (
             "every corpus needs rows and a positive share"
         )
         self.rows_per_step = rows_per_step
         self.rows_per_pass = sum(samples)
+        self._start = start.samples
+        self._taken = start.taken or (0,) * len(rows)
         self.tokens_per_row = float(np.average(tokens_per_row or [1.0] * len(rows), weights=samples))
         self._epochs: list[Epochs] | list[StagedEpochs]
         if how == "shuffled":
@@ -79,7 +96,7 @@ class Order:
         self._mixture = MixtureOrder(samples, seed)
 
     @classmethod
-    def for_training(cls, config: TrainConfig, packed: PackedRun) -> "Order":
+    def for_training(cls, config: TrainConfig, packed: PackedRun, start: Position = Position()) -> "Order":
         """The order over the train splits of all corpora, in the config's shares.
 
         Raises:
@@ -98,7 +115,7 @@ class Order:
             stages.append([count for count in by_stage(manifest.counters, STAGE_ROWS).values() if count])
         samples = shares(config.corpus, rows, tokens)
         block_rows = rows_per_group(config.sequence_length)
-        return cls(rows, samples, config.rows_per_step, block_rows, config.seed, tokens, config.order, stages)
+        return cls(rows, samples, config.rows_per_step, block_rows, config.seed, tokens, config.order, stages, start)
 
     def steps(self, config: TrainConfig) -> int:
         """Steps of the training: the config's `steps`, or enough for its `epochs` or `tokens` (without padding)."""
@@ -114,13 +131,17 @@ class Order:
 
     def step(self, step: int) -> list[tuple[int, int]]:
         """(corpus, row) of each row of a step, counted from 0."""
-        samples = np.arange(step * self.rows_per_step, (step + 1) * self.rows_per_step)
+        samples = self._start + np.arange(step * self.rows_per_step, (step + 1) * self.rows_per_step)
         corpora, indices = self._mixture.at(samples)
         rows = np.empty(len(samples), np.int64)
         for corpus in np.unique(corpora):
             of_corpus = corpora == corpus
-            rows[of_corpus] = self._epochs[corpus].at(indices[of_corpus])
+            rows[of_corpus] = self._epochs[corpus].at(indices[of_corpus] + self._taken[corpus])
         return list(zip(corpora.tolist(), rows.tolist(), strict=True))
+
+    def taken(self, samples: int) -> tuple[int, ...]:
+        """Samples of each corpus before sample `samples` of the mixture, with those before its start."""
+        return tuple(before + now for before, now in zip(self._taken, self._mixture.taken(samples), strict=True))
 
 
 class HeldOut:
@@ -276,6 +297,14 @@ class MixtureOrder:
         periods, inside_period = np.divmod(samples, self.period)
         corpora = self._corpora[inside_period].astype(np.int64)
         return corpora, periods * np.array(self.counts)[corpora] + self._index[inside_period]
+
+    def taken(self, samples: int) -> list[int]:
+        """The number of samples of each corpus among the first `samples`."""
+        if len(self.counts) == 1:
+            return [samples]
+        periods, rest = divmod(samples, self.period)
+        inside = np.bincount(self._corpora[:rest], minlength=len(self.counts))
+        return (periods * np.array(self.counts) + inside).tolist()
 
 
 def whole_counts(samples: Sequence[float]) -> list[int]:

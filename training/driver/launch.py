@@ -37,7 +37,7 @@ Afterwards = Callable[[Job, Outcome], object]
 
 _LOOK_EVERY_S = 2.0
 # How long an interrupted training may take to write its last checkpoint.
-_STOP_WAIT_S = 60.0
+STOP_WAIT_S = 60.0
 
 
 def fit_on_ray(
@@ -143,11 +143,11 @@ def _run(
 def _stop_workers(job: Job, submission: str, ended: "queue.Queue[BaseException | None]", progress: Progress) -> None:
     """Have the workers write a checkpoint and end, and wait for them. Another interrupt ends the wait."""
     request = StopRequest(job, submission)
-    progress.say(f"interrupted: writing a checkpoint, for {_STOP_WAIT_S:.0f} s at most; interrupt again to end at once")
+    progress.say(f"interrupted: writing a checkpoint, for {STOP_WAIT_S:.0f} s at most; interrupt again to end at once")
     try:
         request.make()
         with suppress(queue.Empty):
-            ended.get(timeout=_STOP_WAIT_S)
+            ended.get(timeout=STOP_WAIT_S)
         progress.say(f"interrupted: {_kept(job)[0].lower()}{_kept(job)[1:]}; the same command continues")
     finally:
         request.delete()

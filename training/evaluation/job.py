@@ -6,6 +6,7 @@ Evaluation runs in one process, which has the model, one row group and one micro
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +83,9 @@ def _evaluation(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:
         found = {name: _measured(objective, job, one, tokenizer, device) for name, one in held_out.items()}
         return {name: one for name, one in found.items() if one}
 
-    with objective.as_base_model():
+    if job.parent is not None:
+        fill(objective, Checkpoint.load(job.store, job.parent.checkpoint))
+    with nullcontext() if job.parent else objective.as_base_model():
         before = measured_all()
     load_trained(objective, job, outcome)
     evaluation: Evaluation = {

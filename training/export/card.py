@@ -24,6 +24,7 @@ from training.config_parts import Corpus, Model
 from training.data.packed import SPLITS
 from training.data.prepared import PreparedRun
 from training.records.evaluation import MergedCheck
+from training.records.parent import Parent
 from training.records.schema import Evaluation, Measured, Outcome, StepRecord
 from training.report.loading import Base, loading
 from training.report.text import MetricWords, metric_words
@@ -147,6 +148,7 @@ class CardFacts:
     corpora: dict[str, CorpusFacts]
     base: Base
     chat: bool
+    continues: Parent | None = None
     steps: Sequence[StepRecord] = ()
     evaluation: Evaluation | None = None
     merged_check: MergedCheck | None = None
@@ -260,6 +262,8 @@ def _recipe(facts: CardFacts) -> Iterator[tuple[str, object]]:
     config, outcome = facts.config, facts.outcome
     optimizer = config.optimizer
     yield "Method", config.method
+    if (parent := facts.continues) is not None:
+        yield "Continues", f"step {parent.step:,} of the run {parent.fit} (digest {parent.digest})"
     match config.method:
         case "lora" | "qlora":
             lora = config.lora

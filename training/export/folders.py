@@ -113,6 +113,7 @@ class FolderWriter:
             steps=read(self.job.store, self.job.step_log),
             evaluation=read_evaluation(self.job),
             classes=self.job.classes,
+            continues=self.job.parent,
         )
 
     def _lineage(self, name: str, store: Store, corpus: Corpus) -> Lineage:

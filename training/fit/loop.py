@@ -20,7 +20,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -148,7 +148,8 @@ class Training:
         stack.callback(self.engine.close)
         restored = restore(job, ranks, self.engine)
         checkpoint = restored.checkpoint
-        self.progress = checkpoint.manifest.progress if checkpoint else TrainingProgress()
+        updates = job.parent.updates if job.parent else 0
+        self.progress = checkpoint.manifest.progress if checkpoint else TrainingProgress(updates=updates)
         self.resumed_seconds = self.progress.seconds
         self.saved_step = checkpoint.step if checkpoint else -1
         self.log = StepLog(job.store, job.step_log, self.progress.step if checkpoint else None) if ranks.first else None
@@ -166,7 +167,7 @@ class Training:
         )
         stack.callback(self.validation.close)
         self.loader = Loader(
-            Order.for_training(self.config, packed),
+            Order.for_training(self.config, packed, job.start),
             [PackedRows(artifact) for artifact in packed.split("train")],
             ranks.rank,
             ranks.world,
@@ -206,7 +207,7 @@ class Training:
 
     def _before_first_step(self) -> None:
         """Validate the untrained model, and save a checkpoint if failures.skip_back may need to return to it."""
-        with self.objective.as_base_model():
+        with nullcontext() if self.job.parent else self.objective.as_base_model():
             measured = self._validate()
         if measured:
             self._append(self._new_record() | {"validation": measured, "validation_s": self.validation.seconds})
@@ -307,7 +308,8 @@ class Training:
     def _micro_batch(self, step: int, number: int, batch: Batch, what: str) -> torch.Tensor:
         """The sum of losses of one micro-batch. Equal seeds: `number` and `step` give the same dropout."""
         self.ranks.reached(f"step {step + 1}, micro-batch {number + 1}, {what}")
-        torch.manual_seed(dropout_seed(self.config.seed, step, number, self.ranks.rank))
+        whole_step = self.job.steps_before + step
+        torch.manual_seed(dropout_seed(self.config.seed, whole_step, number, self.ranks.rank))
         loss_sum, _ = self.engine.module(**self.objective.tensors(batch, self.ranks.device))
         return loss_sum
 

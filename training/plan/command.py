@@ -84,6 +84,7 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
         f"{phase['name']}: {phase['method']}, {phase['engine']}, {phase['precision']}",
         f"  model       {model['type']}, {model['parameters']:,} parameters, {model['trained']:,} trained "
         f"({model['trained'] / model['parameters']:.2%})",
+        *(f"  {line}" for line in phase["continues"]),
         f"  data        {about}{tokens:,} tokens, {data_rows:,} rows ({data['how']})",
         f"  training    {phase['steps']:,} steps, {about}{phase['tokens']:,} tokens, "
         f"{about}{phase['epochs']:.2f} epochs",

@@ -6,6 +6,7 @@ from typing import Any
 
 from cluster.entry import Entry
 from training.config import TrainConfig
+from training.continuing import planned_words
 from training.gpus import AssumedGpu
 from training.plan.advice import PlannedTraining, advise
 from training.plan.choices import (
@@ -79,6 +80,7 @@ def plan_phase(config: TrainConfig, machine: AssumedGpu) -> dict[str, Any]:
             "tokens": data.tokens,
             "documents": data.documents,
         },
+        "continues": planned_words(config),
         "steps": steps,
         "tokens": tokens,
         "epochs": data.epochs(steps),

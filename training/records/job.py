@@ -12,6 +12,8 @@ from cluster.run import differences
 from cluster.store.interface import SECRETS
 from cluster.store.store import Store
 from training.config import TrainConfig
+from training.data.order import Position
+from training.records.parent import Parent
 
 OUTCOME = "fit.json"
 MICRO_BATCH = "micro_batch.json"  # see fit/out_of_memory.py
@@ -25,7 +27,7 @@ class Job:
     classes: those of method probe, in the order of their indices. steps: optimizer steps of the whole training.
     fingerprint_parts: all that decides the weights: `model`, `data`, `corpora` and a `settings.KEY` for each setting. A
     checkpoint stores them, and training continues from it only if they are equal. sets: the digest of the rows of each
-    of `evaluate.sets`, which do not decide the weights.
+    of `evaluate.sets`, which do not decide the weights. parent: the run that this one continues, if any.
     """
 
     config: TrainConfig
@@ -35,11 +37,22 @@ class Job:
     steps: int
     fingerprint_parts: dict[str, str]
     sets: dict[str, str] = field(default_factory=dict)
+    parent: Parent | None = None
 
     @property
     def store(self) -> Store:
         """The store of the run's folder."""
         return self.config.store
+
+    @property
+    def start(self) -> Position:
+        """The sample of the data at which step 1 starts."""
+        return self.parent.position if self.parent else Position()
+
+    @property
+    def steps_before(self) -> int:
+        """Optimizer steps of the runs that this one continues."""
+        return self.parent.steps_before if self.parent else 0
 
     @property
     def checkpoints(self) -> str:
@@ -86,6 +99,7 @@ class Job:
             "identity": self.fingerprint_parts,  # the key of earlier versions
             "sets": self.sets,
             "config": json.loads(self.config.model_dump_json(exclude=keys, exclude_unset=True)),
+            "parent": self.parent and self.parent.to_plain(),
         }
         return json_bytes(plain)
 
@@ -100,7 +114,8 @@ class Job:
             plain = json.loads(data)
             config = TrainConfig.model_validate(plain["config"])
             packed, classes, parts = plain["packed"], tuple(plain["classes"]), plain["identity"]
-            return cls(config, plain["root"], packed, classes, plain["steps"], parts, plain.get("sets", {}))
+            sets, parent = plain.get("sets", {}), plain.get("parent") and Parent.from_plain(plain["parent"])
+            return cls(config, plain["root"], packed, classes, plain["steps"], parts, sets, parent)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 f"not a job of this project ({error}). Write one with `raymill pack CONFIG --job FILE`."

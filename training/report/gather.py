@@ -56,6 +56,7 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
         "name": config.name,
         "output": job.root,
         "recipe": _recipe(config, attempts),
+        "continues": list(job.parent.words) if job.parent else [],
         "totals": {
             "steps": outcome["steps"],
             "planned_steps": job.steps,

@@ -31,12 +31,21 @@ def render(report: TrainReport) -> str:
     run, fits = report["run"], report["fits"]
     sections = [
         _warnings(report["warnings"]),
+        *(_continues(fit, several=len(fits) > 1) for fit in fits),
         Section("result", "Result", _tiles(fits[0]) if len(fits) == 1 else tables.phases(fits)),
         *(_section(fit, part, several=len(fits) > 1) for fit in fits for part in _PARTS),
         Section("config", "Config", tables.config(run["config"])),
     ]
     top = header(run["name"], "Training report", run["finished"], run["version"], run["output"], _recipe(fits[0]))
     return document(f"{run['name']}: training report", top, sections, _STYLE)
+
+
+def _continues(fit: Fit, *, several: bool) -> Section | None:
+    """What was continued, kept and new, for a training that continues another run."""
+    if not (lines := fit.get("continues")):
+        return None
+    name = f"{anchor(fit['name'])}-continues" if several else "continues"
+    return Section(name, "Continued run", element("ul", *(element("li", outside_text(line)) for line in lines)))
 
 
 def _section(fit: Fit, part: tuple[str, str, Callable[[Fit], Markup]], *, several: bool) -> Section:

@@ -155,13 +155,15 @@ class Folder(TypedDict):
 class Fit(TypedDict):
     """One training; a run of phases has several.
 
-    unmoved: names of trained matrices that did not change. damaged_checkpoints: a sentence for each checkpoint that
-    could not be read, with the steps that were repeated. evaluation_notes: sentences about what was not measured.
+    continues: lines about the run that this one continues; reports of earlier versions lack it. unmoved: names of
+    trained matrices that did not change. damaged_checkpoints: a sentence for each checkpoint that could not be read,
+    with the steps that were repeated. evaluation_notes: sentences about what was not measured.
     """
 
     name: str
     output: str
     recipe: Recipe
+    continues: NotRequired[list[str]]
     totals: FitTotals
     validation: list[Validated]
     curves: Curves

@@ -137,7 +137,7 @@ def _lines(fit: Fit) -> list[str]:
     recipe = fit["recipe"]
     metrics = metric_words(recipe["method"])
     head = f"{fit['name']}: {recipe['method']} on {recipe['base_model']}"
-    rows = []
+    rows = [("continues", fit["continues"][0].removeprefix("continues "))] if fit.get("continues") else []
     if validation and (best := exported_validation(fit)):
         rows.append(("validation", f"{_change(validation[0], best, metrics)} at step {count(best['step'])}"))
     rows += [

@@ -194,8 +194,8 @@ NODES = {"a": "b"}
         (CURATE, {"machines": 3, "cpus": 4}, (*WORKERS, "minReplicas"), 3),  # 4 smaller ones were the least
         (TRAIN, {"machines": 1}, (*WORKERS, "maxReplicas"), 2),  # a training needs all its workers
         (CURATE, {"grace_s": 77}, (*WORKER_POD, "terminationGracePeriodSeconds"), 77),
-        (CURATE, {"grace_s": 77}, (*HEAD_POD, "terminationGracePeriodSeconds"), 90),  # a driver needs a minute
-        (CURATE, {"grace_s": 99}, (*HEAD_POD, "terminationGracePeriodSeconds"), 99),
+        (CURATE, {"grace_s": 77}, (*HEAD_POD, "terminationGracePeriodSeconds"), 120),  # a driver needs 90 s
+        (CURATE, {"grace_s": 130}, (*HEAD_POD, "terminationGracePeriodSeconds"), 130),
         (CURATE, {}, ("rayClusterSpec", "authOptions"), {"mode": "token"}),
         (CURATE, {"deadline_s": 5}, ("activeDeadlineSeconds",), 5),
         (CURATE, {"retries": 7}, ("backoffLimit",), 7),

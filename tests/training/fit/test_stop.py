@@ -98,7 +98,7 @@ def test_an_interrupted_driver_asks_the_workers_to_stop_and_waits_for_their_chec
 
 
 def test_a_driver_waits_for_no_longer_than_the_bound(root, monkeypatch):
-    monkeypatch.setattr(launch, "_STOP_WAIT_S", 0.1)
+    monkeypatch.setattr(launch, "STOP_WAIT_S", 0.1)
     job = tiny_job(root, output=f"{root}/bound")
     launch._stop_workers(job, "s", queue.Queue(), Silent())
     assert not StopRequest(job, "s").made()

@@ -48,6 +48,7 @@ def phase(**more: Any) -> dict[str, Any]:
         "data": {"exact": True, "how": "counted", "rows": {"a": 1000, "b": 234}, "tokens": {"a": 50_000, "b": 6_000}},
         "steps": 1500, "tokens": 7_654_321, "epochs": 2.345, "rows_per_step": 24, "micro_batch": 4, "accumulation": 3,
         "memory_total": 12 * GIB, "memory_usable": 72 * GIB, "change": "", "simpler": None, "warnings": [],
+        "continues": [],
         "choices": [
             choice("ddp", [1, 2, 3, 4, 0.5, 0.25, 0, 1, 0], chosen=True),
             choice("zero2", [1, 1, 0, 4, 0.5, 1234, 0, 1, 6], offload="optimizer", fits=False, fewer_rows=3),

@@ -31,12 +31,13 @@ class Restored:
 
 
 def restore(job: Job, ranks: Ranks, engine: TrainingEngine) -> Restored:
-    """Load the newest undamaged checkpoint into the engine. If there is no checkpoint, the engine is not changed.
+    """Load the newest undamaged checkpoint into the engine, or if there is none that of the run that it continues.
 
-    All workers call it together. Each reads its own part of the state.
+    Without both, the engine is not changed. All workers call it together. Each reads its own part of the state.
 
     Raises:
-        DataError: the checkpoint has other settings, data or model; or all checkpoints are damaged.
+        DataError: the checkpoint has other settings, data or model; or all checkpoints are damaged; or that of the run
+            to continue is damaged or gone.
     """
     damaged: dict[str, str] = {}
     while True:
@@ -55,6 +56,11 @@ def restore(job: Job, ranks: Ranks, engine: TrainingEngine) -> Restored:
             f"{job.checkpoints}: every checkpoint is damaged ({len(damaged)} tried, the last: "
             f"{list(damaged.values())[-1]}). Delete that folder to start again."
         )
+    if job.parent is not None:
+        fetch = _DamageRecorder(Checkpoint.load(job.store, job.parent.checkpoint))
+        engine.load(fetch, job.parent.updates)
+        if found := [damage for damage in ranks.gather(fetch.damage) if damage]:
+            raise DataError(f"continue_from: {found[0]} Continue another run, or set continue_from.checkpoint.")
     return Restored(None, [])
 
 

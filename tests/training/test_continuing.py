@@ -1,0 +1,202 @@
+"""`continue_from`: a finished run goes on as another run, without Ray."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.errors import ConfigError, DataError
+from tests.support.train_inline import PLAIN, train_inline, write_corpus
+from training.config import TrainConfig
+from training.continuing import find_parent
+from training.job import TrainRun, packed_job
+from training.pack.packed_run import PackedRun
+from training.plan.command import machine, plan_text
+from training.plan.planning import plan_run
+from training.records.job import Job
+from training.work import work
+
+CONSTANT = {"learning_rate": 3e-3, "schedule": "constant"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    made = tmp_path_factory.mktemp("continuing")
+    write_corpus(made)
+    return made
+
+
+def trained(folder: Path, patch: pytest.MonkeyPatch, name: str, replace: bool = False, **more: Any) -> TrainRun:
+    settings = {"corpus": str(folder / "corpus.jsonl"), "optimizer": CONSTANT, "output": str(folder / name)}
+    settings |= {"packed": str(folder / "packed")}
+    return train_inline(settings | more, patch, replace=replace)
+
+
+@pytest.fixture(scope="module")
+def parent(folder) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        return trained(folder, patch, "parent").uri
+
+
+def steps_of(run: str) -> list[dict]:
+    lines = Path(run, "steps.jsonl").read_text().splitlines()
+    return [record for line in lines if "loss" in (record := json.loads(line))]
+
+
+def losses(run: str) -> list[float]:
+    return [record["loss"] for record in steps_of(run)]
+
+
+def test_a_continued_run_has_the_losses_and_rows_of_an_undisturbed_one(folder, parent, monkeypatch):
+    whole = trained(folder, monkeypatch, "whole", steps=12).uri
+    child = trained(folder, monkeypatch, "child", continue_from=parent).uri
+    assert losses(parent) + losses(child) == losses(whole)
+    rows = [[record["samples"] for record in steps_of(run)] for run in (parent, child, whole)]
+    assert rows[0] + rows[1] == rows[2]
+
+
+def test_a_run_that_continues_a_continued_one_goes_on_too(folder, parent, monkeypatch):
+    lora = {"method": "lora", "lora": {"rank": 2, "alpha": 4, "dropout": 0.1}}
+    whole = trained(folder, monkeypatch, "lora-whole", steps=9, **lora).uri
+    runs = [trained(folder, monkeypatch, "lora-1", steps=3, **lora).uri]
+    for number in (2, 3):
+        runs.append(trained(folder, monkeypatch, f"lora-{number}", steps=3, continue_from=runs[-1], **lora).uri)
+    assert [loss for run in runs for loss in losses(run)] == losses(whole)
+
+
+def test_a_run_of_its_own_says_what_it_keeps_and_what_is_new(folder, parent, monkeypatch):
+    schedule = {"learning_rate": 1e-3, "schedule": "cosine", "warmup_steps": 1}
+    found = trained(folder, monkeypatch, "schedule", continue_from=parent, optimizer=schedule, steps=4, engine="fsdp2")
+    rates = [record["learning_rate"] for record in steps_of(found.uri)]
+    assert rates[0] == 1e-3 and rates == sorted(rates, reverse=True)
+    digest = json.loads(Path(parent, "manifest.json").read_text())["digest"]
+    assert digest in found.manifest["told"]["continues"] and found.manifest["digest"] != digest
+    lines = found.report["fits"][0]["continues"]
+    kept, new, changed = lines[1:]
+    for word in ("weights and optimizer state after 6 updates", "tokenizer", "position in the data, after 24 samples"):
+        assert word in kept
+    assert "4 steps with schedule cosine at learning rate 0.001 from step 1 on, on engine fsdp2" in new
+    assert 'engine was "ddp", now "fsdp2"' in changed and 'optimizer.schedule was "constant", now "cosine"' in changed
+    assert "Continued run" in Path(found.uri, "report.html").read_text()
+    assert f"digest {digest}" in Path(found.uri, "export", "full", "README.md").read_text()
+    ended = json.loads(Path(parent, "report.json").read_text())["fits"][0]
+    assert ended["best_step"] == 6  # its last
+    assert found.report["fits"][0]["before"] == ended["after"]
+    again = trained(folder, monkeypatch, "schedule", continue_from=parent, optimizer=schedule, steps=4, engine="fsdp2")
+    assert not again.fresh
+
+
+LARGER = {"lora": {"rank": 4, "alpha": 4}}
+OTHER_MODEL = PLAIN["model"]["config"] | {"hidden_size": 64}
+
+
+@pytest.fixture(scope="module")
+def adapter(folder) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        return trained(folder, patch, "adapter", method="lora", lora={"rank": 2, "alpha": 4}, steps=2).uri
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "full"}, ['method was "lora", now "full"']),
+        (LARGER, ["lora.rank was 2, now 4"]),
+        ({"lora": {"rank": 2, "alpha": 8, "target": ["q_proj"]}}, ["alpha was 4.0, now 8.0", 'was "all-linear", now']),
+        ({"model": {"config": OTHER_MODEL, "tokenizer": "train"}}, ["model was llama", "now llama", "(random-"]),
+        ({"seed": 9}, ["model was llama", "now llama"]),  # the frozen base is drawn by the seed
+    ],
+    ids=["method", "rank", "alpha and target", "base model", "seed of the base"],
+)
+def test_what_cannot_be_continued_is_refused_with_both_values_before_packing(
+    folder, adapter, monkeypatch, changes, said
+):
+    plain = {"method": "lora", "lora": {"rank": 2, "alpha": 4}, "continue_from": adapter, "packed": None}
+    with pytest.raises(ConfigError) as refused:
+        trained(folder, monkeypatch, "refused", **plain | changes)
+    for words in said:
+        assert words in str(refused.value)
+    assert not (folder / "refused" / "packed").exists()
+
+
+def test_a_tokenizer_that_another_corpus_gives_is_refused_and_that_of_the_run_is_named(folder, parent, monkeypatch):
+    (folder / "other.jsonl").write_text(
+        "".join(json.dumps({"text": f"Bees {n} and hives " * 9}) + "\n" for n in range(80))
+    )
+    other = {"corpus": str(folder / "other.jsonl"), "packed": None, "continue_from": parent}
+    with pytest.raises(ConfigError, match=r"tokenizer was \"\w+\", now \"\w+\"") as refused:
+        trained(folder, monkeypatch, "bees", **other)
+    tokenizer = str(folder / "packed" / "tokenizer")
+    assert tokenizer in str(refused.value)
+    model = {"config": PLAIN["model"]["config"], "tokenizer": tokenizer}
+    found = trained(folder, monkeypatch, "bees", replace=True, model=model, **other)
+    assert "begins at its first sample, because the packed rows are others" in found.report["fits"][0]["continues"][1]
+
+
+def test_the_samples_follow_those_of_the_parent_in_other_batches_and_shares(folder, parent, monkeypatch):
+    half = trained(folder, monkeypatch, "half", continue_from=parent, tokens_per_step=2 * 64, steps=12).uri
+    whole = trained(folder, monkeypatch, "whole", steps=12).uri
+    pairs = [int(one["samples"], 16) for one in steps_of(half)]
+    sums = [(one + other) % (1 << 64) for one, other in zip(pairs[::2], pairs[1::2], strict=True)]
+    assert sums == [int(one["samples"], 16) for one in steps_of(whole)[6:]]
+
+
+def test_the_best_checkpoint_is_continued_where_that_is_stated(folder, monkeypatch):
+    hot = {"learning_rate": 3e-2, "schedule": "constant"}
+    steep = trained(folder, monkeypatch, "steep", steps=9, optimizer=hot, evaluate={"every_steps": 1})
+    best = json.loads(Path(steep.uri, "fit.json").read_text())["best_step"]
+    for which, step in (("best", best), ("newest", 9)):
+        settings = PLAIN | {"corpus": str(folder / "corpus.jsonl"), "output": str(folder / "x")}
+        config = TrainConfig.model_validate(settings | {"continue_from": {"run": steep.uri, "checkpoint": which}})
+        found = find_parent(config)
+        assert found is not None and found.checkpoint.step == step and found.samples == 4 * step
+
+
+def test_a_run_is_needed_that_is_finished_and_one_training(folder, parent, monkeypatch):
+    with pytest.raises(DataError, match="nowhere: there is no run"):
+        trained(folder, monkeypatch, "none", continue_from=str(folder / "nowhere"))
+    phases = trained(folder, monkeypatch, "phases", phases=[{"name": "a"}, {"name": "b"}], steps=2, packed=None).uri
+    with pytest.raises(DataError, match="name one of its phases"):
+        trained(folder, monkeypatch, "none", continue_from=phases)
+    with pytest.raises(ConfigError, match="the run to continue"):
+        trained(folder, monkeypatch, "parent", continue_from=parent)
+    with pytest.raises(ValueError, match="every phase would continue the same run"):
+        TrainConfig.model_validate(
+            PLAIN | {"corpus": "x", "output": "y", "phases": [{"name": "a"}], "continue_from": "z"}
+        )
+
+
+def test_a_finished_run_stays_finished_when_the_one_before_is_gone(folder, monkeypatch):
+    first = trained(folder, monkeypatch, "first", steps=2).uri
+    second = trained(folder, monkeypatch, "second", steps=2, continue_from=first)
+    Path(first).rename(folder / "moved")
+    again = trained(folder, monkeypatch, "second", steps=2, continue_from=first)
+    assert not again.fresh and again.manifest == second.manifest
+    third = trained(folder, monkeypatch, "third", steps=2, continue_from=str(folder / "moved"))
+    assert losses(third.uri) == losses(second.uri)
+
+
+def test_a_run_that_was_trained_again_is_another_one_to_continue(folder, monkeypatch):
+    first = trained(folder, monkeypatch, "again", steps=2).uri
+    second = trained(folder, monkeypatch, "after-again", steps=2, continue_from=first).uri
+    trained(folder, monkeypatch, "again", steps=3, replace=True)
+    with pytest.raises(DataError, match="the run in continue_from changed"):
+        trained(folder, monkeypatch, "after-again", steps=2, continue_from=first)
+    assert trained(folder, monkeypatch, "after-again", steps=2, continue_from=first, replace=True).uri == second
+
+
+def test_the_plan_and_a_submitted_job_name_the_run(folder, parent):
+    settings = PLAIN | {"corpus": str(folder / "corpus.jsonl"), "output": str(folder / "planned")}
+    config = TrainConfig.model_validate(settings | {"continue_from": parent})
+    text = plan_text(plan_run(config, machine(config, None, None, None, 0.4, None)))
+    assert f"continues {parent}" in text and "position in the data, after 24 samples" in text
+    submitted = work(config)
+    assert submitted.config["continue_from"]["run"] == parent and f"{parent}/manifest.json" in submitted.must_exist
+    assert submitted.result != work(TrainConfig.model_validate(settings)).result
+
+
+def test_a_job_of_torchrun_has_the_run_to_continue(folder, parent, monkeypatch):
+    settings = PLAIN | {"corpus": str(folder / "corpus.jsonl"), "output": str(folder / "job")}
+    config = TrainConfig.model_validate(settings | {"packed": str(folder / "packed"), "continue_from": parent})
+    job = packed_job(config, PackedRun.load(config.store, str(folder / "packed")))
+    assert job.parent is not None and Job.from_json(job.to_json()).parent == job.parent

@@ -1,0 +1,284 @@
+"""`continue_from`: the checkpoint of a finished run from which a new run starts, what it keeps and what is new.
+
+Kept are the weights, the optimizer's state and the tokenizer; and the position in the data, if packed rows, seed and
+order are the same: then the samples follow those that the earlier run took, also with other shares of the corpora.
+Steps, epochs and the learning-rate schedule are those of the new run alone. Method, base model, adapter and tokenizer
+must be the same.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.errors import ConfigError, DataError
+from cluster.page.formats import plural
+from cluster.record import RecordFile, json_with
+from cluster.run import RunFolder, differences
+from cluster.store import paths
+from training.config import TrainConfig
+from training.data.order import Order, Position
+from training.model_folder.folder import located, model_fingerprint, on_hub
+from training.pack.columns import with_columns
+from training.pack.job import pack_settings
+from training.pack.packed_run import PackedRun, manifest_file, packed_uri
+from training.pack.sources import freeze_corpora
+from training.records.checkpoint import MANIFEST, Checkpoint
+from training.records.job import OUTCOME
+from training.records.parent import Parent
+from training.repair import REPORT_JSON
+
+PARENT = "parent.json"
+
+# The settings of a method that decide the shape or the meaning of its trained weights.
+_OF_WEIGHTS = {
+    "lora": ("rank", "alpha", "target", "rslora", "dora"),
+    "qlora": ("rank", "alpha", "target", "rslora", "dora"),
+    "prefix": ("tokens",),
+    "prompt": ("tokens",),
+    "probe": ("pool",),
+}
+# Settings whose difference between two runs says nothing.
+_NOT_TOLD = {"kind", "name", "output", "packed", "storage", "track", "continue_from", "execution", "failures", "model"}
+
+
+@dataclass(frozen=True)
+class ParentRun:
+    """A finished run that a config continues.
+
+    manifest: of the run. fit: its fit.json. config: its settings, in its report. checkpoint: the one to start from.
+    """
+
+    uri: str
+    manifest: Mapping[str, Any]
+    fit: Mapping[str, Any]
+    config: Mapping[str, Any]
+    checkpoint: Checkpoint
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that decide its weights, and their other parts, as in its checkpoints."""
+        return self.checkpoint.manifest.fingerprint_parts
+
+    @property
+    def before(self) -> dict[str, Any]:
+        """What its checkpoint records of the run that it continued itself; empty if none."""
+        return json.loads(self.settings["parent"]) if "parent" in self.settings else {}
+
+    @property
+    def samples(self) -> int:
+        """Samples of the mixture up to the checkpoint."""
+        tokens = json.loads(self.settings["settings.tokens_per_step"])
+        rows_per_step = tokens // json.loads(self.settings["settings.sequence_length"])
+        return self.before.get("samples", 0) + self.checkpoint.step * rows_per_step
+
+
+def find_parent(config: TrainConfig) -> ParentRun | None:
+    """The run that a config continues, after the checks that need no packed data; None without `continue_from`.
+
+    Raises:
+        DataError: there is no finished training, or its checkpoint is gone or damaged.
+        ConfigError: it has another method, base model or adapter; the message has both values.
+    """
+    if config.continue_from is None:
+        return None
+    store, uri = config.store, paths.absolute(config.continue_from.run)
+    manifest = RunFolder(store, uri).require("train", "Name the output of a finished run in continue_from.")
+    outcome = RecordFile(store, paths.join(uri, OUTCOME), "the outcome of a fit", json_with("fingerprint")).read()
+    if outcome is None:
+        raise DataError(
+            f"{uri}: no training of its own ({OUTCOME} is missing). If it is a run of phases, name one of its phases "
+            f"in continue_from, such as {uri}/PHASE."
+        )
+    # The URIs in fit.json are those of the time of training; the run's folder may have been moved since.
+    key = "best_checkpoint" if config.continue_from.checkpoint == "best" else "checkpoint"
+    name = outcome[key].rpartition("/")[2]
+    checkpoint = Checkpoint.load(store, paths.join(uri, "checkpoints", name))
+    report = json.loads(store.read_bytes(paths.join(uri, REPORT_JSON)))
+    parent = ParentRun(uri, manifest, outcome, report["run"]["config"], checkpoint)
+    if found := _other_weights(config, parent):
+        raise _refusal(parent, found)
+    return parent
+
+
+def parent_of(config: TrainConfig, packed: PackedRun) -> Parent | None:
+    """What the workers need of the run that a config continues; None without `continue_from`.
+
+    If that run is gone since, it is what OUTPUT/parent.json recorded of it.
+
+    Raises:
+        DataError, ConfigError: as `find_parent`; the tokenizer or the classes are others.
+    """
+    if config.continue_from is None:
+        return None
+    if (recorded := _recorded(config)) is not None:
+        return recorded
+    parent = find_parent(config)
+    assert parent is not None
+    if found := _other_tokens(parent, packed):
+        raise _refusal(parent, found)
+    position, why = _position(config, parent, packed)
+    return Parent(
+        run=parent.uri,
+        digest=parent.manifest["digest"],
+        fit=parent.fit["fingerprint"],
+        checkpoint=parent.checkpoint.uri,
+        step=parent.checkpoint.step,
+        updates=parent.checkpoint.manifest.progress.updates,
+        steps_before=parent.before.get("steps_before", 0) + parent.checkpoint.step,
+        position=position,
+        words=tuple(continuation_lines(config, parent, _position_words(parent, why))),
+    )
+
+
+def planned_words(config: TrainConfig) -> list[str]:
+    """The lines about the run that a config continues, before anything is packed; none without `continue_from`.
+
+    Raises:
+        DataError, ConfigError: as `parent_of`.
+    """
+    parent = find_parent(config)
+    if parent is None:
+        return []
+    config = with_columns(config)
+    settings = pack_settings(config, freeze_corpora(config, config.execution.unit_mib << 20))
+    for root in (packed_uri(config.packed, config.output), parent.manifest["told"]["packed"]):
+        manifest = manifest_file(config.store, root).read()
+        if manifest is not None and manifest["settings"] == settings:
+            found = parent_of(config, PackedRun.load(config.store, root))
+            assert found is not None
+            return list(found.words)
+    return continuation_lines(config, parent, "position in the data, if packing gives the same rows")
+
+
+def write_parent(config: TrainConfig, parent: Parent) -> None:
+    """Write OUTPUT/parent.json, so that the new run can be repaired and looked at without the earlier one."""
+    uri = paths.join(paths.absolute(config.output), PARENT)
+    data = json.dumps(parent.to_plain(), ensure_ascii=False, indent=1).encode()
+    if not config.store.exists(uri) or config.store.read_bytes(uri) != data:
+        config.store.write_bytes(uri, data)
+
+
+def _recorded(config: TrainConfig) -> Parent | None:
+    """OUTPUT/parent.json, if the run that it names is gone, or is the same and has lost its checkpoint."""
+    assert config.continue_from is not None
+    run, store = paths.absolute(config.continue_from.run), config.store
+    at = paths.join(paths.absolute(config.output), PARENT)
+    found = RecordFile(store, at, "the record of the run that this one continues", _parse_parent).read()
+    if found is None or found.run != run or store.exists(paths.join(found.checkpoint, MANIFEST)):
+        return None
+    manifest = RunFolder(store, run).finished("train")
+    return found if manifest is None or manifest["digest"] == found.digest else None
+
+
+def _parse_parent(data: bytes) -> Parent:
+    return Parent.from_plain(json.loads(data))
+
+
+def continuation_lines(config: TrainConfig, parent: ParentRun, position: str) -> list[str]:
+    """What is continued, kept and new. position: a clause about the data."""
+    checkpoint, method = parent.checkpoint, config.method
+    which = "lowest validation loss" if checkpoint.uri.endswith(_name(parent.fit["best_checkpoint"])) else "the last"
+    if checkpoint.uri.endswith(_name(parent.fit["checkpoint"])):
+        which = "the last"
+    updates = plural(checkpoint.manifest.progress.updates, "update")
+    adapter = ", ".join(f"{key} {value}" for key, value in _of_weights(config).items())
+    rate = config.optimizer
+    length = next(
+        f"{value:g} {name}" for name in ("steps", "epochs", "tokens") if (value := getattr(config, name)) is not None
+    )
+    now = json.loads(json.dumps(config.without_stores(_NOT_TOLD, exclude_none=True)))
+    then = {key: value for key, value in parent.config.items() if key not in _NOT_TOLD}
+    lines = [
+        f"continues {parent.uri} (digest {parent.manifest['digest'][:12]}) from its checkpoint of step "
+        f"{checkpoint.step:,} ({which})",
+        f"kept: weights and optimizer state after {updates}; base model {parent.manifest['told']['base']}; method "
+        f"{method}{f' ({adapter})' if adapter else ''}; tokenizer; {position}",
+        f"new: {length} with schedule {rate.schedule} at learning rate {rate.learning_rate:g} from step 1 on, on "
+        f"engine {config.engine}",
+    ]
+    if changed := differences(then, now):
+        lines.append(f"changed settings: {'; '.join(changed)}")
+    return lines
+
+
+def _name(uri: str) -> str:
+    return uri.rpartition("/")[2]
+
+
+def _of_weights(config: TrainConfig) -> dict[str, Any]:
+    """The settings of the method that decide its trained weights, as JSON values."""
+    names = _OF_WEIGHTS.get(config.method, ())
+    group = "lora" if config.method == "qlora" else config.method
+    plain = json.loads(getattr(config, group).model_dump_json()) if names else {}
+    return {name: plain[name] for name in names}
+
+
+def _other_weights(config: TrainConfig, parent: ParentRun) -> list[str]:
+    """Differences in method, adapter and base model, with both values."""
+    if parent.config["method"] != config.method:
+        return differences({"method": parent.config["method"]}, {"method": config.method})
+    group = "lora" if config.method == "qlora" else config.method
+    now = _of_weights(config)
+    found = differences({group: {name: parent.config[group][name] for name in now}}, {group: now})
+    before, after = parent.settings["model"], _model(config, parent)
+    if before != after:
+        named = config.model.name or f"{(config.model.config or {})['model_type']} with random weights"
+        found.append(f"model was {parent.manifest['told']['base']} ({before[:24]}), now {named} ({after[:24]})")
+    return found
+
+
+def _model(config: TrainConfig, parent: ParentRun) -> str:
+    """The fingerprint of the config's base model, without fetching a model of the hub."""
+    if on_hub(config.model):
+        return f"{config.model.name}@{located(config.model).revision}"
+    # Of random weights that are all trained, nothing is left that the seed decided.
+    seed = json.loads(parent.settings["settings.seed"]) if config.method == "full" else config.seed
+    return model_fingerprint(config.store, config.model, seed)
+
+
+def _other_tokens(parent: ParentRun, packed: PackedRun) -> list[str]:
+    """Differences in tokenizer and classes, with both values."""
+    if parent.settings["data"] == packed.fingerprint:
+        return []
+    before = {"tokenizer": parent.manifest.get("tokenizer"), "classes": parent.manifest.get("classes", [])}
+    return differences(before, {"tokenizer": packed.tokenizer_fingerprint, "classes": list(packed.classes)})
+
+
+def _refusal(parent: ParentRun, found: list[str]) -> ConfigError:
+    tokenizer = paths.join(parent.manifest["told"]["packed"], "tokenizer")
+    hint = f" Its tokenizer is {tokenizer} (model.tokenizer)." if any("tokenizer" in one for one in found) else ""
+    return ConfigError(
+        f"continue_from: {parent.uri} cannot be continued with another method, base model, adapter or tokenizer: "
+        f"{'; '.join(found)}. Set them back, or start from its exported model (model: {parent.uri}/export/...) without "
+        f"continue_from.{hint}"
+    )
+
+
+def _position(config: TrainConfig, parent: ParentRun, packed: PackedRun) -> tuple[Position, str]:
+    """Where the data continues, and why it does not continue after the parent's samples; "" if it does."""
+    settings = parent.settings
+    if settings["data"] != packed.fingerprint:
+        return Position(), "the packed rows are others"
+    for key in ("seed", "order"):
+        if json.loads(settings[f"settings.{key}"]) != getattr(config, key):
+            return Position(), f"{key} was {settings[f'settings.{key}']}, now {json.dumps(getattr(config, key))}"
+    shares = json.loads(settings["corpora"])
+    if [name for name, *_ in shares] != list(config.corpus_names):
+        return Position(), "the corpora have another order"
+    samples, taken = parent.samples, tuple(parent.before.get("taken", ()))
+    now = [[c.weight, c.epochs, c.tokens] for c in config.corpus]
+    if [share for _, *share in shares] == now:
+        return Position(samples, taken), ""
+    corpora = tuple(
+        corpus.model_copy(update={"weight": weight, "epochs": epochs, "tokens": tokens})
+        for corpus, (_, weight, epochs, tokens) in zip(config.corpus, shares, strict=True)
+    )
+    earlier = Order.for_training(config.model_copy(update={"corpus": corpora}), packed, Position(0, taken))
+    return Position(0, earlier.taken(samples)), ""
+
+
+def _position_words(parent: ParentRun, why: str) -> str:
+    if why:
+        return f"not the position in the data, which begins at its first sample, because {why}"
+    return f"position in the data, after {parent.samples:,} samples"
