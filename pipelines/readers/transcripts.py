@@ -2,8 +2,9 @@
 
 Times, numbers and names of cues, notes, styles and marks are removed; so are lines that rolling captions repeat in the
 next cue. Text after a blank line within a cue belongs to it. A speaker is named by `<v Name>`, or by `Name:` at the
-beginning of two or more lines, or of one if the input's settings name the speaker. A line that begins with
-a dash or `>>` is another speaker's, without a name. Where nobody is named, a pause of two seconds begins a line.
+beginning of two or more lines; one that the input's settings name, in any case, by one line, also as `[Name]`. A line
+that begins with a dash or `>>` is another speaker's, without a name. Where nobody is named, a pause of two seconds
+begins a line.
 
 JSON is that of programs that recognise speech: the first list, however deep, whose objects have a text and a speaker,
 else a text alone. Keys: see _SPEAKERS and _TEXTS.
@@ -32,13 +33,17 @@ _CUT_CUE = re.compile(r"[0-9]+(?:\n[0-9:,.> -]*)?")  # the end of a file that wa
 _BLANK = re.compile(r"\n[ \t]*(?:\n[ \t]*)*\n")
 _NOTE = re.compile(r"(?:NOTE(?![^ \t\n])|STYLE[ \t]*\n|REGION[ \t]*\n)")
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]+([^<>]*)>")
-_MARK = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
+# Marks of WebVTT and SubRip alone: `if a<b and c>d` was said.
+_MARK = re.compile(
+    r"</?(?:c|i|b|u|s|v|lang|ruby|rt|font)(?:\.[^\s<>]*)?>|<(?:lang|font)\s[^<>]*>|<(?:[0-9]+:)?[0-9]+:[0-9]+\.[0-9]+>|\{\\[^{}]*\}",
+    re.IGNORECASE,
+)
 _NAME = re.compile(r"(\w[\w.'’()-]*(?: [\w.'’()-]+){0,3}):[ \t]+(?=\S)")
 _OTHER_SPEAKER = re.compile(r"(?:[-–—][ \t]|>>)[ \t]*")
 
 # Keys of a turn, of AWS Transcribe, AssemblyAI, Deepgram, Gladia, WhisperX, Teams and others.
 _SPEAKERS = ("speaker", "speaker_label", "speakerName", "speaker_name", "participant", "role", "channel")
-_TEXTS = ("text", "transcript", "content", "utterance", "value")
+_TEXTS = ("text", "transcript", "content", "utterance", "value", "message")
 
 _MIN_NAMED = 2
 _CONTIGUOUS_MS = 100  # between cues of rolling captions
@@ -107,6 +112,9 @@ def _cue(turn: Any) -> Cue | None:
     if not isinstance(turn, dict):
         return None
     text = next((turn[key] for key in _TEXTS if isinstance(turn.get(key), str)), None)
+    if text is None and isinstance(elements := turn.get("elements"), list):  # of Rev: words and marks, with spaces
+        values = [one.get("value") if isinstance(one, dict) else None for one in elements]
+        text = "".join(one for one in values if isinstance(one, str)) if values else None
     speaker = next((turn[key] for key in _SPEAKERS if isinstance(turn.get(key), str | int)), None)
     line = CueLine(None if speaker is None else str(speaker), (text or "").strip())
     return None if text is None else Cue(0, _CONTIGUOUS_MS + 1, [line])
@@ -139,9 +147,12 @@ def _cues(text: str, speakers: Sequence[str], cut: list[Cut]) -> Iterator[Cue]:
     named = Counter(match[1] for _, _, lines in found for line in lines if (match := _NAME.match(_plain(line))))
     names = {name for name, count in named.items() if count >= _MIN_NAMED}
     known = _beginning_with(speakers) if speakers else None
+    spelling = {name.lower(): name for name in reversed(speakers)}
     for start, end, payload in found:
         yield Cue(
-            start, end, [one for line in payload for one in _lines(line, names, known) if one.text or one.speaker]
+            start,
+            end,
+            [one for line in payload for one in _lines(line, names, known, spelling) if one.text or one.speaker],
         )
 
 
@@ -158,17 +169,22 @@ def _plain(text: str) -> str:
 
 def _beginning_with(speakers: Sequence[str]) -> re.Pattern[str]:
     """A pattern of a line that begins with one of these names."""
-    longest_first = sorted(speakers, key=len, reverse=True)
-    return re.compile(rf"({'|'.join(map(re.escape, longest_first))})[ ]?:[ \t]*(?=\S)")
+    names = "|".join(map(re.escape, sorted(speakers, key=len, reverse=True)))
+    return re.compile(rf"(?:({names})[ ]?:|[\[(]({names})[\])][ ]?:?)[ \t]*", re.IGNORECASE)
 
 
-def _lines(line: str, names: set[str], known: re.Pattern[str] | None) -> Iterator[CueLine]:
-    """What each speaker says in a line. names: of speakers. known: see `_beginning_with`."""
+def _lines(line: str, names: set[str], known: re.Pattern[str] | None, spelling: dict[str, str]) -> Iterator[CueLine]:
+    """What each speaker says in a line.
+
+    names: of speakers. known: see `_beginning_with`. spelling: of these, by the name in lower case.
+    """
     first, *voices = _VOICE.split(line)
     text = _plain(first)
     if mark := _OTHER_SPEAKER.match(text):
         text = text[mark.end() :]
-    if (known and (named := known.match(text))) or ((named := _NAME.match(text)) and named[1] in names):
+    if known and (named := known.match(text)):
+        yield CueLine(spelling[(named[1] or named[2]).lower()], text[named.end() :])
+    elif (named := _NAME.match(text)) and named[1] in names:
         yield CueLine(named[1], text[named.end() :])
     else:
         yield CueLine("" if mark else None, text)

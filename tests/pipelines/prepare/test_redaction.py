@@ -120,4 +120,4 @@ def test_the_message_id_of_a_thread_in_quarantine_is_replaced(tmp_path, monkeypa
     )  # fmt: skip
     (file,) = Path(run.uri, "quarantine").glob("*.parquet")
     (row,) = pq.read_table(file).to_pylist()
-    assert row["where"] == f"{tmp_path}/m.mbox thread <<EMAIL>>"
+    assert row["where"] == f"{tmp_path}/m.mbox thread <EMAIL>"

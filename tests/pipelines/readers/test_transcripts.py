@@ -289,3 +289,28 @@ def test_a_speaker_who_speaks_once_is_known_if_the_config_names_it(tmp_path):
         manifest = freeze(Store(), [given], 1 << 20)
         (table,) = read_unit(manifest.units[0], manifest.reading, Limits())
         assert json.loads(table["text"][0].as_py()) == [{"role": name, "content": "Hello Note: it is red."}]
+
+
+@pytest.mark.parametrize("first", ["AGENT: Press it.", "[Agent] Press it.", "(agent): Press it.", "Agent:\nPress it."])
+def test_a_speaker_of_the_config_is_known_in_any_case_in_brackets_and_on_a_line_alone(tmp_path, first):
+    (tmp_path / "a.srt").write_text(f"1\n00:00:01,000 --> 00:00:02,000\n{first}\n")
+    source = Source(path=str(tmp_path / "a.srt"), columns={"messages": "turns"}, speakers={"Agent": "assistant"})
+    manifest = freeze(Store(), [as_input(source, Fields({"messages": "turns"}, "turns"))], 1 << 20)
+    (table,) = read_unit(manifest.units[0], manifest.reading, Limits())
+    assert json.loads(table["text"][0].as_py()) == [{"role": "Agent", "content": "Press it."}]
+
+
+def test_comparisons_and_other_text_between_angle_brackets_are_no_marks(tmp_path):
+    said = "If a<b and c>d, use List<int> or <your name>."
+    cue = f"1\n00:00:01,000 --> 00:00:02,000\n<i>{said}</i> <font color='#fff'>So</font><00:00:01.500><c.x> be it</c>\n"
+    assert read(tmp_path / "a.srt", cue) == f"{said} So be it"
+
+
+def test_monologues_of_words_are_turns(tmp_path):
+    words = [{"type": "text", "value": "How"}, {"type": "punct", "value": " "}, {"type": "text", "value": "so?"}]
+    given = {"monologues": [{"speaker": 0, "elements": words}, {"speaker": 1, "elements": words[:1]}]}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(given))
+    manifest = freeze(Store(), [Input(path=str(path), format="transcript")], 1 << 20)
+    (table,) = read_unit(manifest.units[0], manifest.reading, Limits())
+    assert table["text"][0].as_py() == "0: How so?\n1: How"
