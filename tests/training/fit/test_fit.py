@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import math
 import shutil
 import sys
 import threading
@@ -209,7 +210,7 @@ def breaks_at(step: int, monkeypatch) -> None:
 
     def broken(self, number, batches, units):
         loss = backward(self, number, batches, units)
-        return float("nan") if number + 1 == step else loss
+        return (float("nan"), 0.0) if number + 1 == step else loss
 
     monkeypatch.setattr(loop.Training, "_backward", broken)
 
@@ -273,7 +274,7 @@ def test_skip_back_goes_to_the_checkpoint_before_and_passes_over_the_steps(job_a
 def test_skip_back_is_done_no_more_often_than_allowed(job_at, monkeypatch):
     backward = loop.Training._backward
     monkeypatch.setattr(
-        loop.Training, "_backward", lambda self, n, b, u: float("inf") if n in (4, 8) else backward(self, n, b, u)
+        loop.Training, "_backward", lambda self, n, b, u: (math.inf, 0.0) if n in (4, 8) else backward(self, n, b, u)
     )
     with pytest.raises(DataError, match="step 9: the loss is inf"):
         fit_alone(job_at(failures={"skip_back": 1}))
@@ -332,13 +333,16 @@ def test_the_time_of_a_training_is_that_of_all_attempts(job_at, monkeypatch):
 class OfTwo:
     """One worker in a training of two, whose last checkpoint was written at second 100."""
 
-    def __init__(self, every_minutes: float | None, first: bool = True, uploading: bool = False) -> None:
-        other = [5, 50, 6, 400, 0xFFFFFFFF, 0xFFFFFFFF, 1, 0]
+    def __init__(
+        self, every_minutes: float | None, first: bool = True, uploading: bool = False, stops: bool = False
+    ) -> None:
+        other = [5, 50, 6, 400, 0xFFFFFFFF, 0xFFFFFFFF, 1, 0, int(stops)]
         self.saved_at = 100.0
-        self.ranks = types.SimpleNamespace(first=first, exchange=lambda mine: [mine, other])
+        self.ranks = types.SimpleNamespace(first=first, exchange_floats=lambda mine: [mine, other])
         self.config = settings("nowhere", checkpoint={"every_minutes": every_minutes})
         self.objective = types.SimpleNamespace(loss_denominator=lambda batch: batch.label_tokens)
         self.saver = types.SimpleNamespace(uploading=uploading)
+        self.is_stopped = lambda: False
 
 
 def test_the_counts_of_a_step_are_sums_over_its_micro_batches_and_workers(monkeypatch):
@@ -346,8 +350,9 @@ def test_the_counts_of_a_step_are_sums_over_its_micro_batches_and_workers(monkey
     digest = (batches[0].digest + batches[1].digest + (1 << 64) - 1) % (1 << 64)
     counts = loop.Training._exchange(OfTwo(None), batches)
     labels = sum(batch.label_tokens for batch in batches)
-    assert counts == loop.Counts(labels + 5, 9 + 50, labels + 6, 19 + 400, digest, 1, False)
+    assert counts == loop.Counts(labels + 5, 9 + 50, labels + 6, 19 + 400, digest, 1, False, False)
     assert loop.Training._exchange(OfTwo(None, uploading=True), batches).uploading == 2
+    assert loop.Training._exchange(OfTwo(None, stops=True), batches).stopping, "if one worker was asked to stop"
     for now, due in ((219.9, False), (220.0, True)):
         monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda now=now: now))
         assert loop.Training._exchange(OfTwo(2), batches).checkpoint_due is due, "two minutes after the last one"
@@ -365,10 +370,10 @@ def test_a_steps_record_has_its_own_waiting_and_the_worst_of_all_workers(job_at,
     exchange = Ranks.exchange_floats
 
     def with_another_worker(self, mine):
-        if len(mine) != 4:
+        if len(mine) != 5:
             return exchange(self, mine)
-        _, wait, memory, compiling = mine
-        return [mine, [0.0, wait - 1, memory + 1, compiling + 2]]
+        _, wait, memory, compiling, _ = mine
+        return [mine, [0.0, wait - 1, memory + 1, compiling + 2, 0.0]]
 
     monkeypatch.setattr(loop.Loader, "micro_batches", slow)
     monkeypatch.setattr(Ranks, "exchange_floats", with_another_worker)
