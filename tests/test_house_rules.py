@@ -234,7 +234,7 @@ FUNCTION_LEVEL_IMPORTS = {
     ("cluster/store/object_store.py", "cluster.store.aws"): "boto3 takes 0.3 s, and only S3 needs it",
     ("cluster/store/store.py", "cluster.store.object_store"): "obstore is loaded for object stores only",
     ("pipelines/dedup/settings.py", "datasketch"): _SLOW,
-    ("pipelines/readers/hub.py", "datasets"): _SLOW,
+    ("cluster/read/hub.py", "datasets"): _SLOW,
     ("pipelines/readers/pdf.py", "pypdf"): _SLOW,
     ("pipelines/readers/text_files.py", "trafilatura"): _SLOW,
     ("training/bench/measure.py", "bitsandbytes.nn"): _OPTIONAL,

@@ -1,6 +1,6 @@
 """The parts of a `kind: train` config. config.py combines them and checks that they are consistent."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -108,7 +108,15 @@ class Corpus(Settings):
     short_form: ClassVar = "path"
 
     path: str = Field(
-        min_length=1, description="an artifact, a folder, file or glob of Parquet, JSONL or JSON arrays, or a URI"
+        min_length=1,
+        description="an artifact, a folder, file or glob of Parquet, JSONL or JSON arrays, or a URI; a folder saved by "
+        "Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION] for a data set of its hub",
+    )
+    split: str | None = Field(
+        None,
+        min_length=1,
+        description="split of a data set of `datasets` whose documents are read; null: train, validation and test, "
+        "which then are the splits of the training",
     )
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="default: corpus-0, corpus-1 .."
@@ -272,7 +280,6 @@ class Optimizer(Settings):
     epsilon: float = Field(1e-8, gt=0)
 
 
-SplitName = Literal["train", "validation", "test"]
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -283,11 +290,12 @@ class HeldOutSet(Settings):
 
     path: paths.AbsolutePath = Field(
         description="an artifact, a folder, file or glob of Parquet, JSONL or JSON arrays, or a URI, on the store of "
-        "the config's `storage`"
+        "the config's `storage`; a folder saved by `datasets`, or hf://ORG/NAME[/CONFIG][@REVISION]"
     )
     columns: Columns | None = Field(None, description="columns of the set; default: the config's `columns`")
-    split: SplitName | None = Field(
+    split: str | None = Field(
         None,
+        min_length=1,
         description="split to measure, of documents that have one; null: test, of documents without splits all",
     )
 
@@ -318,7 +326,7 @@ class Evaluate(Settings):
     @field_validator("sets")
     @classmethod
     def _names_are_no_splits(cls, sets: dict[str, HeldOutSet]) -> dict[str, HeldOutSet]:
-        if taken := sorted(sets.keys() & set(get_args(SplitName))):
+        if taken := sorted(sets.keys() & {"train", "validation", "test"}):
             raise ValueError(f"{', '.join(taken)}: the corpora's own split has this name; give the set another")
         return sets
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from cluster import output_folder
 from cluster.errors import ConfigError
 from cluster.output_folder import fixed_folder, path_below, refuse_impossible_output
+from cluster.read.hub import is_hub_data
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
@@ -47,6 +48,7 @@ def _inputs(config: TrainConfig) -> list[tuple[str, str, Store]]:
         path = paths.absolute(corpus.path)
         found.append((f"the corpus {name} ({path})", path, store))
     found += [(f"evaluate.sets.{n} ({one.path})", one.path, config.store) for n, one in config.evaluate.sets.items()]
+    found = [one for one in found if not is_hub_data(one[1])]
     if config.continue_from:
         earlier = paths.absolute(config.continue_from.run)
         found.append((f"the run to continue ({earlier})", earlier, config.store))

@@ -10,6 +10,7 @@ from typing import Any
 from cluster.artifact import canonical_json, fingerprint
 from cluster.entry import Entry
 from cluster.page.formats import plural
+from cluster.read.hub import is_hub_data
 from cluster.record import OtherSettings
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths
@@ -175,7 +176,7 @@ def _model(config: TrainConfig) -> str:
 
 def _files(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> list[str]:
     """The first file of each corpus; config.json of the model, the tokenizer's folder, the chat template."""
-    found = [next(iter(corpus.units))[0].uri for corpus in corpora.values()]
+    found = [one.units[0][0].uri for one in corpora.values() if not is_hub_data(one.path)]
     if config.model.name and not on_hub(config.model):
         found.append(paths.join(paths.absolute(config.model.name), "config.json"))
     if config.continue_from:

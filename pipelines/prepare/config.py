@@ -75,8 +75,8 @@ class Source(_PrepareSettings):
     source: str = Field("input", pattern=r"^[A-Za-z0-9_.-]+$", description="its name in records and report")
     path: paths.AbsolutePath | None = Field(
         None,
-        description="folder, glob, file or URI; a folder saved by `datasets`; hf://ORG/NAME[/CONFIG]; or the output of "
-        "`raymill curate`",
+        description="folder, glob, file or URI; a folder saved by `datasets`; hf://ORG/NAME[/CONFIG][@REVISION]; or "
+        "the output of `raymill curate`",
     )
     database: Database | None = Field(None, description="a query, in place of `path`")
     api: Api | None = Field(None, description="a paged JSON API, in place of `path`")

@@ -10,13 +10,13 @@ from pathlib import Path, PurePosixPath
 
 from cluster.errors import DataError
 from cluster.read.compression import compression_ending
+from cluster.read.hub import hub_files, is_hub_data, is_saved_dataset, saved_files
 from cluster.store import paths
 from cluster.store.glob_pattern import glob_regex, matches
 from cluster.store.interface import FileInfo, NotFound
 from cluster.store.local import CIRCULAR, DANGLING, NOT_UTF8
 from cluster.store.store import Store
 from pipelines.readers import READERS, format_of
-from pipelines.readers.hub import hub_files, is_saved_dataset, saved_files
 from pipelines.readers.inputs import Input
 
 _LISTED = 12  # names in an error
@@ -56,8 +56,8 @@ def find_files(store: Store, input: Input) -> FoundFiles:
         DataError: no file is found; the message lists the nearest names.
         StorageError: the store cannot be read.
     """
-    if input.path.startswith("hf://"):
-        return FoundFiles([(file, "hf") for file in hub_files(input.path.removeprefix("hf://"), input.split)])
+    if is_hub_data(input.path):
+        return FoundFiles([(file, "hf") for file in hub_files(input.path, input.split)])
     path = input.path
     if input.format == "fetched":
         files = [file for file in store.list_files(path) if file.uri.endswith(".parquet")]

@@ -78,7 +78,8 @@ class Input(BaseModel):
     source: str = Field(default="input", pattern=r"^[A-Za-z0-9_.-]+$", description="its name in corpus and report")
     path: paths.AbsolutePath = Field(
         description="folder (every file below it whose ending is known), glob (`**` crosses folders), file or URI; "
-        "a folder saved by Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG] for a data set of its hub",
+        "a folder saved by Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION] for a data set of "
+        "its hub",
     )
     exclude: tuple[str, ...] = Field(
         default=(), description="globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`)"

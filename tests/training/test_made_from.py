@@ -146,7 +146,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
     },
 }
 # `kind` has one value. The others go with settings that are tried, or need a model of the hub or a finished run.
-UNTRIED = {"kind", "continue_from", "model.config.model_type", "model.name", "model.revision"} | {
+UNTRIED = {"kind", "corpus.0.split", "continue_from", "model.config.model_type", "model.name", "model.revision"} | {
     f"corpus.0.columns.{name}" for name in ("completion", "fold", "label", "stage")
 }
 

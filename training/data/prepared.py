@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError
+from cluster.read.hub import is_hub_data
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store
@@ -39,7 +40,7 @@ class PreparedRun:
 def prepared_output(store: Store, path: str) -> PreparedRun | None:
     """The data set whose output is at `path`; None if there is no finished run of `raymill prepare`."""
     root = paths.absolute(path)
-    manifest = RunFolder(store, root).finished("prepare")
+    manifest = None if is_hub_data(root) else RunFolder(store, root).finished("prepare")
     return PreparedRun.of_manifest(root, manifest) if manifest is not None else None
 
 

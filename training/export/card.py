@@ -16,6 +16,7 @@ import cluster
 from cluster.artifact import Artifact
 from cluster.errors import DataError, StorageError
 from cluster.page.formats import plural
+from cluster.read.hub import HubName, is_hub_data
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store
@@ -92,6 +93,8 @@ def lineage(store: Store, corpus: Corpus, prepared: PreparedRun | None = None, t
             tags=tuple(tags),
             report=prepared.report,
         )
+    if is_hub_data(corpus.path):
+        return Lineage(corpus.path, datasets=(HubName.of(corpus.path).name,))
     try:
         artifact = Artifact.find(store, corpus.path)
     except (DataError, StorageError):
@@ -325,7 +328,7 @@ _COUNTED = ("documents", "tokens", "label_tokens")
 
 def _origin(lineage: Lineage) -> Iterator[str]:
     """Notes about the origin of a corpus: URI, artifact, licences."""
-    if paths.is_remote(lineage.path):
+    if paths.is_remote(lineage.path) or is_hub_data(lineage.path):
         yield f"read from {escaped(lineage.path)}"
     if lineage.prepared:
         tags = f" {escaped(', '.join(lineage.tags))}" if lineage.tags else ""

@@ -7,12 +7,14 @@ from typing import TypeVar
 import pyarrow as pa
 
 from cluster.errors import ConfigError
+from cluster.read.hub import is_hub_data, pinned
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, HeldOutSet
+from training.data.packed import SPLITS
 from training.pack.corpus_files import find_files, first_keys, inspect_file
 from training.pack.reading import format_of
 
@@ -42,7 +44,8 @@ def with_columns(config: TrainConfig) -> TrainConfig:
 
     Recognised are usual names (RECOGNISED): `text`, `messages`, ShareGPT's `conversations`, `prompt` with
     `completion`, and alpaca's `instruction` with `output`, each with its optional columns. With method probe, the class
-    is that of a data set of `raymill prepare` where no column is named.
+    is that of a data set of `raymill prepare` where no column is named. Data sets of the hub have their commit in the
+    path, so that the run reads one revision.
 
     Raises:
         ConfigError: method probe finds no text or no class.
@@ -50,6 +53,8 @@ def with_columns(config: TrainConfig) -> TrainConfig:
     """
 
     def with_own(store: Store, one: _Read) -> _Read:
+        if is_hub_data(one.path):
+            one = one.model_copy(update={"path": pinned(one.path)})
         named = config.columns if "columns" in config.model_fields_set else None
         columns = one.columns or named or _recognised(store, one)
         if config.method == "probe":
@@ -84,7 +89,8 @@ def _labelled(store: Store, corpus: Corpus | HeldOutSet, columns: Columns) -> Co
         )
     if columns.label is not None:
         return columns
-    manifest = RunFolder(store, paths.absolute(corpus.path)).finished("prepare")
+    path = paths.absolute(corpus.path)
+    manifest = None if is_hub_data(path) else RunFolder(store, path).finished("prepare")
     if manifest is None:
         raise ConfigError(
             f"{corpus.path}: no column of classes, which method probe learns. Name it, as in `columns: {{text: text, "
@@ -102,7 +108,10 @@ def _labelled(store: Store, corpus: Corpus | HeldOutSet, columns: Columns) -> Co
 
 
 def _recognised(store: Store, corpus: Corpus | HeldOutSet) -> Columns:
-    file = find_files(store, corpus.path)[0][0].info
+    splits: Sequence[str] = SPLITS if corpus.split is None else (corpus.split,)
+    if isinstance(corpus, HeldOutSet) and corpus.split is None:
+        splits = ()
+    file = find_files(store, corpus.path, splits)[0][0].info
     schema = inspect_file(store, file, Columns(text="text"), 1 << 30).schema
     names = first_keys(store, file) if schema is None else schema.names
     for needed, optional in RECOGNISED:

@@ -9,8 +9,9 @@ JSON are read.
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import DataError
 from cluster.read.file_problems import first_bytes
+from cluster.read.hub import hub_splits, is_hub_data, is_saved_dataset, saved_files, saved_splits
 from cluster.read.limits import Limits
 from cluster.read.parquet import StoredParquet
 from cluster.read.span import Span
@@ -30,8 +32,9 @@ from cluster.store.store import Store
 from training.config_parts import Columns
 from training.data.packed import SPLITS
 from training.data.prepared import prepared_output
-from training.pack.reading import FORMATS, format_of, is_compressed, json_rows
+from training.pack.reading import FORMATS, format_of, is_compressed, json_rows, split_name
 
+SPLIT = "split "  # before the name of a split, among the skipped files by ending
 LFS_POINTER = b"version https://git-lfs"  # start of the text in place of a large file
 _PEEKED_LINES = 100
 _ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*\{")
@@ -40,18 +43,25 @@ _MAX_POINTER_BYTES = 1024
 
 
 class CorpusFile(NamedTuple):
-    """A file of a corpus. name: relative to the corpus, so that a moved corpus has the same fingerprint."""
+    """A file of a corpus. name: relative to the corpus, so that a moved corpus has the same fingerprint.
+
+    split: of a data set of `datasets`, the split of its documents; None if another setting decides it.
+    """
 
     name: str
     info: FileInfo
+    split: str | None = None
 
 
 def find_files(store: Store, path: str, splits: Sequence[str] = SPLITS) -> tuple[list[CorpusFile], str, dict[str, int]]:
     """(files, fingerprint of their content, number of skipped files by ending).
 
-    splits: those to read of a data set of `raymill prepare`.
+    splits: those to read of a data set of `raymill prepare` or of Hugging Face `datasets`; one: its documents have no
+    split then; none: test, or the only one.
     """
     root = paths.absolute(path)
+    if is_hub_data(root):
+        return _of_splits(root, hub_splits(root), splits)
     wild = re.search(r"[*?\[]", root)
     there = store.exists(root) or bool(
         wild and store.list_files(root)
@@ -63,13 +73,16 @@ def find_files(store: Store, path: str, splits: Sequence[str] = SPLITS) -> tuple
     elif (artifact := Artifact.find(store, root)) is not None:
         return _of_artifact(artifact)
     elif prepared_output(store, root) is not None:
-        return _of_prepared(store, root, splits)
+        return _of_prepared(store, root, splits or ("test",))
     else:
         found = store.list_files(root)
+        if is_saved_dataset(root, found):
+            names = saved_splits(store, root, found) or ["train"]
+            return _of_splits(root, {name: saved_files(store, root, found, name) for name in names}, splits)
         _refuse_unfinished(store, root)
     files = [CorpusFile(file.uri.removeprefix(root).lstrip("/"), file) for file in found]
     visible = [file for file in files if not _hidden(file.name)]
-    chosen = [file for file in visible if format_of(file.name)]
+    chosen = [file for file in visible if format_of(file.name) not in (None, "arrow")]
     if format_of(path) != "json":  # in a folder, .json files may hold settings, or the same documents again
         chosen = [file for file in chosen if format_of(file.name) != "json"] or _arrays(store, chosen)
     if not chosen:
@@ -122,6 +135,37 @@ def _of_prepared(store: Store, root: str, splits: Sequence[str]) -> tuple[list[C
     return files, fingerprint(digests), {}
 
 
+def _of_splits(
+    root: str, found: Mapping[str, Sequence[FileInfo]], splits: Sequence[str]
+) -> tuple[list[CorpusFile], str, dict[str, int]]:
+    """The files of a data set of `datasets`. found: by split. splits: see `find_files`.
+
+    Raises:
+        DataError: it has none of the splits.
+    """
+    usual = {split_name(name): name for name in found} | {name: name for name in found}
+    chosen: dict[str, str | None]
+    if len(splits) > 1:
+        chosen = {usual[split]: split for split in splits if split in usual}
+        is_there = "train" in chosen.values()
+    else:
+        wanted = usual.get(*splits or ("test",)) or (next(iter(found)) if not splits and len(found) == 1 else None)
+        chosen, is_there = {wanted or "": None}, wanted is not None
+    if not is_there:
+        missing = f"no split {splits[0] if splits else 'test'}"
+        raise DataError(f"{root}: {missing}. It has: {', '.join(found)}. Set `split` to one of them.")
+    remote = is_hub_data(root)
+    files = [
+        # The commit decides the content; the files of the cache have other times on every machine.
+        CorpusFile(f"{name}/{posixpath.basename(file.uri)}", replace(file, version="") if remote else file, split)
+        for name, split in chosen.items()
+        for file in found[name]
+    ]
+    content = [[file.name, file.info.size, file.info.version, file.split] for file in files]
+    others = {f"{SPLIT}{name}": 1 for name in found if name not in chosen and len(splits) > 1}
+    return files, fingerprint([root if remote else "", content]), others
+
+
 def _refuse_unfinished(store: Store, root: str) -> None:
     if Artifact.find(store, paths.join(root, "corpus")) is not None:
         raise DataError(f"{root}: a run's folder; its corpus is one folder below. Write corpus: {root}/corpus")
@@ -154,6 +198,8 @@ def inspect_file(store: Store, file: FileInfo, columns: Columns, unit_bytes: int
     """The schema and the spans of a file."""
     kind = format_of(file.uri)
     assert kind is not None
+    if kind == "arrow":
+        return _inspect_arrow(store, file)
     if kind == "parquet":
         return _inspect_parquet(store, file, columns, unit_bytes)
     if not file.size:
@@ -165,6 +211,15 @@ def inspect_file(store: Store, file: FileInfo, columns: Columns, unit_bytes: int
     ends = [file.size * part // parts for part in range(parts + 1)]
     spans = [(Span(*_identity(file), "jsonl", start, end), end - start) for start, end in pairwise(ends)]
     return InspectedFile(None, spans, {})
+
+
+def _inspect_arrow(store: Store, file: FileInfo) -> InspectedFile:
+    try:
+        with store.open_input(file.uri) as handle:
+            schema = pa.ipc.open_stream(handle).schema
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{file.uri}: not an Arrow stream ({str(error).splitlines()[0]}). Save it again.") from error
+    return InspectedFile(schema, [(Span(*_identity(file), "arrow", 0, file.size), file.size)] if file.size else [], {})
 
 
 def _inspect_parquet(store: Store, file: FileInfo, columns: Columns, unit_bytes: int) -> InspectedFile:

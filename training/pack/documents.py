@@ -25,7 +25,7 @@ from training.pack.loss_keys import (
     refuse_deciding_keys,
     without_ignored,
 )
-from training.pack.reading import Row, read_rows, split_name, without_nulls
+from training.pack.reading import Row, SplitSpan, read_rows, split_name, without_nulls
 from training.pack.sources import FrozenCorpus, Unit
 from training.pack.tool_calls import standard_tools, with_standard_calls
 
@@ -127,7 +127,7 @@ def documents_of(store: Store, unit: Unit, columns: Columns, left_out: LeftOut) 
             if span.format != "parquet":  # those of Parquet are counted by its footers
                 count_unread(left_out.unread, row, columns)
             try:
-                document = _document(row, columns)
+                document = _document(row, columns, span.split if isinstance(span, SplitSpan) else None)
                 if isinstance(document.content, Chat):
                     count_unread_of_messages(left_out.unread, document.content.messages)
                 yield document
@@ -189,7 +189,7 @@ class _Refused(Exception):
         self.seen = str(seen)
 
 
-def _document(row: Row, columns: Columns) -> Document:
+def _document(row: Row, columns: Columns, file_split: str | None) -> Document:
     content = _content(row, columns)
     try:
         data = _bytes_of(content)
@@ -202,7 +202,7 @@ def _document(row: Row, columns: Columns) -> Document:
     if columns.label is not None and label is None:
         raise _Refused("no_class")
     split = _name(row, columns.split, "split")
-    split_index = None
+    split_index = SPLITS.index(file_split) if file_split else None
     if columns.split is not None:
         named = split_name(split or "")
         if named is None:

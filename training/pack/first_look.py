@@ -43,7 +43,7 @@ def check_corpora(corpora: Mapping[str, FrozenCorpus]) -> None:
 
 
 def _check_files(corpus: FrozenCorpus) -> None:
-    spans = {span.uri: span for unit in corpus.units for span in unit if span.format != "parquet"}
+    spans = {span.uri: span for unit in corpus.units for span in unit if span.format in ("jsonl", "json")}
     with ThreadPoolExecutor(_THREADS) as pool:
         problems = zip(spans, pool.map(lambda span: _problem(corpus.store, span), spans.values()), strict=True)
         found = [f"{uri}: {_PROBLEMS[problem]}" for uri, problem in problems if problem]

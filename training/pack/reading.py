@@ -5,6 +5,7 @@ JSON Lines are read a hundred times as fast as a tokenizer takes them.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError
+from cluster.read.arrow_streams import record_batches
 from cluster.read.compression import UnreadableRest, stream
 from cluster.read.file_problems import PROBLEMS_OF_WHOLE_FILES, encoding_problem, first_bytes
 from cluster.read.json_lines import BLANK, Unreadable, json_lines
@@ -24,15 +26,22 @@ from training.data.packed import SPLITS
 
 _PARQUET, _LINES, _VALUES = (".parquet", ".pq"), (".jsonl", ".ndjson"), (".json",)
 _COMPRESSIONS = ("", ".gz", ".zst")
-_FORMATS = {"parquet": _PARQUET} | {
+_FORMATS = {"parquet": _PARQUET, "arrow": (".arrow",)} | {
     format: tuple(f"{name}{compression}" for compression in _COMPRESSIONS for name in names)
     for format, names in (("jsonl", _LINES), ("json", _VALUES))
 }
-FORMATS = tuple(ending for endings in _FORMATS.values() for ending in endings)
+FORMATS = tuple(ending for format, endings in _FORMATS.items() for ending in endings if format != "arrow")
 
 _BLOCK_BYTES = 1 << 20
 _TABLE_BYTES = 4 << 20
 _LIMITS = Limits(max_document_bytes=80_000_000)  # lines of up to 240 MB
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSpan(Span):
+    """A span of a file whose documents are all of one split. split: its name."""
+
+    split: str = "train"
 
 
 Row = dict[str, Any]
@@ -42,7 +51,10 @@ _SPLIT_NAMES = {"training": "train", "valid": "validation", "val": "validation",
 
 
 def format_of(name: str) -> str | None:
-    """`parquet`, `jsonl`, `json` (one array, or objects one after the other), or None for a file that is not read."""
+    """`parquet`, `jsonl`, `json` (one array, or objects one after the other), `arrow` (of Hugging Face `datasets`).
+
+    None: a file that is not read.
+    """
     return next((format for format, endings in _FORMATS.items() if name.lower().endswith(endings)), None)
 
 
@@ -60,6 +72,8 @@ def read_rows(store: Store, span: Span, columns: Sequence[str]) -> Iterator[tupl
     refuse_changed(store, span)
     if span.format == "parquet":
         yield from _parquet_rows(store, span, columns)
+    elif span.format == "arrow":
+        yield from _arrow_rows(store, span)
     else:
         unit = "element" if span.format == "json" else "line" if is_compressed(span.uri) else "byte"
         for row, position in json_rows(store, span):
@@ -84,6 +98,21 @@ def _parquet_rows(store: Store, span: Span, columns: Sequence[str]) -> Iterator[
             f"{span.uri}: damaged Parquet ({str(error).splitlines()[0]}). Write it again, or exclude it by a "
             "narrower path."
         ) from error
+
+
+def _arrow_rows(store: Store, span: Span) -> Iterator[tuple[Row, str]]:
+    number = 0
+    try:
+        with store.open_input(span.uri) as handle:
+            for batch in record_batches(handle):
+                for row in batch.to_pylist():
+                    yield row, f"{span.uri} row {number}"
+                    number += 1
+    except UnreadableRest as broken:
+        raise DataError(
+            f"{span.uri}: damaged Arrow stream after row {number}. Save the data set again, or remove it from the "
+            "cache of `datasets` (HF_HOME)."
+        ) from broken
 
 
 def _group_rows(

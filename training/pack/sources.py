@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.page.formats import plural
+from cluster.read.hub import is_hub_data
 from cluster.read.span import Span
 from cluster.store import paths
 from cluster.store.store import Store
@@ -16,8 +17,8 @@ from training.config_parts import Columns, Corpus, HeldOutSet
 from training.data.packed import SPLITS
 from training.data.prepared import PreparedRun, prepared_output, prepared_with
 from training.pack.columns import DEFAULTS, resolve
-from training.pack.corpus_files import find_files, first_keys, inspect_file
-from training.pack.reading import FORMATS, format_of, splits_of_first_rows
+from training.pack.corpus_files import SPLIT, find_files, first_keys, inspect_file
+from training.pack.reading import FORMATS, SplitSpan, format_of, splits_of_first_rows
 
 # Threads that read footers of remote files; they wait for the network.
 _THREADS = 16
@@ -54,6 +55,10 @@ class FrozenCorpus:
     def note(self) -> str:
         """Sentences about the skipped files and the column of the splits; empty if there are none."""
         splits = "its column `split` decides the splits; `ignore: [split]` or `split` in the config changes that"
+        unread = [name.removeprefix(SPLIT) for name in self.skipped if name.startswith(SPLIT)]
+        if unread:
+            are = "splits {} are" if len(unread) > 1 else "split {} is"
+            return f"its {are.format(', '.join(unread))} not read; `split` of the corpus names one"
         return "; ".join([*([self._skipped_files] if self.skipped else []), *([splits] if self.splits_read else [])])
 
     @property
@@ -103,7 +108,11 @@ def _freeze_set(store: Store, name: str, one: HeldOutSet, columns: Columns, unit
     Raises:
         ConfigError: a split is named, and the documents have none.
     """
-    frozen = freeze_corpus(store, one, columns, unit_bytes, split_set=False, splits=(one.split or "test",))
+    frozen = freeze_corpus(store, one, columns, unit_bytes, split_set=False, splits=(one.split,) if one.split else ())
+    if format_of(frozen.units[0][0].uri) == "arrow":  # the files of the split alone
+        return replace(frozen, measured="test")
+    if one.split is not None and one.split not in SPLITS:
+        raise ConfigError(f"evaluate.sets.{name}.split: is {one.split}; of {one.path} wanted {', '.join(SPLITS)}.")
     if frozen.columns.split is None:
         if one.split is not None:
             raise ConfigError(
@@ -140,20 +149,36 @@ def freeze_corpus(
         DataError: there is nothing to read at the path, or an unfinished artifact.
     """
     assert unit_bytes > 0
+    if isinstance(corpus, Corpus) and corpus.split is not None:
+        splits = (corpus.split,)
     files, content, skipped = find_files(store, corpus.path, SPLITS[:-1] if folded else splits)
+    if isinstance(corpus, Corpus) and corpus.split and format_of(files[0].info.uri) != "arrow":
+        raise ConfigError(
+            f"{corpus.path}: is no data set of `datasets`, and only of these `split` of a corpus names one. Name the "
+            "column that has the splits, as in `columns: {.., split: COLUMN}`."
+        )
+    held_out = {file.split for file in files} & {"validation", "test"}
+    store = Store() if is_hub_data(corpus.path) else store
     with ThreadPoolExecutor(_THREADS) as pool:
         inspected = list(pool.map(lambda file: inspect_file(store, file.info, columns, unit_bytes), files))
     schemas = [
         (file.info.uri, one.schema) for file, one in zip(files, inspected, strict=True) if one.schema is not None
     ]
-    pieces = [piece for one in inspected for piece in one.spans]
+    pieces = [
+        (_of_split(span, file.split) if held_out and (file.split != "train" or not split_set) else span, size)
+        for file, one in zip(files, inspected, strict=True)
+        for span, size in one.spans
+    ]
+    has_splits = any(isinstance(span, SplitSpan) for span, _ in pieces)
     lines = next((file.info for file in files if format_of(file.info.uri) != "parquet"), None)
     prepared = prepared_output(store, corpus.path)
     defaults = DEFAULTS
     if prepared:
         used = {"split": not folded, "fold": folded, "stage": staged}
         defaults = DEFAULTS | {role: role for role, wanted in used.items() if wanted}
-    splits_read = not (prepared or split_set or folded) and bool(splits_of_first_rows(store, [s for s, _ in pieces]))
+    splits_read = not (prepared or has_splits or split_set or folded) and bool(
+        splits_of_first_rows(store, [s for s, _ in pieces])
+    )
     if splits_read:
         defaults = DEFAULTS | {"split": "split"}
     resolved = resolve(columns, defaults, schemas, lines, first_keys(store, lines) if lines else {})
@@ -174,7 +199,11 @@ def freeze_corpus(
     listing = tuple((file.name, file.info.size, file.info.version) for file in files)
     if not units:
         raise DataError(f"{corpus.path}: no row in {plural(len(files), 'file')}. Point `corpus` at documents.")
-    if prepared is None and (artifact := Artifact.find(store, paths.absolute(corpus.path))) is not None:
+    if (
+        prepared is None
+        and not is_hub_data(corpus.path)
+        and (artifact := Artifact.find(store, paths.absolute(corpus.path))) is not None
+    ):
         prepared = prepared_with(artifact)
     read = {name.partition(".")[0] for name in resolved.named.values()} | set(resolved.passed_over)
     unread: Counter[str] = Counter()
@@ -193,6 +222,10 @@ def freeze_corpus(
         unread,
         splits_read and resolved.split == "split",
     )
+
+
+def _of_split(span: Span, split: str | None) -> Span:
+    return span if split is None else SplitSpan(**asdict(span), split=split)
 
 
 def _group(pieces: Sequence[tuple[Span, int]], unit_bytes: int) -> Iterator[tuple[Unit, int]]:

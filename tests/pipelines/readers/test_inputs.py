@@ -220,7 +220,8 @@ def test_a_name_with_brackets_is_a_name_where_it_exists(tmp_path):
         ),
         (
             {"path": "hf://a/b/c/d"},
-            "inputs[0] (input): hf://a/b/c/d: a data set of the hub is written hf://ORG/NAME or hf://ORG/NAME/CONFIG.",
+            "inputs[0] (input): hf://a/b/c/d: a data set of the hub is written hf://ORG/NAME or hf://ORG/NAME/CONFIG, "
+            "with @REVISION at its end for another revision than the newest.",
         ),
     ],
 )

@@ -1,0 +1,136 @@
+"""Data sets of the hub, and folders that `save_to_disk` wrote, as corpora and as evaluation sets."""
+
+import json
+from collections import Counter
+
+import datasets
+import pytest
+from datasets import Dataset, DatasetDict
+
+from cluster.errors import ConfigError, DataError
+from cluster.read.hub import HubName, pinned
+from tests.support.hub_server import hub_of_one
+from tests.support.train_inline import PLAIN, train_inline
+from training.config import TrainConfig
+from training.data.packed import SPLITS
+from training.pack.columns import with_columns
+from training.pack.documents import all_documents
+from training.pack.sources import freeze_corpora, freeze_sets
+from training.pack.split import Cuts, split_of
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def hub(tmp_path):
+    with hub_of_one(str(tmp_path / "cache")) as found:
+        yield found
+
+
+def rows(word: str, count: int) -> list[dict]:
+    return [{"text": f"The {word} number {number} is here. " * 3} for number in range(count)]
+
+
+def config(path: str, **changes) -> TrainConfig:
+    return with_columns(TrainConfig.model_validate(PLAIN | {"corpus": path, "output": "o"} | changes))
+
+
+def split_counts(settings: TrainConfig) -> Counter:
+    """Documents by the first word that tells them apart, and by split; all that no split is given go to train."""
+    (frozen,) = freeze_corpora(settings, 1 << 20).values()
+    cuts = Cuts((1 << 64, 1 << 64))
+    return Counter((one.content.split()[1], SPLITS[split_of(one, cuts)]) for one in all_documents(frozen))
+
+
+@pytest.mark.parametrize(
+    ("uri", "wanted"),
+    [
+        ("hf://acme/help", ("acme/help", None, None)),
+        ("hf://datasets/acme/help", ("acme/help", None, None)),
+        ("hf://acme/help/fr@v2", ("acme/help", "fr", "v2")),
+        ("hf://squad", ("squad", None, None)),
+    ],
+)
+def test_a_data_set_of_the_hub_is_written_as_curate_and_the_hub_write_it(uri, wanted):
+    assert HubName.of(uri) == wanted
+
+
+def test_a_data_set_of_the_hub_is_read_at_its_commit_by_its_splits(hub):
+    commit = hub.publish(train=rows("boat", 5), test=rows("sea", 2))
+    settings = config("hf://acme/help")
+    assert settings.corpus[0].path == f"hf://acme/help@{commit}"
+    assert split_counts(settings) == {("boat", "train"): 5, ("sea", "test"): 2}
+
+
+@pytest.mark.slow
+def test_a_data_set_of_the_hub_is_trained_on_by_its_splits_at_the_commit_of_the_first_run(hub, tmp_path, monkeypatch):
+    first = hub.publish(train=rows("boat", 40), validation=rows("port", 6), test=rows("sea", 6))
+    settings = {"corpus": "hf://acme/help", "output": str(tmp_path / "run"), "steps": 2}
+    run = train_inline(settings, monkeypatch)
+    (corpus,) = run.report["fits"][0]["corpora"]
+    assert corpus["path"] == f"hf://acme/help@{first}"
+    assert {one["split"]: one["documents"] for one in corpus["splits"]} == {"train": 40, "validation": 6, "test": 6}
+    card = (tmp_path / "run/export/full/README.md").read_text()
+    assert "datasets:\n- acme/help\n" in card and first in card
+    assert not train_inline(settings, monkeypatch).fresh
+    second = hub.publish(train=rows("ship", 40), test=rows("sea", 6))
+    with pytest.raises(DataError, match=f"corpus corpus-0 was hf://acme/help@{first}, now hf://acme/help@{second}"):
+        train_inline(settings, monkeypatch)
+    assert not train_inline(settings | {"corpus": f"hf://acme/help@{first}"}, monkeypatch).fresh
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({}, {("boat", "train"): 5, ("sea", "test"): 2}),
+        ({"split": {"train": 0.5, "validation": 0.5, "test": 0}}, {("boat", "train"): 5, ("sea", "test"): 2}),
+        ({"corpus": [{"path": "PATH", "split": "test"}]}, {("sea", "train"): 2}),
+        ({"corpus": [{"path": "PATH", "split": "other"}]}, {("cat", "train"): 3}),
+    ],
+)
+def test_splits_of_a_saved_data_set_are_those_of_the_training_unless_one_is_named(tmp_path, changes, wanted):
+    datasets.disable_progress_bars()
+    parts = {"train": rows("boat", 5), "test": rows("sea", 2), "other": rows("cat", 3)}
+    DatasetDict({name: Dataset.from_list(one) for name, one in parts.items()}).save_to_disk(tmp_path / "d")
+    changes = json.loads(json.dumps(changes).replace("PATH", str(tmp_path / "d")))
+    settings = config(**{"path": str(tmp_path / "d")} | changes)
+    assert split_counts(settings) == wanted
+    (frozen,) = freeze_corpora(settings, 1 << 20).values()
+    assert ("its split other is not read" in frozen.note) is ("corpus" not in changes)
+
+
+def test_evaluation_sets_are_the_test_split_or_the_one_that_is_named_or_the_only_one(tmp_path):
+    datasets.disable_progress_bars()
+    both = {"train": Dataset.from_list(rows("boat", 5)), "test": Dataset.from_list(rows("sea", 2))}
+    DatasetDict(both).save_to_disk(tmp_path / "both")
+    both["train"].save_to_disk(tmp_path / "one")
+    sets = {
+        "both": str(tmp_path / "both"),
+        "named": {"path": str(tmp_path / "both"), "split": "train"},
+        "one": str(tmp_path / "one"),
+    }
+    found = freeze_sets(config(str(tmp_path / "one"), evaluate={"sets": sets}), 1 << 20)
+    counts = {name: len(list(all_documents(one))) for name, one in found.items()}
+    assert counts == {"_evaluate-both": 2, "_evaluate-named": 5, "_evaluate-one": 5}
+    with pytest.raises(DataError, match=r"both: no split dev. It has: train, test. Set `split`"):
+        config(str(tmp_path / "one"), evaluate={"sets": {"a": {"path": str(tmp_path / "both"), "split": "dev"}}})
+
+
+def test_a_split_of_a_corpus_that_is_no_data_set_of_datasets_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}))
+    with pytest.raises(ConfigError, match=r"is no data set of `datasets`.*columns"):
+        freeze_corpora(config([{"path": str(tmp_path / "a.jsonl"), "split": "test"}]), 1 << 20)
+
+
+def test_a_hub_that_does_not_have_the_data_set_is_an_error_that_says_what_to_check(hub):
+    assert pinned("hf://acme/none") == "hf://acme/none"
+    with pytest.raises(DataError, match=r"hf://acme/none: .*Check the name, the network and HF_TOKEN"):
+        config("hf://acme/none")
+
+
+def test_a_damaged_arrow_file_is_refused(tmp_path):
+    Dataset.from_list(rows("boat", 5)).save_to_disk(tmp_path / "d")
+    (file,) = (tmp_path / "d").glob("*.arrow")
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"arrow: damaged Arrow stream after row 0\. Save the data set again"):
+        freeze_corpora(config(str(tmp_path / "d")), 1 << 20)
