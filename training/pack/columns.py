@@ -26,13 +26,19 @@ PREPARED_CLASSES = {
 }
 # Uses of columns that rows may lack.
 OPTIONAL = ("tools", "id", "group", "input", "history", "system")
-# Usual names of columns, as (required, optional). The first entry whose required columns all exist is used.
+# Usual names of columns, as (required, optional). The first entry whose required columns all exist is used. `text` is
+# the last: in data sets that have both (alpaca's), it is the conversation as one text.
 RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
-    ({"text": "text"}, {}),
     ({"messages": "messages"}, {"tools": "tools", "system": "system"}),
     ({"messages": "conversations"}, {"tools": "tools", "system": "system"}),
     ({"prompt": "prompt", "completion": "completion"}, {"system": "system", "history": "history"}),
     ({"prompt": "instruction", "completion": "output"}, {"input": "input", "system": "system", "history": "history"}),
+    ({"text": "text"}, {}),
+)
+# Pairs of other names, which an error proposes.
+_PAIRS = (
+    *(("question", "answer"), ("query", "response"), ("input", "output"), ("prompt", "response")),
+    *(("instruction", "response"), ("question", "response"), ("problem", "solution"), ("prompt", "answer")),
 )
 
 
@@ -42,9 +48,9 @@ _Read = TypeVar("_Read", Corpus, HeldOutSet)
 def with_columns(config: TrainConfig) -> TrainConfig:
     """The config with the columns of each corpus and each of `evaluate.sets`: those it names, else those recognised.
 
-    Recognised are usual names (RECOGNISED): `text`, `messages`, ShareGPT's `conversations`, `prompt` with
-    `completion`, and alpaca's `instruction` with `output`, each with its optional columns. With method probe, the class
-    is that of a data set of `raymill prepare` where no column is named. Data sets of the hub have their commit in the
+    Recognised are usual names (RECOGNISED): `messages`, ShareGPT's `conversations`, `prompt` with `completion`, and
+    alpaca's `instruction` with `output`, each with its optional columns, and `text`. With method probe, the class is
+    that of a data set of `raymill prepare` where no column is named. Data sets of the hub have their commit in the
     path, so that the run reads one revision.
 
     Raises:
@@ -56,7 +62,7 @@ def with_columns(config: TrainConfig) -> TrainConfig:
         if is_hub_data(one.path):
             one = one.model_copy(update={"path": pinned(one.path)})
         named = config.columns if "columns" in config.model_fields_set else None
-        columns = one.columns or named or _recognised(store, one)
+        columns = one.columns or named or _recognised(store, one, config.method)
         if config.method == "probe":
             columns = _labelled(store, one, columns)
         return one.model_copy(update={"columns": _ignoring(columns, config.ignore)})
@@ -107,16 +113,20 @@ def _labelled(store: Store, corpus: Corpus | HeldOutSet, columns: Columns) -> Co
     return columns.model_copy(update={"label": label})
 
 
-def _recognised(store: Store, corpus: Corpus | HeldOutSet) -> Columns:
+def _recognised(store: Store, corpus: Corpus | HeldOutSet, method: str) -> Columns:
     splits: Sequence[str] = SPLITS if corpus.split is None else (corpus.split,)
     if isinstance(corpus, HeldOutSet) and corpus.split is None:
         splits = ()
     file = find_files(store, corpus.path, splits)[0][0].info
     schema = inspect_file(store, file, Columns(text="text"), 1 << 30).schema
     names = first_keys(store, file) if schema is None else schema.names
+    if method == "probe" and "text" in names:
+        return Columns(text="text")
     for needed, optional in RECOGNISED:
         if all(name in names for name in needed.values()):
-            return Columns(**needed | {role: name for role, name in optional.items() if name in names})
+            found = needed | {role: name for role, name in optional.items() if name in names}
+            older = {"tools": "functions"} if "tools" in optional and "functions" in names else {}  # OpenAI's
+            return Columns(**older | found)
     return Columns(text="text")
 
 
@@ -155,6 +165,13 @@ def resolve(
 def _no_column(uri: str, role: str, name: str, names: Sequence[str]) -> str:
     near = get_close_matches(name, names, 3, 0.5)
     advice = f"Did you mean {' or '.join(near)}?" if near else f"Set columns.{role} to one of them."
+    pair = next((pair for pair in _PAIRS if {*pair} <= {*names}), None)
+    if role == "text" and pair:
+        advice = f"To train on answers, set `columns: {{prompt: {pair[0]}, completion: {pair[1]}}}`."
+    elif role == "text" and {"preferred_output", "non_preferred_output"} <= {*names}:
+        advice = "Preference data are not read. Write the preferred answers alone, as `messages`."
+    elif role == "text" and "input_ids" in names:
+        advice = "Tokens are not read. Give the texts, of which `raymill pack` makes tokens."
     if {"chosen", "rejected"} <= {*names}:
         advice = "These are pairs of answers to choose from: `columns: {prompt: .., completion: chosen}` trains on one."
     elif format_of(uri) == "json" and not near:

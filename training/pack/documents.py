@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from cluster.errors import DataError
+from cluster.errors import ConfigError, DataError
 from cluster.read.json_lines import Unreadable
 from cluster.read.messages import BadMessage, plain_message
 from cluster.store.store import Store
@@ -133,6 +133,8 @@ def documents_of(store: Store, unit: Unit, columns: Columns, left_out: LeftOut) 
                 yield document
             except _Refused as refused:
                 left_out.add(refused.reason, where, refused.seen)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from error
 
 
 def all_documents(frozen: FrozenCorpus, left_out: LeftOut | None = None) -> Iterator[Document]:

@@ -42,6 +42,10 @@ def _is_factor(value: Any) -> bool:
     return isinstance(value, int | float) and value != 1
 
 
+def _is_label(value: Any) -> bool:
+    return _is_switch(value) or (isinstance(value, int | float) and value in (0, 1))
+
+
 def _is_off(value: Any) -> bool:
     return value is False or value == 0 or (isinstance(value, str) and value.lower() == "false")
 
@@ -59,11 +63,14 @@ _OF_MESSAGES = "decides the loss of a message. Rename it to `weight` (0 or 1), w
 _DECIDE: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "chosen": (bool, _PREFERENCE),
     "rejected": (bool, _PREFERENCE),
-    "label": (_is_switch, _UNDESIRABLE),
-    "kto_tag": (_is_switch, _UNDESIRABLE),
+    "rejected_response": (bool, _PREFERENCE),
+    "rejected_messages": (bool, _PREFERENCE),
+    "label": (_is_label, _UNDESIRABLE),
+    "kto_tag": (_is_label, _UNDESIRABLE),
     "weight": (_is_factor, _OF_ROWS),
     "loss_weight": (_is_factor, _OF_ROWS),
     "sample_weight": (_is_factor, _OF_ROWS),
+    "loss": (_is_off, _OF_ROWS),
     "train": (_is_off, _OF_ROWS),
     "training": (_is_off, _OF_ROWS),
     "train_detail": (bool, _OF_ROWS),
@@ -75,7 +82,10 @@ _DECIDE: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 _DECIDE_IN_MESSAGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     name: (_is_switch if name == "label" else lambda value: value is not None and value != "", _OF_MESSAGES)
-    for name in ("mask", "masked", "loss_mask", "loss", "label", "trainable", "learn", "train_on_turn")
+    for name in (
+        *("mask", "masked", "is_masked", "loss_mask", "loss", "loss_scale", "ignore_loss", "no_loss", "compute_loss"),
+        *("label", "trainable", "is_trainable", "learn", "train_on_turn", "train_on", "training_detail", "exclude"),
+    )
 }
 ROW_KEYS = tuple(_DECIDE)
 

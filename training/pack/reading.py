@@ -47,7 +47,11 @@ class SplitSpan(Span):
 Row = dict[str, Any]
 _PEEKED_ROWS = 100
 # Other usual names of the splits.
-_SPLIT_NAMES = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation", "testing": "test"}
+_SPLIT_NAMES = {
+    "training": "train",
+    **dict.fromkeys(("valid", "val", "dev", "eval", "evaluation"), "validation"),
+    "testing": "test",
+}
 
 
 def format_of(name: str) -> str | None:

@@ -36,7 +36,7 @@ _load_prepared = Entry("training.tokenizer.load_tokenizer:load_prepared")  # imp
 
 log = logging.getLogger(__name__)
 
-VERSION = 4  # of the examples; those of another version are made again
+VERSION = 5  # of the examples; those of another version are made again
 
 _TABLE_BYTES = 1 << 19
 _TABLE_DOCUMENTS = 2048

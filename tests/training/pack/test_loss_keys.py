@@ -199,6 +199,10 @@ PAIR, TALK, TEXT = Columns(prompt="p", completion="c"), Columns(messages="m"), C
     ({"kto_tag": True}, TALK, "desirable and undesirable"),
     ({"chosen": "a", "rejected": "b"}, TALK, "preference data"),
     ({"rejected": ["b"]}, PAIR, "preference data"),
+    ({"rejected_response": "b"}, TALK, "preference data"),
+    ({"label": 0}, PAIR, "desirable and undesirable"),
+    ({"label": 1.0}, TALK, "desirable and undesirable"),
+    ({"loss": False}, TALK, "decides the loss of a row"),
     ({"weight": 0}, PAIR, "decides the loss of a row"),
     ({"loss_weight": 0.5}, TALK, "decides the loss of a row"),
     ({"train": False}, TALK, "decides the loss of a row"),
@@ -235,11 +239,14 @@ def test_undesirable_answers_are_refused_by_packing_and_the_preview_with_their_p
     assert tokenised(tmp_path, corpus, ignore=["label"]).tokenised("corpus-0")["documents"] == 35
 
 
-def test_a_key_of_messages_that_decides_the_loss_otherwise_is_an_error_unless_it_is_ignored(tmp_path, inline):
-    rows = [{"messages": [QUESTION, turn("the dog", masked=True)]}] * 30
-    with pytest.raises(ConfigError, match=r"key masked \(True\).*Rename it to `weight`.*ignore: \[masked\]"):
+@pytest.mark.parametrize("key", [{"masked": True}, {"loss": False}, {"loss_scale": 0.0}, {"training_detail": [{}]}])
+def test_a_key_of_messages_that_decides_the_loss_otherwise_is_an_error_unless_it_is_ignored(tmp_path, inline, key):
+    rows = [{"messages": [QUESTION, turn("the dog", **key)]}] * 30
+    (name,) = key
+    where = rf"\.jsonl byte 0: a message has the key {name} .*Rename it to `weight`.*ignore: \[{name}\]"
+    with pytest.raises(ConfigError, match=where):
         tokenised(tmp_path, rows)
-    assert tokenised(tmp_path, rows, ignore=["masked"]).tokenised("corpus-0")["documents"] == 30
+    assert tokenised(tmp_path, rows, ignore=[name]).tokenised("corpus-0")["documents"] == 30
 
 
 # --- history and system prompts
@@ -326,7 +333,7 @@ def documents_of(packed: PackedRun) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-@pytest.mark.parametrize("names", [["train", "test", "train", "validation"], ["Train", "testing", "training", "dev"]])
+@pytest.mark.parametrize("names", [["train", "test", "train", "validation"], ["Train", "testing", "TRAIN", "eval"]])
 def test_a_column_of_splits_decides_them_and_is_named(tmp_path, inline, kind, names):
     corpus = str(tmp_path / f"c.{kind}")
     if kind == "parquet":
@@ -348,6 +355,16 @@ def test_shares_that_the_config_sets_win_and_then_the_column_is_listed_unless_ig
 
 def test_a_column_split_with_other_values_is_listed(tmp_path, inline):
     assert "split (40)" in tokenised(tmp_path, split_rows(["red", "train"])).passed_over["corpus-0"]
+
+
+@pytest.mark.parametrize(("row", "advice"), [
+    ({"question": "q", "answer": "a"}, r"columns: \{prompt: question, completion: answer\}"),
+    ({"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []}, "Preference data are not read"),
+    ({"input_ids": [1], "labels": [1]}, "Tokens are not read"),
+])  # fmt: skip
+def test_columns_of_other_names_are_an_error_that_says_what_to_set(tmp_path, inline, row, advice):
+    with pytest.raises(ConfigError, match=advice):
+        tokenised(tmp_path, [row] * 9)
 
 
 def test_pairs_of_answers_without_a_completion_are_named(tmp_path, inline):

@@ -271,12 +271,14 @@ def recognised(*paths):
 @pytest.mark.parametrize(
     ("names", "columns"),
     [
-        ("id text messages", {"text": "text"}),
+        ("id text messages", {"messages": "messages"}),
+        ("messages functions", {"messages": "messages", "tools": "functions"}),
         ("messages tools", {"messages": "messages", "tools": "tools"}),
         ("conversations source", {"messages": "conversations"}),
         ("prompt completion", {"prompt": "prompt", "completion": "completion"}),
         ("instruction input output", {"prompt": "instruction", "input": "input", "completion": "output"}),
         ("instruction output system", {"prompt": "instruction", "system": "system", "completion": "output"}),
+        ("instruction input output text", {"prompt": "instruction", "input": "input", "completion": "output"}),
         ("instruction input", {"text": "text"}),
     ],
 )
