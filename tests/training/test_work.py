@@ -189,8 +189,10 @@ def test_files_that_must_exist_are_of_the_corpora_the_model_the_tokenizer_and_th
         folder(tmp_path / name)
     config = TrainConfig.model_validate(settings | {"model": model})
     corpora = {
-        name: SimpleNamespace(units=[[SimpleNamespace(uri=f"/{name}/{n}"), SimpleNamespace(uri="/z")] for n in (1, 2)])
-        for name in ("b", "a")
+        name: SimpleNamespace(
+            path=path, units=[[SimpleNamespace(uri=f"/{name}/{n}"), SimpleNamespace(uri="/z")] for n in (1, 2)]
+        )
+        for name, path in (("b", "/b"), ("hub", "hf://acme/help"), ("a", "/a"))
     }
     assert asked._files(config, corpora) == ["/b/1", "/a/1", *(str(tmp_path / file) for file in files)]
 
