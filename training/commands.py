@@ -1,5 +1,5 @@
 """The verbs `raymill train`, `raymill cross-validate` and `raymill compose`. `pack` and `plan` are in pack/command.py
-and plan/command.py, `tune-demo` in demo.py.
+and plan/command.py, `push` in push.py, `tune-demo` in demo.py.
 """
 
 import logging

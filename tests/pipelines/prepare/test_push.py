@@ -1,8 +1,5 @@
 """A version on the Hugging Face hub: the real client, and a server with the hub's endpoints for a commit."""
 
-import base64
-import hashlib
-import json
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -13,86 +10,17 @@ from huggingface_hub import constants
 from cluster import cli
 from cluster.store.store import Store
 from pipelines.prepare.versions.registry import Registry
+from tests.support.hub_commits import SECRET, Hub, hub_server
 from tests.support.prepared_versions import prepared, rows
-from tests.support.web_server import Asked, Reply, Site, as_json, web_server
+from tests.support.web_server import as_json
 
-SECRET = "hf_abcdefghijklmnopqrstuvwxyz"
 AT = "/api/datasets/acme/help"
-
-
-class Hub:
-    """The endpoints of the hub that a commit to acme/help needs. files: path -> bytes, after all commits."""
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.place = f"{site.url}/datasets/acme/help"
-        self.exists = False
-        self.private = None
-        self.files: dict[str, bytes] = {}
-        self.commits: list[str] = []
-        self._large: dict[str, bytes] = {}
-        site.answers |= {
-            "/api/repos/create": self._create,
-            "/api/validate-yaml": as_json({"errors": [], "warnings": []}),
-            f"{AT}/preupload/main": self._modes,
-            f"{AT}/tree/main": lambda asked: as_json(
-                [{"type": "file", "path": path, "size": len(data), "oid": ""} for path, data in self.files.items()]
-            ),
-            "/datasets/acme/help.git/info/lfs/objects/batch": self._batch,
-            f"{AT}/commit/main": self._commit,
-        }
-
-    def _create(self, asked: Asked) -> Reply:
-        wanted = json.loads(asked.body)
-        assert (wanted["organization"], wanted["name"], wanted["type"]) == ("acme", "help", "dataset")
-        if self.exists:
-            return as_json({"error": "You already created this dataset repo", "url": self.place}, status=409)
-        self.exists, self.private = True, wanted["visibility"] == "private"
-        return as_json({"url": self.place})
-
-    def _modes(self, asked: Asked) -> Reply:
-        paths = [one["path"] for one in json.loads(asked.body)["files"]]
-        modes = {path: "lfs" if path.endswith(".parquet") else "regular" for path in paths}
-        return as_json({"files": [{"path": path, "uploadMode": modes[path], "shouldIgnore": False} for path in paths]})
-
-    def _batch(self, asked: Asked) -> Reply:
-        objects = []
-        for one in json.loads(asked.body)["objects"]:
-            path = f"/large/{one['oid']}"
-            self.site.answers[path] = self._upload
-            objects.append(one | {"actions": {"upload": {"href": f"{self.site.url}{path}"}}})
-        return as_json({"transfer": "basic", "objects": objects})
-
-    def _upload(self, asked: Asked) -> Reply:
-        self._large[hashlib.sha256(asked.body).hexdigest()] = asked.body
-        return Reply()
-
-    def _commit(self, asked: Asked) -> Reply:
-        for line in asked.body.decode().splitlines():
-            what = json.loads(line)
-            value = what["value"]
-            match what["key"]:
-                case "header":
-                    self.commits.append(value["summary"])
-                case "file":
-                    self.files[value["path"]] = base64.b64decode(value["content"])
-                case "lfsFile":
-                    self.files[value["path"]] = self._large[value["oid"]]
-                case "deletedFile":
-                    del self.files[value["path"]]
-        oid = f"{len(self.commits):040}"
-        return as_json(
-            {"commitUrl": f"{self.site.url}/datasets/acme/help/commit/{oid}", "commitOid": oid, "success": True}
-        )
 
 
 @pytest.fixture
 def hub(monkeypatch) -> Iterator[Hub]:
-    with web_server() as site:
-        monkeypatch.setattr(constants, "ENDPOINT", site.url)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", SECRET)
-        yield Hub(site)
+    with hub_server(monkeypatch, "dataset") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +70,11 @@ def test_a_push_to_a_data_set_that_is_there_removes_the_files_of_the_earlier_ver
     assert hub.private is True, "it stays as it was"
     assert "data/train-00007-of-00008.parquet" not in hub.files and hub.files["notes.txt"] == b"kept"
     assert len(hub.commits) == 1
+
+
+def test_the_same_push_again_commits_nothing(hub, push):
+    first, again = push("hf://acme/help"), push("hf://acme/help")
+    assert (first[0], again[0]) == (0, 0) and len(hub.commits) == 1
 
 
 def test_a_new_data_set_is_public_if_that_is_asked_for(hub, push):

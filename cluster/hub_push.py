@@ -1,0 +1,106 @@
+"""A folder to a repository of the Hugging Face hub, in one commit: data sets and exported models."""
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import httpx2
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import disable_progress_bars
+
+from cluster.errors import ConfigError, StorageError
+
+TOKEN = "HF_TOKEN"
+
+_PLACE = re.compile(r"(?:hf://)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was pushed. place: ORG/NAME. commit: URL. files, bytes: of the folder, whether or not the hub had them."""
+
+    place: str
+    commit: str
+    files: int
+    bytes: int
+
+
+class HubRepository:
+    """A repository of the hub to push to. The token is that of the environment variable HF_TOKEN.
+
+    Args:
+        place: `hf://ORG/NAME` or `ORG/NAME`.
+        kind: data set or model.
+
+    Raises:
+        ConfigError: the place is not of that form, or there is no token.
+    """
+
+    def __init__(self, place: str, kind: Literal["dataset", "model"]) -> None:
+        found = _PLACE.fullmatch(place)
+        if found is None:
+            words = "a data set" if kind == "dataset" else "a model"
+            raise ConfigError(f"{place}: wanted hf://ORG/NAME, {words} of the Hugging Face hub.")
+        self.name, self.kind = found[1], kind
+        token = os.environ.get(TOKEN)
+        if not token:
+            raise ConfigError(
+                f"{TOKEN} is not set. Make a token with the right to write at https://huggingface.co/settings/tokens, "
+                f"and set the environment variable {TOKEN} to it."
+            )
+        self._hub = huggingface_hub.HfApi(token=token)
+
+    def push(self, folder: Path, title: str, description: str, replaced: list[str], *, public: bool) -> Pushed:
+        """Commit the files of a local folder. The hub skips those that it has. Creates the repository if needed.
+
+        Args:
+            title, description: of the commit.
+            replaced: patterns of the repository's files that are deleted unless the folder has them, since an earlier
+                push may have had more files.
+            public: of a repository that is created; one that is there stays public or private.
+
+        Raises:
+            StorageError: the hub refuses the token or the request, or cannot be reached.
+        """
+        if not sys.stderr.isatty():
+            disable_progress_bars()
+        files = [one for one in folder.rglob("*") if one.is_file()]
+        size = sum(file.stat().st_size for file in files)
+        try:
+            self._hub.create_repo(self.name, repo_type=self.kind, private=not public, exist_ok=True)
+            commit = self._hub.upload_folder(
+                repo_id=self.name,
+                repo_type=self.kind,
+                folder_path=folder,
+                commit_message=title,
+                commit_description=description,
+                delete_patterns=replaced,
+            )
+        except HfHubHTTPError as error:
+            raise StorageError(_refusal(self.name, error)) from error
+        except (httpx2.HTTPError, OSError, RuntimeError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise StorageError(
+                f"hf://{self.name}: {self._hub.endpoint} cannot be reached ({reason[:200]}). Nothing was committed. "
+                "Check the network and HF_ENDPOINT, and run the same command again."
+            ) from error
+        return Pushed(self.name, str(commit.commit_url), len(files), size)
+
+
+def _refusal(name: str, error: HfHubHTTPError) -> str:
+    status = error.response.status_code
+    reason = (error.server_message or str(error)).strip().splitlines()[0][:200]
+    match status:
+        case 401:
+            mend = f"The token of {TOKEN} is wrong or has ended: make another one"
+        case 403 | 404:
+            mend = f"The token of {TOKEN} has no right to write there: check ORG and NAME, or give it that right"
+        case 429 | 500 | 502 | 503 | 504:
+            mend = "Run the same command again later"
+        case _:
+            mend = "Check ORG and NAME, and run the same command again"
+    return f"hf://{name}: the hub answered {status} ({reason}). Nothing was committed. {mend}."
