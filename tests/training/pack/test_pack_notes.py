@@ -131,6 +131,7 @@ def test_a_summary_has_each_splits_numbers_and_its_notes_in_order():
                for base, kind in enumerate(kinds, start=1)}  # fmt: skip
     tokenised = {"documents": 5000, "examples": 200, "left_out/empty": 2, "special_tokens_as_text": 3}
     packed = SimpleNamespace(
+        sets={},
         corpora=["c"],
         uri="U",
         tokenizer_uri="T",
@@ -331,6 +332,7 @@ def test_a_run_prints_what_packing_left_out_of_each_corpus_with_its_share():
     tokens = {f"tokens/{split}": 100 for split in SPLITS}
     tokenised = {"a": {"documents": 98, "left_out/empty": 2}, "b": {"documents": 99, "left_out/null": 1}, "c": {}}
     packed = SimpleNamespace(
+        sets={},
         corpora=["a", "b", "c"],
         passed_over={"b": "1 file is skipped"},
         tokenised=lambda name: tokenised[name] | tokens,
