@@ -16,10 +16,11 @@ from types import ModuleType
 
 from cluster.read.compression import UnreadableRest
 from pipelines.readers.reader import Rows
-from pipelines.readers.text_files import OneDocument
+from pipelines.readers.text_files import OneDocument, count_characters
 
 _END_LOOKED_AT = 2048  # the specification requires the mark of the end in the last 1,024 bytes
 
+_LEFT_OUT = "characters of PDF pages are not in the texts: running heads, page numbers and hyphens at line ends"
 _EDGE_LINES = 2  # looked at for running heads, at either end of a page
 _MIN_REPEATS = 3
 _NUMBER = re.compile(r"[0-9]+")
@@ -38,9 +39,11 @@ class Pdf(OneDocument):
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
         """Add the text of all pages."""
-        text = as_paragraphs(_pages(content, rows.limits.max_document_bytes))
+        pages = _pages(content, rows.limits.max_document_bytes)
+        text = as_paragraphs(pages)
         if not text:
             raise UnreadableRest("no_text")
+        rows.notes[_LEFT_OUT] += sum(map(count_characters, pages)) - count_characters(text)
         rows.add(text, uri, id, carried)
 
 

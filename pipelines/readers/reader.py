@@ -89,15 +89,18 @@ class ReaderCounts:
 
     skipped: reason -> number of records and files that are not documents, such as redirects in an archive.
     repeated_keys: records in which a key is repeated; the last value is used.
+    notes: what a reader leaves out of documents, or knows to be missing -> number; the two make a sentence.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
     repeated_keys: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: "ReaderCounts") -> None:
         """Add the counts of another reader."""
         self.skipped.update(other.skipped)
         self.repeated_keys += other.repeated_keys
+        self.notes.update(other.notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,7 @@ class Rows:
         unencodable: Callable[[], str] = lambda: "lone_surrogate",
     ) -> None:
         self._skipped = counts.skipped
+        self.notes = counts.notes
         self.input = input
         self.limits = limits
         self._unencodable = unencodable

@@ -33,6 +33,7 @@ _HTML_START = re.compile(
 )
 _HTML_START_BYTES = 4096
 _MAX_ZSTD_WINDOW = 1 << 27
+_GZIP = b"\x1f\x8b"
 
 # A line end and an empty line. Some programs end lines with a line feed alone.
 _BLANK_LINE = re.compile(rb"\n\r?\n")
@@ -149,10 +150,10 @@ class Warc(Archive):
         problem, max_bytes = None, rows.limits.max_document_bytes
         if type.startswith(_HTML) or not type:
             try:
-                body = _decoded(body, http, max_bytes)
+                body = _decoded(body, http, max_bytes, cut="warc-truncated" in header)
             except _UnknownEncoding as error:
                 problem, where = "unknown_encoding", f"{where} (Content-Encoding: {error})"
-            except (ValueError, zlib.error, brotli.error, zstandard.ZstdError):
+            except (_Cut, zlib.error, brotli.error, zstandard.ZstdError):
                 problem = "bad_http_response"
             if not record.whole or len(body) > max_bytes:
                 problem = "too_large"
@@ -161,6 +162,8 @@ class Warc(Archive):
         elif problem:
             rows.refuse(problem, where, id, carried)
         else:
+            if "warc-truncated" in header:
+                rows.notes["pages end where the crawler cut them (WARC-Truncated)"] += 1
             add_page(rows, body, where, id, carried, declared)
 
 
@@ -313,20 +316,35 @@ class _UnknownEncoding(Exception):
     """A content encoding that is not known; its message is the name."""
 
 
-def _decoded(body: bytes, header: Header, bound: int) -> bytes:
+class _Cut(Exception):
+    """A body ends before its encoding does. page: what it has."""
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__("the body is cut")
+        self.page = page
+
+
+def _decoded(body: bytes, header: Header, bound: int, cut: bool) -> bytes:
     """The page without its transfer and content encodings, about `bound` + 1 bytes of it if it is larger.
 
     A body that is not encoded is returned as it is: archives often keep the header of an encoding that they removed,
     and some servers give a charset as the encoding.
 
+    cut: the crawler says that it cut the body; what it has is returned then.
+
     Raises:
-        _UnknownEncoding, ValueError, zlib.error, brotli.error, zstandard.ZstdError: the body is damaged.
+        _Cut: the body is not whole. _UnknownEncoding, zlib.error, brotli.error, zstandard.ZstdError: it is damaged.
     """
+    encodings = header.get("content-encoding", "").lower().split(",")
     if "chunked" in header.get("transfer-encoding", "").lower():
-        body = _dechunked(body)
-    for encoding in reversed(header.get("content-encoding", "").lower().split(",")):
+        encodings.append("chunked")
+    for encoding in reversed(encodings):
         try:
             body = _decompressed(body, encoding.strip(), bound)
+        except _Cut as error:
+            if not cut:
+                raise
+            body = error.page
         except (_UnknownEncoding, zlib.error, brotli.error, zstandard.ZstdError):
             if not _HTML_START.match(body[:_HTML_START_BYTES]):
                 raise
@@ -338,26 +356,69 @@ def _decompressed(body: bytes, encoding: str, bound: int) -> bytes:
     match encoding:
         case "" | "identity" | "none":
             return body
+        case "chunked":
+            return _dechunked(body)
         case "gzip" | "x-gzip":
-            return zlib.decompressobj(wbits=31).decompress(body, bound + 1) if body.startswith(b"\x1f\x8b") else body
+            return _inflated(body, 31, bound) if body.startswith(_GZIP) else body
         case "deflate":
-            wbits = 15 if body[:1] == b"\x78" else -15  # a raw stream, which browsers also accept
-            return zlib.decompressobj(wbits=wbits).decompress(body, bound + 1)
+            return _inflated(
+                body, 15 if body[:1] == b"\x78" else -15, bound
+            )  # a raw stream, which browsers also accept
         case "br":
-            return brotli.Decompressor().process(body, output_buffer_limit=bound + 1)
+            brotli_stream = brotli.Decompressor()
+            page = brotli_stream.process(body, output_buffer_limit=bound + 1)
+            if len(page) <= bound and not brotli_stream.is_finished():
+                raise _Cut(page)
+            return page
         case "zstd":
             if not body.startswith(b"\x28\xb5\x2f\xfd"):
                 return body
-            return zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW).stream_reader(body).read(bound + 1)
+            return _unpacked_zstd(body, bound)
         case _:
             raise _UnknownEncoding(encoding)
+
+
+def _inflated(body: bytes, wbits: int, bound: int) -> bytes:
+    """A gzip or deflate stream without its compression, of gzip all members; `bound` + 1 bytes if they are larger.
+
+    Raises:
+        _Cut: the stream is not whole. zlib.error: it is damaged.
+    """
+    page = b""
+    while True:
+        stream = zlib.decompressobj(wbits)
+        page += stream.decompress(body, bound + 1 - len(page))
+        if len(page) > bound:
+            return page
+        if not stream.eof:
+            raise _Cut(page)
+        body = stream.unused_data
+        if not body.startswith(_GZIP):
+            return page
+
+
+def _unpacked_zstd(body: bytes, bound: int) -> bytes:
+    """All frames of a zstd stream, `bound` + 1 bytes of them if they are larger.
+
+    Raises:
+        _Cut: the stream is not whole. zstandard.ZstdError: it is damaged.
+    """
+    context = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
+    page = context.stream_reader(body, read_across_frames=True).read(bound + 1)
+    while len(page) <= bound and body:  # the reader ends at a cut without an error
+        frame = context.decompressobj()
+        frame.decompress(body)
+        if not frame.eof:
+            raise _Cut(page)
+        body = frame.unused_data
+    return page
 
 
 def _dechunked(body: bytes) -> bytes:
     """The body without chunks.
 
     Raises:
-        ValueError: a chunk has no size.
+        _Cut: the last chunk is missing.
     """
     chunks: list[bytes] = []
     at = 0
@@ -367,7 +428,7 @@ def _dechunked(body: bytes) -> bytes:
         if not digits or digits.strip(b"0123456789abcdefABCDEF"):
             if not chunks:
                 return body  # not chunked
-            raise ValueError("a chunk without its size")
+            raise _Cut(b"".join(chunks))
         size = int(digits, 16)
         if size == 0:
             return b"".join(chunks)

@@ -26,7 +26,7 @@ from pipelines.curate.stages.boilerplate import BOILERPLATE
 from pipelines.curate.stages.cuts import TOO_FEW_WORDS_LEFT
 from pipelines.curate.stages.decide import TALLIES, all_reasons, checks_by_signal
 from pipelines.curate.stages.duplicate_ids import DUPLICATE_IDS
-from pipelines.curate.stages.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, NO_NEWEST_BY, REPEATED_KEY, SKIPPED
+from pipelines.curate.stages.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, NO_NEWEST_BY, NOTES, REPEATED_KEY, SKIPPED
 from pipelines.curate.stages.removed_duplicates import DUPLICATES, SIMILARITY, SIMILARITY_BINS, sum_of_units
 from pipelines.curate.stages.repeats import REPEATS
 from pipelines.curate.stages.write_corpus import CORPUS, DEDUP_STAGES
@@ -210,6 +210,12 @@ def _sources(inputs: InputManifest, tallies: _Tallies, attributes: Artifact) -> 
             "empty_texts": int(counters.get(EMPTY_TEXT + entry.source, 0)),
             "repeated_keys": int(counters.get(REPEATED_KEY + entry.source, 0)),
             "without_newest_by": int(counters.get(NO_NEWEST_BY + entry.source, 0)),
+            "notes": {
+                name.removeprefix(of_source): int(count)
+                for of_source in [f"{NOTES}{entry.source}/"]
+                for name, count in counters.items()
+                if name.startswith(of_source)
+            },
         }
         for entry in inputs.inputs
     ]

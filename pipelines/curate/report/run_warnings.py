@@ -116,6 +116,7 @@ def _row_warnings(source: dict[str, Any]) -> Iterator[str]:
     if count := source["repeated_keys"]:
         verb = "gives" if count == 1 else "give"
         yield f"{plural(count, 'record')} {verb} a key twice (the last value is used)"
+    yield from (f"{count:,} {note}" for note, count in source["notes"].items())
     if count := source["without_newest_by"]:
         has, comes = ("has", "comes") if count == 1 else ("have", "come")
         yield (

@@ -87,7 +87,8 @@ class SourceAmounts(TypedDict):
     """Documents of a source.
 
     without_id: without a value in the `id` column. repeated_keys: records with a repeated key. without_newest_by: those
-    without a value of `dedup.newest_by` that can be compared.
+    without a value of `dedup.newest_by` that can be compared. notes: what readers left out of documents, or know to be
+    missing -> number.
     """
 
     source: str
@@ -100,6 +101,7 @@ class SourceAmounts(TypedDict):
     empty_texts: int
     repeated_keys: int
     without_newest_by: int
+    notes: dict[str, int]
 
 
 class Bound(TypedDict):

@@ -53,6 +53,7 @@ SKIPPED = "skipped/"  # records, and files inside archives, that are not documen
 NO_ID = "no_id/"  # documents without an id in the source's id column
 EMPTY_TEXT = "empty_text/"  # documents whose text is empty after normalisation
 NO_NEWEST_BY = "no_newest_by/"  # documents whose value of `dedup.newest_by` is missing or not comparable
+NOTES = "note/"  # what readers leave out of documents; then source + "/" + sentence
 REPEATED_KEY = "repeated_key/"  # records with a repeated key
 
 QUARANTINE_SCHEMA = pa.schema(
@@ -210,6 +211,7 @@ class Measure:
                     by_kind[NO_NEWEST_BY] += pc.sum(pc.is_nan(attributes[NEWEST_BY])).as_py()
         by_kind[REPEATED_KEY] += counts.repeated_keys
         counters |= {f"{kind}{unit.source}": count for kind, count in by_kind.items() if count}
+        counters |= {f"{NOTES}{unit.source}/{note}": count for note, count in counts.notes.items() if count}
         return counters | {f"{SKIPPED}{unit.source}/{reason}": count for reason, count in counts.skipped.items()}
 
     def attributes(self, source: str, documents: pa.Table) -> pa.Table:

@@ -239,6 +239,7 @@ def test_a_run_that_read_nothing_has_a_report(report):
             "empty_texts": 0,
             "repeated_keys": 0,
             "without_newest_by": 0,
+            "notes": {},
         }
     ]
     for signal in report["histograms"]:

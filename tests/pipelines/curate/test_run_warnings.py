@@ -15,7 +15,7 @@ def amount(documents: int) -> dict[str, int]:
 
 
 def source(name: str = "a", given: int = 10, kept: int = 10, **more: Any) -> dict[str, Any]:
-    plain = {"reasons": [], "without_id": 0, "empty_texts": 0, "repeated_keys": 0, "without_newest_by": 0}
+    plain = {"reasons": [], "without_id": 0, "empty_texts": 0, "repeated_keys": 0, "without_newest_by": 0, "notes": {}}
     return {"source": name, "input": amount(given), "corpus": amount(kept)} | plain | more
 
 

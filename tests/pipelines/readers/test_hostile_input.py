@@ -13,9 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import trafilatura.main_extractor
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lxml import etree, html
 
 from cluster.engine import _cause
 from cluster.errors import DataError, StorageError
@@ -27,8 +29,10 @@ from pipelines.readers import READERS, format_of
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
 from pipelines.readers.reader import PROBLEMS, ReaderCounts
-from pipelines.readers.text_files import PlainText
+from pipelines.readers.text_files import PlainText, strip_tags
 from pipelines.readers.units import read_unit
+from tests.support.inline import curate_inline
+from tests.support.pdf import pdf
 
 SMALL = Limits(max_document_bytes=1000)
 DEFAULT = Limits()
@@ -64,6 +68,8 @@ from pipelines.readers.inputs import Input
 from cluster.read.limits import Limits
 from pipelines.readers.freeze import freeze
 from pipelines.readers.units import read_unit
+from tests.support.inline import curate_inline
+from tests.support.pdf import pdf
 manifest = freeze(Store(), [Input(path={str(path)!r}, {settings})], {unit_bytes})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 problems = []
@@ -700,3 +706,42 @@ def test_a_broken_connection_is_raised_and_never_taken_for_bad_data(tmp_path, mo
     monkeypatch.setattr(Store, "open_parts" if name == "a.parquet" else "open_input", failing)
     with pytest.raises(StorageError, match="the network went away"):
         list(read_unit(manifest.units[0], manifest.reading, Limits()))
+
+
+def test_texts_side_by_side_are_one_after_elements_are_stripped():
+    """Queries of lxml walk back over each text node, so many of them in one paragraph take the square of the time."""
+    for inner in ("<b>x</b> y ", "<a>x</a>", "x<i>y<b>z</b></i>"):
+        theirs, ours = (html.fromstring(f"<div><p>{inner * 1000}</p>tail <u>z</u> end</div>") for _ in range(2))
+        etree.strip_tags(theirs, "b", "i", "a", "u")
+        strip_tags(ours, "b", "i", "a", "u")
+        assert etree.tostring(ours) == etree.tostring(theirs)
+        assert len(theirs.xpath(".//text()")) >= 1000 and len(ours.xpath(".//text()")) == 2
+
+
+@pytest.mark.parametrize(
+    "inner", ["<b>word</b> ", "<span>word</span> ", "<a href=x>word</a> and more text ", "<sup>1</sup>a "]
+)
+def test_a_page_with_many_words_in_elements_of_their_own_is_read_in_a_moment(tmp_path, inner):
+    """It took 18 s to a minute; no time is measured here, but who breaks it will notice."""
+    (tmp_path / "a.html").write_text(f"<html><body><p>{inner * 20_000}</p></body></html>")
+    (row,) = rows_of(tmp_path)
+    assert len(row["text"].split()) >= 20_000
+    assert trafilatura.main_extractor.strip_tags is strip_tags
+
+
+def test_what_readers_leave_out_of_pages_is_counted_in_the_run(tmp_path, monkeypatch):
+    prose = "".join(f"<p>Harbour {n} was built in the twelfth century and is in use today.</p>" for n in range(9))
+    menu = "<nav><a href=x>Home</a> <a href=y>About</a></nav><script>var x = 1</script>"
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        (tmp_path / "in" / f"{name}.html").write_text(f"<html><title>T</title><body>{menu}{prose}</body></html>")
+    words = ("Alpha", "Beta", "Gamma", "Delta")
+    pages = [[f"Annual report {page}", f"{word} stands here.", str(page)] for page, word in enumerate(words)]
+    (tmp_path / "in" / "c.pdf").write_bytes(pdf(pages))
+    inputs = [{"source": "web", "path": str(tmp_path / "in")}]
+    run = curate_inline({"inputs": inputs, "output": str(tmp_path / "run")}, monkeypatch)
+    (source,) = run.report["sources"]
+    html_note, pdf_note = sorted(source["notes"])
+    assert "outside the main content" in html_note and source["notes"][html_note] == 2 * len("HomeAbout")
+    assert "running heads" in pdf_note and source["notes"][pdf_note] == 4 * (len("Annualreport") + 1 + 1)
+    assert f"Source web: 18 {html_note}." in run.report["warnings"]

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import random
 import zlib
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from pipelines.readers import READERS, format_of
 from pipelines.readers.find import find_files
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Format, Input
+from pipelines.readers.reader import ReaderCounts
 from pipelines.readers.units import InputManifest, read_unit
 from tests.support.warc_records import COMPRESS, record, response
 
@@ -403,7 +405,7 @@ def test_a_page_that_breaks_the_extraction_is_a_problem_with_the_error_by_name(t
     def fail(page, **options):
         raise RecursionError("too deep")
 
-    monkeypatch.setattr("pipelines.readers.text_files._extract", lambda: fail)
+    monkeypatch.setattr("pipelines.readers.text_files._extraction", lambda: (lambda page: None, fail))
     (tmp_path / "a.html").write_bytes(PAGE.encode())
     (row,) = rows_of(tmp_path)
     assert (row["problem"], row["where"]) == ("failed_extraction", f"{tmp_path}/a.html (RecursionError)")
@@ -421,6 +423,17 @@ def chunked(body: bytes) -> bytes:
 
 
 BODY = PAGE.encode()
+# Random numbers, so that the end of the compressed page has its text.
+LONG = BODY.replace(b"</body>", b"<p>%s</p></body>" % random.Random(0).randbytes(3000).hex().encode())
+CUT = {
+    "gzip": response(gzip.compress(LONG)[:-2000], extra="Content-Encoding: gzip\r\n"),
+    "deflate": response(zlib.compress(LONG)[:-2000], extra="Content-Encoding: deflate\r\n"),
+    "brotli": response(brotli.compress(LONG)[:-2000], extra="Content-Encoding: br\r\n"),
+    "a page in chunks": response(chunked(LONG)[:-2000], extra="Transfer-Encoding: chunked\r\n"),
+    "gzip in chunks": response(
+        chunked(gzip.compress(LONG))[:-2000], extra="Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n"
+    ),
+}
 RESPONSES = {
     "a page": (response(BODY), PARAGRAPH),
     "XHTML": (response(BODY, type="application/xhtml+xml; charset=utf-8"), PARAGRAPH),
@@ -460,6 +473,16 @@ RESPONSES = {
         response(b"\x1f\x8b\x08\0\0\0\0\0" + b"\xff" * 50, extra="Content-Encoding: gzip\r\n"),
         "<bad_http_response>",
     ),
+    "gzip of two members": (
+        response(gzip.compress(BODY[:40]) + gzip.compress(BODY[40:]), extra="Content-Encoding: gzip\r\n"),
+        PARAGRAPH,
+    ),
+    "zstd of two frames": (
+        response(zstandard.compress(BODY[:40]) + zstandard.compress(BODY[40:]), extra="Content-Encoding: zstd\r\n"),
+        PARAGRAPH,
+    ),
+    "gzip and a line end": (response(gzip.compress(BODY) + b"\r\n", extra="Content-Encoding: gzip\r\n"), PARAGRAPH),
+    **{f"{name} that is cut": (content, "<bad_http_response>") for name, content in CUT.items()},
     "no HTTP": (b"nonsense", "<bad_http_response>"),
     "lines that end in LF alone": (response(BODY).replace(b"\r\n", b"\n", 4), PARAGRAPH),
     "a continued line": (response(BODY, extra="X: a\n b\n\tc\n").replace(b"\r\n", b"\n", 4), PARAGRAPH),
@@ -482,6 +505,17 @@ RESPONSES = {
     },
     "a record over the bound": (response(b"x" * 200_000), "<too_large>"),
 }
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_of_a_page_that_the_crawler_says_it_cut_the_beginning_is_read_and_counted(tmp_path, name):
+    cut = record("response", CUT[name]).replace(b"Content-Length", b"WARC-Truncated: length\r\nContent-Length", 1)
+    (tmp_path / "a.warc").write_bytes(cut)
+    manifest, counts = freeze(Store(), [Input(path=str(tmp_path))], 1 << 20), ReaderCounts()
+    (table,) = read_unit(manifest.units[0], manifest.reading, Limits(), counts=counts)
+    (text,) = table["text"].to_pylist()
+    assert text.startswith(PARAGRAPH)
+    assert counts.notes["pages end where the crawler cut them (WARC-Truncated)"] == 1
 
 
 @pytest.mark.parametrize("name", RESPONSES)
