@@ -81,11 +81,25 @@ class Fields:
             found[field] = _strings(table["text"] if name == self.main else table[name])
         return found
 
+    def damaged(self, table: pa.Table) -> set[int]:
+        """Rows with bytes in a field that are not UTF-8, which `of` reads as U+FFFD."""
+        columns = [table[name] for name in self.columns.values() if name != self.main]
+        values = (enumerate(one.to_pylist()) for one in columns if pa.types.is_binary(one.type))
+        return {row for some in values for row, value in some if value and not _is_utf8(value)}
+
 
 FILES_LOOKED_AT = 20  # for one with columns
 _UNREAD_SHOWN = 12  # columns
 
 TEXT = Fields({"text": "text"}, "text")
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _strings(column: pa.ChunkedArray) -> list[str | None]:

@@ -28,7 +28,7 @@ import re
 import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.errors import HeaderParseError
@@ -54,6 +54,13 @@ from pipelines.text.cut_text import Cut
 from pipelines.text.mail_text import SIGNATURE, read_mail
 from pipelines.text.mail_words import AUTOMATIC_SUBJECT, plain
 
+# Names of charsets in mails that Python has under another one, or whose bytes are those of a wider one.
+_CHARSETS = {
+    "x-mac-roman": "mac_roman", "macintosh": "mac_roman", "x-mac-cyrillic": "mac_cyrillic", "x-sjis": "cp932",
+    "shift_jis": "cp932", "gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030", "ks_c_5601-1987": "cp949",
+    "euc-kr": "cp949", "windows-874": "cp874", "iso-8859-8-i": "iso-8859-8", "x-big5": "big5hkscs",
+    "unicode-1-1-utf-7": "utf-7", "iso-8859-1": "windows-1252", "us-ascii": "utf-8",
+}  # fmt: skip
 _COLUMNS = ("subject", "prompt", "completion", "messages", "date", "thread")
 _TEXT_TYPES = ("text/plain", "text/html")
 _BYTES_PER_TEXT = 4  # a message with its attachments to a document
@@ -72,6 +79,8 @@ _SEPARATOR = re.compile(
 _CONTENT_LENGTH = re.compile(rb"content-length:\s*(\d{1,12})\s*", re.IGNORECASE)
 _LOOKED_AHEAD = 1000  # separators within a message by its Content-Length
 
+_NEEDS_HTML = re.compile(r"\bhtml\b", re.IGNORECASE)
+_NOTICE = 200  # characters of a text that says that a message is HTML
 _BLOCKS = ("p", "div", "tr", "li", "ul", "ol", "table", "h1", "h2", "h3", "h4", "blockquote", "pre")
 _QUOTE_BEGINS, _QUOTE_ENDS, _BLOCK_ENDS = "\ue00e", "\ue00f", "\ue01f"  # private characters, which XML allows
 _AT_BLOCK_ENDS = re.compile(f"[ \t\r\n]*\n?[ \t]*{_BLOCK_ENDS}(?:[ \t]*{_BLOCK_ENDS})*")
@@ -384,7 +393,13 @@ def _body(message: Message, cut: list[Cut]) -> str:
         parts = cast("list[Message]", message.get_payload())
         if message.get_content_type() == "multipart/alternative":
             parts = sorted(parts, key=lambda part: part.get_content_type() != "text/plain")
-            return next(filter(_has_characters, (_body(part, cut) for part in parts)), "")
+            texts = [text for part in parts if _has_characters(text := _body(part, cut))]
+            # A plain text that only says that there is HTML is no text of the sender.
+            return (
+                next((text for text in texts if not _NEEDS_HTML.search(text) or len(text) > _NOTICE), texts[-1])
+                if texts
+                else ""
+            )
         texts = list[str]()
         for text in filter(_has_characters, (_body(part, cut) for part in parts)):
             if texts and _FOOTER_OF_A_LIST.match(text):
@@ -403,14 +418,21 @@ def _body(message: Message, cut: list[Cut]) -> str:
 def _text(part: Message) -> str:
     content = part.get_payload(decode=True)
     assert isinstance(content, bytes)
-    try:
-        text = content.decode(part.get_content_charset() or "utf-8", "replace")
-    except LookupError:
-        text = content.decode("utf-8", "replace")
+    text = _of_charset(content, part.get_content_charset() or "utf-8")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if part.get_content_type() == "text/html":
         return _text_of_html(text)
     return _unwrapped(text) if part.get_param("format") == "flowed" else text
+
+
+def _of_charset(content: bytes, charset: str) -> str:
+    """The text of bytes. What is not of its charset, or of an unknown one, is UTF-8, else Windows-1252, as mail
+    programs that state none or a wrong one write.
+    """
+    for name in (_CHARSETS.get(charset, charset), "utf-8", "windows-1252"):
+        with suppress(LookupError, UnicodeError):
+            return content.decode(name)
+    return content.decode("utf-8", "replace")
 
 
 def _has_characters(text: str) -> bool:
@@ -442,7 +464,7 @@ def _text_of_html(html: str) -> str:
     for element in tree.iter("td", "th"):
         element.tail = " " + (element.tail or "")
     for element in tree.iter(*_BLOCKS):
-        is_quote = element.tag == "blockquote"
+        is_quote = element.tag == "blockquote" or str(element.get("id", "")).startswith("yahoo_quoted")
         element.text = _BLOCK_ENDS + _QUOTE_BEGINS * is_quote + (element.text or "")
         element.tail = _QUOTE_ENDS * is_quote + _BLOCK_ENDS + (element.tail or "")
     shown, depth = list[str](), 0

@@ -65,6 +65,8 @@ REASONS = {
     "a_preference": "two answers, of which this shape has one; `records.preferences: chosen` takes the chosen one",
     "no_prompt": "a chosen and a rejected answer without a `prompt`, and no conversations that begin with a question",
     "different_questions": "a chosen and a rejected answer to different questions",
+    "equal_answers": "a chosen and a rejected answer that are the same, which say nothing of what is better",
+    "bytes_not_utf8": "a field of bytes that are not UTF-8 text",
     "missing_field": "a field that the template names is missing or empty",
     "bad_quality_score": "a `quality_score` that is no finite number",
 }
@@ -225,12 +227,15 @@ def with_texts(content: Content, texts: list[str]) -> Content:
     """The content with other text fields, as many as `texts_of` gave.
 
     Raises:
-        Unusable: a text, question or answer is empty.
+        Unusable: a text, question or answer is empty, or both answers of a preference are the same.
     """
     if isinstance(content, str):
         return _wanted(texts[0])
     if isinstance(content, Preference):
-        return Preference(texts[0], *(_wanted(text) for text in texts[1:]))
+        found = Preference(texts[0], *(_wanted(text) for text in texts[1:]))
+        if found.chosen.strip() == found.rejected.strip():
+            raise Unusable("equal_answers")
+        return found
     *spoken, input = texts
     messages = [Message(old.role, text) for old, text in zip(content.messages, spoken, strict=True)]
     if any(not one.content.strip() for one in messages if one.role != "system"):

@@ -133,6 +133,20 @@ def split_warnings(
     parts = {"source": [(one["source"], one["splits"]) for one in sources] if len(sources) > 1 else []}
     parts |= {name: [(one["value"], one["splits"]) for one in values] for name, values in strata.items()}
     for field, values in parts.items():
+        lacking = (
+            value
+            for value, counts in values
+            if any(
+                assigned[name] and not counts.get(name) and wanted[name] * sum(counts.values()) < _EXPECTED
+                for name in SPLITS
+            )
+        )
+        if field in strata and (rare := list(lacking)):
+            named = ", ".join(rare[:_SHOWN]) + (", .." if len(rare) > _SHOWN else "")
+            found.append(
+                f"{field}: {len(rare)} of {plural(len(values), 'value')} have too few records for one in each split "
+                f"({named}), so a score on the splits that lack them says nothing of them."
+            )
         for value, counts in values:
             records = sum(counts.values())
             lacks = [

@@ -359,6 +359,7 @@ class Collect:
         joined = [self._ids(json.loads(ids or "[]"), "provenance", counters) for ids in table[PARENTS].to_pylist()]
         left_out = [[(kind, text) for kind, text in json.loads(one or "[]")] for one in table[CUT].to_pylist()]
         files = table[FILE].to_pylist()
+        damaged = self.settings.fields[number].damaged(table)
         for at, (row, id, parents, cut, file) in enumerate(zip(rows, ids, joined, left_out, files, strict=True)):
             fields = {name: column[at] for name, column in values.items()}
             # A column of the source goes before what holds for all of it, unless it is empty.
@@ -367,6 +368,8 @@ class Collect:
             metadata |= {name: value for name, value in own.items() if value}
             content = {name: value for name, value in fields.items() if name in FIELDS}
             try:
+                if at in damaged:
+                    raise Unusable("bytes_not_utf8")
                 metadata = self._standardised(metadata, source.day_first)
                 found = content_of(content, _roles(source.speakers, metadata), cut)
                 before, made = provenance_of(own)

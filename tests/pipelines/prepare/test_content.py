@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipelines.prepare.records.content import (
@@ -68,6 +68,7 @@ def test_a_preference_is_the_same_again(given_preference):
 
 @given(st.one_of(some_text, chats, preferences))
 def test_texts_taken_out_and_put_back_change_nothing(content):
+    assume(not isinstance(content, Preference) or content.chosen.strip() != content.rejected.strip())
     assert with_texts(content, texts_of(content)) == content
 
 
@@ -334,3 +335,9 @@ def test_what_speakers_say_outside_of_questions_and_answers_is_kept_apart():
     cut: list[tuple[str, str]] = []
     assert content_of(row, {"Ann": "user", "Bot": "assistant", "Note": "skip"}, cut) == pair("", "Why?", "", "So.")
     assert cut == [("skipped_speaker", "secret"), ("before_question", "Hello."), ("after_answer", "Thanks.")]
+
+
+def test_a_preference_with_equal_answers_is_none():
+    with pytest.raises(Unusable) as refused:
+        with_texts(Preference("", "a?", "b.", "c."), ["", "a?", "same", "same\n"])
+    assert refused.value.reason == "equal_answers"

@@ -121,3 +121,16 @@ def test_a_curation_does_not_carry_what_cannot_be_read(tmp_path):
         manifest = freeze(Store(), [kind(path=str(tmp_path / "a.jsonl"))])
         (table,) = read_unit(manifest.units[0], manifest.reading, Limits())
         assert [name for name in table.column_names if name in ORIGINS] == wanted
+
+
+def test_bytes_of_a_field_that_are_no_text_are_in_quarantine(tmp_path, monkeypatch):
+    answers = pa.array([b"In the menu, \xff.", "Im Menü, links.".encode()], pa.binary())
+    pq.write_table(
+        pa.table({"question": ["Where is it?", "Wo ist es denn?"], "answer": answers}), tmp_path / "a.parquet"
+    )
+    given = {"inputs": [{"source": "s", "path": f"{tmp_path}/a.parquet"}], "records": {"shape": "pairs"},
+             "validate": {"answer_chars": [1, 99]}, "execution": {"max_bad_documents": 1.0}}  # fmt: skip
+    run = prepare_inline(given | {"output": f"{tmp_path}/out"}, monkeypatch)
+    assert [one["completion"] for one in run.split("train").table().to_pylist()] == ["Im Menü, links."]
+    (reason,) = (one for one in run.report["reasons"] if one["stage"] == "collect")
+    assert (reason["reason"], reason["records"]) == ("bytes_not_utf8", 1)

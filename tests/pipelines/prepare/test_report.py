@@ -179,6 +179,16 @@ def test_sources_and_strata_that_a_split_lacks_are_named():
     assert found == "", "only strata"
 
 
+def test_strata_with_too_few_records_for_each_split_are_counted_in_one_warning():
+    rare = [{"value": name, "splits": {"train": 3, "validation": 0, "test": 0}, "removed": {}} for name in "bc"]
+    classes = {"queue": [{"value": "a", "splits": EVEN, "removed": {}}, *rare]}
+    found = divided({}, EVEN, EVEN, config=config(split={"stratify": ["queue"]}), classes=classes)
+    assert found == [
+        "queue: 2 of 3 values have too few records for one in each split (b, c), so a score on the splits that lack "
+        "them says nothing of them."
+    ]
+
+
 def test_classes_that_a_rule_removes_whole_are_named_with_the_setting():
     def value(name: str, kept: int, **removed: int) -> dict:
         places = {place.replace("__", "/"): number for place, number in removed.items()}

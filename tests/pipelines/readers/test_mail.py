@@ -17,7 +17,7 @@ from pipelines.prepare.sources import RecordsInput
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
-from pipelines.readers.mail import _messages
+from pipelines.readers.mail import _messages, _of_charset, _parsed
 from pipelines.readers.reader import ReaderCounts
 from pipelines.readers.units import read_unit
 from pipelines.text.mail_text import read_mail
@@ -183,7 +183,7 @@ def test_a_message_that_cannot_be_read_costs_no_other(tmp_path):
     bad = mail(3, ANN, "x\n" * 2500), b"no header at all", mail(4, ANN, "> quoted"), b"Subject: \xff\n\nb\xe4d", good[0]
     rows = rows_of(tmp_path / "a.mbox", mbox(*bad, *good), Limits(max_document_bytes=1000))
     found = [row["problem"] or row["text"].split("\n")[-1] for row in rows]
-    assert found == ["too_large", "bad_message", "no_new_text", "b\ufffdd", "Hi"]
+    assert found == ["too_large", "bad_message", "no_new_text", "bäd", "Hi"]
     assert rows[1]["where"].endswith("message 2 (ValueError)")
 
 
@@ -451,3 +451,28 @@ def test_what_is_cut_out_of_mails_is_counted_with_an_example_and_kept_on_request
     records = [row for split in SPLITS for row in run.split(split).table().to_pylist()]
     assert {row["id"] for row in rows} == {row["id"] for row in records}, "also redacted"
     assert "cut from text" in report_text(run.report)
+
+
+@pytest.mark.parametrize(
+    ("charset", "content", "wanted"),
+    [
+        ("x-mac-roman", "déjà".encode("mac_roman"), "déjà"),
+        ("unknown-8bit", "déjà".encode("latin-1"), "déjà"),
+        ("utf-8", "déjà".encode("latin-1"), "déjà"),
+        ("us-ascii", "déjà".encode(), "déjà"),
+        ("iso-8859-1", b"\x93so\x94", "\u201cso\u201d"),
+        ("gb2312", "镕".encode("gbk"), "镕"),
+    ],
+)
+def test_no_character_is_lost_to_a_charset_that_is_unknown_or_wrong(charset, content, wanted):
+    assert _of_charset(content, charset) == wanted
+
+
+def test_a_plain_text_that_only_says_that_there_is_html_is_not_the_text():
+    notice, html = (
+        "This message requires an HTML viewer.",
+        "<p>Buy one.</p><div id=yahoo_quoted_1>Ann wrote: What?</div>",
+    )
+    raw = "From: a@b.org\nContent-Type: multipart/alternative; boundary=X\n\n"
+    raw += "".join(f"--X\nContent-Type: text/{kind}\n\n{text}\n" for kind, text in (("plain", notice), ("html", html)))
+    assert _parsed(f"{raw}--X--\n".encode(), 1).text == "Buy one."
