@@ -37,8 +37,8 @@ def _rendered(node: SyntaxTreeNode) -> Markup:
         return shown if kind == "code_inline" else element("pre", shown)
     if kind in ("link", "image"):
         address = str(node.attrs.get("href") or node.attrs.get("src") or "")
-        shown = node.content if kind == "image" else join(inner)
-        return join(shown, f" ({address})" if address and text(address) != shown else None)
+        words = text(node.content) if kind == "image" else join(inner)
+        return join(words, f" ({address})" if address and text(address) != words else None)
     if kind in ("softbreak", "hardbreak"):
         return element("br")
     if kind == "hr":
