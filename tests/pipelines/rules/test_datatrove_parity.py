@@ -22,6 +22,7 @@ from pipelines.rules.fineweb import FineWeb
 from pipelines.rules.gopher_quality import GopherQuality
 from pipelines.rules.gopher_repetition import GopherRepetition
 from pipelines.rules.rule import Analysis
+from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 
 FILTERS: dict[str, GopherRepetition | GopherQuality | C4 | FineWeb] = {
@@ -34,34 +35,51 @@ FILTERS: dict[str, GopherRepetition | GopherQuality | C4 | FineWeb] = {
 
 
 @pytest.fixture(scope="module")
-def judged(shared_data):
-    """(texts of the verdicts under the datatrove dialect, the verdicts by column)."""
+def stored(shared_data):
+    """(texts of the verdicts, the verdicts by column)."""
     verdicts = pq.read_table(shared_data / "datatrove_verdicts.parquet").to_pydict()
     texts: dict[str, str] = {}
     for name in ("peps", "udhr"):
         table = pq.read_table(shared_data / f"{name}.parquet", columns=["id", "text"]).to_pydict()
         texts |= dict(zip(table["id"], table["text"], strict=True))
-    ids = verdicts["id"]
-    return Analysis(
-        Texts.from_strings([texts[number] for number in ids]), "datatrove", pa.table({"id": ids}), Store()
-    ), verdicts
+    return Texts.from_strings([texts[number] for number in verdicts["id"]]), verdicts
 
 
-@pytest.mark.parametrize("column", FILTERS)
-def test_verdicts_equal_those_of_datatrove(judged, column):
-    analysis, verdicts = judged
+def analysed(texts: Texts, verdicts: dict[str, list]) -> Analysis:
+    return Analysis(texts, "datatrove", pa.table({"id": verdicts["id"]}), Store())
+
+
+@pytest.fixture(scope="module")
+def judged(stored):
+    """(texts of the verdicts under the datatrove dialect, the verdicts by column)."""
+    return analysed(*stored), stored[1]
+
+
+def unequal(analysis: Analysis, verdicts: dict[str, list], column: str) -> list[tuple[str, str | None, str | None]]:
+    """(id, datatrove's verdict, ours) of each text for which they differ."""
     rule = FILTERS[column]
     signals = rule.measure(analysis)
     reasons: list[str | None] = [None] * len(analysis.texts)
     for check in reversed(rule.checks("datatrove")):
         for document in np.flatnonzero(check.fails(signals[check.signal])):
             reasons[document] = check.reason
-    unequal = [
-        (number, theirs, ours)
-        for number, theirs, ours in zip(verdicts["id"], verdicts[column], reasons, strict=True)
-        if theirs != ours
-    ]
-    assert len(reasons) == 700 and unequal == []
+    assert len(reasons) == 700
+    judgements = zip(verdicts["id"], verdicts[column], reasons, strict=True)
+    return [(number, theirs, ours) for number, theirs, ours in judgements if theirs != ours]
+
+
+@pytest.mark.parametrize("column", FILTERS)
+def test_verdicts_equal_those_of_datatrove(judged, column):
+    assert unequal(*judged, column) == []
+
+
+def test_verdicts_of_normalised_texts_lack_repeated_lines_of_spaces(stored):
+    """As the guide of curate says: a run normalises a text first."""
+    texts, verdicts = stored
+    normalised = analysed(normalize(texts), verdicts)
+    found = {column: unequal(normalised, verdicts, column) for column in FILTERS}
+    assert {column: len(some) for column, some in found.items() if some} == {"gopher_repetition": 195, "fineweb": 6}
+    assert {theirs for _, theirs, _ in found["gopher_repetition"]} == {"dup_line_frac"}
 
 
 @pytest.mark.parametrize("column", ["c4", "c4_terminal"])
@@ -70,7 +88,7 @@ def test_cleaned_texts_are_as_long_as_those_of_datatrove(judged, column):
     rule = C4(require_terminal_punctuation=column == "c4_terminal")
     kept = rule.measure(analysis)["c4_kept_characters"]
     cleaned = rule.clean(analysis.texts, "datatrove")
-    unequal = []
+    wrong = []
     for document, (reason, length) in enumerate(zip(verdicts[column], verdicts[f"{column}_text_chars"], strict=True)):
         if reason is None:
             assert len(cleaned[document]) == kept[document]
@@ -78,5 +96,5 @@ def test_cleaned_texts_are_as_long_as_those_of_datatrove(judged, column):
         else:  # datatrove leaves the text of a document that it removes
             ours = len(analysis.texts[document])
         if ours != length:
-            unequal.append((verdicts["id"][document], length, ours))
-    assert unequal == []
+            wrong.append((verdicts["id"][document], length, ours))
+    assert wrong == []
