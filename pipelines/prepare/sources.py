@@ -28,14 +28,16 @@ from pipelines.readers.inputs import ORIGINS, Input, input_stores
 from pipelines.readers.reader import PROBLEMS, Reader, as_json_text
 from pipelines.readers.recorded import INPUTS_JSON
 
+# As TRL names whether an answer is desirable, in data for KTO. Other values of this column are labels of another kind.
+_DESIRABLE = {"desirable": "label"}
 # Usual names of columns, as field -> column; then optional ones. The first entry whose columns all exist is used.
 RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
-    ({"messages": "messages"}, {}),
-    ({"messages": "conversations"}, {}),
+    ({"messages": "messages"}, _DESIRABLE),
+    ({"messages": "conversations"}, _DESIRABLE),
     ({"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}, {"system": "system"}),
     ({"chosen": "chosen", "rejected": "rejected"}, {"system": "system"}),
-    ({"prompt": "prompt", "completion": "completion"}, {"system": "system"}),
-    ({"prompt": "instruction", "completion": "output"}, {"input": "input", "system": "system"}),
+    ({"prompt": "prompt", "completion": "completion"}, {"system": "system"} | _DESIRABLE),
+    ({"prompt": "instruction", "completion": "output"}, {"input": "input", "system": "system"} | _DESIRABLE),
     ({"prompt": "question", "completion": "answer"}, {}),
     ({"text": "text"}, {}),
 )
@@ -162,7 +164,7 @@ def fields_of(sources: Sequence[Source], store: Store, root: str, shape: Shape =
         elif not _says_something(columns):
             columns, unread = _recognised(where, source, of_source, root, shape)
         absent = _absent(where, source, of_source, root)
-        content = {field for field in columns if field in FIELDS} - {"system", "input"}
+        content = {field for field in columns if field in FIELDS} - {"system", "input", "desirable"}
         if content not in _FORMS:
             raise ConfigError(
                 f"{where}, columns: {', '.join(sorted(content)) or 'no field of the content'} given; wanted one of: "
@@ -305,8 +307,10 @@ def _recognised(
     for needed, optional in _by_shape(shape):
         if all(name in names for name in needed.values()):
             columns = needed | {field: name for field, name in optional.items() if name in names} | source.columns
+            if "label" in source.columns.values():  # what the config calls something else is no mark of KTO
+                columns.pop("desirable", None)
             content = input.model_copy(update={"text": next(iter(needed.values()))}).texts_in(names)
-            read = {*columns.values(), *content, source.id}
+            read = {*(name for field, name in columns.items() if field != "desirable"), *content, source.id}
             is_open = reader.columns != "fixed"
             return columns, tuple(name for name in names if is_open and name not in read)
     separator = next((one for one in ";|\t," if one in names[0]), "")

@@ -40,8 +40,10 @@ def answers(request: Request, job: Object) -> dict[str, Any]:
 
 
 def example_job() -> Object:
+    """A RayJob with a name that does not change with the settings of its config."""
     documents = yaml.safe_load_all((K8S / "overlays" / "kind" / "jobs" / "curate.yaml").read_text())
-    return next(one for one in documents if one["kind"] == "RayJob")
+    job = next(one for one in documents if one["kind"] == "RayJob")
+    return job | {"metadata": job["metadata"] | {"name": "example"}}
 
 
 def _asked(job: Object) -> Iterator[tuple[Any, ...]]:

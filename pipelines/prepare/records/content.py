@@ -27,7 +27,7 @@ Role = Literal["system", "user", "assistant", "skip"]
 Shape = Literal["text", "pairs", "instruction", "messages", "preference"]
 
 # Fields of a source's row that are the content of a record.
-FIELDS = ("text", "prompt", "completion", "input", "system", "messages", "chosen", "rejected")
+FIELDS = ("text", "prompt", "completion", "input", "system", "messages", "chosen", "rejected", "desirable")
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.large_string())]))
 _TEXT = pa.large_string()
@@ -66,6 +66,7 @@ REASONS = {
     "no_prompt": "a chosen and a rejected answer without a `prompt`, and no conversations that begin with a question",
     "different_questions": "a chosen and a rejected answer to different questions",
     "equal_answers": "a chosen and a rejected answer that are the same, which say nothing of what is better",
+    "undesirable": "an answer that the column `label`, or the field `desirable`, marks as undesirable, as for KTO",
     "bytes_not_utf8": "a field of bytes that are not UTF-8 text",
     "missing_field": "a field that the template names is missing or empty",
     "bad_quality_score": "a `quality_score` that is no finite number",
@@ -126,6 +127,8 @@ def content_of(
     Raises:
         Unusable: the row is no record.
     """
+    if _optional(row.get("desirable")).strip().lower() == "false":
+        raise Unusable("undesirable")
     if "messages" in row:
         return _chat(
             _spoken(row["messages"], roles, [] if cut is None else cut) if roles else _messages(row["messages"])

@@ -47,6 +47,9 @@ NOT_SHOWN = {
     "not_a_preference": "a whole source has the wrong shape",
     "no_prompt": "of preferences, shape preference",
     "different_questions": "of preferences, shape preference",
+    "equal_answers": "of preferences, shape preference",
+    "undesirable": "of data for KTO",
+    "bytes_not_utf8": "of columns of bytes",
 }
 
 

@@ -837,6 +837,39 @@ def test_a_stated_shape_decides_which_of_several_contents_is_read(tmp_path):
         assert set(found.columns) == fields, shape
 
 
+@pytest.mark.parametrize(
+    ("columns", "kept"),
+    [
+        ({}, ["good", "none"]),
+        ({"prompt": "prompt", "completion": "completion", "desirable": "label"}, ["good", "none"]),
+        ({"prompt": "prompt", "completion": "completion", "label": "label"}, ["bad", "good", "none"]),
+    ],
+)
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_undesirable_answers_are_quarantined_unless_the_label_is_metadata(tmp_path, monkeypatch, columns, kept, ending):
+    labels = {"good": True, "bad": False, "none": None}
+    rows = [
+        {"id": name, "prompt": f"How is the {name} machine started?", "completion": f"Press {name}.", "label": label}
+        for name, label in labels.items()
+    ]
+    path = tmp_path / f"a.{ending}"
+    if ending == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    config = {
+        "inputs": [{"path": str(path), "id": "id", "columns": columns}],
+        "output": str(tmp_path / "out"),
+        "validate": {"answer_chars": [1, 100]},
+        "dedup": None,
+        "execution": {"max_bad_documents": 1.0},
+    }
+    run = prepare_inline(config, monkeypatch)
+    assert sorted(row["id"] for split in SPLITS for row in run.split(split).table().to_pylist()) == kept
+    problems = Artifact.load(Store(), f"{run.uri}/quarantine").table()["problem"].to_pylist()
+    assert problems == ["undesirable"] * (3 - len(kept))
+
+
 def test_rows_of_quarantine_name_their_file_and_a_source_without_records_its_rows(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     for name in "ab":
