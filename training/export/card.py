@@ -227,7 +227,7 @@ def _numbers(facts: CardFacts, folder: str) -> str:
     if facts.evaluation is not None:
         rows = [
             (f"{held_out}, {when}", *_measured(measured, means))
-            for held_out in facts.evaluation["after"]
+            for held_out in facts.evaluation["before"] | facts.evaluation["after"]
             for when, side in (("before", facts.evaluation["before"]), ("after", facts.evaluation["after"]))
             if (measured := side.get(held_out))
         ]
