@@ -75,7 +75,10 @@ def data_set_warnings(
 
 
 def class_warnings(classes: Mapping[str, Sequence[ClassCounts]], meanings: Mapping[str, str]) -> list[str]:
-    """About classes of which no record is in the data set. meanings: reason -> what it says of a record."""
+    """About classes of which no record is in the data set, because one rule removed most of them.
+
+    meanings: reason -> what it says of a record.
+    """
     found = []
     for field, values in classes.items():
         gone = [
@@ -83,6 +86,7 @@ def class_warnings(classes: Mapping[str, Sequence[ClassCounts]], meanings: Mappi
             for one in values
             if not sum(one["splits"].values())
             and sum(one["removed"].values()) >= _RECORDS_GONE
+            and 2 * max(one["removed"].values()) > sum(one["removed"].values())
             and not _MEANT & one["removed"].keys()
         ]
         if not gone:

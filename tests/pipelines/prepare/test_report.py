@@ -201,7 +201,8 @@ def test_classes_that_a_rule_removes_whole_are_named_with_the_setting():
         "intent: 2 of 3 values have no record in the data set (yes, no): answer_too_short removed 11 of their 13 "
         "records, by `validate.answer_chars`. Change it if these records are good."
     ]
-    meant = [value("other", 0, validate__not_allowed=9), value("rare", 0, validate__answer_too_short=1)]
+    by_chance = value("a date", 0, validate__answer_too_short=1, validate__too_old=1, duplicates__near_duplicate=1)
+    meant = [value("other", 0, validate__not_allowed=9), value("rare", 0, validate__answer_too_short=1), by_chance]
     assert class_warnings({"intent": [*values[:1], *meant]}, meanings) == [] == class_warnings({}, meanings)
 
 
