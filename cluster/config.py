@@ -343,7 +343,7 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
         return f"{where}: {seen} given; wanted a number that is not NaN."
     match entry["type"]:
         case kind if kind in _UNKNOWN:
-            parent = _dotted(real[:-1]) or "a config"
+            parent = _dotted(real[:-1]) or "A config"
             names = ", ".join(known)
             meant = _named_elsewhere(model, loc) or _misplaced(model, loc[-1]) or _nearest(str(loc[-1]), known)
             return f"{where}: no such setting. {parent} has: {names}.{meant}"
@@ -359,6 +359,8 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
             choices = re.findall(r"'([^']+)'", context["expected"])
             wanted = _wanted(mistake)
             return f"{where}: {seen} given; wanted {wanted}.{_nearest(str(entry['input']), choices)}"
+        case "tuple_type" | "list_type" if isinstance(entry["input"], dict):
+            return f"{where}: {seen} given; wanted a list. For a list of one, put it in [ ]."
     return f"{where}: {seen} given; wanted {_wanted(mistake)}."
 
 

@@ -68,7 +68,9 @@ class TrainConfig(Settings):
 
     kind: Literal["train"]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the run, in logs and reports")
-    corpus: tuple[Corpus, ...] = Field(min_length=1, description="a path or URI, or a list of corpora with weights")
+    corpus: tuple[Corpus, ...] = Field(
+        min_length=1, description="a path or URI, a corpus {path, ..}, or a list of corpora with weights"
+    )
     columns: Columns = Field(
         Columns(text="text"),
         description="of every corpus without `columns`; default: recognised by the names of the columns",
@@ -153,10 +155,9 @@ class TrainConfig(Settings):
     @classmethod
     def _expand_corpus(cls, settings: Any) -> Any:
         if isinstance(settings, dict):
-            if isinstance(corpus := settings.get("corpus"), str):
-                settings = settings | {"corpus": [{Corpus.short_form: corpus}]}
-            elif isinstance(corpus, list):
-                whole = [{Corpus.short_form: one} if isinstance(one, str) else one for one in corpus]
+            if isinstance(corpus := settings.get("corpus"), str | dict | list):
+                several = corpus if isinstance(corpus, list) else [corpus]
+                whole = [{Corpus.short_form: one} if isinstance(one, str) else one for one in several]
                 settings = settings | {"corpus": whole}
             if isinstance(phases := settings.get("phases"), list):
                 settings = settings | {"phases": [_with_parsed_storage(phase) for phase in phases]}

@@ -64,7 +64,7 @@ def lines(caught) -> list[str]:
     [
         (
             "max_bad_documents: 0.1",
-            f"c.yaml, max_bad_documents: no such setting. a config has: {TOP}. Did you mean "
+            f"c.yaml, max_bad_documents: no such setting. A config has: {TOP}. Did you mean "
             "execution.max_bad_documents?",
         ),
         (
@@ -74,10 +74,10 @@ def lines(caught) -> list[str]:
         ),
         (
             "min_words: 3",
-            f"c.yaml, min_words: no such setting. a config has: {TOP}. Did you mean boilerplate.min_words or "
+            f"c.yaml, min_words: no such setting. A config has: {TOP}. Did you mean boilerplate.min_words or "
             "repeats.min_words or rules.gopher_quality.min_words?",
         ),
-        ("dedupp: {}", f"c.yaml, dedupp: no such setting. a config has: {TOP}. Did you mean dedup?"),
+        ("dedupp: {}", f"c.yaml, dedupp: no such setting. A config has: {TOP}. Did you mean dedup?"),
         (
             "execution: {attemts: 3}",
             "c.yaml, execution.attemts: no such setting. execution has: attempts, cpus, losses, max_bad_documents, "
@@ -91,6 +91,10 @@ def lines(caught) -> list[str]:
         ("dedup: 3", "c.yaml, dedup: 3 given; wanted a group of settings, as in {name: value}."),
         ("rules: [c4]", "c.yaml, rules: ['c4'] given; wanted a group of settings, as in {name: value}."),
         ("language: {keep: en}", "c.yaml, language.keep: 'en' given; wanted a list, as in [a, b]."),
+        (
+            "personal_data: {redact: {email: 1}}",
+            "c.yaml, personal_data.redact: {'email': 1} given; wanted a list. For a list of one, put it in [ ].",
+        ),
         ("execution: {attempts: 1.5}", "c.yaml, execution.attempts: 1.5 given; wanted a whole number."),
         ("execution: {cpus: 0}", "c.yaml, execution.cpus: 0 given; wanted at least 1."),
         ("dedup: {remove: perhaps}", "c.yaml, dedup.remove: 'perhaps' given; wanted true or false."),
@@ -319,7 +323,7 @@ def test_an_override_changes_one_setting(read, overrides, get, value):
         ("dedup..x=3", "-o dedup..x=3: wanted key.sub=value, as in -o storage.retries=5."),
         ("name.x=3", "-o name.x=3: name is 'peps', which has no settings. Give name as a whole instead."),
         ("inputs.1.path=z", "-o inputs.1.path=z: there is no inputs.1 that has a path. Entries of a list are numbered from 0."),
-        ("inputs[0].path=z", f"-o inputs[0].path=z, inputs[0]: no such setting. a config has: {TOP}. Write inputs.0 for an entry of inputs."),
+        ("inputs[0].path=z", f"-o inputs[0].path=z, inputs[0]: no such setting. A config has: {TOP}. Write inputs.0 for an entry of inputs."),
         ("dedup.treshold=1", "-o dedup.treshold=1: no such setting. dedup has: against, bands, component_documents, connected_at_once, exact_short, keeper, keeper_score, newest_by, ngram_words, "
          "permutations, remove, rows_per_band, scope, seed, sources, symbols, threshold. Did you mean threshold?"),
         ("dedup.threshold=[1", "-o dedup.threshold=[1, line 1, column 3: not valid YAML: expected ',' or ']', but got "
@@ -465,7 +469,7 @@ def test_the_storage_settings_are_those_of_a_config_or_of_overrides_alone(tmp_pa
     assert load_storage(None) == StorageOptions()
     for override, said in {
         "storage.retries=-1": "-o storage.retries=-1: -1 given; wanted at least 0.",
-        "name=x": "-o name=x: no such setting. a config has: storage.",
+        "name=x": "-o name=x: no such setting. A config has: storage.",
         "storage.retris=1": "-o storage.retris=1: no such setting. storage has: ",
     }.items():
         with pytest.raises(ConfigError) as caught:

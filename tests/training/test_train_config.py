@@ -53,6 +53,7 @@ def test_a_path_alone_is_a_corpus_and_a_name_alone_a_model():
     read = config(corpus="runs/a", model="gpt2")
     assert [one.path for one in read.corpus] == ["runs/a"] and read.model.name == "gpt2"
     assert config(corpus=["a", {"path": "b"}]).corpus_names == ("corpus-0", "corpus-1")
+    assert config(corpus={"path": "a", "name": "n"}).corpus_names == ("n",)
 
 
 @pytest.mark.parametrize(
