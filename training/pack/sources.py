@@ -170,7 +170,7 @@ def freeze_corpus(
         for span, size in one.spans
     ]
     has_splits = any(isinstance(span, SplitSpan) for span, _ in pieces)
-    lines = next((file.info for file in files if format_of(file.info.uri) != "parquet"), None)
+    lines = next((file.info for file, one in zip(files, inspected, strict=True) if one.schema is None), None)
     prepared = prepared_output(store, corpus.path)
     defaults = DEFAULTS
     if prepared:

@@ -116,6 +116,17 @@ def test_evaluation_sets_are_the_test_split_or_the_one_that_is_named_or_the_only
         config(str(tmp_path / "one"), evaluate={"sets": {"a": {"path": str(tmp_path / "both"), "split": "dev"}}})
 
 
+def test_columns_of_usual_names_of_a_saved_data_set_are_read(tmp_path):
+    named = [{"id": f"d{n}", "group_id": n % 2, "split": ["train", "dev"][n % 2]} | row
+             for n, row in enumerate(rows("boat", 4))]  # fmt: skip
+    Dataset.from_list(named).save_to_disk(tmp_path / "d")
+    (frozen,) = freeze_corpora(config(str(tmp_path / "d")), 1 << 20).values()
+    found = list(all_documents(frozen))
+    assert [one.id for one in found] == ["d0", "d1", "d2", "d3"]
+    assert [SPLITS[one.split] for one in found] == ["train", "validation"] * 2
+    assert len({one.key for one in found}) == 2, "documents of a group are in one split"
+
+
 def test_a_split_of_a_corpus_that_is_no_data_set_of_datasets_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}))
     with pytest.raises(ConfigError, match=r"is no data set of `datasets`.*columns"):
