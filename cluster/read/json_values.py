@@ -13,6 +13,7 @@ from cluster.read.compression import UnreadableRest
 
 _BETWEEN = re.compile(r"[\s,]*")
 _LEAST_READ = 1 << 16  # characters before a value is tried again
+_TOKEN_CHARS = 16  # more than those of -Infinity and of an escaped pair of surrogates
 
 
 class BrokenRest(UnreadableRest):
@@ -62,15 +63,21 @@ def json_values(blocks: Iterable[bytes], max_chars: int) -> Iterator[tuple[Any, 
         try:
             value, end = decode(held, at)
         except (ValueError, RecursionError) as error:
-            size = len(held) - at
-            if is_last or isinstance(error, RecursionError):
+            if is_last or not _may_be_cut_off(error, len(held)):
                 raise BrokenRest("broken_json", held[at:]) from error
-            if size > max_chars:
+            if (size := len(held) - at) > max_chars:
                 raise BrokenRest("too_large", held[at : at + max_chars]) from error
             more(max(2 * size, _LEAST_READ))
             continue
-        if end == len(held) and not is_last and held[end - 1] not in ']}"':  # a number may go on
+        if len(held) - end < _TOKEN_CHARS and not is_last and held[end - 1] not in ']}"':  # a number may go on
             more(max(2 * (len(held) - at), _LEAST_READ))
             continue
         yield value, held[at:end]
         at = end
+
+
+def _may_be_cut_off(error: Exception, size: int) -> bool:
+    """Whether the decoder failed where the text ends, rather than at a defect before. size: characters of the text."""
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    return error.msg.startswith("Unterminated string") or error.pos > size - _TOKEN_CHARS
