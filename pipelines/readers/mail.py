@@ -35,7 +35,7 @@ from email.errors import HeaderParseError
 from email.header import Header, decode_header, make_header
 from email.message import Message
 from email.utils import parseaddr, parsedate_to_datetime
-from itertools import groupby
+from itertools import chain, groupby, pairwise
 from typing import NamedTuple, cast
 
 import pyarrow as pa
@@ -76,6 +76,9 @@ _SEPARATOR = re.compile(
     + rb"|(?:" + _DAY + rb", *)?\d{1,2} +" + _MONTH + rb" +\d{4} +" + _CLOCK + _ZONE
     + rb")(?: +remote from .*)?\s*"
 )  # fmt: skip
+# What `git format-patch` writes above each patch. In a mail it is above one that is attached or pasted.
+_PATCH_SEPARATOR = re.compile(rb"From [0-9a-f]{40,64} Mon Sep 17 00:00:00 2001\s*")
+_AFTER_SEPARATOR = re.compile(rb"[!-9;-~]+[ \t]*:|>From ")  # a header
 _CONTENT_LENGTH = re.compile(rb"content-length:\s*(\d{1,12})\s*", re.IGNORECASE)
 _LOOKED_AHEAD = 1000  # separators within a message by its Content-Length
 
@@ -254,8 +257,9 @@ class _Piece:
 def _messages(blocks: Iterable[bytes], max_bytes: int) -> Iterator[_RawMessage]:
     """Each message. A file that does not begin with `From ` is one message.
 
-    A line that separates messages follows a blank line, and ends with a date like the first one of the file. Within the
-    Content-Length of a message there is none, if the message ends there.
+    A line that separates messages follows a blank line, ends with a date if the first one of the file does, and a header
+    follows it. Within the Content-Length of a message there is none, if the message ends there. Patches of git are
+    messages if the file begins with one.
     """
     pieces = _pieces(blocks, max_bytes)
     ahead = deque[_Piece]()
@@ -288,16 +292,25 @@ def _whole(piece: _Piece, ahead: deque[_Piece], pieces: Iterator[_Piece], max_by
     return _Piece(piece.separator, held, size, size, is_whole)
 
 
+def _divides(line: bytes, following: bytes, first: bytes) -> bool:
+    """Whether a line after a blank one begins a message. first: the line with which the file begins."""
+    if not line.startswith(b"From ") or not _AFTER_SEPARATOR.match(following):
+        return False
+    if _PATCH_SEPARATOR.fullmatch(line):
+        return bool(_PATCH_SEPARATOR.fullmatch(first))
+    return not _SEPARATOR.fullmatch(first) or bool(_SEPARATOR.fullmatch(line))
+
+
 def _pieces(blocks: Iterable[bytes], max_bytes: int) -> Iterator[_Piece]:
     piece: _Piece | None = None
-    is_mbox = is_strict = after_blank = in_header = False
-    for _, line in lines(blocks, max_bytes):
+    first: bytes | None = None  # the line with which an mbox file begins
+    after_blank = in_header = False
+    for (_, line), (_, following) in pairwise(chain(lines(blocks, max_bytes), [(0, b"")])):
         if piece is None and line is not None and not line.strip():
             continue
-        begins = (line or b"").startswith(b"From ") and (after_blank or piece is None)
-        if begins and piece is None:
-            is_mbox, is_strict = True, bool(_SEPARATOR.fullmatch(line or b""))
-        if is_mbox and begins and (not is_strict or _SEPARATOR.fullmatch(line or b"")):
+        if piece is None and line is not None and line.startswith(b"From "):
+            first = line
+        if first is not None and line and (piece is None or (after_blank and _divides(line, following or b"", first))):
             if piece is not None:
                 yield piece
             piece, after_blank, in_header = _Piece(line), False, True
@@ -308,7 +321,7 @@ def _pieces(blocks: Iterable[bytes], max_bytes: int) -> Iterator[_Piece]:
         size = max_bytes + 1 if line is None else len(line) + 1
         piece.bytes += size
         piece.body += 0 if in_header else size
-        if in_header and line is not None and (length := _CONTENT_LENGTH.fullmatch(line)) and is_mbox:
+        if in_header and line is not None and first and (length := _CONTENT_LENGTH.fullmatch(line)):
             piece.content_length = int(length[1])
         in_header &= not after_blank
         if line is None or piece.bytes > max_bytes:

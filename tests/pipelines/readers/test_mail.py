@@ -171,16 +171,16 @@ def test_the_new_text_has_nothing_that_the_text_has_not(text):
     assert all(letter in rest for letter in "".join(read_mail(text).new.split()))
 
 
-@pytest.mark.parametrize(("most", "messages"), [(9, [b"abcdefg\n", b"de"]), (8, [None, b"de"]), (7, [None, b"de"])])
+@pytest.mark.parametrize(("most", "messages"), [(9, [b"A: defg\n", b"d:"]), (8, [None, b"d:"]), (7, [None, b"d:"])])
 def test_a_message_of_exactly_the_largest_size_is_read(most, messages):
     """With its line ends, nine bytes and three."""
-    found = [one.content if one.is_whole else None for one in _messages([b"From x\nabcdefg\n\nFrom y\nde\n"], most)]
+    found = [one.content if one.is_whole else None for one in _messages([b"From x\nA: defg\n\nFrom y\nd:\n"], most)]
     assert found == messages
 
 
 def test_a_message_that_cannot_be_read_costs_no_other(tmp_path):
     good = mail(1, ANN, "Hello"), mail(2, BOB, "Hi", 1)
-    bad = mail(3, ANN, "x\n" * 2500), b"no header at all", mail(4, ANN, "> quoted"), b"Subject: \xff\n\nb\xe4d", good[0]
+    bad = mail(3, ANN, "x\n" * 2500), b"X: no header of a mail", mail(4, ANN, "> quoted"), b"Subject: \xff\n\nb\xe4d", good[0]
     rows = rows_of(tmp_path / "a.mbox", mbox(*bad, *good), Limits(max_document_bytes=1000))
     found = [row["problem"] or row["text"].split("\n")[-1] for row in rows]
     assert found == ["too_large", "bad_message", "no_new_text", "bäd", "Hi"]
@@ -405,10 +405,24 @@ def test_a_line_of_a_text_that_begins_with_from_divides_no_mbox(tmp_path):
     escaped = b"Subject: x\n\n>From the start\n"
     rows = rows_of(tmp_path / "a.mbox", head + b"Subject: y\n\n" + text + b"\n\n" + head + escaped)
     assert [row["prompt"] for row in rows] == [text.decode(), "From the start"]
+    for following in (b"no header", b"", b"a word: and text", b"\xff: x"):
+        (row,) = rows_of(tmp_path / "a.mbox", head + b"Subject: y\n\none\n\n" + head + following)
+        assert row["prompt"] == f"one\n\n{(head + following).decode('windows-1252').strip()}"
     for date in ("Mon Nov 02 10:00:00 +0000 2026", "Mon, 2 Nov 2026 10:00:00 +0100", "Mon Nov  2 10:00 CET 2026"):
         lines = f"From {{}} {date}\nSubject: x\n\ntext\n\n"
         file = lines.format("-") + lines.format("ann at example.org")
         assert len(rows_of(tmp_path / "a.mbox", file.encode())) == 2, date
+
+
+PATCH = b"From 1da177e4c3f41524e886b7f1b8a0c1fc7321cac2 Mon Sep 17 00:00:00 2001\nFrom: Ann <a@b>\nSubject: [PATCH] x\n\n"
+
+
+def test_a_patch_of_git_within_a_mail_divides_no_mbox_and_a_series_of_patches_is_divided(tmp_path):
+    for head in (b"From ann@example.org Mon Nov  2 10:00:00 2026\n", b"From ann\n"):
+        mails = head + b"Subject: y\n\nTry this:\n\n" + PATCH + b"One.\n\n" + head + b"Subject: z\n\nGood.\n"
+        assert [row["subject"] for row in rows_of(tmp_path / "a.mbox", mails)] == ["y", "z"]
+    series = PATCH + b"One.\n---\n a.c | 1 +\n-- \n2.43.0\n\n" + PATCH + b"Two.\n"
+    assert [row["subject"] for row in rows_of(tmp_path / "a.mbox", series)] == ["[PATCH] x"] * 2
 
 
 def test_a_message_ends_at_its_content_length_if_one_ends_there(tmp_path):
