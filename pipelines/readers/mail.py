@@ -87,7 +87,6 @@ _NOTICE = 200  # characters of a text that says that a message is HTML
 _BLOCKS = ("p", "div", "tr", "li", "ul", "ol", "table", "h1", "h2", "h3", "h4", "blockquote", "pre")
 _QUOTE_BEGINS, _QUOTE_ENDS, _BLOCK_ENDS = "\ue00e", "\ue00f", "\ue01f"  # private characters, which XML allows
 _AT_BLOCK_ENDS = re.compile(f"[ \t\r\n]*\n?[ \t]*{_BLOCK_ENDS}(?:[ \t]*{_BLOCK_ENDS})*")
-_FOOTER_OF_A_LIST = re.compile(r"\s*[-_=]{20,}\s*\n")
 
 
 @dataclass
@@ -257,8 +256,8 @@ class _Piece:
 def _messages(blocks: Iterable[bytes], max_bytes: int) -> Iterator[_RawMessage]:
     """Each message. A file that does not begin with `From ` is one message.
 
-    A line that separates messages follows a blank line, ends with a date if the first one of the file does, and a header
-    follows it. Within the Content-Length of a message there is none, if the message ends there. Patches of git are
+    A line that separates messages is between a blank line and a header, and ends with a date if the first one of the
+    file does. Within the Content-Length of a message there is none, if the message ends there. Patches of git are
     messages if the file begins with one.
     """
     pieces = _pieces(blocks, max_bytes)
@@ -413,13 +412,7 @@ def _body(message: Message, cut: list[Cut]) -> str:
                 if texts
                 else ""
             )
-        texts = list[str]()
-        for text in filter(_has_characters, (_body(part, cut) for part in parts)):
-            if texts and _FOOTER_OF_A_LIST.match(text):
-                cut.append(("signature", text.strip()))
-            else:
-                texts.append(text.strip("\n"))
-        return "\n\n".join(texts)
+        return "\n\n".join(text.strip("\n") for part in parts if _has_characters(text := _body(part, cut)))
     if message.get_content_disposition() == "attachment":
         if not message.is_multipart():
             cut.append(("attachment", f"{_decoded(message.get_filename() or '')} ({message.get_content_type()})"))

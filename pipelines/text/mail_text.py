@@ -7,6 +7,7 @@ mail_words.py.
 
 import re
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 
 from pipelines.text import mail_words as words
 from pipelines.text.cut_text import Cut
@@ -19,6 +20,7 @@ _COLON = "[:：]"
 _END = rf"(?:[^:：]|(?<=[0-9]):(?=[0-9])|:(?=[ ][0-9])){{0,150}}{_COLON}"
 _ATTRIBUTION = re.compile(rf"{words.OPENING}(?!\w).{{1,300}}{words.WROTE}{_END}")
 _SHORT_ATTRIBUTION = re.compile(rf".{{0,250}}{words.WROTE}{_END}")
+_SAID = re.compile(rf".{{1,250}}{words.SAID}[ ]?{_COLON}", re.IGNORECASE)
 _OF_AN_ADDRESS = re.compile(r"[^\s<>()@]@[^\s<>()@]")
 _TIME_OR_YEAR = re.compile(r"\d{1,2}[:.]\d{2}|\d{4}")
 _TIME_AND_YEAR = re.compile(r"(?=.*\d{4})(?=.*\d{1,2}[:.]\d{2})")
@@ -49,6 +51,10 @@ _CLOSING = re.compile(
 _SENT_FROM = re.compile(
     r"(?:sent from my|get outlook for|von meinem \w+ gesendet|envoyé de mon) ?.{0,40}", re.IGNORECASE
 )
+_RULE_OF_FOOTER = re.compile("[-_=*#]{20,}")
+_FOOTER = re.compile(r"mailing[ -]?list|unsubscribe|/listinfo/|/mailman", re.IGNORECASE)
+_LINK_OR_ADDRESS = re.compile(r"https?://|\S@\S")
+_FOOTER_LINES = 10
 _SIGNATURE_LINES = 8
 _SIGNATURE_CHARS = 80  # of a line
 
@@ -81,8 +87,8 @@ class MailText:
 def read_mail(text: str, subject: str = "") -> MailText:
     """The text of a mail in its parts.
 
-    A signature is what follows a line `-- `, up to a quoted or forwarded mail. A mail below headers alone is forwarded
-    if the subject says so, as `Fwd:` does, else quoted.
+    A signature is what follows a line `-- ` or a rule above the footer of a mailing list, up to a quoted or forwarded
+    mail. A mail below headers alone is forwarded if the subject begins with `Fwd:` or the like, else quoted.
     """
     return _read(text.split("\n"), subject, signatures=True)
 
@@ -131,7 +137,7 @@ def _read(lines: list[str], subject: str, *, signatures: bool, depth: int = 0) -
             else:
                 quote += lines[at:]
             break
-        if signatures and SIGNATURE.fullmatch(lines[at]):
+        if signatures and (SIGNATURE.fullmatch(lines[at]) or _begins_footer(plain, at)):
             end = next((one for one in range(at + 1, len(lines)) if _begins_another(plain, one)), len(lines))
             close_quote()
             if text := _tidy(lines[at + 1 : end]):
@@ -163,6 +169,16 @@ def _read(lines: list[str], subject: str, *, signatures: bool, depth: int = 0) -
 def _begins_another(plain: list[str], at: int) -> bool:
     """Whether a quoted or forwarded mail begins here."""
     return plain[at].startswith(">") or bool(_attribution(plain, at)) or _block(plain, at) is not None
+
+
+def _begins_footer(plain: list[str], at: int) -> bool:
+    """Whether the footer of a mailing list begins here: a rule above the last lines, with an address and such words."""
+    if not _RULE_OF_FOOTER.fullmatch(plain[at]):
+        return False
+    following = (plain[one] for one in range(at + 1, len(plain)) if plain[one])
+    below = list(islice(takewhile(lambda line: not line.startswith(">"), following), _FOOTER_LINES + 1))
+    footer = "\n".join(below)
+    return len(below) <= _FOOTER_LINES and bool(_FOOTER.search(footer) and _LINK_OR_ADDRESS.search(footer))
 
 
 def _inner(line: str) -> str:
@@ -246,18 +262,19 @@ def _is_forwarded(block: _Block, subject: str) -> bool:
 
 
 def without_signature(text: str) -> tuple[str, list[Cut]]:
-    """The text without what follows a line `--`, or a closing phrase at the end; what was cut.
+    """The text without what follows a line `--`, the footer of a mailing list, and a closing phrase at the end; these.
 
     A closing phrase such as `Kind regards` is a line of its own, and at most eight short lines follow it, none of which
     ends like a sentence.
     """
     found = text.rstrip().split("\n")
-    end = next((at for at, line in enumerate(found) if SIGNATURE.fullmatch(line)), len(found))
-    while end and (not found[end - 1].strip() or _SENT_FROM.fullmatch(found[end - 1].strip())):
+    plain = [line.strip() for line in found]
+    ends = (at for at, line in enumerate(found) if SIGNATURE.fullmatch(line) or _begins_footer(plain, at))
+    end = next(ends, len(found))
+    while end and (not plain[end - 1] or _SENT_FROM.fullmatch(plain[end - 1])):
         end -= 1
     for at in range(max(end - _SIGNATURE_LINES - 1, 1), end):
-        follows = (line.strip() for line in found[at + 1 : end])
-        if _CLOSING.fullmatch(found[at].strip()) and all(map(_is_of_signature, follows)):
+        if _CLOSING.fullmatch(plain[at]) and all(map(_is_of_signature, plain[at + 1 : end])):
             end = at
             break
     signature = _tidy(found[end:])
@@ -303,10 +320,11 @@ def _announces(lines: list[str], follows: str) -> bool:
     """Whether lines that begin with no known word announce a quote. follows: the next line with text."""
     joined = " ".join(lines)
     has_verb, has_address = bool(_SHORT_ATTRIBUTION.fullmatch(joined)), bool(_OF_AN_ADDRESS.search(joined))
-    has_time, is_quoted = bool(_TIME_OR_YEAR.search(joined)), follows.startswith(">")
-    if has_verb and len(lines) == 1 and (has_time or is_quoted):
+    is_quoted = follows.startswith(">")
+    if len(lines) == 1 and is_quoted and (has_verb or _SAID.fullmatch(joined)):
         return True
-    if has_verb and (has_address or _TIME_AND_YEAR.search(joined)):
+    time = _TIME_OR_YEAR if len(lines) == 1 else _TIME_AND_YEAR
+    if has_verb and (has_address or time.search(joined)):
         return True
-    # Gmail has no verb in Russian and Japanese: a time, a name, an address and a colon.
-    return has_address and has_time and is_quoted
+    # Gmail has no verb in Russian and Japanese, and Horde begins with it: `Quoting Ann <ann@example.org>:`.
+    return has_address and is_quoted

@@ -53,6 +53,11 @@ WROTE = (
     + ")"
 )
 
+# Verbs that persons write above a quote. They count only above lines with >, since reports have them, too.
+SAID = r"(?<!\w)" + _any(
+    "said|says|sagte|meinte|a dit|dit|dijo|dice|ha detto|disse|zei|sa|sagde|powiedział|сказал|сказала"
+)
+
 ORIGINAL = _words(
     "Original Message|Original Mail|Original E-Mail|Original Appointment|Reply Message|Ursprüngliche Nachricht|"
     "Originalnachricht|Original-Nachricht|Ursprünglicher Termin|Message d'origine|Message d’origine|"

@@ -180,7 +180,13 @@ def test_a_message_of_exactly_the_largest_size_is_read(most, messages):
 
 def test_a_message_that_cannot_be_read_costs_no_other(tmp_path):
     good = mail(1, ANN, "Hello"), mail(2, BOB, "Hi", 1)
-    bad = mail(3, ANN, "x\n" * 2500), b"X: no header of a mail", mail(4, ANN, "> quoted"), b"Subject: \xff\n\nb\xe4d", good[0]
+    bad = (
+        mail(3, ANN, "x\n" * 2500),
+        b"X: no mail",
+        mail(4, ANN, "> quoted"),
+        b"Subject: \xff\n\nb\xe4d",
+        good[0],
+    )
     rows = rows_of(tmp_path / "a.mbox", mbox(*bad, *good), Limits(max_document_bytes=1000))
     found = [row["problem"] or row["text"].split("\n")[-1] for row in rows]
     assert found == ["too_large", "bad_message", "no_new_text", "bäd", "Hi"]
@@ -196,6 +202,7 @@ FLOWED = "A paragraph that \r\n goes on \r\nand ends.\r\nThe next \r\n> quoted \
 PAGE = "<style>s</style><div>a<br>b<ul><li>c</li><li>d &amp;  e</li></ul></div><p>f</p>g<script>t</script>"
 TWO_KINDS = "--b\r\nContent-Type: text/html\r\n\r\n<p>h\r\n--b\r\nContent-Type: text/plain\r\n\r\np\r\n--b--"
 TWO_PARTS = "--b\r\n\r\nfirst\r\n--b\r\n\r\nsecond\r\n--b--"
+WITH_FOOTER = f"--b\r\n\r\nfirst\r\n--b\r\n\r\n{'_' * 47}\r\nx mailing list\r\nx@example.org\r\n--b--"
 BODIES = {
     "flowed": (
         plain("text/plain; format=flowed", FLOWED),
@@ -205,6 +212,7 @@ BODIES = {
     "a charset": (plain("text/plain; charset=koi8-r", "") + "мельница".encode("koi8-r"), "мельница"),
     "HTML before plain text": (plain("multipart/alternative; boundary=b", TWO_KINDS), "p"),
     "two parts of one kind": (plain("multipart/mixed; boundary=b", TWO_PARTS), "first\n\nsecond"),
+    "the footer of a list": (plain("multipart/mixed; boundary=b", WITH_FOOTER), "first"),
     "a page": (plain("text/html", PAGE), "a\nb\nc\nd & e\nf\ng"),
     "a table": (plain("text/html", "<table><tr><td>a</td></tr><tr><td>b</td></tr></table>c"), "a\nb\nc"),
     "a Message-ID alone": (b"Message-ID: <a@b>\n\nHello", "Hello"),
@@ -414,7 +422,7 @@ def test_a_line_of_a_text_that_begins_with_from_divides_no_mbox(tmp_path):
         assert len(rows_of(tmp_path / "a.mbox", file.encode())) == 2, date
 
 
-PATCH = b"From 1da177e4c3f41524e886b7f1b8a0c1fc7321cac2 Mon Sep 17 00:00:00 2001\nFrom: Ann <a@b>\nSubject: [PATCH] x\n\n"
+PATCH = b"From %s Mon Sep 17 00:00:00 2001\nFrom: Ann <a@b>\nSubject: [PATCH] x\n\n" % (b"1da177e4" * 5)
 
 
 def test_a_patch_of_git_within_a_mail_divides_no_mbox_and_a_series_of_patches_is_divided(tmp_path):

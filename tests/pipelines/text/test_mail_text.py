@@ -152,7 +152,58 @@ def test_the_headers_of_outlook_are_known_in_many_languages(labels):
     assert (found.new, found.forwarded, [kind for kind, _ in found.cut]) == ("Yes.", ["Why?"], ["forwarded_header"])
 
 
+FOOTERS = """
+Python-list mailing list
+Python-list@python.org
+https://mail.python.org/mailman/listinfo/python-list
+|
+Liste de diffusion des développeurs
+dev@example.org
+https://example.org/mailman3/lists/dev.example.org/
+|
+dev mailing list -- dev@example.org
+
+To unsubscribe send an email to dev-leave@example.org
+|
+To unsubscribe, e-mail: users-unsubscribe@httpd.example.org
+For additional commands, e-mail: users-help@httpd.example.org
+"""
+
+
+@pytest.mark.parametrize("footer", [one.strip() for one in FOOTERS.split("|\n")])
+@pytest.mark.parametrize("rule", ["_" * 47, "-" * 69, "#" * 72, "=" * 20])
+def test_the_footer_of_a_mailing_list_is_cut_as_a_signature(footer, rule):
+    text = f"Yes.\n\n> Why?\n\nBecause.\n{rule}\n{footer}\n"
+    found = read_mail(text)
+    assert (found.new, found.cut[-1]) == ("Yes.\n\nBecause.", ("signature", footer))
+    assert without_signature(text)[0] == "Yes.\n\n> Why?\n\nBecause."
+    quoted = read_mail(f"{text}\n> older")
+    assert (quoted.new, [kind for kind, _ in quoted.cut]) == ("Yes.\n\nBecause.", ["quote", "signature", "quote"])
+
+
+NO_FOOTERS = (
+    f"One\n{'-' * 30}\nHow do I unsubscribe?",  # no address
+    f"One\n{'-' * 30}\nSee https://example.org",
+    f"One\n{'-' * 19}\nunsubscribe a@b.org",
+    f"One\n{'-' * 30}\nunsubscribe a@b.org" + "\nmore" * 10,
+)
+
+
+@pytest.mark.parametrize("text", NO_FOOTERS)
+def test_a_rule_above_other_text_begins_no_footer(text):
+    assert read_mail(text).new == without_signature(text)[0] == text
+    assert read_mail(NO_FOOTERS[3].removesuffix("\nmore")).new == "One"
+
+
+@pytest.mark.parametrize("line", ["Ann said:", "Ann Lee sagte:", "Ann a dit :", "Quoting Ann <ann@example.org>:"])
+def test_what_persons_write_above_a_quote_is_known_only_above_one(line):
+    assert read_mail(f"Yes.\n\n{line}\n\n> Why?").new == "Yes."
+    assert read_mail(f"Yes.\n\n{line}\nWhy?").new == f"Yes.\n\n{line}\nWhy?"
+
+
 NO_MAIL = (
+    "On Monday the minister said:\nwe are open.",
+    "My pizza:\n\n> is quoted",
     "The 2 things he wrote:\n1. one",
     "I go\nFrom: Berlin\nTo: Paris\nDate: 3 May\nby train.",
     "Der Test mit 10 Geräten schreibt:\nrot",
@@ -162,4 +213,4 @@ NO_MAIL = (
 
 @pytest.mark.parametrize("text", NO_MAIL)
 def test_what_looks_like_a_quote_and_is_none_stays(text):
-    assert read_mail(text, "Fwd: x").new == text
+    assert read_mail(text, "Fwd: x").new == text.removesuffix("\n\n> is quoted")
