@@ -36,7 +36,7 @@ ENDS = {"A": 6.0, "B": 9.5, "C": 20.0, "D": 30.0}
 _MARGIN_S = 15.0
 # Limit of one process.
 _LONGEST_S = 480.0
-# From this memory on, 4 rows of 8,192 tokens of 1B in full fit, and 2 of 8B by LoRA (plan: 96 and 116 GiB).
+# GPU memory that holds 4 rows of 8,192 tokens of 1B in full, and 2 of 8B by LoRA (plan: 96 and 116 GiB).
 _LARGE_GIB = 120.0
 
 
@@ -63,11 +63,12 @@ class ResultRow:
     verdict: str
 
 
-def items(rehearse: bool, gib: float = 140.0) -> list[Item]:
+def items(rehearse: bool, gib: float = _LARGE_GIB) -> list[Item]:
     """The processes, in order.
 
     Args:
-        rehearse: with tiny shapes on the CPU. gib: memory of the GPU; with less than 120 GiB micro-batches are halved.
+        rehearse: with tiny shapes on the CPU.
+        gib: memory of the GPU in GiB; below 120 micro-batches are halved.
     """
 
     def bench(section: str, name: str, *words: str, predicted: bool = False, needs: tuple[str, ...] = ()) -> Item:
@@ -75,10 +76,10 @@ def items(rehearse: bool, gib: float = 140.0) -> list[Item]:
 
     full = ("--shape", "1b", "--sequence", "8192", "--steps", "10")
     lora = ("--shape", "8b", "--method", "lora", "--sequence", "8192", "--steps", "10")
-    qlora = tuple("qlora" if word == "lora" else word for word in lora)
-    rows = 4 if gib >= _LARGE_GIB else 2
-    four, chunk = ("--micro-batch", str(rows)), ("--loss-chunk-tokens", "4096")
-    two = ("--micro-batch", str(rows // 2))
+    full_rows, lora_rows = (4, 2) if gib >= _LARGE_GIB else (2, 1)
+    in_full, by_lora = (*full, "--micro-batch", str(full_rows)), (*lora, "--micro-batch", str(lora_rows))
+    by_qlora = tuple("qlora" if word == "lora" else word for word in by_lora)
+    chunk = ("--loss-chunk-tokens", "4096")
     found = [
         Item("A", "correct", "training.bench.correct", ()),
         # cuBLAS reads its setting at the first product of a process.
@@ -87,23 +88,21 @@ def items(rehearse: bool, gib: float = 140.0) -> list[Item]:
         bench("B", "parts, heads of 64, 2 documents", *full, "--micro-batch", "1", "--parts", "--documents", "2"),
         bench("B", "parts, heads of 64, 16 documents", *full, "--micro-batch", "1", "--parts", "--documents", "16"),
         bench("B", "parts, heads of 128, 4 documents", *lora, "--micro-batch", "1", *chunk, "--parts"),
-        bench("C", f"compiled, micro-batch {rows}, chunk 4,096", *full, *four, *chunk, "--profile", predicted=True),
-        bench("C", f"eager, micro-batch {rows}, chunk 4,096", *full, *four, *chunk, "--no-compile"),
-        bench("C", "compiled, optimize_ddp on", *full, *four, *chunk, "--optimize-ddp"),
+        bench("C", f"compiled, micro-batch {full_rows}, chunk 4,096", *in_full, *chunk, "--profile", predicted=True),
+        bench("C", f"eager, micro-batch {full_rows}, chunk 4,096", *in_full, *chunk, "--no-compile"),
+        bench("C", "compiled, optimize_ddp on", *in_full, *chunk, "--optimize-ddp"),
         bench("C", "compiled, micro-batch 1, chunk 4,096", *full, "--micro-batch", "1", *chunk, predicted=True),
-        bench("C", "chunk 1,024", *full, *four, "--loss-chunk-tokens", "1024"),
-        bench("C", "1 document a row", *full, *four, *chunk, "--documents", "1"),
-        bench("C", "16 documents a row", *full, *four, *chunk, "--documents", "16"),
+        bench("C", "chunk 1,024", *in_full, "--loss-chunk-tokens", "1024"),
+        bench("C", "1 document a row", *in_full, *chunk, "--documents", "1"),
+        bench("C", "16 documents a row", *in_full, *chunk, "--documents", "16"),
         bench("C", "sdpa with a mask", *full, "--micro-batch", "1", *chunk, "--attention", "sdpa"),
-        bench("C", "fsdp2", *full, *four, *chunk, "--engine", "fsdp2"),
+        bench("C", "fsdp2", *in_full, *chunk, "--engine", "fsdp2"),
         bench("C", "largest micro-batch of the memory model", *full, *chunk),
-        bench(
-            "D", f"compiled, micro-batch {rows // 2}; beside HF Trainer", *lora, *two, *chunk, "--peer", predicted=True
-        ),
-        bench("D", f"eager, micro-batch {rows // 2}", *lora, *two, *chunk, "--no-compile"),
-        bench("D", "compiled, peft's input casts on", *lora, *two, *chunk, "--peft-input-casts"),
-        bench("D", f"QLoRA, micro-batch {rows // 2}", *qlora, *two, *chunk, needs=("bitsandbytes",)),
-        bench("D", "1 document a row; beside HF Trainer", *lora, *two, *chunk, "--documents", "1", "--peer"),
+        bench("D", f"compiled, micro-batch {lora_rows}; beside HF Trainer", *by_lora, *chunk, "--peer", predicted=True),
+        bench("D", f"eager, micro-batch {lora_rows}", *by_lora, *chunk, "--no-compile"),
+        bench("D", "compiled, peft's input casts on", *by_lora, *chunk, "--peft-input-casts"),
+        bench("D", f"QLoRA, micro-batch {lora_rows}", *by_qlora, *chunk, needs=("bitsandbytes",)),
+        bench("D", "1 document a row; beside HF Trainer", *by_lora, *chunk, "--documents", "1", "--peer"),
         bench("D", "largest micro-batch of the memory model", *lora, *chunk),
         Item("D", "a checkpoint of 1B stops training", "training.bench.stall", ("--shape", "1b")),
     ]
@@ -137,14 +136,12 @@ def main(words: Sequence[str] | None = None) -> int:
         wanted = " ".join(lacking)
         print(f"make gpu: {', '.join(lacking)} not installed here. Use pip install {wanted}.", file=sys.stderr)
         return 2
-    gib = 0.0 if arguments.rehearse else _gpu_gib()
-    if not arguments.rehearse and not gib:
+    gib = _LARGE_GIB if arguments.rehearse else _gpu_gib()
+    if not gib:
         print("make gpu: torch finds no GPU here. --rehearse goes through it with tiny shapes.", file=sys.stderr)
         return 2
     print(about(), flush=True)
-    lines, found = run(
-        [one for one in items(arguments.rehearse, gib or _LARGE_GIB) if one.section in arguments.sections], arguments
-    )
+    lines, found = run([one for one in items(arguments.rehearse, gib) if one.section in arguments.sections], arguments)
     with open(arguments.output, "w") as file:
         json.dump({"about": about(), "lines": [asdict(line) for line in lines], "found": found}, file, indent=1)
     print("\n" + table(lines), flush=True)
@@ -162,7 +159,7 @@ def about() -> str:
 
 def _gpu_gib() -> float:
     """Memory of the GPU in GiB; 0 if there is none."""
-    # In another process, since this one must not use the GPU's memory.
+    # Asked in another process: this one must not use the GPU's memory.
     code = "import torch; print(torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     return int(done.stdout or 0) / (1 << 30)
@@ -205,10 +202,10 @@ def _in_process(item: Item, seconds: float) -> tuple[list[dict[str, Any]], str |
         output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
         return _objects(output), f"ended after {seconds:.0f} s"
     printed = _objects(done.stdout)
-    return printed, _why_failed(item, done.returncode, done.stderr, printed)
+    return printed, _why_failed(done.returncode, done.stderr, printed)
 
 
-def _why_failed(item: Item, code: int, err: str, printed: Sequence[dict[str, Any]]) -> str | None:
+def _why_failed(code: int, err: str, printed: Sequence[dict[str, Any]]) -> str | None:
     """Why a process ended early; None if it did not. Checks exit with 1 if one of them is wrong, which is a result."""
     if code == 0 or (code == 1 and any(one.get("right") is False for one in printed)):
         return None
@@ -222,7 +219,7 @@ def _in_this_process(item: Item) -> tuple[list[dict[str, Any]], str | None]:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = import_module(name).main(list(item.words))
     printed = _objects(out.getvalue())
-    return printed, _why_failed(item, code, err.getvalue(), printed)
+    return printed, _why_failed(code, err.getvalue(), printed)
 
 
 def _objects(text: str) -> list[dict[str, Any]]:
@@ -273,7 +270,7 @@ def _bench_lines(item: Item, result: dict[str, Any], failed: str | None) -> Iter
     for name, number, other in beside:
         yield ResultRow(item.section, f"  {name}", number, other, "")
     if failed:
-        # A process that was ended for its time has results; one that crashed has not all of them.
+        # The results of a process that ran out of time are whole; those of one that crashed are not.
         yield ResultRow(item.section, "  and then", failed, "", "failed" if failed.startswith("exit code") else "")
 
 
