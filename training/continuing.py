@@ -22,7 +22,7 @@ from training.model_folder.folder import located, model_fingerprint, on_hub
 from training.pack.columns import with_columns
 from training.pack.job import pack_settings
 from training.pack.packed_run import PackedRun, manifest_file, packed_uri
-from training.pack.sources import freeze_corpora
+from training.pack.sources import freeze_corpora, freeze_sets
 from training.records.checkpoint import MANIFEST, Checkpoint
 from training.records.job import OUTCOME
 from training.records.parent import Parent
@@ -74,13 +74,15 @@ class ParentRun:
 
 
 def find_parent(config: TrainConfig) -> ParentRun | None:
-    """The run that a config continues, after the checks that need no packed data; None without `continue_from`.
+    """The run that a config continues, after the checks that need no packed data.
+
+    None without `continue_from`, and if that run is gone since, see `recorded_parent`.
 
     Raises:
         DataError: there is no finished training, or its checkpoint is gone or damaged.
         ConfigError: it has another method, base model or adapter; the message has both values.
     """
-    if config.continue_from is None:
+    if config.continue_from is None or recorded_parent(config) is not None:
         return None
     store, uri = config.store, paths.absolute(config.continue_from.run)
     manifest = RunFolder(store, uri).require("train", "Name the output of a finished run in continue_from.")
@@ -104,17 +106,12 @@ def find_parent(config: TrainConfig) -> ParentRun | None:
 def parent_of(config: TrainConfig, packed: PackedRun) -> Parent | None:
     """What the workers need of the run that a config continues; None without `continue_from`.
 
-    If that run is gone since, it is what OUTPUT/parent.json recorded of it.
-
     Raises:
         DataError, ConfigError: as `find_parent`; the tokenizer or the classes are others.
     """
-    if config.continue_from is None:
-        return None
-    if (recorded := _recorded(config)) is not None:
-        return recorded
     parent = find_parent(config)
-    assert parent is not None
+    if parent is None:
+        return recorded_parent(config)
     if found := _other_tokens(parent, packed):
         raise _refusal(parent, found)
     position, why = _position(config, parent, packed)
@@ -127,7 +124,7 @@ def parent_of(config: TrainConfig, packed: PackedRun) -> Parent | None:
         updates=parent.checkpoint.manifest.progress.updates,
         steps_before=parent.before.get("steps_before", 0) + parent.checkpoint.step,
         position=position,
-        words=tuple(continuation_lines(config, parent, _position_words(parent, why))),
+        words=tuple(continuation_lines(config, parent, _position_words(position, why))),
     )
 
 
@@ -139,9 +136,11 @@ def planned_words(config: TrainConfig) -> list[str]:
     """
     parent = find_parent(config)
     if parent is None:
-        return []
+        recorded = recorded_parent(config)
+        return list(recorded.words) if recorded else []
     config = with_columns(config)
-    settings = pack_settings(config, freeze_corpora(config, config.execution.unit_mib << 20))
+    unit_bytes = config.execution.unit_mib << 20
+    settings = pack_settings(config, freeze_corpora(config, unit_bytes) | freeze_sets(config, unit_bytes))
     for root in (packed_uri(config.packed, config.output), parent.manifest["told"]["packed"]):
         manifest = manifest_file(config.store, root).read()
         if manifest is not None and manifest["settings"] == settings:
@@ -159,9 +158,10 @@ def write_parent(config: TrainConfig, parent: Parent) -> None:
         config.store.write_bytes(uri, data)
 
 
-def _recorded(config: TrainConfig) -> Parent | None:
-    """OUTPUT/parent.json, if the run that it names is gone, or is the same and has lost its checkpoint."""
-    assert config.continue_from is not None
+def recorded_parent(config: TrainConfig) -> Parent | None:
+    """OUTPUT/parent.json, the record of the run to continue, if that run is gone or has lost its checkpoint."""
+    if config.continue_from is None:
+        return None
     run, store = paths.absolute(config.continue_from.run), config.store
     at = paths.join(paths.absolute(config.output), PARENT)
     found = RecordFile(store, at, "the record of the run that this one continues", _parse_parent).read()
@@ -178,20 +178,20 @@ def _parse_parent(data: bytes) -> Parent:
 def continuation_lines(config: TrainConfig, parent: ParentRun, position: str) -> list[str]:
     """What is continued, kept and new. position: a clause about the data."""
     checkpoint, method = parent.checkpoint, config.method
-    which = "lowest validation loss" if checkpoint.uri.endswith(_name(parent.fit["best_checkpoint"])) else "the last"
-    if checkpoint.uri.endswith(_name(parent.fit["checkpoint"])):
-        which = "the last"
+    last = _name(checkpoint.uri) == _name(parent.fit["checkpoint"])
     updates = plural(checkpoint.manifest.progress.updates, "update")
     adapter = ", ".join(f"{key} {value}" for key, value in _of_weights(config).items())
     rate = config.optimizer
     length = next(
-        f"{value:g} {name}" for name in ("steps", "epochs", "tokens") if (value := getattr(config, name)) is not None
+        f"{value:,.12g} {name}"
+        for name in ("steps", "epochs", "tokens")
+        if (value := getattr(config, name)) is not None
     )
     now = json.loads(json.dumps(config.without_stores(_NOT_TOLD, exclude_none=True)))
     then = {key: value for key, value in parent.config.items() if key not in _NOT_TOLD}
     lines = [
         f"continues {parent.uri} (digest {parent.manifest['digest'][:12]}) from its checkpoint of step "
-        f"{checkpoint.step:,} ({which})",
+        f"{checkpoint.step:,} ({'the last' if last else 'lowest validation loss'})",
         f"kept: weights and optimizer state after {updates}; base model {parent.manifest['told']['base']}; method "
         f"{method}{f' ({adapter})' if adapter else ''}; tokenizer; {position}",
         f"new: {length} with schedule {rate.schedule} at learning rate {rate.learning_rate:g} from step 1 on, on "
@@ -278,7 +278,7 @@ def _position(config: TrainConfig, parent: ParentRun, packed: PackedRun) -> tupl
     return Position(0, earlier.taken(samples)), ""
 
 
-def _position_words(parent: ParentRun, why: str) -> str:
+def _position_words(position: Position, why: str) -> str:
     if why:
         return f"not the position in the data, which begins at its first sample, because {why}"
-    return f"position in the data, after {parent.samples:,} samples"
+    return f"position in the data, after {plural(position.samples + sum(position.taken), 'sample')}"

@@ -27,6 +27,7 @@ from cluster.submit.work import (
 )
 from training.config import TrainConfig
 from training.config_parts import Model
+from training.continuing import recorded_parent
 from training.job import is_finished, run_settings
 from training.model_folder.folder import located, model_fingerprint, on_hub
 from training.output_folder import refuse_output_among_inputs
@@ -179,7 +180,7 @@ def _files(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> list[str]:
     found = [one.units[0][0].uri for one in corpora.values() if not is_hub_data(one.path)]
     if config.model.name and not on_hub(config.model):
         found.append(paths.join(paths.absolute(config.model.name), "config.json"))
-    if config.continue_from:
+    if config.continue_from and recorded_parent(config) is None:
         found.append(paths.join(paths.absolute(config.continue_from.run), RUN_MANIFEST))
     tokenizer, template = config.model.tokenizer, config.model.chat_template
     if tokenizer and tokenizer != "train" and not on_hub(Model(name=tokenizer)):

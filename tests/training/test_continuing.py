@@ -1,15 +1,20 @@
 """`continue_from`: a finished run goes on as another run, without Ray."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.errors import ConfigError, DataError
-from tests.support.train_inline import PLAIN, train_inline, write_corpus
+from tests.support import train_inline as inline
+from tests.support.fit_jobs import Interrupted, fit_here, fit_until
+from tests.support.ranks import RankPool
+from tests.support.train_inline import PLAIN, sentences, train_inline, write_corpus
 from training.config import TrainConfig
 from training.continuing import find_parent
+from training.data.order import Order
 from training.job import TrainRun, packed_job
 from training.pack.packed_run import PackedRun
 from training.plan.command import machine, plan_text
@@ -133,12 +138,56 @@ def test_a_tokenizer_that_another_corpus_gives_is_refused_and_that_of_the_run_is
     assert "begins at its first sample, because the packed rows are others" in found.report["fits"][0]["continues"][1]
 
 
-def test_the_samples_follow_those_of_the_parent_in_other_batches_and_shares(folder, parent, monkeypatch):
+def test_the_samples_follow_those_of_the_parent_in_other_batches(folder, parent, monkeypatch):
     half = trained(folder, monkeypatch, "half", continue_from=parent, tokens_per_step=2 * 64, steps=12).uri
     whole = trained(folder, monkeypatch, "whole", steps=12).uri
     pairs = [int(one["samples"], 16) for one in steps_of(half)]
     sums = [(one + other) % (1 << 64) for one, other in zip(pairs[::2], pairs[1::2], strict=True)]
     assert sums == [int(one["samples"], 16) for one in steps_of(whole)[6:]]
+
+
+def test_several_workers_continue_a_run_of_several_workers_to_the_bit_and_one_worker_nearly(
+    folder, parent, monkeypatch
+):
+    sharded = {"engine": "fsdp2", "workers": {"count": 2}}
+    with RankPool(2) as ranks:
+        monkeypatch.setattr(inline, "fit_alone", lambda job: ranks.run(fit_here, job)[0])
+        whole = trained(folder, monkeypatch, "two-whole", steps=6, **sharded).uri
+        first = trained(folder, monkeypatch, "two-first", steps=3, **sharded).uri
+        second = trained(folder, monkeypatch, "two-second", steps=3, continue_from=first, **sharded).uri
+    assert losses(first) + losses(second) == losses(whole)
+    monkeypatch.undo()
+    alone = trained(folder, monkeypatch, "one-second", steps=3, continue_from=first).uri
+    assert losses(alone) == pytest.approx(losses(second), rel=1e-5)
+
+
+def test_with_other_shares_each_corpus_goes_on_after_its_own_samples(folder, monkeypatch):
+    corpora = []
+    for name, rows in (("few", sentences(40)), ("many", sentences(80))):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        corpora.append({"name": name, "path": str(folder / f"{name}.jsonl")})
+    rows: dict[int, list[int]] = {0: [], 1: []}
+    run, taken = None, []
+    for number, weights in enumerate(((1, 1), (3, 1), (3, 1), (1, 2))):
+        mixed = [one | {"weight": weight} for one, weight in zip(corpora, weights, strict=True)]
+        settings = {"corpus": mixed, "packed": str(folder / "packed-mixed"), "steps": 2}
+        run = trained(folder, monkeypatch, f"mixed-{number}", continue_from=run, **settings).uri
+        config = TrainConfig.model_validate(
+            PLAIN | settings | {"output": run, "continue_from": str(folder / f"mixed-{number - 1}") if number else None}
+        )
+        packed = PackedRun.load(config.store, str(folder / "packed-mixed"))
+        order = Order.for_training(config, packed, packed_job(config, packed).start)
+        for corpus, row in (pair for step in range(2) for pair in order.step(step)):
+            rows[corpus].append(row)
+        taken.append([len(rows[0]), len(rows[1])])
+        if number:
+            kept = json.loads(Path(run, "report.json").read_text())["fits"][0]["continues"][1]
+            assert f"position in the data, after {8 * number} samples" in kept
+    undisturbed = Order.for_training(config, packed)
+    for corpus, found in rows.items():
+        whole = [row for step in range(20) for one, row in undisturbed.step(step) if one == corpus]
+        assert found == whole[: len(found)]
+    assert taken[1][0] - taken[0][0] > taken[3][0] - taken[2][0], "the shares are those of each run"
 
 
 def test_the_best_checkpoint_is_continued_where_that_is_stated(folder, monkeypatch):
@@ -174,6 +223,24 @@ def test_a_finished_run_stays_finished_when_the_one_before_is_gone(folder, monke
     assert not again.fresh and again.manifest == second.manifest
     third = trained(folder, monkeypatch, "third", steps=2, continue_from=str(folder / "moved"))
     assert losses(third.uri) == losses(second.uri)
+
+
+def test_an_interrupted_run_is_finished_after_the_one_before_is_gone(folder, monkeypatch):
+    first = trained(folder, monkeypatch, "gone", steps=3).uri
+
+    def interrupted(job):
+        fit_until(job, 5, alone=True)
+        raise Interrupted
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(inline, "fit_alone", interrupted)
+        trained(folder, monkeypatch, "orphan", continue_from=first)
+    shutil.rmtree(first)
+    [fit] = trained(folder, monkeypatch, "orphan", continue_from=first).report["fits"]
+    assert fit["after"].keys() == {"test"} and fit["before"] == {}
+    assert fit["evaluation_notes"] == [
+        f"The loss before training was not measured: the checkpoint of the run {first} is gone or damaged."
+    ]
 
 
 def test_a_run_that_was_trained_again_is_another_one_to_continue(folder, monkeypatch):

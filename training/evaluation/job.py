@@ -1,12 +1,11 @@
 """Evaluation of a run's weights on held-out documents, before and after training; written to evaluation.json.
 
 The test split is measured, up to `evaluate.test_tokens`, or the validation split if the test split has no rows; and
-each of `evaluate.sets`.
-Evaluation runs in one process, which has the model, one row group and one micro-batch in memory.
+each of `evaluate.sets`. Evaluation runs in one process, which has the model, one row group and one micro-batch in
+memory.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +44,8 @@ _SCORED = ("input_ids", "position_ids", "starts", "ends")
 def evaluate(job: Job, outcome: Outcome, packed: PackedRun, merged_check: MergedCheck | None = None) -> Evaluation:
     """Measure the weights before and after training, generate and score answers, and write evaluation.json.
 
-    If there is a finished evaluation of the same weights, it is returned. Where the whole model does not fit the GPU,
-    nothing is measured, and `notes` has a sentence about it.
+    If there is a finished evaluation of the same weights, it is returned. If the process runs out of memory, nothing is
+    measured, and `notes` has a sentence about it.
     """
     made_from = evaluation_fingerprint(job, outcome)
     if (found := read_evaluation(job, made_from)) is not None:
@@ -64,8 +63,8 @@ def evaluate(job: Job, outcome: Outcome, packed: PackedRun, merged_check: Merged
 
 def _not_measured(outcome: Outcome) -> Evaluation:
     note = (
-        "The held-out split was not measured and no answer was generated: the whole model does not fit the memory of "
-        "one worker. The weights are exported."
+        "No held-out documents were measured and no answers were generated, because the evaluation, which needs the "
+        "whole model on one worker, ran out of memory. The weights are exported."
     )
     return {
         "before": {}, "after": {}, "best_step": outcome["best_step"], "generation": {}, "answers": [],
@@ -83,10 +82,21 @@ def _evaluation(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:
         found = {name: _measured(objective, job, one, tokenizer, device) for name, one in held_out.items()}
         return {name: one for name, one in found.items() if one}
 
-    if job.parent is not None:
-        fill(objective, Checkpoint.load(job.store, job.parent.checkpoint))
-    with nullcontext() if job.parent else objective.as_base_model():
-        before = measured_all()
+    notes = [note for one in held_out.values() for note in one.notes]
+    before: dict[str, Measured] = {}
+    if job.parent is None:
+        with objective.as_base_model():
+            before = measured_all()
+    else:
+        try:
+            fill(objective, Checkpoint.load(job.store, job.parent.checkpoint))
+        except DataError:  # that run may be deleted once this one has a checkpoint
+            run = job.parent.run
+            notes.append(
+                f"The loss before training was not measured: the checkpoint of the run {run} is gone or damaged."
+            )
+        else:
+            before = measured_all()
     load_trained(objective, job, outcome)
     evaluation: Evaluation = {
         "before": before,
@@ -95,7 +105,7 @@ def _evaluation(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:
         "generation": {},
         "answers": [],
         "merged_check": None,
-        "notes": [note for one in held_out.values() for note in one.notes],
+        "notes": notes,
     }
     for name, one in held_out.items():
         scored, answers = _answer_scores(objective, job, one, tokenizer, device)
@@ -111,8 +121,11 @@ def _evaluation(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:
 class HeldOutRows:
     """Packed rows that are measured together.
 
-    artifacts: by corpus. rows: the first rows of each that are measured. notes: a sentence if these are not all rows.
-    columns: of each.
+    Attributes:
+        artifacts: the packed rows of each corpus, by its name.
+        rows: number of rows of each corpus that are measured, the first ones.
+        notes: a sentence if these are not all rows.
+        columns: the columns of each corpus.
     """
 
     artifacts: Mapping[str, Artifact]
