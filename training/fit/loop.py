@@ -73,14 +73,15 @@ def fit(job: Job, ranks: Ranks, is_stopped: Callable[[], bool] = lambda: False) 
     Returns the outcome of a finished training without repeating it.
 
     Args:
-        is_stopped: asked at each step on every worker. If one says so, all take that step, write a checkpoint and end.
+        is_stopped: called in each step on every worker. If one returns True, all take that step, write a checkpoint
+            and end.
 
     Raises:
         StopRequested: see `is_stopped`.
         DataError: the loss is not finite or too large (the message lists the document ids), or the newest checkpoint
             has other settings, model or data.
-        ClusterError: communication failed; the message names the workers at fault.
-        ClusterError: out of memory, and the next attempt computes fewer rows at once.
+        ClusterError: communication failed (the message names the workers at fault), or a worker ran out of memory and
+            the next attempt computes fewer rows at once.
         UserError: another mistake in config or data, or the training does not fit the device.
     """
     if (outcome := ranks.from_first(read_outcome(job) if ranks.first else None)) is not None:
@@ -89,8 +90,11 @@ def fit(job: Job, ranks: Ranks, is_stopped: Callable[[], bool] = lambda: False) 
         # On GPUs with the largest `micro_batch` that fits, unless it is set.
         config = with_rows_that_fit(job.config, ranks, len(job.classes))
         config = with_rows_left_to_try(job, config, ranks)
-        with ExitStack() as stack, explained(job, config, ranks):
-            return Training(job, config, ranks, stack, is_stopped).run()
+        with ExitStack() as stack:
+            with explained(job, config, ranks, of_rows=False):
+                training = Training(job, config, ranks, stack, is_stopped)
+            with explained(job, config, ranks, of_rows=True):
+                return training.run()
 
 
 @dataclass(frozen=True)
@@ -116,17 +120,14 @@ class Counts:
 class Training:
     """One worker's training in one attempt.
 
-    config: the job's, with the `micro_batch` that is computed. stack: at its end it closes, in reverse order, all that
-    is opened here.
+    Attributes:
+        config: the job's, with the `micro_batch` that is computed.
+        stack: at its end it closes, in reverse order, all that is opened here.
+        is_stopped: see `fit`.
     """
 
     def __init__(
-        self,
-        job: Job,
-        config: TrainConfig,
-        ranks: Ranks,
-        stack: ExitStack,
-        is_stopped: Callable[[], bool] = lambda: False,
+        self, job: Job, config: TrainConfig, ranks: Ranks, stack: ExitStack, is_stopped: Callable[[], bool]
     ) -> None:
         self.job, self.config, self.ranks, self.is_stopped = job, config, ranks, is_stopped
         self.started_at = self.saved_at = time.monotonic()

@@ -7,7 +7,7 @@ from cluster.errors import DataError, ErrorRecord, RaymillError, as_record, from
 from cluster.record import RecordFile, json_bytes, json_with
 from cluster.store import paths
 from training.records.checkpoint import MANIFEST, Checkpoint, checkpoint_folders, latest
-from training.records.job import MICRO_BATCH, Job
+from training.records.job import Job
 from training.records.schema import Outcome
 
 
@@ -43,8 +43,8 @@ def refuse_or_delete_other_training(job: Job, replace: bool) -> None:
         if not replace:
             raise
         checkpoints = checkpoint_folders(job)
-        manifests = [paths.join(uri, MANIFEST) for uri in checkpoints]
-        job.store.delete([job.outcome, paths.join(job.root, MICRO_BATCH), *manifests, job.step_log])
+        manifests = (paths.join(uri, MANIFEST) for uri in checkpoints)
+        job.store.delete([job.outcome, job.micro_batch, *manifests, job.step_log])
         for folder in (job.checkpoints, job.attempts, job.tensorboard):
             job.store.delete(file.uri for file in job.store.list_files(folder))
         for uri in checkpoints:

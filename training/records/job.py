@@ -16,7 +16,6 @@ from training.data.order import Position
 from training.records.parent import Parent
 
 OUTCOME = "fit.json"
-MICRO_BATCH = "micro_batch.json"  # see fit/out_of_memory.py
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,11 @@ class Job:
     def outcome(self) -> str:
         """fit.json, the record of the finished training."""
         return f"{self.root}/{OUTCOME}"
+
+    @property
+    def micro_batch(self) -> str:
+        """micro_batch.json, see fit/out_of_memory.py."""
+        return f"{self.root}/micro_batch.json"
 
     @property
     def attempts(self) -> str:

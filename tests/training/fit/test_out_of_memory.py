@@ -6,6 +6,7 @@ import torch
 from cluster.errors import ClusterError, ConfigError
 from tests.support.fit_jobs import LENGTH, column, final_weights, fit_alone, pack_tiny, tiny_job
 from training.bench.workload import bench_config
+from training.fit import loop
 from training.fit.out_of_memory import is_out_of_memory
 from training.models.objective import NextToken
 from training.models.shape import shape_of
@@ -71,6 +72,15 @@ def test_without_a_smaller_micro_batch_to_try_the_error_is_final_and_names_a_cha
     assert raised.value.is_final
     assert "The smallest change that fits: micro_batch: " in str(raised.value) or not given
     assert "No engine fits on 1 worker: use method lora" in str(raised.value) or given
+
+
+def test_a_model_that_does_not_fit_is_not_tried_with_fewer_rows(root, monkeypatch):
+    def too_large(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(loop, "make_engine", too_large)
+    with pytest.raises(ConfigError, match=r"worker 0 ran out of memory before step 1\. No engine fits on 1 worker"):
+        fit_alone(tiny_job(root, micro_batch=None, output=f"{root}/large"))
 
 
 def test_rows_that_ran_out_of_memory_with_other_settings_are_tried_again(root, rows_that_fit):
