@@ -77,14 +77,14 @@ class TrainConfig(Settings):
     )
     ignore: tuple[str, ...] = Field(
         (),
-        description="columns and keys of messages to pass over, though they may decide which answers are learnt, such "
-        "as `label`, `weight` or `split`; of every corpus whose columns have no `ignore`",
+        description="columns and keys of messages to pass over, though they may decide which answers are trained on, "
+        "such as `label`, `weight` or `split`; for every corpus whose columns have no `ignore`",
     )
     model: Model
     continue_from: ContinueFrom | None = Field(
         None,
-        description="the output of a finished run whose weights, optimizer state and position in the data are "
-        "continued; steps, epochs, tokens and the learning-rate schedule are those of the new run alone",
+        description="output of a finished run to continue: its weights, optimizer state and position in the data are "
+        "kept; steps, epochs, tokens and the learning-rate schedule are those of the new run alone",
     )
     method: Method = "full"
     lora: Lora = Lora()
@@ -346,14 +346,19 @@ class TrainConfig(Settings):
         reasons = {
             "optimizer.decay_steps": self.optimizer.schedule != "wsd" and "only schedule wsd has a decay of its own",
             "optimizer.final_fraction": self.optimizer.schedule == "constant" and "schedule constant never falls",
-            "evaluate.patience": not held_out and "no document is held out for validation (split.validation: 0)",
+            **dict.fromkeys(
+                ("evaluate.every_steps", "evaluate.rows", "evaluate.patience", "evaluate.least_gain"),
+                not held_out and "no document is held out for validation (split.validation: 0)",
+            ),
             "export.merged": not self.mergeable and f"method {self.method} has no adapter that can be merged",
             "export.dtype": not self._exports_whole_weights and "no full or merged weights are exported",
             "generate.decimal_mark": generate and generate.answer != "number" and "generate.answer is not number",
             "generate.prompt_tokens": all(one.form != "text" for one in self.all_columns)
             and "the corpus itself has prompts",
             "model.revision": _is_place(self.model.name or "") and "the model is a folder or URI, no name of a hub",
-            "columns": all(corpus.columns for corpus in self.corpus) and "every corpus has columns of its own",
+            "columns": all(one.columns for one in self.corpus)
+            and all(one.columns for one in self.evaluate.sets.values())
+            and "every corpus has columns of its own",
         }
         if self.method == "probe":
             reasons["generate"] = bool(generate) and "method probe generates no text"

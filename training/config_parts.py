@@ -27,10 +27,10 @@ class Columns(Settings):
     completion: str | None = None
     input: str | None = Field(None, description="with prompt: text that follows it after a blank line; may be empty")
     history: str | None = Field(
-        None, description="with prompt: earlier turns, a list of [prompt, answer]; the answers are learnt too"
+        None, description="with prompt: earlier turns, a list of [prompt, answer]; the answers are trained on too"
     )
     system: str | None = Field(
-        None, description="the system prompt; with messages, of conversations that do not begin with one"
+        None, description="the system prompt; with messages, for conversations that do not begin with one"
     )
     system_prompt: str | None = Field(
         None, min_length=1, description="with prompt: the text of the system prompt of rows without one"
@@ -115,8 +115,8 @@ class Corpus(Settings):
     split: str | None = Field(
         None,
         min_length=1,
-        description="split of a data set of `datasets` whose documents are read; null: train, validation and test, "
-        "which then are the splits of the training",
+        description="split to read of a data set of `datasets`; null: train, validation and test, which then are the "
+        "splits of the training",
     )
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="default: corpus-0, corpus-1 .."
@@ -252,7 +252,7 @@ class Packing(Settings):
     )
     overflow: Overflow | None = Field(
         None,
-        description="documents longer than a row: `split` into several pieces; `truncate` after the last learnt token "
+        description="documents longer than a row: `split` into several pieces; `truncate` after the last label token "
         "that fits; `drop`. Default: split for text, drop for chat and pairs, truncate for method probe",
     )
 
@@ -296,7 +296,7 @@ class HeldOutSet(Settings):
     split: str | None = Field(
         None,
         min_length=1,
-        description="split to measure, of documents that have one; null: test, of documents without splits all",
+        description="split to measure, for documents that have splits; null: test, or all documents without a split",
     )
 
     @model_validator(mode="before")
@@ -313,8 +313,8 @@ class Evaluate(Settings):
     test_tokens: int | None = Field(
         1 << 20,
         ge=1,
-        description="tokens of the test split, and of each of `sets`, that are measured before and after training, at "
-        "most; null: all",
+        description="maximum number of tokens of the test split, and of each of `sets`, that are measured before and "
+        "after training; null: all",
     )
     sets: dict[SetName, HeldOutSet] = Field(
         {},

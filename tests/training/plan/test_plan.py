@@ -436,8 +436,17 @@ def test_a_check_of_a_config_and_a_dry_run_name_settings_without_effect(tmp_path
         ({"optimizer": {"schedule": "constant", "final_fraction": 0.1}}, ["optimizer.final_fraction"]),
         ({"evaluate": {"patience": 3}}, []),
         (
-            {"evaluate": {"patience": 3}, "split": {"train": 0.9, "validation": 0, "test": 0.1}},
-            ["evaluate.patience"],
+            {"evaluate": {"patience": 3, "every_steps": 5}, "split": {"train": 0.9, "validation": 0, "test": 0.1}},
+            ["evaluate.every_steps", "evaluate.patience"],
+        ),
+        ({"corpus": [{"path": "a", "columns": {"text": "a"}}], "columns": {"text": "b"}}, ["columns"]),
+        (
+            {
+                "corpus": [{"path": "a", "columns": {"text": "a"}}],
+                "columns": {"text": "b"},
+                "evaluate": {"sets": {"more": "c"}},
+            },
+            [],
         ),
         ({"export": {"merged": False}}, ["export.merged"]),
         ({"export": {"dtype": "float32"}}, []),
