@@ -1,7 +1,7 @@
-"""Check, from tokenizer.json alone, that a model has an embedding for every token that its tokenizer can produce."""
+"""Checks of a tokenizer without loading it: the model embeds its tokens, and its chat template has named variables."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from cluster.store.store import Store
 from training.config_parts import Model
 from training.model_folder.files import read_object
 from training.model_folder.folder import cached_folder
+from training.pack.chat import CHATML
 
 _TOKENIZER = re.compile(r"token|vocab|merges|\.model$")
 
@@ -23,8 +24,8 @@ def check_tokenizer(store: Store, model: Model, folder: str | None, embedded: in
         folder: the model's. embedded: number of tokens that the model has embeddings for; None: unknown.
 
     Raises:
-        ConfigError: a token that the data or the chat template can use has no embedding, or the tokenizer is not the
-            model's own and has more tokens.
+        ConfigError: a token that the data or the chat template can use has no embedding, the tokenizer is not the
+            model's own and has more tokens, or the chat template lacks a variable of `model.chat_template_kwargs`.
         DataError: tokenizer.json is damaged.
     """
     source = _tokenizer_folder(model, folder)
@@ -32,6 +33,8 @@ def check_tokenizer(store: Store, model: Model, folder: str | None, embedded: in
         return []
     if not any(is_tokenizer_file(file.uri.rpartition("/")[2]) for file in store.list_files(source)):
         raise no_tokenizer(source)
+    if model.chat_template_kwargs:
+        check_template_variables(_template(store, model, source), model.chat_template_kwargs)
     ids, added = _ids(store, paths.join(source, "tokenizer.json"))
     tokens = 1 + max((*ids.values(), *added.values()), default=-1)
     if embedded is None or tokens <= embedded:
@@ -54,6 +57,21 @@ def check_tokenizer(store: Store, model: Model, folder: str | None, embedded: in
         f"{seen}. A document with one of the other tokens cannot be trained on, and packing stops at the first such "
         f"document. If you added tokens, {mend}."
     ]
+
+
+def check_template_variables(template: str, names: Iterable[str]) -> None:
+    """Verify that a chat template has variables of these names.
+
+    Raises:
+        ConfigError: it lacks one.
+    """
+    for name in names:
+        # Not an attribute or key of this name, as in `message.thinking` and `message['thinking']`.
+        if not re.search(rf"""(?<![\w.'"]){name}(?![\w'"])""", template):
+            raise ConfigError(
+                f"model.chat_template_kwargs: the chat template has no variable {name}. Correct its name, or leave it "
+                "out."
+            )
 
 
 def is_tokenizer_file(name: str) -> bool:
@@ -108,17 +126,22 @@ class _UsedTokens:
     @classmethod
     def of(cls, store: Store, model: Model, source: str) -> "_UsedTokens":
         settings = _read_if_there(store, paths.join(source, "tokenizer_config.json")) or {}
-        template = paths.join(source, "chat_template.jinja")
-        if model.chat_template not in (None, "chatml"):
-            template = str(model.chat_template)
-        try:
-            text = store.read_bytes(template).decode(errors="replace")
-        except NotFound:
-            text = str(settings.get("chat_template") or "")
-        return cls((settings.get("bos_token"), settings.get("eos_token")), text)
+        return cls((settings.get("bos_token"), settings.get("eos_token")), _template(store, model, source))
 
     def __contains__(self, token: str) -> bool:
         return token in self.named or token in self.template
+
+
+def _template(store: Store, model: Model, source: str) -> str:
+    """The chat template of a tokenizer's folder, or the file that the config gives."""
+    file = paths.join(source, "chat_template.jinja") if model.chat_template is None else model.chat_template
+    if file == "chatml":
+        return CHATML
+    try:
+        return store.read_bytes(file).decode(errors="replace")
+    except NotFound:
+        settings = _read_if_there(store, paths.join(source, "tokenizer_config.json")) or {}
+        return str(settings.get("chat_template") or "")
 
 
 def _read_if_there(store: Store, uri: str, keys: Mapping[str, type] | None = None) -> dict[str, Any] | None:

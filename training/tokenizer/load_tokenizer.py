@@ -7,9 +7,8 @@ tokenizer is never run.
 import hashlib
 import json
 import logging
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 from jinja2 import TemplateSyntaxError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -23,7 +22,7 @@ from cluster.store.store import Store
 from cluster.temporary import scratch_folder
 from training.config_parts import Columns, Model
 from training.model_folder.folder import hub_problem
-from training.model_folder.tokenizer_checks import is_tokenizer_file, no_tokenizer
+from training.model_folder.tokenizer_checks import check_template_variables, is_tokenizer_file, no_tokenizer
 from training.pack.chat import TURN_END, TURN_START
 from training.pack.sources import FrozenCorpus
 from training.pack.split import Cuts
@@ -194,7 +193,9 @@ def _check(tokenizer: PreTrainedTokenizerFast, store: Store, model: Model, colum
             raise ConfigError("model.tokenizer: several chat templates and no default. Give model.chat_template one.")
         tokenizer.chat_template = tokenizer.chat_template["default"]
     if variables := model.chat_template_kwargs:
-        tokenizer.chat_template = _with_variables(str(tokenizer.chat_template or ""), variables)
+        template = str(tokenizer.chat_template or "")
+        check_template_variables(template, variables)
+        tokenizer.chat_template = with_defaults(template, variables)
     if tokenizer.chat_template:
         _check_syntax(tokenizer, model)
     if any(one.form == "chat" for one in columns) and not tokenizer.chat_template:
@@ -215,21 +216,6 @@ def _check(tokenizer: PreTrainedTokenizerFast, store: Store, model: Model, colum
             f"model.chat_template: chatml needs {TURN_START} and {TURN_END} as tokens of their own, which this "
             "tokenizer does not have. Give a Jinja file that ends turns with a token it has, such as {{ eos_token }}."
         )
-
-
-def _with_variables(template: str, variables: Mapping[str, Any]) -> str:
-    """The template with `model.chat_template_kwargs` as defaults of its variables.
-
-    Raises:
-        ConfigError: the template has no such variable.
-    """
-    for name in variables:
-        if not re.search(rf"\b{name}\b", template):
-            raise ConfigError(
-                f"model.chat_template_kwargs: the chat template has no variable {name}. Correct its name, or leave it "
-                "out."
-            )
-    return with_defaults(template, variables)
 
 
 def _check_syntax(tokenizer: PreTrainedTokenizerFast, model: Model) -> None:

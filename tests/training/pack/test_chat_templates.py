@@ -12,6 +12,7 @@ from tests.support.chat_templates import template_files, tokenizer_of
 from tests.support.tiny_tokenizers import CALLING, saved, shown, tiny
 from training.config_parts import Columns, Corpus, Model
 from training.evaluation.generate import stop_ids
+from training.model_folder.tokenizer_checks import check_tokenizer
 from training.pack.chat import CHATML
 from training.pack.documents import Chat, Document, LeftOut, documents_of
 from training.pack.encode import Encoder
@@ -456,9 +457,19 @@ def test_variables_of_the_config_are_defaults_of_the_tokenizer_that_is_packed_wi
 
 
 def test_a_variable_that_the_template_does_not_have_is_refused(tmp_path):
-    model = Model(name=folder_with(tmp_path, SWITCHED), chat_template_kwargs={"enable_thinkin": False})
-    with pytest.raises(ConfigError, match=r"chat_template_kwargs: the chat template has no variable enable_thinkin\."):
-        load_checked(Store(), model, None, [Columns(messages="messages")])
+    folder = folder_with(tmp_path, SWITCHED + "{{- messages[0].calm or messages[0]['mood'] }}")
+    for name in ("enable_thinkin", "calm", "mood"):
+        model = Model(name=folder, chat_template_kwargs={name: False})
+        for check in (
+            lambda model: load_checked(Store(), model, None, [Columns(messages="messages")]),
+            lambda model: check_tokenizer(Store(), model, folder, None),  # before anything is started
+        ):
+            with pytest.raises(ConfigError, match=rf"chat_template_kwargs: the chat template has no variable {name}\."):
+                check(model)
+    assert check_tokenizer(Store(), Model(name=folder, chat_template_kwargs={"enable_thinking": 1}), folder, None) == []
+    chatml = Model(name=folder, chat_template="chatml", chat_template_kwargs={"enable_thinking": 1})
+    with pytest.raises(ConfigError, match="no variable enable_thinking"):
+        check_tokenizer(Store(), chatml, folder, None)
     for name in ("messages", "add_generation_prompt", "a-b"):
         with pytest.raises(ValueError, match=f"chat_template_kwargs: {name} cannot be set"):
             Model(name="x", chat_template_kwargs={name: 1})
