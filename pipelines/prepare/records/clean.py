@@ -123,16 +123,15 @@ class Cleaner:
         """
         if not self.settings.redact:
             return [list(one) for one in records], [[0] * len(one) for one in records]
-        numbers: dict[int, dict[tuple[int, str], int]] = {}
+        numbers: dict[tuple[int, int], dict[str, int]] = {}
 
         def name(record: int, kind: int, value: str) -> str:
             if self.settings.pseudonyms == "per_corpus":
                 return self._hash(value)
             if self.settings.pseudonyms == "none":
                 return ""
-            of_record = numbers.setdefault(record, {})
-            first = 1 + sum(other == kind for other, _ in of_record)
-            return str(of_record.setdefault((kind, value), first))
+            of_kind = numbers.setdefault((record, kind), {})
+            return str(of_kind.setdefault(value, len(of_kind) + 1))
 
         return self._replaced(records, name)
 

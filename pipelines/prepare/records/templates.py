@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.prepare.records.markdown import plain_heading
 
-# Of Markdown, in YAML; with its title.
+_LONGEST_TITLE = 200  # characters
+_LONGEST_HEADING = 1000  # with its marks, which take time that grows with the square of its length
+# Front matter of Markdown in YAML; group 1 is the title.
 _FRONT_MATTER = re.compile(
     r"\s*---[ \t]*\n(?=(?:[^\n]*\n){1,100}?---[ \t]*(?:\n|\Z))"
     r"(?:(?!title:|---)[^\n]*\n)*(?:title:[ \t]*[\"']?([^\n]*?)[\"']?[ \t]*\n(?:(?!---)[^\n]*\n)*)?---[ \t]*(?:\n|\Z)"
@@ -96,5 +98,5 @@ def title_of(text: str) -> str:
     """
     if matter := _FRONT_MATTER.match(text):
         text = matter[1] or text[matter.end() :]
-    lines = map(plain_heading, text.splitlines())
-    return next((line for line in lines if any(map(str.isalnum, line))), "")[:200].strip()
+    lines = (plain_heading(line[:_LONGEST_HEADING]) for line in text.splitlines())
+    return next((line for line in lines if any(map(str.isalnum, line))), "")[:_LONGEST_TITLE].strip()

@@ -46,38 +46,10 @@ _CARDS = (
 )
 
 # Words before a version or section number: four numbers with dots after one of them are not an IP address.
-VERSION_WORDS_LIST = [
-    "v",
-    "ver",
-    "version",
-    "versions",
-    "rev",
-    "revision",
-    "release",
-    "releases",
-    "build",
-    "patch",
-    "firmware",
-    "kernel",
-    "driver",
-    "upgrade",
-    "section",
-    "sections",
-    "sec",
-    "chapter",
-    "clause",
-    "paragraph",
-    "para",
-    "appendix",
-    "annex",
-    "article",
-    "item",
-    "step",
-    "table",
-    "figure",
-    "fig",
-    "rfc",
-]
+BEFORE_A_VERSION = (
+    "v ver version versions rev revision release releases build patch firmware kernel driver upgrade "
+    "section sections sec chapter clause paragraph para appendix annex article item step table figure fig rfc"
+)
 
 
 def _iban_lengths() -> np.ndarray:
@@ -103,7 +75,7 @@ def _card_lengths() -> np.ndarray:
 
 
 def _version_words() -> tuple[np.ndarray, np.ndarray]:
-    words = [word.encode() for word in VERSION_WORDS_LIST]
+    words = [word.encode() for word in BEFORE_A_VERSION.split()]
     return np.frombuffer(b"".join(words), np.uint8), np.cumsum([0, *map(len, words)])
 
 

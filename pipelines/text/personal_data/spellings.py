@@ -20,13 +20,13 @@ and these are found besides:
 import ipaddress
 import re
 import unicodedata
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 
 import numpy as np
 
-from pipelines.text.personal_data.registries import IBAN_LENGTHS, VERSION_WORDS_LIST
+from pipelines.text.personal_data.registries import BEFORE_A_VERSION, IBAN_LENGTHS
 from pipelines.text.personal_data.spans import EMAIL, IBAN, IP, PHONE, Spans, find
 from pipelines.text.texts import Texts
 
@@ -57,7 +57,7 @@ _MOST_BEFORE = 64  # characters of the part before the @
 _EXIT_CODE = re.compile(r"(?<![\w.+%@-])(?:00[ .-]?|011[ .-])(?=[1-9])")
 _MOST_OF_A_NUMBER = 32  # characters
 
-_VERSION = rf"(?:\b(?:{'|'.join(VERSION_WORDS_LIST)})[ :=]*|\w/|[=<>~!]=)\Z"
+_VERSION = rf"(?:\b(?:{'|'.join(BEFORE_A_VERSION.split())})[ :=]*|\w/|[=<>~!]=)\Z"
 _IS_VERSION = re.compile(_VERSION, re.IGNORECASE)
 _ADDRESS = re.compile(
     r"(?<![\w.+%@-])(?:(?:10|100\.\d{2,3}|169\.254|172\.(?:1[6-9]|2\d|3[01])|192\.168|192\.0\.2|198\.51\.100|203\.0\.113)"
@@ -227,9 +227,10 @@ def _longest(spans: list[Finding]) -> list[Finding]:
     """The findings without overlap, in order: of those that overlap the longest, the first of equals."""
     kept: list[Finding] = []
     for span in sorted(spans, key=lambda one: (one[0] - one[1], one[0])):
-        if all(span[1] <= start or end <= span[0] for start, end, _ in kept):
-            kept.append(span)
-    return sorted(kept)
+        at = bisect_left(kept, span)
+        if all(span[1] <= start or end <= span[0] for start, end, _ in kept[max(0, at - 1) : at + 1]):
+            kept.insert(at, span)
+    return kept
 
 
 def _without_delimiters(text: str, spans: Iterable[Finding]) -> list[Finding]:

@@ -119,6 +119,7 @@ def test_the_last_part_is_not_too_short_for_a_record():
     ("---\nlayout: page\ntitle: 'The lamps'\n---\n\n# Other\n", "The lamps"),
     ("---\nlayout: page\n---\n\n# Other[^1]\n", "Other"),
     ("<!-- note -->\n# 2 * 3 * 4 is a_b_c", "2 * 3 * 4 is a_b_c"),
+    pytest.param("*a " * 200_000, ("a *" * 100)[:200].strip(), id="a line whose marks never close"),
 ])  # fmt: skip
 def test_the_title_of_a_text_has_no_marks(line, title):
     assert title_of(line) == title

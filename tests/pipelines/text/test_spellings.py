@@ -114,3 +114,8 @@ def test_planted_values_of_ten_countries_are_found_and_sentences_that_resemble_t
     assert counts["all"]["planted"] == 500 and len([name for name in counts if len(name) == 2]) >= 10
     assert counts["all but national numbers"] == {"planted": 450, "found": 450} and wrong == 0
     assert counts["phone, national"]["found"] == 5, "those of North America; the guide says so"
+
+
+def test_of_findings_that_overlap_the_longest_is_replaced():
+    text = "é " + " ".join(f"o'brien.{n}@example.com and b{n}@example.com" for n in range(200))
+    assert found(text) == [("email", value) for value in text.split()[1:] if value != "and"]
