@@ -9,6 +9,7 @@ import json
 import os
 
 from cluster.errors import ConfigError, DataError, StorageError
+from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store
 
@@ -36,26 +37,25 @@ def tag_in_output(output: str, name: str, version: str) -> str:
     return paths.join(output, _TAGS, name, f"{version}.json")
 
 
-def refuse_to_replace_tagged(store: Store, output: str, digest: str) -> None:
-    """Check that no version names the run with this digest at the output, which `--replace` would remove.
+def refuse_to_replace_tagged(folder: RunFolder) -> None:
+    """Verify that no version names the finished run of the folder. Call it before `--replace` removes anything.
 
     Raises:
         ConfigError: a version names it.
     """
-    found = _records(store, paths.join(output, _TAGS), digest)
+    manifest = folder.manifest_file.read()
+    found = _records(folder.store, paths.join(folder.uri, _TAGS), manifest["digest"]) if manifest else []
     if found:
         names, files = ", ".join(name for _, name, _ in found), " and ".join(uri for _, _, uri in found)
         raise ConfigError(
-            f"{output}: tagged as {names}, and --replace would remove the only copy. Choose another output for the new "
-            f"data set: `-o output=FOLDER`; `-o split.keep=[{output}]` leaves the records in their splits. If nobody "
-            f"needs the version any more, delete {files} and run again."
+            f"{folder.uri}: tagged as {names}, and --replace would remove the only copy. Choose another output for the "
+            f"new data set: `-o output=FOLDER`; `-o split.keep=[{folder.uri}]` leaves the records in their splits. If "
+            f"nobody needs the version any more, delete {files} and run again."
         )
 
 
 def _records(store: Store, folder: str, digest: str) -> list[tuple[str, str, str]]:
-    """(when it was tagged, NAME:VERSION, URI of the record) of the versions in a folder with this digest, the oldest
-    first.
-    """
+    """(time of the tag, NAME:VERSION, URI of the record) of each version in a folder with this digest, oldest first."""
     found = []
     for file in store.list_files(folder, skip_bad_names=True):
         name, _, record = file.uri.removeprefix(folder).strip("/").partition("/")

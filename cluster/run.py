@@ -11,7 +11,6 @@ from typing import Any
 
 import cluster
 from cluster.artifact import fingerprint, require_files
-from cluster.dataset_versions import refuse_to_replace_tagged
 from cluster.errors import DataError
 from cluster.record import RecordFile, json_bytes, json_with
 from cluster.store import paths
@@ -71,7 +70,6 @@ class RunFolder:
 
         Raises:
             OtherSettings: without `replace`: a run with other settings or inputs is finished there.
-            ConfigError: with `replace`: `raymill dataset tag` named that run.
         """
 
         def refusal(manifest: dict[str, Any]) -> str | None:
@@ -80,8 +78,6 @@ class RunFolder:
                 changed = [input_changes()]
             if not changed:
                 return None
-            if replace:
-                refuse_to_replace_tagged(self.store, self.uri, manifest.get("digest", ""))
             return (
                 f"{self.uri}: holds a finished run with other settings or inputs: {'; '.join(changed)}. "
                 "Choose another output, or add --replace to make again what these changes affect; the rest is kept."

@@ -156,12 +156,12 @@ def prepare(
         except DataError:
             if not replace:
                 raise
-            refuse_to_replace_tagged(store, root, manifest["digest"])
-            folder.manifest_file.discard()
         else:
             return PrepareRun(store, root, manifest, report, read_assessment(store, root), fresh=False)
-    if replace and finished is not None:
-        refuse_to_replace_tagged(store, root, finished.get("digest", ""))
+    if replace:
+        refuse_to_replace_tagged(folder)
+        if manifest is not None:  # its report is damaged
+            folder.manifest_file.discard()
     inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
     kept = find_kept(store, config.split.keep)
     check_models(config)
@@ -302,10 +302,10 @@ def fetch_inputs(config: PrepareConfig, session: Session, progress: Progress, *,
     missing = [one for one in connected if not is_fetched(one, store, root)]
     if missing:
         names = ", ".join(one.source for one in missing)
-        finished = RunFolder(store, root).manifest_file.read()
-        if replace and finished is not None:
-            refuse_to_replace_tagged(store, root, finished.get("digest", ""))
-        if not replace and finished is not None:
+        folder = RunFolder(store, root)
+        if replace:
+            refuse_to_replace_tagged(folder)
+        elif folder.manifest_file.read() is not None:
             raise OtherSettings(
                 f"{root}: holds a finished run, which has not fetched {names} with these settings. Choose another "
                 "output, or add --replace to make again what these changes affect; the rest is kept."

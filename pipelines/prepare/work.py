@@ -88,8 +88,7 @@ def _is_finished(folder: RunFolder, settings: dict[str, Any], inputs: str, repla
     except OtherSettings:
         if not replace:
             raise
-        finished = folder.manifest_file.read() or {}
-        refuse_to_replace_tagged(folder.store, folder.uri, finished.get("digest", ""))
+        refuse_to_replace_tagged(folder)
         return False
 
 

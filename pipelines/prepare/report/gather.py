@@ -1,6 +1,7 @@
 """The report of a run, from the counters of its stages."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -141,12 +142,16 @@ def _fetched(record: dict[str, Any]) -> str:
 
 
 def _passed_over(config: PrepareConfig, inputs: InputManifest, collected: dict[str, float]) -> list[str]:
-    """A sentence for each source with files, or parts of files, that were passed over."""
+    """Sentences on the files and parts of files that were passed over, and on what readers left out of texts."""
     found = []
     for one in config.inputs:
-        counts = {**inputs.skipped.get(one.source, {})} | counts_below(collected, f"skipped/{one.source}/")
+        counts = Counter(inputs.skipped.get(one.source, {})) + Counter(
+            counts_below(collected, f"skipped/{one.source}/")
+        )
         if counts:
             found.append(f"Source {one.source}: passed over: {skipped_text(counts)}.")
+        notes = counts_below(collected, f"note/{one.source}/").items()
+        found += [f"Source {one.source}: {count(number)} {note}." for note, number in notes]
     return found
 
 

@@ -21,14 +21,12 @@ class Verdict:
 
 
 def verdict_of(report: PrepareReport, assessment: Assessment | None) -> Verdict:
-    """Not fit: no record, or none for training, a failed gate, or questions of validation or test in train. Warnings
-    are reasons to look, not against training.
+    """Not fit: an empty split that has a share, a failed gate, or questions of validation or test in train.
+
+    The first warnings name the empty splits. Other warnings are reasons to look, not against training.
     """
-    against = []
-    if not report["totals"]["written"]:
-        against.append("It has no record.")
-    elif not report["splits"]["train"]:
-        against.append("It has no record for training.")
+    shares, against = report["config"]["split"], []
+    is_lacking = any(shares[name] and not records for name, records in report["splits"].items())
     if assessment is not None:
         leaks = assessment["findings"]["leaks"]
         leaked = leaks["validation"] + leaks["test"]
@@ -54,5 +52,5 @@ def verdict_of(report: PrepareReport, assessment: Assessment | None) -> Verdict:
         kept = totals["written"] - totals["repeated"]
         good.append(f"{share(kept, totals['records'])} of {plural(totals['records'], 'record')} were kept.")
     words = f"Fit for training, with {plural(len(warnings), 'warning')}" if warnings else "Fit for training"
-    words = "Not fit for training yet" if against else words
-    return Verdict(not against, words, [*against, *warnings, *good][:_REASONS])
+    is_fit = not against and not is_lacking
+    return Verdict(is_fit, words if is_fit else "Not fit for training yet", [*against, *warnings, *good][:_REASONS])

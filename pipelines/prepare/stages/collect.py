@@ -297,7 +297,7 @@ class Collect:
         `replaced/PLACE` (text, metadata.FIELD, id, provenance, ledger, quarantine, cut), and by source and reason
         `records/S`, `passed/S`, `problem/S/R`, `rejected/S/R`, and of texts that were divided `divided/S`, with their
         parts `parts/S`; what was taken out of texts `cut/S/KIND`, with its characters `cut-characters/S/KIND`, and
-        what readers passed over `skipped/S/REASON`.
+        what readers passed over `skipped/S/REASON`, and what they left out of texts `note/S/NOTE`.
         """
         number = next(at for at, one in enumerate(self.settings.sources) if one.source == unit.source)
         counters = Counter[str]({"records": 0, "passed": 0, "quarantined": 0, "replaced": 0})
@@ -314,6 +314,7 @@ class Collect:
             counters[f"records/{unit.source}"] += len(cleaned)
             self._write(number, unit, cleaned, scratch, counters)
         counters.update({f"skipped/{unit.source}/{reason}": count for reason, count in passed_over.skipped.items()})
+        counters.update({f"note/{unit.source}/{note}": count for note, count in passed_over.notes.items() if count})
         return dict(counters)
 
     # --- rows to records
@@ -418,7 +419,7 @@ class Collect:
         source = self.settings.sources[number]
         assert source.table is not None and self.tables is not None
         raw = self.settings.fields[number].of(rows)
-        frame, wrong = typed(raw, source.table)
+        frame, wrong = typed(raw, source.table, source.day_first)
         done, dropped = finished(frame, source.table, self._known[source.source])
         repeated = self.tables.repeated_rows(unit.index)
         base = self._base(number)

@@ -7,6 +7,8 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -137,14 +139,21 @@ def _function(found: Any) -> tuple[str, str]:
     return family, inner if isinstance(inner, str) else next(iter(inner), "") if isinstance(inner, dict) else ""
 
 
-def typed(columns: Mapping[str, Sequence[str | None]], table: Table) -> tuple[pl.DataFrame, list[Dropped | None]]:
-    """(the values in their types, null where one is missing or wrong; of each row the first wrong value)."""
+def typed(
+    columns: Mapping[str, Sequence[str | None]], table: Table, day_first: bool | None = None
+) -> tuple[pl.DataFrame, list[Dropped | None]]:
+    """(the values in their types, null where one is missing or wrong; of each row the first wrong value).
+
+    day_first: see `in_iso`.
+    """
     raw = pl.DataFrame({name: columns[name] for name in table.types}, schema=dict.fromkeys(table.types, pl.String))
     plain = raw.select(pl.all().str.strip_chars())
     given = plain.select(pl.when(pl.all().is_in(list(table.empty))).then(None).otherwise(pl.all()).name.keep())
     # A text stays as it is written, and is missing like other values.
     frame = given.select(
-        pl.when(pl.col(name).is_not_null()).then(raw[name]).alias(name) if kind == "text" else _parsed(name, kind)
+        pl.when(pl.col(name).is_not_null()).then(raw[name]).alias(name)
+        if kind == "text"
+        else _parsed(name, kind, day_first)
         for name, kind in table.types.items()
     )
     dropped: list[Dropped | None] = [None] * len(raw)
@@ -154,7 +163,7 @@ def typed(columns: Mapping[str, Sequence[str | None]], table: Table) -> tuple[pl
     return frame, dropped
 
 
-def _parsed(name: str, kind: ColumnType) -> pl.Expr:
+def _parsed(name: str, kind: ColumnType, day_first: bool | None) -> pl.Expr:
     text = pl.col(name)
     match kind:
         case "integer":
@@ -167,11 +176,18 @@ def _parsed(name: str, kind: ColumnType) -> pl.Expr:
             return pl.when(lower.is_in(_TRUE)).then(True).when(lower.is_in(_FALSE)).then(False).alias(name)
         case "date":
             plain = text.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
-            other = pl.when(plain.is_null()).then(text).map_elements(in_iso, pl.String)
-            return plain.fill_null(other.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)).alias(name)
+            other = pl.when(plain.is_null()).then(text).map_elements(partial(_day, day_first=day_first), pl.Date)
+            return plain.fill_null(other).alias(name)
         case _:
             # polars takes the format of a column from its first value, which is another one in another unit.
-            return text.map_elements(lambda value: microseconds(in_iso(value)), pl.Int64).cast(_TYPES["time"])
+            parsed = text.map_elements(lambda value: microseconds(in_iso(value, day_first)), pl.Int64)
+            return parsed.cast(_TYPES["time"])
+
+
+def _day(value: str, day_first: bool | None) -> date | None:
+    """The day that a date or time names, in its own time zone."""
+    iso = in_iso(value, day_first)
+    return None if iso is None else datetime.fromisoformat(iso).date()
 
 
 def finished(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFrame, list[Dropped | None]]:

@@ -134,7 +134,7 @@ def _parts(sources: Sequence[Source], fields: Sequence[Fields], inputs: InputMan
 
 
 def _depends_on(parts: Sequence[TableSource], inputs: InputManifest, limits: Limits) -> list[Any]:
-    settings = [[one.source.source, one.table.model_dump(mode="json")] for one in parts]
+    settings = [[one.source.source, one.source.day_first, one.table.model_dump(mode="json")] for one in parts]
     return [TABLES_VERSION, pl.__version__, inputs.fingerprint, len(inputs.units), limits.model_dump(), settings]
 
 
@@ -195,7 +195,7 @@ class SurveyTable:
         counts: dict[str, list[pl.DataFrame]] = {name: [] for name in part.named}
         for raw in read_unit(unit, self.reading, self.limits):
             readable = raw.filter(pc.is_null(raw["problem"]))
-            frame, _ = typed(part.fields.of(readable), part.table)
+            frame, _ = typed(part.fields.of(readable), part.table, part.source.day_first)
             for name, found in numbers.items():
                 found.append(frame[name].drop_nulls().cast(pl.Float64).to_numpy().tobytes())
             for name, values in counts.items():
@@ -222,7 +222,7 @@ class SurveyRows:
         rows = [np.empty(0, _ROW)]
         for raw in read_unit(unit, self.reading, self.limits) if part.table.unique != () else ():
             readable = raw.filter(pc.is_null(raw["problem"]))
-            frame, wrong = typed(part.fields.of(readable), part.table)
+            frame, wrong = typed(part.fields.of(readable), part.table, part.source.day_first)
             frame, dropped = filled(frame, part.table, known)
             stays = np.array([not (one or other) for one, other in zip(wrong, dropped, strict=True)], bool)
             places = readable["row"].to_numpy()[stays]

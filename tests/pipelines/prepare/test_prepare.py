@@ -169,6 +169,8 @@ def test_a_data_set_without_records_is_an_error_exit(tmp_path, monkeypatch, caps
 
     assert exit_code("prepare", str(tmp_path / "c.yaml")) == 2
     assert "warning: the data set is empty: none of 1 record is left." in capsys.readouterr().out
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Not fit for training yet" in page and page.count("the data set is empty: none of 1 record is left.") == 2
     assert exit_code("prepare", str(tmp_path / "c.yaml")) == 2, "found again, it is as empty"
     assert exit_code("assess", str(tmp_path / "out"), "--gate") == 2
     assert exit_code("dataset", "tag", "x", str(tmp_path / "out"), "--registry", str(tmp_path / "versions")) == 2
@@ -868,6 +870,24 @@ def test_undesirable_answers_are_quarantined_unless_the_label_is_metadata(tmp_pa
     assert sorted(row["id"] for split in SPLITS for row in run.split(split).table().to_pylist()) == kept
     problems = Artifact.load(Store(), f"{run.uri}/quarantine").table()["problem"].to_pylist()
     assert problems == ["undesirable"] * (3 - len(kept))
+
+
+def test_what_readers_leave_out_of_pages_is_in_the_notes(tmp_path, monkeypatch):
+    text = "".join(
+        f"<p>The lamp of router number {n} is green while it is ready, and red while it starts.</p>" for n in range(9)
+    )
+    menu = "<nav><ul><li><a href='/'>All about our shop</a></li></ul></nav>"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.html").write_text(f"<html><body>{menu}<article>{text}</article></body></html>")
+    (tmp_path / "in/b.txt").write_text("")
+    config = {"inputs": [{"source": "web", "path": f"{tmp_path}/in"}], "records": {"shape": "text"},
+              "dedup": None, "output": f"{tmp_path}/out"}  # fmt: skip
+    empty, left_out = prepare_inline(config, monkeypatch).report["notes"]
+    assert empty == "Source web: passed over: 1 of zero bytes."
+    number = len("Allaboutourshop")
+    assert left_out == (
+        f"Source web: {number} characters of HTML pages are not in the texts: outside the main content, or repeated."
+    )
 
 
 def test_rows_of_quarantine_name_their_file_and_a_source_without_records_its_rows(tmp_path, monkeypatch):

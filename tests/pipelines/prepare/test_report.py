@@ -213,9 +213,13 @@ def judged(gates: tuple[tuple[str, float | None, str], ...] = (), leaked: int = 
     return {"gates": found, "findings": {"leaks": leaks}}
 
 
-def reported(written: int = 90, train: int = 72, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
+def reported(
+    written: int = 90, train: int = 72, test: int = 9, warnings: tuple[str, ...] = (), shares: tuple = (0.8, 0.1, 0.1)
+) -> dict[str, Any]:
     totals = {"records": 100, "written": written, "repeated": 0}
-    return {"totals": totals, "splits": {"train": train, "validation": 9, "test": 9}, "warnings": list(warnings)}
+    splits = {"train": train, "validation": 9, "test": test}
+    asked = {"split": dict(zip(SPLITS, shares, strict=True))}
+    return {"totals": totals, "splits": splits, "warnings": list(warnings), "config": asked}
 
 
 def test_the_verdict_says_whether_a_data_set_is_fit_and_three_reasons():
@@ -227,12 +231,12 @@ def test_the_verdict_says_whether_a_data_set_is_fit_and_three_reasons():
         "No question of validation or test is in train.",
         "90.0% of 100 records were kept.",
     ]
-    warned_of = verdict_of(reported(warnings=("the split test is empty: few. Do this.", "b", "c", "d")), judged())
+    warned_of = verdict_of(reported(warnings=("the groups are large: two. Do this.", "b", "c", "d")), judged())
     assert (warned_of.fit, warned_of.words) == (True, "Fit for training, with 4 warnings")
-    assert warned_of.reasons == ["the split test is empty: few.", "b.", "c."]
+    assert warned_of.reasons == ["the groups are large: two.", "b.", "c."]
 
 
-def test_a_data_set_without_records_with_leaks_or_a_failed_gate_is_not_fit():
+def test_a_data_set_with_an_empty_split_leaks_or_a_failed_gate_is_not_fit():
     leaking = verdict_of(reported(warnings=("w",)), judged((("coverage", 0.8999999, "failed"),), leaked=3))
     assert (leaking.fit, leaking.words) == (False, "Not fit for training yet")
     assert leaking.reasons == [
@@ -240,5 +244,8 @@ def test_a_data_set_without_records_with_leaks_or_a_failed_gate_is_not_fit():
         "`coverage` is 0.8999999; wanted at least 0.9.",
         "w.",
     ]
-    assert verdict_of(reported(written=0, train=0), None).reasons == ["It has no record."]
-    assert verdict_of(reported(train=0), judged()).reasons[0] == "It has no record for training."
+    for lacking in (reported(written=0, train=0), reported(train=0), reported(test=0)):
+        verdict = verdict_of(lacking | {"warnings": ["the split is empty: few."]}, judged())
+        assert (verdict.fit, verdict.words) == (False, "Not fit for training yet")
+        assert verdict.reasons[0] == "the split is empty: few.", "the warning names it"
+    assert verdict_of(reported(test=0, shares=(0.9, 0.1, 0)), judged()).fit, "none was asked for"

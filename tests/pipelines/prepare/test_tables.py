@@ -187,13 +187,15 @@ def test_numbers_of_typed_files_are_read_and_empty_cells_of_templates_are_quaran
         ("boolean", "YES", "true"), ("boolean", "maybe", None), ("date", "2026-02-30", None),
         ("date", "2026-02-03T10:00", "2026-02-03"), ("text", "  two  ", "  two  "),
         ("time", "2026-02-03T10:00:00+02:00", "2026-02-03 08:00:00.000000+00:00"), ("time", "soon", None),
+        ("date", "20260203", "2026-02-03"), ("date", "3 Feb 2026, 23:00 -0500", "2026-02-03"),
+        ("date", "03/02/2026", "2026-02-03"), ("time", "03/02/2026 10:00", "2026-02-03 10:00:00.000000+00:00"),
     ],
 )  # fmt: skip
 def test_values_have_the_type_of_their_column_or_are_wrong(types, value, found):
     table = Table.model_validate(
         {"types": {"a": types, "b": "text"}, "template": {"prompt": "{a}", "completion": "{b}"}}
     )
-    frame, wrong = typed({"a": [value, "", None], "b": ["x", "x", "x"]}, table)
+    frame, wrong = typed({"a": [value, "", None], "b": ["x", "x", "x"]}, table, day_first=True)
     done, _ = finished(frame, table, Known())
     assert done["a"].to_list() == [found, None, None]
     assert [one and one.reason for one in wrong] == ["bad_value" if found is None else None, None, None]

@@ -10,11 +10,13 @@ from datasets import load_dataset
 from cluster import cli
 from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
+from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.versions.card import card
 from pipelines.prepare.versions.diff import compare_versions, psi
 from pipelines.prepare.versions.examples import Beginning, ChangedRecord
 from pipelines.prepare.versions.export import export
 from pipelines.prepare.versions.registry import Registry
+from pipelines.prepare.work import work
 from tests.support.inline import prepare_inline
 from tests.support.prepared_versions import prepared, rows
 from tests.support.tickets import answer, question
@@ -50,8 +52,7 @@ def test_versions_are_numbered_listed_and_found(tmp_path, monkeypatch, registry)
 
 
 def test_a_tagged_output_is_not_replaced(tmp_path, monkeypatch, registry):
-    """Neither with other settings nor to fetch again, whatever registry the tag is in; the same settings change
-    nothing, and without the tag it is replaced."""
+    """Whatever registry the tag is in; the same settings change nothing, and without the tag it is replaced."""
     run = prepared(tmp_path, monkeypatch, "one", rows(20))
     version = registry.tag("help", run.uri)
     assert not prepared(tmp_path, monkeypatch, "one", rows(20), replace=True).fresh
@@ -62,11 +63,28 @@ def test_a_tagged_output_is_not_replaced(tmp_path, monkeypatch, registry):
     after = {file: file.read_bytes() for file in (tmp_path / "one").rglob("*") if file.is_file()}
     assert after == before, "nothing was touched"
     assert [one.manifest.rows for one in version.splits(Store()).values()] == [16, 2, 2]
+    (tmp_path / "one/report.json").unlink()
+    with pytest.raises(ConfigError, match="tagged as help:v1"):  # it would be made again
+        prepared(tmp_path, monkeypatch, "one", rows(20), replace=True)
     (tmp_path / "one/tags/help/v1.json").unlink()
     assert prepared(tmp_path, monkeypatch, "one", rows(21), replace=True).fresh
     assert registry.tag("help", run.uri).version == "v2"
     with pytest.raises(ConfigError, match="tagged as help:v2"):
         prepared(tmp_path, monkeypatch, "one", rows(22), replace=True)
+
+
+def test_nothing_is_fetched_into_a_tagged_output_and_no_job_that_replaces_it_is_submitted(
+    tmp_path, monkeypatch, registry
+):
+    run = prepared(tmp_path, monkeypatch, "one", rows(20))
+    registry.tag("help", run.uri)
+    fetched = {"source": "db", "database": {"url": f"sqlite:///{tmp_path}/none.db", "query": "SELECT 1"}}
+    with pytest.raises(ConfigError, match="tagged as help:v1"):
+        prepare_inline({"inputs": [fetched], "output": run.uri}, monkeypatch, replace=True)
+    source = {"path": str(tmp_path / "one.jsonl"), "columns": {"prompt": "q", "completion": "a"}}
+    config = {"kind": "prepare", "name": "x", "inputs": [source], "output": run.uri}
+    with pytest.raises(ConfigError, match="tagged as help:v1"):
+        work(PrepareConfig.model_validate(config), replace=True)
 
 
 def test_a_version_whose_output_was_made_again_is_refused(tmp_path, monkeypatch, registry):
