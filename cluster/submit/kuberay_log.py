@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 _CONTAINER = "driver-log"
 _POLL_S = 1.0
 _WATCH_S = 10
-# The log of an ended job is complete when nothing was added for so long: it passes through two processes.
-_SETTLE_S = 2.0
-# Seconds for which the log of an ended job is asked for while its node does not answer. A log that cannot be read for
-# so long before that is reported.
+# Seconds after the end of a job until its last lines are in its log: the container prints new lines each 0.25 s.
+_LAST_LINES_S = 2.0
+# Seconds until a log that cannot be read, as while its node does not answer, is reported; and until it is given up if
+# its job has ended.
 _UNREADABLE_S = 20.0
 
 
@@ -65,12 +65,9 @@ class Follower:
         self._reader: LogReader | None = None
         self._lines, self._uid, self._container_ended = PodLog(), "", False
         self._read: set[str] = set()  # uids of pods whose log was read to its end
-        self._added = 0.0  # when something was added last, or could have been
-        self._empty = False  # whether the connection has delivered nothing yet
 
     def lines(self) -> Iterator[str]:
         """Each line once, until the job has ended or its RayJob is gone."""
-        ended_at: float | None = None
         while True:
             try:
                 job = self._api.rayjob(self._name)
@@ -82,41 +79,30 @@ class Follower:
                 self._retries.failed(error)
                 continue
             self._retries.succeeded()
-            if job is not None and state_of(job).final and ended_at is None:
-                ended_at = time.monotonic()
+            if job is not None and state_of(job).final:
+                yield from self._rest(job)
+                return
             yield from self._new_lines(_POLL_S if connected else 0)
-            if job is None:
-                continue
-            if ended_at is not None:
-                if not connected:
-                    self._warn_without_log(job)
-                    return
-                quiet = time.monotonic() - max(self._added, ended_at)
-                if self._unreadable is None and quiet > _SETTLE_S:
-                    return
-                if self._unreadable is not None and time.monotonic() - max(self._unreadable, ended_at) > _UNREADABLE_S:
-                    self._tell("the rest of its log cannot be read: its node does not answer")
-                    return
-            elif not connected:
+            if job is not None and not connected:
                 if state_of(job) is State.WAITING:
                     self._tell(f"waiting: {self._message(job)}")
                 self._wait(job)
 
     def _connect(self, job: Object | None) -> bool:
-        """Begin to read the next unread log of a head. False if there is none."""
+        """Begin to follow the next unread log of a head. False if there is none."""
         pod = None if job is None else _head(self._api, job, self._read)
         if pod is None:
             return False
+        self._container_ended = _state(pod) == "terminated"
+        self._reader = LogReader(self._log(pod, follow=not self._container_ended))
+        return True
+
+    def _log(self, pod: Object, follow: bool) -> Iterator[bytes]:
+        """The log of a head, on a new connection, from some minutes before the last line that was yielded."""
         if pod["metadata"]["uid"] != self._uid:
             self._lines, self._uid = PodLog(), pod["metadata"]["uid"]
-        self._container_ended = _state(pod) == "terminated"
         self._lines.connected()
-        follow = not self._container_ended
-        chunks = self._api.log(pod["metadata"]["name"], _CONTAINER, follow, self._lines.since_s())
-        # One that follows a connection that ended without a line is not news.
-        self._added = self._added if self._empty else time.monotonic()
-        self._reader, self._empty = LogReader(chunks), True
-        return True
+        return self._api.log(pod["metadata"]["name"], _CONTAINER, follow, self._lines.since_s())
 
     def _new_lines(self, seconds: float) -> Iterator[str]:
         until = time.monotonic() + seconds
@@ -124,9 +110,8 @@ class Follower:
             try:
                 chunk = self._reader.read(left)
             except (NoAnswer, NotThere) as error:  # also of a log that cannot be read yet, or no longer
-                self._reader, self._empty = None, False
-                self._unreadable = self._unreadable or time.monotonic()
-                if time.monotonic() - self._unreadable > _UNREADABLE_S:
+                self._reader = None
+                if self._unreadable_too_long():
                     self._tell(f"its log cannot be read now, trying again: {error}")
                 time.sleep(min(left, _POLL_S / 4))
                 return
@@ -138,8 +123,40 @@ class Follower:
                 else:
                     time.sleep(left)
             elif chunk:
-                self._added, self._unreadable, self._empty = time.monotonic(), None, False
+                self._unreadable = None
                 yield from self._lines.add(chunk)
+
+    def _rest(self, job: Object) -> Iterator[str]:
+        """The lines of an ended job's log that were not read yet."""
+        until, self._unreadable = time.monotonic() + _LAST_LINES_S, None
+        yield from self._new_lines(_LAST_LINES_S)
+        time.sleep(max(0.0, until - time.monotonic()))
+        while True:
+            try:
+                pod = _head(self._api, job, self._read)
+            except NoAnswer as error:
+                self._retries.failed(error)
+                continue
+            self._retries.succeeded()
+            if pod is None:
+                break
+            try:
+                for chunk in self._log(pod, follow=False):
+                    yield from self._lines.add(chunk)
+                yield from self._lines.end()
+                self._read.add(self._uid)
+            except (NoAnswer, NotThere):
+                if self._unreadable_too_long():
+                    self._tell("the rest of its log cannot be read: its node does not answer")
+                    return
+                time.sleep(_POLL_S)
+        if not self._uid and (job.get("status") or {}).get("jobStatus"):
+            log.warning("%s", _gone(self._name))
+
+    def _unreadable_too_long(self) -> bool:
+        """Record that the log could not be read. True if that has lasted longer than _UNREADABLE_S."""
+        self._unreadable = self._unreadable or time.monotonic()
+        return time.monotonic() - self._unreadable > _UNREADABLE_S
 
     def _tell(self, why: str) -> None:
         if why != self._said:
@@ -155,10 +172,6 @@ class Follower:
             self._api.wait_for_change(job, _WATCH_S)
         except (NoAnswer, Forbidden):
             time.sleep(_POLL_S)
-
-    def _warn_without_log(self, job: Object) -> None:
-        if not self._uid and (job.get("status") or {}).get("jobStatus"):
-            log.warning("%s", _gone(self._name))
 
 
 def _head(api: KubernetesApi, job: Object, read: set[str]) -> Object | None:

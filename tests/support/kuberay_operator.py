@@ -40,11 +40,13 @@ class Operator:
 
     Attributes to change in tests: stopped: it does nothing; grace_s: of a stopped driver, None: as its pod says;
     obstacle: new pods do not start, see `_obstruct`; ttl_factor: of the seconds after which ended jobs are cleaned up.
+    rounds: how often it has looked at all jobs.
     """
 
     def __init__(self, server: KubernetesServer, folder: Path, command: Sequence[str]) -> None:
         self.server, self.folder, self.command = server, folder, tuple(command)
         self.stopped, self.grace_s, self.obstacle, self.ttl_factor = False, None, None, 1.0
+        self.rounds = 0
         self._clusters: dict[str, _Cluster] = {}  # uid of a RayJob -> its cluster
         self._deleting: dict[str, threading.Thread] = {}
         self._ends = threading.Event()
@@ -107,6 +109,7 @@ class Operator:
                 for job in [] if self.stopped else self._jobs():
                     with suppress(Status):  # deleted meanwhile
                         self._reconcile(job)
+                self.rounds += 1
         except BaseException as error:
             self.errors.append(error)
             raise
@@ -209,7 +212,7 @@ class Operator:
             self._status(job, jobStatus="RUNNING", rayJobInfo=info, message="Job is currently running.")
             return
         code = cluster.driver.poll()
-        if code is None:
+        if code is None or cluster.log_is_behind():
             return
         info = (job["status"].get("rayJobInfo") or {}) | {"endTime": moment()}
         if code == 0:
@@ -337,9 +340,13 @@ class _Cluster:
         words = [sys.executable if word == "python" else word for word in words]
         environment = os.environ | {"PYTHONPATH": str(_ROOT)}
         self._sidecar = subprocess.Popen(words, stdout=subprocess.PIPE, env=environment, cwd=self.files)
-        out = self._operator.server.logs[uid, "driver-log"] = ContainerLog()
-        self._copying = threading.Thread(target=_copy, args=(self._sidecar, out), daemon=True)
+        self._out = self._operator.server.logs[uid, "driver-log"] = ContainerLog()
+        self._copying = threading.Thread(target=_copy, args=(self._sidecar, self._out), daemon=True)
         self._copying.start()
+
+    def log_is_behind(self) -> bool:
+        """Whether lines of the driver are not in its pod's log yet: they come before the operator asks Ray again."""
+        return self._out.size < self.log_file.stat().st_size
 
     def _at(self, word: str) -> str:
         """A path inside the pod as a path of this machine."""

@@ -138,11 +138,13 @@ class ContainerLog:
         self.changed = threading.Condition()
         self._lines: list[tuple[int, bytes]] = []
         self._dropped = 0
+        self.size = 0  # bytes of all lines, also of those that were dropped
         self.closed = False
 
     def add(self, line: bytes) -> None:
         with self.changed:
             self._lines.append((time.time_ns(), line))
+            self.size += len(line) + 1
             self.changed.notify_all()
 
     def rotate(self) -> None:

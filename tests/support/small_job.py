@@ -4,7 +4,7 @@ lines      so many lines, `line 0`, `line 1`, ...
 every_s    seconds between two lines
 bytes      at last, these bytes as hexadecimal digits
 code       exit code
-stop       what SIGTERM does: "commit" prints a line and ends with 130 a second later; "ignore" nothing
+stop       what SIGTERM does: "commit" prints a line and ends with 130 a moment later; "ignore" nothing
 """
 
 import json
@@ -22,7 +22,7 @@ def main() -> None:
 
     def stop(number: int, frame: object) -> None:
         if config.get("stop") == "commit":
-            time.sleep(1)
+            time.sleep(0.3)
             print("committed what was done", flush=True)
             sys.exit(130)
         if config.get("stop") != "ignore":

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from dataclasses import replace
 
 import pytest
@@ -50,12 +49,13 @@ def test_a_followed_log_survives_a_restart_of_the_server(real_kubernetes, tmp_pa
     attempt = start(backend, small_work(tmp_path, lines=400, every_s=0.1))
     thread, lines = follow(backend, attempt, said.append)
     assert wait_until(lambda: len(lines) > 5, 60), said
-    real_kubernetes.operator.stopped = True
-    time.sleep(1)  # what the operator has begun
+    operator = real_kubernetes.operator
+    operator.stopped, begun = True, operator.rounds
+    assert wait_until(lambda: operator.rounds > begun + 1, 60)
     server.stop_server()
     server.start_server()
     server.wait_until_ready()
-    real_kubernetes.operator.stopped = False
+    operator.stopped = False
     thread.join(120)
     assert lines == [f"line {number}" for number in range(400)], said
     assert backend.attempt(attempt.name).state is State.SUCCEEDED

@@ -28,7 +28,7 @@ def ended(backend: Backend, attempt: Attempt, seconds: float = 60) -> Attempt:
 
 def test_a_followed_job_prints_each_line_once_and_ends_with_its_exit_code(place, tmp_path):
     backend = place.backend()
-    attempt = start(backend, small_work(tmp_path, lines=20, every_s=0.1, code=3))
+    attempt = start(backend, small_work(tmp_path, lines=20, every_s=0.05, code=3))
     assert not attempt.state.final
     lines = printed(place.backend(), attempt)
     assert lines == [f"line {number}" for number in range(20)]
@@ -55,7 +55,7 @@ def test_bytes_that_are_no_text_and_a_last_line_without_line_feed(place, tmp_pat
 
 
 def test_a_name_is_given_once(place, tmp_path):
-    work = small_work(tmp_path, lines=2, every_s=0.5)
+    work = small_work(tmp_path, lines=2, every_s=0.2)
     attempt = start(place.backend(), work)
     with pytest.raises(AttemptExists):
         start(place.backend(), work)

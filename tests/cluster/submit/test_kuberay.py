@@ -70,7 +70,7 @@ def numbers(count):
 
 
 def test_lines_come_once_over_cut_connections_and_rotated_logs(kubernetes, tmp_path):
-    attempt = start(kubernetes.backend(), small_work(tmp_path, lines=60, every_s=0.1))
+    attempt = start(kubernetes.backend(), small_work(tmp_path, lines=60, every_s=0.04))
     lines, wait = follow(kubernetes.backend(), attempt)
     for number in (5, 20, 40):
         reach(lines, number)
@@ -96,11 +96,21 @@ def test_the_log_continues_with_the_head_that_replaces_a_lost_one(kubernetes, tm
 
 
 def test_a_failed_job_is_repeated_on_a_new_cluster_within_its_attempt(kubernetes, tmp_path):
-    attempt = start(kubernetes.backend(retries=1), small_work(tmp_path, lines=3, code=4))
+    attempt = start(kubernetes.backend(retries=1), small_work(tmp_path, lines=3, every_s=0.2, code=4))
     lines = list(kubernetes.backend().logs(attempt, True))
     assert lines == numbers(3) * 2
     found = kubernetes.backend().attempt(attempt.name)
     assert (found.state, found.exit_code, found.message) == (State.FAILED, 4, "exit code 4")
+
+
+def test_lines_that_reach_the_log_after_the_end_of_their_job_are_read(kubernetes, tmp_path, monkeypatch):
+    monkeypatch.setattr("cluster.submit.kuberay_log._LAST_LINES_S", 1.5)
+    backend = kubernetes.backend()
+    attempt = start(backend, small_work(tmp_path, lines=1))
+    until(backend, attempt, lambda one: one.state.final)
+    (log,) = kubernetes.server.logs.values()
+    threading.Timer(0.5, log.add, [b"late"]).start()
+    assert list(backend.logs(attempt, True)) == ["line 0", "late"]
 
 
 def test_a_log_whose_pods_are_gone_is_named(kubernetes, tmp_path):
@@ -115,7 +125,7 @@ def test_a_log_whose_pods_are_gone_is_named(kubernetes, tmp_path):
 
 def test_a_log_is_followed_over_a_restart_of_the_api_server_that_refuses_at_first(kubernetes, tmp_path):
     """Until it has loaded its roles, a starting server answers 403, then 503 and 429, as one of 1.34.9 did."""
-    attempt = start(kubernetes.backend(), small_work(tmp_path, lines=30, every_s=0.1))
+    attempt = start(kubernetes.backend(), small_work(tmp_path, lines=30, every_s=0.05))
     lines, wait = follow(kubernetes.backend(), attempt)
     reach(lines, 5)
     kubernetes.server.broken += [403, 403, 401, 503, 429]
@@ -156,9 +166,9 @@ def test_a_log_that_waits_says_why_each_time_that_the_reason_changes(kubernetes,
 
 
 def test_a_log_ends_with_its_job_although_the_node_of_its_pod_is_lost(kubernetes, tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.submit.kuberay_log._UNREADABLE_S", 0.5)
+    monkeypatch.setattr("cluster.submit.kuberay_log._UNREADABLE_S", 0.2)
     backend, said = kubernetes.backend(), []
-    attempt = start(backend, small_work(tmp_path, lines=30, every_s=0.1))
+    attempt = start(backend, small_work(tmp_path, lines=30, every_s=0.05))
     follower = backend.logs(attempt, True, said.append)
     assert next(follower) == "line 0"
     kubernetes.server.unreadable = True
@@ -170,7 +180,7 @@ def test_a_log_ends_with_its_job_although_the_node_of_its_pod_is_lost(kubernetes
 
 def test_a_log_ends_with_its_job_although_each_connection_ends_at_once(kubernetes, tmp_path):
     backend = kubernetes.backend()
-    attempt = start(backend, small_work(tmp_path, lines=20, every_s=0.1))
+    attempt = start(backend, small_work(tmp_path, lines=20, every_s=0.05))
     lines, wait = follow(backend, attempt)
     reach(lines, 1)
     kubernetes.server.empty_logs = True
@@ -253,7 +263,7 @@ def test_a_job_whose_time_is_over_is_not_repeated(kubernetes, tmp_path):
 
 @pytest.fixture(params=["DeadlineExceeded", "JobStatusCheckTimeoutExceeded", "stopped by Ray"])
 def outlived(request, kubernetes, tmp_path):
-    """(backend, work, attempt, its state) of a job that has ended for the operator while its pods are there."""
+    """(work, attempt) of a job that has ended for the operator while its pods are there."""
     deadline_s = 1 if request.param == "DeadlineExceeded" else 600
     backend = kubernetes.backend(deadline_s=deadline_s, retries=3)
     work = small_work(tmp_path, lines=300, every_s=0.1, stop="commit")
@@ -267,23 +277,17 @@ def outlived(request, kubernetes, tmp_path):
     found = until(backend, attempt, lambda one: one.state.final)
     assert found.lingers and "its pods are still there" in found.message
     assert found.state is (State.CANCELLED if request.param == "stopped by Ray" else State.FAILED)
-    return backend, work, found
+    return work, found
 
 
-def test_cancel_ends_the_pods_that_outlive_their_job(kubernetes, outlived):
-    backend, _, attempt = outlived
-    backend.cancel(attempt)
-    assert kubernetes.server.objects.find("pods", "raymill") == []
-    found = backend.attempt(attempt.name)
-    assert found.state is State.CANCELLED and not found.lingers
-
-
-def test_submit_ends_the_pods_that_outlive_their_job_before_the_next_attempt(kubernetes, outlived):
-    _, work, attempt = outlived
+def test_submit_cancels_a_job_whose_pods_outlive_it_before_the_next_attempt(kubernetes, outlived):
+    work, attempt = outlived
     drivers = kubernetes.operator.driver(attempt.name) if attempt.state is State.FAILED else None
     done = submit(kubernetes.backend(), work)
     assert done.attempt.name == f"{work.run_id}-a2" and done.before.name == attempt.name
     assert drivers is None or drivers.poll() == 130, "it committed what was done"
+    before = kubernetes.backend().attempt(attempt.name)
+    assert before.state is State.CANCELLED and not before.lingers
     clusters = {
         one["metadata"]["labels"]["ray.io/cluster"] for one in kubernetes.server.objects.find("pods", "raymill")
     }
@@ -432,13 +436,12 @@ def test_a_namespace_that_is_set_up_has_no_problems_and_a_check_leaves_nothing(k
     assert kubernetes.server.objects.find("rayjobs", "raymill") == []
 
 
-@pytest.mark.parametrize(
-    ("verb", "resource"), [("create", "rayjobs.ray.io"), ("get", "pods/log"), ("patch", "configmaps")]
-)
-def test_a_missing_right_is_named(kubernetes, tmp_path, verb, resource):
-    kubernetes.server.forbidden |= {(verb, resource)}
+def test_missing_rights_are_named(kubernetes, tmp_path):
+    missing = [("create", "rayjobs.ray.io"), ("patch", "configmaps"), ("get", "pods/log")]
+    kubernetes.server.forbidden |= set(missing)
     assert check(kubernetes, tmp_path) == [
         f"namespace raymill: you may not {verb} {resource}. Ask for a Role with this verb and resource."
+        for verb, resource in missing
     ]
 
 
