@@ -119,8 +119,8 @@ def _container(
         "HOME": "/tmp",
         "XDG_CACHE_HOME": "/tmp/cache",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(profile.drain_s),
-        # KubeRay adds the token and would add this. An operator that knows no tokens adds neither; then Ray does not
-        # start, instead of opening the dashboard to everybody.
+        # KubeRay adds this and the token. An operator that is older than tokens adds neither: with this, Ray ends with
+        # an error instead of opening the dashboard to everybody.
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",

@@ -42,10 +42,13 @@ class State(StrEnum):
 class Attempt:
     """One attempt of a run, as its backend reports it.
 
-    name: RUN_ID or RUN_ID-aN. exit_code: of the job's process; None until it ended, or if the backend has lost it.
-    message: one line for a person, why it waits or failed. started, ended: Unix time in seconds. config_fingerprint: of
-    the config it was submitted with. lingers: it has ended for its backend, but its machines are there, and its driver
-    may still write.
+    Attributes:
+        name: RUN_ID or RUN_ID-aN.
+        message: why it waits or failed, in one line for a person.
+        exit_code: exit code of the job's process; None until it ended, or if the backend has lost it.
+        started, ended: Unix time in seconds.
+        config_fingerprint: fingerprint of the config that it was submitted with.
+        lingers: whether its state is final although its machines are still there, so that its driver may still write.
     """
 
     name: str

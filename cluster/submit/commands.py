@@ -121,7 +121,7 @@ def logs(
 
 @takes_place
 def cancel(place: Place, name: Name) -> None:
-    """Stop a run. It gets a minute to commit what is done; submitting it again continues there."""
+    """Stop a run. It has 90 s to commit what is done; submitting it again continues there."""
     backend = place.backend()
     found = _find(backend, name, place)
     if found.state.final and not found.lingers:

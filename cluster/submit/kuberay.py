@@ -64,6 +64,7 @@ _DELETION_S = 60
 # some seconds; an older one was left by a `submit` that was interrupted.
 _UNDER_WAY_S = 300
 _RAYJOB_FOLLOWS_S = 10
+# What `submit` needs, as (verb, resource).
 RIGHTS = (
     ("create", "rayjobs.ray.io"),
     ("delete", "rayjobs.ray.io"),
@@ -345,8 +346,8 @@ def _no_operator(address: str) -> str:
 def _older_crds(address: str, fields: Iterable[str]) -> str:
     return (
         f"{address}: the CRDs of KubeRay there are older than {KUBERAY}. The API server would drop {', '.join(fields)} "
-        "and run the job without: authOptions closes the dashboard to others, the rest limits how long a cluster is "
-        "kept. Helm upgrades no CRDs; whoever administers the cluster upgrades them with `helm pull "
+        "from the RayJob without an error. (authOptions protects the dashboard with a token; deletionStrategy and "
+        "preRunningDeadlineSeconds remove clusters.) Helm upgrades no CRDs; an administrator does with `helm pull "
         f"kuberay/kuberay-operator --version {KUBERAY} --untar` and `kubectl apply --server-side --force-conflicts -f "
         "kuberay-operator/crds/`, and then the operator."
     )

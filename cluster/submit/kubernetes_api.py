@@ -261,7 +261,7 @@ class UnknownFields(ConfigError):
     """The server's CRD has no such fields, so it would drop them. fields: such as `spec.preRunningDeadlineSeconds`."""
 
     def __init__(self, fields: list[str], text: str) -> None:
-        super().__init__(f"Kubernetes refused fields that it does not know: {text[:_TEXT_SHOWN]}")
+        super().__init__(f"Kubernetes refused fields that its CRDs do not have: {text[:_TEXT_SHOWN]}")
         self.fields = fields
 
 

@@ -22,17 +22,7 @@ from typing import Any
 
 import cluster
 from cluster.errors import ClusterError
-from cluster.submit.backend import (
-    CONFIG_VARIABLE,
-    GRACE_S,
-    Attempt,
-    AttemptExists,
-    AttemptLost,
-    Request,
-    Say,
-    State,
-    silent,
-)
+from cluster.submit.backend import CONFIG_VARIABLE, GRACE_S, Attempt, AttemptExists, AttemptLost, Request, State
 from cluster.submit.job_log import LogLines
 from cluster.submit.local_job import EXIT, LOCK, LOG, PROCESS, write_whole
 from cluster.submit.preflight import ProbeRequest, problems_here
@@ -116,7 +106,8 @@ class Local:
         except FileNotFoundError:
             return None
 
-    def logs(self, attempt: Attempt, follow: bool, say: Say = silent) -> Iterator[str]:
+    def logs(self, attempt: Attempt, follow: bool, say: object = None) -> Iterator[str]:
+        """The lines of the log. say: not called, since a job of this machine waits for nothing."""
         lines = LogLines()
         path = self.folder / attempt.name / LOG
         if not path.is_file():

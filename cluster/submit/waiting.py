@@ -57,7 +57,7 @@ def _stuck_containers(pod: Object) -> Iterator[tuple[str, str]]:
 
 
 def _failed_containers(pod: Object) -> Iterator[tuple[str, str]]:
-    """(name, its last lines) of each container that ended with an error."""
+    """(name, last line of its output) of each container that ended with an error."""
     for container in (pod.get("status") or {}).get("containerStatuses") or ():
         ended = (container.get("state") or {}).get("terminated") or {}
         if ended.get("exitCode"):

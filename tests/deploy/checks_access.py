@@ -13,12 +13,15 @@ def selectors(objects: Objects) -> list[str]:
         if not any(selects(one["spec"]["podSelector"], labels) for labels in pods.values()):
             found.append(f"NetworkPolicy {one['metadata']['name']}: selects no pod")
     for budget, ending in (("raymill-head", ", head"), ("raymill-gpu", ", gpu")):
-        selector = first(objects, "PodDisruptionBudget", budget)["spec"]["selector"]
+        spec = first(objects, "PodDisruptionBudget", budget)["spec"]
+        selector, least = spec["selector"], spec.get("minAvailable")
         chosen = {name for name, labels in pods.items() if selects(selector, labels)}
         wanted = {name for name in pods if name.endswith(ending)}
         found += [f"PodDisruptionBudget {budget}: {name}" for name in sorted(chosen ^ wanted)]
-        if not isinstance(first(objects, "PodDisruptionBudget", budget)["spec"].get("minAvailable"), int):
+        if not isinstance(least, int):
             found.append(f"PodDisruptionBudget {budget}: wanted minAvailable as a number; a RayCluster has no scale")
+        elif least < 100_000:
+            found.append(f"PodDisruptionBudget {budget}: of more than {least} pods, some may be evicted")
     for one in of_kind(objects, "PodDisruptionBudget", "NetworkPolicy"):
         spec = one["spec"]
         labels = (spec.get("selector") or spec.get("podSelector", {})).get("matchLabels", {})
@@ -196,6 +199,11 @@ CHECKS = (
                 "a budget that needs the scale of a RayCluster",
                 lambda o: first(o, "PodDisruptionBudget", "raymill-gpu")["spec"].update(minAvailable="100%"),
                 "raymill-gpu: wanted minAvailable",
+            ),
+            Broken(
+                "a budget that allows evictions when several jobs run",
+                lambda o: first(o, "PodDisruptionBudget", "raymill-head")["spec"].update(minAvailable=1),
+                "raymill-head: of more than 1 pods, some may be evicted",
             ),
             Broken(
                 "a label that KubeRay changes",

@@ -477,7 +477,7 @@ def test_the_api_server_checks_the_rayjob_before_it_is_created(kubernetes, tmp_p
 
     monkeypatch.setattr(backend, "_manifests", wrong)
     (problem,) = backend.check(small_work(tmp_path))
-    assert "would drop spec.entrypoints and" in problem
+    assert "would drop spec.entrypoints from" in problem
 
 
 @pytest.mark.parametrize("strict", [True, False], ids=["Kubernetes 1.25 and later", "before"])
