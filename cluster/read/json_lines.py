@@ -21,6 +21,7 @@ _decode = json.JSONDecoder().decode
 
 
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
+_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"|["\[\]{}]', re.DOTALL)
 
 
 class Unreadable(str):
@@ -71,6 +72,18 @@ def json_value(line: bytes, decode: Decode = _decode) -> Any:
         return Unreadable("bad_utf8")
     except ValueError:
         return Unreadable("broken_json")
+
+
+def end_of_value(text: str, start: int) -> int:
+    """Where the object or array that begins at `start` ends; -1 if it does not end within the text."""
+    depth = 0
+    for token in _BRACKET.finditer(text, start):
+        if token[0] == '"':  # a string without its end
+            return -1
+        depth += (token[0] in ("{", "[")) - (token[0] in ("}", "]"))
+        if not depth:
+            return token.end()
+    return -1
 
 
 def _object_with_deep_values(text: str, decode: Decode) -> dict[str, Any]:

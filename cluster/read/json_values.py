@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cluster.read.compression import UnreadableRest
+from cluster.read.json_lines import Unreadable, end_of_value, json_value
 
+_PARSER = json.JSONDecoder()
 _BETWEEN = re.compile(r"[\s,]*")
 _LEAST_READ = 1 << 16  # characters before a value is tried again
 _TOKEN_CHARS = 16  # more than those of -Infinity and of an escaped pair of surrogates
@@ -24,13 +26,17 @@ class BrokenRest(UnreadableRest):
         self.rest = rest
 
 
-def json_values(blocks: Iterable[bytes], max_chars: int) -> Iterator[tuple[Any, str]]:
+def json_values(
+    blocks: Iterable[bytes], max_chars: int, parser: json.JSONDecoder = _PARSER
+) -> Iterator[tuple[Any, str]]:
     """(value, its text) of each value of the array, or of each value that is in no array.
+
+    The value is an Unreadable if its text is not UTF-8. In an object, values of keys can be DeepJson.
 
     Raises:
         UnreadableRest: a text is no value (`broken_json`), a value is too large, or the file is damaged.
     """
-    decoder, decode = codecs.getincrementaldecoder("utf-8")("surrogateescape"), json.JSONDecoder().raw_decode
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     waiting = iter(blocks)
     held, at, is_last, in_array = "", 0, False, False
 
@@ -61,8 +67,8 @@ def json_values(blocks: Iterable[bytes], max_chars: int) -> Iterator[tuple[Any, 
             in_array, at = False, at + 1
             continue
         try:
-            value, end = decode(held, at)
-        except (ValueError, RecursionError) as error:
+            value, end = _value_at(held, at, parser)
+        except ValueError as error:
             if is_last or not _may_be_cut_off(error, len(held)):
                 raise BrokenRest("broken_json", held[at:]) from error
             if (size := len(held) - at) > max_chars:
@@ -72,8 +78,33 @@ def json_values(blocks: Iterable[bytes], max_chars: int) -> Iterator[tuple[Any, 
         if len(held) - end < _TOKEN_CHARS and not is_last and held[end - 1] not in ']}"':  # a number may go on
             more(max(2 * (len(held) - at), _LEAST_READ))
             continue
-        yield value, held[at:end]
+        text = held[at:end]
+        yield value if _is_unicode(text) else Unreadable("bad_utf8"), text
         at = end
+
+
+def _value_at(text: str, at: int, parser: json.JSONDecoder) -> tuple[Any, int]:
+    """(value, its end) of the JSON at a place of the text.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return parser.raw_decode(text, at)
+    except RecursionError:
+        end = end_of_value(text, at)
+        if end < 0:
+            raise json.JSONDecodeError("the value has no end", text, len(text)) from None
+        return json_value(text[at:end].encode("utf-8", "surrogateescape"), parser.decode), end
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text has no byte that was not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _may_be_cut_off(error: Exception, size: int) -> bool:

@@ -3,62 +3,36 @@
 Read only if `format: json` says so, since files named .json usually hold settings. Memory: one object.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Generator
 from contextlib import closing
-from itertools import islice
 
-import pyarrow as pa
-
-from cluster.read.compression import UnreadableRest
 from cluster.read.decoding import utf8_stream
+from cluster.read.json_lines import Unreadable
 from cluster.read.json_values import BrokenRest, json_values
 from cluster.read.limits import Limits
 from cluster.read.span import Span
-from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input
-from pipelines.readers.jsonl import add_object
-from pipelines.readers.reader import Reader, ReaderCounts, Rows
-
-_PEEK_VALUES = 100
+from pipelines.readers.jsonl import FoundValue, JsonObjects
 
 
-class JsonValues(Reader):
-    """A document is an object of the array. Objects may have different keys."""
+class JsonValues(JsonObjects):
+    """A document is an object of the array. What follows a value that is not JSON is lost, and has one row."""
 
     stated_endings = (".json",)
-    columns = "open"
+    unit = "value"
 
-    def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
-        """Every key of the first 100 objects."""
-        limits = Limits()
-        names: dict[str, None] = {}
-        try:
-            with closing(utf8_stream(store, file.uri, limits, input.encoding)) as blocks:
-                for value, _ in islice(json_values(blocks, limits.max_line_bytes), _PEEK_VALUES):
-                    if isinstance(value, dict):
-                        names |= dict.fromkeys(value)
-        except UnreadableRest:
-            pass  # `read` reports the problem
-        return tuple(names)
-
-    def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
-        """A document for each value; what follows one that cannot be read is lost, and has one row."""
-        rows = Rows(input, limits, counts)
+    def values(
+        self, store: Store, span: Span, input: Input, limits: Limits, parser: json.JSONDecoder
+    ) -> Generator[FoundValue, None, None]:
+        """Each value of the array, or of the file; at last what cannot be read."""
         number = 0
-        try:
-            with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
-                for number, (value, content) in enumerate(json_values(blocks, limits.max_line_bytes), 1):
-                    where = f"{span.uri} value {number}"
-                    if isinstance(value, dict):
-                        add_object(rows, value, where, input, content)
-                    else:
-                        rows.refuse("not_an_object", where, content=content)
-                    if rows.full:
-                        yield rows.table()
-        except BrokenRest as broken:
-            rows.refuse(broken.problem, f"{span.uri} after value {number}", content=broken.rest)
-        except UnreadableRest as broken:
-            rows.refuse(broken.problem, f"{span.uri} after value {number}")
-        if len(rows):
-            yield rows.table()
+        with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
+            try:
+                for number, (value, text) in enumerate(json_values(blocks, limits.max_line_bytes, parser), 1):
+                    yield f"value {number}", text.encode("utf-8", "surrogateescape"), value
+            except BrokenRest as broken:
+                problem = "long_line" if broken.problem == "too_large" else broken.problem
+                rest = broken.rest.encode("utf-8", "surrogateescape")
+                yield f"after value {number}", rest, Unreadable(problem)

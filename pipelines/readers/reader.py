@@ -45,8 +45,8 @@ _IN_THE_CONFIG = {
 PROBLEMS = {
     "bad_utf8": "bytes that are not UTF-8",
     "lone_surrogate": "half of a UTF-16 surrogate pair, which UTF-8 cannot hold",
-    "broken_json": "the line is not JSON",
-    "not_an_object": "the line is JSON, but no object with fields",
+    "broken_json": "not JSON",
+    "not_an_object": "JSON, but no object with fields",
     **{problem: f"{text}{_IN_THE_CONFIG.get(problem, '')}" for problem, text in PROBLEMS_OF_WHOLE_FILES.items()},
     "wrong_encoding": "bytes that no character of the input's `encoding` begins with; the rest of the file is lost",
     "broken_csv": "wrong number of fields, or quotes that do not match",
@@ -56,7 +56,8 @@ PROBLEMS = {
     "not_a_string": "the text is a number, a list or an object",
     "bad_id": "the id is neither a string nor a whole number",
     "too_large": "over max_document_bytes",
-    "long_line": "the line is over 64 MiB and three times max_document_bytes; raise that, or leave out large keys",
+    "long_line": "the line or JSON value is over 64 MiB and three times max_document_bytes; raise that, or leave out "
+    "large keys",
     "too_deep": "a value of `columns` is nested too deeply to be written as text",
     "truncated": "the file ends too early; the rest is lost",
     "corrupt_compression": "the compressed data is damaged; the rest of the file is lost",

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -164,12 +163,11 @@ def add_page(
 @cache
 def _extraction() -> tuple[Callable[..., Any], Callable[..., str | None]]:
     """(from a page to its tree, from a tree to its main content) of trafilatura."""
-    import trafilatura  # imported here: it takes 0.4 s, and most runs read no HTML
+    import trafilatura.main_extractor  # imported here: it takes 0.4 s, and most runs read no HTML
 
     # It logs an error for every page without content, which has a row in quarantine.
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-    for name in ("core", "htmlprocessing", "main_extractor"):
-        vars(sys.modules[f"trafilatura.{name}"])["strip_tags"] = strip_tags
+    trafilatura.htmlprocessing.strip_tags = trafilatura.main_extractor.strip_tags = strip_tags
     return trafilatura.load_html, trafilatura.extract
 
 

@@ -161,11 +161,8 @@ def _json_elements(store: Store, span: Span) -> Iterator[tuple[Row | Unreadable,
     index = -1
     try:
         with closing(stream(store, span.uri, _LIMITS)) as blocks:
-            for index, (value, text) in enumerate(json_values(blocks, _LIMITS.max_line_bytes)):
-                if not text.isascii() and text.encode(errors="ignore").decode() != text:
-                    yield Unreadable("bad_utf8"), index
-                else:
-                    yield value if isinstance(value, dict) else Unreadable("not_an_object"), index
+            for index, (value, _) in enumerate(json_values(blocks, _LIMITS.max_line_bytes)):
+                yield value if isinstance(value, dict | Unreadable) else Unreadable("not_an_object"), index
     except UnreadableRest as broken:
         raise DataError(_unreadable_json(store, span, index + 1, broken)) from broken
 

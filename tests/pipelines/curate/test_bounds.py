@@ -173,7 +173,7 @@ def test_a_dry_run_counts_what_is_odd_about_the_first_rows(tmp_path, count):
     assert look.notes == [
         f"Source s: of the first {3 * count + 1} rows of a.jsonl, "
         f"{'1 has no id and is' if one else '2 have no id and are'} named by the hash of the text; "
-        f"{'1 has' if one else '2 have'} an empty text; {count} cannot be read: broken_json (the line is not JSON)."
+        f"{'1 has' if one else '2 have'} an empty text; {count} cannot be read: broken_json (not JSON)."
     ]
     assert (look.rows, look.unreadable) == (3 * count + 1, count)
 

@@ -694,6 +694,8 @@ JSON_FILES = {
     "one that ends after a value": ('[{"text": "a"},', ["a", "truncated"]),
     "one broken value": ('[{"text": "a"}, {"text" "b"}, {"text": "c"}]', ["a", "broken_json"]),
     "a long one": (json.dumps([{"text": "x" * 50_000}] * 5), 5),
+    "a key that is nested deeply": (f'[{{"x": {"[" * 3000 + "]" * 3000}, "text": "a"}}, {{"text": "b"}}]', ["a", "b"]),
+    "a deep value without an end": (f'[{{"text": "a"}}, {{"x": {"[" * 3000}', ["a", "broken_json"]),
 }
 
 
@@ -702,6 +704,29 @@ def test_a_json_file_is_read_if_the_config_says_so(tmp_path, name):
     content, wanted = JSON_FILES[name]
     found = read_texts(tmp_path / "a.json", content.encode(), format="json")
     assert len(found) == wanted if isinstance(wanted, int) else found == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "problems"),
+    [
+        (json.dumps(CHATS, ensure_ascii=False).encode("utf-16"), ["utf16"]),
+        (
+            '[{"text": "äöü"}, {"text": "a"}, {"text": "é à"}, {"text": "a"}]'.encode("latin-1"),
+            ["other_encoding", "a", "other_encoding", "a"],
+        ),
+        (b'[{"text": "\xfc"}, {"text": "a"}]', ["bad_utf8", "a"]),
+        (rb'[{"text": "\ud800"}, {"text": "a"}]', ["lone_surrogate", "a"]),
+    ],
+)
+def test_a_json_file_of_another_encoding_is_named_as_such(tmp_path, content, problems):
+    assert read_texts(tmp_path / "a.json", content, format="json") == problems
+
+
+def test_a_json_value_or_line_over_the_bound_is_too_long_in_any_encoding(tmp_path, monkeypatch):
+    monkeypatch.setattr("cluster.read.limits.OTHER_BYTES", -30_000_000)  # with the default limits no byte is left
+    array = json.dumps([{"text": "a"}, {"text": "x" * 3_000_000}])
+    assert read_texts(tmp_path / "a.json", array.encode(), format="json") == ["a", "long_line"]
+    assert read_texts(tmp_path / "a.jsonl", b'{"text": "a"}\n', encoding="windows-1252") == ["long_line"]
 
 
 def test_a_folder_gives_its_json_files_to_the_stated_format_alone(tmp_path):
