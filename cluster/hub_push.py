@@ -1,4 +1,4 @@
-"""A folder to a repository of the Hugging Face hub, in one commit: data sets and exported models."""
+"""Push a folder to a repository of the Hugging Face hub, in one commit: data sets and exported models."""
 
 import os
 import re
@@ -21,7 +21,13 @@ _PLACE = re.compile(r"(?:hf://)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)")
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was pushed. place: ORG/NAME. commit: URL. files, bytes: of the folder, whether or not the hub had them."""
+    """A finished push.
+
+    Attributes:
+        place: ORG/NAME.
+        commit: URL of the commit.
+        files, bytes: number and size of the folder's files, including those that the hub already had.
+    """
 
     place: str
     commit: str
@@ -49,7 +55,7 @@ class HubRepository:
         token = os.environ.get(TOKEN)
         if not token:
             raise ConfigError(
-                f"{TOKEN} is not set. Make a token with the right to write at https://huggingface.co/settings/tokens, "
+                f"{TOKEN} is not set. Make a token with write access at https://huggingface.co/settings/tokens, "
                 f"and set the environment variable {TOKEN} to it."
             )
         self._hub = huggingface_hub.HfApi(token=token)
@@ -58,10 +64,10 @@ class HubRepository:
         """Commit the files of a local folder. The hub skips those that it has. Creates the repository if needed.
 
         Args:
-            title, description: of the commit.
+            title, description: message of the commit.
             replaced: patterns of the repository's files that are deleted unless the folder has them, since an earlier
                 push may have had more files.
-            public: of a repository that is created; one that is there stays public or private.
+            public: whether a new repository is public; an existing one is not changed.
 
         Raises:
             StorageError: the hub refuses the token or the request, or cannot be reached.
@@ -96,7 +102,7 @@ def _refusal(name: str, error: HfHubHTTPError) -> str:
     reason = (error.server_message or str(error)).strip().splitlines()[0][:200]
     match status:
         case 401:
-            mend = f"The token of {TOKEN} is wrong or has ended: make another one"
+            mend = f"The token of {TOKEN} is wrong or has expired: make another one"
         case 403 | 404:
             mend = f"The token of {TOKEN} has no right to write there: check ORG and NAME, or give it that right"
         case 429 | 500 | 502 | 503 | 504:

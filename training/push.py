@@ -1,5 +1,5 @@
-"""An exported folder of a finished training to a model of the Hugging Face hub, with its card, in one commit: the verb
-`raymill push`. Needs no extra.
+"""The verb `raymill push`: push an exported folder of a finished training, with its model card, to a model repository
+of the Hugging Face hub, in one commit. Needs no extra.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ def push(
     folder: Annotated[
         str | None, typer.Option(help="the exported folder: full, merged, adapter, ..; default: the only one")
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="a model that is created is public")] = False,
+    public: Annotated[bool, typer.Option("--public", help="make a new model public")] = False,
     config: RunConfig = None,
     override: StorageOverrides = None,
 ) -> None:
-    """An exported model and its card to the Hugging Face hub, in one commit, with the token HF_TOKEN.
+    """Push an exported model and its card to the Hugging Face hub, in one commit, with the token HF_TOKEN.
 
-    A model that is created is private. The same push again commits only what changed.
+    A new model is private unless --public is given. The same push again commits only what changed.
     """
     with store_for(run, config, override) as (store, uri):
         pushed = push_model(store, uri, place, folder, public=public)
@@ -49,7 +49,7 @@ def push_model(store: Store, run: str, place: str, folder: str | None = None, *,
     Args:
         run: URI of the run.
         folder: name of the exported folder, such as `merged`; not needed if there is one.
-        public: of a model that is created; one that is there stays public or private.
+        public: whether a new repository is public; an existing one is not changed.
 
     Raises:
         ConfigError: no such folder, or the place or the token is missing.
@@ -72,10 +72,10 @@ def push_model(store: Store, run: str, place: str, folder: str | None = None, *,
 
 
 def _chosen(run: str, folders: list[str], folder: str | None) -> str:
-    """The folder to push: the given one, else the only one that is no base."""
+    """Name of the folder to push: the given one, else the only one besides `base`."""
     own = [name for name in folders if name != "base"]
     if folder is None and len(own) > 1:
-        raise ConfigError(f"{run}: exported are {' and '.join(own)}; name the one to push: --folder {own[-1]}")
+        raise ConfigError(f"{run} exported {' and '.join(own)}. Name the one to push: --folder {own[-1]}")
     name = folder or own[0]
     if name not in folders:
         raise ConfigError(f"--folder {name}: {run} exported {' and '.join(folders)}. Name one of these.")

@@ -1,4 +1,4 @@
-"""A server with the endpoints of the Hugging Face hub that a commit needs, for the real client."""
+"""A server with the endpoints of the Hugging Face hub that a commit needs, for the real client; the verbs that push."""
 
 import base64
 import hashlib
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 from huggingface_hub import constants
 
+from cluster import cli
 from tests.support.web_server import Asked, Reply, Site, as_json, web_server
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz"
@@ -22,6 +23,15 @@ def hub_server(patch: pytest.MonkeyPatch, kind: str) -> Iterator["Hub"]:
         patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         patch.setenv("HF_TOKEN", SECRET)
         yield Hub(site, kind)
+
+
+def raymill(capfd: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    """`raymill WORDS`: (exit code, what is printed), in which the token does not occur."""
+    with pytest.raises(SystemExit) as left:
+        cli.main([str(word) for word in words])
+    shown = capfd.readouterr()
+    assert SECRET not in shown.out + shown.err
+    return left.value.code or 0, shown.out + shown.err
 
 
 def git_hash(data: bytes) -> str:

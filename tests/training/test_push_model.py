@@ -3,12 +3,12 @@
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from cluster import cli
-from tests.support.hub_commits import SECRET, Hub, hub_server
+from tests.support.hub_commits import Hub, hub_server, raymill
 from tests.support.train_inline import train_inline, write_corpus
 
 
@@ -32,15 +32,7 @@ def runs(tmp_path_factory) -> Path:
 @pytest.fixture
 def push(capfd):
     """`raymill push WORDS`: (exit code, what is printed)."""
-
-    def call(*words: object) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main(("push", *map(str, words)))
-        shown = capfd.readouterr()
-        assert SECRET not in shown.out + shown.err
-        return left.value.code or 0, shown.out + shown.err
-
-    return call
+    return partial(raymill, capfd, "push")
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -7,10 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
-from cluster import cli
 from cluster.store.store import Store
 from pipelines.prepare.versions.registry import Registry
-from tests.support.hub_commits import SECRET, Hub, hub_server
+from tests.support.hub_commits import SECRET, Hub, hub_server, raymill
 from tests.support.prepared_versions import prepared, rows
 from tests.support.web_server import as_json
 
@@ -36,15 +35,7 @@ def registry(tmp_path_factory) -> str:
 @pytest.fixture
 def push(registry, capfd):
     """`raymill dataset push help WORDS`: (exit code, what is printed)."""
-
-    def call(*words: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main(("dataset", "push", "help", *words, "--registry", registry))
-        shown = capfd.readouterr()
-        assert SECRET not in shown.out + shown.err
-        return left.value.code or 0, shown.out + shown.err
-
-    return call
+    return lambda *words: raymill(capfd, "dataset", "push", "help", *words, "--registry", registry)
 
 
 def test_a_push_is_one_commit_of_the_version_and_its_card_to_a_private_data_set(hub, push):
@@ -85,7 +76,7 @@ def test_a_new_data_set_is_public_if_that_is_asked_for(hub, push):
 @pytest.mark.parametrize(
     ("status", "answer", "said"),
     [
-        (401, "Invalid username or password.", "HF_TOKEN is wrong or has ended"),
+        (401, "Invalid username or password.", "HF_TOKEN is wrong or has expired"),
         (403, "You don't have the rights to create a dataset under the namespace acme", "has no right to write there"),
         (400, "Name is not allowed", "Check ORG and NAME"),
     ],
