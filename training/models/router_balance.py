@@ -23,6 +23,9 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
+# The only causal language model of transformers whose function of this name is another one.
+_ANOTHER_FUNCTION = "doge"
+
 
 class RouterBalance:
     """The load-balancing loss of one worker's model.
@@ -30,7 +33,11 @@ class RouterBalance:
     Between `begin_step` and `end_step` the objective passes the routers' logits of each micro-batch. In a forward pass
     without gradients they are counted only.
 
-    coefficient: factor of the loss. experts: of a layer. chosen: experts of each position.
+    Attributes:
+        coefficient: factor of the loss.
+        experts: number of experts of a layer.
+        chosen: number of experts that a position is routed to.
+        active: whether the objective passes logits.
     """
 
     def __init__(self, coefficient: float, experts: int, chosen: int) -> None:
@@ -42,7 +49,7 @@ class RouterBalance:
         self._loss: Tensor | float = 0.0
 
     def begin_step(self, denominator: float) -> None:
-        """denominator: number by which the loss of each micro-batch is divided."""
+        """Start a step. denominator: number by which the loss of each micro-batch is divided."""
         self.active = True
         self._factor = self.coefficient * denominator
         self._counts, self._summed, self._loss = None, False, 0.0
@@ -100,14 +107,10 @@ def router_balance(causal: Any) -> RouterBalance | None:
         return None
     experts, chosen = getattr(causal, "num_experts", None), getattr(causal, "num_experts_per_tok", None)
     of_the_usual_kind = hasattr(sys.modules[type(causal).__module__], "load_balancing_loss_func")
-    if not (of_the_usual_kind and experts and chosen) or config.model_type in _OTHER_LOSSES:
+    if not (of_the_usual_kind and experts and chosen) or config.model_type == _ANOTHER_FUNCTION:
         log.warning(
-            "model: its config asks for the load-balancing loss (output_router_logits: true), which is not known for "
-            "model type %s, so it is not trained", config.model_type,
+            "model: its config asks for the load-balancing loss (output_router_logits: true), which is not supported "
+            "for model type %s, so it is left out", config.model_type,
         )  # fmt: skip
         return None
     return RouterBalance(coefficient, experts, chosen)
-
-
-# Model types whose load-balancing loss is another function.
-_OTHER_LOSSES = {"doge", "nllb-moe", "switch_transformers"}

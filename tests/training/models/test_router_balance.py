@@ -1,10 +1,13 @@
 """The load-balancing loss of a mixture of experts: transformers' function over a whole step, however it is divided."""
 
+import ast
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from cluster.store.store import Store
@@ -16,7 +19,7 @@ from training.data.packed import PackedRows
 from training.engines.adamw import make_adamw
 from training.fit.learning_rate import learning_rate
 from training.models.build import build_objective
-from training.models.router_balance import RouterBalance
+from training.models.router_balance import RouterBalance, router_balance
 from training.pack.packed_run import PackedRun
 
 torch.set_num_threads(1)
@@ -135,6 +138,26 @@ def test_a_config_that_does_not_ask_for_it_trains_without_it(root, change):
     job = job_of(root, f"without-{next(iter(change))}", 8)
     model = job.config.model.model_copy(update={"config": MIXTRAL | change})
     assert build_objective(job.config.model_copy(update={"model": model})).balance is None
+
+
+def test_the_function_is_that_of_every_causal_language_model_of_transformers_but_doge():
+    found = {}
+    for path in Path(transformers.models.__path__[0]).glob("*/modeling_*.py"):
+        text = path.read_text()
+        if "\ndef load_balancing_loss_func" in text and "ForCausalLM(" in text:
+            [function] = [one for one in ast.parse(text).body if getattr(one, "name", "") == "load_balancing_loss_func"]
+            found[path.parent.name] = ast.dump(ast.Module(function.body[1:], []))  # without its docstring
+    assert len(found) > 10
+    assert [name for name, body in found.items() if body != found["mixtral"]] == ["doge"]
+
+
+def test_a_model_with_another_function_trains_without_it_and_says_so(caplog):
+    config = transformers.DogeConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=4,
+        vocab_size=VOCABULARY, is_moe=True, num_experts=4, output_router_logits=True, router_aux_loss_coef=COEFFICIENT,
+    )  # fmt: skip
+    assert router_balance(transformers.DogeForCausalLM(config)) is None
+    assert "not supported for model type doge" in caplog.text
 
 
 def test_positions_of_padding_count_nothing():
