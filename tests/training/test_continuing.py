@@ -14,7 +14,7 @@ from tests.support.ranks import RankPool
 from tests.support.train_inline import PLAIN, sentences, train_inline, write_corpus
 from training.config import TrainConfig
 from training.continuing import find_parent
-from training.data.order import Order
+from training.data.order import Order, Position
 from training.job import TrainRun, packed_job
 from training.pack.packed_run import PackedRun
 from training.plan.command import machine, plan_text
@@ -183,6 +183,10 @@ def test_with_other_shares_each_corpus_goes_on_after_its_own_samples(folder, mon
         if number:
             kept = json.loads(Path(run, "report.json").read_text())["fits"][0]["continues"][1]
             assert f"position in the data, after {8 * number} samples" in kept
+    swapped = TrainConfig.model_validate(
+        PLAIN | settings | {"corpus": mixed[::-1], "output": "x", "continue_from": run}
+    )
+    assert "because the corpora have another order" in packed_job(swapped, packed).parent.words[1]
     undisturbed = Order.for_training(config, packed)
     for corpus, found in rows.items():
         whole = [row for step in range(20) for one, row in undisturbed.step(step) if one == corpus]
@@ -199,6 +203,14 @@ def test_the_best_checkpoint_is_continued_where_that_is_stated(folder, monkeypat
         config = TrainConfig.model_validate(settings | {"continue_from": {"run": steep.uri, "checkpoint": which}})
         found = find_parent(config)
         assert found is not None and found.checkpoint.step == step and found.samples == 4 * step
+
+
+def test_another_seed_continues_the_weights_and_begins_the_data(folder, parent):
+    settings = PLAIN | {"corpus": str(folder / "corpus.jsonl"), "output": str(folder / "x"), "seed": 9}
+    config = TrainConfig.model_validate(settings | {"continue_from": parent, "optimizer": CONSTANT})
+    found = packed_job(config, PackedRun.load(config.store, str(folder / "packed"))).parent
+    assert found is not None and found.position == Position() and found.updates == 6
+    assert "begins at its first sample, because seed was 1, now 9" in found.words[1]
 
 
 def test_a_run_is_needed_that_is_finished_and_one_training(folder, parent, monkeypatch):

@@ -1,5 +1,7 @@
 """An attempt that runs out of memory: the next one computes half of the rows, or an error names the smallest change."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from cluster.errors import ClusterError, ConfigError
 from tests.support.fit_jobs import LENGTH, column, final_weights, fit_alone, pack_tiny, tiny_job
 from training.bench.workload import bench_config
 from training.fit import loop
-from training.fit.out_of_memory import is_out_of_memory
+from training.fit.out_of_memory import is_out_of_memory, with_rows_left_to_try
 from training.models.objective import NextToken
 from training.models.shape import shape_of
 from training.plan.choices import smaller_change
@@ -91,6 +93,20 @@ def test_rows_that_ran_out_of_memory_with_other_settings_are_tried_again(root, r
     with pytest.raises(ClusterError, match="computes 4 at once"):
         fit_alone(tiny_job(root, micro_batch=None, output=f"{root}/other", activation_checkpointing=True))
     assert max(called) == 8
+
+
+def test_the_rows_left_to_try_are_for_an_equal_number_of_workers_and_no_more_than_fit(root, rows_that_fit):
+    rows_that_fit(0)
+    job = tiny_job(root, micro_batch=None, output=f"{root}/left")
+    for _ in (8, 4):
+        with pytest.raises(ClusterError):
+            fit_alone(job)
+
+    def rows(world: int, that_fit: int) -> int | None:
+        ranks = SimpleNamespace(first=True, world=world, from_first=lambda value: value)
+        return with_rows_left_to_try(job, job.config.model_copy(update={"micro_batch": that_fit}), ranks).micro_batch
+
+    assert (rows(1, 8), rows(1, 1), rows(2, 8)) == (2, 1, 8)
 
 
 def test_a_cpu_without_memory_is_recognised():
