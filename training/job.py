@@ -105,7 +105,7 @@ def train(
         packing = PackJob.of(with_columns(config), replace=False)
         if (found := _find_run_of_packed(packing, False, verify)) is not None:
             return found
-    # After a training by torchrun on other machines, only evaluation and export are left to do here.
+    # After a training by torchrun on other machines, only export and evaluation are left to do here.
     trained = store.exists(paths.join(config.output, OUTCOME)) and not replace
     _check_before_start(config, session, trains=not trained)
     with held(store, config.output) as lease:
@@ -139,7 +139,7 @@ def is_finished(config: TrainConfig) -> bool:
 def _train(
     config: TrainConfig, session: Session, progress: Progress, lease: Lease, replace: bool, verify: bool
 ) -> TrainRun:
-    """Pack, fit, evaluate and export, and publish one training, under the lease of its output."""
+    """Pack, fit, export, evaluate and publish one training, under the lease of its output."""
     model_fingerprint(config.store, config.model, config.seed)  # a missing model is refused before packing
     packing = PackJob.of(config, replace)
     compare_sha256 = verify or replace  # with `replace`, damage of equal size is made again too

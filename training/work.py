@@ -1,7 +1,7 @@
 """The requirements of a training on a cluster: its run id, machines for its workers, and what must exist beforehand.
 
 The workers, their GPUs and their engine are settings; the machines follow from them and from the memory of the plan
-(training/plan). Packing, evaluation and export run on the same machines.
+(training/plan). Packing, export and evaluation run on the same machines.
 """
 
 import math

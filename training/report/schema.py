@@ -124,7 +124,7 @@ class DataSet(TypedDict):
 class CorpusData(TypedDict):
     """documents: those that became examples. left_out: numbers of the others, by reason, before packing. tokenised:
     examples, tokens and label tokens of all splits before packing. packing: counts of examples longer than a row, by
-    what was done with them. turns: counts of assistant turns, and of those that are not learnt. passed_over: a
+    what was done with them. turns: counts of assistant turns, and of those that are not trained on. passed_over: a
     sentence about the files that were not read. stages: of a curriculum, with the rows to train on, the easiest first.
     prepared: the data set that was packed, if it is one. Reports of earlier versions lack the last four.
     """
