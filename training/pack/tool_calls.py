@@ -45,6 +45,8 @@ def _standard_call(call: Any) -> dict[str, Any]:
     function = _decoded(function, "tool_calls")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BadMessage("bad_messages", f"a tool call without the name of a function: {call!r}")
+    if "arguments" not in function and function.keys() - {"name", "type", "id"}:
+        raise BadMessage("bad_messages", f"a tool call whose arguments do not have the key arguments: {call!r}")
     arguments = _decoded(function.get("arguments") or {}, "arguments")
     if not isinstance(arguments, dict):
         raise BadMessage("bad_messages", f"a tool call whose arguments are not an object: {call!r}")
