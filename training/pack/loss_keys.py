@@ -12,6 +12,7 @@ learnt. `ignore` also switches off the keys above.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
@@ -210,6 +211,8 @@ def _learnt_characters(message: Mapping[str, Any]) -> list[bool] | None:
 # --- columns and keys that are not read
 
 _UNREAD = "unread/"
+# `message.name`, `message['name']`, `'name' in message`.
+_KEY_OF_TEMPLATE = re.compile(r"""[.'"](\w+)\b""")
 # Counters of `turn_notes` -> what the counted ones are.
 _NOTES = {
     "turns_excluded": "assistant turns are not learnt, because their weight is 0",
@@ -238,11 +241,8 @@ def _count(unread: Counter[str], names: Iterable[str]) -> None:
 
 def unread_counters(unread: Mapping[str, int], template: str) -> dict[str, float]:
     """Counters of the names that the chat template does not read either. template: empty if there is none."""
-    return {
-        f"{_UNREAD}{name}": count
-        for name, count in unread.items()
-        if not (name.startswith(_OF_MESSAGE) and name.removeprefix(_OF_MESSAGE) in template)
-    }
+    read = {f"{_OF_MESSAGE}{name}" for name in _KEY_OF_TEMPLATE.findall(template)}
+    return {f"{_UNREAD}{name}": count for name, count in unread.items() if name not in read}
 
 
 def notes(of_files: Mapping[str, int], counters: Mapping[str, float]) -> list[str]:

@@ -144,7 +144,7 @@ def chats(count: int, **keys) -> list[dict]:
 def run_settings(tmp_path, rows: list[dict] | str, **more) -> dict:
     corpus = rows if isinstance(rows, str) else write_lines(tmp_path / "c.jsonl", rows)
     model = MODEL | {"tokenizer": saved(tmp_path / "tokenizer", tiny(CHATML))}
-    return settings_of(corpus, tmp_path / "run", model=model, **more)
+    return settings_of(corpus, tmp_path / "run", **{"model": model} | more)
 
 
 def tokenised(tmp_path, rows: list[dict] | str, **more) -> PackedRun:
@@ -306,8 +306,11 @@ def test_columns_and_keys_that_are_not_read_are_listed_with_their_rows_by_every_
 
 def test_a_key_of_messages_that_the_template_reads_is_not_listed(tmp_path, inline):
     rows = chats(9)
-    rows[0]["messages"][0]["name"] = "Ann"
-    assert "name" in CHATML and "not used" not in shown(tmp_path, rows)
+    rows[0]["messages"][0] = QUESTION | {"name": "Ann", "end": True}
+    template = CHATML.replace("+ message.role +", "+ message.role + (message.name or '') +")
+    model = MODEL | {"tokenizer": saved(tmp_path / "named", tiny(template))}
+    assert "endif" in template
+    assert "that have them: messages[].end (1)" in shown(tmp_path, rows, model=model)
 
 
 def test_of_parquet_the_rows_with_a_value_are_counted(tmp_path, inline):
