@@ -9,66 +9,34 @@ import sys
 from collections import defaultdict
 
 from tests.benchmarks.timing import machine
-from tests.support.chat_templates import template_files, tokenizer_of
+from tests.support.chat_templates import TOOLS, assistant, call, result, template_files, tokenizer_of, user
 from training.pack.documents import Chat, Document
 from training.pack.encode import Encoder
 from training.pack.overflow import UNLEARNT, WITHOUT_REASONING
 
-_TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": "weather",
-            "description": "Weather of a city",
-            "parameters": {
-                "type": "object",
-                "properties": {"city": {"type": "string", "description": "the city"}},
-                "required": ["city"],
-            },
-        },
-    }
-]
-
-
-def _said(role, content, **more):
-    return {"role": role, "content": content} | more
-
-
-def _calls(*cities):
-    function = "function"
-    return [
-        {"id": f"call0000{number}", "type": function, function: {"name": "weather", "arguments": {"city": city}}}
-        for number, city in enumerate(cities)
-    ]
-
-
-def _result(content, number=0):
-    return _said("tool", content, name="weather", tool_call_id=f"call0000{number}")
-
-
-_QUESTION, _AGAIN = _said("user", "What is 2 + 2?"), _said("user", "And 3 + 3?")
-_ANSWER, _SECOND = _said("assistant", "It is 4."), _said("assistant", "It is 6.")
+_QUESTION, _AGAIN, _ANSWER, _SECOND = user("What is 2 + 2?"), user("And 3 + 3?"), assistant("It is 4."), assistant("6.")
+_BRIEF = {"role": "system", "content": "Be brief."}
 SHAPES = {
     "answer": [_QUESTION, _ANSWER],
-    "system, two rounds": [_said("system", "Be brief."), _QUESTION, _ANSWER, _AGAIN, _SECOND],
-    "reasoning": [_QUESTION, _said("assistant", "It is 4.", reasoning_content="Two and two make four.")],
-    "tool call": [_QUESTION, _said("assistant", "", tool_calls=_calls("Rome")), _result("21 C"), _ANSWER],
+    "system, two rounds": [_BRIEF, _QUESTION, _ANSWER, _AGAIN, _SECOND],
+    "reasoning": [_QUESTION, assistant("It is 4.", reasoning_content="Two and two make four.")],
+    "tool call": [_QUESTION, assistant("", tool_calls=[call("Rome")]), result("21 C"), _ANSWER],
     "two calls at once": [
         _QUESTION,
-        _said("assistant", "", tool_calls=_calls("Rome", "Oslo")),
-        _result("21 C"),
-        _result("3 C", 1),
+        assistant("", tool_calls=[call("Rome"), call("Oslo", 2)]),
+        result("21 C"),
+        result("3 C", 2),
         _ANSWER,
     ],
     "two answers in a row": [_QUESTION, _ANSWER, _SECOND],
-    "system in the middle": [_QUESTION, _ANSWER, _said("system", "Be brief."), _AGAIN, _SECOND],
+    "system in the middle": [_QUESTION, _ANSWER, _BRIEF, _AGAIN, _SECOND],
     "assistant begins": [_ANSWER, _AGAIN, _SECOND],
 }
 
 
 def cell(name: str, messages: list[dict]) -> str:
     """What is kept of one conversation under one template, in words."""
-    tools = _TOOLS if any("tool_calls" in message for message in messages) else None
+    tools = TOOLS if any("tool_calls" in message for message in messages) else None
     encoded = Encoder(tokenizer_of(name)).encode([Document("x", Chat(messages, tools), 1, 1, "", None)])
     if not encoded.examples:
         return f"- {encoded.misfits[0].reason}"

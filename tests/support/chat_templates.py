@@ -41,3 +41,39 @@ def tokenizer_of(name: str) -> PreTrainedTokenizerFast:
             written = written if "world" in written else render(tokenizer, shown, 2, prompt=False).rstrip()
     tokenizer.eos_token = next((token for token in named if written.endswith(token)), tokenizer.eos_token)
     return tokenizer
+
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "Weather of a city",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string", "description": "the city"}},
+                "required": ["city"],
+            },
+        },
+    }
+]
+
+
+def user(content: str) -> dict:
+    """A message of the user."""
+    return {"role": "user", "content": content}
+
+
+def assistant(content: str, **more: object) -> dict:
+    """A message of the assistant. more: other keys, such as `tool_calls`."""
+    return {"role": "assistant", "content": content} | more
+
+
+def call(city: str, number: int = 1) -> dict:
+    """A call of the tool in TOOLS. number: of the calls of one message."""
+    return {"id": f"call0000{number}", "type": "function", "function": {"name": "weather", "arguments": {"city": city}}}
+
+
+def result(content: str, number: int = 1) -> dict:
+    """What a call returned."""
+    return {"role": "tool", "name": "weather", "tool_call_id": f"call0000{number}", "content": content}

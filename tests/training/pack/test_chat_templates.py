@@ -8,7 +8,7 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.store.store import Store
-from tests.support.chat_templates import template_files, tokenizer_of
+from tests.support.chat_templates import TOOLS, assistant, call, result, template_files, tokenizer_of, user
 from tests.support.tiny_tokenizers import CALLING, saved, shown, tiny
 from training.config_parts import Columns, Corpus, Model
 from training.evaluation.generate import stop_ids
@@ -23,37 +23,6 @@ from training.tokenizer.load_tokenizer import fingerprint_checked, load_checked,
 
 TEMPLATES = sorted(template_files())
 needs_trl = pytest.mark.skipif(not TEMPLATES, reason="the trl wheel, which has the templates, is not installed")
-
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": "weather",
-            "description": "Weather of a city",
-            "parameters": {
-                "type": "object",
-                "properties": {"city": {"type": "string", "description": "the city"}},
-                "required": ["city"],
-            },
-        },
-    }
-]
-
-
-def user(content):
-    return {"role": "user", "content": content}
-
-
-def assistant(content, **more):
-    return {"role": "assistant", "content": content} | more
-
-
-def call(city):
-    return {"id": "call00001", "type": "function", "function": {"name": "weather", "arguments": {"city": city}}}
-
-
-def result(content):
-    return {"role": "tool", "name": "weather", "tool_call_id": "call00001", "content": content}
 
 
 def encode(tokenizer, *messages, tools=None):
