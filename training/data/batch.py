@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from training.data.packed import NO_TARGET
+from training.data.packed import NO_TARGET, token_weights
 
 # The default of `documents_per_row`.
 _DOCUMENTS_PER_ROW = 16.0
@@ -95,7 +95,9 @@ def collate(
         # Position ids of padding restart at 0, as those of a document.
         position_ids[:rows] = position - np.where(real, 0, sizes[:, None])
         position_ids[:rows][real] = _positions(_flat(table, "lengths")[0])
-        if (of_tokens := _weights(table, sizes)) is not None:
+        # Rows of earlier versions have no weights.
+        lists = table["weights"].combine_chunks() if "weights" in table.column_names else None
+        if lists is not None and (of_tokens := token_weights(lists, sizes)) is not None:
             weights = np.zeros((count, length), np.float32)
             weights[:rows][real] = of_tokens
         classes[:rows] = table["label"].fill_null(NO_TARGET).to_numpy()
@@ -163,17 +165,6 @@ def _flat(table: pa.Table, column: str) -> tuple[np.ndarray, np.ndarray]:
     lists = table[column].combine_chunks()
     offsets = lists.offsets.to_numpy().astype(np.int64)
     return lists.flatten().to_numpy(zero_copy_only=False), np.diff(offsets)
-
-
-def _weights(table: pa.Table, sizes: np.ndarray) -> np.ndarray | None:
-    """The weight of each token of all rows, float32; None if all are 1. sizes: tokens of each row."""
-    # Rows of earlier versions have no weights.
-    column = table["weights"].combine_chunks() if "weights" in table.column_names else None
-    if column is None or column.null_count == len(column):
-        return None
-    weights = np.ones(sizes.sum(), np.float32)
-    weights[np.repeat(column.is_valid().to_numpy(zero_copy_only=False), sizes)] = column.flatten().to_numpy()
-    return weights
 
 
 def _positions(lengths: np.ndarray) -> np.ndarray:

@@ -84,6 +84,18 @@ def rows_per_group(sequence_length: int) -> int:
     return max(1, _GROUP_TOKENS // sequence_length)
 
 
+def token_weights(lists: pa.ListArray, sizes: np.ndarray) -> np.ndarray | None:
+    """The weights of all tokens of a column `weights`, float32[sum of sizes]: 1 where there is no list.
+
+    None if there is no list at all. sizes: tokens of each row.
+    """
+    if lists.null_count == len(lists):
+        return None
+    weights = np.ones(sizes.sum(), np.float32)
+    weights[np.repeat(lists.is_valid().to_numpy(zero_copy_only=False), sizes)] = lists.flatten().to_numpy()
+    return weights
+
+
 class PackedRows:
     """The rows of one artifact of schema PACKED, numbered from 0 in the order of its files.
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from cluster.artifact import Counters
 from cluster.entry import Entry
-from training.data.packed import SPLITS
+from training.data.packed import SPLITS, token_weights
 
 _copy_runs = Entry("training.pack.best_fit:copy_runs")  # numba takes a second to import
 
@@ -165,18 +165,9 @@ def _whole(examples: pa.Table) -> DocumentPieces:
         sizes=np.diff(offsets),
         names=names,
         classes=classes,
-        weights=_weights(_only_chunk(examples["weights"]), np.diff(offsets)),
+        weights=token_weights(_only_chunk(examples["weights"]), np.diff(offsets)),
     )
     return pieces.take(pieces.sizes > 0)
-
-
-def _weights(lists: pa.ListArray, sizes: np.ndarray) -> np.ndarray | None:
-    """The weight of each token, 1 where there is no list; None if there is none at all. sizes: tokens of documents."""
-    if lists.null_count == len(lists):
-        return None
-    weights = np.ones(sizes.sum(), np.float32)
-    weights[np.repeat(lists.is_valid().to_numpy(zero_copy_only=False), sizes)] = lists.flatten().to_numpy()
-    return weights
 
 
 def _only_chunk(column: pa.ChunkedArray) -> pa.Array:
