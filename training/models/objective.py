@@ -309,9 +309,8 @@ class LinearProbe(Objective):
         ends: Tensor,
         starts: Tensor,
         target_positions: Tensor,
-        weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Like NextToken.forward, but one loss per row. targets, target_positions and weights are ignored."""
+        """Like NextToken.forward, but one loss per row. targets and target_positions are ignored."""
         scores = self.scores(input_ids, position_ids, starts, ends)
         loss = F.cross_entropy(scores, classes, ignore_index=NO_TARGET, reduction="sum")
         return loss, (scores.detach().argmax(-1) == classes).sum()

@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from training.pack.documents import REASONING, Chat, Pair, is_empty
 from training.pack.overflow import THINKING_OFF, UNLEARNT, WITHOUT_REASONING
-from training.pack.template import Unfit, presentations, render, template_roles, thinking_switches
+from training.pack.template import THOUGHT, Unfit, presentations, render, template_roles, thinking_switches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 # Templates of Qwen3, GLM 4.5 and DeepSeek write it; NVIDIA-NeMo/Automodel #3739 describes learning it by mistake.
 _EMPTY_THOUGHT = re.compile(r"\s*<think>\s*</think>\s*")
-_THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 _OPEN_THOUGHT = re.compile(r"<think>(\s*)$")
 _THOUGHT_OF_PROMPT = re.compile(r"<think>\s*(</think>\s*)?$")
 _ANY_USER = {"role": "user", "content": "a"}
@@ -242,17 +241,17 @@ def _turn(tokenizer: "PreTrainedTokenizerFast", chat: Chat, template: str) -> _T
 def _found(tokenizer: "PreTrainedTokenizerFast", chat: Chat, own: str | None, switches: dict[str, bool]) -> _Turn:
     """The last message of a conversation, rendered with `switches`, or with none if only then its prompt is found."""
     count = len(chat.messages)
+    refused = []
     for chosen in [switches, {}] if switches else [{}]:
         before = render(tokenizer, chat, count - 1, prompt=True, switches=chosen)
         text = through = render(tokenizer, chat, count, prompt=False, switches=chosen)
-        start = len(before)
-        if through.startswith(before) and len(through) > start:
+        if through.startswith(before) and len(through) > len(before):
             break
+        refused.append((chosen, before, through))
     else:
-        chosen = switches
-        before = render(tokenizer, chat, count - 1, prompt=True, switches=chosen)
-        through = render(tokenizer, chat, count, prompt=False, switches=chosen)
-        text, start = before + _cut_out(tokenizer, chat, own, chosen, before, through), len(before)
+        chosen, before, through = refused[0]
+        text = before + _cut_out(tokenizer, chat, own, chosen, before, through)
+    start = len(before)
     if own is None and (thought := _EMPTY_THOUGHT.match(text, start)):
         start = thought.end()
     return _Turn(text + closing_token(tokenizer, chat, chosen), start, through, chosen)
@@ -302,7 +301,7 @@ def _cut_out(
             return through[end:]
         opened = _OPEN_THOUGHT.search(before)
         if opened and (end := _end_of(_THOUGHT_OF_PROMPT.sub("", prompt), through, earliest, latest)):
-            written = _THOUGHT.match(through, end)
+            written = THOUGHT.match(through, end)
             rest = through[written.end() if written else end :].lstrip("\n")
             thought = (written and written[1].strip()) or own or ""
             gap = opened[1]  # line feeds, if the prompt has one

@@ -28,7 +28,7 @@ _COMPARED_ROLE = re.compile(r"""\brole['"]?\]?\s*(?:==|!=|not in|in)\s*(['"][\w-
 _QUOTED = re.compile(r"""['"]([\w-]+)['"]""")
 # `message.thinking`, `message['reasoning']`, `message.get('reasoning_content')`.
 _READ_REASONING = re.compile(rf"""[.'"]({"|".join(REASONING)})\b""")
-_THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 # A line of `with_defaults`.
 _DEFAULT = re.compile(r"\{%- set (\w+) = \1 if \1 is defined else .* %\}\n")
 
@@ -124,7 +124,7 @@ def _with_reasoning_key(message: dict[str, Any], template: str) -> dict[str, Any
     read = _READ_REASONING.findall(template)
     given = next((message[key] for key in REASONING if message.get(key)), None)
     content = message["content"]
-    if given is None and message["role"] == "assistant" and (thought := _THOUGHT.match(content)):
+    if given is None and message["role"] == "assistant" and (thought := THOUGHT.match(content)):
         given, content = thought[1].strip(), content[thought.end() :]
     if not read or not given or any(message.get(key) for key in read):
         return message
