@@ -5,7 +5,7 @@ or replaces the run if `--replace` is given.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,10 +78,7 @@ class RunFolder:
                 changed = [input_changes()]
             if not changed:
                 return None
-            return (
-                f"{self.uri}: holds a finished run with other settings or inputs: {'; '.join(changed)}. "
-                "Choose another output, or add --replace to make again what these changes affect; the rest is kept."
-            )
+            return other_settings(self.uri, "a finished run", changed)
 
         return self.manifest_file.find_or_discard(refusal, replace)
 
@@ -106,6 +103,14 @@ class RunFolder:
         }
         manifest["digest"] = fingerprint(manifest["artifacts"])
         return self.manifest_file.create(json_bytes(manifest))
+
+
+def other_settings(uri: str, what: str, changed: Sequence[str]) -> str:
+    """The message that what is at an output has other settings or inputs, of which `changed` has a line each."""
+    return (
+        f"{uri}: holds {what} with other settings or inputs: {'; '.join(changed)}. "
+        "Choose another output, or add --replace to make again what these changes affect; the rest is kept."
+    )
 
 
 def differences(before: Any, now: Any, at: str = "") -> list[str]:

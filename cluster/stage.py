@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -309,6 +310,31 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
                 "Choose another output, or run with --replace to remove it and make it again."
             )
     return artifacts if len(artifacts) == len(stage.outputs) else None
+
+
+class _StageToRun(Exception):
+    """A stage has no artifacts yet."""
+
+
+def finished_stages(root: str, run_stages: Callable[[RunStageIn], object]) -> list[str]:
+    """The names of a run's stages that are finished, up to the first that is not. Runs nothing.
+
+    run_stages: passes each stage of the run to a function that returns its artifacts.
+
+    Raises:
+        OtherSettings: an artifact of one was made from other settings, inputs or code.
+    """
+    done: list[str] = []
+
+    def find(stage: Stage, folder: str = "") -> dict[str, Artifact]:
+        if (found := published(stage, paths.join(root, folder) if folder else root)) is None:
+            raise _StageToRun
+        done.append(f"{prefix_of(folder)}{stage.name}")
+        return found
+
+    with suppress(_StageToRun):
+        run_stages(find)
+    return done
 
 
 def sweep(artifact: Artifact) -> None:

@@ -5,7 +5,6 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from posixpath import basename
@@ -22,7 +21,7 @@ from cluster.read.compression import compression_ending
 from cluster.read.file_problems import decompression_problem, first_bytes
 from cluster.read.limits import Limits
 from cluster.read.span import Span
-from cluster.stage import RunStageIn, Stage, prefix_of, published
+from cluster.stage import RunStageIn, finished_stages
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate import job
@@ -50,7 +49,8 @@ def print_plan(settings: CurateConfig) -> None:
     open_runs(settings.dedup, settings.store)
     finished, damage = job.find_finished(settings, listing, root)
     run_stages = partial(job.run_stages, settings, inputs)
-    state = output_state(settings.store, root, finished is not None, damage, run_stages)
+    with job.naming_changes(settings, listing, root):
+        state = output_state(settings.store, root, finished is not None, damage, run_stages)
     if not finished:
         check_output(settings.store, root)
     files, size = plural(len(inputs.files), "file"), sum(unit.bytes for unit in inputs.units)
@@ -95,10 +95,6 @@ def print_plan(settings: CurateConfig) -> None:
         )
 
 
-class _StageToRun(Exception):
-    """A stage has no artifacts yet."""
-
-
 def output_state(
     store: Store, root: str, finished: bool, damage: str, run_stages: Callable[[RunStageIn], Mapping[str, Artifact]]
 ) -> str:
@@ -113,16 +109,7 @@ def output_state(
         return f"{damage}; damaged files will be made again"
     if finished:
         return "finished, nothing to do"
-    done: list[str] = []
-
-    def find(stage: Stage, folder: str = "") -> dict[str, Artifact]:
-        if (found := published(stage, paths.join(root, folder) if folder else root)) is None:
-            raise _StageToRun
-        done.append(f"{prefix_of(folder)}{stage.name}")
-        return found
-
-    with suppress(_StageToRun):
-        run_stages(find)
+    done = finished_stages(root, run_stages)
     if store.exists(paths.join(root, INPUTS_JSON)):
         return f"unfinished (finished stages: {', '.join(done) or 'none'}), to be continued"
     if store.holds_files(root):

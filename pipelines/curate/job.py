@@ -23,22 +23,24 @@ it does nothing and does not start Ray.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from cluster.artifact import Artifact
 from cluster.engine import Engine, RetryLimits
-from cluster.errors import ConfigError, UserError
+from cluster.errors import ConfigError, DataError, UserError
 from cluster.lease import held
 from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.record import OtherSettings, json_bytes
-from cluster.run import RunFolder
+from cluster.run import RunFolder, other_settings
 from cluster.session import Session
-from cluster.stage import Stage, published
+from cluster.stage import Stage, finished_stages
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.config import STORES, CurateConfig, Filters
@@ -62,7 +64,7 @@ from pipelines.readers.freeze import freeze_listing
 from pipelines.readers.listing import InputListing, list_inputs
 from pipelines.readers.quarantine import refuse_too_many
 from pipelines.readers.reader import PROBLEMS
-from pipelines.readers.recorded import changes_since, recorded_fingerprint, write_inputs
+from pipelines.readers.recorded import changes_since, changes_since_attempt, write_inputs
 from pipelines.readers.units import InputManifest
 from pipelines.rules.rule import Analysis, files_read_by
 from pipelines.text.texts import Texts
@@ -131,7 +133,7 @@ def curate(
             _find_manifest(config, listing, root, replace=True)  # removes a manifest of other settings or inputs
         else:
             _refuse_other_attempt(config, listing, inputs, root)
-        write_inputs(root, inputs, config.storage.without_secrets())
+        write_inputs(root, inputs, config.storage.without_secrets(), result_settings(config))
         limits = RetryLimits(config.execution.attempts, config.execution.stall_s, config.execution.losses)
         engine = Engine(root, session, progress, limits, replace, lease.check)
         artifacts = run_stages(config, inputs, engine.run)
@@ -214,17 +216,26 @@ def _find_manifest(
 def _refuse_other_attempt(config: CurateConfig, listing: InputListing, inputs: InputManifest, root: str) -> None:
     """
     Raises:
-        OtherSettings: an unfinished run at `root` has measured other inputs, or with other settings.
+        OtherSettings: an unfinished run at `root` has other settings or inputs.
     """
     try:
-        published(measure_stage(config.measure_settings, inputs), root)
+        with naming_changes(config, listing, root):
+            finished_stages(root, partial(run_stages, config, inputs))
+    except OtherSettings:
+        raise
+    except DataError:
+        pass  # of a damaged artifact, which the run makes again, or raised again by the run
+
+
+@contextmanager
+def naming_changes(config: CurateConfig, listing: InputListing, root: str) -> Iterator[None]:
+    """Raise OtherSettings of a stage with the settings or input files that the run at `root` has otherwise."""
+    try:
+        yield
     except OtherSettings as error:
-        if recorded_fingerprint(config.store, root) in (None, listing.fingerprint):
-            raise
-        raise OtherSettings(
-            f"{root}: an earlier attempt measured other inputs: {changes_since(listing, config.store, root)}. Choose "
-            "another output, or add --replace to make again what this affects; the rest is kept."
-        ) from error
+        if changed := changes_since_attempt(listing, result_settings(config), config.store, root):
+            raise OtherSettings(other_settings(root, "an unfinished run", changed)) from error
+        raise
 
 
 def _damage(store: Store, root: str, manifest: dict[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 """The input manifest on the store of a run.
 
-    inputs.json      settings of the inputs, carried columns, skipped files, notes
+    inputs.json      settings of the run and of its inputs, carried columns, skipped files, notes
     inputs.parquet   one row for each span of a file; for a file without spans one row, with null in `unit`
 
 Neither contains keys of stores.
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from cluster.errors import StorageError
 from cluster.read.span import Span
 from cluster.record import json_bytes
+from cluster.run import differences
 from cluster.store import paths
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
@@ -53,8 +54,15 @@ _COLUMNS_OF_FILE = ("uri", "size", "version", "source", "format", "rows", "probl
 _COLUMNS_OF_SPAN = ("unit", "unit_bytes", "start", "end", "first_row", "end_row")
 
 
-def write_inputs(root: str, manifest: InputManifest, storage: Mapping[str, Any]) -> None:
-    """Record the manifest at a run. storage: settings of the run's store, without keys."""
+def write_inputs(
+    root: str, manifest: InputManifest, storage: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+) -> None:
+    """Record the manifest at a run.
+
+    Args:
+        storage: settings of the run's store, without keys. settings: those that decide the result, for
+            `changes_since_attempt`.
+    """
     store = manifest.reading.store
     buffer = pa.BufferOutputStream()
     pq.write_table(_table(manifest), buffer, compression="zstd")
@@ -67,6 +75,7 @@ def write_inputs(root: str, manifest: InputManifest, storage: Mapping[str, Any])
         "skipped": {source: dict(endings) for source, endings in manifest.skipped.items()},
         "notes": list(manifest.notes),
         "storage": dict(storage),
+        "settings": settings,
     }
     store.write_bytes(paths.join(root, INPUTS_JSON), json_bytes(record))
 
@@ -95,12 +104,15 @@ def read_inputs(root: str, record: Mapping[str, Any], store: Store) -> InputMani
     )
 
 
-def recorded_fingerprint(store: Store, root: str) -> str | None:
-    """The fingerprint of the inputs that the last attempt at `root` recorded; None if it recorded none."""
+def changes_since_attempt(listing: InputListing, settings: Mapping[str, Any], store: Store, root: str) -> list[str]:
+    """What differs from the attempt that `root` records: a line for each setting, else one on the input files."""
     try:
-        return json.loads(store.read_bytes(paths.join(root, INPUTS_JSON)))["fingerprint"]
-    except (NotFound, ValueError, KeyError, TypeError):
-        return None
+        record = json.loads(store.read_bytes(paths.join(root, INPUTS_JSON)))
+        before, inputs = record.get("settings"), record["fingerprint"]
+    except (NotFound, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    changed = differences(before, settings) if before else []
+    return changed or [changes_since(listing, store, root)] * (inputs != listing.fingerprint)
 
 
 def changes_since(listing: InputListing, store: Store, root: str) -> str:

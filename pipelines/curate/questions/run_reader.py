@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from cluster.artifact import Artifact, DataFile, open_parquet, require_files
+from cluster.artifact import Artifact, DataFile, open_parquet, read_tables, require_files
 from cluster.errors import DataError
 from cluster.read.limits import Limits
 from cluster.read.span import Span
@@ -91,7 +91,7 @@ class RunReader:
         """All documents with this id. Reads the ids of all documents if the run has no index of them."""
         index = self.artifact(ID_INDEX)
         if index is None or index.manifest.rows != self.attributes.manifest.rows:
-            return [self.document_at(position) for position in self._scan(id)]
+            return [self.document_at(position) for position in self._scan("id", id)]
         found = [self.document_at(position) for position in positions_of(index, id)]
         return [document for document in found if document.attributes["id"] == id]
 
@@ -106,15 +106,9 @@ class RunReader:
                 tables = read_unit(dataclasses.replace(unit, spans=(span,)), self.inputs.reading, self._limits)
                 count = sum(table.num_rows for table in tables)
                 if span.uri == uri:
-                    return [one for one in map(self.document_at, self._positions(unit.index)) if one.row == row]
+                    return [self.document_at(position) for position in self._scan("row", row, unit.index)]
                 row += count
         return []
-
-    def _positions(self, unit: int) -> range:
-        """The positions of the documents of a unit."""
-        rows = self.attributes.rows_by_unit(len(self.inputs.units))
-        first = sum(rows[:unit])
-        return range(first, first + rows[unit])
 
     def document_at(self, position: int) -> MeasuredDocument:
         """The document in this row of the attributes."""
@@ -156,12 +150,18 @@ class RunReader:
             f"{unit.spans[0].uri}: row {document.row} of unit {document.unit} is not there any more. Restore the input."
         )
 
-    def _scan(self, id: str) -> Iterator[int]:
-        """The positions of the documents with this id."""
+    def _scan(self, column: str, value: str | int, unit: int | None = None) -> Iterator[int]:
+        """The positions of the documents with this value of an attribute. unit: the only one that is read."""
         first = 0
-        for table in self.attributes.tables(["id"]):
-            yield from (first + pc.indices_nonzero(pc.equal(table["id"], pa.scalar(id))).to_numpy()).tolist()
-            first += table.num_rows
+        for file in self.attributes.manifest.files:
+            if unit in (None, file.unit):
+                uri = paths.join(self.attributes.uri, file.path)
+                before = first
+                for table in read_tables(self.store, [uri], {column}.__contains__):
+                    found = pc.indices_nonzero(pc.equal(table[column], pa.scalar(value)))
+                    yield from (before + found.to_numpy()).tolist()
+                    before += table.num_rows
+            first += file.rows
 
 
 def row_at(artifact: Artifact, row: int, wanted: Callable[[str], bool]) -> tuple[DataFile, dict[str, Any]]:

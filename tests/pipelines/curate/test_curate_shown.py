@@ -242,4 +242,7 @@ def test_a_dry_run_on_an_unfinished_run_names_its_finished_stages_or_refuses_as_
         assert left.value.code == 2
         messages.append(capsys.readouterr().err)
         logs.setup()
-    assert messages[0] == messages[1] and "holds a finished artifact made from other settings" in messages[0]
+    assert (
+        messages[0] == messages[1]
+        and "an unfinished run with other settings or inputs: language.max_chars was" in messages[0]
+    )

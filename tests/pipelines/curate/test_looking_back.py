@@ -108,7 +108,7 @@ def test_explain_finds_a_document_by_the_index_and_without_one(settings, monkeyp
     assert index.table().to_pydict() == {"hash": [7] * 8 + [8], "position": [0, *range(2, 9), 1]}
     by_index = [explain(reader, id) for id in ("j0", "s1", "s6", "copy")]
     asked = []
-    monkeypatch.setattr(RunReader, "_scan", lambda self, id: asked.append(id) or scan(self, id))
+    monkeypatch.setattr(RunReader, "_scan", lambda self, column, id: asked.append(id) or scan(self, column, id))
     assert [explain(reader, "s1"), explain(reader, "j0")] == [by_index[1], by_index[0]] and not asked
     discard(stage, run.uri)
     assert [explain(reader, id) for id in ("j0", "s1", "s6", "copy")] == by_index and len(asked) == 4
@@ -410,14 +410,42 @@ def test_an_input_that_changed_between_two_attempts_is_named(settings, monkeypat
         curate_inline(settings, monkeypatch, engine=StopsAfterMeasure)
     write(folder / "b.jsonl", [("b", story(1)), ("e", story(3))])
     for _ in range(2):  # the refusal does not forget what it compared with
-        with pytest.raises(DataError, match=r"an earlier attempt measured other inputs: .*\(1 changed: b\.jsonl\)"):
+        with pytest.raises(DataError, match=r"an unfinished run with other .* changed \(1 changed: b\.jsonl\)"):
             curate_inline(settings, monkeypatch)
-    other = settings | {"limits": {"max_document_bytes": 1000}}
     write(folder / "b.jsonl", [("b", story(1))])
     run = curate_inline(settings, monkeypatch, replace=True)
     assert run.report["totals"]["input"]["documents"] == 3
-    with pytest.raises(DataError, match=r"limits\.max_document_bytes was 10000000, now 1000"):
-        curate_inline(other, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"limits": {"max_document_bytes": 1000}}, "limits.max_document_bytes was 10000000, now 1000"),
+        ({"dedup": {"threshold": 0.7}}, "dedup.threshold was 0.8, now 0.7"),
+    ],
+)
+def test_a_changed_setting_is_named_for_a_finished_and_for_an_unfinished_run(
+    settings, monkeypatch, tmp_path, other, named
+):
+    run = tmp_path / "run"
+    curate_inline(settings, monkeypatch)
+    for gone in (None, run / "manifest.json", run / "_work" / "kept" / "_manifest.json"):
+        if gone:
+            gone.unlink()
+        for _ in range(2):  # the refusal does not forget what it compared with
+            with pytest.raises(DataError, match=rf"other settings or inputs: {re.escape(named)}\. .*--replace"):
+                curate_inline(settings | other, monkeypatch)
+    curate_inline(settings, monkeypatch)
+
+
+def test_a_damaged_artifact_of_an_unfinished_run_is_made_again(settings, monkeypatch, tmp_path):
+    curate_inline(settings, monkeypatch)
+    (tmp_path / "run" / "manifest.json").unlink()
+    (quarantined,) = (tmp_path / "run" / "quarantine").glob("*.parquet")
+    quarantined.unlink()
+    with pytest.raises(DataError, match=r"max_bad_documents"):
+        curate_inline(settings | {"execution": {"max_bad_documents": 0.05}}, monkeypatch)
+    assert len([*(tmp_path / "run" / "quarantine").glob("*.parquet")]) == 1
 
 
 @pytest.fixture
