@@ -242,7 +242,7 @@ def _newest(store: Store, root: str) -> tuple[int, Holder] | None:
 
 
 def _files(store: Store, root: str) -> dict[int, FileInfo]:
-    """The files of leases by number. Files with other names, such as those of a file manager, are none."""
+    """The files of leases by number. Files with other names, as file managers write them, are skipped."""
     files = store.list_files(paths.join(root, LEASES), skip_bad_names=True)
     return {_number(file.uri): file for file in files if _LEASE.search(file.uri)}
 

@@ -251,7 +251,7 @@ def publish(stage: Stage, root: str, records: Mapping[int, Record], seconds_befo
     seconds_before: seconds of the units of the stages that prepared this one; the manifests include them.
 
     Raises:
-        BusyError: another run removed them at once, as it does after a stage that they prepare.
+        BusyError: another run removed the artifacts right after they were written.
         DataError: another run published artifacts with another fingerprint first.
     """
     assert len(records) == len(stage.units), f"{stage.name}: {len(records)} records of {len(stage.units)} units"

@@ -25,7 +25,7 @@ from cluster.store.object_files import TAIL_BYTES, Onward, Parts, PartsFile
 
 ODD_NAME = "name with an empty part, `.`, `..` or a control character"
 
-# Such names, in the part of a URI after the bucket. obstore refuses a whole listing that has one.
+# Matches such names in the part of a URI after the bucket. obstore refuses a whole listing that has one.
 _ODD_NAME = re.compile(r"(?:^|/)(?:\.{1,2})?(?:/|$)|[\x00-\x1f\x7f]")
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15
@@ -44,7 +44,7 @@ _MENDS = {
     "gs": "Set GOOGLE_APPLICATION_CREDENTIALS to a key file, or `{setting}: {{anonymous: true}}` for a public bucket.",
     "az": "Set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or use a managed identity.",
 }
-# Where the credentials of a store come from, and what has to be right besides the network.
+# Where the credentials of a store come from, and what gives its address.
 _CREDENTIALS = {
     "s3": "AWS_PROFILE or the keys under `{setting}:`",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS (a key file) or the machine's service account",
@@ -86,7 +86,7 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
     make: Callable[..., Any]
     more: dict[str, Any] = {}
     if scheme == "s3":
-        # boto3 takes 0.3 s, which only S3 needs.
+        # boto3 takes 0.3 s to import, and only S3 needs it.
         from cluster.store.aws import abort_uploads, list_objects, list_uploads, s3_settings
 
         settings = s3_settings(name, options, setting)
@@ -139,7 +139,7 @@ class Bucket:
     connection was lost in the body of an answer or in put-if-absent. obstore itself repeats requests whose connection
     was lost otherwise, or that were answered by 408, 429 or 5xx. Both wait a random, growing time. deadline_s: seconds
     after which no request is repeated. uploads, abort_uploads: list and abort multipart uploads (S3).
-    objects: lists a folder that has names which obstore refuses (S3).
+    objects: lists a folder, also names that obstore refuses (S3).
     """
 
     def __init__(
@@ -260,7 +260,7 @@ class Bucket:
         return self._odd_names.get(prefix, [])
 
     def _without_odd_names(self, prefix: str, files: list[FileInfo]) -> list[FileInfo]:
-        """The files with names that obstore reads. The others are kept for `unreadable`."""
+        """The files with names that obstore reads. The others are noted for `unreadable`."""
         good, odd = [], []
         for file in files:
             uri = file.uri.removesuffix("/")
@@ -338,17 +338,20 @@ class Bucket:
                 ) from error
             raise Unavailable(
                 f"{uri}: cannot {act}, the store did not answer as it should ({first_line(error)}). "
-                f"Check {self._said(_ADDRESS)} and the network, and run the same command again; finished work is kept."
+                f"Check {self._of_scheme(_ADDRESS)} and the network, and run the same command again; finished work is "
+                "kept."
             ) from error
 
     def _refused(self, uri: str, act: str, error: Exception) -> StorageError:
         return StorageError(
             f"{uri}: cannot {act}, the store refused these credentials ({first_line(error)}). "
-            f"Check {self._said(_CREDENTIALS)}, that they have not expired, and that their policy allows this prefix."
+            f"Check {self._of_scheme(_CREDENTIALS)}, that they have not expired, and that their policy allows this "
+            "prefix."
         )
 
-    def _said(self, of_schemes: dict[str, str]) -> str:
-        return of_schemes[self.root.partition(":")[0]].format(setting=self.setting)
+    def _of_scheme(self, texts: dict[str, str]) -> str:
+        """The text for this bucket's scheme, with the name of its settings."""
+        return texts[self.root.partition(":")[0]].format(setting=self.setting)
 
     def _unnameable(self, uri: str, error: Exception) -> StorageError:
         return StorageError(
@@ -359,17 +362,17 @@ class Bucket:
     def _missing(self) -> StorageError:
         return StorageError(
             f"{self.root}: no such {'container' if self.root.startswith('az:') else 'bucket'}. Make it first, or check "
-            f"its name, {self._said(_ADDRESS)}."
+            f"its name, {self._of_scheme(_ADDRESS)}."
         )
 
 
 def _is_odd(error: BaseException) -> bool:
-    """Whether a listing met a name that obstore refuses."""
+    """Whether a listing has a name that obstore refuses."""
     return "invalid path" in str(error)
 
 
 def _no_bucket(error: BaseException) -> bool:
-    return "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error)  # of S3 and Google; of Azure
+    return bool(re.search("NoSuchBucket|ContainerNotFound", str(error)))  # the first S3 and Google, the second Azure
 
 
 def _has_no_suffix(error: BaseException) -> bool:

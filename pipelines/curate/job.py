@@ -224,12 +224,12 @@ def _refuse_other_attempt(config: CurateConfig, listing: InputListing, inputs: I
     except OtherSettings:
         raise
     except DataError:
-        pass  # of a damaged artifact, which the run makes again, or raised again by the run
+        pass  # a damaged artifact: the run makes it again, or raises the error itself
 
 
 @contextmanager
 def naming_changes(config: CurateConfig, listing: InputListing, root: str) -> Iterator[None]:
-    """Raise OtherSettings of a stage with the settings or input files that the run at `root` has otherwise."""
+    """Name the settings or input files that differ from those of the run at `root` in an OtherSettings of a stage."""
     try:
         yield
     except OtherSettings as error:

@@ -62,7 +62,7 @@ from pipelines.readers.inputs import Input
 
 GROUPS = "_work/groups"
 GROUP_VERSION = "6"
-KNOWN = "known"  # `partner_run` of duplicates of the first documents that `group_stage` was told of
+KNOWN = "known"  # `partner_run` of a duplicate of one of the first `known` documents of `group_stage`
 _PREPARE_VERSION = "2"  # of the stages before the last, whose result is the same
 
 # Sliced outputs of the stages that prepare `group`.

@@ -87,7 +87,7 @@ class SourceAmounts(TypedDict):
     """Documents of a source.
 
     without_id: without a value in the `id` column. repeated_keys: records with a repeated key. without_newest_by: those
-    without a value of `dedup.newest_by` that can be compared. notes: what readers left out of documents, or know to be
+    without a value of `dedup.newest_by` that can be compared. notes: what readers left out of documents or found
     missing -> number.
     """
 
