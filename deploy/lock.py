@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "deploy" / "lock"
-PYTHON = (3, 11)  # of the images; the client's minor version has to be the same
+PYTHON = (3, 11)  # version in the images; the client's minor version has to be the same
 # Without a wheel on the index. Their source is built in the image's first stage.
 FROM_SOURCE = ("deepspeed",)
 BUILD = ["setuptools>=77", "wheel", "packaging"]

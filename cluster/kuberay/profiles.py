@@ -38,19 +38,24 @@ CHECKPOINT_S = 10
 class Profile:
     """A Kubernetes cluster, as far as a RayJob depends on it. Lists of a file are tuples here.
 
-    image, train_image: of curate and of train, REPOSITORY@sha256:DIGEST. tags: images may also be named by a tag.
-    cpus, gpus: of a worker machine, at most. machines: workers of a curate job, at most. head_cpus, head_memory_gib: of
-        the head. None: as the work of the config has them. memory_factor, disk_factor: multiples of the work's memory
-        and disk, for workers.
-    head_nodes, cpu_nodes, gpu_nodes: labels of the nodes for each (nodeSelector).
-    spot: CPU workers prefer spot nodes, which have a label of spot_labels and a taint of spot_taints.
-    grace_s: seconds that a pod has to end; Ray drains a node for 10 s less. At most the notice of a spot node.
-    autoscale: Ray's autoscaler changes the number of worker pods; else all are started at once.
-    queue: of Kueue. scheduler: of gang scheduling. clean_up: deletion rules of KubeRay, or shutdown after the job ends,
-        which Kueue needs.
-    secret: name of a Secret whose keys become environment variables of all pods, for stores without roles.
-    claims: folder -> PersistentVolumeClaim that all pods have there.
-    deadline_s: of one attempt. retries: attempts after the first, each on a new cluster.
+    Attributes:
+        image, train_image: image for curate and for train, REPOSITORY@sha256:DIGEST.
+        tags: whether images may also be named by a tag.
+        cpus, gpus: most CPUs and GPUs of a worker machine; None: as many as the config's work has.
+        machines: most workers of a curate job; None: as many as the config's work has.
+        head_cpus, head_memory_gib: size of the head; None: as the config's work has it.
+        memory_factor, disk_factor: multiples of the work's memory and disk, for workers.
+        head_nodes, cpu_nodes, gpu_nodes: labels of the nodes for each (nodeSelector).
+        spot: CPU workers prefer spot nodes, which have a label of spot_labels and a taint of spot_taints.
+        grace_s: seconds that a pod has to end; Ray drains a node for 10 s less. At most the notice of a spot node.
+        autoscale: Ray's autoscaler changes the number of worker pods; else all are started at once.
+        queue: LocalQueue of Kueue.
+        scheduler: scheduler for gang scheduling.
+        clean_up: deletion rules of KubeRay, or shutdown after the job ends, which Kueue needs.
+        secret: name of a Secret whose keys become environment variables of all pods, for stores without roles.
+        claims: folder -> PersistentVolumeClaim that all pods have there.
+        deadline_s: most seconds of one attempt.
+        retries: attempts after the first, each on a new cluster.
     """
 
     name: str
@@ -188,7 +193,7 @@ OVERLAYS = {
             spot=True,
             spot_labels=_GKE_SPOT,
             spot_taints=_GKE_SPOT,
-            grace_s=25,  # of the 30 s before a node is taken, the kubelet keeps some for system pods
+            grace_s=25,  # a node is taken after 30 s, some of which the kubelet keeps for system pods
         ),
         Profile(
             "onprem-kueue",

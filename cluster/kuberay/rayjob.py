@@ -17,13 +17,13 @@ from cluster.submit.work import GIB, OBJECT_STORE, Machines, Work, whole_gib
 KUBERAY = "1.7.0"
 
 CONFIG_FILE = "config.json"
-# Of an attempt NAME, the ConfigMap is NAME-config.
+# The ConfigMap of an attempt NAME is NAME-config.
 CONFIG = "-config"
 # Labels and annotations of a RayJob, which `raymill runs` reads; the annotations below LABEL.
 RUN_ID, KIND = f"{LABEL}run-id", f"{LABEL}kind"
 FINGERPRINT, OUTPUT, VERSION = "config-fingerprint", "output", "version"
 
-# After so many seconds without the machines (no quota, no such nodes) the attempt fails.
+# Seconds to wait for the machines; without them (no quota, no such nodes) the attempt fails.
 _BEFORE_RUNNING_S = 1800
 # Seconds that a cluster is kept, for its dashboard, after a success and a failure; and a RayJob, for `raymill runs`.
 _KEEP_SUCCEEDED_S, KEEP_FAILED_S, KEEP_JOB_S = 300, 3600, 7 * 24 * 3600
@@ -46,7 +46,7 @@ def build_rayjob(work: Work, name: str, profile: Profile) -> Manifest:
     """The RayJob of an attempt.
 
     Args:
-        name: of the attempt, at most 47 characters.
+        name: name of the attempt, at most 47 characters.
 
     Raises:
         ConfigError: the image has no digest, or the config reads or writes a folder that pods do not have.

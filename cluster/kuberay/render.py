@@ -15,8 +15,8 @@ def render(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON, of any kind")],
     overlay: Annotated[str, typer.Option(help=f"{', '.join(OVERLAYS)}, or a YAML file that extends one")],
     override: Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value")] = None,
-    image: Annotated[str | None, typer.Option(help="REPOSITORY@sha256:DIGEST; default: of the overlay")] = None,
-    namespace: Annotated[str | None, typer.Option(help="default: of the overlay")] = None,
+    image: Annotated[str | None, typer.Option(help="REPOSITORY@sha256:DIGEST; default: the overlay's image")] = None,
+    namespace: Annotated[str | None, typer.Option(help="namespace of the objects; default: the overlay's")] = None,
     within: Annotated[
         str | None, typer.Option(help="wanted duration, as in 90m or 4h: so many machines are requested")
     ] = None,

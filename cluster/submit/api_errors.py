@@ -1,4 +1,4 @@
-"""Errors of the APIs that jobs are submitted by: that of Kubernetes and that of Ray's jobs."""
+"""Errors of the Kubernetes API and of Ray's Jobs API."""
 
 from cluster.errors import ClusterError
 from cluster.submit.backend import Unreachable

@@ -5,11 +5,12 @@ the run, because its finished units are at its output. `submit.py` decides betwe
 a backend carries the decision out.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+import cluster
 from cluster.errors import ClusterError, UserError
 from cluster.submit.work import Work
 
@@ -71,13 +72,29 @@ class Request:
     work: Work
     name: str
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a backend stores of the work for `Attempt`, and the version of Raymill."""
+        work = self.work
+        return {
+            "run_id": work.run_id,
+            "kind": work.kind,
+            "config_fingerprint": work.config_fingerprint,
+            "output": work.output,
+            "version": cluster.__version__,
+        }
 
-# Called with one line for a person.
-Say = Callable[[str], object]
+    def command(self, raymill: Sequence[str]) -> tuple[str, ...]:
+        """The command of a job that has its config in CONFIG_VARIABLE. raymill: command that starts Raymill."""
+        return (*raymill, self.work.verb, f"env:{CONFIG_VARIABLE}", *self.work.options)
 
 
-def silent(line: str) -> None:
-    """Say nothing."""
+# Called with a one-line message for the user.
+OnMessage = Callable[[str], object]
+
+
+def ignore_message(line: str) -> None:
+    """Do nothing: the default OnMessage."""
 
 
 class Backend(Protocol):
@@ -103,11 +120,16 @@ class Backend(Protocol):
         """The config that the attempt was submitted with; None if the backend no longer has it."""
         ...
 
-    def logs(self, attempt: Attempt, follow: bool, say: Say = silent) -> Iterator[str]:
+    def logs(self, attempt: Attempt, follow: bool, on_message: OnMessage = ignore_message) -> Iterator[str]:
         """The lines of the job's log, each once; with `follow` until the attempt has ended.
 
-        A lost connection is made again, for up to RETRY_S seconds. say: is called with why there is no log yet, or no
-        longer, each time that the reason changes. Raises AttemptLost: the backend no longer has the attempt.
+        A lost connection is made again, for up to RETRY_S seconds.
+
+        Args:
+            on_message: called with the reason why there is no log yet, or no longer, each time that it changes.
+
+        Raises:
+            AttemptLost: the backend no longer has the attempt.
         """
         ...
 

@@ -47,7 +47,7 @@ def submit(
         str | None, typer.Option(help="kuberay: kind, eks, gke, onprem-kueue, or a YAML file that extends one")
     ] = None,
     image: Annotated[
-        str | None, typer.Option(help="kuberay: REPOSITORY@sha256:DIGEST; default: of the overlay")
+        str | None, typer.Option(help="kuberay: REPOSITORY@sha256:DIGEST; default: the overlay's image")
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="delete results made with other settings and make them again")
@@ -150,7 +150,7 @@ def _first_message(attempt: Attempt, started: bool, before: Attempt | None) -> s
 def _follow(backend: Backend, attempt: Attempt, place: Place) -> int:
     """Print the log until the job has ended. Returns the job's exit code."""
     try:
-        for line in backend.logs(attempt, follow=True, say=_print_message):
+        for line in backend.logs(attempt, follow=True, on_message=_print_message):
             print(line, flush=True)
         found = backend.attempt(attempt.name)
     except KeyboardInterrupt:

@@ -17,8 +17,8 @@ class Retries:
     """Waits between requests to a backend that does not answer, and gives up after a limit.
 
     Args:
-        address: of the backend, for messages.
-        seconds: after so many without an answer, `failed` raises.
+        address: address of the backend, for messages.
+        seconds: `failed` raises when there was no answer for this long.
     """
 
     def __init__(self, address: str, seconds: float) -> None:

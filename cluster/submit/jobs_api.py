@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import cluster
 from cluster.entry import Entry
 from cluster.errors import ClusterError
 from cluster.submit.api_errors import NoAnswer, NotThere
@@ -25,10 +24,10 @@ from cluster.submit.backend import (
     Attempt,
     AttemptExists,
     AttemptLost,
+    OnMessage,
     Request,
-    Say,
     State,
-    silent,
+    ignore_message,
 )
 from cluster.submit.following import LogReader, Retries
 from cluster.submit.job_log import LogLines
@@ -64,11 +63,11 @@ class JobsApi:
     """A running Ray cluster.
 
     Args:
-        api: its dashboard.
-        ship_code: run the source of this checkout there, not the Raymill that is installed there.
-        command: of Raymill there.
-        retry_s: how long a request is repeated while the cluster does not answer.
-        grace_s: a cancelled job has so many seconds to commit what is done.
+        api: dashboard of the cluster.
+        ship_code: run the source of this checkout instead of the Raymill that is installed on the cluster.
+        command: command that starts Raymill on the cluster.
+        retry_s: seconds for which a request is repeated while the cluster does not answer.
+        grace_s: seconds that a cancelled job has to commit what is done.
     """
 
     def __init__(
@@ -103,19 +102,10 @@ class JobsApi:
         return problems(work, report, self.ships)
 
     def start(self, request: Request) -> Attempt:
-        work = request.work
-        config = json.dumps(dict(work.config), ensure_ascii=False)
-        metadata = {
-            "run_id": work.run_id,
-            "kind": work.kind,
-            "config_fingerprint": work.config_fingerprint,
-            "output": work.output,
-            "version": cluster.__version__,
-        }
+        config = json.dumps(dict(request.work.config), ensure_ascii=False)
         # Ray kills a stopped job after 3 s by default.
         variables = {CONFIG_VARIABLE: config, "RAY_JOB_STOP_WAIT_TIME_S": str(self.grace_s)}
-        command = (*self.command, work.verb, f"env:{CONFIG_VARIABLE}", *work.options)
-        self._submit(request.name, command, variables, metadata)
+        self._submit(request.name, request.command(self.command), variables, request.metadata)
         found = self.attempt(request.name)
         if found is None:
             raise AttemptLost(_lost(request.name))
@@ -140,14 +130,14 @@ class JobsApi:
             return None
         return json.loads(text)
 
-    def logs(self, attempt: Attempt, follow: bool, say: Say = silent) -> Iterator[str]:
-        return (line for line in self._lines(attempt, follow, say) if not _SETTING_UP.search(line))
+    def logs(self, attempt: Attempt, follow: bool, on_message: OnMessage = ignore_message) -> Iterator[str]:
+        return (line for line in self._lines(attempt, follow, on_message) if not _SETTING_UP.search(line))
 
-    def _lines(self, attempt: Attempt, follow: bool, say: Say) -> Iterator[str]:
+    def _lines(self, attempt: Attempt, follow: bool, on_message: OnMessage) -> Iterator[str]:
         """The lines of the log, with the one that Ray writes into it before it runs the command."""
         lines = LogLines()
         if follow:
-            yield from self._follow(attempt.name, lines, say)
+            yield from self._follow(attempt.name, lines, on_message)
         else:
             lines.connected()
             for chunk in self._log(self._job(attempt.name)):
@@ -236,10 +226,10 @@ class JobsApi:
         else:
             yield from self.api.stream("/api/v0/logs/file", **where, timeout=_LOG_S)
 
-    def _follow(self, name: str, lines: LogLines, say: Say) -> Iterator[str]:
+    def _follow(self, name: str, lines: LogLines, on_message: OnMessage) -> Iterator[str]:
         """The lines of a log until its job has ended. The log and the job's state are read at the same time."""
         reader: LogReader | None = None
-        said = ""
+        last_message = ""
         retries = Retries(self.api.address, self.retry_s)
         while True:
             try:
@@ -254,9 +244,9 @@ class JobsApi:
             if _STATES[job["status"]].final:
                 yield from self._rest(job, lines)
                 return
-            if (message := _message(job)) != said and _STATES[job["status"]] is State.WAITING:
-                say(f"{name}: waiting: {message}")
-                said = message
+            if (message := _message(job)) != last_message and _STATES[job["status"]] is State.WAITING:
+                on_message(f"{name}: waiting: {message}")
+                last_message = message
             until = time.monotonic() + _POLL_S
             try:
                 if reader is None and job.get("driver_node_id"):

@@ -31,7 +31,16 @@ from cluster.kuberay.rayjob import (
     build_rayjob,
 )
 from cluster.submit.api_errors import NoAnswer, NotThere
-from cluster.submit.backend import RETRY_S, Attempt, AttemptExists, AttemptLost, Request, Say, State, silent
+from cluster.submit.backend import (
+    RETRY_S,
+    Attempt,
+    AttemptExists,
+    AttemptLost,
+    OnMessage,
+    Request,
+    State,
+    ignore_message,
+)
 from cluster.submit.following import Retries
 from cluster.submit.kuberay_log import Follower, read_log
 from cluster.submit.kubernetes_api import Conflict, Forbidden, KubernetesApi, Object, UnknownFields
@@ -56,7 +65,7 @@ log = logging.getLogger(__name__)
 _OURS = f"app.kubernetes.io/name=raymill,{RUN_ID}"
 _REQUEST = f"{LABEL}request"  # which call of `submit` created the RayJob
 
-_NAMESPACE = "raymill"  # of every overlay, unless its file or --namespace names another
+_NAMESPACE = "raymill"  # default namespace; an overlay file or --namespace can name another
 _WATCH_S = 10
 # Beyond the pods' grace period, for the operator and Kubernetes' garbage collection.
 _DELETION_S = 60
@@ -93,8 +102,8 @@ class KubeRay:
     """A namespace of a Kubernetes cluster with KubeRay's operator.
 
     Args:
-        api: of the namespace.
-        profile: of the overlay, to start jobs; None: only to look at them.
+        api: API server and namespace.
+        profile: profile of the overlay; None if no job is to be started.
         retry_s: how long a request is repeated while the cluster does not answer.
     """
 
@@ -172,10 +181,10 @@ class KubeRay:
         found = self.api.config_map(attempt.name + CONFIG)
         return None if found is None else json.loads(found["data"][CONFIG_FILE])
 
-    def logs(self, attempt: Attempt, follow: bool, say: Say = silent) -> Iterator[str]:
+    def logs(self, attempt: Attempt, follow: bool, on_message: OnMessage = ignore_message) -> Iterator[str]:
         if follow:
             retries = Retries(self.api.address, self.retry_s)
-            follower = Follower(self.api, attempt.name, retries, lambda job: self._attempt(job).message, say)
+            follower = Follower(self.api, attempt.name, retries, lambda job: self._attempt(job).message, on_message)
             yield from follower.lines()
             if follower.gone and self.attempt(attempt.name) is None:
                 raise AttemptLost(_lost(attempt.name))
@@ -223,7 +232,7 @@ class KubeRay:
         """The ConfigMap and the RayJob of an attempt.
 
         Raises:
-            ConfigError: there is no image, or pods could not read or write what the config says.
+            ConfigError: there is no image, or the config reads or writes a folder that pods do not have.
         """
         if self.profile is None:
             raise ConfigError(f"--to kuberay: no --overlay. Give one of {', '.join(OVERLAYS)}, or a YAML file.")

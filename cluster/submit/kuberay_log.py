@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from cluster.submit.api_errors import NoAnswer, NotThere
-from cluster.submit.backend import AttemptLost, Say, State
+from cluster.submit.backend import AttemptLost, OnMessage, State
 from cluster.submit.following import LogReader, Retries
 from cluster.submit.kubernetes_api import Forbidden, KubernetesApi, Object
 from cluster.submit.pod_log import PodLog
@@ -45,22 +45,22 @@ class Follower:
     """Follows the log of a job, from every head that it has, one after the other.
 
     Args:
-        api: of the namespace.
-        name: of the RayJob.
-        retries: for an API server that does not answer.
-        message: why a RayJob waits or failed.
-        say: called with why there is no log, when that changes.
+        api: API server and namespace.
+        name: name of the RayJob.
+        retries: waits while the API server does not answer.
+        message: returns why a RayJob waits or failed.
+        on_message: called with the reason why there is no log, each time that it changes.
 
     Attributes:
         gone: whether `lines` ended because there is no RayJob.
     """
 
     def __init__(
-        self, api: KubernetesApi, name: str, retries: Retries, message: Callable[[Object], str], say: Say
+        self, api: KubernetesApi, name: str, retries: Retries, message: Callable[[Object], str], on_message: OnMessage
     ) -> None:
         self.gone = False
         self._api, self._name, self._retries, self._message = api, name, retries, message
-        self._say, self._said = say, ""
+        self._on_message, self._last_message = on_message, ""
         self._unreadable: float | None = None  # since when the log of a container that runs or ran cannot be read
         self._reader: LogReader | None = None
         self._lines, self._uid, self._container_ended = PodLog(), "", False
@@ -85,7 +85,7 @@ class Follower:
             yield from self._new_lines(_POLL_S if connected else 0)
             if job is not None and not connected:
                 if state_of(job) is State.WAITING:
-                    self._tell(f"waiting: {self._message(job)}")
+                    self._notify(f"waiting: {self._message(job)}")
                 self._wait(job)
 
     def _connect(self, job: Object | None) -> bool:
@@ -112,7 +112,7 @@ class Follower:
             except (NoAnswer, NotThere) as error:  # also of a log that cannot be read yet, or no longer
                 self._reader = None
                 if self._unreadable_too_long():
-                    self._tell(f"its log cannot be read now, trying again: {error}")
+                    self._notify(f"its log cannot be read now, trying again: {error}")
                 time.sleep(min(left, _POLL_S / 4))
                 return
             if chunk is None:
@@ -147,7 +147,7 @@ class Follower:
                 self._read.add(self._uid)
             except (NoAnswer, NotThere):
                 if self._unreadable_too_long():
-                    self._tell("the rest of its log cannot be read: its node does not answer")
+                    self._notify("the rest of its log cannot be read: its node does not answer")
                     return
                 time.sleep(_POLL_S)
         if not self._uid and (job.get("status") or {}).get("jobStatus"):
@@ -158,10 +158,10 @@ class Follower:
         self._unreadable = self._unreadable or time.monotonic()
         return time.monotonic() - self._unreadable > _UNREADABLE_S
 
-    def _tell(self, why: str) -> None:
-        if why != self._said:
-            self._say(f"{self._name}: {why}")
-            self._said = why
+    def _notify(self, why: str) -> None:
+        if why != self._last_message:
+            self._on_message(f"{self._name}: {why}")
+            self._last_message = why
 
     def _wait(self, job: Object) -> None:
         """Wait for a change of a job that has no log now."""

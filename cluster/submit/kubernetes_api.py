@@ -36,8 +36,8 @@ class KubernetesApi:
     """A namespace of a Kubernetes cluster.
 
     Args:
-        namespace: of the jobs.
-        context: of the kubeconfig; None: its current one.
+        namespace: namespace of the jobs.
+        context: context of the kubeconfig; None: the current one.
 
     Raises:
         ConfigError: there are no credentials, or none of this context.
@@ -55,7 +55,7 @@ class KubernetesApi:
         self._access = client.AuthorizationV1Api(connection)
         self._version = client.VersionApi(connection)
         self._allowed: set[str] = set()  # requests that were answered
-        self._refused: dict[str, float] = {}  # of these, those that are refused since a time
+        self._refused: dict[str, float] = {}  # answered before, refused now -> time of the first refusal
 
     # --- RayJobs
 
@@ -73,7 +73,7 @@ class KubernetesApi:
 
         Raises:
             Conflict: the name is taken.
-            UnknownFields: of a dry run on Kubernetes 1.25 or later; earlier ones leave the fields out of the answer.
+            UnknownFields: in a dry run on Kubernetes 1.25 or later; earlier ones leave the fields out of the answer.
         """
         return self._json("create rayjobs.ray.io", self._custom.create_namespaced_custom_object,
                           *_RAYJOBS, self.namespace, "rayjobs", dict(manifest), **_dry(dry_run))  # fmt: skip
@@ -127,7 +127,7 @@ class KubernetesApi:
         return self._json("list pods", self._core.list_namespaced_pod, self.namespace, label_selector=labels)["items"]
 
     def events(self) -> list[Object]:
-        """Of the namespace, the oldest first. Kubernetes keeps them for an hour."""
+        """The events of the namespace, the oldest first. Kubernetes keeps them for an hour."""
         found = self._json("list events", self._core.list_namespaced_event, self.namespace)["items"]
         return sorted(found, key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""))
 

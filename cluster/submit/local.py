@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cluster
 from cluster.errors import ClusterError
 from cluster.submit.backend import CONFIG_VARIABLE, GRACE_S, Attempt, AttemptExists, AttemptLost, Request, State
 from cluster.submit.job_log import LogLines
@@ -37,9 +36,9 @@ class Local:
     """This machine.
 
     Args:
-        folder: for the attempts; default: see above.
-        command: of Raymill.
-        grace_s: a cancelled job has so many seconds to commit what is done.
+        folder: folder of the attempts; default: see above.
+        command: command that starts Raymill.
+        grace_s: seconds that a cancelled job has to commit what is done.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Local:
         return problems_here(ProbeRequest.of(work), None)
 
     def start(self, request: Request) -> Attempt:
-        work, folder = request.work, self.folder / request.name
+        config, folder = dict(request.work.config), self.folder / request.name
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(mode=0o700, exist_ok=True)
         with open(folder / LOCK, "w") as lock:
@@ -67,22 +66,14 @@ class Local:
                 raise AttemptExists(request.name) from None
             if (folder / _REQUEST).exists():  # without it, a `submit` was killed before it started the job
                 raise AttemptExists(request.name)
-            record = {
-                "run_id": work.run_id,
-                "kind": work.kind,
-                "config_fingerprint": work.config_fingerprint,
-                "output": work.output,
-                "version": cluster.__version__,
-                "started": time.time(),
-                "config": dict(work.config),
-            }
+            record = request.metadata | {"started": time.time(), "config": config}
             write_whole(folder / _REQUEST, json.dumps(record, ensure_ascii=False))
-            command = [*self.command, work.verb, f"env:{CONFIG_VARIABLE}", *work.options]
+            command = request.command(self.command)
             with open(folder / LOG, "wb") as log:
                 # The new process inherits the lock, so that the attempt is active without a gap.
                 subprocess.Popen(
                     [sys.executable, "-m", "cluster.submit.local_job", str(folder), str(self.grace_s), *command],
-                    env=os.environ | {CONFIG_VARIABLE: json.dumps(dict(work.config)), "PYTHONUNBUFFERED": "1"},
+                    env=os.environ | {CONFIG_VARIABLE: json.dumps(config), "PYTHONUNBUFFERED": "1"},
                     pass_fds=[lock.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -106,8 +97,8 @@ class Local:
         except FileNotFoundError:
             return None
 
-    def logs(self, attempt: Attempt, follow: bool, say: object = None) -> Iterator[str]:
-        """The lines of the log. say: not called, since a job of this machine waits for nothing."""
+    def logs(self, attempt: Attempt, follow: bool, on_message: object = None) -> Iterator[str]:
+        """The lines of the log. on_message: never called, because a local job starts at once."""
         lines = LogLines()
         path = self.folder / attempt.name / LOG
         if not path.is_file():

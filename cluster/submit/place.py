@@ -59,10 +59,10 @@ class Place:
             bool, typer.Option("--insecure-http", help="send config and token unencrypted to another machine")
         ] = False,
         namespace: Annotated[
-            str | None, typer.Option(help="kuberay: of the jobs; default: of the overlay, else raymill")
+            str | None, typer.Option(help="kuberay: namespace of the jobs; default: the overlay's, else raymill")
         ] = None,
         context: Annotated[
-            str | None, typer.Option(help="kuberay: of the kubeconfig; default: its current one")
+            str | None, typer.Option(help="kuberay: context of the kubeconfig; default: the current one")
         ] = None,
     ) -> None:
         given = {"to": to, "address": address, "token_file": token_file, "namespace": namespace, "context": context}
@@ -103,7 +103,7 @@ class Place:
         if self.to == "kuberay":
             require_extra("k8s", "--to kuberay")
             backend = _kuberay(self.namespace, self.context, overlay, image)
-            self.namespace = backend.api.namespace  # that of the overlay, if it has one
+            self.namespace = backend.api.namespace  # the overlay's, if it has one
             return backend
         if not self.address:
             raise ConfigError(

@@ -18,8 +18,8 @@ class PodLog:
 
     def __init__(self) -> None:
         self._last: bytes | None = None  # the last line that was yielded, with its time
-        self._counts: Counter[bytes] = Counter()  # of the lines that have its time
-        self._to_come = 0  # of these, repeated by this connection from here on; 0: all further lines are new
+        self._counts: Counter[bytes] = Counter()  # yielded lines that have the last one's time -> how often
+        self._to_come = 0  # of `_counts`, still to be repeated by this connection; 0: all further lines are new
         self._rest = b""  # the beginning of a line that is not complete
 
     def since_s(self) -> int | None:

@@ -220,7 +220,7 @@ def _store(storage: Mapping[str, Any]) -> Store:
 
 
 def storage_of(config: Any, uri: str) -> Mapping[str, Any]:
-    """The `storage` settings for a file: those of the input that it belongs to, else the run's."""
+    """The `storage` settings for a file: its input's, else the run's."""
     return next(_own_storage(config, uri), None) or (config.get("storage") or {})
 
 

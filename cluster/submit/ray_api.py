@@ -37,7 +37,7 @@ class RayApi:
 
     Args:
         address: http(s)://HOST:PORT, as `ray start` prints it.
-        token: of the cluster; None if it has none.
+        token: token of the cluster; None if it has none.
     """
 
     def __init__(self, address: str, token: str | None = None) -> None:

@@ -18,7 +18,16 @@ from cluster.config import KINDS, model_of
 from cluster.errors import ClusterError, ConfigError
 from cluster.page.formats import plural
 from cluster.run import differences
-from cluster.submit.backend import Attempt, AttemptExists, AttemptLost, Backend, Request, Say, first_attempts, silent
+from cluster.submit.backend import (
+    Attempt,
+    AttemptExists,
+    AttemptLost,
+    Backend,
+    OnMessage,
+    Request,
+    first_attempts,
+    ignore_message,
+)
 from cluster.submit.work import Work
 
 _RACES = 5  # tries, when another `submit` starts the next attempt first
@@ -104,12 +113,13 @@ def submit(
     backend: Backend,
     work: Work,
     command: Callable[..., str] = shell_command,
-    say: Say = silent,
+    on_message: OnMessage = ignore_message,
 ) -> Submitted:
     """Carry out the decision of `decide`. Checks the backend before it starts an attempt.
 
-    command: command(verb, *words) is the shell command of a verb for this backend, for messages.
-    say: is called with a line before what takes seconds to minutes.
+    Args:
+        command: command(verb, *words) is the shell command of a verb for this backend, for messages.
+        on_message: called with a message before each step that takes seconds to minutes.
 
     Raises:
         ConfigError: an attempt of this run with another config waits or runs, or the job would fail there.
@@ -127,11 +137,11 @@ def submit(
                 raise ConfigError(_refusal(work, attempt, backend.config(attempt), command))
             case Start(name, before, lingering):
                 if not checked:
-                    say(f"{work.run_id}: checking inputs, output and machines before the start ...")
+                    on_message(f"{work.run_id}: checking inputs, output and machines before the start ...")
                     _check(backend, work)
                     checked = True
                 for one in lingering:
-                    say(f"{one.name}: {one.state}, but its machines are still there; stopping it first ...")
+                    on_message(f"{one.name}: {one.state}, but its machines are still there; stopping it first ...")
                     with suppress(AttemptLost):  # another `submit` was first
                         backend.cancel(one)
                 try:

@@ -27,7 +27,7 @@ _SHOWN = 300
 
 
 def why_waiting(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> str:
-    """The reason; "" if none is known. events: the oldest first."""
+    """The reason why a job waits; "" if none was found. events: the oldest first."""
     metadata, status = job["metadata"], job.get("status") or {}
     if job["spec"].get("suspend"):
         queue = (metadata.get("labels") or {}).get(_QUEUE)

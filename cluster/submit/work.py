@@ -62,10 +62,13 @@ _UNIT_MEMORY = 20_000
 class Machines:
     """A group of equal machines.
 
-    name: DNS label, such as `cpu`. cpus, gpus: of one machine. memory, disk: bytes of one machine; disk is local
-    scratch. largest_task: memory in bytes of the largest single task; every machine has room for it. least,
-    most: number of machines; an autoscaler chooses between them. reasons: name of a field -> sentence that says where
-    its value comes from.
+    Attributes:
+        name: DNS label, such as `cpu`.
+        cpus, gpus: number of CPUs and of GPUs of one machine.
+        memory, disk: bytes of one machine; disk is local scratch.
+        largest_task: memory of the largest single task, in bytes; every machine has room for it.
+        least, most: bounds of the number of machines, for an autoscaler.
+        reasons: name of a field -> sentence with the origin of its value.
     """
 
     name: str
@@ -103,13 +106,17 @@ class Machines:
 class Work:
     """A config as a job.
 
-    verb: of `raymill`. config: its settings as plain JSON values, without secrets. result: fingerprint of the settings
-    that decide the result, of the input files and of the output. finished: whether the output has this result already.
-    workers: the groups of machines that compute; head: the machine of the driver. must_exist: URIs of files that the
-    workers read (the first file of each input, model, tokenizer, lists). all_at_once: the run starts only when `least`
-    machines of every group are there, as a training does; else any part of them is enough. replace: the job may delete
-    results made with other settings; part of neither the run id nor the config. variables: names of environment
-    variables with secrets that the driver needs.
+    Attributes:
+        verb: subcommand of `raymill` that runs the config.
+        config: settings as plain JSON values, without secrets.
+        result: fingerprint of the settings that decide the result, of the input files and of the output.
+        finished: whether the output has this result already.
+        head: machine of the driver.
+        workers: groups of machines that compute.
+        must_exist: URIs of files that the workers read (the first file of each input, model, tokenizer, lists).
+        all_at_once: whether the run starts only when `least` machines of every group are there, as a training does.
+        replace: whether the job may delete results made with other settings; part of neither the run id nor the config.
+        variables: names of environment variables with secrets that the driver needs.
     """
 
     kind: str

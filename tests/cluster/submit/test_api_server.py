@@ -31,12 +31,12 @@ def start(backend, work):
     return backend.start(Request(work, work.run_id))
 
 
-def follow(backend, attempt, say):
+def follow(backend, attempt, on_message):
     """A thread that follows, and the lines that it has."""
     lines = []
 
     def run():
-        for line in backend.logs(attempt, True, say):
+        for line in backend.logs(attempt, True, on_message):
             lines.append(line)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -45,10 +45,10 @@ def follow(backend, attempt, say):
 
 
 def test_a_followed_log_survives_a_restart_of_the_server(real_kubernetes, tmp_path):
-    server, backend, said = real_kubernetes.server, real_kubernetes.backend(retry_s=120), []
+    server, backend, messages = real_kubernetes.server, real_kubernetes.backend(retry_s=120), []
     attempt = start(backend, small_work(tmp_path, lines=400, every_s=0.1))
-    thread, lines = follow(backend, attempt, said.append)
-    assert wait_until(lambda: len(lines) > 5, 60), said
+    thread, lines = follow(backend, attempt, messages.append)
+    assert wait_until(lambda: len(lines) > 5, 60), messages
     operator = real_kubernetes.operator
     operator.stopped, begun = True, operator.rounds
     assert wait_until(lambda: operator.rounds > begun + 1, 60)
@@ -57,7 +57,7 @@ def test_a_followed_log_survives_a_restart_of_the_server(real_kubernetes, tmp_pa
     server.wait_until_ready()
     operator.stopped = False
     thread.join(120)
-    assert lines == [f"line {number}" for number in range(400)], said
+    assert lines == [f"line {number}" for number in range(400)], messages
     assert backend.attempt(attempt.name).state is State.SUCCEEDED
 
 
@@ -130,7 +130,7 @@ def test_a_log_ends_with_its_job_although_its_kubelet_is_lost(tmp_path, monkeypa
     request.getfixturevalue("real_server")  # skips
     with ApiServer(tmp_path / "server") as server:
         monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig))
-        backend, said = KubeRay(KubernetesApi("raymill")), []
+        backend, messages = KubeRay(KubernetesApi("raymill")), []
         job = yaml.safe_load_all((K8S / "overlays/kind/jobs/curate.yaml").read_text())
         job = next(one for one in job if one["kind"] == "RayJob")
         name = job["metadata"]["name"]
@@ -152,13 +152,13 @@ def test_a_log_ends_with_its_job_although_its_kubelet_is_lost(tmp_path, monkeypa
         uid = server.objects.get("pods", "raymill", "head")["metadata"]["uid"]
         log = server.logs[uid, "driver-log"] = ContainerLog()
         log.add(b"line 0")
-        thread, lines = follow(backend, backend.attempt(name), said.append)
-        assert wait_until(lambda: lines == ["line 0"], 30), said
+        thread, lines = follow(backend, backend.attempt(name), messages.append)
+        assert wait_until(lambda: lines == ["line 0"], 30), messages
         server.lose_kubelet()
-        assert wait_until(lambda: any("cannot be read now" in one for one in said), 60), said
+        assert wait_until(lambda: any("cannot be read now" in one for one in messages), 60), messages
         status(**running | {"jobDeploymentStatus": "Failed", "reason": "JobStatusCheckTimeoutExceeded"})
         thread.join(60)
-        assert not thread.is_alive() and "the rest of its log cannot be read" in said[-1]
+        assert not thread.is_alive() and "the rest of its log cannot be read" in messages[-1]
         assert backend.attempt(name).lingers
 
 

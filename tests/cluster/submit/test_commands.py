@@ -38,7 +38,7 @@ def test_names_of_no_run(name, message, tmp_path, monkeypatch, capsys):
 
 def test_the_end_of_a_followed_log_names_whole_commands_and_times_have_a_zone(tmp_path, capsys):
     class Interrupted(InMemory):
-        def logs(self, attempt, follow, say):
+        def logs(self, attempt, follow, on_message):
             raise KeyboardInterrupt
 
     place = Place(None, "http://127.0.0.1:8311", None, False)
@@ -171,7 +171,7 @@ class InMemoryWith(InMemory):
     def attempt(self, name):
         return next((one for one in self.found if one.name == name), None)
 
-    def logs(self, attempt, follow, say):
+    def logs(self, attempt, follow, on_message):
         yield "a line"
 
 

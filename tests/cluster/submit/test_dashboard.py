@@ -206,14 +206,14 @@ def test_the_end_of_a_log_that_cannot_be_read_is_a_warning_after_three_tries(das
 
 def test_a_log_that_waits_says_why_once(dashboard):
     dashboard.add("waits", "PENDING", driver_node_id=None, message="Job has not started yet.", **ours("waits"))
-    said = []
+    messages = []
 
     def end(line):
-        said.append(line)
+        messages.append(line)
         dashboard.jobs["waits"]["status"] = "FAILED"
 
-    assert list(backend(dashboard).logs(backend(dashboard).attempt("waits"), follow=True, say=end)) == []
-    assert said == ["waits: waiting: Job has not started yet."]
+    assert list(backend(dashboard).logs(backend(dashboard).attempt("waits"), follow=True, on_message=end)) == []
+    assert messages == ["waits: waiting: Job has not started yet."]
 
 
 # --- the check

@@ -96,11 +96,14 @@ def test_the_log_continues_with_the_head_that_replaces_a_lost_one(kubernetes, tm
 
 
 def test_a_failed_job_is_repeated_on_a_new_cluster_within_its_attempt(kubernetes, tmp_path):
-    attempt = start(kubernetes.backend(retries=1), small_work(tmp_path, lines=3, every_s=0.2, code=4))
-    lines = list(kubernetes.backend().logs(attempt, True))
-    assert lines == numbers(3) * 2
+    attempt = start(kubernetes.backend(retries=1), small_work(tmp_path, lines=1, every_s=60))
+    lines, wait = follow(kubernetes.backend(), attempt)
+    for number in (1, 2):
+        reach(lines, number)  # before the failure: the operator then deletes the cluster, and its log with it
+        kubernetes.operator.driver(attempt.name).terminate()
+    assert wait() == numbers(1) * 2
     found = kubernetes.backend().attempt(attempt.name)
-    assert (found.state, found.exit_code, found.message) == (State.FAILED, 4, "exit code 4")
+    assert (found.state, found.exit_code, found.message) == (State.FAILED, 143, "exit code 143")
 
 
 def test_lines_that_reach_the_log_after_the_end_of_their_job_are_read(kubernetes, tmp_path, monkeypatch):
@@ -149,33 +152,32 @@ def test_a_right_that_is_taken_away_ends_a_log_after_some_seconds(kubernetes, tm
 def test_a_log_that_waits_says_why_each_time_that_the_reason_changes(kubernetes, tmp_path, monkeypatch):
     monkeypatch.setattr("cluster.submit.kuberay_log._WATCH_S", 1)
     kubernetes.operator.stopped, kubernetes.operator.obstacle = True, "unschedulable"
-    backend, said = kubernetes.backend(), []
+    backend, messages, lines = kubernetes.backend(), [], []
     attempt = start(backend, small_work(tmp_path, lines=3))
-    thread = threading.Thread(target=lambda: said.append(list(backend.logs(attempt, True, said.append))), daemon=True)
+    thread = threading.Thread(target=lambda: lines.extend(backend.logs(attempt, True, messages.append)), daemon=True)
     thread.start()
-    assert wait_until(lambda: said, 20)
+    assert wait_until(lambda: messages, 20)
     kubernetes.operator.stopped = False
-    assert wait_until(lambda: "no machine" in said[-1], 20), said
+    assert wait_until(lambda: "no machine" in messages[-1], 20), messages
     kubernetes.operator.obstacle = "image"
-    assert wait_until(lambda: "ImagePullBackOff" in said[-1], 20), said
+    assert wait_until(lambda: "ImagePullBackOff" in messages[-1], 20), messages
     kubernetes.operator.obstacle = None
     thread.join(40)
-    *messages, lines = said
     assert lines == numbers(3) and len(set(messages)) == len(messages)
     assert messages[0] == f"{attempt.name}: waiting: KubeRay's operator has not taken it up yet; does the operator run?"
 
 
 def test_a_log_ends_with_its_job_although_the_node_of_its_pod_is_lost(kubernetes, tmp_path, monkeypatch):
     monkeypatch.setattr("cluster.submit.kuberay_log._UNREADABLE_S", 0.2)
-    backend, said = kubernetes.backend(), []
+    backend, messages = kubernetes.backend(), []
     attempt = start(backend, small_work(tmp_path, lines=30, every_s=0.05))
-    follower = backend.logs(attempt, True, said.append)
+    follower = backend.logs(attempt, True, messages.append)
     assert next(follower) == "line 0"
     kubernetes.server.unreadable = True
     kubernetes.server.cut_streams()
     assert list(follower)[-1:] != ["line 29"]
-    assert "its log cannot be read now, trying again: " in said[0] and "no route to host" in said[0]
-    assert said[-1] == f"{attempt.name}: the rest of its log cannot be read: its node does not answer"
+    assert "its log cannot be read now, trying again: " in messages[0] and "no route to host" in messages[0]
+    assert messages[-1] == f"{attempt.name}: the rest of its log cannot be read: its node does not answer"
 
 
 def test_a_log_ends_with_its_job_although_each_connection_ends_at_once(kubernetes, tmp_path):

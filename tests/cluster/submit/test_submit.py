@@ -43,7 +43,7 @@ def test_a_machine_that_outlives_its_attempt_is_stopped_before_the_next_attempt_
     assert decide(changed, [before]) == Start(f"{work.run_id}-a2", before, (before,)), "it need not be attached to"
     backend, lines = InMemory(), []
     backend.found = [before]
-    done = submit(backend, work, say=lines.append)
+    done = submit(backend, work, on_message=lines.append)
     assert [one.name for one in backend.cancelled] == [before.name] and done.attempt.name == f"{work.run_id}-a2"
     assert lines[-1] == f"{before.name}: failed, but its machines are still there; stopping it first ..."
 
@@ -121,9 +121,9 @@ def test_problems_stop_a_submission_and_are_all_named(tmp_path):
 
 def test_a_run_that_is_attached_to_is_not_checked(tmp_path):
     backend, work, lines = InMemory(), small_work(tmp_path), []
-    submit(backend, work, say=lines.append)
+    submit(backend, work, on_message=lines.append)
     assert lines == [f"{work.run_id}: checking inputs, output and machines before the start ..."]
-    submit(backend, work, say=lines.append)
+    submit(backend, work, on_message=lines.append)
     assert backend.checks == len(lines) == 1
 
 
