@@ -16,7 +16,7 @@ _MARKS = {
 
 
 def utf8_stream(store: Store, uri: str, limits: Limits, encoding: str | None) -> Generator[bytes, None, None]:
-    """The decompressed file in blocks of UTF-8. encoding: of the file, by its name in Python; None: UTF-8.
+    """The decompressed file in blocks of UTF-8. encoding: Python's name of the file's encoding; None: UTF-8.
 
     A byte that the encoding does not have stays as it is, so that its line is found to be no UTF-8.
 

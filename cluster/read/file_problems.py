@@ -79,7 +79,7 @@ def first_bytes(store: Store, span: Span, limits: Limits) -> bytes:
 
 
 def decompression_problem(store: Store, span: Span, limits: Limits) -> str | None:
-    """The problem that ends the decompression of a file: of a small one anywhere, of a large one in its beginning."""
+    """The problem that ends the decompression of a file; only the beginning of a large file is read."""
     try:
         with closing(stream(store, span.uri, limits)) as blocks:
             for _ in islice(blocks, _BLOCKS_DECOMPRESSED):

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class HubName(NamedTuple):
-    """A data set of the hub. name: ORG/NAME. config: of a data set that has several."""
+    """A data set of the hub. name: ORG/NAME. config: one of its configs, if it has several."""
 
     name: str
     config: str | None

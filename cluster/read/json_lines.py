@@ -46,7 +46,7 @@ def json_lines(
     The position is that of `span_lines`. The line is None if it is over `limits.max_line_bytes`.
 
     Args:
-        decode: as of `json_value`.
+        decode: see `json_value`.
 
     Raises:
         UnreadableRest, StorageError: as `span_lines`.

@@ -1,4 +1,4 @@
-"""The values of a JSON file: those of one array, or values one after the other over any number of lines.
+"""The values of a JSON file: the elements of one array, or values one after the other over any number of lines.
 
 Memory: one value, and what was read ahead of it.
 """

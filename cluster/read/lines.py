@@ -18,7 +18,7 @@ def lines(blocks: Iterable[bytes], max_line_bytes: int, offset: int = 0) -> Iter
     `blocks` raises, the line that it interrupts is lost.
 
     Args:
-        offset: of the first block in the file.
+        offset: position of the first block in the file.
     """
     pending: list[bytes] = []
     held = 0

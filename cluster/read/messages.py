@@ -59,7 +59,7 @@ def _part_text(part: Any) -> str:
     kind = part.get("type", "text") if isinstance(part, dict) else None
     if isinstance(kind, str) and kind.lower() in _TEXT_PARTS:
         text = next((part[key] for key in _TEXTS_OF_PARTS if part.get(key) is not None), None)
-        text = text.get("value") if isinstance(text, dict) else text  # of OpenAI's threads
+        text = text.get("value") if isinstance(text, dict) else text  # OpenAI's threads
         if isinstance(text, str):
             return text
         raise BadMessage("bad_messages", f"a part of text without one at `text`: {part!r}")

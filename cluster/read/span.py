@@ -11,7 +11,7 @@ from cluster.store.store import Store
 class Span:
     """Part of a file as it was when the run began.
 
-    size, version: of the whole file (see FileInfo). An empty version is not compared.
+    size, version: size and version of the whole file (see FileInfo). An empty version is not compared.
     start, end: bytes of text formats, where a line belongs to the span in which it begins; for Parquet, row groups in
     curation and rows in packing. Compressed files have one span.
     """
@@ -22,7 +22,7 @@ class Span:
     format: str
     start: int
     end: int
-    rows: tuple[int, int] | None = None  # of Parquet in curation: the rows [first, end) of the one row group; None: all
+    rows: tuple[int, int] | None = None  # for Parquet in curation: rows [first, end) of the one row group; None: all
 
 
 def refuse_changed(store: Store, span: Span) -> FileInfo:

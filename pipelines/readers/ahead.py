@@ -15,7 +15,7 @@ from cluster.read.span import Span
 from cluster.store.paths import is_remote
 
 _FILES = 16
-_BYTES = 8 << 20  # of decompressed files; a larger one is read ahead alone
+_BYTES = 8 << 20  # decompressed bytes read ahead; a larger file is read ahead alone
 
 
 def read_ahead(spans: Sequence[Span], read: Callable[[Span], Iterator[pa.Table]]) -> Iterator[pa.Table]:

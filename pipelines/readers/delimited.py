@@ -96,7 +96,7 @@ class Delimited(Reader):
 
         Empty lines are skipped.
         """
-        csv.field_size_limit(1 << 30)  # of the process, by default 128 KiB; _RecordLines bounds the record
+        csv.field_size_limit(1 << 30)  # process-wide, 128 KiB by default; _RecordLines bounds the record
         record_lines = _RecordLines(blocks, limits.max_line_bytes)
         declared = record_lines.declared_delimiter()
         delimiter = input.delimiter or declared or self.delimiter

@@ -24,7 +24,7 @@ _WORD = (
     "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}",
     "{http://purl.oclc.org/ooxml/wordprocessingml/main}",
 )
-# Another form of the same content, for programs that do not know the first one.
+# Another form of the same content, for programs that do not support the first one.
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _SPACES = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 _BODY = "word/document.xml"
@@ -71,7 +71,7 @@ def _text(content: bytes, limits: Limits) -> str:
     except zipfile.BadZipFile as error:
         # The directory is at the end of the file.
         raise UnreadableRest("truncated" if "not a zip file" in str(error) else "damaged_file") from error
-    except RuntimeError as error:  # of zipfile, for a part with a password
+    except RuntimeError as error:  # raised by zipfile for a part with a password
         raise UnreadableRest("encrypted" if "encrypted" in str(error) else "damaged_file") from error
     except (KeyError, ElementTree.ParseError, zlib.error, OSError, EOFError, ValueError) as error:
         raise UnreadableRest("damaged_file") from error
@@ -84,8 +84,14 @@ def _text(content: bytes, limits: Limits) -> str:
 class _Body:
     """What the XML parser calls: collects the paragraphs, without a tree.
 
-    lines: of the body so far. A paragraph may contain text boxes, and a cell other tables, so that open ones are on
-    stacks: paragraphs of pieces of text, rows of cells, and cells of lines. characters: found so far.
+    A paragraph may contain text boxes, and a cell other tables, so that open ones are on stacks.
+
+    Attributes:
+        lines: finished lines of the body.
+        paragraphs: open paragraphs, as pieces of text.
+        rows: open rows, as cells.
+        cells: open cells, as lines.
+        characters: number of characters found so far.
     """
 
     max_bytes: int

@@ -159,7 +159,7 @@ def _excluded(globs: Iterable[str]) -> Callable[[str], bool]:
 
 
 def _without_repeats(files: list[tuple[FileInfo, str]], root: str) -> list[tuple[FileInfo, str]]:
-    """One name of each file: of several that lead to one file by links, the one without a link, else the first."""
+    """One name of each file. If links give it several, the one without a link, else the first."""
     real_root, folders = os.path.realpath(root), dict[str, str]()
     first: dict[str, tuple[bool, str]] = {}  # real path -> (is a link, name)
     for file, _ in files:

@@ -41,8 +41,11 @@ _BAD_FILES_SHOWN = 3
 class _Source:
     """A listed source with the cuts of its files, and their errors.
 
-    cuts: of each file, in order; without pieces for a bad file. errors: kind of error -> (message about the first file,
-    URIs of all files with it). bad_files: URI -> why the file cannot be read. notes: sentences for the user.
+    Attributes:
+        cuts: pieces of each file, in order; none for a bad file.
+        errors: kind of error -> (message about the first file, URIs of all files with it).
+        bad_files: URI -> why the file cannot be read.
+        notes: sentences for the user.
     """
 
     listed: ListedSource

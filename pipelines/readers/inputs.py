@@ -18,8 +18,8 @@ RESERVED_COLUMNS = frozenset(
 
 # Columns, strings, that tables of inputs with `origins` have; no column of a file is read under these names.
 COLLECTED_AT = "_collected_at"  # when a row was received, else when its file was last changed
-PARENTS = "_parents"  # of a document that was joined of several: the ids of these, as a JSON list
-CONTENT = "_content"  # of a row that cannot be read: the beginning of what was there
+PARENTS = "_parents"  # ids of the documents that this one was joined from, as a JSON list
+CONTENT = "_content"  # beginning of the content, for a row that cannot be read
 CUT = "_cut"  # what the reader left out of the row: [kind, text] of each piece, as a JSON list (cut_text.CUT_KINDS)
 FILE = "_file"  # the URI of the file
 ORIGINS = (COLLECTED_AT, PARENTS, CONTENT, CUT, FILE)

@@ -1,6 +1,6 @@
 """JSON files: one array of objects, or objects one after the other over any number of lines.
 
-Read only if `format: json` says so, since files named .json usually hold settings. Memory: one object.
+Read only with `format: json`, since files named .json usually hold settings. Memory: one object.
 """
 
 import json

@@ -83,7 +83,7 @@ _CONTENT_LENGTH = re.compile(rb"content-length:\s*(\d{1,12})\s*", re.IGNORECASE)
 _LOOKED_AHEAD = 1000  # separators within a message by its Content-Length
 
 _NEEDS_HTML = re.compile(r"\bhtml\b", re.IGNORECASE)
-_NOTICE = 200  # characters of a text that says that a message is HTML
+_NOTICE = 200  # most characters of a text that only refers to the HTML part
 _BLOCKS = ("p", "div", "tr", "li", "ul", "ol", "table", "h1", "h2", "h3", "h4", "blockquote", "pre")
 _QUOTE_BEGINS, _QUOTE_ENDS, _BLOCK_ENDS = "\ue00e", "\ue00f", "\ue01f"  # private characters, which XML allows
 _AT_BLOCK_ENDS = re.compile(f"[ \t\r\n]*\n?[ \t]*{_BLOCK_ENDS}(?:[ \t]*{_BLOCK_ENDS})*")
@@ -93,9 +93,14 @@ _AT_BLOCK_ENDS = re.compile(f"[ \t\r\n]*\n?[ \t]*{_BLOCK_ENDS}(?:[ \t]*{_BLOCK_E
 class _Message:
     """A message.
 
-    id: Message-ID, else its number. references: Message-IDs of the messages that it answers. sender: address in lower
-    case. text: of its sender. forwarded: texts of others that it forwards. cut: what was taken out of it. is_automatic:
-    no person wrote it.
+    Attributes:
+        id: Message-ID, else its number.
+        references: Message-IDs of the messages that it answers.
+        sender: address in lower case.
+        text: the sender's own text.
+        forwarded: texts of others that it forwards.
+        cut: text that was left out of it.
+        is_automatic: whether no person wrote it.
     """
 
     id: str
@@ -121,7 +126,7 @@ class Mail(Reader):
     own_id = "thread"
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
-        """Those of the module's docstring."""
+        """The columns in the module's docstring."""
         return _COLUMNS
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
@@ -175,8 +180,8 @@ def _add(rows: Rows, thread: list[_Message], uri: str, input: Input) -> None:
     first = (written or thread)[0]
     texts, cut = _texts(thread)
     with_text = [(message, text) for message, text in zip(thread, texts, strict=True) if text]
-    said = [(message.sender == first.sender, text) for message, text in with_text]
-    turns = [("\n\n".join(text for _, text in group), asks) for asks, group in groupby(said, lambda one: one[0])]
+    by_asker = [(message.sender == first.sender, text) for message, text in with_text]
+    turns = [("\n\n".join(text for _, text in group), asks) for asks, group in groupby(by_asker, lambda one: one[0])]
     questions = [text for text, asks in turns if asks]
     messages = [{"role": "user" if asks else "assistant", "content": text} for text, asks in turns]
     values = {
@@ -231,7 +236,7 @@ def _letters(text: str) -> str:
 
 
 class _RawMessage(NamedTuple):
-    """content: of one that is not whole, because it is over the bound, its beginning."""
+    """The bytes of a message; its beginning, and is_whole false, if it is over the bound."""
 
     content: bytes
     is_whole: bool
@@ -241,8 +246,11 @@ class _RawMessage(NamedTuple):
 class _Piece:
     """The lines after a line that separates messages of an mbox file, up to the next one.
 
-    separator: this line; None before the first. bytes: of all lines. body: of these, those after the header. held: the
-    lines, of a piece over the bound those within it.
+    Attributes:
+        separator: the line before the piece; None before the first.
+        held: lines of the piece; of one over the bound, the lines within it.
+        bytes: size of all lines.
+        body: size of the lines after the header.
     """
 
     separator: bytes | None
@@ -406,7 +414,7 @@ def _body(message: Message, cut: list[Cut]) -> str:
         if message.get_content_type() == "multipart/alternative":
             parts = sorted(parts, key=lambda part: part.get_content_type() != "text/plain")
             texts = [text for part in parts if _has_characters(text := _body(part, cut))]
-            # A plain text that only says that there is HTML is no text of the sender.
+            # A plain text that only refers to the HTML part is no text of the sender.
             return (
                 next((text for text in texts if not _NEEDS_HTML.search(text) or len(text) > _NOTICE), texts[-1])
                 if texts

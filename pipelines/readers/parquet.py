@@ -58,8 +58,8 @@ class Parquet(Reader):
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         """Tables of the span's row groups or rows. The rows lost to damage in a row group are one unreadable row.
 
-        Of a part of a row group, the rows before it are decoded, too: a page says how many rows it has, but where
-        others begin is known only if the writer left an index of pages.
+        For a part of a row group, the rows before it are decoded, too: a page states its number of rows, but the places
+        of the others are stated only if the writer left an index of pages.
         """
         expanded_bytes = 0
         with StoredParquet(store, span.uri, buffer_size=_BUFFER_BYTES, page_checksum_verification=True) as file:

@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"[0-9]+")
 # A line that begins a paragraph of its own: a bullet, a number or letter with a point or bracket, or an option.
 _ITEM = re.compile(r"(?:[•◦▪‣·*–—-]|\(?(?:[0-9]{1,3}|[a-zA-Z])[.)])\s|--?[a-zA-Z]")
 _HYPHENS = ("-", "\u00ad", "\u2010")
-_FULL_LINE = 0.75  # of the usual width; a shorter line ends its paragraph
+_FULL_LINE = 0.75  # share of the usual width; a shorter line ends its paragraph
 _LEAST_WIDTH = 40  # characters; narrower lines are those of tables
 
 

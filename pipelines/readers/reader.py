@@ -90,7 +90,7 @@ class ReaderCounts:
 
     skipped: reason -> number of records and files that are not documents, such as redirects in an archive.
     repeated_keys: records in which a key is repeated; the last value is used.
-    notes: what a reader leaves out of documents, or knows to be missing -> number; the two make a sentence.
+    notes: what a reader leaves out of documents, or what they lack -> number; the two make a sentence.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
@@ -109,7 +109,7 @@ class FilePieces:
     """The pieces into which a file can be divided.
 
     pieces: (start, end, estimated text bytes), in order; empty if there is nothing to read. start and end: see Span.
-    rows, schema: of the file, if the format has them in its footer or header.
+    rows, schema: number of rows and schema of the file, if the format has them in its footer or header.
     divisible: whether a piece may be divided further, between any two of its bytes.
     rows_of_pieces: number of rows of each piece, if a piece may be divided between its rows, at a cost: whoever reads
         rows decodes those before them.
@@ -125,8 +125,8 @@ class FilePieces:
 class Reader:
     """A format. A subclass implements `read`, and `cut` if a file can be read from its middle.
 
-    endings: of file names, lower case, with the dot.
-    stated_endings: those of files in a folder that are read if `format` names this one.
+    endings: endings of file names, lower case, with the dot.
+    stated_endings: endings of further files in a folder, which are read only if `format` names this one.
     compressible: whether .gz, .zst or .bz2 may follow the ending.
     compressed_endings: endings of this format only if .gz, .zst or .bz2 follows.
     columns: how the columns are found before the file is read:

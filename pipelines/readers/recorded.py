@@ -30,7 +30,7 @@ from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
 
 INPUTS_JSON, INPUTS_PARQUET = "inputs.json", "inputs.parquet"
 
-_NAMED_FILES = 3  # of each kind, in a message
+_NAMED_FILES = 3  # files of each kind that a message names
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 _SCHEMA = pa.schema(
@@ -46,7 +46,10 @@ _SCHEMA = pa.schema(
         ("unit_bytes", pa.int64()),  # text of the whole unit, estimated
         ("start", pa.int64()),
         ("end", pa.int64()),
-        ("first_row", pa.int64()),  # of a part of a row group, else null; runs of earlier versions have no such columns
+        (
+            "first_row",
+            pa.int64(),
+        ),  # null unless part of a row group; earlier versions lack these columns
         ("end_row", pa.int64()),
     ]
 )
@@ -84,7 +87,8 @@ def read_inputs(root: str, record: Mapping[str, Any], store: Store) -> InputMani
     """The manifest that was recorded at a run.
 
     Args:
-        record: content of inputs.json. store: of the run, and for the inputs without `storage` of their own.
+        record: content of inputs.json.
+        store: store of the run, and of the inputs without `storage` of their own.
 
     Raises:
         NotFound: inputs.parquet is missing.

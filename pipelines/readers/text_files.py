@@ -65,7 +65,7 @@ class OneDocument(Reader):
         yield rows.table()
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
-        """Add the document, or its problem, to the rows. content: of the whole file, decompressed, never empty.
+        """Add the document, or its problem, to the rows. content: the whole file, decompressed, never empty.
 
         Raises:
             UnreadableRest: nothing was added, and this is the problem.
@@ -101,7 +101,7 @@ class PlainText(OneDocument):
             self.add_text(rows, text, uri, id, carried)
 
     def add_text(self, rows: Rows, text: str, uri: str, id: str | None, carried: list[str | None]) -> None:
-        """Add what the document is made of. text: of the whole file."""
+        """Add the document. text: text of the whole file."""
         rows.add(text, uri, id, carried)
 
     def file_problem(self, head: bytes) -> str | None:

@@ -33,7 +33,7 @@ _CUT_CUE = re.compile(r"[0-9]+(?:\n[0-9:,.> -]*)?")  # the end of a file that wa
 _BLANK = re.compile(r"\n[ \t]*(?:\n[ \t]*)*\n")
 _NOTE = re.compile(r"(?:NOTE(?![^ \t\n])|STYLE[ \t]*\n|REGION[ \t]*\n)")
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]+([^<>]*)>")
-# Marks of WebVTT and SubRip alone: `if a<b and c>d` was said.
+# Marks of WebVTT and SubRip alone: `if a<b and c>d` is spoken text.
 _MARK = re.compile(
     r"</?(?:c|i|b|u|s|v|lang|ruby|rt|font)(?:\.[^\s<>]*)?>|<(?:lang|font)\s[^<>]*>|<(?:[0-9]+:)?[0-9]+:[0-9]+\.[0-9]+>|\{\\[^{}]*\}",
     re.IGNORECASE,
@@ -81,10 +81,11 @@ class Transcript(PlainText):
             rows.refuse("no_cues", uri, id, carried, text)
             return
         turns = _turns(cues)
-        said = json.dumps([{"role": speaker, "content": what} for speaker, what in turns], ensure_ascii=False)
+        as_json = json.dumps([{"role": speaker, "content": what} for speaker, what in turns], ensure_ascii=False)
         lines = "\n".join(f"{speaker}: {what}" if speaker else what for speaker, what in turns)
-        values = [said if name == "turns" else value for name, value in zip(rows.input.columns, carried, strict=True)]
-        rows.add(said if rows.input.text == "turns" else lines, uri, id, values, cut=cut)
+        named = zip(rows.input.columns, carried, strict=True)
+        values = [as_json if name == "turns" else value for name, value in named]
+        rows.add(as_json if rows.input.text == "turns" else lines, uri, id, values, cut=cut)
 
 
 def _cues_of_json(text: str) -> list[Cue]:
@@ -100,10 +101,10 @@ def _cues_of_json(text: str) -> list[Cue]:
         if isinstance(found, list):
             cues = [_cue(one) for one in found]
             if cues and all(cue is not None for cue in cues):
-                known = [cue for cue in cues if cue is not None]
-                if any(cue.lines[0].speaker for cue in known):
-                    return known
-                with_text = with_text or known
+                valid = [cue for cue in cues if cue is not None]
+                if any(cue.lines[0].speaker for cue in valid):
+                    return valid
+                with_text = with_text or valid
         waiting.extend(found.values() if isinstance(found, dict) else found if isinstance(found, list) else ())
     return with_text
 
@@ -112,7 +113,7 @@ def _cue(turn: Any) -> Cue | None:
     if not isinstance(turn, dict):
         return None
     text = next((turn[key] for key in _TEXTS if isinstance(turn.get(key), str)), None)
-    if text is None and isinstance(elements := turn.get("elements"), list):  # of Rev: words and marks, with spaces
+    if text is None and isinstance(elements := turn.get("elements"), list):  # Rev: words and marks, with spaces
         values = [one.get("value") if isinstance(one, dict) else None for one in elements]
         text = "".join(one for one in values if isinstance(one, str)) if values else None
     speaker = next((turn[key] for key in _SPEAKERS if isinstance(turn.get(key), str | int)), None)
@@ -123,7 +124,9 @@ def _cue(turn: Any) -> Cue | None:
 def _cues(text: str, speakers: Sequence[str], cut: list[Cut]) -> Iterator[Cue]:
     """The cues of a file. After an empty line a cue goes on if neither times nor a note of WebVTT follow.
 
-    speakers: that are known, besides those who are named twice. cut: notes and style sheets are added to it.
+    Args:
+        speakers: stated names of speakers; names that begin two lines are speakers too.
+        cut: list that notes and style sheets are added to.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
     has_notes = text.removeprefix("\ufeff").startswith("WEBVTT")
@@ -132,7 +135,7 @@ def _cues(text: str, speakers: Sequence[str], cut: list[Cut]) -> Iterator[Cue]:
     for block in _BLANK.split(text):
         lines = block.split("\n")
         timed = [(position, match) for position, line in enumerate(lines) if (match := _TIMES.fullmatch(line))]
-        # By WebVTT a cue ends at a blank line, and what follows is no part of it; but it was said.
+        # In WebVTT a blank line ends a cue; what follows is kept all the same, because it was spoken.
         in_note = has_notes and not timed and (in_note or bool(_NOTE.match(block)))
         if in_note:
             cut.append(("cue_note", block))
@@ -146,13 +149,13 @@ def _cues(text: str, speakers: Sequence[str], cut: list[Cut]) -> Iterator[Cue]:
             found.append((_milliseconds(times[:4]), _milliseconds(times[4:]), payload))
     named = Counter(match[1] for _, _, lines in found for line in lines if (match := _NAME.match(_plain(line))))
     names = {name for name, count in named.items() if count >= _MIN_NAMED}
-    known = _beginning_with(speakers) if speakers else None
+    stated = _beginning_with(speakers) if speakers else None
     spelling = {name.lower(): name for name in reversed(speakers)}
     for start, end, payload in found:
         yield Cue(
             start,
             end,
-            [one for line in payload for one in _lines(line, names, known, spelling) if one.text or one.speaker],
+            [one for line in payload for one in _lines(line, names, stated, spelling) if one.text or one.speaker],
         )
 
 
@@ -173,23 +176,26 @@ def _beginning_with(speakers: Sequence[str]) -> re.Pattern[str]:
     return re.compile(rf"(?:({names})[ ]?:|[\[(]({names})[\])][ ]?:?)[ \t]*", re.IGNORECASE)
 
 
-def _lines(line: str, names: set[str], known: re.Pattern[str] | None, spelling: dict[str, str]) -> Iterator[CueLine]:
-    """What each speaker says in a line.
+def _lines(line: str, names: set[str], stated: re.Pattern[str] | None, spelling: dict[str, str]) -> Iterator[CueLine]:
+    """The text of each speaker in a line.
 
-    names: of speakers. known: see `_beginning_with`. spelling: of these, by the name in lower case.
+    Args:
+        names: speakers found in the file.
+        stated: pattern of `_beginning_with` for the stated speakers.
+        spelling: stated name in lower case -> as stated.
     """
     first, *voices = _VOICE.split(line)
     text = _plain(first)
     if mark := _OTHER_SPEAKER.match(text):
         text = text[mark.end() :]
-    if known and (named := known.match(text)):
+    if stated and (named := stated.match(text)):
         yield CueLine(spelling[(named[1] or named[2]).lower()], text[named.end() :])
     elif (named := _NAME.match(text)) and named[1] in names:
         yield CueLine(named[1], text[named.end() :])
     else:
         yield CueLine("" if mark else None, text)
-    for name, said in zip(voices[::2], voices[1::2], strict=True):
-        yield CueLine(_plain(name) or None, _plain(said))
+    for name, spoken in zip(voices[::2], voices[1::2], strict=True):
+        yield CueLine(_plain(name) or None, _plain(spoken))
 
 
 def _turns(cues: list[Cue]) -> list[tuple[str, str]]:
@@ -212,8 +218,8 @@ def _turns(cues: list[Cue]) -> list[tuple[str, str]]:
                 turns[-1][1].append(text)
             pause = 0
         before = cue
-    said = [(speaker, " ".join(filter(None, texts))) for speaker, texts in turns]
-    return [(speaker, text) for speaker, text in said if text]
+    joined = [(speaker, " ".join(filter(None, texts))) for speaker, texts in turns]
+    return [(speaker, text) for speaker, text in joined if text]
 
 
 def _repeated(before: list[CueLine], lines: list[CueLine]) -> int:

@@ -81,8 +81,11 @@ class Reading:
 class InputManifest:
     """The input of a run, as it was when the run began.
 
-    files: all files, also those that are not read. skipped: source -> ending or kind -> number of skipped files.
-    fingerprint: of the listing. notes: sentences for the user about columns and files.
+    Attributes:
+        files: all files, also those that are not read.
+        skipped: source -> ending or kind -> number of skipped files.
+        fingerprint: fingerprint of the listing.
+        notes: sentences for the user about columns and files.
     """
 
     reading: Reading

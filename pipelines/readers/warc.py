@@ -50,8 +50,10 @@ Header = dict[str, str]  # names in lower case
 class WarcRecord(NamedTuple):
     """A record of an archive.
 
-    offset: of its first byte in the decompressed file. header: None if there is no valid record at this place.
-    content: its beginning if the record is not `whole`, because it is too large.
+    Attributes:
+        offset: offset of its first byte in the decompressed file.
+        header: None if there is no valid record at this place.
+        content: its beginning if the record is not `whole`, because it is too large.
     """
 
     offset: int
@@ -96,7 +98,7 @@ class Archive(Reader):
     def add(
         self, rows: Rows, record: WarcRecord, header: Header, where: str, id: str | None, carried: list[str | None]
     ) -> None:
-        """Add the document of a record, or its problem, to the rows. header: of the record."""
+        """Add the document of a record, or its problem, to the rows. header: header of the record."""
         raise NotImplementedError
 
 
@@ -313,7 +315,7 @@ def _http_response(content: bytes) -> tuple[str, Header, bytes]:
 
 
 class _UnknownEncoding(Exception):
-    """A content encoding that is not known; its message is the name."""
+    """A content encoding that is not supported; its message is the name."""
 
 
 class _Cut(Exception):
@@ -330,7 +332,7 @@ def _decoded(body: bytes, header: Header, bound: int, cut: bool) -> bytes:
     A body that is not encoded is returned as it is: archives often keep the header of an encoding that they removed,
     and some servers give a charset as the encoding.
 
-    cut: the crawler says that it cut the body; what it has is returned then.
+    cut: whether the crawler recorded that it cut the body; the part that is there is then returned.
 
     Raises:
         _Cut: the body is not whole. _UnknownEncoding, zlib.error, brotli.error, zstandard.ZstdError: it is damaged.
