@@ -20,10 +20,19 @@ CASES = {
     "blank lines": ("a<div></div><div></div><div></div>b", "a\n\nb"),
     "code": ("Use `<br>` or\n```\n<p>&amp;</p>\n```\nnot <br>", "Use `<br>` or\n```\n<p>&amp;</p>\n```\nnot"),
     "spaces before code": ("one<br>use `x` now", "one\nuse `x` now"),
+    "a tag with attributes that nothing ends": ('see <a href="/x">here, a<b', "see here, a<b"),
+    "a comparison beside tags": ("<p>if a<b or i<j</p>", "if a<b or i<j"),
+    "attributes without values": ("<OL reversed><li>one</ol><table nowrap ><td>a", "- one\n\na"),
 }
 
 STAYS = (
     "a < b and c > d",
+    "if a<b and c>d",
+    "a<b>c and x<i>y",
+    "for (i=0; i<s && s>t; i++)",
+    "<title> stands for a title, <u for more",
+    "if p<q p2 and q>p",
+    "an end </b> alone",
     "vector<int> v; map<string, T>",
     "<3 you",
     "see ?a=1&copy=2&lt",
