@@ -52,12 +52,9 @@ def remove_near_duplicates(
 
     Memory: 1 byte per signature column, 24 bytes per key and 48 bytes per candidate.
     """
-    columns = signatures.shape[1]
     partner = np.full(len(starts) - 1, -1, np.int64)
     similarity = np.full(len(starts) - 1, np.nan) if similar_before is None else similar_before.copy()
-    lowest = signatures[:, :_BYTES].astype(np.uint8)
-    # The columns that are not in `lowest` may all be equal. argmax finds one, because columns / columns >= threshold.
-    least = int(np.argmax(np.arange(columns + 1) / columns >= threshold)) - (columns - lowest.shape[1])
+    lowest, least = _lowest_bytes(signatures, threshold)
     head, following = np.full(key_count, -1, np.int64), np.full(len(keys), -1, np.int64)
     owner = np.empty(len(keys), np.int64)
     rank, compared = np.full(len(starts) - 1, -1, np.int64), np.full(len(starts) - 1, -1, np.int64)
@@ -75,12 +72,10 @@ def _loop(
 ):  # fmt: skip
     """Fill partner and similarity.
 
-    lowest: uint8[C, B], the lowest bytes of the first columns. least: the fewest of them that are equal in documents
-    that reach the threshold.
+    lowest, least: as returned by `_lowest_bytes`.
     head, following, owner: the kept documents of a key form a list. head[key] is the newest link, -1 for none; a link
     is an index into `keys`. rank, compared: int64[C], -1.
     """
-    columns = signatures.shape[1]
     for place in range(len(order)):
         document = order[place]
         rank[document] = place
@@ -94,14 +89,7 @@ def _loop(
                 if compared[other] != document:
                     compared[other] = document
                     other_set = sets[set_starts[other] : set_starts[other + 1]]
-                    alike = 0.0
-                    if len(own_set) and len(other_set):
-                        alike = _jaccard(own_set, other_set, threshold)
-                    elif _equal_bytes(lowest, document, other) >= least:
-                        equal = 0
-                        for column in range(columns):
-                            equal += signatures[document, column] == signatures[other, column]
-                        alike = equal / columns
+                    alike = _similarity(own_set, other_set, signatures, lowest, least, document, other, threshold)
                     # A comparison with NaN is false.
                     if alike >= threshold and (
                         not alike <= most or (alike == most and best >= 0 and rank[other] < rank[best])
@@ -128,62 +116,58 @@ def connect_near_duplicates(
     set_starts: np.ndarray,
     threshold: float,
 ) -> np.ndarray:
-    """int64[C]: one of the candidates with which each is connected: by a chain in which every two neighbours share a
-    band and reach the threshold. Equal for all candidates of a chain.
+    """The connected component of each candidate: int64[C], the smallest candidate in it.
 
-    Arguments as of `remove_near_duplicates`. Candidates of a chain are skipped together, so the time grows with the
-    pairs that share a band and are not connected.
+    Edges join candidates that share a band and reach the threshold. Arguments as for `remove_near_duplicates`.
+    Candidates of one component are skipped together, so the time grows with the pairs that share a band and are in
+    different components.
     """
+    lowest, least = _lowest_bytes(signatures, threshold)
     label = np.arange(len(starts) - 1)
     links = np.full((4, len(keys)), -1, np.int64)
     head, compared = np.full(key_count, -1, np.int64), np.full(len(starts) - 1, -1, np.int64)
-    _connect(order, starts, keys, signatures, sets, set_starts, threshold, label, head, *links, compared)
+    _connect(order, starts, keys, signatures, lowest, sets, set_starts, threshold, least, label, head, *links, compared)
     return label
 
 
 @kernel
 def _connect(
-    order, starts, keys, signatures, sets, set_starts, threshold, label, head, owner, following, member, tail, compared
+    order, starts, keys, signatures, lowest, sets, set_starts, threshold, least, label, head, owner, following, member,
+    tail, compared,
 ):  # fmt: skip
-    """Fill `label`, which leads from each candidate to a smaller one of its chain.
+    """Fill `label` with the smallest candidate of each component.
 
-    head, owner: as of `_loop`. The links of a key form a list of chains by `following`, and the links of a chain a list
-    by `member`, whose last link is `tail` of the first one.
+    lowest, least, head, owner: as in `_loop`. The links of a key form a list of components by `following`, and the
+    links of a component a list by `member`, whose last link is `tail` of the first one.
     """
-    columns = signatures.shape[1]
     for document in order:
         own_set = sets[set_starts[document] : set_starts[document + 1]]
         for link in range(starts[document], starts[document + 1]):
             key = keys[link]
-            own = np.int64(-1)  # the first link of the document's chain in this list
-            before, chain = np.int64(-1), head[key]
-            while chain >= 0:
-                after = following[chain]
-                alike = _root(label, owner[chain]) == _root(label, document)
-                other_link = chain
+            own = np.int64(-1)  # the first link of the document's component in this list
+            before, component = np.int64(-1), head[key]
+            while component >= 0:
+                after = following[component]
+                alike = _root(label, owner[component]) == _root(label, document)
+                other_link = component
                 while other_link >= 0 and not alike:
                     other = owner[other_link]
                     if compared[other] != document:
                         compared[other] = document
                         other_set = sets[set_starts[other] : set_starts[other + 1]]
-                        if len(own_set) and len(other_set):
-                            alike = _jaccard(own_set, other_set, threshold) >= threshold
-                        else:
-                            equal = 0
-                            for column in range(columns):
-                                equal += signatures[document, column] == signatures[other, column]
-                            alike = equal / columns >= threshold
+                        similar = _similarity(own_set, other_set, signatures, lowest, least, document, other, threshold)
+                        alike = similar >= threshold
                         if alike:
                             one, two = _root(label, document), _root(label, other)
                             label[max(one, two)] = min(one, two)
                     other_link = member[other_link]
-                if alike and own >= 0:  # the chain joins that of the document
-                    member[tail[own]], tail[own] = chain, tail[chain]
+                if alike and own >= 0:  # the component joins that of the document
+                    member[tail[own]], tail[own] = component, tail[component]
                     following[before] = after
                 else:
-                    own = chain if alike else own
-                    before = chain
-                chain = after
+                    own = component if alike else own
+                    before = component
+                component = after
             owner[link] = document
             if own >= 0:
                 member[tail[own]], tail[own] = link, link
@@ -195,11 +179,31 @@ def _connect(
 
 @inner_kernel
 def _root(label, document):
-    """The smallest candidate that is known of the document's chain. Shortens the way to it."""
+    """The smallest candidate found so far in the document's component. Halves the path to it (union-find)."""
     while label[document] != document:
         label[document] = label[label[document]]
         document = label[document]
     return document
+
+
+def _lowest_bytes(signatures: np.ndarray, threshold: float) -> tuple[np.ndarray, int]:
+    """The lowest bytes of the first columns, uint8[C, B], and how many are equal at least in similar documents."""
+    columns, lowest = signatures.shape[1], signatures[:, :_BYTES].astype(np.uint8)
+    # The columns that are not in `lowest` may all be equal. argmax finds one, because columns / columns >= threshold.
+    return lowest, int(np.argmax(np.arange(columns + 1) / columns >= threshold)) - (columns - lowest.shape[1])
+
+
+@inner_kernel
+def _similarity(own_set, other_set, signatures, lowest, least, one, other, threshold):
+    """Similarity of two candidates; 0 if set sizes or lowest bytes show that it is below the threshold."""
+    if len(own_set) and len(other_set):
+        return _jaccard(own_set, other_set, threshold)
+    if _equal_bytes(lowest, one, other) < least:
+        return 0.0
+    equal = 0
+    for column in range(signatures.shape[1]):
+        equal += signatures[one, column] == signatures[other, column]
+    return equal / signatures.shape[1]
 
 
 @inner_kernel
