@@ -18,7 +18,7 @@ def render(
     image: Annotated[str | None, typer.Option(help="REPOSITORY@sha256:DIGEST; default: the overlay's image")] = None,
     namespace: Annotated[str | None, typer.Option(help="namespace of the objects; default: the overlay's")] = None,
     within: Annotated[
-        str | None, typer.Option(help="wanted duration, as in 90m or 4h: so many machines are requested")
+        str | None, typer.Option(help="wanted duration, as in 90m or 4h; decides how many machines are requested")
     ] = None,
 ) -> None:
     """Print the ConfigMap and the RayJob of a config, as YAML for `kubectl apply`.

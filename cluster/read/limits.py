@@ -13,7 +13,10 @@ class Limits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_document_bytes: int = Field(
-        default=10_000_000, ge=1, le=2_000_000_000, description="of one text in UTF-8; of a web page's HTML"
+        default=10_000_000,
+        ge=1,
+        le=2_000_000_000,
+        description="largest text, in bytes of UTF-8; for a web page, largest HTML",
     )
     max_expansion_ratio: float = Field(default=1000.0, gt=1, description="decompressed bytes per byte of a file")
     max_expanded_gib: float = Field(default=64.0, gt=0, description="decompressed size of one file")

@@ -121,7 +121,7 @@ def sample(
         typer.Option(help="COLUMN=VALUE (or <, <=, >, >=, !=), COLUMN in VALUE,VALUE; may be repeated"),
     ] = None,
     text: Annotated[
-        bool, typer.Option("--text", help="of a ledger: with the texts, read again from the inputs")
+        bool, typer.Option("--text", help="show the texts of a ledger, read again from the inputs")
     ] = False,
     seed: Annotated[int, typer.Option(help="random seed")] = 1,
     config: RunConfig = None,

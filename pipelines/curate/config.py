@@ -136,7 +136,7 @@ class Execution(_CurateSettings):
     max_bad_files: float = Field(
         0.01, ge=0, le=1, description="largest fraction of the files of a source that may be unreadable"
     )
-    cpus: int | None = Field(None, ge=1, le=1024, description="of this machine, for the embedded Ray; null: all")
+    cpus: int | None = Field(None, ge=1, le=1024, description="cores of this machine for the embedded Ray; null: all")
 
     @property
     def unit_bytes(self) -> int | None:
@@ -207,7 +207,7 @@ class CurateConfig(_CurateSettings):
 
     kind: Literal["curate"]
     name: str = Field(
-        max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the run, in logs and reports"
+        max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the run in logs and reports"
     )
     inputs: tuple[Input, ...] = Field(min_length=1)
     output: str = Field(min_length=1, description="folder or URI; everything the run makes is below it")

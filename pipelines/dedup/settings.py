@@ -41,7 +41,7 @@ class Dedup(BaseModel):
     permutations: int = Field(
         _PERMUTATIONS, ge=2, le=_MOST_COLUMNS, description="signature columns if bands are derived"
     )
-    seed: int = Field(1, ge=0, lt=1 << 32, description="of the permutations")
+    seed: int = Field(1, ge=0, lt=1 << 32, description="random seed of the MinHash permutations")
     exact_short: bool = Field(
         True, description="compare documents with fewer shingles than signature columns exactly; false: by signatures"
     )

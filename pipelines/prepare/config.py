@@ -72,7 +72,7 @@ class _PrepareSettings(BaseModel):
 class Source(_PrepareSettings):
     """One source of records: where its files are, and which column is which field."""
 
-    source: str = Field("input", pattern=r"^[A-Za-z0-9_.-]+$", description="its name in records and report")
+    source: str = Field("input", pattern=r"^[A-Za-z0-9_.-]+$", description="name of the source in records and report")
     path: paths.AbsolutePath | None = Field(
         None,
         description="folder, glob, file or URI; a folder saved by `datasets`; hf://ORG/NAME[/CONFIG][@REVISION]; or "
@@ -98,12 +98,19 @@ class Source(_PrepareSettings):
         "out",
     )
     task_type: TaskType | None = Field(None, description="default: `records.task_type`")
-    licence: str | None = Field(None, description="of this source; every record has it")
-    domain: str | None = Field(None, description="of this source, such as support or law; every record has it")
+    licence: str | None = Field(None, description="licence of the source, written to every record")
+    domain: str | None = Field(
+        None, description="domain of the source, such as support or law, written to every record"
+    )
     table: Table | None = Field(
         None, description="its rows become records by a template; then `columns` names metadata by columns of the table"
     )
-    share: float | None = Field(None, gt=0, le=1, description="of the data set; given for all sources or for none")
+    share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="fraction of the data set's records from this source; given for all sources or for none",
+    )
     delimiter: str | None = Field(None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv")
     encoding: Encoding | None = Field(None, description=ENCODING)
     day_first: bool | None = Field(
@@ -153,19 +160,21 @@ class Records(_PrepareSettings):
     """The form of the records that are written."""
 
     shape: Shape = Field("messages", description="columns of the records")
-    task_type: TaskType = Field("qa", description="of sources without one; decides the template of plain texts")
+    task_type: TaskType = Field(
+        "qa", description="task type of sources without one; selects the template for plain texts"
+    )
     templates: dict[TaskType, Template] = Field(
         {}, description="prompt and completion made of a text and its metadata, in place of the task type's default"
     )
     section_chars: Annotated[int, Field(ge=1)] | Literal["answer_chars"] | None = Field(
         "answer_chars",
         description="a plain text with more characters, such as a manual, is divided at headings, else at paragraphs, "
-        "into records with at most so many; answer_chars: the most of `validate.answer_chars`, of texts that become "
-        "answers; null: texts stay whole",
+        "into records with at most this many; answer_chars: the maximum of `validate.answer_chars`, for texts that "
+        "become answers; null: texts stay whole",
     )
     preferences: Literal["refuse", "chosen"] = Field(
         "refuse",
-        description="of a source, in shapes with one answer; refuse: into quarantine; chosen: with the chosen answer",
+        description="preference records in shapes with one answer: refuse (quarantine) or chosen (keep that answer)",
     )
     chats_as_text: ChatTemplate | None = Field(
         None, description="shape text: how a chat becomes a text; default: chats go to quarantine"
@@ -187,7 +196,9 @@ class Records(_PrepareSettings):
 class Mixture(_PrepareSettings):
     """How many records of each source are taken, where inputs have a `share`."""
 
-    records: int | None = Field(None, ge=1, description="of all sources; default: as many as keep the shares")
+    records: int | None = Field(
+        None, ge=1, description="records from all sources together; default: as many as keep the shares"
+    )
     fill: bool = Field(True, description="what a source lacks is taken from the others; false: there are fewer records")
 
 
@@ -276,7 +287,7 @@ class InappropriateContent(_PrepareSettings):
     """A fastText classifier of texts that no record may have."""
 
     model: paths.AbsolutePath = Field(description="path or URI of a supervised fastText .bin or .ftz")
-    label: str = Field(min_length=1, description="of the content to remove, with or without __label__")
+    label: str = Field(min_length=1, description="label of the content to remove, with or without __label__")
     max_score: float = Field(0.5, ge=0, le=1, description="greatest probability of the label that a record may have")
     max_chars: int = Field(5000, ge=20, le=10_000_000, description="characters of a record that the model is given")
 
@@ -288,10 +299,10 @@ class AnswerRelevance(TextVectors):
         0.2,
         gt=0,
         le=1,
-        description="of the vectors of the answer and of what precedes it; records without a known word in one of them "
-        "stay",
+        description="least cosine similarity of the vectors of the answer and of what precedes it; records with "
+        "no word of the vocabulary in one of them stay",
     )
-    dimensions: int = Field(128, ge=2, le=512, description="of the default")
+    dimensions: int = Field(128, ge=2, le=512, description="vector dimensions of the default model")
 
 
 Measure = Literal["question_chars", "answer_chars", "text_chars", "letters"]
@@ -325,7 +336,9 @@ class Validate(_PrepareSettings):
     since: dict[str, date] = Field(
         {}, description="metadata -> the earliest date that it may have; records without one fail"
     )
-    until: dict[str, date] = Field({}, description="metadata -> the last date that it may have, likewise")
+    until: dict[str, date] = Field(
+        {}, description="metadata -> the last date that it may have; records without one fail"
+    )
     licences: tuple[str, ...] | None = Field(
         None, description="licences that a record may have; records without one fail; default: any, and none"
     )
@@ -475,7 +488,7 @@ class ComplexityWeights(_PrepareSettings):
 
     question_length: float = Field(1, ge=0)
     answer_length: float = Field(1, ge=0)
-    rarity: float = Field(1, ge=0, description="of words, over all records")
+    rarity: float = Field(1, ge=0, description="weight of how rare the words are, over all records")
     reasoning: float = Field(1, ge=0)
     domain: float = Field(1, ge=0, description="without words in `domain` it is left out")
 
@@ -483,7 +496,7 @@ class ComplexityWeights(_PrepareSettings):
 class Curriculum(_PrepareSettings):
     """Stages of records from easy to hard, which `order: curriculum` of a train config follows."""
 
-    stages: int = Field(4, ge=2, le=100, description="of equal sizes; 1 is the easiest")
+    stages: int = Field(4, ge=2, le=100, description="number of stages, of equal sizes; 1 is the easiest")
     weights: ComplexityWeights = ComplexityWeights()
     reasoning: tuple[str, ...] = Field(REASONING, description="words and phrases that are counted in answers")
     domain: tuple[str, ...] = Field((), description="words and phrases of the domain")
@@ -524,7 +537,9 @@ class Split(_PrepareSettings):
         description="metadata with a date or time: the oldest records are for training, the newest for testing",
     )
     folds: int | None = Field(None, ge=2, le=100, description="number the records that are not for test with 0..K-1")
-    balance: Balance | None = Field(None, description="of the training split alone")
+    balance: Balance | None = Field(
+        None, description="balance of classes in the training split; other splits stay as they are"
+    )
     seed: int = Field(1, ge=0, lt=1 << 32)
 
     @property
@@ -553,7 +568,10 @@ class PrepareConfig(_PrepareSettings):
 
     kind: Literal["prepare"]
     name: str = Field(
-        "", max_length=100, pattern=_NAME, description="in logs and reports; default: the last part of `output`"
+        "",
+        max_length=100,
+        pattern=_NAME,
+        description="name of the run in logs and reports; default: the last part of `output`",
     )
     inputs: tuple[Source, ...] = Field(min_length=1)
     output: str = Field(min_length=1, description="folder or URI; everything the run makes is below it")

@@ -75,9 +75,11 @@ class Input(BaseModel):
     # Whether tables have the columns ORIGINS.
     origins: ClassVar[bool] = False
 
-    source: str = Field(default="input", pattern=r"^[A-Za-z0-9_.-]+$", description="its name in corpus and report")
+    source: str = Field(
+        default="input", pattern=r"^[A-Za-z0-9_.-]+$", description="name of the input in corpus and report"
+    )
     path: paths.AbsolutePath = Field(
-        description="folder (every file below it whose ending is known), glob (`**` crosses folders), file or URI; "
+        description="folder (every file below it with a format's ending), glob (`**` crosses folders), file or URI; "
         "a folder saved by Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION] for a data set of "
         "its hub",
     )
@@ -107,7 +109,7 @@ class Input(BaseModel):
     encoding: Encoding | None = Field(default=None, description=ENCODING)
     split: str = Field(default="train", min_length=1, description="hf: the split to read")
     storage: StorageOptions | None = Field(
-        default=None, description="of the store that has this input; default: the config's `storage`"
+        default=None, description="settings of the store with this input; default: the config's `storage`"
     )
 
     @property

@@ -17,8 +17,8 @@ class Prices(BaseModel):
         "(aws.amazon.com/fargate/pricing, aws.amazon.com/s3/pricing)",
         description="what these prices are, with their date and source",
     )
-    core_hour: float = Field(0.04048, ge=0, description="of a core")
-    gib_hour: float = Field(0.004445, ge=0, description="of a GiB of memory")
+    core_hour: float = Field(0.04048, ge=0, description="price of one core for an hour")
+    gib_hour: float = Field(0.004445, ge=0, description="price of one GiB of memory for an hour")
     thousand_puts: float = Field(0.005, ge=0, description="requests that write or list")
     thousand_gets: float = Field(0.0004, ge=0, description="requests that read")
     egress_gb: float = Field(0.0, ge=0, description="10^9 bytes read from the store; 0 within a region")

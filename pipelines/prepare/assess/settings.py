@@ -43,8 +43,8 @@ class TextVectors(_AssessSettings):
         description="folder, URI or hub name of a sentence-transformers model; default: TF-IDF with truncated SVD of a "
         "sample",
     )
-    dimensions: int = Field(64, ge=2, le=512, description="of the default")
-    sample: int = Field(5000, ge=100, le=50_000, description="records to which the default is fitted")
+    dimensions: int = Field(64, ge=2, le=512, description="vector dimensions of the default model")
+    sample: int = Field(5000, ge=100, le=50_000, description="records to which the default model is fitted")
 
     @field_validator("model")
     @classmethod

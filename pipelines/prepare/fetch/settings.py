@@ -48,7 +48,8 @@ class Database(_Fetched):
     """A query of a relational database, by SQLAlchemy."""
 
     url: str = Field(
-        min_length=1, description="of SQLAlchemy, without password: DIALECT+DRIVER://USER@HOST/NAME; sqlite:////PATH"
+        min_length=1,
+        description="SQLAlchemy URL of the database, without password: DIALECT+DRIVER://USER@HOST/NAME; sqlite:////PATH",
     )
     password: Variable | None = Field(None, description="environment variable with the password")
     query: str = Field(description="one SELECT; it is run in a transaction that is rolled back")
@@ -85,8 +86,10 @@ class Web(_Fetched):
 
     allow_private: bool = Field(False, description="allow addresses of this machine and of private networks")
     timeout_s: float = Field(30, gt=0, le=3600, description="a request, from beginning to end")
-    attempts: int = Field(5, ge=1, le=100, description="of a request that is refused for a while, or ends early")
-    longest_wait_s: float = Field(300, ge=0, le=86_400, description="that a server may ask for by `Retry-After`")
+    attempts: int = Field(5, ge=1, le=100, description="tries of a request that is refused for a while or ends early")
+    longest_wait_s: float = Field(
+        300, ge=0, le=86_400, description="longest wait, in seconds, that is granted to a `Retry-After` of the server"
+    )
     max_redirects: int = Field(5, ge=0, le=50)
     max_mib: float = Field(20, gt=0, le=1024, description="size of an answer, decompressed")
 
@@ -105,8 +108,8 @@ class Paging(_FetchSettings):
     by: Literal["none", "page", "offset", "cursor", "next"] = Field(
         "none",
         description="page: a number in `parameter`, up to a page without records; offset: the number of records before "
-        "it, likewise; cursor: the value at `field` of the answer, in `parameter`; next: the address at `field` of the "
-        "answer, or in its Link header",
+        "it in `parameter`, up to a page without records; cursor: the value at `field` of the answer, in `parameter`; "
+        "next: the address at `field` of the answer, or in its Link header",
     )
     parameter: str | None = Field(None, min_length=1, description="default: the word of `by`")
     field: str | None = Field(None, min_length=1, description="path of the cursor or of the next address in the answer")
@@ -129,8 +132,8 @@ class Api(Web):
     """A JSON API, page by page."""
 
     url: WebAddress
-    parameters: dict[str, str] = Field({}, description="of the query string; no secrets")
-    headers: dict[str, str] = Field({}, description="of the request; no secrets")
+    parameters: dict[str, str] = Field({}, description="parameters of the query string; no secrets")
+    headers: dict[str, str] = Field({}, description="headers of the request; no secrets")
     auth: Auth | None = None
     records: str = Field(
         "", description="path of the list of records in the answer, as data.items; default: the answer"

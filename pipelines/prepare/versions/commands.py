@@ -30,7 +30,7 @@ _ACTIONS = {
 
 def dataset(
     action: Annotated[str, typer.Argument(help=", ".join(_ACTIONS))],
-    name: Annotated[str, typer.Argument(help="of the data set; NAME:VERSION for a version that is not the last")],
+    name: Annotated[str, typer.Argument(help="name of the data set; NAME:VERSION for a version that is not the last")],
     more: Annotated[
         list[str] | None, typer.Argument(help="tag: OUTPUT; diff: OTHER; export: FOLDER; push: PLACE")
     ] = None,
