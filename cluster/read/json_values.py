@@ -1,4 +1,4 @@
-"""The values of a JSON file: the elements of one array, or values one after the other over any number of lines.
+"""The values of a JSON file: the elements of its arrays, or values one after the other over any number of lines.
 
 Memory: one value, and what was read ahead of it.
 """
@@ -29,9 +29,10 @@ class BrokenRest(UnreadableRest):
 def json_values(
     blocks: Iterable[bytes], max_chars: int, parser: json.JSONDecoder = _PARSER
 ) -> Iterator[tuple[Any, str]]:
-    """(value, its text) of each value of the array, or of each value that is in no array.
+    """(value, its text) of each value of an array, and of each value that is in no array.
 
-    The value is an Unreadable if its text is not UTF-8. In an object, values of keys can be DeepJson.
+    A file may have several arrays, one after the other, as concatenated files have. The value is an Unreadable if its
+    text is not UTF-8. In an object, values of keys can be DeepJson.
 
     Raises:
         UnreadableRest: a text is no value (`broken_json`), a value is too large, or the file is damaged.
@@ -51,9 +52,7 @@ def json_values(
         held, at = "".join(pieces), 0
 
     more(_LEAST_READ)
-    held = held.removeprefix("\ufeff").lstrip()
-    if held.startswith("["):
-        in_array, at = True, 1
+    held = held.removeprefix("\ufeff")
     while True:
         at = _BETWEEN.match(held, at).end()  # type: ignore[union-attr]  # it may be empty
         if at == len(held) and not is_last:
@@ -63,8 +62,8 @@ def json_values(
             if in_array:
                 raise UnreadableRest("truncated")
             return
-        if in_array and held[at] == "]":
-            in_array, at = False, at + 1
+        if held[at] == ("]" if in_array else "["):
+            in_array, at = not in_array, at + 1
             continue
         try:
             value, end = _value_at(held, at, parser)

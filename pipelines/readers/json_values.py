@@ -1,4 +1,4 @@
-"""JSON files: one array of objects, or objects one after the other over any number of lines.
+"""JSON files: objects in arrays, or one after the other, over any number of lines.
 
 Read only with `format: json`, since files named .json usually hold settings. Memory: one object.
 """
@@ -18,7 +18,7 @@ from pipelines.readers.jsonl import FoundValue, JsonObjects
 
 
 class JsonValues(JsonObjects):
-    """A document is an object of the array. What follows a value that is not JSON is lost, and has one row."""
+    """A document is an object. What follows a value that is not JSON is lost, and has one row."""
 
     stated_endings = (".json",)
     unit = "value"
@@ -26,7 +26,7 @@ class JsonValues(JsonObjects):
     def values(
         self, store: Store, span: Span, input: Input, limits: Limits, parser: json.JSONDecoder
     ) -> Generator[FoundValue, None, None]:
-        """Each value of the array, or of the file; at last what cannot be read."""
+        """Each value of the arrays, or of the file; at last what cannot be read."""
         number = 0
         with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
             try:

@@ -3,6 +3,7 @@
 JSON Lines are read a hundred times as fast as a tokenizer takes them.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ _SPLIT_NAMES = {
 
 
 def format_of(name: str) -> str | None:
-    """`parquet`, `jsonl`, `json` (one array, or objects one after the other), `arrow` (of Hugging Face `datasets`).
+    """`parquet`, `jsonl`, `json` (arrays, or objects one after the other), `arrow` (of Hugging Face `datasets`).
 
     None: a file that is not read.
     """
@@ -157,7 +158,7 @@ def json_rows(store: Store, span: Span) -> Iterator[tuple[Row | Unreadable, int]
 
 
 def _json_elements(store: Store, span: Span) -> Iterator[tuple[Row | Unreadable, int]]:
-    """(object, its index) of each element of an array, or of each value of a file without one."""
+    """(object, its index) of each element of the arrays, or of each value of a file without one."""
     index = -1
     try:
         with closing(stream(store, span.uri, _LIMITS)) as blocks:
@@ -177,11 +178,22 @@ def _unreadable_json(store: Store, span: Span, index: int, broken: UnreadableRes
         "truncated": "is missing: the file ends within its array or its compressed data",
     }.get(whole, f"cannot be read ({whole.replace('_', ' ')})")
     text = f", which begins {broken.rest[:60]!r}," if isinstance(broken, BrokenRest) else ""
+    if whole == "broken_json":
+        seen += f" ({_defect(broken)})"
     return (
         f"{span.uri}: element {index}{text} {seen}, and nothing after it can be read. Wanted: one array of objects. "
         "Correct the file or write it again; if it has one object on each line, name it .jsonl, where a line that "
         "cannot be read is left out."
     )
+
+
+def _defect(broken: UnreadableRest) -> str:
+    """What the decoder of JSON found, with the text before the place."""
+    error = broken.__cause__
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    before = error.doc[max(error.pos - 40, 0) : error.pos]
+    return error.msg + (f" after {before!r}" if before else "")
 
 
 def _object(line: bytes | None, value: Any) -> Row | Unreadable:

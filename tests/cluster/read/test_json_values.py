@@ -33,6 +33,18 @@ def test_values_of_an_array_and_of_no_array_are_those_of_json(least_read, ascii,
     assert values_of("\n".join(beside).encode()) == [value for value in VALUES if not isinstance(value, list)]
 
 
+@pytest.mark.parametrize("between", ["", "\n", " ,\n"])
+def test_several_arrays_one_after_the_other_are_read_as_one(least_read, between):
+    arrays = ['[{"a": 1}, [2]]', "[]", '[{"a": 3}]', '{"a": 4}']
+    assert values_of(between.join(arrays).encode()) == [{"a": 1}, [2], {"a": 3}, {"a": 4}]
+    with pytest.raises(UnreadableRest, match="truncated"):
+        values_of(b'[{"a": 1}]\n[{"a": 2}')
+
+
+def test_an_array_after_any_number_of_blank_lines_is_one(least_read):
+    assert values_of("\ufeff".encode() + b"\n" * 100_000 + b'[{"a": 1}]', block=50_000) == [{"a": 1}]
+
+
 def test_the_text_of_each_value_is_given_as_it_is(least_read):
     assert [text for _, text in json_values([b'[ {"a" : 1},', b" 2.50 ]"], 100)] == ['{"a" : 1}', "2.50"]
 

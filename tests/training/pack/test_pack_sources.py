@@ -430,6 +430,11 @@ def test_a_json_file_is_one_array_or_objects_one_after_the_other(tmp_path, name,
     assert [one.id for one in all_documents(freeze(tmp_path / name))][1] == "7"
 
 
+def test_arrays_that_were_concatenated_are_read_as_one(tmp_path):
+    (tmp_path / "a.json").write_text("\n".join([json.dumps(ARRAY), json.dumps([{"text": "three"}])]))
+    assert texts(freeze(tmp_path / "a.json")) == ["one", "two", "three"]
+
+
 def test_elements_of_an_array_that_are_no_documents_are_left_out_by_their_index(tmp_path):
     (tmp_path / "a.json").write_bytes(b'[{"text": "one"}, 5, {"text": "x\xff"}, {"text": null}, {"text": "two"}]')
     left_out = LeftOut()
@@ -443,6 +448,11 @@ def test_elements_of_an_array_that_are_no_documents_are_left_out_by_their_index(
     ("content", "told"),
     [
         (b'[{"text": "one"}, {"text": tow}, {"text": "three"}]', "element 1, .*tow.*, is not JSON.*.jsonl"),
+        (
+            b'[{"text": "one"}, {"text": "two\ttabs"}]',
+            r"element 1, .* is not JSON \(Invalid control character at after .*two'\)",
+        ),
+        (b'[{"n": ' + b"9" * 5_000 + b"}]", r"element 0, .*\(Exceeds the limit \(4300 digits\)"),
         (b'[{"text": "one"}, {"text": "two"}', "element 2 is missing: the file ends within"),
         (json.dumps(ARRAY).encode("utf-16"), "the file is UTF-16.*iconv"),
         (gzip.compress(json.dumps(ARRAY).encode(), mtime=0), "compressed with gzip, zstd or bzip2 and its name lacks"),
