@@ -25,6 +25,8 @@ _transformers_config = Entry("training.models.shape:transformers_config")
 
 # Optional files that transformers reads, besides config.json and tokenizer.json.
 _JSON_FILES = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json"}
+# Names of embeddings and of heads, of all model types.
+_EMBEDDINGS = ("embed_tokens", "embed_in", "wte", "lm_head", "embed_out")
 _POSITIONS = ("max_position_embeddings", "n_positions")
 
 
@@ -51,7 +53,7 @@ def check_model(config: TrainConfig) -> list[str]:
     if config.method in ("lora", "qlora") and config.lora.target != "all-linear":
         names_of = (config.lora.target,) if isinstance(config.lora.target, str) else config.lora.target
         _check_targets(config.store, config.model, names_of, described)
-        _refuse_tied_head(config, names_of, described)
+        _refuse_tied(config, names_of, described)
     warnings = _check_length(config, described)
     if folder is not None:
         for name in names & _JSON_FILES:
@@ -188,21 +190,27 @@ def _check_targets(store: Store, model: Model, wanted: Sequence[str], described:
         raise ConfigError(_no_such_module(missing[0], names, described["model_type"]))
 
 
-def _refuse_tied_head(config: TrainConfig, wanted: Sequence[str], described: dict[str, Any]) -> None:
+def _refuse_tied(config: TrainConfig, wanted: Sequence[str], described: dict[str, Any]) -> None:
     """
     Raises:
-        ConfigError: an adapter of the lm_head is wanted, and it has the weight of the embedding.
+        ConfigError: an adapter of the lm_head or of the embedding is wanted, and both have one weight.
     """
-    if not any(name == "lm_head" or name.endswith(".lm_head") for name in wanted):
+    shared = next((name for name in wanted if name.rpartition(".")[2] in _EMBEDDINGS), None)
+    if shared is None:
         return
     tied = described.get("tie_word_embeddings")
     if tied is None:
         tied = _transformers_config(config.store, config.model).get_text_config().tie_word_embeddings
     if tied:
-        raise ConfigError(
-            "lora.target: this model's lm_head shares its weight with the embedding, so an adapter of it could not be "
-            "merged. Leave lm_head out."
-        )
+        raise ConfigError(tied_target(shared))
+
+
+def tied_target(name: str) -> str:
+    """The error about a target of LoRA whose weight the lm_head and the embedding share."""
+    return (
+        f"lora.target: this model's embedding and lm_head share one weight, so an adapter of {name} could not be "
+        f"merged. Leave {name} out."
+    )
 
 
 def _no_such_module(wanted: str, names: Sequence[str], model_type: str) -> str:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from cluster.errors import ConfigError
 from training.config import TrainConfig
 from training.config_parts import Lora
+from training.model_folder.checks import tied_target
 
 ALL_LINEAR = "all-linear"
 
@@ -89,12 +90,12 @@ def _check(config: TrainConfig, base: PreTrainedModel) -> None:
             "when it recomputes layers, so nothing would be trained. Use method prompt, or set "
             "activation_checkpointing: false."
         )
-    tied = base.config.get_text_config().tie_word_embeddings
-    if config.method in ("lora", "qlora") and tied and "lm_head" in _names(config.lora):
-        raise ConfigError(
-            "lora.target: this model's lm_head shares its weight with the embedding, so an adapter of it could not be "
-            "merged. Leave lm_head out."
-        )
+    if config.method in ("lora", "qlora") and base.config.get_text_config().tie_word_embeddings:
+        shared = (base.get_input_embeddings(), base.get_output_embeddings())
+        for module_name, module in base.named_modules():
+            for name in _names(config.lora):
+                if module in shared and f".{module_name}".endswith(f".{name}"):
+                    raise ConfigError(tied_target(name))
 
 
 def _names(settings: Lora) -> tuple[str, ...]:

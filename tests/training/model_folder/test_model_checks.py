@@ -63,10 +63,10 @@ def test_a_lora_target_that_a_module_has_passes(target):
         {"model_type": "gemma", "vocab_size": 300, "hidden_size": 32, "head_dim": 8},  # tied by default
     ],
 )
-@pytest.mark.parametrize("target", ["lm_head", ["q_proj", "lm_head"]])
-def test_an_adapter_of_a_tied_lm_head_is_refused_before_packing(model, target):
+@pytest.mark.parametrize("target", ["lm_head", ["q_proj", "lm_head"], ["model.embed_tokens", "q_proj"], "embed_tokens"])
+def test_an_adapter_of_a_tied_lm_head_or_embedding_is_refused_before_packing(model, target):
     settings = config(**LORA, lora={"target": target}, model={"config": model, "tokenizer": "train"})
-    with pytest.raises(ConfigError, match="lm_head shares its weight with the embedding"):
+    with pytest.raises(ConfigError, match="embedding and lm_head share one weight"):
         check_model(settings)
 
 
