@@ -3,21 +3,15 @@
 import bz2
 import gzip
 import io
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import trafilatura.main_extractor
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lxml import etree, html
 
 from cluster.engine import _cause
 from cluster.errors import DataError, StorageError
@@ -28,11 +22,10 @@ from pipelines.curate.dry_run import first_look
 from pipelines.readers import READERS, format_of
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
-from pipelines.readers.reader import PROBLEMS, ReaderCounts
-from pipelines.readers.text_files import PlainText, strip_tags
+from pipelines.readers.reader import ReaderCounts
+from pipelines.readers.text_files import PlainText
 from pipelines.readers.units import read_unit
-from tests.support.inline import curate_inline
-from tests.support.pdf import pdf
+from tests.support.input_rows import parquet, peak_mib_reading, rows_of, texts_and_problems
 
 SMALL = Limits(max_document_bytes=1000)
 DEFAULT = Limits()
@@ -45,49 +38,6 @@ def short_lines() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cluster.read.limits.OTHER_BYTES", 65_536)
         yield
-
-
-def rows_of(path: Path, limits: Limits = DEFAULT, unit_bytes: int = 1 << 20, **settings) -> list[dict]:
-    manifest = freeze(Store(), [Input(path=str(path), **settings)], unit_bytes)
-    return [
-        row
-        for unit in manifest.units
-        for table in read_unit(unit, manifest.reading, limits)
-        for row in table.to_pylist()
-    ]
-
-
-def peak_mib_reading(
-    path: Path, limits: str = "Limits()", unit_bytes: int = 1 << 20, settings: str = ""
-) -> tuple[int, list[str]]:
-    """(growth of the largest memory while a process of its own reads, the problems it met)."""
-    code = f"""
-import resource
-from cluster.store.store import Store
-from pipelines.readers.inputs import Input
-from cluster.read.limits import Limits
-from pipelines.readers.freeze import freeze
-from pipelines.readers.units import read_unit
-manifest = freeze(Store(), [Input(path={str(path)!r}, {settings})], {unit_bytes})
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-problems = []
-for unit in manifest.units:
-    for table in read_unit(unit, manifest.reading, {limits}):
-        problems += table["problem"].drop_null().to_pylist()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, *problems)
-"""
-    root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    peak, *problems = done.stdout.split()
-    return int(peak), problems
-
-
-def texts_and_problems(rows: list[dict]) -> list[str]:
-    """Each row's text, or its problem in brackets."""
-    for row in rows:
-        assert (row["text"] is None) == (row["problem"] is not None) == (row["where"] is not None)
-        assert row["problem"] is None or row["problem"] in PROBLEMS
-    return [row["text"] if row["problem"] is None else f"<{row['problem']}>" for row in rows]
 
 
 DEEP = b"[" * 3000 + b"]" * 3000
@@ -437,187 +387,6 @@ def test_no_bytes_at_any_place_can_stop_the_reading(tmp_path_factory, name, rubb
         texts_and_problems(table.to_pylist())
 
 
-# ---- Parquet ----
-
-
-def parquet(path: Path, column: pa.Array, **options) -> Path:
-    ids = pa.array([str(number) for number in range(len(column))])
-    pq.write_table(pa.table({"id": ids, "text": column}), path, **options)
-    return path
-
-
-STRINGS = ["a", "", None, "ünï", "\0", "x" * 1001]
-EXPECTED = ["a", "", "<null_text>", "ünï", "\0", "<too_large>"]
-
-
-@pytest.mark.parametrize(
-    "type",
-    [
-        pa.string(),
-        pa.large_string(),
-        pa.string_view(),
-        pa.dictionary(pa.int32(), pa.string()),
-        pa.dictionary(pa.int8(), pa.large_string()),
-        pa.binary(),
-        pa.large_binary(),
-    ],
-    ids=str,
-)
-def test_text_is_read_from_every_arrow_type_that_can_hold_it(tmp_path, type):
-    plain = pa.array(STRINGS)
-    if pa.types.is_dictionary(type):
-        column = plain.dictionary_encode().cast(type)
-    else:
-        column = plain.cast(type)
-    path = parquet(tmp_path / "a.parquet", column, row_group_size=4)
-    rows = rows_of(path, SMALL, id="id")
-    assert texts_and_problems(rows) == EXPECTED
-    assert [row["id"] for row in rows] == list("012345")
-    assert rows[2]["where"] == f"{path} row group 0 row 2"
-    assert rows[5]["where"] == f"{path} row group 1 row 1"
-
-
-def test_a_column_of_nothing_but_nulls_is_a_table_of_problems(tmp_path):
-    path = parquet(tmp_path / "a.parquet", pa.nulls(3))
-    assert texts_and_problems(rows_of(path)) == ["<null_text>"] * 3
-
-
-@pytest.mark.parametrize("type", [pa.string(), pa.large_string(), pa.binary()], ids=str)
-def test_bad_utf8_in_parquet_is_one_problem_row(tmp_path, type):
-    binary = pa.large_binary() if type == pa.large_string() else pa.binary()
-    column = pa.array([b"a", b"\xff\xfe", b"b", None], binary).view(type)
-    path = parquet(tmp_path / "a.parquet", column)
-    assert texts_and_problems(rows_of(path, id="id")) == ["a", "<bad_utf8>", "b", "<null_text>"]
-
-
-def test_bad_utf8_in_a_carried_column_does_not_pass(tmp_path):
-    url = pa.array([b"good", b"\xff", None]).view(pa.string())
-    pq.write_table(pa.table({"text": ["a", "b", "c"], "url": url}), tmp_path / "a.parquet")
-    rows = rows_of(tmp_path, columns=["url"])
-    assert texts_and_problems(rows) == ["a", "<bad_utf8>", "c"]
-    assert [row["url"] for row in rows] == ["good", None, None]
-
-
-def test_zero_rows_and_empty_row_groups_are_no_documents(tmp_path):
-    table = pa.table({"text": pa.array([], pa.string())})
-    with pq.ParquetWriter(tmp_path / "a.parquet", table.schema) as writer:
-        writer.write_table(table)
-        writer.write_table(pa.table({"text": ["a"]}))
-        writer.write_table(table)
-    pq.write_table(table, tmp_path / "b.parquet")
-    assert texts_and_problems(rows_of(tmp_path)) == ["a"]
-
-
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("compression", ["zstd", "none"])
-def test_a_corrupt_page_loses_only_the_rest_of_its_row_group(tmp_path, seed, compression):
-    draw = random.Random(seed)
-    words = [f"{number}:{draw.getrandbits(4000):x}" for number in range(300)]
-    path = parquet(
-        tmp_path / "a.parquet",
-        pa.array(words),
-        row_group_size=100,
-        data_page_size=5000,
-        write_batch_size=1,
-        use_dictionary=False,
-        write_statistics=False,  # damage in them harms nobody
-        write_page_checksum=True,
-        compression=compression,
-    )
-    chunk = pq.ParquetFile(path).metadata.row_group(1).column(1)
-    damaged = bytearray(path.read_bytes())
-    # In the middle of the row group's texts, so that pages before it are whole.
-    at = chunk.data_page_offset + int(chunk.total_compressed_size * draw.uniform(0.4, 0.6))
-    for offset in range(at, at + 40):
-        damaged[offset] ^= 0xA5
-    path.write_bytes(damaged)
-
-    rows = rows_of(path, id="id")
-    bad = [row for row in rows if row["problem"]]
-    assert [row["problem"] for row in bad] == ["corrupt_page"]
-    good = [row["text"] for row in rows if not row["problem"]]
-    lost = int(bad[0]["where"].split(": ")[1].split()[0])
-    assert len(good) + lost == 300
-    assert 30 <= lost <= 70
-    first_lost = 200 - lost
-    assert good == words[:first_lost] + words[200:]
-    assert bad[0]["where"].startswith(f"{path} row group 1 row {first_lost - 100}: ")
-
-    # Of a row group in parts, the part with the damage loses its rest, and those after it all their rows.
-    in_parts = rows_of(path, unit_bytes=30_000, id="id")
-    assert [row["text"] for row in in_parts if not row["problem"]] == good
-    where = [row["where"] for row in in_parts if row["problem"]]
-    assert len(where) > 1 and where[0].startswith(f"{path} row group 1 row {first_lost - 100}: ")
-    assert sum(int(one.split(": ")[1].split()[0]) for one in where) == lost
-
-
-def test_random_damage_to_parquet_never_stops_the_run_and_never_changes_a_good_row(tmp_path):
-    words = [f"{number}:" + "word " * 50 for number in range(200)]
-    path = parquet(tmp_path / "a.parquet", pa.array(words), row_group_size=50, write_page_checksum=True)
-    whole = path.read_bytes()
-    footer = int.from_bytes(whole[-8:-4], "little") + 8
-    manifest = freeze(Store(), [Input(path=str(path))], 1 << 20)
-    stat = path.stat()
-    for seed in range(60):
-        draw = random.Random(seed)
-        damaged = bytearray(whole)
-        for _ in range(draw.choice([1, 10])):
-            damaged[draw.randrange(4, len(whole) - footer)] = draw.randrange(256)
-        path.write_bytes(damaged)
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # the same version: as if the disk had done it
-        rows = [r for unit in manifest.units for t in read_unit(unit, manifest.reading, SMALL) for r in t.to_pylist()]
-        good = [row["text"] for row in rows if not row["problem"]]
-        assert set(good) <= set(words)
-        lost = sum(int(row["where"].split(": ")[1].split()[0]) for row in rows if row["problem"] == "corrupt_page")
-        assert len(good) + lost + sum(row["problem"] not in (None, "corrupt_page") for row in rows) == 200
-
-
-def test_a_parquet_bomb_is_stopped_by_its_footer(tmp_path):
-    limits = Limits(max_document_bytes=1_000_000)
-    texts = pa.array([("\0" * 900_000) + str(number) for number in range(40)])
-    parquet(tmp_path / "a.parquet", texts, compression="zstd", use_dictionary=False)
-    parquet(tmp_path / "b.parquet", pa.array(["next file"]))
-    rows = rows_of(tmp_path, limits, unit_bytes=1 << 30)
-    assert texts_and_problems(rows) == ["<expansion_bomb>", "next file"]
-    in_parts = [row for row in rows_of(tmp_path, limits) if row["problem"]]
-    assert {row["problem"] for row in in_parts} == {"expansion_bomb"} and len(in_parts) == 8
-    assert sum(int(row["where"].split(": ")[1].split()[0]) for row in in_parts) == 40
-    assert "40 rows lost" in rows[0]["where"]
-
-
-def test_a_parquet_bomb_of_repeated_values_is_stopped_while_it_is_read(tmp_path):
-    indices = pa.array([0] * 200_000, pa.int32())
-    column = pa.DictionaryArray.from_arrays(indices, pa.array(["z" * 500_000]))  # 100 GB
-    parquet(tmp_path / "a.parquet", column, compression="zstd")
-    rows = rows_of(tmp_path)
-    assert texts_and_problems(rows)[-1] == "<expansion_bomb>"
-    assert f"{200_001 - len(rows):,} rows lost" in rows[-1]["where"]
-    assert peak_mib_reading(tmp_path)[0] < 1000
-
-
-def test_large_columns_beside_small_texts_take_little_memory(tmp_path):
-    with (tmp_path / "a.jsonl").open("w") as file:
-        for _ in range(200):
-            file.write('{"text": "a", "junk": "' + "x" * 1_000_000 + '"}\n')
-    peak_mib, _ = peak_mib_reading(tmp_path, settings="columns=('junk',)", unit_bytes=1 << 30)
-    assert peak_mib < 100
-
-
-def test_a_large_row_group_is_read_in_little_memory(tmp_path):
-    draw = random.Random(0)
-    blocks = [f"{draw.getrandbits(80_000):x}" for _ in range(500)]
-    texts = pa.array(["".join(draw.choices(blocks, k=2)) for _ in range(5000)])  # 200 MB
-    for use_dictionary in (True, False):
-        path = parquet(tmp_path / f"{use_dictionary}.parquet", texts, use_dictionary=use_dictionary)
-        assert pq.ParquetFile(path).metadata.num_row_groups == 1
-        assert peak_mib_reading(path) < (100, [])
-
-
-def test_short_repeated_values_are_no_bomb(tmp_path):
-    parquet(tmp_path / "a.parquet", pa.array(["ok"] * 1_000_000))
-    assert len(rows_of(tmp_path)) == 1_000_000
-
-
 # ---- our own mistakes ----
 
 
@@ -704,43 +473,3 @@ def test_a_broken_connection_is_raised_and_never_taken_for_bad_data(tmp_path, mo
     monkeypatch.setattr(Store, "open_parts" if name == "a.parquet" else "open_input", failing)
     with pytest.raises(StorageError, match="the network went away"):
         list(read_unit(manifest.units[0], manifest.reading, Limits()))
-
-
-def test_texts_side_by_side_are_one_after_elements_are_stripped():
-    """Queries of lxml walk back over each text node, so many of them in one paragraph take the square of the time."""
-    for inner in ("<b>x</b> y ", "<a>x</a>", "x<i>y<b>z</b></i>"):
-        theirs, ours = (html.fromstring(f"<div><p>{inner * 1000}</p>tail <u>z</u> end</div>") for _ in range(2))
-        etree.strip_tags(theirs, "b", "i", "a", "u")
-        strip_tags(ours, "b", "i", "a", "u")
-        assert etree.tostring(ours) == etree.tostring(theirs)
-        assert len(theirs.xpath(".//text()")) >= 1000 and len(ours.xpath(".//text()")) == 2
-
-
-@pytest.mark.parametrize(
-    ("module", "inner"),
-    [("htmlprocessing", "<b>word</b> "), ("main_extractor", "<a href=x>word</a> and more text ")],
-)
-def test_a_page_with_many_words_in_elements_of_their_own_is_read_in_a_moment(tmp_path, module, inner):
-    """It took 18 s to a minute; no time is measured here, but who breaks it will notice."""
-    (tmp_path / "a.html").write_text(f"<html><body><p>{inner * 20_000}</p></body></html>")
-    (row,) = rows_of(tmp_path)
-    assert len(row["text"].split()) >= 20_000
-    assert getattr(trafilatura, module).strip_tags is strip_tags
-
-
-def test_what_readers_leave_out_of_pages_is_counted_in_the_run(tmp_path, monkeypatch):
-    prose = "".join(f"<p>Harbour {n} was built in the twelfth century and is in use today.</p>" for n in range(9))
-    menu = "<nav><a href=x>Home</a> <a href=y>About</a></nav><script>var x = 1</script>"
-    (tmp_path / "in").mkdir()
-    for name in "ab":
-        (tmp_path / "in" / f"{name}.html").write_text(f"<html><title>T</title><body>{menu}{prose}</body></html>")
-    words = ("Alpha", "Beta", "Gamma", "Delta")
-    pages = [[f"Annual report {page}", f"{word} stands here.", str(page)] for page, word in enumerate(words)]
-    (tmp_path / "in" / "c.pdf").write_bytes(pdf(pages))
-    inputs = [{"source": "web", "path": str(tmp_path / "in")}]
-    run = curate_inline({"inputs": inputs, "output": str(tmp_path / "run")}, monkeypatch)
-    (source,) = run.report["sources"]
-    html_note, pdf_note = sorted(source["notes"])
-    assert "outside the main content" in html_note and source["notes"][html_note] == 2 * len("HomeAbout")
-    assert "running heads" in pdf_note and source["notes"][pdf_note] == 4 * (len("Annualreport") + 1 + 1)
-    assert f"Source web: 18 {html_note}." in run.report["warnings"]

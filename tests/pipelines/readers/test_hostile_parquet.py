@@ -1,0 +1,187 @@
+"""Damaged, odd and large Parquet files: what can be read is read, and the rest is a problem row."""
+
+import os
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.read.limits import Limits
+from cluster.store.store import Store
+from pipelines.readers.freeze import freeze
+from pipelines.readers.inputs import Input
+from pipelines.readers.units import read_unit
+from tests.support.input_rows import parquet, peak_mib_reading, rows_of, texts_and_problems
+
+SMALL = Limits(max_document_bytes=1000)
+STRINGS = ["a", "", None, "ünï", "\0", "x" * 1001]
+EXPECTED = ["a", "", "<null_text>", "ünï", "\0", "<too_large>"]
+
+
+@pytest.mark.parametrize(
+    "type",
+    [
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.dictionary(pa.int32(), pa.string()),
+        pa.dictionary(pa.int8(), pa.large_string()),
+        pa.binary(),
+        pa.large_binary(),
+    ],
+    ids=str,
+)
+def test_text_is_read_from_every_arrow_type_that_can_hold_it(tmp_path, type):
+    plain = pa.array(STRINGS)
+    if pa.types.is_dictionary(type):
+        column = plain.dictionary_encode().cast(type)
+    else:
+        column = plain.cast(type)
+    path = parquet(tmp_path / "a.parquet", column, row_group_size=4)
+    rows = rows_of(path, SMALL, id="id")
+    assert texts_and_problems(rows) == EXPECTED
+    assert [row["id"] for row in rows] == list("012345")
+    assert rows[2]["where"] == f"{path} row group 0 row 2"
+    assert rows[5]["where"] == f"{path} row group 1 row 1"
+
+
+def test_a_column_of_nothing_but_nulls_is_a_table_of_problems(tmp_path):
+    path = parquet(tmp_path / "a.parquet", pa.nulls(3))
+    assert texts_and_problems(rows_of(path)) == ["<null_text>"] * 3
+
+
+@pytest.mark.parametrize("type", [pa.string(), pa.large_string(), pa.binary()], ids=str)
+def test_bad_utf8_in_parquet_is_one_problem_row(tmp_path, type):
+    binary = pa.large_binary() if type == pa.large_string() else pa.binary()
+    column = pa.array([b"a", b"\xff\xfe", b"b", None], binary).view(type)
+    path = parquet(tmp_path / "a.parquet", column)
+    assert texts_and_problems(rows_of(path, id="id")) == ["a", "<bad_utf8>", "b", "<null_text>"]
+
+
+def test_bad_utf8_in_a_carried_column_does_not_pass(tmp_path):
+    url = pa.array([b"good", b"\xff", None]).view(pa.string())
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "url": url}), tmp_path / "a.parquet")
+    rows = rows_of(tmp_path, columns=["url"])
+    assert texts_and_problems(rows) == ["a", "<bad_utf8>", "c"]
+    assert [row["url"] for row in rows] == ["good", None, None]
+
+
+def test_zero_rows_and_empty_row_groups_are_no_documents(tmp_path):
+    table = pa.table({"text": pa.array([], pa.string())})
+    with pq.ParquetWriter(tmp_path / "a.parquet", table.schema) as writer:
+        writer.write_table(table)
+        writer.write_table(pa.table({"text": ["a"]}))
+        writer.write_table(table)
+    pq.write_table(table, tmp_path / "b.parquet")
+    assert texts_and_problems(rows_of(tmp_path)) == ["a"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+def test_a_corrupt_page_loses_only_the_rest_of_its_row_group(tmp_path, seed, compression):
+    draw = random.Random(seed)
+    words = [f"{number}:{draw.getrandbits(4000):x}" for number in range(300)]
+    path = parquet(
+        tmp_path / "a.parquet",
+        pa.array(words),
+        row_group_size=100,
+        data_page_size=5000,
+        write_batch_size=1,
+        use_dictionary=False,
+        write_statistics=False,  # damage in them harms nobody
+        write_page_checksum=True,
+        compression=compression,
+    )
+    chunk = pq.ParquetFile(path).metadata.row_group(1).column(1)
+    damaged = bytearray(path.read_bytes())
+    # In the middle of the row group's texts, so that pages before it are whole.
+    at = chunk.data_page_offset + int(chunk.total_compressed_size * draw.uniform(0.4, 0.6))
+    for offset in range(at, at + 40):
+        damaged[offset] ^= 0xA5
+    path.write_bytes(damaged)
+
+    rows = rows_of(path, id="id")
+    bad = [row for row in rows if row["problem"]]
+    assert [row["problem"] for row in bad] == ["corrupt_page"]
+    good = [row["text"] for row in rows if not row["problem"]]
+    lost = int(bad[0]["where"].split(": ")[1].split()[0])
+    assert len(good) + lost == 300
+    assert 30 <= lost <= 70
+    first_lost = 200 - lost
+    assert good == words[:first_lost] + words[200:]
+    assert bad[0]["where"].startswith(f"{path} row group 1 row {first_lost - 100}: ")
+
+    # Of a row group in parts, the part with the damage loses its rest, and those after it all their rows.
+    in_parts = rows_of(path, unit_bytes=30_000, id="id")
+    assert [row["text"] for row in in_parts if not row["problem"]] == good
+    where = [row["where"] for row in in_parts if row["problem"]]
+    assert len(where) > 1 and where[0].startswith(f"{path} row group 1 row {first_lost - 100}: ")
+    assert sum(int(one.split(": ")[1].split()[0]) for one in where) == lost
+
+
+def test_random_damage_to_parquet_never_stops_the_run_and_never_changes_a_good_row(tmp_path):
+    words = [f"{number}:" + "word " * 50 for number in range(200)]
+    path = parquet(tmp_path / "a.parquet", pa.array(words), row_group_size=50, write_page_checksum=True)
+    whole = path.read_bytes()
+    footer = int.from_bytes(whole[-8:-4], "little") + 8
+    manifest = freeze(Store(), [Input(path=str(path))], 1 << 20)
+    stat = path.stat()
+    for seed in range(60):
+        draw = random.Random(seed)
+        damaged = bytearray(whole)
+        for _ in range(draw.choice([1, 10])):
+            damaged[draw.randrange(4, len(whole) - footer)] = draw.randrange(256)
+        path.write_bytes(damaged)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # the same version: as if the disk had done it
+        rows = [r for unit in manifest.units for t in read_unit(unit, manifest.reading, SMALL) for r in t.to_pylist()]
+        good = [row["text"] for row in rows if not row["problem"]]
+        assert set(good) <= set(words)
+        lost = sum(int(row["where"].split(": ")[1].split()[0]) for row in rows if row["problem"] == "corrupt_page")
+        assert len(good) + lost + sum(row["problem"] not in (None, "corrupt_page") for row in rows) == 200
+
+
+def test_a_parquet_bomb_is_stopped_by_its_footer(tmp_path):
+    limits = Limits(max_document_bytes=1_000_000)
+    texts = pa.array([("\0" * 900_000) + str(number) for number in range(40)])
+    parquet(tmp_path / "a.parquet", texts, compression="zstd", use_dictionary=False)
+    parquet(tmp_path / "b.parquet", pa.array(["next file"]))
+    rows = rows_of(tmp_path, limits, unit_bytes=1 << 30)
+    assert texts_and_problems(rows) == ["<expansion_bomb>", "next file"]
+    in_parts = [row for row in rows_of(tmp_path, limits) if row["problem"]]
+    assert {row["problem"] for row in in_parts} == {"expansion_bomb"} and len(in_parts) == 8
+    assert sum(int(row["where"].split(": ")[1].split()[0]) for row in in_parts) == 40
+    assert "40 rows lost" in rows[0]["where"]
+
+
+def test_a_parquet_bomb_of_repeated_values_is_stopped_while_it_is_read(tmp_path):
+    indices = pa.array([0] * 200_000, pa.int32())
+    column = pa.DictionaryArray.from_arrays(indices, pa.array(["z" * 500_000]))  # 100 GB
+    parquet(tmp_path / "a.parquet", column, compression="zstd")
+    rows = rows_of(tmp_path)
+    assert texts_and_problems(rows)[-1] == "<expansion_bomb>"
+    assert f"{200_001 - len(rows):,} rows lost" in rows[-1]["where"]
+    assert peak_mib_reading(tmp_path)[0] < 1000
+
+
+def test_large_columns_beside_small_texts_take_little_memory(tmp_path):
+    with (tmp_path / "a.jsonl").open("w") as file:
+        for _ in range(200):
+            file.write('{"text": "a", "junk": "' + "x" * 1_000_000 + '"}\n')
+    peak_mib, _ = peak_mib_reading(tmp_path, settings="columns=('junk',)", unit_bytes=1 << 30)
+    assert peak_mib < 100
+
+
+def test_a_large_row_group_is_read_in_little_memory(tmp_path):
+    draw = random.Random(0)
+    blocks = [f"{draw.getrandbits(80_000):x}" for _ in range(500)]
+    texts = pa.array(["".join(draw.choices(blocks, k=2)) for _ in range(5000)])  # 200 MB
+    for use_dictionary in (True, False):
+        path = parquet(tmp_path / f"{use_dictionary}.parquet", texts, use_dictionary=use_dictionary)
+        assert pq.ParquetFile(path).metadata.num_row_groups == 1
+        assert peak_mib_reading(path) < (100, [])
+
+
+def test_short_repeated_values_are_no_bomb(tmp_path):
+    parquet(tmp_path / "a.parquet", pa.array(["ok"] * 1_000_000))
+    assert len(rows_of(tmp_path)) == 1_000_000
