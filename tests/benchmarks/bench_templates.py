@@ -12,7 +12,7 @@ from tests.benchmarks.timing import machine
 from tests.support.chat_templates import TOOLS, assistant, call, result, template_files, tokenizer_of, user
 from training.pack.documents import Chat, Document
 from training.pack.encode import Encoder
-from training.pack.overflow import UNLEARNT, WITHOUT_REASONING
+from training.pack.overflow import NOT_TRAINED, WITHOUT_REASONING
 
 _QUESTION, _AGAIN, _ANSWER, _SECOND = user("What is 2 + 2?"), user("And 3 + 3?"), assistant("It is 4."), assistant("6.")
 _BRIEF = {"role": "system", "content": "Be brief."}
@@ -40,10 +40,10 @@ def cell(name: str, messages: list[dict]) -> str:
     encoded = Encoder(tokenizer_of(name)).encode([Document("x", Chat(messages, tools), 1, 1, "", None)])
     if not encoded.examples:
         return f"- {encoded.misfits[0].reason}"
-    reasons = [key.removeprefix(UNLEARNT) for key in encoded.notes if key.startswith(UNLEARNT)]
+    reasons = [key.removeprefix(NOT_TRAINED) for key in encoded.notes if key.startswith(NOT_TRAINED)]
     if reasons:
         turns = encoded.notes["turns"]
-        lost = sum(count for key, count in encoded.notes.items() if key.startswith(UNLEARNT))
+        lost = sum(count for key, count in encoded.notes.items() if key.startswith(NOT_TRAINED))
         return f"{turns - lost} of {turns}, {', '.join(reasons)}"
     return "all, without reasoning" if encoded.notes[WITHOUT_REASONING] else "all"
 

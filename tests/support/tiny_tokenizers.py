@@ -83,7 +83,7 @@ def saved(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def shown(tokenizer: PreTrainedTokenizerFast, ids, labels) -> str:
-    """The tokens as text, those that are learnt in [brackets]."""
+    """The tokens as text, those that are trained on in [brackets]."""
     out, inside = "", False
     runs: list[tuple[bool, list[int]]] = []
     for token, label in zip(ids.tolist(), labels.tolist(), strict=True):

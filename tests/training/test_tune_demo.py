@@ -63,7 +63,7 @@ def test_both_runs_train_the_same_model_on_the_same_packed_rows():
         assert getattr(lora, name) == getattr(full, name), name
 
 
-def test_no_run_shows_answers_of_a_model_that_has_learnt_none_yet():
+def test_no_run_shows_answers_of_a_model_that_is_trained_on_none_yet():
     assert [load(str(CONFIGS / f"demo-{run}.yaml")).generate for run in RUNS] == [None, None]
 
 

@@ -97,7 +97,7 @@ def resumed_at(run: str) -> int:
 
 
 def write_corpus(path: str) -> None:
-    """Write a corpus of sums, which a tiny model learns."""
+    """Write a corpus of sums, on which a tiny model is trained."""
     lines = []
     for number in range(_DOCUMENTS):
         words = " ".join(f"{number} and {other} make {number + other}." for other in range(3 + number % 5))

@@ -7,8 +7,8 @@ Both are artifacts: Parquet files with a manifest.
 
 Terms of labels:
 
-    learnt         bool per token: the loss counts the prediction of this token (column `labels`)
-    label tokens   the number of learnt tokens, which is the number of targets in a batch
+    trained        bool per token: the loss counts the prediction of this token (column `labels`)
+    label tokens   the number of trained tokens, which is the number of targets in a batch
     weight         float per token: factor of its loss, also in the denominator (column `weights`)
     class          of a row, method probe only: an index into the run's classes (column `label`)
 """
@@ -31,7 +31,7 @@ EXAMPLES = pa.schema(
         ("place", pa.uint64()),  # shuffle key, by which packing sorts; see `shuffle_key`
         ("document", pa.string()),  # the document's id
         ("ids", pa.list_(pa.int32())),
-        ("labels", pa.list_(pa.bool_())),  # learnt; false for the first token
+        ("labels", pa.list_(pa.bool_())),  # trained on; false for the first token
         ("label", pa.int32()),  # class; null without method probe
         ("weights", pa.list_(pa.float32())),  # of each token's loss; null if all are 1
     ]
@@ -40,7 +40,7 @@ EXAMPLES = pa.schema(
 PACKED = pa.schema(
     [
         ("ids", pa.list_(pa.int32())),  # documents laid end to end, at most sequence_length tokens, without padding
-        ("labels", pa.list_(pa.bool_())),  # learnt; false for the first token of each document
+        ("labels", pa.list_(pa.bool_())),  # trained on; false for the first token of each document
         ("lengths", pa.list_(pa.int32())),  # tokens of each document of the row, in order; their sum is len(ids)
         ("documents", pa.list_(pa.string())),  # their ids; a split document occurs in several rows
         ("label", pa.int32()),  # class

@@ -1,6 +1,6 @@
 """Prompts and reference answers from the packed rows of a held-out split.
 
-The reference of a pair or a chat is the last span of learnt tokens, and its prompt is everything before it. The prompt
+The reference of a pair or a chat is the last span of trained tokens, and its prompt is everything before it. The prompt
 of a text is its first tokens, and its reference the tokens after them. Pairs and chats that may have been cut, because
 they are in several rows or fill a whole row, are left out: their answer may be incomplete.
 """
@@ -70,29 +70,29 @@ def evenly_spaced(total: int, count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class RowDocument:
-    """A document, or a part of a split one, in a row. learnt: for each token, whether the loss counts it."""
+    """A document, or a part of a split one, in a row. trained: for each token, whether the loss counts it."""
 
     document: str
     ids: np.ndarray
-    learnt: np.ndarray
+    trained: np.ndarray
 
 
 def row_documents(table: pa.Table) -> Iterator[RowDocument]:
     """The documents of a table's rows, in order."""
     for row in range(table.num_rows):
-        ids, learnt, lengths = (
+        ids, trained, lengths = (
             table[name][row].values.to_numpy(zero_copy_only=False) for name in ("ids", "labels", "lengths")
         )
         ends = np.cumsum(lengths)
         for document, start, end in zip(table["documents"][row].as_py(), ends - lengths, ends, strict=True):
-            yield RowDocument(document, ids[start:end], learnt[start:end])
+            yield RowDocument(document, ids[start:end], trained[start:end])
 
 
 def _prompt(document: RowDocument, form: str, prompt_tokens: int, reference_tokens: int, full: int) -> Prompt | None:
     if form == "text":
         start, stop = prompt_tokens, prompt_tokens + reference_tokens
     else:
-        if len(document.ids) >= full or (span := last_learnt_span(document.learnt)) is None:
+        if len(document.ids) >= full or (span := last_trained_span(document.trained)) is None:
             return None
         start, stop = span
     given, wanted = document.ids[:start], document.ids[start:stop]
@@ -101,13 +101,13 @@ def _prompt(document: RowDocument, form: str, prompt_tokens: int, reference_toke
     return Prompt(document.document, tuple(map(int, given)), tuple(map(int, wanted)))
 
 
-def last_learnt_span(learnt: np.ndarray) -> tuple[int, int] | None:
+def last_trained_span(trained: np.ndarray) -> tuple[int, int] | None:
     """(start, stop) of the last contiguous span of true values; None if no value is true."""
-    true = np.flatnonzero(learnt)
+    true = np.flatnonzero(trained)
     if not len(true):
         return None
     stop = int(true[-1]) + 1
-    before = np.flatnonzero(~learnt[:stop].astype(bool))
+    before = np.flatnonzero(~trained[:stop].astype(bool))
     return (int(before[-1]) + 1 if len(before) else 0), stop
 
 

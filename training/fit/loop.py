@@ -298,7 +298,7 @@ class Training:
                 balance.sum_counts()
         losses = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
         for number, batch in enumerate(batches):
-            loss_sum = self._micro_batch(step, number, batch, "learning")
+            loss_sum = self._micro_batch(step, number, batch, "training")
             losses += loss_sum.detach()
             self.engine.backward(loss_sum / denominator, last=number == len(batches) - 1)
         if balance is None:

@@ -130,8 +130,8 @@ def fused_loss(
         float32 scalar with gradients for `hidden` and `weight`, int64 scalar.
     """
     # Inside a Function, gradients look enabled even under no_grad.
-    product, learning = _product_type(hidden), torch.is_grad_enabled()
-    return _FusedLoss.apply(hidden, weight, targets, chunk_positions, product, learning, after_logits, weights)
+    product, training = _product_type(hidden), torch.is_grad_enabled()
+    return _FusedLoss.apply(hidden, weight, targets, chunk_positions, product, training, after_logits, weights)
 
 
 def _product_type(hidden: Tensor) -> torch.dtype:
@@ -148,11 +148,11 @@ class _FusedLoss(torch.autograd.Function):
         targets: Tensor,
         chunk: int,
         product: torch.dtype,
-        learning: bool,
+        training: bool,
         after_logits: Elementwise,
         weights: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        wants_hidden, wants_weight = (learning and wanted for wanted in ctx.needs_input_grad[:2])
+        wants_hidden, wants_weight = (training and wanted for wanted in ctx.needs_input_grad[:2])
         gradient = product if wants_hidden or wants_weight else None
         with torch.autocast(hidden.device.type, enabled=False):
             matrix = weight.to(product)

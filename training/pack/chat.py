@@ -1,20 +1,20 @@
-"""A conversation as text, with the spans of the assistant's turns, which are learnt.
+"""A conversation as text, with the spans of the assistant's turns, which are trained on.
 
 Few chat templates mark the assistant's turns, so they are found by rendering the conversation twice: up to the message
 before the turn, with the generation prompt, and up to the turn. The turn is the text that the second rendering has
 after the first one, with which it has to begin. Some templates change earlier turns (they drop their reasoning). For a
 turn that is changed in the whole conversation there is a separate rendering, which ends with it. So every turn is
-learnt exactly once, in the context in which it would be generated.
+trained on exactly once, in the context in which it would be generated.
 
 A template with a switch for thinking (`enable_thinking`) is rendered with thinking on for turns that have reasoning,
 and off for the others. Where a rendering still does not begin with its prompt, the turn is cut out of it and appended
 to the prompt. If the prompt opens a thought (`<think>`, as that of DeepSeek R1) that the turn lacks, the reasoning of
 the data, or none, and `</think>` precede the answer: the model has to generate them.
 
-An empty `<think></think>` that a template writes before an answer without reasoning is not learnt: the same templates
-write it into the prompt when thinking is switched off. The line feed after the end of a turn is not learnt either
-(encode.py). Where a template ends a turn only by the token that begins the next message (GLM 4.5), that token is its
-end.
+An empty `<think></think>` that a template writes before an answer without reasoning is not trained on: the same
+templates write it into the prompt when thinking is switched off. The line feed after the end of a turn is not trained
+on either (encode.py). Where a template ends a turn only by the token that begins the next message (GLM 4.5), that token
+is its end.
 """
 
 import re
@@ -23,13 +23,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from training.pack.documents import REASONING, Chat, Pair, is_empty
-from training.pack.overflow import THINKING_OFF, UNLEARNT, WITHOUT_REASONING
+from training.pack.overflow import NOT_TRAINED, THINKING_OFF, WITHOUT_REASONING
 from training.pack.template import THOUGHT, Unfit, presentations, render, template_roles, thinking_switches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-# Templates of Qwen3, GLM 4.5 and DeepSeek write it; NVIDIA-NeMo/Automodel #3739 describes learning it by mistake.
+# Templates of Qwen3, GLM 4.5 and DeepSeek write it; NVIDIA-NeMo/Automodel #3739 describes training on it by mistake.
 _EMPTY_THOUGHT = re.compile(r"\s*<think>\s*</think>\s*")
 _OPEN_THOUGHT = re.compile(r"<think>(\s*)$")
 _THOUGHT_OF_PROMPT = re.compile(r"<think>\s*(</think>\s*)?$")
@@ -77,7 +77,7 @@ CHATML = """\
 
 
 class Marked(NamedTuple):
-    """A text with the spans of characters that are learnt, in order and disjoint. turns: message of each span."""
+    """A text with the spans of characters that are trained on, in order and disjoint. turns: message of each span."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
@@ -112,14 +112,14 @@ def as_chat(pair: Pair) -> Chat:
 def marked_renderings(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked], Counter[str]]:
     """The renderings of a conversation, mostly one, and counters of its assistant turns.
 
-    Messages after the last assistant turn are left out, since nothing in them is learnt. A turn is not learnt if it is
-    empty (counter `unlearnt_turns/empty_turn`), if the template fails for the messages up to it (`/template_error`),
-    leaves out reasoning that is all of it (`/reasoning_not_rendered`), or writes it without its generation prompt
-    (`/prompt_is_no_prefix`). `turns_without_reasoning` counts turns of which
-    the template writes the answer without the reasoning.
+    Messages after the last assistant turn are left out, since nothing in them is trained on. A turn is not trained on
+    if it is empty (counter `turns_not_trained/empty_turn`), if the template fails for the messages up to it
+    (`/template_error`), leaves out reasoning that is all of it (`/reasoning_not_rendered`), or writes it without its
+    generation prompt (`/prompt_is_no_prefix`). `turns_without_reasoning` counts turns of which the template writes the
+    answer without the reasoning.
 
     Raises:
-        Unfit: no assistant turn can be learnt, the template does not name a role, or leaves out a part of the
+        Unfit: no assistant turn can be trained on, the template does not name a role, or leaves out a part of the
             conversation.
     """
     template = str(tokenizer.chat_template)
@@ -186,12 +186,12 @@ def _marked(tokenizer: "PreTrainedTokenizerFast", chat: Chat, template: str) -> 
     for number in numbers:
         message = chat.messages[number]
         if is_empty(message | {"content": _text_of(message)}):
-            notes[f"{UNLEARNT}empty_turn"] += 1
+            notes[f"{NOT_TRAINED}empty_turn"] += 1
             continue
         try:
             turns[number] = _turn(tokenizer, Chat(chat.messages[: number + 1], chat.tools), template)
         except Unfit as unfit:
-            notes[f"{UNLEARNT}{unfit.reason}"] += 1
+            notes[f"{NOT_TRAINED}{unfit.reason}"] += 1
             failed = unfit
     if not turns:
         raise failed or Unfit("empty_completion")
@@ -321,7 +321,7 @@ def _shared(one: str, other: str) -> int:
 
 
 def _changed(message: dict[str, Any]) -> dict[str, Any]:
-    """An assistant's message with other text at the beginning of each part that is learnt."""
+    """An assistant's message with other text at the beginning of each part that is trained on."""
     mark = "\ue000"
     changed = {key: mark + message[key] for key in REASONING if isinstance(message.get(key), str) and message[key]}
     if text := _text_of(message):

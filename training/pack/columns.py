@@ -99,14 +99,14 @@ def _labelled(store: Store, corpus: Corpus | HeldOutSet, columns: Columns) -> Co
     manifest = None if is_hub_data(path) else RunFolder(store, path).finished("prepare")
     if manifest is None:
         raise ConfigError(
-            f"{corpus.path}: no column of classes, which method probe learns. Name it, as in `columns: {{text: text, "
+            f"{corpus.path}: no column of classes, which method probe predicts. Name it, as in `columns: {{text: text, "
             "label: COLUMN}`; a data set of `raymill prepare` has its own."
         )
     fields = {field for one in manifest["config"]["inputs"] for field in one["columns"]}
     label = next((name for name, of in PREPARED_CLASSES.items() if fields & of), None)
     if label is None:
         raise ConfigError(
-            f"{corpus.path}: its records have no labels or categories, of which method probe learns one. Prepare it "
+            f"{corpus.path}: its records have no labels or categories, of which method probe predicts one. Prepare it "
             "with `columns: {labels: COLUMN}`, or name another column, as in `columns: {text: text, label: "
             "metadata.source}`."
         )

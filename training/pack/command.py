@@ -33,7 +33,7 @@ def pack(
     address: Address = None,
     preview: Annotated[
         int | None,
-        typer.Option(min=1, help="number of examples of each corpus to print, with learnt tokens marked; then stop"),
+        typer.Option(min=1, help="number of examples of each corpus to print, with trained tokens marked; then stop"),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="pack everything again")] = False,
     verify: Verify = False,
@@ -79,10 +79,10 @@ def summary(config: TrainConfig, packed: PackedRun) -> str:
 def _corpus_lines(config: TrainConfig, packed: PackedRun, name: str) -> list[str]:
     tokenised, counters = packed.tokenised(name), packed.packed(name)
     tokens = sum(counters[f"tokens/{split}"] for split in SPLITS)
-    learnt = sum(counters[f"label_tokens/{split}"] for split in SPLITS)
-    probe = config.method == "probe"  # it learns a class of each document and no token
-    share = "" if probe else f", {_share(learnt, tokens)} of them learnt"
-    heads = ["documents", "rows", "tokens", *([] if probe else ["learnt"]), "rows filled"]
+    trained = sum(counters[f"label_tokens/{split}"] for split in SPLITS)
+    probe = config.method == "probe"  # it predicts a class of each document and no token
+    share = "" if probe else f", {_share(trained, tokens)} of them trained on"
+    heads = ["documents", "rows", "tokens", *([] if probe else ["trained on"]), "rows filled"]
     lines = [
         f"{name}: {tokenised['documents']:,.0f} documents, {tokens:,.0f} tokens{share}",
         _line("split", heads),
@@ -123,7 +123,7 @@ def _cut(tokenised: Counters, counters: Counters, length: int) -> list[str]:
     lines = [note.words for note in overflow.notes(overflow.totals(tokenised), counters, length)]
     if pieces := counters.get("pieces_without_label"):
         tokens = counters["tokens_without_label"]
-        lines.append(f"{pieces:,.0f} pieces without anything to learn, left out: {tokens:,.0f} tokens")
+        lines.append(f"{pieces:,.0f} pieces without a token to train on, left out: {tokens:,.0f} tokens")
     return lines
 
 

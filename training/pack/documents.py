@@ -41,7 +41,7 @@ _ADVICE = {
     "bad_fold": "Prepare the data set with `split: {folds: 5}`, or name the column of the folds in columns.fold.",
     "bad_utf8": "Write the file as UTF-8; of UTF-16, for example, `iconv -f UTF-16 -t UTF-8 FILE` makes it.",
 }
-# Keys of an assistant's message that are learnt besides its content.
+# Keys of an assistant's message that are trained on besides its content.
 REASONING = ("reasoning_content", "reasoning", "thinking")
 OTHER_CONTENT = ("tool_calls", *REASONING)
 
@@ -115,7 +115,7 @@ def documents_of(store: Store, unit: Unit, columns: Columns, left_out: LeftOut) 
     """The documents of a unit, in order. Every other row is added to `left_out`.
 
     Raises:
-        ConfigError: a column or a key of messages that is not read decides which answers are learnt.
+        ConfigError: a column or a key of messages that is not read decides which answers are trained on.
     """
     wanted = list(dict.fromkeys([*columns.named.values(), *ROW_KEYS]))
     for span in unit:
@@ -357,7 +357,7 @@ def _messages(row: Row, columns: Columns) -> list[dict[str, Any]]:
 
 
 def is_empty(message: dict[str, Any]) -> bool:
-    """Whether a message has neither text nor anything else that is learnt."""
+    """Whether a message has neither text nor anything else that is trained on."""
     return not message.get("content", "").strip() and not any(message.get(key) for key in OTHER_CONTENT)
 
 

@@ -1,10 +1,10 @@
-"""Documents as token ids, each with a flag `learnt`: whether the loss counts the prediction of the token.
+"""Documents as token ids, each with a flag `trained`: whether the loss counts the prediction of the token.
 
     text    every token and the end-of-text token, except the first token, which is not predicted
     pair    with a chat template a conversation of two turns; else the completion and the end-of-text token
     chat    the assistant's turns, with the token that ends each
 
-A text is tokenised as a whole, as at inference. If a learnt span starts or ends inside a token, the text is cut there
+A text is tokenised as a whole, as at inference. If a trained span starts or ends inside a token, the text is cut there
 and the parts are tokenised separately, because at inference the prompt ends there (counter `tokenised_apart`). Control
 tokens in a message are encoded as text, see special_text.py (counter `special_tokens_as_text`).
 """
@@ -23,7 +23,7 @@ from cluster.errors import ConfigError
 from training.pack.chat import as_chat, marked_renderings
 from training.pack.documents import Chat, Document, Pair
 from training.pack.loss_keys import BadWeight, Weighted, turn_notes, weights_of_turn
-from training.pack.overflow import UNLEARNT
+from training.pack.overflow import NOT_TRAINED
 from training.pack.special_text import RestoredText, SpecialText
 from training.pack.template import Unfit
 
@@ -44,14 +44,14 @@ TEMPLATE_REASONS = (
 
 
 class Example(NamedTuple):
-    """ids: int32[T]. learnt: bool[T]. document: index in the table. piece: number of the rendering of the document.
+    """ids: int32[T]. trained: bool[T]. document: index in the table. piece: number of the rendering of the document.
     weights: float32[T], of each token's loss; None if all are 1.
     """
 
     document: int
     piece: int
     ids: np.ndarray
-    learnt: np.ndarray
+    trained: np.ndarray
     weights: np.ndarray | None = None
 
 
@@ -119,16 +119,16 @@ class Encoder:
         used = {example.document for example in encoded.examples}
         for misfit in encoded.misfits:
             if misfit.document in used:
-                encoded.notes[f"{UNLEARNT}{misfit.reason}"] += misfit.turns
+                encoded.notes[f"{NOT_TRAINED}{misfit.reason}"] += misfit.turns
         return encoded
 
     def _texts(self, texts: list[str]) -> Iterator[Example]:
         encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         found = [np.array(self._framed(encoding.ids)[0], np.int32) for encoding in encodings]
-        learnt = np.ones(max(map(len, found), default=0), np.bool_)
-        learnt[:1] = False
+        trained = np.ones(max(map(len, found), default=0), np.bool_)
+        trained[:1] = False
         for number, ids in enumerate(found):
-            yield Example(number, 0, ids, learnt[: len(ids)])
+            yield Example(number, 0, ids, trained[: len(ids)])
 
     def _marked(self, documents: Sequence[Document], encoded: Encoded) -> Iterator[Example]:
         owners: list[tuple[int, int, bool]] = []
@@ -178,15 +178,15 @@ class Encoder:
                 continue
             else:
                 ranges = ended
-            learnt = np.zeros(len(ids), np.bool_)
+            trained = np.zeros(len(ids), np.bool_)
             for first, stop in ranges:
-                learnt[first:stop] = True
-            learnt[0] = False
+                trained[first:stop] = True
+            trained[0] = False
             weights = None
             if spans:
                 weights = _token_weights(np.array(ends, np.int64), spans)
-                learnt &= weights > 0
-            yield Example(number, piece, np.array(ids, np.int32), learnt, weights)
+                trained &= weights > 0
+            yield Example(number, piece, np.array(ids, np.int32), trained, weights)
 
     def _framed(self, ids: list[int]) -> tuple[list[int], int]:
         """(the ids with BOS and EOS, which are added if they are missing; number of tokens added at the start)."""
@@ -211,7 +211,7 @@ class Encoder:
         return ids, ends
 
     def _apart(self, marked: RestoredText) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-        """(ids, their ends in characters, learnt ranges of tokens) of the text, tokenised in parts.
+        """(ids, their ends in characters, trained ranges of tokens) of the text, tokenised in parts.
 
         It is cut at both ends of each span.
         """
@@ -244,9 +244,9 @@ class Encoder:
         )
 
     def _until_end_of_turn(self, ids: list[int], ranges: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
-        """The learnt ranges, each cut after the token that ends the turn; None if no added token ends a turn.
+        """The trained ranges, each cut after the token that ends the turn; None if no added token ends a turn.
 
-        Text that a template writes after this token, mostly a line feed, is not learnt: it is never generated.
+        Text that a template writes after this token, mostly a line feed, is not trained on: it is never generated.
         """
         ended = []
         for first, stop in ranges:
@@ -264,7 +264,7 @@ class Encoder:
         ids = example.ids
         if self.bos is not None and len(ids) > 1 and ids[0] == ids[1] == self.bos:
             return "doubled_bos"
-        if np.count_nonzero(example.learnt):
+        if np.count_nonzero(example.trained):
             return None
         return "no_label" if example.weights is None else "weights_are_zero"
 

@@ -3,12 +3,12 @@
 These keys of a message are read:
 
     weight, loss_weight   0, 1 or another factor of the loss of an assistant's turn (OpenAI; LLaMA-Factory)
-    train, training       false: the turn is not learnt (axolotl)
-    train_detail          [{begin_offset, end_offset, train}]: which characters of the content are learnt, both offsets
+    train, training       false: the turn is not trained on (axolotl)
+    train_detail          [{begin_offset, end_offset, train}]: which characters of the content are trained on, both ends
                           included; characters of no range are not (axolotl)
 
 Other keys that decide the loss are an error, unless `ignore` names them: the author excluded answers that would be
-learnt. `ignore` also switches off the keys above.
+trained on. `ignore` also switches off the keys above.
 """
 
 import math
@@ -52,11 +52,11 @@ def _is_off(value: Any) -> bool:
 
 
 _PREFERENCE = (
-    "is preference data, of which every answer would be learnt. Keep the good answers alone, or name their column, as "
-    "in `columns: {prompt: prompt, completion: chosen}`"
+    "is preference data, of which each answer would be trained on. Keep the good answers alone, or name their column, "
+    "as in `columns: {prompt: prompt, completion: chosen}`"
 )
 _UNDESIRABLE = (
-    "marks desirable and undesirable answers (as for KTO), and all would be learnt. Remove the undesirable ones"
+    "marks desirable and undesirable answers (as for KTO), and all would be trained on. Remove the undesirable ones"
 )
 _OF_ROWS = "decides the loss of a row, which is not supported. Put `weight` into its messages, or remove the rows"
 _OF_MESSAGES = "decides the loss of a message. Rename it to `weight` (0 or 1), which is read"
@@ -92,7 +92,7 @@ ROW_KEYS = tuple(_DECIDE)
 
 
 def refuse_deciding_keys(row: Mapping[str, Any], columns: Columns, where: str) -> None:
-    """Verify that no column that is not read decides which answers of a row are learnt. Plain text has none.
+    """Verify that no column that is not read decides which answers of a row are trained on. Plain text has none.
 
     Raises:
         ConfigError: one does, and columns.ignore does not name it.
@@ -126,11 +126,11 @@ def without_ignored(message: dict[str, Any], columns: Columns) -> dict[str, Any]
         decides, advice = _DECIDE_IN_MESSAGES[name]
         if decides(kept[name]):
             raise ConfigError(
-                f"a message has the key {name} ({kept[name]!r:.80}), which {advice}; or, to learn all messages alike, "
+                f"a message has the key {name} ({kept[name]!r:.80}), which {advice}; to train on all messages alike, "
                 f"set `ignore: [{name}]`."
             )
     factor_of(kept)
-    _learnt_characters(kept)
+    _trained_characters(kept)
     return kept
 
 
@@ -175,8 +175,8 @@ def weights_of_turn(message: Mapping[str, Any], text: str, start: int, end: int)
     Raises:
         BadWeight: `train_detail` is given, and the text does not have the content as it is.
     """
-    factor, learnt = factor_of(message), _learnt_characters(message)
-    if learnt is None:
+    factor, trained = factor_of(message), _trained_characters(message)
+    if trained is None:
         return None if factor == 1 else [(start, end, factor)]
     content = message["content"]
     plain = content if text.find(content, start, end) >= 0 else content.strip()  # many templates trim it
@@ -185,27 +185,27 @@ def weights_of_turn(message: Mapping[str, Any], text: str, start: int, end: int)
         raise BadWeight(f"the chat template changes the content, so that {_DETAIL} is about another text: {content!r}")
     first, stop = at - content.index(plain), at + len(plain)
     spans = [(start, at, factor)]
-    for flag, run in groupby(range(len(content)), learnt.__getitem__):
+    for flag, run in groupby(range(len(content)), trained.__getitem__):
         characters = list(run)
         spans.append((max(first + characters[0], at), min(first + characters[-1] + 1, stop), factor * flag))
     spans.append((stop, end, factor))
     return [(low, high, weight) for low, high, weight in spans if low < high]
 
 
-def _learnt_characters(message: Mapping[str, Any]) -> list[bool] | None:
-    """Whether each character of the content is learnt; None without `train_detail`."""
+def _trained_characters(message: Mapping[str, Any]) -> list[bool] | None:
+    """Whether each character of the content is trained on; None without `train_detail`."""
     ranges = message.get(_DETAIL)
     if ranges is None:
         return None
-    learnt = [False] * len(str(message.get("content", "")))
+    trained = [False] * len(str(message.get("content", "")))
     for one in ranges if isinstance(ranges, list) else [ranges]:
         first, last, train = (
             one.get(key) if isinstance(one, dict) else None for key in ("begin_offset", "end_offset", "train")
         )
         if type(first) is not int or type(last) is not int or not 0 <= first <= last or train not in (True, False):
             raise BadWeight(f"{_DETAIL} has {one!r}; wanted {{begin_offset: 0, end_offset: 8, train: false}}")
-        learnt[first : last + 1] = [bool(train)] * len(learnt[first : last + 1])
-    return learnt
+        trained[first : last + 1] = [bool(train)] * len(trained[first : last + 1])
+    return trained
 
 
 # --- columns and keys that are not read
@@ -215,9 +215,9 @@ _UNREAD = "unread/"
 _KEY_OF_TEMPLATE = re.compile(r"""[.'"](\w+)\b""")
 # Counters of `turn_notes` -> what the counted ones are.
 _NOTES = {
-    "turns_excluded": "assistant turns are not learnt, because their weight is 0",
-    "turns_weighted": "assistant turns are learnt in part, or with another weight than 1",
-    "loss_of_other_roles": "messages of other roles have a weight above 0, and only those of the assistant are learnt",
+    "turns_excluded": "assistant turns are not trained on, because their weight is 0",
+    "turns_weighted": "assistant turns are trained on in part, or with another weight than 1",
+    "loss_of_other_roles": "messages of other roles have a weight above 0; only the assistant's are trained on",
 }
 _OF_MESSAGE = "messages[]."
 

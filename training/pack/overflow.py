@@ -3,10 +3,10 @@
 An example is a tokenised document, or one of the renderings of a chat whose template changes earlier turns.
 
 The pieces of a split document overlap by one token, from which the next token is predicted. The loss does not count it
-again, because the first flag `learnt` of a piece is false. So the loss counts each learnt token of a document exactly
+again, because the first flag `trained` of a piece is false. So the loss counts each trained token of a document exactly
 once, for any length of a row.
 
-A truncated document ends with the last learnt token that fits, so it does not end with a part of a question. If the
+A truncated document ends with the last trained token that fits, so it does not end with a part of a question. If the
 question fills the row, the document is left out.
 """
 
@@ -23,8 +23,8 @@ from training.data.packed import SPLITS, token_weights
 
 _copy_runs = Entry("training.pack.best_fit:copy_runs")  # numba takes a second to import
 
-# Counters of assistant turns whose conversation is an example. UNLEARNT is a prefix, which the reason follows.
-UNLEARNT = "unlearnt_turns/"
+# Counters of assistant turns whose conversation is an example. NOT_TRAINED is a prefix, which the reason follows.
+NOT_TRAINED = "turns_not_trained/"
 WITHOUT_REASONING = "turns_without_reasoning"
 THINKING_OFF = "turns_with_thinking_off"
 
@@ -57,13 +57,13 @@ COUNTERS = (
 class DocumentPieces:
     """P pieces of D documents with T tokens. Token n of piece p is `ids[starts[p] + n]`.
 
-    ids: int32[T], learnt: bool[T], weights: float32[T], of all documents concatenated; weights is None if all are 1.
+    ids: int32[T], trained: bool[T], weights: float32[T], of all documents concatenated; weights is None if all are 1.
     documents: int64[P], index of a piece's document.
     starts, sizes: int64[P]. names: string[D]. classes: int32[D].
     """
 
     ids: np.ndarray
-    learnt: np.ndarray
+    trained: np.ndarray
     documents: np.ndarray
     starts: np.ndarray
     sizes: np.ndarray
@@ -80,10 +80,10 @@ class DocumentPieces:
         return replace(self, documents=documents, starts=starts, sizes=sizes)
 
     def tokens(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """`ids`, `learnt` and `weights` of all pieces, concatenated; the first flag of each piece is false."""
-        ids, learnt = self._copied(self.ids), self._copied(self.learnt)
-        learnt[np.cumsum(self.sizes) - self.sizes] = False
-        return ids, learnt, None if self.weights is None else self._copied(self.weights)
+        """`ids`, `trained` and `weights` of all pieces, concatenated; the first flag of each piece is false."""
+        ids, trained = self._copied(self.ids), self._copied(self.trained)
+        trained[np.cumsum(self.sizes) - self.sizes] = False
+        return ids, trained, None if self.weights is None else self._copied(self.weights)
 
     def _copied(self, values: np.ndarray) -> np.ndarray:
         copied = np.empty(self.sizes.sum(), values.dtype)
@@ -92,18 +92,18 @@ class DocumentPieces:
 
     def label_tokens(self) -> np.ndarray:
         """Tokens of each piece that the loss counts: int64[P]."""
-        before = np.concatenate([[0], np.cumsum(self.learnt)])
+        before = np.concatenate([[0], np.cumsum(self.trained)])
         return before[self.starts + self.sizes] - before[np.minimum(self.starts + 1, self.starts + self.sizes)]
 
     def have_question(self) -> np.ndarray:
-        """Whether a piece has tokens after its first that are not learnt: bool[P]."""
+        """Whether a piece has tokens after its first that are not trained on: bool[P]."""
         return self.label_tokens() < self.sizes - 1
 
 
 def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple[DocumentPieces, Counters]:
     """(pieces of at most `length` tokens, in the order of the documents; counters of what was cut or left out).
 
-    Pieces without a learnt token after their first one are left out, unless `classify` (see PackingRule).
+    Pieces without a trained token after their first one are left out, unless `classify` (see PackingRule).
     """
     examples = examples.combine_chunks()
     whole = _whole(examples)
@@ -126,7 +126,7 @@ def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple
     elif overflow == "truncate":
         sizes = np.minimum(whole.sizes, length)
         if not classify:
-            sizes[long] = [learnt_end(whole.learnt[start : start + length]) for start in whole.starts[long]]
+            sizes[long] = [trained_end(whole.trained[start : start + length]) for start in whole.starts[long]]
         all_question = sizes == 0
         counters["documents_truncated"] = (long & ~all_question).sum()
         counters["tokens_truncated"] = (whole.sizes - sizes)[~all_question].sum()
@@ -145,21 +145,21 @@ def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple
     return pieces, {name: int(value) for name, value in counters.items()}
 
 
-def learnt_end(learnt: np.ndarray) -> int:
+def trained_end(trained: np.ndarray) -> int:
     """Number of tokens up to the last one that the loss counts; 0 if it counts none. The first is never counted."""
-    counted = np.flatnonzero(learnt[1:])
+    counted = np.flatnonzero(trained[1:])
     return int(counted[-1]) + 2 if len(counted) else 0
 
 
 def _whole(examples: pa.Table) -> DocumentPieces:
     """Each document with a token as one piece."""
-    ids, learnt, names, classes = (_only_chunk(examples[name]) for name in ("ids", "labels", "document", "label"))
+    ids, trained, names, classes = (_only_chunk(examples[name]) for name in ("ids", "labels", "document", "label"))
     offsets = ids.offsets.to_numpy().astype(np.int64)
     first, last = offsets[0], offsets[-1]
-    flat = learnt.values.slice(learnt.offsets[0].as_py(), last - first)
+    flat = trained.values.slice(trained.offsets[0].as_py(), last - first)
     pieces = DocumentPieces(
         ids=ids.values.to_numpy()[first:last],
-        learnt=flat.to_numpy(zero_copy_only=False),
+        trained=flat.to_numpy(zero_copy_only=False),
         documents=np.arange(len(ids)),
         starts=offsets[:-1] - first,
         sizes=np.diff(offsets),
@@ -208,22 +208,24 @@ def left_out(tokenised: Counters) -> list[Note]:
 
 
 def turns(tokenised: Mapping[str, float]) -> list[Note]:
-    """Notes about assistant turns, from the counters of tokenising: not learnt, without reasoning, not thinking."""
+    """Notes about assistant turns, from the counters of tokenising: not trained on, without reasoning, not thinking."""
     every = tokenised.get("turns", 0)
     reasons = {
-        name.removeprefix(UNLEARNT): int(count) for name, count in tokenised.items() if name.startswith(UNLEARNT)
+        name.removeprefix(NOT_TRAINED): int(count) for name, count in tokenised.items() if name.startswith(NOT_TRAINED)
     }
     found = []
     if lost := sum(reasons.values()):
         by_reason = ", ".join(f"{count:,} {name}" for name, count in sorted(reasons.items(), key=lambda one: -one[1]))
-        found.append(Note(f"{_of(lost, every, 'assistant turns')} are not learnt: {by_reason}", _share(lost, every)))
+        found.append(
+            Note(f"{_of(lost, every, 'assistant turns')} are not trained on: {by_reason}", _share(lost, every))
+        )
     if bare := tokenised.get(WITHOUT_REASONING, 0):
-        words = "are learnt without their reasoning, which the chat template does not write"
+        words = "are trained on without their reasoning, which the chat template does not write"
         found.append(Note(f"{_of(bare, every, 'assistant turns')} {words}", _share(bare, every)))
     if off := tokenised.get(THINKING_OFF, 0):
         words = (
-            "have no reasoning and are learnt after the prompt with thinking switched off: switch it off at inference "
-            "too, or set model.chat_template_kwargs (enable_thinking: false) to make it the template's default"
+            "have no reasoning and are trained on after the prompt with thinking switched off: switch it off at "
+            "inference too, or make it the default by model.chat_template_kwargs (enable_thinking: false)"
         )
         found.append(Note(f"{_of(off, every, 'assistant turns')} {words}", 0))
     return found

@@ -92,7 +92,7 @@ def pack_stage(
             "unit_tokens": unit_tokens,
         }
     )
-    # Bytes of a row: 4 per id, 1/8 per flag `learnt`.
+    # Bytes of a row: 4 per id, 1/8 per flag `trained`.
     group_bytes = rows_per_group(rule.length) * (rule.length * 33 // 8)
     outputs = tuple(Output(f"{name}/{split}", PACKED, row_group_bytes=group_bytes) for split in SPLITS)
     all_ranges = tuple(ranges(counters, unit_tokens))
@@ -163,22 +163,22 @@ def to_rows(pieces: DocumentPieces, rule: PackingRule, unit: KeyRange) -> pa.Tab
     ends = np.cumsum(np.bincount(rows, minlength=count))
     starts = np.concatenate([[0], ends])
     token_starts = np.concatenate([[0], np.cumsum(pieces.sizes)])
-    ids, learnt, weights = pieces.tokens()
+    ids, trained, weights = pieces.tokens()
     documents = pa.array(pieces.documents)
     return pa.table(
         [
             pa.ListArray.from_arrays(pa.array(token_starts[starts], pa.int32()), pa.array(ids)),
-            pa.ListArray.from_arrays(pa.array(token_starts[starts], pa.int32()), pa.array(learnt)),
+            pa.ListArray.from_arrays(pa.array(token_starts[starts], pa.int32()), pa.array(trained)),
             pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(pieces.sizes, pa.int32())),
             pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pieces.names.take(documents)),
             pieces.classes.take(documents.take(pa.array(starts[:-1]))),
-            _weights(weights, learnt, token_starts[starts]),
+            _weights(weights, trained, token_starts[starts]),
         ],
         schema=PACKED,
     )
 
 
-def _weights(weights: np.ndarray | None, learnt: np.ndarray, starts: np.ndarray) -> pa.Array:
+def _weights(weights: np.ndarray | None, trained: np.ndarray, starts: np.ndarray) -> pa.Array:
     """The weights of each row's tokens; null for a row whose label tokens all have weight 1.
 
     starts: first token of each row, and the end of the last.
@@ -186,7 +186,7 @@ def _weights(weights: np.ndarray | None, learnt: np.ndarray, starts: np.ndarray)
     count = len(starts) - 1
     if weights is None:
         return pa.nulls(count, PACKED.field("weights").type)
-    uneven = np.concatenate([[0], np.cumsum(learnt & (weights != 1))])[starts]
+    uneven = np.concatenate([[0], np.cumsum(trained & (weights != 1))])[starts]
     kept = np.diff(uneven) > 0
     sizes = np.diff(starts)
     ends = np.concatenate([[0], np.cumsum(np.where(kept, sizes, 0))])

@@ -1,4 +1,4 @@
-"""The tokenise stage: documents of a corpus to examples, with learnt flags, split and shuffle key.
+"""The tokenise stage: documents of a corpus to examples, with trained flags, split and shuffle key.
 
 Reads a unit of the corpus; writes the artifact _work/examples/CORPUS of schema EXAMPLES, sorted by (split, shuffle
 key) so that packing finds a range of them in few row groups.
@@ -123,7 +123,7 @@ def refuse_no_examples(examples: Artifact, path: str) -> None:
         counters = examples.manifest.counters
         reasons = [f"{int(n)} {name.partition('/')[2]}" for name, n in counters.items() if name.startswith("left_out/")]
         raise DataError(
-            f"{path}: no document gives an example to learn. Left out: "
+            f"{path}: no document gives an example to train on. Left out: "
             f"{', '.join(reasons) or 'none'}. Check `columns`, and look at one with `raymill pack CONFIG --preview 3`."
         )
 
@@ -188,7 +188,7 @@ class Tokenise:
             pa.array(np.array(shuffle_keys, np.uint64)),
             pa.array([owner.id for owner in owners], pa.string()),
             _lists([example.ids for example in examples], np.int32),
-            _lists([example.learnt for example in examples], np.bool_),
+            _lists([example.trained for example in examples], np.bool_),
             pa.array([number.get(owner.label) if owner.label is not None else None for owner in owners], pa.int32()),
             pa.array([example.weights for example in examples], EXAMPLES.field("weights").type),
         ]
@@ -228,12 +228,12 @@ class _Tally:
         self._count("examples", len(examples))
         which = np.array(splits, np.int64)
         tokens = np.array([len(example.ids) for example in examples], np.int64)
-        learnt = np.array([np.count_nonzero(example.learnt) for example in examples], np.int64)
+        trained = np.array([np.count_nonzero(example.trained) for example in examples], np.int64)
         for index, name in enumerate(SPLITS):
             own = which == index
             self._count(f"examples/{name}", int(own.sum()))
             self._count(f"tokens/{name}", int(tokens[own].sum()))
-            self._count(f"label_tokens/{name}", int(learnt[own].sum()))
+            self._count(f"label_tokens/{name}", int(trained[own].sum()))
         for stage, count in zip(stages, tokens.tolist(), strict=True):
             if stage is not None:
                 self._count(f"{STAGE_TOKENS}{stage}", count)

@@ -169,7 +169,7 @@ def short_documents(facts: PlannedTraining) -> Iterator[str]:
     elif per_row > 16:
         yield (
             f"sequence_length: a row of {length:,} holds {per_row:.0f} documents on average. Attention stays inside "
-            "each, so shorter rows would learn the same with less memory."
+            "each, so shorter rows would train on the same tokens with less memory."
         )
 
 

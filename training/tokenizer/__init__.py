@@ -1,1 +1,1 @@
-"""Tokenizers of transformers: loaded, checked or fitted; the preview of the tokens that are learnt."""
+"""Tokenizers of transformers: loaded, checked or fitted; the preview of the tokens that are trained on."""

@@ -1,6 +1,6 @@
-"""The preview of `raymill pack --preview N`: a few examples of each corpus, with the tokens that are learnt.
+"""The preview of `raymill pack --preview N`: a few examples of each corpus, with the tokens that are trained on.
 
-Nothing is packed. Learnt tokens are coloured on a terminal, and in ⟦brackets⟧ elsewhere and under NO_COLOR. Special
+Nothing is packed. Trained tokens are coloured on a terminal, and in ⟦brackets⟧ elsewhere and under NO_COLOR. Special
 tokens and line feeds are shown, and control characters are escaped.
 """
 
@@ -44,11 +44,11 @@ _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive tokens that are all learnt or all not. special: one special token. text: empty for a cut middle."""
+    """Consecutive tokens, all trained on or all not. special: one special token. text: empty for a cut middle."""
 
     text: str
     tokens: int
-    learnt: bool
+    trained: bool
     special: bool
 
 
@@ -63,7 +63,7 @@ class ShownExample:
     form: str
     label: str | None
     tokens: int
-    learnt_tokens: int
+    trained_tokens: int
     overflow: str
     segments: tuple[Segment, ...]
 
@@ -74,7 +74,7 @@ class Preview:
 
     examples: the first ones. refused: by reason, (position, text) of the first document without an example. left_out:
     documents without an example, by reason. seen: number of documents that were read. notes: sentences about turns that
-    are not learnt and examples longer than a row. not_read: sentences about files, columns and keys that are not read.
+    are not trained on and examples longer than a row. not_read: files, columns and keys that are not read.
     """
 
     corpus: str
@@ -112,14 +112,14 @@ def print_previews(previews: list[Preview], console: Console | None = None) -> N
     colour = console.is_terminal and not console.no_color
     if colour:
         console.print(
-            "[green]learnt[/]  [dim]only read[/]  [bold green underline]learnt special[/]  [magenta]special[/]"
+            "[green]trained on[/]  [dim]context[/]  [bold green underline]trained on, special[/]  [magenta]special[/]"
         )
     else:
-        console.print("⟦learnt⟧  only read", markup=False)
+        console.print("⟦trained on⟧  context", markup=False)
     for one in previews:
         for shown in one.examples:
             console.rule(Text(f"{one.corpus}: document {_plain(shown.document)}"), style="dim", align="left")
-            console.print(_heading(shown), markup=False)
+            console.print(_heading(shown), markup=False, soft_wrap=True)
             console.print(_text(shown.segments, colour), soft_wrap=True)
         for reason, (where, text) in one.refused.items():
             console.rule(Text(f"{one.corpus}: {_plain(where)}"), style="dim", align="left")
@@ -127,10 +127,10 @@ def print_previews(previews: list[Preview], console: Console | None = None) -> N
             console.print(line, markup=False, soft_wrap=True)
             if text:
                 console.print(_plain(text[: 4 * _SHOWN_TOKENS]), markup=False, soft_wrap=True, style="dim")
-        tokens, learnt = (sum(getattr(s, name) for s in one.examples) for name in ("tokens", "learnt_tokens"))
-        line = f"{one.corpus}: {learnt:,} of {tokens:,} tokens are learnt ({learnt / max(tokens, 1):.0%})"
+        tokens, trained = (sum(getattr(s, name) for s in one.examples) for name in ("tokens", "trained_tokens"))
+        line = f"{one.corpus}: {trained:,} of {tokens:,} tokens are trained on ({trained / max(tokens, 1):.0%})"
         if any(shown.label is not None for shown in one.examples):
-            line = f"{one.corpus}: {tokens:,} tokens, none of them learnt: a probe learns the class of each document"
+            line = f"{one.corpus}: {tokens:,} tokens, none trained on: a probe predicts the class of each document"
         console.rule(style="dim")
         console.print(line, markup=False, soft_wrap=True)
         first = f"{one.corpus}, its first {one.seen:,} documents:"
@@ -143,14 +143,14 @@ def print_previews(previews: list[Preview], console: Console | None = None) -> N
             console.print(f"{one.corpus}: {one.not_read}", markup=False, soft_wrap=True)
 
 
-def segments_of(ids: np.ndarray, learnt: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> Iterator[Segment]:
+def segments_of(ids: np.ndarray, trained: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> Iterator[Segment]:
     """The segments of an example."""
     special = np.isin(ids, list(tokenizer.added_tokens_decoder))
-    kinds = learnt * 2 + special
+    kinds = trained * 2 + special
     # Each special token is a segment.
     cuts = np.flatnonzero((np.diff(kinds) != 0) | special[1:]) + 1
     for run in np.split(np.arange(len(ids)), cuts):
-        counted, alone = bool(learnt[run[0]]), bool(special[run[0]])
+        counted, alone = bool(trained[run[0]]), bool(special[run[0]])
         half = _SHOWN_TOKENS // 2
         if len(run) <= _SHOWN_TOKENS:
             yield Segment(_decode(tokenizer, ids[run]), len(run), counted, alone)
@@ -184,7 +184,7 @@ def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Enco
         for example in encoded.examples:
             pieces, counters = _cut(example, rule)
             counted.update(counters | {"pieces": pieces})
-            label_tokens = int(np.count_nonzero(example.learnt))
+            label_tokens = int(np.count_nonzero(example.trained))
             whole.update({"examples": 1, "tokens": len(example.ids), "label_tokens": label_tokens})
     seen += left_out.reasons.total() - misfits  # rows that are not documents
     if not whole["examples"]:
@@ -193,7 +193,7 @@ def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Enco
     if not counted["pieces"]:
         raise DataError(
             f"{frozen.path}: none of the first {seen:,} documents gives a row to train on: "
-            f"{'; '.join(note.words for note in notes) or 'nothing in them is learnt'}. "
+            f"{'; '.join(note.words for note in notes) or 'nothing in them is trained on'}. "
             "Set a larger sequence_length, or another packing.overflow."
         )
     unread = loss_keys.unread_counters(left_out.unread, str(encoder.tokenizer.chat_template or ""))
@@ -203,7 +203,7 @@ def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Enco
 
 def _cut(example: Example, rule: PackingRule) -> tuple[int, Counters]:
     """The number of pieces of one example, and the counters of cutting it."""
-    row = {"ids": example.ids.tolist(), "labels": example.learnt.tolist(), "document": ""}
+    row = {"ids": example.ids.tolist(), "labels": example.trained.tolist(), "document": ""}
     table = pa.Table.from_pylist([row | {"split": 0, "place": 0}], EXAMPLES)
     pieces, counters = cut(table, rule.length, rule.overflow, rule.classify)
     return len(pieces), counters
@@ -216,17 +216,17 @@ def _shown(
     example: Example,
     tokenizer: PreTrainedTokenizerFast,
 ) -> ShownExample:
-    # A probe learns the class of the document and predicts no token.
-    learnt = np.zeros_like(example.learnt) if rule.classify else example.learnt
+    # A probe predicts the class of the document and no token.
+    trained = np.zeros_like(example.trained) if rule.classify else example.trained
     return ShownExample(
         corpus=corpus,
         document=document.id,
         form=_form(document.content),
         label=document.label,
         tokens=len(example.ids),
-        learnt_tokens=int(learnt.sum()),
+        trained_tokens=int(trained.sum()),
         overflow=_overflow(example, rule),
-        segments=tuple(segments_of(example.ids, learnt, tokenizer)),
+        segments=tuple(segments_of(example.ids, trained, tokenizer)),
     )
 
 
@@ -255,8 +255,8 @@ def _heading(shown: ShownExample) -> str:
     if shown.label is not None:
         parts = [_plain(shown.form), f"{shown.tokens:,} tokens", f"class {_plain(shown.label)}"]
     else:
-        share = f"{shown.learnt_tokens / shown.tokens:.0%}"
-        parts = [_plain(shown.form), f"{shown.learnt_tokens:,} of {shown.tokens:,} tokens learnt ({share})"]
+        share = f"{shown.trained_tokens / shown.tokens:.0%}"
+        parts = [_plain(shown.form), f"{shown.trained_tokens:,} of {shown.tokens:,} tokens trained on ({share})"]
     if shown.overflow:
         parts.append(f"longer than a row: {shown.overflow}")
     return "; ".join(parts)
@@ -268,13 +268,13 @@ def _text(segments: tuple[Segment, ...], colour: bool) -> Text:
     for segment in segments:
         shown = _plain(segment.text) if segment.text else f" ... {segment.tokens:,} tokens more ... "
         if not colour:
-            if segment.learnt != within:
-                text.append("⟦" if segment.learnt else "⟧")
-                within = segment.learnt
+            if segment.trained != within:
+                text.append("⟦" if segment.trained else "⟧")
+                within = segment.trained
             text.append(shown)
         else:
-            kind = "green" if segment.learnt else "dim"
-            text.append(shown, ("bold green underline" if segment.learnt else "magenta") if segment.special else kind)
+            kind = "green" if segment.trained else "dim"
+            text.append(shown, ("bold green underline" if segment.trained else "magenta") if segment.special else kind)
     if within:
         text.append("⟧")
     return text

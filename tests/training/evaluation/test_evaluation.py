@@ -25,7 +25,7 @@ from training.evaluation.job import (
     measure,
     prompts_of,
 )
-from training.evaluation.prompts import Prompt, evenly_spaced, held_out_prompts, last_learnt_span
+from training.evaluation.prompts import Prompt, evenly_spaced, held_out_prompts, last_trained_span
 from training.records.evaluation import EVALUATION
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -296,8 +296,8 @@ def test_every_corpus_gives_its_share_of_prompts(chat):
 @pytest.mark.parametrize(
     ("marks", "run"), [("--xx-", (2, 4)), ("xx", (0, 2)), ("x-x", (2, 3)), ("---", None), ("", None), ("-x", (1, 2))]
 )
-def test_the_last_learnt_span_of_labels(marks, run):
-    assert last_learnt_span(np.array([mark == "x" for mark in marks], dtype=bool)) == run
+def test_the_last_trained_span_of_labels(marks, run):
+    assert last_trained_span(np.array([mark == "x" for mark in marks], dtype=bool)) == run
 
 
 @pytest.mark.parametrize(("total", "count", "numbers"), [(5, 2, [0, 4]), (3, 9, [0, 1, 2]), (0, 3, []), (4, 0, [])])

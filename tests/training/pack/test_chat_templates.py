@@ -1,4 +1,4 @@
-"""Conversations under the chat templates of real models, those of the trl wheel: read the brackets, they are learnt."""
+"""Conversations under the chat templates of real models, those of the trl wheel; trained text is in brackets."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ from training.model_folder.tokenizer_checks import check_tokenizer
 from training.pack.chat import CHATML
 from training.pack.documents import Chat, Document, LeftOut, documents_of
 from training.pack.encode import Encoder
-from training.pack.overflow import UNLEARNT
+from training.pack.overflow import NOT_TRAINED
 from training.pack.sources import freeze_corpus
 from training.pack.template import with_defaults
 from training.tokenizer.load_tokenizer import fingerprint_checked, load_checked, load_tokenizer, write_tokenizer
@@ -30,14 +30,16 @@ def encode(tokenizer, *messages, tools=None):
 
 
 def masks(tokenizer, *messages, tools=None):
-    return [shown(tokenizer, one.ids, one.learnt) for one in encode(tokenizer, *messages, tools=tools).examples]
+    return [shown(tokenizer, one.ids, one.trained) for one in encode(tokenizer, *messages, tools=tools).examples]
 
 
-def unlearnt(encoded):
-    return {name.removeprefix(UNLEARNT): count for name, count in encoded.notes.items() if name.startswith(UNLEARNT)}
+def not_trained(encoded):
+    return {
+        name.removeprefix(NOT_TRAINED): count for name, count in encoded.notes.items() if name.startswith(NOT_TRAINED)
+    }
 
 
-# --- every turn is learnt once, or counted
+# --- every turn is trained on once, or counted
 
 
 def conversation(seed):
@@ -74,7 +76,7 @@ def conversation(seed):
 
 @needs_trl
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_every_assistant_turn_is_learnt_once_or_counted_with_its_reason(name):
+def test_every_assistant_turn_is_trained_on_once_or_counted_with_its_reason(name):
     kept = 0
     for seed in range(12):
         messages, turns = conversation(seed)
@@ -84,11 +86,11 @@ def test_every_assistant_turn_is_learnt_once_or_counted_with_its_reason(name):
             assert encoded.misfits, seed
             continue
         kept += 1
-        learnt = "\n".join(tokenizer.decode(example.ids[example.learnt]) for example in encoded.examples)
-        times = [[learnt.count(word) for word in own] for own in turns]
+        trained = "\n".join(tokenizer.decode(example.ids[example.trained]) for example in encoded.examples)
+        times = [[trained.count(word) for word in own] for own in turns]
         answers = sum(bool(own) and own[0] == 1 for own in times)
         assert encoded.notes["turns"] == len(turns)
-        assert answers + sum(unlearnt(encoded).values()) == len(turns), (seed, times, encoded.notes)
+        assert answers + sum(not_trained(encoded).values()) == len(turns), (seed, times, encoded.notes)
         lost = sum(0 in own[1:] and own[0] == 1 for own in times)
         assert lost == encoded.notes["turns_without_reasoning"], (seed, times, encoded.notes)
         assert all(count <= 1 for own in times for count in own), (seed, times)
@@ -97,7 +99,7 @@ def test_every_assistant_turn_is_learnt_once_or_counted_with_its_reason(name):
 
 @needs_trl
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_both_answers_of_two_rounds_are_learnt_with_the_token_that_ends_each(name):
+def test_both_answers_of_two_rounds_are_trained_on_with_the_token_that_ends_each(name):
     turns = [user("hello"), assistant("world"), user("what"), assistant("dog")]
     tokenizer = tokenizer_of(name)
     encoded = encode(tokenizer, *turns)
@@ -105,7 +107,7 @@ def test_both_answers_of_two_rounds_are_learnt_with_the_token_that_ends_each(nam
     runs = [
         [token for token, _ in run]
         for one in encoded.examples
-        for flag, run in itertools.groupby(zip(one.ids, one.learnt, strict=True), lambda pair: pair[1])
+        for flag, run in itertools.groupby(zip(one.ids, one.trained, strict=True), lambda pair: pair[1])
         if flag
     ]
     assert [word in tokenizer.decode(run) for run, word in zip(runs, ("world", "dog"), strict=True)] == [True, True]
@@ -130,7 +132,7 @@ def test_words_beside_a_tool_call_that_the_template_leaves_out_take_the_conversa
 
 
 @needs_trl
-def test_two_answers_in_a_row_are_both_learnt_where_the_template_rewrites_the_first():
+def test_two_answers_in_a_row_are_both_trained_on_where_the_template_rewrites_the_first():
     thought = "<think>\n\n</think>\n\n"
     assert masks(tokenizer_of("qwen3"), user("hello"), assistant("world"), assistant("dog")) == [
         "<|im_start|>user\nhello<|im_end|>\n"
@@ -140,11 +142,11 @@ def test_two_answers_in_a_row_are_both_learnt_where_the_template_rewrites_the_fi
 
 
 @needs_trl
-def test_an_answer_without_a_header_of_its_own_is_counted_and_nothing_is_learnt_twice():
+def test_an_answer_without_a_header_of_its_own_is_counted_and_nothing_is_trained_on_twice():
     encoded = encode(tokenizer_of("gemma4"), user("hello"), assistant("world"), assistant("dog"))
     (example,) = encoded.examples
-    assert shown(tokenizer_of("gemma4"), example.ids, example.learnt).endswith("<|turn>model\n[world<turn|>]\n")
-    assert unlearnt(encoded) == {"prompt_is_no_prefix": 1}
+    assert shown(tokenizer_of("gemma4"), example.ids, example.trained).endswith("<|turn>model\n[world<turn|>]\n")
+    assert not_trained(encoded) == {"prompt_is_no_prefix": 1}
 
 
 @needs_trl
@@ -157,7 +159,7 @@ def test_a_second_parallel_call_that_the_template_leaves_out_takes_the_conversat
 
 
 @needs_trl
-def test_an_answer_after_a_tool_call_with_content_is_learnt_in_the_context_of_its_generation():
+def test_an_answer_after_a_tool_call_with_content_is_trained_on_in_the_context_of_its_generation():
     turns = [user("Rome?"), assistant("Let me look.", tool_calls=[call("Rome")]), result("21 C"), assistant("21.")]
     (mask,) = masks(tokenizer_of("gptoss"), *turns, tools=TOOLS)
     assert mask.endswith(
@@ -168,28 +170,28 @@ def test_an_answer_after_a_tool_call_with_content_is_learnt_in_the_context_of_it
     )
 
 
-def test_an_empty_turn_is_context_and_the_others_are_learnt():
+def test_an_empty_turn_is_context_and_the_others_are_trained_on():
     turns = [user("hello"), assistant(""), user("what"), assistant("dog"), user("it"), assistant(" ")]
     encoded = encode(tiny(CHATML), *turns)
     assert masks(tiny(CHATML), *turns) == [
         "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n"
         "<|im_start|>user\nwhat<|im_end|>\n<|im_start|>assistant\n[dog<|im_end|>]\n"
     ]
-    assert unlearnt(encoded) == {"empty_turn": 2} and encoded.notes["turns"] == 3
+    assert not_trained(encoded) == {"empty_turn": 2} and encoded.notes["turns"] == 3
 
 
-def test_a_turn_of_reasoning_only_that_the_template_does_not_write_is_counted_and_the_others_are_learnt():
+def test_a_turn_of_reasoning_only_that_the_template_does_not_write_is_counted_and_the_others_are_trained_on():
     turns = [user("hm, hello"), assistant("", reasoning_content="hm"), user("what"), assistant("dog")]
     encoded = encode(tiny(CHATML), *turns)
-    assert unlearnt(encoded) == {"reasoning_not_rendered": 1} and len(encoded.examples) == 1
+    assert not_trained(encoded) == {"reasoning_not_rendered": 1} and len(encoded.examples) == 1
 
 
 @needs_trl
-def test_a_turn_for_which_the_template_fails_is_not_learnt_and_those_before_it_are():
+def test_a_turn_for_which_the_template_fails_is_not_trained_on_and_those_before_it_are():
     encoded = encode(
         tokenizer_of("cohere"), user("hello"), assistant("world"), user("what"), user("it"), assistant("a")
     )
-    assert len(encoded.examples) == 1 and unlearnt(encoded) == {"template_error": 1}
+    assert len(encoded.examples) == 1 and not_trained(encoded) == {"template_error": 1}
 
 
 def test_the_turns_of_a_rendering_that_is_refused_are_counted():
@@ -200,14 +202,14 @@ def test_the_turns_of_a_rendering_that_is_refused_are_counted():
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
     encoded = encode(tiny(source), user("hello"), assistant("world"), user("what"), assistant("dog"))
-    assert len(encoded.examples) == 1 and unlearnt(encoded) == {"no_end_of_turn": 1}
+    assert len(encoded.examples) == 1 and not_trained(encoded) == {"no_end_of_turn": 1}
 
 
 # --- thinking
 
 
 @needs_trl
-def test_an_answer_without_reasoning_is_learnt_after_the_prompt_of_thinking_switched_off():
+def test_an_answer_without_reasoning_is_trained_on_after_the_prompt_of_thinking_switched_off():
     system = "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n"
     tokenizer = tokenizer_of("nemotron_3_nano")
     assert masks(tokenizer, user("hello"), assistant("world")) == [
@@ -220,7 +222,7 @@ def test_an_answer_without_reasoning_is_learnt_after_the_prompt_of_thinking_swit
 
 
 @needs_trl
-def test_a_thought_that_the_prompt_opens_and_the_template_drops_is_written_and_learnt():
+def test_a_thought_that_the_prompt_opens_and_the_template_drops_is_written_and_trained_on():
     tokenizer = tokenizer_of("deepseek_r1_distill")
     asked = "<s><｜User｜>hello<｜Assistant｜>"
     answer = "world<｜end▁of▁sentence｜>"
@@ -237,7 +239,7 @@ def test_a_thought_that_the_prompt_opens_and_the_template_drops_is_written_and_l
 
 
 @needs_trl
-def test_a_turn_that_only_the_next_role_ends_is_learnt_with_the_token_of_that_role():
+def test_a_turn_that_only_the_next_role_ends_is_trained_on_with_the_token_of_that_role():
     tokenizer = tokenizer_of("glm4moe")
     assert masks(tokenizer, user("hello"), assistant("world"), user("what"), assistant("dog")) == [
         "[gMASK]<sop><|user|>\nhello/nothink<|assistant|>\n<think></think>[\nworld<|user|>]"
@@ -252,7 +254,7 @@ def test_a_turn_that_only_the_next_role_ends_is_learnt_with_the_token_of_that_ro
 
 @needs_trl
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
-def test_reasoning_is_learnt_whichever_of_its_keys_the_template_reads(key):
+def test_reasoning_is_trained_on_whichever_of_its_keys_the_template_reads(key):
     for name, written in [
         ("qwen3", "[<think>\nwhy\n</think>\n\nworld<|im_end|>]"),
         (
@@ -372,7 +374,7 @@ def test_calls_that_cannot_be_read_are_left_out_with_a_reason(tmp_path, calls, r
 
 @needs_trl
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_arguments_as_json_text_are_learnt_as_the_object_that_they_are(name, tmp_path):
+def test_arguments_as_json_text_are_trained_on_as_the_object_that_they_are(name, tmp_path):
     text = call("Rome")
     text["function"] = text["function"] | {"arguments": '{"city": "Rome"}'}
     rows = [

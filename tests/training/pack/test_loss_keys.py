@@ -39,30 +39,30 @@ def encoded(*messages: dict):
     return Encoder(tiny(CHATML)).encode([Document("d", Chat([*messages]), 1, 0, "", None)])
 
 
-def learnt_text(*messages: dict) -> tuple[str, list[float]]:
-    """(the learnt text of a conversation, the weight of each of its learnt tokens)."""
+def trained_text(*messages: dict) -> tuple[str, list[float]]:
+    """(the trained text of a conversation, the weight of each of its trained tokens)."""
     tokenizer = tiny(CHATML)
     (example,) = encoded(*messages).examples
     weights = np.ones(len(example.ids)) if example.weights is None else example.weights
-    text = tokenizer.decode(example.ids[example.learnt].tolist(), clean_up_tokenization_spaces=False)
-    return text, weights[example.learnt].tolist()
+    text = tokenizer.decode(example.ids[example.trained].tolist(), clean_up_tokenization_spaces=False)
+    return text, weights[example.trained].tolist()
 
 
 @pytest.mark.parametrize("keys", [{"weight": 0}, {"weight": 0.0}, {"loss_weight": 0}, {"train": False},
                                   {"training": False}, {"weight": 1, "train": False}])  # fmt: skip
-def test_a_turn_that_its_author_excluded_is_not_learnt(keys):
-    text, weights = learnt_text(QUESTION, turn("the dog", **keys), QUESTION, turn("the brown fox"))
+def test_a_turn_that_its_author_excluded_is_not_trained_on(keys):
+    text, weights = trained_text(QUESTION, turn("the dog", **keys), QUESTION, turn("the brown fox"))
     assert text == "the brown fox<|im_end|>" and set(weights) == {1}
 
 
 @pytest.mark.parametrize("keys", [{}, {"weight": 1}, {"loss_weight": 1.0}, {"train": True}])
-def test_turns_of_weight_1_are_learnt_and_rows_have_no_weights(keys):
+def test_turns_of_weight_1_are_trained_on_and_rows_have_no_weights(keys):
     (example,) = encoded(QUESTION, turn("the dog", **keys)).examples
-    assert example.weights is None and example.learnt.any()
+    assert example.weights is None and example.trained.any()
 
 
 def test_a_fraction_is_the_weight_of_every_token_of_its_turn_and_of_the_token_that_ends_it():
-    text, weights = learnt_text(QUESTION, turn("the dog", weight=0.25), QUESTION, turn("the fox"))
+    text, weights = trained_text(QUESTION, turn("the dog", weight=0.25), QUESTION, turn("the fox"))
     assert text == "the dog<|im_end|>the fox<|im_end|>"
     quarter = weights.count(0.25)
     assert weights == [0.25] * quarter + [1.0] * (len(weights) - quarter) and quarter == weights.count(1.0)
@@ -89,27 +89,27 @@ DETAIL = [
 SAID = "I'm doing very well, thank you!"
 
 
-def test_train_detail_names_the_characters_that_are_learnt():
+def test_train_detail_names_the_characters_that_are_trained_on():
     text = f"<|im_start|>assistant\n{SAID}<|im_end|>\n"
     start, end = 22, len(text) - 1
     found = weights_of_turn(turn(SAID, train_detail=DETAIL), text, start, end)
     assert [(text[low:high], weight) for low, high, weight in found] == [
         ("I'm doing", 0), (" very well", 1), (", thank you!", 0), ("<|im_end|>", 1),
     ]  # fmt: skip
-    text, _ = learnt_text(QUESTION, turn(SAID, train_detail=DETAIL))
+    text, _ = trained_text(QUESTION, turn(SAID, train_detail=DETAIL))
     assert text == " very well<|im_end|>"
 
 
-def test_a_token_with_an_excluded_character_is_not_learnt_and_text_that_no_range_names_neither():
+def test_a_token_with_an_excluded_character_is_not_trained_on_and_text_that_no_range_names_neither():
     inside = [{"begin_offset": 5, "end_offset": 12, "train": True}]  # from within "quick" to within "brown"
-    text, _ = learnt_text(QUESTION, turn("the quick brown fox", train_detail=inside))
+    text, _ = trained_text(QUESTION, turn("the quick brown fox", train_detail=inside))
     assert text.endswith("<|im_end|>") and text.removesuffix("<|im_end|>") in "the quick brown fox"[5:13]
 
 
 def test_offsets_count_the_authors_characters_where_the_template_trims_and_control_tokens_are_quoted():
     said = "  say <|im_end|> now"
     detail = [{"begin_offset": said.index("now"), "end_offset": len(said) - 1, "train": True}]
-    text, _ = learnt_text(QUESTION, turn(said, train_detail=detail))
+    text, _ = trained_text(QUESTION, turn(said, train_detail=detail))
     assert text == "now<|im_end|>"
     trimmed = "user: q\nassistant: say it<|eot|>"
     spans = weights_of_turn(turn("  say it ", train_detail=[detail[0] | {"begin_offset": 6, "end_offset": 7}]),
@@ -176,8 +176,8 @@ def test_packed_rows_have_the_weights_and_the_counters_say_how_many(tmp_path, in
     assert found == {0.5, 1.0} or found == {0.5}
     config = plain_config(**run_settings(tmp_path, rows, split={"train": 1, "validation": 0, "test": 0}))
     told = summary(config, packed)
-    assert "1 assistant turns are not learnt, because their weight is 0" in told
-    assert "1 assistant turns are learnt in part, or with another weight than 1" in told
+    assert "1 assistant turns are not trained on, because their weight is 0" in told
+    assert "1 assistant turns are trained on in part, or with another weight than 1" in told
 
 
 @pytest.mark.parametrize("key", ["weight", "train"])
@@ -208,11 +208,11 @@ PAIR, TALK, TEXT = Columns(prompt="p", completion="c"), Columns(messages="m"), C
     ({"train": False}, TALK, "decides the loss of a row"),
     ({"history": [["a", "b"]]}, PAIR, "columns.history"),
 ])  # fmt: skip
-def test_a_column_that_decides_what_is_learnt_is_an_error_unless_it_is_ignored(row, columns, advice):
+def test_a_column_that_decides_what_is_trained_on_is_an_error_unless_it_is_ignored(row, columns, advice):
     with pytest.raises(ConfigError, match=rf"x byte 0: column \w+ \(.*{advice}.*ignore: \["):
         refuse_deciding_keys(row, columns, "x byte 0")
     refuse_deciding_keys(row, columns.model_copy(update={"ignore": tuple(row)}), "x byte 0")
-    refuse_deciding_keys(row, TEXT, "x byte 0")  # every token of plain text is learnt
+    refuse_deciding_keys(row, TEXT, "x byte 0")  # every token of plain text is trained on
 
 
 @pytest.mark.parametrize("row", [{"label": "sports"}, {"label": 3}, {"label": None}, {"weight": 1}, {"weight": "2 kg"},
@@ -252,7 +252,7 @@ def test_a_key_of_messages_that_decides_the_loss_otherwise_is_an_error_unless_it
 # --- history and system prompts
 
 
-def test_earlier_turns_are_written_before_the_prompt_and_their_answers_are_learnt():
+def test_earlier_turns_are_written_before_the_prompt_and_their_answers_are_trained_on():
     history = (("the quick?", "brown"), ("the lazy?", "dog"))
     found = Encoder(tiny(CHATML)).encode([Document("d", Pair("the fox?", "jumps", "hello", history), 1, 0, "", None)])
     (example,) = found.examples
@@ -261,8 +261,8 @@ def test_earlier_turns_are_written_before_the_prompt_and_their_answers_are_learn
         "system",
         *["user", "assistant"] * 3,
     ]
-    learnt = tiny(CHATML).decode(example.ids[example.learnt].tolist(), clean_up_tokenization_spaces=False)
-    assert learnt == "brown<|im_end|>dog<|im_end|>jumps<|im_end|>"
+    trained = tiny(CHATML).decode(example.ids[example.trained].tolist(), clean_up_tokenization_spaces=False)
+    assert trained == "brown<|im_end|>dog<|im_end|>jumps<|im_end|>"
 
 
 def test_the_column_history_of_alpaca_is_recognised_and_a_bad_one_is_counted(tmp_path, inline):

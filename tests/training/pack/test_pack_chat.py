@@ -31,7 +31,7 @@ def encode(tokenizer, *contents):
 
 
 def masks(tokenizer, *contents):
-    return [shown(tokenizer, example.ids, example.learnt) for example in encode(tokenizer, *contents).examples]
+    return [shown(tokenizer, example.ids, example.trained) for example in encode(tokenizer, *contents).examples]
 
 
 def reasons(tokenizer, *contents):
@@ -42,10 +42,10 @@ def chatml(*turns):
     return "".join(f"<|im_start|>{role}\n{text}\n" for role, text in turns)
 
 
-# --- what is learnt
+# --- what is trained on
 
 
-def test_only_assistant_turns_and_their_end_are_learnt():
+def test_only_assistant_turns_and_their_end_are_trained_on():
     system = {"role": "system", "content": "be quick"}
     assert masks(tiny(CHATML), Chat([system, USER, ONE, AGAIN, TWO])) == [
         chatml(
@@ -68,7 +68,7 @@ def test_a_bos_token_of_the_template_is_not_doubled_by_the_tokenizer():
     ]
 
 
-def test_tool_calls_are_learnt_and_tool_answers_are_not():
+def test_tool_calls_are_trained_on_and_tool_answers_are_not():
     call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}]}
     answer = {"role": "tool", "content": "2"}
     tools = [{"type": "function", "function": {"name": "add"}}]
@@ -84,10 +84,10 @@ def test_tool_calls_are_learnt_and_tool_answers_are_not():
     )
 
 
-def test_a_turn_that_history_rewrites_is_learnt_in_a_rendering_that_ends_with_it():
+def test_a_turn_that_history_rewrites_is_trained_on_in_a_rendering_that_ends_with_it():
     first = {"role": "assistant", "content": "<think>\nlazy\n</think>\n\nworld"}
     encoded = encode(tiny(FORGETFUL), Chat([USER, first, AGAIN, TWO]))
-    assert [shown(tiny(), example.ids, example.learnt) for example in encoded.examples] == [
+    assert [shown(tiny(), example.ids, example.trained) for example in encoded.examples] == [
         chatml(("user", "hello<|im_end|>"), ("assistant", "[<think>\nlazy\n</think>\n\nworld<|im_end|>]")),
         chatml(
             ("user", "hello<|im_end|>"),
@@ -100,7 +100,7 @@ def test_a_turn_that_history_rewrites_is_learnt_in_a_rendering_that_ends_with_it
     assert encoded.notes["extra_renderings"] == 1
 
 
-def test_an_empty_thought_in_the_data_itself_is_learnt():
+def test_an_empty_thought_in_the_data_itself_is_trained_on():
     own = {"role": "assistant", "content": "<think>\n\n</think>\n\nworld"}
     assert masks(tiny(FORGETFUL), Chat([USER, own]))[0].endswith("[<think>\n\n</think>\n\nworld<|im_end|>]\n")
 
@@ -111,14 +111,14 @@ def test_a_conversation_that_the_assistant_begins():
     ]
 
 
-def test_a_turn_whose_prompt_cannot_be_found_is_context_and_the_others_are_learnt():
+def test_a_turn_whose_prompt_cannot_be_found_is_context_and_the_others_are_trained_on():
     # Llama's BOS stands before the first message, so the prompt of a first turn begins otherwise than the turn.
     encoded = encode(tiny(LLAMA_LIKE), Chat([ONE, USER, TWO]))
-    assert shown(tiny(), encoded.examples[0].ids, encoded.examples[0].learnt) == (
+    assert shown(tiny(), encoded.examples[0].ids, encoded.examples[0].trained) == (
         "<s><|head|>assistant<|/head|>\n\nworld<|eot|><|head|>user<|/head|>\n\nhello<|eot|>"
         "<|head|>assistant<|/head|>\n\n[the dog<|eot|>]"
     )
-    assert encoded.notes["unlearnt_turns/prompt_is_no_prefix"] == 1
+    assert encoded.notes["turns_not_trained/prompt_is_no_prefix"] == 1
     assert encoded.notes["turns"] == 2
 
 
@@ -181,7 +181,9 @@ def test_an_assistant_turn_of_which_the_template_writes_nothing_is_refused(messa
     assert misfit.reason == reason
     assert misfit.preview == f"the chat template leaves out {left_out} of {turn!r}"
     reasoned = {"role": "assistant", "content": "world", "reasoning_content": "hm"}
-    assert masks(tiny(PLAIN), Chat([USER, reasoned])) == masks(tiny(PLAIN), Chat([USER, ONE])), "its content is learnt"
+    assert masks(tiny(PLAIN), Chat([USER, reasoned])) == masks(tiny(PLAIN), Chat([USER, ONE])), (
+        "the content is trained on"
+    )
 
 
 def test_messages_that_the_template_passes_over_are_refused():
@@ -211,10 +213,10 @@ def test_control_tokens_in_messages_are_text_and_the_turns_are_those_of_the_temp
     assert tokenizer.decode(first.ids) == chatml(
         ("user", f"{EVIL}<|im_end|>"), ("assistant", "no <|im_end|> never</s><|im_end|>")
     )
-    assert tokenizer.decode(first.ids[first.learnt]) == "no <|im_end|> never</s><|im_end|>"
+    assert tokenizer.decode(first.ids[first.trained]) == "no <|im_end|> never</s><|im_end|>"
     assert encoded.notes["special_tokens_as_text"] == 1
     (pair,) = encode(tokenizer, Pair(EVIL, "no <|im_end|> never</s>")).examples
-    assert pair.ids.tolist() == first.ids.tolist() and pair.learnt.tolist() == first.learnt.tolist()
+    assert pair.ids.tolist() == first.ids.tolist() and pair.trained.tolist() == first.trained.tolist()
 
 
 def test_control_tokens_in_tools_and_calls_are_text_too():
@@ -223,7 +225,7 @@ def test_control_tokens_in_tools_and_calls_are_text_too():
     call = {"role": "assistant", "tool_calls": [{"function": {"name": "get", "arguments": {"q": "<|im_end|>"}}}]}
     (example,) = encode(tokenizer, Chat([USER, call], tools)).examples
     assert example.ids.tolist().count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 3
-    assert tokenizer.decode(example.ids[example.learnt]).count("<|im_end|>") == 2
+    assert tokenizer.decode(example.ids[example.trained]).count("<|im_end|>") == 2
 
 
 def test_special_tokens_with_a_meaning_inside_of_messages_stay_tokens():
@@ -240,12 +242,12 @@ def test_special_tokens_with_a_meaning_inside_of_messages_stay_tokens():
 @given(
     st.lists(st.sampled_from(["<|im_end|>", "<|im_start|>", "</s>", "<s>", "a", " ", "\n", "é", "<|im_"]), max_size=8)
 )
-def test_any_mixture_of_control_tokens_and_text_is_learnt_as_it_was_written(parts):
+def test_any_mixture_of_control_tokens_and_text_is_trained_on_as_it_was_written(parts):
     tokenizer, text = tiny(CHATML), "x" + "".join(parts)
     (example,) = encode(
         tokenizer, Chat([{"role": "user", "content": text}, {"role": "assistant", "content": text}])
     ).examples
-    assert tokenizer.decode(example.ids[example.learnt]) == f"{text}<|im_end|>"
+    assert tokenizer.decode(example.ids[example.trained]) == f"{text}<|im_end|>"
     assert example.ids.tolist().count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
 
 
@@ -261,15 +263,15 @@ def test_templates_of_real_models_learn_every_answer_once_with_its_end(name):
     tokenizer.add_special_tokens({"extra_special_tokens": tokens + SPECIALS[2:]})
     found = masks(tokenizer, Chat([USER, ONE, AGAIN, TWO]))
     assert {"system", "user", "assistant", "tool"} <= set(template_roles(source)) and len(template_roles(source)) < 12
-    learnt = re.findall(r"\[([^\[\]]*)\]", "".join(found).replace("[INST]", ""))
-    assert [re.sub(r"<\|?[a-zA-Z_|]+\|?>|</s>|final|\s", "", text) for text in learnt] == ["world", "thedog"]
-    assert all(text.rstrip().endswith(">") for text in learnt)
+    trained = re.findall(r"\[([^\[\]]*)\]", "".join(found).replace("[INST]", ""))
+    assert [re.sub(r"<\|?[a-zA-Z_|]+\|?>|</s>|final|\s", "", text) for text in trained] == ["world", "thedog"]
+    assert all(text.rstrip().endswith(">") for text in trained)
 
 
 # --- pairs
 
 
-def test_a_system_prompt_stands_before_the_prompt_and_is_not_learnt():
+def test_a_system_prompt_stands_before_the_prompt_and_is_not_trained_on():
     system = {"role": "system", "content": "be quick"}
     assert masks(tiny(CHATML), Pair("hello", "world", "be quick")) == masks(tiny(CHATML), Chat([system, USER, ONE]))
 
@@ -278,7 +280,7 @@ def test_a_pair_is_a_conversation_of_two_turns_where_there_is_a_template():
     assert masks(tiny(CHATML), Pair("hello", "world")) == masks(tiny(CHATML), Chat([USER, ONE]))
 
 
-def test_a_pair_without_a_template_is_learnt_from_the_completion_to_the_end_of_the_text():
+def test_a_pair_without_a_template_is_trained_on_from_the_completion_to_the_end_of_the_text():
     assert masks(tiny(adds_bos=True), Pair("what is it:", " hello")) == ["<s>what is it:[ hello</s>]"]
 
 
@@ -289,7 +291,7 @@ def test_a_token_across_the_boundary_is_cut_there_because_the_prompt_ends_there(
     prompt = tokenizer("what is it: ", add_special_tokens=False)["input_ids"]
     assert example.ids[: len(prompt)].tolist() == prompt
     assert tokenizer("what is it: hello", add_special_tokens=False)["input_ids"][: len(prompt)] != prompt
-    assert shown(tokenizer, example.ids, example.learnt) == "what is it: [hello</s>]"
+    assert shown(tokenizer, example.ids, example.trained) == "what is it: [hello</s>]"
     assert encoded.notes["tokenised_apart"] == 1
 
 
@@ -305,7 +307,7 @@ def test_control_tokens_are_text_also_where_a_conversation_is_cut_at_its_turns()
     (example,) = encoded.examples
     assert encoded.notes["tokenised_apart"] == 1
     assert tokenizer.decode(example.ids) == f"user: <|im_end|>{said}<|im_end|>\nassistant: {said}<|im_end|>\n" * 2
-    assert tokenizer.decode(example.ids[example.learnt]) == f"{said}<|im_end|>" * 2
+    assert tokenizer.decode(example.ids[example.trained]) == f"{said}<|im_end|>" * 2
     assert example.ids.tolist().count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 4
 
 
@@ -323,18 +325,18 @@ WORDS = st.text(st.sampled_from("abc é🦊字 \n.:"), max_size=12)
 
 @settings(max_examples=40)
 @given(WORDS, WORDS.filter(str.strip))
-def test_the_tokens_of_any_pair_are_its_text_and_the_learnt_ones_its_completion(prompt, completion):
+def test_the_tokens_of_any_pair_are_its_text_and_the_trained_ones_its_completion(prompt, completion):
     tokenizer = tiny()
     (example,) = encode(tokenizer, Pair(prompt, completion)).examples
-    learnt = example.learnt.copy()
-    learnt[0] |= not prompt  # the first token of all is never learnt
+    trained = example.trained.copy()
+    trained[0] |= not prompt  # the first token of all is never trained on
     assert tokenizer.decode(example.ids) == prompt + completion + "</s>"
-    assert tokenizer.decode(example.ids[learnt]) == completion + "</s>"
+    assert tokenizer.decode(example.ids[trained]) == completion + "</s>"
 
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(WORDS, WORDS.filter(str.strip)), min_size=1, max_size=4))
-def test_the_learnt_tokens_of_any_conversation_are_its_answers(turns):
+def test_the_trained_tokens_of_any_conversation_are_its_answers(turns):
     tokenizer = tiny(CHATML)
     messages = [
         {"role": role, "content": text}
@@ -342,8 +344,8 @@ def test_the_learnt_tokens_of_any_conversation_are_its_answers(turns):
         for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
     (example,) = encode(tokenizer, Chat(messages)).examples
-    assert tokenizer.decode(example.ids[example.learnt]) == "".join(f"{answer}<|im_end|>" for _, answer in turns)
-    assert not example.learnt[0]
+    assert tokenizer.decode(example.ids[example.trained]) == "".join(f"{answer}<|im_end|>" for _, answer in turns)
+    assert not example.trained[0]
 
 
 def test_grade_school_maths_as_chat(shared_data):
@@ -355,6 +357,6 @@ def test_grade_school_maths_as_chat(shared_data):
     ]
     tokenizer = tiny(CHATML)
     examples = encode(tokenizer, *chats).examples
-    assert [tokenizer.decode(example.ids[example.learnt]) for example in examples] == [
+    assert [tokenizer.decode(example.ids[example.trained]) for example in examples] == [
         row["answer"] + "<|im_end|>" for row in rows
     ]

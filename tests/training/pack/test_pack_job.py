@@ -419,7 +419,7 @@ def drawn(corpus: str, tmp_path: Path, terminal: bool = False, count: int = 2, *
     return stream.getvalue()
 
 
-def test_a_preview_brackets_what_is_learnt_and_packs_nothing(tmp_path, monkeypatch):
+def test_a_preview_brackets_what_is_trained_on_and_packs_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "_make", never)
     path = write_lines(tmp_path / "c.jsonl", [{"messages": CHAT}] * 5)
     told = drawn(path, tmp_path, columns={"messages": "messages"})
@@ -522,14 +522,14 @@ def test_a_token_without_embedding_stops_packing_and_the_preview_with_its_docume
             use(plain_config(**settings))
 
 
-def test_a_preview_for_a_probe_shows_classes_and_nothing_as_learnt(tmp_path):
+def test_a_preview_for_a_probe_shows_classes_and_nothing_as_trained_on(tmp_path):
     rows = [{"text": text, "label": n % 2} for n, text in enumerate(TEXTS)]
     probe = {"method": "probe", "packing": {"mode": "none", "overflow": "truncate"}}
     columns = {"text": "text", "label": "label"}
     told = drawn(write_lines(tmp_path / "c.jsonl", rows), tmp_path, columns=columns, **probe)
     assert "; class 0" in told and "; class 1" in told
-    assert "a probe learns the class of each document" in told
-    assert "tokens learnt" not in told and told.count("⟦") == 1, "in the key alone"
+    assert "a probe predicts the class of each document" in told
+    assert "tokens trained on" not in told and told.count("⟦") == 1, "in the key alone"
 
 
 def test_a_preview_cuts_long_runs_and_lets_no_document_steer_the_terminal(tmp_path):

@@ -141,14 +141,14 @@ def test_a_summary_has_each_splits_numbers_and_its_notes_in_order():
         passed_over={"c": "1 file is skipped"},
     )
     lines = summary(settings, packed).splitlines()
-    assert lines[0] == f"c: 5,000 documents, 6,009 tokens, {6012 / 6009:.1%} of them learnt"
+    assert lines[0] == f"c: 5,000 documents, 6,009 tokens, {6012 / 6009:.1%} of them trained on"
     for at, split in enumerate(SPLITS, start=1):
-        documents, rows, tokens, learnt, padding = (1000 * at + base for base in range(1, 6))
-        shares = [f"{learnt / tokens:.1%}", f"{tokens / (tokens + padding):.1%}"]
+        documents, rows, tokens, trained, padding = (1000 * at + base for base in range(1, 6))
+        shares = [f"{trained / tokens:.1%}", f"{tokens / (tokens + padding):.1%}"]
         assert lines[1 + at].split() == [split, f"{documents:,}", f"{rows:,}", f"{tokens:,}", *shares]
     assert lines[5] == "  1 file is skipped"
     assert lines[6].startswith("  2 of 5,002 documents") and lines[7].startswith("  2 of 200 examples (1.0%)")
-    assert lines[8] == "  4 pieces without anything to learn, left out: 50 tokens"
+    assert lines[8] == "  4 pieces without a token to train on, left out: 50 tokens"
     assert lines[9] == "  3 documents have control tokens in their messages, which are text there"
     assert lines[10] == "one epoch is 250.5 steps of 4 rows, 400 tokens"
 
@@ -215,7 +215,7 @@ def test_segments_of_a_preview_have_all_tokens_and_the_text_of_those_that_are_sh
     ids = np.array([plain] * length + [tokenizer.eos_token_id])
     found = list(segments_of(ids, np.arange(len(ids)) > 0, tokenizer))
     assert sum(segment.tokens for segment in found) == length + 1
-    assert sum(segment.tokens for segment in found if segment.learnt) == length
+    assert sum(segment.tokens for segment in found if segment.trained) == length
     shown = sum(segment.tokens for segment in found if segment.text)
     assert shown == (length + 1 if length <= 241 else 242), "the first token, 240 of the others, the special one"
     assert [segment.special for segment in found][-1] and not any(segment.special for segment in found[:-1])
@@ -226,12 +226,12 @@ def test_segments_of_a_preview_have_all_tokens_and_the_text_of_those_that_are_sh
 
 def example_shown(**changes) -> ShownExample:
     parts = (
-        Segment("read\n", 3, learnt=False, special=False),
-        Segment("learnt", 4, learnt=True, special=False),
-        Segment("", 1500, learnt=True, special=False),
-        Segment("<end>", 1, learnt=True, special=True),
-        Segment("<s>", 1, learnt=False, special=True),
-        Segment("last", 2, learnt=True, special=False),
+        Segment("read\n", 3, trained=False, special=False),
+        Segment("answer", 4, trained=True, special=False),
+        Segment("", 1500, trained=True, special=False),
+        Segment("<end>", 1, trained=True, special=True),
+        Segment("<s>", 1, trained=False, special=True),
+        Segment("last", 2, trained=True, special=False),
     )
     plain = ShownExample("c", "d1", "text", None, 4000, 1000, "", parts)
     return dataclasses.replace(plain, **changes)
@@ -247,19 +247,19 @@ def printed(*previews: Preview, terminal: bool = False) -> list[str]:
 
 
 def test_a_preview_has_every_number_of_its_examples_and_of_what_is_left_out():
-    second = example_shown(document="d2", form="turns: user", tokens=1500, learnt_tokens=750, overflow="split into 2")
+    second = example_shown(document="d2", form="turns: user", tokens=1500, trained_tokens=750, overflow="split into 2")
     refused = {"empty": ("file, line 3", ""), "no_label": ("document d9", "x" * 1000)}
     left_out = Counter({"empty": 1200, "no_label": 1})
     notes = (overflow.Note("a little is cut", 0.01), overflow.Note("much is cut", 0.5))
     one = Preview("c", (example_shown(), second), refused, left_out, 2500, notes, "1 file is skipped")
-    text = "read↵\n⟦learnt ... 1,500 tokens more ... <end>⟧<s>⟦last⟧".splitlines()
+    text = "read↵\n⟦answer ... 1,500 tokens more ... <end>⟧<s>⟦last⟧".splitlines()
     assert printed(one) == [
-        "⟦learnt⟧  only read",
+        "⟦trained on⟧  context",
         "c: document d1",
-        "text; 1,000 of 4,000 tokens learnt (25%)",
+        "text; 1,000 of 4,000 tokens trained on (25%)",
         *text,
         "c: document d2",
-        "turns: user; 750 of 1,500 tokens learnt (50%); longer than a row: split into 2",
+        "turns: user; 750 of 1,500 tokens trained on (50%); longer than a row: split into 2",
         *text,
         "c: file, line 3",
         "left out: empty, the first of 1,200.",
@@ -267,7 +267,7 @@ def test_a_preview_has_every_number_of_its_examples_and_of_what_is_left_out():
         "left out: no_label, the first of 1. It reads:",
         "x" * 960,
         "",
-        "c: 1,750 of 5,500 tokens are learnt (32%)",
+        "c: 1,750 of 5,500 tokens are trained on (32%)",
         "c, its first 2,500 documents: a little is cut",
         "warning: c, its first 2,500 documents: much is cut",
         "c, its first 2,500 documents: left out: 1,200 empty, 1 no_label",
@@ -275,32 +275,32 @@ def test_a_preview_has_every_number_of_its_examples_and_of_what_is_left_out():
     ]
 
 
-def test_a_preview_of_a_probe_has_classes_and_no_learnt_tokens():
-    parts = (Segment("read", 4, learnt=False, special=False),)
-    shown = [example_shown(label=label, tokens=1200, learnt_tokens=0, segments=parts) for label in ("a", "b")]
+def test_a_preview_of_a_probe_has_classes_and_no_trained_tokens():
+    parts = (Segment("read", 4, trained=False, special=False),)
+    shown = [example_shown(label=label, tokens=1200, trained_tokens=0, segments=parts) for label in ("a", "b")]
     lines = printed(Preview("c", (*shown,), {}, Counter(), 2, (), ""))
     assert [line for line in lines if "class" in line] == [
         "text; 1,200 tokens; class a",
         "text; 1,200 tokens; class b",
-        "c: 2,400 tokens, none of them learnt: a probe learns the class of each document",
+        "c: 2,400 tokens, none trained on: a probe predicts the class of each document",
     ]
     assert "its first" not in "".join(lines)
 
 
 def test_a_preview_without_examples_has_no_share():
-    assert printed(Preview("c", (), {}, Counter(), 2, (), ""))[-1] == "c: 0 of 0 tokens are learnt (0%)"
+    assert printed(Preview("c", (), {}, Counter(), 2, (), ""))[-1] == "c: 0 of 0 tokens are trained on (0%)"
 
 
 def test_each_kind_of_token_has_its_own_style_on_a_terminal():
     spans = {text.plain[at.start : at.end]: at.style for text in [preview_text(example_shown().segments, True)]
              for at in text.spans}  # fmt: skip
     assert spans == {
-        "read↵\n": "dim", "learnt": "green", " ... 1,500 tokens more ... ": "green", "<end>": "bold green underline",
+        "read↵\n": "dim", "answer": "green", " ... 1,500 tokens more ... ": "green", "<end>": "bold green underline",
         "<s>": "magenta", "last": "green",
     }  # fmt: skip
     assert preview_text(example_shown().segments[:1], False).plain == "read↵\n"
     legend = printed(Preview("c", (), {}, Counter(), 2, (), ""), terminal=True)[0]
-    assert "learnt" in legend and "only read" in legend and "⟦" not in legend
+    assert "trained on" in legend and "context" in legend and "⟦" not in legend
 
 
 @pytest.mark.parametrize(
@@ -313,8 +313,8 @@ def test_each_kind_of_token_has_its_own_style_on_a_terminal():
 )  # fmt: skip
 def test_an_example_longer_than_a_row_is_shown_with_what_becomes_of_it(way, length, said):
     rule = PackingRule.of(config(sequence_length=8, tokens_per_step=8, packing={"overflow": way}), Columns(text="text"))
-    learnt = np.arange(length) > 0
-    assert overflow_text(Example(0, 0, np.arange(length), learnt), rule) == said
+    trained = np.arange(length) > 0
+    assert overflow_text(Example(0, 0, np.arange(length), trained), rule) == said
 
 
 # --- lines of a run, and counters
@@ -416,7 +416,7 @@ def test_cutting_a_slice_of_a_table_gives_the_pieces_of_its_documents():
         for way in ("split", "truncate", "drop"):
             pieces, _ = overflow.cut(table.slice(start, stop - start), 8, way, False)
             alone = [overflow.cut(pa.Table.from_pylist([row], EXAMPLES), 8, way, False)[0] for row in rows[start:stop]]
-            ids, learnt, weights = pieces.tokens()
+            ids, trained, weights = pieces.tokens()
             if start <= 3 < stop:
                 each = [piece.tokens()[2] for piece in alone]
                 ones = [np.ones(piece.sizes.sum()) for piece in alone]
@@ -427,16 +427,16 @@ def test_cutting_a_slice_of_a_table_gives_the_pieces_of_its_documents():
             else:
                 assert weights is None
             assert ids.tolist() == [token for one in alone for token in one.tokens()[0].tolist()]
-            assert learnt.tolist() == [flag for one in alone for flag in one.tokens()[1].tolist()]
+            assert trained.tolist() == [flag for one in alone for flag in one.tokens()[1].tolist()]
             assert pieces.sizes.tolist() == [size for one in alone for size in one.sizes.tolist()]
 
 
-def test_turns_that_are_not_learnt_are_counted_by_reason_and_warned_of_above_one_percent():
-    counted = {"turns": 200, "unlearnt_turns/empty_turn": 1, "unlearnt_turns/prompt_is_no_prefix": 3}
+def test_turns_that_are_not_trained_on_are_counted_by_reason_and_warned_of_above_one_percent():
+    counted = {"turns": 200, "turns_not_trained/empty_turn": 1, "turns_not_trained/prompt_is_no_prefix": 3}
     (lost,) = overflow.turns(counted)
-    assert lost.words == "4 of 200 assistant turns (2.0%) are not learnt: 3 prompt_is_no_prefix, 1 empty_turn"
+    assert lost.words == "4 of 200 assistant turns (2.0%) are not trained on: 3 prompt_is_no_prefix, 1 empty_turn"
     assert lost.warned
     (bare,) = overflow.turns({"turns": 200, "turns_without_reasoning": 2})
-    assert bare.words.startswith("2 of 200 assistant turns (1.0%) are learnt without their reasoning")
+    assert bare.words.startswith("2 of 200 assistant turns (1.0%) are trained on without their reasoning")
     assert not bare.warned
     assert overflow.turns({"turns": 200, "turns_without_reasoning": 0}) == overflow.turns({}) == []

@@ -34,7 +34,7 @@ def rows_of(artifact: Artifact) -> list[dict]:
     return artifact.table().to_pylist()
 
 
-def learnt(rows: list[dict]) -> Counter:
+def trained(rows: list[dict]) -> Counter:
     """(token before, token) of every token that the loss counts."""
     return Counter(
         (row["ids"][at - 1], token)
@@ -45,7 +45,7 @@ def learnt(rows: list[dict]) -> Counter:
 
 
 def labelled(documents: list[dict]) -> Counter:
-    return learnt([row | {"labels": [False, *row["labels"][1:]]} for row in documents if row["ids"]])
+    return trained([row | {"labels": [False, *row["labels"][1:]]} for row in documents if row["ids"]])
 
 
 # --- best fit
@@ -82,7 +82,7 @@ def test_weights_stay_with_their_tokens_and_a_row_whose_label_tokens_all_have_1_
     for row in documents[::6]:
         row["weights"] = [(at % 5) / 4 for at in range(len(row["ids"]))]
     ones = document("ones", 12, labelled=slice(6, None))
-    ones["weights"] = [0.5] * 6 + [1] * 6  # those that are not learnt do not count
+    ones["weights"] = [0.5] * 6 + [1] * 6  # those that are not trained on do not count
     wanted = {
         token: weight
         for row in documents
@@ -95,14 +95,14 @@ def test_weights_stay_with_their_tokens_and_a_row_whose_label_tokens_all_have_1_
     for row in rows:
         found = [1] * len(row["ids"]) if row["weights"] is None else row["weights"]
         expected = [wanted.get(token, 1) for token in row["ids"]]
-        assert [one for one, learnt in zip(found, row["labels"], strict=True) if learnt] == [
-            one for one, learnt in zip(expected, row["labels"], strict=True) if learnt
+        assert [one for one, trained in zip(found, row["labels"], strict=True) if trained] == [
+            one for one, trained in zip(expected, row["labels"], strict=True) if trained
         ]
         assert (row["weights"] is None) == all(
-            one == 1 for one, learnt in zip(expected, row["labels"], strict=True) if learnt
+            one == 1 for one, trained in zip(expected, row["labels"], strict=True) if trained
         )
     assert (
-        Counter(wanted.get(token, 1) for _, token in learnt(rows))
+        Counter(wanted.get(token, 1) for _, token in trained(rows))
         == Counter(wanted.get(token, 1) for _, token in labelled([*documents, ones]))
         or overflow == "truncate"
     )
@@ -111,11 +111,11 @@ def test_weights_stay_with_their_tokens_and_a_row_whose_label_tokens_all_have_1_
 @pytest.mark.parametrize("mode", ["best_fit", "none"])
 @settings(max_examples=25)
 @given(sizes=SIZES, length=st.integers(2, 24))
-def test_every_labelled_token_is_learnt_exactly_once_and_no_row_is_too_long(tmp_path_factory, mode, sizes, length):
+def test_every_labelled_token_is_trained_on_exactly_once_and_no_row_is_too_long(tmp_path_factory, mode, sizes, length):
     documents = [document(f"d{n}", size, labelled=slice(size // 3, None)) for n, size in enumerate(sizes)]
     tokens = {"sequence_length": length, "tokens_per_step": 4 * length}
     rows = rows_of(pack(tmp_path_factory.mktemp("p"), documents, packing={"mode": mode}, **tokens)["train"])
-    assert learnt(rows) == labelled(documents)
+    assert trained(rows) == labelled(documents)
     assert all(0 < len(row["ids"]) <= length for row in rows)
     assert all(sum(row["lengths"]) == len(row["ids"]) == len(row["labels"]) for row in rows)
     assert all(len(row["lengths"]) == len(row["documents"]) for row in rows)

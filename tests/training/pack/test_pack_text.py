@@ -83,8 +83,8 @@ def test_a_fitted_tokenizer_learns_no_token_from_what_occurs_once(tmp_path):
     folder = corpus(tmp_path / "c")
     (folder / "b.jsonl").write_text(json.dumps({"id": "once", "text": "zqxjk"}) + "\n")
     prepare_tokenizer(config(folder, split={"train": 1.0, "validation": 0, "test": 0}), str(tmp_path / "p"))
-    learnt = load_tokenizer(Store(), f"{tmp_path}/p/tokenizer").get_vocab()
-    assert not {"zq", "qx", "xj", "jk"} & learnt.keys() and any("fo" in token for token in learnt)
+    trained = load_tokenizer(Store(), f"{tmp_path}/p/tokenizer").get_vocab()
+    assert not {"zq", "qx", "xj", "jk"} & trained.keys() and any("fo" in token for token in trained)
 
 
 def test_a_fitted_tokenizer_writes_any_text_and_gives_it_back(tmp_path):
@@ -212,7 +212,7 @@ def test_chatml_is_refused_where_its_marks_are_no_tokens(tmp_path):
 # --- examples
 
 
-def test_a_text_is_learnt_whole_but_for_its_first_token(tmp_path):
+def test_a_text_is_trained_on_whole_but_for_its_first_token(tmp_path):
     settings = config(corpus(tmp_path / "c", 3), tokenizer=saved(tmp_path / "t", tiny(adds_bos=True)))
     table = run(tmp_path, settings).table()
     by_id = {row["document"]: row for row in table.to_pylist()}
@@ -226,7 +226,7 @@ def test_a_text_is_learnt_whole_but_for_its_first_token(tmp_path):
 @pytest.mark.parametrize("text", ["the fox", "<s>the fox", "the fox</s>", "<s>the fox</s>"])
 def test_a_text_that_brings_its_own_beginning_and_end_does_not_get_them_twice(text):
     (example,) = Encoder(tiny(adds_bos=True)).encode([Document("d", text, 1, 1, "", None)]).examples
-    assert shown(tiny(), example.ids, example.learnt) == "<s>[the fox</s>]"
+    assert shown(tiny(), example.ids, example.trained) == "<s>[the fox</s>]"
 
 
 def test_examples_are_the_same_however_the_corpus_is_cut(tmp_path):
@@ -257,7 +257,7 @@ def test_another_seed_gives_another_order_and_the_same_splits(tmp_path):
     assert splits[0] == splits[1]
 
 
-def test_what_cannot_be_learnt_is_left_out_and_counted(tmp_path):
+def test_what_cannot_be_trained_on_is_left_out_and_counted(tmp_path):
     messages = [
         [{"role": "user", "content": "the"}, {"role": "assistant", "content": "fox"}],
         [{"role": "user", "content": "the"}],
@@ -296,7 +296,7 @@ def test_a_template_that_fails_for_everything_stops_the_run_and_shows_what_it_wr
 def test_a_corpus_without_an_example_is_refused_with_what_became_of_it(tmp_path):
     documents = corpus(tmp_path / "c", 3, messages=lambda n: [{"role": "user", "content": "the"}])
     made = run(tmp_path, config(documents, columns={"messages": "messages"}))
-    with pytest.raises(DataError, match=r"no document gives an example to learn. Left out: 3 no_assistant_turn"):
+    with pytest.raises(DataError, match=r"no document gives an example to train on. Left out: 3 no_assistant_turn"):
         refuse_no_examples(made, "c")
 
 
@@ -370,8 +370,8 @@ def test_the_tokens_of_any_text_are_the_tokenizers_own_and_decode_to_it(texts):
     for text, example in zip(texts, Encoder(tokenizer).encode(documents).examples, strict=True):
         assert example.ids.tolist() == [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
         assert tokenizer.decode(example.ids) == text + "</s>"
-        assert len(example.ids) == len(example.learnt)
-        assert example.learnt.tolist() == [False] + [True] * (len(example.ids) - 1)
+        assert len(example.ids) == len(example.trained)
+        assert example.trained.tolist() == [False] + [True] * (len(example.ids) - 1)
 
 
 def test_technical_texts_of_a_parquet_corpus(tmp_path, shared_data):

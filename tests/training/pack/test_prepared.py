@@ -142,7 +142,7 @@ def test_a_probe_without_classes_or_texts_is_refused_with_the_mend(tmp_path, mon
     path = labelled(tmp_path, monkeypatch, {"customer": "kind"})
     with pytest.raises(ConfigError, match=r"have no labels or categories.*`columns: \{labels: COLUMN\}`"):
         probe(path)
-    with pytest.raises(ConfigError, match=r"no column of classes, which method probe learns\. Name it"):
+    with pytest.raises(ConfigError, match=r"no column of classes, which method probe predicts\. Name it"):
         probe(str(tmp_path / "in.jsonl"), columns={"text": "text"})
     other = labelled(tmp_path, monkeypatch, {"label": "kind"}, "pairs", output=str(tmp_path / "pairs"))
     with pytest.raises(ConfigError, match=r"method probe classifies plain texts\. Name one column"):

@@ -1,12 +1,13 @@
 """Our masks beside those of TRL's SFTTrainer, with its own templates for training; where they differ, how and why.
 
 TRL finds assistant turns by `{% generation %}` marks that it adds to templates of models it knows; we render prefixes
-of the template as it is. On the same template both must learn the same tokens, with three differences on purpose:
+of the template as it is. On the same template both must train on the same tokens, with three differences on purpose:
 
     line feeds around a turn   its marks in Qwen's templates include the line feed after <|im_end|>, in Qwen 2.5's also
-                               the one that ends the generation prompt; neither is ever generated, ours learn neither
-    an empty thought           TRL learns `<think>\\n\\n</think>` that the template made up; we give it as context
-    a straddling token         where a token of prompt + completion straddles the boundary, TRL learns the joint token
+                               the one that ends the generation prompt; neither is ever generated; we train on neither
+    an empty thought           TRL trains on `<think>\\n\\n</think>` that the template made up; we give it as context
+    a straddling token         where a token of prompt + completion straddles the boundary, TRL trains on the joint
+                               token
                                and trains on a prompt that lacks its end; we cut there, as inference does
 """
 
@@ -48,7 +49,7 @@ def model():
 
 
 def theirs(model, tokenizer, example, folder, **how):
-    """(ids, which of them are learnt) of one example as TRL's trainer would have it."""
+    """(ids, which of them are trained on) of one example as TRL's trainer would have it."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -63,7 +64,7 @@ def theirs(model, tokenizer, example, folder, **how):
 
 def ours(tokenizer, content):
     (example,) = Encoder(tokenizer).encode([Document("x", content, 1, 1, "", None)]).examples
-    return example.ids.tolist(), example.learnt.tolist()
+    return example.ids.tolist(), example.trained.tolist()
 
 
 def template(name):
@@ -77,8 +78,8 @@ def with_tokens_of(source):
     return tokenizer
 
 
-def learnt(tokenizer, ids, mask):
-    """The runs of learnt tokens, as text."""
+def trained(tokenizer, ids, mask):
+    """The runs of trained tokens, as text."""
     text = "".join(tokenizer.decode([token]) if label else "\0" for token, label in zip(ids, mask, strict=True))
     return [run for run in text.split("\0") if run]
 
@@ -89,25 +90,25 @@ def test_assistant_turns_are_masked_as_trl_masks_them(name, model, tmp_path):
     ids, mask = theirs(model, tokenizer, {"messages": MESSAGES}, tmp_path, assistant_only_loss=True)
     found_ids, found = ours(tokenizer, Chat(MESSAGES))
     assert found_ids == ids
-    assert [text.rstrip("\n") for text in learnt(tokenizer, ids, mask)] == learnt(tokenizer, found_ids, found)
+    assert [text.rstrip("\n") for text in trained(tokenizer, ids, mask)] == trained(tokenizer, found_ids, found)
 
 
-def test_line_feeds_around_a_turn_are_learnt_by_trl_alone(model, tmp_path):
+def test_line_feeds_around_a_turn_are_trained_on_by_trl_alone(model, tmp_path):
     tokenizer = with_tokens_of(template("qwen2_5_training"))
     ids, mask = theirs(model, tokenizer, {"messages": MESSAGES}, tmp_path, assistant_only_loss=True)
     found_ids, found = ours(tokenizer, Chat(MESSAGES))
     assert found_ids == ids
-    assert learnt(tokenizer, ids, mask) == ["\nworld<|im_end|>\n", "\nthe lazy dog<|im_end|>\n"]
-    assert learnt(tokenizer, found_ids, found) == ["world<|im_end|>", "the lazy dog<|im_end|>"]
+    assert trained(tokenizer, ids, mask) == ["\nworld<|im_end|>\n", "\nthe lazy dog<|im_end|>\n"]
+    assert trained(tokenizer, found_ids, found) == ["world<|im_end|>", "the lazy dog<|im_end|>"]
 
 
-def test_an_empty_thought_that_the_template_made_up_is_learnt_by_trl_alone(model, tmp_path):
+def test_an_empty_thought_that_the_template_made_up_is_trained_on_by_trl_alone(model, tmp_path):
     tokenizer = with_tokens_of(template("qwen3_training"))
     ids, mask = theirs(model, tokenizer, {"messages": MESSAGES}, tmp_path, assistant_only_loss=True)
     found_ids, found = ours(tokenizer, Chat(MESSAGES))
     assert found_ids == ids
-    assert learnt(tokenizer, ids, mask)[0] == "<think>\n\n</think>\n\nworld<|im_end|>\n"
-    assert learnt(tokenizer, found_ids, found)[0] == "world<|im_end|>"
+    assert trained(tokenizer, ids, mask)[0] == "<think>\n\n</think>\n\nworld<|im_end|>\n"
+    assert trained(tokenizer, found_ids, found)[0] == "world<|im_end|>"
 
 
 def test_the_same_template_without_marks_gives_the_same_mask(model, tmp_path):
@@ -139,8 +140,8 @@ def test_a_token_across_the_boundary_is_cut_by_us_alone(model, tmp_path):
     prompt = tokenizer("what is it: ")["input_ids"]
     assert found_ids[: len(prompt)] == prompt
     assert ids[: len(prompt)] != prompt
-    assert learnt(tokenizer, ids, mask) == [" hello</s>"]
-    assert learnt(tokenizer, found_ids, found) == ["hello</s>"]
+    assert trained(tokenizer, ids, mask) == [" hello</s>"]
+    assert trained(tokenizer, found_ids, found) == ["hello</s>"]
 
 
 def test_grade_school_maths_is_masked_as_trl_masks_it(model, tmp_path, shared_data):
