@@ -23,7 +23,7 @@ ENVIRONMENT = "raymill-environment"
 USER = 1000
 
 LABEL = "raymill.io/"
-_GCS_PORT = 6379  # of Ray's control process
+_GCS_PORT = 6379  # port of Ray's control process
 METRICS_PORTS = ({"containerPort": 8080, "name": "metrics"},)
 HEAD_PORTS = (
     {"containerPort": _GCS_PORT, "name": "gcs"},

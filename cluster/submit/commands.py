@@ -20,7 +20,7 @@ from cluster.submit.place import Place, takes_place
 from cluster.submit.submit import submit as submit_work
 from cluster.submit.work import work_of
 
-_CANCELLED = 130  # exit code, as of a process that was ended by Ctrl-C
+_CANCELLED = 130  # exit code of a process that Ctrl-C ended
 _SHOWN = 20
 _NAMES_SHOWN = 3
 

@@ -53,7 +53,7 @@ class LogReader:
         threading.Thread(target=self._run, args=(chunks,), daemon=True).start()
 
     def read(self, seconds: float) -> bytes | None:
-        """The next chunk, b"" if there is none within so many seconds, None at the end. Raises the log's error."""
+        """The next chunk, b"" if there is none within `seconds`, None at the end. Raises the log's error."""
         try:
             found = self._queue.get(timeout=max(0.0, seconds))
         except queue.Empty:

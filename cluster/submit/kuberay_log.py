@@ -175,13 +175,15 @@ class Follower:
 
 
 def _head(api: KubernetesApi, job: Object, read: set[str]) -> Object | None:
-    """The oldest pod of the job's head that has a log and whose uid is not in `read`."""
+    """The pod of the job's head, if it has a log and its uid is not in `read`.
+
+    There is at most one: KubeRay gives all heads of a cluster the same name.
+    """
     name = (job.get("status") or {}).get("rayClusterName")
     if not name:
         return None
     pods = api.pods(f"ray.io/cluster={name},ray.io/node-type=head")
-    found = [pod for pod in pods if pod["metadata"]["uid"] not in read and _state(pod) is not None]
-    return min(found, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
+    return next((pod for pod in pods if pod["metadata"]["uid"] not in read and _state(pod) is not None), None)
 
 
 def _state(pod: Object) -> str | None:

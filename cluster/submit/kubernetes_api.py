@@ -84,7 +84,7 @@ class KubernetesApi:
                     *_RAYJOBS, self.namespace, "rayjobs", name, propagation_policy="Foreground")  # fmt: skip
 
     def wait_for_change(self, job: Object, seconds: int) -> None:
-        """Return when the RayJob differs from `job` or is gone, or after so many seconds."""
+        """Return when the RayJob differs from `job` or is gone, or after `seconds`."""
         metadata = job["metadata"]
         answer = self._ask(
             "watch rayjobs.ray.io", self._custom.list_namespaced_custom_object,

@@ -9,7 +9,7 @@ import datetime
 import time
 from collections import Counter
 
-# A connection begins so many seconds before the last line, so that clocks may differ by as much.
+# Seconds before the last line at which a connection begins, so that clocks may differ by as much.
 _OVERLAP_S = 600
 
 
@@ -19,7 +19,7 @@ class PodLog:
     def __init__(self) -> None:
         self._last: bytes | None = None  # the last line that was yielded, with its time
         self._counts: Counter[bytes] = Counter()  # yielded lines that have the last one's time -> how often
-        self._to_come = 0  # of `_counts`, still to be repeated by this connection; 0: all further lines are new
+        self._to_come = 0  # how many of `_counts` this connection still repeats; 0: all further lines are new
         self._rest = b""  # the beginning of a line that is not complete
 
     def since_s(self) -> int | None:

@@ -152,7 +152,7 @@ class Work:
 
 
 def head_machine(units: int) -> Machines:
-    """The machine of the driver and Ray's control process, for a run of so many units. It runs no tasks."""
+    """The machine of the driver and Ray's control process, for a run of `units` units. It runs no tasks."""
     memory = whole_gib(_HEAD_MEMORY + units * _UNIT_MEMORY)
     return Machines(
         "head",

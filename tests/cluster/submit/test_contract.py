@@ -61,6 +61,8 @@ def test_a_name_is_given_once(place, tmp_path):
         start(place.backend(), work)
     assert [one.name for one in place.backend().attempts(work.run_id)] == [attempt.name]
     ended(place.backend(), attempt)
+    with pytest.raises(AttemptExists):
+        start(place.backend(), work)
 
 
 def test_attempts_are_listed_with_the_newest_last(place, tmp_path):

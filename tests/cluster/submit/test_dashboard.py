@@ -6,6 +6,7 @@ test_jobs_api.py does the same with a real cluster.
 import importlib.metadata
 import json
 import platform
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from cluster.submit.backend import AttemptExists, AttemptLost, Request, State
 from cluster.submit.jobs_api import JobsApi
 from cluster.submit.preflight import ProbeReport
 from cluster.submit.ray_api import RayApi, Refused
+from tests.support.processes import wait_until
 from tests.support.ray_dashboard import RayDashboard
 from tests.support.works import small_work
 
@@ -204,16 +206,18 @@ def test_the_end_of_a_log_that_cannot_be_read_is_a_warning_after_three_tries(das
     assert list(backend(dashboard).logs(backend(dashboard).attempt("waits"), follow=True)) == []
 
 
-def test_a_log_that_waits_says_why_once(dashboard):
-    dashboard.add("waits", "PENDING", driver_node_id=None, message="Job has not started yet.", **ours("waits"))
-    messages = []
-
-    def end(line):
-        messages.append(line)
-        dashboard.jobs["waits"]["status"] = "FAILED"
-
-    assert list(backend(dashboard).logs(backend(dashboard).attempt("waits"), follow=True, on_message=end)) == []
-    assert messages == ["waits: waiting: Job has not started yet."]
+def test_the_reason_why_a_job_waits_is_a_message_each_time_that_it_changes(dashboard):
+    dashboard.add("waits", "PENDING", driver_node_id=None, message="No machine.", **ours("waits"))
+    messages, place = [], backend(dashboard)
+    lines = place.logs(place.attempt("waits"), follow=True, on_message=messages.append)
+    thread = threading.Thread(target=lambda: messages.extend(lines), daemon=True)
+    thread.start()
+    for change in ({"message": "Being set up."}, {"status": "FAILED"}):
+        looked = len(dashboard.requests)
+        assert wait_until(lambda looked=looked: len(dashboard.requests) > looked + 2, 20)
+        dashboard.jobs["waits"] |= change
+    thread.join(20)
+    assert messages == ["waits: waiting: No machine.", "waits: waiting: Being set up."]
 
 
 # --- the check

@@ -79,6 +79,7 @@ def test_machines_of_another_size_do_the_same_work():
     assert (half.cpus, half.least, half.most, half.disk) == (8, 2, 6, 35 * GIB)
     assert half.memory == 22 * GIB, "(40 * 0.9 - 2) / 2 for tasks, 2 for Ray, a tenth unused"
     assert half.reasons["cpus"] == "c"
+    assert (cpu.resized(cpus=12).least, cpu.resized(cpus=12).most) == (2, 4), "16 and 48 CPUs, rounded up"
     assert half.reasons["machines"].startswith("machines of 8 CPUs each were requested; sized for 16")
     assert cpu.resized(cpus=1).memory == 13 * GIB, "the largest task and Ray, a tenth unused"
     assert cpu.resized(cpus=16, gpus=2) is cpu.resized(gpus=2) is cpu
