@@ -209,8 +209,21 @@ class TrainConfig(Settings):
                 f"workers.count: {most} workers, but a step has {has} of {self.sequence_length}; "
                 f"use {use}, or tokens_per_step {most * self.sequence_length} or more"
             )
-        if self.steps is not None and self.optimizer.warmup_steps >= self.steps:
-            raise ValueError(f"optimizer.warmup_steps: {self.optimizer.warmup_steps} of {self.steps} steps; use fewer")
+        if self.steps is not None:
+            self.check_schedule(self.steps)
+
+    def check_schedule(self, steps: int) -> None:
+        """Check that the learning rate reaches its full value in a training of so many steps.
+
+        Raises:
+            ValueError: warm-up, or warm-up and decay, take more steps.
+        """
+        rate = self.optimizer
+        if rate.warmup_steps >= steps:
+            raise ValueError(f"optimizer.warmup_steps: {rate.warmup_steps:,} of {steps:,} steps; use fewer")
+        if rate.schedule == "wsd" and rate.decay_steps and rate.warmup_steps + rate.decay_steps > steps:
+            after = f" after {rate.warmup_steps:,} of warm-up" if rate.warmup_steps else ""
+            raise ValueError(f"optimizer.decay_steps: {rate.decay_steps:,}{after}, of {steps:,} steps; use fewer")
 
     def _check_corpora(self) -> None:
         shares = {tuple(n for n in ("weight", "epochs", "tokens") if getattr(c, n) is not None) for c in self.corpus}
@@ -344,6 +357,10 @@ class TrainConfig(Settings):
         """Given settings of one training that change nothing -> the reason."""
         generate, held_out = self.generate, self.split.validation or self._given_splits
         reasons = {
+            **dict.fromkeys(
+                ("split.train", "split.validation", "split.test"),
+                self.split.fold is not None and "split.fold decides what is tested, and all else is trained on",
+            ),
             "optimizer.decay_steps": self.optimizer.schedule != "wsd" and "only schedule wsd has a decay of its own",
             "optimizer.final_fraction": self.optimizer.schedule == "constant" and "schedule constant never falls",
             **dict.fromkeys(

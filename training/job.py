@@ -15,6 +15,7 @@ from typing import Any
 
 from cluster.artifact import canonical_json, fingerprint
 from cluster.entry import Entry
+from cluster.errors import ConfigError
 from cluster.extras import require_extra
 from cluster.lease import Lease, held
 from cluster.progress import Progress
@@ -206,8 +207,16 @@ def _check_cluster(workers: Workers, session: Session) -> None:
 
 
 def make_job(config: TrainConfig, packed: PackedRun) -> Job:
-    """The job of a config whose columns are known and whose corpora are packed."""
+    """The job of a config whose columns are known and whose corpora are packed.
+
+    Raises:
+        ConfigError: the learning-rate schedule takes more steps than `epochs` or `tokens` of these corpora.
+    """
     steps = Order.for_training(config, packed).steps(config)
+    try:
+        config.check_schedule(steps)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     settings = {key: value for key, value in config.fit_settings().items() if key not in _FINGERPRINTED}
     shares = [[name, c.weight, c.epochs, c.tokens] for name, c in zip(config.corpus_names, config.corpus, strict=True)]
     parts = {

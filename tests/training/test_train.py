@@ -58,6 +58,26 @@ def never(*_, **__):
     raise AssertionError("nothing was to be done")
 
 
+def test_a_warm_up_longer_than_the_epochs_of_the_corpus_is_refused_after_packing(corpus, tmp_path, monkeypatch):
+    settings = {
+        "corpus": corpus,
+        "output": str(tmp_path),
+        "steps": None,
+        "epochs": 1,
+        "optimizer": {"warmup_steps": 99},
+    }
+    with pytest.raises(ConfigError, match=r"optimizer.warmup_steps: 99 of \d+ steps; use fewer"):
+        train_inline(settings, monkeypatch)
+    assert not (tmp_path / "steps.jsonl").exists()
+
+
+def test_generation_without_held_out_documents_is_a_warning_of_the_report(corpus, tmp_path, monkeypatch):
+    split = {"train": 1, "validation": 0, "test": 0}
+    train_inline({"corpus": corpus, "output": str(tmp_path), "steps": 1, "split": split, "generate": {}}, monkeypatch)
+    warnings = json.loads((tmp_path / "report.json").read_text())["warnings"]
+    assert "No answers were generated (`generate`), because no held-out document has a prompt." in warnings
+
+
 def test_the_outcome_names_a_run_that_was_finished_before(full, capsys):
     _, run = full
     finished = f"{run.uri}: finished before, nothing to do.\n"

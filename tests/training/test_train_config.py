@@ -150,6 +150,7 @@ def test_a_setting_of_several_types_is_refused_in_one_line_by_its_own_name(tmp_p
         ({"phases": [{"name": "a"}, {"name": "a"}]}, "every phase needs a name"),
         ({"phases": [{"name": "a", "method": "lora", "export": {"merged": False}}, {"name": "b"}]}, "a exports no "),
         ({"optimizer": {"warmup_steps": 11}}, "11 of 10 steps"),
+        ({"optimizer": {"schedule": "wsd", "warmup_steps": 3, "decay_steps": 8}}, "8 after 3 of warm-up, of 10 steps"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_the_mend(tmp_path, changes, said):
@@ -165,6 +166,7 @@ NONE = {"packing": {"mode": "none"}}
         {"workers": {"count": 8}},
         {"tokens_per_step": 64},
         {"optimizer": {"warmup_steps": 9}},
+        {"optimizer": {"schedule": "wsd", "warmup_steps": 3, "decay_steps": 7}},
         {"workers": {"count": {"min": 2, "max": 2}}},
         {"split": {"train": 0.7, "validation": 0.2, "test": 0.1}},  # 0.9999999999999999
         {"corpus": [{"path": "a", "epochs": 1}, {"path": "b", "epochs": 2}]},

@@ -114,6 +114,8 @@ def _evaluation(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:
         elif scored:
             evaluation.setdefault("set_generation", {})[name] = scored
             evaluation["answers"] += [answer | {"set": name} for answer in answers]
+    if job.config.generate and job.config.method != "probe" and not evaluation["answers"]:
+        notes.append("No answers were generated (`generate`), because no held-out document has a prompt.")
     return evaluation
 
 

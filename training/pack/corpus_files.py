@@ -162,6 +162,8 @@ def _of_splits(
         for file in found[name]
     ]
     content = [[file.name, file.info.size, file.info.version, file.split] for file in files]
+    if not files:
+        raise DataError(f"{root}: the data set has no rows. Save one that has, or name another split of it (`split`).")
     others = {f"{SPLIT}{name}": 1 for name in found if name not in chosen and len(splits) > 1}
     return files, fingerprint([root if remote else "", content]), others
 

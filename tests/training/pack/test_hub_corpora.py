@@ -116,6 +116,14 @@ def test_evaluation_sets_are_the_test_split_or_the_one_that_is_named_or_the_only
         config(str(tmp_path / "one"), evaluate={"sets": {"a": {"path": str(tmp_path / "both"), "split": "dev"}}})
 
 
+@pytest.mark.parametrize("saved", [Dataset.from_list([]), DatasetDict(train=Dataset.from_list([]))])
+def test_a_saved_data_set_without_rows_is_refused(tmp_path, saved):
+    datasets.disable_progress_bars()
+    saved.save_to_disk(tmp_path / "d")
+    with pytest.raises(DataError, match="d: the data set has no rows"):
+        config(str(tmp_path / "d"))
+
+
 def test_columns_of_usual_names_of_a_saved_data_set_are_read(tmp_path):
     named = [{"id": f"d{n}", "group_id": n % 2, "split": ["train", "dev"][n % 2]} | row
              for n, row in enumerate(rows("boat", 4))]  # fmt: skip
