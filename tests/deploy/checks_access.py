@@ -3,7 +3,7 @@
 from cluster.kuberay.profiles import OVERLAYS
 from tests.deploy.check import Broken, Check, Objects
 from tests.deploy.checks_network import selects
-from tests.deploy.manifests import first, of_kind, pod_templates, ray_clusters
+from tests.deploy.manifests import Manifest, first, of_kind, pod_templates, ray_clusters
 
 
 def selectors(objects: Objects) -> list[str]:
@@ -75,7 +75,9 @@ def references(objects: Objects) -> list[str]:
         for container in spec["containers"]:
             for one in container.get("envFrom", ()):
                 kind = "ConfigMap" if "configMapRef" in one else "Secret"
-                wanted.append((kind, (one.get("configMapRef") or one["secretRef"])["name"]))
+                named = one.get("configMapRef") or one["secretRef"]
+                if kind == "ConfigMap" or not named.get("optional"):
+                    wanted.append((kind, named["name"]))
             mounted = {one["name"] for one in container.get("volumeMounts", ())}
             missing = mounted - {one["name"] for one in spec.get("volumes", ())}
             found += [f"{name}, {container['name']}: mounts {one}, which is no volume of the pod" for one in missing]
@@ -84,6 +86,27 @@ def references(objects: Objects) -> list[str]:
     if not priorities["raymill-head"] > priorities["raymill-worker"]:
         found.append("PriorityClass raymill-head: not above raymill-worker")
     return found
+
+
+def store_credentials(objects: Objects) -> list[str]:
+    """The program that submits reads the store too: by the role of its account, or by the keys, that jobs have."""
+    roles = {one["metadata"]["name"]: one["metadata"].get("annotations") for one in of_kind(objects, "ServiceAccount")}
+    pods = {name: template["spec"] for name, template in pod_templates(objects)}
+    jobs = [spec for name, spec in pods.items() if name.startswith("RayJob")]
+    found = []
+    for name, spec in pods.items():
+        if not name.startswith("CronJob"):
+            continue
+        for job in jobs:
+            if roles[spec["serviceAccountName"]] != roles[job["serviceAccountName"]]:
+                found.append(f"{name}: its account has another role than {job['serviceAccountName']}")
+            if missing := _secrets(job) - _secrets(spec):
+                found.append(f"{name}: lacks the Secret {', '.join(missing)} of jobs")
+    return sorted(set(found))
+
+
+def _secrets(pod: Manifest) -> set[str]:
+    return {one["secretRef"]["name"] for one in pod["containers"][0].get("envFrom", ()) if "secretRef" in one}
 
 
 def tokens(objects: Objects) -> list[str]:
@@ -243,6 +266,17 @@ CHECKS = (
                 "heads that workers preempt",
                 lambda o: first(o, "PriorityClass", "raymill-head").update(value=1),
                 "not above",
+            ),
+        ),
+    ),
+    Check(
+        "what submits jobs has the store's credentials that jobs have",
+        store_credentials,
+        (
+            Broken(
+                "an account without the role",
+                lambda o: first(o, "ServiceAccount", "raymill-nightly")["metadata"].pop("annotations"),
+                "another role than raymill-head",
             ),
         ),
     ),

@@ -15,7 +15,7 @@ from setuptools import find_packages
 from cluster.kuberay.profiles import OVERLAYS, Profile
 from cluster.kuberay.rayjob import as_documents, build_config_map, build_rayjob
 from cluster.submit.kuberay import RIGHTS
-from tests.deploy import checks_operator, checks_pods, checks_schema, checks_sizes
+from tests.deploy import checks_access, checks_operator, checks_pods, checks_schema, checks_sizes
 from tests.deploy.checks import CHECKS
 from tests.deploy.checks_network import End, reaches, selects
 from tests.deploy.manifests import K8S, OTHERS, first, kustomize, of_kind, pod_templates, worlds
@@ -109,6 +109,24 @@ def test_what_binds_a_team_is_of_its_own_namespace(teams):
         own = {"fieldRef": {"fieldPath": "metadata.namespace"}}
         assert {"name": "NAMESPACE", "valueFrom": own} in container["env"]
         assert "namespace: raymill" not in json.dumps(objects).replace('"', "")
+
+
+@pytest.mark.parametrize(("overlay", "component"), [("gke", "gke-workload-identity"), ("eks", "irsa")])
+def test_the_nightly_program_has_the_role_of_its_overlay(tmp_path, overlay, component):
+    shutil.copytree(K8S, tmp_path / "k8s")
+    nightly = tmp_path / "k8s" / "nightly" / "kustomization.yaml"
+    nightly.write_text(nightly.read_text().replace("../components/irsa]", f"../components/{component}]"))
+    (folder := tmp_path / "k8s" / "team").mkdir()
+    (folder / "kustomization.yaml").write_text(f"namespace: team-b\nresources: [../overlays/{overlay}, ../nightly]\n")
+    accounts = of_kind(kustomize(folder), "ServiceAccount")
+    (role, *others) = [one["metadata"]["annotations"] for one in accounts]
+    assert len(accounts) == 3 and others == [role, role]
+
+
+def test_the_nightly_program_has_the_keys_that_jobs_have(teams):
+    jobs = yaml.safe_load_all((K8S / "overlays/onprem-kueue/jobs/curate.yaml").read_text())
+    problems = checks_access.store_credentials([*teams["team-a"], *jobs])
+    assert not any("lacks the Secret" in one for one in problems)
 
 
 def test_teams_share_cluster_wide_objects_and_the_queue_takes_the_jobs_of_both(teams):
