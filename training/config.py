@@ -67,13 +67,13 @@ class TrainConfig(Settings):
     }  # fmt: skip
 
     kind: Literal["train"]
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="of the run, in logs and reports")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the run in logs and reports")
     corpus: tuple[Corpus, ...] = Field(
         min_length=1, description="a path or URI, a corpus {path, ..}, or a list of corpora with weights"
     )
     columns: Columns = Field(
         Columns(text="text"),
-        description="of every corpus without `columns`; default: recognised by the names of the columns",
+        description="columns of every corpus without `columns`; default: recognised by their names",
     )
     ignore: tuple[str, ...] = Field(
         (),
@@ -104,7 +104,7 @@ class TrainConfig(Settings):
     attention: Literal["auto", "eager", "sdpa", "varlen", "flash_attention_2"] = "auto"
     activation_checkpointing: bool = False
     compile: Literal["auto"] | bool = Field(
-        "auto", description="torch.compile of the decoder layers; auto: on GPUs, for models known to compile"
+        "auto", description="torch.compile of the decoder layers; auto: on GPUs, for models that are tested to compile"
     )
     deterministic: bool = Field(
         False, description="slower; a resumed run has bit-identical results on GPUs too (on CPUs it always has)"
@@ -137,7 +137,7 @@ class TrainConfig(Settings):
     generate: Generate | None = None
     export: Export = Export()
     track: Track = Track()
-    device_memory_gib: float | None = Field(None, gt=0, description="of one GPU; a run that cannot fit is refused")
+    device_memory_gib: float | None = Field(None, gt=0, description="memory of a GPU; a run that cannot fit is refused")
     seed: int = Field(1, ge=0, lt=1 << 32)
     packed: str | None = Field(
         None, description="folder or URI of packed corpora shared by runs; default: below output"

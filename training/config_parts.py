@@ -59,8 +59,8 @@ class Columns(Settings):
     )
     stage: str | None = Field(
         None,
-        description="of a curriculum: a whole number from 0, the easiest, to 255; default: `stage` of a data set of "
-        "`raymill prepare`",
+        description="stage of a curriculum: a whole number from 0, the easiest, to 255; default: `stage` of a data set "
+        "of `raymill prepare`",
     )
 
     ignore: tuple[str, ...] | None = Field(
@@ -126,7 +126,7 @@ class Corpus(Settings):
     epochs: float | None = Field(None, gt=0, description="instead of weight: epochs of this corpus")
     tokens: int | None = Field(None, ge=1, description="instead of weight: tokens of this corpus to train on")
     storage: StorageOptions | None = Field(
-        None, description="of the store that has this corpus; default: the config's `storage`"
+        None, description="settings of the store that has this corpus; default: the config's `storage`"
     )
 
 
@@ -136,7 +136,7 @@ class Model(Settings):
     short_form: ClassVar = "name"
 
     name: str | None = Field(None, description="a folder, a URI (every machine fetches it once), or a hub name")
-    revision: str | None = Field(None, description="of a hub name; pin it to a commit")
+    revision: str | None = Field(None, description="revision of the hub repository; pin it to a commit")
     config: dict[str, Any] | None = Field(
         None, description="instead of name: transformers settings of a model with random weights"
     )
@@ -268,7 +268,7 @@ class Optimizer(Settings):
     }  # fmt: skip
 
     learning_rate: float = Field(2e-5, gt=0)
-    weight_decay: float = Field(0.0, ge=0, description="of matrices; biases and norms have none")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of matrices; biases and norms have none")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
     decay_steps: int | None = Field(None, ge=1, description="wsd: steps of the decay at the end; default: a tenth")
@@ -309,7 +309,7 @@ class Evaluate(Settings):
     """Validation during training, early stopping, and sets that are measured before and after training."""
 
     every_steps: int = Field(50, ge=1)
-    rows: int | None = Field(512, ge=1, description="of the validation split, at most; null: all")
+    rows: int | None = Field(512, ge=1, description="most rows of the validation split to measure; null: all")
     test_tokens: int | None = Field(
         1 << 20,
         ge=1,
@@ -355,14 +355,15 @@ class Generate(Settings):
 
     prompts: int = Field(32, ge=1)
     max_new_tokens: int = Field(128, ge=1)
-    prompt_tokens: int = Field(32, ge=1, description="of plain text: number of first tokens that are the prompt")
+    prompt_tokens: int = Field(32, ge=1, description="for plain text: number of first tokens that are the prompt")
     answer: Literal["text", "label", "number"] = Field(
         "text",
         description="label: accuracy, precision, recall, F1 too; number: compare the number after the first `####` "
         "(GSM8K) if references have that mark, else the last; number_match_flexible always compares the last",
     )
     decimal_mark: Literal[".", ","] = Field(
-        ".", description="of numbers in answers and references; `,`: 1.000,50 is a number and 1,000.50 is not"
+        ".",
+        description="decimal mark of numbers in answers and references; `,`: 1.000,50 is a number and 1,000.50 is not",
     )
 
 
@@ -409,7 +410,9 @@ class Workers(Settings):
     gpus_each: int = Field(0, ge=0, le=1)
     cpus_each: float = Field(1, gt=0)
     timeout_s: float = Field(
-        TIMEOUT_S, gt=0, description="of waiting for another worker; then the attempt fails, with the worker's rank"
+        TIMEOUT_S,
+        gt=0,
+        description="longest wait for another worker; then the attempt fails and names the worker's rank",
     )
 
     @property
@@ -424,4 +427,4 @@ class Execution(Settings):
     unit_mib: int = Field(32, ge=1, description="approximate text of a unit of tokenising")
     attempts: int = Field(3, ge=1)
     stall_s: float = Field(900, gt=0)
-    cpus: int | None = Field(None, ge=1, description="of this machine, for the embedded Ray; null: all")
+    cpus: int | None = Field(None, ge=1, description="CPUs of this machine for the embedded Ray; null: all")

@@ -145,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     add("--method", default="full", choices=["full", "lora", "qlora"])
     add("--lora-rank", type=int, default=16)
     add("--sequence", type=int, default=4096, help="positions of a row")
-    add("--documents", type=int, default=4, help="of a row, on average; attention stays inside each")
+    add("--documents", type=int, default=4, help="mean documents of a row; attention stays inside each")
     add("--micro-batch", type=int, help="rows at once; default: the most the memory model says fit the GPU, 1 on a CPU")
     add("--accumulation", type=int, default=1, help="micro-batches of a step")
     add("--steps", type=int, default=20, help="measured, after the warm-up")
@@ -154,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--compile",
         action=argparse.BooleanOptionalAction,
-        help="torch.compile of the layers; default: on GPUs, for models known to compile",
+        help="torch.compile of the layers; default: on GPUs, for models that are tested to compile",
     )
     add("--attention", default="auto", help="auto, eager, sdpa, varlen, flash_attention_2")
     add("--precision", default="auto", choices=["auto", "float32", "bf16"])
@@ -166,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
     add("--parts", action="store_true", help="also time products, attention and loss alone: the ceiling of the rate")
     add("--profile", action="store_true", help="also print the ten costliest kernels of a step with their share")
     add("--peer", action="store_true", help="the same model and rows under transformers' Trainer, afterwards")
-    add("--peak-tflops", type=float, help="of one device at the precision used; default: in bf16 by its name")
+    add("--peak-tflops", type=float, help="peak of one device at the precision used; default: in bf16, by its name")
     add("--cpu", action="store_true", help="even if there is a GPU")
     add("--json", action="store_true", help="print numbers for a program, a line each time")
     return parser

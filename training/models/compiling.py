@@ -40,9 +40,9 @@ def compile_refusal(config: TrainConfig, model_type: str) -> str | None:
     found = {
         "workers have no GPU": config.workers.gpus_each == 0,
         "zero3's gathering hooks break the graphs": config.engine == "zero3",
-        "4-bit layers are not known to compile": config.method == "qlora",
+        "compilation of 4-bit layers is not tested": config.method == "qlora",
         "the cache of method prefix breaks the graphs": config.method == "prefix",
-        f"model type {model_type} is not known to compile": model_type not in KNOWN_TO_COMPILE,
+        f"compilation of model type {model_type} is not tested": model_type not in KNOWN_TO_COMPILE,
     }
     return next((reason for reason, holds in found.items() if holds), None)
 

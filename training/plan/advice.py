@@ -44,7 +44,7 @@ def no_gpus(facts: PlannedTraining) -> Iterator[str]:
     """A plan for GPUs, and the config uses none."""
     if facts.planned_on_gpu and not facts.config.workers.gpus_each:
         yield (
-            "workers.gpus_each: 0, so as it stands this trains on CPUs (in float32 unless precision says otherwise); "
+            "workers.gpus_each: 0, so this trains on CPUs (in float32 unless precision says otherwise); "
             "the plan counts one such GPU a worker. Set workers.gpus_each: 1."
         )
 
@@ -56,7 +56,7 @@ def sharded_adapter(facts: PlannedTraining) -> Iterator[str]:
         return
     if config.engine == "fsdp2" and config.workers.range[0] != config.workers.range[1]:
         return
-    known = " and fits" if facts.would_fit("ddp") else ", unless the base does not fit a GPU (say --gpu to know)"
+    known = " and fits" if facts.would_fit("ddp") else ", unless the base does not fit a GPU (set --gpu)"
     yield (
         f"engine: {config.engine} with method {config.method} gathers all {facts.shape.total:,} weights in every "
         f"pass to save the optimizer state of {facts.shape.trained:,}; ddp sends those alone{known}."

@@ -380,7 +380,7 @@ def test_advice_names_the_numbers_that_it_was_given_for():
         f"engine: zero3 with method lora gathers all {shape.total:,} weights in every pass to save the optimizer state "
         f"of {shape.trained:,}; ddp sends those alone"
     )
-    assert said(adapter) == [f"{plain}, unless the base does not fit a GPU (say --gpu to know)."]
+    assert said(adapter) == [f"{plain}, unless the base does not fit a GPU (set --gpu)."]
     assert said(adapter, gib=80) == [f"{plain} and fits."]
     assert said(adapter, gib=0.001) == []
     logits = memory(big(loss_chunk_tokens=4096, engine="zero2"), shape_of(big())).logits
