@@ -67,3 +67,10 @@ def test_a_value_over_the_bound_is_too_large_and_one_without_an_end_is_broken(le
         values_of(b'["a", {"b": "x')
     with pytest.raises(UnreadableRest, match="truncated"):
         values_of(b'["a", "b"')
+
+
+def test_a_deep_value_that_a_block_cuts_within_a_string_is_read_to_its_end():
+    first = b'[{"x": ' + b"[" * 3000 + b'"' + b"]" * 70_000
+    second = b'"' + b"]" * 3000 + b', "text": "a"}, {"text": "b"}]'
+    found = [value["text"] for value, _ in json_values([first, second], 1 << 20)]
+    assert found == ["a", "b"]

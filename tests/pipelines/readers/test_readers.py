@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 
 from cluster.read.limits import Limits
 from cluster.read.lines import lines
+from cluster.read.span import Span
 from cluster.store.store import Store
 from pipelines.readers import READERS, format_of
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Format, Input
+from pipelines.readers.reader import ReaderCounts
 from pipelines.readers.units import InputManifest, read_unit
 from tests.support.input_rows import read, rows_of
 from tests.support.warc_records import COMPRESS
@@ -228,6 +230,17 @@ def test_tables_hold_no_more_text_than_asked_and_have_the_agreed_columns(mixed_f
             ]
         )
         assert all(column.num_chunks == 1 for column in table.columns)
+
+
+@pytest.mark.parametrize("format", ["jsonl", "json", "csv"])
+def test_a_reader_holds_one_table_at_a_time(tmp_path, monkeypatch, format):
+    monkeypatch.setattr("pipelines.readers.reader.TABLE_BYTES", 100)
+    row = f"{'x' * 60}\n"
+    content = "text\n" + row * 6 if format == "csv" else (json.dumps({"text": row}) + "\n") * 6
+    (tmp_path / "a").write_text(content)
+    span = Span(str(tmp_path / "a"), len(content), "", format, 0, len(content))
+    tables = READERS[format].read(Store(), span, Input(path=span.uri), LIMITS, ReaderCounts())
+    assert [table.num_rows for table in tables] == [2, 2, 2]
 
 
 def test_a_document_over_the_size_of_a_table_has_one_to_itself(tmp_path):

@@ -188,8 +188,8 @@ def test_a_compressed_file_with_nothing_in_it_is_counted(tmp_path, ending):
 
 def test_the_counts_of_a_unit_are_those_of_all_its_files(tmp_path):
     for name in ("a", "b", "c"):
-        (tmp_path / f"{name}.jsonl").write_text('{"text": "one", "text": "two"}\n')
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "one", "text": "two"}\n{"text": "three"}\n')
     manifest = freeze(Store(), [Input(path=str(tmp_path))], 1 << 20)
     (unit,), counts = manifest.units, ReaderCounts(repeated_keys=4)
-    assert [t.num_rows for t in read_unit(unit, manifest.reading, Limits(), counts=counts)] == [3]
+    assert [t.num_rows for t in read_unit(unit, manifest.reading, Limits(), counts=counts)] == [6]
     assert counts.repeated_keys == 4 + 3

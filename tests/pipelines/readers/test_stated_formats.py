@@ -7,12 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.errors import DataError
-from cluster.read.limits import Limits
 from cluster.store.store import Store
 from pipelines.readers.find import find_files
-from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
-from pipelines.readers.units import read_unit
+from tests.support.input_rows import rows_of
 
 CHATS = [
     {"text": "Gr\u00fc\u00dfe \u201eA\u201c", "id": "a", "more": {"x": [1]}},
@@ -22,9 +20,7 @@ CHATS = [
 
 def read_texts(path, content: bytes, **settings) -> list[str | None]:
     path.write_bytes(content)
-    manifest = freeze(Store(), [Input(path=str(path), **settings)], 1 << 20)
-    tables = [table for unit in manifest.units for table in read_unit(unit, manifest.reading, Limits())]
-    return [row["text"] or row["problem"] for table in tables for row in table.to_pylist()]
+    return [row["text"] or row["problem"] for row in rows_of(path, **settings)]
 
 
 @pytest.mark.parametrize("encoding", ["windows-1252", "utf-16", "utf-16-le", "utf-32"])
@@ -55,6 +51,13 @@ def test_what_is_not_of_the_stated_encoding_is_no_text(tmp_path):
     assert "truncated" in read_texts(tmp_path / "a.csv", cut, encoding="utf-16", id="id")
     with pytest.raises(ValidationError, match="nope: is no encoding"):
         Input(path="x", encoding="nope")
+
+
+@pytest.mark.parametrize("format", ["jsonl", "json"])
+def test_a_broken_value_in_a_file_of_a_stated_encoding_is_broken_json_and_no_other_encoding(tmp_path, format):
+    content = '{"text": "a"}\n{"text" "b"}\n'.encode("utf-16")
+    found = read_texts(tmp_path / f"a.{format}", content, encoding="utf-16", format=format)
+    assert found == ["a", "broken_json"]
 
 
 def test_a_declared_delimiter_of_excel_is_no_record(tmp_path):
@@ -106,6 +109,13 @@ def test_a_json_value_or_line_over_the_bound_is_too_long_in_any_encoding(tmp_pat
     array = json.dumps([{"text": "a"}, {"text": "x" * 3_000_000}])
     assert read_texts(tmp_path / "a.json", array.encode(), format="json") == ["a", "long_line"]
     assert read_texts(tmp_path / "a.jsonl", b'{"text": "a"}\n', encoding="windows-1252") == ["long_line"]
+
+
+def test_a_json_value_that_is_no_document_is_named_by_its_number(tmp_path):
+    (tmp_path / "a.json").write_text('[{"text": "a"}, 5, {"text" "b"}]')
+    rows = rows_of(tmp_path / "a.json", format="json")
+    places = [row["where"] and row["where"].rpartition("a.json")[2] for row in rows]
+    assert places == [None, " value 2", " after value 2"]
 
 
 def test_a_folder_gives_its_json_files_to_the_stated_format_alone(tmp_path):
