@@ -181,11 +181,21 @@ def _next(paging: Paging, position: str | None, value: Any, found: Sequence[Any]
         total = at(value, paging.total) if paging.total else _MISSING
         return None if isinstance(total, int) and done >= total else str(done)
     if paging.by == "next" and paging.field is None:
-        return urljoin(answer.url, answer.following) if answer.following else None
+        return _address(answer, answer.following) if answer.following else None
     following = at(value, paging.field or "")
     if following is _MISSING or following is None or following == "" or following is False:
         return None
-    return str(following) if paging.by == "cursor" else urljoin(answer.url, str(following))
+    return str(following) if paging.by == "cursor" else _address(answer, str(following))
+
+
+def _address(answer: Response, following: str) -> str:
+    try:
+        return urljoin(answer.url, following)
+    except ValueError as error:
+        raise DataError(
+            f"{shown(answer.url)}: the next page is at {following[:200]}, which is no address ({error}). Correct "
+            "`paging`, or report it to whoever runs the API."
+        ) from error
 
 
 def _lacks_next(paging: Paging, value: Any, where: str) -> bool:

@@ -2,7 +2,7 @@
 
 A host's name is resolved here, every address is checked, and the connection goes to the checked address, so that a
 second answer of DNS cannot lead elsewhere. Each redirect is checked in the same way. Proxies of the environment are not
-used, because they resolve names themselves.
+used, because they resolve names themselves. A request has one deadline, from the look-up of the name to the last byte.
 """
 
 import email.utils
@@ -10,11 +10,14 @@ import ipaddress
 import random
 import re
 import socket
+import ssl
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpcore2
 import httpx2
 
 import cluster
@@ -25,6 +28,22 @@ USER_AGENT = f"raymill/{cluster.__version__}"
 
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_ENCODINGS = ("", "identity", "gzip", "deflate")  # one of them: a chain of encodings unpacks without a bound
+
+# IPv4 networks that are not of the public internet: IANA's registry of special addresses, and Azure's own server.
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.IPv4Network,
+        ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16",
+         "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15",
+         "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+    )
+)  # fmt: skip
+# Of IPv6 only these are public, without those below.
+_PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
+_NOT_PUBLIC_6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
+# IPv6 networks whose addresses lead to the IPv4 address in their last 32 bits: mapped, and NAT64.
+_WITH_IPV4 = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96")))
 
 
 def pause(seconds: float) -> None:
@@ -71,10 +90,11 @@ class Client:
 
     settings: Web
     _client: httpx2.Client | None = field(default=None, init=False)
+    _deadline: "_Deadline" = field(default_factory=lambda: _Deadline(), init=False)
 
     def __enter__(self) -> "Client":
         self._client = httpx2.Client(
-            transport=_CheckedTransport(self.settings.allow_private),
+            transport=_CheckedTransport(self.settings.allow_private, self._deadline),
             timeout=self.settings.timeout_s,
             follow_redirects=False,
             trust_env=False,
@@ -103,7 +123,7 @@ class Client:
         Raises:
             RequestFailed: there is none.
         """
-        asked = httpx2.URL(url)
+        asked = _parsed(url, url)
         if parameters:
             asked = asked.copy_merge_params(dict(parameters))
         origin = _origin(asked)
@@ -112,12 +132,7 @@ class Client:
             found = self._repeated(asked, own)
             if isinstance(found, Response):
                 return found
-            try:
-                asked = asked.join(found)
-            except httpx2.InvalidURL as error:
-                raise RequestFailed(
-                    "http_error", f"{shown(asked)}: leads to {found[:200]}, which is no address"
-                ) from error
+            asked = _parsed(found, str(asked))
             if asked.scheme not in ("http", "https"):
                 raise RequestFailed(
                     "http_error", f"{shown(url)}: leads to {shown(asked)}, which is no page of a web server"
@@ -148,10 +163,14 @@ class Client:
 
     def _once(self, url: httpx2.URL, headers: Mapping[str, str]) -> Response | str:
         assert self._client is not None, "use in a `with`"
-        until = time.monotonic() + self.settings.timeout_s
+        self._deadline.until = time.monotonic() + self.settings.timeout_s
         try:
             with self._client.stream("GET", url, headers=dict(headers)) as response:
                 status = response.status_code
+                if (encoding := response.headers.get("content-encoding", "").strip().lower()) not in _ENCODINGS:
+                    raise RequestFailed(
+                        "http_error", f"{shown(url)}: encoded as {encoding[:50]}, not as gzip or deflate"
+                    )
                 if status in (301, 302, 303, 307, 308) and "location" in response.headers:
                     return response.headers["location"]
                 if status in _AGAIN:
@@ -161,24 +180,24 @@ class Client:
                         "http_error", f"{shown(url)}: answered with status {status}{_begin(response)}", status
                     )
                 following = response.links.get("next", {}).get("url")
-                return Response(str(url), response.headers, self._body(url, response, until), now(), following)
+                return Response(str(url), response.headers, self._body(url, response), now(), following)
+        except httpx2.TimeoutException as error:
+            raise _Refused("unreachable", f"no whole answer within {self.settings.timeout_s:g} s") from error
         except httpx2.TransportError as error:
             said = str(error).strip() or type(error).__name__
             raise _Refused("unreachable", f"no whole answer ({said[:300]})") from error
         except httpx2.DecodingError as error:
             raise _Refused("http_error", f"the compressed answer is damaged ({str(error)[:200]})") from error
 
-    def _body(self, url: httpx2.URL, response: httpx2.Response, until: float) -> bytes:
+    def _body(self, url: httpx2.URL, response: httpx2.Response) -> bytes:
         blocks, size = [], 0
-        for block in response.iter_bytes(1 << 16):
+        for block in response.iter_bytes():
             blocks.append(block)
             size += len(block)
             if size > self.settings.max_mib * (1 << 20):
                 raise RequestFailed(
                     "too_large", f"{shown(url)}: the answer has more than {self.settings.max_mib:g} MiB"
                 )
-            if time.monotonic() > until:
-                raise _Refused("unreachable", f"no whole answer within {self.settings.timeout_s:g} s")
         return b"".join(blocks)
 
 
@@ -190,18 +209,79 @@ class _Refused(Exception):
         self.problem, self.seen, self.wait, self.status = problem, seen, wait, status
 
 
+class _Deadline(httpcore2.NetworkBackend):
+    """Connections whose every read and write ends at `until`, which is set before each request.
+
+    until: by `time.monotonic`. Timeouts of the client are those of a single read, of which a slow server needs many.
+    """
+
+    until = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """The seconds until then."""
+        return max(0.0, self.until - time.monotonic())
+
+    def left(self, limit: float | None) -> float:
+        """The seconds that an operation may take.
+
+        Raises:
+            ReadTimeout: none are left.
+        """
+        left = self.seconds
+        if not left:
+            raise httpcore2.ReadTimeout("the time of the request is over")
+        return left if limit is None else min(left, limit)
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.NetworkStream:
+        backend = httpcore2.SyncBackend()
+        made = backend.connect_tcp(host, port, self.left(timeout), local_address, socket_options)
+        return _TimedStream(made, self)
+
+
+class _TimedStream(httpcore2.NetworkStream):
+    def __init__(self, stream: httpcore2.NetworkStream, deadline: _Deadline) -> None:
+        self._stream, self._deadline = stream, deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._deadline.left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._deadline.left(timeout))
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        made = self._stream.start_tls(ssl_context, server_hostname, self._deadline.left(timeout))
+        return _TimedStream(made, self._deadline)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
 class _CheckedTransport(httpx2.HTTPTransport):
     """Connects to an address that was checked, with the host's name in the request and in TLS."""
 
-    def __init__(self, allow_private: bool) -> None:
+    def __init__(self, allow_private: bool, deadline: _Deadline) -> None:
         super().__init__()
-        self._allow_private = allow_private
+        self._allow_private, self._deadline = allow_private, deadline
+        self._pool = httpcore2.ConnectionPool(ssl_context=httpx2.create_ssl_context(), network_backend=deadline)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         host, port = request.url.host, request.url.port or (443 if request.url.scheme == "https" else 80)
         extensions: dict[str, Any] = {**request.extensions, "sni_hostname": host}
         failed: httpx2.TransportError | None = None
-        for address in checked_addresses(host, port, self._allow_private):
+        for address in checked_addresses(host, port, self._allow_private, self._deadline.seconds):
             checked = httpx2.Request(
                 request.method,
                 request.url.copy_with(host=address),
@@ -217,17 +297,31 @@ class _CheckedTransport(httpx2.HTTPTransport):
         raise failed
 
 
-def checked_addresses(host: str, port: int, allow_private: bool) -> list[str]:
+def checked_addresses(host: str, port: int, allow_private: bool, timeout_s: float) -> list[str]:
     """The IP addresses of a host, in the order in which they are to be tried.
 
     Raises:
         RequestFailed: one of its addresses is of this machine or of a private network, and these are not allowed.
         ConnectError: the name has no address.
+        ConnectTimeout: no name server has answered within `timeout_s`.
     """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise httpx2.ConnectError(f"the name {host} has no address: {error}") from error
+    found: list[Any] = []
+    failed: list[Exception] = []
+
+    def look_up() -> None:
+        try:
+            found.extend(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            failed.append(error)
+
+    # In a thread, because nothing else ends a look-up early.
+    thread = threading.Thread(target=look_up, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if thread.is_alive():
+        raise httpx2.ConnectTimeout(f"no name server has answered for {host}")
+    if failed:
+        raise httpx2.ConnectError(f"the name {host} has no address: {failed[0]}") from failed[0]
     addresses = [str(one[4][0]).partition("%")[0] for one in found]
     for address in addresses:
         if not allow_private and not is_public(address):
@@ -243,13 +337,26 @@ def checked_addresses(host: str, port: int, allow_private: bool) -> list[str]:
 def is_public(address: str) -> bool:
     """Whether an IP address is one of the public internet; also of an IPv4 address inside an IPv6 one."""
     ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
-        if inner is None and ip in ipaddress.ip_network("64:ff9b::/96"):
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-    return ip.is_global and not ip.is_multicast
+    if isinstance(ip, ipaddress.IPv4Address):
+        return not any(ip in network for network in _NOT_PUBLIC)
+    if any(ip in network for network in _WITH_IPV4):
+        return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+    if ip.sixtofour is not None:
+        return is_public(str(ip.sixtofour))
+    return ip in _PUBLIC_6 and not any(ip in network for network in _NOT_PUBLIC_6)
+
+
+def _parsed(url: str, at: str) -> httpx2.URL:
+    """The address that a text means at the address `at`.
+
+    Raises:
+        RequestFailed: it is none.
+    """
+    try:
+        return httpx2.URL(at).join(url)
+    except (httpx2.InvalidURL, ValueError) as error:
+        leads = "is no address" if url == at else f"leads to {shown(url[:200])}, which is no address"
+        raise RequestFailed("http_error", f"{shown(at)[:200]}: {leads} ({str(error)[:100]})") from error
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int]:
@@ -273,7 +380,7 @@ def _wait(headers: Mapping[str, str]) -> float | None:
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, TypeError, IndexError, OverflowError):  # what a date of any form can raise
         return None
 
 

@@ -4,10 +4,11 @@ Rules of robots.txt are read by Python's `urllib.robotparser`, which takes `*` a
 written. Servers without the file allow everything; servers that fail to send it allow nothing (RFC 9309, 2.3.1).
 """
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.robotparser import RobotFileParser
 
 from cluster.errors import ConfigError
@@ -23,6 +24,8 @@ from pipelines.readers.reader import ReaderCounts, Rows
 from pipelines.readers.text_files import add_page
 
 _LONGEST_DELAY_S = 60.0  # that robots.txt may ask for
+_RULES_BYTES = 500 << 10  # of robots.txt that are read, the least of RFC 9309, 2.5
+_RATE = re.compile(r"[0-9]{1,9}(?:/[0-9]{1,9})?")
 _INPUT = Input(path="/")
 
 
@@ -93,7 +96,10 @@ class _Visitor:
 
     def _approach(self, url: str) -> None:
         """Check robots.txt, and wait until the server may be asked again."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise RequestFailed("http_error", f"{client.shown(url[:200])}: is no address ({error})") from error
         server = f"{parts.scheme}://{parts.netloc}"
         if server not in self._rules:
             self._rules[server] = self._fetched_rules(server)
@@ -114,7 +120,8 @@ class _Visitor:
         rules, address = RobotFileParser(), f"{server}/robots.txt"
         self._wait(server, self.delay_s)
         try:
-            rules.parse(self.connection.get(address).body.decode("utf-8", "replace").splitlines())
+            text = self.connection.get(address).body[:_RULES_BYTES].decode("utf-8", "replace")
+            rules.parse([line for line in text.splitlines() if _is_rule(line)])
         except RequestFailed as error:
             if error.problem in ("private_address", "unreachable"):
                 raise
@@ -125,6 +132,19 @@ class _Visitor:
                     "robots_forbid", f"{address} cannot be read, so nothing is allowed: {error}"
                 ) from error
         return rules
+
+
+def _is_rule(line: str) -> bool:
+    """Whether `RobotFileParser` can read a line; it raises ValueError at numbers and addresses that are none."""
+    name, _, value = line.partition(":")
+    if name.strip().lower() in ("crawl-delay", "request-rate"):
+        return _RATE.fullmatch(value.partition("#")[0].strip()) is not None
+    try:
+        urlsplit(unquote(value.strip()))
+        urlsplit(value.strip())
+    except ValueError:
+        return False
+    return True
 
 
 def _text(answer: Response) -> tuple[str, str | None]:

@@ -12,7 +12,15 @@ from cluster.store import paths
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", re.DOTALL)
 _FIRST_WORD = re.compile(r"[\s(]*(\w*)")
 _READS = ("select", "with", "values", "table")
-_WRITES = re.compile(r"\b(insert\s+into|delete\s+from|merge\s+into|update\s+\S+\s+set)\b", re.IGNORECASE)
+_WRITES = re.compile(r"\b(into|delete\s+from|update\s+\S+\s+set)\b", re.IGNORECASE)
+# What a SELECT can write, read or end on the server beside rows, wherever it stands: quotes and comments differ between
+# databases, and MySQL runs the comments of the last kind.
+_BESIDE_ROWS = re.compile(
+    r"\b(outfile|dumpfile|load_file|load_extension|lo_export|lo_import|dblink\w*|pg_(?:read|write|ls|stat)_\w+|"
+    r"pg_file_\w+|pg_(?:terminate|cancel)_backend|pg_reload_conf|xp_\w+|sp_\w+|openrowset|opendatasource|openquery|"
+    r"utl_file|utl_http|sys_exec|sys_eval)\b|/\*M?!",
+    re.IGNORECASE,
+)
 _SECRET_HEADERS = {"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-auth-token"}
 
 
@@ -76,6 +84,8 @@ class Database(_Fetched):
         if written := _WRITES.search(plain):
             word = written[1].split()[0].upper()
             raise ValueError(f"the query changes data ({word}); wanted SELECT alone, because a source is only read")
+        if beside := _BESIDE_ROWS.search(query):
+            raise ValueError(f"the query has `{beside[0]}`, which reaches more than rows; a source is only read")
         if ";" in plain.strip().rstrip(";"):
             raise ValueError("the query has several statements; wanted one SELECT")
         return query

@@ -63,13 +63,25 @@ def test_bytes_that_are_no_text_are_named(tickets):
 
 
 def test_the_database_is_only_read(tickets):
-    # REPLACE, of SQLite alone, is no word that the settings know.
+    unchecked = Database.model_construct(url=f"sqlite:///{tickets}", query="DELETE FROM tickets", password=None)
     with pytest.raises(DataError, match=r"the query on .* failed .*readonly"):
-        asked(f"sqlite:///{tickets}", "WITH x AS (SELECT 1 AS id) REPLACE INTO tickets (id) SELECT id FROM x")
+        list(pages(unchecked, None, "inputs (t).database"))
     for query, message in (
         ("DROP TABLE tickets", "the query begins with DROP; wanted SELECT or WITH"),
         ("WITH x AS (SELECT 1) DELETE FROM tickets", r"the query changes data \(DELETE\); wanted SELECT alone"),
         ("WITH x AS (SELECT 1) update tickets SET id = 1", r"changes data \(UPDATE\)"),
+        ("WITH x AS (SELECT 1) REPLACE INTO tickets SELECT 1", r"changes data \(INTO\)"),
+        ("SELECT * INTO copied FROM tickets", r"changes data \(INTO\)"),
+        ("SELECT * FROM tickets INTO @a", r"changes data \(INTO\)"),
+        ("SELECT 1 INTO OUTFILE '/tmp/x'", "changes data"),
+        ("SELECT 1 into/**/dumpfile '/tmp/x'", "changes data"),
+        ("SELECT 1 /*!50000 INTO OUTFILE '/tmp/x' */", "reaches more than rows"),
+        ("SELECT '\\'' INTO OUTFILE '/tmp/x' -- '", "reaches more than rows"),
+        ("SELECT 1 # '\nINTO OUTFILE '/tmp/x'", "reaches more than rows"),
+        ("SELECT pg_read_file('/etc/passwd')", "reaches more than rows"),
+        ("SELECT lo_export(1, '/tmp/x')", "reaches more than rows"),
+        ("SELECT load_extension('x')", "reaches more than rows"),
+        ("SELECT * FROM OPENROWSET('a', 'b', 'c')", "reaches more than rows"),
         ("SELECT 1; DROP TABLE tickets;", "the query has several statements; wanted one SELECT"),
         ("SELECTED", "the query begins with SELECTED"),
         ("EXPLAIN SELECT 1", "the query begins with EXPLAIN"),

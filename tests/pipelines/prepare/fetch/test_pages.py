@@ -148,3 +148,24 @@ def test_the_list_may_be_a_file(tmp_path):
     (tmp_path / "list.txt").write_text("# nothing\n")
     with pytest.raises(ConfigError, match="has no address"):
         addresses(settings, Store(), "inputs (p).pages")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Crawl-delay: \u00b2", "Crawl-delay: " + "9" * 5000, "Request-rate: 1/\u00b2", f"Request-rate: {'9' * 5000}/1",
+     "Disallow: http://[", "Disallow: http://%5B", "Sitemap: //[", "Crawl-delay: inf", "\x00: \x00", ":" * 1000],
+)  # fmt: skip
+def test_a_line_of_robots_txt_that_cannot_be_read_is_passed_over(site, line):
+    text = f"User-agent: *\n{line}\nDisallow: /private/\n".encode()
+    site.answers["/robots.txt"] = Reply(text, kind="text/plain")
+    site.answers["/b"] = as_html("here")
+    found = visited(site, "/private/b", "/b")
+    assert problems(found) == ["robots_forbid"] and found[1].records[0]["text"] == "here"
+
+
+def test_an_address_or_redirect_that_is_none_costs_that_page_alone(site):
+    site.answers["/a"] = Reply(status=302, headers={"Location": "http://[::1"})
+    site.answers["/c"] = Reply(status=302, headers={"Location": "http://a:99999999/"})
+    site.answers["/b"] = as_html("here")
+    found = visited(site, "/a", "/c", "/b")
+    assert problems(found) == ["http_error", "unreachable"] and found[2].records[0]["text"] == "here"
