@@ -154,7 +154,7 @@ def fields_of(sources: Sequence[Source], store: Store, root: str, shape: Shape =
             check_table(where, source.table)
             types = source.table.types
             columns = {name: name for name in types}
-            main = _main([name for name, kind in types.items() if kind == "text"])
+            main = _main([name for name, kind in types.items() if kind == "text"] or list(types))
             _refuse_reserved(f"{where}, table.types", source, columns, main)
             found.append(Fields(columns, main))
             continue

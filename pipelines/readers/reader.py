@@ -411,9 +411,11 @@ def plain(column: pa.Array) -> pa.Array:
 def as_large_string(column: pa.Array, *, nested: bool = False) -> pa.LargeStringArray:
     """The column as large strings, without a copy if its bytes are in one buffer. Does not check UTF-8.
 
-    nested: lists and other values become compact JSON.
+    nested: lists and structs become compact JSON, numbers and dates their text.
     """
     if nested and not is_text_type(column.type):
+        if not pa.types.is_nested(column.type):
+            return column.cast(pa.large_string())
         return pa.array([as_json_text(value) for value in column.to_pylist()], pa.large_string())
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.storage

@@ -47,7 +47,9 @@ class Table(_TableSettings):
     """How the rows of a table become records. Other columns than those of `types` are not read."""
 
     types: dict[str, ColumnType] = Field(
-        min_length=1, description="column -> its type; of Parquet and JSON Lines no row may lack the first text column"
+        min_length=1,
+        description="column -> its type; in Parquet and JSON Lines every row has a value in the first text column, or "
+        "without one in the first column, which in JSON Lines is a string",
     )
     empty: tuple[str, ...] = Field(
         ("", "NA", "N/A", "NaN", "null", "None"),
@@ -72,8 +74,6 @@ class Table(_TableSettings):
         for name in (*self.types, *self.derive):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name}: is no name of a column here; use letters, digits and _")
-        if "text" not in self.types.values():
-            raise ValueError("types: no column is text; give one of them, whose values are read as they are")
         asked = {"missing": tuple(self.missing), "unique": self.unique or ()}
         asked["outliers.columns"] = self.outliers.columns if self.outliers else ()
         for setting, names in asked.items():
@@ -87,7 +87,10 @@ class Table(_TableSettings):
         if twice := sorted({name for name in self.columns if self.columns.count(name) > 1}):
             raise ValueError(f"{', '.join(twice)}: is the name of two columns; rename the derived one")
         for field in self.template.fields - {*self.columns, "source"}:
-            raise ValueError(f"template: there is no column {field}; there are {', '.join(self.columns)}")
+            raise ValueError(
+                f"template: there is no column {field}; there are {', '.join(self.columns)}. Add a column of the file "
+                f"to `types`, as in `{field}: text`"
+            )
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -328,9 +329,8 @@ def test_a_value_for_missing_ones_has_the_type_of_its_column(settings, monkeypat
         ({"missing": {"colour": "drop"}}, "colour is not in `types`"),
         ({"missing": {"model": "median"}}, "model: is text"),
         ({"outliers": {"columns": ["sold"]}}, "sold: is date"),
-        ({"types": {"price": "number"}}, "no column is text"),
         ({"derive": {"price": "weight * 2"}}, "price: is the name of two columns"),
-        ({"template": {"prompt": "{colour}", "completion": "x"}}, "there is no column colour"),
+        ({"template": {"prompt": "{colour}", "completion": "x"}}, "no column colour.*Add .* `colour: text`"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, change, message):
@@ -366,3 +366,28 @@ def test_rows_are_compared_after_missing_values_are_filled_and_with_rows_that_st
     assert [(row["reason"], json.loads(row["content"])["name"]) for row in ledger(run)] == [
         ("repeated_row", "b"), ("missing_value", "c"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("format", "first"),
+    [*((one, name) for one in ("csv", "parquet") for name in ("day", "sold", "open")), ("jsonl", "day")],
+)
+def test_a_table_needs_no_column_of_text(tmp_path, monkeypatch, format, first):
+    rows = pa.table({"day": [date(2026, 3, n) for n in (1, 2, 3)], "sold": [1, 2, 3], "open": [True, False, True]})
+    path = tmp_path / f"a.{format}"
+    if format == "csv":
+        path.write_text("day,sold,open\n2026-03-01,1,true\n2026-03-02,2,false\n2026-03-03,3,true\n")
+    elif format == "jsonl":
+        path.write_text("".join(json.dumps(row, default=str) + "\n" for row in rows.to_pylist()))
+    else:
+        pq.write_table(rows, path)
+    kinds = {"day": "date", "sold": "integer", "open": "boolean"}
+    template = {"prompt": "How many on {day}?", "completion": "The number sold is {sold}; open: {open}."}
+    table = {"types": {first: kinds[first]} | kinds, "template": template}
+    config = {"inputs": [{"path": str(path), "table": table}], "dedup": None, "records": {"shape": "pairs"}}
+    run = prepare_inline(config | {"output": str(tmp_path / "out")}, monkeypatch)
+    assert sorted((row["prompt"], row["completion"]) for row in records(run).values()) == [
+        ("How many on 2026-03-01?", "The number sold is 1; open: true."),
+        ("How many on 2026-03-02?", "The number sold is 2; open: false."),
+        ("How many on 2026-03-03?", "The number sold is 3; open: true."),
+    ]
