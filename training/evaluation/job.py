@@ -30,7 +30,9 @@ from training.models.attention import choose_attention
 from training.models.base import named_config
 from training.models.build import build_objective
 from training.models.objective import LinearProbe, Objective
+from training.pack import overflow
 from training.pack.packed_run import PackedRun
+from training.pack.sources import set_name
 from training.records.checkpoint import Checkpoint, problem
 from training.records.evaluation import MergedCheck, evaluation_fingerprint, read_evaluation, write_evaluation
 from training.records.job import Job
@@ -126,7 +128,7 @@ class HeldOutRows:
     Attributes:
         artifacts: the packed rows of each corpus, by its name.
         rows: number of rows of each corpus that are measured, the first ones.
-        notes: a sentence if these are not all rows.
+        notes: sentences about rows and documents that are not measured.
         columns: the columns of each corpus.
     """
 
@@ -143,10 +145,20 @@ def _held_out(config: TrainConfig, packed: PackedRun) -> dict[str, HeldOutRows]:
     parts = {f"the {split} split": (split, artifacts, columns)} if artifacts else {}
     for name, artifact in packed.sets.items():
         parts[f"evaluate.sets.{name}"] = (name, {name: artifact}, {name: config.set_columns[name]})
-    return {
-        name: HeldOutRows(of, *rows_to_measure(words, of, config.evaluate.test_tokens), of_columns)
-        for words, (name, of, of_columns) in parts.items()
-    }
+    found = {}
+    for words, (name, of, of_columns) in parts.items():
+        rows, notes = rows_to_measure(words, of, config.evaluate.test_tokens)
+        if name in packed.sets:
+            notes += [f"{words}: {note.words}." for note in _lost(packed, name, config.sequence_length) if note.warned]
+        found[name] = HeldOutRows(of, rows, notes, of_columns)
+    return found
+
+
+def _lost(packed: PackedRun, name: str, length: int) -> list[overflow.Note]:
+    """Notes about what is not measured of one of `evaluate.sets`."""
+    tokenised = packed.tokenised(set_name(name))
+    long = overflow.notes(overflow.totals(tokenised), packed.packed(set_name(name)), length)
+    return [*overflow.left_out(tokenised), *overflow.turns(tokenised), *long]
 
 
 def initial_objective(job: Job, device: torch.device | str = "cpu", **changes: Any) -> Objective:

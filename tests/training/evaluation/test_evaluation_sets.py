@@ -21,6 +21,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 PAIR = {"prompt": "prompt", "completion": "completion"}
 FISH = [{"text": f"Fish number {number} swims in the river. " * 2} for number in range(12)]
 PAIRS = [{"prompt": one["question"], "completion": one["answer"], "split": "test"} for one in sentences(10)]
+# Answers to a question that fills a row, and no answer at all.
+UNMEASURED = [
+    {"prompt": "why " * 300, "completion": "so", "split": "test"},
+    {"prompt": "why", "completion": "", "split": "test"},
+]
 TRAINED = [{"prompt": "never measured", "completion": "never", "split": "train"}] * 30
 
 
@@ -36,7 +41,7 @@ def run(tmp_path_factory):
     fish.write_text(json.dumps(FISH))
     sets = {
         "fish": str(fish),
-        "long": {"path": write(folder / "long.jsonl", [*TRAINED, *PAIRS]), "columns": PAIR},
+        "long": {"path": write(folder / "long.jsonl", [*TRAINED, *PAIRS, *UNMEASURED]), "columns": PAIR},
     }
     settings = {
         "corpus": write_corpus(folder),
@@ -63,6 +68,12 @@ def test_each_set_has_its_own_loss_and_answers_in_evaluation_report_card_and_con
         assert f"  {name:<12}loss " in told and f"-> {loss}" in told
         assert f"| {name}, after |" in card and f"Answers on the set {name}:" in card
         assert loss in page and f"Document of {name}" in page
+
+
+def test_documents_of_a_set_that_are_not_measured_are_warnings_of_the_report(run):
+    told = [words for words in run[2].report["warnings"] if words.startswith("evaluate.sets.")]
+    assert [words.partition(" are ")[2].partition(" ")[0] for words in told] == ["left", "longer"]
+    assert all(words.startswith("evaluate.sets.long: 1 of ") for words in told)
 
 
 def test_only_documents_of_the_split_test_are_measured_and_sets_are_not_trained_on(run):
