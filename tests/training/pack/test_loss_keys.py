@@ -23,7 +23,7 @@ from training.pack.chat import CHATML
 from training.pack.command import summary
 from training.pack.documents import Chat, Document, Pair
 from training.pack.encode import Encoder
-from training.pack.loss_keys import BadWeight, factor_of, refuse_deciding_keys, weights_of_turn
+from training.pack.loss_keys import BadWeight, factor_of, refuse_deciding_keys, weights_of_turn, without_ignored
 from training.pack.packed_run import PackedRun
 from training.tokenizer.preview import preview, print_previews
 
@@ -98,6 +98,17 @@ def test_train_detail_names_the_characters_that_are_trained_on():
     ]  # fmt: skip
     text, _ = trained_text(QUESTION, turn(SAID, train_detail=DETAIL))
     assert text == " very well<|im_end|>"
+
+
+def test_with_a_fraction_the_named_characters_and_the_end_of_the_turn_have_that_weight():
+    text = f"<|im_start|>assistant\n{SAID}<|im_end|>\n"
+    found = weights_of_turn(turn(SAID, train_detail=DETAIL, weight=0.5), text, 22, len(text) - 1)
+    assert [weight for _, _, weight in found] == [0, 0.5, 0, 0.5]
+
+
+def test_a_column_that_is_ignored_does_not_remove_the_content_and_role_of_messages():
+    columns = Columns(messages="messages", ignore=("content", "role", "weight"))
+    assert without_ignored(turn("the dog", weight=0), columns) == turn("the dog")
 
 
 def test_a_token_with_an_excluded_character_is_not_trained_on_and_text_that_no_range_names_neither():
@@ -181,7 +192,7 @@ def test_packed_rows_have_the_weights_and_the_counters_say_how_many(tmp_path, in
 
 
 @pytest.mark.parametrize("key", ["weight", "train"])
-def test_ignore_learns_all_messages_alike(tmp_path, inline, key):
+def test_ignore_trains_on_all_messages_alike(tmp_path, inline, key):
     rows = [{"messages": [QUESTION, turn("no", **{key: 0 if key == "weight" else False})]}] * 30
     with pytest.raises(DataError, match="30 weights_are_zero"):
         tokenised(tmp_path, rows)
