@@ -76,9 +76,11 @@ _RAYJOB_FOLLOWS_S = 10
 # What `submit` needs, as (verb, resource).
 RIGHTS = (
     ("create", "rayjobs.ray.io"),
+    ("get", "rayjobs.ray.io"),
     ("delete", "rayjobs.ray.io"),
     ("watch", "rayjobs.ray.io"),
     ("create", "configmaps"),
+    ("get", "configmaps"),
     ("patch", "configmaps"),
     ("list", "pods"),
     ("get", "pods/log"),

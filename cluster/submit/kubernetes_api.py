@@ -5,11 +5,13 @@ not matter. Credentials are those of kubectl: $KUBECONFIG or ~/.kube/config, or 
 """
 
 import json
+import logging
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from logging.handlers import BufferingHandler
 from typing import Any
 
 import yaml
@@ -185,7 +187,15 @@ class KubernetesApi:
     def _json(self, what: str, method: Callable[..., Any], *given: Any, **more: Any) -> Object:
         answer = self._ask(what, method, *given, **more)
         with self._translated(what):
-            return json.loads(answer.data)
+            data = answer.data
+        try:
+            return json.loads(data)
+        except ValueError:
+            begin = " ".join(data[:_TEXT_SHOWN].decode(errors="replace").split())
+            raise NoAnswer(
+                f"{self.address}: the answer to {what} is not JSON ({begin}). Another server, such as a proxy with its "
+                "login page, answers at this address. Log in there, or set the cluster's address in the kubeconfig."
+            ) from None
 
     def _ask(self, what: str, method: Callable[..., Any], *given: Any, **more: Any) -> BaseHTTPResponse:
         with self._translated(what):
@@ -286,10 +296,21 @@ def _settings(context: str | None) -> client.Configuration:
         if not there:
             config.load_incluster_config(settings)
             return settings
-        if context and context not in (contexts := _contexts(named)):
+        current, contexts = _contexts(named)
+        if context and context not in contexts:
             listed = f"It has: {', '.join(contexts)}." if contexts else "It has none."
             raise ConfigError(f"--context {context}: {where} has no such context. {listed}")
-        config.load_kube_config(named, context, settings, persist_config=False)
+        if not context and current not in contexts:
+            what = f"has no context {current}, which is its current one" if current else "names no current context"
+            raise ConfigError(f"{where}: {what}. Give --context: {', '.join(contexts) or 'it has none'}.")
+        with _login_errors() as errors:
+            config.load_kube_config(named, context, settings, persist_config=False)
+        if errors:
+            text = " ".join(errors[-1].getMessage().split())[:_TEXT_SHOWN].rstrip(".")
+            raise ConfigError(
+                f"{where}: its program that logs in failed: {text}. Install it, or log in again, until `kubectl get "
+                "namespaces` works."
+            )
     except ConfigError:  # also a ValueError
         raise
     except config.ConfigException as error:
@@ -304,14 +325,30 @@ def _settings(context: str | None) -> client.Configuration:
         raise ConfigError(f"{where}: {error.strerror or error}. {_MEND}") from None
     except (TypeError, AttributeError, KeyError, ValueError) as error:  # the client expects the right types
         raise ConfigError(f"{where}: not a kubeconfig ({type(error).__name__}: {error}). {_MEND}") from None
+    except Exception as error:  # of the libraries that log in for an `auth-provider`
+        raise ConfigError(
+            f"{where}: its credentials cannot be used ({type(error).__name__}: {str(error).rstrip('.')}). Log in "
+            "again, as with `aws eks update-kubeconfig` or `gcloud container clusters get-credentials`."
+        ) from None
     return settings
 
 
-def _contexts(file: str | None) -> list[str]:
-    """The names of the contexts of the kubeconfig; also if none of them is the current one."""
-    return [
-        one["name"] for one in config.kube_config.KubeConfigMerger(file or _DEFAULT_KUBECONFIG).config["contexts"] or []
-    ]
+def _contexts(file: str | None) -> tuple[str | None, list[str]]:
+    """The current context of the kubeconfig, and the names of all."""
+    merged = config.kube_config.KubeConfigMerger(file or _DEFAULT_KUBECONFIG).config
+    return merged.safe_get("current-context"), [one["name"] for one in merged["contexts"] or []]
+
+
+@contextmanager
+def _login_errors() -> Iterator[list[logging.LogRecord]]:
+    """Errors of the program that a kubeconfig names to log in: the client only logs them, and goes on without token."""
+    handler = BufferingHandler(capacity=1000)
+    handler.setLevel(logging.ERROR)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield handler.buffer
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def _dry(dry_run: bool) -> dict[str, str]:

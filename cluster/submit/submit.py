@@ -134,7 +134,10 @@ def submit(
             case Attach(attempt):
                 return Submitted(attempt)
             case Refuse(attempt):
-                raise ConfigError(_refusal(work, attempt, backend.config(attempt), command))
+                config = backend.config(attempt)
+                if attempt.run_id == work.run_id and config is not None and not _differences(config, work.config):
+                    return Submitted(attempt)  # one of the two configs spells out a default
+                raise ConfigError(_refusal(work, attempt, config, command))
             case Start(name, before, lingering):
                 if not checked:
                     on_message(f"{work.run_id}: checking inputs, output and machines before the start ...")

@@ -1,4 +1,7 @@
-"""Kubeconfigs that cannot be used."""
+"""Kubeconfigs that cannot be used, and addresses at which another server answers."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -11,6 +14,10 @@ clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]
 users: [{name: u, user: {}}]
 """
 
+USER = "user: {}"
+PLUGIN = "user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: 'NAME', interactiveMode: Never}}"
+OLD_PROVIDER = "user: {auth-provider: {name: gcp}}"
+
 
 @pytest.mark.parametrize(
     ("content", "options", "message"),
@@ -21,6 +28,23 @@ users: [{name: u, user: {}}]
         (b"", (), "FILE file is empty. Set the environment variable KUBECONFIG"),
         (KUBECONFIG.encode(), ("--context", "nope"), "--context nope: kubeconfig FILE has no such context. It has: a."),
         (KUBECONFIG.encode(), (), "http://127.0.0.1:1: no answer to list rayjobs.ray.io (NewConnectionError"),
+        (
+            KUBECONFIG.replace("context: a\n", "context: ''\n").encode(),
+            (),
+            "kubeconfig FILE: names no current context. Give --context: a.",
+        ),
+        (
+            KUBECONFIG.replace("context: a\n", "context: b\n").encode(),
+            (),
+            "kubeconfig FILE: has no context b, which is its current one. Give --context: a.",
+        ),
+        (KUBECONFIG.replace(USER, PLUGIN).encode(), (), "No such file or directory: 'NAME'"),
+        (
+            KUBECONFIG.replace(USER, PLUGIN.replace("NAME", "false")).encode(),
+            (),
+            "its program that logs in failed: exec: process returned 1",
+        ),
+        (KUBECONFIG.replace(USER, OLD_PROVIDER).encode(), (), "kubeconfig FILE: its credentials cannot be used ("),
         (None, (), "kubeconfig FILE: no such file."),
         (None, ("no KUBECONFIG",), "there is no ~/.kube/config, and this is not a pod."),
     ],
@@ -34,7 +58,32 @@ def test_a_kubeconfig_that_cannot_be_used_is_named_with_its_mistake(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", "" if options == ("no KUBECONFIG",) else str(file))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")  # the old provider of GKE asks no metadata server
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     with pytest.raises(SystemExit) as done:
         main(["runs", "--to", "kuberay", *(options if "--context" in options else ())])
     error = capsys.readouterr().err
     assert done.value.code == 2 and message.replace("FILE", str(file)) in error
+
+
+class LoginPage(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>Please log in</html>")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_login_page_in_place_of_the_api_server_is_shown(tmp_path, monkeypatch, capsys):
+    with HTTPServer(("127.0.0.1", 0), LoginPage) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        (tmp_path / "config").write_text(KUBECONFIG.replace("http://127.0.0.1:1", address))
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+        with pytest.raises(SystemExit) as done:
+            main(["runs", "--to", "kuberay"])
+        server.shutdown()
+    error = capsys.readouterr().err
+    assert done.value.code == 1 and "is not JSON (<html>Please log in</html>). Another server" in error

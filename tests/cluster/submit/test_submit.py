@@ -156,6 +156,16 @@ def test_the_same_run_under_another_name_is_named_with_the_command_that_attaches
     assert f"logs {work.run_id} -f --address http://127.0.0.1:8311`" in message
 
 
+def test_a_config_that_spells_out_a_default_is_attached_to_the_run_without_it(tmp_path):
+    work = curate_work(tmp_path)
+    spelled = curate_work(tmp_path, execution={"stall_s": 900})
+    assert spelled.run_id == work.run_id and spelled.config_fingerprint != work.config_fingerprint
+    done = submit(running(work), spelled)
+    assert not done.started and done.attempt.name == work.run_id
+    other = curate_work(tmp_path, execution={"stall_s": 901})
+    assert "(execution.stall_s was 900" in refusal(running(work), other)
+
+
 def test_a_refusal_lists_the_single_settings_that_differ_defaults_included(tmp_path):
     work = curate_work(tmp_path)
     changed = curate_work(tmp_path, rules={"gopher_quality": {"min_words": 60}})
