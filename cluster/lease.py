@@ -9,7 +9,6 @@ driver that waits. A holder that was suspended finds the higher number at its ne
 """
 
 import getpass
-import json
 import logging
 import os
 import re
@@ -21,9 +20,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from cluster.errors import BusyError, StorageError, UserError
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
+
+from cluster.errors import BusyError, DataError, StorageError, UserError
 from cluster.record import RecordFile, json_bytes
 from cluster.store import paths
 from cluster.store.interface import FileInfo
@@ -39,6 +40,7 @@ _LOOK_S = 1.0
 # The clocks of two machines differ by less than this, so a lease that was refreshed longer ago has surely expired, and
 # `_require_gone` does not wait.
 _LONG_AGO_S = 900.0
+_CREATE_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,10 @@ class Holder:
     user: str
     host: str
     machine: str
-    process: int
+    process: Annotated[int, Field(gt=0, lt=2**31)]
     process_started: str
     since: str
-    refreshed: float
+    refreshed: FiniteFloat
     released: bool = False
 
     @classmethod
@@ -82,6 +84,10 @@ class Holder:
         except PermissionError:
             pass  # another user's
         return _started(self.process) == self.process_started
+
+
+_HOLDER = TypeAdapter(Holder)
+_MEND = "Make sure that no run is writing to this output, delete the file and run the same command again."
 
 
 class Lease:
@@ -128,10 +134,15 @@ class Lease:
 
     def refresh(self) -> None:
         """Write the current time to the lease, unless another driver has taken it."""
-        newest = _newest(self.store, self.root)
-        if newest is not None and newest[0] > self.number:
+        # The number alone decides: a driver of another version may write leases that this one cannot read.
+        if max(_files(self.store, self.root), default=0) > self.number:
+            try:
+                newest = _newest(self.store, self.root)
+            except DataError:
+                newest = None
             self._lost = (
-                f"{self.root}: another run took over here ({newest[1]}), because this one did not refresh its lease "
+                f"{self.root}: another run took over here "
+                f"({newest[1] if newest else 'its lease cannot be read'}), because this one did not refresh its lease "
                 f"for {_EXPIRES_S:.0f} s or more (a suspended machine, or an unreachable store). This run "
                 "stops. The other run continues from the checkpoints and units that were finished."
             )
@@ -176,7 +187,7 @@ def require_free(store: Store, root: str) -> None:
 
 
 def _acquire(store: Store, root: str) -> Lease:
-    while True:
+    for _ in range(_CREATE_ATTEMPTS):
         newest = _newest(store, root)
         number = 1
         if newest is not None:
@@ -190,6 +201,11 @@ def _acquire(store: Store, root: str) -> Lease:
             # The first listing may have missed a lease that was created during it, while the one before was removed.
             if newest_number == number:
                 return Lease(store, root, number, holder)
+    raise StorageError(
+        f"{_uri(root, number)}: exists when it is created and is no file when it is listed ({_CREATE_ATTEMPTS} "
+        "attempts). Is it a folder or a broken link? Make sure that no run is writing to this output, delete it and "
+        "run the same command again."
+    )
 
 
 def _require_gone(store: Store, root: str, number: int, holder: Holder) -> None:
@@ -235,7 +251,7 @@ def _newest(store: Store, root: str) -> tuple[int, Holder] | None:
     """
     while files := _files(store, root):
         number = max(files)
-        found = RecordFile(store, files[number].uri, "a lease", lambda data: Holder(**json.loads(data))).read()
+        found = RecordFile(store, files[number].uri, "a lease", _parse, _MEND).read()
         if found is not None:  # else removed by the driver that created a higher one
             return number, found
     return None
@@ -253,6 +269,15 @@ def _uri(root: str, number: int) -> str:
 
 def _number(uri: str) -> int:
     return int(uri.rpartition("/")[2].removesuffix(".json"))
+
+
+def _parse(data: bytes) -> Holder:
+    """The holder in a lease. Keys that a later version may add are ignored."""
+    try:
+        return _HOLDER.validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(": ".join([*map(str, first["loc"]), first["msg"]])) from error
 
 
 def _to_json(holder: Holder) -> bytes:

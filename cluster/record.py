@@ -48,7 +48,7 @@ class RecordFile(Generic[T]):
             return self.parse(self.store.read_bytes(self.uri))
         except NotFound:
             return None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DataError(f"{self.uri}: not {self.what} ({error}). {self.mend}") from error
 
     def find_or_discard(self, refusal: Callable[[T], str | None], replace: bool) -> T | None:

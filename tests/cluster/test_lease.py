@@ -107,7 +107,53 @@ def test_a_file_that_is_no_lease_is_left_alone_and_a_damaged_lease_is_named_with
         assert mine.number == 1
     assert len(store.list_files(f"{root}/_lease")) == 4
     store.write_bytes(leases._uri(root, 2), json.dumps({"user": "of another version"}).encode())
-    with pytest.raises(DataError, match=r"00000002\.json: not a lease \(.*\)\. Delete it and run"), held(store, root):
+    with pytest.raises(DataError, match=r"00000002\.json: not a lease \(.*\)\. Make sure that no run is"), held(store, root):
+        pass
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"refreshed": "yesterday"},
+        {"refreshed": None},
+        {"refreshed": float("nan")},
+        {"process": "first"},
+        {"process": -1},
+        {"process": 2**70},
+    ],
+    ids=str,
+)
+def test_a_lease_with_a_value_that_no_driver_writes_is_damaged(tmp_path, changes):
+    root, store = str(tmp_path), Store()
+    lease = dataclasses.asdict(Holder.me()) | {"machine": "elsewhere"} | changes
+    store.write_bytes(leases._uri(root, 1), json.dumps(lease).encode())
+    named = rf"not a lease \({next(iter(changes))}: .*\)\. Make sure that no run is writing to this output"
+    with pytest.raises(DataError, match=named), held(store, root):
+        pass
+
+
+def test_a_lease_with_keys_of_a_later_version_is_a_lease(tmp_path):
+    root, store = str(tmp_path), Store()
+    store.write_bytes(leases._uri(root, 1), json.dumps(dataclasses.asdict(Holder.me()) | {"later": 1}).encode())
+    with pytest.raises(BusyError, match=f"another run is writing here: process {os.getpid()}"), held(store, root):
+        pass
+
+
+def test_a_lease_that_cannot_be_read_takes_over_too_and_ones_own_is_written_again(tmp_path):
+    root, store = str(tmp_path), Store()
+    with pytest.raises(BusyError, match=r"took over here \(its lease cannot be read\)"), held(store, root) as mine:
+        store.write_bytes(leases._uri(root, 1), b"")
+        mine.refresh()
+        mine.check()
+        assert leases._newest(store, root)[1].process == os.getpid()
+        store.write_bytes(leases._uri(root, 2), b"")
+        mine.refresh()
+        mine.check()
+
+
+def test_a_folder_with_the_name_of_a_lease_is_an_error_and_no_endless_loop(tmp_path):
+    (tmp_path / "_lease" / "00000001.json").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"00000001\.json: exists .* Is it a folder"), held(Store(), str(tmp_path)):
         pass
 
 

@@ -37,7 +37,7 @@ def test_of_two_writers_at_once_both_return_the_record_of_one(tmp_path):
         assert one == other == made.read()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"settings"', b"{}", b"\x00", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"settings"', b"{}", b"\x00", b"\xff\xfe", b"[" * 100_000])
 def test_a_damaged_record_is_named_with_the_mend(tmp_path, content):
     (tmp_path / "made.json").write_bytes(content)
     with pytest.raises(DataError, match=r"made\.json: not the record of a test \(.+\)\. Delete it\.$"):
