@@ -132,10 +132,7 @@ def prepare(
         UserError: a mistake the user can correct, or another run holds the output. Finished units are kept.
         ClusterError: machines failed. The same call continues.
     """
-    for source in config.inputs:
-        if isinstance(source.connection, Database):
-            require_extra("sql", f"inputs ({source.source}).database")
-    require_embeddings(config, session)
+    require_extras(config, computes=session.embedded)
     store, key = config.store, pseudonym_key(config)
     fetched = fetch_inputs(config, session, progress, replace=replace)
     given, config = config, with_named_columns(config)
@@ -188,6 +185,21 @@ def prepare(
     return PrepareRun(store, root, manifest, report, assessment, fresh=True)
 
 
+def require_extras(config: PrepareConfig, *, computes: bool) -> None:
+    """Verify that the libraries of the optional settings are installed on this machine.
+
+    computes: whether this machine prepares records, and not only the machines of a cluster.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for source in config.inputs:
+        if isinstance(source.connection, Database):
+            require_extra("sql", f"inputs ({source.source}).database")
+    if computes:
+        require_embeddings(config)
+
+
 def assess_again(
     store: Store,
     root: str,
@@ -224,7 +236,8 @@ def assess_again(
         config = config.model_copy(update={"assess": config.assess.model_copy(update={"extrinsic": extrinsic})})
     config = PrepareConfig.model_validate(config.model_dump(by_alias=True))
     refuse_unknown_fields(config)
-    require_embeddings(config, session)
+    if session.embedded:
+        require_embeddings(config)
     check_models(config)
     found, folder = [Artifact.load(store, paths.join(root, name)) for name in splits], output or root
     with held(store, folder) as lease:

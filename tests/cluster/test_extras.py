@@ -16,6 +16,9 @@ from cluster.plan import plan
 from cluster.session import Session
 from cluster.submit.place import Place
 from cluster.submit.work import work_of
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.plan.command import print_plan
+from pipelines.prepare.plan.dry_run import print_dry_run
 from tests.support.inline import prepare_inline
 from training.config import TrainConfig
 from training.job import train
@@ -99,14 +102,23 @@ def test_4_bit_training_without_its_extra_is_refused_before_the_model_is_looked_
     assert list(tmp_path.iterdir()) == []
 
 
+def _looks(settings):
+    """What is asked of a config before it runs."""
+    config = PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings)
+    return (lambda: print_dry_run(config)), (lambda: print_plan(config))
+
+
 def test_a_database_without_its_extra_is_refused_before_another_source_is_fetched(bare, tmp_path, monkeypatch):
     columns = {"prompt": "q", "completion": "a"}
     inputs = [
         {"source": "web", "api": {"url": "http://127.0.0.1:9/x"}, "id": "id", "columns": columns},
         {"source": "crm", "database": {"url": "sqlite:////x", "query": "select 1"}, "id": "id", "columns": columns},
     ]
-    with pytest.raises(ConfigError, match=r"^inputs \(crm\)\.database: sqlalchemy not installed .*'raymill\[sql\]'\.$"):
-        prepare_inline({"inputs": inputs, "output": str(tmp_path / "out")}, monkeypatch)
+    settings = {"inputs": inputs, "output": str(tmp_path / "out")}
+    named = r"^inputs \(crm\)\.database: sqlalchemy not installed .*'raymill\[sql\]'\.$"
+    for use in (lambda: prepare_inline(settings, monkeypatch), *_looks(settings)):
+        with pytest.raises(ConfigError, match=named):
+            use()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -122,6 +134,9 @@ def test_a_sentence_model_without_its_extra_is_refused_before_records_are_read(
 ):
     columns = {"prompt": "q", "completion": "a"}
     inputs = [{"source": "s", "path": str(tmp_path / "none.jsonl"), "id": "id", "columns": columns}]
-    with pytest.raises(ConfigError, match=rf"^{setting}: sentence_transformers not installed .*raymill\[embeddings\]"):
-        prepare_inline({"inputs": inputs, "output": str(tmp_path / "out")} | settings, monkeypatch)
+    settings = {"inputs": inputs, "output": str(tmp_path / "out")} | settings
+    named = rf"^{setting}: sentence_transformers not installed .*raymill\[embeddings\]"
+    for use in (lambda: prepare_inline(settings, monkeypatch), *_looks(settings)):
+        with pytest.raises(ConfigError, match=named):
+            use()
     assert list(tmp_path.iterdir()) == []

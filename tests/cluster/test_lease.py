@@ -107,7 +107,10 @@ def test_a_file_that_is_no_lease_is_left_alone_and_a_damaged_lease_is_named_with
         assert mine.number == 1
     assert len(store.list_files(f"{root}/_lease")) == 4
     store.write_bytes(leases._uri(root, 2), json.dumps({"user": "of another version"}).encode())
-    with pytest.raises(DataError, match=r"00000002\.json: not a lease \(.*\)\. Make sure that no run is"), held(store, root):
+    with (
+        pytest.raises(DataError, match=r"00000002\.json: not a lease \(.*\)\. Make sure that no run"),
+        held(store, root),
+    ):
         pass
 
 

@@ -19,7 +19,6 @@ from cluster.artifact import Artifact
 from cluster.errors import DataError
 from cluster.extras import require_extra
 from cluster.record import json_bytes
-from cluster.session import Session
 from cluster.stage import RunStage, RunStageIn
 from cluster.store import paths
 from cluster.store.local_files import local_file
@@ -109,14 +108,14 @@ def assess(
     return found
 
 
-def require_embeddings(config: PrepareConfig, session: Session) -> None:
-    """Verify that the library of the configured sentence models is installed, if this machine computes with them.
+def require_embeddings(config: PrepareConfig) -> None:
+    """Verify that the library of the configured sentence models is installed on this machine.
 
     Raises:
         ConfigError: it is not.
     """
     for setting, vectors in _models(config).items():
-        if vectors.model and session.embedded:
+        if vectors.model:
             require_extra("embeddings", setting, "Or leave `model` out.")
 
 

@@ -15,7 +15,7 @@ from pipelines.curate.plan.sample import draw_sample
 from pipelines.curate.work import CORES_OF_A_MACHINE, document_count
 from pipelines.kernel_cache import kernels_are_compiled
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import listed_inputs, refuse_unfetched
+from pipelines.prepare.job import listed_inputs, refuse_unfetched, require_extras
 from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.plan.estimate import measure_rates, plan_stages
 from pipelines.prepare.plan.trial import Trial
@@ -52,6 +52,7 @@ def print_plan(
         UserError: as the first checks of a run; or no row of the sample can be read.
     """
     priced = load_prices(prices)
+    require_extras(config, computes=True)
     refuse_unfetched(config)
     config = with_named_columns(config)
     _, settings, listing = listed_inputs(config)

@@ -16,7 +16,14 @@ from pipelines.curate.dry_run import changed, first_look, output_state, settings
 from pipelines.curate.plan.sample import Sample, draw_sample
 from pipelines.kernel_cache import kernels_are_compiled
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import listed_inputs, pseudonym_key, refuse_unfetched, result_settings, run_stages
+from pipelines.prepare.job import (
+    listed_inputs,
+    pseudonym_key,
+    refuse_unfetched,
+    require_extras,
+    result_settings,
+    run_stages,
+)
 from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.plan.command import trial_text
 from pipelines.prepare.plan.trial import Trial, try_out
@@ -38,6 +45,7 @@ def print_dry_run(config: PrepareConfig) -> None:
     Raises:
         UserError: as `job.prepare` does; more rows of the sample are no records than `max_bad_documents` allows.
     """
+    require_extras(config, computes=True)
     key = pseudonym_key(config)
     refuse_unfetched(config)
     store = config.store
