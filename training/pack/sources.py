@@ -18,7 +18,7 @@ from training.data.packed import SPLITS
 from training.data.prepared import PreparedRun, prepared_output, prepared_with
 from training.pack.columns import DEFAULTS, resolve
 from training.pack.corpus_files import SPLIT, find_files, first_keys, inspect_file
-from training.pack.reading import FORMATS, SplitSpan, format_of, splits_of_first_rows
+from training.pack.reading import FORMATS, SplitSpan, format_of, split_name, splits_of_first_rows
 
 # Threads that read footers of remote files; they wait for the network.
 _THREADS = 16
@@ -111,7 +111,8 @@ def _freeze_set(store: Store, name: str, one: HeldOutSet, columns: Columns, unit
     frozen = freeze_corpus(store, one, columns, unit_bytes, split_set=False, splits=(one.split,) if one.split else ())
     if format_of(frozen.units[0][0].uri) == "arrow":  # the files of the split alone
         return replace(frozen, measured="test")
-    if one.split is not None and one.split not in SPLITS:
+    measured = split_name(one.split or "test")
+    if measured is None:
         raise ConfigError(f"evaluate.sets.{name}.split: is {one.split}; of {one.path} wanted {', '.join(SPLITS)}.")
     if frozen.columns.split is None:
         if one.split is not None:
@@ -120,7 +121,6 @@ def _freeze_set(store: Store, name: str, one: HeldOutSet, columns: Columns, unit
                 "splits. Name the column, as in `columns: {.., split: COLUMN}`, or leave `split` out to measure all."
             )
         return replace(frozen, measured="test")
-    measured = one.split or "test"
     if one.split is None and frozen.splits_read:
         first = splits_of_first_rows(store, [span for unit in frozen.units for span in unit])
         measured = "validation" if first == {"validation"} else "test"  # a file of one split

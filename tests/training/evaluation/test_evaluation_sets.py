@@ -11,6 +11,7 @@ from cluster.store.store import Store
 from tests.support import train_inline as inline
 from tests.support.train_inline import PLAIN, sentences, train_inline, write_corpus
 from training.config import TrainConfig
+from training.config_parts import Columns
 from training.pack.command import summary
 from training.pack.packed_run import PackedRun
 from training.pack.sources import freeze_sets
@@ -127,8 +128,20 @@ def test_the_split_that_is_measured_of_a_set(tmp_path, rows, split, measured):
     assert [frozen.measured for frozen in freeze_sets(config, 1 << 20).values()] == [measured]
 
 
+@pytest.mark.parametrize("split", ["dev", "validation"])
+def test_a_split_may_have_another_usual_name_as_in_the_column(tmp_path, split):
+    rows = [FISH[0] | {"split": "dev"}, FISH[1] | {"split": "train"}]
+    one = {"path": write(tmp_path / "a.jsonl", rows), "split": split}
+    config = TrainConfig.model_validate(PLAIN | {"corpus": "c", "output": "o", "evaluate": {"sets": {"a": one}}})
+    (frozen,) = freeze_sets(
+        config.model_copy(update={"columns": Columns(text="text", split="split")}), 1 << 20
+    ).values()
+    assert frozen.measured == "validation"
+
+
 @pytest.mark.parametrize(
-    ("split", "told"), [("test", "no column `split`.*leave `split` out"), ("dev", "is dev; .*wanted train, validation")]
+    ("split", "told"),
+    [("test", "no column `split`.*leave `split` out"), ("more", "is more; .*wanted train")],
 )
 def test_a_split_that_the_documents_do_not_have_is_refused(tmp_path, split, told):
     one = {"path": write(tmp_path / "a.jsonl", FISH), "split": split}
