@@ -86,7 +86,7 @@ class JobsApi:
 
     def check(self, work: Work) -> list[str]:
         """Compare versions, then run a short job on the cluster that looks at machines, store and files."""
-        if problem := mismatched_ray(self.api.get("/api/version").json()["ray_version"]):
+        if problem := mismatched_ray(self.api.get_json("/api/version")["ray_version"]):
             return [problem]
         name = f"{work.run_id}-probe-{uuid.uuid4().hex[:6]}"
         variables = {ProbeRequest.VARIABLE: ProbeRequest.of(work).to_json()}
@@ -112,7 +112,7 @@ class JobsApi:
         return found
 
     def attempts(self, run_id: str | None = None) -> list[Attempt]:
-        jobs = sorted(self.api.get("/api/jobs/").json(), key=lambda job: job.get("start_time") or 0)
+        jobs = sorted(self.api.get_json("/api/jobs/"), key=lambda job: job.get("start_time") or 0)
         found = [_attempt(job) for job in jobs if f"{_PREFIX}run_id" in (job.get("metadata") or {})]
         return [attempt for attempt in found if run_id in (None, attempt.run_id)]
 
@@ -186,7 +186,7 @@ class JobsApi:
                 retries.failed(error)
 
     def _job(self, name: str) -> dict[str, Any]:
-        return self.api.get(f"/api/jobs/{name}").json()
+        return self.api.get_json(f"/api/jobs/{name}")
 
     def _wait_for(self, name: str, seconds: float) -> dict[str, Any]:
         """The job, once it has ended."""

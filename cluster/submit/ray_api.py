@@ -58,6 +58,18 @@ class RayApi:
         """
         return self._request("GET", path, seconds, params=query)
 
+    def get_json(self, path: str) -> Any:
+        """The JSON value of an answer, as `get`. Raises ConfigError: another server answers, such as a login page."""
+        answer = self.get(path)
+        try:
+            return answer.json()
+        except ValueError:
+            begin = " ".join(answer.text[:_TEXT_SHOWN].split())
+            raise ConfigError(
+                f"{self.address}: the answer to {path} is not JSON ({begin}), as that of a login page. Give the "
+                "address of Ray's dashboard itself."
+            ) from None
+
     def post(self, path: str, body: Any = None, seconds: float = _REQUEST_S) -> requests.Response:
         """As `get`, with a body of JSON."""
         return self._request("POST", path, seconds, json=body)

@@ -140,11 +140,13 @@ def test_an_address_without_a_dashboard_is_a_mistake_of_the_user(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         closed = taken.getsockname()[1]
     http2 = bytes([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100])  # as the head's port 6379 begins
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n<html>Log in</html>"
     port = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     for address, message in (
         (f"http://127.0.0.1:{closed}", "no answer to /api/jobs/ .*Connection refused"),
         ("http://no-such-host.localhost:1", "no answer to /api/jobs/"),
         (f"http://127.0.0.1:{answering(http2)}", "answers, but not as HTTP"),
+        (f"http://127.0.0.1:{answering(page)}", "to /api/jobs/ is not JSON .<html>Log in</html>.*Give the address of"),
         (f"https://127.0.0.1:{port}", f"does not use https. Use http://127.0.0.1:{port}"),
     ):
         with pytest.raises(SystemExit) as done:
