@@ -237,7 +237,7 @@ FUNCTION_LEVEL_IMPORTS = {
     ("pipelines/dedup/settings.py", "datasketch"): _SLOW,
     ("cluster/read/hub.py", "datasets"): _SLOW,
     ("pipelines/readers/pdf.py", "pypdf"): _SLOW,
-    ("pipelines/readers/text_files.py", "trafilatura"): _SLOW,
+    ("pipelines/readers/text_files.py", "trafilatura.main_extractor"): _SLOW,
     ("training/bench/measure.py", "bitsandbytes.nn"): _OPTIONAL,
     (
         "training/engines/zero.py",
