@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
@@ -43,11 +43,23 @@ Counters = dict[str, float]
 class DataFile:
     """One file: its path below the artifact, the index of the unit whose rows it has, its rows, bytes and sha256."""
 
-    path: str
+    path: paths.RelativePath
     unit: int
     rows: int
     bytes: int
     sha256: str
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The file that a record names.
+
+        Raises:
+            ValueError, TypeError: it is not that of a file.
+        """
+        found = cls(**plain)
+        if not all(type(number) is int and number >= 0 for number in (found.unit, found.rows, found.bytes)):
+            raise ValueError(f"{found.path!r}: unit, rows and bytes are numbers from 0 on")
+        return replace(found, path=paths.RelativePath(found.path))
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,9 @@ class Manifest:
     @classmethod
     def from_json(cls, data: bytes) -> Self:
         plain = json.loads(data)
-        return cls(**plain | {"files": [DataFile(**file) for file in plain["files"]]})
+        found = cls(**plain | {"files": [DataFile.from_plain(file) for file in plain["files"]]})
+        pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found.arrow_schema)))
+        return found
 
     @property
     def rows(self) -> int:
@@ -123,9 +137,9 @@ def manifest_file(store: Store, uri: str, name: str = MANIFEST) -> RecordFile[Ma
 
 
 def discard_artifact(store: Store, uri: str, files: Iterable[str] = ()) -> None:
-    """Delete an artifact's manifest, which makes it unfinished, and then the files of these URIs."""
+    """Delete an artifact's manifest, which makes it unfinished, and then those of its files that have these URIs."""
     store.delete(manifest_file(store, uri, name).uri for name in (MANIFEST, EARLIER_MANIFEST))
-    store.delete(files)
+    store.delete_listed(uri, files)
 
 
 def require_files(store: Store, uri: str) -> None:
@@ -235,7 +249,7 @@ class Artifact:
 
 
 def changed_files(
-    store: Store, root: str, written: Mapping[str, tuple[int, str]], compare_sha256: bool = False
+    store: Store, root: str, written: Mapping[paths.RelativePath, tuple[int, str]], compare_sha256: bool = False
 ) -> dict[str, str]:
     """URI -> what is wrong, for each file that is missing or is not what was written.
 

@@ -20,6 +20,7 @@ from cluster import logs
 from cluster.entry import Entry
 from cluster.errors import RaymillError, is_panic
 from cluster.extras import require_extra
+from cluster.printed import printable_output
 
 # verb -> (function, what it does). The function's signature is the verb's arguments and options.
 VERBS = {
@@ -75,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logs.setup(verbose)
     if not debug:
         os.environ["RUST_BACKTRACE"] = "0"  # a library's panic prints two lines, not its stack
-    sys.exit(_run([word for word in words if word not in ("--debug", "--verbose")], debug))
+    with printable_output():
+        sys.exit(_run([word for word in words if word not in ("--debug", "--verbose")], debug))
 
 
 def command() -> None:

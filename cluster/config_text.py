@@ -10,6 +10,8 @@ import yaml
 from cluster.errors import ConfigError
 
 _MOST_VALUES = 100_000
+_MOST_DIGITS = 1000
+_TOO_DEEP = "lists or mappings stand more than a hundred levels deep in each other. Write fewer brackets."
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -33,7 +35,7 @@ def _one_of_each(loader: _Loader, node: yaml.MappingNode, deep: bool = False) ->
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _one_of_each)
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _integer(node.value))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _integer_of_node(loader, node))
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _regex, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -47,7 +49,16 @@ for _tag, _regex, _first in (
 
 
 def _integer(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text):,} digits: write at most {_MOST_DIGITS:,}")
     return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
+def _integer_of_node(loader: _Loader, node: yaml.ScalarNode) -> int:
+    try:
+        return _integer(node.value)
+    except ValueError as error:
+        raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from error
 
 
 Format = Literal["yaml", "json"]
@@ -66,9 +77,11 @@ def parse(text: str, path: str, format: Format) -> Any:
     """
     if format == "json":
         try:
-            return json.loads(text, object_pairs_hook=_no_repeats)
+            return json.loads(text, object_pairs_hook=_no_repeats, parse_int=_integer)
         except ValueError as error:
             raise ConfigError(f"{path}: not valid JSON: {error}.") from error
+        except RecursionError as error:
+            raise ConfigError(f"{path}: {_TOO_DEEP}") from error
     try:
         value = yaml.load(text, _Loader)
         _refuse_endless(value, path)
@@ -78,6 +91,8 @@ def parse(text: str, path: str, format: Format) -> Any:
         raise ConfigError(
             f"{path}, line {line}: not valid YAML: holds the control character U+{error.character:04X}. Remove it."
         ) from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: {_TOO_DEEP}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

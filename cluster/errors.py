@@ -75,8 +75,9 @@ def as_record(error: RaymillError) -> ErrorRecord:
 
 def from_record(record: ErrorRecord) -> RaymillError:
     """The error that a record was made from, with its class and message."""
-    kind: Any = globals()[record["kind"]]
-    return kind(record["message"])
+    kind: Any = globals().get(record["kind"])
+    known = isinstance(kind, type) and issubclass(kind, RaymillError)
+    return kind(record["message"]) if known else RaymillError(record["message"])
 
 
 def is_panic(error: BaseException) -> bool:

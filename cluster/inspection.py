@@ -75,7 +75,14 @@ def _inspect(store: Store, uri: str, rows: int) -> None:
 def _read_run_manifest(store: Store, uri: str) -> Any:
     """The content of the folder's manifest.json; None if there is no such file."""
     at = paths.join(uri, RUN_MANIFEST)
-    return RecordFile(store, at, "JSON", json.loads, "Raymill did not write it.").read()
+    return RecordFile(store, at, "JSON", _parse, "Raymill did not write it.").read()
+
+
+def _parse(data: bytes) -> Any:
+    manifest = json.loads(data)
+    if _is_run(manifest):
+        manifest["artifacts"] = {paths.RelativePath(name): digest for name, digest in manifest["artifacts"].items()}
+    return manifest
 
 
 def _is_run(manifest: Any) -> bool:

@@ -157,10 +157,12 @@ def held(store: Store, root: str) -> Iterator[Lease]:
     root: absolute path or URI of the output.
 
     Raises:
+        StorageError: a link below the output leads out of it.
         BusyError: another run is writing there. Raised at once, or after 45 s if its holder is on another machine. Also
             raised in place of any error of the work inside the `with` after another run took the lease, because that
             run commits, replaces and removes what this one has read.
     """
+    store.refuse_links_out(root)
     lease = _acquire(store, root)
     try:
         yield lease
@@ -251,7 +253,7 @@ def _newest(store: Store, root: str) -> tuple[int, Holder] | None:
     """
     while files := _files(store, root):
         number = max(files)
-        found = RecordFile(store, files[number].uri, "a lease", _parse, _MEND).read()
+        found = RecordFile(store, files[number].uri, "a lease", _parse, _MEND, of_folder=False).read()
         if found is not None:  # else removed by the driver that created a higher one
             return number, found
     return None

@@ -18,6 +18,7 @@ from typing import Protocol, TextIO
 
 from cluster.artifact import Counters
 from cluster.page.formats import plural
+from cluster.printed import printable
 from cluster.stage import Record, add_counters
 
 _EVERY_S = {True: 0.2, False: 10.0}  # on a terminal, elsewhere
@@ -57,17 +58,19 @@ class LineWriter:
     """Writes progress to a text stream: on a terminal one line that is redrawn, elsewhere one line after the other."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+        self.stream = getattr(stream, "unescaped", stream)  # the line is redrawn by control characters
         self.terminal = stream.isatty()
         self._drawn = False  # whether the terminal shows a line without its line feed
 
     def update(self, text: str) -> None:
         """Redraw the line (its first 160 characters); elsewhere write another one."""
+        text = printable(" ".join(text.splitlines()))
         self._write(f"\r\033[K{text[:160]}" if self.terminal else f"{text}\n")
         self._drawn = self.terminal
 
     def write(self, text: str) -> None:
         """Write a line that stays, in place of the redrawn one."""
+        text = printable(text)
         self._write(f"\r\033[K{text}\n" if self._drawn else f"{text}\n")
         self._drawn = False
 

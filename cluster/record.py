@@ -7,12 +7,13 @@ A record that lists files or artifacts is called a manifest.
 import json
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from cluster.errors import DataError, StorageError
 from cluster.store.interface import NotFound
+from cluster.store.paths import RelativePath
 from cluster.store.store import Store
 
 T = TypeVar("T")
@@ -28,8 +29,10 @@ class OtherSettings(DataError):
 class RecordFile(Generic[T]):
     """A record's file on a store: its URI and its format.
 
-    parse: the record from the content of the file.
+    parse: the record from the content of the file, which anybody may have written: paths become `RelativePath` or
+        `RecordedUri`.
     what, mend: of the error about a damaged record: a name of the record, and a sentence with what to do.
+    of_folder: whether it describes the folder that it is in; links from there to other places are then refused.
     """
 
     store: Store
@@ -37,13 +40,17 @@ class RecordFile(Generic[T]):
     what: str
     parse: Callable[[bytes], T]
     mend: str = "Delete it and run the same command again: the result is made again."
+    of_folder: bool = True
 
     def read(self) -> T | None:
         """The record; None if the result is unfinished.
 
         Raises:
-            DataError: the file is damaged, or of another program.
+            DataError: the file is damaged, of another program, or names something outside of its folder.
+            StorageError: a link in its folder leads out of it.
         """
+        if self.of_folder:
+            self.store.refuse_links_out(self.uri.rpartition("/")[0])
         try:
             return self.parse(self.store.read_bytes(self.uri))
         except NotFound:
@@ -88,18 +95,19 @@ class RecordFile(Generic[T]):
             "Check that no other program deletes files there, and run the same command again; finished work is kept."
         )
 
-    def discard(self, files: Iterable[str] = ()) -> None:
-        """Delete the record and then files of the result.
-
-        The record goes first, so an interrupted deletion leaves an unfinished result.
-        """
+    def discard(self) -> None:
+        """Delete the record, which makes its result unfinished."""
         self.store.delete([self.uri])
-        self.store.delete(files)
 
 
 def json_bytes(value: Any) -> bytes:
     """Indented JSON, one value a line. Lone surrogates become JSON escapes."""
     return json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def with_paths(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The files that a record lists, each with its `path` as a `RelativePath`."""
+    return [file | {"path": RelativePath(file["path"])} for file in files]
 
 
 def json_with(*keys: str) -> Callable[[bytes], Any]:

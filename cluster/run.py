@@ -12,7 +12,7 @@ from typing import Any
 import cluster
 from cluster.artifact import fingerprint, require_files
 from cluster.errors import DataError
-from cluster.record import RecordFile, json_bytes, json_with
+from cluster.record import RecordFile, json_bytes, json_with, with_paths
 from cluster.store import paths
 from cluster.store.store import Store
 
@@ -28,8 +28,8 @@ class RunFolder:
 
     @property
     def manifest_file(self) -> RecordFile[dict[str, Any]]:
-        at, parse = paths.join(self.uri, RUN_MANIFEST), json_with("config", "inputs")
-        return RecordFile(self.store, at, "the manifest of a run", parse, "Choose another output.")
+        at = paths.join(self.uri, RUN_MANIFEST)
+        return RecordFile(self.store, at, "the manifest of a run", _parse, "Choose another output.")
 
     def finished(self, kind: str) -> dict[str, Any] | None:
         """The manifest of the finished run of this kind, such as `curate`; None if there is none.
@@ -111,6 +111,16 @@ def other_settings(uri: str, what: str, changed: Sequence[str]) -> str:
         f"{uri}: holds {what} with other settings or inputs: {'; '.join(changed)}. "
         "Choose another output, or add --replace to make again what these changes affect; the rest is kept."
     )
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    manifest = json_with("config", "inputs")(data)
+    manifest["artifacts"] = {paths.RelativePath(name): one for name, one in manifest.get("artifacts", {}).items()}
+    if "export" in manifest:
+        manifest["export"]["files"] = with_paths(manifest["export"]["files"])
+    if "packed" in manifest.get("told", {}):
+        manifest["told"]["packed"] = paths.RecordedUri(manifest["told"]["packed"])
+    return manifest
 
 
 def differences(before: Any, now: Any, at: str = "") -> list[str]:

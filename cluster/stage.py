@@ -136,7 +136,10 @@ class Record:
     @classmethod
     def from_json(cls, data: bytes) -> Self:
         plain = json.loads(data)
-        files = {name: [DataFile(**file) for file in listed] for name, listed in plain["files"].items()}
+        files = {
+            paths.RelativePath(name): [DataFile.from_plain(file) for file in listed]
+            for name, listed in plain["files"].items()
+        }
         return cls(**plain | {"files": files})
 
 
@@ -423,7 +426,7 @@ def _upload(
         with path.open("rb") as stream, ThreadPoolExecutor(1) as pool:
             digest = pool.submit(hashlib.file_digest, stream, "sha256")
             store.upload(path, paths.join(folder, name))
-            files.append(DataFile(name, unit, rows, size, digest.result().hexdigest()))
+            files.append(DataFile(paths.RelativePath(name), unit, rows, size, digest.result().hexdigest()))
     return files
 
 
@@ -432,12 +435,12 @@ def _put_empty_file(store: Store, output: Output, uri: str) -> DataFile:
     data = empty_file(output.schema)
     name = f"000000-000-{uuid.uuid4().hex[:12]}.parquet"
     store.write_bytes(paths.join(uri, name), data)
-    return DataFile(name, 0, 0, len(data), hashlib.sha256(data).hexdigest())
+    return DataFile(paths.RelativePath(name), 0, 0, len(data), hashlib.sha256(data).hexdigest())
 
 
 def record_file(store: Store, uri: str) -> RecordFile[Record]:
     """The record of a unit at this URI."""
-    return RecordFile(store, uri, "the record of a unit", Record.from_json)
+    return RecordFile(store, uri, "the record of a unit", Record.from_json, of_folder=False)
 
 
 def _sizes(root: str, record: Record) -> dict[str, int]:

@@ -13,9 +13,10 @@ from typing import Any
 
 from cluster.errors import ConfigError, DataError
 from cluster.page.formats import plural
-from cluster.record import RecordFile, json_with
+from cluster.record import RecordFile
 from cluster.run import RunFolder, differences
 from cluster.store import paths
+from cluster.store.paths import RecordedUri
 from training.config import TrainConfig
 from training.data.order import Order, Position
 from training.model_folder.folder import located, model_fingerprint, on_hub
@@ -24,6 +25,7 @@ from training.pack.job import pack_settings
 from training.pack.packed_run import PackedRun, manifest_file, packed_uri
 from training.pack.sources import freeze_corpora, freeze_sets
 from training.records.checkpoint import MANIFEST, Checkpoint
+from training.records.finished_fit import checkpoint_of, outcome_file
 from training.records.job import OUTCOME
 from training.records.parent import Parent
 from training.repair import REPORT_JSON
@@ -86,16 +88,14 @@ def find_parent(config: TrainConfig) -> ParentRun | None:
         return None
     store, uri = config.store, paths.absolute(config.continue_from.run)
     manifest = RunFolder(store, uri).require("train", "Name the output of a finished run in continue_from.")
-    outcome = RecordFile(store, paths.join(uri, OUTCOME), "the outcome of a fit", json_with("fingerprint")).read()
+    outcome = outcome_file(store, uri).read()
     if outcome is None:
         raise DataError(
             f"{uri}: no training of its own ({OUTCOME} is missing). If it is a run of phases, name one of its phases "
             f"in continue_from, such as {uri}/PHASE."
         )
-    # The URIs in fit.json are those of the time of training; the run's folder may have been moved since.
-    key = "best_checkpoint" if config.continue_from.checkpoint == "best" else "checkpoint"
-    name = outcome[key].rpartition("/")[2]
-    checkpoint = Checkpoint.load(store, paths.join(uri, "checkpoints", name))
+    best = config.continue_from.checkpoint == "best"
+    checkpoint = Checkpoint.load(store, checkpoint_of(uri, outcome["best_checkpoint" if best else "checkpoint"]))
     report = json.loads(store.read_bytes(paths.join(uri, REPORT_JSON)))
     parent = ParentRun(uri, manifest, outcome, report["run"]["config"], checkpoint)
     if found := _other_weights(config, parent):
@@ -116,10 +116,10 @@ def parent_of(config: TrainConfig, packed: PackedRun) -> Parent | None:
         raise _refusal(parent, found)
     position, why = _position(config, parent, packed)
     return Parent(
-        run=parent.uri,
+        run=RecordedUri(parent.uri),
         digest=parent.manifest["digest"],
         fit=parent.fit["fingerprint"],
-        checkpoint=parent.checkpoint.uri,
+        checkpoint=RecordedUri(parent.checkpoint.uri),
         step=parent.checkpoint.step,
         updates=parent.checkpoint.manifest.progress.updates,
         steps_before=parent.before.get("steps_before", 0) + parent.checkpoint.step,
@@ -165,7 +165,9 @@ def recorded_parent(config: TrainConfig) -> Parent | None:
     run, store = paths.absolute(config.continue_from.run), config.store
     at = paths.join(paths.absolute(config.output), PARENT)
     found = RecordFile(store, at, "the record of the run that this one continues", _parse_parent).read()
-    if found is None or found.run != run or store.exists(paths.join(found.checkpoint, MANIFEST)):
+    if found is None or found.run != run or checkpoint_of(run, found.checkpoint) != found.checkpoint:
+        return None
+    if store.exists(paths.join(found.checkpoint, MANIFEST)):
         return None
     manifest = RunFolder(store, run).finished("train")
     return found if manifest is None or manifest["digest"] == found.digest else None

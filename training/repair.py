@@ -59,4 +59,4 @@ def discard_damaged(folder: RunFolder, compare_sha256: bool = False) -> None:
     folder.manifest_file.discard()
     if any(one.startswith(f"{export}/") for one in damage):
         export_manifest.manifest_file(store, export).discard()
-    store.delete(damage)
+    store.delete_listed(root, damage)

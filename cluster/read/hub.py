@@ -13,12 +13,15 @@ from typing import NamedTuple
 import huggingface_hub
 
 from cluster.errors import DataError
+from cluster.record import RecordFile
 from cluster.store import paths
 from cluster.store.interface import FileInfo
+from cluster.store.paths import FileName, RelativePath
 from cluster.store.store import Store
 
 SCHEME = "hf"
 _TIMEOUT_S = 10
+_SAVE_AGAIN = "Save the data set again."
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 log = logging.getLogger(__name__)
@@ -107,10 +110,20 @@ def is_saved_dataset(folder: str, files: Sequence[FileInfo]) -> bool:
     return any(file.uri in marks for file in files)
 
 
-def saved_splits(store: Store, folder: str, files: Sequence[FileInfo]) -> list[str]:
+def saved_splits(store: Store, folder: str, files: Sequence[FileInfo]) -> Sequence[str]:
     """The splits of a saved `DatasetDict`; none of a saved `Dataset`."""
-    splits = paths.join(folder, "dataset_dict.json")
-    return json.loads(store.read_bytes(splits))["splits"] if any(file.uri == splits for file in files) else []
+    uri = paths.join(folder, "dataset_dict.json")
+    if not any(file.uri == uri for file in files):
+        return []
+    return RecordFile(store, uri, "the splits of a data set", _parse_splits, _SAVE_AGAIN).read() or []
+
+
+def _parse_splits(data: bytes) -> list[FileName]:
+    return [FileName(split) for split in json.loads(data)["splits"]]
+
+
+def _parse_state(data: bytes) -> list[RelativePath]:
+    return [RelativePath(file["filename"]) for file in json.loads(data)["_data_files"]]
 
 
 def saved_files(store: Store, folder: str, files: Sequence[FileInfo], split: str) -> list[FileInfo]:
@@ -124,8 +137,8 @@ def saved_files(store: Store, folder: str, files: Sequence[FileInfo], split: str
         if split not in names:
             raise DataError(f"{folder}: no split {split}. It has: {', '.join(names)}. Set `split` to one of them.")
         folder = paths.join(folder, split)
-    state = json.loads(store.read_bytes(paths.join(folder, "state.json")))
-    uris = [paths.join(folder, entry["filename"]) for entry in state["_data_files"]]
+    state = RecordFile(store, paths.join(folder, "state.json"), "the state of a data set", _parse_state, _SAVE_AGAIN)
+    uris = [paths.join(folder, name) for name in state.read() or []]
     lost = [uri for uri in uris if uri not in known]
     if lost:
         raise DataError(f"{lost[0]}: {len(lost)} of {len(uris)} files of the data set are missing. Save it again.")

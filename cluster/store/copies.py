@@ -40,11 +40,10 @@ def local_folder(store: Store, uri: str) -> Path:
     if not files:
         raise NotFound(uri, "no such folder, or nothing in it")
     root = paths.absolute(uri)
-    inside = [PurePosixPath(file.uri.removeprefix(root).lstrip("/")) for file in files]
-    if outside := [str(path) for path in inside if ".." in path.parts or not path.parts]:
-        raise StorageError(
-            f"{uri}: {outside[0]} is not the name of a file in a folder. Rename that object, or remove it."
-        )
+    try:
+        inside = [paths.RelativePath(file.uri.removeprefix(f"{root}/")) for file in files]
+    except ValueError as error:
+        raise StorageError(f"{uri}: {error}. Rename that object, or remove it.") from error
     listing = "\n".join(f"{file.uri}\n{file.version}\n{file.size}" for file in files)
     name = hashlib.sha256(listing.encode()).hexdigest()[:32] + "-" + PurePosixPath(root).name[-100:]
     target = own_folder() / name
@@ -54,7 +53,7 @@ def local_folder(store: Store, uri: str) -> Path:
     return target
 
 
-def _fetch(store: Store, uri: str, files: list[FileInfo], inside: list[PurePosixPath], target: Path) -> None:
+def _fetch(store: Store, uri: str, files: list[FileInfo], inside: list[paths.RelativePath], target: Path) -> None:
     unfinished = target.with_name(f"{target.name}.part")
     # Left by a process that was killed here; the caller holds the lock.
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -158,6 +158,21 @@ class LocalStore:
                 elif not path.isprintable() and not _encodable(path):
                     yield os.fsencode(path).decode(errors="backslashreplace"), NOT_UTF8
 
+    def link_out(self, folder: str) -> tuple[str, str] | None:
+        """(a link below the folder that leads out of it, its target); None if there is none, or no such folder."""
+        root = os.path.realpath(folder)
+        folders = [root]
+        while folders:
+            with suppress(OSError), os.scandir(folders.pop()) as entries:  # removed while we looked, or not readable
+                for entry in entries:
+                    if entry.is_symlink():
+                        target = os.path.realpath(entry.path)
+                        if os.path.commonpath((root, target)) != root:
+                            return entry.path, target
+                    elif entry.is_dir():
+                        folders.append(entry.path)
+        return None
+
     def delete(self, keys: list[str]) -> None:
         for key in keys:
             try:

@@ -1,8 +1,8 @@
-"""Paths and URIs as text: made absolute and joined. Nothing here opens a file."""
+"""Paths and URIs as text: made absolute, joined, and checked if a record names them. Nothing here opens a file."""
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Self
 from urllib.parse import unquote
 
 from pydantic import AfterValidator, Field
@@ -12,6 +12,10 @@ from cluster.errors import StorageError
 _UNTIDY = re.compile(r"//|/\./|/\.?$")  # what `Path` changes in an absolute path
 
 OBJECT_SCHEMES = ("s3", "gs", "az")
+
+# Control characters, halves of a UTF-16 pair, and characters that change the direction of the text around them.
+_UNPRINTED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
+_LONGEST_PATH, _LONGEST_NAME = 1024, 255  # bytes: of the keys of object stores, and of a name on a disk
 
 
 def scheme(uri: str) -> str:
@@ -37,6 +41,62 @@ def absolute(uri: str) -> str:
             raise StorageError(f"{uri}: names a machine. Write file:///PATH with three slashes, or a plain path.")
         return str(Path(path))
     return f"{kind}://{rest.rstrip('/')}"
+
+
+class RelativePath(str):
+    """A path below the folder of the record that names it, by the record alone: links are another matter, see
+    `Store.refuse_links_out`.
+
+    Records may come from anybody, so each path in one becomes a `RelativePath` when the record is read.
+
+    Raises:
+        ValueError: it is no text; is empty, absolute or too long; or has an empty part, `.`, `..`, `~` at its start, a
+            backslash or a character that is not printed.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, path: Any) -> Self:
+        if not isinstance(path, str):
+            raise ValueError(f"{str(path)[:40]!r} is not a path")
+        if _UNPRINTED.search(path) or "\\" in path or path.startswith("~"):
+            raise ValueError(f"{path[:80]!a} is not a path below this folder")
+        parts = path.split("/")
+        if not {"", ".", ".."}.isdisjoint(parts):
+            raise ValueError(f"{path[:80]!r} is not a path below this folder")
+        if len(path.encode()) > _LONGEST_PATH or max(len(part.encode()) for part in parts) > _LONGEST_NAME:
+            raise ValueError(f"{path[:80]!r}... is too long for a path")
+        return super().__new__(cls, path)
+
+
+class FileName(RelativePath):
+    """A `RelativePath` without a slash."""
+
+    __slots__ = ()
+
+    def __new__(cls, name: Any) -> Self:
+        if "/" in (found := super().__new__(cls, name)):
+            raise ValueError(f"{found[:80]!r} is not the name of a file")
+        return found
+
+
+class RecordedUri(str):
+    """An absolute path or URI in a record that refers to another folder, such as the run that a version names.
+
+    Such a folder is read, and its own records are checked. It is written only if the config of the run names it too.
+
+    Raises:
+        ValueError: it is no text, is relative, is of an unknown scheme, or has a character that is not printed.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, uri: Any) -> Self:
+        if not isinstance(uri, str) or not (uri.startswith("/") or scheme(uri) in (*OBJECT_SCHEMES, "hf")):
+            raise ValueError(f"{str(uri)[:80]!a} is not an absolute path or URI")
+        if _UNPRINTED.search(uri):
+            raise ValueError(f"{uri[:80]!a} has characters that are not printed")
+        return super().__new__(cls, uri)
 
 
 def _absolute_setting(uri: str) -> str:

@@ -4,7 +4,8 @@
     write_bytes, upload                                write (a reader sees the old object or the new, never a part)
     create                                             write if absent (put-if-absent), on which commits are built
     info, exists, list_files, glob                     find
-    delete, delete_empty_folder, list_uploads, abort_uploads     remove
+    delete, delete_listed, delete_empty_folder, list_uploads, abort_uploads     remove
+    refuse_links_out                                   check
     clock                                              the store's clock, which dates its files
 
 `local.py` handles local paths, `object_store.py` (obstore) s3://, gs:// and az:// URIs. The errors of both are
@@ -163,6 +164,23 @@ class Store:
             failpoint("before_delete", group[0][0])
             backend.delete([key for _, key in group])
             failpoint("after_delete", group[0][0])
+
+    def delete_listed(self, folder: str, uris: Iterable[str]) -> None:
+        """Remove those of the files that a listing of the folder has: for URIs that come from a record."""
+        if wanted := set(uris):
+            self.delete(file.uri for file in self.list_files(folder) if file.uri in wanted)
+
+    def refuse_links_out(self, folder: str) -> None:
+        """Verify that no link below a local folder leads out of it. Object stores have no links.
+
+        Raises:
+            StorageError: one does.
+        """
+        if not paths.is_remote(folder) and (found := LOCAL.link_out(paths.absolute(folder))):
+            raise StorageError(
+                f"{found[0]}: a link to {found[1]}, outside of {folder}, where Raymill neither reads nor deletes. Copy "
+                "what it leads to into the folder, or remove the link."
+            )
 
     def list_uploads(self, folder: str) -> list[Upload]:
         """The uploads below a folder that have not ended, of killed and of running processes.

@@ -7,7 +7,6 @@ Neither contains keys of stores.
 """
 
 import base64
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from itertools import groupby
@@ -17,12 +16,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import StorageError
+from cluster.errors import DataError, StorageError
 from cluster.read.span import Span
-from cluster.record import json_bytes
+from cluster.record import RecordFile, json_bytes, json_with
 from cluster.run import differences
 from cluster.store import paths
-from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input
 from pipelines.readers.listing import InputListing
@@ -83,6 +81,19 @@ def write_inputs(
     store.write_bytes(paths.join(root, INPUTS_JSON), json_bytes(record))
 
 
+def inputs_file(store: Store, root: str) -> RecordFile[dict[str, Any]]:
+    """inputs.json of a run."""
+    return RecordFile(store, paths.join(root, INPUTS_JSON), "the record of a run's inputs", _parse)
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    record = json_with("fingerprint", "inputs", "carried_schema", "skipped", "notes", "storage")(data)
+    for one in record["inputs"]:
+        if one.get("path") is not None:
+            one["path"] = paths.RecordedUri(one["path"])
+    return record
+
+
 def read_inputs(root: str, record: Mapping[str, Any], store: Store) -> InputManifest:
     """The manifest that was recorded at a run.
 
@@ -111,12 +122,13 @@ def read_inputs(root: str, record: Mapping[str, Any], store: Store) -> InputMani
 def changes_since_attempt(listing: InputListing, settings: Mapping[str, Any], store: Store, root: str) -> list[str]:
     """What differs from the attempt that `root` records: a line for each setting, else one on the input files."""
     try:
-        record = json.loads(store.read_bytes(paths.join(root, INPUTS_JSON)))
-        before, inputs = record.get("settings"), record["fingerprint"]
-    except (NotFound, ValueError, KeyError, TypeError, AttributeError):
+        record = inputs_file(store, root).read()
+    except DataError:
+        record = None
+    if record is None:
         return []
-    changed = differences(before, settings) if before else []
-    return changed or [changes_since(listing, store, root)] * (inputs != listing.fingerprint)
+    changed = differences(record["settings"], settings) if record.get("settings") else []
+    return changed or [changes_since(listing, store, root)] * (record["fingerprint"] != listing.fingerprint)
 
 
 def changes_since(listing: InputListing, store: Store, root: str) -> str:

@@ -250,6 +250,20 @@ def test_an_alias_inside_its_own_anchor_is_refused(read, text, said):
         read(text)
 
 
+@pytest.mark.parametrize("name", ["c.yaml", "c.json"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"limits": {"max_document_bytes": ' + "9" * 5000 + "}}", "a number of 5,000 digits: write at most 1,000"),
+        ("[" * 30_000, "lists or mappings stand more than a hundred levels deep"),
+        ('{"a":' * 30_000, "lists or mappings stand more than a hundred levels deep"),
+    ],
+)
+def test_numbers_and_brackets_without_end_are_the_users_mistake(name, text, said):
+    with pytest.raises(ConfigError, match=said):
+        config_text.parse(text, name, config_text.format_of(name))
+
+
 def test_json_is_a_config_too_tabs_and_all(read):
     plain = {"kind": "curate", "name": "x", "inputs": [{"path": "a"}], "output": "o"}
     assert read(json.dumps(plain, indent="\t"), name="c.json").name == "x"

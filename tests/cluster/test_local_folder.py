@@ -109,7 +109,7 @@ def test_an_object_that_would_leave_the_folder_is_refused(remote, copies, monkey
     listed = store.list_files(remote)
     outside = FileInfo(f"{remote}/../../evil", 1, "v")
     monkeypatch.setattr(Store, "list_files", lambda self, uri: [*listed, outside])
-    with pytest.raises(StorageError, match=r"evil is not the name of a file"):
+    with pytest.raises(StorageError, match=r"evil' is not a path below this folder"):
         local_folder(store, remote)
 
 

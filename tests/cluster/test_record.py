@@ -76,13 +76,6 @@ def test_a_record_of_other_settings_is_refused_or_discarded(tmp_path):
     assert made.find_or_discard(refusal, replace=True) is None and made.read() is None
 
 
-def test_the_record_is_deleted_before_the_files_that_it_lists(tmp_path, monkeypatch):
-    deleted: list[str] = []
-    monkeypatch.setattr(Store, "delete", lambda store, uris: deleted.extend(uris))
-    record(tmp_path).discard([f"{tmp_path}/one", f"{tmp_path}/two"])
-    assert [uri.rpartition("/")[2] for uri in deleted] == ["made.json", "one", "two"]
-
-
 def test_text_that_is_not_unicode_stays_json():
     value = {"path": "caf\u00e9 \udce9", "😀": 1}
     assert json.loads(json_bytes(value)) == value

@@ -8,6 +8,7 @@ from cluster.errors import DataError
 from cluster.read.hub import is_hub_data
 from cluster.run import RunFolder
 from cluster.store import paths
+from cluster.store.paths import RecordedUri
 from cluster.store.store import Store
 
 
@@ -18,14 +19,20 @@ class PreparedRun:
     """
 
     name: str
-    output: str
+    output: RecordedUri
     digest: str
     version: str
 
     @classmethod
     def of_manifest(cls, output: str, manifest: dict[str, Any]) -> Self:
         """From the manifest of the run at `output`."""
-        return cls(str(manifest.get("name", "")), output, manifest["digest"], str(manifest.get("version", "")))
+        name, version = str(manifest.get("name", "")), str(manifest.get("version", ""))
+        return cls(name, RecordedUri(output), manifest["digest"], version)
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """The data set that `plain` described."""
+        return cls(**plain | {"output": RecordedUri(plain["output"])})
 
     @property
     def report(self) -> str:

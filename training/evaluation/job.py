@@ -35,6 +35,7 @@ from training.pack.packed_run import PackedRun
 from training.pack.sources import set_name
 from training.records.checkpoint import Checkpoint, problem
 from training.records.evaluation import MergedCheck, evaluation_fingerprint, read_evaluation, write_evaluation
+from training.records.finished_fit import exported_checkpoint
 from training.records.job import Job
 from training.records.schema import Evaluation, GeneratedAnswer, Measured, Outcome, measured
 from training.tokenizer.load_tokenizer import load_tokenizer, pad_id
@@ -179,7 +180,7 @@ def load_trained(objective: Objective, job: Job, outcome: Outcome) -> None:
     Raises:
         DataError: their checkpoint is damaged.
     """
-    uri = outcome["best_checkpoint"] or outcome["checkpoint"]
+    uri = exported_checkpoint(job.root, outcome)
     try:
         fill(objective, Checkpoint.load(job.store, uri))
     except DataError as error:

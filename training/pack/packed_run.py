@@ -16,6 +16,7 @@ from cluster.artifact import MANIFEST, Artifact, Counters, discard_artifact, fin
 from cluster.errors import DataError
 from cluster.record import OtherSettings, RecordFile, json_with
 from cluster.store import paths
+from cluster.store.paths import FileName
 from cluster.store.store import Store
 from training.data.packed import SPLITS
 from training.data.prepared import PreparedRun
@@ -74,10 +75,8 @@ class PackedRun:
                         "Run `raymill pack` with the config to keep, and --replace."
                     )
         sets = {
-            name.removeprefix(set_name("")): corpora.pop(name)[measured]
-            for name, measured in manifest.get("sets", {}).items()
+            name.removeprefix(set_name("")): corpora.pop(name)[measured] for name, measured in manifest["sets"].items()
         }
-        prepared = {name: PreparedRun(**one) for name, one in manifest.get("prepared", {}).items()}
         return cls(
             store,
             uri,
@@ -85,7 +84,7 @@ class PackedRun:
             tuple(manifest["classes"]),
             corpora,
             manifest.get("passed_over", {}),
-            prepared,
+            manifest["prepared"],
             sets,
         )
 
@@ -147,8 +146,19 @@ def examples_name(corpus: str) -> str:
 
 def manifest_file(store: Store, root: str) -> RecordFile[dict[str, Any]]:
     """pack.json of a folder."""
-    at, parse = paths.join(root, PACK_MANIFEST), json_with("artifacts", "classes", "settings", "tokenizer")
-    return RecordFile(store, at, "written by `raymill pack`", parse, "Choose another folder.")
+    at = paths.join(root, PACK_MANIFEST)
+    return RecordFile(store, at, "written by `raymill pack`", _parse, "Choose another folder.")
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    manifest = json_with("artifacts", "classes", "settings", "tokenizer")(data)
+    manifest["artifacts"] = {
+        FileName(corpus): {FileName(split): digest for split, digest in splits.items()}
+        for corpus, splits in manifest["artifacts"].items()
+    }
+    manifest["sets"] = {FileName(name): FileName(split) for name, split in manifest.get("sets", {}).items()}
+    manifest["prepared"] = {name: PreparedRun.from_plain(one) for name, one in manifest.get("prepared", {}).items()}
+    return manifest
 
 
 def digests_of(artifacts: Mapping[str, Artifact]) -> dict[str, str]:

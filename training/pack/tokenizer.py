@@ -15,6 +15,7 @@ from cluster.errors import ConfigError
 from cluster.record import RecordFile
 from cluster.store import paths
 from cluster.store.interface import NotFound
+from cluster.store.paths import RelativePath
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Model, Split
@@ -54,12 +55,12 @@ class TokenizerRecord:
 
     settings: str
     tokenizer: str
-    files: Mapping[str, tuple[str, int]]
+    files: Mapping[RelativePath, tuple[str, int]]
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
         plain = json.loads(data)
-        files = {name: (sha256, size) for name, (sha256, size) in plain.get("files", {}).items()}
+        files = {RelativePath(name): (sha256, size) for name, (sha256, size) in plain.get("files", {}).items()}
         return cls(plain["request"], plain["fingerprint"], files)
 
     def to_json(self) -> bytes:

@@ -25,6 +25,7 @@ import numpy as np
 from cluster.errors import DataError
 from cluster.record import RecordFile
 from cluster.store import paths
+from cluster.store.paths import FileName
 from cluster.store.store import Store
 from training.records.job import Job
 from training.records.schema import TrainingProgress
@@ -60,14 +61,14 @@ class StateRange:
 class StateFile:
     """One safetensors file. path: relative to the checkpoint's folder. bytes: its size."""
 
-    path: str
+    path: FileName
     bytes: int
     pieces: tuple[StateRange, ...]
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
         """The file that `to_plain` described."""
-        return cls(plain["path"], plain["bytes"], tuple(StateRange(*piece) for piece in plain["pieces"]))
+        return cls(FileName(plain["path"]), plain["bytes"], tuple(StateRange(*piece) for piece in plain["pieces"]))
 
     def to_plain(self) -> dict[str, Any]:
         """The file as JSON values for the manifest."""

@@ -10,8 +10,9 @@ from typing import Any, TypedDict
 import cluster
 from cluster.artifact import changed_files, fingerprint
 from cluster.errors import DataError
-from cluster.record import RecordFile, json_bytes, json_with
+from cluster.record import RecordFile, json_bytes, json_with, with_paths
 from cluster.store import paths
+from cluster.store.paths import FileName, RelativePath
 from cluster.store.store import Store
 from training.records.evaluation import evaluation_fingerprint, read_evaluation
 from training.records.job import Job
@@ -24,7 +25,7 @@ EVALUATED = "evaluated"  # key of the manifest: fingerprint of the evaluation wh
 class ExportedFile(TypedDict):
     """An uploaded file. path: relative to the export."""
 
-    path: str
+    path: RelativePath
     bytes: int
     sha256: str
 
@@ -70,7 +71,14 @@ def damage(store: Store, root: str, manifest: dict[str, Any], *, compare_sha256:
 
 def manifest_file(store: Store, root: str) -> RecordFile[dict[str, Any]]:
     """The manifest of the export at `root`. An export without it is unfinished."""
-    return RecordFile(store, paths.join(root, MANIFEST), "the manifest of an export", json_with("made_from"))
+    return RecordFile(store, paths.join(root, MANIFEST), "the manifest of an export", _parse)
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    found = json_with("made_from", "files", "folders")(data)
+    found["files"] = with_paths(found["files"])
+    found["folders"] = {FileName(name): FileName(folder) for name, folder in found["folders"].items()}
+    return found
 
 
 def _manifest(store: Store, root: str) -> dict[str, Any] | None:
@@ -84,7 +92,7 @@ def put_folder(store: Store, folder: Path, root: str) -> list[ExportedFile]:
     """Upload a local folder to the export under its name, then delete it on this machine. Returns its files."""
     put: list[ExportedFile] = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = f"{folder.name}/{path.relative_to(folder).as_posix()}"
+        name = RelativePath(f"{folder.name}/{path.relative_to(folder).as_posix()}")
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         put.append({"path": name, "bytes": path.stat().st_size, "sha256": sha256})
@@ -96,7 +104,7 @@ def put_folder(store: Store, folder: Path, root: str) -> list[ExportedFile]:
 def put_file(store: Store, root: str, path: str, data: bytes) -> ExportedFile:
     """Write one small file of the export. path: relative to the export."""
     store.write_bytes(paths.join(root, path), data)
-    return {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return {"path": RelativePath(path), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def finish(store: Store, root: str, manifest: dict[str, Any], files: list[ExportedFile]) -> dict[str, Any]:

@@ -6,15 +6,41 @@ import time
 from cluster.errors import DataError, ErrorRecord, RaymillError, as_record, from_record
 from cluster.record import RecordFile, json_bytes, json_with
 from cluster.store import paths
+from cluster.store.paths import FileName, RecordedUri
+from cluster.store.store import Store
 from training.records.checkpoint import MANIFEST, Checkpoint, checkpoint_folders, latest
-from training.records.job import Job
+from training.records.job import CHECKPOINTS, OUTCOME, Job
 from training.records.schema import Outcome
 
 
 def read_outcome(job: Job) -> Outcome | None:
     """The outcome of a finished fit with the job's fingerprint; None if there is none."""
-    found: Outcome | None = RecordFile(job.store, job.outcome, "the outcome of a fit", json_with("fingerprint")).read()
+    found = outcome_file(job.store, job.root).read()
     return found if found is not None and found["fingerprint"] == job.fingerprint else None
+
+
+def outcome_file(store: Store, root: str) -> RecordFile[Outcome]:
+    """fit.json of the run at `root`."""
+    return RecordFile(store, paths.join(root, OUTCOME), "the outcome of a fit", _parse)
+
+
+def _parse(data: bytes) -> Outcome:
+    found: Outcome = json_with("fingerprint", "checkpoint", "best_checkpoint")(data)
+    RecordedUri(found["checkpoint"])
+    RecordedUri(found["best_checkpoint"] or found["checkpoint"])
+    return found
+
+
+def exported_checkpoint(root: str, outcome: Outcome) -> str:
+    """URI of the checkpoint that the run at `root` exports. Of the URI in fit.json only the folder's name counts: the
+    run may have been moved since, or fit.json may name a folder outside of it.
+    """
+    return checkpoint_of(root, outcome["best_checkpoint"] or outcome["checkpoint"])
+
+
+def checkpoint_of(root: str, uri: str) -> str:
+    """URI of the checkpoint below a run whose folder has the name of the folder `uri`."""
+    return paths.join(root, CHECKPOINTS, FileName(uri.rpartition("/")[2]))
 
 
 def write_outcome(job: Job, outcome: Outcome) -> None:
@@ -33,7 +59,7 @@ def refuse_or_delete_other_training(job: Job, replace: bool) -> None:
     try:
         latest(job)
         if replace and (outcome := read_outcome(job)) is not None:
-            Checkpoint.load(job.store, outcome["best_checkpoint"] or outcome["checkpoint"]).check_weights()
+            Checkpoint.load(job.store, exported_checkpoint(job.root, outcome)).check_weights()
         if job.store.exists(job.outcome) and read_outcome(job) is None:
             raise DataError(
                 f"{job.outcome}: written by a training with other settings, data or model. Choose another output, or "

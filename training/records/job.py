@@ -15,7 +15,7 @@ from training.config import TrainConfig
 from training.data.order import Position
 from training.records.parent import Parent
 
-OUTCOME = "fit.json"
+OUTCOME, CHECKPOINTS = "fit.json", "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Job:
     @property
     def checkpoints(self) -> str:
         """Folder of all checkpoints."""
-        return f"{self.root}/checkpoints"
+        return f"{self.root}/{CHECKPOINTS}"
 
     @property
     def step_log(self) -> str:

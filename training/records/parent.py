@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from cluster.artifact import canonical_json
+from cluster.store.paths import RecordedUri
 from training.data.order import Position
 
 
@@ -23,10 +24,10 @@ class Parent:
         words: lines for people about what is kept and what is new.
     """
 
-    run: str
+    run: RecordedUri
     digest: str
     fit: str
-    checkpoint: str
+    checkpoint: RecordedUri
     step: int
     updates: int
     steps_before: int
@@ -55,4 +56,5 @@ class Parent:
     def from_plain(cls, plain: dict[str, Any]) -> Self:
         """The record that `to_plain` made."""
         position = Position(plain["position"]["samples"], tuple(plain["position"]["taken"]))
-        return cls(**plain | {"position": position, "words": tuple(plain["words"])})
+        uris = {key: RecordedUri(plain[key]) for key in ("run", "checkpoint")}
+        return cls(**plain | uris | {"position": position, "words": tuple(plain["words"])})

@@ -18,6 +18,7 @@ from cluster.entry import Entry
 from cluster.errors import ConfigError, DataError
 from cluster.store import paths
 from cluster.store.interface import FileInfo
+from cluster.store.paths import RelativePath
 from cluster.store.store import Store
 from cluster.temporary import scratch_folder
 from training.config_parts import Columns, Model
@@ -106,7 +107,8 @@ def load_tokenizer(store: Store, uri: str, revision: str | None = None) -> PreTr
         if found or paths.is_remote(uri) or uri.startswith((".", "/", "~")):
             raise no_tokenizer(uri)
         return _load(uri, uri, revision, hub_problem(uri, revision))
-    return _load_files(store, uri, [file.uri.removeprefix(paths.absolute(uri)).lstrip("/") for file in found])
+    root = paths.absolute(uri)
+    return _load_files(store, uri, [RelativePath(file.uri.removeprefix(root).lstrip("/")) for file in found])
 
 
 def load_prepared(store: Store, uri: str, fingerprint: str) -> PreTrainedTokenizerFast:
@@ -139,7 +141,7 @@ def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
     return next(int(token) for token in known if token is not None)
 
 
-def _load_files(store: Store, uri: str, names: Iterable[str]) -> PreTrainedTokenizerFast:
+def _load_files(store: Store, uri: str, names: Iterable[RelativePath]) -> PreTrainedTokenizerFast:
     """The tokenizer of these files of a folder."""
     with scratch_folder("tokenizer") as scratch:
         for name in names:

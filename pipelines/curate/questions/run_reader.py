@@ -4,7 +4,6 @@ Later stages may be unfinished.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,14 +18,14 @@ from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.run import RunFolder
 from cluster.store import paths
-from cluster.store.interface import NotFound, StorageOptions
+from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.stages.id_index import ID_INDEX, positions_of
 from pipelines.curate.stages.measure import ATTRIBUTES
 from pipelines.readers import READERS
 from pipelines.readers.inputs import Input
-from pipelines.readers.recorded import INPUTS_JSON, read_inputs
+from pipelines.readers.recorded import INPUTS_JSON, inputs_file, read_inputs
 from pipelines.readers.text_files import OneDocument
 from pipelines.readers.units import read_unit
 from pipelines.text.normalize import normalize
@@ -56,13 +55,11 @@ class RunReader:
 
     def __init__(self, store: Store, uri: str, inputs: Sequence[Input] = ()) -> None:
         self.uri = paths.absolute(uri)
-        try:
-            record = json.loads(store.read_bytes(paths.join(self.uri, INPUTS_JSON)))
-        except NotFound:
+        if (record := inputs_file(store, self.uri).read()) is None:
             require_files(store, self.uri)
             raise DataError(
                 f"{self.uri}: no run of `raymill curate` here ({INPUTS_JSON} is missing). Give the config's `output`."
-            ) from None
+            )
         if store == Store():
             store = Store(StorageOptions(**record["storage"]))
         self.store = store

@@ -86,7 +86,7 @@ def _front(version: Version, report: PrepareReport, total: int, assessment: Asse
     tasks = _tasks(report)
     files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in SPLITS if version.records[split]]
     front: dict[str, Any] = {
-        "pretty_name": version.name,
+        "pretty_name": str(version.name),
         **_languages(assessment),
         **_licence(report),
         "task_categories": sorted({_TASKS.get(task, "text-generation") for task in tasks}),

@@ -13,6 +13,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.record import RecordFile, json_bytes
 from cluster.run import RunFolder
 from cluster.store import paths
+from cluster.store.paths import FileName, RecordedUri
 from cluster.store.store import Store
 from pipelines.prepare.stages.split import SPLITS
 
@@ -24,9 +25,9 @@ _NUMBERED = re.compile(r"v([1-9][0-9]*)")
 class Version:
     """A named version. output: URI of the run. digest: of the run. records: of each split. tagged: UTC time."""
 
-    name: str
-    version: str
-    output: str
+    name: FileName
+    version: FileName
+    output: RecordedUri
     digest: str
     records: dict[str, int]
     note: str
@@ -35,7 +36,9 @@ class Version:
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """From the content of its file."""
-        return cls(**json.loads(data))
+        plain = json.loads(data)
+        names = {"name": FileName(plain["name"]), "version": FileName(plain["version"])}
+        return cls(**plain | names | {"output": RecordedUri(plain["output"])})
 
     def splits(self, store: Store) -> dict[str, Artifact]:
         """Its splits.
@@ -77,7 +80,8 @@ class Registry:
         tagged = datetime.now(UTC).isoformat(timespec="seconds")
 
         def record(version: str) -> Version:
-            return Version(name, version, output, run["digest"], records, note, tagged)
+            uri = RecordedUri(paths.absolute(output))
+            return Version(FileName(name), FileName(version), uri, run["digest"], records, note, tagged)
 
         if version is not None:
             found = self._create(record(version))

@@ -299,6 +299,9 @@ def test_an_export_to_an_object_store_is_the_same(s3_root, s3_store, tmp_path):
     run = make_run(tmp_path)
     config = run.job.config.model_copy(update={"storage": s3_store.options})
     job = type(run.job)(config, f"{s3_root}/run", run.job.packed, (), 50, run.job.fingerprint_parts)
+    for file in Store().list_files(run.job.checkpoints):
+        at = f"{job.checkpoints}/{file.uri.removeprefix(f'{run.job.checkpoints}/')}"
+        s3_store.write_bytes(at, Store().read_bytes(file.uri))
     manifest = export(job, run.outcome, run.packed)
     there = {file.uri.removeprefix(f"{s3_root}/run/export/") for file in s3_store.list_files(f"{s3_root}/run/export")}
     assert there == {file["path"] for file in manifest["files"]} | {"manifest.json"}

@@ -284,7 +284,8 @@ def test_the_driver_passes_over_damage_too_and_removes_another_training_only_if_
     Path(newer, "manifest.json").write_text("{")
     refuse_or_delete_other_training(job, replace=False)
     assert latest(job).uri == older
-    Store().write_bytes(job.outcome, json.dumps({"fingerprint": "another"}).encode())
+    outcome = {"fingerprint": "another", "checkpoint": older, "best_checkpoint": older}
+    Store().write_bytes(job.outcome, json.dumps(outcome).encode())
     with pytest.raises(DataError, match="written by a training with other settings"):
         refuse_or_delete_other_training(job, replace=False)
     refuse_or_delete_other_training(job, replace=True)

@@ -27,6 +27,7 @@ import cluster
 from cluster.errors import ClusterError
 from cluster.metrics import NOT_EXPORTED, Metrics
 from cluster.store import paths
+from cluster.store.paths import FileName
 from training.engines.engine import StateSlice
 from training.fit.ranks import Ranks
 from training.records.checkpoint import (
@@ -156,7 +157,7 @@ class Saver:
     def _send(self, folder: str) -> None:
         files = []
         for number, pieces in enumerate(_files(self._copies)):
-            path = f"rank-{self.ranks.rank:05d}-{number:05d}.safetensors"
+            path = FileName(f"rank-{self.ranks.rank:05d}-{number:05d}.safetensors")
             file, data = pack_file(path, pieces)
             self.job.store.write_bytes(paths.join(folder, path), data)
             files.append(file.to_plain())
@@ -191,7 +192,7 @@ class Saver:
         delete_replaced(self.job, progress, folder)
 
 
-def pack_file(path: str, pieces: dict[Key, np.ndarray]) -> tuple[StateFile, bytes]:
+def pack_file(path: FileName, pieces: dict[Key, np.ndarray]) -> tuple[StateFile, bytes]:
     """The content of a safetensors file with float32 pieces, and its description with the offsets of the pieces."""
     keys = {"|".join(map(str, key)): key for key in pieces}
     data = save({text: pieces[key] for text, key in keys.items()})

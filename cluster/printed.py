@@ -1,0 +1,44 @@
+"""What the command line prints of text that others wrote: control characters are shown, not obeyed.
+
+A terminal obeys escape sequences: they rename its window, hide lines, or answer with keystrokes. Text of documents,
+ids, categories, file names and servers therefore reaches a terminal or a log only through `printable`.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+# Control characters without tab and line feed, halves of UTF-16 pairs, separators of lines, and characters that reorder
+# the text around them.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """The text with each character that a terminal would obey as its escape in JSON, such as `\\u001b`."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class PrintableStream:
+    """A text stream that writes what `printable` returns. Everything else is that of the stream `unescaped`."""
+
+    def __init__(self, unescaped: TextIO) -> None:
+        self.unescaped = unescaped
+
+    def write(self, text: str) -> int:
+        return self.unescaped.write(printable(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unescaped, name)
+
+
+@contextmanager
+def printable_output() -> Iterator[None]:
+    """Inside, standard output and standard error are a `PrintableStream`."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (PrintableStream(stream) for stream in before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
