@@ -20,8 +20,6 @@ _INPUT_BLOCK = 1 << 16
 _OUTPUT_BLOCK = 1 << 16
 # A zstd block of 4 bytes can stand for 128 KiB, and zstd has no bound on output: 2 KiB at a time make 64 MiB at worst.
 _ZSTD_SLICE = 1 << 11
-# `zstd --long=31`, with which the large Reddit dumps were made. Only files that need it use memory for it.
-_ZSTD_MAX_WINDOW = 1 << 31
 _STARTS = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"BZh": ".bz2"}
 _BZIP2_BLOCK = b"1AY&SY"  # after "BZh" and a digit: text may begin with these three letters, too
 
@@ -29,7 +27,7 @@ _BZIP2_BLOCK = b"1AY&SY"  # after "BZh" and a digit: text may begin with these t
 class UnreadableRest(Exception):
     """The rest of a file cannot be read; what came before was delivered.
 
-    problem: not_compressed, corrupt_compression, expansion_bomb or truncated; readers have further ones.
+    problem: not_compressed, corrupt_compression, expansion_bomb, large_block or truncated; readers have further ones.
     """
 
     def __init__(self, problem: str) -> None:
@@ -76,7 +74,7 @@ def stream(
 
 def _expanded(read: Callable[[], bytes], ending: str, limits: Limits) -> Iterator[bytes]:
     decoder_of = DECODERS[ending]
-    decoder = decoder_of()
+    decoder = decoder_of(limits)
     inside = False  # between the start and the end of a member
     compressed_bytes = expanded_bytes = 0
     while data := read():
@@ -85,6 +83,8 @@ def _expanded(read: Callable[[], bytes], ending: str, limits: Limits) -> Iterato
             try:
                 block = decoder.decompress(data, _OUTPUT_BLOCK)
             except (zlib.error, zstandard.ZstdError, OSError, EOFError, ValueError) as error:
+                if "too much memory" in str(error):  # the window of a zstd frame
+                    raise UnreadableRest("large_block") from error
                 is_first = not expanded_bytes and compressed_bytes == len(data)
                 is_other = is_first and compression_of(data) != ending
                 raise UnreadableRest("not_compressed" if is_other else "corrupt_compression") from error
@@ -97,7 +97,7 @@ def _expanded(read: Callable[[], bytes], ending: str, limits: Limits) -> Iterato
             if decoder.eof:
                 # Tape and disk tools pad files with zeros; anything else must be the next member.
                 data = decoder.unused_data.lstrip(b"\0")
-                decoder, inside = decoder_of(), False
+                decoder, inside = decoder_of(limits), False
     if inside:
         raise UnreadableRest("truncated")
 
@@ -115,7 +115,7 @@ class Decoder(Protocol):
 
 
 class _Gzip:
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._member = zlib.decompressobj(wbits=31)
         self.needs_input = True
 
@@ -134,8 +134,9 @@ class _Gzip:
 
 
 class _Zstd:
-    def __init__(self) -> None:
-        self._frame = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW).decompressobj()
+    def __init__(self, limits: Limits) -> None:
+        # As large as a window may be that zstd can make; a file that needs less uses less.
+        self._frame = zstandard.ZstdDecompressor(max_window_size=min(limits.block_bytes, 1 << 31)).decompressobj()
         self._waiting = self._ready = memoryview(b"")
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
@@ -160,4 +161,8 @@ class _Zstd:
         return self._frame.unused_data + bytes(self._waiting)
 
 
-DECODERS: dict[str, Callable[[], Decoder]] = {".gz": _Gzip, ".zst": _Zstd, ".bz2": bz2.BZ2Decompressor}
+DECODERS: dict[str, Callable[[Limits], Decoder]] = {
+    ".gz": _Gzip,
+    ".zst": _Zstd,
+    ".bz2": lambda limits: bz2.BZ2Decompressor(),
+}

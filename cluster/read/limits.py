@@ -21,6 +21,19 @@ class Limits(BaseModel):
     max_expansion_ratio: float = Field(default=1000.0, gt=1, description="decompressed bytes per byte of a file")
     max_expanded_gib: float = Field(default=64.0, gt=0, description="decompressed size of one file")
 
+    max_block_mib: int = Field(
+        default=256,
+        ge=1,
+        le=1 << 20,
+        description="largest part of a file that has to be in memory at once: the window of a zstd file, a record "
+        "batch of an Arrow file; MiB",
+    )
+
+    @property
+    def block_bytes(self) -> int:
+        """Largest part of a file in memory; never too small for one with a few of the largest documents."""
+        return max(self.max_block_mib << 20, 4 * self.max_document_bytes)
+
     @property
     def harmless_bytes(self) -> int:
         """Decompressed size up to which expansion is not checked: blanks in a small file also compress 1,000 to 1."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from cluster.errors import DataError
-from cluster.read.arrow_streams import record_batches
+from cluster.read.arrow_streams import record_batches, schema_of
 from cluster.read.compression import UnreadableRest
 from cluster.read.limits import Limits
 from cluster.read.span import Span
@@ -32,20 +32,23 @@ class Hub(Reader):
             return FilePieces(())
         try:
             with store.open_input(file.uri) as handle:
-                schema = pa.ipc.open_stream(handle).schema
-        except pa.ArrowInvalid as error:
-            raise DataError(
-                f"{file.uri}: not an Arrow stream ({str(error).splitlines()[0]}). Save the data set again."
-            ) from error
+                schema = schema_of(handle, Limits())
+        except UnreadableRest as error:
+            raise DataError(f"{file.uri}: not an Arrow stream. Save the data set again.") from error
         return FilePieces(((0, file.size, file.size),), None, schema)
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
-        """A table for each record batch. The rest of a truncated file is one unreadable row."""
-        first = 0
+        """Tables of about 8 MB. The rest of a damaged file is one unreadable row."""
+        first = expanded_bytes = 0
         with store.open_input(span.uri) as handle:
             try:
-                for batch in record_batches(handle):
-                    yield documents(batch.select(input.columns_in(batch.schema.names)), input, limits, span.uri, first)
+                for batch in record_batches(handle, limits):
+                    batch = batch.select(input.columns_in(batch.schema.names))
+                    table = documents(batch, input, limits, span.uri, first)
+                    expanded_bytes += table.nbytes
+                    if limits.is_bomb(expanded_bytes, span.size):
+                        raise UnreadableRest("expansion_bomb")
+                    yield table
                     first += batch.num_rows
             except UnreadableRest as broken:
                 yield one_problem(input, broken.problem, f"{span.uri} row {first}")

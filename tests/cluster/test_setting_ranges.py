@@ -80,6 +80,7 @@ RANGES = {
     "from 1 to 1000": "Balance.most_copies",
     "from 1 to 10000": "Assess.sample",
     "from 1 to 1024": "Execution.cpus",
+    "from 1 to 1048576": "Limits.max_block_mib",
     "from 1 to 2000000000": "Limits.max_document_bytes",
     "from 1 to 4096": "Dedup.bands Dedup.rows_per_band Execution.unit_mib",
     "from 1 to 604800": "Execution.stall_s",

@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import DataError
+from cluster.read.arrow_streams import schema_of
+from cluster.read.compression import UnreadableRest
 from cluster.read.file_problems import first_bytes
 from cluster.read.hub import hub_splits, is_hub_data, is_saved_dataset, saved_files, saved_splits
 from cluster.read.limits import Limits
@@ -218,9 +220,9 @@ def inspect_file(store: Store, file: FileInfo, columns: Columns, unit_bytes: int
 def _inspect_arrow(store: Store, file: FileInfo) -> InspectedFile:
     try:
         with store.open_input(file.uri) as handle:
-            schema = pa.ipc.open_stream(handle).schema
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{file.uri}: not an Arrow stream ({str(error).splitlines()[0]}). Save it again.") from error
+            schema = schema_of(handle, Limits())
+    except UnreadableRest as error:
+        raise DataError(f"{file.uri}: not an Arrow stream. Save it again.") from error
     return InspectedFile(schema, [(Span(*_identity(file), "arrow", 0, file.size), file.size)] if file.size else [], {})
 
 

@@ -38,6 +38,7 @@ _ADVICE = {
     "not_an_object": 'Write each line or element as an object, such as {"text": "..."}.',
     "broken_json": "Write one whole JSON object on each line.",
     "broken_compression": "The file is not what its ending states, or was cut short: rename it, or write it again.",
+    "large_block": "The window of the zstd file is too large to decompress it: compress it again without `--long`.",
     "bad_fold": "Prepare the data set with `split: {folds: 5}`, or name the column of the folds in columns.fold.",
     "bad_utf8": "Write the file as UTF-8; of UTF-16, for example, `iconv -f UTF-16 -t UTF-8 FILE` makes it.",
 }

@@ -27,6 +27,7 @@ _PROBLEMS = PROBLEMS_OF_WHOLE_FILES | {
     "corrupt_compression": "the compressed data is damaged; write the file again",
     "truncated": "the compressed data ends too early; write the file again",
     "expansion_bomb": f"it expands more than {_LIMITS.max_expansion_ratio:,.0f} times; check what it holds",
+    "large_block": f"its zstd window is over {_LIMITS.max_block_mib} MiB; compress it again without `--long`",
     "pointer": "a Git LFS pointer, not the file itself; run `git lfs pull` in its repository",
 }
 

@@ -109,14 +109,14 @@ def _arrow_rows(store: Store, span: Span) -> Iterator[tuple[Row, str]]:
     number = 0
     try:
         with store.open_input(span.uri) as handle:
-            for batch in record_batches(handle):
+            for batch in record_batches(handle, _LIMITS):
                 for row in batch.to_pylist():
                     yield row, f"{span.uri} row {number}"
                     number += 1
     except UnreadableRest as broken:
         raise DataError(
-            f"{span.uri}: damaged Arrow stream after row {number}. Save the data set again, or remove it from the "
-            "cache of `datasets` (HF_HOME)."
+            f"{span.uri}: Arrow stream that cannot be read after row {number} ({broken.problem.replace('_', ' ')}). "
+            "Save the data set again, with small record batches, or remove it from the cache of `datasets` (HF_HOME)."
         ) from broken
 
 
@@ -153,8 +153,9 @@ def json_rows(store: Store, span: Span) -> Iterator[tuple[Row | Unreadable, int]
         for position, line, value in json_lines(store, span, _LIMITS):
             if value is not BLANK:
                 yield _object(line, value), position
-    except UnreadableRest:
-        yield Unreadable("broken_compression"), position + 1
+    except UnreadableRest as broken:
+        problem = "large_block" if broken.problem == "large_block" else "broken_compression"
+        yield Unreadable(problem), position + 1
 
 
 def _json_elements(store: Store, span: Span) -> Iterator[tuple[Row | Unreadable, int]]:

@@ -13,7 +13,9 @@ from pipelines.readers.units import InputManifest
 _RULE_REMOVES_ALMOST_ALL = 0.95
 _IDLE_RULE_DOCUMENTS = 1000  # among fewer, a rule that removes one document in a few hundred may remove none
 _REASONS_SHOWN = 12
-_LOSES_THE_REST = ("truncated", "corrupt_compression", "corrupt_page", "expansion_bomb")
+_LOSES_THE_REST = (
+    "truncated", "corrupt_compression", "corrupt_batch", "corrupt_page", "expansion_bomb", "large_block"
+)  # fmt: skip
 
 
 def warnings(

@@ -20,11 +20,15 @@ _TASK = _GIB
 # A document above the 8 MB of a table is a table of its own, which takes this multiple of its bytes.
 _TABLE_BYTES = 8 << 20
 _OF_A_DOCUMENT = 20
+# Compressed and decompressed. One of this size is part of _TASK.
+_OF_A_BLOCK = 2
+_BLOCK_BYTES = 256 << 20
 
 
 def task_memory(limits: Limits) -> int:
     """Bytes of a unit of `measure` or `select`, without the models and lists that `measure` loads."""
-    return _TASK + _OF_A_DOCUMENT * max(0, limits.max_document_bytes - _TABLE_BYTES)
+    documents = _OF_A_DOCUMENT * max(0, limits.max_document_bytes - _TABLE_BYTES)
+    return _TASK + documents + _OF_A_BLOCK * max(0, (limits.max_block_mib << 20) - _BLOCK_BYTES)
 
 
 # Each process loads the models and lists of the settings, which takes this multiple of their files. Measured (growth

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.read.file_problems import PROBLEMS_OF_WHOLE_FILES
-from pipelines.curate.report.run_warnings import warnings
+from pipelines.curate.report.run_warnings import _LOSES_THE_REST, warnings
 from pipelines.readers.reader import PROBLEMS
 
 
@@ -96,7 +96,7 @@ def test_a_kept_language_without_a_document_in_the_corpus():
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_quarantined_document_is_counted_and_one_that_costs_others_is_named(problem, count):
     entry = {"source": "b", "problem": problem, "documents": count, "examples": ["in/x line 3", "in/y line 4"]}
-    lost = problem in ("truncated", "corrupt_compression", "corrupt_page", "expansion_bomb")
+    lost = problem in _LOSES_THE_REST
     times = "1 time" if count == 1 else "2 times"
     wanted = []
     if lost:

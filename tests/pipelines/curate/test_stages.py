@@ -80,6 +80,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "limits.max_document_bytes": 1000,
         "limits.max_expansion_ratio": 5,
         "limits.max_expanded_gib": 1,
+        "limits.max_block_mib": 1,
     },
     "decide": {
         "language.keep": ["en"],

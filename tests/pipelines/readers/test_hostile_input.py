@@ -338,6 +338,20 @@ def test_a_bomb_of_gigabytes_is_left_in_little_memory(tmp_path):
     assert peak_mib < 200
 
 
+def test_a_zstd_file_with_a_large_window_is_refused_unless_the_bound_is_raised(tmp_path):
+    """`zstd --long=31`, as for dumps of forums: decompressing it takes 2 GiB."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=22, compression_level=1)
+    pack = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    lines = b"".join(b'{"text": "%d"}\n' % number for number in range(1000))
+    plain = zstandard.compress(b'{"text": "small window"}\n')
+    (tmp_path / "a.jsonl.zst").write_bytes(plain + pack.compress(lines) + pack.flush())
+    (tmp_path / "b.jsonl").write_text('{"text": "next file"}')
+    refused = rows_of(tmp_path, Limits(max_document_bytes=1000, max_block_mib=3))
+    assert texts_and_problems(refused) == ["small window", "<large_block>", "next file"]
+    assert len(rows_of(tmp_path, Limits(max_document_bytes=1000, max_block_mib=4))) == 1002
+    assert Limits().block_bytes == 256 << 20
+
+
 def test_an_ordinary_file_that_compresses_well_is_no_bomb(tmp_path):
     (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(b'{"text": "a"}\n' * 500_000))
     assert set(texts_and_problems(rows_of(tmp_path))) == {"a"}

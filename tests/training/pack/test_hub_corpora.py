@@ -151,5 +151,5 @@ def test_a_damaged_arrow_file_is_refused(tmp_path):
     Dataset.from_list(rows("boat", 5)).save_to_disk(tmp_path / "d")
     (file,) = (tmp_path / "d").glob("*.arrow")
     file.write_bytes(file.read_bytes()[:-200])
-    with pytest.raises(DataError, match=r"arrow: damaged Arrow stream after row 0\. Save the data set again"):
+    with pytest.raises(DataError, match=r"arrow: Arrow stream that cannot be read after row 0 \(truncated\)\. Save"):
         freeze_corpora(config(str(tmp_path / "d")), 1 << 20)
