@@ -28,7 +28,7 @@ from cluster.errors import ClusterError, ConfigError
 from cluster.nodes import Node, candidates
 from cluster.progress import Progress, Silent
 from cluster.sudden_end import report_sudden_end
-from cluster.temporary import LONGEST_NAME, abandoned, temporary_folder
+from cluster.temporary import abandoned, temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +56,12 @@ LOST_TASKS_LOGGER = "ray.data._internal.execution.streaming_executor_state"
 _OBJECT_STORE_BYTES = 256 << 20
 
 _CONNECT_S = 10
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
-# The path of a Unix socket has at most 107 bytes. Ray appends this to its folder, with a time and a process id.
-_RAY_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-_LONGEST_PARENT = 107 - len(_RAY_SOCKET) - LONGEST_NAME - 1
+# The path of a Unix socket has at most 107 bytes. This is appended to our folder; Ray chose most of it.
+_RAY_SOCKET = "/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+_KIND = "r"  # of our folder, short for the same reason
+_LONGEST_PARENT = 107 - len(_RAY_SOCKET) - len(f"/raymill-{_KIND}-12ab-4194304-abcdefgh")
 
 
 class Session:
@@ -199,11 +201,12 @@ class Session:
         if os.environ.get("RAY_AUTH_MODE") == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        self._listen_to_this_machine_alone(True)
         ray = imported_ray()
         # The agents of a killed driver's Ray never end by themselves.
-        for folder in abandoned("ray", _short_folder()):
+        for folder in abandoned(_KIND, _short_folder()):
             _kill_holders(folder)
-        self._folder = temporary_folder("ray", _short_folder())
+        self._folder = temporary_folder(_KIND, _short_folder())
         self._unwatch = control_process.watch(self._folder, self._remove_ray)
         try:
             ray.init(
@@ -213,7 +216,8 @@ class Session:
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
                 object_store_memory=_OBJECT_STORE_BYTES,
-                _temp_dir=str(self._folder),
+                # Below our folder, because Ray lets every user of the machine write into its own.
+                _temp_dir=str(self._folder / "r"),
             )
         except Exception as error:
             raise ClusterError(
@@ -222,7 +226,18 @@ class Session:
                 "fails again, look for a full disk or a memory limit, or give --address to use a running cluster."
             ) from error
 
+    def _listen_to_this_machine_alone(self, alone: bool) -> None:
+        """Whether the Ray that this process starts next is on 127.0.0.1, and not on all addresses of this machine.
+
+        Ray has this setting for systems on which it has no clusters. Its processes read the variable, and this one the
+        constant, because Ray may have been imported before.
+        """
+        os.environ[_CLUSTERS] = "0" if alone else "1"
+        if constants := sys.modules.get("ray._private.ray_constants"):
+            constants.ENABLE_RAY_CLUSTER = not alone  # type: ignore[attr-defined]
+
     def _join(self) -> None:
+        self._listen_to_this_machine_alone(False)
         ray = imported_ray()
         root = Path(__file__).parents[1]
         # Inside a job the source comes with the image or the job's working directory.

@@ -18,13 +18,11 @@ from pathlib import Path
 
 from cluster.errors import RaymillError, StorageError
 
-# raymill-KIND-MACHINE-PROCESS-RANDOM
-LONGEST_NAME = len("raymill-unit-12ab-4194304-") + 8
 _FULL = {code: os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT)}
 
 
 def temporary_folder(kind: str, within: str | None = None) -> Path:
-    """A new empty folder that only this user may enter. The caller removes it."""
+    """A new empty folder raymill-KIND-MACHINE-PROCESS-RANDOM, which only this user may enter. The caller removes it."""
     _sweep(kind, within)
     return Path(tempfile.mkdtemp(prefix=f"raymill-{kind}-{_machine()}-{os.getpid()}-", dir=within))
 

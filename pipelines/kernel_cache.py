@@ -23,6 +23,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -137,13 +138,14 @@ def _parents() -> Iterator[Path]:
 
 
 def _make(folder: Path) -> bool:
-    """Make a folder, unless it exists. Returns whether this user owns it and can write into it.
+    """Make a folder, unless it exists. Returns whether this user owns it, can write into it, and others cannot.
 
-    The cache holds machine code that is executed, so it must not lie in a folder that another user made.
+    The cache holds machine code that is executed, so it must not lie in a folder into which others can write.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK)
+        found = folder.stat()
+        return found.st_uid == os.getuid() and not found.st_mode & stat.S_IWOTH and os.access(folder, os.W_OK)
     except OSError:
         return False
 

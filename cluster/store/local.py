@@ -274,4 +274,5 @@ def own_folder() -> Path:
     folder.mkdir(exist_ok=True, mode=0o700)
     if folder.stat().st_uid != os.getuid() or folder.is_symlink():
         raise StorageError(f"{folder}: belongs to someone else. Set TMPDIR to a folder of your own.")
+    folder.chmod(0o700)  # it may have been made by another program
     return folder

@@ -69,7 +69,7 @@ def nothing_is_left_of(driver: Driver) -> bool:
 
 
 def test_a_run_leaves_no_process_and_no_file_outside_its_folder(drive, tmp_path):
-    before = set(Path("/tmp").glob("raymill-ray-*"))
+    before = set(Path("/tmp").glob("raymill-r-*"))
     driver = drive()
     code, out, err = driver.wait(120)
     assert (code, out.split()[1:]) == (0, ["with", "Ray"]), err
@@ -77,7 +77,7 @@ def test_a_run_leaves_no_process_and_no_file_outside_its_folder(drive, tmp_path)
     assert nothing_is_left_of(driver)
     assert list(driver.home.rglob("*")) == []
     assert list(driver.temporary.glob("raymill-*")) == []
-    assert {path for path in Path("/tmp").glob("raymill-ray-*") if f"-{driver.process.pid}-" in path.name} <= before
+    assert {path for path in Path("/tmp").glob("raymill-r-*") if f"-{driver.process.pid}-" in path.name} <= before
 
     again = drive()
     code, out_again, err = again.wait(60)
@@ -110,5 +110,5 @@ def test_ctrl_c_ends_with_130_and_the_next_run_continues(drive, tmp_path):
     assert MESSAGE not in err
     assert "Traceback" not in err
     assert nothing_is_left_of(driver)
-    assert list(driver.temporary.glob("raymill-ray-*")) == []
+    assert list(driver.temporary.glob("raymill-r-*")) == []
     assert sorted(stages.committed(counting_stage(6, blocked_from_two_on), str(tmp_path / "run"))) == [0, 1]

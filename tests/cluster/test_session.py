@@ -139,7 +139,7 @@ OOM_RETRIES = "RAY_task_oom_retries"  # as Ray writes it
 def fake_ray(monkeypatch, tmp_path):
     """A Ray that notes its calls; its node has the dead processes of `dead`."""
     for name in [*WORKER_ENVIRONMENT, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", OOM_RETRIES, "RAY_USAGE_STATS_ENABLED",
-                 "RAY_ADDRESS", "RAY_JOB_ID", "RAY_DATA_DISABLE_PROGRESS_BARS"]:  # fmt: skip
+                 "RAY_ADDRESS", "RAY_JOB_ID", sessions._CLUSTERS, "RAY_DATA_DISABLE_PROGRESS_BARS"]:  # fmt: skip
         monkeypatch.setenv(name, "x")  # restored at the end, whatever the session sets
         monkeypatch.delenv(name)
     calls: list[tuple] = []
@@ -167,10 +167,10 @@ def test_an_embedded_ray_is_started_once_with_the_processors_and_ends_with_its_f
         assert not session.started and not session.dead()
         session.start()
         session.start()
-        (folder,) = tmp_path.glob("raymill-ray-*")
+        (folder,) = tmp_path.glob("raymill-r-*")
         (_, given), (_, number, handler) = fake_ray.calls
         assert (given["address"], given["num_cpus"], given["include_dashboard"]) == ("local", 3, False)
-        assert (given["_temp_dir"], given["log_to_driver"]) == (str(folder), False)
+        assert (given["_temp_dir"], given["log_to_driver"]) == (str(folder / "r"), False)
         assert number == signal.SIGTERM
         with pytest.raises(KeyboardInterrupt):
             handler(number, None)
@@ -186,7 +186,7 @@ def test_an_embedded_ray_is_started_once_with_the_processors_and_ends_with_its_f
 def test_of_a_ray_whose_process_died_the_rest_is_killed_before_its_shutdown(fake_ray, tmp_path):
     session = Session()
     session.start()
-    (folder,) = tmp_path.glob("raymill-ray-*")
+    (folder,) = tmp_path.glob("raymill-r-*")
     fake_ray.dead.append("raylet")
     assert session.dead()
     fake_ray.calls.clear()
@@ -222,7 +222,7 @@ def test_an_interrupt_kills_an_embedded_ray_and_everything_else_ends_in_good_ord
         fake_ray.calls.clear()
         raise error
     assert [call[0] for call in fake_ray.calls] == calls and not session.started
-    assert list(tmp_path.glob("raymill-ray-*")) == []
+    assert list(tmp_path.glob("raymill-r-*")) == []
 
 
 def test_a_cluster_is_checked_at_once_where_its_address_has_a_port(monkeypatch):
@@ -282,7 +282,7 @@ def test_ray_keeps_its_files_where_its_sockets_have_short_names(monkeypatch):
     for folder, chosen in (("/scratch", "/scratch"), ("/var/folders/of/a/user", "/tmp")):
         monkeypatch.setattr(tempfile, "tempdir", folder)
         assert sessions._short_folder() == chosen
-        longest = f"{chosen}/raymill-ray-12ab-4194304-abcdefgh{sessions._RAY_SOCKET}"
+        longest = f"{chosen}/raymill-r-12ab-4194304-abcdefgh{sessions._RAY_SOCKET}"
         assert len(longest) <= 107
 
 
