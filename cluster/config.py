@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cluster.config_text import format_of, parse
 from cluster.errors import ConfigError
+from cluster.secret_values import VARIABLE, is_secret_name, take_out, without_secrets
 from cluster.store.interface import SECRETS, StorageOptions
 from cluster.store.store import Store
 
@@ -35,6 +36,8 @@ Loc = tuple[str | int, ...]
 _IN_ENVIRONMENT = "env:"
 _HIDDEN = "(a secret)"
 _MISPLACED_SHOWN = 3
+# Groups of settings of which a wrong value is not shown.
+_WITH_SECRETS = ("headers", "parameters", "variable")
 _OUTSIDE = object()
 
 # pydantic's type of error -> what was wanted, in the words of YAML.
@@ -165,6 +168,13 @@ def _variable(path: str) -> str:
 
 
 def _validated(model: type[BaseModel], raw: dict[str, Any], origins: "_Origins", problems: list[str]) -> BaseModel:
+    # What follows sees no secret, so that no message can show one.
+    raw, secrets = take_out(raw, _is_secret)
+    problems += [
+        f"{origins.where(loc, '')}: holds a secret ({what}), and settings are recorded, printed and sent with jobs. "
+        f"{_in_place_of_secret(model, loc)}"
+        for loc, what in secrets
+    ]
     raw, unset = _expand(raw, (), origins)
     problems += unset
     try:
@@ -231,8 +241,8 @@ class _Origins:
         key, equals, value = override.partition("=")
         *parents, last = key.split(".")
         if not equals or not all((*parents, last)):
-            return [f"-o {override}: wanted key.sub=value, as in -o storage.retries=5."]
-        shown = f"-o {key}={_HIDDEN if _holds_secret(override) else value}"
+            return [f"-o {shown_override(override)}: wanted key.sub=value, as in -o storage.retries=5."]
+        shown = f"-o {shown_override(override)}"
         node: Any = raw
         for depth, name in enumerate(parents, start=1):
             if isinstance(node, dict) and node.get(name) is None:
@@ -295,7 +305,7 @@ def _expand(value: Any, loc: Loc, origins: _Origins) -> tuple[Any, list[str]]:
     key = _dotted(loc)
     if not _is_secret(loc):
         return value, [
-            f"{origins.where(loc, '')}: {value!r} uses an environment variable; those are read only in "
+            f"{origins.where(loc, '')}: {_show(value)} uses an environment variable; those are read only in "
             f"{', '.join(f'storage.{name}' for name in SECRETS)}. Write the value itself, or pass -o {key}=..."
         ]
     missing = [name for name in names if name not in os.environ]
@@ -337,8 +347,9 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
     known = _fields_at(model, loc[:-1])
     real = _real_loc(model, entry)[0]
     where = origins.where(real, entry["type"])
-    seen = _HIDDEN if _is_secret(real) or _holds_secret(entry["input"]) else _show(entry["input"])
     context = entry.get("ctx", {})
+    hidden = _may_be_secret(real) or _holds_secret(entry["input"]) or context.get("pattern") == VARIABLE
+    seen = _HIDDEN if hidden else _show(entry["input"])
     if entry["type"] in (*_COMPARISONS, "finite_number") and str(entry["input"]).lower() == "nan":
         return f"{where}: {seen} given; wanted a number that is not NaN."
     match entry["type"]:
@@ -367,6 +378,9 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
 def _wanted(mistake: Sequence[Mapping[str, Any]]) -> str:
     found = []
     for entry in mistake:
+        if entry.get("ctx", {}).get("pattern") == VARIABLE:
+            found.append("the name of an environment variable, in capitals, as in MY_PASSWORD")
+            continue
         said = entry["msg"].removeprefix("Input should be ").removeprefix("a valid ")
         found.append(_WANTED.get(entry["type"], said).format(**entry.get("ctx", {})))
     return ", or ".join(dict.fromkeys(found))
@@ -468,9 +482,38 @@ def _is_secret(loc: Loc) -> bool:
     return loc[-2:-1] == ("storage",) and loc[-1] in SECRETS
 
 
+def _may_be_secret(loc: Loc) -> bool:
+    """Whether a value that is wrong at this setting may be a secret that was meant to be somewhere else."""
+    return _is_secret(loc) or any(is_secret_name(str(step)) or step in _WITH_SECRETS for step in loc)
+
+
 def _holds_secret(value: Any) -> bool:
     """Whether a value, or the text of an override, names a key of a store."""
     return any(name in str(value) for name in SECRETS)
+
+
+def shown_override(override: str, hidden: str = _HIDDEN) -> str:
+    """The override `key.sub=value` for a message: with `hidden` as its value if that may have a secret."""
+    key, equals, value = override.partition("=")
+    try:
+        plain = parse(value, "", "yaml")
+        hides = _may_be_secret(tuple(key.split("."))) or _holds_secret(override) or without_secrets(plain) != plain
+    except ConfigError:
+        hides = any(map(is_secret_name, re.findall(r"[\w-]+", override)))
+    return f"{key}{equals}{hidden}" if hides else override
+
+
+def _in_place_of_secret(model: type[BaseModel], loc: Loc) -> str:
+    """What to give in place of a secret. Models that have a setting for it say so as `for_secrets`."""
+    for depth in range(len(loc), 0, -1):
+        for candidate in _models_at(model, loc[:depth]):
+            if said := getattr(candidate, "for_secrets", None):
+                return said
+    return (
+        "Take it out. Keys of stores are found in `storage.profile`, in `storage.access_key_id: ${NAME}` and "
+        "`storage.secret_access_key: ${NAME}`, or in the environment (AWS_ACCESS_KEY_ID, AZURE_STORAGE_SAS_TOKEN, "
+        "GOOGLE_APPLICATION_CREDENTIALS); the token of the Hugging Face hub in HF_TOKEN."
+    )
 
 
 def _dotted(loc: Loc) -> str:
@@ -480,7 +523,7 @@ def _dotted(loc: Loc) -> str:
 def _show(value: Any) -> str:
     if value is None:
         return "nothing"
-    text = repr(value)
+    text = repr(without_secrets(value))
     return text if len(text) <= 80 else text[:77] + "..."
 
 

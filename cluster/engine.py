@@ -46,6 +46,7 @@ from cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING, Metrics, conne
 from cluster.nodes import without_accelerators
 from cluster.page.formats import plural
 from cluster.progress import Progress
+from cluster.secret_values import redacted
 from cluster.session import LOST_TASKS_LOGGER, Session
 from cluster.stage import (
     Record,
@@ -467,7 +468,7 @@ class _RunUnit:
                 return {
                     "unit": index,
                     "error": _cause(error),
-                    "traceback": traceback.format_exc(),
+                    "traceback": redacted(traceback.format_exc()),
                     "kind": type(error).__name__,
                     "final": as_record(error) if isinstance(error, RaymillError) and error.is_final else None,
                 }
@@ -479,4 +480,4 @@ def _cause(error: BaseException) -> str:
         return str(error)
     raised = traceback.extract_tb(error.__traceback__)[-1]
     notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
-    return f"{type(error).__name__}: {error}{notes} ({Path(raised.filename).name}, line {raised.lineno})"
+    return f"{type(error).__name__}: {redacted(str(error))}{notes} ({Path(raised.filename).name}, line {raised.lineno})"

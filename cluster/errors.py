@@ -14,15 +14,20 @@ A message has four parts: where, what was seen, what was wanted, what to do.
 
 from typing import Any, ClassVar, TypedDict
 
+from cluster.secret_values import redacted
+
 
 class RaymillError(Exception):
-    """Base class of all exceptions that Raymill raises.
+    """Base class of all exceptions that Raymill raises. Its message is redacted, since it may quote a library's.
 
     is_final: the same work would fail again, so it is not retried.
     """
 
     exit_code: ClassVar = 1
     is_final: ClassVar = False
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*(redacted(one) if isinstance(one, str) else one for one in arguments))
 
 
 class UserError(RaymillError):

@@ -26,6 +26,7 @@ import typer
 
 from cluster.artifact import MANIFEST, Manifest, manifest_file
 from cluster.cli import shell_command
+from cluster.config import shown_override
 from cluster.errors import DataError
 from cluster.inspection import RunConfig, StorageOverrides, store_for
 from cluster.lease import LEASES, held, require_free
@@ -33,7 +34,7 @@ from cluster.page.formats import byte_size, plural
 from cluster.run import RunFolder
 from cluster.stage import COMMITS, RECORD_THREADS, Record, record_file
 from cluster.store import paths
-from cluster.store.interface import SECRETS, FileInfo, Upload
+from cluster.store.interface import FileInfo, Upload
 from cluster.store.store import Store
 from cluster.submit.work import seconds_of
 
@@ -103,7 +104,7 @@ def gc(
             remove_garbage(store, root, found.old)
         elif found.old:
             options = ["--older-than", older_than, *(["--config", config] if config else [])]
-            shown = [word for one in override or [] for word in ("-o", _without_secret(one))]
+            shown = [word for one in override or [] for word in ("-o", shown_override(one, "..."))]
             print(f"\nTo remove it: {shell_command('gc', run, *options, *shown, '--delete')}")
 
 
@@ -361,8 +362,3 @@ def _text(found: Garbage, root: str, older_than: str, delete: bool) -> str:
         more = ", ..." if len(found.unknown) > _NAMES_SHOWN else ""
         lines.append(f"Not ours, left: {plural(len(found.unknown), 'file')} ({', '.join(names)}{more}).")
     return "\n".join(lines)
-
-
-def _without_secret(override: str) -> str:
-    name = override.partition("=")[0]
-    return f"{name}=..." if name.rpartition(".")[2] in SECRETS else override

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from cluster.secret_values import redacted
+
 TREES = ("cluster", "pipelines", "training")
 
 _about: ContextVar[dict[str, object]] = ContextVar("about", default={})  # noqa: B039 - never changed, only replaced
@@ -58,5 +60,5 @@ class OneLine(logging.Formatter):
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         ids = "".join(f" {name}={value}" for name, value in _about.get().items())
         kind = f" ({record.exc_info[0].__name__})" if record.exc_info and record.exc_info[0] else ""
-        message = " ".join(record.getMessage().splitlines())
+        message = redacted(" ".join(record.getMessage().splitlines()))
         return f"{when} {record.levelname.lower()}{ids} {record.name}: {message}{kind}"

@@ -381,8 +381,13 @@ class Export(Settings):
 class Track(Settings):
     """Where curves are sent while training runs."""
 
+    for_secrets: ClassVar = (
+        "Set the environment of the workers: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+        "MLFLOW_TRACKING_TOKEN; for a database PGPASSWORD or a file ~/.pgpass; for Weights & Biases WANDB_API_KEY."
+    )
+
     tensorboard: bool = True
-    mlflow: str | None = Field(None, description="tracking URI")
+    mlflow: str | None = Field(None, description="tracking URI, without user name and password")
     wandb: str | None = Field(None, description="project")
 
 

@@ -20,6 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cluster.config_text import format_of, parse
 from cluster.errors import ConfigError
+from cluster.secret_values import take_out
 from cluster.store.store import Store
 
 # Where pods have volumes of their own: scratch, Ray's logs, spilled objects, the config.
@@ -229,6 +230,9 @@ def profile_of(overlay: str, **changes: Any) -> Profile:
             f"{overlay}: wanted `extends:` with one of {', '.join(OVERLAYS)}, and the fields that differ."
         )
     base = OVERLAYS[raw.pop("extends")]
+    if found := take_out(raw)[1]:
+        lines = [f"{overlay}, {'.'.join(map(str, at)) or 'a name'}: holds a secret ({what})." for at, what in found]
+        raise ConfigError("\n".join(lines) + " Put it into a Secret of the namespace, and name that in `secret`.")
     known = {one.name: one for one in dataclasses.fields(Profile)}
     for name in raw:
         if name not in known:

@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
 
 from cluster.errors import StorageError
+from cluster.secret_values import remember
 from cluster.store.interface import FileInfo, StorageOptions, Upload, checked_endpoint, first_line
 
 log = logging.getLogger(__name__)
@@ -52,10 +53,10 @@ def s3_settings(name: str, options: StorageOptions, setting: str) -> dict[str, A
     if options.anonymous:
         return settings | {"skip_signature": True}
     if options.access_key_id and options.secret_access_key:
-        settings["access_key_id"] = options.access_key_id.get_secret_value()
-        settings["secret_access_key"] = options.secret_access_key.get_secret_value()
+        settings["access_key_id"] = remember(options.access_key_id.get_secret_value())
+        settings["secret_access_key"] = remember(options.secret_access_key.get_secret_value())
         if options.session_token:
-            settings["session_token"] = options.session_token.get_secret_value()
+            settings["session_token"] = remember(options.session_token.get_secret_value())
         return settings
     if credentials is None:
         raise StorageError(

@@ -15,7 +15,7 @@ from pipelines.curate.config import Execution, Filters, RulesOfRecords
 from pipelines.dedup.settings import Dedup
 from pipelines.language.identification import LanguageId
 from pipelines.prepare.assess.settings import Assess, Gates, TextVectors
-from pipelines.prepare.fetch.settings import Api, Database, Pages, variables_of
+from pipelines.prepare.fetch.settings import Api, Database, Pages, Variable, variables_of
 from pipelines.prepare.records.annotations import ANNOTATIONS
 from pipelines.prepare.records.content import FIELDS, Role, Shape
 from pipelines.prepare.records.provenance import PROVENANCE
@@ -235,11 +235,10 @@ class Clean(_PrepareSettings):
         description="none: equal placeholders; per_record: numbered within a record; per_corpus: by a keyed hash, so "
         "that one address has one placeholder in all records",
     )
-    pseudonym_key: str | None = Field(
+    pseudonym_key: Variable | None = Field(
         None,
-        pattern=r"^[A-Z_][A-Z0-9_]*$",
-        description="environment variable with the key of the hashes of per_corpus and in ids; null: hashes in ids "
-        "have no key, so that an address can be guessed and compared",
+        description="environment variable with the key, of 16 bytes or more, of the hashes of per_corpus and in ids; "
+        "null: hashes in ids have no key, so that an address can be guessed and compared",
     )
     keep_cut: bool = Field(
         False,

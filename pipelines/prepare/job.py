@@ -37,6 +37,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.extras import require_extra
 from cluster.lease import held
 from cluster.output_folder import refuse_impossible_output
+from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.record import OtherSettings, json_bytes
 from cluster.run import RunFolder
@@ -87,6 +88,8 @@ from pipelines.readers.recorded import changes_since, write_inputs
 from pipelines.readers.units import InputManifest
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+
+_LEAST_KEY = 16  # bytes of a key of pseudonyms: 128 bits, if it is random
 
 # `exclude` of pydantic's model_dump: the settings without effect on the data set.
 _NO_EFFECT_ON_RESULT = STORES | {
@@ -381,10 +384,19 @@ def pseudonym_key(config: PrepareConfig) -> bytes:
     """The key of pseudonyms; empty without one.
 
     Raises:
-        ConfigError: the environment lacks it.
+        ConfigError: the environment lacks it, or it is short enough to be guessed.
     """
     name = config.clean.pseudonym_key
-    return b"" if name is None else secret(name, "clean.pseudonym_key").encode()
+    if name is None:
+        return b""
+    key = secret(name, "clean.pseudonym_key").encode("utf-8", "surrogateescape")
+    if len(key) < _LEAST_KEY:
+        raise ConfigError(
+            f"clean.pseudonym_key: {name} has {plural(len(key), 'byte')}; wanted at least {_LEAST_KEY}, because who "
+            "guesses the key finds out which value a pseudonym stands for. Make a key with `openssl rand -hex 32` and "
+            "keep it: another one gives other pseudonyms."
+        )
+    return key
 
 
 def result_settings(config: PrepareConfig, settings: CollectSettings, listing: InputListing) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Artifact
 from cluster.engine import Engine
+from cluster.secret_values import take_out
 from pipelines.curate.config import Boilerplate, Filters, Repeats, ReportSettings
 from pipelines.curate.report.merge import BEST_SAMPLES, PROBLEMS, TALLY_SUMS, add_problems, best_samples, merged
 from pipelines.curate.report.run_warnings import warnings
@@ -173,17 +173,8 @@ def _run(settings: ReportSettings, engine: Engine) -> dict[str, Any]:
         "version": cluster.__version__,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine,
-        "config": _without_passwords(settings.config),
+        "config": take_out(settings.config)[0],  # reports are shared
     }
-
-
-def _without_passwords(value: Any) -> Any:
-    """The value, in whose texts `scheme://user:password@host` is `scheme://...@host`, because reports are shared."""
-    if isinstance(value, dict):
-        return {key: _without_passwords(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_passwords(inner) for inner in value]
-    return re.sub(r"://[^/@\s]+@", "://...@", value) if isinstance(value, str) else value
 
 
 def _totals(tallies: _Tallies, engine: Engine, core_s: dict[str, float]) -> dict[str, Any]:

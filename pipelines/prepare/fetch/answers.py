@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from cluster.errors import ConfigError
+from cluster.secret_values import remember
 
 
 class Unread(NamedTuple):
@@ -41,7 +42,7 @@ def now() -> str:
 
 
 def secret(name: str, setting: str) -> str:
-    """The value of an environment variable.
+    """The value of an environment variable. From then on messages and records hide it.
 
     Raises:
         ConfigError: it is not set, or empty.
@@ -51,7 +52,8 @@ def secret(name: str, setting: str) -> str:
             f"{setting}: the environment has no {name}. Set it where the run's driver is: in this shell, or for a "
             "submitted run on the cluster's head (in Kubernetes by a Secret of the pods)."
         )
-    return value
+    remember(value.strip())
+    return remember(value)
 
 
 def json_text(value: Any) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 from urllib.parse import urljoin
 
 from cluster.errors import DataError
+from cluster.secret_values import remember
 from pipelines.prepare.fetch import client
 from pipelines.prepare.fetch.answers import Page, Unread, json_text, secret
-from pipelines.prepare.fetch.client import RequestFailed, Response, same_server, shown
+from pipelines.prepare.fetch.client import RequestFailed, Response, same_server, shown, without_parameters
 from pipelines.prepare.fetch.settings import Api, Auth, Paging
 
 _SHOWN = 120
@@ -29,15 +30,15 @@ def pages(settings: Api, position: str | None, where: str) -> Iterator[Page]:
         ConfigError: the environment lacks the secret.
         DataError: the API cannot be reached, answers with something else than JSON, or repeats a page.
     """
-    secrets = _secrets(settings.auth, where)
+    secrets = _secrets(settings.auths, where)
     paging, before, between = settings.paging, b"", 1 / settings.requests_per_s
     began = 0.0
     with client.Client(settings) as connection:
         while True:
             client.pause(began + between - time.monotonic())
             began = time.monotonic()
-            url, parameters = _request(settings, position, where)
-            answer, value = _answer(connection, settings, url, parameters, secrets, where)
+            url, given = _request(settings, position, where)
+            answer, value = _answer(connection, settings, url, given, secrets, where)
             found = _records(value, settings.records, answer, where)
             digest = hashlib.blake2b(answer.body).digest()
             if found and digest == before:
@@ -47,6 +48,8 @@ def pages(settings: Api, position: str | None, where: str) -> Iterator[Page]:
                 )
             before = digest
             following = _next(paging, position, value, found, answer)
+            if following is not None and paging.by == "next":
+                following = without_parameters(following, secrets[1])  # positions are kept
             if following is not None and following == position:
                 raise DataError(f"{where}: {shown(answer.url)} names itself as the next page. Correct `paging`.")
             objects = [one for one in found if isinstance(one, Mapping)]
@@ -88,13 +91,19 @@ def at(value: Any, path: str) -> Any:
     return at(value[name], rest) if rest and name in value else _MISSING
 
 
-def _secrets(auth: Auth | None, where: str) -> dict[str, str]:
-    if auth is None:
-        return {}
-    value = secret(auth.variable, f"{where}.auth.variable").strip()
-    if auth.scheme == "Basic":
-        value = base64.b64encode(value.encode()).decode()
-    return {auth.header: value if auth.scheme == "none" else f"{auth.scheme} {value}"}
+def _secrets(auths: Sequence[Auth], where: str) -> tuple[dict[str, str], dict[str, str]]:
+    """(headers, parameters of the query string)."""
+    headers, parameters = {}, {}
+    for auth in auths:
+        value = secret(auth.variable, f"{where}.auth.variable").strip()
+        if auth.parameter is not None:
+            parameters[auth.parameter] = value
+            continue
+        if auth.scheme == "Basic":
+            remember(value.partition(":")[2])
+            value = base64.b64encode(value.encode()).decode()
+        headers[auth.header] = value if auth.scheme == "none" else f"{auth.scheme} {value}"
+    return headers, parameters
 
 
 def _request(settings: Api, position: str | None, where: str) -> tuple[str, dict[str, str]]:
@@ -122,14 +131,14 @@ def _answer(
     settings: Api,
     url: str,
     parameters: Mapping[str, str],
-    secrets: Mapping[str, str],
+    secrets: tuple[Mapping[str, str], Mapping[str, str]],
     where: str,
 ) -> tuple[Response, Any]:
     """An answer and its JSON value. JSON that ends early is asked for once more."""
     headers = {"Accept": "application/json", **settings.headers}
     for last in (False, True):
         try:
-            answer = connection.get(url, parameters, headers, secrets)
+            answer = connection.get(url, parameters, headers, *secrets)
         except RequestFailed as error:
             raise DataError(
                 f"{where}: {error}. Check the address, `auth` and the network, and run the same command again: it "

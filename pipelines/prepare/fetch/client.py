@@ -8,12 +8,11 @@ used, because they resolve names themselves. A request has one deadline, from th
 import email.utils
 import ipaddress
 import random
-import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +20,7 @@ import httpcore2
 import httpx2
 
 import cluster
+from cluster.secret_values import redacted
 from pipelines.prepare.fetch.answers import now
 from pipelines.prepare.fetch.settings import Web
 
@@ -113,11 +113,14 @@ class Client:
         parameters: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         secrets: Mapping[str, str] | None = None,
+        secret_parameters: Mapping[str, str] | None = None,
         allowed: Callable[[str], None] = lambda url: None,
     ) -> Response:
         """The answer to a GET, after redirects and repetitions.
 
-        secrets: headers that are sent to the server of `url` alone. allowed: called with the address of every redirect
+        secrets, secret_parameters: headers and parameters of the query string that are sent to the server of `url`
+            alone; no address in an answer or an error has the latter.
+        allowed: called with the address of every redirect
             before it is followed; it may raise `RequestFailed`.
 
         Raises:
@@ -128,8 +131,8 @@ class Client:
             asked = asked.copy_merge_params(dict(parameters))
         origin = _origin(asked)
         for _ in range(self.settings.max_redirects + 1):
-            own = {**(headers or {}), **(secrets or {} if _origin(asked) == origin else {})}
-            found = self._repeated(asked, own)
+            own, hidden = (secrets or {}, secret_parameters or {}) if _origin(asked) == origin else ({}, {})
+            found = self._repeated(asked, {**(headers or {}), **own}, hidden)
             if isinstance(found, Response):
                 return found
             asked = _parsed(found, str(asked))
@@ -143,12 +146,12 @@ class Client:
             f"{shown(url)}: more than {self.settings.max_redirects} redirects, the last one to {shown(asked)}",
         )
 
-    def _repeated(self, url: httpx2.URL, headers: Mapping[str, str]) -> Response | str:
+    def _repeated(self, url: httpx2.URL, headers: Mapping[str, str], hidden: Mapping[str, str]) -> Response | str:
         """The answer, or where it redirects to."""
         usual = _FIRST_PAUSE_S
         for attempt in range(1, self.settings.attempts + 1):
             try:
-                return self._once(url, headers)
+                return self._once(url, headers, hidden)
             except _Refused as refused:
                 wait = usual * random.uniform(0.5, 1) if refused.wait is None else refused.wait
                 if attempt == self.settings.attempts or wait > self.settings.longest_wait_s:
@@ -161,11 +164,12 @@ class Client:
                 usual = min(2 * usual, _LONGEST_PAUSE_S)
         raise AssertionError("at least one attempt")
 
-    def _once(self, url: httpx2.URL, headers: Mapping[str, str]) -> Response | str:
+    def _once(self, url: httpx2.URL, headers: Mapping[str, str], hidden: Mapping[str, str]) -> Response | str:
         assert self._client is not None, "use in a `with`"
         self._deadline.until = time.monotonic() + self.settings.timeout_s
         try:
-            with self._client.stream("GET", url, headers=dict(headers)) as response:
+            asked = url.copy_merge_params(dict(hidden)) if hidden else url
+            with self._client.stream("GET", asked, headers=dict(headers)) as response:
                 status = response.status_code
                 if (encoding := response.headers.get("content-encoding", "").strip().lower()) not in _ENCODINGS:
                     raise RequestFailed(
@@ -369,8 +373,16 @@ def same_server(one: str, other: str) -> bool:
 
 
 def shown(url: httpx2.URL | str) -> str:
-    """The address for messages and records: without the values of parameters whose names are those of secrets."""
-    return re.sub(r"(?i)([?&][^=&]*(?:token|key|secret|signature|password)[^=&]*=)[^&#]+", r"\1***", str(url))
+    """The address for messages and records: without what is a secret in it."""
+    return redacted(str(url))
+
+
+def without_parameters(url: str, names: Collection[str]) -> str:
+    """The address without parameters of these names."""
+    parsed = httpx2.URL(url)
+    for name in set(names) & set(parsed.params):
+        parsed = parsed.copy_remove_param(name)
+    return str(parsed) if parsed != httpx2.URL(url) else url
 
 
 def _wait(headers: Mapping[str, str]) -> float | None:

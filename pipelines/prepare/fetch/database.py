@@ -11,6 +11,7 @@ import sqlalchemy
 from sqlalchemy.engine import URL, Connection, make_url
 
 from cluster.errors import ConfigError, DataError
+from cluster.secret_values import redacted
 from pipelines.prepare.fetch.answers import Page, Unread, json_text, secret
 from pipelines.prepare.fetch.settings import Database
 from pipelines.readers.reader import beginning
@@ -28,12 +29,11 @@ def pages(settings: Database, position: str | None, where: str) -> Iterator[Page
         ConfigError: the URL or driver is wrong, or the environment lacks the password.
         DataError: the database cannot be reached, or refuses the query.
     """
-    url, password = _address(settings, where)
+    url = _address(settings, where)
     shown = settings.url
 
     def cause(error: Exception) -> str:
-        text = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
-        return text.replace(password, "***") if password else text
+        return redacted(" ".join(str(getattr(error, "orig", None) or error).split()))[:300]
 
     try:
         engine = sqlalchemy.create_engine(url, connect_args=_CONNECT_ARGUMENTS.get(url.get_backend_name(), {}))
@@ -64,16 +64,20 @@ def pages(settings: Database, position: str | None, where: str) -> Iterator[Page
         engine.dispose()
 
 
-def _address(settings: Database, where: str) -> tuple[URL, str]:
-    """(the URL with the password, the password or empty text). SQLite opens its file for reading alone."""
+def _address(settings: Database, where: str) -> URL:
+    """The URL with its secrets. SQLite opens its file for reading alone."""
     try:
         url = make_url(settings.url)
-    except sqlalchemy.exc.ArgumentError as error:
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:  # the second: a port that is no number
         raise ConfigError(f"{where}.url: {error}. Write DIALECT+DRIVER://USER@HOST/NAME.") from error
-    password = secret(settings.password, f"{where}.password") if settings.password else ""
+    if settings.password:
+        url = url.set(password=secret(settings.password, f"{where}.password"))
+    url = url.update_query_dict(
+        {name: secret(variable, f"{where}.secrets.{name}") for name, variable in settings.secrets.items()}
+    )
     if url.get_backend_name() == "sqlite" and url.database and not url.database.startswith("file:"):
         url = url.set(database=f"file:{url.database}").update_query_dict({"mode": "ro", "uri": "true"})
-    return (url.set(password=password) if password else url), password
+    return url
 
 
 def _rows(connection: Connection, settings: Database, shown: str) -> Iterator[Page]:

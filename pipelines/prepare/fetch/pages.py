@@ -17,7 +17,7 @@ from cluster.store.local_files import local_file
 from cluster.store.store import Store
 from pipelines.prepare.fetch import client
 from pipelines.prepare.fetch.answers import Page, Unread, now
-from pipelines.prepare.fetch.client import USER_AGENT, RequestFailed, Response
+from pipelines.prepare.fetch.client import USER_AGENT, RequestFailed, Response, shown
 from pipelines.prepare.fetch.settings import Pages, WebAddress, web_address
 from pipelines.readers.inputs import Input
 from pipelines.readers.reader import ReaderCounts, Rows
@@ -71,9 +71,12 @@ def pages(settings: Pages, position: str | None, urls: tuple[WebAddress, ...]) -
                 yield Page(url, (), [Unread(error.problem, str(error))], following, now())
                 continue
             if problem:
-                yield Page(url, (), [Unread(problem, answer.url)], following, answer.received)
+                yield Page(url, (), [Unread(problem, shown(answer.url))], following, answer.received)
             else:
-                yield Page(url, [{"url": answer.url, "requested": url, "text": text}], (), following, answer.received)
+                # A redirect may lead to an address with a signature.
+                yield Page(
+                    url, [{"url": shown(answer.url), "requested": url, "text": text}], (), following, answer.received
+                )
 
 
 @dataclass

@@ -1,11 +1,12 @@
 """The settings of sources that are not files. None of them holds a password: these are in environment variables."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cluster.secret_values import VARIABLE, is_secret_header, is_secret_pair, masked, secret_in
 from cluster.store import paths
 
 # Comments and quoted text of a query, the brackets before its first word, and what changes data.
@@ -21,28 +22,31 @@ _BESIDE_ROWS = re.compile(
     r"utl_file|utl_http|sys_exec|sys_eval)\b|/\*M?!",
     re.IGNORECASE,
 )
-_SECRET_HEADERS = {"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-auth-token"}
 
 
 class _FetchSettings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 def web_address(url: str) -> str:
     """The address of a page or an API.
 
     Raises:
-        ValueError: it is none, or holds a password.
+        ValueError: it is none, or holds a secret.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url} is not the address of a web server; wanted http://HOST/PATH or https://HOST/PATH")
+        raise ValueError(
+            f"{masked(url)} is not the address of a web server; wanted http://HOST/PATH or https://HOST/PATH"
+        )
     if parts.username or parts.password:
         raise ValueError("the address holds a user name or password; give `auth` with an environment variable instead")
+    if what := secret_in(url):
+        raise ValueError(f"the address holds a secret ({what}); give `auth` with an environment variable instead")
     return url
 
 
-Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+Variable = Annotated[str, Field(pattern=VARIABLE)]
 WebAddress = Annotated[str, AfterValidator(web_address)]
 
 
@@ -55,11 +59,21 @@ class _Fetched(_FetchSettings):
 class Database(_Fetched):
     """A query of a relational database, by SQLAlchemy."""
 
+    for_secrets: ClassVar = (
+        "Name an environment variable that has it: `database: {password: NAME}`, or for a parameter of the URL "
+        "`database: {secrets: {PARAMETER: NAME}}`."
+    )
+
     url: str = Field(
         min_length=1,
         description="SQLAlchemy URL of the database, without password: DIALECT+DRIVER://USER@HOST/NAME; sqlite:////PATH",
     )
     password: Variable | None = Field(None, description="environment variable with the password")
+    secrets: dict[str, Variable] = Field(
+        {},
+        description="parameter of the URL's query string -> environment variable with its value, as in {sslpassword: "
+        "KEY_PASSWORD} or {odbc_connect: CONNECTION_STRING}",
+    )
     query: str = Field(description="one SELECT; it is run in a transaction that is rolled back")
 
     @field_validator("url")
@@ -67,10 +81,13 @@ class Database(_Fetched):
     def _has_no_password(cls, url: str) -> str:
         if "://" not in url:
             raise ValueError("not a URL of SQLAlchemy; wanted DIALECT+DRIVER://USER@HOST/NAME")
+        if what := secret_in(url):
+            raise ValueError(
+                f"the URL holds a password or another secret ({what}); name an environment variable in `password` or "
+                "`secrets` instead"
+            )
         if (local := url.removeprefix("sqlite:///")) != url:
             return f"sqlite:///{paths.absolute(local)}" if local else url
-        if ":" in urlsplit(url).netloc.rpartition("@")[0]:
-            raise ValueError("the URL holds a password; name an environment variable in `password` instead")
         return url
 
     @field_validator("query")
@@ -105,11 +122,20 @@ class Web(_Fetched):
 
 
 class Auth(_FetchSettings):
-    """A header with a secret."""
+    """A secret that is sent with every request, in a header or in the query string."""
 
     variable: Variable = Field(description="environment variable with the secret; for Basic, USER:PASSWORD")
     scheme: Literal["Bearer", "Basic", "none"] = Field("Bearer", description="none: the secret alone")
-    header: str = Field("Authorization", pattern=r"^[A-Za-z0-9-]+$")
+    header: str = Field("Authorization", pattern=r"^[A-Za-z0-9_-]+$")
+    parameter: str | None = Field(
+        None, min_length=1, description="of the query string, which has the secret alone; then no header is sent"
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.parameter and self.model_fields_set & {"scheme", "header"}:
+            raise ValueError("parameter: the query string has the secret alone; leave scheme and header out")
+        return self
 
 
 class Paging(_FetchSettings):
@@ -141,26 +167,43 @@ class Paging(_FetchSettings):
 class Api(Web):
     """A JSON API, page by page."""
 
+    for_secrets: ClassVar = (
+        "Name an environment variable that has it in `auth` (a list, if there are several): `{variable: NAME}` sends "
+        "it as `Authorization: Bearer`, `{variable: NAME, scheme: none, header: HEADER}` in another header, "
+        "`{variable: NAME, parameter: PARAMETER}` in the query string."
+    )
+
     url: WebAddress
     parameters: dict[str, str] = Field({}, description="parameters of the query string; no secrets")
     headers: dict[str, str] = Field({}, description="headers of the request; no secrets")
-    auth: Auth | None = None
+    auth: Auth | tuple[Auth, ...] | None = Field(None, description="secrets of the requests; several as a list")
     records: str = Field(
         "", description="path of the list of records in the answer, as data.items; default: the answer"
     )
     paging: Paging = Paging()
     requests_per_s: float = Field(2.0, gt=0, le=1000)
 
-    @field_validator("headers")
-    @classmethod
-    def _have_no_secret(cls, headers: dict[str, str]) -> dict[str, str]:
-        if found := [name for name in headers if name.lower() in _SECRET_HEADERS]:
-            raise ValueError(f"{found[0]} is a secret, and settings are recorded; give `auth` with a variable instead")
-        return headers
+    @property
+    def auths(self) -> tuple[Auth, ...]:
+        """The secrets of the requests."""
+        return self.auth if isinstance(self.auth, tuple) else (self.auth,) if self.auth else ()
+
+    @model_validator(mode="after")
+    def _has_no_secret(self) -> Self:
+        for judge, group in ((is_secret_header, self.headers), (is_secret_pair, self.parameters)):
+            for name, value in group.items():
+                if judge(name, value) or secret_in(value):
+                    raise ValueError(f"{name} is a secret, and settings are recorded. {self.for_secrets}")
+        return self
 
 
 class Pages(Web):
     """A list of web pages."""
+
+    for_secrets: ClassVar = (
+        "Pages that need one are not fetched by `pages`: use `api` with `auth`, or download them and give their folder "
+        "as `path`."
+    )
 
     urls: tuple[WebAddress, ...] | paths.AbsolutePath = Field(
         description="a list, or a text file with an address a line (# begins a comment)"
@@ -173,5 +216,5 @@ class Pages(Web):
 def variables_of(source: Database | Api | Pages) -> tuple[str, ...]:
     """The environment variables that fetching a source needs."""
     if isinstance(source, Database):
-        return (source.password,) if source.password else ()
-    return (source.auth.variable,) if isinstance(source, Api) and source.auth else ()
+        return (*([source.password] if source.password else []), *source.secrets.values())
+    return tuple(one.variable for one in source.auths) if isinstance(source, Api) else ()

@@ -12,6 +12,7 @@ from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.entry import Entry
 from cluster.page.formats import plural
 from cluster.record import OtherSettings, RecordFile, json_bytes, json_with
+from cluster.secret_values import redacted, without_known
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store import paths
 from cluster.store.store import Store
@@ -159,8 +160,11 @@ class FetchPart:
 
 
 def _table(page: Page) -> pa.Table:
-    records = [(json_text(record), None, page.asked) for record in page.records]
-    failed = [(one.content and beginning(one.content), one.problem, one.where) for one in page.failed]
+    """The rows of a page. Servers may send back what they were asked with, so their answers are searched for it too."""
+    records = [(without_known(json_text(record)), None, page.asked) for record in page.records]
+    failed = [
+        (without_known(beginning(one.content or "")) or None, one.problem, redacted(one.where)) for one in page.failed
+    ]
     rows = [dict(zip(FETCHED_SCHEMA.names, (*row, page.received), strict=True)) for row in [*records, *failed]]
     return pa.Table.from_pylist(rows, FETCHED_SCHEMA)
 
@@ -195,6 +199,7 @@ def _fingerprint(source: Source, urls: tuple[str, ...]) -> str:
 # Settings without effect on the rows.
 _NO_EFFECT = (
     "password",
+    "secrets",
     "auth",
     "timeout_s",
     "attempts",

@@ -17,6 +17,7 @@ import yaml
 
 from cluster.artifact import Artifact
 from cluster.page.formats import count, plural
+from cluster.secret_values import redacted
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.assess.job import read_assessment
@@ -64,7 +65,8 @@ def card(store: Store, version: Version) -> str:
     parts += [_composition(version, report, total), _collection(version, report, _collected(splits.values()))]
     parts += [_preprocessing(report), _uses(report), _distribution(report), _maintenance(version)]
     parts += [_assessment(assessment), _gaps(report), _recipe(version, report)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    # Cards are published, and the run may have been made by a version that refused fewer secrets.
+    return redacted("\n\n".join(part for part in parts if part) + "\n")
 
 
 def _collected(splits: Iterable[Artifact]) -> tuple[str, str] | None:

@@ -25,9 +25,9 @@ class AnySettings(BaseModel):
         ("ghp_abcdefghijklmnopqrstuvwxyz", "a token of GitHub"),
         ("hf_abcdefghijklmnopqrstuvwxyz", "a token of Hugging Face"),
         ("https://user:word@host/x", "a password in an address"),
-        ("https://host/x?X-Amz-Signature=abc", "a signature in an address"),
-        ("gs://host/x?a=b&X-Goog-Signature=abc", "a signature in an address"),
-        ("az://host/x?sig=abc", "a signature in an address"),
+        ("https://host/x?X-Amz-Signature=abc", "`X-Amz-Signature` in an address"),
+        ("gs://host/x?a=b&X-Goog-Signature=abc", "`X-Goog-Signature` in an address"),
+        ("az://host/x?sig=abc", "`sig` in an address"),
         ("-----BEGIN RSA PRIVATE KEY-----", "a private key"),
     ],
 )

@@ -54,8 +54,8 @@ def test_addresses_are_shown_without_passwords():
     config = CurateConfig.model_validate(settings | {"rules": {"packs": [], "decontamination": {"sets": sets}}})
     engine: Any = SimpleNamespace(root="/out")
     shown = gather._run(config.report_settings, engine)["config"]
-    assert shown["inputs"][0]["path"] == "https://...@host/a"
-    assert "secret" not in json.dumps(shown) and "s3://...@bucket/set.jsonl" in json.dumps(shown)
+    assert shown["inputs"][0]["path"] == "https://me:***@host/a"
+    assert "secret" not in json.dumps(shown) and "s3://me:***@bucket/set.jsonl" in json.dumps(shown)
 
 
 def test_a_run_ended_at_a_whole_second_of_universal_time():

@@ -68,7 +68,7 @@ def test_a_dry_run_wants_the_key_of_pseudonyms(settings, monkeypatch):
     clean = {"redact": ["email"], "pseudonyms": "per_corpus", "pseudonym_key": "PSEUDONYMS"}
     with pytest.raises(ConfigError, match=r"clean\.pseudonym_key: the environment has no PSEUDONYMS"):
         print_dry_run(config(settings | {"clean": clean}))
-    monkeypatch.setenv("PSEUDONYMS", "a key")
+    monkeypatch.setenv("PSEUDONYMS", "a key of 16 bytes")
     print_dry_run(config(settings | {"clean": clean}))
 
 

@@ -89,13 +89,20 @@ def test_a_record_has_one_number_for_a_value_in_text_and_metadata(made):
 
 
 def test_a_person_has_one_pseudonym_in_all_places(made, monkeypatch):
-    monkeypatch.setenv("KEY", "secret")
+    monkeypatch.setenv("KEY", "k" * 16)
     run = made(pseudonyms="per_corpus", pseudonym_key="KEY")
     table = [row for split in run.report["splits"] for row in run.split(split).table().to_pylist()]
     first = next(row for row in table if row["prompt"].startswith(question(3)))
     name = first["metadata"]["customer"]
     assert name.startswith("<EMAIL_") and name in first["prompt"] and first["id"] == f"{name}/1"
     assert first["provenance"]["parents"] == [f"thread of {name}"]
+
+
+@pytest.mark.parametrize(("key", "size"), [("k", "1 byte"), ("k" * 15, "15 bytes"), ("é" * 7, "14 bytes")])
+def test_a_key_that_can_be_guessed_is_refused_with_the_command_that_makes_one(made, monkeypatch, key, size):
+    monkeypatch.setenv("KEY", key)
+    with pytest.raises(ConfigError, match=rf"KEY has {size}; wanted at least 16, .*`openssl rand -hex 32`"):
+        made(pseudonyms="per_corpus", pseudonym_key="KEY")
 
 
 def test_fields_that_a_setting_names_stay_as_they_are(made):

@@ -348,7 +348,7 @@ def test_an_address_or_a_redirect_that_is_none_fails_that_request(site, monkeypa
     with asking() as connection:
         with pytest.raises(RequestFailed):
             connection.get(address)
-        monkeypatch.setattr(connection, "_once", lambda url, headers: address)
+        monkeypatch.setattr(connection, "_once", lambda *_: address)
         with pytest.raises(RequestFailed) as failed:
             connection.get(site.url)
     assert failed.value.problem == "http_error"

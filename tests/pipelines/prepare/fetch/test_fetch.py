@@ -141,7 +141,7 @@ def test_the_record_of_a_source_adds_its_parts_up(settings, monkeypatch):
          {"auth": {"variable": "B"}, "timeout_s": 1, "attempts": 1, "longest_wait_s": 1, "requests_per_s": 1,
           "allow_private": True}),
         ({"database": {"url": "sqlite:////x", "query": "SELECT 1", "password": "A"}},
-         {"url": "sqlite:////y", "query": "SELECT 2", "snapshot": "2"}, {"password": "B"}),
+         {"url": "sqlite:////y", "query": "SELECT 2", "snapshot": "2"}, {"password": "B", "secrets": {"a": "B"}}),
         ({"pages": {"urls": ["https://h/a"]}},
          {"urls": ["https://h/b"], "max_redirects": 1, "max_mib": 1, "snapshot": "2"},
          {"timeout_s": 1, "attempts": 1, "longest_wait_s": 1, "allow_private": True, "delay_s": 3}),
