@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-from pipelines.prepare.records.markdown import FENCE, LIST_ITEM, fenced
+from pipelines.prepare.records.markdown import FENCE, LIST_ITEM, fenced, has_open_fence
 from pipelines.prepare.records.templates import title_of
 
 _LEAST_CHARS = 100  # of a section; a shorter one, such as a heading alone, is part of the next
@@ -182,16 +182,13 @@ def _divided_chunk(chunk: _Chunk, max_chars: int) -> Iterator[str]:
         yield from (*whole, last + blank)
         return
     if chunk.kind == "fence" and (opened := FENCE.match(lines[0])) is not None:
-        close = f"{opened[1]}\n"
-        room, first = max_chars - len(lines[0]) - len(close) - 1, lines[0]
-        body = lines[1:-1] if len(lines) > 2 and FENCE.match(lines[-1]) else lines[1:]
-        after = lines[-1] if len(body) < len(lines) - 1 else ""
+        close = f"{opened[0]}\n"
+        body = lines[1:] if has_open_fence(chunk.text) else lines[1:-1]
+        room = max_chars - len(lines[0]) - len(close) - 1
         if room >= max((len(line) for line in body), default=1):
-            groups = list(_groups(body, room))
-            for number, group in enumerate(groups):
-                is_last = number == len(groups) - 1
+            for group in _groups(body, room):
                 end = "" if group.endswith("\n") else "\n"
-                yield f"{first}{group}{end}{(after or close) if is_last else close}"
+                yield f"{lines[0]}{group}{end}{close}"
             return
     if chunk.kind == "table" and len(lines) > 2 and _TABLE_RULE.match(lines[1]):
         room, head = max_chars - len(lines[0]) - len(lines[1]), lines[0] + lines[1]

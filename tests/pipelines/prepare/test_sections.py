@@ -50,6 +50,19 @@ def test_a_short_section_is_part_of_the_next():
     assert [one.title for one in parts_of(text, 200)] == ["Manual", "Manual: Notes"]
 
 
+@pytest.mark.parametrize(
+    "chars, titles", [(99, ["Notes", "Notes: Reset"]), (100, ["Notes", "Notes: Lamps", "Notes: Reset"])]
+)
+def test_a_section_of_100_characters_stands_alone(chars, titles):
+    text = f"# Notes\n{'n' * (chars - len('# Notes'))}\n# Lamps\n{BODY}\n# Reset\n{BODY}\n"
+    assert [one.title for one in parts_of(text, 230)] == titles
+
+
+def test_an_item_of_a_list_above_a_sentence_is_no_heading():
+    text = f"Lamps\n\n{BODY}\n\n1. Press the button\n2. Wait until the lamp is green.\n\n{BODY}\n"
+    assert {one.title for one in parts_of(text, 200)} == {"Lamps (part 1 of 2)", "Lamps (part 2 of 2)"}
+
+
 def test_a_long_section_is_divided_between_paragraphs_else_sentences_else_words():
     paragraphs = [f"{number} {BODY}" for number in range(6)]
     parts = parts_of("\n\n".join(paragraphs), 250)
@@ -100,8 +113,27 @@ def test_a_fence_that_does_not_fit_is_closed_and_opened_again_and_a_table_has_it
     assert all(one.startswith(head) for one in parts) and "".join(one.removeprefix(head) for one in parts) == "".join(
         ROWS
     )
+    assert all(len(one) <= 100 for one in parts)
     items = "".join(f"{n}. {BODY}\n" for n in range(1, 5))
     assert [one.text[:2] for one in parts_of(items, 150)] == ["1.", "2.", "3.", "4."]
+
+
+def test_a_list_is_divided_between_items_and_not_within_one():
+    items = [f"{n}. Press the button of the lamp.\n\n   Wait until it is green.\n" for n in range(1, 5)]
+    assert [one.text for one in parts_of("".join(items), len(items[0]) * 3 // 2)] == items
+
+
+def test_two_fences_in_a_row_are_divided_between_them():
+    shell, python = "```sh\nrestart --all\nstatus\n```\n", "```py\nlamps.restart()\nlamps.show()\n```\n"
+    assert [one.text for one in parts_of(shell + python, len(python))] == [shell, python]
+
+
+def test_each_part_of_a_fence_is_closed_by_the_mark_that_opened_it():
+    code = "restart --lamp 1\n", "restart --lamp 2\n"
+    for fence in (f"  ```sh\n{code[0]}{code[1]}  ``````\n", f"  ```sh\n{code[0]}{code[1]}"):
+        assert [one.text for one in parts_of(fence, 38)] == [f"  ```sh\n{one}  ```\n" for one in code]
+    code = "restart --lamp 1\n", "~~~~~~~~~~~~~~~~\n"  # not the end of this fence
+    assert [one.text for one in parts_of(f"```\n{code[0]}{code[1]}", 27)] == [f"```\n{one}```\n" for one in code]
 
 
 def test_the_last_part_is_not_too_short_for_a_record():

@@ -214,3 +214,44 @@ NO_MAIL = (
 @pytest.mark.parametrize("text", NO_MAIL)
 def test_what_looks_like_a_quote_and_is_none_stays(text):
     assert read_mail(text, "Fwd: x").new == text.removesuffix("\n\n> is quoted")
+
+
+def test_the_line_that_announces_a_quote_may_be_wrapped_twice():
+    text = "Yes.\n\nOn Mon, Nov 2, 2026 at 10:00 AM\nAnn Example\n<ann@example.org> wrote:\nWhy?\n> Because."
+    assert read_mail(text).new == "Yes.\n\nWhy?"
+
+
+def test_a_sentence_of_two_lines_with_a_time_announces_no_quote():
+    text = "At 10:00 the printer stopped,\nas Ann wrote:\nit is broken."
+    assert read_mail(text).new == text
+    assert read_mail(text.replace("At", "On 2 Nov 2026 at")).new == "it is broken."
+
+
+HEADER = "From: Ann <ann@example.org>\nSent: 2 Nov 2026 10:00\n"
+
+
+def test_addresses_on_several_lines_are_headers():
+    for end in (";", ","):
+        found = read_mail(
+            f"{HEADER}To: Bob <bob@example.org>{end}\nEve <eve@example.org>\nSubject: x\n\nWhy?", "Fwd: x"
+        )
+        assert (found.forwarded, len(found.cut)) == (["Why?"], 1)
+
+
+def test_a_second_sender_begins_another_mail():
+    found = read_mail(f"{HEADER}Subject: x\n{HEADER.replace('Ann', 'Bob')}Subject: y\n\nWhy?", "Fwd: x")
+    assert (found.forwarded, [kind for kind, _ in found.cut]) == ([], ["forwarded_header", "quote"])
+
+
+def test_vs_forwards_a_mail_in_danish_and_answers_one_in_finnish():
+    danish, finnish = HEADER.replace("From", "Fra"), HEADER.replace("From", "Lähettäjä")
+    assert read_mail(f"{danish}\nHvorfor?", "VS: x").forwarded == ["Hvorfor?"]
+    assert read_mail(f"{finnish}\nMiksi?", "VS: x").forwarded == []
+
+
+@pytest.mark.parametrize("mark", ["", "> "])
+def test_mails_forwarded_within_each_other_are_read_to_a_depth_of_20(mark):
+    lines = ["---------- Forwarded message ---------", *HEADER.split("\n"), "Please see below.", ""]
+    found = read_mail("\n".join(mark * depth + line for depth in range(1, 101) for line in lines))
+    assert found.forwarded == ["Please see below."] * 20
+    assert [kind for kind, _ in found.cut] == ["forwarded_header"] * 20 + ["quote"]
