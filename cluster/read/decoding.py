@@ -1,4 +1,4 @@
-"""Files of other encodings than UTF-8 as blocks of UTF-8."""
+"""Text in other encodings than UTF-8: files as blocks of UTF-8, and bytes in a charset that a page or mail names."""
 
 import codecs
 from collections.abc import Generator
@@ -13,6 +13,19 @@ _MARKS = {
     "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
     "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
 }
+# Codecs of Python that are no charset of a text. That of punycode takes time with the square of the length.
+_NO_CHARSETS = ("punycode", "idna", "unicode_escape", "raw_unicode_escape", "undefined")
+
+
+def in_charset(content: bytes, charset: str) -> str:
+    """The text of bytes in the charset that a page or a mail names.
+
+    Raises:
+        LookupError: there is no such charset. UnicodeError: the bytes are not of it.
+    """
+    if codecs.lookup(charset).name.replace("-", "_") in _NO_CHARSETS:
+        raise LookupError(f"{charset} is no charset")
+    return content.decode(charset)
 
 
 def utf8_stream(store: Store, uri: str, limits: Limits, encoding: str | None) -> Generator[bytes, None, None]:

@@ -1,14 +1,28 @@
-"""Bounds on the sizes of documents and files: `limits` of a config."""
+"""Bounds on the sizes of documents and files, and on the time for a document: `limits` of a config."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from cluster.guard import Exceeded, WorkBounds
 
 # Bytes of a line for other keys and columns than the text, which have no bound of their own. While a line is parsed, it
 # takes up to five times its bytes of memory.
 OTHER_BYTES = 64 << 20
 
+# Memory for extracting the text of a document: for any document, and for each of its bytes.
+_PARSER_BYTES = 512 << 20
+_PARSER_BYTES_PER_BYTE = 32
+# Documents that are read again have this multiple of the time of the first reading.
+_AGAIN = 4
+
 
 class Limits(BaseModel):
-    """Bounds on the sizes of a document and of a decompressed file. Larger ones are quarantined."""
+    """Bounds on the size of a document and the time for it, and on the size of a decompressed file.
+
+    Documents and files beyond them are quarantined.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,7 +34,6 @@ class Limits(BaseModel):
     )
     max_expansion_ratio: float = Field(default=1000.0, gt=1, description="decompressed bytes per byte of a file")
     max_expanded_gib: float = Field(default=64.0, gt=0, description="decompressed size of one file")
-
     max_block_mib: int = Field(
         default=256,
         ge=1,
@@ -28,6 +41,34 @@ class Limits(BaseModel):
         description="largest part of a file that has to be in memory at once: the window of a zstd file, a record "
         "batch of an Arrow file; MiB",
     )
+    document_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=86_400,
+        description="processor time in seconds for extracting the text of one document (HTML, PDF, Word, transcript, "
+        "e-mail message), and again for each megabyte of it",
+    )
+    # Place of a document -> (problem, bound) of the first reading.
+    _exceeded: Mapping[str, tuple[str, str]] = PrivateAttr(default_factory=dict)
+
+    def of_parser(self, where: str, size: int) -> WorkBounds:
+        """The bounds on extracting the text of a document of `size` bytes. where: its place.
+
+        Raises:
+            Exceeded: it exceeded them when it was read first.
+        """
+        if where in self._exceeded:
+            raise Exceeded(*self._exceeded[where])
+        return WorkBounds(self.document_s * (1 + size / 1e6), _PARSER_BYTES + _PARSER_BYTES_PER_BYTE * size)
+
+    def again(self, exceeded: Mapping[str, tuple[str, str]]) -> Self:
+        """The limits of a later reading, so that the same documents exceed them.
+
+        Each of `exceeded`, by its place, exceeds them at once; all others have more time than before.
+        """
+        later = self.model_copy(update={"document_s": _AGAIN * self.document_s})
+        later._exceeded = exceeded
+        return later
 
     @property
     def block_bytes(self) -> int:

@@ -26,6 +26,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace as with_changes
 from functools import partial
 from typing import Any
 
@@ -272,6 +273,7 @@ def run_stages(
     attributes = artifacts[ATTRIBUTES]
     allowed = config.execution.max_bad_documents
     refuse_too_many(allowed, attributes.manifest.rows, artifacts[QUARANTINE], PROBLEMS, "document")
+    inputs = with_changes(inputs, reading=inputs.reading.after(artifacts[QUARANTINE]))
     artifacts |= run(index_stage(attributes))
     if (ids := ids_stage(config.inputs, inputs.units, attributes, artifacts[ID_INDEX])) is not None:
         artifacts |= run(ids)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
+from cluster.guard import Guard
 from cluster.read.compression import UnreadableRest
 from cluster.read.limits import Limits
 from pipelines.readers.reader import Rows
@@ -44,15 +45,16 @@ class Docx(OneDocument):
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
         """Add the text of the body."""
-        rows.add(_text(content, rows.limits), uri, id, carried)
+        rows.add(_texts((content, rows.limits), rows.limits.of_parser(uri, len(content))), uri, id, carried)
 
 
-def _text(content: bytes, limits: Limits) -> str:
-    """The paragraphs, one a line.
+def _text(file: tuple[bytes, Limits]) -> str:
+    """The paragraphs of a file, one a line.
 
     Raises:
         UnreadableRest: there is no text, or the file is damaged, needs a password or exceeds a bound.
     """
+    content, limits = file
     if content.startswith(_COMPOUND_FILE):
         raise UnreadableRest("encrypted" if _ENCRYPTED in content else "old_word_file")
     if not content.startswith(b"PK"):
@@ -61,12 +63,17 @@ def _text(content: bytes, limits: Limits) -> str:
     parser = ElementTree.XMLParser(target=body)
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive, archive.open(_BODY) as part:
-            size = 0
-            while block := part.read(_BLOCK):
+            size, wanted = 0, _BLOCK
+            while block := part.read(wanted):
                 size += len(block)
                 if limits.is_bomb(size, len(content)):
                     raise UnreadableRest("expansion_bomb")
+                before = body.events
                 parser.feed(block)
+                # expat scans an unfinished tag again from its beginning for each block, so blocks grow with the tag.
+                wanted = _BLOCK if body.events != before else 2 * wanted
+                if wanted > limits.max_document_bytes + _BLOCK:
+                    raise UnreadableRest("too_large")
         parser.close()
     except zipfile.BadZipFile as error:
         # The directory is at the end of the file.
@@ -78,6 +85,9 @@ def _text(content: bytes, limits: Limits) -> str:
     if not body.lines:
         raise UnreadableRest("no_text")
     return "\n".join(body.lines)
+
+
+_texts = Guard(_text)
 
 
 @dataclass
@@ -92,6 +102,7 @@ class _Body:
         rows: open rows, as cells.
         cells: open cells, as lines.
         characters: number of characters found so far.
+        events: number of tags and texts found so far.
     """
 
     max_bytes: int
@@ -102,9 +113,11 @@ class _Body:
     in_text: bool = False
     fallbacks: int = 0
     characters: int = 0
+    events: int = 0
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         """An element begins."""
+        self.events += 1
         if tag == _FALLBACK:
             self.fallbacks += 1
         name = self._name(tag)
@@ -121,6 +134,7 @@ class _Body:
 
     def end(self, tag: str) -> None:
         """An element ends."""
+        self.events += 1
         name = self._name(tag)
         if tag == _FALLBACK:
             self.fallbacks -= 1
@@ -137,6 +151,7 @@ class _Body:
 
     def data(self, text: str) -> None:
         """Characters between tags."""
+        self.events += 1
         if self.in_text and not self.fallbacks:
             self._add(text)
 

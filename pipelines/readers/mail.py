@@ -27,14 +27,14 @@ import json
 import re
 import unicodedata
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.errors import HeaderParseError
 from email.header import Header, decode_header, make_header
 from email.message import Message
-from email.utils import parseaddr, parsedate_to_datetime
+from email.utils import parseaddr, parsedate_to_datetime, unquote
 from itertools import chain, groupby, pairwise
 from typing import NamedTuple, cast
 
@@ -42,14 +42,17 @@ import pyarrow as pa
 from lxml.etree import ParserError
 from lxml.html import HTMLParser, document_fromstring
 
+from cluster.guard import Exceeded, Failed, Guard, WorkBounds
 from cluster.read.compression import UnreadableRest, stream
+from cluster.read.decoding import in_charset
 from cluster.read.limits import Limits
 from cluster.read.lines import lines
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input
-from pipelines.readers.reader import CONTENT_CHARACTERS, Reader, ReaderCounts, Rows
+from pipelines.readers.reader import CONTENT_CHARACTERS, Reader, ReaderCounts, Rows, refused
+from pipelines.readers.text_files import has_huge_tag
 from pipelines.text.cut_text import Cut
 from pipelines.text.mail_text import SIGNATURE, read_mail
 from pipelines.text.mail_words import AUTOMATIC_SUBJECT, plain
@@ -65,6 +68,7 @@ _COLUMNS = ("subject", "prompt", "completion", "messages", "date", "thread")
 _TEXT_TYPES = ("text/plain", "text/html")
 _BYTES_PER_TEXT = 4  # a message with its attachments to a document
 _MAX_HELD_CHARACTERS = 128 << 20
+_PARSED_BYTES, _PARSED_MESSAGES = 1 << 20, 256  # in one request to the child process
 
 _MESSAGE_ID = re.compile(r"<[^<>\s]+>")
 _ESCAPED_FROM = re.compile(rb">+From ")
@@ -136,16 +140,18 @@ class Mail(Reader):
         held = number = 0
         try:
             with closing(stream(store, span.uri, limits)) as blocks:
-                for number, raw in enumerate(_messages(blocks, _BYTES_PER_TEXT * limits.max_document_bytes), 1):
-                    where = f"{span.uri} message {number}"
-                    if not raw.is_whole:
-                        rows.refuse("too_large", where, content=raw.content)
+                found = _messages(blocks, _BYTES_PER_TEXT * limits.max_document_bytes)
+                for where, raw, message in _all_parsed(found, span.uri, limits):
+                    number += 1
+                    if message is None:
+                        rows.refuse("too_large", where, content=raw)
                         continue
-                    try:
-                        message = _parsed(raw.content, number)
-                    except Exception as error:
+                    if isinstance(message, Failed):
                         # The parser raises many kinds of exceptions, and one message must not stop the run.
-                        rows.refuse("bad_message", f"{where} ({type(error).__name__})", content=raw.content)
+                        error = message.error
+                        problem = refused(error, "bad_message") if isinstance(error, Exceeded) else "bad_message"
+                        seen = error.seen if isinstance(error, Exceeded) else type(error).__name__
+                        rows.refuse(problem, f"{where} ({seen})", content=raw)
                         continue
                     if not input.origins:
                         message.cut.clear()
@@ -339,12 +345,55 @@ def _pieces(blocks: Iterable[bytes], max_bytes: int) -> Iterator[_Piece]:
         yield piece
 
 
-def _parsed(raw: bytes, number: int) -> _Message:
-    """The message. number: names it if it has no Message-ID.
+def _all_parsed(
+    messages: Iterable[_RawMessage], uri: str, limits: Limits
+) -> Iterator[tuple[str, bytes, _Message | Failed | None]]:
+    """(place, content, message) of each message; None of one that is not whole.
+
+    Raises:
+        what the iterator of messages raises, after those before it.
+    """
+    held, size = list[tuple[int, _RawMessage]](), 0
+    try:
+        for number, raw in enumerate(messages, 1):
+            held.append((number, raw))
+            size += len(raw.content)
+            if size >= _PARSED_BYTES or len(held) == _PARSED_MESSAGES:
+                yield from _parsed_together(held, uri, limits)
+                held, size = [], 0
+    except UnreadableRest:
+        yield from _parsed_together(held, uri, limits)
+        raise
+    yield from _parsed_together(held, uri, limits)
+
+
+def _parsed_together(
+    messages: Sequence[tuple[int, _RawMessage]], uri: str, limits: Limits
+) -> Iterator[tuple[str, bytes, _Message | Failed | None]]:
+    wanted, bounds, found = list[tuple[bytes, int]](), list[WorkBounds](), dict[int, _Message | Failed]()
+    for number, raw in messages:
+        try:
+            if raw.is_whole:
+                bounds.append(limits.of_parser(_place(uri, number), len(raw.content)))
+                wanted.append((raw.content, number))
+        except Exceeded as error:
+            found[number] = Failed(error)
+    found.update(zip((number for _, number in wanted), _parser.map(wanted, bounds), strict=True))
+    for number, raw in messages:
+        yield _place(uri, number), raw.content, found.get(number)
+
+
+def _place(uri: str, number: int) -> str:
+    return f"{uri} message {number}"
+
+
+def _parsed(one: tuple[bytes, int]) -> _Message:
+    """The message. one: its content, and the number that names it if it has no Message-ID.
 
     Raises:
         ValueError, or anything: it is no message.
     """
+    raw, number = one
     message = email.message_from_bytes(raw)  # the newer policies take four times as long, and fail on damaged headers
     if not any(name in message for name in ("From", "Date", "Subject", "Message-ID")):
         raise ValueError("no header")
@@ -360,6 +409,9 @@ def _parsed(raw: bytes, number: int) -> _Message:
     )
     _read_into(found, message)
     return found
+
+
+_parser = Guard(_parsed)
 
 
 def _read_into(found: _Message, message: Message) -> None:
@@ -394,7 +446,11 @@ def _is_automatic(message: Message) -> bool:
 def _decoded(header: str | Header) -> str:
     """A header with its encoded words as text; as it is if they are damaged."""
     try:
-        return str(make_header(decode_header(header)))
+        words = decode_header(header)
+        for word, charset in words:
+            if charset and isinstance(word, bytes):
+                in_charset(b"", charset)  # make_header knows all codecs of Python
+        return str(make_header(words))
     except (HeaderParseError, LookupError, UnicodeError, ValueError):
         return str(header)
 
@@ -423,7 +479,7 @@ def _body(message: Message, cut: list[Cut]) -> str:
         return "\n\n".join(text.strip("\n") for part in parts if _has_characters(text := _body(part, cut)))
     if message.get_content_disposition() == "attachment":
         if not message.is_multipart():
-            cut.append(("attachment", f"{_decoded(message.get_filename() or '')} ({message.get_content_type()})"))
+            cut.append(("attachment", f"{_decoded(_filename(message))} ({message.get_content_type()})"))
         return ""
     # A message whose end is missing may be of several parts without one.
     return _text(message) if message.get_content_type() in _TEXT_TYPES else ""
@@ -432,11 +488,23 @@ def _body(message: Message, cut: list[Cut]) -> str:
 def _text(part: Message) -> str:
     content = part.get_payload(decode=True)
     assert isinstance(content, bytes)
-    text = _of_charset(content, part.get_content_charset() or "utf-8")
+    text = _of_charset(content, (_parameter(part, "charset", "content-type") or "utf-8").lower())
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if part.get_content_type() == "text/html":
         return _text_of_html(text)
     return _unwrapped(text) if part.get_param("format") == "flowed" else text
+
+
+def _filename(part: Message) -> str:
+    return _parameter(part, "filename", "content-disposition") or _parameter(part, "name", "content-type")
+
+
+def _parameter(part: Message, name: str, header: str) -> str:
+    """A parameter of a header, decoded as RFC 2231 says; empty without one. `email` would take any codec for it."""
+    value = part.get_param(name, "", header)
+    if isinstance(value, tuple):
+        return _of_charset(value[2].encode("raw_unicode_escape"), (value[0] or "us-ascii").lower())
+    return unquote(str(value)).strip()
 
 
 def _of_charset(content: bytes, charset: str) -> str:
@@ -444,8 +512,8 @@ def _of_charset(content: bytes, charset: str) -> str:
     programs that state none or a wrong one write.
     """
     for name in (_CHARSETS.get(charset, charset), "utf-8", "windows-1252"):
-        with suppress(LookupError, UnicodeError):
-            return content.decode(name)
+        with suppress(LookupError, ValueError):  # ValueError of a name with a NUL
+            return in_charset(content, name)
     return content.decode("utf-8", "replace")
 
 
@@ -466,6 +534,8 @@ def _attached_mails(message: Message) -> Iterator[Message]:
 def _text_of_html(html: str) -> str:
     """The text of a page in lines; those of quotes begin with >."""
     html = html.replace(_QUOTE_BEGINS, " ").replace(_QUOTE_ENDS, " ").replace(_BLOCK_ENDS, " ")
+    if has_huge_tag(html.encode("utf-8", "replace")):
+        raise ValueError("a tag has too many attributes")
     try:
         tree = document_fromstring(html.encode("utf-8", "replace"), HTMLParser(encoding="utf-8"))
     except ParserError:  # nothing but blanks or comments

@@ -14,6 +14,7 @@ from functools import cache
 from io import BytesIO
 from types import ModuleType
 
+from cluster.guard import Guard
 from cluster.read.compression import UnreadableRest
 from pipelines.readers.reader import Rows
 from pipelines.readers.text_files import OneDocument, count_characters
@@ -39,12 +40,26 @@ class Pdf(OneDocument):
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
         """Add the text of all pages."""
-        pages = _pages(content, rows.limits.max_document_bytes)
-        text = as_paragraphs(pages)
-        if not text:
-            raise UnreadableRest("no_text")
-        rows.notes[_LEFT_OUT] += sum(map(count_characters, pages)) - count_characters(text)
+        _pypdf()  # loaded before the child process begins, which then has it
+        text, left_out = _texts((content, rows.limits.max_document_bytes), rows.limits.of_parser(uri, len(content)))
+        rows.notes[_LEFT_OUT] += left_out
         rows.add(text, uri, id, carried)
+
+
+def _text(file: tuple[bytes, int]) -> tuple[str, int]:
+    """(the text of a file, the characters that are left out). file: its content, and the most bytes of text.
+
+    Raises:
+        UnreadableRest: as `_pages`, or there is no text.
+    """
+    pages = _pages(*file)
+    text = as_paragraphs(pages)
+    if not text:
+        raise UnreadableRest("no_text")
+    return text, sum(map(count_characters, pages)) - count_characters(text)
+
+
+_texts = Guard(_text)
 
 
 def _pages(content: bytes, max_bytes: int) -> list[str]:

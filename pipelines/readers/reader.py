@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.guard import Exceeded
 from cluster.read.compression import expanded_size
 from cluster.read.file_problems import PROBLEMS_OF_WHOLE_FILES
 from cluster.read.json_lines import DeepJson
@@ -55,7 +56,8 @@ PROBLEMS = {
     "null_text": "the text is null",
     "not_a_string": "the text is a number, a list or an object",
     "bad_id": "the id is neither a string nor a whole number",
-    "too_large": "over max_document_bytes",
+    "too_large": "over max_document_bytes, or its text takes too much memory to extract",
+    "too_slow": "its text takes more processor time to extract than document_s allows for its size",
     "long_line": "the line or JSON value is over 64 MiB and three times max_document_bytes; raise that, or leave out "
     "large keys",
     "too_deep": "a value of `columns` is nested too deeply to be written as text",
@@ -292,6 +294,11 @@ class Rows:
                 columns[name] = _sparse(len(self), list(values), list(values.values()))
         self._clear()
         return pa.table(columns)
+
+
+def refused(exceeded: Exceeded, crashed: str) -> str:
+    """The problem of a document that exceeded its bounds. crashed: that of one on which the parser itself ended."""
+    return crashed if exceeded.problem == "died" else exceeded.problem
 
 
 def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, first_row: int) -> pa.Table:

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 from lxml import etree
 
+from cluster.guard import Exceeded, Guard
 from cluster.read.compression import UnreadableRest, stream
-from cluster.read.decoding import with_byte_order
+from cluster.read.decoding import in_charset, with_byte_order
 from cluster.read.file_problems import encoding_problem
 from cluster.read.limits import Limits
 from cluster.read.lines import BOM
@@ -20,9 +21,10 @@ from cluster.read.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input
-from pipelines.readers.reader import FilePieces, Reader, ReaderCounts, Rows
+from pipelines.readers.reader import FilePieces, Reader, ReaderCounts, Rows, refused
 
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([\w-]+)""", re.IGNORECASE)
+_MAX_ATTRIBUTES = 1000
 _LEFT_OUT = "characters of HTML pages are not in the texts: outside the main content, or repeated"
 _NOT_SHOWN = frozenset(("script", "style", "title", "noscript", "template", "textarea", "option"))
 # Browsers decode these as Windows-1252.
@@ -35,11 +37,13 @@ class OneDocument(Reader):
     A subclass implements `add`.
 
     bytes_per_text: how much larger than a document a file may be.
+    crashed: the problem of a file on which the parser itself ends.
     """
 
     columns = "fixed"
     own_id = "path"
     bytes_per_text: int = 1
+    crashed: str = "damaged_file"
 
     def cut(self, store: Store, file: FileInfo, input: Input) -> FilePieces:
         """One piece, with one row."""
@@ -62,13 +66,15 @@ class OneDocument(Reader):
                 rows.skip("empty file")
         except UnreadableRest as broken:
             rows.refuse(broken.problem, span.uri, id, carried)
+        except Exceeded as exceeded:
+            rows.refuse(refused(exceeded, self.crashed), f"{span.uri} ({exceeded.seen})", id, carried)
         yield rows.table()
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
         """Add the document, or its problem, to the rows. content: the whole file, decompressed, never empty.
 
         Raises:
-            UnreadableRest: nothing was added, and this is the problem.
+            UnreadableRest, Exceeded: nothing was added, and this is the problem.
         """
         raise NotImplementedError
 
@@ -144,11 +150,12 @@ def add_page(
 
     content_type: the HTTP header of the response, if there is one; its charset is tried.
     """
-    load, extract = _extraction()
+    _extraction()  # loaded before the child process begins, which then has it
     try:
-        tree = load(_decoded(html, content_type))
-        before = _visible_characters(tree)
-        text = extract(tree, fast=True, include_comments=False)
+        text, before = _pages((html, content_type), rows.limits.of_parser(where, len(html)))
+    except Exceeded as exceeded:
+        rows.refuse(refused(exceeded, "failed_extraction"), f"{where} ({exceeded.seen})", id, carried)
+        return
     except Exception as error:
         # Parsers raise many kinds of exceptions on damaged pages, and one page must not stop the run.
         rows.refuse("failed_extraction", f"{where} ({type(error).__name__})", id, carried)
@@ -158,6 +165,26 @@ def add_page(
         rows.add(text, where, id, carried)
     else:
         rows.refuse("empty_extraction", where, id, carried)
+
+
+def _main_content(page: tuple[bytes, str]) -> tuple[str | None, int]:
+    """(the main content, the characters that the page shows). page: its HTML, and the HTTP header of its type."""
+    html, content_type = page
+    if has_huge_tag(html):
+        raise ValueError("a tag has too many attributes")
+    load, extract = _extraction()
+    tree = load(_decoded(html, content_type))
+    before = _visible_characters(tree)
+    return extract(tree, fast=True, include_comments=False), before
+
+
+_pages = Guard(_main_content)
+
+
+def has_huge_tag(html: bytes) -> bool:
+    """Whether a tag has more than _MAX_ATTRIBUTES. libxml2 compares each attribute of a tag with all before it."""
+    pieces = (piece for piece in html.split(b"<") if len(piece) > 2 * _MAX_ATTRIBUTES)
+    return any(len(piece.partition(b">")[0].split()) > _MAX_ATTRIBUTES for piece in pieces)
 
 
 @cache
@@ -211,7 +238,7 @@ def _decoded(html: bytes, content_type: str) -> bytes | str:
     declarations = [content_type, html[:1024].decode("latin-1")]
     for charset in ["utf-8", *(match[1].lower() for match in map(_CHARSET.search, declarations) if match)]:
         try:
-            return html.decode(_BROWSER_CHARSETS.get(charset, charset))
-        except (LookupError, UnicodeError):
+            return in_charset(html, _BROWSER_CHARSETS.get(charset, charset))
+        except (LookupError, ValueError):
             continue
     return html

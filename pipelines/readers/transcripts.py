@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from cluster.guard import Guard
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.readers.inputs import Input
@@ -74,18 +75,27 @@ class Transcript(PlainText):
 
     def add_text(self, rows: Rows, text: str, uri: str, id: str | None, carried: list[str | None]) -> None:
         """Add the turns."""
-        cut: list[Cut] = []
-        is_json = text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[")
-        cues = _cues_of_json(text) if is_json else list(_cues(text, rows.input.named_speakers, cut))
-        if not cues:
+        turns, cut = _texts((text, rows.input.named_speakers), rows.limits.of_parser(uri, len(text)))
+        if turns is None:
             rows.refuse("no_cues", uri, id, carried, text)
             return
-        turns = _turns(cues)
         as_json = json.dumps([{"role": speaker, "content": what} for speaker, what in turns], ensure_ascii=False)
         lines = "\n".join(f"{speaker}: {what}" if speaker else what for speaker, what in turns)
         named = zip(rows.input.columns, carried, strict=True)
         values = [as_json if name == "turns" else value for name, value in named]
         rows.add(as_json if rows.input.text == "turns" else lines, uri, id, values, cut=cut)
+
+
+def _spoken(file: tuple[str, Sequence[str]]) -> tuple[list[tuple[str, str]] | None, list[Cut]]:
+    """(turns, None of a file without cues; what was cut). file: its text, and the speakers that are known."""
+    text, speakers = file
+    cut: list[Cut] = []
+    is_json = text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[")
+    cues = _cues_of_json(text) if is_json else list(_cues(text, speakers, cut))
+    return _turns(cues) if cues else None, cut
+
+
+_texts = Guard(_spoken)
 
 
 def _cues_of_json(text: str) -> list[Cue]:

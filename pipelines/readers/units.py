@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.artifact import Artifact
 from cluster.errors import UserError
 from cluster.read.limits import Limits
 from cluster.read.span import Span, refuse_changed
@@ -60,12 +61,28 @@ class InputFile:
 class Reading:
     """The settings and stores with which a worker reads units.
 
-    store: for the inputs without `storage`. carried: name and type of the carried columns of all sources.
+    Attributes:
+        store: store of the inputs without `storage`.
+        inputs: settings of each source.
+        carried: name and type of the carried columns of all sources.
+        exceeded: place of a document -> (problem, bound) of each document that exceeded `limits.document_s` or its
+            memory when the units were read first. None when they are.
     """
 
     store: Store
     inputs: tuple[Input, ...]
     carried: pa.Schema
+    exceeded: Mapping[str, tuple[str, str]] | None = None
+
+    def after(self, quarantine: Artifact) -> "Reading":
+        """The same for reading units again. quarantine: `problem` and `where` of what could not be read."""
+        found = {}
+        for table in quarantine.tables():
+            for problem, where in zip(table["problem"].to_pylist(), table["where"].to_pylist(), strict=True):
+                place, bracket, seen = where.removesuffix(")").rpartition(" (")
+                if problem in ("too_slow", "too_large") and bracket and seen.startswith("over "):
+                    found[place] = (problem, seen)
+        return replace(self, exceeded=found)
 
     def input_of(self, source: str) -> Input:
         """The settings of a source's input."""
@@ -127,6 +144,8 @@ def read_unit(
         DataError: a file changed since the manifest was made.
         StorageError: the store failed.
     """
+    if reading.exceeded is not None:
+        limits = limits.again(reading.exceeded)
     row = 0
     for table in _sized(_tables(unit, reading, limits, counts), table_bytes):
         numbers = pa.array(np.arange(row, row + table.num_rows))

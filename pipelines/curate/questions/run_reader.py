@@ -22,7 +22,7 @@ from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.stages.id_index import ID_INDEX, positions_of
-from pipelines.curate.stages.measure import ATTRIBUTES
+from pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE
 from pipelines.readers import READERS
 from pipelines.readers.inputs import Input
 from pipelines.readers.recorded import INPUTS_JSON, inputs_file, read_inputs
@@ -65,6 +65,8 @@ class RunReader:
         self.store = store
         self.inputs = read_inputs(self.uri, record, store).with_storage_of(inputs)
         self.attributes = Artifact.load(store, paths.join(self.uri, ATTRIBUTES))
+        quarantine = Artifact.load(store, paths.join(self.uri, QUARANTINE))
+        self.inputs = dataclasses.replace(self.inputs, reading=self.inputs.reading.after(quarantine))
 
     @property
     def manifest(self) -> dict[str, Any] | None:

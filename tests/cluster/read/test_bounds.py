@@ -153,6 +153,7 @@ def test_a_file_is_refused_if_its_size_or_its_version_changed(tmp_path, size, ve
         ("max_expansion_ratio", 1.001, 1.0, None),
         ("max_expanded_gib", 0.001, 0.0, None),
         ("max_block_mib", 1, 0, 1 << 20),
+        ("document_s", 0.001, 0.0, 86_400),
     ],
 )
 def test_a_limit_is_taken_up_to_its_bounds(name, least, below, most):

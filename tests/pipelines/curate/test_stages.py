@@ -81,6 +81,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "limits.max_expansion_ratio": 5,
         "limits.max_expanded_gib": 1,
         "limits.max_block_mib": 1,
+        "limits.document_s": 5,
     },
     "decide": {
         "language.keep": ["en"],

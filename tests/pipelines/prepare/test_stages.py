@@ -136,6 +136,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "inputs.2.table.template.completion": "{price}.", "inputs.2.table.template.system": "Be brief.",
         "limits.max_document_bytes": 1000, "limits.max_expansion_ratio": 5, "limits.max_expanded_gib": 1,
         "limits.max_block_mib": 1,
+        "limits.document_s": 5,
     },
     "collect": {
         "inputs.0.domain": "law", "inputs.0.day_first": True, "clean.keep_cut": True,

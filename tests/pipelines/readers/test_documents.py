@@ -1,7 +1,6 @@
 """PDF and Word files: paragraphs come out as they were written, and a file that cannot be read has its own problem."""
 
 import io
-import zipfile
 from pathlib import Path
 
 import docx
@@ -17,10 +16,9 @@ from pipelines.readers.inputs import Input
 from pipelines.readers.pdf import as_paragraphs
 from pipelines.readers.units import read_unit
 from tests.support.pdf import pdf
+from tests.support.word_files import p, word
 
 LINES = ["Restart the router, then wait until its", "lamp is green. A lamp that blinks", "means that it updates."]
-WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
-FALLBACK = "http://schemas.openxmlformats.org/markup-compatibility/2006"
 
 
 def encrypted(content: bytes, password: str, algorithm: str) -> bytes:
@@ -28,18 +26,6 @@ def encrypted(content: bytes, password: str, algorithm: str) -> bytes:
     writer.encrypt(password, "owner", algorithm=algorithm)
     out = io.BytesIO()
     writer.write(out)
-    return out.getvalue()
-
-
-END = "</w:body></w:document>"
-
-
-def word(body: str, *, namespace: str = WORD, name: str = "word/document.xml", head: str = "", end: str = END) -> bytes:
-    """A DOCX with this XML in its body."""
-    xml = f'{head}<w:document xmlns:w="{namespace}" xmlns:mc="{FALLBACK}"><w:body>{body}{end}'
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, xml)
     return out.getvalue()
 
 
@@ -57,10 +43,6 @@ def read(path: Path, content: bytes, limits: Limits | None = None) -> str:
     (row,) = [row for table in tables for row in table.to_pylist()]
     assert row["path"] == str(path) and (row["where"] is None) == (row["problem"] is None)
     return row["text"] if row["problem"] is None else f"<{row['problem']}>"
-
-
-def p(text: str) -> str:
-    return f'<w:p><w:r><w:t xml:space="preserve">{text}</w:t></w:r></w:p>'
 
 
 # ---- PDF ----

@@ -497,4 +497,4 @@ def test_a_plain_text_that_only_says_that_there_is_html_is_not_the_text():
     )
     raw = "From: a@b.org\nContent-Type: multipart/alternative; boundary=X\n\n"
     raw += "".join(f"--X\nContent-Type: text/{kind}\n\n{text}\n" for kind, text in (("plain", notice), ("html", html)))
-    assert _parsed(f"{raw}--X--\n".encode(), 1).text == "Buy one."
+    assert _parsed((f"{raw}--X--\n".encode(), 1)).text == "Buy one."

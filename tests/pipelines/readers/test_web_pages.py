@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree, html
 
+from cluster.guard import Guard
 from cluster.read.limits import Limits
 from cluster.store.store import Store
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
 from pipelines.readers.reader import ReaderCounts
-from pipelines.readers.text_files import strip_tags
+from pipelines.readers.text_files import _main_content, strip_tags
 from pipelines.readers.units import read_unit
 from tests.support.inline import curate_inline
 from tests.support.input_rows import rows_of
@@ -59,6 +60,7 @@ def test_a_page_that_breaks_the_extraction_is_a_problem_with_the_error_by_name(t
         raise RecursionError("too deep")
 
     monkeypatch.setattr("pipelines.readers.text_files._extraction", lambda: (lambda page: None, fail))
+    monkeypatch.setattr("pipelines.readers.text_files._pages", Guard(_main_content))  # its child has the new function
     (tmp_path / "a.html").write_bytes(PAGE.encode())
     (row,) = rows_of(tmp_path)
     assert (row["problem"], row["where"]) == ("failed_extraction", f"{tmp_path}/a.html (RecursionError)")

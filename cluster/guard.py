@@ -1,0 +1,286 @@
+"""Runs a function on data that others wrote in a child process, with a bound on processor time and memory per item.
+
+A parser in C, such as that of HTML, cannot be interrupted from Python. So a child process does the work, and the
+operating system ends it at the bound: ITIMER_PROF with the default action of SIGPROF, and RLIMIT_AS. The next item gets
+a new child. A child is a fork of this process, so it imports nothing, and it is kept for the next items. Time is
+processor time of the child, so a busy machine does not change which items exceed it.
+
+Cost: 20 ms for a new child, and 0.1 ms for an item by itself, less for one of many (`Guard.map`).
+Memory: the pages that the child changes. macOS ignores RLIMIT_AS, so there only time is bounded.
+"""
+
+import faulthandler
+import gc
+import mmap
+import os
+import pickle
+import resource
+import select
+import signal
+import struct
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_LENGTH = struct.Struct("<q")
+_OUT_OF_MEMORY = 99  # exit status of the child
+# A child that waits for something uses no processor time. It is ended when this many times the bound has passed.
+_WALL_TIME_FACTOR = 30
+_POLL_MS = 1000
+_MOST_STARTS = 3
+
+
+class WorkBounds(NamedTuple):
+    """The bounds of an item. seconds: processor time. memory: bytes, besides those of this process at the fork."""
+
+    seconds: float
+    memory: int
+
+
+class Exceeded(Exception):
+    """An item exceeded its bounds, or ended the child process.
+
+    problem: `too_slow`, `too_large`, or `died` for a crash within a library. seen: the bound or the signal, in words.
+    """
+
+    def __init__(self, problem: str, seen: str) -> None:
+        super().__init__(problem, seen)
+        self.problem = problem
+        self.seen = seen
+
+    def __str__(self) -> str:
+        return f"{self.problem} ({self.seen})"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An item without a result. error: what the function raised, or Exceeded."""
+
+    error: Exception
+
+
+class Guard(Generic[Item, Result]):
+    """A function that runs in a child process. Threads may share it, and take turns.
+
+    work: a pure function. Items, results and errors are pickled. The function itself, with all that it refers to, is
+        that of this process when the child begins.
+    """
+
+    def __init__(self, work: Callable[[Item], Result]) -> None:
+        self._work = work
+        self._lock = threading.Lock()
+        self._child: _Child | None = None
+
+    def __call__(self, item: Item, bounds: WorkBounds) -> Result:
+        """The result of one item.
+
+        Raises:
+            Exceeded: it took too much time or memory, or ended the child.
+            Exception: what the function raised.
+        """
+        (outcome,) = self.map([item], [bounds])
+        if isinstance(outcome, Failed):
+            raise outcome.error
+        return outcome
+
+    def map(self, items: Sequence[Item], bounds: Sequence[WorkBounds]) -> list[Result | Failed]:
+        """The result of each item, in order. bounds: those of each item; of memory, the largest is that of all.
+
+        An item that ends the child has the others done again, so items should be about a megabyte together.
+        If the reason was not time, it is tried again as well, since memory that earlier items left in the child can
+        have been the reason.
+        """
+        failed = dict[int, Failed]()
+        waiting, tried, starts = list(range(len(items))), set[int](), 0
+        found: list[Result | Failed] = []
+        with self._lock:
+            while waiting:
+                child = self._running()
+                outcome = child.run([items[one] for one in waiting], [bounds[one] for one in waiting])
+                if not isinstance(outcome, _Ended):
+                    found = outcome
+                    break
+                self._child = None
+                if outcome.at < 0:
+                    starts += 1
+                    if starts == _MOST_STARTS:
+                        raise RuntimeError(f"a child process ended {starts} times before its work ({outcome.seen})")
+                elif outcome.problem == "too_slow" or waiting[outcome.at] in tried:
+                    failed[waiting.pop(outcome.at)] = Failed(Exceeded(outcome.problem, outcome.seen))
+                else:
+                    tried.add(waiting[outcome.at])
+        results = iter(found)
+        return [failed[one] if one in failed else next(results) for one in range(len(items))]
+
+    def _running(self) -> "_Child":
+        if self._child is None or self._child.parent != os.getpid():
+            self._child = _Child(self._work)
+        return self._child
+
+
+class _Ended(NamedTuple):
+    """Why a child ended. at: the number of the item that it worked on; -1 if there was none."""
+
+    at: int
+    problem: str
+    seen: str
+
+
+class _Child:
+    """A child process with the pipes to it. parent: the process that may use it."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self.parent = os.getpid()
+        self._at = mmap.mmap(-1, _LENGTH.size)  # shared: the number of the item that is worked on
+        to_child, self._requests = os.pipe()
+        self._results, to_parent = os.pipe()
+        with warnings.catch_warnings():
+            # Python warns of locks that other threads hold at the fork. The child needs none of them.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if not pid:
+            os.close(self._requests)
+            os.close(self._results)
+            _serve(work, self._at, to_child, to_parent)
+        os.close(to_child)
+        os.close(to_parent)
+        self._pid = pid
+        self._stop = weakref.finalize(self, _stop, self.parent, pid, self._requests, self._results)
+
+    def run(self, items: Sequence[Any], bounds: Sequence[WorkBounds]) -> "list[Any] | _Ended":
+        """The outcome of each item; or why the child ended before it did all of them."""
+        _LENGTH.pack_into(self._at, 0, -1)
+        try:
+            _send(self._requests, pickle.dumps((items, bounds), pickle.HIGHEST_PROTOCOL))
+            self._wait(bounds)
+            return pickle.loads(_received(self._results))
+        except (EOFError, BrokenPipeError):
+            return self._ended(bounds)
+        except BaseException:  # as of Ctrl-C: what the child sends later is no answer to the next request
+            self._stop()
+            raise
+
+    def _wait(self, bounds: Sequence[WorkBounds]) -> None:
+        """Wait for results. Ends a child that neither ends an item nor uses processor time."""
+        poll = select.poll()  # select() takes no file above 1,023
+        poll.register(self._results, select.POLLIN)
+        before, since = -1, time.monotonic()
+        while not poll.poll(_POLL_MS):
+            (at,) = _LENGTH.unpack_from(self._at)
+            if at != before:
+                before, since = at, time.monotonic()
+            elif time.monotonic() - since > _WALL_TIME_FACTOR * bounds[at].seconds:
+                os.kill(self._pid, signal.SIGPROF)
+
+    def _ended(self, bounds: Sequence[WorkBounds]) -> _Ended:
+        """Why the child ended."""
+        (at,) = _LENGTH.unpack_from(self._at)
+        status = self._stop()
+        if status == -signal.SIGPROF:
+            return _Ended(at, "too_slow", f"over {bounds[at].seconds:.3g} s")
+        if status == _OUT_OF_MEMORY:
+            return _Ended(at, "too_large", f"over {bounds[at].memory >> 20:,} MiB of memory")
+        return _Ended(at, "died", f"exit status {status}" if status is None or status >= 0 else _name(-status))
+
+
+def _name(number: int) -> str:
+    return signal.Signals(number).name
+
+
+def _stop(parent: int, pid: int, *pipes: int) -> int | None:
+    """The exit status of a child, as of subprocess, after ending it if it has not ended; None in another process."""
+    if os.getpid() != parent:
+        return None
+    for pipe in pipes:
+        os.close(pipe)
+    os.kill(pid, signal.SIGKILL)  # one that ended by itself is a zombie, to which a signal does nothing
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _serve(work: Callable[[Any], Any], at: mmap.mmap, requests: int, results: int) -> NoReturn:
+    """What the child does: the items of each request, until the parent closes the pipe or ends."""
+    try:
+        gc.freeze()  # or the first collection would copy every page of the parent
+        faulthandler.disable()  # a crash is an outcome here, and needs no traceback
+        for one in (signal.SIGPROF, signal.SIGTERM):
+            signal.signal(one, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and with it the pipe
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGPROF, signal.SIGTERM))
+        base = _address_space()
+        while True:
+            items, bounds = pickle.loads(_received(requests))
+            outcomes = []
+            if base:
+                most = base + max(one.memory for one in bounds)
+                resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+            for number, (item, bound) in enumerate(zip(items, bounds, strict=True)):
+                _LENGTH.pack_into(at, 0, number)
+                signal.setitimer(signal.ITIMER_PROF, bound.seconds)
+                outcomes.append(_outcome(work, item))
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            _send(results, pickle.dumps(outcomes, pickle.HIGHEST_PROTOCOL))
+    except MemoryError:
+        os._exit(_OUT_OF_MEMORY)
+    except (EOFError, BrokenPipeError):
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _outcome(work: Callable[[Any], Any], item: Any) -> Any:
+    """The result of an item, or Failed."""
+    try:
+        return work(item)
+    except MemoryError:
+        raise
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # an error that cannot be made again from its arguments
+            return Failed(RuntimeError(f"{type(error).__name__}: {error}"))
+        return Failed(error)
+
+
+def _address_space() -> int:
+    """Bytes of this process's address space; 0 where that is unknown (macOS)."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[0]
+    except OSError:
+        return 0
+    return int(pages) * resource.getpagesize()
+
+
+def _send(pipe: int, data: bytes) -> None:
+    for part in (_LENGTH.pack(len(data)), data):
+        rest = memoryview(part)
+        while rest:
+            rest = rest[os.write(pipe, rest) :]
+
+
+def _received(pipe: int) -> bytes:
+    """What `_send` sent.
+
+    Raises:
+        EOFError: the process at the other end is gone.
+    """
+    (size,) = _LENGTH.unpack(_read(pipe, _LENGTH.size))
+    return _read(pipe, size)
+
+
+def _read(pipe: int, size: int) -> bytes:
+    pieces, left = list[bytes](), size
+    while left:
+        block = os.read(pipe, min(left, 1 << 20))
+        if not block:
+            raise EOFError
+        pieces.append(block)
+        left -= len(block)
+    return b"".join(pieces)

@@ -1,0 +1,133 @@
+"""One item that takes too long, too much memory, or ends the process costs that item, and no other."""
+
+import os
+import re
+import signal
+import threading
+import time
+
+import pytest
+
+from cluster.guard import Exceeded, Failed, Guard, WorkBounds
+
+ROOMY = WorkBounds(20.0, 1 << 30)
+TIGHT = WorkBounds(0.2, 64 << 20)
+
+
+class Unpicklable(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+def work(item: str) -> str:
+    match item:
+        case "backtracks":  # interrupted within the C code of `re`
+            re.match(r"(a+)+$", "a" * 64 + "b")
+        case "grows":
+            return str(len("x" * (1 << 30)))
+        case "crashes":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "leaves":
+            os._exit(3)
+        case "refuses":
+            raise ValueError("no")
+        case "refuses oddly":
+            raise Unpicklable(1, 2)
+    return f"{item}!"
+
+
+def shown(outcomes: list) -> list[str]:
+    return [str(one.error) if isinstance(one, Failed) else one for one in outcomes]
+
+
+def test_an_item_beyond_its_bounds_fails_alone():
+    items = ["a", "backtracks", "b", "grows", "c", "crashes", "d", "leaves", "e", "refuses", "refuses oddly", "f"]
+    assert shown(Guard(work).map(items, [TIGHT] * len(items))) == [
+        "a!",
+        "too_slow (over 0.2 s)",
+        "b!",
+        "too_large (over 64 MiB of memory)",
+        "c!",
+        "died (SIGSEGV)",
+        "d!",
+        "died (exit status 3)",
+        "e!",
+        "no",
+        "Unpicklable: 1 and 2",
+        "f!",
+    ]
+
+
+def test_results_that_were_not_sent_before_the_child_ended_are_made_again():
+    items = [str(number) for number in range(1000)]
+    items[500] = "leaves"
+    outcomes = Guard(work).map(items, [ROOMY] * 1000)
+    assert [at for at, one in enumerate(outcomes) if isinstance(one, Failed)] == [500]
+    assert outcomes[499] == "499!" and outcomes[501] == "501!"
+
+
+def test_large_items_and_results_pass_both_ways():
+    text = "x" * 5_000_000
+    assert Guard(work).map([text, text], [ROOMY] * 2) == [f"{text}!"] * 2
+
+
+def test_time_that_the_child_only_waits_is_not_counted():
+    def waits(item: str) -> str:
+        time.sleep(0.5)
+        return item
+
+    assert Guard(waits)("a", TIGHT) == "a"
+
+
+def test_errors_of_one_item_are_raised():
+    guard = Guard(work)
+    with pytest.raises(ValueError, match="no"):
+        guard("refuses", ROOMY)
+    with pytest.raises(Exceeded) as exceeded:
+        guard("crashes", ROOMY)
+    assert (exceeded.value.problem, exceeded.value.seen) == ("died", "SIGSEGV")
+    assert guard("a", ROOMY) == "a!"
+
+
+def test_threads_share_a_child():
+    guard, found = Guard(work), dict[int, str]()
+    guard("first", ROOMY)
+
+    def use(number: int) -> None:
+        found[number] = guard(str(number), ROOMY)
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert found == {number: f"{number}!" for number in range(8)}
+
+
+def test_a_child_that_was_killed_from_outside_is_started_again():
+    guard = Guard(lambda item: str(os.getpid()))
+    first = guard("a", ROOMY)
+    assert guard("b", ROOMY) == first, "one child does many items"
+    os.kill(int(first), signal.SIGKILL)
+    assert guard("c", ROOMY) not in (first, str(os.getpid()))
+
+
+def test_the_child_ends_with_its_guard():
+    guard = Guard(lambda item: str(os.getpid()))
+    child = int(guard("a", ROOMY))
+    del guard
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_a_forked_process_has_a_child_of_its_own():
+    """As of a pool of `multiprocessing`: two processes at one pipe would get each other's results."""
+    guard = Guard(lambda item: str(os.getpid()))
+    first = guard("a", ROOMY)
+    read, write = os.pipe()
+    if not (pid := os.fork()):
+        os.write(write, guard("b", ROOMY).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert os.read(read, 20).decode() not in (first, str(os.getpid()))
+    assert guard("c", ROOMY) == first
