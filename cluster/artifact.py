@@ -132,7 +132,8 @@ def describe_schema(schema: pa.Schema) -> dict[str, Any]:
 
 def manifest_file(store: Store, uri: str, name: str = MANIFEST) -> RecordFile[Manifest]:
     """The manifest of the artifact at `uri`."""
-    at, mend = paths.join(paths.absolute(uri), name), "Point at a folder that Raymill wrote."
+    at = paths.join(paths.absolute(uri), name)
+    mend = "If Raymill wrote this folder, delete the file and run its command again; else point elsewhere."
     return RecordFile(store, at, "a Raymill manifest", Manifest.from_json, mend)
 
 

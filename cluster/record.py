@@ -100,6 +100,29 @@ class RecordFile(Generic[T]):
         self.store.delete([self.uri])
 
 
+def read_json(store: Store, uri: str, what: str, *keys: str) -> Any:
+    """The JSON object in a file that a run wrote beside its record, such as its report; None if there is no such file.
+
+    Raises:
+        DataError: it is damaged, or has not these keys; `what` names it.
+    """
+    return RecordFile(store, uri, what, json_with(*keys), of_folder=False).read()
+
+
+def read_json_line(line: bytes, uri: str) -> Any:
+    """The JSON object in a line of a file that a run wrote.
+
+    Raises:
+        DataError: the line is damaged.
+    """
+    try:
+        return json_with()(line)
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{uri}: a line that Raymill did not write ({error}). Delete the file; the run can do without it."
+        ) from error
+
+
 def json_bytes(value: Any) -> bytes:
     """Indented JSON, one value a line. Lone surrogates become JSON escapes."""
     return json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
@@ -115,6 +138,7 @@ def json_with(*keys: str) -> Callable[[bytes], Any]:
 
     def parse(data: bytes) -> Any:
         found = json.loads(data)
+        found.keys()  # AttributeError if it is no object
         if missing := [key for key in keys if key not in found.keys()]:  # noqa: SIM118 - a list has no keys
             raise ValueError(f"has no {', '.join(missing)}")
         return found

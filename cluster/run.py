@@ -12,11 +12,11 @@ from typing import Any
 import cluster
 from cluster.artifact import fingerprint, require_files
 from cluster.errors import DataError
-from cluster.record import RecordFile, json_bytes, json_with, with_paths
+from cluster.record import RecordFile, json_bytes, json_with, read_json, with_paths
 from cluster.store import paths
 from cluster.store.store import Store
 
-RUN_MANIFEST = "manifest.json"
+RUN_MANIFEST, RUN_REPORT = "manifest.json", "report.json"
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,17 @@ class RunFolder:
         """
         manifest = self.manifest_file.read()
         return manifest if manifest is not None and manifest.get("kind") == kind else None
+
+    def report(self) -> Any:
+        """The content of report.json.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        uri = paths.join(self.uri, RUN_REPORT)
+        if (found := read_json(self.store, uri, "the report of a run")) is None:
+            raise DataError(f"{uri}: is gone. Run the command that wrote it again: it is made again.")
+        return found
 
     def require(self, kind: str, advice: str = "Point at one, or run it again: it continues.") -> dict[str, Any]:
         """The manifest of the finished run of this kind.

@@ -28,7 +28,6 @@ from training.records.checkpoint import MANIFEST, Checkpoint
 from training.records.finished_fit import checkpoint_of, outcome_file
 from training.records.job import OUTCOME
 from training.records.parent import Parent
-from training.repair import REPORT_JSON
 
 PARENT = "parent.json"
 
@@ -96,8 +95,8 @@ def find_parent(config: TrainConfig) -> ParentRun | None:
         )
     best = config.continue_from.checkpoint == "best"
     checkpoint = Checkpoint.load(store, checkpoint_of(uri, outcome["best_checkpoint" if best else "checkpoint"]))
-    report = json.loads(store.read_bytes(paths.join(uri, REPORT_JSON)))
-    parent = ParentRun(uri, manifest, outcome, report["run"]["config"], checkpoint)
+    config_then = RunFolder(store, uri).report()["run"]["config"]
+    parent = ParentRun(uri, manifest, outcome, config_then, checkpoint)
     if found := _other_weights(config, parent):
         raise _refusal(parent, found)
     return parent

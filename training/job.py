@@ -8,7 +8,6 @@ export and evaluation in worker 0, which has already imported torch. The driver 
 """
 
 import dataclasses
-import json
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -374,7 +373,7 @@ def _write_run(
 
 
 def _report(folder: RunFolder) -> TrainReport:
-    return json.loads(folder.store.read_bytes(paths.join(folder.uri, REPORT_JSON)))
+    return folder.report()
 
 
 def exported_model(run: TrainRun) -> str:

@@ -23,7 +23,7 @@ from cluster.artifact import Artifact, Manifest, discard_artifact, manifest_file
 from cluster.errors import DataError, StorageError
 from cluster.lease import held
 from cluster.read import hub
-from cluster.record import json_bytes, json_with
+from cluster.record import json_bytes, json_with, read_json_line
 from cluster.run import RunFolder
 from cluster.stage import Record
 from cluster.store.paths import FileName, RecordedUri, RelativePath
@@ -68,6 +68,7 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
         {"files.{}", "files.*.[].path"},
         set(),
     ),
+    "cluster.record:read_json": (json_with("run"), {"run": {"config": {}}}, set(), set()),
     "cluster.run:manifest_file": (
         cluster.run._parse,
         {"kind": "train", "name": "n", "config": {"output": URI}, "inputs": "f", "artifacts": {"packed/a/train": "d"},
@@ -239,6 +240,22 @@ def test_a_record_that_is_no_record_is_a_data_error(tmp_path: Path, data: bytes)
     (tmp_path / "manifest.json").write_bytes(data)
     with pytest.raises(DataError, match="not the manifest of a run"):
         RunFolder(Store(), str(tmp_path)).manifest_file.read()
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}", b"\xff\xfe", b"", b"null", b"[]", b"7"]
+)
+def test_what_a_run_wrote_beside_its_record_is_a_data_error_if_it_is_damaged(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "report.json").write_bytes(data)
+    with pytest.raises(DataError, match="not the report of a run"):
+        RunFolder(Store(), str(tmp_path)).report()
+    with pytest.raises(DataError, match="a line that Raymill did not write"):
+        read_json_line(data, "steps.jsonl")
+
+
+def test_a_report_that_is_gone_is_a_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"report\.json: is gone"):
+        RunFolder(Store(), str(tmp_path)).report()
 
 
 def _artifact(folder: Path, path: str) -> None:

@@ -8,7 +8,6 @@ take as long as the last ones. Evaluation measures the held-out split twice on t
 row as validation; generated answers are not counted. The speed of the export is a constant.
 """
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import cast
 from cluster.errors import RaymillError
 from cluster.page.formats import plural
 from cluster.progress import LineWriter, clock
+from cluster.record import read_json, read_json_line
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from training.pack.packed_run import PackedRun
@@ -71,7 +71,7 @@ class StepProgress:
                 continue
             is_new = file.uri not in self.known
             self.known[file.uri] = file.version
-            attempt = cast(AttemptRecord, json.loads(self.job.store.read_bytes(file.uri)))
+            attempt = cast(AttemptRecord, read_json(self.job.store, file.uri, "the record of an attempt"))
             self._write(f"warning: {line}" for line in damage_lines(attempt) if line not in self.warned)
             self.warned.update(damage_lines(attempt))
             if is_new:
@@ -144,7 +144,7 @@ def last_records(store: Store, uri: str, size: int) -> list[StepRecord]:
     with store.open_input(uri) as file:
         file.seek(max(0, size - _TAIL_BYTES))
         lines = file.read().splitlines()
-    return [json.loads(line) for line in (lines[1:] if size > _TAIL_BYTES else lines)]
+    return [read_json_line(line, uri) for line in (lines[1:] if size > _TAIL_BYTES else lines)]
 
 
 @dataclass(frozen=True)

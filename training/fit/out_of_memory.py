@@ -7,7 +7,6 @@ attempt: one worker may run out of memory while the others wait in a collective 
 OUTPUT/micro_batch.json holds the number of rows to try next, with the settings that memory depends on.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 
 from cluster.errors import ClusterError, ConfigError, RaymillError
 from cluster.page.formats import plural
-from cluster.record import json_bytes
+from cluster.record import json_bytes, read_json
 from training.config import TrainConfig
 from training.fit.ranks import Ranks
 from training.models.shape import shape_of
@@ -99,7 +98,5 @@ def _key(job: Job, world: int) -> dict[str, Any]:
 
 def _read(job: Job, world: int) -> int | None:
     """The rows that are left to try with these settings; None if no attempt ran out of memory."""
-    if not job.store.exists(job.micro_batch):
-        return None
-    found = json.loads(job.store.read_bytes(job.micro_batch))
-    return found["rows"] if found["settings"] == _key(job, world) else None
+    found = read_json(job.store, job.micro_batch, "the rows of a micro-batch", "rows", "settings")
+    return found["rows"] if found and found["settings"] == _key(job, world) else None

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import cast
 
+from cluster.record import read_json_line
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from training.records.schema import StepRecord
@@ -25,7 +26,7 @@ def read(store: Store, uri: str) -> list[StepRecord]:
         data = store.read_bytes(uri)
     except NotFound:
         return []
-    return [cast(StepRecord, json.loads(line)) for line in data.splitlines() if line.strip()]
+    return [cast(StepRecord, read_json_line(line, uri)) for line in data.splitlines() if line.strip()]
 
 
 class StepLog:

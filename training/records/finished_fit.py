@@ -4,7 +4,7 @@ import json
 import time
 
 from cluster.errors import DataError, ErrorRecord, RaymillError, as_record, from_record
-from cluster.record import RecordFile, json_bytes, json_with
+from cluster.record import RecordFile, json_bytes, json_with, read_json
 from cluster.store import paths
 from cluster.store.paths import FileName, RecordedUri
 from cluster.store.store import Store
@@ -94,7 +94,9 @@ class WorkerErrors:
     def last(self, *, final: bool) -> RaymillError | None:
         """The last error written. final: of the final errors, which another attempt would raise again."""
         for file in reversed(self.store.list_files(self.folder)):
-            record: ErrorRecord = json.loads(self.store.read_bytes(file.uri))
+            record: ErrorRecord | None = read_json(self.store, file.uri, "an error", "kind", "message", "final")
+            if record is None:
+                continue
             if record["final"] or not final:
                 return from_record(record)
         return None

@@ -1,7 +1,6 @@
 """Build report.json from a training's files: steps.jsonl, fit.json, evaluation.json, packing counters, export."""
 
 import io
-import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import cluster
 from cluster.artifact import Counters
 from cluster.dataset_versions import registry_folder, versions_of
+from cluster.record import read_json, read_json_line
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
@@ -117,11 +117,11 @@ def _records(store: Store, uri: str) -> Iterator[StepRecord]:
     with store.open_input(uri) as file:
         for line in io.BufferedReader(file):  # type: ignore[type-var]
             if line.strip():
-                yield json.loads(line)
+                yield read_json_line(line, uri)
 
 
 def _attempts(store: Store, folder: str) -> list[AttemptRecord]:
-    return [json.loads(store.read_bytes(file.uri)) for file in store.list_files(folder)]
+    return [read_json(store, file.uri, "the record of an attempt") for file in store.list_files(folder)]
 
 
 def _shortened(answer: GeneratedAnswer) -> GeneratedAnswer:

@@ -11,14 +11,13 @@
 Stages of other settings or splits are made again: nothing else reads them.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError
 from cluster.extras import require_extra
-from cluster.record import json_bytes
+from cluster.record import json_bytes, read_json
 from cluster.stage import RunStage, RunStageIn
 from cluster.store import paths
 from cluster.store.local_files import local_file
@@ -161,8 +160,7 @@ def assess_memory(config: PrepareConfig, records: int) -> int:
 
 def read_assessment(store: Store, root: str) -> Assessment | None:
     """The assessment of a run, if it has one."""
-    uri = paths.join(root, ASSESSMENT)
-    return json.loads(store.read_bytes(uri)) if store.exists(uri) else None
+    return read_json(store, paths.join(root, ASSESSMENT), "the assessment of a run")
 
 
 def _without_scope(dedup: Dedup) -> Dedup:

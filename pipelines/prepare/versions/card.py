@@ -17,8 +17,8 @@ import yaml
 
 from cluster.artifact import Artifact
 from cluster.page.formats import count, plural
+from cluster.run import RunFolder
 from cluster.secret_values import redacted
-from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.assess.job import read_assessment
 from pipelines.prepare.assess.score import Assessment
@@ -57,7 +57,7 @@ def card(store: Store, version: Version) -> str:
         DataError: the run is gone, or was made again.
     """
     splits = version.splits(store)
-    report: PrepareReport = json.loads(store.read_bytes(paths.join(version.output, "report.json")))
+    report: PrepareReport = RunFolder(store, version.output).report()
     assessment = read_assessment(store, version.output)
     total = sum(version.records.values())
     head = f"# {_text(version.name)}, {_text(version.version)}"
