@@ -49,12 +49,14 @@ class RecordFile(Generic[T]):
             DataError: the file is damaged, of another program, or names something outside of its folder.
             StorageError: a link in its folder leads out of it.
         """
+        try:
+            data = self.store.read_bytes(self.uri)
+        except NotFound:
+            return None
         if self.of_folder:
             self.store.refuse_links_out(self.uri.rpartition("/")[0])
         try:
-            return self.parse(self.store.read_bytes(self.uri))
-        except NotFound:
-            return None
+            return self.parse(data)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DataError(f"{self.uri}: not {self.what} ({error}). {self.mend}") from error
 

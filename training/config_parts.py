@@ -125,6 +125,7 @@ class Corpus(Settings):
     weight: float | None = Field(None, gt=0, description="share of the mixture's tokens, relative to the others'")
     epochs: float | None = Field(None, gt=0, description="instead of weight: epochs of this corpus")
     tokens: int | None = Field(None, ge=1, description="instead of weight: tokens of this corpus to train on")
+    follow_links: bool = Field(False, description="whether links in the folder may lead out of it")
     storage: StorageOptions | None = Field(
         None, description="settings of the store that has this corpus; default: the config's `storage`"
     )
@@ -292,6 +293,7 @@ class HeldOutSet(Settings):
         description="an artifact, a folder, file or glob of Parquet, JSONL or JSON arrays, or a URI, on the store of "
         "the config's `storage`; a folder saved by `datasets`, or hf://ORG/NAME[/CONFIG][@REVISION]"
     )
+    follow_links: bool = Field(False, description="whether links in the folder may lead out of it")
     columns: Columns | None = Field(None, description="columns of the set; default: the config's `columns`")
     split: str | None = Field(
         None,

@@ -21,6 +21,7 @@ from cluster.errors import StorageError
 from cluster.store.interface import FileInfo, NotFound, Upload
 
 DANGLING, CIRCULAR, SPECIAL = "dangling link", "circular link", "FIFO, socket or device"
+LEADS_OUT = "link out of the folder"
 NOT_UTF8 = "name that is not UTF-8"
 
 _PART = re.compile(r"\.[0-9a-f]{32}\.part")
@@ -120,16 +121,20 @@ class LocalStore:
             raise StorageError(f"{key}: is a {SPECIAL}; a file was wanted. Copy its content to a file.")
         return FileInfo(key, found.st_size, f"{found.st_size}-{found.st_mtime_ns}", found.st_mtime)
 
-    def walk(self, prefix: str, *, skip_bad_names: bool = False) -> Iterator[FileInfo]:
+    def walk(self, prefix: str, *, skip_bad_names: bool = False, inside: bool = False) -> Iterator[FileInfo]:
+        leads_out = _leads_out(prefix) if inside else None
+
         def refuse(error: OSError) -> None:
             if not isinstance(error, FileNotFoundError):
                 raise _mended(error.filename, error) from error
 
         for folder, inner, names in os.walk(prefix, onerror=refuse, followlinks=True):
+            if leads_out:
+                inner[:] = [name for name in inner if not leads_out(os.path.join(folder, name))]
             inner[:] = [name for name in inner if not _leads_back(os.path.join(folder, name))]
             for name in names:
                 path = os.path.join(folder, name)
-                if _PART.fullmatch(name) or not os.path.isfile(path):
+                if _PART.fullmatch(name) or not os.path.isfile(path) or (leads_out and leads_out(path)):
                     continue
                 if not path.isprintable() and not _encodable(path):
                     if skip_bad_names:
@@ -140,16 +145,23 @@ class LocalStore:
                 except NotFound:
                     continue  # removed while we looked
 
-    def unreadable(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """(path, kind) of all that `walk` leaves out below a folder: links to no file, FIFOs and names not in UTF-8.
+    def unreadable(self, prefix: str, *, inside: bool = False) -> Iterator[tuple[str, str]]:
+        """(path, kind) of all that `walk` leaves out below a folder: links to no file, FIFOs and names not in UTF-8;
+        with `inside`, links that lead out of the folder.
 
         Bytes of a name that are not UTF-8 are escaped.
         """
+        leads_out = _leads_out(prefix) if inside else None
         for folder, inner, names in os.walk(prefix, followlinks=True):
             circular = [name for name in inner if _leads_back(os.path.join(folder, name))]
             inner[:] = [name for name in inner if name not in circular]
             for name in circular:
                 yield os.path.join(folder, name), CIRCULAR
+            if outside := {name for name in (*inner, *names) if leads_out and leads_out(os.path.join(folder, name))}:
+                inner[:] = [name for name in inner if name not in outside]
+                names = [name for name in names if name not in outside]
+            for name in outside:
+                yield os.fsencode(os.path.join(folder, name)).decode(errors="backslashreplace"), LEADS_OUT
             for name in names:
                 path = os.path.join(folder, name)
                 if not os.path.isfile(path):
@@ -247,6 +259,20 @@ def _flush(path: Path) -> None:
     """Write the file's data to the disk itself: after a power cut, no record may exist without the files it names."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _leads_out(folder: str) -> Callable[[str], bool]:
+    """Whether a path below the folder is a link to what is there, but outside of the folder. The folder may be one."""
+    root = os.path.realpath(folder)
+    within = f"{root.rstrip('/')}/"
+
+    def leads_out(path: str) -> bool:
+        if not os.path.islink(path):
+            return False
+        target = os.path.realpath(path)
+        return target != root and not target.startswith(within) and os.path.exists(target)
+
+    return leads_out
 
 
 def _leads_back(folder: str) -> bool:

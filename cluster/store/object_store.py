@@ -236,7 +236,7 @@ class Bucket:
         with self._mended(key, "look up"):
             return self._info(self._retried(head))
 
-    def walk(self, prefix: str, *, skip_bad_names: bool = False) -> Iterator[FileInfo]:
+    def walk(self, prefix: str, *, skip_bad_names: bool = False, inside: bool = False) -> Iterator[FileInfo]:
         self._odd_names.pop(prefix, None)
         with self._mended(prefix, "list"):
             try:
@@ -256,7 +256,7 @@ class Bucket:
                 folder = folder.rpartition("/")[0]
         yield from (file for file in files if file.size or file.uri not in folders)
 
-    def unreadable(self, prefix: str) -> list[tuple[str, str]]:
+    def unreadable(self, prefix: str, *, inside: bool = False) -> list[tuple[str, str]]:
         return self._odd_names.get(prefix, [])
 
     def _without_odd_names(self, prefix: str, files: list[FileInfo]) -> list[FileInfo]:

@@ -126,37 +126,42 @@ class Store:
             return False
         return True
 
-    def list_files(self, folder: str, *, skip_bad_names: bool = False) -> list[FileInfo]:
+    def list_files(self, folder: str, *, skip_bad_names: bool = False, inside: bool = False) -> list[FileInfo]:
         """Every file below a folder, at any depth, sorted by name. An empty list if there is no such folder.
 
         Args:
             skip_bad_names: leave out names that cannot be read, which `list_unreadable` then returns.
+            inside: leave out what links lead to outside of the folder.
         """
         backend, key = self._backend(folder, file=False)
-        return sorted(backend.walk(key, skip_bad_names=skip_bad_names), key=lambda file: file.uri)
+        found = backend.walk(key, skip_bad_names=skip_bad_names, inside=inside)
+        return sorted(found, key=lambda file: file.uri)
 
     def holds_files(self, folder: str) -> bool:
         """Whether any file lies below a folder, at any depth."""
         backend, key = self._backend(folder, file=False)
         return next(iter(backend.walk(key)), None) is not None
 
-    def list_unreadable(self, folder: str) -> list[tuple[str, str]]:
+    def list_unreadable(self, folder: str, *, inside: bool = False) -> list[tuple[str, str]]:
         """(path, kind) of what cannot be read below a folder: dangling links, FIFOs, bad names.
+
+        inside: also of links that lead out of the folder.
 
         Of a bucket: the bad names that `list_files` left out.
         """
         backend, key = self._backend(folder, file=False)
-        return sorted(backend.unreadable(key))
+        return sorted(backend.unreadable(key, inside=inside))
 
-    def glob(self, pattern: str, *, skip_bad_names: bool = False) -> list[FileInfo]:
-        """Files whose URI matches a pattern, see `glob_regex`."""
+    def glob(self, pattern: str, *, skip_bad_names: bool = False, inside: bool = False) -> list[FileInfo]:
+        """Files whose URI matches a pattern, see `glob_regex`. The other arguments are those of `list_files`."""
         pattern = paths.absolute(pattern)
         wild = re.search(r"[*?\[]", pattern)
         if wild is None:
             return [self.info(pattern)]
         fixed = pattern[: pattern.rindex("/", 0, wild.start())] or "/"
         regex = glob_regex(pattern)
-        return [file for file in self.list_files(fixed, skip_bad_names=skip_bad_names) if regex.fullmatch(file.uri)]
+        files = self.list_files(fixed, skip_bad_names=skip_bad_names, inside=inside)
+        return [file for file in files if regex.fullmatch(file.uri)]
 
     def delete(self, uris: Iterable[str]) -> None:
         """Remove objects; those already gone are skipped."""

@@ -91,6 +91,7 @@ class Source(_PrepareSettings):
         "of, any other is metadata; default: recognised by the names of the columns. A field that `split`, `validate`, "
         "`assess` or `clean` names and that is not here is the column of its name, where there is one",
     )
+    follow_links: bool = Field(default=False, description="whether links in the folder may lead out of it")
     speakers: dict[str, Role] = Field(
         {},
         description="speaker of a message -> its role; `{FIELD}` is the speaker that the record's metadata names, `*` "
@@ -149,9 +150,10 @@ class Source(_PrepareSettings):
         given = [name for name in ("path", "database", "api", "pages") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"{' and '.join(given) or 'no path'} given; wanted one of path, database, api and pages")
-        if self.connection and (self.format or self.exclude or self.storage):
+        if self.connection and (self.format or self.exclude or self.follow_links or self.storage):
             raise ValueError(
-                f"format, exclude and storage are of files, and this source has {given[0]}; leave them out"
+                f"format, exclude, follow_links and storage are of files, and this source has {given[0]}; leave "
+                "them out"
             )
         return self
 

@@ -225,7 +225,18 @@ def notes_on_columns(sources: Sequence[Source], fields: Sequence[Fields], requir
 def as_input(source: Source, fields: Fields, root: str = "") -> RecordsInput:
     """The input that readers take. root: the output, below which are the rows of a source that is fetched."""
     shared = source.model_dump(
-        include={"source", "path", "exclude", "format", "id", "licence", "delimiter", "encoding", "split"}
+        include={
+            "source",
+            "path",
+            "exclude",
+            "follow_links",
+            "format",
+            "id",
+            "licence",
+            "delimiter",
+            "encoding",
+            "split",
+        }
     )
     if source.connection:
         shared |= {"path": folder_of(root, source.source), "format": "fetched"}

@@ -14,7 +14,7 @@ from cluster.read.hub import hub_files, is_hub_data, is_saved_dataset, saved_fil
 from cluster.store import paths
 from cluster.store.glob_pattern import glob_regex, matches
 from cluster.store.interface import FileInfo, NotFound
-from cluster.store.local import CIRCULAR, DANGLING, NOT_UTF8
+from cluster.store.local import CIRCULAR, DANGLING, LEADS_OUT, NOT_UTF8
 from cluster.store.store import Store
 from pipelines.readers import READERS, format_of
 from pipelines.readers.inputs import Input
@@ -32,18 +32,25 @@ _JSON_HINT = "For a JSON array, or objects over several lines, set `format: json
 _EMPTY = re.compile(r"(?<!:)//+")
 _NO_FOLDER = "the folder does not exist"
 
+# Kinds of paths that are unreadable files, not skipped ones -> what to do.
+_UNREADABLE = {
+    NOT_UTF8: "the name is not UTF-8. Rename it.",
+    LEADS_OUT: "a link that leads out of the input's folder. Copy what it leads to into the folder, leave it out with "
+    "`exclude`, or set `follow_links: true` in this input.",
+}
+
 
 @dataclass(frozen=True)
 class FoundFiles:
     """The files of an input.
 
-    files: (file, format) in the order of their names. skipped: number of skipped files by ending or kind. bad_names:
-    paths that are not UTF-8, with escapes.
+    files: (file, format) in the order of their names. skipped: number of skipped files by ending or kind. unreadable:
+    (path, why it cannot be read) of names that are not UTF-8, with escapes, and of links that lead out of the folder.
     """
 
     files: list[tuple[FileInfo, str]]
     skipped: Counter[str] = field(default_factory=Counter)
-    bad_names: tuple[str, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
 
 
 def find_files(store: Store, input: Input) -> FoundFiles:
@@ -58,17 +65,18 @@ def find_files(store: Store, input: Input) -> FoundFiles:
     """
     if is_hub_data(input.path):
         return FoundFiles([(file, "hf") for file in hub_files(input.path, input.split)])
-    path = input.path
+    path, inside = input.path, not input.follow_links
     if input.format == "fetched":
-        files = [file for file in store.list_files(path) if file.uri.endswith(".parquet")]
+        files = [file for file in store.list_files(path, inside=inside) if file.uri.endswith(".parquet")]
         if not files:
             raise DataError(f"{path}: nothing was fetched yet. Run `raymill prepare`, whose first step fetches.")
         return FoundFiles([(file, "fetched") for file in files if not _is_hidden(file.uri, path)])
     if _is_glob(path):
         root = folder_of(path)
-        files = store.glob(path, skip_bad_names=True)
+        files = store.glob(path, skip_bad_names=True, inside=inside)
         # A name with an empty part is one that the glob would match without it.
-        others = [(one, kind) for one, kind in store.list_unreadable(root) if matches(path, _EMPTY.sub("/", one))]
+        listed = store.list_unreadable(root, inside=inside)
+        others = [(one, kind) for one, kind in listed if matches(path, _EMPTY.sub("/", one))]
         return _select(input, path, root, files, others)
     file = _file(store, path)
     if file is not None:
@@ -81,12 +89,14 @@ def find_files(store: Store, input: Input) -> FoundFiles:
         raise DataError(
             f"{path}: is a {DANGLING}: its target {os.readlink(path)} does not exist. Name the file itself."
         )
-    files = store.list_files(path, skip_bad_names=True)
+    files = store.list_files(path, skip_bad_names=True, inside=inside)
     if is_saved_dataset(path, files) and input.format in (None, "hf"):
         return FoundFiles([(file, "hf") for file in saved_files(store, path, files, input.split)])
     if input.format == "hf":
         raise DataError(f"{path}: no state.json or dataset_dict.json here. Give the folder that `save_to_disk` wrote.")
-    return _select(input, path, path.rstrip("/") + "/", files, store.list_unreadable(path), is_folder=True)
+    return _select(
+        input, path, path.rstrip("/") + "/", files, store.list_unreadable(path, inside=inside), is_folder=True
+    )
 
 
 def _file(store: Store, path: str) -> FileInfo | None:
@@ -124,15 +134,29 @@ def _select(
     selected: list[tuple[FileInfo, str]] = []
     excluded = _excluded(input.exclude)
     others = [(one, kind) for one, kind in others if not _is_hidden(one, root) and not excluded(one.removeprefix(root))]
-    skipped = Counter(kind for _, kind in others if kind != NOT_UTF8)
-    for file in files:
-        named = format_of(file.uri)
+
+    def format_to_read(uri: str) -> str | None:
+        named = format_of(uri)
         format = input.format or named
+        is_other = is_folder and format is not None and named != format and not _is_stated(uri, format)
+        return None if is_other else format
+
+    skipped: Counter[str] = Counter()
+    unreadable = []
+    for one, kind in others:
+        if kind not in _UNREADABLE:
+            skipped[kind] += 1
+        elif kind == LEADS_OUT and os.path.isfile(one) and format_to_read(one) is None:
+            skipped[_ending(one) or NO_ENDING] += 1
+        else:
+            unreadable.append((one, _UNREADABLE[kind]))
+    for file in files:
+        format = format_to_read(file.uri)
         if _is_hidden(file.uri, root):
             skipped[HIDDEN] += 1
         elif excluded(file.uri.removeprefix(root)):
             skipped[EXCLUDED] += 1
-        elif format is None or (is_folder and named != format and not _is_stated(file.uri, format)):
+        elif format is None:
             skipped[_ending(file.uri) or NO_ENDING] += 1
         elif not file.size:
             skipped[ZERO_BYTES] += 1
@@ -142,14 +166,14 @@ def _select(
         seen = skipped_text(dict(skipped.most_common(_LISTED)))
         hint = f" {_JSON_HINT}" if ".json" in skipped else ""
         raise DataError(f"{path}: none of the files there can be read ({seen}).{hint} {_unknown_format(input)}")
-    if not selected and not skipped:
+    if not selected and not skipped and not unreadable:
         raise _no_file(path, is_folder)
     if not paths.is_remote(path):
         count = len(selected)
         selected = _without_repeats(selected, root)
         if len(selected) < count:
             skipped[REPEATED] += count - len(selected)
-    return FoundFiles(selected, skipped, tuple(one for one, kind in others if kind == NOT_UTF8))
+    return FoundFiles(selected, skipped, tuple(unreadable))
 
 
 def _excluded(globs: Iterable[str]) -> Callable[[str], bool]:

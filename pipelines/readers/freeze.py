@@ -57,8 +57,8 @@ class _Source:
     def __post_init__(self) -> None:
         for uri, message in self.listed.errors:
             self._add(message, uri)
-        for path in self.listed.bad_names:
-            self.add_bad_file(path, "the name is not UTF-8. Rename it.")
+        for path, reason in self.listed.unreadable:
+            self.add_bad_file(path, reason)
 
     @property
     def input(self) -> Input:
@@ -99,7 +99,7 @@ class _Source:
 
         If half of the files are bad, the settings are wrong rather than the files.
         """
-        bad, count = len(self.bad_files), len(self.files) + len(self.listed.bad_names)
+        bad, count = len(self.bad_files), len(self.files) + len(self.listed.unreadable)
         if not bad or 2 * bad >= count or any(set(uris) - self.bad_files.keys() for _, uris in self.errors.values()):
             return
         if bad > max_bad_files * count:
@@ -164,7 +164,7 @@ def freeze_listing(listing: InputListing, unit_bytes: int | None = None, max_bad
                 file.uri, file.size, file.version, source.input.source, format, cut.rows, source.bad_files.get(file.uri)
             )
             for source in sources
-            for (file, format), cut in _with_bad_names(source)
+            for (file, format), cut in _with_unreadable(source)
         ),
         tuple(units),
         {source.input.source: dict(sorted(source.listed.skipped.items())) for source in sources},
@@ -173,10 +173,10 @@ def freeze_listing(listing: InputListing, unit_bytes: int | None = None, max_bad
     )
 
 
-def _with_bad_names(source: _Source) -> Iterator[tuple[tuple[FileInfo, str], FilePieces]]:
-    """((file, format), cut) of each file, those with bad names last."""
+def _with_unreadable(source: _Source) -> Iterator[tuple[tuple[FileInfo, str], FilePieces]]:
+    """((file, format), cut) of each file, those that the listing found unreadable last."""
     yield from zip(source.files, source.cuts, strict=True)
-    for path in source.listed.bad_names:
+    for path, _ in source.listed.unreadable:
         yield (FileInfo(path, 0, ""), ""), FilePieces(())
 
 

@@ -86,6 +86,9 @@ class Input(BaseModel):
     exclude: tuple[str, ...] = Field(
         default=(), description="globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`)"
     )
+    follow_links: bool = Field(
+        default=False, description="whether links in the folder may lead out of it, as those of the hub's cache do"
+    )
     format: Format | None = Field(default=None, description="default: by the file's ending, after .gz, .zst or .bz2")
     text: str = Field(default="text", min_length=1, description="column of the text, in formats with columns")
     id: str | None = Field(

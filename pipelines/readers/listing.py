@@ -18,8 +18,8 @@ from pipelines.readers.inputs import Input, input_stores
 class ListedSource:
     """An input with its files.
 
-    title: its name in messages. store: what it is read from. files, skipped, bad_names: see FoundFiles. errors: (URI or
-    empty text, message).
+    title: its name in messages. store: what it is read from. files, skipped, unreadable: see FoundFiles. errors: (URI
+    or empty text, message).
     """
 
     title: str
@@ -27,7 +27,7 @@ class ListedSource:
     store: Store
     files: list[tuple[FileInfo, str]] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
-    bad_names: tuple[str, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
     errors: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -68,7 +68,7 @@ def list_inputs(store: Store, inputs: Sequence[Input]) -> InputListing:
     for source in sources:
         try:
             found = find_files(source.store, source.input)
-            source.files, source.skipped, source.bad_names = found.files, found.skipped, found.bad_names
+            source.files, source.skipped, source.unreadable = found.files, found.skipped, found.unreadable
         except UserError as error:
             source.errors.append(("", str(error)))
     _check_files_differ(sources)

@@ -117,7 +117,7 @@ def _recognised(store: Store, corpus: Corpus | HeldOutSet, method: str) -> Colum
     splits: Sequence[str] = SPLITS if corpus.split is None else (corpus.split,)
     if isinstance(corpus, HeldOutSet) and corpus.split is None:
         splits = ()
-    file = find_files(store, corpus.path, splits)[0][0].info
+    file = find_files(store, corpus, splits)[0][0].info
     schema = inspect_file(store, file, Columns(text="text"), 1 << 30).schema
     names = first_keys(store, file) if schema is None else schema.names
     if method == "probe" and "text" in names:

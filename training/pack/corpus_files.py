@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import DataError
+from cluster.page.formats import plural
 from cluster.read.arrow_streams import schema_of
 from cluster.read.compression import UnreadableRest
 from cluster.read.file_problems import first_bytes
@@ -30,8 +31,9 @@ from cluster.read.parquet import StoredParquet
 from cluster.read.span import Span
 from cluster.store import paths
 from cluster.store.interface import FileInfo
+from cluster.store.local import LEADS_OUT
 from cluster.store.store import Store
-from training.config_parts import Columns
+from training.config_parts import Columns, Corpus, HeldOutSet
 from training.data.packed import SPLITS
 from training.data.prepared import prepared_output
 from training.pack.reading import FORMATS, format_of, is_compressed, json_rows, split_name
@@ -55,12 +57,15 @@ class CorpusFile(NamedTuple):
     split: str | None = None
 
 
-def find_files(store: Store, path: str, splits: Sequence[str] = SPLITS) -> tuple[list[CorpusFile], str, dict[str, int]]:
+def find_files(
+    store: Store, corpus: Corpus | HeldOutSet, splits: Sequence[str] = SPLITS
+) -> tuple[list[CorpusFile], str, dict[str, int]]:
     """(files, fingerprint of their content, number of skipped files by ending).
 
     splits: those to read of a data set of `raymill prepare` or of Hugging Face `datasets`; one: its documents have no
     split then; none: test, or the only one.
     """
+    path = corpus.path
     root = paths.absolute(path)
     if is_hub_data(root):
         return _of_splits(root, hub_splits(root), splits)
@@ -69,7 +74,9 @@ def find_files(store: Store, path: str, splits: Sequence[str] = SPLITS) -> tuple
         wild and store.list_files(root)
     )  # an existing name with brackets is not a pattern
     if wild and not there:
-        found, root = store.glob(root), root[: root.rindex("/", 0, wild.start())]
+        pattern, root = root, root[: root.rindex("/", 0, wild.start())]
+        _refuse_links_out(store, root, corpus)
+        found = store.glob(pattern)
     elif store.exists(root):
         found, root = [store.info(root)], posixpath.dirname(root)
     elif (artifact := Artifact.find(store, root)) is not None:
@@ -77,6 +84,7 @@ def find_files(store: Store, path: str, splits: Sequence[str] = SPLITS) -> tuple
     elif prepared_output(store, root) is not None:
         return _of_prepared(store, root, splits or ("test",))
     else:
+        _refuse_links_out(store, root, corpus)
         found = store.list_files(root)
         if is_saved_dataset(root, found):
             names = saved_splits(store, root, found) or ["train"]
@@ -92,6 +100,18 @@ def find_files(store: Store, path: str, splits: Sequence[str] = SPLITS) -> tuple
     content = [[file.name, file.info.size, file.info.version] for file in chosen]
     others = Counter(posixpath.splitext(file.name)[1] or "without ending" for file in visible if file not in chosen)
     return chosen, fingerprint(content), dict(sorted(others.items(), key=lambda one: (-one[1], one[0])))
+
+
+def _refuse_links_out(store: Store, folder: str, corpus: Corpus | HeldOutSet) -> None:
+    if corpus.follow_links:
+        return
+    found = [one for one, kind in store.list_unreadable(folder, inside=True) if kind == LEADS_OUT]
+    if visible := [one for one in found if not _hidden(one.removeprefix(folder).lstrip("/"))]:
+        more = f" (and {plural(len(visible) - 1, 'more link')})" if len(visible) > 1 else ""
+        raise DataError(
+            f"{visible[0]}: a link that leads out of the corpus's folder{more}. Copy what it leads to into the folder, "
+            "or set `follow_links: true` in this corpus."
+        )
 
 
 def _nothing_here(path: str, names: Sequence[str]) -> str:

@@ -151,7 +151,7 @@ def freeze_corpus(
     assert unit_bytes > 0
     if isinstance(corpus, Corpus) and corpus.split is not None:
         splits = (corpus.split,)
-    files, content, skipped = find_files(store, corpus.path, SPLITS[:-1] if folded else splits)
+    files, content, skipped = find_files(store, corpus, SPLITS[:-1] if folded else splits)
     if isinstance(corpus, Corpus) and corpus.split and format_of(files[0].info.uri) != "arrow":
         raise ConfigError(
             f"{corpus.path}: is no data set of `datasets`, and only of these `split` of a corpus names one. Name the "

@@ -126,7 +126,7 @@ def measure_stage(settings: MeasureSettings, inputs: InputManifest) -> Stage:
 
 
 # The settings of an input that do not change what is measured in a file. `path` and `exclude` only choose the files.
-_NO_EFFECT_ON_A_UNIT = {"path", "exclude", "licence", "weight", "snapshot", "storage"}
+_NO_EFFECT_ON_A_UNIT = {"path", "exclude", "follow_links", "licence", "weight", "snapshot", "storage"}
 
 
 @dataclass(frozen=True)

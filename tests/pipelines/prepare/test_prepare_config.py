@@ -24,8 +24,8 @@ def config(**changes: Any) -> PrepareConfig:
     [
         ({"inputs": [SOURCE | {"columns": {"a b": "x"}}]}, "a b is no name of a field"),
         ({"inputs": [SOURCE | {"source": "a b"}]}, "should match pattern"),
-        ({"inputs": [API | {"exclude": ["*.tmp"]}]}, "format, exclude and storage are of files"),
-        ({"inputs": [API | {"storage": {"region": "x"}}]}, "format, exclude and storage are of files"),
+        ({"inputs": [API | {"exclude": ["*.tmp"]}]}, "format, exclude, follow_links and storage are of files"),
+        ({"inputs": [API | {"storage": {"region": "x"}}]}, "format, exclude, follow_links and storage are of files"),
         ({"inputs": [API, API]}, "several are called desk"),
         ({"inputs": [SOURCE | {"share": 1}, SOURCE | {"source": "b"}]}, "1 of 2 have a share"),
         ({"inputs": [SOURCE | {"share": 0.5}, SOURCE | {"share": 0.6}]}, "these sum to 1.1"),

@@ -125,7 +125,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "tables": {
         "inputs.0.source": "other", "inputs.0.path": "HERE/other.jsonl", "inputs.0.id": "queue",
         "inputs.0.columns.prompt": "day", "inputs.0.columns.completion": "q", "inputs.0.columns.queue": "q",
-        "inputs.0.columns.day": "q", "inputs.0.exclude": ["x*"], "inputs.0.format": "jsonl", "inputs.0.split": "test",
+        "inputs.0.columns.day": "q", "inputs.0.exclude": ["x*"], "inputs.0.follow_links": True,
+        "inputs.0.format": "jsonl", "inputs.0.split": "test",
         "inputs.0.licence": "mit", "inputs.0.delimiter": ";", "inputs.0.encoding": "utf-16",
         "inputs.2.table.empty": [""], "inputs.2.day_first": True,
         "inputs.2.table.types": {"types": {"part": "text", "price": "integer"}},

@@ -85,13 +85,62 @@ def test_a_file_with_several_names_is_read_by_the_one_that_is_no_link(tmp_path):
     (folder / "y.jsonl").symlink_to(outside)
     (tmp_path / "other").symlink_to("in")
     for root in (folder, tmp_path / "other"):
-        read = [file.uri for file in freeze(Store(), [Input(path=str(root))], 1 << 20).files]
+        read = [file.uri for file in freeze(Store(), [Input(path=str(root), follow_links=True)], 1 << 20).files]
         assert [os.path.relpath(uri, root) for uri in read] == ["m.jsonl", "sub/n.jsonl", "x.jsonl"]
-    assert skipped_in(str(folder)) == {"link to a file that is read": 3}
+    assert skipped_in(str(folder), follow_links=True) == {"link to a file that is read": 3}
     assert skipped_in(f"{folder}/[ab]*") == {}
-    assert skipped_in(f"{tmp_path}/other") == {"link to a file that is read": 3}
+    assert skipped_in(f"{tmp_path}/other", follow_links=True) == {"link to a file that is read": 3}
     assert skipped_text({"link to a file that is read": 3}) == "3 links to a file that is read"
     assert skipped_text({"dangling link": 1, "circular link": 2}) == "1 dangling link, 2 circular links"
+
+
+def linked_out(path: Path) -> Path:
+    """A folder of three files, with links to a file, a folder, a picture, and a large folder outside of it."""
+    (path / "private" / "deep").mkdir(parents=True)
+    for at in range(3):
+        (path / "private" / "deep" / f"{at}.jsonl").write_text('{"text": "private"}')
+    (path / "private" / "key.png").write_bytes(b"x")
+    folder = path / "in"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.jsonl", "b.jsonl", "sub/c.jsonl"):
+        (folder / name).write_text(json.dumps({"text": name}))
+    (folder / "x.jsonl").symlink_to("../private/deep/1.jsonl")
+    (folder / "sub" / "y").symlink_to(path / "private")
+    (folder / "sub" / "usr").symlink_to("/usr")
+    (folder / "z.png").symlink_to(path / "private" / "key.png")
+    (folder / ".hidden.jsonl").symlink_to(path / "private" / "deep" / "2.jsonl")
+    return folder
+
+
+def test_links_that_lead_out_of_the_folder_are_unreadable_files(tmp_path):
+    folder = linked_out(tmp_path)
+    with pytest.raises(DataError, match=r"sub/usr: a link that leads out of the input's folder\. Copy .* 2 more files"):
+        freeze(Store(), [Input(path=str(folder))], 1 << 20)
+    for name in "defghijk":
+        (folder / f"{name}.jsonl").write_text(json.dumps({"text": name}))
+    (tmp_path / "link").symlink_to(folder)  # the input itself may be a link
+    for root in (folder, tmp_path / "link"):
+        found = freeze(Store(), [Input(path=str(root))], 1 << 20, max_bad_files=0.3)
+        read = [os.path.relpath(one.uri, root) for one in found.files if one.problem is None]
+        assert read == ["a.jsonl", "b.jsonl", *(f"{name}.jsonl" for name in "defghijk"), "sub/c.jsonl"]
+        bad = [os.path.relpath(one.uri, root) for one in found.files if one.problem is not None]
+        assert bad == ["sub/usr", "sub/y", "x.jsonl"]
+        assert found.notes[0].startswith(
+            "Source input: 3 of 14 files are unreadable and were left out: usr (a link that leads out of the input's"
+        )
+        assert found.skipped["input"] == {".png": 1}
+    with pytest.raises(DataError, match=r"x\.jsonl: a link that leads out"):
+        freeze(Store(), [Input(path=f"{folder}/x*")], 1 << 20)
+    assert skipped_in(f"{folder}/x.jsonl") == {}  # named itself
+
+
+def test_links_that_lead_out_are_followed_where_the_input_allows_it(tmp_path):
+    """As in the cache of the hub, whose snapshots are links into a folder beside them."""
+    folder = linked_out(tmp_path)
+    (folder / "sub" / "usr").unlink()
+    found = freeze(Store(), [Input(path=str(folder), follow_links=True)])
+    read = {file.uri.removeprefix(f"{folder}/") for file in found.files}
+    assert read == {"a.jsonl", "b.jsonl", "sub/c.jsonl", *(f"sub/y/deep/{at}.jsonl" for at in range(3))}
 
 
 def test_a_parquet_file_of_zero_bytes_is_like_other_files_of_zero_bytes(tmp_path):

@@ -147,6 +147,21 @@ def test_a_hub_that_does_not_have_the_data_set_is_an_error_that_says_what_to_che
         config("hf://acme/none")
 
 
+def test_a_link_that_leads_out_of_the_folder_is_refused_unless_it_is_allowed(tmp_path):
+    folder = tmp_path / "d"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "b"}\n')
+    (folder / "sub" / "b.jsonl").symlink_to("../../b.jsonl")
+    (folder / "sub" / ".c.jsonl").symlink_to("../../b.jsonl")
+    (folder / "inside.jsonl").symlink_to("a.jsonl")
+    for path in (str(folder), f"{folder}/**/*.jsonl"):
+        with pytest.raises(DataError, match=r"sub/b\.jsonl: a link that leads out of the corpus's folder\. Copy"):
+            freeze_corpora(config(path), 1 << 20)
+        freeze_corpora(config({"path": path, "follow_links": True}), 1 << 20)
+    freeze_corpora(config(str(folder / "sub" / "b.jsonl")), 1 << 20)
+
+
 def test_a_damaged_arrow_file_is_refused(tmp_path):
     Dataset.from_list(rows("boat", 5)).save_to_disk(tmp_path / "d")
     (file,) = (tmp_path / "d").glob("*.arrow")

@@ -354,7 +354,7 @@ def test_a_missing_file_is_named_before_anything_is_fetched(settings, site, tmp_
     [
         ({"path": "/x.csv"}, "path and api given; wanted one of"),
         ({"api": None}, "no path given"),
-        ({"format": "csv"}, "format, exclude and storage are of files"),
+        ({"format": "csv"}, "format, exclude, follow_links and storage are of files"),
     ],
 )
 def test_a_source_is_one_thing(settings, change, message):
