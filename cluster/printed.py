@@ -1,4 +1,4 @@
-"""What the command line prints of text that others wrote: control characters are shown, not obeyed.
+"""What the command line prints: control characters of text that others wrote are shown, not obeyed, and no secret is.
 
 A terminal obeys escape sequences: they rename its window, hide lines, or answer with keystrokes. Text of documents,
 ids, categories, file names and servers therefore reaches a terminal or a log only through `printable`.
@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from cluster.secret_values import redacted
+
 # Control characters without tab and line feed, halves of UTF-16 pairs, separators of lines, and characters that reorder
 # the text around them.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """The text with each character that a terminal would obey as its escape in JSON, such as `\\u001b`."""
-    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """The text without secrets, with each character that a terminal would obey as its escape in JSON, as `\\u001b`."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", redacted(text))
 
 
 class PrintableStream:

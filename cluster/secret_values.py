@@ -58,11 +58,13 @@ _JOINED = re.compile(
     r"accesskeyid|googleaccessid|keypairid|phpsessid|jsessionid|connectsid|jwt|cookie)$"
 )
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_LONGEST_NAME = 200
 _SURE, _DECIDED_BY_VALUE, _NONE = 2, 1, 0
 
 
 @lru_cache(4096)
 def _grade(name: str) -> int:
+    name = name[-_LONGEST_NAME:]
     joined = re.sub(r"[^a-z]", "", name.lower())
     words = [word.lower() for word in _WORDS.findall(name) if not word.isdigit()]
     while len(words) > 1 and _TRAILING.fullmatch(words[-1]):
@@ -93,10 +95,11 @@ _PLACEHOLDER = re.compile(r"\{\s*(\w+)\s*\}")
 # Values under a name such as `code`, `session` or `sort_key` that are no secrets: words, numbers and dates, codes of
 # countries, keys of issues.
 _ORDINARY = re.compile(
-    r".{1,4}|[A-Za-z]?[a-z]{1,15}(?:[ _.,/-]?[A-Za-z]?[a-z]{1,15})*|[A-Z]{1,5}|[a-z]{2,3}[-_][A-Z]{2}"
+    r".{1,4}|[A-Za-z][a-z]{0,15}(?:[ _.,/-][A-Za-z][a-z]{0,15}|[A-Z][a-z]{1,15})*|[A-Z]{1,5}|[a-z]{2,3}[-_][A-Z]{2}"
     r"|[A-Z]{2,10}-\d{1,6}|[-+]?\d{1,12}(?:[-.:/T ]\d{1,9})*Z?",
     re.DOTALL,
 )
+_LONGEST_ORDINARY = 200
 _DIGEST = re.compile(r"(?:sha\d+[:-])?[0-9a-fA-F]{6,128}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _RANDOM = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d)(?![./])[A-Za-z0-9+/_=-]{20,200}|(?=.*\d)[a-z0-9]{24,200}")
 _KEY_OF_AWS = re.compile(r"[A-Za-z0-9+/]{40}")
@@ -128,20 +131,21 @@ _KNOWN = re.compile(
             r"|tskey-[A-Za-z0-9-]{20,}|ntn_[A-Za-z0-9]{30,}|secret_[A-Za-z0-9]{40,}|figd_[\w-]{20,}"
             r"|glsa_[A-Za-z0-9_]{20,}|pat-[a-z]{2,3}\d-[0-9a-f-]{30,}|sq0[a-z]{3}-[\w-]{20,}|rpa_[A-Za-z0-9]{30,})",
             "a_JSON_web_token": r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?",
-            "a_private_key": r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?:[\s\S]*?-----END [A-Z0-9 ]*-----"
-            r"|[A-Za-z0-9+/=\s\\]*)|AGE-SECRET-KEY-1[A-Z0-9]{20,}",
+            "a_private_key": r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
+            r"(?:[\s\S]{0,8000}?-----END [A-Z0-9 ]*-----|[A-Za-z0-9+/=\s\\]*)|AGE-SECRET-KEY-1[A-Z0-9]{20,}",
             "a_value_of_Authorization": r"\b(?:[Bb]earer|[Bb]asic) (?=[^\s\"']*\d)(?=[^\s\"']*[A-Za-z])"
             r"[A-Za-z0-9+/=._~-]{16,}",
         }.items()
     )
 )
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>`]*")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>`]*")
 # A password with `/`, `?` or blanks, which SQLAlchemy and libpq take in the address of a database.
 _DATABASE = re.compile(r"(?!https?:|s3:|gs:|az:|hf:|file:)[A-Za-z][\w+.-]*://[^/:@\s?#]*:(?!\d{1,5}[/?#])([^@]+)@")
-_PAIR = re.compile(r"[?&;#]([^=&;#?\s\"']{1,80})=([^&\s\"'<>`]*)")
+_PAIR = re.compile(r"[?&;#]([^=&;#?\s\"']{1,80})=([^&;#?\s\"'<>`]*)")
+_WHOLE_VALUE = re.compile(r"[^&\s\"'<>`]*")
 _DSN_PAIR = re.compile(
     r"(?:^|[;\s\"'(])([A-Za-z][A-Za-z_]*(?: [A-Za-z]+)?)\s*=\s*"
-    r"(\{(?:[^}]|\}\})*\}|'(?:\\.|[^'\\])*'|\"[^\"]*\"|[^;\s\"')]*)"
+    r"(\{(?:[^}]|\}\}){0,1000}\}|'(?:\\.|[^'\\]){0,1000}'|\"[^\"]{0,1000}\"|[^;\s\"')]*)"
 )
 _DSN_NAME = re.compile(
     "host|hostaddr|hostname|port|user|uid|username|dbname|database|db|server|driver|dsn|service|address|addr|"
@@ -220,17 +224,16 @@ def _spans_of_address(url: str, offset: int, depth: int) -> Iterator[tuple[int, 
 def _spans_of_pairs(text: str, offset: int, depth: int) -> Iterator[tuple[int, int, str]]:
     at = 0
     while found := _PAIR.search(text, at):
-        name, value = _decoded(found[1]), found[2]
-        start = found.start(2)
-        alone = re.split("[;#?]", value, maxsplit=1)[0]
-        at = start  # a value may have pairs of its own, after `;` or `?`
-        if is_secret_pair(name, _decoded(alone)):
-            # In the address of a database, `#` and `;` are part of a value.
-            whole = alone if text.startswith("http") or _grade(name) != _SURE else value
-            yield offset + start, offset + start + len(whole), f"`{_short(name)}` in an address"
-        elif depth < _MOST_DECODED and (inner := _decoded(alone)) != alone:
-            for _, _, what in islice(_spans(inner, depth + 1), 1):
-                yield offset + start, offset + start + len(alone), what
+        name, value = _decoded(found[1]), _decoded(found[2])
+        start, at = found.span(2)
+        if is_secret_pair(name, value):
+            # In the address of a database, `?`, `#` and `;` are part of a value.
+            if _grade(name) == _SURE and not text.startswith("http") and (whole := _WHOLE_VALUE.match(text, start)):
+                at = whole.end()
+            yield offset + start, offset + at, f"`{_short(name)}` in an address"
+        elif depth < _MOST_DECODED and value != found[2]:
+            for _, _, what in islice(_spans(value, depth + 1), 1):
+                yield offset + start, offset + at, what
 
 
 def _decoded(text: str) -> str:
@@ -254,7 +257,7 @@ def is_secret_pair(name: str, value: str) -> bool:
     grade = _grade(name)
     if grade == _NONE or _is_none(value):
         return False
-    return grade == _SURE or _ORDINARY.fullmatch(value) is None
+    return grade == _SURE or len(value) > _LONGEST_ORDINARY or _ORDINARY.fullmatch(value) is None
 
 
 def is_secret_header(name: str, value: str) -> bool:

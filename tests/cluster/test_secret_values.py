@@ -198,3 +198,17 @@ def test_ordinary_words_are_not_hidden_although_a_secret_is_one(monkeypatch):
         remember(one)
     text = "the secret key of the test in /run/user/1000/agent is 1234"
     assert redacted(text) == text
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["a", "://", "a://", ";a=b", "?a=b", "&token=b", "a={", "a='", 'a="', " a=", "%25", "Bearer ", "a:b@", "//u:p@h;",
+     "-----BEGIN PRIVATE KEY-----", "eyJ", "host=h password='", "?x=%3F", "-", "A1b", " "],
+)  # fmt: skip
+def test_long_texts_are_searched_in_linear_time(piece):
+    """A quadratic search of these takes many minutes."""
+    for text in (piece * (50_000 // len(piece)), "https://h/?" + piece * (50_000 // len(piece)) + "=host=x"):
+        redacted(text)
+        looks_random(text)
+        is_secret_pair("code", text)
+        is_secret_pair(text, "aB3dE6gH9")
