@@ -12,7 +12,7 @@ from cluster.store.store import Store
 from training.config_parts import Model
 from training.model_folder.files import read_object
 from training.model_folder.folder import cached_folder
-from training.pack.chat import CHATML
+from training.pack.chatml import CHATML
 
 _TOKENIZER = re.compile(r"token|vocab|merges|\.model$")
 

@@ -19,7 +19,7 @@ from cluster.store.paths import RelativePath
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Model, Split
-from training.pack.chat import CHATML
+from training.pack.chatml import CHATML
 from training.pack.sources import FrozenCorpus, freeze_corpora
 from training.pack.split import Cuts
 from training.pack.survey import survey_here

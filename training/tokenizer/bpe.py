@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from cluster.errors import ConfigError
-from training.pack.chat import CHATML, TURN_END, TURN_START
+from training.pack.chatml import CHATML, TURN_END, TURN_START
 from training.pack.documents import Content, LeftOut, Pair, documents_of
 from training.pack.sources import FrozenCorpus
 from training.pack.split import Cuts, split_of

@@ -24,7 +24,7 @@ from cluster.temporary import scratch_folder
 from training.config_parts import Columns, Model
 from training.model_folder.folder import hub_problem
 from training.model_folder.tokenizer_checks import check_template_variables, is_tokenizer_file, no_tokenizer
-from training.pack.chat import TURN_END, TURN_START
+from training.pack.chatml import TURN_END, TURN_START
 from training.pack.sources import FrozenCorpus
 from training.pack.split import Cuts
 from training.pack.template import with_defaults

@@ -13,7 +13,7 @@ from tests.support.tiny_tokenizers import CALLING, saved, shown, tiny
 from training.config_parts import Columns, Corpus, Model
 from training.evaluation.generate import stop_ids
 from training.model_folder.tokenizer_checks import check_tokenizer
-from training.pack.chat import CHATML
+from training.pack.chatml import CHATML
 from training.pack.documents import Chat, Document, LeftOut, documents_of
 from training.pack.encode import Encoder
 from training.pack.overflow import NOT_TRAINED
@@ -206,6 +206,15 @@ def test_the_turns_of_a_rendering_that_is_refused_are_counted():
 
 
 # --- thinking
+
+
+def test_reasoning_that_the_template_leaves_out_is_trained_on_after_the_prompt_of_thinking_switched_on():
+    source = (
+        "{% for m in messages %}{{ m.role + ': ' + m.content + '<|eot|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant: <think>{{ '' if enable_thinking else '</think>' }}{% endif %}"
+    )
+    turns = [user("hello"), assistant("world", reasoning_content="because")]
+    assert masks(tiny(source), *turns) == ["user: hello<|eot|>assistant: <think>[because</think>world<|eot|>]"]
 
 
 @needs_trl

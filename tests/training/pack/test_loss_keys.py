@@ -19,7 +19,7 @@ from tests.support.tiny_tokenizers import saved, tiny
 from training.config_parts import Columns
 from training.job import report_overflow
 from training.pack import job
-from training.pack.chat import CHATML
+from training.pack.chatml import CHATML
 from training.pack.command import summary
 from training.pack.documents import Chat, Document, Pair
 from training.pack.encode import Encoder

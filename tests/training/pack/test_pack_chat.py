@@ -18,7 +18,8 @@ from tests.support.tiny_tokenizers import (
     shown,
     tiny,
 )
-from training.pack.chat import CHATML, template_roles
+from training.pack.chat import template_roles
+from training.pack.chatml import CHATML
 from training.pack.documents import Chat, Document, Pair
 from training.pack.encode import Encoder
 

@@ -24,7 +24,7 @@ from training.data.order import Order
 from training.data.packed import PackedRows
 from training.job import report_overflow
 from training.pack import job, packing, tokenise
-from training.pack.chat import CHATML
+from training.pack.chatml import CHATML
 from training.pack.command import pack as pack_verb
 from training.pack.command import summary
 from training.pack.job import pack

@@ -21,7 +21,7 @@ from tests.support.tiny_tokenizers import DOUBLED_BOS, FORGETFUL, LLAMA_LIKE, NO
 from training.config import TrainConfig
 from training.data.packed import EXAMPLES, SPLITS
 from training.pack import tokenise
-from training.pack.chat import CHATML
+from training.pack.chatml import CHATML
 from training.pack.documents import Document
 from training.pack.encode import Encoder
 from training.pack.sources import freeze_corpus
