@@ -39,7 +39,7 @@ def run_damage(folder: RunFolder, manifest: dict[str, Any], compare_sha256: bool
             json.loads(store.read_bytes(uri))
         except NotFound:
             found[uri] = "is gone"
-        except ValueError:
+        except (ValueError, RecursionError):
             found[uri] = "is not valid JSON"
     if not store.exists(page := paths.join(root, REPORT_HTML)):
         found[page] = "is gone"

@@ -273,10 +273,10 @@ def read_report(store: Store, root: str) -> PrepareReport:
     """The report of a finished run.
 
     Raises:
-        DataError: an earlier version wrote it, without some of its parts or with other settings.
+        DataError: it is gone or damaged, or an earlier version wrote it, without some parts or with other settings.
     """
     uri = paths.join(root, REPORT_JSON)
-    report: PrepareReport = json.loads(store.read_bytes(uri))
+    report: PrepareReport = RunFolder(store, root).report()
     lacks = ", ".join(sorted(PrepareReport.__required_keys__ - report.keys()))
     try:
         PrepareConfig.model_validate(report.get("config", {}))
