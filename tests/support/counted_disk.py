@@ -68,8 +68,8 @@ class CountedDisk(LocalStore):
         self._count("HEAD")
         return super().info(key)
 
-    def walk(self, prefix: str, *, skip_bad_names: bool = False) -> Iterator[FileInfo]:
-        found = list(LOCAL.walk(prefix, skip_bad_names=skip_bad_names))
+    def walk(self, prefix: str, *, skip_bad_names: bool = False, inside: bool = False) -> Iterator[FileInfo]:
+        found = list(LOCAL.walk(prefix, skip_bad_names=skip_bad_names, inside=inside))
         self._count("GET", max(1, -(-len(found) // A_REQUEST)))
         return iter(found)
 

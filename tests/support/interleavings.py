@@ -201,7 +201,7 @@ class ExploredWorld(World):
             if key not in self.objects:
                 raise Unavailable(f"{key}: neither the upload nor the object is there")
 
-    def walk(self, prefix: str, *, skip_bad_names: bool = False) -> list[FileInfo]:
+    def walk(self, prefix: str, *, skip_bad_names: bool = False, inside: bool = False) -> list[FileInfo]:
         self.step("list", prefix)
         return [FileInfo(key, len(data), "") for key, data in self.objects.items() if key.startswith(prefix + "/")]
 

@@ -120,7 +120,7 @@ class World:
             raise NotFound(key)
         return FileInfo(key, len(self.objects[key]), "")
 
-    def walk(self, prefix: str, *, skip_bad_names: bool = False) -> list[FileInfo]:
+    def walk(self, prefix: str, *, skip_bad_names: bool = False, inside: bool = False) -> list[FileInfo]:
         self.step("list")
         return [FileInfo(key, len(data), "") for key, data in self.objects.items() if key.startswith(prefix + "/")]
 
