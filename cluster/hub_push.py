@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars
 
 from cluster.errors import ConfigError, StorageError
+from cluster.secret_values import shortened
 
 TOKEN = "HF_TOKEN"
 
@@ -89,9 +90,9 @@ class HubRepository:
         except HfHubHTTPError as error:
             raise StorageError(_refusal(self.name, error)) from error
         except (httpx2.HTTPError, OSError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = shortened((str(error).strip() or type(error).__name__).splitlines()[0], 200)
             raise StorageError(
-                f"hf://{self.name}: {self._hub.endpoint} cannot be reached ({reason[:200]}). Nothing was committed. "
+                f"hf://{self.name}: {self._hub.endpoint} cannot be reached ({reason}). Nothing was committed. "
                 "Check the network and HF_ENDPOINT, and run the same command again."
             ) from error
         return Pushed(self.name, str(commit.commit_url), len(files), size)
@@ -99,7 +100,7 @@ class HubRepository:
 
 def _refusal(name: str, error: HfHubHTTPError) -> str:
     status = error.response.status_code
-    reason = (error.server_message or str(error)).strip().splitlines()[0][:200]
+    reason = shortened((error.server_message or str(error)).strip().splitlines()[0], 200)
     match status:
         case 401:
             mend = f"The token of {TOKEN} is wrong or has expired: make another one"

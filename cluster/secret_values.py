@@ -107,38 +107,76 @@ _KEY_OF_AWS = re.compile(r"[A-Za-z0-9+/]{40}")
 # base 62; below 0.35 in names with capitals and numbers.
 _CHANGES_OF_RANDOM, _CHANGES_OF_KEY = 0.38, 0.28
 
-_KNOWN = re.compile(
-    "|".join(
-        f"(?P<{name}>{pattern})"
-        for name, pattern in {
-            "an_access_key_of_AWS": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-            "a_token_of_Hugging_Face": r"\b(?:hf|api_org)_[A-Za-z0-9]{20,}\b",
-            "a_token_of_GitHub": r"\b(?:gh[posur]|github_pat)_[A-Za-z0-9_]{20,}\b",
-            "a_token_of_GitLab": r"\bgl[a-z]{2,5}-[A-Za-z0-9_-]{20,}",
-            "a_token_of_Slack": r"\bxox[a-z]-[A-Za-z0-9-]{10,}|\bxapp-\d-[A-Za-z0-9-]{10,}"
-            r"|hooks\.slack\.com/services/[A-Za-z0-9/]{10,}",
-            "a_webhook_of_Discord": r"discord(?:app)?\.com/api/webhooks/\d+/[\w-]{20,}",
-            "a_token_of_Telegram": r"\b\d{8,10}:[A-Za-z0-9_-]{35}\b",
-            "a_key_of_an_AI_service": r"\b(?:sk-(?:ant|proj|or|svcacct|admin)-[\w-]{16,}|sk-[A-Za-z0-9]{20,}"
-            r"|gsk_[A-Za-z0-9]{20,}|nvapi-[\w-]{20,}|r8_[A-Za-z0-9]{20,}|pplx-[A-Za-z0-9]{20,}|xai-[A-Za-z0-9]{20,})",
-            "a_key_of_Stripe": r"\b(?:[sr]k_(?:live|test)|whsec)_[A-Za-z0-9]{10,}",
-            "a_key_of_Google": r"\bAIza[A-Za-z0-9_-]{30,}|\bya29\.[A-Za-z0-9_-]{20,}|\bGOCSPX-[A-Za-z0-9_-]{20,}",
-            "a_key_of_SendGrid": r"\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
-            "a_token_of_a_registry": r"\b(?:npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|dckr_pat_[\w-]{20,}"
-            r"|rubygems_[0-9a-f]{40,})",
-            "a_token_of_a_cloud_service": r"\b(?:dop_v1_[0-9a-f]{40,}|dapi[0-9a-f]{32}|hv[sb]\.[A-Za-z0-9_-]{20,}"
-            r"|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{20,}|ATATT3[A-Za-z0-9_=-]{20,}|lin_api_[A-Za-z0-9]{20,}"
-            r"|tskey-[A-Za-z0-9-]{20,}|ntn_[A-Za-z0-9]{30,}|secret_[A-Za-z0-9]{40,}|figd_[\w-]{20,}"
-            r"|glsa_[A-Za-z0-9_]{20,}|pat-[a-z]{2,3}\d-[0-9a-f-]{30,}|sq0[a-z]{3}-[\w-]{20,}|rpa_[A-Za-z0-9]{30,})",
-            "a_JSON_web_token": r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?",
-            "a_private_key": r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
-            r"(?:[\s\S]{0,8000}?-----END [A-Z0-9 ]*-----|[A-Za-z0-9+/=\s\\]*)|AGE-SECRET-KEY-1[A-Z0-9]{20,}",
-            "a_value_of_Authorization": r"\b(?:[Bb]earer|[Bb]asic) (?=[^\s\"']*\d)(?=[^\s\"']*[A-Za-z])"
-            r"[A-Za-z0-9+/=._~-]{16,}",
-        }.items()
-    )
-)
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>`]*")
+# What -> (texts of which one is in it, the form). Most texts have none of the former, which are looked for first.
+_KNOWN: dict[str, tuple[tuple[str, ...], re.Pattern[str]]] = {
+    "an access key of AWS": (("AKIA", "ASIA"), re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b")),
+    "a token of Hugging Face": (("hf_", "api_org_"), re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{20,}\b")),
+    "a token of GitHub": (
+        ("ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_"),
+        re.compile(r"\b(?:gh[posur]|github_pat)_[A-Za-z0-9_]{20,}\b"),
+    ),
+    "a token of GitLab": (("gl",), re.compile(r"\bgl[a-z]{2,5}-[A-Za-z0-9_-]{20,}")),
+    "a token of Slack": (
+        ("xox", "xapp-", "hooks.slack.com"),
+        re.compile(
+            r"\bxox[a-z]-[A-Za-z0-9-]{10,}|\bxapp-\d-[A-Za-z0-9-]{10,}|hooks\.slack\.com/services/[A-Za-z0-9/]{10,}"
+        ),
+    ),
+    "a webhook of Discord": (
+        ("/api/webhooks/",), re.compile(r"discord(?:app)?\.com/api/webhooks/\d+/[\w-]{20,}")
+    ),
+    "a token of Telegram": ((":AA",), re.compile(r"(?<!\d)\d{8,10}:AA[A-Za-z0-9_-]{33}\b")),
+    "a key of an AI service": (
+        ("sk-", "gsk_", "nvapi-", "r8_", "pplx-", "xai-"),
+        re.compile(
+            r"\b(?:sk-(?:ant|proj|or|svcacct|admin)-[\w-]{16,}|sk-[A-Za-z0-9]{20,}|gsk_[A-Za-z0-9]{20,}"
+            r"|nvapi-[\w-]{20,}|r8_[A-Za-z0-9]{20,}|pplx-[A-Za-z0-9]{20,}|xai-[A-Za-z0-9]{20,})"
+        ),
+    ),
+    "a key of Stripe": (
+        ("k_live_", "k_test_", "whsec_"), re.compile(r"\b(?:[sr]k_(?:live|test)|whsec)_[A-Za-z0-9]{10,}")
+    ),
+    "a key of Google": (
+        ("AIza", "ya29.", "GOCSPX-"),
+        re.compile(r"\bAIza[A-Za-z0-9_-]{30,}|\bya29\.[A-Za-z0-9_-]{20,}|\bGOCSPX-[A-Za-z0-9_-]{20,}"),
+    ),
+    "a key of SendGrid": (("SG.",), re.compile(r"\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}")),
+    "a token of a registry": (
+        ("npm_", "pypi-", "dckr_pat_", "rubygems_"),
+        re.compile(
+            r"\b(?:npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|dckr_pat_[\w-]{20,}|rubygems_[0-9a-f]{40,})"
+        ),
+    ),
+    "a token of a cloud service": (
+        ("dop_v1_", "dapi", "hvs.", "hvb.", "shp", "ATATT3", "lin_api_", "tskey-", "ntn_", "secret_", "figd_", "glsa_",
+         "pat-", "sq0", "rpa_"),
+        re.compile(
+            r"\b(?:dop_v1_[0-9a-f]{40,}|dapi[0-9a-f]{32}|hv[sb]\.[A-Za-z0-9_-]{20,}|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{20,}"
+            r"|ATATT3[A-Za-z0-9_=-]{20,}|lin_api_[A-Za-z0-9]{20,}|tskey-[A-Za-z0-9-]{20,}|ntn_[A-Za-z0-9]{30,}"
+            r"|secret_[A-Za-z0-9]{40,}|figd_[\w-]{20,}|glsa_[A-Za-z0-9_]{20,}|pat-[a-z]{2,3}\d-[0-9a-f-]{30,}"
+            r"|sq0[a-z]{3}-[\w-]{20,}|rpa_[A-Za-z0-9]{30,})"
+        ),
+    ),
+    "a JSON web token": (
+        ("eyJ",), re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?")
+    ),
+    "a private key": (
+        ("PRIVATE KEY", "AGE-SECRET-KEY-1"),
+        re.compile(
+            r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
+            r"(?:[\s\S]{0,8000}?-----END [A-Z0-9 ]{0,40}-----|[A-Za-z0-9+/=\s\\]*)|AGE-SECRET-KEY-1[A-Z0-9]{20,}"
+        ),
+    ),
+    "a value of Authorization": (
+        ("earer ", "asic "),
+        re.compile(
+            r"\b(?:[Bb]earer|[Bb]asic) (?=[^\s\"']*\d)(?=[^\s\"']*[A-Za-z])[A-Za-z0-9+/=._~-]{16,}"
+        ),
+    ),
+}  # fmt: skip
+_ADDRESS = re.compile("://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*$")
+_REST = re.compile(r"[^\s\"'<>`]*")
 # A password with `/`, `?` or blanks, which SQLAlchemy and libpq take in the address of a database.
 _DATABASE = re.compile(r"(?!https?:|s3:|gs:|az:|hf:|file:)[A-Za-z][\w+.-]*://[^/:@\s?#]*:(?!\d{1,5}[/?#])([^@]+)@")
 _PAIR = re.compile(r"[?&;#]([^=&;#?\s\"']{1,80})=([^&;#?\s\"'<>`]*)")
@@ -153,7 +191,10 @@ _DSN_NAME = re.compile(
     "initial catalog|user id",
     re.IGNORECASE,
 )
+# Parts of the names of secrets: without one, no pair of a connection string is looked for.
+_SOME_SECRET = re.compile("(?i)pass|pwd|pw|secret|token|key|sig|jwt|cred|auth|cookie|bearer|sas|hmac|otp|psk|wort")
 _MOST_DECODED = 3
+_LONGEST_SCHEME = 31
 
 
 def looks_random(text: str) -> bool:
@@ -187,15 +228,20 @@ def masked(text: str) -> str:
 
 def _spans(text: str, depth: int = 0) -> Iterator[tuple[int, int, str]]:
     """(start, end, what) of each secret in a text."""
-    for found in _KNOWN.finditer(text):
-        yield *found.span(), str(found.lastgroup).replace("_", " ")
+    for what, (marks, form) in _KNOWN.items():
+        if any(mark in text for mark in marks):
+            yield from ((*found.span(), what) for found in form.finditer(text))
     if "://" in text:
         whole = _DATABASE.match(text) if depth == 0 and "\n" not in text else None
         if whole is not None and not _is_none(whole[1]):
             yield *whole.span(1), "a password in an address"
-        for found in _URL.finditer(text):
-            yield from _spans_of_address(found[0], found.start(), depth)
-    if "=" not in text:
+        places = [found.start() for found in _ADDRESS.finditer(text)]
+        for at, following in pairwise([*places, len(text)]):
+            if scheme := _SCHEME.search(text[max(0, at - _LONGEST_SCHEME) : at]):
+                rest = _REST.match(text, at, following)
+                assert rest is not None, "it matches nothing too"
+                yield from _spans_of_address(scheme[0] + rest[0], at - len(scheme[0]), depth)
+    if "=" not in text or not _SOME_SECRET.search(text):
         return
     if depth > 0 or text[:1] in "?&":
         yield from _spans_of_pairs(f"?{text}", -1, depth)
@@ -361,6 +407,7 @@ def without_secrets(value: Any, name: str = "") -> Any:
 # --- redaction
 
 _known: set[str] = set()
+_SEARCHED = 10_000  # characters after the beginning of a text that are searched for the rest of a secret
 # Variables whose values are secrets although their names may not say so.
 _VARIABLES = frozenset(("AWS_ACCESS_KEY_ID", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CONNECTION_STRING"))
 _PLAIN_WORD = re.compile(r"[a-z]{1,8}|[A-Za-z]{1,5}|\d{1,5}")
@@ -383,23 +430,49 @@ def redacted(text: str) -> str:
 
 def without_known(text: str) -> str:
     """The text without the secrets that this process knows; what only has the form of one stays, as documents may."""
-    known = frozenset(_known | {value for name, value in os.environ.items() if _is_secret_variable(name, value)})
-    return _pattern(known).sub(HIDDEN, text) if known else text
+    forms = _forms()
+    return _any_of(forms).sub(HIDDEN, text) if any(form in text for form in forms) else text
+
+
+def shortened(text: str, most: int) -> str:
+    """The first `most` characters of a text for a message, redacted; a secret at the end may be cut already."""
+    text = text[: _SEARCHED + most]
+    for form in _forms():
+        cut = next((size for size in range(len(form) - 1, 5, -1) if text.endswith(form[:size])), 0)
+        text = text[: len(text) - cut] + (HIDDEN if cut else "")
+    return redacted(text)[:most]
+
+
+def _forms() -> tuple[str, ...]:
+    """The known secrets as they are, percent-encoded, in JSON and in base64, the longest first."""
+    variables = {os.environ[name] for name in os.environ if _is_secret_variable(name)}
+    return _spelled(frozenset(_known.union(filter(_is_hidden, variables))))
 
 
 @lru_cache(1024)
-def _is_secret_variable(name: str, value: str) -> bool:
+def _is_secret_variable(name: str) -> bool:
+    return name in _VARIABLES or is_secret_name(name)
+
+
+@lru_cache(1024)
+def _is_hidden(value: str) -> bool:
+    """Whether the value of a variable with the name of a secret can be one, and no word or path."""
     if len(value) < 8 or value.startswith(("/", "~")) or _PLAIN_WORD.fullmatch(value) or _is_none(value):
         return False
-    return name in _VARIABLES or (is_secret_name(name) and _ORDINARY.fullmatch(value) is None)
+    return len(value) > _LONGEST_ORDINARY or _ORDINARY.fullmatch(value) is None
 
 
 @lru_cache(16)
-def _pattern(known: frozenset[str]) -> re.Pattern[str]:
-    """Matches the values as they are, percent-encoded, in JSON and in base64."""
+def _spelled(known: frozenset[str]) -> tuple[str, ...]:
     forms = set[str]()
     for value in known:
-        encoded = base64.b64encode(value.encode("utf-8", "surrogateescape")).decode().rstrip("=")
-        forms |= {value, quote(value, safe=""), quote(value), quote_plus(value), json.dumps(value)[1:-1], encoded}
+        encoded = base64.b64encode(value.encode("utf-8", "surrogatepass")).decode().rstrip("=")
+        forms |= {quote(value, safe, errors="surrogatepass") for safe in ("", "/")}
+        forms |= {value, quote_plus(value, errors="surrogatepass"), json.dumps(value)[1:-1], encoded}
         forms |= {repr(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    return re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True) if len(form) > 5))
+    return tuple(sorted((form for form in forms if len(form) > 5), key=len, reverse=True))
+
+
+@lru_cache(16)
+def _any_of(forms: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, forms)))

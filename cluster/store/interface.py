@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from cluster.errors import StorageError
+from cluster.secret_values import shortened
 
 SECRETS = ("access_key_id", "secret_access_key", "session_token")
 
@@ -163,4 +164,4 @@ def first_line(error: BaseException) -> str:
     # Only the debug text has the cause of a failed connection.
     if cause := re.search(r'ConnectError\(.*?(?:message|error): "(.*?)"', str(error), re.DOTALL):
         line = f"{line}: {cause[1]}"
-    return (f"{line}: {' '.join(filter(None, answer.groups()))}" if answer else line)[:400]
+    return shortened(f"{line}: {' '.join(filter(None, answer.groups()))}" if answer else line, 400)

@@ -20,6 +20,7 @@ from urllib3 import BaseHTTPResponse, Retry
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 from cluster.errors import ClusterError, ConfigError
+from cluster.secret_values import remember, shortened
 from cluster.submit.api_errors import NoAnswer, NoConnection, NotThere
 
 Object = dict[str, Any]
@@ -48,6 +49,8 @@ class KubernetesApi:
     def __init__(self, namespace: str, context: str | None = None) -> None:
         self.namespace = namespace
         settings = _settings(context)
+        for key in (*settings.api_key.values(), settings.password or ""):
+            remember(key.rpartition(" ")[2])  # of `Bearer TOKEN`
         # A request that may have been carried out is not sent again.
         settings.retries = Retry(connect=1, read=1, status=0, redirect=0, other=0)
         self.address = settings.host
@@ -191,7 +194,7 @@ class KubernetesApi:
         try:
             return json.loads(data)
         except ValueError:
-            begin = " ".join(data[:_TEXT_SHOWN].decode(errors="replace").split())
+            begin = " ".join(shortened(data.decode(errors="replace"), _TEXT_SHOWN).split())
             raise NoAnswer(
                 f"{self.address}: the answer to {what} is not JSON ({begin}). Another server, such as a proxy with its "
                 "login page, answers at this address. Log in there, or set the cluster's address in the kubeconfig."
@@ -230,7 +233,7 @@ class KubernetesApi:
         text = " ".join(text.split())
         if status == 400 and "strict decoding error" in text:
             return UnknownFields(re.findall(r'unknown field "([^"]*)"', text), text)
-        text = text[:_TEXT_SHOWN]
+        text = shortened(text, _TEXT_SHOWN)
         if status in (401, 403) and what in self._allowed:
             since = self._refused.setdefault(what, time.monotonic())
             if time.monotonic() - since < _STARTING_S:

@@ -20,6 +20,7 @@ from requests.auth import AuthBase
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
 
 from cluster.errors import ClusterError, ConfigError
+from cluster.secret_values import redacted, remember, shortened
 from cluster.submit.api_errors import NoAnswer, NoConnection, NotThere
 
 _CONNECT_S = 10
@@ -64,7 +65,7 @@ class RayApi:
         try:
             return answer.json()
         except ValueError:
-            begin = " ".join(answer.text[:_TEXT_SHOWN].split())
+            begin = " ".join(shortened(answer.text, _TEXT_SHOWN).split())
             raise ConfigError(
                 f"{self.address}: the answer to {path} is not JSON ({begin}), as that of a login page. Give the "
                 "address of Ray's dashboard itself."
@@ -126,7 +127,7 @@ class RayApi:
         )
 
     def _raise(self, status: int, path: str, text: str) -> None:
-        line = " ".join(text.split())[-_TEXT_SHOWN:]
+        line = redacted(" ".join(text.split()))[-_TEXT_SHOWN:]
         if status == 401:
             raise ConfigError(
                 f"{self.address}: the cluster requires a token, and none was sent. Set RAY_AUTH_TOKEN or "
@@ -225,7 +226,7 @@ def found_token(file: str | None) -> str | None:
 def _checked_token(token: str, where: str) -> str:
     if not token or not token.isascii() or any(character.isspace() for character in token):
         raise ConfigError(f"{where}: holds no token; wanted one word of ASCII characters.")
-    return token
+    return remember(token)
 
 
 def _is_loopback(host: str) -> bool:
@@ -239,7 +240,7 @@ def _cause(error: BaseException) -> str:
     """The innermost reason of a failed request, without the request's headers."""
     *_, found = _causes(error)
     text = str(found).rpartition(">: ")[2] or type(found).__name__
-    return " ".join(text.split())[:_TEXT_SHOWN].rstrip(".")
+    return shortened(" ".join(text.split()), _TEXT_SHOWN).rstrip(".")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -17,6 +17,7 @@ from cluster.secret_values import (
     redacted,
     remember,
     secret_in,
+    shortened,
     take_out,
     without_known,
 )
@@ -212,3 +213,16 @@ def test_long_texts_are_searched_in_linear_time(piece):
         looks_random(text)
         is_secret_pair("code", text)
         is_secret_pair(text, "aB3dE6gH9")
+
+
+def test_a_text_is_redacted_before_it_is_cut():
+    remember("0pen-Sesame-for-the-desk")
+    assert shortened("token 0pen-Sesame-for-the-desk is wrong", 20) == "token *** is wrong"
+    assert shortened("token 0pen-Sesame-for", 100) == "token ***", "the answer of a server was cut in it"
+    assert shortened("x" * 30_000 + "0pen-Sesame-for-the-desk", 5) == "xxxxx"
+    assert shortened("the words of a server", 9) == "the words"
+
+
+def test_values_that_are_no_utf8_are_hidden_too(monkeypatch):
+    monkeypatch.setenv("DESK_PASSWORD", "W0rd-\udcff-\udc80-x")
+    assert redacted("is W0rd-\udcff-\udc80-x") == "is ***"

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from cluster.errors import DataError
-from cluster.secret_values import remember
+from cluster.secret_values import remember, shortened
 from pipelines.prepare.fetch import client
 from pipelines.prepare.fetch.answers import Page, Unread, json_text, secret
 from pipelines.prepare.fetch.client import RequestFailed, Response, same_server, shown, without_parameters
@@ -147,7 +147,7 @@ def _answer(
         try:
             return answer, json.loads(answer.body)
         except (ValueError, RecursionError) as error:
-            text = " ".join(answer.body[: 4 * _SHOWN].decode("utf-8", "replace").split())[:_SHOWN]
+            text = shortened(" ".join(answer.body[: 4 * _SHOWN].decode("utf-8", "replace").split()), _SHOWN)
             kind = answer.content_type or "no content type"
             is_page = "html" in kind or text.startswith("<")
             if not is_page and not last:
@@ -170,9 +170,9 @@ def _records(value: Any, path: str, answer: Response, where: str) -> Sequence[An
     if isinstance(found, list):
         return found
     seen = "nothing" if found is _MISSING else type(found).__name__
-    keys = ", ".join(map(str, value)) if isinstance(value, Mapping) else f"a {type(value).__name__}"
+    keys = shortened(", ".join(map(str, value)), 300) if isinstance(value, Mapping) else f"a {type(value).__name__}"
     raise DataError(
-        f"{where}: {shown(answer.url)}: {seen} at `records: {path}`; wanted a list. The answer has: {keys[:300]}. Set "
+        f"{where}: {shown(answer.url)}: {seen} at `records: {path}`; wanted a list. The answer has: {keys}. Set "
         "`records` to the path of the list."
     )
 
@@ -202,8 +202,8 @@ def _address(answer: Response, following: str) -> str:
         return urljoin(answer.url, following)
     except ValueError as error:
         raise DataError(
-            f"{shown(answer.url)}: the next page is at {following[:200]}, which is no address ({error}). Correct "
-            "`paging`, or report it to whoever runs the API."
+            f"{shown(answer.url)}: the next page is at {shortened(following, 200)}, which is no address ({error}). "
+            "Correct `paging`, or report it to whoever runs the API."
         ) from error
 
 

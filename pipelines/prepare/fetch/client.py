@@ -20,7 +20,7 @@ import httpcore2
 import httpx2
 
 import cluster
-from cluster.secret_values import redacted
+from cluster.secret_values import redacted, shortened
 from pipelines.prepare.fetch.answers import now
 from pipelines.prepare.fetch.settings import Web
 
@@ -189,9 +189,9 @@ class Client:
             raise _Refused("unreachable", f"no whole answer within {self.settings.timeout_s:g} s") from error
         except httpx2.TransportError as error:
             said = str(error).strip() or type(error).__name__
-            raise _Refused("unreachable", f"no whole answer ({said[:300]})") from error
+            raise _Refused("unreachable", f"no whole answer ({shortened(said, 300)})") from error
         except httpx2.DecodingError as error:
-            raise _Refused("http_error", f"the compressed answer is damaged ({str(error)[:200]})") from error
+            raise _Refused("http_error", f"the compressed answer is damaged ({shortened(str(error), 200)})") from error
 
     def _body(self, url: httpx2.URL, response: httpx2.Response) -> bytes:
         blocks, size = [], 0
@@ -359,8 +359,8 @@ def _parsed(url: str, at: str) -> httpx2.URL:
     try:
         return httpx2.URL(at).join(url)
     except (httpx2.InvalidURL, ValueError) as error:
-        leads = "is no address" if url == at else f"leads to {shown(url[:200])}, which is no address"
-        raise RequestFailed("http_error", f"{shown(at)[:200]}: {leads} ({str(error)[:100]})") from error
+        leads = "is no address" if url == at else f"leads to {shortened(url, 200)}, which is no address"
+        raise RequestFailed("http_error", f"{shortened(at, 200)}: {leads} ({shortened(str(error), 100)})") from error
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int]:
@@ -400,4 +400,4 @@ def _begin(response: httpx2.Response) -> str:
     """The beginning of an error's text, for the message."""
     block = next(response.iter_bytes(300), b"")
     text = " ".join(block.decode("utf-8", "replace").split())
-    return f" ({text[:150]})" if text else ""
+    return f" ({shortened(text, 150)})" if text else ""

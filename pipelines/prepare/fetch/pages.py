@@ -13,6 +13,7 @@ from urllib.robotparser import RobotFileParser
 
 from cluster.errors import ConfigError
 from cluster.read.limits import Limits
+from cluster.secret_values import shortened
 from cluster.store.local_files import local_file
 from cluster.store.store import Store
 from pipelines.prepare.fetch import client
@@ -102,7 +103,7 @@ class _Visitor:
         try:
             parts = urlsplit(url)
         except ValueError as error:
-            raise RequestFailed("http_error", f"{client.shown(url[:200])}: is no address ({error})") from error
+            raise RequestFailed("http_error", f"{shortened(url, 200)}: is no address ({error})") from error
         server = f"{parts.scheme}://{parts.netloc}"
         if server not in self._rules:
             self._rules[server] = self._fetched_rules(server)
