@@ -17,14 +17,17 @@ from cluster import cli
 from cluster.kuberay.profiles import OVERLAYS
 from cluster.kuberay.render import rendered
 from cluster.submit.backend import Request
+from cluster.submit.jobs_api import JobsApi
 from cluster.submit.kuberay import KubeRay
 from cluster.submit.kubernetes_api import KubernetesApi
 from cluster.submit.local import Local
 from cluster.submit.preflight import ProbeRequest
+from cluster.submit.ray_api import RayApi
 from cluster.submit.work import work_of
 from pipelines.prepare import job
 from tests.support.inline import InlineEngine
 from tests.support.kubernetes_server import KubernetesServer
+from tests.support.ray_dashboard import RayDashboard
 from tests.support.tickets import answer, question
 from tests.support.web_server import Asked, Reply, as_json, web_server
 from tests.support.works import IMAGE
@@ -140,8 +143,11 @@ def test_a_submission_has_no_secret(config, tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig))
         KubeRay(KubernetesApi("raymill"), profile).start(request)
         texts += [str(server.objects.history), str(server.requests)]
-    assert len(texts) == 6 and "DESK_PARAMETER" in texts[0] and "desk" in texts[4]
-    assert [found_in(text) for text in texts] == [[]] * 6 and found_below(tmp_path) == {}
+    with RayDashboard() as ray:
+        JobsApi(RayApi(ray.url, CANARIES["RAY_AUTH_TOKEN"])).start(request)
+        texts += [json.dumps(ray.bodies), str(ray.requests)]
+    assert len(texts) == 8 and "DESK_PARAMETER" in texts[0] and "RAYMILL_CONFIG" in texts[-2]
+    assert [found_in(text) for text in texts] == [[]] * 8 and found_below(tmp_path) == {}
     keys = ("-o", "storage.access_key_id=${STORE_ID}", "-o", "storage.secret_access_key=${STORE_KEY}")
     for words in (("submit", str(config), *keys), ("render", str(config), *keys, "--overlay", "kind")):
         assert raymill(*words) == 2

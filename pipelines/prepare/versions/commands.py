@@ -8,6 +8,7 @@ from cluster.dataset_versions import registry_folder
 from cluster.errors import ConfigError
 from cluster.inspection import RunConfig, StorageOverrides, store_for
 from cluster.page.formats import count, plural
+from cluster.secret_values import secret_in
 from cluster.store import paths
 from pipelines.prepare.assess.job import read_assessment
 from pipelines.prepare.versions.card import card
@@ -58,6 +59,8 @@ def dataset(
         raise typer.BadParameter(f"write `raymill dataset {written}`")
     if action != "tag" and (version or note):
         raise ConfigError("--as and --note go with `tag`. Leave them out.")
+    if what := secret_in(note):
+        raise ConfigError(f"--note: holds a secret ({what}), and cards are published. Take it out.")
     if action != "push" and public:
         raise ConfigError("--public goes with `push`. Leave it out.")
     if action != "diff" and as_json:

@@ -246,6 +246,10 @@ def test_a_file_extends_an_overlay(tmp_path):
     file.write_text("extends: eks\ngpus: many\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml, gpus: Input should be a valid integer"):
         profile_of(str(file))
+    file.write_text("extends: eks\nhead_nodes: {token: ghp_abcdefghijklmnopqrstuvwxyz}\n")
+    with pytest.raises(ConfigError, match=r"head_nodes\.token: holds a secret .* Put it into a Secret") as raised:
+        profile_of(str(file))
+    assert "abcdefghij" not in str(raised.value)
     for content in ("image: x\n", "extends: gks\n", "- eks\n"):
         file.write_text(content)
         with pytest.raises(ConfigError, match=r"mine\.yaml: wanted `extends:` with one of kind, eks, gke, onprem"):

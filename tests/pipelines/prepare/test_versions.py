@@ -255,6 +255,7 @@ def test_the_verb(tmp_path, monkeypatch, capsys):
         (("log", "help", "--note", "x"), "go with `tag`"),
         (("log", "help", "--json"), "goes with `diff`"),
         (("log", "nobody"), "no data set of this name"),
+        (("tag", "help", second.uri, "--note", "https://me:word@host"), "--note: holds a secret (a password"),
     ):
         code, shown = raymill(*words)
         assert code == 2 and said in shown

@@ -142,6 +142,10 @@ def test_the_list_may_be_a_file(tmp_path):
     assert addresses(settings, Store(), "inputs (p).pages") == ("https://h/a", "https://h/b")
     (tmp_path / "list.txt").write_text("https://h/a\n", encoding="utf-8-sig")
     assert addresses(settings, Store(), "inputs (p).pages") == ("https://h/a",)
+    (tmp_path / "list.txt").write_text("https://h/a?api_key=hunter2\n")
+    with pytest.raises(ConfigError, match=r"list\.txt line 1: the address holds a secret \(`api_key` in") as raised:
+        addresses(settings, Store(), "inputs (p).pages")
+    assert "hunter2" not in str(raised.value)
     (tmp_path / "list.txt").write_text("https://h/a\nh/b\n")
     with pytest.raises(ConfigError, match=r"list\.txt line 2: h/b is not the address"):
         addresses(settings, Store(), "inputs (p).pages")
