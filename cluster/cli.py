@@ -21,6 +21,7 @@ from cluster.entry import Entry
 from cluster.errors import RaymillError, is_panic
 from cluster.extras import require_extra
 from cluster.printed import printable_output
+from cluster.sudden_end import interrupt_on_sigterm
 
 # verb -> (function, what it does). The function's signature is the verb's arguments and options.
 VERBS = {
@@ -81,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def command() -> None:
-    """The process `raymill`. After an interrupt it exits without waiting for Ray's threads."""
+    """The process `raymill`. After an interrupt, Ctrl-C or SIGTERM, it exits without waiting for Ray's threads."""
+    interrupt_on_sigterm()
     try:
         main()
     except SystemExit as leaving:

@@ -27,7 +27,7 @@ from cluster.entry import Entry
 from cluster.errors import ClusterError, ConfigError
 from cluster.nodes import Node, candidates
 from cluster.progress import Progress, Silent
-from cluster.sudden_end import report_sudden_end
+from cluster.sudden_end import interrupt_on_sigterm, report_sudden_end
 from cluster.temporary import abandoned, temporary_folder
 
 log = logging.getLogger(__name__)
@@ -136,8 +136,7 @@ class Session:
         imported_ray()._private.auto_init_hook.enable_auto_connect = False
         self.started = True
         if threading.current_thread() is threading.main_thread():
-            # A pod receives SIGTERM before it is removed. Ray would abort; a KeyboardInterrupt runs the clean-up.
-            signal.signal(signal.SIGTERM, _interrupt)
+            interrupt_on_sigterm()  # Ray has set a handler of its own, which aborts
 
     def stop(self) -> None:
         """Shut Ray down, and end the agents that Ray's own shutdown leaves behind if its control process has died."""
@@ -279,10 +278,6 @@ def imported_ray() -> Any:
     import ray
 
     return ray
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _require_listener(address: str) -> None:

@@ -1,4 +1,4 @@
-"""An error message for an end of this process that it cannot report itself.
+"""Ends of this process from outside: SIGTERM is an interrupt, and an end without warning has an error message.
 
 Ray's client ends this process without an exception if it finds that the raylet of its machine has died, and a SIGKILL,
 such as the kernel's for lack of memory, leaves no time for a message. A shell waits for the end of this process and
@@ -6,6 +6,7 @@ prints the message, unless it was told before that the process leaves Ray by its
 """
 
 import atexit
+import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,18 @@ MESSAGE = (
     "Finished units are kept: run the same command again."
 )
 _SCRIPT = 'read -r word; [ "$word" = left ] || echo "$1" >&2'
+
+
+def interrupt_on_sigterm() -> None:
+    """Have SIGTERM raise KeyboardInterrupt in the main thread, as Ctrl-C does, so that the clean-up runs.
+
+    Pods and jobs of batch systems receive SIGTERM before they are killed.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def report_sudden_end() -> Callable[[], None]:

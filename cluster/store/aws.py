@@ -79,11 +79,10 @@ def _endpoint_without_options(name: str, configured: str | None) -> str | None:
     return None
 
 
-def list_objects(name: str, options: StorageOptions, setting: str, folder: str) -> list[FileInfo]:
+def list_objects(name: str, options: StorageOptions, setting: str, folder: str) -> list[FileInfo] | None:
     """All objects below a folder of a bucket, also those with names that obstore cannot read.
 
-    Raises:
-        StorageError: the store refused.
+    None if the store refused; a listing by obstore then fails with the reason.
     """
     try:
         pages = _client(name, options, setting).get_paginator("list_objects_v2")
@@ -98,8 +97,8 @@ def list_objects(name: str, options: StorageOptions, setting: str, folder: str) 
             for found in page.get("Contents", [])
         ]
     except (BotoCoreError, ClientError) as error:
-        uri = f"s3://{name}/{folder}"
-        raise StorageError(f"{uri}: cannot list ({first_line(error)}). Run the same command again.") from error
+        log.info("s3://%s/%s: boto3 could not list it (%s)", name, folder, error)
+        return None
 
 
 def list_uploads(name: str, options: StorageOptions, setting: str, folder: str) -> list[Upload]:

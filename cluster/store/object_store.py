@@ -25,7 +25,8 @@ from cluster.store.object_files import TAIL_BYTES, Onward, Parts, PartsFile
 
 ODD_NAME = "name with an empty part, `.`, `..` or a control character"
 
-# Matches such names in the part of a URI after the bucket. obstore refuses a whole listing that has one.
+# Matches such names in the part of a URI after the bucket. obstore refuses a whole listing that has one, and lists a
+# name that ends in a slash without it.
 _ODD_NAME = re.compile(r"(?:^|/)(?:\.{1,2})?(?:/|$)|[\x00-\x1f\x7f]")
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15
@@ -139,7 +140,7 @@ class Bucket:
     connection was lost in the body of an answer or in put-if-absent. obstore itself repeats requests whose connection
     was lost otherwise, or that were answered by 408, 429 or 5xx. Both wait a random, growing time. deadline_s: seconds
     after which no request is repeated. uploads, abort_uploads: list and abort multipart uploads (S3).
-    objects: lists a folder, also names that obstore refuses (S3).
+    objects: lists a folder with all names as they are (S3); None if it cannot.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class Bucket:
         deadline_s: float = 180,
         uploads: Callable[[str], list[Upload]] = lambda folder: [],
         abort_uploads: Callable[[list[Upload]], None] = lambda uploads: None,
-        objects: Callable[[str], list[FileInfo]] | None = None,
+        objects: Callable[[str], list[FileInfo] | None] | None = None,
     ) -> None:
         self.root = root
         self.store = store
@@ -238,15 +239,14 @@ class Bucket:
 
     def walk(self, prefix: str, *, skip_bad_names: bool = False, inside: bool = False) -> Iterator[FileInfo]:
         self._odd_names.pop(prefix, None)
-        with self._mended(prefix, "list"):
-            try:
+        listed = self._objects(prefix) if skip_bad_names and self._objects else None
+        if listed is None:
+            with self._mended(prefix, "list"):
                 files = self._retried(
                     lambda: [self._info(found) for page in obstore.list(self.store, prefix or None) for found in page]
                 )
-            except exceptions.BaseError as error:
-                if not (skip_bad_names and self._objects and _is_odd(error)):
-                    raise
-                files = self._without_odd_names(prefix, self._objects(prefix))
+        else:
+            files = self._without_odd_names(prefix, listed)
         # Consoles and sync tools mark a folder by an empty object named like it.
         folders = {f"{self.root}/{prefix}"}
         for file in files:
@@ -263,7 +263,8 @@ class Bucket:
         """The files with names that obstore reads. The others are noted for `unreadable`."""
         good, odd = [], []
         for file in files:
-            uri = file.uri.removesuffix("/")
+            # An empty object whose name ends in a slash marks a folder.
+            uri = file.uri if file.size else file.uri.removesuffix("/")
             if _ODD_NAME.search(uri.removeprefix(f"{self.root}/")):
                 odd.append((file.uri, ODD_NAME))
             else:

@@ -64,6 +64,21 @@ print([name for name in {HEAVY!r} if name in sys.modules])
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
+def test_sigterm_is_an_interrupt_from_the_first_moment_on():
+    code = """
+import signal
+import sys
+from cluster import cli
+cli.VERBS["try"] = ("", "")
+cli._function = lambda name: lambda: signal.raise_signal(signal.SIGTERM)
+sys.argv = ["raymill", "try"]
+cli.command()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    wanted = "Interrupted. Finished units are kept: run the same command again to continue."
+    assert (done.returncode, done.stderr.strip()) == (130, wanted)
+
+
 def test_help_lists_every_verb_with_what_it_does(run):
     code, out, err = run("--help")
     assert (code, err) == (0, "")

@@ -336,25 +336,27 @@ def test_units_commit_on_ceph_as_they_do_on_a_disk(ceph_store, ceph_root, tmp_pa
 
 
 ODD_KEYS = ["in//double", "in/deep//two", "in/two//"]
+SLASH_KEYS = ["in/slash/", "in/deep/"]  # which are no folders, as they are not empty
 
 
 def test_names_that_obstore_refuses_are_left_out_and_named(s3_server, s3_store, s3_root):
     client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1", **CREDENTIALS)
     bucket = s3_root.removeprefix("s3://")
     good = ["in/a b", "in/pct%20enc", "in/plus+", "in/deep/x", "in/back\\slash", "in/ünï", "in/..dots..", "in/a.b/c"]
-    for key in [*good, *ODD_KEYS, "in/", "in/deep/", "other/x"]:
-        client.put_object(Bucket=bucket, Key=key, Body=b"" if key in ("in/", "in/deep/") else b"abc")
+    for key in [*good, *ODD_KEYS, *SLASH_KEYS, "in/", "in/a.b/", "other/x"]:
+        client.put_object(Bucket=bucket, Key=key, Body=b"" if key in ("in/", "in/a.b/") else b"abc")
     with pytest.raises(StorageError, match=r"empty parts \(//\)"):
         s3_store.list_files(f"{s3_root}/in")
     found = s3_store.list_files(f"{s3_root}/in", skip_bad_names=True)
     assert [file.uri for file in found] == sorted(f"{s3_root}/{key}" for key in good)
     assert all(s3_store.info(file.uri) == file for file in found)
     odd = [uri for uri, kind in s3_store.list_unreadable(f"{s3_root}/in/") if "empty part" in kind]
-    assert odd == sorted(f"{s3_root}/{key}" for key in ODD_KEYS)
-    for key in ODD_KEYS:
-        client.delete_object(Bucket=bucket, Key=key)
-    assert s3_store.list_files(f"{s3_root}/in", skip_bad_names=True) == found
-    assert s3_store.list_unreadable(f"{s3_root}/in") == []
+    assert odd == sorted(f"{s3_root}/{key}" for key in [*ODD_KEYS, *SLASH_KEYS])
+    for left in (SLASH_KEYS, []):
+        for key in {*ODD_KEYS, *SLASH_KEYS} - {*left}:
+            client.delete_object(Bucket=bucket, Key=key)
+        assert s3_store.list_files(f"{s3_root}/in", skip_bad_names=True) == found
+        assert [uri for uri, _ in s3_store.list_unreadable(f"{s3_root}/in")] == sorted(f"{s3_root}/{k}" for k in left)
 
 
 @pytest.mark.parametrize("key", ["in//a", "in/../a", "in/./a", "../a", "in/..", "in/new\nline", "in/a//b", "in/a\x7fb"])

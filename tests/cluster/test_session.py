@@ -156,7 +156,7 @@ def fake_ray(monkeypatch, tmp_path):
     monkeypatch.setattr(Session, "_prepare_data", lambda self: None)
     monkeypatch.setattr(sessions, "_short_folder", lambda: str(tmp_path))
     monkeypatch.setattr(sessions, "_kill_holders", lambda folder: calls.append(("kill", folder)))
-    monkeypatch.setattr(sessions.signal, "signal", lambda number, handler: calls.append(("signal", number, handler)))
+    monkeypatch.setattr(signal, "signal", lambda number, handler: calls.append(("signal", number, handler)))
     return ray
 
 
