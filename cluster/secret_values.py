@@ -50,7 +50,7 @@ _OF_A_PLACE = re.compile(
     "sep|cls|mask|special|start|end|stop|eot|image|audio|boundary|first|last"
 )
 # Words that follow the one which decides.
-_TRAILING = re.compile("value|text|string|plain|raw|header|param|parameter")
+_TRAILING = re.compile("value|text|string|plain|raw|header|param|parameter|base|info|json")
 _JOINED = re.compile(
     r"(?:password|passwd|passphrase|passwort|secret|signature|credentials?|apikey|appkey|userpwd|userpass|"
     r"(?:access|secret|private|account|shared|sharedaccess|subscription|auth|client|master|signing|encryption|license)"
@@ -89,7 +89,7 @@ def is_secret_name(name: str) -> bool:
 # --- values
 
 _NO_VALUE = re.compile(
-    r"(?i)|\**|\.\.\.|…|true|false|none|null|yes|no|on|off|basic|bearer|digest|oauth2?|[01]|<[\w .-]+>"
+    r"(?i)|\**|\.\.\.|…|true|false|none|null|yes|no|on|off|basic|bearer|digest|oauth2?|[01]|<[^<>]{1,60}>"
 )
 _PLACEHOLDER = re.compile(r"\{\s*(\w+)\s*\}")
 # Values under a name such as `code`, `session` or `sort_key` that are no secrets: words, numbers and dates, codes of
@@ -100,6 +100,7 @@ _ORDINARY = re.compile(
     re.DOTALL,
 )
 _LONGEST_ORDINARY = 200
+_KEY_OF_AN_ISSUE = re.compile(r"[A-Z][A-Z0-9]{1,9}(?:-\d{1,7})?|\d{1,7}")
 _DIGEST = re.compile(r"(?:sha\d+[:-])?[0-9a-fA-F]{6,128}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _RANDOM = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d)(?![./])[A-Za-z0-9+/_=-]{20,200}|(?=.*\d)[a-z0-9]{24,200}")
 _KEY_OF_AWS = re.compile(r"[A-Za-z0-9+/]{40}")
@@ -246,10 +247,10 @@ def _spans(text: str, depth: int = 0) -> Iterator[tuple[int, int, str]]:
     if depth > 0 or text[:1] in "?&":
         yield from _spans_of_pairs(f"?{text}", -1, depth)
     pairs = list(_DSN_PAIR.finditer(text))
-    if any(_DSN_NAME.fullmatch(pair[1]) for pair in pairs):
+    if depth > 0 or any(_DSN_NAME.fullmatch(pair[1]) for pair in pairs):
         for pair in pairs:
             value = pair[2].strip("'\"")
-            if _grade(pair[1]) == _SURE and not _is_none(value):
+            if _grade(pair[1]) == _SURE and is_secret_pair(pair[1], value):
                 yield *pair.span(2), f"`{pair[1]}` in a connection string"
 
 
@@ -303,6 +304,8 @@ def is_secret_pair(name: str, value: str) -> bool:
     grade = _grade(name)
     if grade == _NONE or _is_none(value):
         return False
+    if name.lower() == "key" and _KEY_OF_AN_ISSUE.fullmatch(value):
+        return False
     return grade == _SURE or len(value) > _LONGEST_ORDINARY or _ORDINARY.fullmatch(value) is None
 
 
@@ -322,8 +325,9 @@ def _short(name: str) -> str:
 
 # --- settings
 
-# Groups of settings whose names are those of a request.
+# Groups of settings whose names are those of parameters; those of other groups are columns, labels and words too.
 _OF_A_REQUEST = {"headers": is_secret_header, "parameters": is_secret_pair}
+_OF_PARAMETERS = _OF_A_REQUEST | dict.fromkeys(("config", "chat_template_kwargs"), is_secret_pair)
 
 
 def take_out(
@@ -376,9 +380,8 @@ def _is_secret_text(text: str) -> bool:
 
 def _is_secret_setting(at: Loc, name: str, value: str) -> bool:
     """Whether a value is a secret by the names of its group and its setting."""
-    if at and (judge := _OF_A_REQUEST.get(str(at[-1]))):
-        return judge(name, value)
-    # Elsewhere names are those of columns and labels too.
+    if at and (judge := _OF_PARAMETERS.get(str(at[-1]))):
+        return judge(name, value) or any(_spans(value, 1))
     return (
         _grade(name) != _NONE
         and not _DIGEST.fullmatch(value)

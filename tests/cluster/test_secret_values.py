@@ -30,6 +30,8 @@ WORD = "s3cret-W0rd"
     [
         ("https://me:WORD@host/x", "https://me:***@host/x"),
         ("https://me:WO@RD@host/x", "https://me:***@host/x"),
+        ("postgresql://me@host/db?options=-c%20password%3DWORD", "postgresql://me@host/db?options=***"),
+        ("bigquery://project?credentials_base64=WORD", "bigquery://project?credentials_base64=***"),
         ("redis://:WORD@host:6379/0", "redis://:***@host:6379/0"),
         ("postgresql://me:WO/RD ?#@host/db", "postgresql://me:***@host/db"),
         ("postgresql+psycopg://me%3AWORD@host/db", "postgresql+psycopg://***@host/db"),
@@ -91,6 +93,7 @@ def test_the_tokens_of_services_are_known_by_their_form(text):
         "https://h/x?sort_key=createdAt&code=DE&page_token=abCd12345&max_tokens=5&tokenizer=x1y2z3&author=aB3dE6gH9",
         "https://h/x?key=&token=***&password=...", "https://{user}:{password}@host/?token={token}",
         "https://docs.example.com/d/1BxiMVs0XRA5nFMdKvBdBZjgmUUqptlbs74OgVE2upms/export?format=csv",
+        "https://h/x?jql=key%3DDESK-12%20order%20by%20created&key=DESK&key=12",
         "git@github.com:org/repo.git", "repo@sha256:" + "a1" * 32, "docker://host:5000/image@sha256:" + "0f" * 32,
         "sqlite:////data/tickets.db", "postgresql+psycopg://reader@host:5432/desk?sslmode=require",
         "What is the difference between a token and a password? The secret is: pass=the test, code=blue.",
@@ -161,8 +164,10 @@ def test_secrets_are_taken_out_of_settings_and_named_by_their_place():
         "inputs": [
             {"columns": {"token": "token", "code": "code_2", "password": "p4ss"}, "path": "https://me:word@h/x"},
             {"api": {"headers": {"X-Token": "abc", "Accept": "x"}, "parameters": {"key": "abc", "page": "1"}}},
+            {"api": {"parameters": {"filter": "token=abc", "jql": "key=DESK-12", "q": "a=b"}}},
         ],
-        "model": {"config": {"pad_token": "<pad>", "hub_token": "aB3dE6gH9jK2mN5p"}},
+        "model": {"config": {"pad_token": "<pad>", "tool_token": "<|tool|>", "hub_token": "abc123"}},
+        "terminology": {"api_key": "access key", "access_token": "aB3dE6gH9jK2mN5p"},
         "hf_abcdefghijklmnopqrstuvwxyz": 1,
         "storage": {"secret_access_key": "word"},
     }
@@ -173,7 +178,9 @@ def test_secrets_are_taken_out_of_settings_and_named_by_their_place():
         ("inputs", 0, "path"): "a password in an address",
         ("inputs", 1, "api", "headers", "X-Token"): "by its name",
         ("inputs", 1, "api", "parameters", "key"): "by its name",
+        ("inputs", 2, "api", "parameters", "filter"): "by its name",
         ("model", "config", "hub_token"): "by its name",
+        ("terminology", "access_token"): "by its name",
         (): "a name in it",
     }
     assert taken["inputs"][0] == given["inputs"][0] | {"path": "https://me:***@h/x"}
