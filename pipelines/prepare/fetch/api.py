@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urljoin
 
 from cluster.errors import DataError
 from cluster.secret_values import remember, shortened
@@ -20,6 +19,7 @@ from pipelines.prepare.fetch.client import RequestFailed, Response, same_server,
 from pipelines.prepare.fetch.settings import Api, Auth, Paging
 
 _SHOWN = 120
+_LONGEST_COLUMN = 256  # characters of a dotted name
 _MISSING = object()
 
 
@@ -32,6 +32,7 @@ def pages(settings: Api, position: str | None, where: str) -> Iterator[Page]:
     """
     secrets = _secrets(settings.auths, where)
     paging, before, between = settings.paging, b"", 1 / settings.requests_per_s
+    asked: set[bytes] = set()  # positions, as hashes
     began = 0.0
     with client.Client(settings) as connection:
         while True:
@@ -52,31 +53,45 @@ def pages(settings: Api, position: str | None, where: str) -> Iterator[Page]:
                 following = without_parameters(following, secrets[1])  # positions are kept
             if following is not None and following == position:
                 raise DataError(f"{where}: {shown(answer.url)} names itself as the next page. Correct `paging`.")
-            objects = [one for one in found if isinstance(one, Mapping)]
-            failed = [
-                Unread("not_an_object", f"{shown(answer.url)} record {number}", json_text(one))
-                for number, one in enumerate(found)
-                if not isinstance(one, Mapping)
-            ]
+            asked.add(_hash(position))
+            if following is not None and _hash(following) in asked:
+                raise DataError(
+                    f"{where}: {shown(answer.url)} names as the next page one that was read before, so the pages would "
+                    "never end. Correct `paging`, or report it to whoever runs the API."
+                )
+            records, failed = [], []
+            for number, one in enumerate(found):
+                if not isinstance(one, Mapping):
+                    failed.append(Unread("not_an_object", f"{shown(answer.url)} record {number}", json_text(one)))
+                elif (row := flat(one)) is None:
+                    failed.append(Unread("too_deep", f"{shown(answer.url)} record {number}"))
+                else:
+                    records.append(row)
             lacks_next = following is None and _lacks_next(paging, value, f"{where}: {shown(answer.url)}")
             lacks_next = lacks_next and position is None and bool(found)
-            yield Page(
-                shown(answer.url), [flat(one) for one in objects], failed, following, answer.received, lacks_next
-            )
+            yield Page(shown(answer.url), records, failed, following, answer.received, lacks_next)
             if following is None:
                 return
             position = following
 
 
-def flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with the values of inner objects under dotted names."""
+def flat(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record with the values of inner objects under dotted names; None if a name would be too long for a column."""
     found: dict[str, Any] = {}
-    for name, value in record.items():
-        if isinstance(value, Mapping) and value:
-            found |= {f"{name}.{inner}": one for inner, one in flat(value).items()}
-        else:
+    left = list(reversed(record.items()))
+    while left:
+        name, value = left.pop()
+        if not isinstance(value, Mapping) or not value:
             found[name] = value
+        elif len(name) > _LONGEST_COLUMN:
+            return None
+        else:
+            left += [(f"{name}.{inner}", one) for inner, one in reversed(value.items())]
     return found
+
+
+def _hash(position: str | None) -> bytes:
+    return hashlib.blake2b(repr(position).encode("ascii", "backslashreplace"), digest_size=16).digest()
 
 
 def at(value: Any, path: str) -> Any:
@@ -199,12 +214,9 @@ def _next(paging: Paging, position: str | None, value: Any, found: Sequence[Any]
 
 def _address(answer: Response, following: str) -> str:
     try:
-        return urljoin(answer.url, following)
-    except ValueError as error:
-        raise DataError(
-            f"{shown(answer.url)}: the next page is at {shortened(following, 200)}, which is no address ({error}). "
-            "Correct `paging`, or report it to whoever runs the API."
-        ) from error
+        return client.checked_address(following, answer.url)
+    except RequestFailed as error:
+        raise DataError(f"the next page: {error}. Correct `paging`, or report it to whoever runs the API.") from error
 
 
 def _lacks_next(paging: Paging, value: Any, where: str) -> bool:

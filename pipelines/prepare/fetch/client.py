@@ -126,9 +126,7 @@ class Client:
         Raises:
             RequestFailed: there is none.
         """
-        asked = _parsed(url, url)
-        if parameters:
-            asked = asked.copy_merge_params(dict(parameters))
+        asked = _with_parameters(_parsed(url, url), parameters or {})
         origin = _origin(asked)
         for _ in range(self.settings.max_redirects + 1):
             own, hidden = (secrets or {}, secret_parameters or {}) if _origin(asked) == origin else ({}, {})
@@ -168,7 +166,7 @@ class Client:
         assert self._client is not None, "use in a `with`"
         self._deadline.until = time.monotonic() + self.settings.timeout_s
         try:
-            asked = url.copy_merge_params(dict(hidden)) if hidden else url
+            asked = _with_parameters(url, hidden)
             with self._client.stream("GET", asked, headers=dict(headers)) as response:
                 status = response.status_code
                 if (encoding := response.headers.get("content-encoding", "").strip().lower()) not in _ENCODINGS:
@@ -357,10 +355,35 @@ def _parsed(url: str, at: str) -> httpx2.URL:
         RequestFailed: it is none.
     """
     try:
-        return httpx2.URL(at).join(url)
+        found = httpx2.URL(at).join(url)
+        _origin(found)  # decodes the host's name, which may fail
+        return found
     except (httpx2.InvalidURL, ValueError) as error:
         leads = "is no address" if url == at else f"leads to {shortened(url, 200)}, which is no address"
         raise RequestFailed("http_error", f"{shortened(at, 200)}: {leads} ({shortened(str(error), 100)})") from error
+
+
+def _with_parameters(url: httpx2.URL, parameters: Mapping[str, str]) -> httpx2.URL:
+    """The address with these parameters in its query string.
+
+    Raises:
+        RequestFailed: it would be too long, or a value is no text that UTF-8 can encode.
+    """
+    try:
+        return url.copy_merge_params(dict(parameters)) if parameters else url
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise RequestFailed(
+            "http_error", f"{shortened(str(url), 200)}: its parameters make no address ({shortened(str(error), 100)})"
+        ) from error
+
+
+def checked_address(url: str, at: str) -> str:
+    """The address that a text in the answer from `at` means.
+
+    Raises:
+        RequestFailed: it is none.
+    """
+    return str(_parsed(url, at))
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int]:

@@ -246,3 +246,40 @@ def test_inner_objects_become_dotted_columns():
     assert at(json.loads("[1]"), "") == [1]
     for missing in ("b", "a.b.c", "b.c", "a.c.d.e"):
         assert at({"a": {"c.d": 2}}, missing) is _MISSING
+
+
+def test_pages_that_name_each_other_in_a_circle_are_an_error(site):
+    numbers = iter(range(99))
+    site.answers["/t"] = lambda asked: as_json(
+        {"next": "ab"[asked.parameters.get("cursor") == "a"], "items": [{"id": next(numbers)}]}
+    )
+    with pytest.raises(DataError, match="names as the next page one that was read before"):
+        fetched(site, records="items", paging={"by": "cursor", "field": "next"})
+
+
+@pytest.mark.parametrize(
+    "following",
+    ["http://[::1", "http://h:abc/", "http://\x00/", "/\x00", "\ud800", "http://xn--" + "a" * 300, "x" * 100_000,
+     "http://\u202e.com/"],
+)  # fmt: skip
+def test_a_next_page_that_is_no_address_is_an_error_of_the_api(site, following):
+    site.answers["/t"] = as_json({"next": following, "items": [{"id": 1}]})
+    with pytest.raises(DataError, match="the next page"):
+        fetched(site, records="items", paging={"by": "next", "field": "next"})
+
+
+@pytest.mark.parametrize("cursor", ["\ud800", "x" * 1_000_000])
+def test_a_cursor_that_no_address_can_hold_is_an_error_of_the_api(site, cursor):
+    site.answers["/t"] = as_json({"next": cursor, "items": [{"id": 1}]})
+    with pytest.raises(DataError, match="its parameters make no address"):
+        fetched(site, records="items", paging={"by": "cursor", "field": "next"})
+
+
+def test_a_record_whose_dotted_names_would_be_endless_is_not_flattened(site):
+    deep = {"k" * 20: {str(number): 1 for number in range(1000)}}
+    for _ in range(50):
+        deep = {"k" * 20: deep}
+    site.answers["/t"] = as_json([{"id": 1}, deep])
+    (page,) = fetched(site)
+    assert page.records == [{"id": 1}]
+    assert [(one.problem, one.where.endswith("record 1")) for one in page.failed] == [("too_deep", True)]
