@@ -17,6 +17,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 
 RUN_MANIFEST, RUN_REPORT = "manifest.json", "report.json"
+_TEXTS = ("kind", "name", "version", "digest")
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,9 @@ def other_settings(uri: str, what: str, changed: Sequence[str]) -> str:
 
 
 def _parse(data: bytes) -> dict[str, Any]:
-    manifest = json_with("config", "inputs")(data)
+    manifest = json_with("config", "inputs", *_TEXTS)(data)
+    if not all(isinstance(manifest[name], str) for name in _TEXTS):
+        raise ValueError(f"{', '.join(_TEXTS)} are text")
     manifest["artifacts"] = {paths.RelativePath(name): one for name, one in manifest.get("artifacts", {}).items()}
     if "export" in manifest:
         manifest["export"]["files"] = with_paths(manifest["export"]["files"])

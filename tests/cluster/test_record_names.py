@@ -1,206 +1,23 @@
 """What a record names lies below its folder, whoever wrote the record; and what lies there leads nowhere else."""
 
-import ast
-import base64
-import copy
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pytest
 
-import cluster
-import cluster.inspection
-import cluster.lease
-import cluster.run
-import pipelines
-import pipelines.readers.recorded
-import training
-import training.continuing
-from cluster.artifact import Artifact, Manifest, discard_artifact, manifest_file
+from cluster.artifact import Artifact, discard_artifact, manifest_file
 from cluster.errors import DataError, StorageError
 from cluster.lease import held
-from cluster.read import hub
-from cluster.record import json_bytes, json_with, read_json_line
+from cluster.record import json_bytes, read_json_line
 from cluster.run import RunFolder
-from cluster.stage import Record
 from cluster.store.paths import FileName, RecordedUri, RelativePath
 from cluster.store.store import Store
-from pipelines.prepare.fetch import snapshot
-from pipelines.prepare.versions.registry import Version
-from training.pack import packed_run
-from training.pack.tokenizer import TokenizerRecord
-from training.records import export_manifest, finished_fit
-from training.records.checkpoint import CheckpointManifest
+from tests.support.record_types import FILE, HOSTILE, HOSTILE_URIS, RECORDS, changed_record, places_in_the_product
 from training.repair import discard_damaged
-
-HOSTILE: list[Any] = [
-    "", ".", "..", "../x", "a/../../x", "a/..", "/etc/passwd", "a//b", "a/", "./a", "a/./b", "~", "~/x", "~root/x",
-    "..\\x", "C:\\x", "a\x00", "a\nb", "\x1b]0;title\x07", "\u202etxt.exe", "\ud800", "x" * 256, "a/" * 600 + "b",
-    "file:///etc/passwd", "s3://bucket/key", 7, None, True, ["a"], {"a": "b"},
-]  # fmt: skip
-HOSTILE_URIS: list[Any] = [
-    "", ".", "..", "../x", "x", "~", "~/x", "file.json", "C:\\x", "http://host/x", "ftp://host/x", "gopher://x", "//",
-    "javascript:x", "/a\x00", "/a\nb", "/a\x1b]0;title\x07", "/a\u202etxt", "/a\ud800", "s3:/x", 7, None, ["/a"],
-]  # fmt: skip
-HOSTILE_URIS.remove("//")  # the root of a disk, written oddly
-
-FILE = {"path": "000000-000-abcdefabcdef.parquet", "unit": 0, "rows": 2, "bytes": 100, "sha256": "ab"}
-SCHEMA = base64.b64encode(pa.schema([("a", pa.int64())]).serialize().to_pybytes()).decode()
-URI = "/data/run"
-
-# For each place of the product that makes a `RecordFile`: how it parses, a valid record, and its places (a key of a
-# dictionary is written `{}`, an entry of a list `[]`) with names below the folder and with URIs. All other text in it
-# is only compared and shown.
-RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
-    "cluster.artifact:manifest_file": (
-        Manifest.from_json,
-        {"kind": "corpus", "fingerprint": "f", "schema": [["a", "int64"]], "arrow_schema": SCHEMA, "files": [FILE],
-         "counters": {"rows": 2}, "seconds": 1.0, "made": "2026", "version": "1", "digest": "d"},
-        {"files.[].path"},
-        set(),
-    ),
-    "cluster.stage:record_file": (
-        Record.from_json,
-        {"unit": 0, "attempt": "a", "files": {"_work/a": [FILE]}, "counters": {}, "seconds": 1.0},
-        {"files.{}", "files.*.[].path"},
-        set(),
-    ),
-    "cluster.record:read_json": (json_with("run"), {"run": {"config": {}}}, set(), set()),
-    "cluster.run:manifest_file": (
-        cluster.run._parse,
-        {"kind": "train", "name": "n", "config": {"output": URI}, "inputs": "f", "artifacts": {"packed/a/train": "d"},
-         "export": {"files": [{"path": "merged/a", "bytes": 1, "sha256": "a"}]}, "told": {"packed": URI}},
-        {"artifacts.{}", "export.files.[].path"},
-        {"told.packed"},
-    ),
-    "cluster.inspection:_read_run_manifest": (
-        cluster.inspection._parse,
-        {"kind": "train", "artifacts": {"packed/a/train": "d"}},
-        {"artifacts.{}"},
-        set(),
-    ),
-    "cluster.lease:_newest": (
-        cluster.lease._parse,
-        {"user": "u", "host": "h", "machine": "m", "process": 1, "process_started": "1", "since": "t",
-         "refreshed": 1.0, "released": True},
-        set(),
-        set(),
-    ),
-    "cluster.read.hub:saved_splits": (hub._parse_splits, {"splits": ["train"]}, {"splits.[]"}, set()),
-    "cluster.read.hub:saved_files": (
-        hub._parse_state,
-        {"_data_files": [{"filename": "data-00000.arrow"}]},
-        {"_data_files.[].filename"},
-        set(),
-    ),
-    "pipelines.prepare.fetch.snapshot:record_of": (
-        snapshot.record_of(Store(), URI, "s").parse,
-        {"source": "s", "fingerprint": "f", "asked": "a", "rows": 1},
-        set(),
-        set(),
-    ),
-    "pipelines.prepare.versions.registry:_file": (
-        Version.parse,
-        {"name": "n", "version": "v1", "output": URI, "digest": "d", "records": {}, "note": "", "tagged": "t"},
-        {"name", "version"},
-        {"output"},
-    ),
-    "pipelines.readers.recorded:inputs_file": (
-        pipelines.readers.recorded._parse,
-        {"fingerprint": "f", "inputs": [{"source": "s", "path": URI}], "carried_schema": "", "skipped": {},
-         "notes": [], "storage": {}},
-        set(),
-        {"inputs.[].path"},
-    ),
-    "training.continuing:recorded_parent": (
-        training.continuing._parse_parent,
-        {"run": URI, "digest": "d", "fit": "f", "checkpoint": f"{URI}/checkpoints/step-1", "step": 1, "updates": 1,
-         "steps_before": 0, "position": {"samples": 0, "taken": []}, "words": ["w"]},
-        set(),
-        {"run", "checkpoint"},
-    ),
-    "training.pack.packed_run:manifest_file": (
-        packed_run._parse,
-        {"artifacts": {"corpus-0": {"train": "d"}}, "classes": ["c"], "settings": {}, "tokenizer": "t",
-         "sets": {"_evaluate-a": "test"},
-         "prepared": {"corpus-0": {"name": "n", "output": URI, "digest": "d", "version": "1"}}},
-        {"artifacts.{}", "artifacts.*.{}", "sets.{}", "sets.*"},
-        {"prepared.*.output"},
-    ),
-    "training.pack.tokenizer:tokenizer_file": (
-        TokenizerRecord.from_json,
-        {"request": "r", "fingerprint": "f", "files": {"tokenizer.json": ["sha", 10]}},
-        {"files.{}"},
-        set(),
-    ),
-    "training.records.checkpoint:load": (
-        CheckpointManifest.from_json,
-        {"identity": {"model": "m"}, "course": {"best": None, "skipped": []}, "world": 1, "made": "t",
-         "versions": {"torch": "2"},
-         "shapes": {"w": [1]},
-         "files": [{"path": "rank-0.safetensors", "bytes": 1, "pieces": [["w", "param", 0, 1, 8, "sha"]]}]},
-        {"files.[].path"},
-        set(),
-    ),
-    "training.records.evaluation:read_evaluation": (
-        json_with("before", "after"),
-        {"before": {}, "after": {}, "made_from": "f"},
-        set(),
-        set(),
-    ),
-    "training.records.export_manifest:manifest_file": (
-        export_manifest._parse,
-        {"made_from": "f", "folders": {"merged": "merged"}, "files": [{"path": "merged/a", "bytes": 1, "sha256": "s"}]},
-        {"folders.{}", "folders.*", "files.[].path"},
-        set(),
-    ),
-    "training.records.finished_fit:outcome_file": (
-        finished_fit._parse,
-        {"fingerprint": "f", "checkpoint": f"{URI}/checkpoints/step-1", "best_checkpoint": f"{URI}/checkpoints/step-1"},
-        set(),
-        {"checkpoint", "best_checkpoint"},
-    ),
-}  # fmt: skip
-
-
-def _places_in_the_product() -> set[str]:
-    """`module:function` of each call of `RecordFile`."""
-    found = set()
-    for package in (cluster, pipelines, training):
-        root = Path(package.__path__[0])
-        for file in root.rglob("*.py"):
-            module = ".".join([package.__name__, *file.relative_to(root).with_suffix("").parts])
-            for function in ast.walk(ast.parse(file.read_text())):
-                if isinstance(function, ast.FunctionDef):
-                    calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
-                    if any(isinstance(one, ast.Name) and one.id == "RecordFile" for one in calls):
-                        found.add(f"{module}:{function.name}")
-    return found
 
 
 def test_every_record_of_the_product_is_in_the_table() -> None:
-    assert _places_in_the_product() == RECORDS.keys()
-
-
-def _changed(record: Any, place: list[str], name: Any) -> Iterator[Any]:
-    """The record with `name` at the place."""
-    first, *rest = place
-    if first in ("[]", "*"):
-        keys = range(len(record)) if first == "[]" else list(record)
-        for key in keys:
-            for value in _changed(record[key], rest, name) if rest else [name]:
-                found = copy.copy(record)
-                found[key] = value
-                yield found
-    elif first == "{}":
-        if isinstance(name, str):  # keys of JSON are text
-            yield dict.fromkeys([name], *record.values())
-    else:
-        for value in _changed(record[first], rest, name) if rest else [name]:
-            yield record | {first: value}
+    assert places_in_the_product() == RECORDS.keys()
 
 
 @pytest.mark.parametrize("place", RECORDS)
@@ -209,7 +26,7 @@ def test_a_record_with_a_hostile_name_cannot_be_read(place: str) -> None:
     parse(json.dumps(record).encode())
     for at, hostile in [(at, HOSTILE) for at in names] + [(at, HOSTILE_URIS) for at in uris]:
         for name in hostile:
-            for changed in _changed(record, at.split("."), name):
+            for changed in changed_record(record, at.split("."), name):
                 if at in ("inputs.[].path", "best_checkpoint") and not name:
                     continue  # an input without a path, a run without validation
                 with pytest.raises((ValueError, TypeError, KeyError, AttributeError)):

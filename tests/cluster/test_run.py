@@ -1,5 +1,7 @@
 """The manifest of a run: its digest, and what a command with other settings or inputs is told."""
 
+import json
+
 import pytest
 
 from cluster.artifact import fingerprint
@@ -73,3 +75,16 @@ def test_a_finished_run_of_a_kind_is_found_or_refused_with_what_was_seen(tmp_pat
     assert folder.finished("curate") is None
     with pytest.raises(DataError, match="run: a run of kind prepare; wanted the output of `raymill curate`"):
         folder.require("curate")
+
+
+@pytest.mark.parametrize("key", ["kind", "name", "version", "digest"])
+@pytest.mark.parametrize("value", [7, None, {}])
+def test_a_manifest_with_another_type_than_text_is_a_data_error(tmp_path, key, value):
+    made, folder = put(tmp_path), RunFolder(Store(), str(tmp_path))
+    (tmp_path / "manifest.json").write_text(json.dumps(made | {key: value}))
+    with pytest.raises(DataError, match="kind, name, version, digest are text"):
+        folder.manifest_file.read()
+    del made[key]
+    (tmp_path / "manifest.json").write_text(json.dumps(made))
+    with pytest.raises(DataError, match=f"has no {key}"):
+        folder.manifest_file.read()

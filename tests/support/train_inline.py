@@ -40,12 +40,17 @@ def train_inline(
     engine, session: of packing.
     """
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "Engine", engine or InlineEngine)
-        patch.setattr(job, "fit_on_ray", _fit)
-        patch.setattr(job, "_check_cluster", lambda workers, session: None)
-        patch.setattr(job, "in_worker", lambda session, function, *arguments, **resources: function(*arguments))
+        train_without_ray(patch, engine)
         config = TrainConfig.model_validate(PLAIN | settings)
         return job.train(config, session or Session(), Silent(), replace=replace, verify=verify)
+
+
+def train_without_ray(patch, engine: type[Engine] | None = None) -> None:
+    """Have packing, training and export run in this process."""
+    patch.setattr(packing, "Engine", engine or InlineEngine)
+    patch.setattr(job, "fit_on_ray", _fit)
+    patch.setattr(job, "_check_cluster", lambda workers, session: None)
+    patch.setattr(job, "in_worker", lambda session, function, *arguments, **resources: function(*arguments))
 
 
 PLAIN = {

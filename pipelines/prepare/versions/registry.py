@@ -38,6 +38,9 @@ class Version:
         """From the content of its file."""
         plain = json.loads(data)
         names = {"name": FileName(plain["name"]), "version": FileName(plain["version"])}
+        texts, numbers = [plain[name] for name in ("digest", "note", "tagged")], plain["records"].values()
+        if not all(isinstance(one, str) for one in texts) or not all(type(one) is int for one in numbers):
+            raise ValueError("digest, note and tagged are text, and records are whole numbers")
         return cls(**plain | names | {"output": RecordedUri(plain["output"])})
 
     def splits(self, store: Store) -> dict[str, Artifact]:

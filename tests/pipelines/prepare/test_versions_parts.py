@@ -2,14 +2,14 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
 from pipelines.prepare.versions import card, registry
 from pipelines.prepare.versions.diff import (
@@ -45,6 +45,17 @@ def tagging(tmp_path, monkeypatch) -> Registry:
     made = Registry(Store(), str(tmp_path))
     object.__setattr__(made, "runs", runs)
     return made
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("digest", -1), ("digest", {}), ("note", None), ("tagged", 5), ("records", "~"),
+                       ("records", {"train": "8"}), ("records", {"train": [[]]}), ("records", {"train": True})],
+)  # fmt: skip
+def test_a_version_with_values_of_another_type_cannot_be_read(tagging, key, value):
+    made = tagging.tag("help", "/out")
+    (Path(tagging.uri) / "help" / "v1.json").write_text(json.dumps(asdict(made) | {key: value}))
+    with pytest.raises(DataError, match="not the record of a version"):
+        tagging.find("help")
 
 
 def test_versions_are_in_the_order_in_which_they_were_tagged(tagging):

@@ -1,0 +1,202 @@
+"""Small runs of every verb that writes one, and changes to their records and files before another verb uses them."""
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from tests.support.fault_works import EVERY_STAGE, EVERY_STAGE_OF_PREPARE, tickets_source, write_texts, write_tickets
+from tests.support.hostile_files import damaged
+from tests.support.record_types import HOSTILE, HOSTILE_URIS
+from tests.support.tickets import answer, question
+from tests.support.train_inline import PLAIN, write_corpus
+
+# Where the runs have the records of each place of `record_types.RECORDS`; `*` is any part of a name.
+FILES_OF_RECORDS = {
+    "cluster.artifact:manifest_file": "**/_manifest.json",
+    "cluster.stage:record_file": "**/_commits/*/*.json",
+    "cluster.record:read_json": "*/report.json",
+    "cluster.run:manifest_file": "*/manifest.json",
+    "cluster.inspection:_read_run_manifest": "*/manifest.json",
+    "cluster.lease:_newest": "**/_lease/*.json",
+    "cluster.read.hub:saved_splits": "saved/dataset_dict.json",
+    "cluster.read.hub:saved_files": "saved/*/state.json",
+    "pipelines.prepare.fetch.snapshot:record_of": "prepared/fetched/**/*.json",
+    "pipelines.prepare.versions.registry:_file": "versions/**/*.json",
+    "pipelines.readers.recorded:inputs_file": "*/inputs.json",
+    "training.continuing:recorded_parent": "continued/parent.json",
+    "training.pack.packed_run:manifest_file": "**/pack.json",
+    "training.pack.tokenizer:tokenizer_file": "**/tokenizer/*.json",
+    "training.records.checkpoint:load": "**/checkpoints/*/*.json",
+    "training.records.evaluation:read_evaluation": "trained/evaluation.json",
+    "training.records.export_manifest:manifest_file": "trained/export/*.json",
+    "training.records.finished_fit:outcome_file": "trained/fit.json",
+}
+
+Call = Callable[..., Any]
+
+
+def build(run: Path, call: Call) -> None:
+    """Write inputs and configs to `run`, and make the runs below `run/out`. call: a command, which has to succeed."""
+    out = run / "out"
+    out.mkdir()
+    write_texts(run / "texts")
+    write_tickets(run / "tickets")
+    write_corpus(run)
+    with sqlite3.connect(run / "desk.db") as database:
+        database.execute("CREATE TABLE tickets (question TEXT, answer TEXT)")
+        database.executemany("INSERT INTO tickets VALUES (?, ?)", [(question(n), answer(n)) for n in (90, 91, 92)])
+    database.close()
+    split = datasets.Dataset.from_dict({"text": ["Mills stand at rivers, and grind."] * 5})
+    datasets.DatasetDict({"train": split}).save_to_disk(str(out / "saved"))
+    fetched = {"source": "desk", "database": {"url": f"sqlite:///{run}/desk.db", "query": "SELECT * FROM tickets"},
+               "columns": {"prompt": "question", "completion": "answer"}}  # fmt: skip
+    trained = PLAIN | {"corpus": str(run / "corpus.jsonl"), "columns": {"text": "text"}}
+    configs: dict[str, dict[str, Any]] = {
+        "curated": {"kind": "curate", "inputs": [{"path": str(run / "texts"), "id": "id", "columns": ["date"]}],
+                    **EVERY_STAGE},
+        "of_saved": {"kind": "curate", "inputs": [{"path": str(out / "saved")}], "dedup": None},
+        "prepared": {"kind": "prepare", "inputs": [tickets_source(run / "tickets"), fetched], **EVERY_STAGE_OF_PREPARE},
+        "trained": trained,
+        "continued": trained | {"continue_from": str(out / "trained"), "steps": 2},
+        "of_curated": trained | {"corpus": str(out / "curated")},
+        "of_prepared": PLAIN | {"corpus": str(out / "prepared")},
+    }  # fmt: skip
+    for name, settings in configs.items():
+        (run / f"{name}.json").write_text(json.dumps({"name": "hostile", "output": str(out / name)} | settings))
+    for verb, name in (("curate", "curated"), ("prepare", "prepared"), ("train", "trained"), ("train", "continued")):
+        call(verb, str(run / f"{name}.json"))
+    call("dataset", "tag", "desk", str(out / "prepared"), "--registry", str(out / "versions"))
+
+
+def commands(run: Path, area: str, draw: random.Random) -> list[tuple[tuple[str, ...], str]]:
+    """Commands that read the runs of an area, each with the folder below `out` that it may change."""
+    out = run / "out"
+
+    def of_run(verb: str, name: str) -> list[tuple[tuple[str, ...], str]]:
+        config, folder = str(run / f"{name}.json"), str(out / name)
+        return [
+            ((verb, config), name),
+            ((verb, config), name),
+            ((verb, config, "--replace"), name),
+            ((verb, config, "--dry-run"), ""),
+            (("inspect", folder), ""),
+            (("inspect", f"{folder}/{draw.choice(sorted(os.listdir(folder)))}"), ""),
+            (("sample", folder), ""),
+            (("gc", folder, "--older-than", "0s", "--delete"), name),
+        ]
+
+    datasets_at, desk = ("--registry", str(out / "versions")), "desk"
+    of_versions = [
+        (("dataset", "log", desk, *datasets_at), ""),
+        (("dataset", "card", desk, *datasets_at), ""),
+        (("dataset", "diff", "desk:v1", "desk:v1", *datasets_at), ""),
+        (("dataset", "export", desk, str(out / "exported"), *datasets_at), "exported"),
+        (("dataset", "tag", "other", str(out / "prepared"), *datasets_at), "."),
+    ]
+    found = {
+        "curated": [
+            *of_run("curate", "curated"),
+            (("explain", str(out / "curated"), "0-1"), ""),
+            (("explain", str(out / "curated"), "0-3"), ""),
+            (("sample", str(out / "curated"), "--text", "--config", str(run / "curated.json")), ""),
+            (("what-if", str(run / "curated.json"), "-o", "rules=null"), ""),
+            (("pack", str(run / "of_curated.json")), "of_curated"),
+        ],
+        "saved": [(("curate", str(run / "of_saved.json")), "of_saved")],
+        "prepared": [
+            *of_run("prepare", "prepared"),
+            (("assess", str(out / "prepared")), "prepared"),
+            (("pack", str(run / "of_prepared.json")), "of_prepared"),
+            *of_versions,
+        ],
+        "versions": of_versions,
+        "trained": [
+            *of_run("train", "trained"),
+            (("train", str(run / "trained.json"), "--verify"), "trained"),
+            (("pack", str(run / "trained.json"), "--verify"), "trained"),
+            (("plan", str(run / "trained.json")), ""),
+            (("train", str(run / "continued.json")), "continued"),
+        ],
+        "continued": of_run("train", "continued"),
+    }
+    return found[area]
+
+
+def damage(area: Path, draw: random.Random, private: Path) -> str:
+    """Change records or files of a run. Returns what was done, in words. private: a file outside."""
+    files = sorted(path for path in area.rglob("*") if path.is_file() and not path.is_symlink())
+    records = [path for path in files if path.suffix == ".json"]
+    if draw.random() < 0.3:  # an unfinished run: its stages' records count
+        for name in ("manifest.json", "inputs.json", "fit.json", "pack.json"):
+            for path in area.rglob(name):
+                if draw.random() < 0.5:
+                    path.unlink()
+        records = [path for path in records if path.exists()]
+    kind = draw.choice(
+        ["name", "name", "name", "value", "value", "bytes of a record", "bytes of a file", "link", "more"]
+    )
+    # Kinds of records before instances: most of the files are manifests.
+    names = sorted({path.name if path.parent.name != "_commits" else "commit" for path in records})
+    name = draw.choice(names)
+    record = draw.choice([path for path in records if path.name == name])
+    shown = record.relative_to(area.parent)
+    if kind in ("name", "value"):
+        value = draw.choice([*HOSTILE, *HOSTILE_URIS, str(private), f"../../../{private.name}", f"file://{private}"])
+        if kind == "value":
+            value = draw.choice([-1, 10**400, 1e308, None, [], {}, "", "x" * 10_000, True, [[[[]]]], {"a": {"b": []}}])
+        content = json.loads(record.read_text())
+        at = _replace(content, draw, value)
+        record.write_text(json.dumps(content))
+        return f"{shown}: {at} is {str(value)[:40]!r}"
+    if kind == "bytes of a record":
+        what, content = damaged(draw, record.read_bytes())
+        record.write_bytes(content)
+        return f"{shown}: {what}"
+    if kind == "bytes of a file":
+        file = draw.choice([path for path in files if path.exists()])
+        what, content = damaged(draw, file.read_bytes())
+        file.write_bytes(content)
+        return f"{file.relative_to(area.parent)}: {what}"
+    if kind == "link":
+        at = draw.choice([path for path in sorted(area.rglob("*")) if os.path.lexists(path)])
+        target = draw.choice([private, private.parent, Path("/proc/self/environ"), Path(".."), Path("nowhere")])
+        shutil.rmtree(at) if at.is_dir() and not at.is_symlink() else at.unlink()
+        at.symlink_to(target)
+        return f"{at.relative_to(area.parent)}: a link to {target.name}"
+    folder = draw.choice([path for path in sorted(area.rglob("*")) if path.is_dir()])
+    name = draw.choice(
+        ["\x1b[2Jx.parquet", "000009-000-abcdefabcdef.parquet", "_manifest.json", "manifest.json", "-rf"]
+    )
+    if (folder / name).exists():
+        shutil.copyfile(record, folder / name)
+    else:
+        (folder / name).write_bytes(draw.choice([b"", b"{}", b"[" * 100_000, draw.randbytes(100)]))
+    return f"{folder.relative_to(area.parent)}: one more file, {name!r}"
+
+
+def _replace(content: Any, draw: random.Random, value: Any) -> str:
+    """Put a value at a place that is drawn, or make it a key. Returns the place."""
+    places = list(_places(content, ""))
+    if not places:
+        return "nothing"
+    holder, key, shown = draw.choice(places)
+    if isinstance(holder, dict) and isinstance(value, str) and draw.random() < 0.25:
+        holder[value] = holder.pop(key)
+        return f"the key {shown}"
+    holder[key] = value
+    return shown
+
+
+def _places(content: Any, shown: str) -> Iterator[tuple[Any, Any, str]]:
+    pairs = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in pairs:
+        place = f"{shown}.{key}" if shown else str(key)
+        yield content, key, place
+        yield from _places(value, place)
