@@ -10,7 +10,7 @@ TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDON
 # The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
 RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
-.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz hostile versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel careless bench golden manifests lint clean
+.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz hostile versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests lint clean
 
 setup: $(DONE)
 
@@ -79,6 +79,17 @@ test-azure-gcs: setup  ## the store, curate, prepare and train, on emulators of 
 wheel: setup  ## the wheel without extras, and with each alone, in environments of their own; wheels for other Pythons
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/end_to_end/test_installation.py
 
+# The smallest lock first: where the database cannot be asked, that is known after three packages.
+audit: .venv-audit  ## known weaknesses in the packages of the locks, by pip-audit (network: pypi.org's database)
+	for lock in deploy/lock/build.txt deploy/lock/cpu.txt deploy/lock/cuda.txt constraints.txt; do \
+		.venv-audit/bin/pip-audit --strict --progress-spinner off --no-deps --disable-pip --requirement $$lock || \
+		{ echo "$$lock: a package has a known weakness, or the database could not be asked for one: see above" >&2; exit 1; }; \
+	done
+
+.venv-audit:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet pip-audit==2.10.1
+
 test-kubernetes-real: setup .kubernetes  ## submit, follow, cancel and the roles, on a real Kubernetes API server (root, apt-get install debootstrap)
 	$(TEST_ENV) $(BIN)/python -m pytest -m kubernetes tests/cluster/submit
 
@@ -109,5 +120,5 @@ lint: setup
 	$(BIN)/mypy cluster pipelines training
 
 clean:
-	rm -rf $(VENV) .emulators .venv-peers .venv-versions build *.egg-info runs
+	rm -rf $(VENV) .emulators .venv-audit .venv-peers .venv-versions build *.egg-info runs
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

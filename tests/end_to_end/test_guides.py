@@ -41,6 +41,14 @@ def test_the_configs_in_the_guides_load(tmp_path):
     ]  # fmt: skip
 
 
+def test_the_threats_of_the_security_policy_name_tests_that_exist():
+    rows = re.findall(r"^\| .* \| .* \| (.*`tests/.*) \|$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
+    named = [re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row) for row in rows]
+    assert len(rows) > 15 and all(named)
+    for file, test in (one for tests in named for one in tests):
+        assert f"\ndef {test}(" in (ROOT / file).read_text(), f"SECURITY.md: {file} has no {test}"
+
+
 def test_the_rule_in_the_guide_removes_what_it_says():
     names: dict = {}
     exec(PYTHON[0], names)
