@@ -425,7 +425,7 @@ def _upload(
         # The digest is computed while the store, or the disk, takes the file. A local store moves it.
         with path.open("rb") as stream, ThreadPoolExecutor(1) as pool:
             digest = pool.submit(hashlib.file_digest, stream, "sha256")
-            store.upload(path, paths.join(folder, name))
+            store.upload(path, paths.join(folder, name), new=True)
             files.append(DataFile(paths.RelativePath(name), unit, rows, size, digest.result().hexdigest()))
     return files
 

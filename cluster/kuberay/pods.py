@@ -17,6 +17,8 @@ Manifest = dict[str, Any]
 
 CONFIG_FOLDER = "/etc/raymill"
 HEAD_ACCOUNT, WORKER_ACCOUNT = "raymill-head", "raymill-worker"
+# Workers of a training, which replace and delete files, and of a cluster for development, which do every kind of work.
+TRAINER_ACCOUNT = "raymill-trainer"
 # A ConfigMap of the namespace: region and endpoint of the store, and whatever all pods have in their environment.
 ENVIRONMENT = "raymill-environment"
 # The user of the images (deploy/), which cannot be root.
@@ -81,11 +83,11 @@ def head_pod(
     return {"metadata": {"labels": _labels(labels, "head"), "annotations": dict(_NOT_MOVED)}, "spec": spec}
 
 
-def worker_pod(machine: Machines, profile: Profile, image: str, labels: Mapping[str, str]) -> Manifest:
-    """A worker of a group of machines."""
+def worker_pod(machine: Machines, profile: Profile, image: str, labels: Mapping[str, str], account: str) -> Manifest:
+    """A worker of a group of machines. account: see WORKER_ACCOUNT."""
     main = _container("ray-worker", machine, profile, image, METRICS_PORTS)
     main["env"] += [{"name": name, "value": value} for name, value in WORKER_ENVIRONMENT.items()]
-    spec = _spec([main], machine, profile, WORKER_ACCOUNT)
+    spec = _spec([main], machine, profile, account)
     spec |= {"automountServiceAccountToken": False, "priorityClassName": "raymill-worker"}
     metadata: Manifest = {"labels": _labels(labels, machine.name)}
     if nodes := profile.gpu_nodes if machine.gpus else profile.cpu_nodes:

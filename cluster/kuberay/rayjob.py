@@ -8,7 +8,16 @@ from typing import Any
 
 import cluster
 from cluster.errors import ConfigError
-from cluster.kuberay.pods import CONFIG_FOLDER, LABEL, RESTRICTED_CONTAINER, Manifest, head_pod, worker_pod
+from cluster.kuberay.pods import (
+    CONFIG_FOLDER,
+    LABEL,
+    RESTRICTED_CONTAINER,
+    TRAINER_ACCOUNT,
+    WORKER_ACCOUNT,
+    Manifest,
+    head_pod,
+    worker_pod,
+)
 from cluster.kuberay.profiles import Profile
 from cluster.store import paths
 from cluster.submit.work import GIB, OBJECT_STORE, Machines, Work, whole_gib
@@ -56,7 +65,8 @@ def build_rayjob(work: Work, name: str, profile: Profile) -> Manifest:
     image, labels = profile.image_of(work.kind), _labels(work)
     head = _head(work.head, profile)
     groups = [_fitted(one, work.kind, profile) for one in work.workers]
-    cluster_spec = _cluster(head, groups, profile, image, labels, name + CONFIG)
+    account = TRAINER_ACCOUNT if work.kind == "train" else WORKER_ACCOUNT
+    cluster_spec = _cluster(head, groups, profile, image, labels, account, name + CONFIG)
     annotations = {
         f"{LABEL}{FINGERPRINT}": work.config_fingerprint,
         f"{LABEL}{OUTPUT}": work.output,
@@ -91,14 +101,14 @@ def build_raycluster(name: str, head: Machines, groups: Sequence[Machines], prof
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
         "metadata": {"name": name, "namespace": profile.namespace, "labels": labels},
-        "spec": _cluster(head, groups, profile, image, labels),
+        "spec": _cluster(head, groups, profile, image, labels, TRAINER_ACCOUNT),
     }
 
 
 def build_group(machine: Machines, profile: Profile) -> Manifest:
     """A group of workers to be added to a RayCluster for development."""
     labels = {"app.kubernetes.io/name": "raymill", "app.kubernetes.io/part-of": "raymill"}
-    return _group(machine, profile, profile.image_of("train"), labels)
+    return _group(machine, profile, profile.image_of("train"), labels, TRAINER_ACCOUNT)
 
 
 def refuse_local_paths(work: Work, profile: Profile) -> None:
@@ -122,6 +132,7 @@ def _cluster(
     profile: Profile,
     image: str,
     labels: Mapping[str, str],
+    account: str,
     config_map: str | None = None,
 ) -> Manifest:
     spec: Manifest = {
@@ -132,7 +143,7 @@ def _cluster(
             "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0", **_storage()},
             "template": head_pod(head, profile, image, labels, config_map),
         },
-        "workerGroupSpecs": [_group(one, profile, image, labels) for one in groups],
+        "workerGroupSpecs": [_group(one, profile, image, labels, account) for one in groups],
     }
     if profile.autoscale:
         spec["autoscalerOptions"] = autoscaler_options()
@@ -179,7 +190,7 @@ def _enlarged(machine: Machines, profile: Profile) -> Machines:
     return replace(machine, memory=sizes["memory"], disk=sizes["disk"], reasons=reasons)
 
 
-def _group(machine: Machines, profile: Profile, image: str, labels: Mapping[str, str]) -> Manifest:
+def _group(machine: Machines, profile: Profile, image: str, labels: Mapping[str, str], account: str) -> Manifest:
     least = machine.least if profile.autoscale else machine.most
     group: Manifest = {
         "groupName": machine.name,
@@ -187,7 +198,7 @@ def _group(machine: Machines, profile: Profile, image: str, labels: Mapping[str,
         "minReplicas": least,
         "maxReplicas": machine.most,
         "rayStartParams": _storage(),
-        "template": worker_pod(machine, profile, image, labels),
+        "template": worker_pod(machine, profile, image, labels, account),
     }
     if profile.autoscale:
         group["idleTimeoutSeconds"] = _IDLE_S["gpu" if machine.gpus else "cpu"]

@@ -3,8 +3,10 @@
 import logging
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -13,10 +15,22 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.exceptions import (
+    AlreadyExistsError,
+    GenericError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 
 from cluster.errors import StorageError
 from cluster.secret_values import remember
 from cluster.store.interface import FileInfo, StorageOptions, Upload, checked_endpoint, first_line
+
+# Bytes and number of the parts of an upload; S3 takes no more.
+_PART_BYTES, _MAX_PARTS = 5 << 20, 10_000
+_PARTS_AT_ONCE = 4
+_CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +142,53 @@ def abort_uploads(name: str, options: StorageOptions, setting: str, uploads: Ite
                 _client(name, options, setting).abort_multipart_upload(Bucket=name, Key=key, UploadId=upload.id)
     except (BotoCoreError, ClientError) as error:
         log.warning("s3://%s: interrupted uploads were not aborted (%s)", name, error)
+
+
+def upload_new(name: str, options: StorageOptions, setting: str, path: Path, key: str) -> None:
+    """Upload a large file in parts, unless the object exists. obstore has no condition for an upload in parts.
+
+    Raises:
+        BaseError: an error of obstore, as that of its own requests; AlreadyExistsError if the object exists, or if
+            another write of it is in progress.
+    """
+    client, object = _client(name, options, setting), {"Bucket": name, "Key": key}
+    size = path.stat().st_size
+    part_bytes = max(_PART_BYTES, -(-size // _MAX_PARTS))
+
+    def send(number: int) -> dict[str, Any]:
+        with path.open("rb") as file:
+            file.seek((number - 1) * part_bytes)
+            answer = client.upload_part(**object, **upload, PartNumber=number, Body=file.read(part_bytes))
+        return {"PartNumber": number} | {name: answer[name] for name in ("ETag", *_CHECKSUMS) if name in answer}
+
+    try:
+        upload = {"UploadId": client.create_multipart_upload(**object)["UploadId"]}
+        try:
+            with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+                parts = list(pool.map(send, range(1, -(-size // part_bytes) + 1)))
+            whole = object | upload | {"MultipartUpload": {"Parts": parts}}
+            try:
+                client.complete_multipart_upload(**whole, IfNoneMatch="*")
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "NotImplemented":  # of a store that lacks this condition
+                    raise
+                client.complete_multipart_upload(**whole)
+        except BaseException:
+            with suppress(BotoCoreError, ClientError):  # a worker may lack the right: the driver removes the parts
+                client.abort_multipart_upload(**object, **upload)
+            raise
+    except ClientError as error:
+        code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+        kinds = {
+            409: AlreadyExistsError,
+            412: AlreadyExistsError,
+            401: UnauthenticatedError,
+            403: PermissionDeniedError,
+        }
+        kind = NotFoundError if code == "NoSuchUpload" else kinds.get(status, GenericError)
+        raise kind(f"status code: {status}: {first_line(error)}") from error
+    except BotoCoreError as error:
+        raise GenericError(f"HTTP error: {first_line(error)}") from error
 
 
 @cache

@@ -98,7 +98,7 @@ class LocalStore:
             return False
         return True
 
-    def upload(self, path: Path, key: str) -> None:
+    def upload(self, path: Path, key: str, *, new: bool = False) -> None:
         _make_folder(key)
         try:
             _flush(path)

@@ -29,6 +29,8 @@ ODD_NAME = "name with an empty part, `.`, `..` or a control character"
 # name that ends in a slash without it.
 _ODD_NAME = re.compile(r"(?:^|/)(?:\.{1,2})?(?:/|$)|[\x00-\x1f\x7f]")
 
+_LARGEST_PUT = 5 << 20  # bytes that are sent in one request, from memory
+
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15
 
 T = TypeVar("T")
@@ -88,7 +90,7 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
     more: dict[str, Any] = {}
     if scheme == "s3":
         # boto3 takes 0.3 s to import, and only S3 needs it.
-        from cluster.store.aws import abort_uploads, list_objects, list_uploads, s3_settings
+        from cluster.store.aws import abort_uploads, list_objects, list_uploads, s3_settings, upload_new
 
         settings = s3_settings(name, options, setting)
         shared["client_options"]["allow_http"] = settings.get("endpoint", "").startswith("http://")
@@ -97,6 +99,7 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
             "objects": partial(list_objects, name, options, setting),
             "uploads": partial(list_uploads, name, options, setting),
             "abort_uploads": partial(abort_uploads, name, options, setting),
+            "upload_new": partial(upload_new, name, options, setting),
         }
     else:
         shared |= {"skip_signature": True} if options.anonymous else {}
@@ -140,7 +143,8 @@ class Bucket:
     connection was lost in the body of an answer or in put-if-absent. obstore itself repeats requests whose connection
     was lost otherwise, or that were answered by 408, 429 or 5xx. Both wait a random, growing time. deadline_s: seconds
     after which no request is repeated. uploads, abort_uploads: list and abort multipart uploads (S3).
-    objects: lists a folder with all names as they are (S3); None if it cannot.
+    objects: lists a folder with all names as they are (S3); None if it cannot. upload_new: uploads a large
+    file unless its object exists (S3).
     """
 
     def __init__(
@@ -153,6 +157,7 @@ class Bucket:
         uploads: Callable[[str], list[Upload]] = lambda folder: [],
         abort_uploads: Callable[[list[Upload]], None] = lambda uploads: None,
         objects: Callable[[str], list[FileInfo] | None] | None = None,
+        upload_new: Callable[[Path, str], None] | None = None,
     ) -> None:
         self.root = root
         self.store = store
@@ -162,6 +167,7 @@ class Bucket:
         self.uploads = uploads
         self.abort_uploads = abort_uploads
         self._objects = objects
+        self._upload_new = upload_new
         self._odd_names: dict[str, list[tuple[str, str]]] = {}  # folder -> those of its last walk
 
     def read(self, key: str) -> bytes:
@@ -211,18 +217,31 @@ class Bucket:
         with self._mended(key, "write"):
             return self._retried(put)
 
-    def upload(self, path: Path, key: str) -> None:
+    def upload(self, path: Path, key: str, *, new: bool = False) -> None:
+        size = path.stat().st_size
+
         def put() -> None:
             try:
-                obstore.put(self.store, key, path)
-            except (exceptions.NotFoundError, FileNotFoundError) as error:
-                # If the answer to the end of a multipart upload was lost, obstore repeats the request, which fails
-                # because the upload has ended.
-                if _no_bucket(error) or obstore.head(self.store, key)["size"] != path.stat().st_size:
+                if new and size <= _LARGEST_PUT:
+                    obstore.put(self.store, key, path, mode="create", use_multipart=False)
+                elif new and self._upload_new:
+                    self._upload_new(path, key)
+                else:
+                    obstore.put(self.store, key, path)
+            except (exceptions.NotFoundError, FileNotFoundError, exceptions.AlreadyExistsError) as error:
+                # If an answer was lost, the request is repeated, and finds that the upload has ended or that the object
+                # exists.
+                if _no_bucket(error) or not self._has_size(key, size):
                     raise
 
         with self._mended(key, "write"):
             self._retried(put)
+
+    def _has_size(self, key: str, size: int) -> bool:
+        try:
+            return bool(obstore.head(self.store, key)["size"] == size)
+        except (exceptions.NotFoundError, FileNotFoundError):
+            return False
 
     def info(self, key: str) -> FileInfo:
         def head() -> Any:

@@ -102,11 +102,15 @@ class Store:
         failpoint("after_create", uri)
         return created
 
-    def upload(self, path: Path, uri: str) -> None:
-        """Move a finished local file to the store, whole or not at all. The local file may be gone afterwards."""
+    def upload(self, path: Path, uri: str, *, new: bool = False) -> None:
+        """Move a finished local file to the store, whole or not at all. The local file may be gone afterwards.
+
+        new: whether the name is a new one. Buckets are then asked to replace nothing, and credentials that may do
+            nothing else are enough (deploy/s3/worker.json).
+        """
         backend, key = self._backend(uri)
         failpoint("before_upload", uri)
-        backend.upload(path, key)
+        backend.upload(path, key, new=new)
         failpoint("after_upload", uri)
 
     def info(self, uri: str) -> FileInfo:

@@ -57,9 +57,9 @@ class CountingStore(Store):
         _COUNTS["read"] += 1
         return super().open_parts(uri)
 
-    def upload(self, path: Path, uri: str) -> None:
+    def upload(self, path: Path, uri: str, *, new: bool = False) -> None:
         _COUNTS["written"] += 1
-        super().upload(path, uri)
+        super().upload(path, uri, new=new)
 
 
 def run(texts: object) -> None:

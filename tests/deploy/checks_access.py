@@ -89,11 +89,17 @@ def references(objects: Objects) -> list[str]:
 
 
 def store_credentials(objects: Objects) -> list[str]:
-    """The program that submits reads the store too: by the role of its account, or by the keys, that jobs have."""
+    """The program that submits reads the store too, by the role of its account or by the keys that heads of jobs have.
+
+    Workers that only create files have an account of their own, and on AWS another role than heads.
+    """
     roles = {one["metadata"]["name"]: one["metadata"].get("annotations") for one in of_kind(objects, "ServiceAccount")}
     pods = {name: template["spec"] for name, template in pod_templates(objects)}
-    jobs = [spec for name, spec in pods.items() if name.startswith("RayJob")]
+    jobs = [spec for name, spec in pods.items() if name.startswith("RayJob") and name.endswith(", head")]
+    head, worker = roles["raymill-head"], roles["raymill-worker"]
     found = []
+    if "eks.amazonaws.com/role-arn" in (head or {}) and head == worker:
+        found.append("ServiceAccount raymill-worker: has the role of raymill-head, which deletes")
     for name, spec in pods.items():
         if not name.startswith("CronJob"):
             continue
@@ -277,6 +283,13 @@ CHECKS = (
                 "an account without the role",
                 lambda o: first(o, "ServiceAccount", "raymill-nightly")["metadata"].pop("annotations"),
                 "another role than raymill-head",
+            ),
+            Broken(
+                "workers with the role of heads",
+                lambda o: first(o, "ServiceAccount", "raymill-worker")["metadata"].update(
+                    annotations=first(o, "ServiceAccount", "raymill-head")["metadata"]["annotations"]
+                ),
+                "raymill-worker: has the role of raymill-head",
             ),
         ),
     ),

@@ -18,7 +18,7 @@ from cluster.submit.kuberay import RIGHTS
 from tests.deploy import checks_access, checks_operator, checks_pods, checks_schema, checks_sizes
 from tests.deploy.checks import CHECKS
 from tests.deploy.checks_network import End, reaches, selects
-from tests.deploy.manifests import K8S, OTHERS, first, kustomize, of_kind, pod_templates, worlds
+from tests.deploy.manifests import K8S, OTHERS, first, job_file, kustomize, of_kind, pod_templates, worlds
 from tests.deploy.schemas import HOW_TO, crds
 from tests.deploy.written import manifests
 from tests.support.kubectl_commands import GUIDE
@@ -119,8 +119,32 @@ def test_the_nightly_program_has_the_role_of_its_overlay(tmp_path, overlay, comp
     (folder := tmp_path / "k8s" / "team").mkdir()
     (folder / "kustomization.yaml").write_text(f"namespace: team-b\nresources: [../overlays/{overlay}, ../nightly]\n")
     accounts = of_kind(kustomize(folder), "ServiceAccount")
-    (role, *others) = [one["metadata"]["annotations"] for one in accounts]
-    assert len(accounts) == 3 and others == [role, role]
+    roles = {one["metadata"]["name"]: one["metadata"]["annotations"] for one in accounts}
+    worker = roles.pop("raymill-worker")
+    assert set(roles) == {"raymill-head", "raymill-trainer", "raymill-nightly"}
+    (role,) = {json.dumps(one) for one in roles.values()}
+    assert (json.dumps(worker) == role) == (overlay == "gke")  # on EKS it is one that cannot delete
+
+
+def test_egress_may_be_closed_to_the_addresses_of_the_store(tmp_path):
+    shutil.copytree(K8S, tmp_path / "k8s")
+    (folder := tmp_path / "k8s" / "team").mkdir()
+    (folder / "kustomization.yaml").write_text(
+        "resources: [../overlays/eks]\ncomponents: [../components/closed-egress]\n"
+    )
+    worker = End("worker", {"app.kubernetes.io/part-of": "raymill", "raymill.io/role": "cpu"})
+    store, elsewhere = End("the store", address="203.0.113.7"), End("elsewhere", address="198.51.100.1")
+    for open_to, objects in ((True, kustomize(K8S / "overlays" / "eks")), (False, kustomize(folder))):
+        assert reaches(objects, worker, store, 443)
+        assert reaches(objects, worker, elsewhere, 443) is open_to
+
+
+def test_only_the_workers_of_a_training_have_the_account_that_may_delete():
+    for overlay in OVERLAYS:
+        for kind, account in (("curate", "raymill-worker"), ("train", "raymill-trainer")):
+            (job,) = of_kind(list(yaml.safe_load_all(job_file(overlay, kind).read_text())), "RayJob")
+            groups = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+            assert {group["template"]["spec"]["serviceAccountName"] for group in groups} == {account}
 
 
 def test_the_nightly_program_has_the_keys_that_jobs_have(teams):
@@ -214,7 +238,7 @@ def test_every_component_and_overlay_is_built():
         for one in yaml.safe_load(path.read_text()).get("components", ())
     }
     components = {path.name for path in (K8S / "components").iterdir() if (path / "kustomization.yaml").exists()}
-    assert components <= {one.rpartition("/")[2] for one in used} | {*OTHERS}
+    assert components <= {one.rpartition("/")[2] for one in used} | {*OTHERS, "closed-egress"}
     assert {path.name for path in (K8S / "overlays").iterdir()} == {*OVERLAYS}
 
 

@@ -57,12 +57,12 @@ class CountedDisk(LocalStore):
         self._count("PUT")
         return super().create(key, data)
 
-    def upload(self, path: Path, key: str) -> None:
+    def upload(self, path: Path, key: str, *, new: bool = False) -> None:
         size = path.stat().st_size
         if size > PART_BYTES:
             self._count("POST", 2)  # to begin, and to end it
         self._count("PUT", max(1, -(-size // PART_BYTES)))
-        super().upload(path, key)
+        super().upload(path, key, new=new)
 
     def info(self, key: str) -> FileInfo:
         self._count("HEAD")

@@ -188,7 +188,7 @@ class ExploredWorld(World):
                 self._put(key, data)
         return self.objects[key] == data
 
-    def upload(self, path: Path, key: str) -> None:
+    def upload(self, path: Path, key: str, *, new: bool = False) -> None:
         self.step("begin to upload", key)
         self.begun[key] = None
         self.step("end the upload of", key)

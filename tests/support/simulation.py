@@ -108,7 +108,7 @@ class World:
         self.objects[key] = data
         self.step("written")
 
-    def upload(self, path: Path, key: str) -> None:
+    def upload(self, path: Path, key: str, *, new: bool = False) -> None:
         self.step("upload")
         assert key not in self.objects, "an upload must never replace anything"
         self.objects[key] = path.read_bytes()
