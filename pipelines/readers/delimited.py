@@ -122,6 +122,9 @@ _DECLARED = re.compile(rb'"?sep=([\t -/:-@|^~])"?\r?', re.IGNORECASE)
 
 # Memory of a line besides its text; with it a million empty lines inside quotes exceed the bound too.
 _LINE_BYTES = 32
+# To find the records behind a quote that is never closed, lines are read again: 1 MiB, and this many times the file.
+# Others are records by themselves, or a file in which every line opens a quote would be read once for each line.
+_TIMES_READ_AGAIN = 4
 
 
 class _TooLong(Exception):
@@ -138,6 +141,7 @@ class _RecordLines:
         self._record: list[bytes | None] = []
         self._record_bytes = 0
         self._number = 0
+        self._again_bytes, self._most_again_bytes = 0, 1 << 20
 
     def declared_delimiter(self) -> str | None:
         """The delimiter of a first line `sep=;`, which Excel reads and no other line has; this line is passed over."""
@@ -172,7 +176,14 @@ class _RecordLines:
         return self
 
     def __next__(self) -> str:
-        line = self._again.popleft() if self._again else next(self._lines)[1]
+        if self._again:
+            if self._record and self._again_bytes > self._most_again_bytes:
+                raise _TooLong
+            line = self._again.popleft()
+            self._again_bytes += len(line or b"") + _LINE_BYTES
+        else:
+            line = next(self._lines)[1]
+            self._most_again_bytes += _TIMES_READ_AGAIN * (len(line or b"") + _LINE_BYTES)
         self._number += 1
         self._record.append(line)
         self._record_bytes += len(line or b"") + _LINE_BYTES

@@ -219,6 +219,7 @@ def _texts(thread: list[_Message]) -> tuple[list[str], list[Cut]]:
     A forwarded text that the thread has already is left out.
     """
     texts, cut, before = list[str](), list[Cut](), ""
+    forwards = any(one.forwarded for one in thread)
     for message in thread:
         kept = [message.text]
         for forwarded in message.forwarded:
@@ -229,7 +230,7 @@ def _texts(thread: list[_Message]) -> tuple[list[str], list[Cut]]:
         text = "\n\n".join(filter(None, kept))
         texts.append("" if message.is_automatic else text)
         cut += [*message.cut, *([("automatic_reply", text)] if message.is_automatic and text else [])]
-        if any(one.forwarded for one in thread) and not message.is_automatic:
+        if forwards and not message.is_automatic:
             before += f"{_letters(text)} "
     return texts, cut
 
@@ -255,6 +256,7 @@ class _Piece:
     Attributes:
         separator: the line before the piece; None before the first.
         held: lines of the piece; of one over the bound, the lines within it.
+        held_bytes: bytes of these.
         bytes: size of all lines.
         body: size of the lines after the header.
     """
@@ -265,6 +267,7 @@ class _Piece:
     body: int = 0
     is_whole: bool = True
     content_length: int | None = None
+    held_bytes: int = 0
 
 
 def _messages(blocks: Iterable[bytes], max_bytes: int) -> Iterator[_RawMessage]:
@@ -339,8 +342,9 @@ def _pieces(blocks: Iterable[bytes], max_bytes: int) -> Iterator[_Piece]:
         in_header &= not after_blank
         if line is None or piece.bytes > max_bytes:
             piece.is_whole = False
-        if piece.is_whole or sum(map(len, piece.held)) < CONTENT_CHARACTERS:
+        if piece.is_whole or piece.held_bytes < CONTENT_CHARACTERS:
             piece.held.append(line or b"")
+            piece.held_bytes += len(piece.held[-1]) + 1
     if piece is not None:
         yield piece
 

@@ -81,7 +81,7 @@ def _pages(content: bytes, max_bytes: int) -> list[str]:
             size += len(pages[-1])
             if size > max_bytes:
                 raise UnreadableRest("too_large")
-    except UnreadableRest:
+    except (UnreadableRest, MemoryError):
         raise
     except pypdf.errors.FileNotDecryptedError as error:
         raise UnreadableRest("encrypted") from error

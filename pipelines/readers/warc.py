@@ -32,6 +32,7 @@ _HTML_START = re.compile(
     rb"(?is)(?:\xef\xbb\xbf)?(?>\s+|<!--.*?-->|<\?xml.*?\?>)*+<(?:!doctype\s+html|html|head|body)\b"
 )
 _HTML_START_BYTES = 4096
+_MOST_DIGITS = 18  # of a Content-Length; Python refuses numbers of more than 4,300
 _MAX_ZSTD_WINDOW = 1 << 27
 _GZIP = b"\x1f\x8b"
 
@@ -177,6 +178,7 @@ class _ByteReader:
         self._data = bytearray()
         self._at = 0
         self.offset = 0
+        self._no_blank_line_before = 0  # an offset
 
     def _more(self) -> bool:
         block = next(self._blocks, None)
@@ -190,10 +192,14 @@ class _ByteReader:
     def until_blank_line(self, bound: int) -> bytes | None:
         """Read up to and with an empty line. Returns None and reads nothing if it is not within `bound` bytes."""
         while True:
-            found = _BLANK_LINE.search(self._data, self._at, self._at + bound)
+            # What an earlier call has searched is not searched again, or a file of marks would be read once a mark.
+            searched = max(self._no_blank_line_before - self.offset, 0)
+            found = _BLANK_LINE.search(self._data, self._at + searched, self._at + bound)
             if found:
                 return self._advance(found.end() - self._at)
-            if len(self._data) - self._at >= bound or not self._more():
+            held = min(len(self._data) - self._at, bound)
+            self._no_blank_line_before = max(self._no_blank_line_before, self.offset + held - len(b"\n\r"))
+            if held == bound or not self._more():
                 return None
 
     def take(self, size: int) -> bytes:
@@ -271,7 +277,7 @@ def _records(
         head = source.until_blank_line(_MAX_HEADER_BYTES)
         header = _header(head.partition(b"\n")[2]) if head is not None and head.startswith(b"WARC/") else {}
         length = header.get("content-length", "")
-        if not (length.isascii() and length.isdigit()):
+        if not (length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS):
             yield WarcRecord(offset, None)
             if head is None:
                 source.take(1)

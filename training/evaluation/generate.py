@@ -1,14 +1,16 @@
 """Greedy generation for many prompts, in batches padded on the left, up to the token that ends an answer."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
+from cluster.guard import Exceeded, Guard
 from training.pack.chat import closing_token
 from training.pack.documents import Chat
-from training.pack.template import Unfit, presentations, render
+from training.pack.template import OF_A_CHECK, Unfit, presentations, render
 
 # The most tokens of a batch, prompts and answers together, which limits the key-value cache.
 _BATCH_TOKENS = 16384
@@ -26,7 +28,11 @@ def stop_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
         {"role": "assistant", "content": _ANSWER},
         {"role": "assistant", "content": "", "tool_calls": [_CALL]},
     ):
-        end = _end_of(tokenizer, Chat([{"role": "user", "content": _USER}, turn])) if tokenizer.chat_template else ""
+        chat = Chat([{"role": "user", "content": _USER}, turn])
+        try:
+            end = Guard(partial(_end_of, tokenizer))(chat, OF_A_CHECK) if tokenizer.chat_template else ""
+        except Exceeded:
+            end = ""
         # After an answer the first token ends it (Phi 3 writes two); within a call there may be others.
         ids = tokenizer(end, add_special_tokens=False)["input_ids"] if end else []
         stops += [int(token) for token in ids[:1] if token in special and token not in stops]

@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,12 +21,13 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from cluster.errors import ConfigError
-from training.pack.chat import as_chat, marked_renderings
+from cluster.guard import Exceeded, Failed, Guard
+from training.pack.chat import Marked, as_chat, marked_renderings
 from training.pack.documents import Chat, Document, Pair
 from training.pack.loss_keys import BadWeight, Weighted, turn_notes, weights_of_turn
 from training.pack.overflow import NOT_TRAINED
 from training.pack.special_text import RestoredText, SpecialText
-from training.pack.template import Unfit
+from training.pack.template import LIMITS, Unfit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 # Reasons that are due to the template or tokenizer rather than to the document.
 TEMPLATE_REASONS = (
     "template_error",
+    "template_too_slow",
+    "template_too_large",
     "unknown_role",
     "prompt_is_no_prefix",
     "no_end_of_turn",
@@ -86,6 +90,8 @@ class Encoder:
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
         self.special_text = SpecialText(tokenizer)
+        # A chat template is a program of whoever made the model.
+        self._renderings = Guard(partial(marked_renderings, tokenizer))
         # This class adds special tokens itself, and truncates nothing. Post-processing would trim spaces off offsets.
         plain = json.loads(tokenizer.backend_tokenizer.to_str())
         self.backend = Tokenizer.from_str(
@@ -134,6 +140,7 @@ class Encoder:
         owners: list[tuple[int, int, bool]] = []
         weighted: list[list[Weighted]] = []
         marked: list[RestoredText] = []
+        rendered = self._rendered(documents) if self.tokenizer.chat_template else []
         for number, document in enumerate(documents):
             chat = document.content
             if isinstance(chat, Pair) and not self.tokenizer.chat_template:
@@ -142,14 +149,12 @@ class Encoder:
                 marked.append(RestoredText(text, ((len(chat.prompt), len(text)),), ()))
                 weighted.append([])
                 continue
-            try:
-                assert isinstance(chat, Chat | Pair)
-                chat = as_chat(chat) if isinstance(chat, Pair) else chat
-                hidden = self.special_text.hide(chat)
-                marks, notes = marked_renderings(self.tokenizer, hidden)
-            except Unfit as unfit:
-                encoded.misfits.append(Misfit(number, unfit.reason, self.special_text.restore(unfit.preview).text))
+            chat, hidden, outcome = rendered[number]
+            if isinstance(outcome, Failed):
+                reason, preview = _refused(outcome.error)
+                encoded.misfits.append(Misfit(number, reason, self.special_text.restore(preview).text))
                 continue
+            marks, notes = outcome
             renderings = [self.special_text.restore(one.text, one.spans) for one in marks]
             try:
                 weighted += [_weighted(chat, mark.turns, one) for mark, one in zip(marks, renderings, strict=True)]
@@ -187,6 +192,16 @@ class Encoder:
                 weights = _token_weights(np.array(ends, np.int64), spans)
                 trained &= weights > 0
             yield Example(number, piece, np.array(ids, np.int32), trained, weights)
+
+    def _rendered(
+        self, documents: Sequence[Document]
+    ) -> list[tuple[Chat, Chat, tuple[list[Marked], Counter[str]] | Failed]]:
+        """(the conversation, the same without control tokens, its renderings) of each document, a pair or chat."""
+        contents = [as_chat(one.content) if isinstance(one.content, Pair) else one.content for one in documents]
+        chats = [one for one in contents if isinstance(one, Chat)]
+        hidden = [self.special_text.hide(chat) for chat in chats]
+        bounds = [LIMITS.of_parser(one.id, one.bytes) for one in documents]
+        return list(zip(chats, hidden, self._renderings.map(hidden, bounds), strict=True))
 
     def _framed(self, ids: list[int]) -> tuple[list[int], int]:
         """(the ids with BOS and EOS, which are added if they are missing; number of tokens added at the start)."""
@@ -267,6 +282,15 @@ class Encoder:
         if np.count_nonzero(example.trained):
             return None
         return "no_label" if example.weights is None else "weights_are_zero"
+
+
+def _refused(error: Exception) -> tuple[str, str]:
+    """(the reason why a conversation is no example, its rendering or what is known of it)."""
+    if isinstance(error, Unfit):
+        return error.reason, error.preview
+    if isinstance(error, Exceeded):
+        return {"died": "template_error"}.get(error.problem, f"template_{error.problem}"), error.seen
+    raise error
 
 
 def _weighted(chat: Chat, turns: Sequence[int], rendering: RestoredText) -> list[Weighted]:

@@ -9,20 +9,19 @@ Afterwards the text is restored, and the positions of the control tokens are giv
 """
 
 import re
+from bisect import bisect_right
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from training.pack.documents import Chat
+from training.pack.template import CHECKED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _FIRST = 0x10F000
 _IN_MESSAGES = frozenset({"<think>", "</think>"})
-_CONVERSATION = [
-    {"role": "user", "content": "a"},
-    {"role": "assistant", "content": "b"},
-    {"role": "user", "content": "c"},
-]
+_CONVERSATION, _ = CHECKED[3]
 
 
 class RestoredText(NamedTuple):
@@ -63,7 +62,7 @@ class SpecialText:
             return RestoredText(text, spans, ())
 
         def moved(position: int) -> int:
-            return position + next(shift for start, shift in reversed(shifts) if position >= start)
+            return position + shifts[bisect_right(shifts, position, key=itemgetter(0)) - 1][1]
 
         whole = "".join([*parts, text[end:]])
         return RestoredText(whole, tuple((moved(start), moved(stop)) for start, stop in spans), tuple(positions))
@@ -96,8 +95,9 @@ def _control_tokens(tokenizer: "PreTrainedTokenizerFast") -> tuple[str, ...]:
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     found = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
     try:
-        written = tokenizer.apply_chat_template([_CONVERSATION], tokenize=False, add_generation_prompt=True)
+        # The template ends: it is one of the conversations with which it was checked.
+        written = tokenizer.apply_chat_template([_CONVERSATION], tokenize=False, add_generation_prompt=True)[0]
     except Exception:  # a template may refuse any conversation; documents report it
-        written = [""]
-    found |= {token for token in special if token in str(written[0])}
+        written = ""
+    found |= {token for token in special if token in str(written)}
     return tuple(sorted(token for token in found & special if token not in _IN_MESSAGES))

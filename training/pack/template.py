@@ -9,9 +9,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
+from cluster.guard import Guard, WorkBounds
+from cluster.read.limits import Limits
 from training.pack.documents import REASONING, Chat
 
 if TYPE_CHECKING:
@@ -31,6 +33,11 @@ _READ_REASONING = re.compile(rf"""[.'"]({"|".join(REASONING)})\b""")
 THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 # A line of `with_defaults`.
 _DEFAULT = re.compile(r"\{%- set (\w+) = \1 if \1 is defined else .* %\}\n")
+
+
+# A template is a program. A conversation takes milliseconds.
+LIMITS = Limits()
+OF_A_CHECK = WorkBounds(3.0, 512 << 20)  # of a conversation of a few words
 
 
 class Unfit(Exception):
@@ -108,9 +115,54 @@ def render(
             chat_template=_with_fixed_date(str(tokenizer.chat_template)),
             **switches,
         )
+    except MemoryError:
+        raise  # the bound of the process
     except Exception as error:  # a template is a program and may raise anything
         raise Unfit("template_error", f"{type(error).__name__}: {error}") from error
     return cast(str, rendered[0])
+
+
+# Conversations that every template has to end for before it is used, each with or without the prompt of an answer.
+CHECKED: tuple[tuple[list[dict[str, Any]], bool], ...] = (
+    ([{"role": "user", "content": "a"}], False),
+    ([{"role": "user", "content": "a"}], True),
+    ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], False),
+    (
+        [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+            {"role": "user", "content": "c"},
+        ],
+        True,
+    ),
+    (
+        [
+            {"role": "system", "content": "d"},
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+            {"role": "user", "content": "c"},
+        ],
+        True,
+    ),
+)
+
+
+def check_that_it_ends(tokenizer: "PreTrainedTokenizerFast") -> None:
+    """Render CHECKED, each in a child process with a few seconds.
+
+    Raises:
+        Exceeded: one takes too much time or memory.
+        Exception: what the template raises.
+    """
+    guard = Guard(partial(_write, tokenizer))
+    for conversation in CHECKED:
+        guard(conversation, OF_A_CHECK)
+
+
+def _write(tokenizer: "PreTrainedTokenizerFast", conversation: tuple[list[dict[str, Any]], bool]) -> str:
+    messages, prompt = conversation
+    written = tokenizer.apply_chat_template([messages], tokenize=False, add_generation_prompt=prompt)
+    return cast(str, written[0])
 
 
 def _usual(message: dict[str, Any], developer: bool) -> dict[str, Any]:

@@ -281,6 +281,8 @@ def _refuse_template(tally: _Tally, misfits: Sequence[Misfit], failures: int) ->
     failed = [misfit for misfit in misfits if misfit.reason in TEMPLATE_REASONS]
     advice = {
         "template_error": "The template refuses these conversations.",
+        "template_too_slow": "The template takes too long for these conversations.",
+        "template_too_large": "The template takes too much memory for these conversations.",
         "unknown_role": "Rename the roles in the data, or give a template that has them.",
         "prompt_is_no_prefix": "The template begins an assistant's turn differently from its generation prompt.",
         "no_end_of_turn": "An assistant's turn does not end with a special token, so a model could not learn to stop.",

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from cluster.artifact import fingerprint
 from cluster.entry import Entry
 from cluster.errors import ConfigError, DataError
+from cluster.guard import Exceeded
 from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.paths import RelativePath
@@ -27,7 +28,7 @@ from training.model_folder.tokenizer_checks import check_template_variables, is_
 from training.pack.chatml import TURN_END, TURN_START
 from training.pack.sources import FrozenCorpus
 from training.pack.split import Cuts
-from training.pack.template import with_defaults
+from training.pack.template import check_that_it_ends, with_defaults
 from training.pack.tokenizer import RECORD, TokenizerRecord
 from training.tokenizer.bpe import fit_tokenizer
 
@@ -221,11 +222,16 @@ def _check(tokenizer: PreTrainedTokenizerFast, store: Store, model: Model, colum
 
 
 def _check_syntax(tokenizer: PreTrainedTokenizerFast, model: Model) -> None:
-    """Check that the chat template compiles. Whether it accepts a conversation is checked with each document."""
+    """Check that the chat template compiles and ends. Whether it takes a conversation is checked with each document."""
+    source = model.chat_template or f"that of {model.tokenizer or model.name}"
     try:
-        tokenizer.apply_chat_template([[{"role": "user", "content": "a"}]], tokenize=False)
+        check_that_it_ends(tokenizer)
+    except Exceeded as error:
+        raise ConfigError(
+            f"model.chat_template: {source} does not end, or grows without end: a conversation of a few words takes it "
+            f"{error.seen}. Set model.chat_template to another file, or give a tokenizer whose template you trust."
+        ) from error
     except TemplateSyntaxError as error:
-        source = model.chat_template or f"that of {model.tokenizer or model.name}"
         raise ConfigError(
             f"model.chat_template: {source} is not a Jinja template (line {error.lineno}: {error.message}). Correct "
             "it, or set model.chat_template to another file."

@@ -1,9 +1,10 @@
 """The rules that a record must meet, in the order in which they are checked. The first that fails is the reason."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from cluster.errors import ConfigError, UserError
+from cluster.guard import Exceeded, Failed, Guard
+from cluster.read.limits import Limits
 from cluster.store.local_files import local_file, sha256_of
 from cluster.store.store import Store
 from pipelines.curate.stages.decide import LANGUAGE_NOT_KEPT, decide
@@ -68,6 +71,7 @@ REASONS = {
     "not_relevant": "question and answer have fewer words in common than `validate.relevance`",
     "not_json": "the answer is no JSON, of which `validate.json_schema` is the schema",
     "not_in_schema": "the answer is not as `validate.json_schema` wants it",
+    "schema_too_slow": "the check of the answer against `validate.json_schema` takes too much time or memory",
     "other_language": "question and answer are in different languages, by `validate.same_language`",
     "language_not_kept": "a language that is not in `validate.language.keep`",
     "language_low_score": "no language is as probable as `validate.language` wants",
@@ -77,6 +81,7 @@ REASONS = {
 
 _SHOWN = 80  # characters of a value in the ledger
 _LANGUAGE = LanguageId()
+_LIMITS = Limits()
 
 
 class FailedRule(NamedTuple):
@@ -204,7 +209,7 @@ class Validator:
         if failed := lengths or self._length("answer", answer, self.settings.answer_chars):
             return failed
         if self.schema is not None:
-            return self._structured(answer)
+            return None  # the schema is checked for all records together
         instruction = content.input if isinstance(content, Chat) else ""
         found = self._phrases(answer) or self._beside(question, instruction, answer)
         return found or (None if is_part else self._end(answer))
@@ -256,43 +261,33 @@ class Validator:
             return FailedRule("truncated_answer", answer[-_SHOWN:], "a mark at the end")
         return None
 
-    # --- structured outputs
-
-    @cached_property
-    def _schema(self) -> SchemaValidator:
-        # Without a registry of its own, jsonschema loads references from the network.
-        schema = dict(self.schema or {})
-        return validator_for(schema, Draft202012Validator)(schema, registry=Registry())
-
-    def _structured(self, answer: str) -> FailedRule | None:
-        try:
-            value = parsed_json(answer)
-        except ValueError as error:
-            return FailedRule("not_json", str(error)[:_SHOWN], "JSON")
-        try:
-            wrong = best_match(self._schema.iter_errors(value))
-        except RecursionError:
-            return FailedRule("not_in_schema", "nested too deeply", "less nesting")
-        except Unresolvable as error:
-            raise ConfigError(
-                f"validate.json_schema: the reference {error.ref} is not part of the schema, and references to other "
-                "files are not followed. Put what it names under `$defs`."
-            ) from error
-        if wrong is None:
-            return None
-        return FailedRule("not_in_schema", f"{wrong.json_path}: {wrong.message}"[: 4 * _SHOWN], str(wrong.validator))
-
     # --- rules on columns of texts
 
     @property
     def _of_columns(self) -> list[Callable[[Sequence[Record]], list[FailedRule | None]]]:
         rules = (
+            (self.schema, self._structured),
             (self.settings.language or self.settings.rules, self._rules_of_curate),
             (self.settings.same_language, self._languages),
             (self.settings.bad_words, self._bad_words),
             (self.settings.inappropriate, self._inappropriate),
         )
         return [check for wanted, check in rules if wanted is not None]
+
+    def _structured(self, records: Sequence[Record]) -> list[FailedRule | None]:
+        """Whether answers are JSON as the schema wants it. A regular expression of a schema can take any time."""
+        answered = [at for at, (content, _) in enumerate(records) if question_and_answer(content)]
+        answers = [(question_and_answer(records[at][0]) or ("", ""))[1] for at in answered]
+        bounds = [_LIMITS.of_parser("", len(one)) for one in answers]
+        failed: list[FailedRule | None] = [None] * len(records)
+        for at, found in zip(answered, _schema_checks(json.dumps(self.schema)).map(answers, bounds), strict=True):
+            if not isinstance(found, Failed):
+                failed[at] = found
+            elif isinstance(found.error, Exceeded):
+                failed[at] = FailedRule("schema_too_slow", found.error.seen, "less")
+            else:
+                raise found.error
+        return failed
 
     def _rules_of_curate(self, records: Sequence[Record]) -> list[FailedRule | None]:
         filters = self.settings.filters
@@ -362,6 +357,34 @@ class Validator:
             FailedRule("inappropriate", f"{score:.3f}", f"{rule.max_score:g}") if score > rule.max_score else None
             for score in scores
         ]
+
+
+@lru_cache(maxsize=4)
+def _schema_checks(schema: str) -> Guard[str, FailedRule | None]:
+    """The check of answers against a schema, in a child process. schema: as JSON."""
+    plain = json.loads(schema)
+    # Without a registry of its own, jsonschema loads references from the network.
+    validator: SchemaValidator = validator_for(plain, Draft202012Validator)(plain, registry=Registry())
+    return Guard(partial(_checked_answer, validator))
+
+
+def _checked_answer(schema: SchemaValidator, answer: str) -> FailedRule | None:
+    try:
+        value = parsed_json(answer)
+    except ValueError as error:
+        return FailedRule("not_json", str(error)[:_SHOWN], "JSON")
+    try:
+        wrong = best_match(schema.iter_errors(value))
+    except RecursionError:
+        return FailedRule("not_in_schema", "nested too deeply", "less nesting")
+    except Unresolvable as error:
+        raise ConfigError(
+            f"validate.json_schema: the reference {error.ref} is not part of the schema, and references to other "
+            "files are not followed. Put what it names under `$defs`."
+        ) from error
+    if wrong is None:
+        return None
+    return FailedRule("not_in_schema", f"{wrong.json_path}: {wrong.message}"[: 4 * _SHOWN], str(wrong.validator))
 
 
 def texts_of_records(records: Sequence[Record]) -> Texts:

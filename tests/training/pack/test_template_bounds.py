@@ -1,0 +1,55 @@
+"""A chat template is a program that comes with a model: one that does not end costs a conversation, or is refused."""
+
+import pytest
+
+from cluster.errors import ConfigError
+from cluster.guard import WorkBounds
+from cluster.read.limits import Limits
+from cluster.store.store import Store
+from tests.support.tiny_tokenizers import saved, tiny
+from training.config_parts import Model
+from training.pack import encode, template
+from training.pack.chatml import CHATML
+from training.pack.documents import Chat, Document
+from training.tokenizer.load_tokenizer import load_checked
+
+LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+GROWS = "{% set n = namespace(x='a') %}{% for a in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"), [(LOOPS, "template_too_slow"), (GROWS, "template_too_large")], ids=["loops", "grows"]
+)
+def test_a_conversation_that_a_template_takes_too_long_for_is_left_out_with_its_reason(monkeypatch, program, reason):
+    monkeypatch.setattr(encode, "LIMITS", Limits(document_s=0.3 if program == LOOPS else 20))
+    hostile = "{% if messages[0]['content'] == 'hostile' %}" + program + "{% endif %}"
+    encoder = encode.Encoder(tiny(hostile + CHATML))
+    chats = [
+        Chat([{"role": "user", "content": asked}, {"role": "assistant", "content": "world"}])
+        for asked in ("hello", "hostile", "what is it")
+    ]
+    encoded = encoder.encode([Document(str(n), one, 1, 1, "", None) for n, one in enumerate(chats)])
+    assert [one.document for one in encoded.examples] == [0, 2]
+    (misfit,) = encoded.misfits
+    assert (misfit.document, misfit.reason) == (1, reason) and "over" in misfit.preview
+    assert reason in encode.TEMPLATE_REASONS
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        LOOPS,
+        GROWS,
+        "{% if add_generation_prompt %}" + LOOPS + "{% endif %}",
+        "{% if messages[0].role == 'system' %}" + LOOPS + "{% endif %}",
+        "{% if messages[-1].role == 'assistant' %}" + LOOPS + "{% endif %}",
+    ],
+    ids=["loops", "grows", "loops for a prompt", "loops after a system message", "loops for an answer"],
+)
+def test_a_template_that_does_not_end_is_refused_when_the_config_is_checked(tmp_path, monkeypatch, program):
+    monkeypatch.setattr(template, "OF_A_CHECK", WorkBounds(0.3, 512 << 20))
+    (tmp_path / "chat.jinja").write_text(program + CHATML)
+    model = Model(name=saved(tmp_path / "t", tiny()), chat_template=str(tmp_path / "chat.jinja"))
+    with pytest.raises(ConfigError, match=r"chat\.jinja does not end, or grows without end") as refused:
+        load_checked(Store(), model, program + CHATML, ())
+    assert "over 0.3 s" in str(refused.value) or "over 512 MiB of memory" in str(refused.value)
