@@ -381,7 +381,10 @@ class TrainConfig(Settings):
             reasons["generate"] = bool(generate) and "method probe generates no text"
             reasons["loss_chunk_tokens"] = "method probe computes no logits of tokens"
             reasons["activation_checkpointing"] = "method probe computes no gradients of the base"
-        return {name: reason for name, reason in reasons.items() if reason and self._is_set(name)}
+        found = {name: reason for name, reason in reasons.items() if reason and self._is_set(name)}
+        if len(self.corpus) == 1 and self.corpus[0].weight is not None:
+            found["corpus.0.weight"] = "there is one corpus, which is all of the mixture"
+        return found
 
     def _is_set(self, name: str) -> bool:
         """Whether the config sets a setting to another value than its default. name: such as `export.dtype`."""

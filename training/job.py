@@ -90,6 +90,8 @@ def train(
         ClusterError: machines failed. Running the same command again continues.
     """
     refuse_output_among_inputs(config)
+    if session.embedded:
+        require_extras(config)
     config = _located(config)
     store = config.store
     if config.phases:
@@ -182,8 +184,6 @@ def _check_before_start(config: TrainConfig, session: Session, trains: bool) -> 
         UserError: the message has the mistake.
     """
     check_trackers(config.track)
-    if config.method == "qlora" and session.embedded:
-        require_extra("qlora", "method: qlora", "Or use method lora.")
     if trains:
         check_machine(config.workers, session)
     if on_hub(config.model):
@@ -193,6 +193,16 @@ def _check_before_start(config: TrainConfig, session: Session, trains: bool) -> 
     for warning in check_model(config):
         log.warning("%s", warning)
     config.store.require_conditional_writes(config.output)
+
+
+def require_extras(config: TrainConfig) -> None:
+    """Verify that the libraries of the config's method, or of those of its phases, are installed on this machine.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    if "qlora" in ({config.phase(overrides).method for overrides in config.phases} or {config.method}):
+        require_extra("qlora", "method: qlora", "Or use method lora.")
 
 
 def _check_cluster(workers: Workers, session: Session) -> None:

@@ -55,7 +55,7 @@ def submit(
 ) -> int:
     """Run a config elsewhere: start it, attach if it runs, continue it if it broke. Exits with the job's exit code."""
     backend = place.backend(ship_code, overlay, image, within)
-    work = work_of(config, override or [], name, within, replace)
+    work = work_of(config, override or [], name, within, replace, runs_here=place.to == "local")
     done = submit_work(backend, work, place.command, _print_message)
     if done.attempt is None:
         _print_message(f"{work.run_id}: already finished, nothing to do. Output: {work.output}")

@@ -210,8 +210,11 @@ class KubernetesApi:
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
         try:
-            yield
+            with _login_errors() as errors:  # before a request the client renews credentials that have expired
+                yield
         except client.ApiException as error:
+            if errors:
+                raise NoAnswer(f"{self.address}: cannot {what}, and {_login_failed(errors)}") from None
             raise self._error(what, error.status or 0, error.body or error.reason or "") from None
         except (HTTPError, OSError, ValueError) as error:
             reason = getattr(error, "reason", None)
@@ -309,11 +312,7 @@ def _settings(context: str | None) -> client.Configuration:
         with _login_errors() as errors:
             config.load_kube_config(named, context, settings, persist_config=False)
         if errors:
-            text = " ".join(errors[-1].getMessage().split())[:_TEXT_SHOWN].rstrip(".")
-            raise ConfigError(
-                f"{where}: its program that logs in failed: {text}. Install it, or log in again, until `kubectl get "
-                "namespaces` works."
-            )
+            raise ConfigError(f"{where}: {_login_failed(errors)}")
     except ConfigError:  # also a ValueError
         raise
     except config.ConfigException as error:
@@ -352,6 +351,15 @@ def _login_errors() -> Iterator[list[logging.LogRecord]]:
         yield handler.buffer
     finally:
         logging.getLogger().removeHandler(handler)
+
+
+def _login_failed(errors: list[logging.LogRecord]) -> str:
+    """The last of the errors of `_login_errors`, as a part of a message."""
+    text = " ".join(errors[-1].getMessage().split())[:_TEXT_SHOWN].rstrip(".")
+    return (
+        f"the kubeconfig's program that logs in failed: {text}. Install it, or log in again, until `kubectl get "
+        "namespaces` works."
+    )
 
 
 def _dry(dry_run: bool) -> dict[str, str]:

@@ -7,7 +7,7 @@ and reads listings and manifests but no data.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -34,6 +34,12 @@ WORK: dict[str, WorkOf] = {
     "curate": Entry("pipelines.curate.work:work"),
     "prepare": Entry("pipelines.prepare.work:work"),
     "train": Entry("training.work:work"),
+}
+
+# kind -> function that verifies that the libraries of the config's settings are installed on this machine.
+_EXTRAS: dict[str, Callable[..., None]] = {
+    "prepare": Entry("pipelines.prepare.job:require_extras"),
+    "train": Entry("training.job:require_extras"),
 }
 
 # A RayJob's name has at most 47 characters: this part, `-` with 8 digits of a fingerprint, and `-a99` for the attempt.
@@ -173,21 +179,30 @@ def whole_gib(size: float) -> int:
     return math.ceil(size / GIB) * GIB
 
 
-def work_of(config: str, override: list[str], name: str | None, within: str | None, replace: bool = False) -> Work:
+def work_of(
+    config: str,
+    override: list[str],
+    name: str | None,
+    within: str | None,
+    replace: bool = False,
+    runs_here: bool = False,
+) -> Work:
     """The work of a config file.
 
     Args:
         override: settings to change, as `key.sub=value`. name: replaces the config's name. within: wanted duration,
-            such as 8h. replace: the job runs with `--replace`.
+            such as 8h. replace: the job runs with `--replace`. runs_here: the job runs on this machine.
 
     Raises:
-        ConfigError: the config is wrong or holds secrets, a package that its kind needs is not installed, or `within`
-            is no duration.
+        ConfigError: the config is wrong or holds secrets, a package that its kind needs is not installed, or one that
+            its settings need where the job runs here, or `within` is no duration.
     """
     seconds = None if within is None else seconds_of(within)
     settings = load(config, override)
     if settings.kind == "train":  # type: ignore[attr-defined]
         require_extra("train", f"{config}, kind: train", "It is needed here to check the config.")
+    if runs_here and settings.kind in _EXTRAS:  # type: ignore[attr-defined]
+        _EXTRAS[settings.kind](settings)  # type: ignore[attr-defined]
     work = WORK[settings.kind](settings, seconds, replace=replace)  # type: ignore[attr-defined]
     return work if name is None else dataclasses.replace(work, name=name)
 

@@ -188,7 +188,7 @@ def prepare(
     return PrepareRun(store, root, manifest, report, assessment, fresh=True)
 
 
-def require_extras(config: PrepareConfig, *, computes: bool) -> None:
+def require_extras(config: PrepareConfig, *, computes: bool = True) -> None:
     """Verify that the libraries of the optional settings are installed on this machine.
 
     computes: whether this machine prepares records, and not only the machines of a cluster.

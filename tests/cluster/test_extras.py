@@ -102,6 +102,28 @@ def test_4_bit_training_without_its_extra_is_refused_before_the_model_is_looked_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_job_of_this_machine_is_not_submitted_without_the_extras_of_its_settings(bare, tmp_path, monkeypatch):
+    monkeypatch.setattr("cluster.submit.work.require_extra", lambda *_: None)  # that of kind: train
+    full = _LORA | {"workers": {"gpus_each": 1}, "corpus": "in.jsonl", "output": "out", "method": "full"}
+    phases = [{"name": "one"}, {"name": "two", "method": "qlora", "lora": {"rank": 2}}]
+    database = {"url": "postgresql+psycopg://h/d", "query": "select * from tickets"}
+    tickets = {
+        "kind": "prepare",
+        "name": "x",
+        "output": "out",
+        "inputs": [{"database": database, "id": "id", "source": "a"}],
+    }
+    (config := tmp_path / "c.json").write_text("{}")
+    for settings, message in (
+        (full | {"phases": phases}, "method: qlora: bitsandbytes"),
+        (tickets, "database: sqlalchemy"),
+    ):
+        config.write_text(json.dumps(settings))
+        with pytest.raises(ConfigError, match=message):
+            work_of(str(config), [], None, None, runs_here=True)
+    assert list(tmp_path.iterdir()) == [config]
+
+
 def _looks(settings):
     """What is asked of a config before it runs."""
     config = PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings)

@@ -57,6 +57,9 @@ def test_settings_in_lists_of_groups_differ_one_by_one():
         ("inputs.0.columns", ["x"], ["y"]),
         ("inputs.1", {"path": "b"}, None),
     ]
+    assert differences({"inputs": [{"path": "b", "split": None}]}, {"inputs": []}) == [
+        'inputs.0 was {"path": "b"}, now null'
+    ]
     assert differences(before, before) == []
 
 

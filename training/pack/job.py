@@ -359,21 +359,25 @@ def _changes(
     manifest: dict[str, Any], settings: dict[str, Any], paths_now: dict[str, str], frozen: Mapping[str, FrozenCorpus]
 ) -> list[str]:
     """The differences from the settings in pack.json, one line each; for changed corpora their paths and files."""
-    before = json.loads(json.dumps(manifest["settings"]))
-    lines = []
-    for name in before["corpora"].keys() & settings["corpora"].keys():
-        files = settings["corpora"][name]["files"]
+    before, now = (json.loads(json.dumps(one)) for one in (manifest["settings"], settings))
+    lines = [f"{shown_name(name)} was added" for name in now["corpora"].keys() - before["corpora"].keys()]
+    lines += [f"{shown_name(name)} was removed" for name in before["corpora"].keys() - now["corpora"].keys()]
+    both = before["corpora"].keys() & now["corpora"].keys()
+    for one in (before, now):
+        one["corpora"] = {name: one["corpora"][name] for name in both}
+    for name in both:
+        files = now["corpora"][name]["files"]
         if before["corpora"][name]["files"] != files:
             before["corpora"][name]["files"] = files
             then = manifest.get("read_from", {}).get(name, "other files")
-            now = paths_now[name]
+            there = paths_now[name]
             which = changed_files_text(manifest.get("listings", {}).get(name, []), frozen[name].listing)
-            same_path = f"the files of {now} changed" + (f" ({which})" if which else "")
-            lines.append(same_path if then == now else f"corpus {shown_name(name)} was {then}, now {now}")
-    loaded = "train" not in (before["tokenizer"]["from"], settings["tokenizer"]["from"])
-    if loaded and not lines and before | {"tokenizer": settings["tokenizer"]} == settings:
+            same_path = f"the files of {there} changed" + (f" ({which})" if which else "")
+            lines.append(same_path if then == there else f"corpus {shown_name(name)} was {then}, now {there}")
+    loaded = "train" not in (before["tokenizer"]["from"], now["tokenizer"]["from"])
+    if loaded and not lines and before | {"tokenizer": now["tokenizer"]} == now:
         return []  # `prepare_tokenizer` compares loaded tokenizers by their content
-    return sorted(lines) + differences(before, settings)
+    return sorted(lines) + differences(before, now)
 
 
 def _counts(counters: Counters) -> str:

@@ -42,7 +42,7 @@ OLD_PROVIDER = "user: {auth-provider: {name: gcp}}"
         (
             KUBECONFIG.replace(USER, PLUGIN.replace("NAME", "false")).encode(),
             (),
-            "its program that logs in failed: exec: process returned 1",
+            "the kubeconfig's program that logs in failed: exec: process returned 1",
         ),
         (KUBECONFIG.replace(USER, OLD_PROVIDER).encode(), (), "kubeconfig FILE: its credentials cannot be used ("),
         (None, (), "kubeconfig FILE: no such file."),
@@ -74,6 +74,36 @@ class LoginPage(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+class Refusing(LoginPage):
+    def do_GET(self):
+        self.send_response(401)
+        self.end_headers()
+
+
+def test_a_login_that_cannot_be_renewed_is_named_when_the_server_refuses(tmp_path, monkeypatch, capsys):
+    (program := tmp_path / "login").write_text(
+        f"""#!/bin/sh
+[ -e {tmp_path}/used ] && exit 1
+touch {tmp_path}/used
+echo '{{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+        "status": {{"token": "t", "expirationTimestamp": "2020-01-01T00:00:00Z"}}}}'
+"""
+    )
+    program.chmod(0o700)
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        login = KUBECONFIG.replace("http://127.0.0.1:1", address).replace(USER, PLUGIN.replace("NAME", str(program)))
+        (tmp_path / "config").write_text(login)
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+        with pytest.raises(SystemExit) as done:
+            main(["runs", "--to", "kuberay"])
+        server.shutdown()
+    error = capsys.readouterr().err
+    assert done.value.code == 1
+    assert f"{address}: cannot list rayjobs.ray.io, and the kubeconfig's program that logs in failed: exec: " in error
 
 
 def test_a_login_page_in_place_of_the_api_server_is_shown(tmp_path, monkeypatch, capsys):

@@ -90,6 +90,10 @@ def test_a_set_that_changed_is_refused_and_replace_measures_it_without_training_
     folder, settings, _ = run
     before = json.loads((folder / "run/evaluation.json").read_text())
     assert not train_inline(settings, monkeypatch).fresh
+    for left, message in (("fish", "evaluate.sets.long was removed. "), ("long", "evaluate.sets.fish was removed. ")):
+        sets = {left: settings["evaluate"]["sets"][left]}
+        with pytest.raises(DataError, match=message):
+            train_inline(settings | {"evaluate": settings["evaluate"] | {"sets": sets}}, monkeypatch)
     (folder / "fish.json").write_text(json.dumps(FISH[:6]))
     with pytest.raises(DataError, match=r"fish\.json changed .*--replace"):
         train_inline(settings, monkeypatch)

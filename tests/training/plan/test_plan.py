@@ -448,6 +448,8 @@ def test_a_check_of_a_config_and_a_dry_run_name_settings_without_effect(tmp_path
             },
             [],
         ),
+        ({"corpus": [{"path": "a", "weight": 2}]}, ["corpus.0.weight"]),
+        ({"corpus": [{"path": "a", "weight": 2}, {"path": "b", "weight": 1}]}, []),
         ({"split": {"fold": 1, "train": 0.6, "validation": 0.3}}, ["split.train", "split.validation"]),
         ({"split": {"fold": 1}}, []),
         ({"export": {"merged": False}}, ["export.merged"]),
