@@ -26,7 +26,7 @@ from pipelines.prepare.fetch import snapshot
 from pipelines.prepare.versions.registry import Version
 from training.pack import packed_run
 from training.pack.tokenizer import TokenizerRecord
-from training.records import export_manifest, finished_fit
+from training.records import evaluation, export_manifest, finished_fit
 from training.records.checkpoint import CheckpointManifest
 
 HOSTILE: list[Any] = [
@@ -140,7 +140,7 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
         set(),
     ),
     "training.records.evaluation:read_evaluation": (
-        json_with("before", "after"),
+        evaluation.parse,
         {"before": {}, "after": {}, "made_from": "f"},
         set(),
         set(),

@@ -1,13 +1,13 @@
 """evaluation.json: the measurements of a run's weights, with a fingerprint of what they were made from."""
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import cluster
 from cluster.artifact import fingerprint
 from cluster.record import RecordFile, json_bytes, json_with
 from cluster.store import paths
 from training.records.job import Job
-from training.records.schema import Evaluation, Outcome
+from training.records.schema import Evaluation, Measured, Outcome
 
 EVALUATION = "evaluation.json"
 _FINGERPRINT = "made_from"
@@ -41,10 +41,26 @@ def evaluation_fingerprint(job: Job, outcome: Outcome) -> str:
     return fingerprint(inputs | ({"sets": job.sets} if job.sets else {}))
 
 
+def parse(data: bytes) -> Any:
+    """From the content of its file.
+
+    Raises:
+        ValueError: a measurement lacks one of its numbers, or something else has another type.
+    """
+    found = json_with("before", "after")(data)
+    measured = [*found["before"].values(), *found["after"].values()]
+    numbers = [one[name] for one in measured for name in Measured.__annotations__]
+    for scores in (found.get("generation", {}), *found.get("set_generation", {}).values()):
+        numbers += scores.values()
+    texts = [*found.get("notes", []), *(text for answer in found.get("answers", []) for text in answer.values())]
+    if not all(isinstance(one, int | float) for one in numbers) or not all(isinstance(one, str) for one in texts):
+        raise ValueError("measurements and scores are numbers, answers and notes are text")
+    return found
+
+
 def read_evaluation(job: Job, wanted: str | None = None) -> Evaluation | None:
     """The evaluation of a job's run; None if there is none or its fingerprint is not `wanted` (None: any)."""
-    uri, parse = paths.join(job.root, EVALUATION), json_with("before", "after")
-    found = RecordFile(job.store, uri, "the evaluation of a run", parse).read()
+    found = RecordFile(job.store, paths.join(job.root, EVALUATION), "the evaluation of a run", parse).read()
     if found is None or (found.pop(_FINGERPRINT, None) != wanted and wanted is not None):
         return None
     return found
