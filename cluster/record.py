@@ -19,6 +19,7 @@ from cluster.store.store import Store
 T = TypeVar("T")
 
 _CREATE_ATTEMPTS = 5
+_LARGEST_RECORD = 256 << 20  # bytes; a manifest of a million files has about 150 MiB
 
 
 class OtherSettings(DataError):
@@ -50,7 +51,7 @@ class RecordFile(Generic[T]):
             StorageError: a link in its folder leads out of it.
         """
         try:
-            data = self.store.read_bytes(self.uri)
+            data = self.store.read_bytes(self.uri, _LARGEST_RECORD)
         except NotFound:
             return None
         if self.of_folder:

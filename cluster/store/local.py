@@ -5,6 +5,7 @@ makes a hard link instead, which fails if the name exists, on local disks and NF
 """
 
 import errno
+import io
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ DANGLING, CIRCULAR, SPECIAL = "dangling link", "circular link", "FIFO, socket or
 LEADS_OUT = "link out of the folder"
 NOT_UTF8 = "name that is not UTF-8"
 
+_OPENED_BY_THE_SHELL = ("/dev/fd/", "/dev/stdin")
 _PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
 
@@ -63,7 +65,8 @@ class LocalStore:
 
     def read(self, key: str) -> bytes:
         try:
-            return Path(key).read_bytes()
+            with _opened(key) as file:
+                return file.readall()
         except NotADirectoryError:
             raise NotFound(key) from None  # below a file there is nothing, as on object stores
         except OSError as error:
@@ -71,7 +74,7 @@ class LocalStore:
 
     def read_range(self, key: str, start: int, end: int) -> bytes:
         try:
-            with open(key, "rb", buffering=0) as file:
+            with _opened(key) as file:
                 file.seek(start)
                 return file.read(end - start)
         except OSError as error:
@@ -79,8 +82,7 @@ class LocalStore:
 
     def open(self, key: str, stop: int | None = None) -> pa.NativeFile:
         try:
-            if os.path.isdir(key):
-                raise IsADirectoryError(errno.EISDIR, "is a folder")
+            _opened(key).close()
             return pa.OSFile(key)
         except OSError as error:
             raise _mended(key, error) from error
@@ -118,8 +120,14 @@ class LocalStore:
         if stat.S_ISDIR(found.st_mode):
             raise NotFound(key, "is a folder; a file was wanted")
         if not stat.S_ISREG(found.st_mode):
-            raise StorageError(f"{key}: is a {SPECIAL}; a file was wanted. Copy its content to a file.")
+            raise _special(key)
         return FileInfo(key, found.st_size, f"{found.st_size}-{found.st_mtime_ns}", found.st_mtime)
+
+    def size(self, key: str) -> int:
+        """Bytes of a file; 0 if there is none."""
+        with suppress(OSError):
+            return os.stat(key).st_size
+        return 0
 
     def walk(self, prefix: str, *, skip_bad_names: bool = False, inside: bool = False) -> Iterator[FileInfo]:
         leads_out = _leads_out(prefix) if inside else None
@@ -234,6 +242,34 @@ def _kind(path: str) -> str | None:
     except OSError as error:
         return CIRCULAR if error.errno == errno.ELOOP else DANGLING
     return SPECIAL
+
+
+def _opened(key: str) -> io.FileIO:
+    """A file opened for reading. A FIFO is refused: opening it would wait for a writer, and a device may never end.
+
+    Only those that the shell opened for this process are read, as for `raymill curate <(COMMAND)`.
+
+    Raises:
+        StorageError: it is a FIFO, socket or device.
+        OSError: it cannot be opened.
+    """
+    if key.startswith(_OPENED_BY_THE_SHELL):
+        return io.FileIO(key)
+    try:
+        descriptor = os.open(key, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise (_special(key) if error.errno == errno.ENXIO else error) from error  # a socket
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return io.FileIO(descriptor)
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder")
+    raise _special(key)
+
+
+def _special(key: str) -> StorageError:
+    return StorageError(f"{key}: is a {SPECIAL}; a file was wanted. Copy its content to a file.")
 
 
 def _make_folder(key: str) -> None:

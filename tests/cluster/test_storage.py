@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -442,10 +443,10 @@ def test_a_name_that_is_not_utf8_may_be_left_out_of_listings_and_patterns(tmp_pa
     ],
 )
 def test_what_the_system_refuses_comes_with_the_mend(tmp_path, monkeypatch, number, said):
-    def refuse(self: Path) -> bytes:
+    def refuse(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(StorageError, match=f"{tmp_path}/x: .*{said}"):
         Store().read_bytes(str(tmp_path / "x"))
 
@@ -483,7 +484,7 @@ def test_whatever_is_done_with_a_file_a_refusal_names_it_with_the_mend(tmp_path,
 
     store = local_store.LOCAL
     place, name, do = {
-        "read": (Path, "read_bytes", store.read),
+        "read": (os, "open", store.read),
         "write": (os, "fsync", lambda key: store.write(key, b"1")),
         "create": (os, "fsync", lambda key: store.create(key, b"1")),
         "upload": (os, "fsync", lambda key: store.upload(scratch, key)),
@@ -541,6 +542,32 @@ def test_every_path_that_is_no_file_is_listed_with_its_kind_and_no_other(tmp_pat
     assert files == ["a/file", "a/to file"]
     with pytest.raises(StorageError, match=r"pipe: is a FIFO, socket or device; a file was wanted"):
         Store().info(str(tmp_path / "linked" / "pipe"))
+
+
+@pytest.mark.parametrize("read", ["read_bytes", "open_input", "open_parts", "read_range"])
+def test_a_fifo_a_device_or_a_socket_is_refused_at_once_and_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(tmp_path / "s"))
+        for name in ("pipe", "endless", "s"):
+            with pytest.raises(StorageError, match=f"{name}: is a FIFO, socket or device; a file was wanted"):
+                getattr(Store(), read)(str(tmp_path / name), *(0, 1) * (read == "read_range"))
+
+
+def test_what_the_shell_opened_for_this_process_is_read():
+    reading, writing = os.pipe()
+    os.write(writing, b"kind: curate")
+    os.close(writing)
+    assert Store().read_bytes(f"/dev/fd/{reading}") == b"kind: curate"
+    os.close(reading)
+
+
+def test_a_file_with_more_bytes_than_its_kind_has_is_not_read(tmp_path):
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(StorageError, match=r"has 1,099,511,627,776 bytes, and a file of this kind at most 10"):
+        Store().read_bytes(str(tmp_path / "sparse"), 10)
 
 
 def test_only_names_like_those_of_unfinished_writes_are_left_out_of_a_listing(tmp_path):

@@ -17,7 +17,7 @@ from training.config import TrainConfig
 from training.config_parts import Model
 from training.model_folder.architecture import LINEAR_NAMES, check_architecture, differences
 from training.model_folder.files import read_object, weight_shapes
-from training.model_folder.folder import cached_folder, on_hub, require_safetensors
+from training.model_folder.folder import cached_folder, on_hub, refuse_foreign_files, require_safetensors
 from training.model_folder.tokenizer_checks import check_tokenizer
 
 _module_names = Entry("training.models.shape:module_names")
@@ -83,7 +83,10 @@ def _folder(model: Model) -> str | None:
     if paths.is_remote(model.name):
         return paths.absolute(model.name)
     path = Path(paths.absolute(model.name))
-    return str(path) if path.is_dir() else cached_folder(model)
+    if path.is_dir():
+        refuse_foreign_files(path)
+        return str(path)
+    return cached_folder(model)
 
 
 def _names(store: Store, folder: str) -> set[str]:
@@ -141,7 +144,8 @@ def _check_weights(config: TrainConfig, folder: str, names: Collection[str], pla
 
 def _check_length(config: TrainConfig, described: dict[str, Any]) -> list[str]:
     """A warning, or an error, if sequence_length is above the model's number of positions."""
-    positions = next((described[name] for name in _POSITIONS if described.get(name)), None)
+    found = (described.get(name) for name in _POSITIONS)
+    positions = next((one for one in found if isinstance(one, int) and one > 0), None)
     if positions is None and config.model.config is not None:
         positions = _default_positions(config.store, config.model)
     if positions is None or config.sequence_length <= positions:
@@ -169,7 +173,9 @@ def _default_positions(store: Store, model: Model) -> int | None:
 def _has_rope_scaling(described: dict[str, Any]) -> bool:
     """Whether `rope_scaling` (or `rope_parameters` of transformers 5) has a type other than default, for any layers."""
     for name in ("rope_scaling", "rope_parameters"):
-        found = described.get(name) or {}
+        found = described.get(name)
+        if not isinstance(found, dict):
+            continue
         for part in (found, *(value for value in found.values() if isinstance(value, dict))):
             if part.get("rope_type", part.get("type", "default")) != "default":
                 return True

@@ -18,6 +18,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
+_LARGEST_JSON = 256 << 20  # bytes; the largest tokenizers have about 35 MB
 _LENGTH_BYTES = 8
 _GIT_LFS = b"version https://git-lfs"
 _THREADS = 16
@@ -37,7 +38,7 @@ def read_object(store: Store, uri: str, keys: Mapping[str, type] | None = None) 
         NotFound: there is no such file.
         DataError: the file is no JSON or no object, or a required key is missing or has another type.
     """
-    data = store.read_bytes(uri)
+    data = store.read_bytes(uri, _LARGEST_JSON)
     try:
         plain = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

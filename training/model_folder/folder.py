@@ -63,10 +63,32 @@ def model_folder(store: Store, model: Model) -> Path:
         return local_folder(store, model.name)
     path = Path(paths.absolute(model.name))
     if path.is_dir():
+        refuse_foreign_files(path)
         return path
     if _is_path(model.name):
         raise _no_folder(model.name)
     return _from_hub(model.name, model.revision)
+
+
+def refuse_foreign_files(folder: Path) -> None:
+    """Check what the text files of a local folder with a model or tokenizer are: exports and uploads copy them.
+
+    Links of weights may lead anywhere; those of a hub's cache lead to its folder `blobs`.
+
+    Raises:
+        DataError: a link of another file leads out of the folder, or a file is a FIFO, socket or device.
+    """
+    root = folder.resolve()
+    allowed = [root, *([root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [])]
+    for path in [*folder.iterdir(), *folder.glob("additional_chat_templates/*")]:
+        target = path.resolve()
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DataError(f"{path}: is a FIFO, socket or device; a file was wanted. Remove it from the folder.")
+        if path.suffix != ".safetensors" and not any(target.is_relative_to(one) for one in allowed):
+            raise DataError(
+                f"{path}: a link to {target}, outside of {folder}. Text of a model's folder ends in exports and "
+                "uploads: copy the file into the folder, or remove the link."
+            )
 
 
 def model_fingerprint(store: Store, model: Model, seed: int = 0) -> str:

@@ -5,14 +5,16 @@ run.
 import difflib
 import logging
 import math
+import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from cluster.errors import ConfigError, DataError
@@ -60,6 +62,7 @@ def load_base(
     if model.config is not None:
         return _random(model.config, seed, dtype, attention, kind)
     folder = model_folder(store, model)
+    named_config(store, model)
     weight_files(folder)
     try:
         loaded, seen = kind.from_pretrained(
@@ -158,14 +161,49 @@ def named_config(store: Store, model: Model) -> Any:
     """The transformers config of a named or random model, without weights."""
     if model.config is not None:
         return model_config(model.config)
+    folder = model_folder(store, model)
     try:
-        return AutoConfig.from_pretrained(model_folder(store, model), trust_remote_code=False, local_files_only=True)
+        found = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a class of settings makes of values that it does not expect
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConfigError(
             f"model {model.name}: transformers cannot read its config.json ({reason}). Code from a model's "
             "folder is never run."
         ) from error
+    refuse_hostile(vars(found), f"model {model.name}: config.json")
+    return found
+
+
+# Settings that count parts of a model, and their bound: the deepest models of the hub have about 130 layers, the widest
+# 512 experts. torch makes some thousand modules a second, also without memory for their weights.
+_COUNTS = re.compile(r"(?:num|n)_(?:\w+_)?(?:layers?|experts?|heads?|blocks?)")
+_LARGEST_COUNT = 4096
+
+
+def refuse_hostile(settings: Mapping[Any, Any], where: str) -> None:
+    """Check the settings of a model's config, and of the configs in it, before a model is made of them.
+
+    Raises:
+        ConfigError: one names code of a hub, such as the kernel of an attention, which transformers would run if its
+            package `kernels` is installed; or a number of layers, heads or experts is beyond all models.
+    """
+    for name, value in settings.items():
+        if "_implementation" in str(name):
+            values = value.values() if isinstance(value, Mapping) else [value]
+            if hub := [one for one in values if isinstance(one, str) and "/" in one]:
+                raise ConfigError(
+                    f"{where}: {name} names code of a hub, {hub[0][:80]!a}. Code from a model's folder or a hub is "
+                    "never run: remove this line from the file."
+                )
+        elif isinstance(value, Mapping):
+            refuse_hostile(value, where)
+        elif isinstance(value, PreTrainedConfig):
+            refuse_hostile(vars(value), where)
+        elif isinstance(value, int | float) and value > _LARGEST_COUNT and _COUNTS.fullmatch(str(name)):
+            raise ConfigError(
+                f"{where}: {name} is {value:,}, and no model has more than {_LARGEST_COUNT:,}. Correct the file, or "
+                "fetch it again."
+            )
 
 
 _NUMBER_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}

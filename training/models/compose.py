@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
@@ -20,7 +21,8 @@ from cluster.store import paths
 from cluster.store.copies import local_folder
 from cluster.store.store import Store
 from training.config_parts import Model
-from training.model_folder.folder import model_fingerprint
+from training.model_folder.files import read_object, read_shapes
+from training.model_folder.folder import model_fingerprint, refuse_foreign_files
 from training.models.adapter_sum import LoraAdapter, largest_deviation, weighted_sum
 from training.models.base import load_base
 
@@ -97,7 +99,15 @@ def _read(store: Store, uri: str) -> LoraAdapter:
     for name in (CONFIG, TENSORS):
         if not (folder / name).is_file():
             raise DataError(f"--adapter {uri}: has no {name}. Give the folder of an adapter as peft writes it.")
-    return LoraAdapter(uri, json.loads((folder / CONFIG).read_text(encoding="utf-8")), load_file(folder / TENSORS))
+    refuse_foreign_files(folder)
+    read_shapes(Store(), str(folder / TENSORS))
+    config = read_object(Store(), str(folder / CONFIG))
+    if missing := {"base_model_name_or_path", "lora_alpha", "target_modules"} - config.keys():
+        raise DataError(f"--adapter {uri}: {CONFIG} has no {', '.join(sorted(missing))}. Fetch it again.")
+    try:
+        return LoraAdapter(uri, config, load_file(folder / TENSORS))
+    except SafetensorError as error:
+        raise DataError(f"--adapter {uri}: {TENSORS} is damaged ({error}). Fetch it again.") from error
 
 
 def _write(adapter: LoraAdapter, folder: Path) -> None:

@@ -20,7 +20,7 @@ from training.config import TrainConfig
 from training.config_parts import Model
 from training.model_folder.files import read_object
 from training.models.attention import VARLEN, choose_attention
-from training.models.base import decoder_layers, named_config
+from training.models.base import decoder_layers, named_config, refuse_hostile
 from training.models.build import objective_around
 from training.plan.memory import Parameter, Shape
 
@@ -45,13 +45,7 @@ def _parameters(config: TrainConfig, described: Any, classes: int) -> tuple[Para
     plain = config.model_copy(update={"method": method, "compile": False, "activation_checkpointing": False})
     kind = AutoModel if method == "probe" else AutoModelForCausalLM
     with torch.device("meta"):
-        try:
-            base = kind.from_config(described, dtype=torch.float32)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(
-                f"model: transformers has no causal language model of type {described.model_type}: "
-                f"{str(error).strip().splitlines()[0][:300]}"
-            ) from error
+        base = _without_weights(kind, described, dtype=torch.float32)
         objective = objective_around(plain, base, classes, "meta")
     layer_of = {
         id(parameter): number
@@ -72,8 +66,19 @@ def module_names(store: Store, model: Model) -> list[str]:
     """
     described = transformers_config(store, model)
     with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(described)
+        base = _without_weights(AutoModelForCausalLM, described)
     return [name for name, module in base.named_modules() if getattr(getattr(module, "weight", None), "ndim", 0) >= 2]
+
+
+def _without_weights(kind: Any, described: Any, **how: Any) -> Any:
+    try:
+        return kind.from_config(described, **how)
+    except Exception as error:  # whatever a class of models makes of settings that it does not expect
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ConfigError(
+            f"model: transformers cannot make a causal language model of type {described.model_type} with these "
+            f"settings ({type(error).__name__}: {reason}). Correct its config.json, or fetch it again."
+        ) from error
 
 
 def transformers_config(store: Store, model: Model) -> Any:
@@ -92,13 +97,16 @@ def transformers_config(store: Store, model: Model) -> Any:
             Path(folder, "config.json").write_text(json.dumps(plain))
             return named_config(store, model.model_copy(update={"name": folder}))
     try:
-        return AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
-    except (ValueError, OSError) as error:
+        found = AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise StorageError(
             f"model {model.name}: no folder of that name here, and the hub does not give its config.json "
-            f"({str(error).strip().splitlines()[0][:200]}). Check the name; without a network, put the model's folder "
+            f"({reason}). Check the name; without a network, put the model's folder "
             "on this machine or an object store and give its path or URI."
         ) from error
+    refuse_hostile(vars(found), f"model {model.name}: config.json")
+    return found
 
 
 def _is_remote(model: Model) -> bool:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import cast
 
 from jinja2 import TemplateSyntaxError
@@ -23,7 +24,7 @@ from cluster.store.paths import RelativePath
 from cluster.store.store import Store
 from cluster.temporary import scratch_folder
 from training.config_parts import Columns, Model
-from training.model_folder.folder import hub_problem
+from training.model_folder.folder import hub_problem, refuse_foreign_files
 from training.model_folder.tokenizer_checks import check_template_variables, is_tokenizer_file, no_tokenizer
 from training.pack.chatml import TURN_END, TURN_START
 from training.pack.sources import FrozenCorpus
@@ -103,6 +104,8 @@ def load_tokenizer(store: Store, uri: str, revision: str | None = None) -> PreTr
     Raises:
         ConfigError: there is none, or only a slow one.
     """
+    if not paths.is_remote(uri) and (folder := Path(paths.absolute(uri))).is_dir():
+        refuse_foreign_files(folder)
     found = [file for file in store.list_files(uri) if _belongs(file, paths.absolute(uri))]
     if not any(is_tokenizer_file(file.uri.rpartition("/")[2]) for file in found):
         if found or paths.is_remote(uri) or uri.startswith((".", "/", "~")):
@@ -147,7 +150,7 @@ def _load_files(store: Store, uri: str, names: Iterable[RelativePath]) -> PreTra
     with scratch_folder("tokenizer") as scratch:
         for name in names:
             path = scratch / name
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(store.read_bytes(paths.join(uri, name)))
         return _load(str(scratch), uri, None)
 

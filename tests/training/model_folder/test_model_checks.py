@@ -1,6 +1,7 @@
 """What cannot work with a model is refused before anything is packed, fetched or started, and without torch."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +24,11 @@ from training.driver.preflight import check_machine
 from training.job import train
 from training.model_folder.architecture import LINEAR_NAMES
 from training.model_folder.checks import check_model
-from training.models.shape import module_names
+from training.model_folder.folder import model_folder
+from training.models.base import load_base
+from training.models.shape import module_names, shape_of
 from training.pack.command import pack as pack_verb
+from training.tokenizer.load_tokenizer import load_tokenizer
 
 LORA = {"method": "lora"}
 
@@ -268,3 +272,87 @@ def test_every_refusal_comes_without_torch_transformers_and_ray_and_in_less_than
         assert code == 2 and wanted in message, (wanted, message)
     assert loaded == [] and seconds < 2
     assert not (tmp_path / "run").exists(), "nothing is written"
+
+
+# --- folders that somebody else made
+
+
+def _with_settings(path: Path, **settings) -> str:
+    """A model's folder whose config.json was changed after its weights were written."""
+    made = folder(path)
+    plain = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(plain | settings))
+    return made
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "chat_template.jinja", "generation_config.json"])
+def test_a_text_file_of_a_model_that_links_out_of_its_folder_is_refused(tmp_path, name):
+    secret = tmp_path / "netrc"
+    secret.write_text("machine example.org password canary")
+    model = folder(tmp_path / "model")
+    (tmp_path / "model" / name).unlink(missing_ok=True)
+    (tmp_path / "model" / name).symlink_to(secret)
+    for read in (
+        lambda: check_model(config(model={"name": model})),
+        lambda: load_tokenizer(Store(), model),
+        lambda: model_folder(Store(), Model(name=model)),
+    ):
+        with pytest.raises(DataError, match=f"{name}: a link to {secret}, outside of {model}"):
+            read()
+
+
+def test_links_of_weights_and_those_of_a_hub_s_cache_are_followed(tmp_path):
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "c0ffee"
+    blobs.mkdir()
+    snapshot.parent.mkdir()
+    model = Path(folder(snapshot))
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (model / name).rename(blobs / name)
+        (model / name).symlink_to(f"../../blobs/{name}")
+    assert check_model(config(model={"name": str(model)})) == []
+    (model / "model.safetensors").unlink()
+    (blobs / "model.safetensors").rename(tmp_path / "elsewhere")
+    (model / "model.safetensors").symlink_to(tmp_path / "elsewhere")
+    assert check_model(config(model={"name": str(model)})) == []
+
+
+def test_a_fifo_in_a_model_s_folder_is_refused_and_not_waited_for(tmp_path):
+    model = folder(tmp_path / "model")
+    os.mkfifo(tmp_path / "model" / "generation_config.json")
+    with pytest.raises(DataError, match=r"generation_config\.json: is a FIFO, socket or device"):
+        check_model(config(model={"name": model}))
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [{"_attn_implementation": "someone/kernel"}, {"attn_implementation": "someone/kernel@v1:forward"},
+     {"attn_implementation": {"": "someone/kernel"}}, {"experts_implementation": "someone/kernel"}],
+)  # fmt: skip
+def test_a_config_that_names_code_of_a_hub_is_refused_before_a_model_is_made(tmp_path, hostile):
+    model = Model(name=_with_settings(tmp_path / "model", **hostile))
+    for make in (
+        lambda: module_names(Store(), model),
+        lambda: shape_of(config(model=model.model_dump(exclude_unset=True))),
+        lambda: load_base(Store(), model, 0, torch.float32, None),
+    ):
+        with pytest.raises(ConfigError, match="names code of a hub, 'someone/kernel"):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1,000,000,000, and no model has more than 4,096"),
+        ({"rope_scaling": {"rope_type": "odd", "factor": 2.0}}, "model: transformers cannot make"),
+    ],
+)
+def test_a_config_that_no_model_has_is_an_error_of_the_file_and_takes_no_time(tmp_path, settings, said):
+    model = _with_settings(tmp_path / "model", **settings)
+    with pytest.raises(ConfigError, match=said):
+        shape_of(config(model={"name": model}))
+
+
+@pytest.mark.parametrize("positions", ["many", [1], {"a": 1}, -1])
+def test_a_number_of_positions_that_is_none_is_no_defect_of_the_check(tmp_path, positions):
+    model = _with_settings(tmp_path / "model", max_position_embeddings=positions)
+    check_model(config(model={"name": model}))

@@ -1,6 +1,7 @@
 """Adapters combined with weights: exactly, loadable by peft, and refused where a sum is not what they are."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -388,3 +389,18 @@ def test_the_libraries_say_as_much_afterwards_as_before(folder, tmp_path):
     finally:
         logging.set_verbosity(before)
         logging.enable_progress_bar()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (CONFIG, b""), (CONFIG, b"[]"), (CONFIG, b"{}"), (CONFIG, b"[" * 100_000), (CONFIG, b"\xff"),
+        ("adapter_model.safetensors", b""), ("adapter_model.safetensors", b"\xff" * 100),
+        ("adapter_model.safetensors", b"\x02\0\0\0\0\0\0\0{}tail"),
+    ],
+)  # fmt: skip
+def test_a_damaged_adapter_is_named_and_no_defect(folder, tmp_path, name, content):
+    adapter = shutil.copytree(make_adapter(folder, "to-damage", seed=3), tmp_path / "damaged")
+    (adapter / name).write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        compose_adapters(Store(), str(tmp_path / "out"), {str(adapter): 1.0})
