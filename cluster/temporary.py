@@ -1,8 +1,9 @@
 """Temporary folders of a process, and removal of those that killed processes left behind.
 
-A folder's name contains a hash of the host name and the process id. The first call in each process removes the folders
-of processes that no longer exist. The host name is part of the name because pods of one node may share a temporary
-folder and have equal process ids.
+A folder's name contains a hash of the host name and the process namespace, and the process id. The first call in each
+process removes the folders of processes that no longer exist. The hash is part of the name because pods and containers
+of one node may share a temporary folder and have equal process ids; containers on the host's network also share its
+name.
 """
 
 import errno
@@ -80,4 +81,6 @@ def _sweep(kind: str, within: str | None) -> None:
 
 @cache
 def _machine() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]
+    namespace = "/proc/self/ns/pid"
+    name = f"{socket.gethostname()} {os.readlink(namespace) if os.path.lexists(namespace) else ''}"
+    return hashlib.sha256(name.encode()).hexdigest()[:4]

@@ -111,3 +111,14 @@ def test_compiled_kernels_are_not_taken_from_a_folder_into_which_others_can_writ
     assert kernel_cache._make(folder)
     folder.chmod(0o777)
     assert not kernel_cache._make(folder)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/ns/pid"), reason="this system has no /proc")
+def test_a_container_that_shares_host_name_and_temporary_folder_removes_no_folder_of_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 1 << 30)  # no process here has this id
+    folder = temporary.temporary_folder("x", str(tmp_path))
+    assert temporary.abandoned("x", str(tmp_path)) == [folder]
+    temporary._machine.cache_clear()
+    monkeypatch.setattr(os, "readlink", lambda path: "pid:[1]")
+    assert temporary.abandoned("x", str(tmp_path)) == []
+    temporary._machine.cache_clear()
