@@ -90,7 +90,7 @@ def what_if(
 ) -> None:
     """Compare a run with other settings: the number of documents that each rule would remove. Writes nothing.
 
-    More than a million documents are decided on Ray.
+    More than a million documents are decided on Ray; other settings of `dedup` start Ray on this machine.
     """
     # `output` and `storage` overrides also apply to the run being compared.
     location = [one for one in override or [] if one.partition("=")[0].split(".")[0] in ("output", "storage")]

@@ -18,7 +18,6 @@ from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError
 from cluster.nodes import without_accelerators
 from cluster.page.formats import plural
-from cluster.progress import Silent
 from cluster.run import changes
 from cluster.session import Session, imported_ray
 from cluster.store.store import Store
@@ -218,7 +217,7 @@ def _grouped_again(
     execution = config.execution
     limits = RetryLimits(execution.attempts, execution.stall_s, execution.losses)
     with tempfile.TemporaryDirectory(prefix="raymill-what-if-") as folder:
-        engine = Engine(folder, session, Silent(), limits)
+        engine = Engine(folder, session, session.progress, limits)
         count, earlier = len(run.inputs.units), open_runs(config.dedup, run.store)
         stage = group_stage(config.dedup, config.inputs, run.attributes, verdicts, count, earlier=earlier)
         found = engine.run(duplicates_stage(engine.run(stage)[GROUPS]))[DUPLICATES]

@@ -1,5 +1,6 @@
 """Messages of `explain`, `sample` and `what-if`, and of a run at the output of another one."""
 
+import io
 import itertools
 import json
 import os
@@ -15,8 +16,9 @@ from cluster import cli
 from cluster.artifact import Artifact
 from cluster.engine import RetryLimits
 from cluster.errors import ConfigError, DataError, StorageError
-from cluster.progress import Silent
+from cluster.progress import ProgressLines, Silent
 from cluster.run import differences
+from cluster.session import Session
 from cluster.stage import discard
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
@@ -77,7 +79,9 @@ def test_another_threshold_finds_duplicates_again(settings, monkeypatch, tmp_pat
     before, after = config_of(settings), config_of(settings | {"dedup": {"threshold": threshold}})
     removed = curate_inline(settings, monkeypatch).report["totals"]
     monkeypatch.setattr("pipelines.curate.questions.what_if.Engine", InlineEngine)
-    found = compare_decisions(before, after)
+    shown = io.StringIO()
+    found = compare_decisions(before, after, Session(progress=ProgressLines(shown)))
+    assert "group: 0/1 unit\n" in shown.getvalue()
     assert found["deduplicated"] and found["total"]["before"]["documents"] == removed["corpus"]["documents"]
     wanted = curate_inline(there, monkeypatch).report["totals"]["corpus"]
     assert found["total"]["after"] == wanted != found["total"]["before"]
