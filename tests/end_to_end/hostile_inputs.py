@@ -247,7 +247,7 @@ def _file(format: str) -> Kind:
         inputs = [source, {"source": "near", "path": str(near)}]
         verb = draw.choice(["curate", "prepare"])
         more = draw.choice(_MEASURED if verb == "curate" else _PREPARED)
-        config = _config(arena, kind=verb, inputs=inputs, execution=bounds, **more)
+        config = _config(arena, kind=verb, inputs=inputs, execution=bounds, limits={"document_s": 1}, **more)
         shown = draw.choice([("inspect", "corpus"), ("sample", "quarantine"), ("sample", "removed"), ("inspect", "")])
         commands = [(verb, config), (shown[0], str(arena.output / shown[1]))]
         yield Trial(f"{verb}: {made.what}", commands, lambda outcomes: _read(arena, outcomes[0]))

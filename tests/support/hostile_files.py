@@ -220,7 +220,7 @@ _NO_CHARSETS = ("punycode", "idna", "unicode_escape", "rot13", "hex", "zlib", "u
 def html(draw: Draw) -> HostileFile:
     what, inside = _any_text(draw)
     article = f"<article><h1>Mills</h1><p>{ORDINARY}</p><p>{ORDINARY}</p></article>"
-    count, charset = draw.choice([100, 3_000]), draw.choice(_NO_CHARSETS)
+    count, charset = draw.choice([100, 3_000, 30_000]), draw.choice(_NO_CHARSETS)
     pages = {
         what: f"<html><head><title>{inside[:500]}</title></head><body>{article}<p>{inside}</p></body></html>",
         "many attributes": f"<p {' '.join(f'a{n}=1' for n in range(count))}>{ORDINARY}</p>{article}",
@@ -296,7 +296,7 @@ def docx(draw: Draw) -> HostileFile:
         paragraph = f"<w:p><w:r><w:t>{ORDINARY}</w:t></w:r></w:p>"
         return f"{before}<w:document {_WORD}><w:body>{paragraph}{content}</w:body></w:document>"
 
-    count = draw.choice([100, 5_000])
+    count = draw.choice([100, 5_000, 50_000])
     bodies = {
         what: body(f"<w:p><w:r><w:t>{plain}</w:t></w:r></w:p>"),
         "an external entity": body("<w:p><w:r><w:t>&x;</w:t></w:r></w:p>",
@@ -350,7 +350,7 @@ def transcript(draw: Draw) -> HostileFile:
 
 def mails(draw: Draw) -> HostileFile:
     what, inside = _any_text(draw)
-    count = draw.choice([50, 1_000])
+    count = draw.choice([50, 1_000, 20_000])
     charset = draw.choice(
         ["punycode", "idna", "unicode_escape", "rot13", "hex", "zlib", "undefined", "utf-7", "x" * 500]
     )
