@@ -39,7 +39,7 @@ class Limits(BaseModel):
         ge=1,
         le=1 << 20,
         description="largest part of a file that has to be in memory at once: the window of a zstd file, a record "
-        "batch of an Arrow file; MiB",
+        "batch of an Arrow file, a page of a Parquet file; MiB",
     )
     document_s: float = Field(
         default=10.0,

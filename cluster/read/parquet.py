@@ -35,7 +35,9 @@ class StoredParquet(pq.ParquetFile):
         """
         if isinstance(self.file, PartsFile):
             names = self.schema_arrow.names if columns is None else list(columns)
-            self.file.will_read([[_range(chunk) for chunk in self.column_chunks(group, names)] for group in groups])
+            self.file.will_read(
+                [[chunk_range(chunk) for chunk in self.column_chunks(group, names)] for group in groups]
+            )
 
     def column_chunks(self, group: int, columns: Iterable[str]) -> list[pq.ColumnChunkMetaData]:
         """The column chunks of the named top-level columns in a row group, nested ones included."""
@@ -49,7 +51,8 @@ class StoredParquet(pq.ParquetFile):
         ]
 
 
-def _range(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
+def chunk_range(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
+    """The bytes [start, end) of a column chunk in its file."""
     start = chunk.data_page_offset
     if chunk.dictionary_page_offset is not None and 0 < chunk.dictionary_page_offset < start:
         start = chunk.dictionary_page_offset

@@ -20,7 +20,8 @@ from cluster.read.file_problems import PROBLEMS_OF_WHOLE_FILES, encoding_problem
 from cluster.read.json_lines import BLANK, Unreadable, json_lines
 from cluster.read.json_values import BrokenRest, json_values
 from cluster.read.limits import Limits
-from cluster.read.parquet import StoredParquet
+from cluster.read.parquet import StoredParquet, chunk_range
+from cluster.read.parquet_pages import refuse_large_pages
 from cluster.read.span import Span, refuse_changed
 from cluster.store.store import Store
 from training.data.packed import SPLITS
@@ -95,7 +96,14 @@ def _parquet_rows(store: Store, span: Span, columns: Sequence[str]) -> Iterator[
             ]
             file.fetch_ahead(groups, columns)
             for group in groups:
+                for chunk in file.column_chunks(group, columns):
+                    refuse_large_pages(file.file, chunk, chunk_range(chunk)[0], _LIMITS)
                 yield from _group_rows(file, group, columns, starts[group], span)
+    except UnreadableRest as broken:
+        raise DataError(
+            f"{span.uri}: Parquet that cannot be read ({broken.problem.replace('_', ' ')}; a page may have "
+            f"{_LIMITS.block_bytes >> 20} MiB). Write it again with smaller pages, or exclude it by a narrower path."
+        ) from broken
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # an error of the disk or network, not of the data

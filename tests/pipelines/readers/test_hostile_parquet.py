@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.read.limits import Limits
+from cluster.read.parquet import StoredParquet, chunk_range
+from cluster.read.parquet_pages import _page_sizes
 from cluster.store.store import Store
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
@@ -185,3 +187,39 @@ def test_a_large_row_group_is_read_in_little_memory(tmp_path):
 def test_short_repeated_values_are_no_bomb(tmp_path):
     parquet(tmp_path / "a.parquet", pa.array(["ok"] * 1_000_000))
     assert len(rows_of(tmp_path)) == 1_000_000
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+def test_the_sizes_of_pages_add_up_to_that_of_their_column(tmp_path, compression, version):
+    texts = [f"{number}:" + "long statistics " * 400 for number in range(300)]
+    table = pa.table({"text": texts, "number": range(300), "list": [["x"] * (number % 7) for number in range(300)]})
+    path = tmp_path / "a.parquet"
+    options = {"row_group_size": 100, "data_page_size": 5000, "write_batch_size": 1, "write_page_checksum": True}
+    pq.write_table(table, path, compression=compression, data_page_version=version, **options)
+    with StoredParquet(Store(), str(path)) as file:
+        for chunk in (file.metadata.row_group(group).column(leaf) for group in range(3) for leaf in range(3)):
+            pages = list(_page_sizes(file.file, *chunk_range(chunk)))
+            headers = chunk.total_uncompressed_size - sum(pages)  # the footer counts them, too
+            assert 10 * len(pages) <= headers <= 20_000 * len(pages)
+
+
+def test_a_page_over_the_bound_is_refused_before_it_is_decompressed(tmp_path):
+    limits = Limits(max_document_bytes=1000, max_block_mib=1, max_expansion_ratio=1e9)
+    texts = ["before", "x" * (3 << 20), "after"]
+    path = parquet(tmp_path / "a.parquet", pa.array(texts), row_group_size=1, compression="gzip", use_dictionary=False)
+    rows = rows_of(path, limits, id="id")
+    assert texts_and_problems(rows) == ["before", "<large_block>", "after"]
+    assert rows[1]["where"] == f"{path} row group 1 row 0: 1 row lost"
+    raised = limits.model_copy(update={"max_block_mib": 4})
+    assert texts_and_problems(rows_of(path, raised, id="id")) == ["before", "<too_large>", "after"]
+
+
+@pytest.mark.parametrize("header", [b"\xff" * 300, b"\x15" * 300, bytes(300), b"\x2c" + b"\x1c" * 299])
+def test_a_header_of_a_page_that_is_none_is_damage(tmp_path, header):
+    path = parquet(tmp_path / "a.parquet", pa.array([f"{n} " * 300 for n in range(9)]), use_dictionary=False)
+    start = pq.ParquetFile(path).metadata.row_group(0).column(1).data_page_offset
+    damaged = bytearray(path.read_bytes())
+    damaged[start : start + len(header)] = header
+    path.write_bytes(damaged)
+    assert texts_and_problems(rows_of(path, id="id")) == ["<corrupt_page>"]
