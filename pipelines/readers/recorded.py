@@ -104,19 +104,25 @@ def read_inputs(root: str, record: Mapping[str, Any], store: Store) -> InputMani
     Raises:
         NotFound: inputs.parquet is missing.
     """
-    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["carried_schema"])))
-    rows = _read(store, root).to_pylist()
-    files = {(row["source"], row["uri"]): InputFile(*(row[name] for name in _COLUMNS_OF_FILE)) for row in rows}
-    spans = (row for row in rows if row["unit"] is not None)
-    units = (list(group) for _, group in groupby(spans, lambda row: row["unit"]))
-    return InputManifest(
-        Reading(store, tuple(Input(**one) for one in record["inputs"]), schema),
-        tuple(files.values()),
-        tuple(_unit(group) for group in units),
-        record["skipped"],
-        record["fingerprint"],
-        tuple(record["notes"]),
-    )
+    try:
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["carried_schema"])))
+        rows = _read(store, root).to_pylist()
+        files = {(row["source"], row["uri"]): InputFile(*(row[name] for name in _COLUMNS_OF_FILE)) for row in rows}
+        spans = (row for row in rows if row["unit"] is not None)
+        units = (list(group) for _, group in groupby(spans, lambda row: row["unit"]))
+        return InputManifest(
+            Reading(store, tuple(Input(**one) for one in record["inputs"]), schema),
+            tuple(files.values()),
+            tuple(_unit(group) for group in units),
+            record["skipped"],
+            record["fingerprint"],
+            tuple(record["notes"]),
+        )
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f"{paths.join(root, INPUTS_PARQUET)}: does not fit {INPUTS_JSON}, or is damaged ({str(error)[:200]}). Run "
+            "the run's command again, which writes both."
+        ) from error
 
 
 def changes_since_attempt(listing: InputListing, settings: Mapping[str, Any], store: Store, root: str) -> list[str]:

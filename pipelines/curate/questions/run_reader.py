@@ -60,6 +60,11 @@ class RunReader:
             raise DataError(
                 f"{self.uri}: no run of `raymill curate` here ({INPUTS_JSON} is missing). Give the config's `output`."
             )
+        if (made := RunFolder(store, self.uri).manifest_file.read()) and made.get("kind") != "curate":
+            raise DataError(
+                f"{self.uri}: a run of `raymill {made.get('kind')}`, and this verb asks runs of `raymill curate`. Use "
+                "`raymill inspect` or `raymill sample`."
+            )
         if store == Store():
             store = Store(StorageOptions(**record["storage"]))
         self.store = store

@@ -747,6 +747,20 @@ def test_the_manifest_is_read_as_it_was_written(folder):
     assert record["carried"] == {"tags": "list<element: string>", "n": "int64", "url": "string"}
 
 
+@pytest.mark.parametrize("damage", ["no parquet", "other columns", "other inputs", "other schema"])
+def test_a_manifest_that_somebody_changed_is_named_and_no_defect(folder, damage):
+    write_inputs(str(folder), freeze(Store(), [Input(path=str(folder / "a.jsonl"))], MIB), {})
+    record = json.loads((folder / "inputs.json").read_text())
+    if damage == "no parquet":
+        (folder / "inputs.parquet").write_bytes(b"[" * 1000)
+    elif damage == "other columns":
+        pq.write_table(pa.table({"a": [1]}), folder / "inputs.parquet")
+    else:
+        record |= {"other inputs": {"inputs": [{"speakers": []}]}, "other schema": {"carried_schema": "AAAA"}}[damage]
+    with pytest.raises(DataError, match=r"inputs\.parquet: does not fit inputs\.json, or is damaged"):
+        read_inputs(str(folder), record, Store())
+
+
 def test_parts_of_row_groups_are_recorded_and_records_of_earlier_versions_are_read(tmp_path):
     pq.write_table(pa.table({"text": ["a" * 100] * 20}), tmp_path / "a.parquet", row_group_size=10)
     for unit_bytes, parts in ((300, True), (MIB, False)):
