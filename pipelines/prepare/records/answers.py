@@ -31,7 +31,7 @@ _NO_LAST_WORD = frozenset(
     {"the", "an", "and", "or", "my", "your", "our", "their", "its", "every", "because", "although"}
     | {"whereas", "whose", "if", "unless", "whether"}
 )
-_ENDED_SENTENCE = re.compile(r"[^\W\d_]{2,}[)\"'\u201d\u2019]*[.!?][)\"'\u201d\u2019]*\s")
+_ENDED_SENTENCE = re.compile(r"[^\W\d_]{2}[)\"'\u201d\u2019]*[.!?][)\"'\u201d\u2019]*\s")
 _NO_PROSE = re.compile(r"\s*(?:[-*+>|#\u2022]|\d+[.)]|[A-Za-z][.)]\s|https?://)")
 _LEAST_WORDS_OF_A_LINE = 5
 

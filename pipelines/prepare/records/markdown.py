@@ -13,7 +13,7 @@ _ADDRESS = re.compile(r"<((?:https?|mailto):[^<>\s]+)>")
 _TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9-]*(?:\s[^<>]*)?/?>|<!--.*?-->")
 _ANCHOR = re.compile(r"[ \t]*(?:\{[#.:][^{}]*\}|\u00b6|\[\^[^\[\]]*\])")
 _ROLE = re.compile(r":[a-z][a-z:+.-]*:`([^`<]*?)\s*(?:<[^`<>]*>)?`")
-_CODE = re.compile(r"(`+)(.+?)\1(?!`)")
+_CODE = re.compile(r"(?<!`)(`++)(.+?)(?<!`)\1(?!`)")
 _EMPHASIS = re.compile(r"(\*{1,3}|~~|(?<!\w)_{1,3})(?=\S)(.+?)(?<=\S)(?:\1)(?!\w)")
 _PRIVATE = 0xE000
 _ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")

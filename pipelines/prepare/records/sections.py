@@ -22,7 +22,7 @@ _LEAST_CHARS = 100  # of a section; a shorter one, such as a heading alone, is p
 _LONGEST_HEADING = 80
 _LONGEST_TITLE = 80  # of a text that stands before the headings of its sections
 
-_TABLE_RULE = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
+_TABLE_RULE = re.compile(r"[ \t]*+(?:\|[ \t]*+)?:?-++:?[ \t]*+(?:\|[ \t]*+:?-++:?[ \t]*+)*+\|?[ \t]*+$")
 _BLANK_LINES_IN_A_LIST = 3
 _TABLE_LINE = re.compile(r"[ \t]*(?:\||\+[-=+]{2,}\+?)")
 _MARKED = re.compile(r"#{1,6}\s+\S")

@@ -3,6 +3,7 @@
 import re
 import string
 from collections.abc import Iterable
+from itertools import islice
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -11,6 +12,7 @@ from pipelines.prepare.records.markdown import plain_heading
 
 _LONGEST_TITLE = 200  # characters
 _LONGEST_HEADING = 1000  # with its marks, which take time that grows with the square of its length
+_MOST_HEADINGS = 100  # lines that are looked at; one may have letters in its marks alone
 # Front matter of Markdown in YAML; group 1 is the title.
 _FRONT_MATTER = re.compile(
     r"\s*---[ \t]*\n(?=(?:[^\n]*\n){1,100}?---[ \t]*(?:\n|\Z))"
@@ -98,5 +100,6 @@ def title_of(text: str) -> str:
     """
     if matter := _FRONT_MATTER.match(text):
         text = matter[1] or text[matter.end() :]
-    lines = (plain_heading(line[:_LONGEST_HEADING]) for line in text.splitlines())
+    with_words = (line for line in text.splitlines() if any(map(str.isalnum, line[:_LONGEST_HEADING])))
+    lines = (plain_heading(line[:_LONGEST_HEADING]) for line in islice(with_words, _MOST_HEADINGS))
     return next((line for line in lines if any(map(str.isalnum, line))), "")[:_LONGEST_TITLE].strip()
