@@ -354,10 +354,10 @@ def _model(arena: Arena, draw: random.Random) -> Iterator[Trial]:
     """A model with its tokenizer and template."""
     what = hostile_model(draw, arena.run / "model")
     turns = [{"role": "user", "content": "t1 t2"}, {"role": "assistant", "content": "t3 t4"}]
-    (arena.run / "x.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 5)
+    (arena.run / "x.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 60)
     config = _config(
         arena, kind="train", corpus=str(arena.run / "x.jsonl"), columns={"messages": "messages"}, sequence_length=64,
-        tokens_per_step=128, steps=1, model=str(arena.run / "model"), track={"tensorboard": False},
+        tokens_per_step=64, steps=1, model=str(arena.run / "model"), track={"tensorboard": False},
     )  # fmt: skip
     verb = draw.choice([("pack",), ("pack", "--preview", "2"), ("plan",), ("train",), ("train", "--dry-run")])
     yield Trial(f"{' '.join(verb)}: {what}", [(verb[0], config, *verb[1:])])

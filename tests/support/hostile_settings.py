@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,13 @@ _TEMPLATES = {
 }
 
 
+@cache
+def _weights() -> bytes:
+    from tests.support.model_folders import shapes_of  # imports torch, which most inputs do without
+
+    return save({name: np.zeros(shape, np.float16) for name, shape in shapes_of(json.dumps(MODEL)).items()})
+
+
 def hostile_model(draw: Draw, folder: Path) -> str:
     """Write a model as hubs have it, with one part hostile. Returns what."""
     folder.mkdir()
@@ -170,7 +178,7 @@ def hostile_model(draw: Draw, folder: Path) -> str:
         },
         "generation_config.json": {"eos_token_id": 271},
     }
-    weights = save({"model.embed_tokens.weight": np.zeros((300, 32), np.float16)})
+    weights = _weights()
     kind = draw.choice(["value", "value", "bytes", "template", "template", "code", "weights", "index"])
     what = kind
     if kind == "value":
@@ -187,9 +195,12 @@ def hostile_model(draw: Draw, folder: Path) -> str:
         files["config.json"] = MODEL | {"auto_map": {"AutoModelForCausalLM": "evil.Model"}, "model_type": "evil"}
         (folder / "evil.py").write_text("open('../../owned', 'w')\n")
     elif kind == "index":
-        weight_map = {"a": draw.choice(["../../x", "/etc/passwd", "\x1b[2J", 7, "x.bin"])}
+        header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
+        weight_map = dict.fromkeys(header, "part.safetensors")
+        named = draw.choice(["../../x", "../part.safetensors", "/etc/passwd", "\x1b[2J", 7, "x.bin"])
+        weight_map[draw.choice([*weight_map, "another"])] = named
         files["model.safetensors.index.json"] = {"metadata": {}, "weight_map": weight_map}
-        what = f"weights in {weight_map['a']!r}"
+        what = f"weights in {named!r}"
     elif kind == "weights":
         headers = (b"[" * 5_000, b'{"a": {"dtype": "F16", "shape": [9999999999], "data_offsets": [0, 2]}}', b"{}")
         header = draw.choice(headers)
@@ -197,7 +208,7 @@ def hostile_model(draw: Draw, folder: Path) -> str:
         (folder / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n")
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))
-    (folder / "model.safetensors").write_bytes(weights)
+    (folder / ("part.safetensors" if kind == "index" else "model.safetensors")).write_bytes(weights)
     if kind == "bytes":
         file = folder / draw.choice([*files, "model.safetensors"])
         damage, content = damaged(draw, file.read_bytes())
