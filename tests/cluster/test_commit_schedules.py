@@ -34,7 +34,7 @@ def record_before_files(patch) -> str:
             upload(*late.pop())
         return made
 
-    patch.setattr(Store, "upload", lambda *place: late.append(place))
+    patch.setattr(Store, "upload", lambda *place, new=False: late.append(place))
     patch.setattr(RecordFile, "create", then_files)
     return "names files that are not there"
 
@@ -68,9 +68,9 @@ def equal_names_of_attempts(patch) -> str:
 def visible_parts(patch) -> str:
     upload = ExploredWorld.upload
 
-    def half(world, path, key) -> None:
+    def half(world, path, key, *, new=False) -> None:
         world._put(key, path.read_bytes()[:4])
-        upload(world, path, key)
+        upload(world, path, key, new=new)
 
     patch.setattr(ExploredWorld, "upload", half)
     return "visible half-written"

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from cluster.artifact import Artifact, DataFile, open_parquet, read_tables, require_files
-from cluster.errors import DataError
+from cluster.errors import ConfigError, DataError
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.run import RunFolder
@@ -27,7 +27,7 @@ from pipelines.readers import READERS
 from pipelines.readers.inputs import Input
 from pipelines.readers.recorded import INPUTS_JSON, inputs_file, read_inputs
 from pipelines.readers.text_files import OneDocument
-from pipelines.readers.units import read_unit
+from pipelines.readers.units import Unit, read_unit
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 
@@ -47,7 +47,9 @@ class RunReader:
 
     Args:
         store: that of the run. If it has no settings, those are used that the run recorded, without secrets.
-        inputs: those of the run's config, from which `storage` is taken; else it is that which the run recorded.
+        inputs: those of the run's config, from which `storage` is taken; else it is that which the run recorded. An
+            endpoint or a profile that only the record names is not used: whoever wrote the record would choose where
+            requests with the user's keys go.
 
     Raises:
         DataError: nothing was measured there.
@@ -65,6 +67,7 @@ class RunReader:
                 f"{self.uri}: a run of `raymill {made.get('kind')}`, and this verb asks runs of `raymill curate`. Use "
                 "`raymill inspect` or `raymill sample`."
             )
+        self._endpoint = "" if inputs else _take_out_addresses(record)
         if store == Store():
             store = Store(StorageOptions(**record["storage"]))
         self.store = store
@@ -72,6 +75,19 @@ class RunReader:
         self.attributes = Artifact.load(store, paths.join(self.uri, ATTRIBUTES))
         quarantine = Artifact.load(store, paths.join(self.uri, QUARANTINE))
         self.inputs = dataclasses.replace(self.inputs, reading=self.inputs.reading.after(quarantine))
+
+    def _tables(self, unit: Unit) -> Iterator[pa.Table]:
+        """The tables of a unit, read again.
+
+        Raises:
+            ConfigError: its files are at an endpoint that only the record of the run names.
+        """
+        if self._endpoint and paths.is_remote(unit.spans[0].uri):
+            raise ConfigError(
+                f"{unit.spans[0].uri}: by its record, this run read it with {self._endpoint}. To send requests there "
+                "with your keys, give the run's config: --config CONFIG."
+            )
+        return read_unit(unit, self.inputs.reading, self._limits)
 
     @property
     def manifest(self) -> dict[str, Any] | None:
@@ -107,7 +123,7 @@ class RunReader:
                 continue
             row = 0
             for span in unit.spans:
-                tables = read_unit(dataclasses.replace(unit, spans=(span,)), self.inputs.reading, self._limits)
+                tables = self._tables(dataclasses.replace(unit, spans=(span,)))
                 count = sum(table.num_rows for table in tables)
                 if span.uri == uri:
                     return [self.document_at(position) for position in self._scan("row", row, unit.index)]
@@ -129,7 +145,7 @@ class RunReader:
         for span in unit.spans:
             if span == unit.spans[-1]:
                 break
-            for table in read_unit(dataclasses.replace(unit, spans=(span,)), self.inputs.reading, self._limits):
+            for table in self._tables(dataclasses.replace(unit, spans=(span,))):
                 if row < table.num_rows:
                     return _place(span, row)
                 row -= table.num_rows
@@ -146,7 +162,7 @@ class RunReader:
             DataError: the document is not in the unit any more.
         """
         unit = self.inputs.units[document.unit]
-        for table in read_unit(unit, self.inputs.reading, self._limits):
+        for table in self._tables(unit):
             found = table.filter(pc.equal(table["row"], document.row))
             if found.num_rows:
                 return normalize(Texts.from_arrow(found["text"]))[0]
@@ -166,6 +182,13 @@ class RunReader:
                     yield from (before + found.to_numpy()).tolist()
                     before += table.num_rows
             first += file.rows
+
+
+def _take_out_addresses(record: dict[str, Any]) -> str:
+    """Remove endpoints and profiles from the storage settings of inputs.json. Returns the first, for messages."""
+    options = [record["storage"], *(one["storage"] for one in record["inputs"] if one.get("storage"))]
+    taken = [f"{name}: {one.pop(name)}" for one in options for name in ("endpoint_url", "profile") if name in one]
+    return taken[0] if taken else ""
 
 
 def row_at(artifact: Artifact, row: int, wanted: Callable[[str], bool]) -> tuple[DataFile, dict[str, Any]]:

@@ -211,7 +211,7 @@ def test_the_first_message_says_whether_the_job_is_new_and_what_it_continues(tmp
 
 
 def test_a_finished_run_is_not_submitted(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("cluster.submit.commands.work_of", lambda *_: finished(small_work(tmp_path)))
+    monkeypatch.setattr("cluster.submit.commands.work_of", lambda *_, **__: finished(small_work(tmp_path)))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     code, out, err = raymill(capsys, "submit", "x.yaml")
     assert (code, out) == (0, "") and "already finished, nothing to do. Output:" in err

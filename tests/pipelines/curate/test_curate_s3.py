@@ -123,7 +123,7 @@ def test_the_commands_that_look_at_a_run_reach_it_by_the_variables_that_the_guid
         assert (code, err) == (0, "") and answer in out
 
 
-def test_a_local_run_of_remote_input_is_explained_by_the_settings_it_recorded(
+def test_a_local_run_of_remote_input_is_explained_by_its_config_and_not_by_an_endpoint_that_its_record_names(
     texts, tmp_path, monkeypatch, raymill, s3_server, s3_root, s3_store
 ):
     for path in texts.iterdir():
@@ -135,6 +135,10 @@ def test_a_local_run_of_remote_input_is_explained_by_the_settings_it_recorded(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     code, out, err = raymill("explain", str(tmp_path / "run"), "copy")
+    assert (code, out) == (2, "") and f"this run read it with endpoint_url: {s3_server}" in err
+    without_keys = settings | {"storage": {"endpoint_url": s3_server}}
+    (tmp_path / "c.json").write_text(json.dumps({"kind": "curate", "name": "test"} | without_keys))
+    code, out, err = raymill("explain", str(tmp_path / "run"), "copy", "--config", str(tmp_path / "c.json"))
     assert (code, err) == (0, "") and "difference from it: none, the text is the same" in out
 
 
