@@ -6,6 +6,7 @@ Later stages may be unfinished.
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +28,7 @@ from pipelines.readers import READERS
 from pipelines.readers.inputs import Input
 from pipelines.readers.recorded import INPUTS_JSON, inputs_file, read_inputs
 from pipelines.readers.text_files import OneDocument
-from pipelines.readers.units import Unit, read_unit
+from pipelines.readers.units import Reading, Unit, read_unit
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 
@@ -73,8 +74,6 @@ class RunReader:
         self.store = store
         self.inputs = read_inputs(self.uri, record, store).with_storage_of(inputs)
         self.attributes = Artifact.load(store, paths.join(self.uri, ATTRIBUTES))
-        quarantine = Artifact.load(store, paths.join(self.uri, QUARANTINE))
-        self.inputs = dataclasses.replace(self.inputs, reading=self.inputs.reading.after(quarantine))
 
     def _tables(self, unit: Unit) -> Iterator[pa.Table]:
         """The tables of a unit, read again.
@@ -87,7 +86,11 @@ class RunReader:
                 f"{unit.spans[0].uri}: by its record, this run read it with {self._endpoint}. To send requests there "
                 "with your keys, give the run's config: --config CONFIG."
             )
-        return read_unit(unit, self.inputs.reading, self._limits)
+        return read_unit(unit, self._reading, self._limits)
+
+    @cached_property
+    def _reading(self) -> Reading:
+        return self.inputs.reading.after(Artifact.load(self.store, paths.join(self.uri, QUARANTINE)))
 
     @property
     def manifest(self) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ def here(tmp_path, monkeypatch):
 
 
 def check(output: str, *folders: str, **settings: object) -> None:
-    inputs = [{"path": path, "source": f"s{number}"} for number, path in enumerate(folders)]
+    inputs = [{"path": path, "source": f"s{number}", "follow_links": True} for number, path in enumerate(folders)]
     plain = {"kind": "curate", "name": "x", "inputs": inputs, "output": output}
     config = CurateConfig.model_validate(plain | settings)
     root = paths.absolute(output)
