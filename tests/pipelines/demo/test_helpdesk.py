@@ -49,6 +49,7 @@ NOT_SHOWN = {
     "different_questions": "of preferences, shape preference",
     "equal_answers": "of preferences, shape preference",
     "undesirable": "of data for KTO",
+    "schema_too_slow": "takes a pattern that has been made to be slow",
     "bytes_not_utf8": "of columns of bytes",
 }
 
