@@ -8,6 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -62,8 +63,8 @@ def load_base(
     if model.config is not None:
         return _random(model.config, seed, dtype, attention, kind)
     folder = model_folder(store, model)
-    named_config(store, model)
     weight_files(folder)
+    _checked_config(folder, model.name)
     try:
         loaded, seen = kind.from_pretrained(
             folder, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False,
@@ -161,16 +162,19 @@ def named_config(store: Store, model: Model) -> Any:
     """The transformers config of a named or random model, without weights."""
     if model.config is not None:
         return model_config(model.config)
-    folder = model_folder(store, model)
+    return _checked_config(model_folder(store, model), model.name)
+
+
+def _checked_config(folder: Path, name: str | None) -> Any:
     try:
         found = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a class of settings makes of values that it does not expect
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConfigError(
-            f"model {model.name}: transformers cannot read its config.json ({reason}). Code from a model's "
+            f"model {name}: transformers cannot read its config.json ({reason}). Code from a model's "
             "folder is never run."
         ) from error
-    refuse_hostile(vars(found), f"model {model.name}: config.json")
+    refuse_hostile(vars(found), f"model {name}: config.json")
     return found
 
 

@@ -102,7 +102,8 @@ def _read(store: Store, uri: str) -> LoraAdapter:
     refuse_foreign_files(folder)
     read_shapes(Store(), str(folder / TENSORS))
     config = read_object(Store(), str(folder / CONFIG))
-    if missing := {"base_model_name_or_path", "lora_alpha", "target_modules"} - config.keys():
+    of_lora = {"lora_alpha", "target_modules"} if config.get("peft_type", "LORA") == "LORA" else set()
+    if missing := {"base_model_name_or_path", *of_lora} - config.keys():
         raise DataError(f"--adapter {uri}: {CONFIG} has no {', '.join(sorted(missing))}. Fetch it again.")
     try:
         return LoraAdapter(uri, config, load_file(folder / TENSORS))
