@@ -115,6 +115,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "output": "HERE/another",
         "packed": "HERE/packed",
         "corpus.0.storage": {"timeout_s": 5},
+        "corpus.0.follow_links": True,
         "columns": {"text": "other"},
         "engine": "zero3",
         "reduce_every_micro_batch": {"engine": "fsdp2", "reduce_every_micro_batch": False},
