@@ -155,13 +155,17 @@ class Unavailable(StorageError):
     is_final = False
 
 
+_MOST_OF_AN_ERROR = 20_000  # characters; a server may answer with any number of them
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a library's message. Of an XML answer of the store, only code and message are kept."""
-    text = str(error).partition("\n\nDebug source")[0].strip() or type(error).__name__
+    whole = str(error)[:_MOST_OF_AN_ERROR]
+    text = whole.partition("\n\nDebug source")[0].strip() or type(error).__name__
     # Azure appends the request's id and time to the message, on lines of their own.
     answer = re.search(r"<Code>(.*?)</Code>(?:\s*<Message>([^<\n]*))?", text, re.DOTALL)
     line = text.partition("<?xml")[0].splitlines()[0].rstrip(" :.")
     # Only the debug text has the cause of a failed connection.
-    if cause := re.search(r'ConnectError\(.*?(?:message|error): "(.*?)"', str(error), re.DOTALL):
+    if cause := re.search(r'ConnectError\(.*?(?:message|error): "(.*?)"', whole, re.DOTALL):
         line = f"{line}: {cause[1]}"
     return shortened(f"{line}: {' '.join(filter(None, answer.groups()))}" if answer else line, 400)

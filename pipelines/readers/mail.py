@@ -90,7 +90,7 @@ _NEEDS_HTML = re.compile(r"\bhtml\b", re.IGNORECASE)
 _NOTICE = 200  # most characters of a text that only refers to the HTML part
 _BLOCKS = ("p", "div", "tr", "li", "ul", "ol", "table", "h1", "h2", "h3", "h4", "blockquote", "pre")
 _QUOTE_BEGINS, _QUOTE_ENDS, _BLOCK_ENDS = "\ue00e", "\ue00f", "\ue01f"  # private characters, which XML allows
-_AT_BLOCK_ENDS = re.compile(f"[ \t\r\n]*\n?[ \t]*{_BLOCK_ENDS}(?:[ \t]*{_BLOCK_ENDS})*")
+_AT_BLOCK_ENDS = re.compile(f"(?<![ \t\r\n])[ \t\r\n]*+{_BLOCK_ENDS}(?:[ \t]*+{_BLOCK_ENDS})*+")
 
 
 @dataclass

@@ -33,7 +33,7 @@ _TIMES = re.compile(rf"[ \t]*{_TIME}[ \t]*-->[ \t]*{_TIME}(?:[ \t].*)?")
 _CUT_CUE = re.compile(r"[0-9]+(?:\n[0-9:,.> -]*)?")  # the end of a file that was cut between two cues
 _BLANK = re.compile(r"\n[ \t]*(?:\n[ \t]*)*\n")
 _NOTE = re.compile(r"(?:NOTE(?![^ \t\n])|STYLE[ \t]*\n|REGION[ \t]*\n)")
-_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]+([^<>]*)>")
+_VOICE = re.compile(r"<v(?:\.[^\s<>]*+)?[ \t]++([^<>]*+)>")
 # Marks of WebVTT and SubRip alone: `if a<b and c>d` is spoken text.
 _MARK = re.compile(
     r"</?(?:c|i|b|u|s|v|lang|ruby|rt|font)(?:\.[^\s<>]*)?>|<(?:lang|font)\s[^<>]*>|<(?:[0-9]+:)?[0-9]+:[0-9]+\.[0-9]+>|\{\\[^{}]*\}",

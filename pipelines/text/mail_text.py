@@ -23,10 +23,10 @@ _SHORT_ATTRIBUTION = re.compile(rf".{{0,250}}{words.WROTE}{_END}")
 _SAID = re.compile(rf".{{1,250}}{words.SAID}[ ]?{_COLON}", re.IGNORECASE)
 _OF_AN_ADDRESS = re.compile(r"[^\s<>()@]@[^\s<>()@]")
 _TIME_OR_YEAR = re.compile(r"\d{1,2}[:.]\d{2}|\d{4}")
-_TIME_AND_YEAR = re.compile(r"(?=.*\d{4})(?=.*\d{1,2}[:.]\d{2})")
+_TIME_AND_YEAR = re.compile(r"\A(?=.*\d{4})(?=.*\d{1,2}[:.]\d{2})")
 _ATTRIBUTION_LINES = 3
 
-_BETWEEN_RULES = re.compile(r"[-_=*]{2,}\s*([^-_=*].{2,100}?)\s*[-_=*]{2,}")
+_BETWEEN_RULES = re.compile(r"[-_=*]{2,}+\s*+([^\s\-_=*].{2,100}?)\s*+[-_=*]{2,}")
 _RULE = re.compile(r"[-_=]{5,}")
 _LABELS = {
     label: name
@@ -37,7 +37,7 @@ _LABELS = {
 }  # fmt: skip
 _HEADER_LINES = 100
 _TAG_OF_A_LIST = re.compile(r"(?:\[[^\]]*\]\s*)+")
-_COUNT = re.compile(r"\s*(?:\[\d+\]|\(\d+\))$")
+_COUNT = re.compile(r"(?<!\s)\s*+(?:\[\d+\]|\(\d+\))$")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _DEEPEST = 20  # mails forwarded within each other; a deeper one is a quote
 

@@ -5,9 +5,11 @@ import json
 import pytest
 
 from cluster.errors import ConfigError
+from cluster.read.limits import Limits
 from cluster.store.store import Store
 from pipelines.language import fasttext_classifier
 from pipelines.prepare.config import Validate
+from pipelines.prepare.records import validate
 from pipelines.prepare.records.content import Preference, pair
 from pipelines.prepare.records.validate import REASONS, load_validator
 
@@ -213,6 +215,17 @@ def test_an_answer_of_a_schema_is_judged_by_nothing_else():
 def test_a_schema_that_leads_too_deep_is_no_crash():
     nested = pair("", QUESTION, "", "[" * 400 + "]" * 400)
     assert reason(nested, json_schema={"type": "array", "items": {"$ref": "#"}}) == "not_in_schema"
+
+
+def test_an_answer_that_takes_the_expression_of_a_schema_too_long_is_left_out_alone(monkeypatch):
+    monkeypatch.setattr(validate, "_LIMITS", Limits(document_s=0.3))
+    answers = ['"aaa"', f'"{"a" * 64}b"', '"b"']
+    found = reasons(
+        [(pair("", QUESTION, "", answer), {}) for answer in answers],
+        json_schema={"type": "string", "pattern": "^(a+)+$"},
+        answer_chars=None,
+    )
+    assert found == [None, "schema_too_slow", "not_in_schema"]
 
 
 def test_a_schema_may_begin_with_a_byte_order_mark(tmp_path):

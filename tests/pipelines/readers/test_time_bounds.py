@@ -1,10 +1,12 @@
 """A document that its parser takes too long for is one row in quarantine; known worst cases are bounded in the code."""
 
+import ast
 import encodings.punycode
 import re
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +17,8 @@ from cluster.guard import Exceeded, Guard
 from cluster.read.decoding import in_charset
 from cluster.read.limits import Limits
 from cluster.store.store import Store
-from pipelines.readers import docx, mail, pdf, text_files, transcripts
+from pipelines.readers import READERS, delimited, docx, mail, pdf, text_files, transcripts, warc
+from pipelines.readers.reader import CONTENT_CHARACTERS
 from tests.support import pdf as pdf_files
 from tests.support.inline import curate_inline
 from tests.support.input_rows import rows_of
@@ -230,3 +233,120 @@ def test_a_document_near_its_bound_is_the_same_in_both_readings(tmp_path, monkey
         monkeypatch,
     )
     assert Artifact.load(Store(), f"{run.uri}/attributes").manifest.rows == (2 if first_s else 3)
+
+
+# ---- files that were read again for each of their lines, marks or messages
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv"])
+def test_a_file_in_which_every_line_opens_a_quote_is_read_a_few_times(tmp_path, monkeypatch, ending):
+    read = 0
+
+    class Counting(delimited._RecordLines):
+        def __next__(self) -> str:
+            nonlocal read
+            read += 1
+            return super().__next__()
+
+    monkeypatch.setattr(delimited, "_RecordLines", Counting)
+    line = '"' + "a" * 97
+    lines = (1 << 20) // (len(line) + 1)
+    (tmp_path / f"a{ending}").write_text("text\n" + f"{line}\n" * lines)
+    rows = rows_of(tmp_path, unit_bytes=8 << 20)
+    assert len(rows) == lines and {row["problem"] for row in rows} == {"broken_csv"}
+    assert read < 10 * lines
+
+
+@pytest.mark.parametrize("ending", [".warc", ".wet"])
+def test_an_archive_of_marks_without_an_empty_line_is_searched_a_few_times(tmp_path, monkeypatch, ending):
+    searched = 0
+
+    class Counting:
+        def search(self, data: bytearray, begin: int, end: int) -> re.Match[bytes] | None:
+            nonlocal searched
+            searched += max(min(end, len(data)) - begin, 0)
+            return re.compile(rb"\n\r?\n").search(data, begin, end)
+
+    monkeypatch.setattr(warc, "_BLANK_LINE", Counting())
+    content = b"WARC/1.0\r\n" * 20_000
+    (tmp_path / f"a{ending}").write_bytes(content)
+    assert {row["problem"] for row in rows_of(tmp_path, unit_bytes=8 << 20)} == {"bad_warc_record"}
+    assert searched < 4 * len(content)
+
+
+def test_a_content_length_of_thousands_of_digits_is_a_bad_record(tmp_path):
+    head = b"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: "
+    (tmp_path / "a.wet").write_bytes(head + b"9" * 5000 + b"\r\n\r\nlost\r\n\r\n" + head + b"4\r\n\r\nkept\r\n\r\n")
+    first, second = rows_of(tmp_path)
+    assert (first["problem"], second["text"]) == ("bad_warc_record", "kept")
+
+
+def test_of_a_message_over_the_bound_no_empty_lines_are_held(tmp_path):
+    """All lines that are held were counted again at each line."""
+    content = b"From a Mon Jan  1 00:00:00 2024\nFrom: a@b\n\n" + b"x" * 2000 + b"\n" * 50_000
+    (piece,) = mail._pieces([content], 1000)
+    assert not piece.is_whole and len(piece.held) <= CONTENT_CHARACTERS
+
+
+# ---- the list of the readers
+
+_TEXT = [
+    "test_hostile_input.py::test_a_bomb_is_stopped_by_ratio_and_by_size",
+    "test_bounds.py::test_a_document_of_exactly_the_largest_size_is_read",
+]
+_GUARDED = "test_time_bounds.py::test_a_document_beyond_its_bounds_is_one_row_and_its_neighbours_are_read"
+_QUOTES = "test_time_bounds.py::test_a_file_in_which_every_line_opens_a_quote_is_read_a_few_times"
+_MARKS = "test_time_bounds.py::test_an_archive_of_marks_without_an_empty_line_is_searched_a_few_times"
+_JSON = [
+    "test_hostile_input.py::test_a_line_is_read_or_refused_whatever_its_depth",
+    "test_hostile_input.py::test_a_line_of_three_hundred_megabytes_takes_little_memory",
+]
+_PARQUET = [
+    "test_hostile_parquet.py::test_a_parquet_bomb_of_repeated_values_is_stopped_while_it_is_read",
+    "test_hostile_parquet.py::test_a_page_over_the_bound_is_refused_before_it_is_decompressed",
+]
+# Format -> the tests of its worst cases.
+WORST_CASES = {
+    "parquet": _PARQUET,
+    "jsonl": _JSON,
+    "json": [
+        "test_stated_formats.py::test_a_json_value_or_line_over_the_bound_is_too_long_in_any_encoding",
+        "../../cluster/read/test_json_values.py::test_a_broken_value_ends_the_reading_there_without_reading_on",
+    ],
+    "csv": [_QUOTES],
+    "tsv": [_QUOTES],
+    "text": _TEXT,
+    "markdown": _TEXT,
+    "html": [
+        _GUARDED,
+        "test_time_bounds.py::test_a_tag_with_thousands_of_attributes_is_not_parsed",
+        "test_web_pages.py::test_a_page_with_many_words_in_elements_of_their_own_is_read_in_a_moment",
+    ],
+    "pdf": [_GUARDED],
+    "docx": [
+        _GUARDED,
+        "test_time_bounds.py::test_a_long_attribute_of_a_word_file_is_scanned_a_few_times",
+        "test_documents.py::test_a_word_file_that_expands_too_far_is_left_unread",
+    ],
+    "transcript": [_GUARDED],
+    "mail": [
+        _GUARDED,
+        "test_time_bounds.py::test_no_header_of_a_mail_chooses_the_codec_of_punycode",
+        "test_time_bounds.py::test_of_a_message_over_the_bound_no_empty_lines_are_held",
+    ],
+    "warc": [_MARKS],
+    "wet": [_MARKS, "test_time_bounds.py::test_a_content_length_of_thousands_of_digits_is_a_bad_record"],
+    "hf": [
+        "test_hostile_arrow.py::test_a_record_batch_over_the_bound_is_refused_before_it_is_decompressed",
+        "test_hostile_arrow.py::test_values_that_repeat_are_decoded_a_few_at_a_time",
+    ],
+    "fetched": [*_PARQUET, *_JSON],  # Parquet of JSON objects
+}
+
+
+def test_every_reader_has_tests_of_its_worst_cases():
+    assert WORST_CASES.keys() == READERS.keys()
+    for test in {test for tests in WORST_CASES.values() for test in tests}:
+        file, _, name = test.partition("::")
+        functions = ast.parse((Path(__file__).parent / file).read_text()).body
+        assert name in {one.name for one in functions if isinstance(one, ast.FunctionDef)}, test
