@@ -4,7 +4,8 @@ An attempt is a folder below $XDG_STATE_HOME/raymill/runs (default ~/.local/stat
 
     request.json   what was submitted
     lock           held by the process `local_job.py` as long as the attempt is active
-    process        its process id
+    process        its process id, for messages
+    cancel         made by `cancel`; the process sees it and stops the job
     log            output of the job
     exit.json      written last: exit code, and whether the job was cancelled
 """
@@ -12,7 +13,6 @@ An attempt is a folder below $XDG_STATE_HOME/raymill/runs (default ~/.local/stat
 import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -23,13 +23,12 @@ from typing import Any
 from cluster.errors import ClusterError
 from cluster.submit.backend import CONFIG_VARIABLE, GRACE_S, Attempt, AttemptExists, AttemptLost, Request, State
 from cluster.submit.job_log import LogLines
-from cluster.submit.local_job import EXIT, LOCK, LOG, PROCESS, write_whole
+from cluster.submit.local_job import CANCEL, EXIT, LOCK, LOG, PROCESS, write_whole
 from cluster.submit.preflight import ProbeRequest, problems_here
 from cluster.submit.work import Work
 
 _REQUEST = "request.json"
 _POLL_S = 0.2
-_START_S = 30
 
 
 class Local:
@@ -115,13 +114,10 @@ class Local:
 
     def cancel(self, attempt: Attempt) -> None:
         folder = self.folder / attempt.name
-        until = time.monotonic() + _START_S
-        while self._active(folder) and not (folder / PROCESS).exists() and time.monotonic() < until:
-            time.sleep(_POLL_S)
         if not self._active(folder):
             return
-        # The process holds the lock, so that its id cannot be another's.
-        os.kill(int((folder / PROCESS).read_text()), signal.SIGTERM)
+        # No signal: the id in `process` may be edited, or that of another machine with the same home folder.
+        (folder / CANCEL).touch()
         until = time.monotonic() + self.grace_s + 30
         while self._active(folder):
             if time.monotonic() > until:

@@ -1,6 +1,7 @@
 """The process that runs an attempt on this machine: `python -m cluster.submit.local_job FOLDER GRACE COMMAND...`.
 
-It starts the command, forwards SIGTERM to it, kills it if it still runs GRACE seconds later, and writes its exit code.
+It starts the command, stops it at SIGTERM or when the file `cancel` is made, kills it if it still runs GRACE seconds
+later, and writes its exit code.
 It inherits the open file `lock`, locked; the lock ends with this process.
 """
 
@@ -12,12 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-LOCK, PROCESS, LOG, EXIT = "lock", "process", "log", "exit.json"
+LOCK, PROCESS, CANCEL, LOG, EXIT = "lock", "process", "cancel", "log", "exit.json"
 _POLL_S = 0.1
 
 
 def main(folder: Path, grace_s: float, command: list[str]) -> None:
-    """Run the command until it ends or this process gets SIGTERM."""
+    """Run the command until it ends, this process gets SIGTERM, or the attempt is cancelled."""
     stopped: list[float] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(time.monotonic()))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -30,6 +31,8 @@ def main(folder: Path, grace_s: float, command: list[str]) -> None:
             break
         except subprocess.TimeoutExpired:
             pass
+        if not stopped and (folder / CANCEL).exists():
+            stopped.append(time.monotonic())
         if stopped and not asked:
             asked = True
             job.terminate()

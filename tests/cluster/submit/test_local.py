@@ -3,6 +3,7 @@
 import os
 import signal
 import stat
+import subprocess
 import sys
 
 import pytest
@@ -87,7 +88,22 @@ def test_a_submit_that_was_killed_before_the_job_leaves_its_name_free(tmp_path):
 
 
 def test_a_job_that_is_cancelled_at_once_is_cancelled(tmp_path):
-    """Its process may not have begun: its id is waited for."""
+    """Its process may not have begun."""
     local, attempt = started(tmp_path, lines=600, every_s=0.1)
     local.cancel(attempt)
     assert local.attempt("run").state is State.CANCELLED
+
+
+def test_no_process_but_that_of_the_job_is_stopped_whatever_id_its_folder_names(tmp_path):
+    """The folder may have been edited, or the job runs on another machine with the same home folder."""
+    local, attempt = started(tmp_path, lines=600, every_s=0.1)
+    process_of(tmp_path)
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        (tmp_path / "runs" / "run" / "process").write_text(str(other.pid))
+        local.cancel(attempt)
+        assert local.attempt("run").state is State.CANCELLED
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
