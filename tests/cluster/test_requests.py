@@ -17,7 +17,7 @@ from cluster.lease import held
 from cluster.output import Output
 from cluster.read.compression import stream
 from cluster.read.limits import Limits
-from cluster.read.parquet import _range
+from cluster.read.parquet import chunk_range
 from cluster.read.span import Span
 from cluster.record import RecordFile
 from cluster.stage import Scratch
@@ -213,7 +213,7 @@ def test_pieces_are_let_go_when_they_were_read_and_memory_is_bounded_when_they_w
 def test_a_column_chunk_begins_with_its_dictionary_and_an_offset_of_0_is_none(dictionary, start):
     """Some writers leave 0 where there is no dictionary: all columns before the chunk would be fetched too."""
     chunk = SimpleNamespace(data_page_offset=400, dictionary_page_offset=dictionary, total_compressed_size=250)
-    assert _range(chunk) == (start, start + 250)
+    assert chunk_range(chunk) == (start, start + 250)
 
 
 # --- requests that fail
