@@ -78,7 +78,7 @@ def pages(settings: Api, position: str | None, where: str) -> Iterator[Page]:
 def flat(record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The record with the values of inner objects under dotted names; None if a name would be too long for a column."""
     found: dict[str, Any] = {}
-    left = list(reversed(record.items()))
+    left = [*record.items()][::-1]
     while left:
         name, value = left.pop()
         if not isinstance(value, Mapping) or not value:
@@ -86,7 +86,7 @@ def flat(record: Mapping[str, Any]) -> dict[str, Any] | None:
         elif len(name) > _LONGEST_COLUMN:
             return None
         else:
-            left += [(f"{name}.{inner}", one) for inner, one in reversed(value.items())]
+            left += [(f"{name}.{inner}", one) for inner, one in [*value.items()][::-1]]
     return found
 
 
