@@ -8,8 +8,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from math import prod
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from jinja2 import TemplateSyntaxError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -37,6 +38,9 @@ _transformers_config = Entry("training.models.shape:transformers_config")  # loa
 
 log = logging.getLogger(__name__)
 
+# What replaced or added text is called in a tokenizer.json, and the most characters that may be written for one.
+_WRITTEN = ("content", "prepend", "replacement")
+_MOST_GROWTH = 256
 # Endings of the files of a tokenizer; weights in the same folder are not copied.
 _ENDINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".vocab")
 _MAX_FILE_BYTES = 256 << 20
@@ -178,7 +182,24 @@ def _load(where: str, uri: str, revision: str | None, problem: str | None = None
             f"{uri}: its tokenizer is a slow one ({type(tokenizer).__name__}), which has no positions of tokens "
             "in the text. Give model.tokenizer a folder with a tokenizer.json."
         )
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        if (growth := _growth(parts[part])) > _MOST_GROWTH:
+            raise ConfigError(
+                f"{uri}: its {part} may write {growth:,} characters for one, and tokenizers write a few. Take another "
+                "tokenizer."
+            )
     return cast(PreTrainedTokenizerFast, tokenizer)
+
+
+def _growth(part: Any) -> int:
+    """The most characters that a part of a tokenizer writes for one that it reads, of its steps together."""
+    if isinstance(part, list):
+        return prod(map(_growth, part))
+    if not isinstance(part, dict):
+        return 1
+    written = max((len(part[name]) for name in _WRITTEN if isinstance(part.get(name), str)), default=1)
+    return max(written, 1) * prod(_growth(inner) for inner in part.values() if isinstance(inner, list))
 
 
 def _belongs(file: FileInfo, root: str) -> bool:

@@ -1,6 +1,8 @@
 """A chat template is a program that comes with a model: one that does not end costs a conversation, or is refused."""
 
 import pytest
+from tokenizers import Tokenizer, models, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from cluster.errors import ConfigError
 from cluster.guard import WorkBounds
@@ -11,7 +13,7 @@ from training.config_parts import Model
 from training.pack import encode, template
 from training.pack.chatml import CHATML
 from training.pack.documents import Chat, Document
-from training.tokenizer.load_tokenizer import load_checked
+from training.tokenizer.load_tokenizer import load_checked, load_tokenizer
 
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 GROWS = "{% set n = namespace(x='a') %}{% for a in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}"
@@ -53,3 +55,14 @@ def test_a_template_that_does_not_end_is_refused_when_the_config_is_checked(tmp_
     with pytest.raises(ConfigError, match=r"chat\.jinja does not end, or grows without end") as refused:
         load_checked(Store(), model, program + CHATML, ())
     assert "over 0.3 s" in str(refused.value) or "over 512 MiB of memory" in str(refused.value)
+
+
+def test_a_tokenizer_whose_normaliser_multiplies_text_is_refused_when_it_is_loaded(tmp_path):
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
+    ordinary = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁"), normalizers.Replace("…", "...")]
+    for name, steps in (("good", ordinary), ("bad", [normalizers.Replace("a", "b" * 1000)] * 2)):
+        tokenizer.normalizer = normalizers.Sequence(steps)
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path / name)
+    load_tokenizer(Store(), str(tmp_path / "good"))
+    with pytest.raises(ConfigError, match="its normalizer may write 1,000,000 characters for one"):
+        load_tokenizer(Store(), str(tmp_path / "bad"))
