@@ -12,6 +12,7 @@ An attempt is a folder below $XDG_STATE_HOME/raymill/runs (default ~/.local/stat
 
 import fcntl
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -20,14 +21,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, DataError, StorageError
+from cluster.printed import printable
+from cluster.record import read_json
+from cluster.store.store import Store
 from cluster.submit.backend import CONFIG_VARIABLE, GRACE_S, Attempt, AttemptExists, AttemptLost, Request, State
 from cluster.submit.job_log import LogLines
 from cluster.submit.local_job import CANCEL, EXIT, LOCK, LOG, PROCESS, write_whole
 from cluster.submit.preflight import ProbeRequest, problems_here
 from cluster.submit.work import Work
 
+log = logging.getLogger(__name__)
+
 _REQUEST = "request.json"
+_TEXTS = ("run_id", "kind", "config_fingerprint", "output")
+_LATEST_S = 1 << 33  # the year 2242
 _POLL_S = 0.2
 
 
@@ -68,22 +76,27 @@ class Local:
             record = request.metadata | {"started": time.time(), "config": config}
             write_whole(folder / _REQUEST, json.dumps(record, ensure_ascii=False))
             command = request.command(self.command)
-            with open(folder / LOG, "wb") as log:
+            with open(folder / LOG, "wb") as output:
                 # The new process inherits the lock, so that the attempt is active without a gap.
                 subprocess.Popen(
                     [sys.executable, "-m", "cluster.submit.local_job", str(folder), str(self.grace_s), *command],
                     env=os.environ | {CONFIG_VARIABLE: json.dumps(config), "PYTHONUNBUFFERED": "1"},
                     pass_fds=[lock.fileno()],
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
+                    stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
         return self._attempt(folder)
 
     def attempts(self, run_id: str | None = None) -> list[Attempt]:
-        folders = [file.parent for file in self.folder.glob(f"*/{_REQUEST}")]
-        found = sorted(map(self._attempt, folders), key=lambda attempt: attempt.started or 0)
+        found = []
+        for file in self.folder.glob(f"*/{_REQUEST}"):
+            try:
+                found.append(self._attempt(file.parent))
+            except (DataError, StorageError) as error:
+                log.warning("not listed: %s", error)
+        found.sort(key=lambda attempt: attempt.started or 0)
         return [attempt for attempt in found if run_id in (None, attempt.run_id)]
 
     def attempt(self, name: str) -> Attempt | None:
@@ -91,10 +104,8 @@ class Local:
         return self._attempt(folder) if (folder / _REQUEST).is_file() else None
 
     def config(self, attempt: Attempt) -> Mapping[str, Any] | None:
-        try:
-            return json.loads((self.folder / attempt.name / _REQUEST).read_bytes())["config"]
-        except FileNotFoundError:
-            return None
+        found = _read(self.folder / attempt.name / _REQUEST, "config")
+        return found and found["config"]
 
     def logs(self, attempt: Attempt, follow: bool, on_message: object = None) -> Iterator[str]:
         """The lines of the log. on_message: never called, because a local job starts at once."""
@@ -129,15 +140,17 @@ class Local:
 
     def _attempt(self, folder: Path) -> Attempt:
         active = self._active(folder)  # read before the exit code, which is written while the lock is held
-        record = json.loads((folder / _REQUEST).read_bytes())
+        record = _read(folder / _REQUEST, "started", *_TEXTS)
+        if record is None:
+            raise DataError(f"{folder}: its {_REQUEST} was removed. Remove the folder; the run's output is elsewhere.")
         code, ended, state, message = None, None, State.RUNNING, ""
         if not active:
-            try:
-                left = json.loads((folder / EXIT).read_bytes())
+            left = _read(folder / EXIT, "code", "ended", "cancelled")
+            if left is not None:
                 code, ended = left["code"], left["ended"]
                 state = State.SUCCEEDED if not code else State.CANCELLED if left["cancelled"] else State.FAILED
                 message = f"exit code {code}" if state is State.FAILED else ""
-            except FileNotFoundError:
+            else:
                 state, message = State.FAILED, "its process was killed, or the machine was restarted"
                 code = 1
         return Attempt(
@@ -155,13 +168,35 @@ class Local:
 
     def _active(self, folder: Path) -> bool:
         try:
-            with open(folder / LOCK) as lock:
+            # Not blocking: a FIFO in its place would wait for a writer.
+            with open(os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK)) as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         except FileNotFoundError:
             return False
         return False
+
+
+def _read(file: Path, *keys: str) -> dict[str, Any] | None:
+    """The record in a file of an attempt, which somebody may have edited; None if there is no such file.
+
+    Raises:
+        DataError: it is damaged, or a value cannot be that of its key.
+        StorageError: it is no ordinary file.
+    """
+    found = read_json(Store(), str(file), "the record of a job", *keys)
+    for key in keys if found else ():
+        value = found[key]
+        if key in _TEXTS:
+            right = isinstance(value, str) and printable(value) == value and "\n" not in value
+        elif key in ("started", "ended"):
+            right = isinstance(value, int | float) and 0 <= value < _LATEST_S
+        else:
+            right = isinstance(value, dict if key == "config" else int)
+        if not right:
+            raise DataError(f"{file}: {key} is {str(value)[:40]!a}. Remove the folder {file.parent}; no run is in it.")
+    return found
 
 
 def _default_folder() -> Path:

@@ -1,6 +1,8 @@
 """Jobs of this machine: processes that go on without their terminal, in folders of their own."""
 
+import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -8,7 +10,7 @@ import sys
 
 import pytest
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, DataError, StorageError
 from cluster.submit.backend import AttemptLost, Request, State
 from cluster.submit.local import Local
 from tests.support.processes import wait_until
@@ -98,12 +100,47 @@ def test_no_process_but_that_of_the_job_is_stopped_whatever_id_its_folder_names(
     """The folder may have been edited, or the job runs on another machine with the same home folder."""
     local, attempt = started(tmp_path, lines=600, every_s=0.1)
     process_of(tmp_path)
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         (tmp_path / "runs" / "run" / "process").write_text(str(other.pid))
         local.cancel(attempt)
         assert local.attempt("run").state is State.CANCELLED
         assert other.poll() is None
     finally:
-        other.kill()
-        other.wait()
+        other.communicate()
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("request.json", {"started": 1e300}),
+        ("request.json", {"started": "today"}),
+        ("request.json", {"output": "/out\nother  running"}),
+        ("request.json", {"run_id": ["a"]}),
+        ("request.json", None),
+        ("exit.json", {"code": "0"}),
+        ("exit.json", {"ended": -1}),
+        ("exit.json", None),
+    ],
+)
+def test_a_damaged_record_is_named_and_does_not_hide_the_other_jobs(tmp_path, caplog, file, change):
+    local = Local(tmp_path / "runs", (sys.executable, "-c", ""))
+    for name in ("run", "other"):
+        list(local.logs(local.start(Request(small_work(tmp_path), name)), follow=True))
+    damaged = tmp_path / "runs" / "run" / file
+    plain = json.loads(damaged.read_text())
+    damaged.write_text("[" * 100_000 if change is None else json.dumps(plain | change))
+    assert [one.name for one in local.attempts()] == ["other"]
+    assert f"not listed: {damaged}" in caplog.text
+    with pytest.raises(DataError, match=re.escape(str(damaged))):
+        local.attempt("run")
+
+
+def test_a_fifo_in_the_folder_of_a_job_is_not_waited_for(tmp_path):
+    local = Local(tmp_path / "runs", (sys.executable, "-c", ""))
+    list(local.logs(local.start(Request(small_work(tmp_path), "run")), follow=True))
+    for file in ("lock", "exit.json"):
+        (tmp_path / "runs" / "run" / file).unlink()
+        os.mkfifo(tmp_path / "runs" / "run" / file)
+    with pytest.raises(StorageError, match=r"exit\.json: is a FIFO"):
+        local.attempt("run")
