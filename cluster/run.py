@@ -41,14 +41,14 @@ class RunFolder:
         manifest = self.manifest_file.read()
         return manifest if manifest is not None and manifest.get("kind") == kind else None
 
-    def report(self) -> Any:
-        """The content of report.json.
+    def report(self, *keys: str) -> Any:
+        """The content of report.json, which has these keys.
 
         Raises:
-            DataError: it is missing or damaged.
+            DataError: it is missing or damaged, or has not one of them.
         """
         uri = paths.join(self.uri, RUN_REPORT)
-        if (found := read_json(self.store, uri, "the report of a run")) is None:
+        if (found := read_json(self.store, uri, "the report of a run", *keys)) is None:
             raise DataError(f"{uri}: is gone. Run the command that wrote it again: it is made again.")
         return found
 

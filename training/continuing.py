@@ -95,7 +95,7 @@ def find_parent(config: TrainConfig) -> ParentRun | None:
         )
     best = config.continue_from.checkpoint == "best"
     checkpoint = Checkpoint.load(store, checkpoint_of(uri, outcome["best_checkpoint" if best else "checkpoint"]))
-    config_then = RunFolder(store, uri).report()["run"]["config"]
+    config_then = RunFolder(store, uri).report("run")["run"]["config"]
     parent = ParentRun(uri, manifest, outcome, config_then, checkpoint)
     if found := _other_weights(config, parent):
         raise _refusal(parent, found)

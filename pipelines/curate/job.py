@@ -201,7 +201,7 @@ def find_finished(config: CurateConfig, listing: InputListing, root: str) -> tup
     if damage := _damage(store, root, manifest):
         shown = "; ".join(damage[:_DAMAGE_SHOWN]) + "; ..." * (len(damage) > _DAMAGE_SHOWN)
         return None, f"a finished run with {plural(len(damage), 'damaged file')} ({shown})"
-    return CurateRun(store, root, manifest, RunFolder(store, root).report(), fresh=False), ""
+    return CurateRun(store, root, manifest, RunFolder(store, root).report("run"), fresh=False), ""
 
 
 def _find_manifest(

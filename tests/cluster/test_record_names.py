@@ -73,6 +73,9 @@ def test_what_a_run_wrote_beside_its_record_is_a_data_error_if_it_is_damaged(tmp
 def test_a_report_that_is_gone_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"report\.json: is gone"):
         RunFolder(Store(), str(tmp_path)).report()
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(DataError, match="not the report of a run \\(has no run"):
+        RunFolder(Store(), str(tmp_path)).report("run")
 
 
 def _artifact(folder: Path, path: str) -> None:

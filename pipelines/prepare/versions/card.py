@@ -57,7 +57,7 @@ def card(store: Store, version: Version) -> str:
         DataError: the run is gone, or was made again.
     """
     splits = version.splits(store)
-    report: PrepareReport = RunFolder(store, version.output).report()
+    report: PrepareReport = RunFolder(store, version.output).report(*PrepareReport.__required_keys__)
     assessment = read_assessment(store, version.output)
     total = sum(version.records.values())
     head = f"# {_text(version.name)}, {_text(version.version)}"
