@@ -199,15 +199,13 @@ def freeze_corpus(
     listing = tuple((file.name, file.info.size, file.info.version) for file in files)
     if not units:
         raise DataError(f"{corpus.path}: no row in {plural(len(files), 'file')}. Point `corpus` at documents.")
-    if (
-        prepared is None
-        and not is_hub_data(corpus.path)
-        and (artifact := Artifact.find(store, paths.absolute(corpus.path))) is not None
-    ):
+    artifact = None if prepared or is_hub_data(corpus.path) else Artifact.find(store, paths.absolute(corpus.path))
+    if artifact is not None:
         prepared = prepared_with(artifact)
     read = {name.partition(".")[0] for name in resolved.named.values()} | set(resolved.passed_over)
     unread: Counter[str] = Counter()
-    for one in inspected:
+    # The columns that `prepare` and `curate` write beside the texts are never trained on, and need no warning.
+    for one in inspected if prepared is None and artifact is None else ():
         unread.update({name: rows for name, rows in one.values.items() if name not in read and rows})
     return FrozenCorpus(
         store,

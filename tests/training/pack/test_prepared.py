@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from cluster.dataset_versions import versions_of
 from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
 from pipelines.prepare.versions.registry import Registry
-from tests.support.inline import prepare_inline
+from tests.support.inline import curate_inline, prepare_inline
 from tests.support.train_inline import sentences, train_inline
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, Split
@@ -62,6 +63,27 @@ def test_documents_have_the_split_that_was_prepared(prepared, shape, columns, ki
     assert found == {row["id"]: split for split in SPLITS for row in run.split(split).table().to_pylist()}
     assert isinstance(next(all_documents(frozen)).content, kind)
     assert sorted(found.values()).count("test") == 10
+
+
+def test_the_columns_that_raymill_writes_beside_the_texts_need_no_warning(prepared, tmp_path, monkeypatch):
+    run = prepared("messages")
+    columns = Columns(messages="messages")
+    for path in (run.uri, f"{run.uri}/train"):
+        assert freeze_corpus(Store(), Corpus(path=path), columns, 1 << 20).unread == {}
+    web = tmp_path / "web.jsonl"
+    web.write_text("".join(json.dumps(one) + "\n" for one in sentences(9)))
+    plain = {
+        "inputs": [{"path": str(web)}],
+        "output": str(tmp_path / "web"),
+        "language": None,
+        "rules": {"packs": []},
+        "dedup": None,
+    }
+    corpus = curate_inline(plain, monkeypatch).corpus.uri
+    assert freeze_corpus(Store(), Corpus(path=corpus), Columns(text="text"), 1 << 20).unread == {}
+    copied = tmp_path / "copied"
+    shutil.copytree(corpus, copied, ignore=shutil.ignore_patterns("_manifest.json"))
+    assert "source" in freeze_corpus(Store(), Corpus(path=str(copied)), Columns(text="text"), 1 << 20).unread
 
 
 def test_another_folder_has_no_splits_of_its_own_unless_a_column_is_named(tmp_path):
