@@ -5,9 +5,7 @@ run.
 import difflib
 import logging
 import math
-import re
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
 from training.config_parts import Model
+from training.model_folder.architecture import refuse_hostile
 from training.model_folder.folder import model_folder, weight_files
 
 log = logging.getLogger(__name__)
@@ -167,47 +166,17 @@ def named_config(store: Store, model: Model) -> Any:
 
 def _checked_config(folder: Path, name: str | None) -> Any:
     try:
-        found = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        plain, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
+        refuse_hostile(plain, f"model {name}: config.json")
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except ConfigError:
+        raise
     except Exception as error:  # whatever a class of settings makes of values that it does not expect
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConfigError(
             f"model {name}: transformers cannot read its config.json ({reason}). Code from a model's "
             "folder is never run."
         ) from error
-    refuse_hostile(vars(found), f"model {name}: config.json")
-    return found
-
-
-# Settings that count parts of a model, and their bound: the deepest models of the hub have about 130 layers, the widest
-# 512 experts. torch makes some thousand modules a second, also without memory for their weights.
-_COUNTS = re.compile(r"(?:num|n)_(?:\w+_)?(?:layers?|experts?|heads?|blocks?)")
-_LARGEST_COUNT = 4096
-
-
-def refuse_hostile(settings: Mapping[Any, Any], where: str) -> None:
-    """Check the settings of a model's config, and of the configs in it, before a model is made of them.
-
-    Raises:
-        ConfigError: one names code of a hub, such as the kernel of an attention, which transformers would run if its
-            package `kernels` is installed; or a number of layers, heads or experts is beyond all models.
-    """
-    for name, value in settings.items():
-        if "_implementation" in str(name):
-            values = value.values() if isinstance(value, Mapping) else [value]
-            if hub := [one for one in values if isinstance(one, str) and "/" in one]:
-                raise ConfigError(
-                    f"{where}: {name} names code of a hub, {hub[0][:80]!a}. Code from a model's folder or a hub is "
-                    "never run: remove this line from the file."
-                )
-        elif isinstance(value, Mapping):
-            refuse_hostile(value, where)
-        elif isinstance(value, PreTrainedConfig):
-            refuse_hostile(vars(value), where)
-        elif isinstance(value, int | float) and value > _LARGEST_COUNT and _COUNTS.fullmatch(str(name)):
-            raise ConfigError(
-                f"{where}: {name} is {value:,}, and no model has more than {_LARGEST_COUNT:,}. Correct the file, or "
-                "fetch it again."
-            )
 
 
 _NUMBER_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}

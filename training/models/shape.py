@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig
 
 from cluster.errors import ConfigError, StorageError
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
+from training.model_folder.architecture import refuse_hostile
 from training.model_folder.files import read_object
 from training.models.attention import VARLEN, choose_attention
-from training.models.base import decoder_layers, named_config, refuse_hostile
+from training.models.base import decoder_layers, named_config
 from training.models.build import objective_around
 from training.plan.memory import Parameter, Shape
 
@@ -97,7 +98,11 @@ def transformers_config(store: Store, model: Model) -> Any:
             Path(folder, "config.json").write_text(json.dumps(plain))
             return named_config(store, model.model_copy(update={"name": folder}))
     try:
-        found = AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
+        plain, _ = PreTrainedConfig.get_config_dict(model.name, revision=model.revision)
+        refuse_hostile(plain, f"model {model.name}: config.json")
+        return AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
+    except ConfigError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise StorageError(
@@ -105,8 +110,6 @@ def transformers_config(store: Store, model: Model) -> Any:
             f"({reason}). Check the name; without a network, put the model's folder "
             "on this machine or an object store and give its path or URI."
         ) from error
-    refuse_hostile(vars(found), f"model {model.name}: config.json")
-    return found
 
 
 def _is_remote(model: Model) -> bool:

@@ -8,12 +8,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any, cast
 
 from jinja2 import TemplateSyntaxError
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from cluster.artifact import fingerprint
 from cluster.entry import Entry
@@ -25,6 +26,7 @@ from cluster.store.paths import RelativePath
 from cluster.store.store import Store
 from cluster.temporary import scratch_folder
 from training.config_parts import Columns, Model
+from training.model_folder.architecture import refuse_hostile
 from training.model_folder.folder import hub_problem, refuse_foreign_files
 from training.model_folder.tokenizer_checks import check_template_variables, is_tokenizer_file, no_tokenizer
 from training.pack.chatml import TURN_END, TURN_START
@@ -166,10 +168,14 @@ def _load(where: str, uri: str, revision: str | None, problem: str | None = None
         where: folder or hub name that is loaded. uri: its name in messages. problem: why the hub cannot be reached;
             None: it can.
     """
+    how: dict[str, Any] = {"revision": revision, "local_files_only": problem is not None}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            where, revision=revision, trust_remote_code=False, local_files_only=problem is not None
-        )
+        with suppress(OSError):  # AutoTokenizer reads a config.json too, if there is one
+            plain, _ = PreTrainedConfig.get_config_dict(where, **how)
+            refuse_hostile(plain, f"{uri}: config.json")
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **how)
+    except ConfigError:
+        raise
     except Exception as error:  # tokenizers raises plain Exceptions
         first = problem and f"no such folder here, and the hub: {problem}"
         first = first or (str(error).strip().splitlines() or [type(error).__name__])[0]

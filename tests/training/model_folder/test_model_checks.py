@@ -339,17 +339,31 @@ def test_a_config_that_names_code_of_a_hub_is_refused_before_a_model_is_made(tmp
             make()
 
 
+def test_a_config_that_transformers_cannot_make_a_model_of_is_an_error_of_the_file(tmp_path):
+    model = _with_settings(tmp_path / "model", rope_scaling={"rope_type": "odd", "factor": 2.0})
+    with pytest.raises(ConfigError, match="model: transformers cannot make"):
+        shape_of(config(model={"name": model}))
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1,000,000,000, and no model has more than 4,096"),
-        ({"rope_scaling": {"rope_type": "odd", "factor": 2.0}}, "model: transformers cannot make"),
+        ({"model_type": "bart", "decoder_layers": 10**9}, "decoder_layers is 1,000,000,000, and"),
+        ({"model_type": "dbrx", "ffn_config": {"moe_num_experts": 10**9}}, "moe_num_experts is 1,000,000,000, and"),
+        ({"model_type": "gpt_neo", "attention_types": [[["global"], 10**9]]}, "attention_types is 1,000,000,000, and"),
     ],
 )
-def test_a_config_that_no_model_has_is_an_error_of_the_file_and_takes_no_time(tmp_path, settings, said):
+def test_a_count_beyond_all_models_is_refused_before_transformers_reads_the_config(
+    tmp_path, monkeypatch, settings, said
+):
+    """Many classes of configs make a list with an entry for each layer: 3e8 layers of a qwen2 take minutes."""
     model = _with_settings(tmp_path / "model", **settings)
-    with pytest.raises(ConfigError, match=said):
-        shape_of(config(model={"name": model}))
+    tiny().save_pretrained(model)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", None)
+    for read in (lambda: shape_of(config(model={"name": model})), lambda: load_tokenizer(Store(), model)):
+        with pytest.raises(ConfigError, match=said):
+            read()
 
 
 @pytest.mark.parametrize("positions", ["many", [1], {"a": 1}, -1])
