@@ -15,7 +15,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from itertools import groupby
+from heapq import heappop, heappush
+from itertools import groupby, pairwise
 from typing import Any
 
 from cluster.errors import ConfigError
@@ -198,13 +199,25 @@ def _trained_characters(message: Mapping[str, Any]) -> list[bool] | None:
     if ranges is None:
         return None
     trained = [False] * len(str(message.get("content", "")))
-    for one in ranges if isinstance(ranges, list) else [ranges]:
+    waiting: list[tuple[int, int, int, bool]] = []
+    for number, one in enumerate(ranges if isinstance(ranges, list) else [ranges]):
         first, last, train = (
             one.get(key) if isinstance(one, dict) else None for key in ("begin_offset", "end_offset", "train")
         )
         if type(first) is not int or type(last) is not int or not 0 <= first <= last or train not in (True, False):
             raise BadWeight(f"{_DETAIL} has {one!r}; wanted {{begin_offset: 0, end_offset: 8, train: false}}")
-        trained[first : last + 1] = [bool(train)] * len(trained[first : last + 1])
+        waiting.append((first, -number, min(last + 1, len(trained)), bool(train)))
+    # Of ranges that overlap, the last one decides. Each character is written once, however many ranges name it.
+    cuts = sorted({place for first, _, end, _ in waiting for place in (first, end)})
+    waiting.sort(reverse=True)
+    named: list[tuple[int, int, bool]] = []
+    for low, high in pairwise(cuts):
+        while waiting and waiting[-1][0] <= low:
+            heappush(named, waiting.pop()[1:])
+        while named and named[0][1] <= low:
+            heappop(named)
+        if named:
+            trained[low:high] = [named[0][2]] * (high - low)
     return trained
 
 

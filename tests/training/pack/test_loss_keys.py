@@ -128,6 +128,28 @@ def test_offsets_count_the_authors_characters_where_the_template_trims_and_contr
     assert [(trimmed[low:high], weight) for low, high, weight in spans] == [("say ", 0), ("it", 1), ("<|eot|>", 1)]
 
 
+@pytest.mark.parametrize(
+    ("ranges", "trained"),
+    [
+        ([(0, 9, True), (3, 5, False)], "012      6789"),
+        ([(3, 5, False), (0, 9, True)], "0123456789"),
+        ([(0, 4, True), (2, 6, False), (4, 5, True)], "01 45"),
+        ([(8, 8, True), (0, 0, True)], "0 8"),
+        ([(7, 10**12, True), (10**9, 10**12, False)], "789"),
+    ],
+)
+def test_of_overlapping_ranges_the_last_decides_and_none_reaches_beyond_the_content(ranges, trained):
+    detail = [{"begin_offset": first, "end_offset": last, "train": train} for first, last, train in ranges]
+    found = weights_of_turn(turn("0123456789", train_detail=detail), "0123456789", 0, 10)
+    assert "".join("0123456789"[low:high] for low, high, weight in found if weight) == trained.replace(" ", "")
+
+
+def test_each_character_is_written_once_however_many_ranges_name_it():
+    """1 MB of text with 20,000 ranges over all of it would take minutes."""
+    text, detail = "a" * 10**6, [{"begin_offset": 0, "end_offset": 10**6, "train": n % 2 == 1} for n in range(20_000)]
+    assert weights_of_turn(turn(text, train_detail=detail), text, 0, len(text)) == [(0, len(text), 1)]
+
+
 def test_a_detail_about_a_content_that_the_template_changes_is_refused():
     with pytest.raises(BadWeight, match="the chat template changes the content"):
         weights_of_turn(turn("abc", train_detail=[{"begin_offset": 0, "end_offset": 1, "train": True}]), "xyz", 0, 3)
