@@ -35,7 +35,7 @@ class StoredParquet(pq.ParquetFile):
         """
         if isinstance(self.file, PartsFile):
             names = self.schema_arrow.names if columns is None else list(columns)
-            self.file.will_read(
+            self.file.parts.will_read(
                 [[chunk_range(chunk) for chunk in self.column_chunks(group, names)] for group in groups]
             )
 

@@ -128,11 +128,13 @@ class Parts(_ObjectFile):
     """A file for reading parts. Announced parts are fetched ahead; each other part takes one request.
 
     tail: the last bytes of the object, which were read before. size: of the object, in bytes.
+    inspect: called with (position, bytes) of each read before it returns; may raise.
     """
 
     def __init__(self, fetch: Fetch, size: int, tail: bytes) -> None:
         super().__init__(size)
         self._fetch = fetch
+        self.inspect: Callable[[int, bytes], None] = lambda start, data: None
         self._tail, self._tail_start = tail, size - len(tail)
         self._held: list[_Download] = []
         self._planned: list[_Download] = []
@@ -148,7 +150,7 @@ class Parts(_ObjectFile):
         self._fetch_ahead()
 
     def _read(self, start: int, end: int) -> bytes:
-        found = []
+        found, first = [], start
         while start < end:
             if start >= self._tail_start:
                 part = self._tail[start - self._tail_start : end - self._tail_start]
@@ -163,7 +165,9 @@ class Parts(_ObjectFile):
                 part = self._fetch(start, min(end, self._tail_start))
             found.append(part)
             start += len(part)
-        return found[0] if len(found) == 1 else b"".join(found)
+        data = found[0] if len(found) == 1 else b"".join(found)
+        self.inspect(first, data)
+        return data
 
     def _piece_at(self, at: int) -> _Download | None:
         for pieces in (self._held, self._planned):
@@ -190,7 +194,7 @@ class PartsFile(pa.PythonFile):
     """`Parts` as a file of pyarrow, for its readers. mode: "r"."""
 
     def __init__(self, parts: Parts, mode: str) -> None:  # pyarrow takes both arguments before this is called
-        self.will_read = parts.will_read
+        self.parts = parts
 
 
 def merged(groups: Sequence[Sequence[Range]]) -> list[_Download]:

@@ -9,7 +9,7 @@ from cluster.errors import DataError
 from cluster.page.formats import plural
 from cluster.read.compression import UnreadableRest
 from cluster.read.limits import Limits
-from cluster.read.parquet import StoredParquet, chunk_range
+from cluster.read.parquet import StoredParquet
 from cluster.read.parquet_pages import refuse_large_pages
 from cluster.read.span import Span
 from cluster.store.interface import FileInfo
@@ -73,7 +73,7 @@ class Parquet(Reader):
                 try:
                     for chunk in chunks:
                         _refuse_bomb(chunk.total_uncompressed_size, chunk.total_compressed_size, limits)
-                        refuse_large_pages(file.file, chunk, chunk_range(chunk)[0], limits)
+                    refuse_large_pages(file.file, chunks, limits)
                     for batch in _gathered(
                         _batches(file, group, names, _batch_rows(file.file, chunks, rows), done, end)
                     ):

@@ -20,7 +20,7 @@ from cluster.read.file_problems import PROBLEMS_OF_WHOLE_FILES, encoding_problem
 from cluster.read.json_lines import BLANK, Unreadable, json_lines
 from cluster.read.json_values import BrokenRest, json_values
 from cluster.read.limits import Limits
-from cluster.read.parquet import StoredParquet, chunk_range
+from cluster.read.parquet import StoredParquet
 from cluster.read.parquet_pages import refuse_large_pages
 from cluster.read.span import Span, refuse_changed
 from cluster.store.store import Store
@@ -96,8 +96,7 @@ def _parquet_rows(store: Store, span: Span, columns: Sequence[str]) -> Iterator[
             ]
             file.fetch_ahead(groups, columns)
             for group in groups:
-                for chunk in file.column_chunks(group, columns):
-                    refuse_large_pages(file.file, chunk, chunk_range(chunk)[0], _LIMITS)
+                refuse_large_pages(file.file, file.column_chunks(group, columns), _LIMITS)
                 yield from _group_rows(file, group, columns, starts[group], span)
     except UnreadableRest as broken:
         raise DataError(

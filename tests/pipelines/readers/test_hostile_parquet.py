@@ -7,13 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.read.compression import UnreadableRest
 from cluster.read.limits import Limits
 from cluster.read.parquet import StoredParquet, chunk_range
-from cluster.read.parquet_pages import _page_sizes
+from cluster.read.parquet_pages import _page_sizes, _PassingPages
 from cluster.store.store import Store
 from pipelines.readers.freeze import freeze
 from pipelines.readers.inputs import Input
 from pipelines.readers.units import read_unit
+from tests.support.counted_disk import counted_disk
 from tests.support.input_rows import parquet, peak_mib_reading, rows_of, texts_and_problems
 
 SMALL = Limits(max_document_bytes=1000)
@@ -202,6 +204,9 @@ def test_the_sizes_of_pages_add_up_to_that_of_their_column(tmp_path, compression
             pages = list(_page_sizes(file.file, *chunk_range(chunk)))
             headers = chunk.total_uncompressed_size - sum(pages)  # the footer counts them, too
             assert 10 * len(pages) <= headers <= 20_000 * len(pages)
+    with counted_disk():
+        rows = rows_of(path, id="number", columns=["list"])
+    assert texts_and_problems(rows) == texts, "on an object store none is refused either"
 
 
 def test_a_page_over_the_bound_is_refused_before_it_is_decompressed(tmp_path):
@@ -213,6 +218,47 @@ def test_a_page_over_the_bound_is_refused_before_it_is_decompressed(tmp_path):
     assert rows[1]["where"] == f"{path} row group 1 row 0: 1 row lost"
     raised = limits.model_copy(update={"max_block_mib": 4})
     assert texts_and_problems(rows_of(path, raised, id="id")) == ["before", "<too_large>", "after"]
+
+
+def zigzag_varint(number: int) -> bytes:
+    """A number as Thrift's compact protocol writes it."""
+    value, found = 2 * number, bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes(found) + bytes([value])
+
+
+@pytest.mark.parametrize("rows", [3, 300], ids=["in the tail that opening reads", "in parts"])
+def test_a_page_over_the_bound_is_refused_on_an_object_store_although_the_footer_states_less(tmp_path, rows):
+    limits = Limits(max_document_bytes=1000, max_block_mib=1, max_expansion_ratio=1e9)
+    draw = random.Random(0)
+    texts = ["x" * (3 << 20) if row == rows // 3 else f"{draw.getrandbits(8000):x}"[:1000] for row in range(rows)]
+    options = {"row_group_size": rows // 3, "write_batch_size": 1, "data_page_size": 5000, "use_dictionary": False}
+    path = parquet(tmp_path / "a.parquet", pa.array(texts), compression="zstd", **options)
+    stated = zigzag_varint(pq.ParquetFile(path).metadata.row_group(1).column(1).total_uncompressed_size)
+    content = path.read_bytes()
+    assert content.count(stated) >= 1 and len(zigzag_varint(1 << 20)) == len(stated)
+    path.write_bytes(content.replace(stated, zigzag_varint(1 << 20)))
+    with counted_disk() as disk:
+        rows_read = texts_and_problems(rows_of(path, limits, unit_bytes=1 << 30, id="id"))
+    assert rows_read == [*texts[: rows // 3], "<large_block>", *texts[2 * rows // 3 :]]
+    assert disk.requests["GET"] < 12
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
+def test_a_page_over_the_bound_is_refused_however_the_reads_cut_its_header(tmp_path, size):
+    limits = Limits(max_document_bytes=1000, max_block_mib=1)
+    texts = [*map(str, range(50)), "x" * (3 << 20), *map(str, range(50))]
+    options = {"write_batch_size": 1, "data_page_size": 10, "use_dictionary": False, "compression": "zstd"}
+    path = parquet(tmp_path / "a.parquet", pa.array(texts), **options)
+    start, end = chunk_range(pq.ParquetFile(path).metadata.row_group(0).column(1))
+    content, pages = path.read_bytes(), _PassingPages(start, end, limits)
+    for at in range(start, start + 100, size):  # read again from the beginning, as after an error
+        pages.verify(at, content[at : min(at + size, start + 100)])
+    with pytest.raises(UnreadableRest, match="large_block"):
+        for at in range(start, end, size):
+            pages.verify(at, content[at : at + size])
 
 
 @pytest.mark.parametrize("header", [b"\xff" * 300, b"\x15" * 300, bytes(300), b"\x2c" + b"\x1c" * 299])
