@@ -1,7 +1,7 @@
-"""What the command line prints: control characters of text that others wrote are shown, not obeyed, and no secret is.
+"""What the command line prints: control characters in text that others wrote as escapes, and no secrets.
 
-A terminal obeys escape sequences: they rename its window, hide lines, or answer with keystrokes. Text of documents,
-ids, categories, file names and servers therefore reaches a terminal or a log only through `printable`.
+A terminal interprets escape sequences: they rename its window, hide lines, or answer with keystrokes. Texts of
+documents, ids, categories, file names and answers of servers are therefore printed and logged through `printable`.
 """
 
 import re
@@ -14,12 +14,12 @@ from cluster.secret_values import redacted
 
 # Control characters without tab and line feed, halves of UTF-16 pairs, separators of lines, and characters that reorder
 # the text around them.
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """The text without secrets, with each character that a terminal would obey as its escape in JSON, as `\\u001b`."""
-    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", redacted(text))
+    """The text without secrets, with control characters as their escapes in JSON, such as `\\u001b`."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", redacted(text))
 
 
 class PrintableStream:

@@ -1,4 +1,4 @@
-"""The sizes of the pages of a Parquet file, which Arrow decompresses whole, before it decompresses them.
+"""Refuses Parquet files with pages that are too large to decompress: Arrow decompresses each page as a whole.
 
 A page is preceded by a header in Thrift's compact protocol: type, uncompressed size, compressed size and more. The
 sizes in the footer are those of all pages of a column chunk together, and need not be true.

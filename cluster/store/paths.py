@@ -1,4 +1,4 @@
-"""Paths and URIs as text: made absolute, joined, and checked if a record names them. Nothing here opens a file."""
+"""Paths and URIs as text: made absolute, joined, and checked if they are from a record. Nothing here opens a file."""
 
 import re
 from pathlib import Path
@@ -44,10 +44,10 @@ def absolute(uri: str) -> str:
 
 
 class RelativePath(str):
-    """A path below the folder of the record that names it, by the record alone: links are another matter, see
+    """A path below the folder of the record that names it. Only its text is checked; for links see
     `Store.refuse_links_out`.
 
-    Records may come from anybody, so each path in one becomes a `RelativePath` when the record is read.
+    Anybody may have written a record, so each path in it becomes a `RelativePath` when the record is read.
 
     Raises:
         ValueError: it is no text; is empty, absolute or too long; or has an empty part, `.`, `..`, `~` at its start, a

@@ -13,6 +13,7 @@ from cluster.run import RunFolder
 from cluster.store.paths import FileName, RecordedUri, RelativePath
 from cluster.store.store import Store
 from tests.support.record_types import FILE, HOSTILE, HOSTILE_URIS, RECORDS, changed_record, places_in_the_product
+from training.records.finished_fit import exported_checkpoint
 from training.repair import discard_damaged
 
 
@@ -68,6 +69,15 @@ def test_what_a_run_wrote_beside_its_record_is_a_data_error_if_it_is_damaged(tmp
         RunFolder(Store(), str(tmp_path)).report()
     with pytest.raises(DataError, match="a line that Raymill did not write"):
         read_json_line(data, "steps.jsonl")
+
+
+def test_the_checkpoint_of_a_fit_is_one_of_its_run_whatever_folder_its_record_names() -> None:
+    parse, record, _, _ = RECORDS["training.records.finished_fit:outcome_file"]
+    moved = parse(json.dumps(record | {"best_checkpoint": "/elsewhere/checkpoints/step-7"}).encode())
+    assert exported_checkpoint("/run", moved) == "/run/checkpoints/step-7"
+    for uri in ("/", "/run/checkpoints/", "/run/checkpoints/.."):
+        with pytest.raises(ValueError, match="is not a path below this folder"):
+            parse(json.dumps(record | {"checkpoint": uri}).encode())
 
 
 def test_a_report_that_is_gone_is_a_data_error(tmp_path: Path) -> None:

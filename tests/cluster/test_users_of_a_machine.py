@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster import temporary
-from cluster.session import Session
+from cluster.session import Session, imported_ray
 from cluster.store import local
 from cluster.store.store import Store
 from pipelines import kernel_cache
@@ -67,7 +67,7 @@ def test_the_ray_of_a_run_is_reached_by_this_user_on_this_machine_alone(monkeypa
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with Session(cpus=1) as session:
         session.start()
-        import ray
+        ray = imported_ray()
 
         assert ray.get(ray.remote(lambda: 1).remote()) == 1
         folder = session._folder

@@ -26,20 +26,22 @@ def outcome_file(store: Store, root: str) -> RecordFile[Outcome]:
 
 def _parse(data: bytes) -> Outcome:
     found: Outcome = json_with("fingerprint", "checkpoint", "best_checkpoint")(data)
-    RecordedUri(found["checkpoint"])
-    RecordedUri(found["best_checkpoint"] or found["checkpoint"])
+    for uri in (found["checkpoint"], found["best_checkpoint"] or found["checkpoint"]):
+        checkpoint_of("", RecordedUri(uri))  # raises ValueError if it has no name of a folder
     return found
 
 
 def exported_checkpoint(root: str, outcome: Outcome) -> str:
-    """URI of the checkpoint that the run at `root` exports. Of the URI in fit.json only the folder's name counts: the
-    run may have been moved since, or fit.json may name a folder outside of it.
+    """URI of the checkpoint that the run at `root` exports.
+
+    Only the name of the folder is taken from fit.json: the run may have been moved since, and the URI there may be
+    outside of it.
     """
     return checkpoint_of(root, outcome["best_checkpoint"] or outcome["checkpoint"])
 
 
 def checkpoint_of(root: str, uri: str) -> str:
-    """URI of the checkpoint below a run whose folder has the name of the folder `uri`."""
+    """URI of the checkpoint below the run at `root` that has the folder name of `uri`."""
     return paths.join(root, CHECKPOINTS, FileName(uri.rpartition("/")[2]))
 
 
