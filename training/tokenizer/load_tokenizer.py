@@ -4,6 +4,7 @@ Only fast tokenizers are accepted, because labels need the position of each toke
 tokenizer is never run.
 """
 
+import base64
 import hashlib
 import json
 import logging
@@ -204,8 +205,15 @@ def _growth(part: Any) -> int:
         return prod(map(_growth, part))
     if not isinstance(part, dict):
         return 1
-    written = max((len(part[name]) for name in _WRITTEN if isinstance(part.get(name), str)), default=1)
-    return max(written, 1) * prod(_growth(inner) for inner in part.values() if isinstance(inner, list))
+    if part.get("type") == "ByteLevel":
+        return 4  # a character for each byte in UTF-8
+    written = [part[name] for name in _WRITTEN if isinstance(part.get(name), str)]
+    if charsmap := base64.b64decode(part.get("precompiled_charsmap") or b""):
+        # Of sentencepiece: the length of an index, the index, and the texts to write, each with a zero byte at its end.
+        index = int.from_bytes(charsmap[:4], "little")
+        written += charsmap[4 + index :].decode(errors="replace").split("\0")
+    longest = max(map(len, written), default=1)
+    return max(longest, 1) * prod(_growth(inner) for inner in part.values() if isinstance(inner, list))
 
 
 def _belongs(file: FileInfo, root: str) -> bool:

@@ -1,7 +1,7 @@
 """A chat template is a program that comes with a model: one that does not end costs a conversation, or is refused."""
 
 import pytest
-from tokenizers import Tokenizer, models, normalizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from cluster.errors import ConfigError
@@ -57,12 +57,38 @@ def test_a_template_that_does_not_end_is_refused_when_the_config_is_checked(tmp_
     assert "over 0.3 s" in str(refused.value) or "over 512 MiB of memory" in str(refused.value)
 
 
-def test_a_tokenizer_whose_normaliser_multiplies_text_is_refused_when_it_is_loaded(tmp_path):
+CHARSMAP = (4).to_bytes(4, "little") + b"\0" * 4  # of sentencepiece, with an index of nothing
+
+
+@pytest.mark.parametrize(
+    ("part", "steps", "growth"),
+    [
+        ("normalizer", [normalizers.Replace("a", "b" * 1000)] * 2, "1,000,000"),
+        ("normalizer", [normalizers.Precompiled(CHARSMAP + b"b\0" + b"b" * 20 + b"\0")] * 2, "400"),
+        ("normalizer", [normalizers.ByteLevel()] * 30, f"{4**30:,}"),
+        ("pre_tokenizer", [pre_tokenizers.ByteLevel()] * 30, f"{4**30:,}"),
+        ("decoder", [decoders.Replace("a", "b" * 1000)], "1,000"),
+    ],
+)
+def test_a_tokenizer_with_a_part_that_multiplies_text_is_refused_when_it_is_loaded(tmp_path, part, steps, growth):
+    kinds = {"normalizer": normalizers, "pre_tokenizer": pre_tokenizers, "decoder": decoders}
     tokenizer = Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
-    ordinary = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁"), normalizers.Replace("…", "...")]
-    for name, steps in (("good", ordinary), ("bad", [normalizers.Replace("a", "b" * 1000)] * 2)):
-        tokenizer.normalizer = normalizers.Sequence(steps)
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path / name)
-    load_tokenizer(Store(), str(tmp_path / "good"))
-    with pytest.raises(ConfigError, match="its normalizer may write 1,000,000 characters for one"):
-        load_tokenizer(Store(), str(tmp_path / "bad"))
+    setattr(tokenizer, part, kinds[part].Sequence(steps))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=f"its {part} may write {growth} characters for one"):
+        load_tokenizer(Store(), str(tmp_path))
+
+
+def test_a_tokenizer_with_ordinary_parts_is_loaded(tmp_path):
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Precompiled(CHARSMAP + b"b" * 18 + b"\0"),
+            normalizers.Prepend("▁"),
+            normalizers.Replace(" ", "▁"),
+            normalizers.Replace("…", "..."),
+        ]
+    )
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path)
+    load_tokenizer(Store(), str(tmp_path))
