@@ -10,7 +10,7 @@ TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDON
 # The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
 RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
-.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz hostile versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests lint clean
+.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests lint clean
 
 setup: $(DONE)
 
@@ -61,6 +61,9 @@ fuzz: setup  ## property tests with examples drawn by SEED, another at each call
 COUNT ?= 500
 hostile: setup  ## COUNT hostile inputs drawn by SEED, over readers, records, configs, servers and models, and what became of each
 	$(TEST_ENV) $(BIN)/python -m tests.end_to_end.hostile_inputs --seed $(SEED) --count $(COUNT)
+
+patterns: setup  ## the processor time of every regular expression on its worst cases: linear in the text
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/test_patterns.py
 
 versions: setup  ## a tiny training with the oldest and the newest supported transformers, each in an environment of its own
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/training/test_versions.py

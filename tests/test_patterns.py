@@ -1,7 +1,8 @@
 """No regular expression of the packages takes time with the square of a text that comes from outside.
 
-All are found in the sources, so that a new one cannot be forgotten. Of each, every repeat is pumped: a text that begins
-as the pattern does, then repeats what the repeat takes, and ends otherwise.
+All are found in the sources, so that a new one cannot be forgotten. For each repeat of a pattern, the worst case is a
+text that begins as the pattern does, then repeats what the repeat takes, and ends otherwise. `make patterns` measures
+them; the tests that need no time are in `make test`.
 """
 
 import ast
@@ -303,20 +304,42 @@ def test_every_pattern_is_tested_or_an_exception_with_its_reason():
     assert sorted({*EXCEPTIONS, *MADE} - {one.name for one in found_patterns()}) == []
 
 
+@pytest.mark.slow
 def test_every_pattern_takes_linear_time():
     slow = {one.name: text for one in patterns() if (text := grows_faster(one))}
     assert slow == {}, "make each linear (possessive repeats help), or say in EXCEPTIONS what bounds its text"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("pattern", "is_slow"),
-    [(r"a+$", True), (r"(a+)+$", True), (r"[ \t]*x", True), (r"(?<!a)a++$", False), (r"ab*c", False), (rb"\s+x", True)],
+    ("pattern", "is_searched", "is_slow"),
+    [
+        (r"a+$", True, True),
+        (r"(a+)+$", True, True),
+        (r"[ \t]*x", True, True),
+        (r"[ \t]*x", False, False),
+        (r"(?<!a)a++$", True, False),
+        (r"ab*c", True, False),
+        (rb"\s+x", True, True),
+    ],
 )
-def test_patterns_of_known_growth_are_told_apart(pattern, is_slow):
-    assert (grows_faster(Found("", re.compile(pattern), True)) is not None) == is_slow
+def test_patterns_of_known_growth_are_told_apart(pattern, is_searched, is_slow):
+    assert (grows_faster(Found("", re.compile(pattern), is_searched)) is not None) == is_slow
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        (r"a+$", [("", "a")]),
+        (r"<([ \t]*)x", [("<", " "), ("", "< ")]),
+        (r"(?:ab|[0-9]{30,})*c", [("", "ab"), ("", "0")]),
+        (r"(?<!a)a{1,9}b", []),
+    ],
+)
+def test_the_worst_cases_of_a_pattern_repeat_what_its_repeats_take(pattern, wanted):
+    assert pumps(re.compile(pattern)) == wanted
 
 
 def test_a_pattern_that_is_tried_at_one_place_is_not_searched():
-    assert grows_faster(Found("", re.compile(r"[ \t]*x"), False)) is None
     assert not is_searched("FENCE", "pipelines.prepare.records.markdown")
     assert is_searched("_LINK", "pipelines.prepare.records.markdown")
