@@ -143,8 +143,8 @@ class Bucket:
     connection was lost in the body of an answer or in put-if-absent. obstore itself repeats requests whose connection
     was lost otherwise, or that were answered by 408, 429 or 5xx. Both wait a random, growing time. deadline_s: seconds
     after which no request is repeated. uploads, abort_uploads: list and abort multipart uploads (S3).
-    objects: lists a folder with all names as they are (S3); None if it cannot. upload_new: uploads a large
-    file unless its object exists (S3).
+    objects: lists a folder with all names as they are (S3). upload_new: uploads a large file unless its object exists
+    (S3).
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Bucket:
         deadline_s: float = 180,
         uploads: Callable[[str], list[Upload]] = lambda folder: [],
         abort_uploads: Callable[[list[Upload]], None] = lambda uploads: None,
-        objects: Callable[[str], list[FileInfo] | None] | None = None,
+        objects: Callable[[str], list[FileInfo]] | None = None,
         upload_new: Callable[[Path, str], None] | None = None,
     ) -> None:
         self.root = root
@@ -258,14 +258,13 @@ class Bucket:
 
     def walk(self, prefix: str, *, skip_bad_names: bool = False, inside: bool = False) -> Iterator[FileInfo]:
         self._odd_names.pop(prefix, None)
-        listed = self._objects(prefix) if skip_bad_names and self._objects else None
-        if listed is None:
-            with self._mended(prefix, "list"):
+        with self._mended(prefix, "list"):
+            if skip_bad_names and self._objects:
+                files = self._without_odd_names(prefix, self._retried(partial(self._objects, prefix)))
+            else:
                 files = self._retried(
                     lambda: [self._info(found) for page in obstore.list(self.store, prefix or None) for found in page]
                 )
-        else:
-            files = self._without_odd_names(prefix, listed)
         # Consoles and sync tools mark a folder by an empty object named like it.
         folders = {f"{self.root}/{prefix}"}
         for file in files:

@@ -232,7 +232,7 @@ def failing_twice(status):
 
 @pytest.mark.parametrize("status", [409, 429, 503, "lose"])
 def test_a_refusal_that_passes_is_tried_again_whatever_is_asked(
-    status, s3_root, s3_store, counting_s3, counted_store, tmp_path
+    status, s3_root, s3_store, counting_s3, counted_store, tmp_path, monkeypatch
 ):
     uri, local = f"{s3_root}/x", tmp_path / "local"
     s3_store.write_bytes(uri, b"content")
@@ -243,17 +243,41 @@ def test_a_refusal_that_passes_is_tried_again_whatever_is_asked(
         "open_parts": lambda: counted_store.open_parts(uri).read(),
         "info": lambda: counted_store.info(uri).size,
         "list": lambda: len(counted_store.list_files(s3_root)),
+        "list with odd names": lambda: len(counted_store.list_files(s3_root, skip_bad_names=True)),
         "write": lambda: counted_store.write_bytes(f"{s3_root}/y", b"1"),
         "upload": lambda: counted_store.upload(local, f"{s3_root}/z"),
+        "upload a new one": lambda: counted_store.upload(local, f"{s3_root}/new", new=True),
         "delete": lambda: counted_store.delete([f"{s3_root}/y", f"{s3_root}/z"]),
     }
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
     expected = {"read": b"content", "open": b"content", "open_parts": b"content", "info": 7, "list": 1}
+    expected["list with odd names"] = 1
     for name, act in acts.items():
         counting_s3.answer = failing_twice(status)
         assert act() == expected.get(name), name
     counting_s3.answer = failing_twice(status)
     assert counted_store.create(f"{s3_root}/record", b"1")
     assert counted_store.read_bytes(f"{s3_root}/record") == b"1"
+
+
+def test_a_store_without_the_condition_for_uploads_in_parts_takes_them_too(
+    tmp_path, s3_root, counting_s3, counted_store
+):
+    (tmp_path / "large").write_bytes(bytes(6 << 20))
+    refusals = iter([501])
+    counting_s3.answer = lambda request: next(refusals, None) if b"CompleteMultipart" in request.body else None
+    counted_store.upload(tmp_path / "large", f"{s3_root}/large", new=True)
+
+
+def test_a_large_upload_is_repeated_as_often_as_the_settings_say(
+    tmp_path, s3_root, counting_s3, counted_store, monkeypatch
+):
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
+    (tmp_path / "large").write_bytes(bytes(6 << 20))
+    refusals = iter([503] * counted_store.options.retries)
+    counting_s3.answer = lambda request: next(refusals, None) if "partNumber=2" in request.path else None
+    counted_store.upload(tmp_path / "large", f"{s3_root}/large", new=True)
+    assert counted_store.info(f"{s3_root}/large").size == 6 << 20
 
 
 def test_a_conflict_that_stays_is_an_error_after_the_retries(s3_root, counting_s3, counted_store):

@@ -18,6 +18,7 @@ from cluster.store.interface import StorageOptions, Unavailable
 from cluster.store.object_store import _ODD_NAME
 from cluster.store.store import Store
 from tests.conftest import CREDENTIALS, free_port, wait_for_port
+from tests.support.hostile_answers import server
 from tests.support.stages import counting_stage, run_inline
 
 
@@ -357,6 +358,22 @@ def test_names_that_obstore_refuses_are_left_out_and_named(s3_server, s3_store, 
             client.delete_object(Bucket=bucket, Key=key)
         assert s3_store.list_files(f"{s3_root}/in", skip_bad_names=True) == found
         assert [uri for uri, _ in s3_store.list_unreadable(f"{s3_root}/in")] == sorted(f"{s3_root}/{k}" for k in left)
+
+
+CONTENTS = {"Key": "in/a", "LastModified": "2026-11-25T22:00:00.000Z", "ETag": "e", "Size": "1"}
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"Size": "x"}, {"Size": None}, {"LastModified": "soon"}, {"ETag": None}], ids=str
+)
+def test_a_listing_that_is_not_one_of_s3_is_an_error_of_the_store(change):
+    tags = "".join(f"<{name}>{value}</{name}>" for name, value in (CONTENTS | change).items() if value is not None)
+    body = f"<ListBucketResult><Contents>{tags}</Contents></ListBucketResult>"[: None if change else -3]
+    with server({"*": [f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()]}) as url:
+        store = Store(StorageOptions(endpoint_url=url, access_key_id="k", secret_access_key="s", retries=0))
+        with pytest.raises(StorageError, match=r"s3://bucket/in: cannot list, the store did not answer as it should"):
+            store.list_files("s3://bucket/in", skip_bad_names=True)
+        assert store.list_uploads("s3://bucket/in") == []
 
 
 @pytest.mark.parametrize("key", ["in//a", "in/../a", "in/./a", "../a", "in/..", "in/new\nline", "in/a//b", "in/a\x7fb"])

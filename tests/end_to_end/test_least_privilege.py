@@ -149,6 +149,7 @@ def test_a_worker_reaches_nothing_but_its_run_and_its_inputs(server, tmp_path):
         lambda: worker.list_files(OURS),
         lambda: worker.list_files("s3://corpora"),
         lambda: worker.list_files("s3://raw"),
+        lambda: worker.list_files("s3://raw", skip_bad_names=True),
         lambda: worker.delete([f"{OURS}/1"]),
         lambda: worker.delete([f"{OTHERS}/manifest.json"]),
         lambda: worker.write_bytes(f"{OURS}/1", b"2"),
