@@ -42,9 +42,9 @@ from cluster.errors import (
     from_record,
     is_panic,
 )
+from cluster.formats import plural
 from cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING, Metrics, connect
 from cluster.nodes import without_accelerators
-from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.secret_values import redacted
 from cluster.session import LOST_TASKS_LOGGER, Session

@@ -28,9 +28,9 @@ from cluster.artifact import MANIFEST, Manifest, manifest_file
 from cluster.cli import shell_command
 from cluster.config import shown_override
 from cluster.errors import DataError
+from cluster.formats import byte_size, plural
 from cluster.inspection import RunConfig, StorageOverrides, store_for
 from cluster.lease import LEASES, held, require_free
-from cluster.page.formats import byte_size, plural
 from cluster.run import RunFolder
 from cluster.stage import COMMITS, RECORD_THREADS, Record, record_file
 from cluster.store import paths

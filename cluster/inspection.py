@@ -11,7 +11,7 @@ import typer
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, require_files
 from cluster.config import load, load_storage, schema
 from cluster.errors import DataError, StorageError
-from cluster.page.formats import byte_size, plural
+from cluster.formats import byte_size, plural
 from cluster.record import RecordFile
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from cluster.artifact import Counters
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.printed import printable
 from cluster.stage import Record, add_counters
 

@@ -35,8 +35,8 @@ import cluster
 from cluster.artifact import Artifact, Counters, DataFile, Manifest, describe_schema, discard_artifact, manifest_file
 from cluster.errors import BusyError, ClusterError, StorageError
 from cluster.failpoints import failpoint
+from cluster.formats import plural
 from cluster.output import Output, OutputFiles, empty_file
-from cluster.page.formats import plural
 from cluster.record import OtherSettings, RecordFile
 from cluster.store import paths
 from cluster.store.store import Store

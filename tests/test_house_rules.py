@@ -435,7 +435,7 @@ def test_every_file_says_what_it_is_for():
 
 # Public functions whose name and types say it all.
 NEED_NO_DOCSTRING = {
-    "cluster/page/formats.py:count",
+    "cluster/formats.py:count",
     "pipelines/text/personal_data/bytes.py:is_digit",
     "pipelines/text/personal_data/bytes.py:is_upper",
     "training/records/finished_fit.py:write_outcome",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.errors import ConfigError, DataError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.record import RecordFile
 from cluster.run import RunFolder, differences
 from cluster.store import paths

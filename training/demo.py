@@ -13,7 +13,7 @@ import typer
 from cluster.artifact import Artifact
 from cluster.cli import shell_command
 from cluster.errors import UserError
-from cluster.page.formats import duration, share
+from cluster.formats import duration, share
 from cluster.store import paths
 from cluster.store.store import Store
 from training import commands

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from cluster.errors import ConfigError, DataError
+from cluster.formats import plural
 from cluster.hub_push import HubRepository, Pushed
 from cluster.inspection import RunConfig, StorageOverrides, store_for
-from cluster.page.formats import plural
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store

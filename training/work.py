@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.artifact import canonical_json, fingerprint
 from cluster.entry import Entry
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.read.hub import is_hub_data
 from cluster.record import OtherSettings
 from cluster.run import RUN_MANIFEST

@@ -1,7 +1,6 @@
 """HTML reports: a page in one file, with tables, folds, numbers and charts.
 
     markup      HTML elements that escape their text; sections, tables, folds
-    formats     numbers as text
     charts      bars and line charts as inline SVG
     document    the page: head, style, content policy
 

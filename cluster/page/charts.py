@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from cluster.page.formats import short
+from cluster.formats import short
 from cluster.page.markup import Markup, element, join
 
 Point = tuple[float, float]

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from cluster.errors import UserError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.progress import clock
 from cluster.submit.backend import Attempt, AttemptLost, Backend, State, first_attempts
 from cluster.submit.place import Place, takes_place

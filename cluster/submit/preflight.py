@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Self
 
 import cluster
 from cluster.errors import RaymillError
+from cluster.formats import plural
 from cluster.output_folder import check_output, fixed_folder
-from cluster.page.formats import plural
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store

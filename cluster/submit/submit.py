@@ -16,7 +16,7 @@ from typing import Any
 from cluster.cli import shell_command
 from cluster.config import KINDS, model_of
 from cluster.errors import ClusterError, ConfigError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.run import differences
 from cluster.submit.backend import (
     Attempt,

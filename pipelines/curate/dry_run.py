@@ -15,8 +15,8 @@ import yaml
 
 from cluster import logs
 from cluster.artifact import Artifact
+from cluster.formats import plural
 from cluster.output_folder import check_output
-from cluster.page.formats import plural
 from cluster.read.compression import compression_ending
 from cluster.read.file_problems import decompression_problem, first_bytes
 from cluster.read.limits import Limits

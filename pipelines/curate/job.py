@@ -35,8 +35,8 @@ import pyarrow as pa
 from cluster.artifact import Artifact
 from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError, UserError
+from cluster.formats import plural
 from cluster.lease import held
-from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.record import OtherSettings, json_bytes
 from cluster.run import RunFolder, other_settings

@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 
 from cluster.artifact import fingerprint
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.record import OtherSettings
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths

@@ -35,9 +35,9 @@ from cluster.dataset_versions import refuse_to_replace_tagged
 from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError
 from cluster.extras import require_extra
+from cluster.formats import plural
 from cluster.lease import held
 from cluster.output_folder import refuse_impossible_output
-from cluster.page.formats import plural
 from cluster.progress import Progress
 from cluster.record import OtherSettings, json_bytes
 from cluster.run import RunFolder

@@ -5,7 +5,7 @@ from typing import Any
 
 from cluster.artifact import fingerprint
 from cluster.dataset_versions import refuse_to_replace_tagged
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.record import OtherSettings
 from cluster.run import RUN_MANIFEST, RunFolder
 from cluster.store import paths

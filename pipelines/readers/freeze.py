@@ -15,7 +15,7 @@ from posixpath import basename
 import pyarrow as pa
 
 from cluster.errors import DataError, UserError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.read.span import Span
 from cluster.store import paths
 from cluster.store.interface import FileInfo

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.read.compression import UnreadableRest
 from cluster.read.limits import Limits
 from cluster.read.parquet import StoredParquet

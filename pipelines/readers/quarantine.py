@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError
-from cluster.page.formats import plural
+from cluster.formats import plural
 
 
 def refuse_too_many(allowed: float, good: int, quarantine: Artifact, meanings: Mapping[str, str], noun: str) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError, UserError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.read.compression import DECODERS, UnreadableRest, stream
 from cluster.read.json_lines import json_value
 from cluster.read.limits import Limits

@@ -24,7 +24,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.stage import COMMITS, prefix_of
 from pipelines.all_kernels import compile_kernels
 from pipelines.text.personal_data import KINDS

@@ -9,8 +9,8 @@ import pytest
 import cluster
 from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from cluster.errors import DataError, StorageError
+from cluster.formats import byte_size
 from cluster.inspection import _artifacts_below, first_rows, inspect, shortened, store_for
-from cluster.page.formats import byte_size
 from cluster.run import RunFolder
 from cluster.stage import Output
 from cluster.store.store import Store

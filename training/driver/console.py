@@ -16,7 +16,7 @@ from statistics import mean
 from typing import cast
 
 from cluster.errors import RaymillError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.progress import LineWriter, clock
 from cluster.record import read_json, read_json_line
 from cluster.store.interface import NotFound

@@ -18,8 +18,8 @@ from typing import Any
 from cluster import logs
 from cluster.entry import Entry
 from cluster.errors import ClusterError
+from cluster.formats import duration
 from cluster.lease import Lease
-from cluster.page.formats import duration
 from cluster.progress import Progress, ProgressLines
 from cluster.session import Session
 from cluster.temporary import temporary_folder

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from cluster.entry import Entry
 from cluster.errors import ConfigError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.session import Session
 from training.config_parts import Track, Workers
 

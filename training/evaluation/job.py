@@ -15,7 +15,7 @@ import torch
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.store import paths
 from training.config import TrainConfig
 from training.config_parts import Columns, Generate

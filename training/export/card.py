@@ -15,7 +15,7 @@ import yaml
 import cluster
 from cluster.artifact import Artifact
 from cluster.errors import DataError, StorageError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.read.hub import HubName, is_hub_data
 from cluster.run import RunFolder
 from cluster.store import paths

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from cluster.errors import ClusterError, ConfigError, RaymillError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.record import json_bytes, read_json
 from training.config import TrainConfig
 from training.fit.ranks import Ranks

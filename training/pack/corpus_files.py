@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import DataError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.read.arrow_streams import schema_of
 from cluster.read.compression import UnreadableRest
 from cluster.read.file_problems import first_bytes

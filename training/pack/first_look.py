@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from cluster.errors import DataError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.read.compression import compression_ending
 from cluster.read.file_problems import (
     PROBLEMS_OF_WHOLE_FILES,

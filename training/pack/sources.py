@@ -7,7 +7,7 @@ from dataclasses import asdict, astuple, dataclass, field, replace
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.read.hub import is_hub_data
 from cluster.read.span import Span
 from cluster.store import paths

@@ -6,8 +6,8 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
+from cluster.formats import count, decimal, plural, share, short
 from cluster.page.charts import Line, Mark, is_spread, line_chart, thinned
-from cluster.page.formats import count, decimal, plural, share, short
 from cluster.page.markup import Child, Column, Markup, element, fold, join, note, sentence, table
 from training.records.schema import AttemptRecord, StepRecord
 from training.report.schema import Curves, Event, Fit, Point, StepRow, Validated

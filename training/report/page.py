@@ -6,9 +6,9 @@ The curves in report.json have a bounded number of points, so the page does not 
 from collections.abc import Callable, Sequence
 from importlib import resources
 
-from cluster.page import formats
+from cluster import formats
+from cluster.formats import count, plural, share, short
 from cluster.page.document import document, header
-from cluster.page.formats import count, plural, share, short
 from cluster.page.markup import Markup, Section, anchor, element, outside_text
 from training.report import tables
 from training.report.curves import curves

@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import yaml
 
-from cluster.page import formats
+from cluster import formats
+from cluster.formats import count, decimal, plural, share
 from cluster.page.charts import BarSegment, bar
-from cluster.page.formats import count, decimal, plural, share
 from cluster.page.markup import (
     Child,
     Column,

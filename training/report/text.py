@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cluster.page.formats import count, decimal, duration, plural, share, short
+from cluster.formats import count, decimal, duration, plural, share, short
 from training.pack import overflow
 from training.records.schema import Measured
 from training.report.schema import Fit, TrainReport, exported_validation

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cluster.page.formats import duration, plural, short
+from cluster.formats import duration, plural, short
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import check_models_and_lists, frozen_inputs
 from pipelines.curate.plan.estimate import (

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.read.compression import compression_ending, expanded_size
 from cluster.read.limits import Limits
 from cluster.read.span import Span

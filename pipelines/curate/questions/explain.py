@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, DataFile, read_tables
 from cluster.errors import DataError, UserError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.store import paths
 from pipelines.curate.questions.run_reader import MeasuredDocument, RunReader, row_at
 from pipelines.curate.report.word_diff import DiffPart, word_diff

@@ -16,8 +16,8 @@ import numpy as np
 from cluster.artifact import Artifact
 from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError
+from cluster.formats import plural
 from cluster.nodes import without_accelerators
-from cluster.page.formats import plural
 from cluster.run import changes
 from cluster.session import Session, imported_ray
 from cluster.store.store import Store

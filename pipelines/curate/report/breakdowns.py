@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import yaml
 
-from cluster.page import formats
+from cluster import formats
+from cluster.formats import count, plural, share
 from cluster.page.charts import BarSegment, bar
-from cluster.page.formats import count, plural, share
 from cluster.page.markup import (
     Child,
     Column,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from cluster.page.formats import decimal, plural
+from cluster.formats import decimal, plural
 from cluster.page.markup import Markup, Section, anchor, code, element, fold, join, note, outside_text, sentence
 from pipelines.curate.report.schema import CurateReport, Group, SampledDocument, stage_name
 from pipelines.curate.report.word_diff import DiffPart, word_diff

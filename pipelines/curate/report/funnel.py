@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from cluster.formats import count, plural, share
 from cluster.page.charts import BarSegment, bar
-from cluster.page.formats import count, plural, share
 from cluster.page.markup import Column, Markup, Section, anchor, code, element, fold, join, name, sentence, table
 from pipelines.curate.report.schema import Amount, CurateReport, FunnelStage, ReasonAmount, stage_name
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from cluster.formats import count, decimal, short
 from cluster.page.charts import Axis, Frame, ticks
-from cluster.page.formats import count, decimal, short
 from cluster.page.markup import Markup, element, join
 from pipelines.curate.report.schema import Bound
 

@@ -5,9 +5,9 @@ The elements of a page, its base style and its security policy are in cluster.pa
 
 from importlib import resources
 
-from cluster.page import formats
+from cluster import formats
+from cluster.formats import count, plural, share
 from cluster.page.document import document, header
-from cluster.page.formats import count, plural, share
 from cluster.page.markup import Section, element
 from pipelines.curate.report import breakdowns, examples, signals
 from pipelines.curate.report.funnel import funnel

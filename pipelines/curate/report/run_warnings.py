@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.read.file_problems import PROBLEMS_OF_WHOLE_FILES
 from pipelines.readers.find import skipped_text
 from pipelines.readers.reader import PROBLEMS

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cluster.page.formats import count, decimal, plural
+from cluster.formats import count, decimal, plural
 from cluster.page.markup import Markup, Section, anchor, code, element, fold, join, note, sentence
 from pipelines.curate.report.histogram import DEFINITIONS, WIDE, histogram
 from pipelines.curate.report.schema import Bound, CurateReport, Histogram, stage_name

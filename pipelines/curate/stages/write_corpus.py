@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.errors import DataError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from pipelines.curate.config import SelectSettings
 from pipelines.curate.report.samples import SAMPLES, SAMPLES_SCHEMA, Sampler

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cluster.config_text import parse
 from cluster.errors import ConfigError
-from cluster.page.formats import count, plural
+from cluster.formats import count, plural
 from cluster.store import paths
 from pipelines.prepare.assess.facts import FOLDER
 from pipelines.prepare.assess.findings import Findings, Represented, Some

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import stdev
 from typing import TypedDict
 
-from cluster.page.formats import count, plural
+from cluster.formats import count, plural
 from pipelines.prepare.assess.bias import length_parity, score_parity
 from pipelines.prepare.assess.findings import Findings, RepeatedTexts
 from pipelines.prepare.assess.leaks import Leaks

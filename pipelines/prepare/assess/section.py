@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from cluster.page.formats import count, plural
+from cluster.formats import count, plural
 from cluster.page.markdown import markdown
 from cluster.page.markup import (
     Column,

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.entry import Entry
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.record import OtherSettings, RecordFile, json_bytes, json_with
 from cluster.secret_values import redacted, without_known
 from cluster.stage import Output, RunStage, Scratch, Stage

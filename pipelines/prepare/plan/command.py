@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cluster.page.formats import duration, plural, share
+from cluster.formats import duration, plural, share
 from pipelines.curate.plan.command import amount_of_bytes, core_time, gib, money, rounded_count, row, wrapped
 from pipelines.curate.plan.estimate import LEAST_DUPLICATES, START_S, store_money
 from pipelines.curate.plan.prices import load_prices

@@ -9,8 +9,8 @@ from functools import partial
 
 from cluster import logs
 from cluster.errors import DataError
+from cluster.formats import plural
 from cluster.output_folder import check_output
-from cluster.page.formats import plural
 from cluster.run import RunFolder
 from pipelines.curate.dry_run import changed, first_look, output_state, settings_text
 from pipelines.curate.plan.sample import Sample, draw_sample

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
+from cluster.formats import count, plural, share
 from cluster.page.charts import BarSegment, bar
-from cluster.page.formats import count, plural, share
 from cluster.page.markup import Child, Column, Markup, Section, element, fold, join, note, outside_text, table
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.report.schema import PrepareReport

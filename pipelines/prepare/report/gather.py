@@ -8,7 +8,7 @@ from typing import Any
 
 import cluster
 from cluster.artifact import Artifact
-from cluster.page.formats import count, plural
+from cluster.formats import count, plural
 from pipelines.prepare.config import STORES, PrepareConfig
 from pipelines.prepare.records import content, validate
 from pipelines.prepare.report.run_warnings import (

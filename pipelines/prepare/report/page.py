@@ -4,8 +4,8 @@ from collections import Counter
 from datetime import UTC, datetime
 
 import cluster
+from cluster.formats import count, plural, share
 from cluster.page.document import document, header
-from cluster.page.formats import count, plural, share
 from cluster.page.markdown import markdown
 from cluster.page.markup import (
     Column,

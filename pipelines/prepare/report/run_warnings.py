@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cluster.page.formats import count, plural, share
+from cluster.formats import count, plural, share
 from pipelines.prepare.config import MOST_COPIES, PrepareConfig
 from pipelines.prepare.report.schema import SourceCounts, counts_below
 from pipelines.prepare.stages.classes import ClassCounts

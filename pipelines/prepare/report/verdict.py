@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cluster.page.formats import count, plural, share
+from cluster.formats import count, plural, share
 from pipelines.prepare.assess.score import Assessment, failed
 from pipelines.prepare.assess.section import bound_text, gate_value
 from pipelines.prepare.report.schema import PrepareReport

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import yaml
 
 from cluster.artifact import Artifact
-from cluster.page.formats import count, plural
+from cluster.formats import count, plural
 from cluster.run import RunFolder
 from cluster.secret_values import redacted
 from cluster.store.store import Store

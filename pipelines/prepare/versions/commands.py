@@ -6,8 +6,8 @@ import typer
 
 from cluster.dataset_versions import registry_folder
 from cluster.errors import ConfigError
+from cluster.formats import count, plural
 from cluster.inspection import RunConfig, StorageOverrides, store_for
-from cluster.page.formats import count, plural
 from cluster.secret_values import secret_in
 from cluster.store import paths
 from pipelines.prepare.assess.job import read_assessment

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact
-from cluster.page.formats import count, share
+from cluster.formats import count, share
 from pipelines.prepare.records.annotations import ANNOTATIONS, Values
 from pipelines.prepare.records.hashes import hash64
 from pipelines.prepare.versions.examples import BESIDES, OF_FIELDS, TIME, ChangedRecord, examples_of

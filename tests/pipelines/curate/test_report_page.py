@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.page import formats
+from cluster import formats
 from cluster.page.markup import element, text
 from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.page import render

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.page import formats
+from cluster import formats
 from cluster.page.charts import Axis, BarSegment, bar
 from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.histogram import SMALL, Bounds, histogram

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import DataError
-from cluster.page.formats import plural
+from cluster.formats import plural
 from cluster.read.limits import Limits
 from cluster.read.span import Span
 from cluster.store.store import Store

@@ -1,4 +1,4 @@
-"""Numbers as text for readers."""
+"""Numbers as text for readers: in reports, in the terminal and in errors."""
 
 import math
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.page import formats
+from cluster import formats
 
 
 def value_of(text: str) -> float:
