@@ -47,15 +47,15 @@ from cluster.store.store import Store
 from pipelines.curate.config import STORES, CurateConfig, Filters
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.curate.report.gather import gather
-from pipelines.curate.report.merge import merge_stage
 from pipelines.curate.report.page import render
-from pipelines.curate.report.samples import SAMPLES
 from pipelines.curate.report.schema import CurateReport
 from pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_stage
 from pipelines.curate.stages.duplicate_ids import ids_stage
 from pipelines.curate.stages.id_index import ID_INDEX, index_stage
 from pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE, measure_stage
+from pipelines.curate.stages.merge import merge_stage
 from pipelines.curate.stages.removed_duplicates import DUPLICATES, duplicates_stage
+from pipelines.curate.stages.samples import SAMPLES
 from pipelines.curate.stages.write_corpus import KEPT, select_stage
 from pipelines.dedup.earlier import SKETCHES, open_runs, sketch_settings
 from pipelines.dedup.group import DEFAULT_SIZES, GROUPS, Sizes, group_stage

@@ -44,13 +44,13 @@ from pipelines.curate.questions.decide_again import DecideAgain
 from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.what_if import _units
 from pipelines.curate.report.gather import gather
-from pipelines.curate.report.merge import SmallFiles, merge_stage
 from pipelines.curate.report.page import render
-from pipelines.curate.report.samples import SAMPLES
 from pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_stage
 from pipelines.curate.stages.id_index import ID_INDEX, index_stage, positions_of
 from pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE, measure_stage
+from pipelines.curate.stages.merge import SmallFiles, merge_stage
 from pipelines.curate.stages.removed_duplicates import DUPLICATES, DUPLICATES_SCHEMA, SIMILARITY, SIMILARITY_SCHEMA
+from pipelines.curate.stages.samples import SAMPLES
 from pipelines.curate.stages.write_corpus import KEPT, select_stage
 from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.readers.divide import bytes_of_unit

@@ -23,8 +23,8 @@ from cluster.record import RecordFile
 from cluster.stage import Scratch
 from cluster.store.object_files import PIECE_BYTES, Onward, Parts, merged
 from cluster.store.store import Store
-from pipelines.curate.report.tallies import TALLIES_SCHEMA
 from pipelines.curate.stages.decide import TALLIES, VERDICTS, VERDICTS_SCHEMA, MeasuredFiles, is_needed
+from pipelines.curate.stages.tallies import TALLIES_SCHEMA
 from pipelines.readers.units import Reading, Unit, read_unit
 from tests.conftest import CREDENTIALS
 from tests.support import large_files

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 
 from cluster.output import Output, OutputFiles
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.report.tallies import TALLIES_SCHEMA
 from pipelines.curate.stages.decide import Decide
 from pipelines.curate.stages.measure import attributes_schema
+from pipelines.curate.stages.tallies import TALLIES_SCHEMA
 
 CONFIG = CurateConfig.model_validate(
     {

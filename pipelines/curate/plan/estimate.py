@@ -14,10 +14,10 @@ from cluster.store import paths
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.plan.prices import Prices
 from pipelines.curate.plan.rates import Rates
-from pipelines.curate.report.merge import FILES_OF_A_UNIT
 from pipelines.curate.stages import decide, duplicate_ids, id_index, removed_duplicates
 from pipelines.curate.stages.boilerplate import TEXT_OF_A_PIECE
 from pipelines.curate.stages.memory import keys_memory, windows_memory
+from pipelines.curate.stages.merge import FILES_OF_A_UNIT
 from pipelines.curate.stages.repeats import TEXT_OF_AN_ANCHOR
 from pipelines.curate.stages.shared_keys import COUNTED, SLICE_MEMORY, slices_for
 from pipelines.curate.stages.write_corpus import attribute_columns

@@ -12,7 +12,6 @@ from cluster.errors import DataError, UserError
 from cluster.formats import plural
 from cluster.store import paths
 from pipelines.curate.questions.run_reader import MeasuredDocument, RunReader, row_at
-from pipelines.curate.report.word_diff import DiffPart, word_diff
 from pipelines.curate.stages.boilerplate import BOILERPLATE, piece_keys
 from pipelines.curate.stages.contaminated import CONTAMINATED
 from pipelines.curate.stages.kept_texts import cleaned
@@ -20,6 +19,7 @@ from pipelines.curate.stages.measure import QUARANTINE
 from pipelines.curate.stages.repeats import REPEATS
 from pipelines.curate.stages.write_corpus import CORPUS, REMOVED, ledger_name
 from pipelines.text.texts import Texts
+from pipelines.text.word_diff import DiffPart, word_diff
 
 _SHOWN_WORDS = 12  # around a difference
 _CUT_SHOWN = 200  # characters

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from cluster.formats import decimal, plural
 from cluster.page.markup import Markup, Section, anchor, code, element, fold, join, note, outside_text, sentence
 from pipelines.curate.report.schema import CurateReport, Group, SampledDocument, stage_name
-from pipelines.curate.report.word_diff import DiffPart, word_diff
+from pipelines.text.word_diff import DiffPart, word_diff
 
 _OPEN_GROUPS = 3
 # An excerpt with more characters or lines scrolls in a box of its own.

@@ -17,18 +17,18 @@ from cluster.artifact import Artifact
 from cluster.engine import Engine
 from cluster.secret_values import take_out
 from pipelines.curate.config import Boilerplate, Filters, Repeats, ReportSettings
-from pipelines.curate.report.merge import BEST_SAMPLES, PROBLEMS, TALLY_SUMS, add_problems, best_samples, merged
 from pipelines.curate.report.run_warnings import warnings
-from pipelines.curate.report.samples import CUT_REASON
 from pipelines.curate.report.schema import CurateReport
-from pipelines.curate.report.tallies import add_tallies, edges, is_count
 from pipelines.curate.stages.boilerplate import BOILERPLATE
 from pipelines.curate.stages.cuts import TOO_FEW_WORDS_LEFT
 from pipelines.curate.stages.decide import TALLIES, all_reasons, checks_by_signal
 from pipelines.curate.stages.duplicate_ids import DUPLICATE_IDS
 from pipelines.curate.stages.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, NO_NEWEST_BY, NOTES, REPEATED_KEY, SKIPPED
+from pipelines.curate.stages.merge import BEST_SAMPLES, PROBLEMS, TALLY_SUMS, add_problems, best_samples, merged
 from pipelines.curate.stages.removed_duplicates import DUPLICATES, SIMILARITY, SIMILARITY_BINS, sum_of_units
 from pipelines.curate.stages.repeats import REPEATS
+from pipelines.curate.stages.samples import CUT_REASON
+from pipelines.curate.stages.tallies import add_tallies, edges, is_count
 from pipelines.curate.stages.write_corpus import CORPUS, DEDUP_STAGES
 from pipelines.dedup.group import GROUPS
 from pipelines.dedup.settings import Dedup

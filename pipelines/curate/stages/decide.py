@@ -26,9 +26,9 @@ from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.curate.config import Filters
-from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally_unit
 from pipelines.curate.stages.memory import NUMBERS_MEMORY
 from pipelines.curate.stages.neighbours import neighbours
+from pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, tally_unit
 from pipelines.language.identification import REASONS as LANGUAGE_REASONS
 from pipelines.language.identification import language_verdict
 from pipelines.rules import Check

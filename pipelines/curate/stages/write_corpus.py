@@ -21,8 +21,6 @@ from cluster.errors import DataError
 from cluster.formats import plural
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from pipelines.curate.config import SelectSettings
-from pipelines.curate.report.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
-from pipelines.curate.report.tallies import TALLIES_SCHEMA, add_tallies, tally
 from pipelines.curate.stages.boilerplate import (
     BOILERPLATE,
     BOILERPLATE_SCHEMA,
@@ -43,7 +41,9 @@ from pipelines.curate.stages.measure import split_problems
 from pipelines.curate.stages.memory import select_memory
 from pipelines.curate.stages.neighbours import neighbours
 from pipelines.curate.stages.repeats import REPEATS, REPEATS_SCHEMA, REPEATS_VERSION, RepeatsCutter, find_repeats
+from pipelines.curate.stages.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
 from pipelines.curate.stages.shared_keys import KeyStages, read_shared
+from pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, tally
 from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.dedup.group import DEFAULT_SIZES, Sizes, files_of
 from pipelines.readers.units import InputManifest, Reading, Unit, read_unit

@@ -12,8 +12,8 @@ import pytest
 
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.report import gather
-from pipelines.curate.report.samples import SAMPLES_SCHEMA
 from pipelines.curate.stages.removed_duplicates import DUPLICATES_SCHEMA
+from pipelines.curate.stages.samples import SAMPLES_SCHEMA
 from pipelines.dedup.compare import NEAR
 
 

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from cluster.artifact import Artifact
 from cluster.stage import Output, Stage
 from cluster.store.store import Store
-from pipelines.curate.report import merge
-from pipelines.curate.report.merge import add_problems, best_samples, merge_stage, merged
-from pipelines.curate.report.samples import SAMPLES_SCHEMA
-from pipelines.curate.report.tallies import TALLIES_SCHEMA, tally
+from pipelines.curate.stages import merge
 from pipelines.curate.stages.measure import QUARANTINE_SCHEMA
+from pipelines.curate.stages.merge import add_problems, best_samples, merge_stage, merged
 from pipelines.curate.stages.removed_duplicates import (
     DUPLICATES_SCHEMA,
     SIMILARITY_BINS,
     count_duplicates,
     sum_of_units,
 )
+from pipelines.curate.stages.samples import SAMPLES_SCHEMA
+from pipelines.curate.stages.tallies import TALLIES_SCHEMA, tally
 from pipelines.dedup.compare import EXACT, GROUPS_SCHEMA, NEAR
 from tests.support.stages import run_inline
 

@@ -14,9 +14,9 @@ from cluster.page.charts import Axis, BarSegment, bar
 from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.histogram import SMALL, Bounds, histogram
 from pipelines.curate.report.schema import stage_name
-from pipelines.curate.report.tallies import edges, histograms
-from pipelines.curate.report.word_diff import DiffPart, word_diff
+from pipelines.curate.stages.tallies import edges, histograms
 from pipelines.rules.rule import Check
+from pipelines.text.word_diff import DiffPart, word_diff
 from tests.support.report_cases import GOLDEN
 
 # Charts

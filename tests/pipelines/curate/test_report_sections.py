@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from pipelines.curate.report import breakdowns, examples, funnel, signals
 from pipelines.curate.report.histogram import DEFINITIONS, SMALL, Bounds, histogram
-from pipelines.curate.report.tallies import edges, is_count
-from pipelines.curate.report.word_diff import word_diff
+from pipelines.curate.stages.tallies import edges, is_count
 from pipelines.rules import RULES
+from pipelines.text.word_diff import word_diff
 from tests.support.report_cases import GOLDEN
 
 
