@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from cluster.errors import DataError
-from cluster.read.parquet import StoredParquet
+from cluster.readers.files.parquet import StoredParquet
 from cluster.record import RecordFile, json_bytes
 from cluster.store import paths
 from cluster.store.interface import NotFound, first_line

@@ -20,6 +20,7 @@ from cluster.artifact import Artifact
 from cluster.engine import Engine
 from cluster.lease import held
 from cluster.progress import Silent
+from cluster.readers.freeze import freeze
 from cluster.session import Session
 from cluster.stage import Stage
 from cluster.store import paths
@@ -34,7 +35,6 @@ from pipelines.demo.commands import DATA, expand_repeated
 from pipelines.kernel_cache import COMPLETE, kernel_sources, mark_cache
 from pipelines.language import fasttext_classifier
 from pipelines.language.fasttext_file import Loss, ModelFile
-from pipelines.readers.freeze import freeze
 from pipelines.text.kernel import InnerKernel
 from pipelines.text.texts import Texts
 

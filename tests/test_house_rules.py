@@ -22,8 +22,8 @@ from cluster import cli
 from cluster.config import KINDS, load, model_of
 from cluster.entry import Entry
 from cluster.failpoints import FAILPOINTS
-from pipelines.readers import READERS
-from pipelines.readers import reader as readers
+from cluster.readers import reader as readers
+from cluster.readers.formats import READERS
 from pipelines.rules import PACKS, RULES
 from tests.support.guides import GUIDES
 
@@ -39,7 +39,6 @@ PATHS_ALLOWED = {
     "pipelines/all_kernels.py": "its scratch folder, and the cache of the kernels",
     "pipelines/warm.py": "makes the folder of the kernels' cache",
     "pipelines/curate/report/page.py": "its style sheet and script, inside the package",
-    "pipelines/readers/find.py": "tells a folder from a pattern, and what lies near a path that does not exist",
     "pipelines/demo/commands.py": "data inside the package",
     "pipelines/demo/helpdesk.py": "data inside the package",
     "pipelines/demo/installed.py": "documentation installed on this machine, copied to a folder as the demo's input",
@@ -235,9 +234,9 @@ FUNCTION_LEVEL_IMPORTS = {
     ("cluster/store/object_store.py", "cluster.store.aws"): "boto3 takes 0.3 s, and only S3 needs it",
     ("cluster/store/store.py", "cluster.store.object_store"): "obstore is loaded for object stores only",
     ("pipelines/dedup/settings.py", "datasketch"): _SLOW,
-    ("cluster/read/hub.py", "datasets"): _SLOW,
-    ("pipelines/readers/pdf.py", "pypdf"): _SLOW,
-    ("pipelines/readers/text_files.py", "trafilatura.main_extractor"): _SLOW,
+    ("cluster/readers/files/hub.py", "datasets"): _SLOW,
+    ("cluster/readers/formats/pdf.py", "pypdf"): _SLOW,
+    ("cluster/readers/formats/text_files.py", "trafilatura.main_extractor"): _SLOW,
     ("training/bench/measure.py", "bitsandbytes.nn"): _OPTIONAL,
     (
         "training/engines/zero.py",
@@ -325,8 +324,8 @@ def test_every_reader_stands_in_the_registry():
             yield inner
             yield from below(inner)
 
-    for path in (ROOT / "pipelines" / "readers").glob("*.py"):
-        importlib.import_module(f"pipelines.readers.{path.stem}")
+    for path in (ROOT / "cluster" / "readers" / "formats").glob("*.py"):
+        importlib.import_module(f"cluster.readers.formats.{path.stem}")
     used = {type(reader) for reader in READERS.values()}
     leaves = {kind for kind in below(readers.Reader) if not inspect.isabstract(kind) and not kind.__subclasses__()}
     assert leaves - used == set()

@@ -32,7 +32,7 @@ _MOST_GROWTH = 3.2
 # What makes patterns of local values -> its arguments here.
 MADE = {
     "training.evaluation.numerals._patterns": (".",),
-    "pipelines.readers.transcripts._beginning_with": (("Ann Lee", "Bob"),),
+    "cluster.readers.formats.transcripts._beginning_with": (("Ann Lee", "Bob"),),
 }
 _OF_THE_USER = "settings and commands of the user"
 _AT_A_PLACE = "matched at one place and never searched"

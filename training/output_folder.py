@@ -5,7 +5,7 @@ from pathlib import Path
 from cluster import output_folder
 from cluster.errors import ConfigError
 from cluster.output_folder import fixed_folder, path_below, refuse_impossible_output
-from cluster.read.hub import is_hub_data
+from cluster.readers.files.hub import is_hub_data
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig

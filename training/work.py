@@ -10,7 +10,7 @@ from typing import Any
 from cluster.artifact import canonical_json, fingerprint
 from cluster.entry import Entry
 from cluster.formats import plural
-from cluster.read.hub import is_hub_data
+from cluster.readers.files.hub import is_hub_data
 from cluster.record import OtherSettings
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths

@@ -8,13 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from cluster.read.limits import Limits
+from cluster.readers.files.limits import Limits
+from cluster.readers.inputs import Input
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 from pipelines.dedup.compare import MOST_GROUPS_SHOWN
 from pipelines.dedup.settings import Dedup
 from pipelines.language.identification import LanguageId
-from pipelines.readers.inputs import Input
 from pipelines.rules import PACKS, RULES, Dialect, Rule
 from pipelines.text.personal_data import KINDS
 

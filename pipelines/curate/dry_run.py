@@ -17,10 +17,15 @@ from cluster import logs
 from cluster.artifact import Artifact
 from cluster.formats import plural
 from cluster.output_folder import check_output
-from cluster.read.compression import compression_ending
-from cluster.read.file_problems import decompression_problem, first_bytes
-from cluster.read.limits import Limits
-from cluster.read.span import Span
+from cluster.readers.files.compression import compression_ending
+from cluster.readers.files.file_problems import decompression_problem, first_bytes
+from cluster.readers.files.limits import Limits
+from cluster.readers.files.span import Span
+from cluster.readers.find import skipped_text
+from cluster.readers.formats import READERS
+from cluster.readers.reader import PROBLEMS, Reader, ReaderCounts
+from cluster.readers.recorded import INPUTS_JSON
+from cluster.readers.units import InputManifest
 from cluster.stage import RunStageIn, finished_stages
 from cluster.store import paths
 from cluster.store.store import Store
@@ -28,11 +33,6 @@ from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.stages.contaminated import decontamination_of
 from pipelines.dedup.earlier import open_runs
-from pipelines.readers import READERS
-from pipelines.readers.find import skipped_text
-from pipelines.readers.reader import PROBLEMS, Reader, ReaderCounts
-from pipelines.readers.recorded import INPUTS_JSON
-from pipelines.readers.units import InputManifest
 
 _THREADS = 16
 _FILES_LOOKED_AT = 100  # per source

@@ -38,6 +38,12 @@ from cluster.errors import ConfigError, DataError, UserError
 from cluster.formats import plural
 from cluster.lease import held
 from cluster.progress import Progress
+from cluster.readers.freeze import freeze_listing
+from cluster.readers.listing import InputListing, list_inputs
+from cluster.readers.quarantine import refuse_too_many
+from cluster.readers.reader import PROBLEMS
+from cluster.readers.recorded import changes_since, changes_since_attempt, write_inputs
+from cluster.readers.units import InputManifest
 from cluster.record import OtherSettings, json_bytes
 from cluster.run import RunFolder, other_settings
 from cluster.session import Session
@@ -61,12 +67,6 @@ from pipelines.dedup.earlier import SKETCHES, open_runs, sketch_settings
 from pipelines.dedup.group import DEFAULT_SIZES, GROUPS, Sizes, group_stage
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
 from pipelines.language import identification as language
-from pipelines.readers.freeze import freeze_listing
-from pipelines.readers.listing import InputListing, list_inputs
-from pipelines.readers.quarantine import refuse_too_many
-from pipelines.readers.reader import PROBLEMS
-from pipelines.readers.recorded import changes_since, changes_since_attempt, write_inputs
-from pipelines.readers.units import InputManifest
 from pipelines.rules.rule import Analysis, files_read_by
 from pipelines.text.texts import Texts
 

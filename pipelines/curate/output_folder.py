@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from cluster import output_folder
 from cluster.errors import ConfigError
 from cluster.output_folder import real_path, refuse_impossible_output
+from cluster.readers.inputs import Input, input_stores
+from cluster.readers.listing import InputListing
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.readers.inputs import Input, input_stores
-from pipelines.readers.listing import InputListing
 
 # An example of each kind of file that a run writes below its output.
 _FILES_OF_A_RUN = (

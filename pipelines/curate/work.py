@@ -10,6 +10,8 @@ from dataclasses import replace
 
 from cluster.artifact import fingerprint
 from cluster.formats import plural
+from cluster.readers.listing import InputListing
+from cluster.readers.units import InputManifest
 from cluster.record import OtherSettings
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths
@@ -29,8 +31,6 @@ from pipelines.curate.job import find_finished, frozen_inputs, result_settings
 from pipelines.curate.stages.memory import files_memory, keys_memory, select_memory, task_memory, windows_memory
 from pipelines.curate.stages.shared_keys import SLICE_MEMORY
 from pipelines.dedup import group
-from pipelines.readers.listing import InputListing
-from pipelines.readers.units import InputManifest
 from pipelines.rules.rule import files_read_by
 
 # Bytes of text that a core curates in a second. Source: tests/benchmarks/README.md, `raymill curate` of 500 MB on 2

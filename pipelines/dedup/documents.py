@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact, open_parquet, read_tables
+from cluster.readers.inputs import Input
 from cluster.store.store import Store
 from pipelines.dedup.earlier import EarlierRun
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.signatures import permutations
 from pipelines.dedup.sketches import Sketches
-from pipelines.readers.inputs import Input
 
 KEY_COLUMNS = frozenset({"row", "signature", "source"})
 

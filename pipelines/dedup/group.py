@@ -39,6 +39,7 @@ from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.exchange import MEMORY as EXCHANGE_MEMORY
 from cluster.exchange import Slice, SlicedFiles, exchange
 from cluster.levels import FAN
+from cluster.readers.inputs import Input
 from cluster.sliced_file import read_slice, read_slices, table_slice, table_slices
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store.store import Store
@@ -58,7 +59,6 @@ from pipelines.dedup.earlier import EarlierRun
 from pipelines.dedup.exact import TEXT, TEXT_COLUMNS, Copies, FindFirsts, FindTexts, RangeTexts
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT, Dedup
 from pipelines.dedup.stars import PositionSpans, Stars, memory_of_stars
-from pipelines.readers.inputs import Input
 
 GROUPS = "_work/groups"
 GROUP_VERSION = "6"

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cluster.read.limits import Limits
+from cluster.readers.files.limits import Limits
+from cluster.readers.inputs import ENCODING, Encoding, Format
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
@@ -21,7 +22,6 @@ from pipelines.prepare.records.content import FIELDS, Role, Shape
 from pipelines.prepare.records.provenance import PROVENANCE
 from pipelines.prepare.records.templates import DEFAULT_TEMPLATES, ChatTemplate, TaskType, Template
 from pipelines.prepare.tables.settings import Table
-from pipelines.readers.inputs import ENCODING, Encoding, Format
 from pipelines.rules.bad_words import BadWords
 from pipelines.rules.rule import files_read_by
 from pipelines.text.personal_data import KINDS

@@ -39,6 +39,12 @@ from cluster.formats import plural
 from cluster.lease import held
 from cluster.output_folder import refuse_impossible_output
 from cluster.progress import Progress
+from cluster.readers.freeze import freeze_listing
+from cluster.readers.listing import InputListing, list_inputs
+from cluster.readers.quarantine import refuse_too_many
+from cluster.readers.reader import PROBLEMS
+from cluster.readers.recorded import changes_since, write_inputs
+from cluster.readers.units import InputManifest
 from cluster.record import OtherSettings, json_bytes
 from cluster.run import RunFolder
 from cluster.session import Session
@@ -80,12 +86,6 @@ from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import SPLIT_FILES, SplitSettings, split_stage
 from pipelines.prepare.stages.write import LISTED, REMOVED, write_stage
 from pipelines.prepare.tables.stage import TABLES, TablesFound, repeated_stage, tables_stage
-from pipelines.readers.freeze import freeze_listing
-from pipelines.readers.listing import InputListing, list_inputs
-from pipelines.readers.quarantine import refuse_too_many
-from pipelines.readers.reader import PROBLEMS
-from pipelines.readers.recorded import changes_since, write_inputs
-from pipelines.readers.units import InputManifest
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 

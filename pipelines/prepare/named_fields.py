@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from cluster.errors import ConfigError, UserError
+from cluster.readers.find import find_files
+from cluster.readers.formats import READERS
+from cluster.readers.inputs import input_stores
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.config import BASE_METADATA, FOUND, PrepareConfig, Source
@@ -21,9 +24,6 @@ from pipelines.prepare.fetch.snapshot import is_fetched
 from pipelines.prepare.records.content import FIELDS
 from pipelines.prepare.records.provenance import PROVENANCE
 from pipelines.prepare.sources import FILES_LOOKED_AT, TEXT, as_input, column_names, with_corpora
-from pipelines.readers import READERS
-from pipelines.readers.find import find_files
-from pipelines.readers.inputs import input_stores
 
 _SHOWN = 30  # columns in a message
 

@@ -10,9 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError, DataError, UserError
-from cluster.read.file_problems import first_bytes
-from cluster.read.limits import Limits
-from cluster.read.span import Span
+from cluster.readers.files.file_problems import first_bytes
+from cluster.readers.files.limits import Limits
+from cluster.readers.files.span import Span
+from cluster.readers.find import find_files
+from cluster.readers.formats import READERS
+from cluster.readers.inputs import ORIGINS, Input, input_stores
+from cluster.readers.reader import PROBLEMS, Reader, as_json_text
+from cluster.readers.recorded import INPUTS_JSON
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import FileInfo
@@ -22,11 +27,6 @@ from pipelines.prepare.config import BASE_METADATA, Source
 from pipelines.prepare.fetch.snapshot import folder_of
 from pipelines.prepare.records.content import FIELDS, Shape
 from pipelines.prepare.tables.frame import check_table
-from pipelines.readers import READERS
-from pipelines.readers.find import find_files
-from pipelines.readers.inputs import ORIGINS, Input, input_stores
-from pipelines.readers.reader import PROBLEMS, Reader, as_json_text
-from pipelines.readers.recorded import INPUTS_JSON
 
 # As TRL names whether an answer is desirable, in data for KTO. Other values of this column are labels of another kind.
 _DESIRABLE = {"desirable": "label"}

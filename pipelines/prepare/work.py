@@ -6,6 +6,8 @@ from typing import Any
 from cluster.artifact import fingerprint
 from cluster.dataset_versions import refuse_to_replace_tagged
 from cluster.formats import plural
+from cluster.readers.freeze import freeze_listing
+from cluster.readers.units import InputManifest
 from cluster.record import OtherSettings
 from cluster.run import RUN_MANIFEST, RunFolder
 from cluster.store import paths
@@ -23,8 +25,6 @@ from pipelines.prepare.stages.collect import collect_memory, rules_memory
 from pipelines.prepare.stages.relevance import relevance_memory
 from pipelines.prepare.stages.split_stage import split_memory
 from pipelines.prepare.tables.stage import tables_memory
-from pipelines.readers.freeze import freeze_listing
-from pipelines.readers.units import InputManifest
 
 # Of text, by a core, for a whole run with its assessment: 96 MB of 200,000 records in 162 core-seconds on 2 workers
 # (`RECORDS=200000 WORKERS=2 python -m tests.benchmarks prepare`, 2026-11-23).

@@ -12,11 +12,11 @@ from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError, UserError
 from cluster.formats import plural
-from cluster.read.compression import DECODERS, UnreadableRest, stream
-from cluster.read.json_lines import json_value
-from cluster.read.limits import Limits
-from cluster.read.lines import lines
-from cluster.read.parquet import StoredParquet
+from cluster.readers.files.compression import DECODERS, UnreadableRest, stream
+from cluster.readers.files.json_lines import json_value
+from cluster.readers.files.limits import Limits
+from cluster.readers.files.lines import lines
+from cluster.readers.files.parquet import StoredParquet
 from cluster.store import paths
 from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
-from cluster.read.limits import Limits
+from cluster.readers import ahead
+from cluster.readers.files.limits import Limits
+from cluster.readers.freeze import freeze
+from cluster.readers.inputs import Input
+from cluster.readers.units import read_unit
 from cluster.store.store import Store
-from pipelines.readers import ahead
-from pipelines.readers.freeze import freeze
-from pipelines.readers.inputs import Input
-from pipelines.readers.units import read_unit
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.benchmarks.web_texts import cut

@@ -32,6 +32,7 @@ import numpy as np
 
 from cluster.artifact import Artifact
 from cluster.progress import Silent
+from cluster.readers.freeze import freeze_listing
 from cluster.session import Session
 from cluster.stage import Stage
 from cluster.store import paths
@@ -47,7 +48,6 @@ from pipelines.prepare.stages.collect import collect_stage
 from pipelines.prepare.stages.relevance import find_unrelated, is_below
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.write import LISTED, REMOVED
-from pipelines.readers.freeze import freeze_listing
 from pipelines.text.texts import Texts
 from tests.benchmarks import planted
 from tests.benchmarks.bench_terabyte import TimedEngine

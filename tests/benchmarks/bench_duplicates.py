@@ -14,9 +14,9 @@ import os
 import tempfile
 from pathlib import Path
 
+from cluster.readers.freeze import freeze
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.stages.measure import ATTRIBUTES, measure_stage
-from pipelines.readers.freeze import freeze
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine

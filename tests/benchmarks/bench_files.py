@@ -19,10 +19,10 @@ from statistics import median
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.readers.freeze import freeze
+from cluster.readers.inputs import Input
+from cluster.readers.listing import list_inputs
 from cluster.store.store import Store
-from pipelines.readers.freeze import freeze
-from pipelines.readers.inputs import Input
-from pipelines.readers.listing import list_inputs
 from pipelines.text.texts import Texts
 from tests.benchmarks.bench_scale import Driver
 from tests.benchmarks.timing import machine

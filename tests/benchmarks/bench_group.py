@@ -41,6 +41,7 @@ from datasketch import LeanMinHash, MinHashLSH
 from cluster.artifact import Artifact
 from cluster.engine import Engine
 from cluster.progress import Silent
+from cluster.readers.inputs import Input
 from cluster.session import WORKER_ENVIRONMENT, Session
 from cluster.stage import Output, Record, Scratch, Stage, run_unit
 from cluster.store.store import Store
@@ -49,7 +50,6 @@ from pipelines.dedup.documents import judged
 from pipelines.dedup.group import GROUPS, Sizes, group_stage
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
-from pipelines.readers.inputs import Input
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import forget_peak, machine, memory_of_process
 from tests.support.counted_disk import CountedDisk, counted_disk, shown

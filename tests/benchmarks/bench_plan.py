@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from cluster.progress import Silent
+from cluster.readers.freeze import freeze
 from cluster.session import Session
 from pipelines.all_kernels import compile_kernels
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import run_stages
 from pipelines.curate.plan.command import print_plan
-from pipelines.readers.freeze import freeze
 from pipelines.text.texts import Texts
 from tests.benchmarks.bench_terabyte import TimedEngine, write_documents
 from tests.benchmarks.local_s3 import KEYS, local_s3

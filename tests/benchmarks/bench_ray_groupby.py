@@ -32,9 +32,9 @@ import ray.data
 
 from cluster.artifact import Artifact
 from cluster.progress import Silent
+from cluster.readers.inputs import Input
 from cluster.session import Session
 from pipelines.dedup.documents import Keys, scopes
-from pipelines.readers.inputs import Input
 from pipelines.text.texts import Texts
 from tests.benchmarks.bench_curate import watch_workers
 from tests.benchmarks.bench_group import DEDUP, DOCUMENTS, Processes, generated

@@ -11,12 +11,12 @@ from typing import Any
 
 from cluster.artifact import Artifact
 from cluster.progress import Silent
+from cluster.readers.freeze import freeze
 from cluster.session import Session
 from cluster.stage import Stage
 from pipelines.all_kernels import compile_kernels
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import run_stages
-from pipelines.readers.freeze import freeze
 from pipelines.text.texts import Texts
 from tests.benchmarks.bench_terabyte import write_documents
 from tests.benchmarks.local_s3 import KEYS, local_s3

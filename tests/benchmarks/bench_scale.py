@@ -34,6 +34,10 @@ import pyarrow as pa
 from cluster.artifact import Artifact, Counters
 from cluster.output import Output
 from cluster.progress import Silent
+from cluster.readers.divide import bytes_of_unit
+from cluster.readers.freeze import freeze
+from cluster.readers.recorded import write_inputs
+from cluster.readers.units import InputManifest
 from cluster.session import Session
 from cluster.stage import Scratch, Stage, committed, publish, run_unit
 from cluster.store import paths
@@ -53,10 +57,6 @@ from pipelines.curate.stages.removed_duplicates import DUPLICATES, DUPLICATES_SC
 from pipelines.curate.stages.samples import SAMPLES
 from pipelines.curate.stages.write_corpus import KEPT, select_stage
 from pipelines.dedup.compare import EXACT, NEAR
-from pipelines.readers.divide import bytes_of_unit
-from pipelines.readers.freeze import freeze
-from pipelines.readers.recorded import write_inputs
-from pipelines.readers.units import InputManifest
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine, memory_of_process
 from tests.benchmarks.web_texts import cut

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact
 from cluster.progress import Silent
+from cluster.readers.freeze import freeze
 from cluster.session import Session
 from cluster.stage import Stage
 from pipelines.all_kernels import compile_kernels
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import run_stages
-from pipelines.readers.freeze import freeze
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.benchmarks.web_texts import LENGTHS

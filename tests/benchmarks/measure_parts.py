@@ -16,11 +16,11 @@ from functools import cache
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.readers.units import Reading
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.dedup import signatures
 from pipelines.language import identification as language
-from pipelines.readers.units import Reading
 from pipelines.rules.rule import Analysis
 from pipelines.text import personal_data
 from pipelines.text.lines import count_characters

@@ -14,10 +14,10 @@ from cluster import config_text
 from cluster.config import load, load_storage, schema
 from cluster.config_text import format_of, parse
 from cluster.errors import ConfigError
+from cluster.readers.inputs import input_stores
 from cluster.store.interface import NotFound, StorageOptions
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import result_settings as curate_settings
-from pipelines.readers.inputs import input_stores
 
 GOOD = "kind: curate\nname: peps\ninputs: [{path: data}]\noutput: out\n"
 

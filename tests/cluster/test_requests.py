@@ -15,17 +15,17 @@ from cluster.artifact import read_tables
 from cluster.errors import StorageError
 from cluster.lease import held
 from cluster.output import Output
-from cluster.read.compression import stream
-from cluster.read.limits import Limits
-from cluster.read.parquet import chunk_range
-from cluster.read.span import Span
+from cluster.readers.files.compression import stream
+from cluster.readers.files.limits import Limits
+from cluster.readers.files.parquet import chunk_range
+from cluster.readers.files.span import Span
+from cluster.readers.units import Reading, Unit, read_unit
 from cluster.record import RecordFile
 from cluster.stage import Scratch
 from cluster.store.object_files import PIECE_BYTES, Onward, Parts, merged
 from cluster.store.store import Store
 from pipelines.curate.stages.decide import TALLIES, VERDICTS, VERDICTS_SCHEMA, MeasuredFiles, is_needed
 from pipelines.curate.stages.tallies import TALLIES_SCHEMA
-from pipelines.readers.units import Reading, Unit, read_unit
 from tests.conftest import CREDENTIALS
 from tests.support import large_files
 from tests.support.counted_disk import counted_disk

@@ -7,15 +7,15 @@ import pyarrow as pa
 import pytest
 
 from cluster.config import load
-from cluster.read.limits import Limits
-from cluster.read.span import Span
+from cluster.readers.files.limits import Limits
+from cluster.readers.files.span import Span
+from cluster.readers.formats import READERS
+from cluster.readers.formats.text_files import OneDocument
+from cluster.readers.inputs import Input
+from cluster.readers.reader import ReaderCounts
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.prepare.config import Clean, Validate
-from pipelines.readers import READERS
-from pipelines.readers.inputs import Input
-from pipelines.readers.reader import ReaderCounts
-from pipelines.readers.text_files import OneDocument
 from pipelines.rules.rule import Analysis
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts

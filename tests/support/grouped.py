@@ -9,11 +9,11 @@ import pyarrow as pa
 from cluster.artifact import Artifact
 from cluster.engine import RetryLimits
 from cluster.progress import Silent
+from cluster.readers.inputs import Input
 from cluster.stage import Stage
 from pipelines.dedup.group import GROUPS, Sizes, group_stage
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.sketches import Sketches
-from pipelines.readers.inputs import Input
 from tests.support.inline import InlineEngine, NoRay
 from tests.support.sketch_cases import BANDS, COLUMNS, ROWS, SOURCES, write_parquet
 

@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.read.limits import Limits
+from cluster.readers.files.limits import Limits
+from cluster.readers.freeze import freeze
+from cluster.readers.inputs import Input
+from cluster.readers.reader import PROBLEMS
+from cluster.readers.units import InputManifest, read_unit
 from cluster.store.store import Store
-from pipelines.readers.freeze import freeze
-from pipelines.readers.inputs import Input
-from pipelines.readers.reader import PROBLEMS
-from pipelines.readers.units import InputManifest, read_unit
 
 LIMITS = Limits()
 
@@ -47,10 +47,10 @@ def peak_mib_reading(
     code = f"""
 import resource
 from cluster.store.store import Store
-from pipelines.readers.inputs import Input
-from cluster.read.limits import Limits
-from pipelines.readers.freeze import freeze
-from pipelines.readers.units import read_unit
+from cluster.readers.inputs import Input
+from cluster.readers.files.limits import Limits
+from cluster.readers.freeze import freeze
+from cluster.readers.units import read_unit
 manifest = freeze(Store(), [Input(path={str(path)!r}, {settings})], {unit_bytes})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 problems = []

@@ -12,13 +12,13 @@ import pyarrow as pa
 import cluster
 import cluster.inspection
 import cluster.lease
+import cluster.readers.recorded
 import cluster.run
 import pipelines
-import pipelines.readers.recorded
 import training
 import training.continuing
 from cluster.artifact import Manifest
-from cluster.read import hub
+from cluster.readers.files import hub
 from cluster.record import json_with
 from cluster.stage import Record
 from cluster.store.store import Store
@@ -83,8 +83,8 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
         set(),
         set(),
     ),
-    "cluster.read.hub:saved_splits": (hub._parse_splits, {"splits": ["train"]}, {"splits.[]"}, set()),
-    "cluster.read.hub:saved_files": (
+    "cluster.readers.files.hub:saved_splits": (hub._parse_splits, {"splits": ["train"]}, {"splits.[]"}, set()),
+    "cluster.readers.files.hub:saved_files": (
         hub._parse_state,
         {"_data_files": [{"filename": "data-00000.arrow"}]},
         {"_data_files.[].filename"},
@@ -102,8 +102,8 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
         {"name", "version"},
         {"output"},
     ),
-    "pipelines.readers.recorded:inputs_file": (
-        pipelines.readers.recorded._parse,
+    "cluster.readers.recorded:inputs_file": (
+        cluster.readers.recorded._parse,
         {"fingerprint": "f", "inputs": [{"source": "s", "path": URI}], "carried_schema": "", "skipped": {},
          "notes": [], "storage": {}},
         set(),

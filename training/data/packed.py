@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters, open_parquet
 from cluster.errors import DataError
-from cluster.read.parquet import StoredParquet
+from cluster.readers.files.parquet import StoredParquet
 
 SPLITS = ("train", "validation", "test")
 

@@ -16,7 +16,7 @@ import cluster
 from cluster.artifact import Artifact
 from cluster.errors import DataError, StorageError
 from cluster.formats import plural
-from cluster.read.hub import HubName, is_hub_data
+from cluster.readers.files.hub import HubName, is_hub_data
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store

@@ -7,7 +7,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from cluster.errors import ConfigError
-from cluster.read.hub import is_hub_data, pinned
+from cluster.readers.files.hub import is_hub_data, pinned
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import FileInfo

@@ -22,13 +22,13 @@ import pyarrow.parquet as pq
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import DataError
 from cluster.formats import plural
-from cluster.read.arrow_streams import schema_of
-from cluster.read.compression import UnreadableRest
-from cluster.read.file_problems import first_bytes
-from cluster.read.hub import hub_splits, is_hub_data, is_saved_dataset, saved_files, saved_splits
-from cluster.read.limits import Limits
-from cluster.read.parquet import StoredParquet
-from cluster.read.span import Span
+from cluster.readers.files.arrow_streams import schema_of
+from cluster.readers.files.compression import UnreadableRest
+from cluster.readers.files.file_problems import first_bytes
+from cluster.readers.files.hub import hub_splits, is_hub_data, is_saved_dataset, saved_files, saved_splits
+from cluster.readers.files.limits import Limits
+from cluster.readers.files.parquet import StoredParquet
+from cluster.readers.files.span import Span
 from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.local import LEADS_OUT

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from cluster.errors import ConfigError, DataError
-from cluster.read.json_lines import Unreadable
-from cluster.read.messages import BadMessage, plain_message
+from cluster.examples.messages import BadMessage, plain_message
+from cluster.readers.files.json_lines import Unreadable
 from cluster.store.store import Store
 from training.config_parts import Columns
 from training.data.packed import MAX_STAGE, SPLITS

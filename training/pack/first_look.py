@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cluster.errors import DataError
 from cluster.formats import plural
-from cluster.read.compression import compression_ending
-from cluster.read.file_problems import (
+from cluster.readers.files.compression import compression_ending
+from cluster.readers.files.file_problems import (
     PROBLEMS_OF_WHOLE_FILES,
     decompression_problem,
     encoding_problem,
@@ -14,8 +14,8 @@ from cluster.read.file_problems import (
     json_array_problem,
     line_end_problem,
 )
-from cluster.read.limits import Limits
-from cluster.read.span import Span
+from cluster.readers.files.limits import Limits
+from cluster.readers.files.span import Span
 from cluster.store.store import Store
 from training.pack.corpus_files import LFS_POINTER
 from training.pack.documents import require_documents

@@ -14,15 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError
-from cluster.read.arrow_streams import record_batches
-from cluster.read.compression import UnreadableRest, stream
-from cluster.read.file_problems import PROBLEMS_OF_WHOLE_FILES, encoding_problem, first_bytes
-from cluster.read.json_lines import BLANK, Unreadable, json_lines
-from cluster.read.json_values import BrokenRest, json_values
-from cluster.read.limits import Limits
-from cluster.read.parquet import StoredParquet
-from cluster.read.parquet_pages import refuse_large_pages
-from cluster.read.span import Span, refuse_changed
+from cluster.readers.files.arrow_streams import record_batches
+from cluster.readers.files.compression import UnreadableRest, stream
+from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES, encoding_problem, first_bytes
+from cluster.readers.files.json_lines import BLANK, Unreadable, json_lines
+from cluster.readers.files.json_values import BrokenRest, json_values
+from cluster.readers.files.limits import Limits
+from cluster.readers.files.parquet import StoredParquet
+from cluster.readers.files.parquet_pages import refuse_large_pages
+from cluster.readers.files.span import Span, refuse_changed
 from cluster.store.store import Store
 from training.data.packed import SPLITS
 

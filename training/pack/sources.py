@@ -8,8 +8,8 @@ from dataclasses import asdict, astuple, dataclass, field, replace
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.formats import plural
-from cluster.read.hub import is_hub_data
-from cluster.read.span import Span
+from cluster.readers.files.hub import is_hub_data
+from cluster.readers.files.span import Span
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig

@@ -9,7 +9,7 @@ interfaces, with arguments as JSON text, their older form (`function_call`, the 
 import json
 from typing import Any
 
-from cluster.read.messages import BadMessage
+from cluster.examples.messages import BadMessage
 
 
 def with_standard_calls(message: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 from cluster.exchange import MEMORY as EXCHANGE_MEMORY
 from cluster.levels import Levels
+from cluster.readers.divide import bytes_of_unit
+from cluster.readers.units import InputManifest
 from cluster.store import paths
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.plan.prices import Prices
@@ -27,8 +29,6 @@ from pipelines.dedup.documents import KEY_COLUMNS
 from pipelines.dedup.exact import TEXT, TEXT_COLUMNS
 from pipelines.dedup.group import DEFAULT_SIZES, memory_by_stage, slices_of_keys, slices_of_texts, stars_memory
 from pipelines.dedup.settings import Dedup
-from pipelines.readers.divide import bytes_of_unit
-from pipelines.readers.units import InputManifest
 
 # A document that shares a band key with another one is a candidate. In a group of three, one is kept and two removed.
 CANDIDATES_OF_A_DUPLICATE = 1.5

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact, open_parquet
+from cluster.readers.freeze import freeze
 from cluster.stage import Stage, publish, run_unit
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import run_stages
@@ -23,7 +24,6 @@ from pipelines.curate.stages.decide import VERDICTS
 from pipelines.curate.stages.measure import ATTRIBUTES
 from pipelines.curate.stages.write_corpus import CORPUS, REMOVED
 from pipelines.dedup.group import GROUPS
-from pipelines.readers.freeze import freeze
 
 _TIMES = 3
 _PART = 8  # the smaller runs have every eighth document

@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 
 from cluster.errors import DataError
 from cluster.formats import plural
-from cluster.read.compression import compression_ending, expanded_size
-from cluster.read.limits import Limits
-from cluster.read.span import Span
-from pipelines.readers import READERS
-from pipelines.readers.reader import TABLE_BYTES, ReaderCounts
-from pipelines.readers.units import InputManifest, Unit, conformed
+from cluster.readers.files.compression import compression_ending, expanded_size
+from cluster.readers.files.limits import Limits
+from cluster.readers.files.span import Span
+from cluster.readers.formats import READERS
+from cluster.readers.reader import TABLE_BYTES, ReaderCounts
+from cluster.readers.units import InputManifest, Unit, conformed
 
 _PIECES = 16
 _PIECE_BYTES = 1 << 20

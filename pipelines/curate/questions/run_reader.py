@@ -15,8 +15,13 @@ from pydantic import ValidationError
 
 from cluster.artifact import Artifact, DataFile, open_parquet, read_tables, require_files
 from cluster.errors import ConfigError, DataError
-from cluster.read.limits import Limits
-from cluster.read.span import Span
+from cluster.readers.files.limits import Limits
+from cluster.readers.files.span import Span
+from cluster.readers.formats import READERS
+from cluster.readers.formats.text_files import OneDocument
+from cluster.readers.inputs import Input
+from cluster.readers.recorded import INPUTS_JSON, inputs_file, read_inputs
+from cluster.readers.units import Reading, Unit, read_unit
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
@@ -24,11 +29,6 @@ from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.stages.id_index import ID_INDEX, positions_of
 from pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE
-from pipelines.readers import READERS
-from pipelines.readers.inputs import Input
-from pipelines.readers.recorded import INPUTS_JSON, inputs_file, read_inputs
-from pipelines.readers.text_files import OneDocument
-from pipelines.readers.units import Reading, Unit, read_unit
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 

@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError
 from cluster.inspection import shortened
+from cluster.readers.inputs import Input
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.stages.write_corpus import REMOVED
-from pipelines.readers.inputs import Input
 
 _OPERATOR = re.compile(r"\s*(<=|>=|!=|=|<|>|\sin\s)\s*")
 _COMPARE = {"<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal}

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Artifact
 from cluster.engine import Engine
+from cluster.readers.units import InputManifest
 from cluster.secret_values import take_out
 from pipelines.curate.config import Boilerplate, Filters, Repeats, ReportSettings
 from pipelines.curate.report.run_warnings import warnings
@@ -32,7 +33,6 @@ from pipelines.curate.stages.tallies import add_tallies, edges, is_count
 from pipelines.curate.stages.write_corpus import CORPUS, DEDUP_STAGES
 from pipelines.dedup.group import GROUPS
 from pipelines.dedup.settings import Dedup
-from pipelines.readers.units import InputManifest
 
 SCHEMA_VERSION = 1
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cluster.formats import plural
-from cluster.read.file_problems import PROBLEMS_OF_WHOLE_FILES
-from pipelines.readers.find import skipped_text
-from pipelines.readers.reader import PROBLEMS
-from pipelines.readers.units import InputManifest
+from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES
+from cluster.readers.find import skipped_text
+from cluster.readers.reader import PROBLEMS
+from cluster.readers.units import InputManifest
 
 _RULE_REMOVES_ALMOST_ALL = 0.95
 _IDLE_RULE_DOCUMENTS = 1000  # among fewer, a rule that removes one document in a few hundred may remove none

@@ -18,13 +18,13 @@ import pyarrow as pa
 
 from cluster.artifact import Counters
 from cluster.exchange import SlicedFiles
+from cluster.readers.units import Reading
 from cluster.stage import Scratch
 from pipelines.curate.config import Boilerplate, SelectSettings
 from pipelines.curate.stages.cuts import CutDocuments
 from pipelines.curate.stages.kept_texts import MeasuredUnit, kept_texts
 from pipelines.curate.stages.memory import keys_memory
 from pipelines.curate.stages.shared_keys import KeyCounter, KeyStages, find_shared, slices_for
-from pipelines.readers.units import Reading
 from pipelines.text import personal_data
 from pipelines.text.lines import count_characters
 from pipelines.text.pieces import Pieces, find_pieces, without_pieces

@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
+from cluster.readers.inputs import Input
+from cluster.readers.units import Unit
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.curate.questions.run_reader import row_at
 from pipelines.curate.stages.memory import NUMBERS_MEMORY
-from pipelines.readers.inputs import Input
-from pipelines.readers.units import Unit
 
 DUPLICATE_IDS = "_work/duplicate_ids"
 DUPLICATE_IDS_VERSION = "2"

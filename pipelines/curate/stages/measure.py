@@ -20,6 +20,8 @@ import pyarrow.compute as pc
 
 from cluster.artifact import Counters, fingerprint
 from cluster.errors import ConfigError
+from cluster.readers.reader import ReaderCounts
+from cluster.readers.units import InputManifest, Reading, Unit, read_unit
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.local_files import local_file, sha256_of
 from cluster.store.store import Store
@@ -33,8 +35,6 @@ from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
 from pipelines.language import fasttext_classifier
 from pipelines.language import identification as language
 from pipelines.language.identification import LanguageId
-from pipelines.readers.reader import ReaderCounts
-from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.rules import Rule
 from pipelines.rules.rule import Analysis, files_read_by
 from pipelines.text import personal_data

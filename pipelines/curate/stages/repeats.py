@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from cluster.artifact import Counters
 from cluster.exchange import SlicedFiles
+from cluster.readers.units import Reading
 from cluster.stage import Scratch
 from pipelines.curate.config import Repeats, SelectSettings
 from pipelines.curate.stages.boilerplate import cut_texts
@@ -30,7 +31,6 @@ from pipelines.curate.stages.cuts import CutDocuments, filter_texts, stays
 from pipelines.curate.stages.kept_texts import MeasuredUnit, kept_texts
 from pipelines.curate.stages.memory import windows_memory
 from pipelines.curate.stages.shared_keys import KeyCounter, KeyStages, find_shared, read_shared, slices_for
-from pipelines.readers.units import Reading
 from pipelines.text import personal_data
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import count_tokens

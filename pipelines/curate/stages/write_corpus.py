@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.errors import DataError
 from cluster.formats import plural
+from cluster.readers.units import InputManifest, Reading, Unit, read_unit
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from pipelines.curate.config import SelectSettings
 from pipelines.curate.stages.boilerplate import (
@@ -46,7 +47,6 @@ from pipelines.curate.stages.shared_keys import KeyStages, read_shared
 from pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, tally
 from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.dedup.group import DEFAULT_SIZES, Sizes, files_of
-from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.rules.decontamination import SIGNAL
 from pipelines.text import personal_data
 from pipelines.text.lines import count_characters

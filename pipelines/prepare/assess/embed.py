@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact, fingerprint
 from cluster.entry import Entry
-from cluster.read.limits import Limits
+from cluster.readers.files.limits import Limits
 from cluster.stage import Output, Stage, files_from
 from cluster.store.store import Store
 from pipelines.prepare.assess.facts import units_of

@@ -12,7 +12,10 @@ from urllib.parse import unquote, urlsplit
 from urllib.robotparser import RobotFileParser
 
 from cluster.errors import ConfigError
-from cluster.read.limits import Limits
+from cluster.readers.files.limits import Limits
+from cluster.readers.formats.text_files import add_page
+from cluster.readers.inputs import Input
+from cluster.readers.reader import ReaderCounts, Rows
 from cluster.secret_values import shortened
 from cluster.store.local_files import local_file
 from cluster.store.store import Store
@@ -20,9 +23,6 @@ from pipelines.prepare.fetch import client
 from pipelines.prepare.fetch.answers import Page, Unread, now
 from pipelines.prepare.fetch.client import USER_AGENT, RequestFailed, Response, shown
 from pipelines.prepare.fetch.settings import Pages, WebAddress, web_address
-from pipelines.readers.inputs import Input
-from pipelines.readers.reader import ReaderCounts, Rows
-from pipelines.readers.text_files import add_page
 
 _LONGEST_DELAY_S = 60.0  # that robots.txt may ask for
 _RULES_BYTES = 500 << 10  # of robots.txt that are read, the least of RFC 9309, 2.5

@@ -11,6 +11,8 @@ import pyarrow as pa
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.entry import Entry
 from cluster.formats import plural
+from cluster.readers.formats.fetched import FETCHED_SCHEMA
+from cluster.readers.reader import beginning
 from cluster.record import OtherSettings, RecordFile, json_bytes, json_with
 from cluster.secret_values import redacted, without_known
 from cluster.stage import Output, RunStage, Scratch, Stage
@@ -19,8 +21,6 @@ from cluster.store.store import Store
 from pipelines.prepare.config import Source
 from pipelines.prepare.fetch.answers import Page, json_text
 from pipelines.prepare.fetch.settings import Api, Database, Pages
-from pipelines.readers.fetched import FETCHED_SCHEMA
-from pipelines.readers.reader import beginning
 
 FETCHED = "fetched"
 FETCH_VERSION = "1"

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cluster.formats import duration, plural, share
+from cluster.readers.freeze import freeze_listing
 from pipelines.curate.plan.command import amount_of_bytes, core_time, gib, money, rounded_count, row, wrapped
 from pipelines.curate.plan.estimate import LEAST_DUPLICATES, START_S, store_money
 from pipelines.curate.plan.prices import load_prices
@@ -20,7 +21,6 @@ from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.plan.estimate import measure_rates, plan_stages
 from pipelines.prepare.plan.trial import Trial
 from pipelines.prepare.work import machine_memory
-from pipelines.readers.freeze import freeze_listing
 
 _CORES = (2, 16, 64)
 _PIECE_BYTES = 1 << 18

@@ -11,6 +11,9 @@ from cluster import logs
 from cluster.errors import DataError
 from cluster.formats import plural
 from cluster.output_folder import check_output
+from cluster.readers.find import skipped_text
+from cluster.readers.freeze import freeze_listing
+from cluster.readers.recorded import changes_since
 from cluster.run import RunFolder
 from pipelines.curate.dry_run import changed, first_look, output_state, settings_text
 from pipelines.curate.plan.sample import Sample, draw_sample
@@ -31,9 +34,6 @@ from pipelines.prepare.sources import notes_on_columns
 from pipelines.prepare.stages.collect import CollectSettings
 from pipelines.prepare.stages.kept import find_kept, noted_splits
 from pipelines.prepare.stages.split import SPLITS
-from pipelines.readers.find import skipped_text
-from pipelines.readers.freeze import freeze_listing
-from pipelines.readers.recorded import changes_since
 
 _PIECE_BYTES = 1 << 15
 

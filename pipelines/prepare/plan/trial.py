@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact
+from cluster.readers.freeze import freeze_listing
 from cluster.stage import Stage, prefix_of, publish, run_unit
 from cluster.store import paths
 from pipelines.curate.plan.rates import column_bytes
@@ -20,7 +21,6 @@ from pipelines.prepare.sources import Fields
 from pipelines.prepare.stages.collect import ATTRIBUTES, QUARANTINE, CollectSettings
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.write import REMOVED
-from pipelines.readers.freeze import freeze_listing
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.readers.reader import as_json_text
+from cluster.readers.reader import as_json_text
 
 # Field of the annotations -> metadata with one value of it.
 ANNOTATIONS = {"labels": "label", "categories": "category", "annotators": "annotator"}

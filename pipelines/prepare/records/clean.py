@@ -14,13 +14,13 @@ import numpy as np
 import yaml
 
 from cluster.errors import ConfigError
+from cluster.readers.cut_text import Cut
+from cluster.readers.formats.mail_text import without_disclaimers, without_quotes, without_signature
 from cluster.store.local_files import local_file
 from cluster.store.store import Store
 from pipelines.prepare.config import Clean, check_terms
 from pipelines.text import personal_data
-from pipelines.text.cut_text import Cut
 from pipelines.text.html_remnants import without_html
-from pipelines.text.mail_text import without_disclaimers, without_quotes, without_signature
 from pipelines.text.normalize import normalize
 from pipelines.text.straight_quotes import straight_quotes
 from pipelines.text.texts import Texts

@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from cluster.read.messages import BadMessage, plain_message
-from pipelines.text.cut_text import Cut
+from cluster.examples.messages import BadMessage, plain_message
+from cluster.readers.cut_text import Cut
 
 # What a speaker is; the messages of `skip` are left out.
 Role = Literal["system", "user", "assistant", "skip"]

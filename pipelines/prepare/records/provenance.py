@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
+from cluster.readers.reader import as_json_text
 from pipelines.prepare.records.annotations import listed
-from pipelines.readers.reader import as_json_text
 
 # Fields of `columns` that are the provenance of records.
 PROVENANCE = ("provenance", "parents", "operation")

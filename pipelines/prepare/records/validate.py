@@ -17,7 +17,7 @@ from referencing.exceptions import Unresolvable
 
 from cluster.errors import ConfigError, UserError
 from cluster.guard import Exceeded, Failed, Guard
-from cluster.read.limits import Limits
+from cluster.readers.files.limits import Limits
 from cluster.store.local_files import local_file, sha256_of
 from cluster.store.store import Store
 from pipelines.curate.stages.decide import LANGUAGE_NOT_KEPT, decide

@@ -9,6 +9,10 @@ from typing import Any
 import cluster
 from cluster.artifact import Artifact
 from cluster.formats import count, plural
+from cluster.readers.cut_text import CUT_KINDS
+from cluster.readers.find import skipped_text
+from cluster.readers.reader import PROBLEMS
+from cluster.readers.units import InputManifest
 from pipelines.prepare.config import STORES, PrepareConfig
 from pipelines.prepare.records import content, validate
 from pipelines.prepare.report.run_warnings import (
@@ -39,10 +43,6 @@ from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import SPLIT_FILES
 from pipelines.prepare.stages.write import EXAMPLES, REMOVED, REMOVED_EXAMPLES
 from pipelines.prepare.tables import frame
-from pipelines.readers.find import skipped_text
-from pipelines.readers.reader import PROBLEMS
-from pipelines.readers.units import InputManifest
-from pipelines.text.cut_text import CUT_KINDS
 
 _LEFT_OUT = {
     "over_share": "more records of the source than its `share` allows",

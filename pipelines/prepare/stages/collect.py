@@ -22,7 +22,11 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.artifact import Counters, fingerprint
-from cluster.read.limits import Limits
+from cluster.readers.cut_text import Cut
+from cluster.readers.files.limits import Limits
+from cluster.readers.inputs import COLLECTED_AT, CONTENT, CUT, FILE, PARENTS
+from cluster.readers.reader import CONTENT_CHARACTERS, ReaderCounts
+from cluster.readers.units import InputManifest, Reading, Unit, read_unit
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.curate.stages.measure import split_problems
@@ -64,12 +68,8 @@ from pipelines.prepare.stages.compared import ATTRIBUTES_SCHEMA, attributes, sam
 from pipelines.prepare.stages.outliers import measure
 from pipelines.prepare.tables.frame import Dropped, Known, finished, typed
 from pipelines.prepare.tables.stage import TablesFound
-from pipelines.readers.inputs import COLLECTED_AT, CONTENT, CUT, FILE, PARENTS
-from pipelines.readers.reader import CONTENT_CHARACTERS, ReaderCounts
-from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 from pipelines.rules.quality_classifier import QualityClassifier
 from pipelines.rules.rule import Analysis
-from pipelines.text.cut_text import Cut
 from pipelines.text.lines import count_characters
 from pipelines.text.normalize import NORMALIZE_VERSION
 from pipelines.text.personal_data import PERSONAL_DATA_VERSION

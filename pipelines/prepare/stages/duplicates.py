@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from cluster.readers.inputs import Input
 from cluster.stage import Output, RunStageIn, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.dedup.group import GROUPS, files_of, group_stage
 from pipelines.dedup.settings import Dedup
 from pipelines.prepare.config import Found, PrepareConfig
 from pipelines.prepare.stages.collect import ANSWERS, ATTRIBUTES, QUESTIONS
-from pipelines.readers.inputs import Input
 
 _REMOVED = "verdicts"
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.read.limits import Limits
+from cluster.readers.files.limits import Limits
 from cluster.stage import Output, RunStageIn, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.prepare.assess.embed import (

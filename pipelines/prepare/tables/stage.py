@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.read.limits import Limits
+from cluster.readers.files.limits import Limits
+from cluster.readers.units import InputManifest, Reading, Unit, read_unit
 from cluster.sliced_file import read_offsets, read_slice, read_slices, read_table, table_slice
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store.store import Store
@@ -32,7 +33,6 @@ from pipelines.prepare.sources import Fields
 from pipelines.prepare.tables.frame import Known, bounds_of, counted, fill_of, filled, most_frequent, row_hashes, typed
 from pipelines.prepare.tables.quantiles import Numbers
 from pipelines.prepare.tables.settings import Table
-from pipelines.readers.units import InputManifest, Reading, Unit, read_unit
 
 TABLES, REPEATED = "_work/tables", "_work/repeated"
 TABLES_VERSION = "3"

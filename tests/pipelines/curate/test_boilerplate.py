@@ -119,7 +119,7 @@ def test_the_corpus_is_the_same_for_any_units_and_slices(settings, monkeypatch):
     def run(number: int, slices: int, fan: int = 64):
         monkeypatch.setattr(job, "run_stages", partial(run_stages, sizes=Sizes(fan=fan)))
         monkeypatch.setattr("pipelines.curate.stages.boilerplate.slices_for", lambda keys: slices)
-        monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // number)
+        monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // number)
         return curate_inline(settings | {"output": f"{settings['output']}-{number}-{slices}-{fan}"}, monkeypatch)
 
     one, many, levels = run(1, 1), run(20, 3), run(20, 3, fan=2)

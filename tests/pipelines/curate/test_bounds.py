@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from cluster.artifact import Artifact, Manifest, describe_schema
 from cluster.errors import ConfigError, DataError
-from cluster.read.limits import Limits
+from cluster.readers.files.limits import Limits
+from cluster.readers.freeze import freeze, freeze_listing
+from cluster.readers.inputs import Input
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.dry_run import first_look
@@ -28,8 +30,6 @@ from pipelines.curate.stages import duplicate_ids, id_index
 from pipelines.curate.stages.neighbours import neighbours
 from pipelines.curate.work import machines
 from pipelines.dedup import group
-from pipelines.readers.freeze import freeze, freeze_listing
-from pipelines.readers.inputs import Input
 from tests.support.inline import curate_inline
 
 OFF = {"language": None, "rules": None, "personal_data": None, "dedup": None}

@@ -13,6 +13,8 @@ from cluster.artifact import MANIFEST, Artifact
 from cluster.engine import Engine
 from cluster.errors import BusyError, ConfigError, DataError, UserError
 from cluster.lease import held
+from cluster.readers.freeze import freeze_listing
+from cluster.readers.units import Unit
 from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
@@ -25,8 +27,6 @@ from pipelines.curate.stages import write_corpus
 from pipelines.curate.stages.kept_texts import MeasuredUnit, groups_in
 from pipelines.dedup.compare import GROUPS_SCHEMA
 from pipelines.dedup.group import DEFAULT_SIZES, Sizes
-from pipelines.readers.freeze import freeze_listing
-from pipelines.readers.units import Unit
 from tests.support.inline import NoRay, curate_inline
 from tests.support.stages import counting_stage, run_inline
 from tests.support.stories import ledger, story

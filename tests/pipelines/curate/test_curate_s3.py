@@ -10,11 +10,11 @@ import pytest
 
 from cluster import cli
 from cluster.errors import StorageError
+from cluster.readers.freeze import freeze
+from cluster.readers.inputs import Input
 from cluster.store.interface import StorageOptions
 from cluster.store.object_store import ODD_NAME
 from cluster.store.store import Store
-from pipelines.readers.freeze import freeze
-from pipelines.readers.inputs import Input
 from tests.conftest import CREDENTIALS
 from tests.support.guides import GUIDES
 from tests.support.inline import curate_inline

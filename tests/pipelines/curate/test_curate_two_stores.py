@@ -11,11 +11,11 @@ import pytest
 from cluster import cli
 from cluster.engine import _RunUnit
 from cluster.errors import DataError, StorageError, UserError
+from cluster.readers.freeze import freeze
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.stages.measure import measure_stage
-from pipelines.readers.freeze import freeze
 from tests.conftest import CREDENTIALS
 from tests.support.inline import curate_inline
 from tests.support.stories import story

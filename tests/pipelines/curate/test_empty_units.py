@@ -11,6 +11,7 @@ import pytest
 from datasets import Dataset, disable_progress_bars
 
 from cluster.artifact import Artifact
+from cluster.readers.formats import READERS
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.questions.explain import explain
@@ -18,7 +19,6 @@ from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.sample import sample_rows
 from pipelines.curate.questions.what_if import compare_decisions, table_text
 from pipelines.curate.report.page import render
-from pipelines.readers import READERS
 from tests.support.inline import curate_inline
 from tests.support.stories import story
 

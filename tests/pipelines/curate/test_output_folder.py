@@ -7,11 +7,11 @@ import pytest
 
 from cluster.errors import ConfigError, StorageError
 from cluster.output_folder import check_output, refuse_impossible_output
+from cluster.readers.listing import list_inputs
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
-from pipelines.readers.listing import list_inputs
 from tests.support.inline import curate_inline
 
 

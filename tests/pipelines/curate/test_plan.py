@@ -20,6 +20,7 @@ from cluster.engine import RetryLimits
 from cluster.errors import ConfigError
 from cluster.levels import Levels
 from cluster.progress import Silent
+from cluster.readers.units import InputFile, InputManifest, Reading, Unit
 from cluster.session import Session
 from cluster.stage import Output, Stage
 from cluster.store.store import Store
@@ -48,7 +49,6 @@ from pipelines.curate.plan.sample import Sample, SampledUnit, _cut, draw_sample,
 from pipelines.curate.stages.neighbours import neighbours
 from pipelines.curate.work import machine_of
 from pipelines.dedup.settings import Dedup
-from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
 from tests.support.inline import InlineEngine
 from tests.support.stages import run_inline
 from tests.support.stories import story

@@ -113,7 +113,7 @@ def test_the_runs_are_those_of_a_plain_loop_for_any_units_and_slices(tmp_path, m
     run = curate_inline(settings, monkeypatch)
     assert runs_in(run, texts) == expected
     monkeypatch.setattr("pipelines.curate.stages.repeats.slices_for", lambda keys: 5)
-    monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 20)
+    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 20)
     many = curate_inline(settings | {"output": settings["output"] + "-2"}, monkeypatch)
     assert len(Artifact.load(Store(), f"{many.uri}/attributes").manifest.files) > 1
     monkeypatch.setattr(job, "run_stages", partial(run_stages, sizes=Sizes(fan=2)))

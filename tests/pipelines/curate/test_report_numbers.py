@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.artifact import Artifact
+from cluster.readers.freeze import freeze_listing
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.questions import what_if
@@ -19,7 +20,6 @@ from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.sample import sample_rows
 from pipelines.curate.questions.what_if import compare_decisions, table_text
 from pipelines.curate.stages.decide import VERDICTS, decide
-from pipelines.readers.freeze import freeze_listing
 from tests.support.inline import curate_inline
 from tests.support.stories import GERMAN, story
 

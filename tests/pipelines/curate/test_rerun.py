@@ -15,12 +15,12 @@ from cluster.artifact import Artifact
 from cluster.errors import BusyError, DataError
 from cluster.lease import Holder
 from cluster.progress import ProgressLines, Silent
+from cluster.readers.freeze import freeze_listing
+from cluster.readers.listing import list_inputs
 from cluster.session import Session
 from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
-from pipelines.readers.freeze import freeze_listing
-from pipelines.readers.listing import list_inputs
 from tests.support.inline import InlineEngine, curate_inline
 from tests.support.stories import story
 

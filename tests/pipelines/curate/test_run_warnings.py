@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from cluster.read.file_problems import PROBLEMS_OF_WHOLE_FILES
+from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES
+from cluster.readers.reader import PROBLEMS
 from pipelines.curate.report.run_warnings import _LOSES_THE_REST, warnings
-from pipelines.readers.reader import PROBLEMS
 
 
 def amount(documents: int) -> dict[str, int]:

@@ -7,15 +7,15 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.read.span import Span
+from cluster.readers.files.span import Span
+from cluster.readers.freeze import freeze
+from cluster.readers.inputs import Input
+from cluster.readers.units import InputFile, InputManifest, Reading, Unit
 from cluster.store.store import Store
 from cluster.submit.work import GIB, Machines
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.work import _must_exist, cores_of, document_count, machine_of, machines, work
 from pipelines.dedup import group
-from pipelines.readers.freeze import freeze
-from pipelines.readers.inputs import Input
-from pipelines.readers.units import InputFile, InputManifest, Reading, Unit
 from tests.support.inline import curate_inline
 
 

@@ -15,13 +15,13 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.readers.inputs import Input
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.documents import scopes
 from pipelines.dedup.greedy import remove_near_duplicates
 from pipelines.dedup.signatures import (
     signatures,
 )
-from pipelines.readers.inputs import Input
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import count_tokens

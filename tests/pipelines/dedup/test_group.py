@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.readers.divide import bytes_of_unit
 from cluster.sliced_file import table_slice
 from cluster.store.store import Store
 from pipelines.dedup.compare import PAIRS_SCHEMA, joined, keeper_ranks
 from pipelines.dedup.group import CompareBatch, files_of, memory_to_group
 from pipelines.dedup.settings import Dedup
-from pipelines.readers.divide import bytes_of_unit
 
 TEXTS = st.sampled_from(["one", "two", "three"])
 DOCUMENTS = st.lists(

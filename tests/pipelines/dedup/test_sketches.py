@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from cluster.artifact import Artifact, DataFile, Manifest
 from cluster.engine import RetryLimits
 from cluster.progress import Silent
+from cluster.readers.inputs import Input
 from cluster.store.store import Store
 from pipelines.curate.stages.measure import text_hashes
 from pipelines.dedup.earlier import EarlierRun
@@ -28,7 +29,6 @@ from pipelines.dedup.group import GROUPS, Sizes, group_stage
 from pipelines.dedup.settings import Dedup
 from pipelines.dedup.signatures import permutations, signatures, signatures_or_sets
 from pipelines.dedup.sketches import Sketches
-from pipelines.readers.inputs import Input
 from pipelines.text.texts import Texts
 from tests.support.inline import InlineEngine, NoRay
 from tests.support.sampled import sampled

@@ -63,7 +63,7 @@ def test_hard_records_are_in_the_last_stages_and_stages_have_equal_sizes(setting
 
 def test_the_result_does_not_depend_on_units(settings, monkeypatch, tmp_path):
     one = prepare_inline(settings, monkeypatch)
-    monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 5)
+    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 5)
     many = prepare_inline(settings | {"output": str(tmp_path / "many")}, monkeypatch)
     assert len(Artifact.load(Store(), f"{many.uri}/_work/words").manifest.files) > 1
     assert records(one) == records(many)

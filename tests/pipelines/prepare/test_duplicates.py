@@ -224,7 +224,7 @@ def test_what_is_not_looked_for_is_not_there(run):
 def test_the_result_does_not_depend_on_units(run, monkeypatch, found):
     settings = {"questions": found, "answers": found, "contradictory": found}
     one = run("one", **settings)
-    monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1)
+    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1)
     many = run("many", **settings)
     files = [len(Artifact.load(Store(), f"{run.uri}/_work/records").manifest.files) for run in (one, many)]
     assert files == [1, len(ROWS)]

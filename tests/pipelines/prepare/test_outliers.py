@@ -79,7 +79,7 @@ def test_records_of_unusual_lengths_are_found(tmp_path, monkeypatch, found):
     source = {"path": str(tmp_path / "in.parquet"), "id": "id", "columns": {"prompt": "q", "completion": "a"}}
     plain = {"inputs": [source], "validate": {"outliers": {"found": found}}}
     runs = [prepare_inline(plain | {"output": str(tmp_path / "one")}, monkeypatch)]
-    monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 9)
+    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 9)
     runs.append(prepare_inline(plain | {"output": str(tmp_path / "many")}, monkeypatch))
     for run in runs:
         artifacts = [Artifact.load(Store(), f"{run.uri}/{name}") for name in ("listed", "removed")]

@@ -203,7 +203,7 @@ def test_the_result_does_not_depend_on_units(settings, monkeypatch, tmp_path):
     source = {"source": "r", "path": str(tmp_path / "r.parquet"), "columns": columns}
     plain = {"inputs": [source], "split": {"group": ["customer"], "folds": 3}}
     one = prepare_inline(plain | {"output": str(tmp_path / "one")}, monkeypatch)
-    monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 9)
+    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 9)
     many = prepare_inline(plain | {"output": str(tmp_path / "many")}, monkeypatch)
     files = [len(Artifact.load(Store(), f"{run.uri}/_work/records").manifest.files) for run in (one, many)]
     assert files[0] == 1 < files[1]

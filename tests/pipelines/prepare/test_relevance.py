@@ -86,7 +86,7 @@ def test_the_result_is_the_same_for_any_units(tmp_path, monkeypatch):
     rules = ANY_LENGTH | {"answer_relevance": {"min_cosine": 0.3, "sample": 100, "dimensions": 16}}
     duplicates = {"questions": "remove", "answers": "remove"}
     runs = [prepared(tmp_path, monkeypatch, rows, "one", validate=rules, duplicates=duplicates)]
-    monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 9)
+    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 9)
     runs.append(prepared(tmp_path, monkeypatch, rows, "many", validate=rules, duplicates=duplicates))
     one, many = (sorted(map(json.dumps, ledger(run))) for run in runs)
     assert one == many and any("unrelated_answer" in row for row in one)

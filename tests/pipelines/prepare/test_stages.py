@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
+from cluster.readers.freeze import freeze_listing
 from cluster.stage import Output, Stage, prefix_of
 from pipelines.language import fasttext_classifier
 from pipelines.prepare.assess import job as assessing
@@ -21,7 +22,6 @@ from pipelines.prepare.stages.kept import find_kept
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import split_memory
 from pipelines.prepare.tables.stage import tables_memory
-from pipelines.readers.freeze import freeze_listing
 from tests.support.settings import changed, untold
 
 

@@ -156,7 +156,7 @@ def test_the_result_does_not_depend_on_units_or_the_format(settings, monkeypatch
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet", row_group_size=6)
     source = settings["inputs"][0] | {"path": str(tmp_path / "t.parquet")}
     one = prepare_inline(settings, monkeypatch)
-    monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 5)
+    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 5)
     many = prepare_inline(settings | {"inputs": [source], "output": str(tmp_path / "many")}, monkeypatch)
     assert len(Artifact.load(Store(), f"{many.uri}/_work/records").manifest.files) > 1
     assert records(one) == records(many)
@@ -251,7 +251,7 @@ def test_a_table_in_many_slices_has_the_same_values_and_repeated_rows(settings, 
     }  # fmt: skip
     source = {"source": "t", "path": str(tmp_path / "t.parquet"), "table": table, "id": "serial"}
     one = prepare_inline(settings | {"inputs": [source]}, monkeypatch)
-    monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 12)
+    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 12)
     monkeypatch.setattr("pipelines.prepare.tables.stage._SLICE_BYTES", 500)
     many = prepare_inline(settings | {"inputs": [source], "output": str(tmp_path / "many")}, monkeypatch)
     found = []

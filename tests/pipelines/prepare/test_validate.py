@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.read.limits import Limits
+from cluster.readers.files.limits import Limits
 from cluster.store.store import Store
 from pipelines.language import fasttext_classifier
 from pipelines.prepare.config import Validate

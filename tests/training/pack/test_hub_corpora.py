@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from cluster.errors import ConfigError, DataError
-from cluster.read.hub import HubName, pinned
+from cluster.readers.files.hub import HubName, pinned
 from tests.support.hub_server import hub_of_one
 from tests.support.train_inline import PLAIN, train_inline
 from training.config import TrainConfig

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from cluster.errors import ConfigError
-from cluster.read.span import Span
+from cluster.readers.files.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from tests.support.packed_examples import config, document

@@ -239,7 +239,7 @@ def test_one_source_is_not_judged_by_its_diversity(settings, monkeypatch):
 
 def test_the_assessment_does_not_depend_on_units(settings, monkeypatch, tmp_path):
     one = prepare_inline(settings, monkeypatch).assessment
-    monkeypatch.setattr("pipelines.readers.freeze.bytes_of_unit", lambda size: 1 + size // 7)
+    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 7)
     monkeypatch.setattr("pipelines.prepare.assess.facts.UNIT_BYTES", 1)
     monkeypatch.setattr("pipelines.prepare.assess.facts.ROWS", 2)
     many = prepare_inline(settings | {"output": str(tmp_path / "many")}, monkeypatch)

@@ -1,0 +1,1 @@
+"""Forms of training examples in data sets: messages."""

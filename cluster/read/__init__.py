@@ -1,1 +1,0 @@
-"""Reading input files for curation and packing: spans of files, decompression, lines, bounds."""

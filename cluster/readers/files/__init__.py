@@ -1,0 +1,1 @@
+"""What readers of several formats need: spans of files, decompression, bounds, lines, JSON, Arrow, Parquet, the hub."""

@@ -1,0 +1,296 @@
+"""Arrow stream files, as Hugging Face `datasets` writes them: the rows before a defect, in bounded memory.
+
+Arrow's reader decompresses a whole record batch, and believes its lengths and offsets. So it gets only messages whose
+metadata were read here first, and each batch is validated before its values are used.
+Format: https://arrow.apache.org/docs/format/Columnar.html#encapsulated-message-format
+"""
+
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.readers.files.compression import UnreadableRest
+from cluster.readers.files.limits import Limits
+
+_PIECE_BYTES = 8 << 20
+_PIECE_ROWS = 1 << 16
+_SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # kinds of messages
+_LIST_VIEWS = (pa.types.is_list_view, pa.types.is_large_list_view)
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_map, *_LIST_VIEWS)
+_WITH_LENGTHS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+# Nulls and empty structs take no bytes in the file, but in memory once they are values.
+_MIN_VALUE_BYTES = 8
+
+
+def schema_of(handle: pa.NativeFile, limits: Limits) -> pa.Schema:
+    """The schema of an open Arrow stream.
+
+    Raises:
+        UnreadableRest: there is none.
+    """
+    return _Stream(handle, limits).schema
+
+
+def record_batches(handle: pa.NativeFile, limits: Limits) -> Iterator[pa.RecordBatch]:
+    """The rows of an open Arrow stream, in batches of about 8 MB of decoded values.
+
+    Raises:
+        UnreadableRest: the file ends too early (`truncated`) or is damaged (`corrupt_batch`), a record batch or one of
+            its rows is over `max_block_mib` (`large_block`), or the file exceeds the limits on expansion.
+        OSError: the disk or the network failed.
+    """
+    stream = _Stream(handle, limits)
+    while (batch := stream.next_batch()) is not None:
+        yield from _pieces(batch, limits)
+
+
+class _Stream:
+    """An open stream, of which Arrow's reader gets one checked message after the other.
+
+    schema: that of all record batches.
+    """
+
+    closed = False  # Arrow's reader asks for it
+
+    def __init__(self, handle: pa.NativeFile, limits: Limits) -> None:
+        self._handle, self._limits = handle, limits
+        self._size = handle.size()
+        self._checked: list[pa.Buffer] = []  # what the reader has not yet taken
+        self._dictionaries: dict[int, int] = {}  # id -> decompressed bytes
+        self._expanded_bytes = 0
+        if self._load(_SCHEMA) is None:
+            raise UnreadableRest("truncated")
+        try:
+            self._reader = pa.ipc.open_stream(self)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise UnreadableRest("corrupt_batch") from error
+        self.schema = self._reader.schema
+
+    def next_batch(self) -> pa.RecordBatch | None:
+        """The next record batch; None at the end."""
+        while (kind := self._load(_DICTIONARY, _RECORDS)) != _RECORDS:
+            if kind is None:
+                return None
+        try:
+            batch = self._reader.read_next_batch()
+            _validate(batch)
+        except (pa.ArrowException, OSError, ValueError, StopIteration) as error:
+            raise UnreadableRest("corrupt_batch") from error
+        return batch
+
+    def read_buffer(self, size: int) -> pa.Buffer:
+        """The next bytes for Arrow's reader, without a copy; fewer than `size` at the end of what was checked."""
+        if not self._checked:
+            return pa.py_buffer(b"")
+        first = self._checked[0]
+        if size < first.size:
+            self._checked[0] = first.slice(size)
+            return first.slice(0, size)
+        del self._checked[0]
+        return first
+
+    def read(self, size: int) -> bytes:
+        """As `read_buffer`."""
+        return self.read_buffer(size).to_pybytes()
+
+    def _load(self, *kinds: int) -> int | None:
+        """Read and check a message of one of the kinds. Returns its kind; None at the end of the stream."""
+        at = self._handle.tell()
+        self._refuse_large(sum(buffer.size for buffer in self._checked))
+        start = self._handle.read(8)
+        if not start or start[-4:] == bytes(4):
+            return None  # some writers leave out the mark at the end
+        length, begins = (start[4:8], 8) if start[:4] == b"\xff\xff\xff\xff" else (start[:4], 4)  # before Arrow 0.15
+        metadata_bytes = int.from_bytes(length, "little", signed=True)
+        if len(start) < 8 or metadata_bytes > self._size - at - begins:
+            raise UnreadableRest("truncated")
+        if metadata_bytes < 0:
+            raise UnreadableRest("corrupt_batch")
+        self._refuse_large(metadata_bytes)
+        if begins < len(start):
+            self._handle.seek(at + begins)
+        metadata = self._handle.read(metadata_bytes)
+        body_at = at + begins + metadata_bytes
+        try:
+            message = _Table.root(metadata)
+            kind, body_bytes = message.number(1, "<B"), message.number(3, "<q")
+            buffers, elements, is_compressed = np.zeros((0, 2), np.int64), 0, False
+            if kind in (_DICTIONARY, _RECORDS):
+                header = message.table(2)
+                records = header.table(1) if kind == _DICTIONARY else header
+                buffers, elements, is_compressed = (
+                    records.pairs(2),
+                    sum(records.pairs(1)[:, 0].tolist()),
+                    records.has(3),
+                )
+        except (struct.error, ValueError, IndexError) as error:
+            raise UnreadableRest("corrupt_batch") from error
+        if body_bytes < 0 or elements < 0 or kind not in kinds:
+            raise UnreadableRest("corrupt_batch")
+        if body_bytes > self._size - body_at:
+            raise UnreadableRest("truncated")
+        self._refuse_large(body_bytes)
+        body = self._handle.read_buffer(body_bytes)
+        expanded = _expanded(buffers, body) if is_compressed else body_bytes
+        expanded = max(expanded, _MIN_VALUE_BYTES * elements)
+        if kind == _DICTIONARY:
+            dictionary = message.table(2)
+            id = dictionary.number(0, "<q")
+            before = self._dictionaries.get(id, 0) if dictionary.number(2, "<B") else 0  # others are replaced
+            self._dictionaries[id] = before + expanded
+            self._refuse_large(sum(self._dictionaries.values()))
+        else:
+            self._refuse_large(sum(self._dictionaries.values()) + expanded)
+        self._expanded_bytes += expanded
+        if self._limits.is_bomb(self._expanded_bytes, body_at + body_bytes):
+            raise UnreadableRest("expansion_bomb")
+        # As Arrow's reader takes them. A body of no bytes is not asked for.
+        self._checked += [pa.py_buffer(start[:begins]), pa.py_buffer(metadata), *([body] if body_bytes else [])]
+        return kind
+
+    def _refuse_large(self, size: int) -> None:
+        if size > self._limits.block_bytes:
+            raise UnreadableRest("large_block")
+
+
+def _expanded(buffers: np.ndarray, body: pa.Buffer) -> int:
+    """Bytes of the decompressed buffers. Each states its own in its first eight bytes; -1: it is not compressed.
+
+    buffers: int64[buffers, 2], offset and length of each in the body.
+    """
+    total = 0
+    for offset, length in buffers.tolist():
+        if not length:
+            continue
+        if length < 8 or offset < 0 or offset + length > body.size:
+            raise UnreadableRest("corrupt_batch")
+        stated = int.from_bytes(body.slice(offset, 8).to_pybytes(), "little", signed=True)
+        if stated < -1:
+            raise UnreadableRest("corrupt_batch")
+        total += length if stated == -1 else stated
+    return total
+
+
+class _Table:
+    """A table of a flatbuffer. A field is known by its number in the schema.
+
+    Source: https://github.com/apache/arrow/blob/main/format/Message.fbs, https://flatbuffers.dev/internals
+    """
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self._data, self._at = data, at
+        self._fields = at - self._unpack("<i", at)
+
+    @classmethod
+    def root(cls, data: bytes) -> "_Table":
+        return cls(data, struct.unpack_from("<I", data)[0])
+
+    def has(self, field: int) -> bool:
+        return self._place(field) is not None
+
+    def number(self, field: int, format: str) -> int:
+        """The number in a field; 0 if it is left out."""
+        place = self._place(field)
+        return 0 if place is None else self._unpack(format, place)
+
+    def table(self, field: int) -> "_Table":
+        """The table that a field refers to."""
+        return _Table(self._data, self._referred(field))
+
+    def pairs(self, field: int) -> np.ndarray:
+        """A vector of pairs of numbers: int64[length, 2]."""
+        if not self.has(field):
+            return np.zeros((0, 2), np.int64)
+        at = self._referred(field)
+        return np.frombuffer(self._data, "<i8", 2 * self._unpack("<I", at), at + 4).reshape(-1, 2)
+
+    def _referred(self, field: int) -> int:
+        place = self._place(field)
+        if place is None:
+            raise ValueError(f"no field {field}")
+        return place + self._unpack("<I", place)
+
+    def _place(self, field: int) -> int | None:
+        entry = 4 + 2 * field
+        within = self._unpack("<H", self._fields + entry) if entry < self._unpack("<H", self._fields) else 0
+        return self._at + within if within else None
+
+    def _unpack(self, format: str, at: int) -> int:
+        if at < 0:
+            raise ValueError("a place before the beginning")
+        return int(struct.unpack_from(format, self._data, at)[0])
+
+
+def _validate(batch: pa.RecordBatch) -> None:
+    """Verify lengths, offsets and indices, so that no value lies outside of its buffer.
+
+    Strings may still have bytes that are not UTF-8, which is a problem of their rows; within lists and structs it is
+    one of the batch.
+
+    Raises:
+        ArrowInvalid: they are wrong.
+    """
+    for column in batch.columns:
+        column.validate()
+        as_bytes = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
+        column.view(as_bytes.get(column.type, column.type)).validate(full=True)
+
+
+def _pieces(batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.RecordBatch]:
+    """The rows of a batch in pieces of about _PIECE_BYTES when decoded.
+
+    Raises:
+        UnreadableRest: a row is too large; those before it were returned.
+    """
+    for start in range(0, batch.num_rows, _PIECE_ROWS):
+        rows = batch.slice(start, _PIECE_ROWS)
+        ends = np.cumsum(sum((_row_bytes(column) for column in rows.columns), np.zeros(rows.num_rows, np.int64)))
+        first = done = 0
+        while first < rows.num_rows:
+            if ends[first] - done > limits.block_bytes:
+                raise UnreadableRest("large_block")
+            end = max(int(np.searchsorted(ends, done + _PIECE_BYTES, "right")), first + 1)
+            yield rows.slice(first, end - first)
+            first, done = end, int(ends[end - 1])
+
+
+def _row_bytes(array: pa.Array) -> np.ndarray:
+    """Bytes of each value once it is decoded: int64[length]. Dictionaries and views can repeat large values at no cost.
+
+    The value of another type, such as a union, counts as much as the whole array.
+    """
+    type = array.type
+    sizes = np.full(len(array), _MIN_VALUE_BYTES, np.int64)
+    if isinstance(type, pa.BaseExtensionType):
+        return _row_bytes(array.storage)
+    if pa.types.is_dictionary(type):
+        values = _row_bytes(array.dictionary)
+        return values[array.indices.fill_null(0).to_numpy().astype(np.int64)] if len(values) else sizes
+    if pa.types.is_string_view(type) or pa.types.is_binary_view(type):
+        lengths = np.frombuffer(array.buffers()[1], np.int32)[::4][array.offset : array.offset + len(array)]
+        return sizes + np.where(array.is_valid().to_numpy(False), lengths, 0)
+    if any(check(type) for check in _WITH_LENGTHS):
+        return sizes + pc.binary_length(array).fill_null(0).to_numpy()
+    if pa.types.is_struct(type):
+        return sum((_row_bytes(field) for field in array.flatten()), sizes)
+    if any(check(type) for check in _LISTS):
+        if pa.types.is_fixed_size_list(type):
+            starts = (array.offset + np.arange(len(array), dtype=np.int64)) * type.list_size
+            ends = starts + type.list_size
+        elif any(check(type) for check in _LIST_VIEWS):
+            starts = array.offsets.to_numpy().astype(np.int64)
+            ends = starts + array.sizes.to_numpy()
+        else:
+            offsets = array.offsets.to_numpy().astype(np.int64)
+            starts, ends = offsets[:-1], offsets[1:]
+        of_values = (
+            _row_bytes(array.keys) + _row_bytes(array.items) if pa.types.is_map(type) else _row_bytes(array.values)
+        )
+        before = np.concatenate([[0], np.cumsum(of_values)])
+        return sizes + np.where(array.is_valid().to_numpy(False), before[ends] - before[starts], 0)
+    if pa.types.is_primitive(type) or pa.types.is_fixed_size_binary(type):
+        return np.maximum(sizes, type.bit_width // 8)
+    return np.maximum(sizes, array.nbytes)

@@ -1,0 +1,47 @@
+"""A reader for each format. A new one is a subclass of `Reader`, a line in `READERS` and one in `inputs.Format`."""
+
+from cluster.readers.files.compression import compression_ending
+from cluster.readers.formats.delimited import Delimited
+from cluster.readers.formats.docx import Docx
+from cluster.readers.formats.fetched import Fetched
+from cluster.readers.formats.hub import Hub
+from cluster.readers.formats.json_values import JsonValues
+from cluster.readers.formats.jsonl import Jsonl
+from cluster.readers.formats.mail import Mail
+from cluster.readers.formats.parquet import Parquet
+from cluster.readers.formats.pdf import Pdf
+from cluster.readers.formats.text_files import Html, PlainText
+from cluster.readers.formats.transcripts import Transcript
+from cluster.readers.formats.warc import Warc, Wet
+from cluster.readers.reader import Reader
+
+READERS: dict[str, Reader] = {
+    "parquet": Parquet(),
+    "jsonl": Jsonl(),
+    "json": JsonValues(),
+    "csv": Delimited(",", ".csv"),
+    "tsv": Delimited("\t", ".tsv"),
+    "text": PlainText(".txt", ".text"),
+    "markdown": PlainText(".md", ".markdown", ".rst"),
+    "html": Html(),
+    "pdf": Pdf(),
+    "docx": Docx(),
+    "transcript": Transcript(".vtt", ".srt"),
+    "mail": Mail(),
+    "warc": Warc(),
+    "wet": Wet(),
+    "hf": Hub(),
+    "fetched": Fetched(),
+}
+
+
+def format_of(uri: str) -> str | None:
+    """The format with this file's ending, None if there is none."""
+    name = uri.lower()
+    uncompressed = name.removesuffix(compression_ending(name))
+    for format, reader in READERS.items():
+        if reader.endings and (uncompressed if reader.compressible else name).endswith(reader.endings):
+            return format
+        if uncompressed != name and uncompressed.endswith(reader.compressed_endings):
+            return format
+    return None

@@ -1,0 +1,193 @@
+"""CSV and TSV with a header line and quotes as in RFC 4180: a quoted field may contain line ends.
+
+A record with a quote that is never closed is unreadable. Only its first line is given up: reading continues at the
+second, so that the following records are not lost.
+"""
+
+import csv
+import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+
+import pyarrow as pa
+
+from cluster.readers.files.compression import UnreadableRest
+from cluster.readers.files.decoding import utf8_stream
+from cluster.readers.files.file_problems import FileProblem, encoding_problem, first_bytes, line_end_problem
+from cluster.readers.files.limits import Limits
+from cluster.readers.files.lines import lines
+from cluster.readers.files.span import Span
+from cluster.readers.inputs import Input
+from cluster.readers.reader import Reader, ReaderCounts, Rows
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
+
+
+class Delimited(Reader):
+    """Records of fields that a delimiter separates, named by the header."""
+
+    columns = "header"
+
+    def __init__(self, delimiter: str, *endings: str) -> None:
+        self.delimiter = delimiter
+        self.endings = endings
+
+    def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
+        """The fields of the header."""
+        limits = Limits()
+        span = Span(file.uri, file.size, file.version, "csv", 0, file.size)
+        if input.encoding is None and self.file_problem(first_bytes(store, span, limits)):
+            return ()  # `read` reports the problem
+        try:
+            with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
+                _, header, _ = next(self._records(blocks, input, limits), (0, None, b""))
+        except UnreadableRest:
+            header = None  # `read` reports the problem
+        return tuple(header or ())
+
+    def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+        """A document for each record after the header."""
+        file = FileProblem(store, span, limits, self.file_problem if input.encoding is None else lambda _: None)
+        rows = Rows(input, limits, counts, unencodable=lambda: file.or_row_problem("bad_utf8"))
+        number = 0
+        try:
+            with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
+                records = self._records(blocks, input, limits)
+                number, header, content = next(records, (0, None, b""))
+                if header is None and number:
+                    rows.refuse(file.or_row_problem("broken_csv"), f"{span.uri} line {number}", content=content)
+                position = {name: at for at, name in enumerate(header or ())}
+                for number, record, content in records:
+                    where = f"{span.uri} line {number}"
+                    if record is None or header is None or len(record) != len(header):
+                        if not file.is_blank("".join(record or "?").encode(errors="surrogateescape")):
+                            rows.refuse(file.or_row_problem("broken_csv"), where, content=content)
+                        continue
+                    if record[-1] == header[-1] and [record[0].removeprefix("\ufeff"), *record[1:]] == header:
+                        rows.refuse(file.or_row_problem("repeated_header"), where, content=content)
+                        continue
+                    value = {name: record[at] for name, at in position.items()}
+                    id = value.get(input.id) if input.id is not None else None
+                    carried = [value.get(name) for name in input.columns]
+                    text = value.get(input.text)
+                    if text is None:
+                        rows.refuse(file.or_row_problem("missing_text"), where, id, carried, content)
+                    else:
+                        rows.add(text, where, id, carried, content)
+                    if rows.full:
+                        yield rows.table()
+        except UnreadableRest as broken:
+            rows.refuse(broken.problem, f"{span.uri} after line {number}")
+        else:
+            if number == 1 and header is not None and (problem := file.or_row_problem("")):
+                rows.refuse(problem, f"{span.uri} line 1", content=content)  # the header holds the whole file
+        if len(rows):
+            yield rows.table()
+
+    def file_problem(self, head: bytes) -> str | None:
+        """Another encoding or other line ends."""
+        return encoding_problem(head) or line_end_problem(head)
+
+    def _records(
+        self, blocks: Iterator[bytes], input: Input, limits: Limits
+    ) -> Iterator[tuple[int, list[str] | None, bytes]]:
+        """(number of the record's first line, its fields, its lines); of an unreadable one None and its first line.
+
+        Empty lines are skipped.
+        """
+        csv.field_size_limit(1 << 30)  # process-wide, 128 KiB by default; _RecordLines bounds the record
+        record_lines = _RecordLines(blocks, limits.max_line_bytes)
+        declared = record_lines.declared_delimiter()
+        delimiter = input.delimiter or declared or self.delimiter
+        while True:
+            parser = csv.reader(record_lines, delimiter=delimiter, strict=True)
+            broken = False
+            while not broken:
+                number = record_lines.begin_record()
+                try:
+                    record = next(parser)
+                except StopIteration:
+                    return
+                except (csv.Error, _TooLong):
+                    broken = True
+                    record_lines.give_back_all_but_first()
+                    yield number, None, record_lines.first_line
+                else:
+                    if record:
+                        yield number, record, record_lines.content
+
+
+_DECLARED = re.compile(rb'"?sep=([\t -/:-@|^~])"?\r?', re.IGNORECASE)
+
+# Memory of a line besides its text; with it a million empty lines inside quotes exceed the bound too.
+_LINE_BYTES = 32
+# To find the records behind a quote that is never closed, lines are read again: 1 MiB, and this many times the file.
+# Others are records by themselves, or a file in which every line opens a quote would be read once for each line.
+_TIMES_READ_AGAIN = 4
+
+
+class _TooLong(Exception):
+    """The record is larger than the bound."""
+
+
+class _RecordLines:
+    """Iterator of lines for csv.reader. Keeps the lines of the current record, so that they can be read again."""
+
+    def __init__(self, blocks: Iterator[bytes], max_bytes: int) -> None:
+        self._lines = lines(blocks, max_bytes)
+        self._max_bytes = max_bytes
+        self._again: deque[bytes | None] = deque()
+        self._record: list[bytes | None] = []
+        self._record_bytes = 0
+        self._number = 0
+        self._again_bytes, self._most_again_bytes = 0, 1 << 20
+
+    def declared_delimiter(self) -> str | None:
+        """The delimiter of a first line `sep=;`, which Excel reads and no other line has; this line is passed over."""
+        _, line = next(self._lines, (0, b""))
+        if found := _DECLARED.fullmatch(line or b""):
+            self._number += 1
+            return found[1].decode("latin-1")
+        self._again.append(line)
+        return None
+
+    def begin_record(self) -> int:
+        """Start a record. Returns the number of its first line, from 1."""
+        self._record, self._record_bytes = [], 0
+        return self._number + 1
+
+    @property
+    def first_line(self) -> bytes:
+        """The first line of the current record; empty if it is over the bound."""
+        return self._record[0] or b""
+
+    @property
+    def content(self) -> bytes:
+        """The lines of the current record, all within the bound. Of one line it is no copy."""
+        return b"\n".join(line or b"" for line in self._record) if len(self._record) > 1 else self.first_line
+
+    def give_back_all_but_first(self) -> None:
+        """Make all lines of the current record but the first the next ones to read."""
+        self._again.extendleft(reversed(self._record[1:]))
+        self._number -= len(self._record[1:])
+
+    def __iter__(self) -> "_RecordLines":
+        return self
+
+    def __next__(self) -> str:
+        if self._again:
+            if self._record and self._again_bytes > self._most_again_bytes:
+                raise _TooLong
+            line = self._again.popleft()
+            self._again_bytes += len(line or b"") + _LINE_BYTES
+        else:
+            line = next(self._lines)[1]
+            self._most_again_bytes += _TIMES_READ_AGAIN * (len(line or b"") + _LINE_BYTES)
+        self._number += 1
+        self._record.append(line)
+        self._record_bytes += len(line or b"") + _LINE_BYTES
+        if line is None or self._record_bytes > self._max_bytes:
+            raise _TooLong
+        # Rows.add finds the bytes that are not UTF-8 by their surrogates.
+        return line.decode(errors="surrogateescape") + "\n"

@@ -1,0 +1,444 @@
+"""Web archives (ISO 28500): WARC, of which HTML pages are documents, and WET, which contains text.
+
+A page is an HTML response with status 200, or an HTML resource. Other records (requests, metadata, images, redirects,
+error pages) are not documents. They are counted by kind, status or content type. Columns that can be carried or used as
+id: url, date (ISO 8601), record_id.
+"""
+
+import re
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from typing import NamedTuple
+
+import brotli
+import pyarrow as pa
+import zstandard
+
+from cluster.readers.files.compression import UnreadableRest, stream
+from cluster.readers.files.limits import Limits
+from cluster.readers.files.span import Span
+from cluster.readers.formats.text_files import add_page
+from cluster.readers.inputs import Input
+from cluster.readers.reader import Reader, ReaderCounts, Rows
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
+
+_COLUMNS = {"url": "warc-target-uri", "date": "warc-date", "record_id": "warc-record-id"}
+_MAX_HEADER_BYTES = 1 << 16
+_HTML = ("text/html", "application/xhtml+xml")
+# How a page begins, for records that do not state their type: after blanks, comments and an XML declaration.
+_HTML_START = re.compile(
+    rb"(?is)(?:\xef\xbb\xbf)?(?>\s+|<!--.*?-->|<\?xml.*?\?>)*+<(?:!doctype\s+html|html|head|body)\b"
+)
+_HTML_START_BYTES = 4096
+_MOST_DIGITS = 18  # of a Content-Length; Python refuses numbers of more than 4,300
+_MAX_ZSTD_WINDOW = 1 << 27
+_GZIP = b"\x1f\x8b"
+
+# A line end and an empty line. Some programs end lines with a line feed alone.
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+_CONTINUED = re.compile(rb"\r?\n[ \t]+")
+
+# Values that are counted by their own name. The kinds are those of ISO 28500.
+_KIND = re.compile("warcinfo|response|resource|request|metadata|revisit|conversion|continuation")
+_STATUS = re.compile("[1-5][0-9]{2}")
+_CONTENT_TYPE = re.compile("(text|image|audio|video|font|application)/[a-z0-9.+-]{1,40}")
+
+Header = dict[str, str]  # names in lower case
+
+
+class WarcRecord(NamedTuple):
+    """A record of an archive.
+
+    Attributes:
+        offset: offset of its first byte in the decompressed file.
+        header: None if there is no valid record at this place.
+        content: its beginning if the record is not `whole`, because it is too large.
+    """
+
+    offset: int
+    header: Header | None
+    content: bytes = b""
+    whole: bool = True
+
+
+class Archive(Reader):
+    """Base of both formats. kinds: WARC-Type of records that may be documents."""
+
+    columns = "fixed"
+    own_id = "record_id"
+    kinds: tuple[str, ...]
+
+    def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
+        """`url`, `date` and `record_id`, from the header of a record."""
+        return tuple(_COLUMNS)
+
+    def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+        """A document for each record of the kinds; other records, and those without a document, are counted."""
+        rows = Rows(input, limits, counts)
+        source = None
+        try:
+            with closing(stream(store, span.uri, limits)) as blocks:
+                source = _ByteReader(blocks)
+                for record in _records(source, self.kinds, limits.max_document_bytes + _MAX_HEADER_BYTES, counts):
+                    where = f"{span.uri} record at byte {record.offset}"
+                    if record.header is None:
+                        rows.refuse("bad_warc_record", where)
+                        continue
+                    id = _value(record.header, input.id if input.id in _COLUMNS else self.own_id) if input.id else None
+                    carried = [_value(record.header, name) for name in input.columns]
+                    self.add(rows, record, record.header, where, id, carried)
+                    if rows.full:
+                        yield rows.table()
+        except UnreadableRest as broken:
+            rows.refuse(broken.problem, f"{span.uri} after byte {source.offset if source else 0}")
+        if len(rows):
+            yield rows.table()
+
+    def add(
+        self, rows: Rows, record: WarcRecord, header: Header, where: str, id: str | None, carried: list[str | None]
+    ) -> None:
+        """Add the document of a record, or its problem, to the rows. header: header of the record."""
+        raise NotImplementedError
+
+
+class Wet(Archive):
+    """Common Crawl's text extracts."""
+
+    endings = (".wet",)
+    kinds = ("conversion",)
+
+    def add(
+        self, rows: Rows, record: WarcRecord, header: Header, where: str, id: str | None, carried: list[str | None]
+    ) -> None:
+        """Add the content of the record, which is UTF-8 text."""
+        if not record.whole:
+            rows.refuse("too_large", where, id, carried)
+            return
+        try:
+            text = record.content.decode()
+        except UnicodeDecodeError:
+            rows.refuse("bad_utf8", where, id, carried)
+        else:
+            rows.add(text, where, id, carried)
+
+
+class Warc(Archive):
+    """Crawled pages: the main content of HTML responses and resources."""
+
+    endings = (".warc",)
+    kinds = ("response", "resource")
+
+    def add(
+        self, rows: Rows, record: WarcRecord, header: Header, where: str, id: str | None, carried: list[str | None]
+    ) -> None:
+        """Add the main content of a page. A record that is no page is counted as skipped."""
+        kind, body = header["warc-type"].lower(), record.content
+        declared = header.get("content-type", "")
+        http: Header = {}
+        if kind == "response" and (body.startswith(b"HTTP/") or declared.lower().startswith("application/http")):
+            status, http, body = _http_response(body)
+            if not status:
+                rows.refuse("bad_http_response", where, id, carried)
+                return
+            if status != "200":
+                rows.skip(f"response with status {_valid_or_other(status, _STATUS)}")
+                return
+            declared = http.get("content-type", "")
+        elif kind == "response" and not declared:
+            rows.refuse("bad_http_response", where, id, carried)
+            return
+        type = (declared or header.get("warc-identified-payload-type", "")).partition(";")[0].strip().lower()
+        problem, max_bytes = None, rows.limits.max_document_bytes
+        if type.startswith(_HTML) or not type:
+            try:
+                body = _decoded(body, http, max_bytes, cut="warc-truncated" in header)
+            except _UnknownEncoding as error:
+                problem, where = "unknown_encoding", f"{where} (Content-Encoding: {error})"
+            except (_Cut, zlib.error, brotli.error, zstandard.ZstdError):
+                problem = "bad_http_response"
+            if not record.whole or len(body) > max_bytes:
+                problem = "too_large"
+        if not (type.startswith(_HTML) or (not type and _HTML_START.match(body[:_HTML_START_BYTES]))):
+            rows.skip(f"{kind} of type {_valid_or_other(type, _CONTENT_TYPE)}")
+        elif problem:
+            rows.refuse(problem, where, id, carried)
+        else:
+            if "warc-truncated" in header:
+                rows.notes["pages end where the crawler cut them (WARC-Truncated)"] += 1
+            add_page(rows, body, where, id, carried, declared)
+
+
+class _ByteReader:
+    """Reads from an iterator of blocks. offset: bytes read so far."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._data = bytearray()
+        self._at = 0
+        self.offset = 0
+        self._no_blank_line_before = 0  # an offset
+
+    def _more(self) -> bool:
+        block = next(self._blocks, None)
+        if block is None:
+            return False
+        del self._data[: self._at]
+        self._data += block
+        self._at = 0
+        return True
+
+    def until_blank_line(self, bound: int) -> bytes | None:
+        """Read up to and with an empty line. Returns None and reads nothing if it is not within `bound` bytes."""
+        while True:
+            # What an earlier call has searched is not searched again, or a file of marks would be read once a mark.
+            searched = max(self._no_blank_line_before - self.offset, 0)
+            found = _BLANK_LINE.search(self._data, self._at + searched, self._at + bound)
+            if found:
+                return self._advance(found.end() - self._at)
+            held = min(len(self._data) - self._at, bound)
+            self._no_blank_line_before = max(self._no_blank_line_before, self.offset + held - len(b"\n\r"))
+            if held == bound or not self._more():
+                return None
+
+    def take(self, size: int) -> bytes:
+        """Read `size` bytes, fewer at the end."""
+        while len(self._data) - self._at < size and self._more():
+            pass
+        return self._advance(min(size, len(self._data) - self._at))
+
+    def skip(self, size: int) -> int:
+        """Skip `size` bytes, fewer at the end. Returns their number."""
+        left = size
+        while left:
+            piece = len(self.take(min(left, 1 << 16)))
+            if not piece:
+                break
+            left -= piece
+        return size - left
+
+    def skip_blank_lines(self) -> bool:
+        """Skip line ends. Returns whether anything follows."""
+        while True:
+            while self._at < len(self._data) and self._data[self._at] in b"\r\n":
+                self._advance(1)
+            if self._at < len(self._data):
+                return True
+            if not self._more():
+                return False
+
+    def skip_to(self, mark: bytes) -> None:
+        """Skip everything before the mark, or to the end if there is none."""
+        while True:
+            found = self._data.find(mark, self._at)
+            if found >= 0:
+                self._advance(found - self._at)
+                return
+            self._advance(max(len(self._data) - self._at - len(mark) + 1, 0))
+            if not self._more():
+                self._advance(len(self._data) - self._at)
+                return
+
+    def _advance(self, size: int) -> bytes:
+        """Return the next `size` bytes, which are in memory."""
+        piece = bytes(self._data[self._at : self._at + size])
+        self._at += size
+        self.offset += size
+        return piece
+
+
+def _valid_or_other(value: str, pattern: re.Pattern[str]) -> str:
+    """The value if it matches, else `(other)` or, if empty, `(none)`: bounds the number of different reasons."""
+    return value if pattern.fullmatch(value) else "(none)" if not value else "(other)"
+
+
+def _value(header: Header, column: str) -> str | None:
+    """The value of a column of _COLUMNS; None for another one.
+
+    The grammar of WARC 1.0 has <> around the URL, and some programs write them; elsewhere they are part of the value.
+    """
+    value = header.get(_COLUMNS.get(column, ""))
+    if value and column == "url" and value[0] == "<" and value[-1] == ">":
+        return value[1:-1].strip()
+    return value
+
+
+def _records(
+    source: _ByteReader, kinds: Collection[str], max_content_bytes: int, counts: ReaderCounts
+) -> Iterator[WarcRecord]:
+    """Records of the kinds, and one without header for each place without a valid record. Counts those of other kinds.
+
+    Raises:
+        UnreadableRest: the last record is truncated.
+    """
+    while source.skip_blank_lines():
+        offset = source.offset
+        head = source.until_blank_line(_MAX_HEADER_BYTES)
+        header = _header(head.partition(b"\n")[2]) if head is not None and head.startswith(b"WARC/") else {}
+        length = header.get("content-length", "")
+        if not (length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS):
+            yield WarcRecord(offset, None)
+            if head is None:
+                source.take(1)
+            source.skip_to(b"WARC/1.")
+            continue
+        size = int(length)
+        found = header.get("warc-type", "").lower()
+        if found in kinds:
+            whole = size <= max_content_bytes
+            content = source.take(size if whole else _MAX_HEADER_BYTES)
+            got = len(content) if whole else len(content) + source.skip(size - len(content))
+            if got == size:
+                yield WarcRecord(offset, header, content, whole)
+        else:
+            got = source.skip(size)
+            counts.skipped[f"record of kind {_valid_or_other(found, _KIND)}"] += 1
+        if got < size:
+            raise UnreadableRest("truncated")
+
+
+def _header(fields: bytes) -> Header:
+    """Header from lines `Name: value`; a line that begins with a blank continues the last. The first of equal names."""
+    header: Header = {}
+    for line in _CONTINUED.sub(b" ", fields).split(b"\n"):
+        name, colon, value = line.partition(b":")
+        if colon:
+            header.setdefault(name.decode("latin-1").strip().lower(), value.decode(errors="replace").strip())
+    return header
+
+
+def _http_response(content: bytes) -> tuple[str, Header, bytes]:
+    """(status, header, body) of a response. The status is empty if the response cannot be parsed."""
+    end = _BLANK_LINE.search(content, 0, 4 * _MAX_HEADER_BYTES)
+    head, body = (content[: end.start()], content[end.end() :]) if end else (content, b"")
+    line, _, fields = head.partition(b"\n")
+    version, _, rest = line.partition(b" ")
+    status = rest.strip().partition(b" ")[0]
+    if not version.startswith(b"HTTP/") or not status.isdigit() or (end is None and status == b"200"):
+        return "", {}, b""
+    return status.decode(), _header(fields), body
+
+
+class _UnknownEncoding(Exception):
+    """A content encoding that is not supported; its message is the name."""
+
+
+class _Cut(Exception):
+    """A body ends before its encoding does. page: what it has."""
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__("the body is cut")
+        self.page = page
+
+
+def _decoded(body: bytes, header: Header, bound: int, cut: bool) -> bytes:
+    """The page without its transfer and content encodings, about `bound` + 1 bytes of it if it is larger.
+
+    A body that is not encoded is returned as it is: archives often keep the header of an encoding that they removed,
+    and some servers give a charset as the encoding.
+
+    cut: whether the crawler recorded that it cut the body; the part that is there is then returned.
+
+    Raises:
+        _Cut: the body is not whole. _UnknownEncoding, zlib.error, brotli.error, zstandard.ZstdError: it is damaged.
+    """
+    encodings = header.get("content-encoding", "").lower().split(",")
+    if "chunked" in header.get("transfer-encoding", "").lower():
+        encodings.append("chunked")
+    for encoding in reversed(encodings):
+        try:
+            body = _decompressed(body, encoding.strip(), bound)
+        except _Cut as error:
+            if not cut:
+                raise
+            body = error.page
+        except (_UnknownEncoding, zlib.error, brotli.error, zstandard.ZstdError):
+            if not _HTML_START.match(body[:_HTML_START_BYTES]):
+                raise
+    return body
+
+
+def _decompressed(body: bytes, encoding: str, bound: int) -> bytes:
+    """The body without one encoding."""
+    match encoding:
+        case "" | "identity" | "none":
+            return body
+        case "chunked":
+            return _dechunked(body)
+        case "gzip" | "x-gzip":
+            return _inflated(body, 31, bound) if body.startswith(_GZIP) else body
+        case "deflate":
+            return _inflated(
+                body, 15 if body[:1] == b"\x78" else -15, bound
+            )  # a raw stream, which browsers also accept
+        case "br":
+            brotli_stream = brotli.Decompressor()
+            page = brotli_stream.process(body, output_buffer_limit=bound + 1)
+            if len(page) <= bound and not brotli_stream.is_finished():
+                raise _Cut(page)
+            return page
+        case "zstd":
+            if not body.startswith(b"\x28\xb5\x2f\xfd"):
+                return body
+            return _unpacked_zstd(body, bound)
+        case _:
+            raise _UnknownEncoding(encoding)
+
+
+def _inflated(body: bytes, wbits: int, bound: int) -> bytes:
+    """A gzip or deflate stream without its compression, of gzip all members; `bound` + 1 bytes if they are larger.
+
+    Raises:
+        _Cut: the stream is not whole. zlib.error: it is damaged.
+    """
+    page = b""
+    while True:
+        stream = zlib.decompressobj(wbits)
+        page += stream.decompress(body, bound + 1 - len(page))
+        if len(page) > bound:
+            return page
+        if not stream.eof:
+            raise _Cut(page)
+        body = stream.unused_data
+        if not body.startswith(_GZIP):
+            return page
+
+
+def _unpacked_zstd(body: bytes, bound: int) -> bytes:
+    """All frames of a zstd stream, `bound` + 1 bytes of them if they are larger.
+
+    Raises:
+        _Cut: the stream is not whole. zstandard.ZstdError: it is damaged.
+    """
+    context = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
+    page = context.stream_reader(body, read_across_frames=True).read(bound + 1)
+    while len(page) <= bound and body:  # the reader ends at a cut without an error
+        frame = context.decompressobj()
+        frame.decompress(body)
+        if not frame.eof:
+            raise _Cut(page)
+        body = frame.unused_data
+    return page
+
+
+def _dechunked(body: bytes) -> bytes:
+    """The body without chunks.
+
+    Raises:
+        _Cut: the last chunk is missing.
+    """
+    chunks: list[bytes] = []
+    at = 0
+    while True:
+        line = body.find(b"\r\n", at)
+        digits = body[at:line].split(b";")[0].strip() if line >= 0 else b""
+        if not digits or digits.strip(b"0123456789abcdefABCDEF"):
+            if not chunks:
+                return body  # not chunked
+            raise _Cut(b"".join(chunks))
+        size = int(digits, 16)
+        if size == 0:
+            return b"".join(chunks)
+        chunks.append(body[line + 2 : line + 2 + size])
+        at = line + 2 + size + 2

@@ -1,0 +1,411 @@
+"""The first part of a run: check the columns of the input files, and divide the files into units.
+
+All mistakes in the inputs that can be found without reading whole files are reported in one error. If few files cannot
+be read, or lack the columns of the others, they are left out and recorded.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from posixpath import basename
+
+import pyarrow as pa
+
+from cluster.errors import DataError, UserError
+from cluster.formats import plural
+from cluster.readers.divide import bytes_of_unit, make_units, pieces_of
+from cluster.readers.files.span import Span
+from cluster.readers.find import folder_of, skipped_text
+from cluster.readers.formats import READERS
+from cluster.readers.inputs import ORIGINS, Input
+from cluster.readers.listing import InputListing, ListedSource, list_inputs
+from cluster.readers.reader import FilePieces, is_text_type, plain_type
+from cluster.readers.units import InputFile, InputManifest, Reading, Unit
+from cluster.store import paths
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
+
+# Threads that read footers and headers of files. With an object store they wait for its answers. With local files, more
+# threads than cores are slower (100,000 files: 26 s of processor time with 32 threads, 15 s with 4).
+_THREADS = 32
+_LOCAL_THREADS = 4
+_TASKS_PER_THREAD = 16  # a task for each file would cost more than reading its footer
+_SHOWN = 20  # lines of an error
+_BAD_FILES_SHOWN = 3
+
+
+@dataclass
+class _Source:
+    """A listed source with the cuts of its files, and their errors.
+
+    Attributes:
+        cuts: pieces of each file, in order; none for a bad file.
+        errors: kind of error -> (message about the first file, URIs of all files with it).
+        bad_files: URI -> why the file cannot be read.
+        notes: sentences for the user.
+    """
+
+    listed: ListedSource
+    cuts: list[FilePieces] = field(default_factory=list)
+    errors: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    bad_files: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for uri, message in self.listed.errors:
+            self._add(message, uri)
+        for path, reason in self.listed.unreadable:
+            self.add_bad_file(path, reason)
+
+    @property
+    def input(self) -> Input:
+        return self.listed.input
+
+    @property
+    def store(self) -> Store:
+        return self.listed.store
+
+    @property
+    def files(self) -> list[tuple[FileInfo, str]]:
+        return self.listed.files
+
+    def add_error(self, message: str) -> None:
+        """Add an error about the source as a whole."""
+        self._add(message)
+
+    def add_bad_file(self, uri: str, message: str, kind: str = "") -> None:
+        """Add an error about a file. Errors of one kind (by default of one message) become one line."""
+        self._add(message, uri, kind)
+        self.bad_files.setdefault(uri, message)
+
+    def _add(self, message: str, uri: str = "", kind: str = "") -> None:
+        self.errors.setdefault(kind or message, (message, []))[1].append(uri)
+
+    def messages(self) -> list[str]:
+        """The errors, one line for each kind, with the first file and the number of others."""
+        messages = []
+        for message, uris in self.errors.values():
+            at = f"{uris[0]}: " if uris[0] else ""
+            others = len(uris) - 1
+            more = f" (and {plural(others, 'more file')})" if others else ""
+            messages.append(f"{self.listed.title}: {at}{message}{more}")
+        return messages
+
+    def leave_out_bad_files(self, max_bad_files: float) -> None:
+        """Turn the errors about files into a note, if at most this fraction of the files is bad.
+
+        If half of the files are bad, the settings are wrong rather than the files.
+        """
+        bad, count = len(self.bad_files), len(self.files) + len(self.listed.unreadable)
+        if not bad or 2 * bad >= count or any(set(uris) - self.bad_files.keys() for _, uris in self.errors.values()):
+            return
+        if bad > max_bad_files * count:
+            self.add_error(
+                f"{bad:,} of {plural(count, 'file')} are unreadable (execution.max_bad_files allows "
+                f"{max_bad_files:.1%}). Mend them, leave them out with `exclude` in this input, or allow more with "
+                f"-o execution.max_bad_files={math.ceil(1000 * bad / count) / 1000}."
+            )
+            return
+        self.errors.clear()
+        first = [f"{basename(uri)} ({reason.rstrip('.')})" for uri, reason in self.bad_files.items()]
+        shown = "; ".join(first[:_BAD_FILES_SHOWN]) + "; ..." * (bad > _BAD_FILES_SHOWN)
+        verb = "is unreadable and was" if bad == 1 else "are unreadable and were"
+        self.notes.append(f"{bad:,} of {plural(count, 'file')} {verb} left out: {shown}")
+
+
+def freeze(
+    store: Store, inputs: Sequence[Input], unit_bytes: int | None = None, max_bad_files: float = 0.0
+) -> InputManifest:
+    """The manifest of the inputs, as from `freeze_listing`. store: for inputs without `storage`."""
+    return freeze_listing(list_inputs(store, inputs), unit_bytes, max_bad_files)
+
+
+def freeze_listing(listing: InputListing, unit_bytes: int | None = None, max_bad_files: float = 0.0) -> InputManifest:
+    """The manifest of the listed files. The same files give the same manifest.
+
+    Reads the footer (Parquet), the header (CSV) or at most the first block of each file, many files at a time.
+
+    Args:
+        unit_bytes: approximate text of a unit; by default computed from the size of the input.
+        max_bad_files: largest fraction of the files of a source that may be unreadable. They have no units.
+
+    Raises:
+        DataError: all errors of all inputs.
+    """
+    assert unit_bytes is None or unit_bytes > 0
+    sources = [_Source(listed) for listed in listing.sources]
+    for source in sources:
+        remote = any(paths.is_remote(file.uri) for file, _ in source.files[:1])
+        with ThreadPoolExecutor(_THREADS if remote else _LOCAL_THREADS) as pool:
+            _cut_files(source, pool)
+        source.leave_out_bad_files(max_bad_files)
+    if not any(source.errors for source in sources) and not any(cut.pieces for s in sources for cut in s.cuts):
+        for source in sources:
+            skipped = source.listed.skipped
+            skipped_files = f" ({skipped_text(skipped)} passed over)" if skipped else ""
+            source.add_error(
+                f"{source.input.path}: nothing to read in its files{skipped_files}. Point it at documents."
+            )
+    _raise_errors(sources)
+
+    size = sum(piece[2] for source in sources for cut in source.cuts for piece in cut.pieces)
+    unit_bytes = unit_bytes or bytes_of_unit(size)
+    units: list[Unit] = []
+    for source in sources:
+        root = folder_of(source.input.path)
+        units += make_units(source.input.source, _pieces(source, unit_bytes), unit_bytes, len(units), root)
+    return InputManifest(
+        Reading(listing.store, listing.inputs, _carried(sources)),
+        tuple(
+            InputFile(
+                file.uri, file.size, file.version, source.input.source, format, cut.rows, source.bad_files.get(file.uri)
+            )
+            for source in sources
+            for (file, format), cut in _with_unreadable(source)
+        ),
+        tuple(units),
+        {source.input.source: dict(sorted(source.listed.skipped.items())) for source in sources},
+        listing.fingerprint,
+        tuple(f"Source {source.input.source}: {note}." for source in sources for note in source.notes),
+    )
+
+
+def _with_unreadable(source: _Source) -> Iterator[tuple[tuple[FileInfo, str], FilePieces]]:
+    """((file, format), cut) of each file, those that the listing found unreadable last."""
+    yield from zip(source.files, source.cuts, strict=True)
+    for path, _ in source.listed.unreadable:
+        yield (FileInfo(path, 0, ""), ""), FilePieces(())
+
+
+def _cut_files(source: _Source, pool: ThreadPoolExecutor) -> None:
+    """Set the source's cuts; add an error for every file and column that differs from the settings of the input."""
+
+    def cut(found: tuple[FileInfo, str]) -> FilePieces | UserError:
+        file, format = found
+        try:
+            return READERS[format].cut(source.store, file, source.input)
+        except UserError as error:
+            return error
+
+    def cut_some(found: Sequence[tuple[FileInfo, str]]) -> list[FilePieces | UserError]:
+        return [cut(file) for file in found]
+
+    files = source.files
+    count = max(len(files) // (_THREADS * _TASKS_PER_THREAD), 1)
+    tasks = [files[start : start + count] for start in range(0, len(files), count)]
+    results = (result for some in pool.map(cut_some, tasks) for result in some)
+    without_schema: dict[str, list[FileInfo]] = {}
+    schemas: dict[pa.Schema, pa.Schema] = {}  # each schema is kept once
+    for (file, format), result in zip(files, results, strict=True):
+        if isinstance(result, UserError):
+            _add_error(source, file, result, f"unreadable {format}")
+            source.cuts.append(FilePieces(()))
+        elif result.schema is not None:
+            schema = schemas.setdefault(result.schema, result.schema)
+            source.cuts.append(replace(result, schema=schema))
+            _check_schema(source, file, schema)
+        else:
+            source.cuts.append(result)
+            if result.pieces:
+                without_schema.setdefault(format, []).append(file)
+    for format, some in without_schema.items():
+        match READERS[format].columns:
+            case "fixed":
+                _check_fixed(source, format, some)
+            case "header":
+                _check_names(source, format, some, pool)
+            case "open":  # the others only if the first file has no column of that name
+                if _check_names(source, format, some[:1], pool):
+                    _check_names(source, format, some[1:], pool)
+    if source.bad_files:
+        pairs = zip(files, source.cuts, strict=True)
+        source.cuts = [FilePieces(()) if file.uri in source.bad_files else cut for (file, _), cut in pairs]
+
+
+def _add_error(source: _Source, file: FileInfo, error: UserError, kind: str) -> None:
+    """Add the error of a reader: about a bad file, or about the store or network, which is one of the whole source."""
+    if isinstance(error, DataError):
+        source.add_bad_file(file.uri, str(error).removeprefix(f"{file.uri}: "), kind)
+    else:
+        source.add_error(str(error))
+
+
+def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
+    """Add an error for each column of the settings that the file lacks, repeats or has with another type."""
+    wanted = {"text": (source.input.text,), "id": (source.input.id,), "columns": source.input.columns}
+    for setting, names in wanted.items():
+        for name in names:
+            if name is None:
+                continue
+            count = schema.names.count(name)
+            if setting == "text" and count == 0 and source.input.texts_in(schema.names):
+                continue
+            if count == 0:
+                source.add_bad_file(file.uri, _no_column(setting, name, schema.names), f"no {setting} {name}")
+            elif count > 1:
+                source.add_bad_file(file.uri, _repeated(setting, name, schema.names))
+            elif setting == "text" and not source.input.nested_text and not is_text_type(schema.field(name).type):
+                strings = [one.name for one in schema if is_text_type(one.type)]
+                source.add_bad_file(
+                    file.uri,
+                    f"column {name} (text) is {schema.field(name).type}; text must be strings. "
+                    f"Columns of strings: {', '.join(strings) or 'none'}.",
+                )
+            elif setting == "id" and not _can_be_id(schema.field(name).type):
+                source.add_bad_file(
+                    file.uri,
+                    f"column {name} (id) is {schema.field(name).type}; an id is a string or a whole number. "
+                    "Choose another column, or leave `id` out to use the hash of the text.",
+                )
+
+
+def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> None:
+    """Compare the settings with the fixed columns of a format.
+
+    If the format cannot have the id, a note is added; for another column too, if other files of the source may have it.
+    Otherwise an error is added.
+    """
+    reader = READERS[format]
+    names = reader.columns_of(source.store, files[0], source.input)
+    others = {one for _, one in source.files} - {format}
+    wanted = [("id", source.input.id), *(("columns", name) for name in source.input.columns)]
+    for setting, name in wanted:
+        if name is None or name in names:
+            continue
+        if setting == "id" or any(_can_have(other, name, source) for other in others):
+            own = f"{reader.own_id} is the id instead" if setting == "id" else "it is empty for their documents"
+            count = plural(len(files), f"{format} file")
+            source.notes.append(f"{count} cannot have a column {name} ({setting}): {own}")
+        else:
+            for file in files:
+                source.add_bad_file(file.uri, _no_column(setting, name, names), f"no {setting} {name}")
+
+
+def _can_have(format: str, name: str, source: _Source) -> bool:
+    """Whether the source's files of this format can have a column of this name."""
+    reader = READERS[format]
+    if reader.columns != "fixed":
+        return True
+    first = next(file for file, one in source.files if one == format)
+    return name in reader.columns_of(source.store, first, source.input)
+
+
+def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: ThreadPoolExecutor) -> bool:
+    """Compare the settings with the columns at the beginning of each file. Returns whether one was missing."""
+    reader = READERS[format]
+
+    def columns_of(file: FileInfo) -> tuple[str, ...] | UserError:
+        try:
+            return reader.columns_of(source.store, file, source.input)
+        except UserError as error:
+            return error
+
+    wanted = [("text", source.input.text)]
+    if reader.columns == "header":  # in open formats a later record may have them
+        wanted += [("id", source.input.id)] if source.input.id else []
+        wanted += [("columns", name) for name in source.input.columns]
+    holder = "Its first line, the header," if reader.columns == "header" else "It"
+    missing = False
+    for file, names in zip(files, pool.map(columns_of, files), strict=True):
+        if isinstance(names, UserError):
+            _add_error(source, file, names, f"unreadable {format}")
+            continue
+        if reader.columns == "header" and (separator := _other_separator(names, {name for _, name in wanted})):
+            source.add_bad_file(
+                file.uri,
+                f"the header is one column, {names[0]!r}, so the fields seem to be separated by {separator!r}. "
+                f"Set `delimiter: {json.dumps(separator)}` in this input.",
+                "separator",
+            )
+            missing = True
+            continue
+        for setting, name in wanted:
+            if setting == "text" and reader.columns == "open" and source.input.texts_in(names):
+                continue
+            if names and name not in names:
+                source.add_bad_file(file.uri, _no_column(setting, name, names, holder), f"no {setting} {name}")
+                missing = True
+            elif names.count(name) > 1:
+                source.add_bad_file(file.uri, _repeated(setting, name, names))
+    return missing
+
+
+def _repeated(setting: str, name: str, names: Sequence[str]) -> str:
+    return f"has {names.count(name)} columns {name} ({setting}). Write it with unique names."
+
+
+def _other_separator(names: Sequence[str], wanted: set[str]) -> str | None:
+    """The separator in a header that was read as one column and is none of the wanted ones."""
+    if len(names) != 1 or names[0] in wanted:
+        return None
+    return next((one for one in ";|\t," if one in names[0]), None)
+
+
+def _no_column(setting: str, name: str, names: Sequence[str], holder: str = "It") -> str:
+    near = get_close_matches(name, names, 3, 0.5)
+    apart = ", or give the files without it an input of their own" if setting == "columns" else ""
+    mend = f"Did you mean {' or '.join(near)}?" if near else f"Set `{setting}` to one of them{apart}."
+    return f"no column {name} ({setting}). {holder} has: {', '.join(names) or 'none'}. {mend}"
+
+
+def _can_be_id(type: pa.DataType) -> bool:
+    """Whether a column of this type can hold ids: strings, bytes or whole numbers."""
+    plain = plain_type(type)
+    return any(
+        check(plain) for check in (pa.types.is_string, pa.types.is_binary, pa.types.is_integer, pa.types.is_null)
+    )
+
+
+def _raise_errors(sources: Iterable[_Source]) -> None:
+    messages = [message for source in sources for message in source.messages()]
+    if messages:
+        hidden = f"\n... and {len(messages) - _SHOWN} more" if len(messages) > _SHOWN else ""
+        raise DataError("\n".join(messages[:_SHOWN]) + hidden)
+
+
+def _pieces(source: _Source, unit_bytes: int) -> Iterable[tuple[Span, int]]:
+    """(span, text bytes) of each piece of the files, in order."""
+    for (file, format), cut in zip(source.files, source.cuts, strict=True):
+        for start, end, rows, text_bytes in pieces_of(cut, unit_bytes):
+            yield Span(file.uri, file.size, file.version, format, start, end, rows), text_bytes
+
+
+def _carried(sources: Sequence[_Source]) -> pa.Schema:
+    """The carried columns of all sources, with the type that they have in all files; string if the types differ.
+
+    Raises:
+        DataError: the types differ and one of them has bytes, which need not be text.
+    """
+    types: dict[str, dict[pa.DataType, str]] = {}  # column -> its types, each with a file that has it
+    for source in sources:
+        for name in source.input.columns:
+            known = types.setdefault(name, {})
+            for (file, format), cut in zip(source.files, source.cuts, strict=True):
+                reader = READERS[format]
+                if cut.schema is not None:
+                    known.setdefault(plain_type(cut.schema.field(name).type), file.uri)
+                elif file.uri in source.bad_files:
+                    continue
+                elif reader.columns != "fixed" or name in reader.columns_of(source.store, file, source.input):
+                    known.setdefault(pa.string(), file.uri)
+    for name, known in types.items():
+        known.pop(pa.null(), None)
+        if len(known) > 1 and any(_has_bytes(type) for type in known):
+            seen = ", ".join(f"{type} in {uri}" for type, uri in known.items())
+            raise DataError(
+                f"column {name} (columns) has several types: {seen}. Bytes need not be text, so they cannot become "
+                "strings: write the column with one type, or leave it out."
+            )
+    if any(source.input.origins for source in sources):
+        types |= {name: {pa.string(): ""} for name in ORIGINS}
+    return pa.schema([(name, next(iter(known)) if len(known) == 1 else pa.string()) for name, known in types.items()])
+
+
+def _has_bytes(type: pa.DataType) -> bool:
+    """Whether values of this type are or contain bytes."""
+    if pa.types.is_nested(type):
+        return any(_has_bytes(type.field(at).type) for at in range(type.num_fields))
+    return pa.types.is_binary(type) or pa.types.is_large_binary(type) or pa.types.is_fixed_size_binary(type)

@@ -1,0 +1,481 @@
+"""The interface of a reader, and the tables of documents that readers return.
+
+A reader returns tables with these columns, then the input's carried columns in any type, and ORIGINS of inputs.py if it
+has them:
+
+    id       string        null if the input has none, or an empty one
+    text     large_string  null if there is a problem
+    problem  string        null if the row is readable, else a key of PROBLEMS
+    where    string        null if the row is readable, else its place: the URI with line, byte, row or record
+
+Every document of the file has a row, readable or not, in the order of the file. An unreadable row does not affect
+others. Errors of the store (network, permissions) are raised, because a retry may succeed.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.guard import Exceeded
+from cluster.readers.cut_text import Cut
+from cluster.readers.files.compression import expanded_size
+from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES
+from cluster.readers.files.json_lines import DeepJson
+from cluster.readers.files.limits import Limits
+from cluster.readers.files.span import Span
+from cluster.readers.inputs import CONTENT, CUT, PARENTS, Input
+from cluster.store.interface import FileInfo
+from cluster.store.store import Store
+
+TABLE_BYTES = 8 << 20
+CONTENT_CHARACTERS = 10_000  # that are kept of a row that cannot be read
+
+_IN_THE_CONFIG = {
+    "utf16": ", or set `encoding: utf-16` in the input",
+    "utf32": ", or set `encoding: utf-32` in the input",
+    "other_encoding": ", or set `encoding: windows-1252`, or the one that it has, in the input",
+    "json_array": ", or set `format: json` in the input",
+}
+
+PROBLEMS = {
+    "bad_utf8": "bytes that are not UTF-8",
+    "lone_surrogate": "half of a UTF-16 surrogate pair, which UTF-8 cannot hold",
+    "broken_json": "not JSON",
+    "not_an_object": "JSON, but no object with fields",
+    **{problem: f"{text}{_IN_THE_CONFIG.get(problem, '')}" for problem, text in PROBLEMS_OF_WHOLE_FILES.items()},
+    "wrong_encoding": "bytes that no character of the input's `encoding` begins with; the rest of the file is lost",
+    "broken_csv": "wrong number of fields, or quotes that do not match",
+    "repeated_header": "the header line once more, as files joined with `cat` have it",
+    "missing_text": "no text field",
+    "null_text": "the text is null",
+    "not_a_string": "the text is a number, a list or an object",
+    "bad_id": "the id is neither a string nor a whole number",
+    "too_large": "over max_document_bytes, or its text takes too much memory to extract",
+    "too_slow": "its text takes more processor time to extract than document_s allows for its size",
+    "long_line": "the line or JSON value is over 64 MiB and three times max_document_bytes; raise that, or leave out "
+    "large keys",
+    "too_deep": "a value of `columns` is nested too deeply to be written as text",
+    "truncated": "the file ends too early; the rest is lost",
+    "corrupt_compression": "the compressed data is damaged; the rest of the file is lost",
+    "expansion_bomb": "over max_expansion_ratio or max_expanded_gib; the rest of the file is left unread",
+    "large_block": "a zstd window, Arrow record batch or Parquet page over max_block_mib; raise that, or write the "
+    "file with smaller ones; the rest of the file, or row group, is left unread",
+    "corrupt_batch": "the Arrow data is damaged; the rest of the file is lost",
+    "corrupt_page": "the Parquet data is damaged; the rest of the row group is lost",
+    "bad_warc_record": "not a WARC record",
+    "bad_http_response": "the recorded HTTP response is damaged",
+    "unknown_encoding": "the recorded HTTP response is compressed in another way than gzip, deflate, br and zstd",
+    "failed_extraction": "the HTML could not be parsed",
+    "empty_extraction": "no main content was found in the HTML",
+    "no_cues": "no line with the times of a cue, as `00:01.000 --> 00:02.500`, and no JSON with a list of turns",
+    "bad_message": "the e-mail message cannot be parsed, or has no header",
+    "no_new_text": "the messages have no text besides quotes and signatures",
+    "automatic_message": "all messages are automatic replies (Auto-Submitted, X-Autoreply, Precedence)",
+    "encrypted": "the file needs a password; save it without one",
+    "damaged_file": "the PDF or Word file is damaged; save it again with the program that made it",
+    "old_word_file": "the file is of Word before 2007; convert it, as `soffice --convert-to docx` does",
+    "http_error": "the server answered with an error, or led to too many other addresses",
+    "unreachable": "the server did not answer, or not to the end",
+    "private_address": "an address of this machine or of a private network, which is not allowed",
+    "robots_forbid": "robots.txt of the server forbids the page, or cannot be read",
+    "not_a_page": "the answer is neither HTML nor plain text",
+    "no_text": "the PDF or Word file has no text, only pictures; recognise their text first, as `ocrmypdf` does",
+}
+
+
+@dataclass
+class ReaderCounts:
+    """Counts of a reader besides its rows.
+
+    skipped: reason -> number of records and files that are not documents, such as redirects in an archive.
+    repeated_keys: records in which a key is repeated; the last value is used.
+    notes: what a reader leaves out of documents, or what they lack -> number; the two make a sentence.
+    """
+
+    skipped: Counter[str] = field(default_factory=Counter)
+    repeated_keys: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "ReaderCounts") -> None:
+        """Add the counts of another reader."""
+        self.skipped.update(other.skipped)
+        self.repeated_keys += other.repeated_keys
+        self.notes.update(other.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class FilePieces:
+    """The pieces into which a file can be divided.
+
+    pieces: (start, end, estimated text bytes), in order; empty if there is nothing to read. start and end: see Span.
+    rows, schema: number of rows and schema of the file, if the format has them in its footer or header.
+    divisible: whether a piece may be divided further, between any two of its bytes.
+    rows_of_pieces: number of rows of each piece, if a piece may be divided between its rows, at a cost: whoever reads
+        rows decodes those before them.
+    """
+
+    pieces: tuple[tuple[int, int, int], ...]
+    rows: int | None = None
+    schema: pa.Schema | None = None
+    divisible: bool = False
+    rows_of_pieces: tuple[int, ...] = ()
+
+
+class Reader:
+    """A format. A subclass implements `read`, and `cut` if a file can be read from its middle.
+
+    endings: endings of file names, lower case, with the dot.
+    stated_endings: endings of further files in a folder, which are read only if `format` names this one.
+    compressible: whether .gz, .zst or .bz2 may follow the ending.
+    compressed_endings: endings of this format only if .gz, .zst or .bz2 follows.
+    columns: how the columns are found before the file is read:
+        typed    `cut` returns a schema
+        header   `columns_of` returns all of them
+        open     `columns_of` returns those of the first records; others may have more
+        fixed    `columns_of` returns all of them, the same for every file; the text is not one of them
+    own_id: the fixed column that is the document's id if the input's `id` is a column of other formats.
+    """
+
+    endings: tuple[str, ...] = ()
+    stated_endings: tuple[str, ...] = ()
+    compressible: bool = True
+    compressed_endings: tuple[str, ...] = ()
+    columns: Literal["typed", "header", "open", "fixed"]
+    own_id: str = ""
+
+    def cut(self, store: Store, file: FileInfo, input: Input) -> FilePieces:
+        """The pieces of a file; by default one.
+
+        Raises:
+            DataError: the file does not have this format.
+        """
+        return FilePieces(((0, file.size, expanded_size(file.size, file.uri)),) if file.size else ())
+
+    def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
+        """Column names at the beginning of the file; empty if they cannot be read."""
+        return ()
+
+    def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
+        """Tables of the documents in the span. Adds to `counts`."""
+        raise NotImplementedError
+
+    def file_problem(self, head: bytes) -> str | None:
+        """The key of PROBLEMS_OF_WHOLE_FILES that the first bytes of a file show, None if they show none."""
+        return None
+
+
+class Rows:
+    """Collects documents one by one; `table()` returns them as a table and removes them from here.
+
+    unencodable: returns the problem of a document that contains surrogates.
+    """
+
+    def __init__(
+        self,
+        input: Input,
+        limits: Limits,
+        counts: ReaderCounts,
+        unencodable: Callable[[], str] = lambda: "lone_surrogate",
+    ) -> None:
+        self._skipped = counts.skipped
+        self.notes = counts.notes
+        self.input = input
+        self.limits = limits
+        self._unencodable = unencodable
+        self._clear()
+
+    def _clear(self) -> None:
+        self._ids: list[str | None] = []
+        self._texts: list[bytes | None] = []
+        self._problems: list[str | None] = []
+        self._where: list[str | None] = []
+        self._carried: list[Sequence[str | None]] = []
+        self._content: dict[int, str] = {}  # by row, as are the parents
+        self._parents: dict[int, str] = {}
+        self._cut: dict[int, str] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @property
+    def full(self) -> bool:
+        """Whether the rows make a table of TABLE_BYTES or 65,536 rows."""
+        return self._bytes >= TABLE_BYTES or len(self._texts) >= 1 << 16
+
+    def add(
+        self,
+        text: str,
+        where: str,
+        id: str | None = None,
+        carried: Sequence[str | None] = (),
+        content: str | bytes | None = None,
+        parents: Sequence[str] = (),
+        cut: Sequence[Cut] = (),
+    ) -> None:
+        """Add a document; as unreadable if it is too large or contains surrogates.
+
+        Args:
+            carried: values of the input's columns, in their order; () for nulls.
+            content: what `refuse` takes then; None: the text.
+            parents: ids of the documents of which it was joined.
+            cut: what the reader left out of it, which inputs with `origins` keep.
+        """
+        content = text if content is None else content
+        try:
+            encoded = text.encode()
+            for value in (id, *carried):
+                if value is not None and not value.isascii():
+                    value.encode()
+        except UnicodeEncodeError:
+            self.refuse(self._unencodable(), where, content=content)
+            return
+        if len(encoded) > self.limits.max_document_bytes:
+            self.refuse("too_large", where, id, carried, content)
+            return
+        if parents and self.input.origins:
+            self._parents[len(self)] = json.dumps(list(parents), ensure_ascii=False)
+        if cut and self.input.origins:
+            # What was left out may have halves of surrogate pairs, which the text has not.
+            self._cut[len(self)] = json.dumps(list(cut))
+            self._bytes += len(self._cut[len(self)])
+        self._append(id, encoded, None, None, carried)
+
+    def skip(self, reason: str) -> None:
+        """Count a record or file that is not a document."""
+        self._skipped[reason] += 1
+
+    def refuse(
+        self,
+        problem: str,
+        where: str,
+        id: str | None = None,
+        carried: Sequence[str | None] = (),
+        content: str | bytes | None = None,
+    ) -> None:
+        """Add a document that cannot be read. measure.py and collect.py write the row into quarantine.
+
+        problem: a key of PROBLEMS. content: what was there, of which inputs with `origins` keep the beginning.
+        """
+        assert problem in PROBLEMS, problem
+        if content is not None and self.input.origins:
+            self._content[len(self)] = beginning(content)
+            self._bytes += len(self._content[len(self)])
+        self._append(id, None, problem, where, carried)
+
+    def _append(
+        self, id: str | None, text: bytes | None, problem: str | None, where: str | None, carried: Sequence[str | None]
+    ) -> None:
+        self._ids.append(id or None)
+        self._texts.append(text)
+        self._problems.append(problem)
+        self._where.append(where)
+        self._carried.append(carried or (None,) * len(self.input.columns))
+        self._bytes += len(text or b"") + sum(len(value or "") for value in carried)
+
+    def table(self) -> pa.Table:
+        """The documents added since the last call; their carried columns are strings."""
+        columns = {
+            "id": pa.array(self._ids, pa.string()),
+            "text": pa.array(self._texts, pa.large_binary()).view(pa.large_string()),
+            "problem": pa.array(self._problems, pa.string()),
+            "where": pa.array(self._where, pa.string()),
+        }
+        for position, name in enumerate(self.input.columns):
+            columns[name] = pa.array([values[position] for values in self._carried], pa.string())
+        if self.input.origins:
+            for name, values in ((PARENTS, self._parents), (CONTENT, self._content), (CUT, self._cut)):
+                columns[name] = _sparse(len(self), list(values), list(values.values()))
+        self._clear()
+        return pa.table(columns)
+
+
+def refused(exceeded: Exceeded, crashed: str) -> str:
+    """The problem of a document that exceeded its bounds. crashed: that of one on which the parser itself ended."""
+    return crashed if exceeded.problem == "died" else exceeded.problem
+
+
+def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, first_row: int) -> pa.Table:
+    """A table of documents from columns of a typed file.
+
+    Args:
+        batch: the columns of the input's settings; the text has any string or binary type, or with `nested_text` any.
+        where: the file or its part, for the column `where`.
+        first_row: number of the batch's first row in it, from 0.
+    """
+    texts, *others = (
+        as_large_string(batch.column(name), nested=input.nested_text) for name in input.texts_in(batch.schema.names)
+    )
+    if others:
+        texts = pc.coalesce(texts, *others)
+    ids = pa.nulls(len(texts), pa.string()) if input.id is None else _ids(batch.column(input.id))
+    carried = {name: plain(batch.column(name)) for name in input.columns}
+
+    problems: dict[int, str] = {}
+    if texts.null_count:
+        problems |= dict.fromkeys(np.flatnonzero(texts.is_null()).tolist(), "null_text")
+    sizes = pc.fill_null(pc.binary_length(texts), 0).to_numpy()
+    if len(sizes) and sizes.max() > limits.max_document_bytes:
+        problems |= dict.fromkeys(np.flatnonzero(sizes > limits.max_document_bytes).tolist(), "too_large")
+    invalid = {name: _invalid_rows(column) for name, column in {"id": ids, **carried}.items()}
+    for row in [*_invalid_rows(texts), *(row for rows in invalid.values() for row in rows)]:
+        problems.setdefault(row, "bad_utf8")
+
+    for name, column in carried.items():
+        carried[name] = _without(column, invalid[name])
+    rows = sorted(problems)
+    columns = {
+        "id": _without(ids, invalid["id"]),
+        "text": _without(texts, rows),
+        "problem": _sparse(len(texts), rows, [problems[row] for row in rows]),
+        "where": _sparse(len(texts), rows, [f"{where} row {first_row + row}" for row in rows]),
+        **carried,
+    }
+    return pa.table(columns)
+
+
+def one_problem(input: Input, problem: str, where: str) -> pa.Table:
+    """A table of one unreadable row, for a part of a file that could not be read."""
+    rows = Rows(input, Limits(), ReaderCounts())
+    rows.refuse(problem, where)
+    return rows.table()
+
+
+def beginning(content: str | bytes) -> str:
+    """The first CONTENT_CHARACTERS; bytes that are not UTF-8, and lone surrogates, as escapes such as `\\xff`."""
+    if isinstance(content, bytes):
+        # A character has at most four bytes.
+        return content[: 4 * CONTENT_CHARACTERS].decode("utf-8", "backslashreplace")[:CONTENT_CHARACTERS]
+    return content[:CONTENT_CHARACTERS].encode("utf-8", "backslashreplace").decode()
+
+
+def as_json_text(value: Any) -> str | None:
+    """A value as the string of a carried column: strings unchanged, bytes as UTF-8, null as None, others as compact
+    JSON.
+
+    Raises:
+        RecursionError: the value is nested too deeply.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return _as_text(value)
+    if isinstance(value, DeepJson):
+        return value.text
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_as_text)
+
+
+def _as_text(value: Any) -> str:
+    """What JSON has no type for; of programs that do not mark texts as such, bytes are UTF-8."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def is_text_type(type: pa.DataType) -> bool:
+    """Whether a column of this type can hold texts: strings or bytes, also as dictionary, view or extension."""
+    if pa.types.is_dictionary(type):
+        return is_text_type(type.value_type)
+    if isinstance(type, pa.BaseExtensionType):
+        return is_text_type(type.storage_type)
+    return any(
+        check(type)
+        for check in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_string_view,
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_binary_view,
+            pa.types.is_null,
+        )
+    )
+
+
+def plain_type(type: pa.DataType) -> pa.DataType:
+    """The type of a carried column without dictionaries, views and extensions; large types become the usual ones."""
+    if isinstance(type, pa.BaseExtensionType):
+        return plain_type(type.storage_type)
+    if pa.types.is_dictionary(type):
+        return plain_type(type.value_type)
+    if pa.types.is_large_string(type) or pa.types.is_string_view(type):
+        return pa.string()
+    if pa.types.is_large_binary(type) or pa.types.is_binary_view(type):
+        return pa.binary()
+    return type
+
+
+def plain(column: pa.Array) -> pa.Array:
+    """A carried column cast to its plain type."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(plain_type(column.type))
+
+
+def as_large_string(column: pa.Array, *, nested: bool = False) -> pa.LargeStringArray:
+    """The column as large strings, without a copy if its bytes are in one buffer. Does not check UTF-8.
+
+    nested: lists and structs become compact JSON, numbers and dates their text.
+    """
+    if nested and not is_text_type(column.type):
+        if not pa.types.is_nested(column.type):
+            return column.cast(pa.large_string())
+        return pa.array([as_json_text(value) for value in column.to_pylist()], pa.large_string())
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if pa.types.is_dictionary(column.type):
+        # Cast before decoding: the decoded texts can exceed the 2 GiB of 32-bit offsets.
+        column = column.dictionary.cast(pa.large_binary()).take(column.indices)
+    return column.cast(pa.large_binary()).view(pa.large_string())
+
+
+def _ids(column: pa.Array) -> pa.StringArray:
+    """The column as strings; an empty string becomes null."""
+    column = plain(column)
+    ids = column.view(pa.string()) if pa.types.is_binary(column.type) else column.cast(pa.string())
+    return pc.if_else(pc.equal(pc.binary_length(ids), 0), pa.scalar(None, pa.string()), ids)
+
+
+def _invalid_rows(column: pa.Array) -> list[int]:
+    """Rows that are not UTF-8."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return []
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        binary = column.view(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
+        return [row for row, value in enumerate(binary) if value.is_valid and not _is_utf8(value.as_buffer())]
+    return []
+
+
+def _is_utf8(data: pa.Buffer) -> bool:
+    try:
+        str(memoryview(data), "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _without(column: pa.Array, rows: list[int]) -> pa.Array:
+    """The column with nulls at these rows."""
+    if not rows:
+        return column
+    mask = np.zeros(len(column), bool)
+    mask[rows] = True
+    return pc.if_else(pa.array(mask), pa.scalar(None, column.type), column)
+
+
+def _sparse(length: int, rows: list[int], values: list[str]) -> pa.StringArray:
+    """An array of `length` with these values at these rows, null at all others."""
+    if not rows:
+        return pa.nulls(length, pa.string())
+    dense: list[str | None] = [None] * length
+    for row, value in zip(rows, values, strict=True):
+        dense[row] = value
+    return pa.array(dense, pa.string())
