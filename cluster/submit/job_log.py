@@ -1,5 +1,17 @@
 """Lines of a log that arrives as bytes, over connections that each begin at its first byte."""
 
+LONGEST_LINE = 1 << 20  # bytes; a longer line, such as one without an end, is given in pieces of this size
+
+
+def split_lines(text: bytes) -> tuple[list[bytes], bytes]:
+    """The complete lines of a text, and the beginning of the one that is not complete."""
+    *lines, rest = text.split(b"\n")
+    if max(map(len, (*lines, rest))) <= LONGEST_LINE:
+        return lines, rest
+    lines = [line[at : at + LONGEST_LINE] for line in lines for at in range(0, len(line) or 1, LONGEST_LINE)]
+    whole = len(rest) - len(rest) % LONGEST_LINE
+    return lines + [rest[at : at + LONGEST_LINE] for at in range(0, whole, LONGEST_LINE)], rest[whole:]
+
 
 class LogLines:
     """Splits a log into lines, each yielded once, whatever the number of connections that its bytes arrive over.
@@ -22,7 +34,7 @@ class LogLines:
         self._skip -= skipped
         chunk = chunk[skipped:]
         self._seen += len(chunk)
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        lines, self._rest = split_lines(self._rest + chunk)
         return [_text(line) for line in lines]
 
     def end(self) -> list[str]:

@@ -12,7 +12,10 @@ import shlex
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from cluster.entry import Entry
 from cluster.errors import ClusterError
@@ -46,6 +49,35 @@ _STATES = {
     "FAILED": State.FAILED,
     "STOPPED": State.CANCELLED,
 }
+_LATEST_MS = 1 << 43  # the year 2248
+
+
+class _Job(BaseModel):
+    """A job, as the dashboard describes it. Its metadata and name are those that its submitter gave it."""
+
+    submission_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    status: Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
+    message: str | None = None
+    error_type: str | None = None
+    entrypoint: str | None = None
+    driver_exit_code: Annotated[int, Field(gt=-(1 << 31), lt=1 << 32)] | None = None
+    start_time: Annotated[int, Field(ge=0, lt=_LATEST_MS)] | None = None
+    end_time: Annotated[int, Field(ge=0, lt=_LATEST_MS)] | None = None
+    driver_node_id: str | None = None
+    metadata: dict[str, str] | None = None
+    runtime_env: dict[str, Any] | None = None
+
+    def stated(self, key: str) -> str:
+        """What `submit` wrote into the metadata; "" if nothing."""
+        return (self.metadata or {}).get(f"{_PREFIX}{key}", "")
+
+
+class _Version(BaseModel):
+    ray_version: Annotated[str, Field(max_length=100)]
+
+
+_JOB, _JOBS, _VERSION = TypeAdapter(_Job), TypeAdapter(list[dict[str, Any]]), TypeAdapter(_Version)
+
 _POLL_S = 1.0
 _LOG_TRIES = 3
 _LOG_INTERVAL_S = 0.5  # Ray looks for new bytes of a followed log this often
@@ -86,7 +118,7 @@ class JobsApi:
 
     def check(self, work: Work) -> list[str]:
         """Compare versions, then run a short job on the cluster that looks at machines, store and files."""
-        if problem := mismatched_ray(self.api.get_json("/api/version")["ray_version"]):
+        if problem := mismatched_ray(self.api.get_as(_VERSION, "/api/version").ray_version):
             return [problem]
         name = f"{work.run_id}-probe-{uuid.uuid4().hex[:6]}"
         variables = {ProbeRequest.VARIABLE: ProbeRequest.of(work).to_json()}
@@ -112,23 +144,34 @@ class JobsApi:
         return found
 
     def attempts(self, run_id: str | None = None) -> list[Attempt]:
-        jobs = sorted(self.api.get_json("/api/jobs/"), key=lambda job: job.get("start_time") or 0)
-        found = [_attempt(job) for job in jobs if f"{_PREFIX}run_id" in (job.get("metadata") or {})]
-        return [attempt for attempt in found if run_id in (None, attempt.run_id)]
+        jobs: list[_Job] = []
+        for job in self.api.get_as(_JOBS, "/api/jobs/"):
+            metadata = job.get("metadata")
+            if not isinstance(metadata, dict) or f"{_PREFIX}run_id" not in metadata:
+                continue
+            try:
+                jobs.append(_JOB.validate_python(job))
+            except ValidationError as error:  # whoever may submit jobs writes their names and metadata
+                at = ".".join(map(str, error.errors()[0]["loc"]))
+                log.warning("not listed: the job %.100r of the cluster has a %s that Ray gives to none",
+                            job.get("submission_id"), at)  # fmt: skip
+        jobs.sort(key=lambda job: job.start_time or 0)
+        return [attempt for attempt in map(_attempt, jobs) if run_id in (None, attempt.run_id)]
 
     def attempt(self, name: str) -> Attempt | None:
         try:
             job = self._job(name)
         except NotThere:
             return None
-        return _attempt(job) if f"{_PREFIX}run_id" in (job.get("metadata") or {}) else None
+        return _attempt(job) if job.stated("run_id") else None
 
     def config(self, attempt: Attempt) -> Mapping[str, Any] | None:
         try:
-            text = self._job(attempt.name)["runtime_env"]["env_vars"][CONFIG_VARIABLE]
-        except (NotThere, KeyError, TypeError):
+            text = (self._job(attempt.name).runtime_env or {})["env_vars"][CONFIG_VARIABLE]
+            found = json.loads(text)
+        except (NotThere, KeyError, TypeError, ValueError, RecursionError):
             return None
-        return json.loads(text)
+        return found if isinstance(found, dict) else None
 
     def logs(self, attempt: Attempt, follow: bool, on_message: OnMessage = ignore_message) -> Iterator[str]:
         return (line for line in self._lines(attempt, follow, on_message) if not _SETTING_UP.search(line))
@@ -179,16 +222,16 @@ class JobsApi:
             except Refused as error:
                 if "already exists" not in error.text:
                     raise
-                if (self._job(name).get("metadata") or {}).get(f"{_PREFIX}request") == mine:
+                if self._job(name).stated("request") == mine:
                     return
                 raise AttemptExists(name) from None
             except NoAnswer as error:
                 retries.failed(error)
 
-    def _job(self, name: str) -> dict[str, Any]:
-        return self.api.get_json(f"/api/jobs/{name}")
+    def _job(self, name: str) -> "_Job":
+        return self.api.get_as(_JOB, f"/api/jobs/{quote(name, safe='')}")
 
-    def _wait_for(self, name: str, seconds: float) -> dict[str, Any]:
+    def _wait_for(self, name: str, seconds: float) -> "_Job":
         """The job, once it has ended."""
         until = time.monotonic() + seconds
         while True:
@@ -196,11 +239,11 @@ class JobsApi:
                 job = self._job(name)
             except NotThere:
                 raise AttemptLost(_lost(name)) from None
-            if _STATES[job["status"]].final:
+            if _STATES[job.status].final:
                 return job
             if time.monotonic() > until:
                 raise ClusterError(
-                    f"{name}: still {_STATES[job['status']]} after {seconds:.0f} s ({_message(job)}). Look at the "
+                    f"{name}: still {_STATES[job.status]} after {seconds:.0f} s ({_message(job)}). Look at the "
                     f"cluster's dashboard, {self.api.address}, and try again."
                 )
             time.sleep(_POLL_S / 2)
@@ -216,11 +259,11 @@ class JobsApi:
 
     # --- logs
 
-    def _log(self, job: Mapping[str, Any], follow: bool = False) -> Iterator[bytes]:
+    def _log(self, job: _Job, follow: bool = False) -> Iterator[bytes]:
         """The bytes of a job's log, from the first; nothing if the job never had a machine."""
-        if job.get("driver_node_id") is None:
+        if job.driver_node_id is None:
             return
-        where = {"node_id": job["driver_node_id"], "filename": f"job-driver-{job['submission_id']}.log", "lines": -1}
+        where = {"node_id": job.driver_node_id, "filename": f"job-driver-{job.submission_id}.log", "lines": -1}
         if follow:
             yield from self.api.stream("/api/v0/logs/stream", **where, interval=_LOG_INTERVAL_S)
         else:
@@ -241,15 +284,15 @@ class JobsApi:
                 retries.failed(error)
                 continue
             retries.succeeded()
-            if _STATES[job["status"]].final:
+            if _STATES[job.status].final:
                 yield from self._rest(job, lines)
                 return
-            if (message := _message(job)) != last_message and _STATES[job["status"]] is State.WAITING:
+            if (message := _message(job)) != last_message and _STATES[job.status] is State.WAITING:
                 on_message(f"{name}: waiting: {message}")
                 last_message = message
             until = time.monotonic() + _POLL_S
             try:
-                if reader is None and job.get("driver_node_id"):
+                if reader is None and job.driver_node_id:
                     lines.connected()
                     reader = LogReader(self._log(job, follow=True))
                 while reader is not None and (left := until - time.monotonic()) > 0:
@@ -262,7 +305,7 @@ class JobsApi:
                 reader = None
             time.sleep(max(0.0, until - time.monotonic()))
 
-    def _rest(self, job: Mapping[str, Any], lines: LogLines) -> Iterator[str]:
+    def _rest(self, job: _Job, lines: LogLines) -> Iterator[str]:
         """The lines of an ended job's log that were not read yet."""
         for _ in range(_LOG_TRIES):
             try:
@@ -272,28 +315,27 @@ class JobsApi:
                 return
             except (NoAnswer, NotThere):
                 time.sleep(_POLL_S)
-        log.warning("the end of the log of %s could not be read: its machine may be gone", job["submission_id"])
+        log.warning("the end of the log of %s could not be read: its machine may be gone", job.submission_id)
 
 
-def _attempt(job: Mapping[str, Any]) -> Attempt:
-    metadata = job["metadata"]
-    state = _STATES[job["status"]]
+def _attempt(job: _Job) -> Attempt:
+    state = _STATES[job.status]
     return Attempt(
-        name=job["submission_id"],
-        run_id=metadata[f"{_PREFIX}run_id"],
-        kind=metadata.get(f"{_PREFIX}kind", ""),
+        name=job.submission_id,
+        run_id=job.stated("run_id"),
+        kind=job.stated("kind"),
         state=state,
         message=_message(job),
         exit_code=_exit_code(job, state),
-        started=_seconds(job.get("start_time")),
-        ended=_seconds(job.get("end_time")),
-        config_fingerprint=metadata.get(f"{_PREFIX}config_fingerprint", ""),
-        output=metadata.get(f"{_PREFIX}output", ""),
+        started=_seconds(job.start_time),
+        ended=_seconds(job.end_time),
+        config_fingerprint=job.stated("config_fingerprint"),
+        output=job.stated("output"),
     )
 
 
-def _exit_code(job: Mapping[str, Any], state: State) -> int | None:
-    code = job.get("driver_exit_code")
+def _exit_code(job: _Job, state: State) -> int | None:
+    code = job.driver_exit_code
     return _of_shell(code) if code is not None else {State.SUCCEEDED: 0, State.FAILED: 1}.get(state)
 
 
@@ -302,23 +344,24 @@ def _of_shell(code: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _message(job: Mapping[str, Any]) -> str:
+def _message(job: _Job) -> str:
     """One line on why the job waits or failed."""
-    status, code, text = job["status"], job.get("driver_exit_code"), job.get("message") or ""
+    status, code, text = job.status, job.driver_exit_code, job.message or ""
     if status == "FAILED" and code == _COMMAND_NOT_FOUND:
-        return f"exit code {code}: {job['entrypoint'].split()[0]} is not on the PATH with which Ray's head was started"
+        command = (job.entrypoint or "").partition(" ")[0]
+        return f"exit code {code}: {command} is not on the PATH with which Ray's head was started"
     if status == "FAILED" and code is not None:
         return f"exit code {_of_shell(code)}"
     if status == "FAILED":
-        reason = (job.get("error_type") or "").lower().replace("_", " ")
+        reason = (job.error_type or "").lower().replace("_", " ")
         return f"{reason}: {_first_line(text)}".removeprefix(": ")
     return _first_line(text) if status == "PENDING" else ""
 
 
-def _failed_probe(job: Mapping[str, Any], text: str) -> str:
+def _failed_probe(job: _Job, text: str) -> str:
     last = _first_line(text.strip().rpartition("\n")[2])
     missing = next((name for module, name in _MODULES.items() if f"No module named '{module}" in text), "")
-    if missing or job.get("driver_exit_code") == _COMMAND_NOT_FOUND:
+    if missing or job.driver_exit_code == _COMMAND_NOT_FOUND:
         seen = f"has no {missing}" if missing else "was not found"
         ship = ", or ship this checkout with --ship-code" if missing == "Raymill" else ""
         return (

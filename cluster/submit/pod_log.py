@@ -9,6 +9,8 @@ import datetime
 import time
 from collections import Counter
 
+from cluster.submit.job_log import split_lines
+
 # Seconds before the last line at which a connection begins, so that clocks may differ by as much.
 _OVERLAP_S = 600
 
@@ -35,7 +37,7 @@ class PodLog:
 
     def add(self, chunk: bytes) -> list[str]:
         """The lines that these bytes complete and that were not yielded before."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        lines, self._rest = split_lines(self._rest + chunk)
         return [_text(line) for line in lines if self._is_new(line)]
 
     def end(self) -> list[str]:

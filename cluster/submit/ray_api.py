@@ -6,28 +6,36 @@ Source: ray/dashboard/modules/{job/job_head,state/state_head}.py of Ray 2.60.
 """
 
 import ipaddress
+import json
 import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import BadStatusLine, RemoteDisconnected
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
+from pydantic import TypeAdapter, ValidationError
 from requests.auth import AuthBase
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
 
 from cluster.errors import ClusterError, ConfigError
 from cluster.secret_values import redacted, remember, shortened
 from cluster.submit.api_errors import NoAnswer, NoConnection, NotThere
+from cluster.submit.following import within
+
+T = TypeVar("T")
 
 _CONNECT_S = 10
 _REQUEST_S = 60
 _UPLOAD_S = 600
+_LARGEST_ANSWER = 256 << 20  # bytes, decompressed: jobs with their configs; a log may be larger
 _STREAM_SILENCE_S = 60  # then the connection of a log is made again, as it may have been cut without notice
+_CHUNK = 1 << 16  # bytes
 _TEXT_SHOWN = 300
+_BYTES_SHOWN = 1 << 12
 _NO_CONNECTION = (NewConnectionError, ConnectTimeoutError, SSLError)
 # OpenSSL's reasons when the other side answers without TLS.
 _NOT_ENCRYPTED = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
@@ -48,13 +56,13 @@ class RayApi:
         # A proxy of the environment must not get requests to this machine.
         self._session.trust_env = not _is_loopback(urlsplit(address).hostname or "")
 
-    def get(self, path: str, seconds: float = _REQUEST_S, **query: Any) -> requests.Response:
-        """The answer, of status 200.
+    def get(self, path: str, seconds: float = _REQUEST_S, **query: Any) -> bytes:
+        """The body of an answer of status 200.
 
         Raises:
             NotThere: status 404.
             Refused: another status from 400 to 499.
-            NoAnswer: none within `seconds`, or a status from 500 on.
+            NoAnswer: no whole one within `seconds` or in `_LARGEST_ANSWER`, or a status from 500 on.
             ConfigError: the token is missing or wrong.
         """
         return self._request("GET", path, seconds, params=query)
@@ -63,43 +71,71 @@ class RayApi:
         """The JSON value of an answer, as `get`. Raises ConfigError: another server answers, such as a login page."""
         answer = self.get(path)
         try:
-            return answer.json()
-        except ValueError:
-            begin = " ".join(shortened(answer.text, _TEXT_SHOWN).split())
-            raise ConfigError(
-                f"{self.address}: the answer to {path} is not JSON ({begin}), as that of a login page. Give the "
-                "address of Ray's dashboard itself."
-            ) from None
+            return json.loads(answer)
+        except (ValueError, RecursionError):
+            raise self._not_ours(path, "JSON", answer) from None
 
-    def post(self, path: str, body: Any = None, seconds: float = _REQUEST_S) -> requests.Response:
+    def get_as(self, kind: TypeAdapter[T], path: str) -> T:
+        """The JSON value of an answer, of the form that Ray gives it. Raises ConfigError: it has another form."""
+        value = self.get_json(path)
+        try:
+            return kind.validate_python(value)
+        except ValidationError as error:
+            at = ".".join(map(str, error.errors()[0]["loc"]))
+            found = json.dumps(value).encode()
+            raise self._not_ours(path, f"one of Ray's dashboard{at and f', {at}'}", found) from None
+
+    def _not_ours(self, path: str, wanted: str, answer: bytes) -> ConfigError:
+        begin = " ".join(shortened(answer[:_BYTES_SHOWN].decode(errors="replace"), _TEXT_SHOWN).split())
+        return ConfigError(
+            f"{self.address}: the answer to {path} is not {wanted} ({begin}), as that of a login page. Give the "
+            "address of Ray's dashboard itself."
+        )
+
+    def post(self, path: str, body: Any = None, seconds: float = _REQUEST_S) -> bytes:
         """As `get`, with a body of JSON."""
         return self._request("POST", path, seconds, json=body)
 
-    def put(self, path: str, data: bytes) -> requests.Response:
+    def put(self, path: str, data: bytes) -> bytes:
         """As `get`, with a body of bytes."""
         return self._request("PUT", path, _UPLOAD_S, data=data)
 
-    def delete(self, path: str) -> requests.Response:
+    def delete(self, path: str) -> bytes:
         """As `get`."""
         return self._request("DELETE", path, _REQUEST_S)
 
     def stream(self, path: str, **query: Any) -> Iterator[bytes]:
         """The bytes of an answer as they arrive. Raises NoAnswer when nothing has arrived for a minute."""
-        answer = self._request("GET", path, _STREAM_SILENCE_S, params=query, stream=True)
-        with answer, self._translated(path):
-            yield from answer.iter_content(chunk_size=None)
+        with self._translated(path), self._send("GET", path, _STREAM_SILENCE_S, params=query) as answer:
+            if answer.status_code != 200:
+                self._raise(answer.status_code, path, self._whole(answer, path).decode(errors="replace").strip())
+            yield from answer.iter_content(_CHUNK)
 
-    def _request(self, method: str, path: str, seconds: float, **more: Any) -> requests.Response:
+    def _request(self, method: str, path: str, seconds: float, **more: Any) -> bytes:
+        def body() -> tuple[int, bytes]:
+            with self._send(method, path, seconds, **more) as answer:
+                return answer.status_code, self._whole(answer, path)
+
         with self._translated(path):
-            answer = self._session.request(
-                method, self.address + path, timeout=(_CONNECT_S, seconds), allow_redirects=False, **more
-            )
-            if answer.status_code == 200:
-                return answer
-            with answer:
-                text = answer.text.strip()
-        self._raise(answer.status_code, path, text)
-        raise AssertionError(answer.status_code)
+            status, found = within(_CONNECT_S + seconds, body)
+        if status == 200:
+            return found
+        self._raise(status, path, found.decode(errors="replace").strip())
+        raise AssertionError(status)
+
+    def _send(self, method: str, path: str, seconds: float, **more: Any) -> requests.Response:
+        """The answer without its body."""
+        return self._session.request(
+            method, self.address + path, timeout=(_CONNECT_S, seconds), allow_redirects=False, stream=True, **more
+        )
+
+    def _whole(self, answer: requests.Response, path: str) -> bytes:
+        found = bytearray()
+        for chunk in answer.iter_content(_CHUNK):
+            found += chunk
+            if len(found) > _LARGEST_ANSWER:
+                raise NoAnswer(f"{self.address}: the answer to {path} has more than {_LARGEST_ANSWER >> 20} MiB.")
+        return bytes(found)
 
     @contextmanager
     def _translated(self, path: str) -> Iterator[None]:

@@ -14,7 +14,7 @@ import pytest
 
 import cluster
 from cluster.cli import main
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, ConfigError
 from cluster.submit import jobs_api
 from cluster.submit.backend import AttemptExists, AttemptLost, Request, State
 from cluster.submit.jobs_api import JobsApi
@@ -129,6 +129,40 @@ def test_attempts_are_those_of_raymill_in_order_of_their_start(dashboard):
     assert [one.name for one in found.attempts("b")] == ["b", "b-a2"]
     assert [found.attempt(name) for name in ("of another program", "without metadata", "absent")] == [None] * 3
     assert found.config(found.attempt("a")) is None, "it was submitted without one"
+
+
+JUNK = {  # fields of a job that Ray gives to none
+    "submission_id": [None, 5, "", "../x", "a\n", "x?y"],
+    "status": [None, "X", [], "\x1b[2J"],
+    "message": [5, {}],
+    "metadata": [{"raymill.run_id": "one", "raymill.output": None}, {"raymill.run_id": ["one"]}],
+    "start_time": ["x", -1, 1e400, 10**30],
+    "end_time": [{}, 10**30],
+    "driver_exit_code": ["x", 10**30, []],
+    "driver_node_id": [{}, 5],
+    "entrypoint": [[]],
+    "runtime_env": ["x"],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in JUNK.items() for value in values])
+def test_a_job_that_another_user_damaged_is_left_out_with_a_warning_and_the_others_are_listed(
+    dashboard, caplog, field, value
+):
+    dashboard.add("good", **ours("good"))
+    dashboard.add("one", **(ours("one") | {field: value}))
+    assert [attempt.name for attempt in backend(dashboard).attempts()] == ["good"]
+    assert f"has a {field}" in caplog.text
+    dashboard.jobs["one"] |= {field: value}
+    with pytest.raises(ConfigError, match="/api/jobs/one is not one of Ray's dashboard"):
+        backend(dashboard).attempt("one")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, "9" * 5000])
+def test_a_config_that_is_none_is_unknown(dashboard, text):
+    dashboard.add("one", **ours("one", runtime_env={"env_vars": {"RAYMILL_CONFIG": text}}))
+    found = backend(dashboard)
+    assert found.config(found.attempt("one")) is None
 
 
 def test_a_cancelled_job_is_stopped_and_one_that_is_gone_is_lost(dashboard, monkeypatch):
@@ -254,7 +288,8 @@ def test_another_version_of_ray_is_named_before_a_job_is_started(tmp_path):
     ],
 )
 def test_a_check_without_an_environment_on_path_names_the_python_that_ran_it(code, log, seen):
-    problem = jobs_api._failed_probe({"status": "FAILED", "driver_exit_code": code}, f"Traceback\n{log}\n")
+    job = jobs_api._Job(submission_id="probe", status="FAILED", driver_exit_code=code)
+    problem = jobs_api._failed_probe(job, f"Traceback\n{log}\n")
     assert f"the first on the PATH with which Ray's head was started, {seen}" in problem
     assert "PATH=ENV/bin:$PATH ray start --head" in problem
     assert ("ship this checkout with --ship-code" in problem) == ("has no Raymill" in seen)

@@ -90,7 +90,7 @@ def test_the_check_finds_nothing_wrong_with_a_run_that_fits(ray_cluster, tmp_pat
     backend = JobsApi(RayApi(ray_cluster.url, ray_cluster.token))
     assert backend.check(work) == []
     assert not Path(work.output).exists(), "the probe removes what it wrote"
-    ids = [job["submission_id"] for job in backend.api.get("/api/jobs/").json()]
+    ids = [job["submission_id"] for job in backend.api.get_json("/api/jobs/")]
     assert not any("probe" in one for one in ids if one), "the probe is removed"
 
 
@@ -148,7 +148,7 @@ def test_shipped_code_runs_on_the_driver_and_on_every_machine(ray_cluster, tmp_p
 def test_no_answer_of_the_cluster_holds_its_token(ray_cluster, tmp_path):
     api = RayApi(ray_cluster.url, ray_cluster.token)
     JobsApi(api, command=SMALL_JOB).start(Request(small_work(tmp_path, name="token"), "token-in-jobs"))
-    assert ray_cluster.token not in api.get("/api/jobs/").text
+    assert ray_cluster.token.encode() not in api.get("/api/jobs/")
 
 
 def test_a_job_lost_with_its_head_is_reported_and_submitted_again(ray_cluster, tmp_path):

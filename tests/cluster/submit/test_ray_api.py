@@ -1,9 +1,11 @@
 """Addresses and tokens of a dashboard, and servers that do not answer as one."""
 
+import gzip
 import re
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -154,6 +156,42 @@ def test_an_address_without_a_dashboard_is_a_mistake_of_the_user(capsys):
         error = capsys.readouterr().err
         assert done.value.code == 2 and re.search(message, error), error
         assert error.strip().isprintable(), error
+
+
+@pytest.mark.parametrize(
+    "body", ["[" * 100_000, "9" * 5000, "null", '"x"', "3", "[1]", "[[]]", '["\\ud800"]', "{}", ""]
+)
+def test_an_answer_that_is_not_one_of_the_dashboard_is_a_mistake_of_the_user(body, capsys):
+    port = answering(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    with pytest.raises(SystemExit) as left:
+        main(["runs", "--address", f"http://127.0.0.1:{port}"])
+    assert left.value.code == 2 and "the answer to /api/jobs/ is not" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"])
+def test_an_answer_that_drips_ends_at_its_deadline(begin, monkeypatch):
+    monkeypatch.setattr("cluster.submit.ray_api._CONNECT_S", 0.1)
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def drip() -> None:
+        connection, _ = server.accept()
+        connection.sendall(begin)
+        with server, connection, suppress(OSError):
+            for _ in range(1000):
+                connection.sendall(b"a")
+                time.sleep(0.01)
+
+    threading.Thread(target=drip, daemon=True).start()
+    with pytest.raises(NoAnswer, match="no whole answer within"):
+        RayApi(f"http://127.0.0.1:{server.getsockname()[1]}").get("/api/version", seconds=0.5)
+
+
+def test_an_answer_without_end_is_not_kept(monkeypatch):
+    monkeypatch.setattr("cluster.submit.ray_api._LARGEST_ANSWER", 1 << 20)
+    packed = gzip.compress(bytes(2 << 20))
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
+    with pytest.raises(NoAnswer, match="has more than 1 MiB"):
+        RayApi(f"http://127.0.0.1:{answering(head + packed)}").get("/api/version")
 
 
 def test_without_a_token_no_authorization_is_sent():
