@@ -21,7 +21,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from cluster.errors import ConfigError
-from cluster.guard import Exceeded, Failed, Guard
+from cluster.guard import Exceeded, Failed, Guard, WorkBounds
 from training.pack.chat import Marked, as_chat, marked_renderings
 from training.pack.documents import Chat, Document, Pair
 from training.pack.loss_keys import BadWeight, Weighted, turn_notes, weights_of_turn
@@ -32,11 +32,17 @@ from training.pack.template import LIMITS, Unfit
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+# Memory for the tokens of a text: about 60 bytes for each of its bytes, and several times that if each byte is a token.
+_BYTES = 512 << 20
+_BYTES_PER_BYTE = 512
 # Reasons that are due to the template or tokenizer rather than to the document.
 TEMPLATE_REASONS = (
     "template_error",
     "template_too_slow",
     "template_too_large",
+    "tokenizer_error",
+    "tokenizer_too_slow",
+    "tokenizer_too_large",
     "unknown_role",
     "prompt_is_no_prefix",
     "no_end_of_turn",
@@ -57,6 +63,15 @@ class Example(NamedTuple):
     ids: np.ndarray
     trained: np.ndarray
     weights: np.ndarray | None = None
+
+
+class _Tokens(NamedTuple):
+    """What Example has of a text. apart: whether it was tokenised in parts."""
+
+    ids: np.ndarray
+    trained: np.ndarray
+    weights: np.ndarray | None
+    apart: bool
 
 
 class Misfit(NamedTuple):
@@ -90,8 +105,10 @@ class Encoder:
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
         self.special_text = SpecialText(tokenizer)
-        # A chat template is a program of whoever made the model.
+        # A chat template is a program of whoever made the model, and so are the expressions of a tokenizer.
         self._renderings = Guard(partial(marked_renderings, tokenizer))
+        self._text_tokens = Guard(self._tokens_of_text)
+        self._marked_tokens = Guard(self._tokens_of_marked)
         # This class adds special tokens itself, and truncates nothing. Post-processing would trim spaces off offsets.
         plain = json.loads(tokenizer.backend_tokenizer.to_str())
         self.backend = Tokenizer.from_str(
@@ -112,7 +129,7 @@ class Encoder:
         """
         encoded = Encoded([], [], Counter())
         if documents and isinstance(documents[0].content, str):
-            found = self._texts([str(document.content) for document in documents])
+            found = self._texts(documents, encoded)
         else:
             found = self._marked(documents, encoded)
         for example in found:
@@ -128,13 +145,20 @@ class Encoder:
                 encoded.notes[f"{NOT_TRAINED}{misfit.reason}"] += misfit.turns
         return encoded
 
-    def _texts(self, texts: list[str]) -> Iterator[Example]:
-        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        found = [np.array(self._framed(encoding.ids)[0], np.int32) for encoding in encodings]
-        trained = np.ones(max(map(len, found), default=0), np.bool_)
+    def _texts(self, documents: Sequence[Document], encoded: Encoded) -> Iterator[Example]:
+        texts = [str(document.content) for document in documents]
+        found = self._text_tokens.map(texts, [_bounds(text) for text in texts])
+        trained = np.ones(max((len(ids) for ids in found if not isinstance(ids, Failed)), default=0), np.bool_)
         trained[:1] = False
         for number, ids in enumerate(found):
-            yield Example(number, 0, ids, trained[: len(ids)])
+            if isinstance(ids, Failed):
+                encoded.misfits.append(Misfit(number, *_refused(ids.error, "tokenizer")))
+            else:
+                yield Example(number, 0, ids, trained[: len(ids)])
+
+    def _tokens_of_text(self, text: str) -> np.ndarray:
+        (encoding,) = self.backend.encode_batch_fast([text], add_special_tokens=False)
+        return np.array(self._framed(encoding.ids)[0], np.int32)
 
     def _marked(self, documents: Sequence[Document], encoded: Encoded) -> Iterator[Example]:
         owners: list[tuple[int, int, bool]] = []
@@ -151,7 +175,7 @@ class Encoder:
                 continue
             chat, hidden, outcome = rendered[number]
             if isinstance(outcome, Failed):
-                reason, preview = _refused(outcome.error)
+                reason, preview = _refused(outcome.error, "template")
                 encoded.misfits.append(Misfit(number, reason, self.special_text.restore(preview).text))
                 continue
             marks, notes = outcome
@@ -168,30 +192,44 @@ class Encoder:
             marked += renderings
             encoded.notes.update(notes)
             encoded.notes["extra_renderings"] += len(renderings) - 1
-        found = self.backend.encode_batch([one.text for one in marked], add_special_tokens=False)
-        for (number, piece, is_chat), one, spans, encoding in zip(owners, marked, weighted, found, strict=True):
-            ids, ends = self._with_text(encoding, one.text, one.positions)
-            ranges = _token_ranges(np.array(ends, np.int64), one.spans)
-            if ranges is None:
-                ids, ends, ranges = self._apart(one)
-                encoded.notes["tokenised_apart"] += 1
-            if not is_chat:
-                ids, shift = self._framed(ids)
-                ranges = [(ranges[0][0] + shift, len(ids))]
-            elif (ended := self._until_end_of_turn(ids, ranges)) is None:
+        found = self._marked_tokens.map(
+            list(zip(marked, weighted, (is_chat for *_, is_chat in owners), strict=True)),
+            [_bounds(one.text) for one in marked],
+        )
+        for (number, piece, _), one, tokens in zip(owners, marked, found, strict=True):
+            if isinstance(tokens, Failed):
+                encoded.misfits.append(Misfit(number, *_refused(tokens.error, "tokenizer"), len(one.spans)))
+            elif tokens is None:
                 encoded.misfits.append(Misfit(number, "no_end_of_turn", one.text, len(one.spans)))
-                continue
             else:
-                ranges = ended
-            trained = np.zeros(len(ids), np.bool_)
-            for first, stop in ranges:
-                trained[first:stop] = True
-            trained[0] = False
-            weights = None
-            if spans:
-                weights = _token_weights(np.array(ends, np.int64), spans)
-                trained &= weights > 0
-            yield Example(number, piece, np.array(ids, np.int32), trained, weights)
+                encoded.notes["tokenised_apart"] += tokens.apart
+                yield Example(number, piece, tokens.ids, tokens.trained, tokens.weights)
+
+    def _tokens_of_marked(self, item: tuple[RestoredText, list[Weighted], bool]) -> "_Tokens | None":
+        """The tokens of (text, weights, whether it is a chat); None if no added token ends a turn."""
+        one, spans, is_chat = item
+        encoding = self.backend.encode(one.text, add_special_tokens=False)
+        ids, ends = self._with_text(encoding, one.text, one.positions)
+        ranges = _token_ranges(np.array(ends, np.int64), one.spans)
+        if apart := ranges is None:
+            ids, ends, ranges = self._apart(one)
+        assert ranges is not None
+        if not is_chat:
+            ids, shift = self._framed(ids)
+            ranges = [(ranges[0][0] + shift, len(ids))]
+        elif (ended := self._until_end_of_turn(ids, ranges)) is None:
+            return None
+        else:
+            ranges = ended
+        trained = np.zeros(len(ids), np.bool_)
+        for first, stop in ranges:
+            trained[first:stop] = True
+        trained[0] = False
+        weights = None
+        if spans:
+            weights = _token_weights(np.array(ends, np.int64), spans)
+            trained &= weights > 0
+        return _Tokens(np.array(ids, np.int32), trained, weights, apart)
 
     def _rendered(
         self, documents: Sequence[Document]
@@ -284,12 +322,18 @@ class Encoder:
         return "no_label" if example.weights is None else "weights_are_zero"
 
 
-def _refused(error: Exception) -> tuple[str, str]:
-    """(the reason why a conversation is no example, its rendering or what is known of it)."""
+def _bounds(text: str) -> WorkBounds:
+    """The bounds on tokenising a text."""
+    size = len(text.encode("utf-8", "surrogatepass"))
+    return LIMITS.of_parser("", size)._replace(memory=_BYTES + _BYTES_PER_BYTE * size)
+
+
+def _refused(error: Exception, part: str) -> tuple[str, str]:
+    """(the reason why a document is no example, its rendering or what is known of it). part: what refused it."""
     if isinstance(error, Unfit):
         return error.reason, error.preview
     if isinstance(error, Exceeded):
-        return {"died": "template_error"}.get(error.problem, f"template_{error.problem}"), error.seen
+        return f"{part}_{'error' if error.problem == 'died' else error.problem}", error.seen
     raise error
 
 

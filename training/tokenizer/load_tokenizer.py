@@ -196,7 +196,18 @@ def _load(where: str, uri: str, revision: str | None, problem: str | None = None
                 f"{uri}: its {part} may write {growth:,} characters for one, and tokenizers write a few. Take another "
                 "tokenizer."
             )
+    if _has_expression(parts["decoder"]):
+        raise ConfigError(
+            f"{uri}: its decoder has a regular expression, which could take any time; known ones have none. "
+            "Take another tokenizer."
+        )
     return cast(PreTrainedTokenizerFast, tokenizer)
+
+
+def _has_expression(part: Any) -> bool:
+    if isinstance(part, dict):
+        return "Regex" in part or any(map(_has_expression, part.values()))
+    return isinstance(part, list) and any(map(_has_expression, part))
 
 
 def _growth(part: Any) -> int:

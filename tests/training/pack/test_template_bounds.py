@@ -1,7 +1,7 @@
-"""A chat template is a program that comes with a model: one that does not end costs a conversation, or is refused."""
+"""Chat templates and expressions of tokenizers come with a model: one without end costs a document, or is refused."""
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from cluster.errors import ConfigError
@@ -12,7 +12,7 @@ from tests.support.tiny_tokenizers import saved, tiny
 from training.config_parts import Model
 from training.pack import encode, template
 from training.pack.chatml import CHATML
-from training.pack.documents import Chat, Document
+from training.pack.documents import Chat, Document, Pair
 from training.tokenizer.load_tokenizer import load_checked, load_tokenizer
 
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -76,6 +76,40 @@ def test_a_tokenizer_with_a_part_that_multiplies_text_is_refused_when_it_is_load
     setattr(tokenizer, part, kinds[part].Sequence(steps))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=f"its {part} may write {growth} characters for one"):
+        load_tokenizer(Store(), str(tmp_path))
+
+
+SLOW = r"(?:a{1,25}){5}$|b"  # for each beginning in a run of one letter, some million ways to fail
+PANICS = "(a+)+$"  # more ways than Oniguruma tries
+
+
+@pytest.mark.parametrize("is_pair", [False, True])
+@pytest.mark.parametrize(
+    ("expression", "reason"), [(SLOW, "tokenizer_too_slow"), (PANICS, "tokenizer_error")], ids=["slow", "panics"]
+)
+def test_a_text_that_an_expression_of_the_tokenizer_takes_too_long_for_is_left_out(
+    monkeypatch, capfd, expression, reason, is_pair
+):
+    monkeypatch.setattr(encode, "LIMITS", Limits(document_s=0.3 if expression == SLOW else 10))
+    tokenizer = tiny(None)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(expression), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    texts = ["hello world", "a" * 3_000 + "c", "what is it"]
+    contents = [Pair("the fox", text) if is_pair else text for text in texts]
+    encoder = encode.Encoder(tokenizer)
+    encoded = encoder.encode([Document(str(n), one, 1, 1, "", None) for n, one in enumerate(contents)])
+    assert [one.document for one in encoded.examples] == [0, 2]
+    (misfit,) = encoded.misfits
+    assert (misfit.document, misfit.reason) == (1, reason)
+    assert reason in encode.TEMPLATE_REASONS
+
+
+def test_a_tokenizer_whose_decoder_has_an_expression_is_refused_when_it_is_loaded(tmp_path):
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(Regex("(a+)+$"), "b")])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="its decoder has a regular expression"):
         load_tokenizer(Store(), str(tmp_path))
 
 
