@@ -96,6 +96,9 @@ def compose(
     merged: Annotated[
         bool, typer.Option("--merged", help="also write OUTPUT/merged, the base model with the adapter added")
     ] = False,
+    base: Annotated[
+        str | None, typer.Option(help="base model on another store than the adapters, as they name it")
+    ] = None,
 ) -> None:
     """Combine LoRA adapters of one base: to every matrix is added the weighted sum of their changes (checked).
 
@@ -104,7 +107,7 @@ def compose(
     weights = adapter_weights(adapter)
     # peft imports DeepSpeed where it is installed, and DeepSpeed prints its choice of accelerator if none is named.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    deviation, ranks = _compose_adapters(Store(), output, weights, merged)
+    deviation, ranks = _compose_adapters(Store(), output, weights, merged, base)
     print(f"adapter   {paths.absolute(output)}, ranks {ranks}")
     print(f"checked   every matrix against the weighted sum: largest relative deviation {deviation:.1e}")
     if merged:

@@ -111,6 +111,11 @@ def _absolute_setting(uri: str) -> str:
 AbsolutePath = Annotated[str, Field(min_length=1), AfterValidator(_absolute_setting)]
 
 
+def store_of(uri: str) -> str:
+    """The bucket of a URI, with its scheme; "this machine" for a local path."""
+    return f"{scheme(uri)}://{uri.split('/')[2]}" if is_remote(uri) else "this machine"
+
+
 def is_remote(uri: str) -> bool:
     """Whether it names an object of a bucket, not a local file."""
     return scheme(uri) in OBJECT_SCHEMES

@@ -30,28 +30,33 @@ CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _LARGEST_DEVIATION = 1e-5
 
 
-def compose_adapters(store: Store, output: str, weights: dict[str, float], merged: bool = False) -> tuple[float, str]:
+def compose_adapters(
+    store: Store, output: str, weights: dict[str, float], merged: bool = False, base: str | None = None
+) -> tuple[float, str]:
     """Write the combined adapter; returns (largest relative deviation from the weighted sum, its ranks in words).
 
     Libraries' progress bars, warnings and log lines below errors are switched off.
 
     Args:
         output: folder or URI. weights: by absolute path of the adapter. merged: also write OUTPUT/merged.
+        base: a base model that is read although it is on another store than the adapters that name it.
 
     Raises:
         ConfigError: the adapters cannot be combined, or there are files at the output.
         DataError: a folder is no adapter, or the combination is not exact.
     """
     with _quiet_libraries():
-        return _compose(store, output, weights, merged)
+        return _compose(store, output, weights, merged, base)
 
 
-def _compose(store: Store, output: str, weights: dict[str, float], merged: bool) -> tuple[float, str]:
+def _compose(
+    store: Store, output: str, weights: dict[str, float], merged: bool, confirmed: str | None
+) -> tuple[float, str]:
     output = paths.absolute(output)
     if store.list_files(output):
         raise ConfigError(f"{output}: there are files already. Give another folder, or remove them.")
     adapters = [_read(store, uri) for uri in weights]
-    base = _common_base(store, adapters)
+    base = _common_base(store, adapters, merged, confirmed)
     with tempfile.TemporaryDirectory(prefix="compose-") as scratch:
         folder = Path(scratch, "adapter")
         folder.mkdir()
@@ -117,17 +122,22 @@ def _write(adapter: LoraAdapter, folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps(adapter.config, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
-def _common_base(store: Store, adapters: list[LoraAdapter]) -> Model:
-    """The base model that all the adapters name.
+def _common_base(
+    store: Store, adapters: list[LoraAdapter], merged: bool = False, confirmed: str | None = None
+) -> Model:
+    """The base model that all the adapters name. It is read to compare it with another, and if it is merged.
 
     Raises:
-        ConfigError: an adapter names no base, or the bases differ.
+        ConfigError: an adapter names no base, the bases differ, or one is on a store that only an adapter names.
     """
     bases = []
     for adapter in adapters:
         if not (name := adapter.config.get("base_model_name_or_path")):
             raise ConfigError(f"--adapter {adapter.name}: its {CONFIG} names no base_model_name_or_path. Add it.")
         bases.append(Model(name=name, revision=adapter.config.get("revision")))
+    if merged or any(base != bases[0] for base in bases):
+        for adapter, base in zip(adapters, bases, strict=True):
+            _refuse_elsewhere(adapter.name, str(base.name), confirmed)
     for adapter, base in zip(adapters[1:], bases[1:], strict=True):
         # Copies of one base in different folders have the same fingerprint.
         if base != bases[0] and model_fingerprint(store, base) != model_fingerprint(store, bases[0]):
@@ -136,6 +146,21 @@ def _common_base(store: Store, adapters: list[LoraAdapter]) -> Model:
                 f"of {bases[0].name} at {bases[0].revision}. Only adapters of one base can be combined."
             )
     return bases[0]
+
+
+def _refuse_elsewhere(adapter: str, base: str, confirmed: str | None) -> None:
+    """Verify that a base is on the hub, on the store of the adapter that names it, or named by the user.
+
+    Raises:
+        ConfigError: it is not: whoever made the adapter would choose where requests with the user's keys go.
+    """
+    on_hub = not (paths.is_remote(base) or base.startswith(("/", ".", "~")))
+    if on_hub or base == confirmed or paths.store_of(base) == paths.store_of(adapter):
+        return
+    raise ConfigError(
+        f"--adapter {adapter}: its base model is {base} by its {CONFIG}, which is not on "
+        f"{paths.store_of(adapter)} as the adapter is. To have it read with your keys, name it: --base {base}"
+    )
 
 
 def _merge(store: Store, base: Model, adapter: Path, folder: Path) -> Path:

@@ -66,7 +66,7 @@ def dataset(
     if action != "diff" and as_json:
         raise ConfigError("--json goes with `diff`. Leave it out.")
     with store_for(registry or registry_folder(), config, override) as (store, uri):
-        versions = Registry(store, uri)
+        versions = Registry(store, uri, any_output=bool(config or override))
         match action:
             case "tag":
                 known = [one.version for one in versions.known(name)]
@@ -80,7 +80,7 @@ def dataset(
                     found = f"{one.version:<8}{one.tagged[:16]}  {numbers:<24}{one.digest[:12]}  {one.output}"
                     print(f"{found}  {one.note}".rstrip())
             case "diff":
-                one, other = versions.find(name), versions.find(given[0])
+                one, other = versions.readable(name), versions.readable(given[0])
                 difference = compare_versions(one.splits(store), other.splits(store))
                 before, after = (f"{found.name}:{found.version}" for found in (one, other))
                 old, new = (read_assessment(store, found.output) for found in (one, other))
@@ -90,11 +90,11 @@ def dataset(
                     print(diff_text(before, after, difference))
                     print(metrics_text(before, after, old, new))
             case "card":
-                print(card(store, versions.find(name)), end="")
+                print(card(store, versions.readable(name)), end="")
             case "push":
-                pushed = push(store, versions.find(name), given[0], public=public)
+                pushed = push(store, versions.readable(name), given[0], public=public)
                 print(f"hf://{pushed.place} holds {plural(pushed.files, 'file')}, {pushed.bytes / 1e6:,.1f} MB")
                 print(f"commit  {pushed.commit}")
             case _:
-                files = export(store, versions.find(name), paths.absolute(given[0]), format)
+                files = export(store, versions.readable(name), paths.absolute(given[0]), format)
                 print(f"{plural(len(files), 'file')} written to {paths.absolute(given[0])}")

@@ -60,10 +60,15 @@ class Version:
 
 @dataclass(frozen=True)
 class Registry:
-    """A folder or URI with the records of versions."""
+    """A folder or URI with the records of versions.
+
+    any_output: whether outputs on other stores than the registry are read. Else whoever wrote a record could choose
+        where requests with the user's keys go.
+    """
 
     store: Store
     uri: str
+    any_output: bool = False
 
     def tag(self, name: str, output: str, version: str | None = None, note: str = "") -> Version:
         """Name an output, which `--replace` refuses to remove from then on.
@@ -134,6 +139,20 @@ class Registry:
                 return one
         known = ", ".join(one.version for one in versions)
         raise ConfigError(f"{name}: has no version {version}. There are {known}.")
+
+    def readable(self, reference: str) -> Version:
+        """The version as in `find`, if its output may be read.
+
+        Raises:
+            ConfigError: there is none, or only its record names the store of its output.
+        """
+        found = self.find(reference)
+        if not self.any_output and paths.store_of(found.output) != (here := paths.store_of(paths.absolute(self.uri))):
+            raise ConfigError(
+                f"{found.name}:{found.version}: by its record, its output is {found.output}, which is not on {here} as "
+                "the registry is. To have it read with your keys, give the run's config: --config CONFIG."
+            )
+        return found
 
     def known(self, name: str) -> list[Version]:
         """The versions in the order in which they were tagged; empty if there is none.

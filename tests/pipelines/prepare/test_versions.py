@@ -51,6 +51,41 @@ def test_versions_are_numbered_listed_and_found(tmp_path, monkeypatch, registry)
         registry.tag("help", str(tmp_path / "nothing"))
 
 
+def test_an_output_on_another_store_than_the_registry_is_read_only_with_a_config(tmp_path, monkeypatch, registry):
+    run = prepared(tmp_path, monkeypatch, "one", rows(20))
+    path = tmp_path / "datasets/help" / f"{registry.tag('help', run.uri).version}.json"
+    assert registry.readable("help").output == run.uri
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"output": "s3://somebody/out"}))
+    with pytest.raises(
+        ConfigError, match=r"s3://somebody/out, which is not on this machine as the registry is\. .*--config"
+    ):
+        registry.readable("help")
+    assert Registry(Store(), registry.uri, any_output=True).readable("help").output == "s3://somebody/out"
+    assert registry.find("help").output == "s3://somebody/out", "the log is shown"
+
+
+@pytest.mark.parametrize(
+    ("action", "more"), [("card", []), ("diff", ["help"]), ("export", ["out"]), ("push", ["hf://a/b"])]
+)
+def test_no_action_reads_an_output_that_only_a_record_names(tmp_path, monkeypatch, registry, capsys, action, more):
+    path = tmp_path / "datasets/help" / "v1.json"
+    registry.tag("help", prepared(tmp_path, monkeypatch, "one", rows(20)).uri)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"output": "s3://somebody/out"}))
+    monkeypatch.setattr(Store, "list_files", refuse_remote(Store.list_files))
+    monkeypatch.setattr(Store, "read_bytes", refuse_remote(Store.read_bytes))
+    with pytest.raises(SystemExit):
+        cli.main(("dataset", action, "help", *more, "--registry", registry.uri))
+    assert "by its record, its output is s3://somebody/out" in capsys.readouterr().err
+
+
+def refuse_remote(ask):
+    def asked(store, uri, *how, **named):
+        assert not uri.startswith("s3:"), uri
+        return ask(store, uri, *how, **named)
+
+    return asked
+
+
 def test_a_tagged_output_is_not_replaced(tmp_path, monkeypatch, registry):
     """Whatever registry the tag is in; the same settings change nothing, and without the tag it is replaced."""
     run = prepared(tmp_path, monkeypatch, "one", rows(20))

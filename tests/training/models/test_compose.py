@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 
-from cluster.errors import ConfigError, DataError
+from cluster.errors import ConfigError, DataError, StorageError
 from cluster.store import paths
 from cluster.store.store import Store
 from tests.support.adapter_pairs import lora_of, pair
@@ -164,6 +164,27 @@ def test_a_path_may_hold_an_equals_sign(weights):
     found = {paths.absolute(f"/x{path}"): weight for path, weight in weights.items()}
     if len(found) == len(weights):
         assert adapter_weights([f"{path}={weight!r}" for path, weight in found.items()]) == found
+
+
+def test_a_base_on_another_store_is_read_only_if_the_user_names_it(folder, tmp_path):
+    elsewhere, asked = "s3://somebody/base", list[str]()
+
+    class Counting(Store):
+        def list_files(self, folder: str, **how: Any) -> Any:
+            asked.append(folder)
+            return super().list_files(folder, **how) if not folder.startswith("s3:") else []
+
+    one, two = make_adapter(tmp_path, "one", 1, folder / "base"), make_adapter(tmp_path, "two", 2, folder / "base")
+    path = Path(two, CONFIG)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": elsewhere}))
+    for weights, merged in (({one: 0.5, two: 0.5}, False), ({two: 1.0}, True)):
+        with pytest.raises(ConfigError, match=f"is not on this machine as the adapter is.*--base {elsewhere}"):
+            compose_adapters(Counting(), str(tmp_path / "out"), weights, merged)
+        assert elsewhere not in asked and not (tmp_path / "out").exists()
+    with pytest.raises((ConfigError, StorageError)):
+        compose_adapters(Counting(), str(tmp_path / "out"), {one: 0.5, two: 0.5}, base=elsewhere)
+    assert elsewhere in asked
+    compose_adapters(Counting(), str(tmp_path / "out"), {two: 1.0})  # without reading the base
 
 
 def test_dora_is_refused_with_the_reason(folder, tmp_path):
