@@ -64,6 +64,21 @@ def test_a_manifest_comes_back_from_its_json_with_schema_and_metadata(tmp_path):
     assert (again.rows, again.bytes) == (2, 100)
 
 
+@pytest.mark.parametrize("key", ["unit", "rows", "bytes"])
+@pytest.mark.parametrize("number", [-1, 1.5, "2", None, True])
+def test_a_manifest_with_a_file_of_a_senseless_number_cannot_be_read(key, number):
+    plain = json.loads(manifest().to_json())
+    plain["files"][0][key] = number
+    with pytest.raises(ValueError, match="are numbers from 0 on"):
+        Manifest.from_json(json.dumps(plain).encode())
+
+
+def test_a_manifest_with_a_damaged_schema_cannot_be_read():
+    plain = json.loads(manifest().to_json()) | {"arrow_schema": "AAAA"}
+    with pytest.raises(ValueError):
+        Manifest.from_json(json.dumps(plain).encode())
+
+
 def test_canonical_json_does_not_depend_on_order():
     assert canonical_json({"b": 1, "a": {"d": "ü", "c": 2}}) == '{"a":{"c":2,"d":"ü"},"b":1}'.encode()
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1, "b": 3})

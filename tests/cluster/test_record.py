@@ -37,6 +37,15 @@ def test_of_two_writers_at_once_both_return_the_record_of_one(tmp_path):
         assert one == other == made.read()
 
 
+def test_of_a_record_over_the_bound_no_more_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(record_module, "_LARGEST_RECORD", 20)
+    (tmp_path / "made.json").write_bytes(b'{"settings": 1}')
+    assert record(tmp_path).read() == {"settings": 1}
+    (tmp_path / "made.json").write_bytes(b'{"settings": 1234567}')
+    with pytest.raises((DataError, StorageError), match=r"made\.json"):
+        record(tmp_path).read()
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"settings"', b"{}", b"\x00", b"\xff\xfe", b"[" * 100_000])
 def test_a_damaged_record_is_named_with_the_mend(tmp_path, content):
     (tmp_path / "made.json").write_bytes(content)

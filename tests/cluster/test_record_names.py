@@ -18,7 +18,14 @@ from training.repair import discard_damaged
 
 
 def test_every_record_of_the_product_is_in_the_table() -> None:
-    assert places_in_the_product() == RECORDS.keys()
+    assert places_in_the_product().keys() == RECORDS.keys()
+
+
+def test_the_product_parses_each_record_with_names_as_the_table_does() -> None:
+    used = places_in_the_product()
+    for place, (parse, _, names, uris) in RECORDS.items():
+        if names or uris:
+            assert used[place] in (parse.__name__, "parse"), place  # a local variable of mypy
 
 
 @pytest.mark.parametrize("place", RECORDS)

@@ -160,18 +160,20 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
 }  # fmt: skip
 
 
-def places_in_the_product() -> set[str]:
-    """`module:function` of each call of `RecordFile`."""
-    found = set()
+def places_in_the_product() -> dict[str, str]:
+    """`module:function` of each call of `RecordFile` -> the name of what parses the record there."""
+    found = dict[str, str]()
     for package in (cluster, pipelines, training):
         root = Path(package.__path__[0])
         for file in root.rglob("*.py"):
             module = ".".join([package.__name__, *file.relative_to(root).with_suffix("").parts])
-            for function in ast.walk(ast.parse(file.read_text())):
-                if isinstance(function, ast.FunctionDef):
-                    calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
-                    if any(isinstance(one, ast.Name) and one.id == "RecordFile" for one in calls):
-                        found.add(f"{module}:{function.name}")
+            tree = ast.parse(file.read_text())
+            functions = [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
+            names = {id(node): function.name for function in functions for node in ast.walk(function)}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "RecordFile":
+                    parse = ast.unparse(node.args[3]).partition("(")[0]
+                    found[f"{module}:{names.get(id(node), '')}"] = parse.rpartition(".")[2]
     return found
 
 

@@ -15,6 +15,7 @@ from cluster.kuberay.render import rendered
 from cluster.submit.api_errors import NoAnswer
 from cluster.submit.backend import AttemptExists, AttemptLost, Request, State
 from cluster.submit.kuberay import KubeRay, connect
+from cluster.submit.kuberay_log import Follower
 from cluster.submit.kubernetes_api import Conflict, KubernetesApi
 from cluster.submit.submit import submit
 from tests.support.api_answers import RECORDED, answers, example_job
@@ -178,6 +179,26 @@ def test_a_log_ends_with_its_job_although_the_node_of_its_pod_is_lost(kubernetes
     assert list(follower)[-1:] != ["line 29"]
     assert "its log cannot be read now, trying again: " in messages[0] and "no route to host" in messages[0]
     assert messages[-1] == f"{attempt.name}: the rest of its log cannot be read: its node does not answer"
+
+
+@pytest.mark.parametrize("read", [b"2026-01-01T00:00:00Z line\n", None], ids=["a line", "the end of a connection"])
+def test_a_log_that_could_be_read_in_between_is_not_reported_as_unreadable(read):
+    class Reader:
+        def __init__(self, *answers):
+            self.answers = iter(answers)
+
+        def read(self, seconds):
+            if isinstance(answer := next(self.answers), Exception):
+                raise answer
+            return answer
+
+    messages, lost = [], NoAnswer("no route to host")
+    follower = Follower(None, "job", None, str, messages.append)
+    follower._unreadable = -1e6  # long ago
+    for reader in (Reader(read, lost), Reader(lost)):
+        follower._reader = reader
+        list(follower._new_lines(0.01))
+    assert messages == []
 
 
 def test_a_log_ends_with_its_job_although_each_connection_ends_at_once(kubernetes, tmp_path):

@@ -225,6 +225,20 @@ def test_the_next_page_is_not_asked_of_another_server(site, monkeypatch):
         fetched(site, records="items", paging={"by": "next", "field": "next"}, auth={"variable": "DESK_TOKEN"})
 
 
+def test_a_secret_that_the_next_address_repeats_is_no_part_of_its_position(site, monkeypatch):
+    monkeypatch.setenv("DESK_TOKEN", "hunter2")
+
+    def answer(asked: Asked) -> Reply:
+        following = None if "from" in asked.parameters else "/t?from=1&key=hunter2"
+        return as_json({"next": following, "items": [{"id": len(asked.parameters)}]})
+
+    site.answers["/t"] = answer
+    auth = {"variable": "DESK_TOKEN", "parameter": "key"}
+    found = fetched(site, records="items", paging={"by": "next", "field": "next"}, auth=auth)
+    assert [one.parameters.get("key") for one in site.asked] == ["hunter2", "hunter2"]
+    assert len(found) == 2 and "hunter2" not in str(found)
+
+
 def test_requests_are_not_sent_faster_than_allowed(site, no_waiting):
     site.answers["/t"] = by_page
     fetched(site, records="data.items", paging={"by": "page"}, requests_per_s=0.1)

@@ -118,7 +118,8 @@ def test_secrets_stay_with_their_server(site):
     site.answers["/a"] = Reply(status=302, headers={"Location": f"{other}/b"})
     site.answers["/b"] = as_html("there")
     with asking() as connection:
-        connection.get(f"{site.url}/a", headers={"X-Team": "desk"}, secrets={"X-Key": "hunter2"})
+        connection.get(f"{site.url}/a", None, {"X-Team": "desk"}, {"X-Key": "hunter2"}, {"key": "hunter3"})
+    assert [one.parameters for one in site.asked] == [{"key": "hunter3"}, {}]
     assert [one.headers.get("X-Key") for one in site.asked] == ["hunter2", None]
     assert [one.headers.get("X-Team") for one in site.asked] == ["desk", "desk"]
 
@@ -332,6 +333,25 @@ def test_a_request_ends_at_its_timeout_however_slowly_the_answer_drips_and_is_se
             connection.get(url)
         assert time.monotonic() - began < 30  # the answer takes a minute
     assert failed.value.problem == "unreachable"
+
+
+def test_writes_and_the_start_of_tls_end_with_the_request_too():
+    given = []
+
+    class Stream:
+        def write(self, buffer, timeout):
+            given.append(timeout)
+
+        def start_tls(self, context, name, timeout):
+            given.append(timeout)
+            return self
+
+    deadline = client._Deadline()
+    deadline.until = time.monotonic() + 5
+    stream = client._TimedStream(Stream(), deadline)
+    stream.write(b"x", 60)
+    stream.start_tls(None, "host", 60).write(b"x", 60)
+    assert len(given) == 3 and max(given) <= 5
 
 
 def test_a_look_up_that_takes_too_long_ends_too(monkeypatch):

@@ -50,6 +50,21 @@ def test_robots_txt_is_obeyed_and_read_once(site, no_waiting):
     assert len([wait for wait in no_waiting if 8 < wait <= 9]) == 3, "the delay that robots.txt wants"
 
 
+def test_of_robots_txt_the_beginning_is_read(site, monkeypatch):
+    rules = "User-agent: *\nDisallow: /a\n"
+    monkeypatch.setattr(visiting, "_RULES_BYTES", len(rules))
+    site.answers["/robots.txt"] = Reply(f"{rules}Disallow: /b\n", kind="text/plain")
+    site.answers["/a"] = site.answers["/b"] = as_html(ARTICLE)
+    assert problems(visited(site, "/a", "/b")) == ["robots_forbid"]
+
+
+def test_the_signature_of_an_address_that_a_redirect_leads_to_is_not_kept(site):
+    site.answers["/a"] = Reply(status=302, headers={"Location": "/b?signature=hunter2"})
+    site.answers["/b"] = as_html(ARTICLE)
+    [page] = visited(site, "/a")
+    assert page.records[0]["url"].startswith(f"{site.url}/b") and "hunter2" not in str(page)
+
+
 @pytest.mark.parametrize(
     ("reply", "allowed"),
     [(Reply(status=404), True), (Reply(status=403), True), (Reply(status=500), False), (Reply(status=429), False),
