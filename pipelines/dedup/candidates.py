@@ -13,6 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from cluster.errors import DataError
+from pipelines.dedup.components import CHANGED
 from pipelines.text.kernel import inner_kernel, kernel, read_only
 
 LOCAL_BITS = 20
@@ -74,10 +76,16 @@ def edges_between(ranges: Sequence[np.ndarray], firsts: np.ndarray, number: int,
         ranges: for each range the pairs uint64[P] of one slice of the keys.
         firsts: int64[R], position of the first document of each range.
         number, slices: the slice's number, and how many slices there are.
+
+    Raises:
+        DataError: a pair belongs to another slice.
     """
     count = sum(map(len, ranges))
     buckets = max(1, min(_MOST_BUCKETS, count // _BUCKET_PAIRS, (1 << LOCAL_BITS) // slices))
     lowest, all_buckets = number * buckets, slices * buckets
+    for pairs in filter(len, ranges):
+        if _bucket(pairs.min(), all_buckets) < lowest or _bucket(pairs.max(), all_buckets) >= lowest + buckets:
+            raise DataError(CHANGED)
     starts = _starts([pairs.reshape(-1, 1) for pairs in ranges], lowest, all_buckets, buckets)
     placed, ends = np.empty((count, 2), np.uint64), starts[:-1].copy()
     for pairs, first in zip(ranges, firsts, strict=True):

@@ -184,7 +184,7 @@ class Candidates:
         signatures, signed = np.empty((rows.num_rows, columns), np.uint32), np.empty(rows.num_rows, bool)
         words, lengths = [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
         while column:
-            sketches = Sketches.from_column(pa.chunked_array([column.pop(0)]))
+            sketches = Sketches.from_column(pa.chunked_array([column.pop(0)]), columns)
             start, end = end, end + len(sketches.starts) - 1
             keys.write_signatures(sketches, signatures[start:end])
             signed[start:end] = sketches.signed

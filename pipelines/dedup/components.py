@@ -12,10 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cluster.errors import DataError
 from cluster.sliced_file import read_slice
 from cluster.store.store import Store
 from pipelines.text.instructions import count_ones
 from pipelines.text.kernel import inner_kernel, kernel
+
+# Stages pass edges and pairs in files of the run, which somebody else may have begun; kernels do not check indexes.
+CHANGED = (
+    "a file of the grouping below _work/group was changed after it was written. Delete the folder _work/group of the "
+    "output and run the same command again: it makes these files again."
+)
 
 _WORD = 64  # bits
 
@@ -44,10 +51,14 @@ def mark_candidates(edges: Iterable[np.ndarray], documents: int) -> np.ndarray:
     """uint64[W]: bit p % 64 of word p // 64 is 1 if position p has an edge.
 
     edges: int64[E, 2] each, pairs of positions below `documents`.
+
+    Raises:
+        DataError: a position is not below `documents`.
     """
     bits = np.zeros(-(-documents // _WORD), np.uint64)
     for some in edges:
-        _mark(bits, some)
+        if not _mark(bits, some):
+            raise DataError(CHANGED)
     return bits
 
 
@@ -75,12 +86,18 @@ class Batches:
             size: a batch ends with the component that brings it to so many candidates.
 
         Memory: `memory_to_connect`, and one array of edges.
+
+        Raises:
+            DataError: an edge has an end without a mark, or the number of marks is another.
         """
+        if int(np.bitwise_count(bits).sum()) != candidates:
+            raise DataError(CHANGED)
         before = np.empty(len(bits), _number_type(candidates))
         _count_before(bits, before)
         parents = np.arange(candidates, dtype=before.dtype)
         for some in edges:
-            _connect(parents, bits, before, some)
+            if not _connect(parents, bits, before, some):
+                raise DataError(CHANGED)
         sizes = np.zeros(_number_components(parents), parents.dtype)
         _add_sizes(parents, sizes)
         counts, batches = np.zeros(candidates // size + 1, np.int64), sizes.view(f"i{sizes.itemsize}")
@@ -121,10 +138,14 @@ class BatchFiles:
 
 @kernel
 def _mark(bits, edges):
+    """Mark both ends of each edge. Returns False at a position without a bit."""
     for edge in range(len(edges)):
         for end in range(2):
             position = np.uint64(edges[edge, end])
+            if position >> np.uint64(6) >= np.uint64(len(bits)):
+                return False
             bits[position >> np.uint64(6)] |= np.uint64(1) << (position & np.uint64(63))
+    return True
 
 
 @kernel
@@ -143,10 +164,21 @@ def _number(bits, before, position):
     return np.uint64(before[word]) + np.uint64(count_ones(bits[word] & below))
 
 
+@inner_kernel
+def _is_marked(bits, position):
+    word = position >> np.uint64(6)
+    return word < np.uint64(len(bits)) and (bits[word] >> (position & np.uint64(63))) & np.uint64(1) != 0
+
+
 @kernel
 def _connect(parents, bits, before, edges):
-    """Join the components of both ends of each edge. The root of a component is its smallest candidate."""
+    """Join the components of both ends of each edge. Returns False at an end that is no candidate.
+
+    The root of a component is its smallest candidate.
+    """
     for edge in range(len(edges)):
+        if not (_is_marked(bits, np.uint64(edges[edge, 0])) and _is_marked(bits, np.uint64(edges[edge, 1]))):
+            return False
         one = _number(bits, before, np.uint64(edges[edge, 0]))
         other = _number(bits, before, np.uint64(edges[edge, 1]))
         root, other_root = np.uint64(parents[one]), np.uint64(parents[other])
@@ -161,6 +193,7 @@ def _connect(parents, bits, before, edges):
         least = min(root, other_root)
         parents[root] = parents[other_root] = least
         parents[one] = parents[other] = least
+    return True
 
 
 @kernel

@@ -206,7 +206,7 @@ class Keys:
 
         wanted: bool[D], documents of the table. numbers: of those with keys in it. table: KEY_COLUMNS.
         """
-        sketches = Sketches.from_column(table["signature"])
+        sketches = Sketches.from_column(table["signature"], math.prod(self.dedup.banding))
         numbers = np.flatnonzero(wanted & sketches.signed)
         return self.of_sketches(table, sketches, numbers), numbers
 

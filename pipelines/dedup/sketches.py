@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.errors import DataError
 from pipelines.dedup.signatures import band_keys, signatures_of
 
 # Bytes of a signature or set: little-endian uint32, one after the other; null for a document without a shingle.
@@ -33,11 +34,21 @@ class Sketches:
     starts: np.ndarray
 
     @classmethod
-    def from_column(cls, column: pa.ChunkedArray) -> "Sketches":
-        """Read the column `signature` of the attributes."""
+    def from_column(cls, column: pa.ChunkedArray, columns: int) -> "Sketches":
+        """Read the column `signature` of the attributes. columns: H.
+
+        Raises:
+            DataError: it holds no sketches, or one of more than H words. The kernels do not check lengths, and the
+                attributes can be those of a run that somebody else made.
+        """
+        if column.type != SKETCH_TYPE:
+            raise _changed(f"has the type {column.type}; wanted {SKETCH_TYPE}")
         parts, lengths = [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
         for chunk in filter(len, column.chunks):
-            starts = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk) + 1] // 4
+            offsets = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+            if (offsets % 4).any() or np.diff(offsets).max() > 4 * columns:
+                raise _changed(f"has a value that is not of at most {columns} numbers of 4 bytes")
+            starts = offsets // 4
             parts.append(np.frombuffer(chunk.buffers()[2], "<u4")[starts[0] : starts[-1]])
             lengths.append(np.diff(starts))
         # One chunk is not copied, since sketches are large.
@@ -75,3 +86,10 @@ class Sketches:
         lengths = np.diff(self.starts)
         is_set = lengths < columns
         return self.words[np.repeat(is_set, lengths)], np.concatenate([[0], np.cumsum(lengths * is_set)])
+
+
+def _changed(what: str) -> DataError:
+    return DataError(
+        f"attributes: the column signature {what}. The attributes of this run, or of one that dedup.against names, "
+        "were changed after they were written: make that run again at another output."
+    )

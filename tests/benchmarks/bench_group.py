@@ -250,7 +250,7 @@ def _peer(attributes: Artifact) -> None:
 
 def _signatures(attributes: Artifact) -> Iterator[np.ndarray]:
     for table in attributes.tables(["signature"]):
-        sketches = Sketches.from_column(table["signature"])
+        sketches = Sketches.from_column(table["signature"], COLUMNS)
         for start, end in zip(sketches.starts[:-1], sketches.starts[1:], strict=True):
             if end - start == COLUMNS:
                 yield sketches.words[start:end]

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.errors import DataError
+from pipelines.dedup.candidates import edges_between
 from pipelines.dedup.components import Batches, mark_candidates, memory_to_connect, memory_to_mark
 from pipelines.dedup.group import memory_by_stage
 from tests.support.graphs import MOST, graphs, plainly
@@ -42,6 +44,25 @@ def test_a_batch_ends_with_the_component_that_brings_it_to_its_size():
     assert found.counts.tolist() == [4, 4, 7]
 
 
+@pytest.mark.parametrize("edge", [(0, 128), (-1, 0), (1 << 62, 0)])
+def test_an_edge_of_a_changed_file_is_refused_before_a_kernel_writes_beyond_its_arrays(edge):
+    edges = [np.array([(0, 127)]), np.array([edge])]
+    with pytest.raises(DataError, match="_work/group was changed"):
+        mark_candidates(edges, 128)
+    bits = mark_candidates(edges[:1], 128)
+    for some, candidates in (edges, 2), ([np.array([(0, 5)])], 2), (edges[:1], 1):
+        with pytest.raises(DataError, match="_work/group was changed"):
+            Batches.of(some, bits, candidates, 10)
+
+
+@pytest.mark.parametrize("pair", [0, 0x3FFF << 50, 0x8000 << 48, 0xFFFF << 48])
+def test_a_pair_of_another_slice_is_refused_before_a_kernel_writes_beyond_its_arrays(pair):
+    of_slice = 0x4000 << 48  # the second of four slices begins here
+    assert len(edges_between([np.array([of_slice], np.uint64)], np.array([0]), 1, 4)) == 0
+    with pytest.raises(DataError, match="_work/group was changed"):
+        edges_between([np.array([of_slice, pair], np.uint64)], np.array([0]), 1, 4)
+
+
 def test_the_tasks_state_bits_for_a_document_and_six_bytes_for_a_candidate():
     found = memory_by_stage(1 << 33, 1 << 30)
     assert found["group.mark"] == (1 << 29) + (1 << 30)
@@ -53,6 +74,8 @@ DOCUMENTS, CANDIDATES = 1 << 28, 1 << 25
 PEAK = f"""
 import numpy as np
 from pathlib import Path
+from cluster.errors import DataError
+from pipelines.dedup.candidates import edges_between
 from pipelines.dedup.components import Batches, mark_candidates
 
 step = {DOCUMENTS // CANDIDATES}

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from cluster.artifact import Artifact, DataFile, Manifest
 from cluster.engine import RetryLimits
+from cluster.errors import DataError
 from cluster.progress import Silent
 from cluster.readers.inputs import Input
 from cluster.store.store import Store
@@ -104,8 +105,22 @@ def test_the_column_in_the_attributes_holds_the_sketches(texts, cut, exact_short
     column = sketches.to_column()
     assert column.null_count == sum(not text for text in texts)
     for chunks in (pa.chunked_array([column]), pa.chunked_array([column.slice(0, cut), column.slice(cut)])):
-        read = Sketches.from_column(chunks)
+        read = Sketches.from_column(chunks, COLUMNS)
         assert (split(read), read.starts.tolist()) == (split(sketches), sketches.starts.tolist())
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (pa.array([bytes(4 * COLUMNS), bytes(4 * COLUMNS + 4)], pa.large_binary()), "at most 8 numbers of 4 bytes"),
+        (pa.array([bytes(6)], pa.large_binary()), "at most 8 numbers of 4 bytes"),
+        (pa.array([bytes(4)], pa.binary()), "the type binary; wanted large_binary"),
+        (pa.array([1 << 40], pa.int64()), "the type int64; wanted large_binary"),
+    ],
+)
+def test_a_sketch_that_the_kernels_would_read_beyond_its_end_is_refused(column, said):
+    with pytest.raises(DataError, match=said):
+        Sketches.from_column(pa.chunked_array([column]), COLUMNS)
 
 
 SCOPES = {"all": lambda source: "", "source": lambda source: source, "snapshot": SOURCES.__getitem__}
