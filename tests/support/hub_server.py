@@ -22,13 +22,13 @@ class HubOfOne:
         self.site = site
         self.commit = ""
 
-    def publish(self, **splits: list[dict]) -> str:
-        """A new commit that has a file SPLIT.jsonl for each split. Returns it."""
+    def publish(self, card: str = "# Help\n", **splits: list[dict]) -> str:
+        """A new commit that has a file SPLIT.jsonl for each split, and the card as README.md. Returns it."""
         files = {
             f"{name}.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode() for name, rows in splits.items()
         }
-        files["README.md"] = b"# Help\n"
-        self.commit = hashlib.sha1(json.dumps(splits).encode()).hexdigest()
+        files["README.md"] = card.encode()
+        self.commit = hashlib.sha1(json.dumps([card, splits]).encode()).hexdigest()
         found = [{"type": "file", "path": name, "size": len(data), "oid": _oid(data)} for name, data in files.items()]
         about = as_json({"id": "acme/help", "sha": self.commit, "siblings": [{"rfilename": name} for name in files]})
         self.site.answers |= {

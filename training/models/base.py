@@ -17,9 +17,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from cluster.errors import ConfigError, DataError
+from cluster.model_settings import refuse_hostile
 from cluster.store.store import Store
 from training.config_parts import Model
-from training.model_folder.architecture import refuse_hostile
 from training.model_folder.folder import model_folder, weight_files
 
 log = logging.getLogger(__name__)

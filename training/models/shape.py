@@ -14,11 +14,11 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig
 
 from cluster.errors import ConfigError, StorageError
+from cluster.model_settings import refuse_hostile
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
-from training.model_folder.architecture import refuse_hostile
 from training.model_folder.files import read_object
 from training.models.attention import VARLEN, choose_attention
 from training.models.base import decoder_layers, named_config

@@ -21,13 +21,13 @@ from cluster.artifact import fingerprint
 from cluster.entry import Entry
 from cluster.errors import ConfigError, DataError
 from cluster.guard import Exceeded
+from cluster.model_settings import refuse_hostile
 from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.paths import RelativePath
 from cluster.store.store import Store
 from cluster.temporary import scratch_folder
 from training.config_parts import Columns, Model
-from training.model_folder.architecture import refuse_hostile
 from training.model_folder.folder import hub_problem, refuse_foreign_files
 from training.model_folder.tokenizer_checks import check_template_variables, is_tokenizer_file, no_tokenizer
 from training.pack.chatml import TURN_END, TURN_START

@@ -1,5 +1,7 @@
 """Vectors of a sentence-transformers model, an optional package that loads torch. Only workers import this module."""
 
+import json
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from cluster.errors import ConfigError, DataError
+from cluster.model_settings import refuse_hostile
 from cluster.store.copies import local_folder
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
@@ -19,6 +22,7 @@ except ImportError:
     SentenceTransformer = None
 
 _BATCH = 64  # texts at a time
+_LARGEST_CONFIG = 16 << 20  # bytes; a longer one is cut, so that it is no JSON
 # What is fetched of a hub's repository: no pickled weights, and no copies for other libraries.
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _OTHER_LIBRARIES = ["onnx/*", "openvino/*"]
@@ -38,16 +42,43 @@ class SentenceModel:
                 f"{setting}: {folder} given, and sentence-transformers is not installed. Run "
                 "`pip install 'raymill[embeddings]'` on every machine, or leave `model` out."
             )
+        _refuse_hostile_files(Path(folder), setting)
         try:
             self.model = SentenceTransformer(folder, device="cpu", local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            finite = np.isfinite(self.embed(["text"])).all()
+        except Exception as error:  # a folder can be damaged in ways for which libraries raise errors of any type
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(f"{setting}: {folder} cannot be loaded ({reason[:200]}). {MODELS}") from error
+        if not finite:
+            raise DataError(f"{setting}: {folder} gives vectors with NaN or infinite numbers. {MODELS}")
 
     def embed(self, texts: list[str]) -> np.ndarray:
         """float32[N, D] of length 1. The last bits depend on which texts are given together."""
         found = self.model.encode(texts, batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(found, np.float32)
+
+
+def _refuse_hostile_files(folder: Path, setting: str) -> None:
+    """Check the files of a model's folder before libraries open them.
+
+    Raises:
+        DataError: weights are pickled, or a file is a FIFO, socket or device.
+        ConfigError: a config names code of a hub, or more layers than any model has.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DataError(f"{setting}: {path} is a FIFO, socket or device; a file was wanted. Remove it.")
+        if path.match("pytorch_model*.bin") and not any(path.parent.glob("*.safetensors")):
+            raise DataError(
+                f"{setting}: {path} is pickled; *.safetensors is needed (reading a .bin can run code that it "
+                'contains). If you trust it, convert it once: python -c "from sentence_transformers import '
+                f"SentenceTransformer as S; S('{folder}').save('NEW_FOLDER')\""
+            )
+        if path.name == "config.json" and path.is_file():
+            settings = None
+            with suppress(ValueError, RecursionError):  # the library names what is no JSON
+                settings = json.loads(path.read_bytes()[:_LARGEST_CONFIG])
+            refuse_hostile(settings, f"{setting}: {path}")
 
 
 @lru_cache(maxsize=1)

@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
+from functools import partial
 
 import datasets
 import pytest
 from datasets import Dataset, DatasetDict
 
 from cluster.errors import ConfigError, DataError
-from cluster.readers.files.hub import HubName, pinned
+from cluster.readers.files.hub import HubName, hub_files, hub_splits, pinned
 from tests.support.hub_server import hub_of_one
 from tests.support.train_inline import PLAIN, train_inline
 from training.config import TrainConfig
@@ -53,6 +54,25 @@ def split_counts(settings: TrainConfig) -> Counter:
 )
 def test_a_data_set_of_the_hub_is_written_as_curate_and_the_hub_write_it(uri, wanted):
     assert HubName.of(uri) == wanted
+
+
+@pytest.mark.parametrize("place", ["{private}/diary.jsonl", "file://{private}/diary.jsonl", "{private}/*.jsonl"])
+@pytest.mark.parametrize("own", [{}, {"train": "*.jsonl"}])
+def test_files_outside_of_a_data_set_of_the_hub_that_its_card_names_are_not_read(hub, tmp_path, place, own):
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "diary.jsonl").write_text(json.dumps({"text": "private words"}) + "\n")
+    files = own | {"diary" if own else "train": place.format(private=private)}
+    named = [{"split": split, "path": path} for split, path in files.items()]
+    commit = hub.publish(
+        f"---\n{json.dumps({'configs': [{'config_name': 'default', 'data_files': named}]})}\n---\n",
+        train=rows("boat", 2),
+    )
+    for read in (hub_splits, partial(hub_files, split="train")):
+        with pytest.raises(DataError, match="Data files don't belong to acme/help"):
+            read(f"hf://acme/help@{commit}")
+    written = [path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert not any(b"private words" in one for one in written)
 
 
 def test_a_data_set_of_the_hub_is_read_at_its_commit_by_its_splits(hub):

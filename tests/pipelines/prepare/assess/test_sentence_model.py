@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +44,37 @@ def model(tmp_path_factory) -> str:
     BertTokenizer(str(plain / "vocab.txt")).save_pretrained(plain)
     SentenceTransformer(modules=[Transformer(str(plain)), Pooling(16)], device="cpu").save(str(folder))
     return str(folder)
+
+
+def pickled(folder: Path) -> None:
+    torch.save({}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def with_settings(folder: Path, **settings) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (pickled, "pytorch_model.bin is pickled"),
+        (partial(with_settings, attn_implementation="acme/kernel"), "attn_implementation names code of a hub"),
+        (partial(with_settings, num_hidden_layers=10**9), "num_hidden_layers is 1,000,000,000"),
+        (partial(with_settings, hidden_size=-8), "cannot be loaded"),
+        (lambda folder: os.mkfifo(folder / "extra.json"), "extra.json is a FIFO"),
+        (lambda folder: (folder / "modules.json").write_text('"x"'), "cannot be loaded"),
+        (lambda folder: os.truncate(folder / "model.safetensors", 100), "cannot be loaded"),
+        (lambda folder: next(folder.glob("*/config.json")).write_text("[]"), "cannot be loaded"),
+    ],
+)
+def test_a_hostile_or_damaged_model_is_refused_with_its_folder(tmp_path, model, damage, said):
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    damage(folder)
+    with pytest.raises((ConfigError, DataError), match=said) as refused:
+        sentence_model.SentenceModel(str(folder), "assess.embeddings.model")
+    assert str(refused.value).startswith(f"assess.embeddings.model: {folder}")
 
 
 def vectors(run) -> dict[str, np.ndarray]:
