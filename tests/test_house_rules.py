@@ -38,7 +38,6 @@ PATHS_ALLOWED = {
     "pipelines/first_calls.py": "the locks of the parts, in the kernels' cache",
     "pipelines/all_kernels.py": "its scratch folder, and the cache of the kernels",
     "pipelines/warm.py": "makes the folder of the kernels' cache",
-    "pipelines/curate/report/page.py": "its style sheet and script, inside the package",
     "pipelines/demo/commands.py": "data inside the package",
     "pipelines/demo/helpdesk.py": "data inside the package",
     "pipelines/demo/installed.py": "documentation installed on this machine, copied to a folder as the demo's input",
@@ -54,7 +53,6 @@ PATHS_ALLOWED = {
     "training/tokenizer/load_tokenizer.py": "what transformers just wrote to its scratch folder",
     "training/driver/launch.py": "removes the folder that Ray Train wants",
     "training/fit/tracking.py": "the folder that TensorBoard's writer wants",
-    "training/report/page.py": "its style sheet, inside the package",
     "training/models/shape.py": "config.json of a model on this machine",
 }
 PATH_CALLS = {

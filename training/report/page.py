@@ -1,123 +1,417 @@
-"""report.html of a run of `raymill train`, drawn with cluster.page from report.json.
+"""report.html of a run of `raymill train`, drawn with cluster.report from report.json.
 
 The curves in report.json have a bounded number of points, so the page does not grow with the number of steps.
 """
 
-from collections.abc import Callable, Sequence
-from importlib import resources
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
 
-from cluster import formats
-from cluster.formats import count, plural, share, short
-from cluster.page.document import document, header
-from cluster.page.markup import Markup, Section, anchor, element, outside_text
-from training.report import tables
-from training.report.curves import curves
-from training.report.schema import Fit, FitTotals, TrainReport, exported_validation
-from training.report.text import loss_words, metric_words, perplexity_words
+from markupsafe import Markup
 
-_STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
-
-_PARTS: tuple[tuple[str, str, Callable[[Fit], Markup]], ...] = (
-    ("curves", "Curves", curves),
-    ("evaluation", "Evaluation", tables.evaluation),
-    ("answers", "Answers", tables.answers),
-    ("data", "Data", tables.data),
-    ("export", "Exported model", tables.export),
+from cluster.formats import count, decimal, duration, plural, share, short
+from cluster.report.charts import BarSegment, Line, Mark, Point, bar, is_spread, line_chart, line_key, thinned
+from cluster.report.page import page
+from cluster.report.sections import (
+    Content,
+    DataTable,
+    Figure,
+    Fold,
+    Items,
+    Listing,
+    Passage,
+    Section,
+    Tiles,
+    anchor,
+    code,
+    config_section,
+    join,
+    name,
+    note,
+    outside,
+    sentence,
+    styled,
+    warnings_section,
 )
+from cluster.store import paths
+from training.records.schema import GeneratedAnswer, Measured
+from training.report.schema import CorpusData, DataSet, Fit, FitTotals, TrainReport, exported_validation
+from training.report.text import MetricWords, loss_words, metric_words, perplexity_words
+
+_LOSS_HEIGHT = 280  # pixels
+_MAX_EVENTS = 20
+_OPEN_ANSWERS = 3
+_WHOLE = ("merged", "full")  # folders with whole weights
+_SCORES = {
+    "exact_match": "exact match", "f1": "F1 of words", "bleu": "BLEU", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L", "number_match": "number right (strict)", "number_match_flexible": "number right (flexible)",
+    "answered_flexible": "answered (flexible)",
+}  # fmt: skip
+
+# What the report says of the order of examples.
+_ORDERS = {
+    "shuffled": "",
+    "curriculum": " Order: curriculum; every epoch goes from the stage of the easiest examples to that of the hardest.",
+    "reverse": " Order: reverse; every epoch goes from the stage of the hardest examples to that of the easiest.",
+    "mixed": " Order: mixed; every step has all stages in their shares.",
+}
+
+Contents = list[Content]
 
 
 def render(report: TrainReport) -> str:
     """The whole page; valid UTF-8 for any text of documents and models."""
     run, fits = report["run"], report["fits"]
-    sections = [
-        _warnings(report["warnings"]),
-        *(_continues(fit, several=len(fits) > 1) for fit in fits),
-        Section("result", "Result", _tiles(fits[0]) if len(fits) == 1 else tables.phases(fits)),
-        *(_section(fit, part, several=len(fits) > 1) for fit in fits for part in _PARTS),
-        Section("config", "Config", tables.config(run["config"])),
-    ]
-    top = header(run["name"], "Training report", run["finished"], run["version"], run["output"], _recipe(fits[0]))
-    return document(f"{run['name']}: training report", top, sections, _STYLE)
+    shown = [warnings_section(report["warnings"])]
+    for fit in fits:
+        lines = list(map(outside, fit.get("continues", [])))
+        id = f"{anchor(fit['name'])}-continues" if len(fits) > 1 else "continues"
+        shown.append(Section(id, "Continued run", [Items(lines)]) if lines else None)
+    shown.append(Section("result", "Result", [tiles(fits[0]) if len(fits) == 1 else phases(fits)]))
+    for fit in fits:
+        for id, title, part in _PARTS:
+            of = (id, title) if len(fits) == 1 else (f"{anchor(fit['name'])}-{id}", f"{fit['name']}: {title.lower()}")
+            shown.append(Section(*of, part(fit)))
+    shown.append(config_section(run["config"]))
+    more = [recipe(fits[0])]
+    return page("Training report", run["name"], run["finished"], run["version"], run["output"], shown, more)
 
 
-def _continues(fit: Fit, *, several: bool) -> Section | None:
-    """What was continued, kept and new, for a training that continues another run."""
-    if not (lines := fit.get("continues")):
-        return None
-    name = f"{anchor(fit['name'])}-continues" if several else "continues"
-    return Section(name, "Continued run", element("ul", *(element("li", outside_text(line)) for line in lines)))
-
-
-def _section(fit: Fit, part: tuple[str, str, Callable[[Fit], Markup]], *, several: bool) -> Section:
-    name, title, draw = part
-    if not several:
-        return Section(name, title, draw(fit))
-    return Section(f"{anchor(fit['name'])}-{name}", f"{fit['name']}: {title.lower()}", draw(fit))
-
-
-def _recipe(fit: Fit) -> Markup:
-    recipe = fit["recipe"]
-    workers = " or ".join(map(count, fit["totals"]["workers"]))
-    return element(
-        "p",
+def recipe(fit: Fit) -> Markup:
+    """How the weights were trained, in a line."""
+    made, workers = fit["recipe"], " or ".join(map(count, fit["totals"]["workers"]))
+    return join(
         "Base model: ",
-        outside_text(recipe["base_model"]),
-        f". Method: {recipe['method']}. Engine: {recipe['engine']}, {recipe['precision']}, "
-        f"attention {recipe['attention']}, {workers} "
-        f"worker{'' if workers == '1' else 's'}, {count(recipe['tokens_per_step'])} tokens a step in rows of "
-        f"{count(recipe['sequence_length'])}.",
+        outside(made["base_model"]),
+        f". Method: {made['method']}. Engine: {made['engine']}, {made['precision']}, attention {made['attention']}, "
+        f"{workers} worker{'' if workers == '1' else 's'}, {count(made['tokens_per_step'])} tokens a step in rows of "
+        f"{count(made['sequence_length'])}.",
     )
 
 
-def _warnings(words: Sequence[str]) -> Section | None:
-    if not words:
-        return None
-    items = [element("li", warning) for warning in words]
-    return Section("warnings", plural(len(items), "warning").capitalize(), element("ul", items))
-
-
-def _tiles(fit: Fit) -> Markup:
+def tiles(fit: Fit) -> Tiles:
+    """Losses before and after, tokens, time and the share of parameters that were trained."""
     totals, validation = fit["totals"], fit["validation"]
-    tiles = []
+    found = []
     if validation and (best := exported_validation(fit)):
-        first = validation[0]
-        words = metric_words(fit["recipe"]["method"])
+        first, words = validation[0], metric_words(fit["recipe"]["method"])
         right = f"{words.right} right {share(first['accuracy'], 1)} → {share(best['accuracy'], 1)}"
-        tiles += [
-            (
-                "Validation loss",
-                f"{loss_words(first['loss'])} → {loss_words(best['loss'])}",
-                f"{'lowest at' if best['loss'] < first['loss'] else 'exported:'} step {count(best['step'])}"
-                + ("" if words.perplexity else f"; {right}"),
-            )
-        ]
+        at = f"{'lowest at' if best['loss'] < first['loss'] else 'exported:'} step {count(best['step'])}"
+        fell = f"{loss_words(first['loss'])} → {loss_words(best['loss'])}"
+        found.append(("Validation loss", fell, at if words.perplexity else f"{at}; {right}"))
         if words.perplexity:
             fell = f"{perplexity_words(first['perplexity'])} → {perplexity_words(best['perplexity'])}"
-            tiles.append(("Perplexity", fell, right))
-    speed = (
-        f"{short(totals['tokens_per_s'])} a second of a step (median)"
-        if totals["tokens_per_s"]
-        else "speed was not measured"
-    )
-    if totals["mfu"]:
-        speed += f", MFU {share(totals['mfu'], 1)}"
-    tiles += [
+            found.append(("Perplexity", fell, right))
+    speed = "speed was not measured"
+    if totals["tokens_per_s"]:
+        speed = f"{short(totals['tokens_per_s'])} a second of a step (median)"
+    speed += f", MFU {share(totals['mfu'], 1)}" if totals["mfu"] else ""
+    trained, whole = totals["trainable_parameters"], totals["all_parameters"]
+    found += [
         ("Tokens trained on", short(totals["tokens"]), speed),
-        ("Time", formats.duration(totals["seconds"]), _time_note(totals)),
-        (
-            "Parameters trained",
-            share(totals["trainable_parameters"], totals["all_parameters"]),
-            f"{count(totals['trainable_parameters'])} of {count(totals['all_parameters'])}",
-        ),
+        ("Time", duration(totals["seconds"]), _time_note(totals)),
+        ("Parameters trained", share(trained, whole), f"{count(trained)} of {count(whole)}"),
     ]
-    body = [
-        element("div", element("dt", title), element("dd", element("strong", big), element("span", small)))
-        for title, big, small in tiles
-    ]
-    return element("dl", body, class_="tiles")
+    return Tiles(found)
 
 
 def _time_note(totals: FitTotals) -> str:
-    compiling = f", {formats.duration(totals['compile_s'])} of it compiling" if totals.get("compile_s") else ""
-    validating = f", {formats.duration(totals['validation_s'])} of it validation" if totals.get("validation_s") else ""
+    compiling = f", {duration(totals['compile_s'])} of it compiling" if totals.get("compile_s") else ""
+    validating = f", {duration(totals['validation_s'])} of it validation" if totals.get("validation_s") else ""
     return plural(totals["steps"], "step") + validating + compiling
+
+
+def phases(fits: Sequence[Fit]) -> DataTable:
+    """One row for each phase of a run."""
+    rows = []
+    for fit in fits:
+        totals, measured, best = fit["totals"], fit["validation"], exported_validation(fit)
+        has_perplexity = best and metric_words(fit["recipe"]["method"]).perplexity
+        rows.append(
+            (
+                name(fit["name"]), fit["recipe"]["method"], totals["steps"], totals["tokens"],
+                loss_words(measured[0]["loss"]) if measured else "–",
+                loss_words(best["loss"]) if best else "–",
+                perplexity_words(best["perplexity"]) if best and has_perplexity else "–",
+                share(totals["trainable_parameters"], totals["all_parameters"]), duration(totals["seconds"]),
+            )
+        )  # fmt: skip
+    columns = ["Phase", "Method", ">Steps", ">Tokens", ">First loss", ">Exported", ">Perplexity", ">Trained", ">Time"]
+    return DataTable("Phases in order; losses are of the validation split", columns, rows)
+
+
+def curves(fit: Fit) -> Contents:
+    """Loss, learning rate, gradient norm, speed, memory and data wait by step, and the same as a table."""
+    drawn = fit["curves"]
+    if not drawn["loss"] and not fit["validation"]:
+        return [sentence("No step was logged.")]
+    words = f"Losses are means over {metric_words(fit['recipe']['method']).labels}, in nats."
+    if len(drawn["loss"]) < fit["totals"]["steps"] // 2:
+        words += " There are more steps than pixels: each column of a curve shows its lowest and highest value."
+    validation = thinned((measured["step"], measured["loss"]) for measured in fit["validation"])
+    last = max(fit["totals"]["steps"], 1)
+    steps = [last, *(point[0] for curve in (drawn["loss"], validation) for point in curve)]
+    span, marks = (min(steps), max(steps)), [Mark(event["step"], event["words"]) for event in fit["events"]]
+
+    def chart(title: str, curve: str, words: str, show: Callable[[float], str] = short, **how: bool) -> Content:
+        points: Sequence[Point] = drawn[curve]  # type: ignore[literal-required]
+        if not points:
+            return None
+        values = [y for _, y in points]
+        log = is_spread(values) and not how
+        label = (
+            f"{title} by step: first {show(values[0])}, last {show(values[-1])}, between {show(min(values))} and "
+            f"{show(max(values))}"
+        )
+        drawing = line_chart([Line(title, "line", points)], label, span=span, marks=marks, log=log, show=show, **how)
+        return Figure(title, [Markup("<p>{}</p>").format(words + " Logarithmic." * log)], drawing)
+
+    charts = (
+        chart("Learning rate", "learning_rate", "As scheduled."),
+        chart("Gradient norm", "grad_norm", "Before clipping."),
+        chart("Tokens a second", "tokens_per_s", "Over all workers.", from_zero=True),
+        chart("Memory, GiB", "memory_gib", "Largest worker.", from_zero=True),
+        chart("Waiting for data", "data_wait", "Fraction of a step's time.", _percent, from_zero=True),
+    )
+    loss = styled("loss-chart", _loss(fit, validation, span, marks), *_events(fit), tag="div")
+    return [note(words), loss, styled("charts", *charts, tag="div"), _as_table(fit)]
+
+
+def _loss(fit: Fit, validation: Sequence[Point], span: Point, marks: Sequence[Mark]) -> Figure:
+    smooth = fit["curves"]["loss_smooth"]
+    lines = [
+        Line("Training loss of each step", "raw", fit["curves"]["loss"]),
+        Line("Training loss, smoothed", "smooth", smooth),
+        Line("Validation loss", "validation", validation, dots=True),
+    ]
+    lines = [line for line in lines if line.points]
+    parts = [f"Loss by step, {count(int(span[0]))} to {count(int(span[1]))}"]
+    for title, points in (("training, smoothed", smooth), ("validation", validation)):
+        if points:
+            best = min(points, key=lambda point: point[1])
+            parts.append(
+                f"{title}: from {loss_words(points[0][1])} to {loss_words(points[-1][1])}, lowest "
+                f"{loss_words(best[1])} at step {count(int(best[0]))}"
+            )
+    log = is_spread(y for line in lines for _, y in line.points)
+    drawing = line_chart(lines, "; ".join(parts), span=span, marks=marks, log=log, height=_LOSS_HEIGHT)
+    keys = [Markup("<span>{} {}</span>").format(line_key(line), line.name.lower()) for line in lines]
+    return Figure("Loss", [Markup("<p>{}</p>").format(join(*keys))], drawing)
+
+
+def _events(fit: Fit) -> Contents:
+    """A numbered list of the events that the dashed lines mark."""
+    items = [f"step {count(event['step'])}: {event['words']}" for event in fit["events"]]
+    rest = len(items) - _MAX_EVENTS
+    shown = Items(items[:_MAX_EVENTS], "events", ordered=True) if items else None
+    return [shown, note(f"And {plural(rest, 'more interruption')}.") if rest > 0 else None]
+
+
+def _as_table(fit: Fit) -> Fold:
+    validated = {row["step"]: row for row in fit["validation"]}
+    logged: dict[int, Mapping[str, Any]] = {row["step"]: row for row in fit["rows"]}
+    has_perplexity = metric_words(fit["recipe"]["method"]).perplexity
+    shown = {"loss": loss_words, "loss_smooth": loss_words, "learning_rate": decimal, "grad_norm": decimal,
+             "tokens_per_s": short, "memory_gib": decimal, "data_wait": _percent}  # fmt: skip
+    rows: list[Sequence[Content]] = []
+    for step in sorted({*validated, *logged}):
+        values = logged.get(step, {})
+        cells = [show(value) if (value := values.get(key)) is not None else "" for key, show in shown.items()]
+        measured: list[str] = [""] * (3 if has_perplexity else 2)
+        if one := validated.get(step):
+            perplexity = [perplexity_words(one["perplexity"])] if has_perplexity else []
+            measured = [loss_words(one["loss"]), *perplexity, share(one["accuracy"], 1)]
+        rows.append((count(step), *cells[:2], *measured, *cells[2:]))
+    columns = [
+        ">Step", ">Training loss", ">smoothed", ">Validation loss", *([">Perplexity"] if has_perplexity else []),
+        ">Accuracy", ">Learning rate", ">Gradient norm", ">Tokens/s", ">Memory, GiB", ">Waiting for data",
+    ]  # fmt: skip
+    words = f"{plural(len(fit['rows']), 'step')} of {count(fit['totals']['steps'])}, and every validation"
+    return Fold(["The curves as a table"], [DataTable(words, columns, rows)])
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.3g}%"
+
+
+def evaluation(fit: Fit) -> Contents:
+    """Losses and accuracies on held-out splits before and after training."""
+    notes = list(map(note, fit["evaluation_notes"]))
+    if not fit["after"]:
+        return [sentence("No held-out split was measured."), *notes]
+    means = metric_words(fit["recipe"]["method"])
+    words = "Before: the base model. After: the exported weights"
+    words += f", of step {count(fit['best_step'])}." if fit["best_step"] is not None else "."
+    perplexity = [">Perplexity before", ">after"] if means.perplexity else []
+    columns = [
+        "Held out", ">Loss before", ">after", ">Change", *perplexity, ">Accuracy before", ">after",
+        f">{means.labels.capitalize()}",
+    ]  # fmt: skip
+    rows = [measured_row(split, fit["before"].get(split), after, means) for split, after in fit["after"].items()]
+    table = DataTable("Splits and sets held out from training", columns, rows)
+    check = ", ".join(
+        f"{key.replace('_', ' ')} {_plain(value)}"
+        for key, value in (fit["merged_check"] or {}).items()
+        if value is not None
+    )
+    checked = note(f"The merged model's logits against those with the adapter: {check}.") if check else None
+    return [note(f"{words} {means.accuracy}"), table, *notes, checked]
+
+
+def measured_row(split: str, before: Measured | None, after: Measured, means: MetricWords) -> tuple[Content, ...]:
+    """Measurements of a held-out split before and after training, and the change of the loss."""
+    change = None if before is None else after["loss"] - before["loss"]
+    perplexity = (perplexity_words(before["perplexity"]) if before else "–", perplexity_words(after["perplexity"]))
+    return (
+        name(split),
+        loss_words(before["loss"]) if before else "–",
+        loss_words(after["loss"]),
+        "–" if change is None else f"{'−' if change < 0 else '+'}{decimal(abs(change))}",
+        *(perplexity if means.perplexity else ()),
+        share(before["accuracy"], 1) if before else "–",
+        share(after["accuracy"], 1),
+        count(after["label_tokens"]),
+    )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def answers(fit: Fit) -> Contents:
+    """Scores and examples of generated answers, or scores of a probe's classes."""
+    if not fit["answers"] and not fit["generation"] and not fit.get("set_generation"):
+        return [sentence("This run generated no answers (`generate` is not set).")]
+    caption = "Greedy answers to held-out prompts; from 0 to 1, BLEU from 0 to 100"
+    if fit["recipe"]["method"] == "probe":
+        caption = "Classes given to held-out documents; from 0 to 1"
+    of_sets = fit.get("set_generation", {}).items()
+    scored = [(caption, fit["generation"]), *((join(caption, ": set ", outside(set)), of) for set, of in of_sets)]
+    tables = [
+        DataTable(
+            words, ["Score", ">Value"], [(_SCORES.get(one, one.replace("_", " ")), decimal(of[one])) for one in of]
+        )
+        for words, of in scored
+        if of
+    ]
+    return [*tables, *(_answer(one, opened=number < _OPEN_ANSWERS) for number, one in enumerate(fit["answers"]))]
+
+
+def _answer(answer: GeneratedAnswer, *, opened: bool) -> Fold:
+    boxes = []
+    for key in ("prompt", "reference", "generated"):
+        words: str = answer[key]  # type: ignore[literal-required]
+        excerpt = Passage([words]) if words.strip() else sentence("Empty: no visible text.")
+        boxes.append(styled(key, Markup("<h4>{}</h4>").format(key.capitalize()), excerpt, tag="div"))
+    heading = Markup("<h3>{}</h3>").format(f"Document of {answer['set']}" if "set" in answer else "Document")
+    summary = [heading, styled("aside", outside(answer["document"]))]
+    return Fold(summary, [styled("answer", *boxes, tag="div")], opened)
+
+
+def data(fit: Fit) -> Contents:
+    """The corpora: what was read, the splits as packed, and what was left out or cut."""
+    labelled = metric_words(fit["recipe"]["method"]).labels == "label tokens"  # a probe has one label per document
+    splits = [(corpus, split) for corpus in fit["corpora"] for split in corpus["splits"]]
+    most = max((split["tokens"] for _, split in splits), default=0)
+    rows = [
+        (
+            name(corpus["name"]),
+            split["split"],
+            bar([BarSegment(split["tokens"], "kept", f"{count(split['tokens'])} tokens")], most, "", "small"),
+            split["documents"],
+            split["tokens"],
+            *((split["label_tokens"], share(split["label_tokens"], split["tokens"])) if labelled else ()),
+            split["rows"],
+            share(split["filled"], 1),
+        )
+        for corpus, split in splits
+    ]
+    words = (
+        f"A row has {count(fit['recipe']['sequence_length'])} positions; filled is the share that hold a token. "
+        f"The loss counts {'label tokens' if labelled else 'documents, by their class'}."
+    ) + _ORDERS[fit["recipe"].get("order", "shuffled")]
+    columns = ["Corpus", "Split", "", ">Documents", ">Tokens", *([">Label tokens", ">of tokens"] if labelled else []),
+               ">Rows", ">Filled"]  # fmt: skip
+    read = Items([_read(corpus, fit["output"]) for corpus in fit["corpora"]], "read")
+    changes = [_left_out(corpus) for corpus in fit["corpora"]]
+    return [read, note(words), DataTable("Splits as they were packed", columns, rows), *changes]
+
+
+def _read(corpus: CorpusData, output: str) -> Markup:
+    text = f": {plural(corpus['documents'], 'document')}, {corpus['text_bytes'] / 1e6:,.1f} MB of text, from "
+    rows = "; ".join(f"{stage}: {count(number)}" for stage, number in corpus.get("stages", {}).items())
+    stages = f". Rows of each stage: {rows}" if rows else ""
+    data_set = _data_set(corpus["prepared"], output) if "prepared" in corpus else None
+    return join(_bold(corpus["name"]), text, code(corpus["path"]), stages, data_set)
+
+
+def _bold(words: str) -> Markup:
+    return Markup("<b>{}</b>").format(outside(words))
+
+
+def _data_set(found: DataSet, output: str) -> Markup:
+    """The version and digest of a prepared data set, with a link to the page of its report.
+
+    output: the folder of the page with the link. The URI of a page on an object store is shown without a link.
+    """
+    words = ", ".join(found["versions"]) or f"{found['name']}, not tagged"
+    report = found["report"]
+    if paths.is_remote(report) or paths.is_remote(output):
+        shown = join("its report is ", code(report))
+    else:
+        href = quote(posixpath.relpath(report, paths.absolute(output)))
+        shown = Markup('<a href="{}">its report</a>').format(href)
+    return join(". Data set ", _bold(words), ", digest ", code(found["digest"][:12]), "; ", shown)
+
+
+def _left_out(corpus: CorpusData) -> DataTable | None:
+    """Numbers of what was left out, not trained on or cut; None if there is nothing."""
+    read, turns = corpus["documents"] + sum(corpus["left_out"].values()), corpus.get("turns", {})
+    rows = [(f"left out: {reason.replace('_', ' ')}", n, share(n, read)) for reason, n in corpus["left_out"].items()]
+    rows += [
+        (what.replace("_", " ").replace("/", ": "), n, share(n, turns["turns"]))
+        for what, n in turns.items()
+        if what != "turns"
+    ]
+    rows += [(what.replace("_", " "), n, packed_share(corpus, what)) for what, n in corpus["packing"].items()]
+    caption = join("Left out or cut in ", outside(corpus["name"]))
+    return DataTable(caption, ["What", ">Number", ">Share"], rows) if rows else None
+
+
+def packed_share(corpus: CorpusData, counter: str) -> str:
+    """The counter's share of the corpus' examples, tokens or label tokens, whichever it counts."""
+    kinds = {"documents": "examples", "tokens": "tokens", "label_tokens": "label_tokens"}
+    whole = next((corpus["tokenised"][of] for start, of in kinds.items() if counter.startswith(f"{start}_")), 0)
+    return share(corpus["packing"][counter], whole) if whole else ""
+
+
+def export(fit: Fit) -> Contents:
+    """The exported folders, with code that loads them."""
+    folders = fit["folders"]
+    if not folders:
+        return [sentence("Nothing was exported.")]
+    rows = [(folder["kind"], code(folder["uri"]), f"{folder['bytes'] / 1e6:,.1f}") for folder in folders]
+    first = next((folder for folder in folders if folder["kind"] in _WHOLE), folders[0])
+    codes = [
+        Fold(
+            [Markup("<h3>Load </h3>"), code(folder["kind"])],
+            [Listing(folder["code"], "Code")],
+            opened=folder is first,
+        )
+        for folder in folders
+        if folder["kind"] != "base"
+    ]
+    words = "Code to run in the folder; its README.md has the same code. Copy it from an object store to a disk first."
+    return [DataTable("Exported folders", ["What", "Folder", ">MB"], rows), note(words), *codes]
+
+
+_PARTS: tuple[tuple[str, str, Callable[[Fit], Contents]], ...] = (
+    ("curves", "Curves", curves),
+    ("evaluation", "Evaluation", evaluation),
+    ("answers", "Answers", answers),
+    ("data", "Data", data),
+    ("export", "Exported model", export),
+)

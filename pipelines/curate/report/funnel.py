@@ -1,12 +1,13 @@
 """The funnel: what each stage removed and left. A section of the report page, and text for the terminal."""
 
 import re
-from collections.abc import Sequence
 from typing import Literal
 
+from markupsafe import Markup
+
 from cluster.formats import count, plural, share
-from cluster.page.charts import BarSegment, bar
-from cluster.page.markup import Column, Markup, Section, anchor, code, element, fold, join, name, sentence, table
+from cluster.report.charts import BarSegment, bar
+from cluster.report.sections import DataTable, Fold, Items, Section, anchor, code, join, note, sentence, styled
 from pipelines.curate.report.schema import Amount, CurateReport, FunnelStage, ReasonAmount, stage_name
 
 _OPEN_STAGES = 2
@@ -25,72 +26,39 @@ def funnel(report: CurateReport) -> Section:
     """The section: bars of what each stage removed and left, with reasons, and the same as a table."""
     stages, given = report["funnel"], report["totals"]["input"]
     if not stages or not given["documents"]:
-        return Section("funnel", "Funnel", sentence("No documents were read, so there is nothing to follow."))
+        return Section("funnel", "Funnel", [sentence("No documents were read, so there is nothing to follow.")])
     by_loss = sorted(stages, key=lambda stage: -stage["removed"]["documents"])
     opened = {stage["stage"] for stage in by_loss[:_OPEN_STAGES]}
     sampled = {(sample["stage"], sample["reason"]) for sample in report["samples"]}
     before = [given, *(stage["left"] for stage in stages)]
     rows = [
-        _stage(stage, given, _loss(stage, seen, given), stage["stage"] in opened, sampled)
+        join(
+            Markup("<h3>{}</h3>").format(stage_name(stage["stage"])),
+            _bars(stage, given),
+            _amount(stage["left"], given, "", "left"),
+            _loss(stage, seen, given),
+            _why(stage, given, stage["stage"] in opened, sampled),
+        )
         for stage, seen in zip(stages, before, strict=False)
     ]
-    body = [_legend(), element("ol", rows, class_="funnel"), _as_table(stages, given)]
-    return Section("funnel", "Funnel", join(body))
-
-
-def _legend() -> Markup:
-    return element(
-        "p",
-        element("span", class_="key key-left"),
-        " left after the stage ",
-        element("span", class_="key key-removed"),
-        " removed by it. The thick bar counts documents, the thin one characters. Shares are of the input.",
-        class_="note",
+    legend = Markup(
+        '<span class="key key-left"></span> left after the stage <span class="key key-removed"></span> removed by it. '
+        "The thick bar counts documents, the thin one characters. Shares are of the input."
     )
-
-
-def _stage(
-    stage: FunnelStage, given: Amount, loss: Markup | None, opened: bool, sampled: set[tuple[str, str]]
-) -> Markup:
-    heading = element("h3", stage_name(stage["stage"]))
-    body = [heading, _bars(stage, given), _amount(stage["left"], given, "", "left"), loss]
-    reasons = sorted((r for r in stage["reasons"] if r["documents"]), key=lambda r: -r["documents"])
-    if len(reasons) == 1:
-        body.append(element("p", "Reason: ", _reason_name(stage, reasons[0], sampled), class_="why"))
-    elif reasons:
-        named = ", ".join(f"{r['reason']} {count(r['documents'])}" for r in reasons[:_NAMED_REASONS])
-        summary = f"{len(reasons)} reasons: {named}" + (", …" if len(reasons) > _NAMED_REASONS else "")
-        content = fold(summary, _reasons(stage, reasons, given, sampled), opened=opened)
-        body.append(element("div", content, class_="why"))
-    return element("li", body)
-
-
-def _reason_name(stage: FunnelStage, reason: ReasonAmount, sampled: set[tuple[str, str]]) -> Markup:
-    key = (stage["stage"], reason["reason"])
-    return element("a", code(key[1]), href=f"#{anchor('sample', *key)}") if key in sampled else code(key[1])
-
-
-def _amount(amount: Amount, given: Amount, sign: str, style: str) -> Markup:
-    """Two lines, documents and characters, beside their bars."""
-    lines = [
-        element(
-            "span",
-            element("b", sign, share(amount[unit], given[unit])),
-            element("span", count(amount[unit]), f" {unit}"),
+    columns = [
+        "Stage", ">Documents removed", ">Documents left", ">of input", ">Characters removed", ">Characters left",
+        ">of input",
+    ]  # fmt: skip
+    cells = [
+        (
+            stage_name(s["stage"]),
+            *(cell for unit, _ in _UNITS for cell in (s["removed"][unit], s["left"][unit],
+                                                      share(s["left"][unit], given[unit]))),
         )
-        for unit, _ in _UNITS
-    ]
-    return element("p", lines, class_=f"amount {style}")
-
-
-def _loss(stage: FunnelStage, before: Amount, given: Amount) -> Markup | None:
-    if stage["removed"]["documents"]:
-        return _amount(stage["removed"], given, "−", "loss")
-    shortened = before["characters"] - stage["left"]["characters"]
-    if shortened > 0:
-        words = f"{count(shortened)} characters cut out of documents or replaced by placeholders"
-        return element("p", words, class_="amount soft")
-    return None if stage["stage"] in _STAGES_WITHOUT_CHECKS else element("p", "removes nothing", class_="amount soft")
+        for s in stages
+    ]  # fmt: skip
+    as_table = Fold(["The funnel as a table"], [DataTable("Documents and characters by stage", columns, cells)])
+    return Section("funnel", "Funnel", [note(legend), Items(rows, "funnel", ordered=True), as_table])
 
 
 def _bars(stage: FunnelStage, given: Amount) -> Markup:
@@ -103,51 +71,54 @@ def _bars(stage: FunnelStage, given: Amount) -> Markup:
         pieces += [BarSegment(r[unit], "removed part", f"{r['reason']}: {count(r[unit])} {unit}") for r in reasons]
         label = f"{title}: {count(left)} {unit} left, {share(left, given[unit])} of the input; {count(removed)} removed"
         drawn.append(bar(pieces, max(given[unit], left + removed), label, style))
-    return element("div", drawn, class_="bars")
+    return styled("bars", *drawn, tag="div")
 
 
-def _reasons(
-    stage: FunnelStage, reasons: Sequence[ReasonAmount], given: Amount, sampled: set[tuple[str, str]]
-) -> Markup:
-    most = max(r["documents"] for r in reasons)
+def _amount(amount: Amount, given: Amount, sign: str, style: str) -> Markup:
+    """Two lines, documents and characters, beside their bars."""
+    line = Markup("<span><b>{}{}</b><span>{} {}</span></span>")
+    lines = [line.format(sign, share(amount[unit], given[unit]), count(amount[unit]), unit) for unit, _ in _UNITS]
+    return styled(f"amount {style}", *lines, tag="p")
+
+
+def _loss(stage: FunnelStage, before: Amount, given: Amount) -> Markup | None:
+    if stage["removed"]["documents"]:
+        return _amount(stage["removed"], given, "−", "loss")
+    shortened = before["characters"] - stage["left"]["characters"]
+    if shortened <= 0 and stage["stage"] in _STAGES_WITHOUT_CHECKS:
+        return None
+    cut = f"{count(shortened)} characters cut out of documents or replaced by placeholders"
+    return styled("amount soft", cut if shortened > 0 else "removes nothing", tag="p")
+
+
+def _why(stage: FunnelStage, given: Amount, opened: bool, sampled: set[tuple[str, str]]) -> Markup | None:
+    """The reasons of a stage. sampled: (stage, reason) of those with examples, to which their names link."""
+
+    def named(reason: ReasonAmount) -> Markup:
+        key = (stage["stage"], reason["reason"])
+        shown = code(key[1])
+        return Markup('<a href="#{}">{}</a>').format(anchor("sample", *key), shown) if key in sampled else shown
+
+    reasons = sorted((r for r in stage["reasons"] if r["documents"]), key=lambda r: -r["documents"])
+    if not reasons:
+        return None
+    if len(reasons) == 1:
+        return styled("why", "Reason: ", named(reasons[0]), tag="p")
+    most = reasons[0]["documents"]
     rows = [
         (
-            name(_reason_name(stage, r, sampled)),
+            styled("name", named(r)),
             bar([BarSegment(r["documents"], "removed", f"{count(r['documents'])} documents")], most, "", "small"),
-            count(r["documents"]),
-            share(r["documents"], given["documents"]),
-            count(r["characters"]),
-            share(r["characters"], given["characters"]),
+            *(cell for unit, _ in _UNITS for cell in (r[unit], share(r[unit], given[unit]))),
         )
         for r in reasons
     ]
-    columns = [
-        Column("Reason", False), Column("", False), Column("Documents"), Column("of input"),
-        Column("Characters"), Column("of input"),
-    ]  # fmt: skip
     gone = plural(stage["removed"]["documents"], "document")
     caption = f"{stage_name(stage['stage'])}: why {gone} went; the first failed check counts"
-    return table(caption, columns, rows)
-
-
-def _as_table(stages: Sequence[FunnelStage], given: Amount) -> Markup:
-    columns = [
-        Column("Stage", False), Column("Documents removed"), Column("Documents left"), Column("of input"),
-        Column("Characters removed"), Column("Characters left"), Column("of input"),
-    ]  # fmt: skip
-    rows = [
-        (
-            stage_name(s["stage"]),
-            count(s["removed"]["documents"]),
-            count(s["left"]["documents"]),
-            share(s["left"]["documents"], given["documents"]),
-            count(s["removed"]["characters"]),
-            count(s["left"]["characters"]),
-            share(s["left"]["characters"], given["characters"]),
-        )
-        for s in stages
-    ]
-    return fold("The funnel as a table", table("Documents and characters by stage", columns, rows), opened=False)
+    columns = ["Reason", "", ">Documents", ">of input", ">Characters", ">of input"]
+    first = ", ".join(f"{r['reason']} {count(r['documents'])}" for r in reasons[:_NAMED_REASONS])
+    summary = f"{len(reasons)} reasons: {first}" + (", …" if len(reasons) > _NAMED_REASONS else "")
+    return styled("why", Fold([summary], [DataTable(caption, columns, rows)], opened), tag="div")
 
 
 def funnel_text(report: CurateReport) -> str:

@@ -1,84 +1,440 @@
-"""report.html of a report. A report with 36 histograms, 7 groups and 25 examples makes 230 kB in 30 ms.
+"""The sections of report.html of curate. A report with 36 histograms, 7 groups and 25 examples makes 230 kB."""
 
-The elements of a page, its base style and its security policy are in cluster.page.
-"""
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from importlib import resources
+from markupsafe import Markup
 
 from cluster import formats
-from cluster.formats import count, plural, share
-from cluster.page.document import document, header
-from cluster.page.markup import Section, element
-from pipelines.curate.report import breakdowns, examples, signals
+from cluster.formats import count, decimal, plural, share
+from cluster.report.charts import WIDE, BarSegment, bar, hatch, histogram
+from cluster.report.page import page
+from cluster.report.sections import (
+    Cell,
+    Content,
+    DataTable,
+    Facts,
+    Figure,
+    Fold,
+    Items,
+    Passage,
+    Section,
+    Tiles,
+    anchor,
+    code,
+    config_section,
+    join,
+    name,
+    note,
+    outside,
+    sentence,
+    styled,
+    warnings_section,
+)
 from pipelines.curate.report.funnel import funnel
-from pipelines.curate.report.schema import CurateReport
+from pipelines.curate.report.schema import CurateReport, stage_name
+from pipelines.text.word_diff import DiffPart, word_diff
 
-_STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")
+_LANGUAGES_SHOWN = 15
+_PLACES_SHOWN = 5
+_OPEN_GROUPS = 3
+_OPEN_PACKS = 2
+_KEPT, _NEAR = "kept", "near_duplicate"  # reasons without a bound
+# Signals without bounds, and those without a known stage whose bounds removed nothing.
+_UNBOUNDED, _IDLE = "", "idle"
+_TITLES = {_UNBOUNDED: "Without bounds", _IDLE: "Bounds that removed nothing"}
+# A cell's shade by the share of the source's input: at least this much gives this level.
+_HEAT = ((0.5, 6), (0.2, 5), (0.1, 4), (0.05, 3), (0.02, 2), (0.005, 1))
 
 
 def render(report: CurateReport) -> str:
     """The page as text. It can be encoded as UTF-8 for any content of documents."""
     run = report["run"]
-    sections = [
-        _warnings(report),
-        _result(report),
-        funnel(report),
-        breakdowns.languages(report),
-        breakdowns.sources(report),
-        signals.signals(report),
-        signals.similarity(report),
-        examples.groups(report),
-        examples.samples(report),
-        breakdowns.personal_data(report),
-        breakdowns.boilerplate(report),
-        breakdowns.repeats(report),
-        breakdowns.quarantine(report),
-        breakdowns.skipped(report),
-        breakdowns.times(report),
-        breakdowns.config(report),
-    ]
-    top = header(run["name"], "Curation report", run["finished"], run["version"], run["output"])
-    return document(f"{run['name']}: curation report", top, sections, _STYLE)
+    shown = [
+        warnings_section(report["warnings"]), result(report), funnel(report), languages(report), sources(report),
+        signals(report), similarity(report), groups(report), samples(report), personal_data(report),
+        boilerplate(report), repeats(report), quarantine(report), skipped(report), times(report),
+        config_section(run["config"]),
+    ]  # fmt: skip
+    return page("Curation report", run["name"], run["finished"], run["version"], run["output"], shown)
 
 
-def _warnings(report: CurateReport) -> Section | None:
-    """The warnings as a list; None without any."""
-    if not report["warnings"]:
-        return None
-    items = [element("li", warning) for warning in report["warnings"]]
-    return Section("warnings", plural(len(items), "warning").capitalize(), element("ul", items))
-
-
-def _result(report: CurateReport) -> Section:
+def result(report: CurateReport) -> Section:
     """Documents, characters and tokens kept, time and throughput."""
     totals = report["totals"]
-    given, kept = totals["input"], totals["corpus"]
+    given, kept, wall, core = totals["input"], totals["corpus"], totals["wall_s"], totals["core_s"]
     text_bytes = max((stage["text_bytes"] for stage in report["stages"]), default=0)
     tiles = [
-        (
-            "Documents kept",
-            share(kept["documents"], given["documents"]),
-            f"{count(kept['documents'])} of {count(given['documents'])}",
-        ),
-        (
-            "Characters kept",
-            share(kept["characters"], given["characters"]),
-            f"{count(kept['characters'])} of {count(given['characters'])}",
-        ),
+        (f"{unit.capitalize()} kept", share(kept[unit], given[unit]), f"{count(kept[unit])} of {count(given[unit])}")
+        for unit in ("documents", "characters")
+    ]  # type: ignore[literal-required]
+    tiles += [
         ("Tokens, estimated", formats.short(kept["tokens_estimate"]), count(kept["tokens_estimate"])),
-        (
-            "Time",
-            "in several calls" if totals["wall_s"] is None else formats.duration(totals["wall_s"]),
-            f"{formats.core_hours(totals['core_s'])} core-hours",
-        ),
-        (
-            "Throughput",
-            f"{formats.megabytes_per_s(text_bytes, totals['wall_s'])} MB/s",
-            f"{formats.megabytes_per_s(text_bytes, totals['core_s'])} MB/s per core",
-        ),
+        ("Time", "in several calls" if wall is None else formats.duration(wall),
+         f"{formats.core_hours(core)} core-hours"),
+        ("Throughput", f"{formats.megabytes_per_s(text_bytes, wall)} MB/s",
+         f"{formats.megabytes_per_s(text_bytes, core)} MB/s per core"),
+    ]  # fmt: skip
+    return Section("result", "Result", [Tiles(tiles)])
+
+
+_IN_AND_KEPT = (">Documents in", ">Share", ">Documents kept", ">Share kept", ">Characters in", ">Characters kept")
+
+
+def _in_and_kept(row: Any, most: int, whole: int) -> tuple[Content, ...]:
+    """A bar, and the cells of _IN_AND_KEPT. most: documents of the longest bar. whole: documents of the input."""
+    given, kept = row["input"], row["corpus"]
+    lost, share_kept = given["documents"] - kept["documents"], share(kept["documents"], given["documents"])
+    pieces = [
+        BarSegment(kept["documents"], "kept", f"{count(kept['documents'])} documents kept"),
+        BarSegment(lost, "removed", f"{count(lost)} documents removed"),
     ]
-    body = [
-        element("div", element("dt", title), element("dd", element("strong", big), element("span", small)))
-        for title, big, small in tiles
+    return (
+        bar(pieces, most, f"{share_kept} kept", "small"), given["documents"], share(given["documents"], whole),
+        kept["documents"], share_kept, given["characters"], kept["characters"],
+    )  # fmt: skip
+
+
+def languages(report: CurateReport) -> Section:
+    """Documents and characters of each language, read and kept; all but the 15 most frequent are folded."""
+    rows = sorted(report["languages"], key=lambda row: (-row["input"]["documents"], row["language"]))
+    if not rows:
+        return Section("languages", "Languages", [sentence("Languages were not identified in this run.")])
+
+    def table(caption: str, rows: Sequence[Any]) -> DataTable:
+        most, whole = max(row["input"]["documents"] for row in rows), report["totals"]["input"]["documents"]
+        cells = [(name(row["language"]), *_in_and_kept(row, most, whole)) for row in rows]
+        return DataTable(caption, ["Language", "", *_IN_AND_KEPT], cells)
+
+    first, rest = rows[:_LANGUAGES_SHOWN], rows[_LANGUAGES_SHOWN:]
+    content: list[Content] = [table("The most frequent languages" if rest else "All languages", first)]
+    if rest:
+        content.append(Fold([plural(len(rest), "more language")], [table("The other languages", rest)]))
+    return Section("languages", "Languages", content)
+
+
+def sources(report: CurateReport) -> Section:
+    """What each source gave, and the share of it that each reason removed."""
+    rows = report["sources"]
+    if not rows:
+        return Section("sources", "Sources", [sentence("No source had a document.")])
+    whole, most = report["totals"]["input"]["documents"], max(row["input"]["documents"] for row in rows)
+    cells = [
+        (
+            name(row["source"]),
+            name(row["licence"]) if row["licence"] else "not stated",
+            decimal(row["weight"]),
+            *_in_and_kept(row, most, whole),
+        )
+        for row in rows
     ]
-    return Section("result", "Result", element("dl", body, class_="tiles"))
+    given = DataTable("What each source gave", ["Source", "Licence", ">Weight", "", *_IN_AND_KEPT], cells)
+    return Section("sources", "Sources", [given, _shares_removed(rows)])
+
+
+def _shares_removed(rows: Sequence[Any]) -> Content:
+    """Share of each source that each reason removed. Reasons are the rows: they are many and have long names."""
+    lost = {(row["source"], r["stage"], r["reason"]): r["documents"] for row in rows for r in row["reasons"]}
+    reasons = list(dict.fromkeys((r["stage"], r["reason"]) for row in rows for r in row["reasons"] if r["documents"]))
+    if not reasons:
+        return sentence("No source lost a document to a rule or as a duplicate.")
+    # The first source may lack a stage, so the reasons are sorted by stage.
+    stages = list(dict.fromkeys(stage for stage, _ in reasons))
+
+    def cell(row: Any, documents: int, style: str = "") -> Cell:
+        given = row["input"]["documents"]
+        fraction = documents / given if given else 0
+        style = style or f"heat-{next((level for least, level in _HEAT if fraction >= least), 0)}"
+        words = share(documents, given) if documents else "–"
+        return Cell(words, style, f"{count(documents)} of {count(given)} documents")
+
+    cells: list[Sequence[Content]] = [("kept", "", *(cell(row, row["corpus"]["documents"], "kept") for row in rows))]
+    for stage, reason in sorted(reasons, key=lambda pair: stages.index(pair[0])):
+        shares = [cell(row, lost.get((row["source"], stage, reason), 0)) for row in rows]
+        cells.append((styled("name", code(reason)), stage_name(stage), *shares))
+    caption = "Share of each source's documents that a reason removed; the stronger the shade, the more"
+    return DataTable(caption, ["Reason", "Stage", *(Markup(">") + name(row["source"]) for row in rows)], cells)
+
+
+def signals(report: CurateReport) -> Section:
+    """A histogram of each signal with its bounds, by stage; the two stages that removed the most are open."""
+    title = "Signals and bounds"
+    if not report["histograms"]:
+        return Section("signals", title, [sentence("No signal was measured.")])
+    removed = {stage["stage"]: {r["reason"]: r["documents"] for r in stage["reasons"]} for stage in report["funnel"]}
+    # By the stage of their bounds, in the order of the funnel; those without bounds come first.
+    stage_of = {r["reason"]: stage["stage"] for stage in report["funnel"] for r in stage["reasons"]}
+    packs: dict[str, list[Any]] = {pack: [] for pack in [_UNBOUNDED, *removed]}
+    for signal in report["histograms"]:
+        stages = [stage_of.get(bound["reason"], _IDLE) for bound in signal["bounds"]]
+        known = (stage for stage in stages if stage != _IDLE)
+        pack = signal.get("stage") or next(known, _IDLE if stages else _UNBOUNDED)
+        packs.setdefault(pack, []).append(signal)
+    packs = {pack: group for pack, group in packs.items() if group}
+    losses = {pack: sum(removed.get(pack, {}).values()) for pack in packs}
+    biggest = sorted((pack for pack in packs if losses[pack]), key=lambda pack: -losses[pack])[:_OPEN_PACKS]
+    folds = [
+        _pack(pack, group, removed.get(pack, {}), opened=pack in biggest or pack == _UNBOUNDED)
+        for pack, group in packs.items()
+    ]
+    words = (
+        "All documents by measured value. Hatched: outside a bound; grey: a bin that a bound divides. The height of a "
+        "bar is the square root of its documents, so that tails can be seen. A document is removed for the first "
+        "reason it gives, so a reason may have removed fewer documents than lie outside its bound."
+    )
+    return Section("signals", title, [hatch(), note(words), *folds])
+
+
+def _pack(pack: str, group: Sequence[Any], removed: dict[str, int], *, opened: bool) -> Fold:
+    title, loss = _TITLES.get(pack) or stage_name(pack), sum(removed.values())
+    bounded = {bound["reason"] for signal in group for bound in signal["bounds"]}
+    others = [(reason, number) for reason, number in removed.items() if number and reason not in bounded]
+    summary = plural(len(group), "signal") + (f", {plural(loss, 'document')} removed" if loss else "")
+    ordered = sorted(group, key=lambda signal: -sum(removed.get(bound["reason"], 0) for bound in signal["bounds"]))
+    charts = styled("charts", *(_signal(signal, removed) for signal in ordered), tag="div")
+    named = Markup("; ").join(join(code(reason), f" {count(number)}") for reason, number in others)
+    without = note("Documents removed for reasons without a bound: ", named, ".") if others else None
+    heading = [_h3(title), styled("aside", summary)]
+    return Fold(heading, [without, charts], opened, anchor("signals", title))
+
+
+def _h3(*content: Content) -> Markup:
+    return Markup("<h3>{}</h3>").format(join(*content))
+
+
+def _signal(signal: Any, removed: dict[str, int]) -> Figure:
+    limits = [
+        f"under {decimal(b['minimum'])}" if b["minimum"] is not None else f"over {decimal(b['maximum'] or 0)}"
+        for b in signal["bounds"]
+    ]
+    lines = [
+        join(limit, ": ", code(bound["reason"]), f" removed {count(removed.get(bound['reason'], 0))}")
+        for limit, bound in zip(limits, signal["bounds"], strict=True)
+    ]
+    words = [Markup("<p>{}</p>").format(signal["description"]), Items(lines) if lines else None]
+    drawing = sentence("No document has a value.")
+    if total := sum(signal["documents"]):
+        label = f"{signal['signal']}: histogram of {count(total)} documents"
+        label += f", removed {'; '.join(limits)}" if limits else ""
+        is_log = signal["scale"] == "log"
+        drawing = histogram(signal["edges"], signal["documents"], signal["bounds"], log=is_log, label=label)
+    return Figure(code(signal["signal"]), words, drawing, level=4)
+
+
+def similarity(report: CurateReport) -> Section:
+    """A histogram of the near-duplicates by their similarity to the kept document."""
+    found, title = report["similarity"], "Similarity of near-duplicates"
+    if not found:
+        return Section("similarity", title, [sentence("Near-duplicates were not looked for in this run.")])
+    total, threshold = sum(found["documents"]), found["threshold"]
+    if not total:
+        words = f"No two documents reached the similarity of {decimal(threshold)}."
+        return Section("similarity", title, [sentence(words)])
+    drawing = histogram(
+        found["edges"], found["documents"], [{"minimum": None, "maximum": threshold}], log=False, frame=WIDE,
+        label=f"Similarity of {count(total)} documents with their nearest kept document, threshold {threshold}",
+        bound_signs=("≥", "≥"),
+    )  # fmt: skip
+    words = (
+        f"Jaccard similarity of {plural(total, 'document')} with the most similar document that was kept: "
+        f"exact between two short documents, else estimated. From the threshold of {decimal(threshold)} on, a document "
+        "is a duplicate and is removed."
+    )
+    return Section("similarity", title, [note(words), styled("wide-chart", drawing, tag="div")])
+
+
+def groups(report: CurateReport) -> Section:
+    """A word diff of two documents of each of the largest duplicate groups; the first three are open."""
+    if not report["groups"]:
+        return Section("groups", "Largest duplicate groups", [sentence("No duplicate group was found.")])
+    legend = Markup(
+        "The document that was kept, and one of those removed for it: <del>only in the kept one</del> <ins>only in the "
+        "removed one</ins>. "
+        "The similarity is that of the whole documents, the words compared are those of the excerpts."
+    )
+    folds = [_group(group, opened=number < _OPEN_GROUPS) for number, group in enumerate(report["groups"])]
+    return Section("groups", "Largest duplicate groups", [note(legend), *folds])
+
+
+def _group(group: Any, *, opened: bool) -> Fold:
+    kept, removed = group["kept"], group["removed"]
+    alike = "equal text" if group["similarity"] is None else f"similarity {decimal(group['similarity'])}"
+    heading = [
+        _h3(plural(group["documents"], "document")),
+        styled("aside", f"{alike}, group ", outside(group["group_id"])),
+    ]
+    facts = Facts([(title, _origin(one)) for title, one in (("Kept", kept), ("Removed", removed))])
+    parts = word_diff(kept["excerpt"], removed["excerpt"])
+    if any(part.kind in ("removed", "added") for part in parts):
+        return Fold(heading, [facts, Passage(list(map(_marked, parts)))], opened)
+    return Fold(heading, [facts, note("The excerpts are equal."), _excerpt(kept["excerpt"])], opened)
+
+
+def _origin(one: Any) -> Markup:
+    return join(outside(one["id"]), " from ", outside(one["source"]))
+
+
+def _marked(part: DiffPart) -> str:
+    if part.kind == "same":
+        return part.text
+    if part.kind == "skipped":
+        return styled("skipped", f" […{part.text} equal words…] ")
+    return Markup("<{0}>{1}</{0}>").format("del" if part.kind == "removed" else "ins", part.text)
+
+
+def _excerpt(words: str, language: str | None = None) -> Content:
+    return Passage([words], language) if words.strip() else sentence("Empty: no visible text.")
+
+
+def samples(report: CurateReport) -> Section:
+    """Excerpts of documents that were kept, and of documents removed for each reason, with the measured values."""
+    if not report["samples"]:
+        return Section("examples", "Examples", [sentence("No examples were asked for.")])
+    totals = {(s["stage"], r["reason"]): r["documents"] for s in report["funnel"] for r in s["reasons"]}
+    found: dict[tuple[str, str], list[Any]] = {}
+    for sample in report["samples"]:
+        found.setdefault((sample["stage"], sample["reason"]), []).append(sample)
+    # (stage, reason) -> its signal and side; the stage is empty if the report has none for the signal.
+    bounds = {
+        (signal.get("stage", ""), bound["reason"]): (
+            signal["signal"],
+            "at most" if bound["minimum"] is None else "at least",
+        )
+        for signal in report["histograms"]
+        for bound in signal["bounds"]
+    }
+    order = list(totals)
+    folds = []
+    # Kept documents come first, then the reasons in the order of the funnel.
+    for key in sorted(found, key=lambda key: (key[1] != _KEPT, order.index(key) if key in totals else len(order))):
+        (stage, reason), is_kept = key, key[1] == _KEPT
+        total = report["totals"]["corpus"]["documents"] if is_kept else totals.get(key)
+        facts = [*([] if is_kept else [stage_name(stage)]), *([] if total is None else [plural(total, "document")])]
+        aside = styled("aside", ", ".join([*facts, f"{len(found[key])} shown"]))
+        bounded = bounds.get(key) or bounds.get(("", reason))
+        content = [Markup("<article>{}</article>").format(join(*_sample(one, bounded))) for one in found[key]]
+        heading = _h3("Kept" if is_kept else code(reason))
+        folds.append(Fold([heading, aside], content, is_kept, anchor("sample", stage, reason)))
+    words = "Drawn at random for every reason, and from what was kept."
+    return Section("examples", "Examples", [note(words), *folds])
+
+
+def _sample(sample: Any, bounded: tuple[str, str] | None) -> Iterator[Content]:
+    """bounded: the signal of the reason, and `at least` or `at most`."""
+    language = [", language ", outside(sample["language"])] if sample["language"] else []
+    yield styled("origin", _origin(sample), *language, tag="p")
+    if sample["value"] is not None:
+        signal, wanted = bounded or ("similarity" if sample["reason"] == _NEAR else "value", "")
+        limit = "" if sample["threshold"] is None else decimal(sample["threshold"])
+        limit = limit and (f", {wanted} {limit} wanted" if wanted else f", threshold {limit}")
+        value = Markup("{} <b>{}</b>{}").format(signal, decimal(sample["value"]), limit)
+        yield styled("measured", value, tag="p")
+    yield _excerpt(sample["excerpt"], sample["language"])
+
+
+def personal_data(report: CurateReport) -> Section:
+    """Documents and occurrences of each kind of personal data, and whether the corpus has them replaced."""
+    if not report["personal_data"]:
+        off = report["run"]["config"].get("personal_data", {}) is None
+        words = "Personal data was not looked for in this run." if off else "No personal data was found."
+        return Section("personal-data", "Personal data", [sentence(words)])
+    given = report["totals"]["input"]["documents"]
+    cells = [
+        (code(row["kind"]), row["documents"], share(row["documents"], given), row["found"],
+         "replaced by a placeholder" if row["redacted"] else "left as it is")
+        for row in report["personal_data"]
+    ]  # fmt: skip
+    words = "Counted in every document that was read, kept or not. The values themselves are nowhere in this report."
+    columns = ["Kind", ">Documents", ">of input", ">Found", "In the corpus"]
+    return Section("personal-data", "Personal data", [note(words), DataTable("Personal data by kind", columns, cells)])
+
+
+def boilerplate(report: CurateReport) -> Section | None:
+    """The amount of text that was cut as boilerplate, and the most frequent lines; None without that setting."""
+    if (found := report.get("boilerplate")) is None:
+        return None
+    words = (
+        f"{count(found['pieces'])} {found['cut']} were cut out of {plural(found['documents'], 'document')}, "
+        f"{count(found['characters'])} characters: each occurs in more than {count(found['max_documents'])} documents "
+        f"of its source that the rules and deduplication left. {count(found['different'])} of them differ; the folder "
+        "boilerplate has each of these."
+    )
+    return Section("boilerplate", "Boilerplate", [note(words), _cut_texts(found["texts"])])
+
+
+def repeats(report: CurateReport) -> Section | None:
+    """The number of runs of words in several documents, and the most frequent ones; None without that setting."""
+    if (found := report.get("repeats")) is None:
+        return None
+    words = (
+        f"{plural(found['documents'], 'document')} have {count(found['runs'])} runs of at least {found['min_words']} "
+        f"words that another one has, too. An earlier document has {count(found['later_runs'])} of them, "
+        f"{count(found['later_words'])} words, which {'were cut' if found['cut'] else 'stay'}. The folder repeats has "
+        "each run."
+    )
+    return Section("repeats", "Repeats", [note(words), _cut_texts(found["texts"])])
+
+
+def _cut_texts(texts: Sequence[Any]) -> Content:
+    cells = [(name(row["source"]), styled("wrap", outside(row["text"])), row["documents"]) for row in texts]
+    columns = ["Source", "Text", ">Documents"]
+    return DataTable("What most documents have", columns, cells) if cells else sentence("Nothing was found.")
+
+
+def quarantine(report: CurateReport) -> Section:
+    """Documents that could not be read, by source and problem, with at most five of their places."""
+    if not report["quarantine"]:
+        return Section("quarantine", "Quarantine", [sentence("Every document could be read.")])
+    cells = [
+        (name(row["source"]), styled("wrap", row["problem"]), row["documents"],
+         Items([outside(where) for where in row["examples"][:_PLACES_SHOWN]], "where"))
+        for row in report["quarantine"]
+    ]  # fmt: skip
+    words = (
+        "These documents could not be read. They are in no number above; the quarantine folder has one row for each."
+    )
+    table = DataTable("Documents set aside", ["Source", "Problem", ">Documents", "Where, for example"], cells)
+    return Section("quarantine", "Quarantine", [note(words), table])
+
+
+def skipped(report: CurateReport) -> Section:
+    """Files, and records inside files, that are not documents: their number by source and kind."""
+    if not report["skipped"]:
+        return Section("skipped", "Passed over", [sentence("No file and no record was passed over.")])
+    cells = [
+        (name(row["source"]), "inside a file" if row["inside"] else "file", styled("wrap", row["reason"]), row["count"])
+        for row in report["skipped"]
+    ]
+    words = (
+        "No documents, so they are in no number above: files by their ending or kind, records of archives by theirs."
+    )
+    table = DataTable("What was passed over, and why", ["Source", "What", "Why", ">Count"], cells)
+    return Section("skipped", "Passed over", [note(words), table])
+
+
+def times(report: CurateReport) -> Section:
+    """Time, core-hours and throughput of each stage."""
+    machine, rows, totals = report["run"]["machine"], report["stages"], report["totals"]
+    where = note(
+        f"{plural(machine['cpus'], 'core')}, {machine['platform']}, Python {machine['python']}"
+        + (f", Ray {machine['ray']}" if machine["ray"] else "")
+        + ". MB are millions of bytes of UTF-8 text. On a machine's first run, times include compiling the "
+        "kernels; `raymill warm` does it ahead."
+    )
+    if not rows:
+        return Section("time", "Time and throughput", [where, sentence("No stage was timed.")])
+    core_s = sum(row["core_s"] for row in rows)
+    cells = [
+        (
+            stage_name(row["stage"]), row["units"], row["documents"],
+            f"{row['text_bytes'] / 1e6:,.1f}" if row["text_bytes"] else "–",
+            formats.duration(row["wall_s"]), formats.core_hours(row["core_s"]), share(row["core_s"], core_s),
+            *(formats.megabytes_per_s(row["text_bytes"], seconds) for seconds in (row["wall_s"], row["core_s"])),
+        )
+        for row in rows
+    ]  # fmt: skip
+    wall, core = formats.duration(totals["wall_s"]), formats.core_hours(totals["core_s"])
+    columns = ["Stage", ">Units", ">Documents", ">Text, MB", ">Time", ">Core-hours", ">of core time", ">MB/s",
+               ">MB/s per core"]  # fmt: skip
+    table = DataTable("Cost by stage", columns, cells, ("Whole run", "", "", "", wall, core, "", "", ""))
+    return Section("time", "Time and throughput", [where, table])

@@ -3,20 +3,22 @@
 from collections.abc import Iterator
 from typing import Literal
 
+from markupsafe import Markup
+
 from cluster.formats import count, plural
-from cluster.page.markdown import markdown
-from cluster.page.markup import (
-    Column,
-    Markup,
+from cluster.report.markdown import markdown
+from cluster.report.sections import (
+    Content,
+    DataTable,
+    Items,
     Section,
+    Tiles,
     code,
-    element,
     join,
     note,
-    outside_text,
-    table,
+    outside,
+    styled,
     with_code,
-    wrapped,
 )
 from pipelines.prepare.assess.score import Assessment, Gate, failed
 from pipelines.prepare.assess.settings import MAXIMA
@@ -43,103 +45,77 @@ def assessment_text(assessment: Assessment) -> str:
 
 def assessment_section(assessment: Assessment) -> Section:
     """Gates, score and all metrics."""
-    gates = assessment["gates"]
+    gates, against = assessment["gates"], failed(assessment)
     tiles = [
         ("Score", number(assessment["score"]), "of 1"),
         ("Gates passed", count(sum(one["state"] == "passed" for one in gates)), f"of {len(gates)}"),
-        ("Gates failed", count(len(failed(assessment))), "with what would mend them below"),
+        ("Gates failed", count(len(against)), "with what would mend them below"),
     ]
-    body = [
-        element("div", element("dt", title), element("dd", element("strong", big), element("span", small)))
-        for title, big, small in tiles
-    ]
-    parts = [element("dl", body, class_="tiles")]
-    if mends := [element("li", code(one["name"]), ": ", with_code(one["mend"])) for one in failed(assessment)]:
-        parts.append(element("ul", mends))
-    columns = [Column("Gate", numeric=False), Column("Value"), Column("Bound"), Column("Result", numeric=False)]
-    rows = [(code(one["name"]), gate_value(one), bound_text(one), _state(one)) for one in gates]
-    parts.append(table("Gates", columns, rows))
-    columns = [Column("Part", numeric=False), Column("Weight"), Column("Value"), Column("", numeric=False)]
-    rows = [
-        (code(one["name"]), number(one["weight"]), number(one["value"]), wrapped(with_code(one["of"])))
+    mends = [join(code(one["name"]), ": ", with_code(one["mend"])) for one in against]
+    of_gates = [(code(one["name"]), gate_value(one), bound_text(one), _state(one)) for one in gates]
+    of_parts = [
+        (code(one["name"]), number(one["weight"]), number(one["value"]), _wrapped(one["of"]))
         for one in assessment["parts"]
     ]
-    parts.append(table("Parts of the score", columns, rows))
-    if without := _unmeasured(assessment):
-        parts.append(note(f"Not measured: {without}. The weights of the other parts are raised to sum to 1."))
-    columns = [Column("Metric", numeric=False), Column("Value"), Column("Share or mean of", numeric=False)]
-    columns.append(Column("Seen", numeric=False))
-    rows = [
-        (code(one["name"]), number(one["value"]), wrapped(one["meaning"]), wrapped(with_code(one["seen"])))
+    without = _unmeasured(assessment)
+    metrics = [
+        (code(one["name"]), number(one["value"]), styled("wrapped", one["meaning"]), _wrapped(one["seen"]))
         for one in assessment["metrics"]
     ]
     copies = assessment["findings"]["copies"]
     besides = f" and {plural(copies, 'repeated record')}" if copies else ""
-    parts.append(table(f"Metrics of {plural(assessment['records'], 'record')}{besides}, from 0 to 1", columns, rows))
-    parts += [*_suspects(assessment), *_ratios(assessment), *_differences(assessment)]
-    return Section("assessment", "Assessment", join(*parts))
+    caption = f"Metrics of {plural(assessment['records'], 'record')}{besides}, from 0 to 1"
+    content: list[Content] = [
+        Tiles(tiles),
+        Items(mends) if mends else None,
+        DataTable("Gates", ["Gate", ">Value", ">Bound", "Result"], of_gates),
+        DataTable("Parts of the score", ["Part", ">Weight", ">Value", ""], of_parts),
+        note(f"Not measured: {without}. The weights of the other parts are raised to sum to 1.") if without else None,
+        DataTable(caption, ["Metric", ">Value", "Share or mean of", "Seen"], metrics),
+        *_tables_of_findings(assessment),
+    ]
+    return Section("assessment", "Assessment", content)
+
+
+def _wrapped(words: str) -> Markup:
+    return styled("wrapped", with_code(words))
 
 
 def _state(gate: Gate) -> Markup:
     if gate["value"] is None:
         return join(gate["state"], with_code(f" ({gate['seen']})") if gate["seen"] else "")
-    return element("span", gate["state"], class_=gate["state"])
+    return styled(gate["state"], gate["state"])
 
 
-def _suspects(assessment: Assessment) -> Iterator[Markup]:
-    """Tables of the values that are probably wrong."""
-    columns = [Column("Record", numeric=False), Column("Value", numeric=False), Column("Suggested", numeric=False)]
-    columns += [Column("Probability of the value"), Column("Text", numeric=False)]
-    for name, labels in (assessment["findings"]["learned"] or {"labels": {}})["labels"].items():
-        if suspects := labels["suspects"]:
-            rows = [
-                (
-                    *(outside_text(one[key]) for key in _SUSPECT),
-                    number(one["probability"]),
-                    markdown(one.get("text") or ""),
-                )
-                for one in suspects
-            ]
+def _tables_of_findings(assessment: Assessment) -> Iterator[DataTable]:
+    """Values that are probably wrong, and the lengths and a classifier's scores of groups."""
+    findings = assessment["findings"]
+    for name, labels in (findings["learned"] or {"labels": {}})["labels"].items():
+        suspects = [
+            (*(outside(one[key]) for key in _SUSPECT), number(one["probability"]), markdown(one.get("text") or ""))
+            for one in labels["suspects"]
+        ]
+        if suspects:
             total = plural(labels["errors"] or 0, "record")
-            yield table(f"Values of {name} that are probably wrong: {len(rows)} of {total}", columns, rows)
-
-
-def _ratios(assessment: Assessment) -> Iterator[Markup]:
-    """Tables of the lengths of groups."""
-    columns = [Column("Value", numeric=False), Column("Records"), Column("Ratio"), Column("Low"), Column("High")]
-    for name, lengths in assessment["findings"]["lengths"].items():
+            title = f"Values of {name} that are probably wrong: {len(suspects)} of {total}"
+            yield DataTable(title, ["Record", "Value", "Suggested", ">Probability of the value", "Text"], suspects)
+    for name, lengths in findings["lengths"].items():
         if lengths:
             rows = [
-                (
-                    outside_text(one["value"]),
-                    count(one["records"]),
-                    number(one["ratio"]),
-                    number(one["low"]),
-                    number(one["high"]),
-                )
+                (outside(one["value"]), one["records"], *map(number, (one["ratio"], one["low"], one["high"])))
                 for one in lengths["ratios"]
             ]
             title = f"Mean length by {name}, of that of {lengths['against']}, with 95% confidence"
-            yield table(title, columns, rows)
-
-
-def _differences(assessment: Assessment) -> Iterator[Markup]:
-    """Tables of a classifier's scores of groups."""
-    columns = [Column("Value", numeric=False), Column("Records"), Column("Mean score"), Column("Difference")]
-    columns += [Column("Low"), Column("High")]
-    for name, scores in assessment["findings"]["sentiments"].items():
+            yield DataTable(title, ["Value", ">Records", ">Ratio", ">Low", ">High"], rows)
+    for name, scores in findings["sentiments"].items():
         if scores:
             rows = [
-                (
-                    outside_text(one["value"]),
-                    count(one["records"]),
-                    number(one["mean"]),
-                    *(f"{one[key]:+.3f}" for key in _OF_A_DIFFERENCE),
-                )
+                (outside(one["value"]), one["records"], number(one["mean"]),
+                 *(f"{one[key]:+.3f}" for key in _OF_A_DIFFERENCE))
                 for one in scores["differences"]
-            ]
+            ]  # fmt: skip
             title = f"Mean score by {name}, less {number(scores['mean'])} of {scores['against']}, with 95% confidence"
-            yield table(title, columns, rows)
+            yield DataTable(title, ["Value", ">Records", ">Mean score", ">Difference", ">Low", ">High"], rows)
 
 
 def _unmeasured(assessment: Assessment) -> str:

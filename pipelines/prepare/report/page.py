@@ -1,42 +1,42 @@
 """report.html, the page of an assessment, and the lines that `raymill prepare` prints."""
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
+
+from markupsafe import Markup
 
 import cluster
 from cluster.formats import count, plural, share
-from cluster.page.document import document, header
-from cluster.page.markdown import markdown
-from cluster.page.markup import (
-    Column,
-    Markup,
+from cluster.report.charts import BarSegment, bar
+from cluster.report.markdown import markdown
+from cluster.report.page import page
+from cluster.report.sections import (
+    Content,
+    DataTable,
+    Facts,
+    Fold,
+    Items,
     Section,
+    Tiles,
     code,
-    element,
-    fold,
     join,
-    name,
     note,
-    outside_text,
-    table,
+    outside,
+    styled,
     with_code,
-    wrapped,
 )
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import assessment_section
-from pipelines.prepare.report.distributions import classes_section, spread_section
 from pipelines.prepare.report.schema import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, PrepareReport, Reason
 from pipelines.prepare.report.verdict import verdict_of
+from pipelines.prepare.stages.classes import ClassCounts
 from pipelines.prepare.stages.split import SPLITS
 
-_STYLE = """
-#verdict p { font-size: 1.375rem; padding: 0.5rem 0.875rem; border-left: 6px solid; margin-bottom: 0.5rem; }
-#verdict .fit { border-color: var(--added-ink); background: var(--added-pale); }
-#verdict .unfit { border-color: var(--removed); background: var(--removed-pale); }
-#verdict ol { padding-left: 1.5rem; display: grid; gap: 0.25rem; }
-#removed h3 { margin: 0.75rem 0 0.5rem; }
-#classes td .bar { width: 12rem; }
-"""
+_OPENED = 3  # fields whose tables of classes are open
+_ROWS = 40  # classes of a field that are shown
 
 
 def report_text(report: PrepareReport) -> str:
@@ -79,55 +79,40 @@ def asked(report: PrepareReport, split: str) -> str:
 
 def render(report: PrepareReport, assessment: Assessment) -> str:
     """The page as text that can be encoded as UTF-8, whatever the records contain."""
-    top = header(report["name"], "Preparation report", report["finished"], report["version"], report["output"])
-    warnings = [*report["warnings"], *assessment["warnings"]]
-    sections = [_verdict(report, assessment), _list("warnings", "Warnings", warnings), _result(report)]
-    sections += [_removed(report), _cut(report), _sources(report), classes_section(report), spread_section(assessment)]
-    sections += [
-        _listed(report),
-        _leakage(report, assessment),
-        assessment_section(assessment),
-        _list("notes", "Notes", report["notes"]),
-        _config(report),
-    ]
-    return document(f"{report['name']}: preparation report", top, sections, _STYLE)
+    shown = [
+        _verdict(report, assessment),
+        _list("warnings", "Warnings", [*report["warnings"], *assessment["warnings"]]),
+        _result(report), _removed(report), _cut(report), _sources(report), _classes(report), _spread(assessment),
+        _listed(report), _leakage(report, assessment), assessment_section(assessment),
+        _list("notes", "Notes", report["notes"]), _config(report),
+    ]  # fmt: skip
+    run = (report[key] for key in ("name", "finished", "version", "output"))  # type: ignore[literal-required]
+    return page("Preparation report", *run, sections=shown)
 
 
 def render_assessment(name: str, output: str, assessment: Assessment) -> str:
     """The page of an assessment alone."""
-    top = header(name, "Assessment", datetime.now(UTC).isoformat(timespec="seconds"), cluster.__version__, output)
-    return document(f"{name}: assessment", top, [assessment_section(assessment)])
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    return page("Assessment", name, finished, cluster.__version__, output, [assessment_section(assessment)])
 
 
-def _list(anchor: str, title: str, lines: list[str]) -> Section | None:
-    return Section(anchor, title, element("ul", [element("li", with_code(line)) for line in lines])) if lines else None
+def _list(anchor: str, title: str, lines: Sequence[str]) -> Section | None:
+    return Section(anchor, title, [Items(list(map(with_code, lines)))]) if lines else None
 
 
 def _verdict(report: PrepareReport, assessment: Assessment) -> Section:
     verdict = verdict_of(report, assessment)
-    body = join(
-        element("p", element("strong", verdict.words), class_="fit" if verdict.fit else "unfit"),
-        element("ol", [element("li", with_code(reason)) for reason in verdict.reasons]),
-    )
-    return Section("verdict", "Verdict", body)
+    words = styled("fit" if verdict.fit else "unfit", Markup("<strong>{}</strong>").format(verdict.words), tag="p")
+    return Section("verdict", "Verdict", [words, Items(list(map(with_code, verdict.reasons)), ordered=True)])
 
 
 def _result(report: PrepareReport) -> Section:
     totals, splits = report["totals"], report["splits"]
-    tiles = [("Records written", count(totals["written"]), f"{count(totals['records'])} were read")]
     assigned = report.get("assigned", splits)
-    tiles += [
-        (
-            one.capitalize(),
-            count(splits[one]),
-            f"{share(assigned[one], sum(assigned.values()))}, {asked(report, one)} asked",
-        )
-        for one in SPLITS
-    ]
-    body = [
-        element("div", element("dt", title), element("dd", element("strong", big), element("span", small)))
-        for title, big, small in tiles
-    ]
+    tiles = [("Records written", count(totals["written"]), f"{count(totals['records'])} were read")]
+    for one in SPLITS:
+        shares = f"{share(assigned[one], sum(assigned.values()))}, {asked(report, one)} asked"
+        tiles.append((one.capitalize(), count(splits[one]), shares))
     words = f"Records have the shape {report['shape']}."
     if totals["personal_data"]:
         places = ", ".join(f"{place} {count(number)}" for place, number in report.get("personal_data", {}).items())
@@ -137,123 +122,154 @@ def _result(report: PrepareReport) -> Section:
     if stages := report.get("stages"):
         sizes = ", ".join(map(count, stages.values()))
         words += f" Stages of the curriculum, from easy to hard: {sizes} records (columns complexity and stage)."
-    return Section("result", "Result", join(element("dl", body, class_="tiles"), note(words)))
+    return Section("result", "Result", [Tiles(tiles), note(words)])
 
 
 def _removed(report: PrepareReport) -> Section:
-    columns = [
-        Column("Reason", numeric=False),
-        Column("Stage", numeric=False),
-        Column("Meaning", numeric=False),
-        Column("Records"),
-    ]
-    rows = [
-        (code(one["reason"]), STAGES[one["stage"]], wrapped(with_code(one["meaning"])), count(one["records"]))
-        for one in report["reasons"]
-    ]
-    if not rows:
-        return Section("removed", "Removed records", note("No record was removed."))
+    if not report["reasons"]:
+        return Section("removed", "Removed records", [note("No record was removed.")])
+    rows = [(code(one["reason"]), STAGES[one["stage"]], _meaning(one), one["records"]) for one in report["reasons"]]
     examples = [
-        fold(join(code(one["reason"]), f" {one['example']['id'] or ''}"), _example(one), opened=False)
+        Fold([code(one["reason"]), f" {one['example']['id'] or ''}"], _example(one))
         for one in report["reasons"]
         if "example" in one
     ]
-    body = join(
-        table("Why records are not in the data set", columns, rows),
-        element("h3", "An example of each") if examples else None,
-        examples,
-        note(
-            "Rows that could not be read are in quarantine/, all other removed records with their content in removed/."
-        ),
-    )
-    return Section("removed", "Removed records", body)
+    where = "Rows that could not be read are in quarantine/, all other removed records with their content in removed/."
+    table = DataTable("Why records are not in the data set", ["Reason", "Stage", "Meaning", ">Records"], rows)
+    heading = Markup("<h3>An example of each</h3>") if examples else None
+    return Section("removed", "Removed records", [table, heading, *examples, note(where)])
+
+
+def _meaning(one: Any) -> Markup:
+    return styled("wrapped", with_code(one["meaning"]))
+
+
+def _example(reason: Reason) -> list[Content]:
+    """A removed record; a row that is no record as it was read."""
+    example = reason["example"]
+    facts = [("Source", example["source"]), ("Seen", example["value"]), ("Wanted", example["limit"]),
+             ("Like", example["partner"])]  # fmt: skip
+    is_record = reason["stage"] != "collect"
+    text = styled("excerpt", markdown(example["text"]) if is_record else example["text"],
+                  tag="div" if is_record else "pre")  # fmt: skip
+    return [Facts([(name, outside(value)) for name, value in facts if value]), text]
 
 
 def _cut(report: PrepareReport) -> Section | None:
     if not report["cut"]:
         return None
-    columns = [Column(title, numeric=False) for title in ("Kind", "Source", "Meaning", "Example")]
-    columns += [Column("Pieces"), Column("Characters")]
     rows = [
-        (
-            code(one["kind"]),
-            name(one["source"]),
-            wrapped(with_code(one["meaning"])),
-            wrapped(one["example"]),
-            count(one["pieces"]),
-            count(one["characters"]),
-        )
+        (code(one["kind"]), styled("name", one["source"]), _meaning(one), styled("wrapped", one["example"]),
+         one["pieces"], one["characters"])
         for one in report["cut"]
-    ]
+    ]  # fmt: skip
     where = (
         "All of them are in cut/, with the ids of their records."
         if report["config"]["clean"].get("keep_cut")
         else "With clean.keep_cut they are written to cut/, with the ids of their records."
     )
-    body = join(
-        table("What readers and cleaning took out of records", columns, rows),
-        note(where),
-    )
-    return Section("cut", "Cut from texts", body)
+    columns = ["Kind", "Source", "Meaning", "Example", ">Pieces", ">Characters"]
+    table = DataTable("What readers and cleaning took out of records", columns, rows)
+    return Section("cut", "Cut from texts", [table, note(where)])
 
 
-def _example(reason: Reason) -> Markup:
-    """A removed record; a row that is no record as it was read."""
-    example = reason["example"]
-    facts = [("Source", example["source"]), ("Seen", example["value"]), ("Wanted", example["limit"])]
-    facts.append(("Like", example["partner"]))
-    shown = [element("div", element("dt", name), element("dd", outside_text(value))) for name, value in facts if value]
-    is_record = reason["stage"] != "collect"
-    words = markdown(example["text"]) if is_record else example["text"]
-    text = element("div" if is_record else "pre", words, class_="excerpt")
-    return join(element("dl", shown, class_="facts"), text)
+def _sources(report: PrepareReport) -> Section:
+    rows = []
+    for one in report["sources"]:
+        of_splits = one["splits"].values()
+        rows.append(
+            (styled("name", one["source"]), one["licence"] or "not stated", one["quarantined"], one["records"],
+             one["passed"], *of_splits, share(sum(of_splits), report["totals"]["written"]))
+        )  # fmt: skip
+    columns = ["Source", "Licence", ">Not readable", ">Records", ">Meet all rules",
+               *(f">{one.capitalize()}" for one in SPLITS), ">Share"]  # fmt: skip
+    table = DataTable("Records of each source, and its share of the data set", columns, rows)
+    return Section("sources", "Sources", [table])
+
+
+def _classes(report: PrepareReport) -> Section | None:
+    """A table for each field that has few values: its classes by split, with those that were removed."""
+    fields = {name: values for name, values in report.get("classes", {}).items() if len(values) > 1}
+    if not fields:
+        return None
+    named = [name for name in report["config"]["split"]["stratify"] if name in fields]
+    folds = [
+        Fold(
+            [name, styled("aside", f" {plural(len(fields[name]), 'value')}")],
+            [_classes_of(name, fields[name])],
+            opened=at < _OPENED,
+        )
+        for at, name in enumerate(dict.fromkeys([*named, *fields]))
+    ]
+    key = Markup('<span class="key key-left"></span> in the data set <span class="key key-removed"></span> removed')
+    return Section("classes", "Classes", [note(key), *folds])
+
+
+def _classes_of(name: str, values: Sequence[ClassCounts]) -> DataTable:
+    counts = [(sum(one["splits"].values()), sum(one["removed"].values())) for one in values]
+    kept, largest = sum(own for own, _ in counts), max(own + gone for own, gone in counts)
+    rows: list[Sequence[Content]] = []
+    for one, (own, gone) in list(zip(values, counts, strict=True))[:_ROWS]:
+        segments = [
+            BarSegment(own, "kept", f"{count(own)} kept"),
+            BarSegment(gone, "removed", f"{count(gone)} removed"),
+        ]
+        reason = next(iter(one["removed"]), "").partition("/")[2]
+        drawn = bar(segments, largest, "", "small")
+        of_splits = (one["splits"][split] for split in SPLITS)
+        rows.append((outside(one["value"]), *of_splits, share(own, kept), gone, drawn, reason))
+    shown = f"{len(rows)} of " if len(values) > len(rows) else ""
+    columns = [name, *(f">{split.capitalize()}" for split in SPLITS), ">Share", ">Removed", "", "Mostly by"]
+    return DataTable(f"Records by {name}: {shown}{plural(len(values), 'value')}", columns, rows)
+
+
+def _spread(assessment: Assessment) -> Section | None:
+    """Bars of lengths, languages and turns."""
+
+    def number(words: str) -> int:
+        return int("".join(re.findall(r"\d", words)) or 0)
+
+    def ordered(shown: dict[str, int]) -> dict[str, int]:
+        return dict(sorted(shown.items(), key=lambda one: number(one[0])))
+
+    values = assessment["findings"]["values"]
+    lengths = ordered(values["length"]["shown"])  # of `below N`
+    spread = {
+        "Characters": {f"{number(name) // 2:,} to {number(name) - 1:,}": many for name, many in lengths.items()},
+        "Languages": assessment["findings"]["languages"],
+        "Answers of a conversation": ordered(values["turns"]["shown"]) if values["turns"]["distinct"] > 1 else {},
+    }
+    tables = []
+    for title, counts in spread.items():
+        largest, total = max(counts.values(), default=0), sum(counts.values())
+        rows = [
+            (name, many, share(many, total), bar([BarSegment(many, "kept", name)], largest, "", "small"))
+            for name, many in list(counts.items())[:_ROWS]
+        ]
+        if rows:
+            tables.append(DataTable(f"Records by {title.lower()}", [title, ">Records", ">Share", ""], rows))
+    return Section("spread", "Lengths and languages", [styled("charts", *tables, tag="div")]) if tables else None
 
 
 def _listed(report: PrepareReport) -> Section | None:
     if not report["listed"] and not report["contradictions"]:
         return None
-    columns = [Column("Reason", numeric=False), Column("Meaning", numeric=False), Column("Records")]
-    rows = [
-        (code(one["reason"]), wrapped(with_code(one["meaning"])), count(one["records"])) for one in report["listed"]
-    ]
-    parts: list[Markup] = []
+    rows = [(code(one["reason"]), _meaning(one), one["records"]) for one in report["listed"]]
+    caption = "Records that were found and stay in the data set"
+    parts: list[Content] = [note("Questions with different answers, which were removed:")]
     if rows:
-        parts += [
-            table("Records that were found and stay in the data set", columns, rows),
-            note("They are in listed/, with the records that they are like."),
-        ]
-    else:
-        parts.append(note("Questions with different answers, which were removed:"))
+        where = note("They are in listed/, with the records that they are like.")
+        parts = [DataTable(caption, ["Reason", "Meaning", ">Records"], rows), where]
     for one in report["contradictions"]:
         answers = [
-            element("li", code(answer["id"]), element("div", markdown(answer["answer"]), class_="excerpt"))
+            join(code(answer["id"]), styled("excerpt", markdown(answer["answer"]), tag="div"))
             for answer in one["answers"]
         ]
-        question = one["question"][:ANSWER_SHOWN]
-        parts.append(fold(f"Different answers to: {question}", element("ul", answers), opened=False))
-    return Section("listed", "Listed records" if rows else "Contradictions", join(*parts))
-
-
-def _sources(report: PrepareReport) -> Section:
-    columns = [
-        Column("Source", numeric=False),
-        Column("Licence", numeric=False),
-        Column("Not readable"),
-        Column("Records"),
-    ]
-    columns += [Column("Meet all rules"), *(Column(one.capitalize()) for one in SPLITS), Column("Share")]
-    written = report["totals"]["written"]
-    rows = []
-    for one in report["sources"]:
-        counts = [one["quarantined"], one["records"], one["passed"], *one["splits"].values()]
-        kept = sum(one["splits"].values())
-        rows.append((name(one["source"]), one["licence"] or "not stated", *map(count, counts), share(kept, written)))
-    return Section("sources", "Sources", table("Records of each source, and its share of the data set", columns, rows))
+        parts.append(Fold([f"Different answers to: {one['question'][:ANSWER_SHOWN]}"], [Items(answers)]))
+    return Section("listed", "Listed records" if rows else "Contradictions", parts)
 
 
 def _leakage(report: PrepareReport, assessment: Assessment) -> Section:
-    columns = [Column("Group", numeric=False), Column("Values in more than one split")]
-    rows = [(code(group), count(values)) for group, values in report["straddling"].items()]
     words = "Records with an equal value of a group, and duplicates that stay, belong to one split."
     if (older := report.get("older")) is not None:
         words += (
@@ -265,11 +281,11 @@ def _leakage(report: PrepareReport, assessment: Assessment) -> Section:
         f" {count(leaked)} of {plural(leaks['compared'], 'record')} for validation and testing have a question, or "
         f"text, that is in train: {count(leaks['exact'])} exactly, {count(leaked - leaks['exact'])} nearly."
     )
-    return Section("leakage", "Leakage check", join(table("Groups divided by splits", columns, rows), note(words)))
+    rows = [(code(group), values) for group, values in report["straddling"].items()]
+    table = DataTable("Groups divided by splits", ["Group", ">Values in more than one split"], rows)
+    return Section("leakage", "Leakage check", [table, note(words)])
 
 
 def _config(report: PrepareReport) -> Section:
-    lines: list[Markup] = [
-        element("li", code(key), ": ", str(value)) for key, value in report["config"].items() if key != "inputs"
-    ]
-    return Section("config", "Settings", fold("All settings, with defaults", element("ul", lines), opened=False))
+    lines = [join(code(key), ": ", str(value)) for key, value in report["config"].items() if key != "inputs"]
+    return Section("config", "Settings", [Fold(["All settings, with defaults"], [Items(lines)])])

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster import formats
-from cluster.page.charts import Axis, BarSegment, bar
+from cluster.report.charts import SMALL, Axis, BarSegment, Bounds, bar, histogram
 from pipelines.curate.report.funnel import funnel_text
-from pipelines.curate.report.histogram import SMALL, Bounds, histogram
 from pipelines.curate.report.schema import stage_name
 from pipelines.curate.stages.tallies import edges, histograms
 from pipelines.rules.rule import Check

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import escape
 
-from pipelines.curate.report import breakdowns, examples, funnel, signals
-from pipelines.curate.report.histogram import DEFINITIONS, SMALL, Bounds, histogram
+from cluster.report.charts import SMALL, Bounds, hatch, histogram
+from pipelines.curate.report import page
+from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.stages.tallies import edges, is_count
 from pipelines.rules import RULES
 from pipelines.text.word_diff import word_diff
@@ -45,7 +47,7 @@ def amount(documents: int, characters: int = 0) -> dict[str, int]:
 
 
 def test_near_duplicates_are_removed_from_the_threshold_on(report):
-    assert "≥ 0.8" in (shown := words(str(signals.similarity(report).body))) and "≤" not in shown
+    assert "≥ 0.8" in (shown := words(escape(page.similarity(report)))) and "≤" not in shown
 
 
 # --- tables
@@ -61,7 +63,7 @@ def test_languages_are_sorted_by_documents_and_those_after_the_fifteenth_are_fol
             for at, (name, count) in enumerate(zip(names, counts, strict=True))
         ]
         report["totals"]["input"] = amount(100, 1000)
-        body = str(breakdowns.languages(report).body)
+        body = escape(page.languages(report))
         found = [row for row in rows(body) if row[0].startswith("l")]
         order = sorted(zip(names, counts, strict=True), key=lambda one: (-one[1], one[0]))
         assert [(row[0], row[2]) for row in found] == [(name, str(count)) for name, count in order]
@@ -87,7 +89,7 @@ def test_a_cell_is_shaded_by_the_share_of_the_source_that_a_reason_removed(repor
         source | {"source": "a", "input": amount(1000), "corpus": amount(1000 - documents), "reasons": reasons},
         source | {"source": "b", "input": amount(10), "corpus": amount(3), "reasons": other},
     ]
-    body = str(breakdowns.sources(report).body)
+    body = escape(page.sources(report))
     cell = rf'<td class="n heat-{level}" title="{documents:,} of 1,000 documents">'
     assert re.search(cell, body)
     assert f'<td class="n kept" title="{1000 - documents:,} of 1,000 documents">' in body
@@ -104,7 +106,7 @@ def test_reasons_of_the_sources_are_in_the_order_of_their_stages(report):
         source | {"source": "b", "reasons": [reason("s1", "w"), reason("s2", "y"), reason("s3", "v")]},
         source | {"source": "c", "input": amount(0), "corpus": amount(0), "reasons": []},
     ]
-    found = [row[:2] for row in rows(str(breakdowns.sources(report).body)) if row[1] in ("S1", "S2", "S3")]
+    found = [row[:2] for row in rows(escape(page.sources(report))) if row[1] in ("S1", "S2", "S3")]
     assert found == [["x", "S1"], ["w", "S1"], ["y", "S2"], ["v", "S3"]]
 
 
@@ -112,7 +114,7 @@ def test_quarantine_personal_data_and_skipped_files_are_shown_row_by_row(report)
     report["quarantine"] = [
         {"source": "a", "problem": "bad_utf8", "documents": 1234, "examples": [f"place{at}" for at in range(7)]}
     ]
-    body = str(breakdowns.quarantine(report).body)
+    body = escape(page.quarantine(report))
     assert rows(body)[1][:3] == ["a", "bad_utf8", "1,234"]
     assert re.findall(r"place\d", body) == [f"place{at}" for at in range(5)]
     report["totals"]["input"] = amount(200)
@@ -120,7 +122,7 @@ def test_quarantine_personal_data_and_skipped_files_are_shown_row_by_row(report)
         {"kind": "email", "documents": 20, "found": 31, "redacted": True},
         {"kind": "phone", "documents": 1, "found": 1, "redacted": False},
     ]
-    assert rows(str(breakdowns.personal_data(report).body))[1:] == [
+    assert rows(escape(page.personal_data(report)))[1:] == [
         ["email", "20", "10.0%", "31", "replaced by a placeholder"],
         ["phone", "1", "0.5%", "1", "left as it is"],
     ]
@@ -128,7 +130,7 @@ def test_quarantine_personal_data_and_skipped_files_are_shown_row_by_row(report)
         {"source": "a", "inside": False, "reason": ".png", "count": 1200},
         {"source": "b", "inside": True, "reason": "redirect", "count": 3},
     ]
-    assert rows(str(breakdowns.skipped(report).body))[1:] == [
+    assert rows(escape(page.skipped(report)))[1:] == [
         ["a", "file", ".png", "1,200"],
         ["b", "inside a file", "redirect", "3"],
     ]
@@ -138,11 +140,11 @@ def test_the_cost_of_stages_is_shared_and_summed(report):
     plain = {"units": 4, "documents": 5, "text_bytes": 0, "wall_s": 10.0}
     report["stages"] = [plain | {"stage": "measure", "core_s": 3600.0}, plain | {"stage": "select", "core_s": 1200.0}]
     report["totals"] |= {"wall_s": 25.0, "core_s": 5400.0}
-    _, first, second, last = rows(str(breakdowns.times(report).body))
+    _, first, second, last = rows(escape(page.times(report)))
     assert first == ["Measure", "4", "5", "–", "10.0 s", "1.0", "75.0%", "–", "–"]
     assert second[5:7] == ["0.333", "25.0%"]
     assert last[:6] == ["Whole run", "", "", "", "25.0 s", "1.5"]
-    assert "first run, times include compiling the kernels; `raymill warm`" in words(str(breakdowns.times(report).body))
+    assert "first run, times include compiling the kernels; `raymill warm`" in words(escape(page.times(report)))
 
 
 # --- the funnel
@@ -170,7 +172,7 @@ def test_the_two_stages_that_removed_the_most_are_open_and_name_their_largest_re
         step("five", 540, 0),
         last,
     ]
-    body = str(funnel.funnel(report).body)
+    body = escape(page.funnel(report))
     assert folds(body)[:3] == [
         (True, "3 reasons: c 60, b 30, …"),
         (True, "2 reasons: e 200, d 100"),
@@ -189,13 +191,13 @@ def test_the_terminal_names_as_many_reasons_as_fit_and_counts_the_others(report)
     report["totals"]["input"] = amount(100)
     names = {f"reason_number_{at:02}": 20 - at for at in range(8)}
     report["funnel"] = [step("one", 50, 50, **names)]
-    (line,) = funnel.funnel_text(report).splitlines()[1:]
+    (line,) = funnel_text(report).splitlines()[1:]
     shown = re.findall(r"reason_number_\d\d \d+", line)
     assert shown == [f"{name} {count}" for name, count in list(names.items())[: len(shown)]]
     assert line.endswith(f", +{8 - len(shown)} more") and len(line) <= 100
     assert len(line) + len(", reason_number_00 20") > 100
     report["funnel"] = [step("one", 50, 50, **{"x" * 99: 1, "y" * 99: 2})]
-    assert funnel.funnel_text(report).endswith("50.0%  2 reasons")
+    assert funnel_text(report).endswith("50.0%  2 reasons")
 
 
 # --- signals and examples
@@ -214,7 +216,7 @@ def test_the_stages_whose_bounds_removed_the_most_are_open(report):
         signal("plain", ""), signal("one", "s1", "a"), signal("two", "s2", "b"), signal("three", "s2", "c"),
         signal("four", "s3", "d"), signal("five", "s4", "none"),
     ]  # fmt: skip
-    body = str(signals.signals(report).body)
+    body = escape(page.signals(report))
     assert folds(body) == [
         (True, "Without bounds 1 signal"),
         (False, "S1 1 signal, 5 documents removed"),
@@ -241,7 +243,7 @@ def test_three_groups_are_open_and_equal_texts_are_said_to_be_equal(report):
         group(2, 0.8125, "old", "new"),
         group(3, 1.0, "x", "y"),
     ]
-    body = str(examples.groups(report).body)
+    body = escape(page.groups(report))
     assert folds(body) == [
         (True, "2 documents similarity 0.9, group 0"),
         (True, "3 documents equal text, group 1"),
@@ -253,7 +255,7 @@ def test_three_groups_are_open_and_equal_texts_are_said_to_be_equal(report):
 
 
 def test_the_definitions_of_patterns_take_no_room_and_are_not_read_aloud():
-    (tag,) = re.findall("<svg[^>]*>", str(DEFINITIONS))
+    (tag,) = re.findall("<svg[^>]*>", hatch())
     assert all(attribute in tag for attribute in ('width="0"', 'height="0"', 'aria-hidden="true"'))
 
 
@@ -264,7 +266,7 @@ def test_the_definitions_of_patterns_take_no_room_and_are_not_read_aloud():
 def test_a_long_excerpt_scrolls(report, excerpt, scrolls):
     plain = {"stage": "corpus", "reason": "kept", "id": "a", "source": "s", "value": None, "threshold": None}
     report["samples"] = [plain | {"language": "zh_Hans", "excerpt": excerpt}]
-    (tag,) = re.findall(r'<div class="excerpt"[^>]*>', str(examples.samples(report).body))
+    (tag,) = re.findall(r'<div class="excerpt"[^>]*>', escape(page.samples(report)))
     assert ('tabindex="0"' in tag) == scrolls and 'lang="zh-Hans"' in tag
 
 
@@ -274,7 +276,7 @@ def test_examples_are_in_the_order_of_the_funnel_and_the_kept_ones_are_open(repo
     plain = {"id": "a", "source": "s", "language": None, "value": None, "threshold": None, "excerpt": "x"}
     keys = [("s2", "a"), ("s9", "z"), ("s1", "a"), ("corpus", "kept"), ("s1", "b"), ("s1", "a")]
     report["samples"] = [plain | {"stage": stage, "reason": reason} for stage, reason in keys]
-    assert folds(str(examples.samples(report).body)) == [
+    assert folds(escape(page.samples(report))) == [
         (True, "Kept 7 documents, 1 shown"),
         (False, "b S1, 1 document, 1 shown"),
         (False, "a S1, 2 documents, 2 shown"),

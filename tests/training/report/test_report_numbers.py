@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from markupsafe import escape
 
+from cluster.report.sections import config_section, join
 from cluster.store.store import Store
 from tests.support import training_report as made
 from tests.support.report_fits import fit, validated
-from training.report import tables
-from training.report.curves import Log, _as_table, _events, _explanation, _smoothed, restarts
+from training.report import page
+from training.report.curves import Log, _smoothed, restarts
 from training.report.gather import _base_model, _recipe, _split, fit_of
-from training.report.page import _recipe as _recipe_of
-from training.report.page import _tiles
-from training.report.tables import _measured, _packed_share
+from training.report.page import _as_table, _events, curves, measured_row, packed_share, tiles
 from training.report.text import _plain, cautions, loss_words, metric_words, perplexity_words, summary_text
 
 STEPS = 40
@@ -111,7 +111,7 @@ def test_a_fit_has_the_totals_of_its_outcome_and_its_log(finished):
     assert "prepared" not in notes and faq["prepared"] == {
         "name": "helpdesk", "versions": [], "digest": "d1ge57", "report": "/data/helpdesk/report.html",
     }  # fmt: skip
-    shown = str(tables.data(found | {"recipe": made.report()["fits"][0]["recipe"]}))
+    shown = str(drawn(page.data, found | {"recipe": made.report()["fits"][0]["recipe"]}))
     assert "helpdesk, not tagged" in shown and 'data/helpdesk/report.html">its report</a>' in shown
     assert (notes["documents"], notes["text_bytes"], notes["path"]) == (100, 5000, "s3://bucket/notes/corpus")
 
@@ -218,15 +218,15 @@ def test_a_share_of_packing_is_of_what_its_counter_counts():
         "label_tokens_apart": 5,
         "pieces_without_label": 5,
     }
-    assert [_packed_share(corpus, name) for name in corpus["packing"]] == ["10.0%", "2.5%", "6.2%", ""]
+    assert [packed_share(corpus, name) for name in corpus["packing"]] == ["10.0%", "2.5%", "6.2%", ""]
 
 
 def test_a_line_of_the_evaluation_has_the_change_from_before_to_after():
     before, after = made.measured(4.0), made.measured(3.5)
-    row = _measured("test", before, after, metric_words("full"))
+    row = measured_row("test", before, after, metric_words("full"))
     shares = [f"{measured['accuracy']:.1%}" for measured in (before, after)]
     assert row == (
-        tables.name(tables.outside_text("test")),
+        page.name("test"),
         "4.000",
         "3.500",
         "−0.5",
@@ -235,21 +235,30 @@ def test_a_line_of_the_evaluation_has_the_change_from_before_to_after():
         *shares,
         "120,345",
     )
-    assert _measured("test", after, before, metric_words("full"))[3] == "+0.5"
-    assert _measured("test", None, after, metric_words("full"))[1:4] == ("–", "3.500", "–")
-    assert len(_measured("test", before, after, metric_words("probe"))) == len(row) - 2
+    assert measured_row("test", after, before, metric_words("full"))[3] == "+0.5"
+    assert measured_row("test", None, after, metric_words("full"))[1:4] == ("–", "3.500", "–")
+    assert len(measured_row("test", before, after, metric_words("probe"))) == len(row) - 2
 
 
 # --- the page: every number of its tables is that of the report
 
 
-def text_of(html) -> str:
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", str(html))).split())
+def drawn(part, *values) -> str:
+    """What a part of the page makes of a fit, as HTML."""
+    made = part(*values)
+    return join(*made) if isinstance(made, list) else escape(made)
+
+
+def text_of(part) -> str:
+    html = part if isinstance(part, str) else escape(part)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
 
 
 def rows_of(html) -> list[list[str]]:
     """The texts of each row's cells, without the head."""
-    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in re.findall(r"<tr.*?</tr>", str(html), re.S)]
+    rows = [
+        re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in re.findall(r"<tr.*?</tr>", escape(html), re.S)
+    ]
     return [[text_of(cell) for cell in row] for row in rows][1:]
 
 
@@ -259,7 +268,7 @@ def test_the_table_of_phases_has_the_numbers_of_each_phase_in_order():
     two["totals"] |= {"steps": 7, "tokens": 8, "trainable_parameters": 20, "all_parameters": 40, "seconds": 5}
     two["recipe"] |= {"method": "probe"}
     method = one["recipe"]["method"]
-    assert rows_of(tables.phases([one, two])) == [
+    assert rows_of(drawn(page.phases, [one, two])) == [
         ["one", method, "1,200", "34,000", "7.500", "3.500", "33.1", "25.0%", "1 min 15 s"],
         ["two", "probe", "7", "8", "–", "–", "–", "50.0%", "5.0 s"],
     ]
@@ -275,7 +284,7 @@ def test_the_table_of_data_has_the_numbers_of_each_split_and_what_was_left_out()
         "tokenised": {"examples": 50, "tokens": 40, "label_tokens": 80},
     }  # fmt: skip
     plain["corpora"] = [corpus, corpus | {"name": "second", "left_out": {}, "packing": {}, "splits": [split]}]
-    found = tables.data(plain)
+    found = drawn(page.data, plain)
     rows = [[cell for cell in row if not cell.endswith(" tokens") and cell] for row in rows_of(found)]
     numbers = ["train", "4,001", "2,000", "500", "25.0%", "900", "81.2%"]
     assert rows[0] == ["notes", *numbers] and rows[2] == ["second", *numbers]
@@ -297,13 +306,13 @@ def test_the_tables_of_scores_answers_and_folders_have_those_of_the_report():
         ],
         answers=[{"document": f"d{n}", "prompt": "p", "reference": "r", "generated": "g"} for n in range(5)],
     )
-    answered = tables.answers(plain)
+    answered = drawn(page.answers, plain)
     assert rows_of(answered) == [["ROUGE-L", "0.25"], ["F1 of words", "0.5"], ["own score", "0.125"]]
     assert str(answered).count("<details open") == 3 and str(answered).count("<details") == 5
     titles = [re.findall(rf"{title}.{{0,40}}?excerpt[^>]*>(.)", str(answered), re.S)
               for title in ("Prompt", "Reference", "Generated")]  # fmt: skip
     assert titles == [["p"] * 5, ["r"] * 5, ["g"] * 5]
-    exported = tables.export(plain)
+    exported = drawn(page.export, plain)
     assert rows_of(exported) == [
         ["adapter", "u/adapter", "1.2"],
         ["base", "u/base", "9.0"],
@@ -339,17 +348,17 @@ def test_the_headline_has_the_numbers_of_the_totals():
     plain["totals"] |= {"steps": 1, "tokens": 34_000, "tokens_per_s": 2500.0, "mfu": 0.125, "seconds": 75,
                         "compile_s": 5.0, "validation_s": 7.0, "trainable_parameters": 10,
                         "all_parameters": 40}  # fmt: skip
-    said = text_of(_tiles(plain))
+    said = text_of(tiles(plain))
     assert "Validation loss 7.500 → 3.500 lowest at step 10" in said
     assert "34k 2.5k a second of a step (median), MFU 12.5%" in said
     assert "Time 1 min 15 s 1 step, 7.0 s of it validation, 5.0 s of it compiling" in said
     assert "25.0% 10 of 40" in said
     first, last = (plain["validation"][at]["accuracy"] for at in (0, -1))
     assert f"next token right {first:.1%} → {last:.1%}" in said
-    risen = text_of(_tiles(plain | {"validation": validated(3.5, 7.5)}))
+    risen = text_of(tiles(plain | {"validation": validated(3.5, 7.5)}))
     assert "Validation loss 3.500 → 7.500 exported: step 10" in risen
     plain["totals"] |= {"tokens_per_s": None, "mfu": None, "compile_s": 0.0}
-    assert "speed was not measured Time 1 min 15 s 1 step, 7.0 s of it validation Par" in text_of(_tiles(plain))
+    assert "speed was not measured Time 1 min 15 s 1 step, 7.0 s of it validation Par" in text_of(tiles(plain))
 
 
 def test_lines_for_the_terminal_have_the_numbers_of_the_totals():
@@ -372,11 +381,8 @@ def test_lines_for_the_terminal_have_the_numbers_of_the_totals():
 @pytest.mark.parametrize("events", [0, 20, 21, 22])
 def test_twenty_interruptions_are_listed_and_the_others_counted(events):
     plain = fit(events=[{"step": 1000 + n, "words": f"w{n}"} for n in range(events)])
-    found = _events(plain)
-    if not events:
-        assert found is None
-        return
-    items = re.findall(r"<li>(.*?)</li>", str(found))
+    found = join(*_events(plain))
+    items = re.findall(r"<li>(.*?)</li>", found)
     assert items == [f"step {1000 + n:,}: w{n}" for n in range(min(events, 20))]
     more = {21: "And 1 more interruption.", 22: "And 2 more interruptions."}.get(events, "")
     assert text_of(found).endswith(more) and ("And" in text_of(found)) == bool(more)
@@ -393,10 +399,10 @@ def test_events_are_in_the_order_of_steps_and_tell_what_changed():
 
 def test_the_order_of_examples_and_the_rows_of_each_stage_are_reported():
     plain = fit()
-    assert "Order:" not in text_of(tables.data(plain)), "shuffled, as in reports of earlier versions"
+    assert "Order:" not in text_of(drawn(page.data, plain)), "shuffled, as in reports of earlier versions"
     plain["recipe"] |= {"order": "curriculum"}
     plain["corpora"][0] |= {"stages": {"1": 1200, "2": 34}}
-    said = text_of(tables.data(plain))
+    said = text_of(drawn(page.data, plain))
     assert "Order: curriculum; every epoch goes from the stage of the easiest examples to that of the hardest." in said
     assert "Rows of each stage: 1: 1,200; 2: 34" in said
 
@@ -411,7 +417,7 @@ def test_the_order_of_examples_and_the_rows_of_each_stage_are_reported():
 def test_other_orders_of_examples_are_reported(order, said):
     plain = fit()
     plain["recipe"] |= {"order": order}
-    assert f"Order: {order}; " in text_of(tables.data(plain)) and said in text_of(tables.data(plain))
+    assert f"Order: {order}; " in text_of(drawn(page.data, plain)) and said in text_of(drawn(page.data, plain))
 
 
 def test_the_longest_bar_is_that_of_the_split_with_the_most_tokens():
@@ -420,7 +426,7 @@ def test_the_longest_bar_is_that_of_the_split_with_the_most_tokens():
               zip(plain["corpora"][0]["splits"], (1000, 500, 250), strict=True)]  # fmt: skip
     plain["corpora"] = [plain["corpora"][0] | {"splits": splits}]
     widths = [
-        float(width) for width in re.findall(r'width="([\d.]+)" height="10" class="kept"', str(tables.data(plain)))
+        float(width) for width in re.findall(r'width="([\d.]+)" height="10" class="kept"', str(drawn(page.data, plain)))
     ]
     assert len(widths) == 3 and widths[1:] == [widths[0] / 2, widths[0] / 4]
 
@@ -428,26 +434,26 @@ def test_the_longest_bar_is_that_of_the_split_with_the_most_tokens():
 def test_the_text_around_the_losses_says_of_which_weights_they_are():
     plain = fit(before={}, after={"test": made.measured(2.0)}, best_step=1275)
     plain["merged_check"] = {"prompts": 8, "equal_tokens": True, "max_abs_difference": 3.14159e-6, "skipped": None}
-    found = tables.evaluation(plain)
+    found = drawn(page.evaluation, plain)
     assert rows_of(found)[0][:4] == ["test", "–", "2.000", "–"]
     said = text_of(found)
     assert "After: the exported weights, of step 1,275." in said
     assert "those with the adapter: prompts 8, equal tokens yes, max abs difference 3.14e-06." in said
     assert "Label tokens" in said, "the last column"
     plain |= {"best_step": None, "merged_check": {"equal_tokens": False}}
-    said = text_of(tables.evaluation(plain))
+    said = text_of(drawn(page.evaluation, plain))
     assert "After: the exported weights. " in said and "adapter: equal tokens no." in said
-    assert text_of(tables.evaluation(plain | {"after": {}})) == "No held-out split was measured."
-    assert _measured("test", made.measured(4.0), made.measured(4.0), metric_words("full"))[3] == "+0"
+    assert text_of(drawn(page.evaluation, plain | {"after": {}})) == "No held-out split was measured."
+    assert measured_row("test", made.measured(4.0), made.measured(4.0), metric_words("full"))[3] == "+0"
 
 
 def test_scores_and_answers_are_shown_without_each_other():
     answer = {"document": "d", "prompt": " \n", "reference": "x" * 600, "generated": "x" * 601}
-    shown = tables.answers(fit(generation={}, answers=[answer]))
+    shown = drawn(page.answers, fit(generation={}, answers=[answer]))
     assert "<table" not in str(shown) and text_of(shown).count("Empty: no visible text.") == 1
     assert re.findall(r'excerpt" dir="auto"(?: (tabindex)="0")?', str(shown)) == ["", "tabindex"], "601 scroll"
     scores = {"number_match": 0.25, "number_match_flexible": 0.5, "answered_flexible": 0.75, "exact_match": 1.0}
-    found = tables.answers(fit(generation=scores, answers=[]))
+    found = drawn(page.answers, fit(generation=scores, answers=[]))
     assert rows_of(found) == [
         ["number right (strict)", "0.25"], ["number right (flexible)", "0.5"], ["answered (flexible)", "0.75"],
         ["exact match", "1"],
@@ -455,18 +461,18 @@ def test_scores_and_answers_are_shown_without_each_other():
     assert "Greedy answers to held-out prompts" in text_of(found)
     probe = fit(generation={"f1": 0.5}, answers=[])
     probe["recipe"] |= {"method": "probe"}
-    assert "Classes given to held-out documents; from 0 to 1" in text_of(tables.answers(probe))
+    assert "Classes given to held-out documents; from 0 to 1" in text_of(drawn(page.answers, probe))
 
 
 @pytest.mark.parametrize(("kinds", "opened"), [(["adapter"], 0), (["adapter", "full"], 1), (["adapter", "merged"], 1)])
 def test_the_code_of_whole_weights_is_unfolded_or_else_that_of_the_first_folder(kinds, opened):
     folders = [{"kind": kind, "uri": kind, "bytes": 1, "code": kind} for kind in kinds]
-    folds = re.findall(r"<details( open)?", str(tables.export(fit(folders=folders))))
+    folds = re.findall(r"<details( open)?", str(drawn(page.export, fit(folders=folders))))
     assert [bool(one) for one in folds] == [at == opened for at in range(len(kinds))]
 
 
 def test_the_config_is_shown_in_its_order():
-    said = text_of(tables.config({"kind": "train", "corpus": [{"path": "p"}], "a": "Größe"}))
+    said = text_of(config_section({"kind": "train", "corpus": [{"path": "p"}], "a": "Größe"}))
     assert said.endswith("kind: train corpus: - path: p a: Größe")
 
 
@@ -475,20 +481,20 @@ def test_the_header_tells_the_recipe():
     plain["totals"] |= {"workers": [1]}
     plain["recipe"] |= {"engine": "zero2", "precision": "bf16", "tokens_per_step": 65_536, "sequence_length": 2048}
     recipe = plain["recipe"]
-    assert text_of(_recipe_of(plain)) == (
+    assert text_of(page.recipe(plain)) == (
         f"Base model: {recipe['base_model']} . Method: {recipe['method']}. Engine: zero2, bf16, attention sdpa, "
         "1 worker, 65,536 tokens a step in rows of 2,048."
     )
     plain["totals"] |= {"workers": [2, 4, 8]}
-    assert "2 or 4 or 8 workers," in text_of(_recipe_of(plain))
+    assert "2 or 4 or 8 workers," in text_of(page.recipe(plain))
 
 
 def test_a_loss_that_did_not_fall_is_not_called_the_lowest():
     plain = fit(validation=validated(3.5, 3.5), best_step=10)
-    assert "3.500 → 3.500 exported: step 10" in text_of(_tiles(plain))
+    assert "3.500 → 3.500 exported: step 10" in text_of(tiles(plain))
     plain["recipe"] |= {"method": "probe"}
     first, last = (plain["validation"][at]["accuracy"] for at in (0, -1))
-    assert f"{metric_words('probe').right} right {first:.1%} → {last:.1%}" in text_of(_tiles(plain))
+    assert f"{metric_words('probe').right} right {first:.1%} → {last:.1%}" in text_of(tiles(plain))
 
 
 @pytest.mark.parametrize(
@@ -497,4 +503,4 @@ def test_a_loss_that_did_not_fall_is_not_called_the_lowest():
 def test_curves_of_fewer_points_than_half_of_the_steps_are_explained(points, steps, told):
     plain = fit()
     plain["curves"]["loss"], plain["totals"]["steps"] = [(step, 1.0) for step in range(points)], steps
-    assert ("each column of a curve shows its lowest and highest value" in _explanation(plain)) is told
+    assert ("each column of a curve shows its lowest and highest value" in text_of(curves(plain)[0])) is told

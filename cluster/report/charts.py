@@ -1,24 +1,31 @@
-"""Charts as inline SVG: bars of segments, line charts, and the axes that they share.
+"""Charts as inline SVG: bars of segments, histograms, line charts, and the axes that they share.
 
-Colours are classes of the style sheet, so light, dark and print have their own. Charts need no script and no library.
+Places are computed here and drawn by templates/charts.html. Colours are classes of the style sheet, so light, dark and
+print have their own. Charts need no script and no library.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
 
-from cluster.formats import short
-from cluster.page.markup import Markup, element, join
+from markupsafe import Markup
+
+from cluster.formats import decimal, short
+from cluster.report.templates import macro
 
 Point = tuple[float, float]
 
 _COLUMNS = 600
 _WIDTH = 1000  # of the stretching part, in units of its own
 _TOP, _BELOW = 18, 24  # pixels for the numbers of marks, and for ticks
-_NUMBERED = 20  # more marks than this would overlap
 _TICK_EVERY = 32  # pixels down, about
 _BAR_WIDTH = 1000
 _THINNEST = 2.0  # of 1000, so that every segment is visible
+
+_draw = partial(macro, "charts.html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +95,46 @@ class Frame:
         return self.bottom - level * (self.bottom - self.top)
 
 
-def ticks(axis: Axis, frame: Frame) -> Markup:
-    """The tick marks of a horizontal axis with their numbers."""
-    labels = []
-    for tick in axis.ticks():
-        x = frame.x(axis.fraction(tick))
-        side = "start" if x < frame.left + 12 else "end" if x > frame.right - 12 else "middle"
-        labels.append(element("line", x1=x, x2=x, y1=frame.bottom, y2=frame.bottom + 4, class_="axis"))
-        labels.append(element("text", short(tick), x=x, y=frame.bottom + 16, class_=f"tick {side}"))
-    return join(labels)
-
-
 @dataclass(frozen=True, slots=True)
-class BarSegment:
+class Bounds:
+    """The tightest bounds of a signal, infinite if it has none. counts: whether its values are whole numbers."""
+
+    minimum: float
+    maximum: float
+    counts: bool
+
+    def style(self, low: float, high: float) -> str:
+        """The CSS class of the bin [low, high): `removed`, `kept`, or `cut` if a bound is inside the bin."""
+        if self.counts:
+            least, most = float(math.ceil(low)), float(math.ceil(high) - 1)
+            removed = most < self.minimum or least > self.maximum
+        else:
+            least, most = low, high
+            removed = high <= self.minimum or low > self.maximum or low == self.maximum > 0
+        kept = least >= self.minimum and most <= self.maximum
+        return "removed" if removed else "kept" if kept else "cut"
+
+    def ends(self, edges: Sequence[float]) -> tuple[float, float]:
+        """Where the lines of the bounds are drawn: at the edge of the kept bin with the bound, else at the bound."""
+        whole = [(low, high) for low, high in pairwise(edges) if self.style(low, high) == "kept"]
+        minimum = next((low for low, high in whole if low <= self.minimum < high), self.minimum)
+        return minimum, next((high for low, high in whole if low <= self.maximum < high), self.maximum)
+
+
+SMALL = Frame()
+WIDE = Frame(width=720, right=712, height=180, bottom=158)
+
+
+def ticks(axis: Axis, frame: Frame) -> list[tuple[float, str, str]]:
+    """The tick marks of a horizontal axis: place, side to which the number leans, number."""
+    places = [(frame.x(axis.fraction(tick)), short(tick)) for tick in axis.ticks()]
+    return [
+        (x, "start" if x < frame.left + 12 else "end" if x > frame.right - 12 else "middle", number)
+        for x, number in places
+    ]
+
+
+class BarSegment(NamedTuple):
     """A piece of a bar: its size in the bar's unit, its style class, and the text shown on hovering."""
 
     size: float
@@ -119,25 +153,86 @@ def bar(segments: Sequence[BarSegment], whole: float, label: str, style: str = "
             continue
         width = max(_THINNEST, _BAR_WIDTH * segment.size / whole)
         x = min(x, _BAR_WIDTH - width)
-        title = element("title", segment.title)
-        shapes.append(element("rect", title, x=x, y=0, width=width, height=10, class_=segment.style))
+        shapes.append((x, width, segment))
         x += width
-    track = element("rect", x=0, y=0, width=_BAR_WIDTH, height=10, class_="track")
-    return element(
-        "svg",
-        track,
-        shapes,
-        viewBox=f"0 0 {_BAR_WIDTH} 10",
-        preserveAspectRatio="none",
-        class_=f"bar {style}".strip(),
-        role="img" if label else None,
-        aria_label=label or None,
-        aria_hidden=None if label else "true",
+    return _draw("bar", shapes, label, style)
+
+
+def histogram(
+    edges: Sequence[float],
+    documents: Sequence[int],
+    bounds: Sequence[Mapping[str, Any]],
+    *,
+    log: bool,
+    label: str,
+    frame: Frame = SMALL,
+    bound_signs: tuple[str, str] = ("≥", "≤"),
+) -> Markup:
+    """Number of documents by value. The part outside a bound is hatched, its bars have the colour of removal.
+
+    The height of a bar is the square root of its documents, because bounds are in the tails. A bin with a bound inside
+    is grey, because the number of documents on each side is unknown.
+
+    Args:
+        documents: number of values in each bin, [edges[i], edges[i + 1]).
+        bounds: `minimum` and `maximum` of each, one of them None.
+        log: logarithmic scale; the values are counts.
+        bound_signs: text before a minimum and before a maximum.
+    """
+    edges, documents = _occupied(edges, documents, bounds, log)
+    axis, most = Axis.over(edges, log), max(documents)
+    limits = Bounds(
+        minimum=max((b["minimum"] for b in bounds if b["minimum"] is not None), default=-math.inf),
+        maximum=min((b["maximum"] for b in bounds if b["maximum"] is not None), default=math.inf),
+        counts=log,
+    )
+
+    def x(value: float) -> float:
+        return frame.x(axis.fraction(value))
+
+    low_end, high_end = limits.ends(edges)
+    outside = [(frame.x(0), x(low_end) - frame.x(0))] if math.isfinite(low_end) else []
+    outside += [(x(high_end), frame.x(1) - x(high_end))] if math.isfinite(high_end) else []
+    # Lines at the highest bar and, with enough documents, at a quarter of its number, which is half the height.
+    halved = [(frame.y(0.5), short(round(most / 4)))] if (most >= 4 and most % 4 == 0) or most >= 40 else []
+    columns = []
+    for (low, high), number in zip(pairwise(edges), documents, strict=True):
+        if number:
+            style, left = limits.style(low, high), x(low)
+            gap = 0.8 if x(high) - left > 2 else 0.0
+            title = f"{decimal(low)} to {decimal(high)}: {number:,} documents"
+            title += ", on both sides" if style == "cut" else ""
+            columns.append((left, frame.y(math.sqrt(number / most)), x(high) - left - gap, style, title))
+    lines = [
+        (at, "start" if at < frame.width * 0.25 else "end" if at > frame.width * 0.75 else "middle",
+         f"{sign} {decimal(value)}")
+        for value, end, sign in zip((limits.minimum, limits.maximum), (low_end, high_end), bound_signs, strict=True)
+        if math.isfinite(value)
+        for at in [x(end)]
+    ]  # fmt: skip
+    return _draw(
+        "histogram", frame, label, outside, [(frame.y(1), short(most)), *halved], columns, ticks(axis, frame), lines
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+def hatch() -> Markup:
+    """The pattern of all histograms; a page contains it once."""
+    return _draw("hatch")
+
+
+def _occupied(
+    edges: Sequence[float], documents: Sequence[int], bounds: Sequence[Mapping[str, Any]], log: bool
+) -> tuple[list[float], list[int]]:
+    """The bins from the first to the last with documents or a bound, and one more at either end."""
+    inside = [i for i, number in enumerate(documents) if number]
+    for value in (value for bound in bounds for value in (bound["minimum"], bound["maximum"]) if value is not None):
+        inside += [i for i in range(len(documents)) if edges[i] <= value < edges[i + 1]]
+    first = max(0, min(inside) - 1) if log else 0  # linear signals are fractions, shown from 0
+    last = min(len(documents), max([*inside, first + 8]) + 2)
+    return list(edges[first : last + 1]), list(documents[first:last])
+
+
+class Line(NamedTuple):
     """`style` is a class of the style sheet. `dots`: each point is drawn and can be pointed at."""
 
     name: str
@@ -146,8 +241,7 @@ class Line:
     dots: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """An event at `x`. Charts number their marks from 1; `words` is shown on hovering."""
 
     x: float
@@ -207,44 +301,31 @@ def line_chart(
     def y(value: float) -> float:
         return round(bottom - down.fraction(value) * (bottom - _TOP), 1)
 
-    def path(points: Sequence[Point]) -> str:
-        return "M" + "L".join(f"{_WIDTH * across.fraction(a):.1f} {y(b)}" for a, b in points)
-
-    drawn = [element("path", d=path(line.points), class_=line.style) for line in lines if len(line.points) > 1]
+    places = [
+        (x(tick), "start" if at < 0.03 else "end" if at > 0.97 else "middle", short(tick))
+        for tick in across.ticks()
+        if tick == int(tick)
+        for at in [across.fraction(tick)]
+    ]
+    paths = [
+        (line.style, "M" + "L".join(f"{_WIDTH * across.fraction(a):.1f} {y(b)}" for a, b in line.points))
+        for line in lines
+        if len(line.points) > 1
+    ]
     dots = [
-        element("circle", element("title", f"{line.name}, {short(a)}: {show(b)}"), cx=x(a), cy=y(b), r=3,
-                class_=line.style)
+        (x(a), y(b), line.style, f"{line.name}, {short(a)}: {show(b)}")
         for line in lines
         if line.dots or len(line.points) == 1
         for a, b in line.points
-    ]  # fmt: skip
-    stretched = element(
-        "svg",
-        drawn,
-        viewBox=f"0 0 {_WIDTH} {height}",
-        preserveAspectRatio="none",
-        width="100%",
-        height=height,
-    )
-    return element(
-        "svg",
-        [
-            (
-                element("line", x1="0", x2="100%", y1=y(tick), y2=y(tick), class_="grid"),
-                element("text", show(tick), x=-6, y=y(tick) + 4, class_="tick end"),
-            )
-            for tick in _vertical_ticks(down, (bottom - _TOP) // _TICK_EVERY)
-        ],
-        element("line", x1="0", x2="100%", y1=bottom, y2=bottom, class_="axis"),
-        _across_ticks(across, bottom, x),
-        _marks(marks, bottom, x),
-        stretched,
-        dots,
-        class_="lines",
-        height=height,
-        role="img",
-        aria_label=label,
-    )
+    ]
+    grid = [(y(tick), show(tick)) for tick in _vertical_ticks(down, (bottom - _TOP) // _TICK_EVERY)]
+    events = [(x(mark.x), f"{short(mark.x)}: {mark.words}") for mark in marks]
+    return _draw("lines", height, label, bottom, _TOP, grid, places, events, paths, dots)
+
+
+def line_key(line: Line) -> Markup:
+    """A short piece of a line, for the key of a chart."""
+    return _draw("key", line)
 
 
 def _ordered(low: Point, high: Point) -> list[Point]:
@@ -269,25 +350,3 @@ def _vertical_ticks(axis: Axis, about: int) -> list[float]:
     exponents = range(math.floor(axis.low), math.ceil(axis.high) + 1)
     finer = [digit * 10.0**n for n in exponents for digit in (1, 2, 5)]
     return [value for value in finer if axis.low <= math.log10(value) <= axis.high]
-
-
-def _across_ticks(axis: Axis, bottom: int, x: Callable[[float], str]) -> Markup:
-    drawn = []
-    for tick in axis.ticks():
-        if tick != int(tick):
-            continue
-        fraction = axis.fraction(tick)
-        side = "start" if fraction < 0.03 else "end" if fraction > 0.97 else "middle"
-        drawn.append(element("line", x1=x(tick), x2=x(tick), y1=bottom, y2=bottom + 4, class_="axis"))
-        drawn.append(element("text", short(tick), x=x(tick), y=bottom + 17, class_=f"tick {side}"))
-    return join(drawn)
-
-
-def _marks(marks: Sequence[Mark], bottom: int, x: Callable[[float], str]) -> Markup:
-    drawn = []
-    for number, mark in enumerate(marks, 1):
-        words = element("title", f"{short(mark.x)}: {mark.words}")
-        drawn.append(element("line", words, x1=x(mark.x), x2=x(mark.x), y1=_TOP - 4, y2=bottom, class_="mark"))
-        if len(marks) <= _NUMBERED:
-            drawn.append(element("text", number, x=x(mark.x), y=_TOP - 8, class_="tick middle"))
-    return join(drawn)

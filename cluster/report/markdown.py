@@ -6,8 +6,9 @@ link or image is shown as text, too: a page has nothing from a text that can be 
 
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
+from markupsafe import Markup, escape
 
-from cluster.page.markup import Markup, element, join, text
+from cluster.report.sections import Content, join
 
 # Reference definitions would hide a part of the text, and entities change it.
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable(["reference", "entity"])
@@ -20,29 +21,31 @@ _ELEMENTS = {
 def markdown(words: str) -> Markup:
     """A text as its Markdown means it."""
     root = SyntaxTreeNode(_PARSER.parse(words))
-    return element("div", [_rendered(node) for node in root.children], class_="markdown", dir="auto")
+    return _element("div", *map(_rendered, root.children), attributes=' class="markdown" dir="auto"')
+
+
+def _element(tag: str, *content: Content, attributes: str = "") -> Markup:
+    return Markup("<{0}{1}>{2}</{0}>").format(tag, Markup(attributes), join(*content))
 
 
 def _rendered(node: SyntaxTreeNode) -> Markup:
-    kind, inner = node.type, (_rendered(child) for child in node.children)
+    kind, inner = node.type, join(*map(_rendered, node.children))
     if tag := _ELEMENTS.get(kind):
-        return element(tag, inner)
+        return _element(tag, inner)
     if kind == "heading":
         # Not a heading of the page, whose order and contents a text must not change.
-        return element("p", element("strong", inner), class_=f"heading-{node.tag[1:]}")
+        return _element("p", _element("strong", inner), attributes=f' class="heading-{node.tag[1:]}"')
     if kind == "ordered_list":
-        return element("ol", inner, start=str(node.attrs["start"]) if "start" in node.attrs else None)
+        return _element("ol", inner, attributes=f' start="{int(node.attrs["start"])}"' if "start" in node.attrs else "")
     if kind in ("code_inline", "fence", "code_block"):
-        shown = element("code", node.content)
-        return shown if kind == "code_inline" else element("pre", shown)
+        shown = _element("code", node.content)
+        return shown if kind == "code_inline" else _element("pre", shown)
     if kind in ("link", "image"):
         address = str(node.attrs.get("href") or node.attrs.get("src") or "")
-        words = text(node.content) if kind == "image" else join(inner)
-        return join(words, f" ({address})" if address and text(address) != words else None)
+        words = escape(node.content) if kind == "image" else inner
+        return join(words, f" ({address})" if address and escape(address) != words else None)
     if kind in ("softbreak", "hardbreak"):
-        return element("br")
+        return Markup("<br/>")
     if kind == "hr":
-        return element("p", "* * *")
-    if node.children:
-        return join(inner)
-    return text(node.content)
+        return _element("p", "* * *")
+    return inner if node.children else escape(node.content)

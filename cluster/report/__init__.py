@@ -1,0 +1,11 @@
+"""Reports of runs: typed sections over facts, and one renderer that makes an HTML page of them.
+
+    sections    the parts of a report: tables, tiles, folds, notes, excerpts
+    charts      bars, histograms and line charts as inline SVG
+    markdown    texts of records in Markdown
+    page        the page in one file: head, style, content policy
+    cards       Markdown cards with escaped values
+    templates/  the Jinja2 templates of all of these
+
+A kind of run lists its sections; the renderer escapes every value that is no part.
+"""

@@ -1,0 +1,166 @@
+"""Parts escape what is text and nothing else, and tables put each value where its column is."""
+
+import re
+from html.parser import HTMLParser
+from importlib import resources
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import Markup, escape
+
+from cluster.report.page import printable
+from cluster.report.sections import (
+    Cell,
+    DataTable,
+    Facts,
+    Figure,
+    Fold,
+    Items,
+    Listing,
+    Passage,
+    Section,
+    Tiles,
+    anchor,
+    code,
+    join,
+    note,
+    outside,
+    sentence,
+    styled,
+    warnings_section,
+    with_code,
+)
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted"),
+    [
+        (join("a<", Markup("<b>"), 0, None, "c", code("&")), "a&lt;<b>0c<code>&amp;</code>"),
+        (styled("a b", "x<", code("y"), tag="p"), '<p class="a b">x&lt;<code>y</code></p>'),
+        (with_code("set `a<b` or `c`"), "set <code>a&lt;b</code> or <code>c</code>"),
+        (Items(["a<b", code("c"), 3]), "<ul><li>a&lt;b</li><li><code>c</code></li><li>3</li></ul>"),
+        (Items(["a"], "events", ordered=True), '<ol class="events"><li>a</li></ol>'),
+        (Tiles([("a<", "b<", "c<")]),
+         '<dl class="tiles"><div><dt>a&lt;</dt><dd><strong>b&lt;</strong><span>c&lt;</span></dd></div></dl>'),
+        (Facts([("a", code("b"))]), '<dl class="facts"><div><dt>a</dt><dd><code>b</code></dd></div></dl>'),
+        (Figure("h<", ["w"], Markup("<svg/>"), level=4),
+         "<figure><figcaption><h4>h&lt;</h4>w</figcaption><svg/></figure>"),
+        (Passage(["a<", code("b")], "zh_Hans"),
+         '<div class="excerpt" dir="auto" lang="zh-Hans">a&lt;<code>b</code></div>'),
+        (Passage(["a"], 'zh" onload="x'), '<div class="excerpt" dir="auto">a</div>'),
+        (Fold(["sum<"], ["inner<", None, note("n")]),
+         '<details><summary>sum&lt;</summary>inner&lt;<p class="note">n</p></details>'),
+        (Fold(["sum"], [], opened=True, anchor="a"), '<details open id="a"><summary>sum</summary></details>'),
+    ],
+)  # fmt: skip
+def test_a_part_has_its_content_as_text_or_as_parts(made, wanted):
+    assert escape(made) == wanted
+
+
+def test_every_character_that_html_cannot_hold_is_replaced_and_no_other():
+    line_ends, controls = {"\t": "\t", "\n": "\n", "\r": "\n"}, [*range(0x20), *range(0x7F, 0xA0)]
+    for code_point in range(0x110000):
+        character = chr(code_point)
+        if (
+            (code_point in controls and character not in line_ends)
+            or 0xD800 <= code_point < 0xE000
+            or (code_point in (0xFFFE, 0xFFFF))
+        ):
+            assert printable(character) == "\ufffd", hex(code_point)
+        else:
+            assert printable(character) == line_ends.get(character, character), hex(code_point)
+    assert printable("a\r\nb\rc\n\rd") == "a\nb\nc\n\nd"
+    assert escape("<&>\"'") == "&lt;&amp;&gt;&#34;&#39;"
+
+
+class Cells(HTMLParser):
+    """(part of the table, tag, class, scope, text) of each cell, row by row."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.part, self.rows, self.caption = "", [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        if tag in ("thead", "tbody", "tfoot", "caption"):
+            self.part = tag
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append([self.part, tag, found.get("class"), found.get("scope"), ""])
+
+    def handle_data(self, data):
+        if self.part == "caption":
+            self.caption += data
+        elif self.rows and self.rows[-1]:
+            self.rows[-1][-1][-1] += data
+
+
+def test_a_table_has_its_rows_in_order_with_numbers_to_the_right_and_the_foot_below():
+    own = Cell("own", "heat-1", "1 of 2")
+    rows = [("z", 1234, "own", "x"), ("a", own, "y", None)]
+    made = escape(DataTable("a < b", ["name", ">documents", "", "words"], rows, foot=("all", 3, "", "w")))
+    found = Cells(made)
+    assert found.caption == "a < b"
+    assert found.rows == [
+        [["thead", "th", None, "col", "name"], ["thead", "th", "n", "col", "documents"],
+         ["thead", "td", None, None, ""], ["thead", "th", None, "col", "words"]],
+        [["tbody", "th", None, "row", "z"], ["tbody", "td", "n", None, "1,234"], ["tbody", "td", None, None, "own"],
+         ["tbody", "td", None, None, "x"]],
+        [["tbody", "th", None, "row", "a"], ["tbody", "td", "n heat-1", None, "own"], ["tbody", "td", None, None, "y"],
+         ["tbody", "td", None, None, ""]],
+        [["tfoot", "th", None, "row", "all"], ["tfoot", "td", "n", None, "3"], ["tfoot", "td", None, None, ""],
+         ["tfoot", "td", None, None, "w"]],
+    ]  # fmt: skip
+    assert "tfoot" not in escape(DataTable("x", ["a"], [("z",)]))
+    assert 'tabindex="0"' in made and 'role="group"' in made and 'aria-label="Table' in made
+    for short in (("a", 1, 2), ("a", 1, 2, 3, 4)):
+        with pytest.raises(ValueError, match="zip"):
+            escape(DataTable("x", ["a", "b", "c", "d"], [short]))
+
+
+def test_a_title_of_a_column_may_be_markup():
+    assert '<th scope="col" class="n"><b>&gt;a</b></th>' in escape(
+        DataTable("x", ["", Markup(">") + Markup("<b>{}</b>").format(">a")], [])
+    )
+
+
+@pytest.mark.parametrize("length", [0, 299, 300, 301, 1000])
+def test_a_text_from_outside_is_cut_at_300_characters_with_a_sign_of_it(length):
+    words = "x" * length
+    shown = outside(words).removeprefix("<bdi>").removesuffix("</bdi>")
+    assert shown == (words if length <= 300 else "x" * 300 + "…")
+
+
+def test_a_section_is_named_by_its_heading_and_warnings_are_counted():
+    made = escape(Section("where", "The <title>", [Markup("<p>body</p>"), "text<"]))
+    assert made == (
+        '<section id="where" aria-labelledby="where-heading"><h2 id="where-heading">The &lt;title&gt;</h2><p>body</p>'
+        "text&lt;</section>"
+    )
+    assert warnings_section([]) is None
+    assert warnings_section(["a<"]) == Section("warnings", "1 warning", [Items(["a<"])])
+
+
+@given(st.lists(st.text("aZ9 -_.!é", max_size=8), max_size=4))
+def test_an_anchor_is_lower_case_letters_digits_and_single_hyphens_between_them(parts):
+    wanted = ["-".join(re.findall(r"[a-z0-9]+", part.lower())) for part in parts]
+    assert anchor(*parts) == "-".join(wanted)
+
+
+def test_parts_have_the_classes_that_the_style_sheet_knows():
+    style = resources.files("cluster.report").joinpath("page.css").read_text()
+    classes = set(re.findall(r"\.([a-z]+)", style))
+    parts = (
+        sentence("x"),
+        note("x"),
+        Passage(["x"]),
+        Listing("x", "label"),
+        DataTable("x", ["a"], []),
+        Tiles([]),
+        Facts([]),
+    )
+    for made in map(escape, parts):
+        assert (found := set(re.findall(r'class="(\w+)"', made))) and found <= classes
