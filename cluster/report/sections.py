@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from cluster.formats import plural
 from cluster.report.templates import macro
@@ -159,7 +159,7 @@ def config_section(config: Mapping[str, Any]) -> Section:
 
 def join(*children: Content) -> Markup:
     """The children one after the other."""
-    return Markup("").join(child for child in children if child is not None)
+    return Markup("").join(escape(child) for child in children if child is not None)
 
 
 def styled(style: str, *content: Content, tag: str = "span") -> Markup:

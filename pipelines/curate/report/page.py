@@ -424,7 +424,7 @@ def times(report: CurateReport) -> Section:
     if not rows:
         return Section("time", "Time and throughput", [where, sentence("No stage was timed.")])
     core_s = sum(row["core_s"] for row in rows)
-    cells = [
+    cells: list[Sequence[Content]] = [
         (
             stage_name(row["stage"]), row["units"], row["documents"],
             f"{row['text_bytes'] / 1e6:,.1f}" if row["text_bytes"] else "–",

@@ -86,8 +86,8 @@ def render(report: PrepareReport, assessment: Assessment) -> str:
         _listed(report), _leakage(report, assessment), assessment_section(assessment),
         _list("notes", "Notes", report["notes"]), _config(report),
     ]  # fmt: skip
-    run = (report[key] for key in ("name", "finished", "version", "output"))  # type: ignore[literal-required]
-    return page("Preparation report", *run, sections=shown)
+    name, finished = report["name"], report["finished"]
+    return page("Preparation report", name, finished, report["version"], report["output"], shown)
 
 
 def render_assessment(name: str, output: str, assessment: Assessment) -> str:
@@ -174,7 +174,7 @@ def _cut(report: PrepareReport) -> Section | None:
 
 
 def _sources(report: PrepareReport) -> Section:
-    rows = []
+    rows: list[Sequence[Content]] = []
     for one in report["sources"]:
         of_splits = one["splits"].values()
         rows.append(
