@@ -220,7 +220,9 @@ def _serve(work: Callable[[Any], Any], at: mmap.mmap, requests: int, results: in
             outcomes = []
             if base:
                 most = base + max(one.memory for one in bounds)
-                resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+                hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # as of `ulimit -v`, which cannot be raised again
+                most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+                resource.setrlimit(resource.RLIMIT_AS, (most, hard))
             for number, (item, bound) in enumerate(zip(items, bounds, strict=True)):
                 _LENGTH.pack_into(at, 0, number)
                 signal.setitimer(signal.ITIMER_PROF, bound.seconds)

@@ -12,6 +12,7 @@ from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, require_files
 from cluster.config import load, load_storage, schema
 from cluster.errors import DataError, StorageError
 from cluster.formats import byte_size, plural
+from cluster.python_values import python_rows
 from cluster.record import RecordFile
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths
@@ -185,7 +186,7 @@ def first_rows(artifact: Artifact, count: int) -> list[dict]:
     """The first `count` rows, with long values shortened."""
     found: list[dict] = []
     for table in artifact.tables():
-        found += table.slice(0, count - len(found)).to_pylist()
+        found += python_rows(table.slice(0, count - len(found)))
         if len(found) >= count:
             break
     return [{name: shortened(value) for name, value in row.items()} for row in found]

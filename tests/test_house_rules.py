@@ -49,6 +49,7 @@ PATHS_ALLOWED = {
     "training/records/export_manifest.py": "uploads the files of a scratch folder",
     "training/push.py": "its scratch folder, from which the hub's client uploads",
     "training/models/compose.py": "its scratch folder; adapters that local_folder brought to this machine",
+    "pipelines/prepare/assess/sentence_model.py": "looks at a model's folder that local_folder brought to this machine",
     "training/model_folder/folder.py": "reads a model's folder that local_folder brought to this machine",
     "training/tokenizer/load_tokenizer.py": "what transformers just wrote to its scratch folder",
     "training/driver/launch.py": "removes the folder that Ray Train wants",

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.guard import Exceeded
+from cluster.python_values import python_values
 from cluster.readers.cut_text import Cut
 from cluster.readers.files.compression import expanded_size
 from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES
@@ -376,6 +377,14 @@ def _as_text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
+def time_strings(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Timestamps as strings; those of a zone that the zone database does not have are given in UTC."""
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowInvalid:
+        return column.cast(pa.int64()).cast(pa.timestamp(column.type.unit, "UTC")).cast(pa.string())
+
+
 def is_text_type(type: pa.DataType) -> bool:
     """Whether a column of this type can hold texts: strings or bytes, also as dictionary, view or extension."""
     if pa.types.is_dictionary(type):
@@ -425,8 +434,8 @@ def as_large_string(column: pa.Array, *, nested: bool = False) -> pa.LargeString
     """
     if nested and not is_text_type(column.type):
         if not pa.types.is_nested(column.type):
-            return column.cast(pa.large_string())
-        return pa.array([as_json_text(value) for value in column.to_pylist()], pa.large_string())
+            return (time_strings(column) if pa.types.is_timestamp(column.type) else column).cast(pa.large_string())
+        return pa.array([as_json_text(value) for value in python_values(column)], pa.large_string())
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.storage
     if pa.types.is_dictionary(column.type):

@@ -196,5 +196,8 @@ def _unit(rows: list[dict[str, Any]]) -> Unit:
 
 
 def _span(row: Mapping[str, Any]) -> Span:
+    numbers = [row[name] for name in ("unit", "size", "start", "end")]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"unit, size, start and end of {row['uri']} are {numbers}; wanted numbers from 0 on")
     rows = None if row.get("first_row") is None else (row["first_row"], row["end_row"])
     return Span(row["uri"], row["size"], row["version"], row["format"], row["start"], row["end"], rows)

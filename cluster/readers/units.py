@@ -19,12 +19,13 @@ import pyarrow.compute as pc
 
 from cluster.artifact import Artifact
 from cluster.errors import UserError
+from cluster.python_values import python_values
 from cluster.readers.ahead import read_ahead
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.span import Span, refuse_changed
 from cluster.readers.formats import READERS
 from cluster.readers.inputs import COLLECTED_AT, FILE, Input, input_stores
-from cluster.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text
+from cluster.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text, time_strings
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 
@@ -191,7 +192,10 @@ def _dated(table: pa.Table, file: FileInfo) -> pa.Table:
     table = table.set_column(of_file, FILE, pa.repeat(file.uri, table.num_rows))
     if math.isinf(file.modified):
         return table
-    time = datetime.fromtimestamp(file.modified, UTC).isoformat(timespec="seconds")
+    try:
+        time = datetime.fromtimestamp(file.modified, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):  # a file system can hold years beyond 9999
+        return table
     at = table.schema.get_field_index(COLLECTED_AT)
     return table.set_column(at, COLLECTED_AT, pc.fill_null(table[COLLECTED_AT], time))
 
@@ -201,7 +205,9 @@ def _cast(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
     if column.type == type:
         return column
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
-        return pa.chunked_array([pa.array([as_json_text(value) for value in column.to_pylist()], type)])
+        return pa.chunked_array([pa.array([as_json_text(value) for value in python_values(column)], type)])
+    if pa.types.is_timestamp(column.type) and pa.types.is_string(type):
+        return time_strings(column)
     return column.cast(type)
 
 

@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError, DataError, UserError
+from cluster.python_values import python_values
 from cluster.readers.files.file_problems import first_bytes
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.span import Span
 from cluster.readers.find import find_files
 from cluster.readers.formats import READERS
 from cluster.readers.inputs import ORIGINS, Input, input_stores
-from cluster.readers.reader import PROBLEMS, Reader, as_json_text
+from cluster.readers.reader import PROBLEMS, Reader, as_json_text, time_strings
 from cluster.readers.recorded import INPUTS_JSON
 from cluster.run import RunFolder
 from cluster.store import paths
@@ -111,7 +112,9 @@ def _strings(column: pa.ChunkedArray) -> list[str | None]:
     if pa.types.is_binary(kind):  # texts of programs that do not mark them as such
         return [None if value is None else value.decode("utf-8", "replace") for value in column.to_pylist()]
     if pa.types.is_nested(kind):
-        return [as_json_text(value) for value in column.to_pylist()]
+        return [as_json_text(value) for value in python_values(column)]
+    if pa.types.is_timestamp(kind):
+        return time_strings(column).to_pylist()
     return pc.cast(column, pa.string()).to_pylist()
 
 

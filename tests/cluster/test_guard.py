@@ -2,13 +2,14 @@
 
 import os
 import re
+import resource
 import signal
 import threading
 import time
 
 import pytest
 
-from cluster.guard import Exceeded, Failed, Guard, WorkBounds
+from cluster.guard import Exceeded, Failed, Guard, WorkBounds, _address_space
 
 ROOMY = WorkBounds(20.0, 1 << 30)
 TIGHT = WorkBounds(0.2, 64 << 20)
@@ -64,6 +65,15 @@ def test_results_that_were_not_sent_before_the_child_ended_are_made_again():
     outcomes = Guard(work).map(items, [ROOMY] * 1000)
     assert [at for at, one in enumerate(outcomes) if isinstance(one, Failed)] == [500]
     assert outcomes[499] == "499!" and outcomes[501] == "501!"
+
+
+def test_a_process_whose_own_memory_is_bounded_has_the_bound_of_the_item_below_it():
+    pid = os.fork()
+    if not pid:  # a bound that `ulimit -v` set cannot be raised again
+        most = _address_space() + (512 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        os._exit(shown(Guard(work).map(["a", "grows"], [ROOMY] * 2)) != ["a!", "too_large (over 1,024 MiB of memory)"])
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_large_items_and_results_pass_both_ways():

@@ -39,7 +39,7 @@ class Parquet(Reader):
         try:
             with StoredParquet(store, file.uri) as opened:
                 footer, schema = opened.metadata, opened.schema_arrow
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise DataError(
@@ -118,7 +118,7 @@ def _batches(
                 if done >= end:
                     return
             return
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk or the network, not the data
             if batch_rows == 1:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, DataFile, read_tables
 from cluster.errors import DataError, UserError
 from cluster.formats import plural
+from cluster.python_values import python_rows
 from cluster.store import paths
 from pipelines.curate.questions.run_reader import MeasuredDocument, RunReader, row_at
 from pipelines.curate.stages.boilerplate import BOILERPLATE, piece_keys
@@ -134,7 +135,7 @@ def _contaminations(run: RunReader, document: MeasuredDocument) -> list[str]:
     lines = []
     contaminated = run.artifact(CONTAMINATED)
     for table in contaminated.tables() if contaminated else ():
-        for row in table.filter(pc.equal(table["position"], document.position)).to_pylist():
+        for row in python_rows(table.filter(pc.equal(table["position"], document.position))):
             span = f"characters {row['start']:,} to {row['end']:,}"
             what = f"{row['fraction']:.0%} of {row['column']} of example {row['example']} of {row['set']}"
             lines.append(f"contains  {what}, at {span}")
@@ -151,7 +152,7 @@ def _cut(run: RunReader, document: MeasuredDocument) -> list[str]:
     keys = piece_keys(config.boilerplate, source, texts)
     found = []
     for table in boilerplate.tables(["key", "source", "text", "documents"]):
-        found += table.filter(pc.is_in(table["key"], pa.array(keys))).to_pylist()
+        found += python_rows(table.filter(pc.is_in(table["key"], pa.array(keys))))
     order = keys.tolist()
     rows = sorted((row for row in found if row["source"] == source), key=lambda row: order.index(row["key"]))
     return [f"cut       {row['documents']:,} documents of {source} have: {row['text'][:_CUT_SHOWN]}" for row in rows]
@@ -161,7 +162,7 @@ def _repeats(run: RunReader, document: MeasuredDocument) -> list[str]:
     """A line for each run of words that other documents have, too."""
     repeats, lines = run.artifact(REPEATS), []
     for table in repeats.tables() if repeats else ():
-        for row in table.filter(pc.equal(table["position"], document.position)).to_pylist():
+        for row in python_rows(table.filter(pc.equal(table["position"], document.position))):
             span = f"characters {row['start']:,} to {row['end']:,}, in {row['documents']:,} documents"
             is_first = row["first_position"] == document.position
             first = "this is the first" if is_first else f"the first is at position {row['first_position']}"
@@ -233,7 +234,7 @@ def _row(tables: Iterable[pa.Table], id: str, document: MeasuredDocument) -> dic
         same_source = pc.equal(table["source"], document.attributes["source"])
         found = table.filter(pc.and_(pc.equal(table["id"], pa.scalar(id)), same_source))
         if found.num_rows:
-            return found.slice(0, 1).to_pylist()[0]
+            return python_rows(found.slice(0, 1))[0]
     return None
 
 

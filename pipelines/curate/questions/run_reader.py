@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from cluster.artifact import Artifact, DataFile, open_parquet, read_tables, require_files
 from cluster.errors import ConfigError, DataError
+from cluster.python_values import python_rows
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.span import Span
 from cluster.readers.formats import READERS
@@ -206,9 +207,12 @@ def row_at(artifact: Artifact, row: int, wanted: Callable[[str], bool]) -> tuple
             rows = parquet.metadata.row_group(group).num_rows
             if row < rows:
                 found = parquet.read_row_group(group, columns=columns, use_threads=False).slice(row, 1)
-                return file, found.to_pylist()[0]
+                return file, python_rows(found)[0]
             row -= rows
-    raise AssertionError(f"{artifact.uri}: {file.path} has fewer rows than its manifest names")
+    raise DataError(
+        f"{paths.join(artifact.uri, file.path)}: has fewer rows than its manifest names. It was changed after it was "
+        "written: run the run's command again at another output."
+    )
 
 
 def _place(span: Span, row: int) -> str:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError
 from cluster.inspection import shortened
+from cluster.python_values import python_rows
 from cluster.readers.inputs import Input
 from cluster.store import paths
 from cluster.store.store import Store
@@ -54,7 +55,7 @@ def sample_rows(
         seen += table.num_rows
         keys = generator.random(table.num_rows)  # the rows with the smallest keys are the sample
         smallest = np.argsort(keys, kind="stable")[:count]
-        best += zip(keys[smallest].tolist(), table.take(smallest).to_pylist(), strict=True)
+        best += zip(keys[smallest].tolist(), python_rows(table.take(smallest)), strict=True)
         best = sorted(best, key=lambda entry: entry[0])[:count]
     if not seen and conditions:
         raise ConfigError(_no_row(artifact, conditions))

@@ -22,7 +22,7 @@ except ImportError:
     SentenceTransformer = None
 
 _BATCH = 64  # texts at a time
-_LARGEST_CONFIG = 16 << 20  # bytes; a longer one is cut, so that it is no JSON
+_LARGEST_CONFIG = 16 << 20  # bytes
 # What is fetched of a hub's repository: no pickled weights, and no copies for other libraries.
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _OTHER_LIBRARIES = ["onnx/*", "openvino/*"]
@@ -77,7 +77,7 @@ def _refuse_hostile_files(folder: Path, setting: str) -> None:
         if path.name == "config.json" and path.is_file():
             settings = None
             with suppress(ValueError, RecursionError):  # the library names what is no JSON
-                settings = json.loads(path.read_bytes()[:_LARGEST_CONFIG])
+                settings = json.loads(Store().read_bytes(str(path), _LARGEST_CONFIG))
             refuse_hostile(settings, f"{setting}: {path}")
 
 

@@ -71,6 +71,35 @@ def test_bad_utf8_in_a_carried_column_does_not_pass(tmp_path):
     assert [row["url"] for row in rows] == ["good", None, None]
 
 
+@pytest.mark.parametrize(
+    ("column", "carried"),
+    [
+        (pa.array([0], pa.timestamp("s", "No/Where")), "1970-01-01 00:00:00.000Z"),
+        (pa.array([0], pa.timestamp("s", "../../etc/passwd")), "1970-01-01 00:00:00.000Z"),
+        (pa.array([0], pa.timestamp("s", "Europe/Berlin")), "1970-01-01 01:00:00.000+0100"),
+        (pa.ListArray.from_arrays([0, 1], pa.array([b"\xff"]).view(pa.string())), None),
+        (pa.array([[1 << 62]], pa.list_(pa.timestamp("us"))), None),
+        (pa.array([[0]], pa.list_(pa.timestamp("s", "No/Where"))), None),
+    ],
+)
+def test_a_value_that_has_no_text_ends_no_run(tmp_path, column, carried):
+    for name, day in (("a", column), ("b", pa.array([7]))):  # of two types, so that the column becomes a string
+        pq.write_table(pa.table({"text": [name], "day": day}), tmp_path / f"{name}.parquet")
+    assert [row["day"] for row in rows_of(tmp_path, columns=["day"])] == [carried, "7"]
+
+
+@pytest.mark.parametrize("name", ["arrow.opaque", "arrow.fixed_shape_tensor", "arrow.json"])
+def test_a_column_with_a_damaged_extension_is_a_bad_file_and_the_others_are_read(tmp_path, name):
+    field = pa.field("text", pa.string(), metadata={"ARROW:extension:name": name, "ARROW:extension:metadata": "{}"})
+    pq.write_table(pa.table({"text": ["c"]}, pa.schema([field])), tmp_path / "c.parquet")
+    for other in "ab":
+        pq.write_table(pa.table({"text": [other]}), tmp_path / f"{other}.parquet")
+    manifest = freeze(Store(), [Input(path=str(tmp_path))], max_bad_files=0.5)
+    texts = [text for unit in manifest.units for table in read_unit(unit, manifest.reading, SMALL)
+             for text in table["text"].to_pylist()]  # fmt: skip
+    assert texts[:2] == ["a", "b"]
+
+
 def test_zero_rows_and_empty_row_groups_are_no_documents(tmp_path):
     table = pa.table({"text": pa.array([], pa.string())})
     with pq.ParquetWriter(tmp_path / "a.parquet", table.schema) as writer:

@@ -747,7 +747,9 @@ def test_the_manifest_is_read_as_it_was_written(folder):
     assert record["carried"] == {"tags": "list<element: string>", "n": "int64", "url": "string"}
 
 
-@pytest.mark.parametrize("damage", ["no parquet", "other columns", "other inputs", "other schema"])
+@pytest.mark.parametrize(
+    "damage", ["no parquet", "other columns", "other inputs", "other schema", "a start below 0", "no start"]
+)
 def test_a_manifest_that_somebody_changed_is_named_and_no_defect(folder, damage):
     write_inputs(str(folder), freeze(Store(), [Input(path=str(folder / "a.jsonl"))], MIB), {})
     record = json.loads((folder / "inputs.json").read_text())
@@ -755,6 +757,10 @@ def test_a_manifest_that_somebody_changed_is_named_and_no_defect(folder, damage)
         (folder / "inputs.parquet").write_bytes(b"[" * 1000)
     elif damage == "other columns":
         pq.write_table(pa.table({"a": [1]}), folder / "inputs.parquet")
+    elif damage in ("a start below 0", "no start"):
+        table = pq.read_table(folder / "inputs.parquet")
+        starts = pa.array([-1 if damage == "a start below 0" else None] * len(table), pa.int64())
+        pq.write_table(table.set_column(table.column_names.index("start"), "start", starts), folder / "inputs.parquet")
     else:
         record |= {"other inputs": {"inputs": [{"speakers": []}]}, "other schema": {"carried_schema": "AAAA"}}[damage]
     with pytest.raises(DataError, match=r"inputs\.parquet: does not fit inputs\.json, or is damaged"):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster import cli
@@ -24,7 +25,7 @@ from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import check_models_and_lists
 from pipelines.curate.questions.explain import _duplicate_count, explain
-from pipelines.curate.questions.run_reader import RunReader
+from pipelines.curate.questions.run_reader import RunReader, row_at
 from pipelines.curate.questions.sample import sample_rows
 from pipelines.curate.questions.what_if import _units, compare_decisions, table_text
 from pipelines.curate.stages import id_index
@@ -116,6 +117,14 @@ def test_explain_finds_a_document_by_the_index_and_without_one(settings, monkeyp
     assert [explain(reader, "s1"), explain(reader, "j0")] == [by_index[1], by_index[0]] and not asked
     discard(stage, run.uri)
     assert [explain(reader, id) for id in ("j0", "s1", "s6", "copy")] == by_index and len(asked) == 4
+
+
+def test_a_file_with_fewer_rows_than_its_manifest_names_is_named(settings, monkeypatch):
+    attributes = RunReader(Store(), curate_inline(settings, monkeypatch).uri).attributes
+    (uri,) = attributes.file_uris
+    pq.write_table(pq.read_table(uri).slice(0, 2), uri)
+    with pytest.raises(DataError, match=f"{uri}: has fewer rows than its manifest names"):
+        row_at(attributes, 5, {"id"}.__contains__)
 
 
 def test_the_group_of_a_kept_document_is_found_in_a_run_whose_ledger_has_no_positions():
