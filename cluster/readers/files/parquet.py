@@ -3,10 +3,15 @@
 from collections.abc import Iterable
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.store.object_files import PartsFile
 from cluster.store.store import Store
+
+# The footer of 10,000 row groups with 100 columns has some 100 MB.
+_LARGEST_FOOTER = 512 << 20
+_TAIL_BYTES = 8  # the footer's size and PAR1
 
 
 class StoredParquet(pq.ParquetFile):
@@ -19,10 +24,21 @@ class StoredParquet(pq.ParquetFile):
     def __init__(self, store: Store, uri: str, **options: Any) -> None:
         self.file = store.open_parts(uri)
         try:
+            self._refuse_large_footer()
             super().__init__(self.file, pre_buffer=False, **options)
         except BaseException:
             self.file.close()
             raise
+
+    def _refuse_large_footer(self) -> None:
+        """Check the size that a local file states for its footer: Arrow reads it whole, and a sparse file is cheap."""
+        if isinstance(self.file, PartsFile) or (size := self.file.size()) < _TAIL_BYTES:
+            return
+        self.file.seek(size - _TAIL_BYTES)
+        footer = int.from_bytes(self.file.read(4), "little")
+        self.file.seek(0)
+        if footer > _LARGEST_FOOTER:
+            raise pa.ArrowInvalid(f"its footer states {footer:,} bytes, and at most {_LARGEST_FOOTER:,} are read")
 
     def close(self, force: bool = False) -> None:
         super().close(force)

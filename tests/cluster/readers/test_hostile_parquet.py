@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.errors import DataError
 from cluster.readers.files.compression import UnreadableRest
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.parquet import StoredParquet, chunk_range
@@ -98,6 +99,17 @@ def test_a_column_with_a_damaged_extension_is_a_bad_file_and_the_others_are_read
     texts = [text for unit in manifest.units for table in read_unit(unit, manifest.reading, SMALL)
              for text in table["text"].to_pylist()]  # fmt: skip
     assert texts[:2] == ["a", "b"]
+
+
+def test_a_sparse_file_that_states_an_endless_footer_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "a.parquet"
+    with path.open("wb") as file:
+        file.write(b"PAR1")
+        file.truncate((1 << 40) - 8)
+        file.seek(0, os.SEEK_END)
+        file.write(((1 << 31) - 1).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(DataError, match="its footer states 2,147,483,647 bytes"):
+        freeze(Store(), [Input(path=str(path))])
 
 
 def test_zero_rows_and_empty_row_groups_are_no_documents(tmp_path):
