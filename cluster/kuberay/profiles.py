@@ -14,9 +14,9 @@ import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from cluster.config_text import format_of, parse
 from cluster.errors import ConfigError
@@ -30,6 +30,10 @@ _IMAGE_FOLDERS = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/opt/raymill", "/pr
 # `claim-NAME` is the name of a volume, which has at most 63 characters.
 _CLAIM = re.compile(r"[a-z0-9]([-a-z0-9]{0,55}[a-z0-9])?")
 _DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LARGEST = (1 << 31) - 1  # whole numbers of Kubernetes
+_Count = Annotated[int, Field(ge=1, le=_LARGEST)]
+_Factor = Annotated[float, Field(ge=0.1, le=100)]
 
 # Seconds within which a training ends its step and saves a checkpoint. curate saves nothing: its units are small.
 CHECKPOINT_S = 10
@@ -64,13 +68,13 @@ class Profile:
     image: str = ""
     train_image: str = ""
     tags: bool = False
-    cpus: int | None = None
-    gpus: int | None = None
-    machines: int | None = None
-    memory_factor: float = 1.0
-    disk_factor: float = 1.0
-    head_cpus: int | None = None
-    head_memory_gib: int | None = None
+    cpus: _Count | None = None
+    gpus: _Count | None = None
+    machines: _Count | None = None
+    memory_factor: _Factor = 1.0
+    disk_factor: _Factor = 1.0
+    head_cpus: _Count | None = None
+    head_memory_gib: _Count | None = None
     head_nodes: Mapping[str, str] = field(default_factory=dict)
     cpu_nodes: Mapping[str, str] = field(default_factory=dict)
     gpu_nodes: Mapping[str, str] = field(default_factory=dict)
@@ -84,12 +88,17 @@ class Profile:
     clean_up: Literal["rules", "shutdown"] = "rules"
     secret: str | None = None
     claims: Mapping[str, str] = field(default_factory=dict)
-    deadline_s: int = 7 * 24 * 3600
-    retries: int = 3
+    deadline_s: Annotated[int, Field(ge=1, le=_LARGEST)] = 7 * 24 * 3600
+    retries: Annotated[int, Field(ge=0, le=1000)] = 3
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
+        if not _NAMESPACE.fullmatch(self.namespace):
+            raise ConfigError(
+                f"overlay {self.name}: {self.namespace!r} is not the name of a namespace; wanted lower-case letters, "
+                "digits and hyphens, at most 63, as `kubectl get namespaces` prints it."
+            )
         if self.queue and (self.autoscale or self.clean_up != "shutdown"):
             raise ConfigError(
                 f"overlay {self.name}: queue {self.queue} needs autoscale: false (Kueue admits a job as a whole) and "

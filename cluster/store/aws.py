@@ -37,6 +37,7 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
+from cluster.deadline import within
 from cluster.errors import StorageError
 from cluster.secret_values import remember
 from cluster.store.interface import FileInfo, StorageOptions, Upload, checked_endpoint, first_line
@@ -44,6 +45,7 @@ from cluster.store.interface import FileInfo, StorageOptions, Upload, checked_en
 # Bytes and number of the parts of an upload; S3 takes no more.
 _PART_BYTES, _MAX_PARTS = 5 << 20, 10_000
 _PARTS_AT_ONCE = 4
+_EMPTY_PAGES = 1_000  # S3 answers with one where it passed over deleted objects
 _CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 
 # Errors of boto3 and the kinds of obstore's errors, for `_as_obstore`.
@@ -54,7 +56,7 @@ _KINDS = {
     409: AlreadyExistsError,
     412: AlreadyExistsError,
 }
-_LOST = (HTTPClientError, IncompleteReadError)
+_LOST = (HTTPClientError, IncompleteReadError, TimeoutError)
 _REFUSED = (CredentialRetrievalError, NoCredentialsError, PartialCredentialsError, SSOError, TokenRetrievalError)
 
 log = logging.getLogger(__name__)
@@ -125,17 +127,31 @@ def list_objects(name: str, options: StorageOptions, setting: str, folder: str) 
         BaseError: as obstore raises it for its own requests.
     """
     with _as_obstore():
-        pages = _client(name, options, setting).get_paginator("list_objects_v2")
-        return [
-            FileInfo(
-                f"s3://{name}/{found['Key']}",
-                found["Size"],
-                found["ETag"].strip('"'),
-                found["LastModified"].timestamp(),
-            )
-            for page in pages.paginate(Bucket=name, Prefix=f"{folder}/" if folder else "")
-            for found in page.get("Contents", [])
-        ]
+        paginator = _client(name, options, setting).get_paginator("list_objects_v2")
+        pages = iter(paginator.paginate(Bucket=name, Prefix=f"{folder}/" if folder else ""))
+        objects: list[FileInfo] = []
+        empty_pages = 0
+        # boto3's time-outs are those of single reads, and an answer may drip.
+        while page := within(options.timeout_s + options.retry_deadline_s, lambda: next(pages, None)):
+            objects += [
+                FileInfo(
+                    f"s3://{name}/{found['Key']}",
+                    _size(found["Size"]),
+                    found["ETag"].strip('"'),
+                    found["LastModified"].timestamp(),
+                )
+                for found in page.get("Contents", [])
+            ]
+            empty_pages = 0 if page.get("Contents") else empty_pages + 1
+            if empty_pages > _EMPTY_PAGES:
+                raise ValueError(f"a listing with {empty_pages} empty pages in a row")
+        return objects
+
+
+def _size(stated: int) -> int:
+    if not 0 <= stated < 1 << 63:
+        raise ValueError(f"an object of {stated:.3g} bytes")
+    return stated
 
 
 def list_uploads(name: str, options: StorageOptions, setting: str, folder: str) -> list[Upload]:
@@ -217,7 +233,7 @@ def _as_obstore() -> Iterator[None]:
         raise UnauthenticatedError(first_line(error)) from error
     except BotoCoreError as error:
         raise GenericError(first_line(error)) from error
-    except (ResponseParserError, ValueError, KeyError) as error:
+    except (ResponseParserError, ValueError, KeyError, RecursionError) as error:  # boto3 follows redirects by recursion
         raise GenericError(f"not an answer of S3: {first_line(error)}") from error
 
 

@@ -4,12 +4,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
 
 from cluster.errors import ClusterError
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -46,26 +43,6 @@ class Retries:
             log.warning("no answer from %s; trying again for up to %.0f s", self._address, self._seconds)
             self._reported = True
         time.sleep(min(_POLL_S, self._seconds / 10))
-
-
-def within(seconds: float, call: Callable[[], T]) -> T:
-    """The result of a call in a thread of its own, which goes on there if it takes longer. Raises TimeoutError."""
-    found: queue.Queue[tuple[bool, Any]] = queue.Queue()
-
-    def run() -> None:
-        try:
-            found.put((True, call()))
-        except BaseException as error:
-            found.put((False, error))
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        returned, value = found.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no whole answer within {seconds:.0f} s") from None
-    if not returned:
-        raise value
-    return value
 
 
 class LogReader:

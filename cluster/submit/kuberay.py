@@ -12,9 +12,10 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
-from cluster.errors import ClusterError, ConfigError
+from cluster.errors import ClusterError, ConfigError, DataError
 from cluster.kuberay.pods import HEAD_ACCOUNT, LABEL
 from cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
 from cluster.kuberay.rayjob import (
@@ -56,6 +57,7 @@ from cluster.submit.rayjob_state import (
     now,
     seconds,
     state_of,
+    undamaged,
 )
 from cluster.submit.waiting import why_waiting
 from cluster.submit.work import Work
@@ -166,10 +168,17 @@ class KubeRay:
         except NotThere:
             raise ConfigError(_no_operator(self.api.address)) from None
         names = {job["metadata"]["name"] for job in jobs}
-        found = [(creation(job), self._attempt(job)) for job in jobs]
-        for record in self.api.config_maps(labels):
-            if is_record(record) and record["metadata"]["name"].removesuffix(CONFIG) not in names:
-                found.append((creation(record), cancelled_attempt(record)))
+        records = [
+            one
+            for one in self.api.config_maps(labels)
+            if is_record(one) and one["metadata"]["name"].removesuffix(CONFIG) not in names
+        ]
+        found = []
+        for thing, read in [(job, self._attempt) for job in jobs] + [(one, _cancelled) for one in records]:
+            try:
+                found.append((creation(thing), read(thing)))
+            except DataError as error:
+                log.warning("not listed: %s", error)
         return [attempt for _, attempt in sorted(found, key=lambda pair: pair[0])]
 
     def attempt(self, name: str) -> Attempt | None:
@@ -177,11 +186,15 @@ class KubeRay:
         if job is not None:
             return self._attempt(job) if RUN_ID in (job["metadata"].get("labels") or {}) else None
         record = self.api.config_map(name + CONFIG)
-        return cancelled_attempt(record) if record is not None and is_record(record) else None
+        return _cancelled(record) if record is not None and is_record(record) else None
 
     def config(self, attempt: Attempt) -> Mapping[str, Any] | None:
         found = self.api.config_map(attempt.name + CONFIG)
-        return None if found is None else json.loads(found["data"][CONFIG_FILE])
+        try:
+            config = json.loads(found["data"][CONFIG_FILE]) if found else None
+        except (KeyError, TypeError, ValueError, RecursionError):  # of a ConfigMap that somebody replaced
+            return None
+        return config if isinstance(config, dict) else None
 
     def logs(self, attempt: Attempt, follow: bool, on_message: OnMessage = ignore_message) -> Iterator[str]:
         if follow:
@@ -304,18 +317,22 @@ class KubeRay:
         delete; and the clusters of jobs that were stopped through Ray, for which there is no rule.
         """
         for record in self.api.config_maps(_OURS):
-            if is_record(record) and time.time() - seconds(annotation(record, CANCELLED)) > KEEP_JOB_S:
-                self.api.delete_config_map(record)
+            with suppress(DataError):
+                if is_record(record) and time.time() - (_cancelled(record).ended or 0) > KEEP_JOB_S:
+                    self.api.delete_config_map(record)
         for job in self.api.rayjobs(_OURS):
-            ended = (job.get("status") or {}).get("endTime")
             kept_s = KEEP_FAILED_S if state_of(job) is State.CANCELLED and self._lingers(job) else KEEP_JOB_S
-            if state_of(job).final and ended and time.time() - seconds(ended) > kept_s:
-                self.api.delete_rayjob(job["metadata"]["name"])
+            with suppress(DataError):
+                ended = self._attempt(job).ended if (job.get("status") or {}).get("endTime") else None
+                if ended and time.time() - ended > kept_s:
+                    self.api.delete_rayjob(job["metadata"]["name"])
 
     # --- state
 
     def _attempt(self, job: Object) -> Attempt:
-        return attempt_of(job, self._why_waiting(job) if state_of(job) is State.WAITING else "", self._lingers(job))
+        reason = self._why_waiting(job) if state_of(job) is State.WAITING else ""
+        lingers = self._lingers(job)
+        return undamaged(lambda one: attempt_of(one, reason, lingers), job)
 
     def _lingers(self, job: Object) -> bool:
         """Whether a job has ended for the operator, but has pods, in which its driver may still run."""
@@ -336,6 +353,10 @@ class KubeRay:
         except (Forbidden, NoAnswer) as error:
             log.info("why %s waits could not be read (%s)", job["metadata"]["name"], type(error).__name__)
             return ""
+
+
+def _cancelled(record: Object) -> Attempt:
+    return undamaged(cancelled_attempt, record)
 
 
 def _unused() -> str:

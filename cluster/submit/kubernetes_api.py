@@ -27,6 +27,8 @@ Object = dict[str, Any]
 
 _REQUEST_S = (10, 30)  # time-outs: to connect, and without data
 _LOG_SILENCE_S = 120  # then the connection of a log is made again, as it may have been cut without notice
+_LARGEST_ANSWER = 256 << 20  # bytes; a list of all RayJobs of a namespace has some MiB
+_BYTES_SHOWN = 1 << 12
 _TEXT_SHOWN = 500
 # A starting API server refuses what it allows some tenths of a second later, when its roles are loaded.
 _STARTING_S = 30
@@ -66,8 +68,8 @@ class KubernetesApi:
 
     def rayjobs(self, labels: str) -> list[Object]:
         """All with these labels. Raises NotThere: the cluster does not serve RayJobs."""
-        return self._json("list rayjobs.ray.io", self._custom.list_namespaced_custom_object,
-                          *_RAYJOBS, self.namespace, "rayjobs", label_selector=labels)["items"]  # fmt: skip
+        return self._items("list rayjobs.ray.io", self._custom.list_namespaced_custom_object,
+                           *_RAYJOBS, self.namespace, "rayjobs", label_selector=labels)  # fmt: skip
 
     def rayjob(self, name: str) -> Object | None:
         return self._found("get rayjobs.ray.io", self._custom.get_namespaced_custom_object,
@@ -106,8 +108,8 @@ class KubernetesApi:
     # --- ConfigMaps
 
     def config_maps(self, labels: str) -> list[Object]:
-        return self._json("list configmaps", self._core.list_namespaced_config_map,
-                          self.namespace, label_selector=labels)["items"]  # fmt: skip
+        return self._items("list configmaps", self._core.list_namespaced_config_map,
+                           self.namespace, label_selector=labels)  # fmt: skip
 
     def config_map(self, name: str) -> Object | None:
         return self._found("get configmaps", self._core.read_namespaced_config_map, name, self.namespace)
@@ -129,11 +131,11 @@ class KubernetesApi:
     # --- pods, events and logs
 
     def pods(self, labels: str) -> list[Object]:
-        return self._json("list pods", self._core.list_namespaced_pod, self.namespace, label_selector=labels)["items"]
+        return self._items("list pods", self._core.list_namespaced_pod, self.namespace, label_selector=labels)
 
     def events(self) -> list[Object]:
         """The events of the namespace, the oldest first. Kubernetes keeps them for an hour."""
-        found = self._json("list events", self._core.list_namespaced_event, self.namespace)["items"]
+        found = self._items("list events", self._core.list_namespaced_event, self.namespace)
         return sorted(found, key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""))
 
     def log(self, pod: str, container: str, follow: bool, since_s: int | None = None) -> Iterator[bytes]:
@@ -181,6 +183,14 @@ class KubernetesApi:
 
     # --- requests
 
+    def _items(self, what: str, method: Callable[..., Any], *given: Any, **more: Any) -> list[Object]:
+        found = self._json(what, method, *given, **more)
+        items = found.get("items")
+        if not isinstance(items, list) or not all(isinstance(one, dict) and "metadata" in one for one in items):
+            begin = shortened(json.dumps(found)[:_BYTES_SHOWN], _TEXT_SHOWN)
+            raise NoAnswer(f"{self.address}: the answer to {what} is no list of objects ({begin}).")
+        return items
+
     def _found(self, what: str, method: Callable[..., Any], *given: Any, **more: Any) -> Object | None:
         try:
             return self._json(what, method, *given, **more)
@@ -190,11 +200,17 @@ class KubernetesApi:
     def _json(self, what: str, method: Callable[..., Any], *given: Any, **more: Any) -> Object:
         answer = self._ask(what, method, *given, **more)
         with self._translated(what):
-            data = answer.data
+            data = answer.read(_LARGEST_ANSWER + 1, decode_content=True)
+            answer.release_conn()
+        if len(data) > _LARGEST_ANSWER:
+            raise NoAnswer(f"{self.address}: the answer to {what} has more than {_LARGEST_ANSWER >> 20} MiB.")
         try:
-            return json.loads(data)
-        except ValueError:
-            begin = " ".join(shortened(data.decode(errors="replace"), _TEXT_SHOWN).split())
+            found = json.loads(data)
+            if not isinstance(found, dict):
+                raise ValueError
+            return found
+        except (ValueError, RecursionError):
+            begin = " ".join(shortened(data[:_BYTES_SHOWN].decode(errors="replace"), _TEXT_SHOWN).split())
             raise NoAnswer(
                 f"{self.address}: the answer to {what} is not JSON ({begin}). Another server, such as a proxy with its "
                 "login page, answers at this address. Log in there, or set the cluster's address in the kubeconfig."

@@ -21,10 +21,10 @@ from pydantic import TypeAdapter, ValidationError
 from requests.auth import AuthBase
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
 
+from cluster.deadline import within
 from cluster.errors import ClusterError, ConfigError
 from cluster.secret_values import redacted, remember, shortened
 from cluster.submit.api_errors import NoAnswer, NoConnection, NotThere
-from cluster.submit.following import within
 
 T = TypeVar("T")
 

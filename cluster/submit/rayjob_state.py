@@ -5,12 +5,16 @@ Source: ray-operator/controllers/ray/rayjob_controller.go and apis/ray/v1/rayjob
 
 import datetime
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+from cluster.errors import DataError
 from cluster.kuberay.pods import LABEL
 from cluster.kuberay.rayjob import CONFIG, FINGERPRINT, KIND, OUTPUT, RUN_ID
+from cluster.secret_values import shortened
 from cluster.submit.backend import Attempt, State
+
+T = TypeVar("T")
 
 Object = Mapping[str, Any]
 
@@ -123,6 +127,22 @@ def seconds(moment: str) -> float:
     return datetime.datetime.fromisoformat(moment).timestamp()
 
 
+def undamaged(read: Callable[[Object], T], thing: Object) -> T:
+    """What `read` reads of an object, whose annotations and status others of the namespace may have written.
+
+    Raises:
+        DataError: a value cannot be that of its field.
+    """
+    try:
+        return read(thing)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        name = thing["metadata"].get("name")
+        raise DataError(
+            f"{name}: an annotation or a field of its {thing.get('kind') or 'record'} is damaged "
+            f"({type(error).__name__}: {shortened(str(error), _SHOWN)}). Look at it with kubectl, and delete it."
+        ) from None
+
+
 def _message(job: Object, state: State, code: int | None, reason: str, lingers: bool) -> str:
     """One line on why the job waits or failed."""
     status = job.get("status") or {}
@@ -144,7 +164,7 @@ def _message(job: Object, state: State, code: int | None, reason: str, lingers: 
 def _exit_code(message: str) -> int | None:
     """The driver's exit code in the message; 128 + N for a process that was ended by signal N, as in a shell."""
     # Source: job_supervisor.py of Ray 2.60, "Job entrypoint command failed with exit code N, ...".
-    found = re.search(r"failed with exit code (-?\d+)", message)
+    found = re.search(r"failed with exit code (-?[0-9]{1,10})(?![0-9])", message)
     if found is None:
         return None
     code = int(found[1])

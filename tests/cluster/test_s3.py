@@ -2,10 +2,14 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import boto3
@@ -364,7 +368,9 @@ CONTENTS = {"Key": "in/a", "LastModified": "2026-11-25T22:00:00.000Z", "ETag": "
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"Size": "x"}, {"Size": None}, {"LastModified": "soon"}, {"ETag": None}], ids=str
+    "change",
+    [{}, {"Size": "x"}, {"Size": "-5"}, {"Size": "9" * 30}, {"Size": None}, {"LastModified": "soon"}, {"ETag": None}],
+    ids=str,
 )
 def test_a_listing_that_is_not_one_of_s3_is_an_error_of_the_store(change):
     tags = "".join(f"<{name}>{value}</{name}>" for name, value in (CONTENTS | change).items() if value is not None)
@@ -387,3 +393,44 @@ def test_names_that_obstore_cannot_parse_are_odd(key):
 def test_names_that_obstore_parses_are_not(key):
     assert not _ODD_NAME.search(key)
     obstore.put(MemoryStore(), key, b"x")
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+EMPTY = b"<L><IsTruncated>true</IsTruncated><NextContinuationToken>%d</NextContinuationToken></L>"
+
+
+@pytest.mark.parametrize("status", [b"301 Moved", b"307 Temporary Redirect"])
+def test_a_redirect_in_place_of_a_listing_is_an_error_of_the_store(status):
+    answer = b"HTTP/1.1 " + status + b"\r\nLocation: http://127.0.0.1:1/x\r\nContent-Length: 0\r\n\r\n"
+    with server({"*": [answer] * 500}) as url, pytest.raises(StorageError, match="bucket/in: cannot list"):
+        Store(options_of(url)).list_files("s3://bucket/in", skip_bad_names=True)
+
+
+def test_a_listing_of_empty_pages_ends(monkeypatch):
+    monkeypatch.setattr("cluster.store.aws._EMPTY_PAGES", 5)
+    bodies = [EMPTY % number for number in range(20)]
+    answers = {"*": [HEAD % len(body) + body for body in bodies]}
+    with server(answers) as url, pytest.raises(StorageError, match="6 empty pages in a row"):
+        Store(options_of(url)).list_files("s3://bucket/in", skip_bad_names=True)
+
+
+def test_a_listing_that_drips_ends_at_its_deadline():
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def drip() -> None:
+        with listening, suppress(OSError):
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(HEAD % 10_000)
+                for _ in range(1000):
+                    connection.sendall(b" ")
+                    time.sleep(0.05)
+
+    threading.Thread(target=drip, daemon=True).start()
+    options = options_of(f"http://127.0.0.1:{listening.getsockname()[1]}", timeout_s=0.5, retry_deadline_s=0.5)
+    with pytest.raises(StorageError, match="no whole answer within 1 s"):
+        Store(options).list_files("s3://bucket/in", skip_bad_names=True)
+
+
+def options_of(url: str, **more) -> StorageOptions:
+    return StorageOptions(endpoint_url=url, access_key_id="k", secret_access_key="s", retries=0, **more)

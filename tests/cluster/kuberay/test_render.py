@@ -156,11 +156,23 @@ def test_a_volume_brings_a_folder_to_every_pod():
         ({"claims": {"/data/../tmp": "a"}}, "not a folder that a volume can have"),
         ({"claims": {"/data": "Bad Name!"}}, "'Bad Name!' is not the name of a PersistentVolumeClaim"),
         ({"claims": {"/data": "a", "/data/": "b"}}, "/data is given twice"),
+        *(
+            ({"namespace": name}, "is not the name of a namespace")
+            for name in ("", "a b", "../x", "-x", "a\n", "A", "x" * 64)
+        ),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         Profile("mine", **changes)
+
+
+@pytest.mark.parametrize("field", ["cpus", "gpus", "machines", "memory_factor", "disk_factor", "deadline_s", "retries"])
+@pytest.mark.parametrize("value", ["-1", ".nan", ".inf", "1e30"])
+def test_numbers_that_no_machine_has_are_refused_with_their_field(field, value, tmp_path):
+    (file := tmp_path / "ours.yaml").write_text(f"extends: kind\n{field}: {value}\n")
+    with pytest.raises(ConfigError, match=f"{field}: "):
+        profile_of(str(file))
 
 
 def test_the_folders_that_claims_may_not_have_are_those_of_the_pods():

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cluster.cli import main
-from cluster.errors import ClusterError, ConfigError
+from cluster.errors import ClusterError, ConfigError, DataError
 from cluster.kuberay.render import rendered
 from cluster.submit.api_errors import NoAnswer
 from cluster.submit.backend import AttemptExists, AttemptLost, Request, State
@@ -445,6 +445,36 @@ def test_records_of_cancelled_attempts_are_forgotten_after_a_week(kubernetes, tm
     backend.api.change_config_map(f"{first.name}-config", {"annotations": long_ago})
     second = start(backend, work, f"{work.run_id}-a2")
     assert [one.name for one in backend.attempts(work.run_id)] == [second.name]
+
+
+def test_objects_that_others_damaged_are_left_out_with_a_warning_and_stop_no_submit(kubernetes, tmp_path, caplog):
+    backend, objects = kubernetes.backend(), kubernetes.server.objects
+    work = small_work(tmp_path, lines=1)
+    job, record = start(backend, small_work(tmp_path, name="job", lines=1)), f"{start(backend, work).name}-config"
+    until(backend, job, lambda one: one.state.final)
+    kubernetes.operator.stopped = True
+    objects.update("rayjobs", "raymill", job.name, lambda one: one["status"].update(endTime="soon", rayJobInfo=None))
+    backend.api.delete_rayjob(work.run_id)
+    objects.remove("rayjobs", "raymill", work.run_id)
+    backend.api.create_config_map(backend._manifests(work, work.run_id)[0])
+    for text in ("soon", "9" * 5000, "+1000000-01-01T00:00:00Z"):
+        backend.api.change_config_map(record, {"annotations": {"raymill.io/cancelled": text}})
+        caplog.clear()
+        assert backend.attempts() == [] and caplog.text.count("not listed: ") == 2
+        with pytest.raises(DataError, match=r"is damaged .* delete it"):
+            backend.attempt(work.run_id)
+    next_one = start(backend, small_work(tmp_path, name="next", lines=1))
+    assert [one.name for one in backend.attempts()] == [next_one.name]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000])
+def test_a_config_that_is_none_is_unknown(kubernetes, tmp_path, text):
+    backend, work = kubernetes.backend(), small_work(tmp_path, lines=1)
+    attempt = start(backend, work)
+    kubernetes.server.objects.update(
+        "configmaps", "raymill", f"{attempt.name}-config", lambda one: one["data"].update({"config.json": text})
+    )
+    assert backend.config(attempt) is None
 
 
 # --- checks

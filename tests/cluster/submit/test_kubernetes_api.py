@@ -67,10 +67,12 @@ def test_a_kubeconfig_that_cannot_be_used_is_named_with_its_mistake(
 
 
 class LoginPage(BaseHTTPRequestHandler):
+    body = b"<html>Please log in</html>"
+
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"<html>Please log in</html>")
+        self.wfile.write(self.body)
 
     def log_message(self, *_):
         pass
@@ -106,7 +108,22 @@ echo '{{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential
     assert f"{address}: cannot list rayjobs.ray.io, and the kubeconfig's program that logs in failed: exec: " in error
 
 
-def test_a_login_page_in_place_of_the_api_server_is_shown(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        (b"<html>Please log in</html>", "is not JSON (<html>Please log in</html>). Another server"),
+        (b"[" * 100_000, "is not JSON ([["),
+        (b"[1]", "is not JSON ([1]). Another server"),
+        (b"{}", "is no list of objects ({})"),
+        (b'{"items": [1]}', 'is no list of objects ({"items": [1]})'),
+        (b" " * 3000, "has more than 0 MiB"),
+    ],
+    ids=["login page", "deep", "no object", "no list", "no objects", "large"],
+)
+def test_an_answer_that_is_none_of_the_api_server_is_shown(body, wanted, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(LoginPage, "body", body)
+    if body.isspace():
+        monkeypatch.setattr("cluster.submit.kubernetes_api._LARGEST_ANSWER", 2000)
     with HTTPServer(("127.0.0.1", 0), LoginPage) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
@@ -116,4 +133,4 @@ def test_a_login_page_in_place_of_the_api_server_is_shown(tmp_path, monkeypatch,
             main(["runs", "--to", "kuberay"])
         server.shutdown()
     error = capsys.readouterr().err
-    assert done.value.code == 1 and "is not JSON (<html>Please log in</html>). Another server" in error
+    assert done.value.code == 1 and wanted in error

@@ -39,6 +39,8 @@ ENDED = "Job entrypoint command failed with exit code {}, last available logs (t
         (job("Suspended"), State.WAITING, None, "suspended"),
         (job("Retrying", "FAILED", failed=2), State.WAITING, None,
          "failed 2 of 4 times; the next cluster starts when the pods of the last one are gone"),
+        (job("Failed", "FAILED", message=f"Job entrypoint command failed with exit code {'9' * 5000}"), State.FAILED, 1,
+         f": Job entrypoint command failed with exit code {'9' * 5000}"[2:302]),
         (job("of a later KubeRay"), State.WAITING, None, "its driver starts"),
     ],
 )  # fmt: skip
