@@ -1,22 +1,20 @@
 """The text of a model card: README.md of an exported folder. It is made from manifests and logs, not from documents.
 
 A card has the code that loads the weights, their base and data, the recipe, and the losses and scores on held-out
-documents. Every value from a config or manifest is escaped, so that no name can start a tag, a link, a table cell or a
-code fence.
+documents. card.md is the template.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import yaml
 
 import cluster
 from cluster.artifact import Artifact
 from cluster.errors import DataError, StorageError
 from cluster.formats import plural
 from cluster.readers.files.hub import HubName, is_hub_data
+from cluster.report import cards
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store
@@ -35,6 +33,7 @@ _HUB = "hf://"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _RELATION = {"full": "finetune", "merged": "finetune", "adapter": "adapter"}
 _MOST_CLASSES = 100
+_COUNTED = ("documents", "tokens", "label_tokens")
 
 _SCORE_NAMES = {
     "exact_match": "Exact match", "f1": "Word F1", "bleu": "BLEU (0 to 100)", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2",
@@ -48,11 +47,6 @@ _WHAT = {
     "base": "The randomly initialised base that the adapter in the folder beside this one was trained on.",
     "probe": "A classification head on the frozen base model.",
 }
-
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-# Characters with a meaning inside a line of Markdown, and those by which GitHub recognises addresses to link.
-_MARKS = re.compile(r"([\\`*_\[\]#+|~$@]|:(?=//)|(?<=www)\.)")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 @dataclass(frozen=True)
@@ -160,20 +154,19 @@ class CardFacts:
 
 def card(facts: CardFacts, folder: str) -> str:
     """README.md of one exported folder (a name in loading.FOLDERS)."""
-    lines = loading(folder, facts.base, facts.chat)
-    parts = [
-        f"---\n{yaml.safe_dump(_front_matter(facts, folder), sort_keys=False, allow_unicode=False)}---",
-        f"# {escaped(facts.config.name)}",
-        f"{_WHAT[folder]} Base model: {escaped(_base_name(facts.config.model, facts.config.seed))}.",
-        f"## Load\n\nIn this folder:\n\n{code(lines)}",
-    ]
-    if folder != "base":
-        parts += [f"## Numbers\n\n{_numbers(facts, folder)}", f"## Recipe\n\n{table(('', ''), _recipe(facts))}"]
-        parts.append(f"## Data\n\n{_data(facts)}")
-    parts.append(
-        f"Made by Raymill {escaped(cluster.__version__)} from the run's manifests. Run: {facts.outcome['fingerprint']}"
-    )
-    return "\n\n".join(parts) + "\n"
+    values = {
+        "folder": folder,
+        "name": facts.config.name,
+        "what": _WHAT[folder],
+        "base": _base_name(facts.config.model, facts.config.seed),
+        "code": "\n".join(loading(folder, facts.base, facts.chat)),
+        "numbers": list(_numbers(facts, folder)),
+        "recipe": list(_recipe(facts)),
+        **_data(facts),
+        "version": cluster.__version__,
+        "fingerprint": facts.outcome["fingerprint"],
+    }
+    return cards.card(__package__, _front_matter(facts, folder), values)
 
 
 def _front_matter(facts: CardFacts, folder: str) -> dict[str, Any]:
@@ -212,9 +205,12 @@ def _last_name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-def _numbers(facts: CardFacts, folder: str) -> str:
-    parts = []
-    means = metric_words(facts.config.method)
+_Rows = Sequence[Sequence[object]]
+
+
+def _numbers(facts: CardFacts, folder: str) -> Iterator[tuple[str, Sequence[str], _Rows]]:
+    """(words, head of the table below them, its rows); without rows, the words alone."""
+    means, evaluation = metric_words(facts.config.method), facts.evaluation
     head = ("", "Loss", *(["Perplexity"] if means.perplexity else []), "Accuracy", means.labels.capitalize())
     validated = [(record["step"], record["validation"]) for record in facts.steps if "validation" in record]
     if validated:
@@ -223,34 +219,37 @@ def _numbers(facts: CardFacts, folder: str) -> str:
         rows = [(f"step {step}", *_measured(measured, means)) for step, measured in dict([first, best]).items()]
         most = facts.config.evaluate.rows
         named = f"Validation split (while training, at most {most:,} rows of it)" if most else "Validation split"
-        parts.append(f"{named}, first and exported:\n\n" + table(head, rows))
-    if facts.evaluation is not None:
+        yield f"{named}, first and exported:", head, rows
+    if evaluation is not None:
         rows = [
             (f"{held_out}, {when}", *_measured(measured, means))
-            for held_out in facts.evaluation["before"] | facts.evaluation["after"]
-            for when, side in (("before", facts.evaluation["before"]), ("after", facts.evaluation["after"]))
+            for held_out in evaluation["before"] | evaluation["after"]
+            for when, side in (("before", evaluation["before"]), ("after", evaluation["after"]))
             if (measured := side.get(held_out))
         ]
         if rows:
-            parts.append("Held out, before and after training:\n\n" + table(head, rows))
-        parts += [escaped(note) for note in facts.evaluation.get("notes", [])]
-        of_sets = {f"the set {escaped(name)}": of for name, of in facts.evaluation.get("set_generation", {}).items()}
-        for what, scores in ({"held-out documents": facts.evaluation["generation"]} | of_sets).items():
-            shown = [(_SCORE_NAMES.get(name, name), f"{value:.4g}") for name, value in scores.items()]
+            yield "Held out, before and after training:", head, rows
+        yield from ((note, (), ()) for note in evaluation.get("notes", []))
+        of_sets = {f"the set {name}": of for name, of in evaluation.get("set_generation", {}).items()}
+        for what, scores in ({"held-out documents": evaluation["generation"]} | of_sets).items():
+            shown = [(_SCORE_NAMES.get(name, name), f"{value:.4g}") for name, value in scores.items()][:_MOST_CLASSES]
             if shown:
-                parts.append(f"Answers on {what}:\n\n" + table(("Score", ""), shown[:_MOST_CLASSES]))
+                yield f"Answers on {what}:", ("Score", ""), shown
     if folder == "merged" and (check := facts.merged_check):
-        parts.append(
+        yield (
             f"Merged in float32 and compared with the adapter's logits on {check['prompts']} held-out prompts: largest "
             f"difference {check['max_abs_difference']:.3g}, allowed {check['tolerance']:.3g}; the adapter itself moves "
-            f"logits by up to {check['adapter_effect']:.3g}. Stored as {escaped(facts.dtype)}."
+            f"logits by up to {check['adapter_effect']:.3g}. Stored as {facts.dtype}.",
+            (),
+            (),
         )
         if facts.config.method == "qlora":
-            parts.append(
+            yield (
                 "The adapter was trained on the base in 4 bits and is merged into its unquantised weights, so answers "
-                "differ from those in training by the error of quantisation."
+                "differ from those in training by the error of quantisation.",
+                (),
+                (),
             )
-    return "\n\n".join(parts) or "None: the run held no documents back."
 
 
 def _measured(measured: Measured, means: MetricWords) -> list[str]:
@@ -311,54 +310,31 @@ def _recipe(facts: CardFacts) -> Iterator[tuple[str, object]]:
     yield "Seed", config.seed
 
 
-def _data(facts: CardFacts) -> str:
-    rows, notes = [], []
+def _data(facts: CardFacts) -> dict[str, Any]:
+    """The table of splits, and notes about the origin of each corpus."""
     counted = _COUNTED if metric_words(facts.config.method).perplexity else _COUNTED[:2]
-    for name, one in facts.corpora.items():
-        rows += [
-            (name, split, *(f"{int(one.counters.get(f'{what}/{split}', 0)):,}" for what in counted)) for split in SPLITS
-        ]
-        notes += [f"- {escaped(name)}: {note}" for note in _origin(one.lineage)]
-    head = ("Corpus", "Split", *(what.replace("_", " ").capitalize() for what in counted))
-    return "\n\n".join([table(head, rows), *(["\n".join(notes)] if notes else [])])
-
-
-_COUNTED = ("documents", "tokens", "label_tokens")
+    return {
+        "head": ("Corpus", "Split", *(what.replace("_", " ").capitalize() for what in counted)),
+        "data": [
+            (name, split, *(f"{int(one.counters.get(f'{what}/{split}', 0)):,}" for what in counted))
+            for name, one in facts.corpora.items()
+            for split in SPLITS
+        ],
+        "notes": [f"{name}: {note}" for name, one in facts.corpora.items() for note in _origin(one.lineage)],
+    }
 
 
 def _origin(lineage: Lineage) -> Iterator[str]:
     """Notes about the origin of a corpus: URI, artifact, licences."""
     if paths.is_remote(lineage.path) or is_hub_data(lineage.path):
-        yield f"read from {escaped(lineage.path)}"
+        yield f"read from {lineage.path}"
     if lineage.prepared:
-        tags = f" {escaped(', '.join(lineage.tags))}" if lineage.tags else ""
-        yield (
-            f"data set{tags} of the prepare run {escaped(lineage.run)}, Raymill {escaped(lineage.version)}, digest "
-            f"{escaped(lineage.digest)}"
-        )
+        tags = f" {', '.join(lineage.tags)}" if lineage.tags else ""
+        yield f"data set{tags} of the prepare run {lineage.run}, Raymill {lineage.version}, digest {lineage.digest}"
         if paths.is_remote(lineage.report):  # a path of this machine is no link for a reader elsewhere
-            yield f"its report is {escaped(lineage.report)}"
+            yield f"its report is {lineage.report}"
     elif lineage.digest:
-        run = f" of the curate run {escaped(lineage.run)}" if lineage.run else ""
-        yield f"artifact{run}, Raymill {escaped(lineage.version)}, content digest {escaped(lineage.digest)}"
+        run = f" of the curate run {lineage.run}" if lineage.run else ""
+        yield f"artifact{run}, Raymill {lineage.version}, content digest {lineage.digest}"
     for source, licence in lineage.licences.items():
-        yield f"source {escaped(source)}: licence {escaped(licence) if licence else 'not stated'}"
-
-
-def escaped(value: object) -> str:
-    """A value as text on one line, with everything that has a meaning in Markdown escaped."""
-    text = _UNPRINTABLE.sub(" ", str(value)).strip()
-    marked = _MARKS.sub(r"\\\1", text)
-    return "".join(_ENTITIES.get(sign, sign) for sign in marked)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table. The cells of `rows` are escaped; `head` is not."""
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(escaped(cell) for cell in row)} |" for row in rows]
-    return "\n".join(lines)
-
-
-def code(lines: Iterable[str]) -> str:
-    """A fenced block of Python."""
-    return "\n".join(["```python", *lines, "```"])
+        yield f"source {source}: licence {licence or 'not stated'}"

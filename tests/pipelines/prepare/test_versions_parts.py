@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -232,88 +233,102 @@ def report() -> dict:
     }  # fmt: skip
 
 
+def front(made: Version, report: dict, found: dict | None = None) -> dict:
+    return yaml.safe_load(card.card_text(made, report, found, None).split("---\n")[1])
+
+
+def section(title: str, made: Version, report: dict, found: dict | None = None, collected: Any = None) -> str:
+    text = card.card_text(made, report, found, collected)
+    return f"## {title}" + text.partition(f"## {title}")[2].partition("\n## ")[0].rstrip()
+
+
 @pytest.mark.parametrize(
     ("total", "size"),
     [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (10**6, "1M<n<10M"), (10**9, "n>1T")],
 )
 def test_the_head_of_a_card_has_the_size_the_licence_and_the_tasks(report, total, size):
+    made = version("v1", records={"train": total, "validation": 0, "test": 0})
+    assert front(made, report)["size_categories"] == [size]
     made = version("v1", records={"train": 8, "validation": 0, "test": 2})
-    front = yaml.safe_load(card._front(made, report, total, None).strip("-"))
-    assert front["size_categories"] == [size]
-    assert (front["license"], front["license_name"]) == ("other", "mit, not stated")
-    assert front["task_categories"] == ["question-answering", "text-generation"]
-    assert [one["split"] for one in front["configs"][0]["data_files"]] == ["train", "test"], "not the empty one"
+    head = front(made, report)
+    assert (head["license"], head["license_name"]) == ("other", "mit, not stated")
+    assert head["task_categories"] == ["question-answering", "text-generation"]
+    assert [one["split"] for one in head["configs"][0]["data_files"]] == ["train", "test"], "not the empty one"
     report["sources"][1]["licence"] = "mit"
-    assert yaml.safe_load(card._front(made, report, total, None).strip("-"))["license"] == "mit"
+    assert front(made, report)["license"] == "mit"
     report["sources"][1]["licence"] = "isc"
     report["config"]["inputs"][0]["task_type"] = "classification"
-    front = yaml.safe_load(card._front(made, report, total, None).strip("-"))
-    assert front["license"] == "other"
-    assert front["task_categories"] == ["text-classification", "text-generation"]
+    head = front(made, report)
+    assert head["license"] == "other"
+    assert head["task_categories"] == ["text-classification", "text-generation"]
 
 
 def test_the_sections_of_a_card_say_what_was_done(report):
     made = version("v1")
-    assert card._collection(made, report, None).splitlines()[-4:-2] == [
+    assert section("Collection", made, report, collected=None).splitlines()[-4:-2] == [
         "| a\\|b | mit | 1,234 | 10 |",
         "| c | not stated | 1,234 | 10 |",
     ]
-    assert "repeated" not in card._composition(made, report, 10)
-    assert card._preprocessing(report).endswith("No record was removed.")
-    assert card._uses(report).endswith("records of one group are in one split.")
-    gaps = card._gaps(report).splitlines()[2:]
+    assert "repeated" not in section("Composition", made, report)
+    assert section("Preprocessing", version("v1"), report).endswith("No record was removed.")
+    assert section("Uses", version("v1"), report).endswith("records of one group are in one split.")
+    gaps = section("Known gaps", version("v1"), report).splitlines()[2:]
     assert gaps == ["* The licence of c is not stated.", "* Personal data was not looked for."]
     report["totals"]["repeated"] = 1500
     report["reasons"] = [{"meaning": "a text of `x`", "records": 1200}]
     report["config"]["clean"]["redact"] = ["email", "phone"]
     report["config"]["split"] = {"group": ["customer_id"], "stratify": ["queue", "day"]}
     report["warnings"], report["sources"][1]["licence"] = ["source <b>: none"], "isc"
-    assert "1,500 records of train are repeated to balance classes." in card._composition(made, report, 10)
-    assert card._preprocessing(report).splitlines()[2:] == [
+    assert "1,500 records of train are repeated to balance classes." in section("Composition", made, report)
+    assert section("Preprocessing", version("v1"), report).splitlines()[2:] == [
         "* 1,200 records removed: a text of \\`x\\`",
         "* Personal data (email, phone) replaced by placeholders: 7 findings.",
     ]
-    assert card._uses(report).endswith(" (groups: customer\\_id), with equal shares of queue, day.")
-    assert card._gaps(report).splitlines()[2:] == ["* source \\<b\\>: none"]
+    assert section("Uses", version("v1"), report).endswith(" (groups: customer\\_id), with equal shares of queue, day.")
+    assert section("Known gaps", version("v1"), report).splitlines()[2:] == ["* source &lt;b&gt;: none"]
     report["warnings"] = []
-    assert card._gaps(report).endswith("None that the preparation found.")
+    assert section("Known gaps", version("v1"), report).endswith("None that the preparation found.")
 
 
 def test_a_card_has_the_languages_tags_and_dates(report):
     languages = {"en": 900, "de": 95, "fr": 4, "not a code": 500, "": 1}
-    front = yaml.safe_load(card._front(version("v1"), report, 10, assessment(0.5, languages)).strip("-"))
-    assert front["language"] == ["en", "de"], "not those of less than a hundredth"
-    assert front["tags"] == ["raymill", "policy", "qa"]
-    assert "language" not in yaml.safe_load(card._front(version("v1"), report, 10, None).strip("-"))
+    head = front(version("v1"), report, assessment(0.5, languages) | {"records": 10, "gates": []})
+    assert head["language"] == ["en", "de"], "not those of less than a hundredth"
+    assert head["tags"] == ["raymill", "policy", "qa"]
+    assert "language" not in front(version("v1"), report, None)
     report["config"]["inputs"][0]["domain"] = "support *desk*"
-    assert yaml.safe_load(card._front(version("v1"), report, 10, None).strip("-"))["tags"][-1] == "support *desk*"
-    assert "of 2 sources for" in card._motivation(report) and "type policy, qa." in card._motivation(report)
-    assert "Their domains are support \\*desk\\*." in card._motivation(report)
-    dated = card._collection(version("v1", "2026-03-04T00:00:00+00:00"), report, ("2026-01-01", "2026-02-03"))
+    assert front(version("v1"), report, None)["tags"][-1] == "support *desk*"
+    assert "of 2 sources for" in section("Motivation", version("v1"), report) and "type policy, qa." in section(
+        "Motivation", version("v1"), report
+    )
+    assert "Their domains are support \\*desk\\*." in section("Motivation", version("v1"), report)
+    dated = section(
+        "Collection", version("v1", "2026-03-04T00:00:00+00:00"), report, collected=("2026-01-01", "2026-02-03")
+    )
     assert "collected from 2026-01-01 to 2026-02-03: " in dated
     assert dated.endswith("Prepared on 2026-01-02, tagged on 2026-03-04.")
-    assert "on 2026-01-01: " in card._collection(version("v1"), report, ("2026-01-01", "2026-01-01"))
-    assert "collected" not in card._collection(version("v1"), report, None)
+    assert "on 2026-01-01: " in section("Collection", version("v1"), report, collected=("2026-01-01", "2026-01-01"))
+    assert "collected" not in section("Collection", version("v1"), report, collected=None)
 
 
 def test_a_card_says_under_which_licence_it_is_passed_on(report):
-    assert card._distribution(report).endswith("each holds for its records.")
+    assert section("Distribution", version("v1"), report).endswith("each holds for its records.")
     report["sources"][1]["licence"] = "mit"
-    assert card._distribution(report).endswith(" The licence of all sources is mit.")
+    assert section("Distribution", version("v1"), report).endswith(" The licence of all sources is mit.")
     report["config"]["inputs"][1]["columns"] = {"licence": "licence"}
-    assert card._distribution(report).endswith("their own licences in `metadata.licence`.")
+    assert section("Distribution", version("v1"), report).endswith("their own licences in `metadata.licence`.")
     report["config"]["inputs"][1]["columns"] = {}
     report["sources"][0]["licence"] = report["sources"][1]["licence"] = None
-    assert "No licence is stated" in card._distribution(report)
+    assert "No licence is stated" in section("Distribution", version("v1"), report)
 
 
-def test_a_card_has_the_metrics_and_gates_of_the_assessment():
+def test_a_card_has_the_metrics_and_gates_of_the_assessment(report):
     found = assessment(0.5, {}, completeness=0.98765, relevance=None)
     for one in found["metrics"]:
         one["meaning"] = "1: | none lacks"
     gate = {"name": "duplication", "value": 0.02, "bound": 0.01, "state": "failed", "seen": "", "mend": ""}
     found |= {"records": 1200, "gates": [gate]}
-    assert card._assessment(found).splitlines()[2:] == [
+    assert section("Assessment", version("v1"), report, found).splitlines()[2:] == [
         "Of 1,200 records. Score 0.500.",
         "",
         "| metric | value | meaning |",
@@ -324,15 +339,14 @@ def test_a_card_has_the_metrics_and_gates_of_the_assessment():
         "|---|---|---|---|",
         "| duplication | 0.020 | at most 0.01 | failed |",
     ]
-    assert card._assessment(None) == "## Assessment\n\nNot assessed."
+    assert section("Assessment", version("v1"), report) == "## Assessment\n\nNot assessed."
 
 
 def test_the_recipe_of_a_card_stays_in_its_block(report):
     report["config"]["clean"]["terminology"] = {"```": "größer"}
-    recipe = card._recipe(version("v1"), report)
+    recipe = section("Recipe", version("v1"), report)
     assert recipe.count("```") == 2 and "'''" in recipe and "größer" in recipe
     assert recipe.startswith("## Recipe\n\nMade by Raymill 1.0 on 2026-01-02; digest `dddd")
-    assert card._text(" a\n# b  *c* ") == "a \\# b \\*c\\*"
 
 
 def test_versions_are_written_as_json(tagging, tmp_path):

@@ -15,7 +15,7 @@ from cluster.artifact import Artifact
 from cluster.store.store import Store
 from tests.support.card_cases import config, facts
 from training.config_parts import Corpus
-from training.export.card import Lineage, card, escaped, lineage, table
+from training.export.card import Lineage, card, lineage
 from training.report.loading import FOLDERS, Base, literal, loading
 
 
@@ -139,20 +139,6 @@ def test_nothing_a_run_is_called_becomes_markup(name, prepared):
 def test_a_literal_is_that_text_on_one_line_without_a_fence(text):
     assert ast.literal_eval(literal(text)) == text
     assert not set(literal(text)) & set("`\n\r")
-
-
-@given(HOSTILE)
-@settings(max_examples=200)
-def test_a_cell_stays_a_cell(text):
-    lines = table(("A", "B"), [(text, text)]).splitlines()
-    assert len(lines) == 3
-    assert len(re.findall(r"(?<!\\)\|", lines[2].replace("\\\\", ""))) == 3
-
-
-def test_plain_text_stays_readable():
-    assert escaped("demo-lora 1.5, Straße") == "demo-lora 1.5, Straße"
-    assert escaped("a|b <i>\n") == "a\\|b &lt;i&gt;"
-    assert escaped("http://x.y www.x.y a@b.c") == "http\\://x.y www\\.x.y a\\@b.c"
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
