@@ -1,6 +1,9 @@
 """Numbers as text for readers: in reports, in the terminal and in errors."""
 
 import math
+from collections.abc import Sequence
+
+_LISTED, _LISTED_CHARS = 50, 100
 
 
 def count(number: int) -> str:
@@ -79,3 +82,12 @@ def megabytes_per_s(text_bytes: int, seconds: float | None) -> str:
         return "–"
     speed = text_bytes / 1e6 / seconds
     return f"{speed:,.0f}" if speed >= 100 else f"{speed:.1f}" if speed >= 1 else f"{speed:.2g}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message, at most 50 of at most 100 characters: a header that others wrote can have a million."""
+    if not names:
+        return "none"
+    shown = (name if len(name) <= _LISTED_CHARS else f"{name[:_LISTED_CHARS]}..." for name in names[:_LISTED])
+    more = f", ... ({len(names):,} in all)" if len(names) > _LISTED else ""
+    return ", ".join(shown) + more

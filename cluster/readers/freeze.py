@@ -15,7 +15,7 @@ from posixpath import basename
 import pyarrow as pa
 
 from cluster.errors import DataError, UserError
-from cluster.formats import plural
+from cluster.formats import listed, plural
 from cluster.readers.divide import bytes_of_unit, make_units, pieces_of
 from cluster.readers.files.span import Span
 from cluster.readers.find import folder_of, skipped_text
@@ -35,6 +35,7 @@ _LOCAL_THREADS = 4
 _TASKS_PER_THREAD = 16  # a task for each file would cost more than reading its footer
 _SHOWN = 20  # lines of an error
 _BAD_FILES_SHOWN = 3
+_COMPARED = 1000  # names of columns among which the nearest ones are looked for
 
 
 @dataclass
@@ -345,10 +346,10 @@ def _other_separator(names: Sequence[str], wanted: set[str]) -> str | None:
 
 
 def _no_column(setting: str, name: str, names: Sequence[str], holder: str = "It") -> str:
-    near = get_close_matches(name, names, 3, 0.5)
+    near = get_close_matches(name, names[:_COMPARED], 3, 0.5)
     apart = ", or give the files without it an input of their own" if setting == "columns" else ""
     mend = f"Did you mean {' or '.join(near)}?" if near else f"Set `{setting}` to one of them{apart}."
-    return f"no column {name} ({setting}). {holder} has: {', '.join(names) or 'none'}. {mend}"
+    return f"no column {name} ({setting}). {holder} has: {listed(names)}. {mend}"
 
 
 def _can_be_id(type: pa.DataType) -> bool:

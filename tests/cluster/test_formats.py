@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster import formats
+from cluster.formats import listed
 
 
 def value_of(text: str) -> float:
@@ -77,3 +78,11 @@ def test_a_duration_is_the_seconds_rounded_to_its_last_unit(seconds):
         float(number) < {"s": 60, "min": 60, "h": 10**9}[unit]
         for number, unit in zip(words[::2], words[1::2], strict=True)
     )
+
+
+def test_the_names_that_a_message_lists_are_few_and_short():
+    assert listed([]) == "none"
+    assert listed(["a", "b"]) == "a, b"
+    assert listed(["x" * 101, "b"]) == "x" * 100 + "..., b"
+    many = listed([f"c{number}" for number in range(1_000_000)])
+    assert many.endswith(", c48, c49, ... (1,000,000 in all)") and len(many) < 400

@@ -7,6 +7,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from cluster.errors import ConfigError
+from cluster.formats import listed
 from cluster.readers.files.hub import is_hub_data, pinned
 from cluster.run import RunFolder
 from cluster.store import paths
@@ -163,7 +164,7 @@ def resolve(
 
 
 def _no_column(uri: str, role: str, name: str, names: Sequence[str]) -> str:
-    near = get_close_matches(name, names, 3, 0.5)
+    near = get_close_matches(name, names[:1000], 3, 0.5)
     advice = f"Did you mean {' or '.join(near)}?" if near else f"Set columns.{role} to one of them."
     pair = next((pair for pair in _PAIRS if {*pair} <= {*names}), None)
     if role == "text" and pair:
@@ -176,7 +177,7 @@ def _no_column(uri: str, role: str, name: str, names: Sequence[str]) -> str:
         advice = "These are pairs of answers to choose from: `columns: {prompt: .., completion: chosen}` trains on one."
     elif format_of(uri) == "json" and not near:
         advice += f" If the documents are a list in one of them, write that alone: `jq .{names[-1]} FILE > NEW.json`."
-    return f"{uri}: no column {name} (columns.{role}). It has: {', '.join(names) or 'none'}. {advice}"
+    return f"{uri}: no column {name} (columns.{role}). It has: {listed(names)}. {advice}"
 
 
 def _type_of(schema: pa.Schema, name: str) -> pa.DataType | None:
