@@ -20,6 +20,8 @@ _INPUT_BLOCK = 1 << 16
 _OUTPUT_BLOCK = 1 << 16
 # A zstd block of 4 bytes can stand for 128 KiB, and zstd has no bound on output: 2 KiB at a time make 64 MiB at worst.
 _ZSTD_SLICE = 1 << 11
+# A megabyte holds 100,000 members without content, each of which costs a decoder. Tools write single ones, as an end.
+_MOST_EMPTY_MEMBERS = 1000
 _STARTS = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"BZh": ".bz2"}
 _BZIP2_BLOCK = b"1AY&SY"  # after "BZh" and a digit: text may begin with these three letters, too
 
@@ -76,7 +78,7 @@ def _expanded(read: Callable[[], bytes], ending: str, limits: Limits) -> Iterato
     decoder_of = DECODERS[ending]
     decoder = decoder_of(limits)
     inside = False  # between the start and the end of a member
-    compressed_bytes = expanded_bytes = 0
+    compressed_bytes = expanded_bytes = before_member = empty_members = 0
     while data := read():
         compressed_bytes += len(data)
         while data or (inside and not decoder.needs_input):
@@ -98,6 +100,10 @@ def _expanded(read: Callable[[], bytes], ending: str, limits: Limits) -> Iterato
                 # Tape and disk tools pad files with zeros; anything else must be the next member.
                 data = decoder.unused_data.lstrip(b"\0")
                 decoder, inside = decoder_of(limits), False
+                empty_members = empty_members + 1 if expanded_bytes == before_member else 0
+                if empty_members > _MOST_EMPTY_MEMBERS:
+                    raise UnreadableRest("corrupt_compression")
+                before_member = expanded_bytes
     if inside:
         raise UnreadableRest("truncated")
 

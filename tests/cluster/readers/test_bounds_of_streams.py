@@ -1,9 +1,13 @@
 """The bounds of reading: each at its value, just below it and just above it."""
 
+import bz2
+import gzip
+
 import pytest
+import zstandard
 
 from cluster.errors import DataError
-from cluster.readers.files.compression import compression_ending, compression_of, expanded_size
+from cluster.readers.files.compression import UnreadableRest, compression_ending, compression_of, expanded_size, stream
 from cluster.readers.files.file_problems import encoding_problem, json_array_problem, line_end_problem
 from cluster.readers.files.limits import OTHER_BYTES, Limits
 from cluster.readers.files.lines import lines
@@ -169,3 +173,16 @@ def test_a_byte_order_mark_is_removed_at_the_start_of_a_file_and_stays_in_later_
     marked = b"\xef\xbb\xbfa"
     assert list(lines([marked + b"\n" + marked + b"\n", marked], 100)) == [(0, b"a"), (5, marked), (10, marked)]
     assert list(lines([marked], 100, offset=5)) == [(5, marked)]
+
+
+@pytest.mark.parametrize(
+    ("ending", "compress"),
+    [(".gz", gzip.compress), (".bz2", bz2.compress), (".zst", zstandard.ZstdCompressor().compress)],
+)
+def test_members_without_content_are_damage_where_no_tool_writes_so_many(tmp_path, ending, compress):
+    path = tmp_path / f"a{ending}"
+    path.write_bytes((compress(b"a") + compress(b"") * 1000) * 2)
+    assert b"".join(stream(Store(), str(path), Limits())) == b"aa"
+    path.write_bytes(compress(b"a") + compress(b"") * 1001)
+    with pytest.raises(UnreadableRest, match="corrupt_compression"):
+        list(stream(Store(), str(path), Limits()))
