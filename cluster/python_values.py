@@ -26,7 +26,7 @@ def _python_value(value: pa.Scalar) -> Any:
         return None
 
 
-def python_rows(table: pa.Table) -> list[dict[str, Any]]:
+def python_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
     """The table's rows, with values as of `python_values`. Of equal column names the last one counts."""
     columns = [python_values(column) for column in table.columns]
     return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cluster.readers.inputs import ENCODING, Encoding, Format
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
 
@@ -102,15 +103,32 @@ class Columns(Settings):
         return "text" if self.text else "pair" if self.prompt else "chat"
 
 
-class Corpus(Settings):
+class DocumentFiles(Settings):
+    """Settings of a corpus or set that say how its files are read."""
+
+    columns: Columns | None = Field(None, description="default: the config's `columns`")
+    follow_links: bool = Field(False, description="whether links in the folder may lead out of it")
+    exclude: tuple[str, ...] = Field(
+        (), description="globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`)"
+    )
+    format: Format | None = Field(
+        None,
+        description="default: by the file's ending, after .gz, .zst or .bz2; of a folder, files without records "
+        "(text, HTML, PDF ..) only if it has none with records",
+    )
+    delimiter: str | None = Field(None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv")
+    encoding: Encoding | None = Field(None, description=ENCODING)
+
+
+class Corpus(DocumentFiles):
     """One corpus of a mixture."""
 
     short_form: ClassVar = "path"
 
     path: str = Field(
         min_length=1,
-        description="an artifact, a folder, file or glob of Parquet, JSONL or JSON arrays, or a URI; a folder saved by "
-        "Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION] for a data set of its hub",
+        description="an artifact, a folder, file, glob or URI with files of any format that `curate` reads; a folder "
+        "saved by Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION] for a data set of its hub",
     )
     split: str | None = Field(
         None,
@@ -121,11 +139,9 @@ class Corpus(Settings):
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="default: corpus-0, corpus-1 .."
     )
-    columns: Columns | None = Field(None, description="default: the config's `columns`")
     weight: float | None = Field(None, gt=0, description="share of the mixture's tokens, relative to the others'")
     epochs: float | None = Field(None, gt=0, description="instead of weight: epochs of this corpus")
     tokens: int | None = Field(None, ge=1, description="instead of weight: tokens of this corpus to train on")
-    follow_links: bool = Field(False, description="whether links in the folder may lead out of it")
     storage: StorageOptions | None = Field(
         None, description="settings of the store that has this corpus; default: the config's `storage`"
     )
@@ -284,17 +300,15 @@ class Optimizer(Settings):
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
-class HeldOutSet(Settings):
+class HeldOutSet(DocumentFiles):
     """Documents that are measured before and after training, and never trained on."""
 
     short_form: ClassVar = "path"
 
     path: paths.AbsolutePath = Field(
-        description="an artifact, a folder, file or glob of Parquet, JSONL or JSON arrays, or a URI, on the store of "
-        "the config's `storage`; a folder saved by `datasets`, or hf://ORG/NAME[/CONFIG][@REVISION]"
+        description="an artifact, a folder, file, glob or URI with files of any format that `curate` reads, on the "
+        "store of the config's `storage`; a folder saved by `datasets`, or hf://ORG/NAME[/CONFIG][@REVISION]"
     )
-    follow_links: bool = Field(False, description="whether links in the folder may lead out of it")
-    columns: Columns | None = Field(None, description="columns of the set; default: the config's `columns`")
     split: str | None = Field(
         None,
         min_length=1,

@@ -6,10 +6,10 @@ from cluster import output_folder
 from cluster.errors import ConfigError
 from cluster.output_folder import fixed_folder, path_below, refuse_impossible_output
 from cluster.readers.files.hub import is_hub_data
+from cluster.readers.formats import format_of
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
-from training.pack.reading import format_of
 
 # A file of each kind that a run writes below its output and that a glob of a corpus may match.
 _LEFT_BY_A_RUN = ("steps.jsonl", "packed/corpus-0/train/000000-000-0.parquet")

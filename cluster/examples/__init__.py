@@ -1,1 +1,1 @@
-"""Forms of training examples in data sets: messages."""
+"""Forms of training examples in data sets: usual columns, messages, tool calls."""

@@ -45,8 +45,13 @@ def _power_of_two_up_to(number: int) -> int:
     return 1 << number.bit_length() - 1 if number else 0
 
 
-def pieces_of(cut: FilePieces, unit_bytes: int) -> Iterable[tuple[int, int, tuple[int, int] | None, int]]:
-    """(start, end, rows, text bytes) of each piece of a file, in order. rows: see Span."""
+def pieces_of(
+    cut: FilePieces, unit_bytes: int, max_parts: int | None = MAX_PARTS
+) -> Iterable[tuple[int, int, tuple[int, int] | None, int]]:
+    """(start, end, rows, text bytes) of each piece of a file, in order. rows: see Span.
+
+    max_parts: most parts of a row group; None: any number.
+    """
     for number, (start, end, text_bytes) in enumerate(cut.pieces):
         wanted = max(-(-text_bytes // unit_bytes), 1)
         if cut.divisible:
@@ -54,7 +59,7 @@ def pieces_of(cut: FilePieces, unit_bytes: int) -> Iterable[tuple[int, int, tupl
                 yield first, last, None, share
             continue
         rows = cut.rows_of_pieces[number] if cut.rows_of_pieces else 0
-        wanted = min(wanted, MAX_PARTS, rows)
+        wanted = min(wanted, rows, max_parts or rows)
         if wanted <= 1:
             yield start, end, None, text_bytes
             continue
@@ -103,14 +108,14 @@ def make_units(
             for span, text_bytes in file:
                 if held + text_bytes > unit_bytes:
                     close()
-                _append(spans, span)
+                append_span(spans, span)
                 held += text_bytes
             close()
             continue
         if held + size > unit_bytes or len(spans) + len(file) > MAX_SPANS_PER_UNIT:
             close()
         for span, _ in file:
-            _append(spans, span)
+            append_span(spans, span)
         held += size
         if _fraction(uri.removeprefix(root)) < max(size / unit_bytes, 1 / MAX_SPANS_PER_UNIT):
             close()
@@ -118,7 +123,7 @@ def make_units(
     return units
 
 
-def _append(spans: list[Span], span: Span) -> None:
+def append_span(spans: list[Span], span: Span) -> None:
     """Append a span; neighbouring pieces of one file become one, but a part of a row group and another row group."""
     last = spans[-1] if spans else None
     if last is None or last.uri != span.uri:

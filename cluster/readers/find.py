@@ -44,11 +44,13 @@ _UNREADABLE = {
 class FoundFiles:
     """The files of an input.
 
-    files: (file, format) in the order of their names. skipped: number of skipped files by ending or kind. unreadable:
-    (path, why it cannot be read) of names that are not UTF-8, with escapes, and of links that lead out of the folder.
+    files: (file, format) in the order of their names. empty: those of zero bytes. skipped: number of skipped files by
+    ending or kind. unreadable: (path, why it cannot be read) of names that are not UTF-8, with escapes, and of links
+    that lead out of the folder.
     """
 
     files: list[tuple[FileInfo, str]]
+    empty: tuple[tuple[FileInfo, str], ...] = ()
     skipped: Counter[str] = field(default_factory=Counter)
     unreadable: tuple[tuple[str, str], ...] = ()
 
@@ -84,7 +86,9 @@ def find_files(store: Store, input: Input) -> FoundFiles:
         if format is None:
             hint = f" {_JSON_HINT}" if path.lower().endswith(".json") else ""
             raise DataError(f"{path}: no format has this ending.{hint} {_unknown_format()}")
-        return FoundFiles([(file, format)]) if file.size else FoundFiles([], Counter({ZERO_BYTES: 1}))
+        return (
+            FoundFiles([(file, format)]) if file.size else FoundFiles([], ((file, format),), Counter({ZERO_BYTES: 1}))
+        )
     if os.path.islink(path) and not os.path.exists(path):
         raise DataError(
             f"{path}: is a {DANGLING}: its target {os.readlink(path)} does not exist. Name the file itself."
@@ -142,7 +146,7 @@ def _select(
         return None if is_other else format
 
     skipped: Counter[str] = Counter()
-    unreadable = []
+    empty, unreadable = [], []
     for one, kind in others:
         if kind not in _UNREADABLE:
             skipped[kind] += 1
@@ -160,6 +164,7 @@ def _select(
             skipped[_ending(file.uri) or NO_ENDING] += 1
         elif not file.size:
             skipped[ZERO_BYTES] += 1
+            empty.append((file, format))
         else:
             selected.append((file, format))
     if not selected and skipped and ZERO_BYTES not in skipped:
@@ -173,7 +178,7 @@ def _select(
         selected = _without_repeats(selected, root)
         if len(selected) < count:
             skipped[REPEATED] += count - len(selected)
-    return FoundFiles(selected, skipped, tuple(unreadable))
+    return FoundFiles(selected, tuple(empty), skipped, tuple(unreadable))
 
 
 def _excluded(globs: Iterable[str]) -> Callable[[str], bool]:

@@ -27,7 +27,7 @@ from cluster.python_values import python_values
 from cluster.readers.cut_text import Cut
 from cluster.readers.files.compression import expanded_size
 from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES
-from cluster.readers.files.json_lines import DeepJson
+from cluster.readers.files.json_lines import DeepJson, Unreadable
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.span import Span
 from cluster.readers.inputs import CONTENT, CUT, PARENTS, Input
@@ -35,6 +35,7 @@ from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 
 TABLE_BYTES = 8 << 20
+Row = dict[str, Any]  # column -> value
 CONTENT_CHARACTERS = 10_000  # that are kept of a row that cannot be read
 
 _IN_THE_CONFIG = {
@@ -162,9 +163,35 @@ class Reader:
         """Column names at the beginning of the file; empty if they cannot be read."""
         return ()
 
+    def column_names(self, store: Store, file: FileInfo, input: Input) -> Sequence[str]:
+        """All columns of the file, as far as its beginning shows them; empty if they cannot be read."""
+        if self.columns == "typed":
+            schema = self.cut(store, file, input).schema
+            return () if schema is None else schema.names
+        names = self.columns_of(store, file, input)
+        return (*names, "text") if self.columns == "fixed" else names
+
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         """Tables of the documents in the span. Adds to `counts`."""
         raise NotImplementedError
+
+    def rows(self, store: Store, span: Span, input: Input, limits: Limits) -> Iterator[tuple[Row | Unreadable, str]]:
+        """(a record of the span, or the problem for which it cannot be read; its place), in order.
+
+        Values have the types of the file. By default they are the text and the carried columns of `read`.
+
+        Raises:
+            UnreadableRest: the rest of the span cannot be read.
+        """
+        number = 0
+        for table in self.read(store, span, input, limits, ReaderCounts()):
+            for row in table.to_pylist():
+                number += 1
+                if row["problem"] is None:
+                    values = {name: row[name] for name in input.columns}
+                    yield {input.text: row["text"], **values}, f"{span.uri} record {number}"
+                else:
+                    yield Unreadable(row["problem"]), row["where"]
 
     def file_problem(self, head: bytes) -> str | None:
         """The key of PROBLEMS_OF_WHOLE_FILES that the first bytes of a file show, None if they show none."""

@@ -23,7 +23,7 @@ from pipelines.prepare.config import BASE_METADATA, FOUND, PrepareConfig, Source
 from pipelines.prepare.fetch.snapshot import is_fetched
 from pipelines.prepare.records.content import FIELDS
 from pipelines.prepare.records.provenance import PROVENANCE
-from pipelines.prepare.sources import FILES_LOOKED_AT, TEXT, as_input, column_names, with_corpora
+from pipelines.prepare.sources import FILES_LOOKED_AT, TEXT, as_input, with_corpora
 
 _SHOWN = 30  # columns in a message
 
@@ -157,7 +157,7 @@ def _names(source: Source, store: Store, of_source: Store, root: str, wanted: Se
         input = as_input(source, TEXT, root)
         for file, format in find_files(of_source, input).files[:FILES_LOOKED_AT]:
             reader = READERS[format]
-            columns.update(column_names(of_source, file, reader, input))
+            columns.update(reader.column_names(of_source, file, input))
             kinds.add("fixed" if source.pages else reader.columns)
             if columns and columns.issuperset(wanted):
                 break

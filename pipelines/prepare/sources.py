@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError, DataError, UserError
+from cluster.examples.forms import FORMS, recognised
 from cluster.python_values import python_values
 from cluster.readers.files.file_problems import first_bytes
 from cluster.readers.files.limits import Limits
@@ -17,31 +18,16 @@ from cluster.readers.files.span import Span
 from cluster.readers.find import find_files
 from cluster.readers.formats import READERS
 from cluster.readers.inputs import ORIGINS, Input, input_stores
-from cluster.readers.reader import PROBLEMS, Reader, as_json_text, time_strings
+from cluster.readers.reader import PROBLEMS, as_json_text, time_strings
 from cluster.readers.recorded import INPUTS_JSON
 from cluster.run import RunFolder
 from cluster.store import paths
-from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.curate.stages.write_corpus import CORPUS
 from pipelines.prepare.config import BASE_METADATA, Source
 from pipelines.prepare.fetch.snapshot import folder_of
 from pipelines.prepare.records.content import FIELDS, Shape
 from pipelines.prepare.tables.frame import check_table
-
-# As TRL names whether an answer is desirable, in data for KTO. Other values of this column are labels of another kind.
-_DESIRABLE = {"desirable": "label"}
-# Usual names of columns, as field -> column; then optional ones. The first entry whose columns all exist is used.
-RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
-    ({"messages": "messages"}, _DESIRABLE),
-    ({"messages": "conversations"}, _DESIRABLE),
-    ({"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}, {"system": "system"}),
-    ({"chosen": "chosen", "rejected": "rejected"}, {"system": "system"}),
-    ({"prompt": "prompt", "completion": "completion"}, {"system": "system"} | _DESIRABLE),
-    ({"prompt": "instruction", "completion": "output"}, {"input": "input", "system": "system"} | _DESIRABLE),
-    ({"prompt": "question", "completion": "answer"}, {}),
-    ({"text": "text"}, {}),
-)
 
 # Sets of fields that say something; a source has one of them.
 _FORMS = ({"text"}, {"messages"}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"}, {"chosen", "rejected"})
@@ -285,21 +271,6 @@ def _absent(where: str, source: Source, store: Store, root: str) -> tuple[str, .
     return tuple(name for name in sorted(wanted - names) if names and name != main)
 
 
-def column_names(store: Store, file: FileInfo, reader: Reader, input: Input) -> Sequence[str]:
-    """The columns of a file; empty if they cannot be read."""
-    if reader.columns == "typed":
-        schema = reader.cut(store, file, input).schema
-        return () if schema is None else schema.names
-    names = reader.columns_of(store, file, input)
-    return (*names, "text") if reader.columns == "fixed" else names
-
-
-def _by_shape(shape: Shape) -> list[tuple[dict[str, str], dict[str, str]]]:
-    """RECOGNISED, those that the shape takes as they are before the others."""
-    fitting = {"text": "text", "preference": "chosen", "pairs": "completion", "instruction": "completion"}.get(shape)
-    return sorted(RECOGNISED, key=lambda one: fitting is not None and fitting not in one[0])
-
-
 def _recognised(
     where: str, source: Source, store: Store, root: str, shape: Shape
 ) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -309,7 +280,7 @@ def _recognised(
         files = find_files(store, input).files[:FILES_LOOKED_AT]
         if not files:
             raise ConfigError(f"{source.path or 'what was fetched'}: its files are empty. Point it at records.")
-        found = ((file, READERS[format], column_names(store, file, READERS[format], input)) for file, format in files)
+        found = ((file, READERS[format], READERS[format].column_names(store, file, input)) for file, format in files)
         file, reader, names = next((one for one in found if one[2]), (files[0][0], READERS[files[0][1]], ()))
         if not names:
             span = Span(file.uri, file.size, file.version, files[0][1], 0, file.size)
@@ -318,22 +289,24 @@ def _recognised(
             raise DataError(f"{file.uri}: {seen}.")
     except UserError as error:
         raise type(error)(f"{where}: {error}") from error
-    for needed, optional in _by_shape(shape):
-        if all(name in names for name in needed.values()):
-            columns = needed | {field: name for field, name in optional.items() if name in names} | source.columns
-            if "label" in source.columns.values():  # what the config calls something else is no mark of KTO
-                columns.pop("desirable", None)
-            content = input.model_copy(update={"text": next(iter(needed.values()))}).texts_in(names)
-            read = {*(name for field, name in columns.items() if field != "desirable"), *content, source.id}
-            is_open = reader.columns != "fixed"
-            return columns, tuple(name for name in names if is_open and name not in read)
+    # Forms that the shape takes as they are come before the others.
+    fitting = {"text": "text", "preference": "chosen", "pairs": "completion", "instruction": "completion"}.get(shape)
+    usual = recognised(names, FIELDS, later=lambda form: fitting is not None and fitting not in form[0])
+    if usual is not None:
+        columns = usual | source.columns
+        if "label" in source.columns.values():  # what the config calls something else is no mark of KTO
+            columns.pop("desirable", None)
+        content = input.model_copy(update={"text": next(iter(usual.values()))}).texts_in(names)
+        read = {*(name for field, name in columns.items() if field != "desirable"), *content, source.id}
+        is_open = reader.columns != "fixed"
+        return columns, tuple(name for name in names if is_open and name not in read)
     separator = next((one for one in ";|\t," if one in names[0]), "")
     if reader.columns == "header" and len(names) == 1 and separator:
         raise ConfigError(
             f"{where}: {file.uri}: the header is one column, {names[0]!r}, so the fields seem to be separated by "
             f"{separator!r}. Set `delimiter: {json.dumps(separator)}` in this input."
         )
-    known = "; ".join(" and ".join(needed.values()) for needed, _ in RECOGNISED)
+    known = "; ".join(" and ".join(needed.values()) for needed, _ in FORMS)
     raise ConfigError(
         f"{where}: {file.uri} has the columns {', '.join(names)}, none of which is known as the content of a "
         f"record ({known}). Name them, as in `columns: {{prompt: COLUMN, completion: COLUMN}}`."

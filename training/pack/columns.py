@@ -7,17 +7,17 @@ from typing import TypeVar
 import pyarrow as pa
 
 from cluster.errors import ConfigError
+from cluster.examples.forms import recognised
 from cluster.formats import listed
 from cluster.readers.files.hub import is_hub_data, pinned
+from cluster.readers.formats import READERS
 from cluster.run import RunFolder
 from cluster.store import paths
-from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, HeldOutSet
 from training.data.packed import SPLITS
-from training.pack.corpus_files import find_files, first_keys, inspect_file
-from training.pack.reading import format_of
+from training.pack.corpus_files import CorpusFile, find_files, input_of
 
 DEFAULTS = {"id": "id", "group": "group_id"}
 # Classes of a data set of `raymill prepare` -> the fields of its inputs that they are made of.
@@ -27,15 +27,8 @@ PREPARED_CLASSES = {
 }
 # Uses of columns that rows may lack.
 OPTIONAL = ("tools", "id", "group", "input", "history", "system")
-# Usual names of columns, as (required, optional). The first entry whose required columns all exist is used. `text` is
-# the last: in data sets that have both (alpaca's), it is the conversation as one text.
-RECOGNISED: tuple[tuple[dict[str, str], dict[str, str]], ...] = (
-    ({"messages": "messages"}, {"tools": "tools", "system": "system"}),
-    ({"messages": "conversations"}, {"tools": "tools", "system": "system"}),
-    ({"prompt": "prompt", "completion": "completion"}, {"system": "system", "history": "history"}),
-    ({"prompt": "instruction", "completion": "output"}, {"input": "input", "system": "system", "history": "history"}),
-    ({"text": "text"}, {}),
-)
+# Roles of columns whose usual names are recognised.
+_ROLES = ("messages", "tools", "system", "prompt", "completion", "input", "history", "text")
 # Pairs of other names, which an error proposes.
 _PAIRS = (
     *(("question", "answer"), ("query", "response"), ("input", "output"), ("prompt", "response")),
@@ -49,9 +42,8 @@ _Read = TypeVar("_Read", Corpus, HeldOutSet)
 def with_columns(config: TrainConfig) -> TrainConfig:
     """The config with the columns of each corpus and each of `evaluate.sets`: those it names, else those recognised.
 
-    Recognised are usual names (RECOGNISED): `messages`, ShareGPT's `conversations`, `prompt` with `completion`, and
-    alpaca's `instruction` with `output`, each with its optional columns, and `text`. With method probe, the class is
-    that of a data set of `raymill prepare` where no column is named. Data sets of the hub have their commit in the
+    Recognised are the usual names of cluster/examples/forms.py, as by `raymill prepare`. With method probe, the class
+    is that of a data set of `raymill prepare` where no column is named. Data sets of the hub have their commit in the
     path, so that the run reads one revision.
 
     Raises:
@@ -118,29 +110,27 @@ def _recognised(store: Store, corpus: Corpus | HeldOutSet, method: str) -> Colum
     splits: Sequence[str] = SPLITS if corpus.split is None else (corpus.split,)
     if isinstance(corpus, HeldOutSet) and corpus.split is None:
         splits = ()
-    file = find_files(store, corpus, splits)[0][0].info
-    schema = inspect_file(store, file, Columns(text="text"), 1 << 30).schema
-    names = first_keys(store, file) if schema is None else schema.names
+    file = find_files(store, corpus, splits).files[0]
+    names = READERS[file.format].column_names(store, file.info, input_of(corpus, Columns(text="text")))
     if method == "probe" and "text" in names:
         return Columns(text="text")
-    for needed, optional in RECOGNISED:
-        if all(name in names for name in needed.values()):
-            found = needed | {role: name for role, name in optional.items() if name in names}
-            older = {"tools": "functions"} if "tools" in optional and "functions" in names else {}  # OpenAI's
-            return Columns(**older | found)
-    return Columns(text="text")
+    # Beside a text, `question` and `answer` may be of another kind.
+    found = recognised(names, _ROLES, later=lambda form: "question" in form[0].values()) or {"text": "text"}
+    if found.get("messages") and "tools" not in found and "functions" in names:
+        found["tools"] = "functions"  # OpenAI's older name
+    return Columns(**found)
 
 
 def resolve(
     columns: Columns,
     defaults: Mapping[str, str],
     schemas: Sequence[tuple[str, pa.Schema]],
-    lines: FileInfo | None,
-    peeked: Mapping[str, None],
+    peeked: Sequence[tuple[CorpusFile, Sequence[str]]],
 ) -> Columns:
     """Check the named columns, and fill in those of `defaults` that the corpus has.
 
-    defaults: role -> usual name. lines: the first file of JSON Lines, if any. peeked: keys of its first objects.
+    defaults: role -> usual name. schemas: of typed files. peeked: the first file of each other format, and the columns
+    at its beginning.
     """
     named = columns.named
     for role, name in named.items():
@@ -148,17 +138,18 @@ def resolve(
             if _type_of(schema, name) is None:
                 raise ConfigError(_no_column(uri, role, name, schema.names))
             _check_type(uri, role, name, schema)
-        # Optional keys of JSON objects may be missing in the first ones.
-        is_there = name in peeked or name.partition(".")[0] in peeked
-        if lines and peeked and not is_there and role not in OPTIONAL:
-            raise ConfigError(_no_column(lines.uri, role, name, list(peeked)))
+        for file, names in peeked:
+            # Optional keys of JSON objects may be missing in the first ones.
+            optional = role in OPTIONAL and READERS[file.format].columns == "open"
+            if names and name not in names and name.partition(".")[0] not in names and not optional:
+                raise ConfigError(_no_column(file.info.uri, role, name, names))
     found = {
         role: name
         for role, name in defaults.items()
         if role not in named
         and name not in columns.passed_over
         and all(name in schema.names for _, schema in schemas)
-        and (not lines or name in peeked)
+        and all(name in names for _, names in peeked)
     }
     return columns.model_copy(update=found)
 
@@ -175,7 +166,7 @@ def _no_column(uri: str, role: str, name: str, names: Sequence[str]) -> str:
         advice = "Tokens are not read. Give the texts, of which `raymill pack` makes tokens."
     if {"chosen", "rejected"} <= {*names}:
         advice = "These are pairs of answers to choose from: `columns: {prompt: .., completion: chosen}` trains on one."
-    elif format_of(uri) == "json" and not near:
+    elif uri.lower().endswith(".json") and not near:
         advice += f" If the documents are a list in one of them, write that alone: `jq .{names[-1]} FILE > NEW.json`."
     return f"{uri}: no column {name} (columns.{role}). It has: {listed(names)}. {advice}"
 

@@ -1,49 +1,79 @@
-"""The files of a corpus: which they are, their schemas, and the spans that they are divided into.
+"""The files of a corpus, and the spans that they are divided into.
 
-A corpus is an artifact of this project, or a folder, glob, file or URI of Parquet, JSON Lines (.jsonl, .ndjson) or JSON
-(.json: one array); also .gz and .zst. Parquet is divided by rows and plain JSON Lines by bytes; a compressed file and a
-.json file are one span. Only listings, Parquet footers, the beginnings of .json files and the first rows of one file of
-JSON are read.
+A corpus is an artifact of this project, a data set of `raymill prepare` or of Hugging Face `datasets`, or a folder,
+glob, file or URI with files of any format that `raymill curate` reads. Only listings, footers, and the beginnings of
+.json files are read.
 """
 
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice, pairwise
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import PurePosixPath
+from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import DataError
-from cluster.formats import plural
-from cluster.readers.files.arrow_streams import schema_of
-from cluster.readers.files.compression import UnreadableRest
+from cluster.readers.divide import pieces_of
+from cluster.readers.files.compression import compression_ending
 from cluster.readers.files.file_problems import first_bytes
-from cluster.readers.files.hub import hub_splits, is_hub_data, is_saved_dataset, saved_files, saved_splits
+from cluster.readers.files.hub import hub_splits, is_hub_data, saved_files, saved_splits
 from cluster.readers.files.limits import Limits
-from cluster.readers.files.parquet import StoredParquet
 from cluster.readers.files.span import Span
+from cluster.readers.find import EXCLUDED, HIDDEN, NO_ENDING, ZERO_BYTES, FoundFiles, folder_of
+from cluster.readers.find import find_files as find_paths
+from cluster.readers.formats import READERS
+from cluster.readers.formats.parquet import footer_of, pieces_of_footer
+from cluster.readers.inputs import Input
 from cluster.store import paths
 from cluster.store.interface import FileInfo
-from cluster.store.local import LEADS_OUT
 from cluster.store.store import Store
 from training.config_parts import Columns, Corpus, HeldOutSet
 from training.data.packed import SPLITS
 from training.data.prepared import prepared_output
-from training.pack.reading import FORMATS, format_of, is_compressed, json_rows, split_name
+from training.pack.loss_keys import ROW_KEYS
 
 SPLIT = "split "  # before the name of a split, among the skipped files by ending
-LFS_POINTER = b"version https://git-lfs"  # start of the text in place of a large file
-_PEEKED_LINES = 100
 _ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*\{")
 _THREADS = 16  # they wait for the store
-_MAX_POINTER_BYTES = 1024
+# Of a folder, files of documents are read if it has no files of records, and other records if it has none of these.
+_FIRST = (".parquet", ".pq", *(f"{name}{end}" for name in (".jsonl", ".ndjson") for end in ("", ".gz", ".zst")))
+_LAST_RANK = 2
+_RECORDS = ("parquet", "jsonl", "csv", "tsv")
+CONTENT = ("text", "prompt", "input", "system", "completion", "messages", "tools")
+# Other usual names of the splits.
+_SPLIT_NAMES = {
+    "training": "train",
+    **dict.fromkeys(("valid", "val", "dev", "eval", "evaluation"), "validation"),
+    "testing": "test",
+}
+
+
+def split_name(value: str) -> str | None:
+    """The split that a value of a column names, also by another usual name; None if it names none."""
+    found = _SPLIT_NAMES.get(value.lower(), value.lower())
+    return found if found in SPLITS else None
+
+
+class CorpusInput(Input):
+    """What readers take of a corpus. text: the first column of the content."""
+
+    reserved: ClassVar[frozenset[str]] = frozenset()
+    nested_text: ClassVar[bool] = True
+
+
+def input_of(corpus: Corpus | HeldOutSet, columns: Columns) -> CorpusInput:
+    """The settings of a corpus for readers, with the columns that are read, and those that may decide the loss."""
+    main = next(columns.named[role] for role in ("text", "messages", "completion") if role in columns.named)
+    names = dict.fromkeys([*columns.named.values(), *ROW_KEYS])
+    stated = corpus.model_dump(include={"format", "exclude", "follow_links", "delimiter", "encoding"})
+    path = "/" if is_hub_data(corpus.path) else corpus.path
+    return CorpusInput(path=path, text=main, columns=tuple(name for name in names if name != main), **stated)
 
 
 class CorpusFile(NamedTuple):
@@ -54,112 +84,117 @@ class CorpusFile(NamedTuple):
 
     name: str
     info: FileInfo
+    format: str
     split: str | None = None
 
+    @property
+    def span(self) -> Span:
+        """The whole file."""
+        return Span(self.info.uri, self.info.size, self.info.version, self.format, 0, self.info.size)
 
-def find_files(
-    store: Store, corpus: Corpus | HeldOutSet, splits: Sequence[str] = SPLITS
-) -> tuple[list[CorpusFile], str, dict[str, int]]:
-    """(files, fingerprint of their content, number of skipped files by ending).
+
+class FoundCorpus(NamedTuple):
+    """fingerprint: of their content. skipped: number of skipped files by ending, and `SPLIT` names."""
+
+    files: list[CorpusFile]
+    fingerprint: str
+    skipped: Mapping[str, int]
+
+
+def find_files(store: Store, corpus: Corpus | HeldOutSet, splits: Sequence[str] = SPLITS) -> FoundCorpus:
+    """The files of a corpus.
 
     splits: those to read of a data set of `raymill prepare` or of Hugging Face `datasets`; one: its documents have no
     split then; none: test, or the only one.
     """
-    path = corpus.path
-    root = paths.absolute(path)
+    root = paths.absolute(corpus.path)
     if is_hub_data(root):
         return _of_splits(root, hub_splits(root), splits)
-    wild = re.search(r"[*?\[]", root)
-    there = store.exists(root) or bool(
-        wild and store.list_files(root)
-    )  # an existing name with brackets is not a pattern
-    if wild and not there:
-        pattern, root = root, root[: root.rindex("/", 0, wild.start())]
-        _refuse_links_out(store, root, corpus)
-        found = store.glob(pattern)
-    elif store.exists(root):
-        found, root = [store.info(root)], posixpath.dirname(root)
-    elif (artifact := Artifact.find(store, root)) is not None:
-        return _of_artifact(artifact)
-    elif prepared_output(store, root) is not None:
-        return _of_prepared(store, root, splits or ("test",))
-    else:
-        _refuse_links_out(store, root, corpus)
-        found = store.list_files(root)
-        if is_saved_dataset(root, found):
+    if folder_of(root) == root.rstrip("/") + "/" and not store.exists(root):
+        if (artifact := Artifact.find(store, root)) is not None:
+            return _of_artifact(artifact)
+        if prepared_output(store, root) is not None:
+            return _of_prepared(store, root, splits or ("test",))
+        if any(store.exists(paths.join(root, name)) for name in ("state.json", "dataset_dict.json")):
+            found = store.list_files(root)
             names = saved_splits(store, root, found) or ["train"]
             return _of_splits(root, {name: saved_files(store, root, found, name) for name in names}, splits)
         _refuse_unfinished(store, root)
-    files = [CorpusFile(file.uri.removeprefix(root).lstrip("/"), file) for file in found]
-    visible = [file for file in files if not _hidden(file.name)]
-    chosen = [file for file in visible if format_of(file.name) not in (None, "arrow")]
-    if format_of(path) != "json":  # in a folder, .json files may hold settings, or the same documents again
-        chosen = [file for file in chosen if format_of(file.name) != "json"] or _arrays(store, chosen)
-    if not chosen:
-        raise DataError(_nothing_here(path, [file.name for file in files]))
-    content = [[file.name, file.info.size, file.info.version] for file in chosen]
-    others = Counter(posixpath.splitext(file.name)[1] or "without ending" for file in visible if file not in chosen)
-    return chosen, fingerprint(content), dict(sorted(others.items(), key=lambda one: (-one[1], one[0])))
+    return _of_paths(store, corpus, root)
 
 
-def _refuse_links_out(store: Store, folder: str, corpus: Corpus | HeldOutSet) -> None:
-    if corpus.follow_links:
-        return
-    found = [one for one, kind in store.list_unreadable(folder, inside=True) if kind == LEADS_OUT]
-    if visible := [one for one in found if not _hidden(one.removeprefix(folder).lstrip("/"))]:
-        more = f" (and {plural(len(visible) - 1, 'more link')})" if len(visible) > 1 else ""
-        raise DataError(
-            f"{visible[0]}: a link that leads out of the corpus's folder{more}. Copy what it leads to into the folder, "
-            "or set `follow_links: true` in this corpus."
-        )
+def _of_paths(store: Store, corpus: Corpus | HeldOutSet, root: str) -> FoundCorpus:
+    input = input_of(corpus, Columns(text="text")).model_copy(update={"path": root})
+    if input.format is None and _is_json(root):
+        input = input.model_copy(update={"format": "json"})
+    refusal, found = None, FoundFiles([])
+    try:
+        found = find_paths(store, input)
+    except DataError as error:
+        refusal = error
+    chosen = [*found.files, *found.empty]
+    if input.format is None:
+        first = min((_rank(*one) for one in found.files), default=0 if found.empty else _LAST_RANK)
+        chosen = [one for one in chosen if _rank(*one) == first]
+        if first and (arrays := _arrays(store, input)):
+            (found, chosen), refusal = arrays, None
+    if refusal is not None:
+        raise refusal
+    for uri, reason in found.unreadable:
+        raise DataError(f"{uri}: {reason.replace('input', 'corpus')}")
+    folder = folder_of(root)
+    files = [
+        CorpusFile(posixpath.basename(root) if info.uri == root else info.uri.removeprefix(folder), info, format)
+        for info, format in sorted(chosen, key=lambda one: one[0].uri)
+    ]
+    content: list[Any] = [[file.name, file.info.size, file.info.version] for file in files]
+    if stated := corpus.model_dump(include={"format", "delimiter", "encoding"}, exclude_none=True):
+        content.append(stated)
+    skipped = Counter({kind: n for kind, n in found.skipped.items() if kind not in (HIDDEN, ZERO_BYTES, EXCLUDED)})
+    skipped.update(PurePosixPath(one[0].uri).suffix or NO_ENDING for one in found.files if one not in chosen)
+    if NO_ENDING in skipped:
+        skipped["without ending"] = skipped.pop(NO_ENDING)
+    return FoundCorpus(files, fingerprint(content), dict(sorted(skipped.items(), key=lambda one: (-one[1], one[0]))))
 
 
-def _nothing_here(path: str, names: Sequence[str]) -> str:
-    wanted = f"Wanted: an artifact ({MANIFEST}), or files that end in {', '.join(FORMATS)}."
-    if names:
-        hint = " Of a folder, a .json file is read if it begins with an array of objects." if _has_json(names) else ""
-        return f"{path}: no file of documents here. Seen: {', '.join(names[:8])}. {wanted}{hint}"
-    if paths.is_remote(path) or re.search(r"[*?\[]", path):
-        return f"{path}: no file matches. Check the name against a listing. {wanted}"
-    if Path(paths.absolute(path)).exists():
-        return f"{path}: an empty folder. {wanted}"
-    return f"{path}: there is no such file or folder. {wanted}"
+def _is_json(name: str) -> bool:
+    return name.lower().removesuffix(compression_ending(name)).endswith(".json")
 
 
-def _arrays(store: Store, files: Sequence[CorpusFile]) -> list[CorpusFile]:
-    """The .json files that begin with an array of objects."""
-    spans = [Span(*_identity(file.info), "json", 0, file.info.size) for file in files]
+def _rank(file: FileInfo, format: str) -> int:
+    return 0 if file.uri.lower().endswith(_FIRST) else 1 if format in _RECORDS else _LAST_RANK
+
+
+def _arrays(store: Store, input: Input) -> tuple[FoundFiles, list[tuple[FileInfo, str]]] | None:
+    """What there is besides the .json files, and those of them that are arrays of objects; others may hold settings."""
+    try:
+        found = find_paths(store, input.model_copy(update={"format": "json"}))
+    except DataError:
+        return None
+    files = [one for one in found.files if _is_json(one[0].uri)]
+    spans = [CorpusFile("", *one).span for one in files]
     with ThreadPoolExecutor(_THREADS) as pool:
         heads = pool.map(lambda span: first_bytes(store, span, Limits()), spans)
-        return [file for file, head in zip(files, heads, strict=True) if _ARRAY.match(head)]
+        arrays = [one for one, head in zip(files, heads, strict=True) if _ARRAY.match(head)]
+    return (found, arrays) if arrays else None
 
 
-def _has_json(names: Sequence[str]) -> bool:
-    return any(name.lower().endswith(".json") for name in names)
-
-
-def _of_artifact(artifact: Artifact) -> tuple[list[CorpusFile], str, dict[str, int]]:
-    root = artifact.uri
-    files = artifact.manifest.files
+def _of_artifact(artifact: Artifact) -> FoundCorpus:
     # Files of an artifact are never changed, so it is enough to compare their sizes.
-    infos = [FileInfo(paths.join(root, file.path), file.bytes, "") for file in files]
-    return [CorpusFile(file.path, info) for file, info in zip(files, infos, strict=True)], artifact.manifest.digest, {}
+    files = [
+        CorpusFile(file.path, FileInfo(paths.join(artifact.uri, file.path), file.bytes, ""), "parquet")
+        for file in artifact.manifest.files
+    ]
+    return FoundCorpus(files, artifact.manifest.digest, {})
 
 
-def _of_prepared(store: Store, root: str, splits: Sequence[str]) -> tuple[list[CorpusFile], str, dict[str, int]]:
-    files: list[CorpusFile] = []
-    digests = []
-    for split in splits:
-        artifact = Artifact.load(store, paths.join(root, split))
-        found, digest, _ = _of_artifact(artifact)
-        files += [CorpusFile(f"{split}/{file.name}", file.info) for file in found]
-        digests.append(digest)
-    return files, fingerprint(digests), {}
+def _of_prepared(store: Store, root: str, splits: Sequence[str]) -> FoundCorpus:
+    found = {split: _of_artifact(Artifact.load(store, paths.join(root, split))) for split in splits}
+    files = [file._replace(name=f"{split}/{file.name}") for split, one in found.items() for file in one.files]
+    return FoundCorpus(files, fingerprint([one.fingerprint for one in found.values()]), {})
 
 
-def _of_splits(
-    root: str, found: Mapping[str, Sequence[FileInfo]], splits: Sequence[str]
-) -> tuple[list[CorpusFile], str, dict[str, int]]:
+def _of_splits(root: str, found: Mapping[str, Sequence[FileInfo]], splits: Sequence[str]) -> FoundCorpus:
     """The files of a data set of `datasets`. found: by split. splits: see `find_files`.
 
     Raises:
@@ -179,7 +214,7 @@ def _of_splits(
     remote = is_hub_data(root)
     files = [
         # The commit decides the content; the files of the cache have other times on every machine.
-        CorpusFile(f"{name}/{posixpath.basename(file.uri)}", replace(file, version="") if remote else file, split)
+        CorpusFile(f"{name}/{posixpath.basename(file.uri)}", replace(file, version="") if remote else file, "hf", split)
         for name, split in chosen.items()
         for file in found[name]
     ]
@@ -187,7 +222,7 @@ def _of_splits(
     if not files:
         raise DataError(f"{root}: the data set has no rows. Save one that has, or name another split of it (`split`).")
     others = {f"{SPLIT}{name}": 1 for name in found if name not in chosen and len(splits) > 1}
-    return files, fingerprint([root if remote else "", content]), others
+    return FoundCorpus(files, fingerprint([root if remote else "", content]), others)
 
 
 def _refuse_unfinished(store: Store, root: str) -> None:
@@ -202,97 +237,44 @@ def _refuse_unfinished(store: Store, root: str) -> None:
         )
 
 
-def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "_")) for part in name.split("/"))
-
-
 class InspectedFile(NamedTuple):
     """A file of a corpus.
 
-    schema: None for JSON. spans: each with its estimated bytes of documents. values: of Parquet, the rows that
+    schema: of formats with types. spans: each with its estimated bytes of documents. values: of Parquet, the rows that
     have a value in each column.
     """
 
     schema: pa.Schema | None
     spans: list[tuple[Span, int]]
-    values: dict[str, int]
+    values: Mapping[str, int]
 
 
-def inspect_file(store: Store, file: FileInfo, columns: Columns, unit_bytes: int) -> InspectedFile:
-    """The schema and the spans of a file."""
-    kind = format_of(file.uri)
-    assert kind is not None
-    if kind == "arrow":
-        return _inspect_arrow(store, file)
-    if kind == "parquet":
-        return _inspect_parquet(store, file, columns, unit_bytes)
-    if not file.size:
-        return InspectedFile(None, [], {})
-    if kind == "json" or is_compressed(file.uri):
-        text = 3 * file.size if is_compressed(file.uri) else file.size
-        return InspectedFile(None, [(Span(*_identity(file), kind, 0, file.size), text)], {})
-    parts = -(-file.size // unit_bytes)
-    ends = [file.size * part // parts for part in range(parts + 1)]
-    spans = [(Span(*_identity(file), "jsonl", start, end), end - start) for start, end in pairwise(ends)]
-    return InspectedFile(None, spans, {})
+def inspect_file(
+    store: Store, file: CorpusFile, input: CorpusInput, content: Collection[str], unit_bytes: int
+) -> InspectedFile:
+    """The schema and the spans of a file. content: the columns whose bytes count."""
+    values: Mapping[str, int] = {}
+    if file.format == "parquet":
+        footer, schema = footer_of(store, file.info)
+        leaves = [footer.schema.column(leaf).path for leaf in range(footer.num_columns)]
+        counted = [
+            n for n, path in enumerate(leaves) if any(path == one or path.startswith(f"{one}.") for one in content)
+        ]
+        cut, values = pieces_of_footer(footer, schema, counted), _values(footer, leaves)
+    else:
+        cut = READERS[file.format].cut(store, file.info, input)
+    # A row group larger than a unit is split by rows. Each reader decodes it from its start, which costs a hundredth of
+    # tokenising its rows.
+    pieces = pieces_of(cut, unit_bytes, max_parts=None)
+    spans = [(replace(file.span, start=start, end=end, rows=rows), size) for start, end, rows, size in pieces]
+    return InspectedFile(cut.schema, spans, values)
 
 
-def _inspect_arrow(store: Store, file: FileInfo) -> InspectedFile:
-    try:
-        with store.open_input(file.uri) as handle:
-            schema = schema_of(handle, Limits())
-    except UnreadableRest as error:
-        raise DataError(f"{file.uri}: not an Arrow stream. Save it again.") from error
-    return InspectedFile(schema, [(Span(*_identity(file), "arrow", 0, file.size), file.size)] if file.size else [], {})
-
-
-def _inspect_parquet(store: Store, file: FileInfo, columns: Columns, unit_bytes: int) -> InspectedFile:
-    try:
-        with StoredParquet(store, file.uri) as opened:
-            footer, schema = opened.metadata, opened.schema_arrow
-    except (pa.ArrowInvalid, OSError) as error:
-        if file.size < _MAX_POINTER_BYTES and store.read_bytes(file.uri).startswith(LFS_POINTER):
-            raise DataError(f"{file.uri}: a Git LFS pointer, not the file itself. Run `git lfs pull`.") from error
-        raise DataError(
-            f"{file.uri}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}). "
-            "Perhaps writing it was interrupted. Write it again, or exclude it by a narrower path."
-        ) from error
-    content = ("text", "prompt", "input", "system", "completion", "messages", "tools")
-    names = {columns.named[role] for role in content if role in columns.named}
-    leaf_paths = [footer.schema.column(n).path for n in range(footer.num_columns)]
-    leaves = [n for n, path in enumerate(leaf_paths) if any(path == one or path.startswith(f"{one}.") for one in names)]
-    pieces, first = [], 0
-    for number in range(footer.num_row_groups):
-        group = footer.row_group(number)
-        size = sum(group.column(leaf).total_uncompressed_size for leaf in leaves)
-        # A row group larger than a unit is split by rows. Each reader decodes it from its start, which costs a
-        # hundredth of tokenising its rows.
-        parts = max(1, min(-(-size // unit_bytes), group.num_rows)) if group.num_rows else 0
-        ends = [first + group.num_rows * part // parts for part in range(parts + 1)] if parts else []
-        pieces += [(Span(*_identity(file), "parquet", start, end), size // parts) for start, end in pairwise(ends)]
-        first += group.num_rows
-    return InspectedFile(schema, pieces, _values(footer, leaf_paths))
-
-
-def _values(footer: pq.FileMetaData, leaf_paths: Sequence[str]) -> dict[str, int]:
+def _values(footer: pq.FileMetaData, leaves: Sequence[str]) -> dict[str, int]:
     """Rows with a value by column, from the statistics of plain columns; of lists and structs, all rows."""
-    rows = {path.partition(".")[0]: footer.num_rows for path in leaf_paths}
-    for leaf, path in enumerate(leaf_paths):
+    rows = {path.partition(".")[0]: footer.num_rows for path in leaves}
+    for leaf, path in enumerate(leaves):
         for group in range(footer.num_row_groups if path in rows else 0):
             found = footer.row_group(group).column(leaf).statistics
             rows[path] -= found.null_count if found is not None and found.has_null_count else 0
     return rows
-
-
-def _identity(file: FileInfo) -> tuple[str, int, str]:
-    return file.uri, file.size, file.version
-
-
-def first_keys(store: Store, file: FileInfo) -> dict[str, None]:
-    """Keys of a file's first 100 objects, in order of appearance."""
-    span = Span(*_identity(file), format_of(file.uri) or "jsonl", 0, file.size)
-    keys: dict[str, None] = {}
-    for row, _ in islice(json_rows(store, span), _PEEKED_LINES):
-        if isinstance(row, dict):
-            keys |= dict.fromkeys(row)
-    return keys

@@ -6,28 +6,34 @@ same split; without a group column, documents of equal content are.
 
 import hashlib
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from cluster.errors import ConfigError, DataError
 from cluster.examples.messages import BadMessage, plain_message
+from cluster.examples.tool_calls import standard_tools, with_standard_calls
+from cluster.formats import plural
+from cluster.readers.files.compression import compression_ending
+from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES, decompression_problem, first_bytes
 from cluster.readers.files.json_lines import Unreadable
-from cluster.store.store import Store
+from cluster.readers.files.span import Span
+from cluster.readers.formats import READERS
+from cluster.readers.reader import PROBLEMS, Row
 from training.config_parts import Columns
 from training.data.packed import MAX_STAGE, SPLITS
+from training.pack.corpus_files import split_name
 from training.pack.loss_keys import (
-    ROW_KEYS,
     BadWeight,
     count_unread,
     count_unread_of_messages,
     refuse_deciding_keys,
     without_ignored,
 )
-from training.pack.reading import Row, SplitSpan, read_rows, split_name, without_nulls
-from training.pack.sources import FrozenCorpus, Unit
-from training.pack.tool_calls import standard_tools, with_standard_calls
+from training.pack.sources import LIMITS, CorpusReading, FrozenCorpus, SplitSpan, Unit
 
 # Reading stops after this many rows if none of them is a document.
 _HOPELESS_ROWS = 10_000
@@ -37,11 +43,24 @@ _ADVICE = {
     "convert it with `jq -c '.[]' FILE > FILE.jsonl`.",
     "not_an_object": 'Write each line or element as an object, such as {"text": "..."}.',
     "broken_json": "Write one whole JSON object on each line.",
-    "broken_compression": "The file is not what its ending states, or was cut short: rename it, or write it again.",
+    "not_compressed": "The file is not what its ending states: rename it.",
+    **dict.fromkeys(("truncated", "corrupt_compression"), "The compressed data is damaged: write the file again."),
     "large_block": "The window of the zstd file is too large to decompress it: compress it again without `--long`.",
     "bad_fold": "Prepare the data set with `split: {folds: 5}`, or name the column of the folds in columns.fold.",
     "bad_utf8": "Write the file as UTF-8; of UTF-16, for example, `iconv -f UTF-16 -t UTF-8 FILE` makes it.",
 }
+_THREADS = 16  # they wait for the store
+_CHECKED = ("open", "header")  # columns of formats whose files are checked
+_PROBLEMS = (
+    PROBLEMS
+    | PROBLEMS_OF_WHOLE_FILES
+    | {
+        "corrupt_compression": "the compressed data is damaged; write the file again",
+        "truncated": "the compressed data ends too early; write the file again",
+        "expansion_bomb": f"it expands more than {LIMITS.max_expansion_ratio:,.0f} times; check what it holds",
+        "large_block": f"its zstd window is over {LIMITS.max_block_mib} MiB; compress it again without `--long`",
+    }
+)
 # Keys of an assistant's message that are trained on besides its content.
 REASONING = ("reasoning_content", "reasoning", "thinking")
 OTHER_CONTENT = ("tool_calls", *REASONING)
@@ -112,30 +131,30 @@ class LeftOut:
         return {f"left_out/{reason}": count for reason, count in self.reasons.items()}
 
 
-def documents_of(store: Store, unit: Unit, columns: Columns, left_out: LeftOut) -> Iterator[Document]:
+def documents_of(corpus: CorpusReading, unit: Unit, left_out: LeftOut) -> Iterator[Document]:
     """The documents of a unit, in order. Every other row is added to `left_out`.
 
     Raises:
         ConfigError: a column or a key of messages that is not read decides which answers are trained on.
+        DataError: as of `CorpusReading.rows`.
     """
-    wanted = list(dict.fromkeys([*columns.named.values(), *ROW_KEYS]))
-    for span in unit:
-        for row, where in read_rows(store, span, wanted):
-            if isinstance(row, Unreadable):
-                left_out.add(row, where)
-                continue
-            refuse_deciding_keys(row, columns, where)
-            if span.format != "parquet":  # those of Parquet are counted by its footers
-                count_unread(left_out.unread, row, columns)
-            try:
-                document = _document(row, columns, span.split if isinstance(span, SplitSpan) else None)
-                if isinstance(document.content, Chat):
-                    count_unread_of_messages(left_out.unread, document.content.messages)
-                yield document
-            except _Refused as refused:
-                left_out.add(refused.reason, where, refused.seen)
-            except ConfigError as error:
-                raise ConfigError(f"{where}: {error}") from error
+    columns = corpus.columns
+    for span, row, where in corpus.rows(unit):
+        if isinstance(row, Unreadable):
+            left_out.add(row, where)
+            continue
+        refuse_deciding_keys(row, columns, where)
+        if span.format != "parquet":  # those of Parquet are counted by its footers
+            count_unread(left_out.unread, row, columns)
+        try:
+            document = _document(row, columns, span.split if isinstance(span, SplitSpan) else None)
+            if isinstance(document.content, Chat):
+                count_unread_of_messages(left_out.unread, document.content.messages)
+            yield document
+        except _Refused as refused:
+            left_out.add(refused.reason, where, refused.seen)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
 
 
 def all_documents(frozen: FrozenCorpus, left_out: LeftOut | None = None) -> Iterator[Document]:
@@ -147,7 +166,7 @@ def all_documents(frozen: FrozenCorpus, left_out: LeftOut | None = None) -> Iter
     left_out = LeftOut() if left_out is None else left_out
     usable = False
     for unit in frozen.units:
-        for document in documents_of(frozen.store, unit, frozen.columns, left_out):
+        for document in documents_of(frozen.reading, unit, left_out):
             usable = True
             yield document
         if not usable and left_out.reasons.total() >= _HOPELESS_ROWS:
@@ -163,6 +182,38 @@ def require_documents(frozen: FrozenCorpus) -> None:
         DataError: as `all_documents`.
     """
     next(all_documents(frozen), None)
+
+
+def check_corpora(corpora: Mapping[str, FrozenCorpus]) -> None:
+    """Check the first bytes of every file with records, and read each corpus up to its first document, without Ray.
+
+    Raises:
+        DataError: a file's content differs from its name, or a corpus has no document.
+    """
+    for corpus in corpora.values():
+        _check_files(corpus)
+        require_documents(corpus)
+
+
+def _check_files(corpus: FrozenCorpus) -> None:
+    spans = {span.uri: span for unit in corpus.units for span in unit if READERS[span.format].columns in _CHECKED}
+
+    def problem_of(span: Span) -> str | None:
+        if compression_ending(span.uri) and (problem := decompression_problem(corpus.store, span, LIMITS)):
+            return problem
+        if corpus.reading.input.encoding:
+            return None
+        return READERS[span.format].file_problem(first_bytes(corpus.store, span, LIMITS))
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = [
+            f"{uri}: {_PROBLEMS[problem]}"
+            for uri, problem in zip(spans, pool.map(problem_of, spans.values()), strict=True)
+            if problem
+        ]
+    if found:
+        others = f" (and {plural(len(found) - 1, 'more file')})" if len(found) > 1 else ""
+        raise DataError(f"{found[0]}{others}. Or exclude it by a narrower path.")
 
 
 def refuse_all(path: str, left_out: LeftOut) -> NoReturn:
@@ -211,12 +262,8 @@ def _document(row: Row, columns: Columns, file_split: str | None) -> Document:
         if named is None:
             raise _Refused("bad_split", f"column {columns.split} is {split!r}")
         split_index = SPLITS.index(named)
-    stage = _value(row, columns.stage)
-    if columns.stage is not None and not (type(stage) is int and 0 <= stage <= MAX_STAGE):
-        raise _Refused("bad_stage", f"column {columns.stage} is {stage!r}")
-    fold = _value(row, columns.fold)
-    if columns.fold is not None and not (type(fold) is int and fold >= 0):
-        raise _Refused("bad_fold", f"column {columns.fold} is {fold!r}")
+    stage = _whole(row, columns.stage, "stage", MAX_STAGE)
+    fold = _whole(row, columns.fold, "fold", math.inf)
     return Document(
         id=id if id is not None else hashlib.blake2b(data, digest_size=16).hexdigest(),
         content=content,
@@ -295,6 +342,17 @@ def _optional(row: Row, name: str | None) -> str:
 
 def _name(row: Row, name: str | None, role: str) -> str | None:
     return _as_name(_value(row, name), name, role)
+
+
+def _whole(row: Row, name: str | None, role: str, most: float) -> int | None:
+    """A whole number from 0 to `most`, in tables of text by its digits."""
+    if name is None:
+        return None
+    value = _value(row, name)
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if not (type(number) is int and 0 <= number <= most):
+        raise _Refused(f"bad_{role}", f"column {name} is {value!r}")
+    return number
 
 
 def _class(row: Row, name: str | None) -> str | None:
@@ -380,4 +438,13 @@ def _listed(row: Row, name: str | None, role: str) -> list[Any] | None:
             raise _Refused(f"bad_{role}", f"column {name} is not JSON: {value}") from error
     if value is not None and not isinstance(value, list):
         raise _Refused(f"bad_{role}", f"column {name} is {value!r}")
-    return value and [without_nulls(one) for one in value]
+    return value and [_without_nulls(one) for one in value]
+
+
+def _without_nulls(value: Any) -> Any:
+    """The value without keys whose value is null: in a struct column every row has all keys."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_without_nulls(inner) for inner in value]
+    return value

@@ -34,7 +34,7 @@ from training.model_folder.folder import located
 from training.output_folder import refuse_output_among_inputs
 from training.pack import loss_keys
 from training.pack.columns import with_columns
-from training.pack.first_look import check_corpora
+from training.pack.documents import check_corpora
 from training.pack.packed_run import (
     PackedRun,
     changed_files_text,

@@ -1,15 +1,27 @@
 """The corpora of a run as listed when it began: files, columns, fingerprint, and the units that they are split into."""
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass, field, replace
+from itertools import islice
+
+import pyarrow as pa
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.formats import plural
+from cluster.readers.divide import append_span
+from cluster.readers.files.compression import UnreadableRest
+from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES, first_bytes
 from cluster.readers.files.hub import is_hub_data
-from cluster.readers.files.span import Span
+from cluster.readers.files.json_lines import Unreadable
+from cluster.readers.files.json_values import BrokenRest
+from cluster.readers.files.limits import Limits
+from cluster.readers.files.span import Span, refuse_changed
+from cluster.readers.formats import READERS
+from cluster.readers.reader import PROBLEMS, Row
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
@@ -17,39 +29,83 @@ from training.config_parts import Columns, Corpus, HeldOutSet
 from training.data.packed import SPLITS
 from training.data.prepared import PreparedRun, prepared_output, prepared_with
 from training.pack.columns import DEFAULTS, resolve
-from training.pack.corpus_files import SPLIT, find_files, first_keys, inspect_file
-from training.pack.reading import FORMATS, SplitSpan, format_of, split_name, splits_of_first_rows
+from training.pack.corpus_files import CONTENT, SPLIT, CorpusInput, find_files, input_of, inspect_file, split_name
 
 # Threads that read footers of remote files; they wait for the network.
 _THREADS = 16
+_PEEKED_ROWS = 100
+LIMITS = Limits(max_document_bytes=80_000_000)  # lines of up to 240 MB
 Unit = tuple[Span, ...]
 Listing = Sequence[tuple[str, int, str]]  # name, bytes, version (ETag, or size and time of a local file)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSpan(Span):
+    """A span of a file whose documents are all of one split. split: its name."""
+
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class CorpusReading:
+    """What a worker needs to read units of a corpus. store: of its files. columns: with default columns filled in."""
+
+    store: Store
+    columns: Columns
+    input: CorpusInput
+
+    def rows(self, unit: Iterable[Span]) -> Iterator[tuple[Span, Row | Unreadable, str]]:
+        """(span, row or the reason why it cannot be read, its place) of each row of a unit.
+
+        Raises:
+            DataError: a file changed since the run began, or cannot be read to its end.
+        """
+        for span in unit:
+            refuse_changed(self.store, span)
+            number = 0
+            try:
+                for row, where in READERS[span.format].rows(self.store, span, self.input, LIMITS):
+                    yield span, row, where
+                    number += 1
+            except UnreadableRest as broken:
+                if span.format != "jsonl":
+                    raise DataError(_unreadable(self.store, span, number, broken)) from broken
+                yield span, Unreadable(broken.problem), f"{span.uri} after line {number}"
 
 
 @dataclass(frozen=True)
 class FrozenCorpus:
     """The files of a corpus as listed when the run began.
 
-    store: that of its files. units: in the order of the documents. unit_bytes: estimated bytes of documents of each
-    unit. fingerprint: of the content (an artifact's digest; else names, sizes and versions of the files). columns: with
-    default columns filled in. skipped: number of files of other formats, by ending. listing: the files that are read.
-    prepared: the data set of `raymill prepare` that they are, if they are one. unread: of Parquet, the rows that have a
-    value in each column that is not read. splits_read: whether the column `split` decides the splits, because the rows
-    have one. measured: of one of `evaluate.sets`, the split that is measured; None for a corpus to train on.
+    units: in the order of the documents. unit_bytes: estimated bytes of documents of each unit. fingerprint: of the
+    content (an artifact's digest; else names, sizes and versions of the files). skipped: number of files of other
+    formats, by ending. listing: the files that are read. prepared: the data set of `raymill prepare` that they are, if
+    they are one. unread: of Parquet, the rows that have a value in each column that is not read. splits_read: whether
+    the column `split` decides the splits, because the rows have one. measured: of one of `evaluate.sets`, the split
+    that is measured; None for a corpus to train on.
     """
 
-    store: Store
+    reading: CorpusReading
     path: str
     units: tuple[Unit, ...]
     unit_bytes: tuple[int, ...]
     fingerprint: str
-    columns: Columns
     skipped: Mapping[str, int]
     listing: Listing
     prepared: PreparedRun | None = None
     unread: Mapping[str, int] = field(default_factory=dict)
     splits_read: bool = False
     measured: str | None = None
+
+    @property
+    def store(self) -> Store:
+        """That of its files."""
+        return self.reading.store
+
+    @property
+    def columns(self) -> Columns:
+        """With default columns filled in."""
+        return self.reading.columns
 
     @property
     def note(self) -> str:
@@ -65,11 +121,8 @@ class FrozenCorpus:
     def _skipped_files(self) -> str:
         files = sum(self.skipped.values())
         endings = ", ".join(f"{count:,} {ending}" for ending, count in self.skipped.items())
-        arrays = "; .json beside other documents, or without an array of objects, if its name or a glob is given"
-        return (
-            f"{files:,} file{'s are' if files > 1 else ' is'} skipped ({endings}): only {', '.join(FORMATS)} are read"
-            + (arrays if ".json" in self.skipped else "")
-        )
+        are = "files are" if files > 1 else "file is"
+        return f"{files:,} {are} skipped ({endings}); to read them, name them by a glob or set `format` of the corpus"
 
 
 def freeze_corpora(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorpus]:
@@ -109,7 +162,7 @@ def _freeze_set(store: Store, name: str, one: HeldOutSet, columns: Columns, unit
         ConfigError: a split is named, and the documents have none.
     """
     frozen = freeze_corpus(store, one, columns, unit_bytes, split_set=False, splits=(one.split,) if one.split else ())
-    if format_of(frozen.units[0][0].uri) == "arrow":  # the files of the split alone
+    if frozen.units[0][0].format == "hf":  # the files of the split alone
         return replace(frozen, measured="test")
     measured = split_name(one.split or "test")
     if measured is None:
@@ -122,7 +175,7 @@ def _freeze_set(store: Store, name: str, one: HeldOutSet, columns: Columns, unit
             )
         return replace(frozen, measured="test")
     if one.split is None and frozen.splits_read:
-        first = splits_of_first_rows(store, [span for unit in frozen.units for span in unit])
+        first = _splits_of_first_rows(frozen.reading, [span for unit in frozen.units for span in unit])
         measured = "validation" if first == {"validation"} else "test"  # a file of one split
     return replace(frozen, measured=measured)
 
@@ -152,36 +205,39 @@ def freeze_corpus(
     if isinstance(corpus, Corpus) and corpus.split is not None:
         splits = (corpus.split,)
     files, content, skipped = find_files(store, corpus, SPLITS[:-1] if folded else splits)
-    if isinstance(corpus, Corpus) and corpus.split and format_of(files[0].info.uri) != "arrow":
+    if isinstance(corpus, Corpus) and corpus.split and files[0].format != "hf":
         raise ConfigError(
             f"{corpus.path}: is no data set of `datasets`, and only of these `split` of a corpus names one. Name the "
             "column that has the splits, as in `columns: {.., split: COLUMN}`."
         )
     held_out = {file.split for file in files} & {"validation", "test"}
     store = Store() if is_hub_data(corpus.path) else store
+    input = input_of(corpus, columns)
+    named = {columns.named[role] for role in CONTENT if role in columns.named}
     with ThreadPoolExecutor(_THREADS) as pool:
-        inspected = list(pool.map(lambda file: inspect_file(store, file.info, columns, unit_bytes), files))
-    schemas = [
-        (file.info.uri, one.schema) for file, one in zip(files, inspected, strict=True) if one.schema is not None
-    ]
+        inspected = list(pool.map(lambda file: inspect_file(store, file, input, named, unit_bytes), files))
     pieces = [
         (_of_split(span, file.split) if held_out and (file.split != "train" or not split_set) else span, size)
         for file, one in zip(files, inspected, strict=True)
         for span, size in one.spans
     ]
     has_splits = any(isinstance(span, SplitSpan) for span, _ in pieces)
-    lines = next((file.info for file, one in zip(files, inspected, strict=True) if one.schema is None), None)
     prepared = prepared_output(store, corpus.path)
     defaults = DEFAULTS
     if prepared:
         used = {"split": not folded, "fold": folded, "stage": staged}
         defaults = DEFAULTS | {role: role for role, wanted in used.items() if wanted}
+    peeking = CorpusReading(store, columns, input.model_copy(update={"columns": (*input.columns, "split")}))
     splits_read = not (prepared or has_splits or split_set or folded) and bool(
-        splits_of_first_rows(store, [s for s, _ in pieces])
+        _splits_of_first_rows(peeking, [span for span, _ in pieces])
     )
     if splits_read:
         defaults = DEFAULTS | {"split": "split"}
-    resolved = resolve(columns, defaults, schemas, lines, first_keys(store, lines) if lines else {})
+    each = list(zip(files, inspected, strict=True))
+    schemas = [(file.info.uri, one.schema) for file, one in each if one.schema is not None]
+    first = {file.format: file for file, one in reversed(each) if one.schema is None and one.spans}
+    peeked = [(file, READERS[file.format].column_names(store, file.info, input)) for file in first.values()]
+    resolved = resolve(columns, defaults, schemas, peeked)
     if staged and resolved.stage is None:
         what = "prepare it again with `curriculum: {}`" if prepared else "name their column in columns.stage"
         raise ConfigError(
@@ -208,12 +264,11 @@ def freeze_corpus(
     for one in inspected if prepared is None and artifact is None else ():
         unread.update({name: rows for name, rows in one.values.items() if name not in read and rows})
     return FrozenCorpus(
-        store,
+        CorpusReading(store, resolved, input_of(corpus, resolved)),
         corpus.path,
         tuple(units),
         tuple(sizes),
         content,
-        resolved,
         skipped,
         listing,
         prepared,
@@ -234,13 +289,64 @@ def _group(pieces: Sequence[tuple[Span, int]], unit_bytes: int) -> Iterator[tupl
         if held and held_bytes + size > unit_bytes:
             yield tuple(held), held_bytes
             held, held_bytes = [], 0
-        if held and held[-1].uri == span.uri and held[-1].end == span.start:
-            held[-1] = replace(held[-1], end=span.end)
-        else:
-            held.append(span)
+        append_span(held, span)
         held_bytes += size
     if held:
         yield tuple(held), held_bytes
+
+
+def _splits_of_first_rows(reading: CorpusReading, spans: Sequence[Span]) -> set[str]:
+    """The splits that the first rows name in a column `split`; none unless each of these rows names one."""
+    rows = islice((row for _, row, _ in reading.rows(spans)), _PEEKED_ROWS)
+    names = [row.get("split") for row in rows if isinstance(row, dict)]
+    found = {split_name(name) if isinstance(name, str) else None for name in names}
+    return {name for name in found if name is not None} if None not in found else set()
+
+
+def _unreadable(store: Store, span: Span, number: int, broken: UnreadableRest) -> str:
+    """The error about a file whose rest after row `number` cannot be read."""
+    problem, cause = broken.problem.replace("_", " "), broken.__cause__
+    if span.format == "parquet" and isinstance(cause, pa.ArrowException | OSError):
+        return (
+            f"{span.uri}: damaged Parquet ({str(cause).splitlines()[0]}). Write it again, or exclude it by a "
+            "narrower path."
+        )
+    if span.format == "parquet":
+        return (
+            f"{span.uri}: Parquet that cannot be read ({problem}; a page may have {LIMITS.block_bytes >> 20} MiB). "
+            "Write it again with smaller pages, or exclude it by a narrower path."
+        )
+    if span.format == "hf":
+        return (
+            f"{span.uri}: Arrow stream that cannot be read after row {number} ({problem}). Save the data set again, "
+            "with small record batches, or remove it from the cache of `datasets` (HF_HOME)."
+        )
+    whole = READERS[span.format].file_problem(first_bytes(store, span, LIMITS)) or broken.problem
+    if whole in PROBLEMS_OF_WHOLE_FILES:
+        return f"{span.uri}: {PROBLEMS_OF_WHOLE_FILES[whole]}."
+    if span.format != "json":
+        return f"{span.uri}: cannot be read after record {number} ({PROBLEMS[whole]}). Write it again, or exclude it."
+    seen = {
+        "broken_json": "is not JSON",
+        "too_large": f"is larger than {LIMITS.max_line_bytes:,} characters",
+        "truncated": "is missing: the file ends within its array or its compressed data",
+    }.get(whole, f"cannot be read ({problem})")
+    text = f", which begins {broken.rest[:60]!r}," if isinstance(broken, BrokenRest) else ""
+    if whole == "broken_json":
+        seen += f" ({_defect(cause)})"
+    return (
+        f"{span.uri}: element {number}{text} {seen}, and nothing after it can be read. Wanted: one array of objects. "
+        "Correct the file or write it again; if it has one object on each line, name it .jsonl, where a line that "
+        "cannot be read is left out."
+    )
+
+
+def _defect(error: BaseException | None) -> str:
+    """What the decoder of JSON found, with the text before the place."""
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    before = error.doc[max(error.pos - 40, 0) : error.pos]
+    return error.msg + (f" after {before!r}" if before else "")
 
 
 def stage_of(work: str, corpus: str) -> str:

@@ -28,9 +28,9 @@ from cluster.sliced_file import read_slice, read_table, table_slice
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store import paths
 from cluster.store.store import Store
-from training.config_parts import Columns, Split
+from training.config_parts import Split
 from training.pack.documents import Document, LeftOut, documents_of
-from training.pack.sources import FrozenCorpus, Unit, as_json, stage_of
+from training.pack.sources import CorpusReading, FrozenCorpus, Unit, as_json, stage_of
 from training.pack.split import MAX_RANKED, Cuts, Survey, choose_cuts
 
 VERSION = 2  # of the stages' results; results of another version are made again
@@ -111,7 +111,7 @@ def survey_first_documents(
     if decided and not classes:
         return found.result(split)
     for unit in frozen.units:
-        for document in documents_of(frozen.store, unit, frozen.columns, left_out):
+        for document in documents_of(frozen.reading, unit, left_out):
             if documents >= limit:
                 return None
             documents += 1
@@ -241,7 +241,7 @@ class PrepareSplit:
 
     def __call__(self, run: RunStage) -> list[Files]:
         output = f"{self.folder}/units"
-        work = SurveyUnit(self.frozen.store, self.frozen.columns, self.nothing, output)
+        work = SurveyUnit(self.frozen.reading, self.nothing, output)
         made = run(self._stage("survey", output, self.frozen.units, work))[output]
         for number in count(1):
             names = [file.path for file in made.manifest.files]
@@ -269,16 +269,15 @@ class PrepareSplit:
 
 @dataclass(frozen=True)
 class SurveyUnit:
-    """The work of the stage `survey`. store: of the corpus. nothing: as in `PrepareSplit`."""
+    """The work of the stage `survey`. nothing: as in `PrepareSplit`."""
 
-    store: Store
-    columns: Columns
+    corpus: CorpusReading
     nothing: Found
     output: str
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         found = deepcopy(self.nothing)
-        for document in documents_of(self.store, unit, self.columns, LeftOut()):
+        for document in documents_of(self.corpus, unit, LeftOut()):
             found.add(document)
         scratch.write_slices(self.output, _as_slices(found))
         return {}

@@ -22,13 +22,12 @@ from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.entry import Entry
 from cluster.errors import ConfigError, DataError
 from cluster.stage import Output, Scratch, Stage, files_from
-from cluster.store.store import Store
-from training.config_parts import Columns, Split
+from training.config_parts import Split
 from training.data.packed import EXAMPLES, SPLITS, STAGE_TOKENS, shuffle_key
 from training.pack.documents import Document, LeftOut, documents_of, hash64
 from training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
 from training.pack.loss_keys import unread_counters
-from training.pack.sources import FrozenCorpus, Unit, as_json, stage_of
+from training.pack.sources import CorpusReading, FrozenCorpus, Unit, as_json, stage_of
 from training.pack.split import Cuts, split_of
 from training.pack.tokenizer import TokenizerAt
 
@@ -85,9 +84,8 @@ def tokenise_stage(
         outputs=(Output(output, EXAMPLES, row_group_bytes=_ROW_GROUP_BYTES),),
         units=frozen.units,
         work=Tokenise(
-            source=frozen.store,
+            source=frozen.reading,
             output=output,
-            columns=frozen.columns,
             cuts=cuts,
             seed=seed,
             tokenizer=tokenizer,
@@ -132,13 +130,12 @@ def refuse_no_examples(examples: Artifact, path: str) -> None:
 class Tokenise:
     """The work of one unit.
 
-    source: store of the corpus. output: name of the artifact. failures_of_template: failed documents after which the
+    source: the corpus. output: name of the artifact. failures_of_template: failed documents after which the
     template is refused. The others are as in `tokenise_stage`.
     """
 
-    source: Store
+    source: CorpusReading
     output: str
-    columns: Columns
     cuts: Cuts
     seed: int
     tokenizer: TokenizerAt
@@ -152,7 +149,7 @@ class Tokenise:
         tally = _Tally()
         tables: list[pa.Table] = []
         held = 0
-        for documents in _tables(documents_of(self.source, unit, self.columns, left_out)):
+        for documents in _tables(documents_of(self.source, unit, left_out)):
             encoded = encoder.encode(documents)
             with_example = {example.document for example in encoded.examples}
             tally.add(documents, with_example, encoded.notes, encoded.misfits, left_out)

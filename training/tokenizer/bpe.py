@@ -68,7 +68,7 @@ def _sample(corpora: Sequence[FrozenCorpus], cuts: Sequence[Cuts]) -> Iterator[s
         log.info("fitting the tokenizer on a sample of %d MiB from %d units", SAMPLE_BYTES >> 20, len(chosen))
     for frozen, own, number in chosen:
         left = share * frozen.unit_bytes[number]
-        for document in documents_of(frozen.store, frozen.units[number], frozen.columns, LeftOut()):
+        for document in documents_of(frozen.reading, frozen.units[number], LeftOut()):
             if split_of(document, own) == 0:
                 yield from _texts(document.content)
             left -= document.bytes

@@ -25,9 +25,8 @@ from training.data.packed import EXAMPLES
 from training.model_folder.checks import embedded_tokens
 from training.pack import loss_keys, overflow
 from training.pack.columns import with_columns
-from training.pack.documents import Content, Document, LeftOut, Pair, all_documents, refuse_all
+from training.pack.documents import Content, Document, LeftOut, Pair, all_documents, check_corpora, refuse_all
 from training.pack.encode import Encoder, Example
-from training.pack.first_look import check_corpora
 from training.pack.overflow import cut
 from training.pack.packing import PackingRule
 from training.pack.sources import FrozenCorpus, freeze_corpora

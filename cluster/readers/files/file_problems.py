@@ -28,6 +28,7 @@ PROBLEMS_OF_WHOLE_FILES = {
     "other_encoding": "the file seems to be in an encoding of one byte a character, such as Windows-1252 or "
     "ISO-8859-1, and UTF-8 is wanted; convert it, as `iconv -f WINDOWS-1252 -t UTF-8` does",
     "json_array": "the file is one JSON array; write one object a line, as `jq -c '.[]'` does",
+    "pointer": "a Git LFS pointer, not the file itself; run `git lfs pull` in its repository",
     "carriage_returns": "lines end in carriage returns alone; make them line feeds, as `tr '\\r' '\\n'` does",
 }
 
@@ -126,6 +127,11 @@ def line_end_problem(head: bytes) -> str | None:
     """`carriage_returns` if lines end in carriage returns alone; else None."""
     head = head.strip()
     return "carriage_returns" if b"\n" not in head and b"\r" in head else None
+
+
+def pointer_problem(head: bytes) -> str | None:
+    """`pointer` if the file is the text that stands for a large file in a Git repository; else None."""
+    return "pointer" if head.startswith(b"version https://git-lfs") else None
 
 
 def json_array_problem(head: bytes) -> str | None:

@@ -15,11 +15,12 @@ import pyarrow as pa
 from cluster.readers.files.compression import UnreadableRest
 from cluster.readers.files.decoding import utf8_stream
 from cluster.readers.files.file_problems import FileProblem, encoding_problem, first_bytes, line_end_problem
+from cluster.readers.files.json_lines import Unreadable
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.lines import lines
 from cluster.readers.files.span import Span
 from cluster.readers.inputs import Input
-from cluster.readers.reader import Reader, ReaderCounts, Rows
+from cluster.readers.reader import Reader, ReaderCounts, Row, Rows
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 
@@ -48,26 +49,13 @@ class Delimited(Reader):
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         """A document for each record after the header."""
-        file = FileProblem(store, span, limits, self.file_problem if input.encoding is None else lambda _: None)
+        file = self._file(store, span, input, limits)
         rows = Rows(input, limits, counts, unencodable=lambda: file.or_row_problem("bad_utf8"))
-        number = 0
         try:
-            with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
-                records = self._records(blocks, input, limits)
-                number, header, content = next(records, (0, None, b""))
-                if header is None and number:
-                    rows.refuse(file.or_row_problem("broken_csv"), f"{span.uri} line {number}", content=content)
-                position = {name: at for at, name in enumerate(header or ())}
-                for number, record, content in records:
-                    where = f"{span.uri} line {number}"
-                    if record is None or header is None or len(record) != len(header):
-                        if not file.is_blank("".join(record or "?").encode(errors="surrogateescape")):
-                            rows.refuse(file.or_row_problem("broken_csv"), where, content=content)
-                        continue
-                    if record[-1] == header[-1] and [record[0].removeprefix("\ufeff"), *record[1:]] == header:
-                        rows.refuse(file.or_row_problem("repeated_header"), where, content=content)
-                        continue
-                    value = {name: record[at] for name, at in position.items()}
+            for where, value, content in self._values(store, span, input, limits, file):
+                if isinstance(value, Unreadable):
+                    rows.refuse(value, where, content=content)
+                else:
                     id = value.get(input.id) if input.id is not None else None
                     carried = [value.get(name) for name in input.columns]
                     text = value.get(input.text)
@@ -75,15 +63,51 @@ class Delimited(Reader):
                         rows.refuse(file.or_row_problem("missing_text"), where, id, carried, content)
                     else:
                         rows.add(text, where, id, carried, content)
-                    if rows.full:
-                        yield rows.table()
-        except UnreadableRest as broken:
-            rows.refuse(broken.problem, f"{span.uri} after line {number}")
-        else:
-            if number == 1 and header is not None and (problem := file.or_row_problem("")):
-                rows.refuse(problem, f"{span.uri} line 1", content=content)  # the header holds the whole file
+                if rows.full:
+                    yield rows.table()
+        except _UnreadableAfter as broken:
+            rows.refuse(broken.problem, f"{span.uri} after line {broken.line}")
         if len(rows):
             yield rows.table()
+
+    def rows(self, store: Store, span: Span, input: Input, limits: Limits) -> Iterator[tuple[Row | Unreadable, str]]:
+        """The records after the header, with all fields as text. See Reader."""
+        file = self._file(store, span, input, limits)
+        for where, value, _ in self._values(store, span, input, limits, file):
+            yield value, where
+
+    def _file(self, store: Store, span: Span, input: Input, limits: Limits) -> FileProblem:
+        return FileProblem(store, span, limits, self.file_problem if input.encoding is None else lambda _: None)
+
+    def _values(
+        self, store: Store, span: Span, input: Input, limits: Limits, file: FileProblem
+    ) -> Iterator[tuple[str, Row | Unreadable, bytes]]:
+        """(place, the fields of a record by name, or its problem; its lines).
+
+        Raises:
+            _UnreadableAfter: the rest of the file cannot be read.
+        """
+        number, header, content = 0, None, b""
+        try:
+            with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
+                records = self._records(blocks, input, limits)
+                number, header, content = next(records, (0, None, b""))
+                if header is None and number:
+                    yield f"{span.uri} line {number}", Unreadable(file.or_row_problem("broken_csv")), content
+                position = {name: at for at, name in enumerate(header or ())}
+                for number, record, content in records:
+                    where = f"{span.uri} line {number}"
+                    if record is None or header is None or len(record) != len(header):
+                        if not file.is_blank("".join(record or "?").encode(errors="surrogateescape")):
+                            yield where, Unreadable(file.or_row_problem("broken_csv")), content
+                    elif record[-1] == header[-1] and [record[0].removeprefix("\ufeff"), *record[1:]] == header:
+                        yield where, Unreadable(file.or_row_problem("repeated_header")), content
+                    else:
+                        yield where, {name: record[at] for name, at in position.items()}, content
+        except UnreadableRest as broken:
+            raise _UnreadableAfter(broken.problem, number) from broken
+        if number == 1 and header is not None and (problem := file.or_row_problem("")):
+            yield f"{span.uri} line 1", Unreadable(problem), content  # the header holds the whole file
 
     def file_problem(self, head: bytes) -> str | None:
         """Another encoding or other line ends."""
@@ -116,6 +140,14 @@ class Delimited(Reader):
                 else:
                     if record:
                         yield number, record, record_lines.content
+
+
+class _UnreadableAfter(UnreadableRest):
+    """line: the last one that was read."""
+
+    def __init__(self, problem: str, line: int) -> None:
+        super().__init__(problem)
+        self.line = line
 
 
 _DECLARED = re.compile(rb'"?sep=([\t -/:-@|^~])"?\r?', re.IGNORECASE)

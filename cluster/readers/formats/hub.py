@@ -5,12 +5,14 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from cluster.errors import DataError
+from cluster.python_values import python_rows
 from cluster.readers.files.arrow_streams import record_batches, schema_of
 from cluster.readers.files.compression import UnreadableRest
+from cluster.readers.files.json_lines import Unreadable
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.span import Span
 from cluster.readers.inputs import Input
-from cluster.readers.reader import FilePieces, Reader, ReaderCounts, documents, one_problem
+from cluster.readers.reader import FilePieces, Reader, ReaderCounts, Row, documents, one_problem
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 
@@ -52,3 +54,12 @@ class Hub(Reader):
                     first += batch.num_rows
             except UnreadableRest as broken:
                 yield one_problem(input, broken.problem, f"{span.uri} row {first}")
+
+    def rows(self, store: Store, span: Span, input: Input, limits: Limits) -> Iterator[tuple[Row | Unreadable, str]]:
+        """The rows of the file, with all columns. See Reader."""
+        number = 0
+        with store.open_input(span.uri) as handle:
+            for batch in record_batches(handle, limits):
+                for row in python_rows(batch):
+                    yield row, f"{span.uri} row {number}"
+                    number += 1

@@ -8,8 +8,7 @@ from collections.abc import Generator
 from contextlib import closing
 
 from cluster.readers.files.decoding import utf8_stream
-from cluster.readers.files.json_lines import Unreadable
-from cluster.readers.files.json_values import BrokenRest, json_values
+from cluster.readers.files.json_values import json_values
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.span import Span
 from cluster.readers.formats.jsonl import FoundValue, JsonObjects
@@ -26,13 +25,7 @@ class JsonValues(JsonObjects):
     def values(
         self, store: Store, span: Span, input: Input, limits: Limits, parser: json.JSONDecoder
     ) -> Generator[FoundValue, None, None]:
-        """Each value of the arrays, or of the file; at last what cannot be read."""
-        number = 0
+        """Each value of the arrays, or of the file. Raises BrokenRest at what is no JSON."""
         with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
-            try:
-                for number, (value, text) in enumerate(json_values(blocks, limits.max_line_bytes, parser), 1):
-                    yield f"value {number}", text.encode("utf-8", "surrogateescape"), value
-            except BrokenRest as broken:
-                problem = "long_line" if broken.problem == "too_large" else broken.problem
-                rest = broken.rest.encode("utf-8", "surrogateescape")
-                yield f"after value {number}", rest, Unreadable(problem)
+            for number, (value, text) in enumerate(json_values(blocks, limits.max_line_bytes, parser), 1):
+                yield f"value {number}", text.encode("utf-8", "surrogateescape"), value

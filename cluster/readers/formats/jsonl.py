@@ -14,18 +14,26 @@ import pyarrow as pa
 
 from cluster.readers.files.compression import UnreadableRest, compression_ending
 from cluster.readers.files.decoding import utf8_stream
-from cluster.readers.files.file_problems import FileProblem, encoding_problem, json_array_problem, line_end_problem
+from cluster.readers.files.file_problems import (
+    FileProblem,
+    encoding_problem,
+    json_array_problem,
+    line_end_problem,
+    pointer_problem,
+)
 from cluster.readers.files.json_lines import BLANK, Unreadable, json_lines, json_value
+from cluster.readers.files.json_values import BrokenRest
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.lines import lines
 from cluster.readers.files.span import Span
 from cluster.readers.inputs import Input
-from cluster.readers.reader import FilePieces, Reader, ReaderCounts, Rows, as_json_text
+from cluster.readers.reader import FilePieces, Reader, ReaderCounts, Row, Rows, as_json_text
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 
 _PEEK_VALUES = 100
 _MISSING = object()
+_PARSER = json.JSONDecoder()
 
 FoundValue = tuple[str, bytes | None, Any]  # (place in the file, JSON in UTF-8, its value or an Unreadable)
 
@@ -53,7 +61,7 @@ class JsonObjects(Reader):
         """Every key of the first 100 objects."""
         names: dict[str, None] = {}
         span = Span(file.uri, file.size, file.version, "", 0, file.size)
-        with closing(self.values(store, span, input, Limits(), json.JSONDecoder())) as values, suppress(UnreadableRest):
+        with closing(self.values(store, span, input, Limits(), _PARSER)) as values, suppress(UnreadableRest):
             for _, _, value in islice(values, _PEEK_VALUES):  # `read` reports problems
                 if isinstance(value, dict):
                     names |= dict.fromkeys(value)
@@ -62,7 +70,7 @@ class JsonObjects(Reader):
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         """A document for each value that begins in the span; blank lines have none."""
         rows = Rows(input, limits, counts)
-        file = FileProblem(store, span, limits, self.file_problem if input.encoding is None else lambda _: None)
+        file = self._file(store, span, input, limits)
         number = 0
         try:
             with closing(self.values(store, span, input, limits, _Parser(counts))) as values:
@@ -71,14 +79,32 @@ class JsonObjects(Reader):
                     _add(rows, content, value, f"{span.uri} {place}", input, file)
                     if rows.full:
                         yield rows.table()
+        except BrokenRest as broken:
+            problem = Unreadable("long_line" if broken.problem == "too_large" else broken.problem)
+            rest = broken.rest.encode("utf-8", "surrogateescape")
+            _add(rows, rest, problem, f"{span.uri} after {self.unit} {number}", input, file)
         except UnreadableRest as broken:
             rows.refuse(broken.problem, f"{span.uri} after {self.unit} {number}")
         if len(rows):
             yield rows.table()
 
+    def rows(self, store: Store, span: Span, input: Input, limits: Limits) -> Iterator[tuple[Row | Unreadable, str]]:
+        """The objects of a span, with all keys. See Reader."""
+        file = self._file(store, span, input, limits)
+        with closing(self.values(store, span, input, limits, _PARSER)) as values:
+            for place, content, value in values:
+                if isinstance(value, dict):
+                    yield value, f"{span.uri} {place}"
+                elif value is not BLANK and not (content is not None and file.is_blank(content)):
+                    problem = value if isinstance(value, Unreadable) else "not_an_object"
+                    yield Unreadable(file.or_row_problem(problem)), f"{span.uri} {place}"
+
+    def _file(self, store: Store, span: Span, input: Input, limits: Limits) -> FileProblem:
+        return FileProblem(store, span, limits, self.file_problem if input.encoding is None else lambda _: None)
+
     def file_problem(self, head: bytes) -> str | None:
-        """Another encoding."""
-        return encoding_problem(head)
+        """Another encoding, or a Git LFS pointer."""
+        return encoding_problem(head) or pointer_problem(head)
 
 
 class Jsonl(JsonObjects):
@@ -107,8 +133,8 @@ class Jsonl(JsonObjects):
                 yield f"line {number}", line, value
 
     def file_problem(self, head: bytes) -> str | None:
-        """Another encoding, other line ends, or one JSON array."""
-        return encoding_problem(head) or line_end_problem(head) or json_array_problem(head)
+        """Another encoding, other line ends, one JSON array, or a Git LFS pointer."""
+        return super().file_problem(head) or line_end_problem(head) or json_array_problem(head)
 
 
 def _add(rows: Rows, content: bytes | None, value: Any, where: str, input: Input, file: FileProblem) -> None:

@@ -1,19 +1,22 @@
 """Parquet: divided by row groups, large ones by rows. Reads only the columns that settings name, in small tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError
 from cluster.formats import plural
+from cluster.python_values import python_rows
 from cluster.readers.files.compression import UnreadableRest
+from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES, pointer_problem
+from cluster.readers.files.json_lines import Unreadable
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.parquet import StoredParquet
 from cluster.readers.files.parquet_pages import refuse_large_pages
 from cluster.readers.files.span import Span
 from cluster.readers.inputs import Input
-from cluster.readers.reader import TABLE_BYTES, FilePieces, Reader, ReaderCounts, documents, one_problem
+from cluster.readers.reader import TABLE_BYTES, FilePieces, Reader, ReaderCounts, Row, documents, one_problem
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 
@@ -21,6 +24,8 @@ from cluster.store.store import Store
 _MAX_BATCH_BYTES = 256 << 20
 _MAX_BATCH_ROWS = 1 << 16
 _BUFFER_BYTES = 1 << 20
+_ROWS_AT_ONCE = 4096  # as Python objects
+_MAX_POINTER_BYTES = 1024
 
 
 class Parquet(Reader):
@@ -36,25 +41,9 @@ class Parquet(Reader):
         Raises:
             DataError: the footer cannot be read.
         """
-        try:
-            with StoredParquet(store, file.uri) as opened:
-                footer, schema = opened.metadata, opened.schema_arrow
-        except (pa.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise DataError(
-                f"{file.uri}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}). "
-                "It may be incomplete: write it again, or choose a narrower path that leaves it out."
-            ) from error
-        leaf = _leaves(footer).get(input.text)
-        pieces, rows_of_pieces = [], []
-        for group in range(footer.num_row_groups):
-            rows = footer.row_group(group)
-            if rows.num_rows:
-                size = rows.total_byte_size if leaf is None else rows.column(leaf).total_uncompressed_size
-                pieces.append((group, group + 1, size))
-                rows_of_pieces.append(rows.num_rows)
-        return FilePieces(tuple(pieces), footer.num_rows, schema, rows_of_pieces=tuple(rows_of_pieces))
+        footer, schema = footer_of(store, file)
+        leaf = next((leaf for leaf in range(footer.num_columns) if footer.schema.column(leaf).path == input.text), None)
+        return pieces_of_footer(footer, schema, None if leaf is None else [leaf])
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         """Tables of the span's row groups or rows. The rows lost to damage in a row group are one unreadable row.
@@ -89,6 +78,55 @@ class Parquet(Reader):
                     yield one_problem(input, broken.problem, where)
                     if broken.problem == "expansion_bomb":
                         return
+
+    def rows(self, store: Store, span: Span, input: Input, limits: Limits) -> Iterator[tuple[Row | Unreadable, str]]:
+        """The rows of a span, with the columns that the settings name, as far as the file has them. See Reader."""
+        with StoredParquet(store, span.uri, buffer_size=_BUFFER_BYTES) as file:
+            names = [input.text, *input.columns]
+            file.fetch_ahead(range(span.start, span.end), names)
+            first = sum(file.metadata.row_group(group).num_rows for group in range(span.start))
+            for group in range(span.start, span.end):
+                chunks, rows = file.column_chunks(group, names), file.metadata.row_group(group).num_rows
+                done, end = span.rows or (0, rows)
+                refuse_large_pages(file.file, chunks, limits)
+                for batch in _batches(file, group, names, _batch_rows(file.file, chunks, rows), done, end):
+                    for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
+                        for row in python_rows(batch.slice(start, _ROWS_AT_ONCE)):
+                            yield row, f"{span.uri} row {first + done}"
+                            done += 1
+                first += rows
+
+
+def footer_of(store: Store, file: FileInfo) -> tuple[pq.FileMetaData, pa.Schema]:
+    """The footer and the schema of a file.
+
+    Raises:
+        DataError: the footer cannot be read.
+    """
+    try:
+        with StoredParquet(store, file.uri) as opened:
+            return opened.metadata, opened.schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if file.size < _MAX_POINTER_BYTES and (problem := pointer_problem(store.read_bytes(file.uri))):
+            raise DataError(f"{file.uri}: {PROBLEMS_OF_WHOLE_FILES[problem]}.") from error
+        raise DataError(
+            f"{file.uri}: not a readable Parquet file ({str(error).splitlines()[0].rstrip('.')}). "
+            "It may be incomplete: write it again, or choose a narrower path that leaves it out."
+        ) from error
+
+
+def pieces_of_footer(footer: pq.FileMetaData, schema: pa.Schema, leaves: Sequence[int] | None) -> FilePieces:
+    """A piece for each row group with rows. leaves: leaf columns with the text, whose bytes count; None: all."""
+    pieces, rows_of_pieces = [], []
+    for group in range(footer.num_row_groups):
+        rows = footer.row_group(group)
+        if rows.num_rows:
+            sizes = (rows.column(leaf).total_uncompressed_size for leaf in leaves or ())
+            pieces.append((group, group + 1, rows.total_byte_size if leaves is None else sum(sizes)))
+            rows_of_pieces.append(rows.num_rows)
+    return FilePieces(tuple(pieces), footer.num_rows, schema, rows_of_pieces=tuple(rows_of_pieces))
 
 
 def _refuse_bomb(expanded_bytes: int, compressed_bytes: int, limits: Limits) -> None:
@@ -185,8 +223,3 @@ def _page_bytes(header: bytes) -> int:
         if byte < 0x80:
             break
     return value >> 1
-
-
-def _leaves(footer: pq.FileMetaData) -> dict[str, int]:
-    """Path of each leaf column -> its number; the path of a top-level column without nesting is its name."""
-    return {footer.schema.column(leaf).path: leaf for leaf in range(footer.num_columns)}

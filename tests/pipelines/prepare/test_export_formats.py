@@ -7,9 +7,9 @@ from hypothesis import given
 
 from cluster import cli
 from cluster.errors import DataError
+from cluster.examples.forms import FORMS
 from cluster.store.store import Store
 from pipelines.prepare.records.content import content_of, pair
-from pipelines.prepare.sources import RECOGNISED
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.versions.export import as_alpaca, as_sharegpt, export
 from pipelines.prepare.versions.registry import Registry
@@ -28,7 +28,7 @@ def test_sharegpt_is_read_as_the_chat_that_was_written(chat):
 def test_alpaca_is_read_as_the_pair_that_was_written(system, prompt, input, answer):
     whole = pair(system, prompt, input, answer)
     row = json.loads(json.dumps(as_alpaca(whole)))
-    needed, optional = next(one for one in RECOGNISED if one[0].get("prompt") == "instruction")
+    needed, optional = next(one for one in FORMS if one[0].get("prompt") == "instruction")
     assert set(row) == {"instruction", "input", "output", "system"}
     assert content_of({field: row[name] for field, name in (needed | optional).items() if name in row}) == whole
 

@@ -323,7 +323,7 @@ def chats(tmp_path, *rows):
     columns = Columns(messages="messages", tools="tools")
     frozen = freeze_corpus(Store(), Corpus(path=str(path)), columns, 1 << 20)
     left_out = LeftOut()
-    found = [one.content for unit in frozen.units for one in documents_of(frozen.store, unit, columns, left_out)]
+    found = [one.content for unit in frozen.units for one in documents_of(frozen.reading, unit, left_out)]
     return found, dict(left_out.reasons)
 
 

@@ -14,7 +14,7 @@ from tests.support.train_inline import MODEL, PLAIN
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus
 from training.job import train
-from training.pack.first_look import check_corpora
+from training.pack.documents import check_corpora
 from training.pack.sources import freeze_corpus
 from training.tokenizer.preview import preview
 

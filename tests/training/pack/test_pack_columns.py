@@ -15,7 +15,6 @@ from training.pack import documents as documents_module
 from training.pack import split as split_module
 from training.pack import survey as survey_module
 from training.pack.documents import LeftOut, all_documents, documents_of
-from training.pack.reading import read_rows
 from training.pack.sources import _group, freeze_corpus
 from training.pack.split import choose_cuts
 
@@ -140,18 +139,6 @@ def freeze_sizes(path):
     return tuple(size for unit, size in zip(frozen.units, frozen.unit_bytes, strict=True) if unit[0].uri == str(path))
 
 
-@pytest.mark.parametrize("group", [1, 3, 4, 10])
-def test_any_range_of_the_rows_of_a_parquet_file_is_read_alone_with_its_positions(tmp_path, group):
-    path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"text": [str(n) for n in range(10)]}), path, row_group_size=group)
-    info = Store().info(str(path))
-    for start in range(10):
-        for end in range(start + 1, 11):
-            span = Span(info.uri, info.size, info.version, "parquet", start, end)
-            found = [(row["text"], where) for row, where in read_rows(Store(), span, ["text"])]
-            assert found == [(str(n), f"{info.uri} row {n}") for n in range(start, end)]
-
-
 def test_of_a_line_the_byte_is_named_and_of_a_compressed_file_the_line(tmp_path):
     import gzip
 
@@ -160,7 +147,7 @@ def test_of_a_line_the_byte_is_named_and_of_a_compressed_file_the_line(tmp_path)
         path = tmp_path / name
         path.write_bytes(gzip.compress(lines) if name.endswith("gz") else lines)
         frozen, left_out = freeze(path, Columns(text="text")), LeftOut()
-        assert len(list(documents_of(frozen.store, frozen.units[0], frozen.columns, left_out))) == 1
+        assert len(list(documents_of(frozen.reading, frozen.units[0], left_out))) == 1
         assert left_out.first == {"broken_json": (f"{path} {where}", "")}
 
 

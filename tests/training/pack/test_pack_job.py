@@ -486,7 +486,7 @@ def test_files_that_are_not_read_are_counted_by_the_preview_the_plan_and_packing
     write_lines(tmp_path / "c" / "a.jsonl", [{"text": text} for text in TEXTS])
     for name in ("notes.csv", "b.txt", "c.txt", "README", ".hidden.txt", "_SUCCESS"):
         (tmp_path / "c" / name).write_text("text")
-    note = "4 files are skipped (2 .txt, 1 .csv, 1 without ending): only .parquet"
+    note = "4 files are skipped (2 .txt, 1 .csv, 1 without ending); to read them, name them by a glob"
     assert f"corpus-0: {note}" in drawn(str(tmp_path / "c"), tmp_path)
     config, lines = plain_config(**settings_of(str(tmp_path / "c"), tmp_path / "run")), io.StringIO()
     assert note in find_data(config, 300).how

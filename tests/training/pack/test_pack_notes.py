@@ -386,7 +386,7 @@ def test_skipped_files_are_counted_by_ending_the_most_frequent_first(tmp_path):
         (tmp_path / name).write_text(json.dumps({"text": "t"}) + "\n")
     frozen = freeze_corpus(Store(), Corpus(path=str(tmp_path)), Columns(text="text"), 1000)
     assert list(frozen.skipped.items()) == [(".txt", 3), (".csv", 1), (".md", 1), ("without ending", 1)]
-    assert frozen.note.startswith("6 files are skipped (3 .txt, 1 .csv, 1 .md, 1 without ending): only ")
+    assert frozen.note.startswith("6 files are skipped (3 .txt, 1 .csv, 1 .md, 1 without ending); to read them, ")
     assert dataclasses.replace(frozen, skipped={".txt": 1}).note.startswith("1 file is skipped (1 .txt)")
     assert dataclasses.replace(frozen, skipped={}).note == ""
     assert [(name, size) for name, size, _ in frozen.listing] == [("e.jsonl", 14)]

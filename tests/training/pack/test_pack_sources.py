@@ -20,7 +20,7 @@ from tests.support.stages import run_inline
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, Split
 from training.pack.columns import with_columns
-from training.pack.documents import Chat, LeftOut, Pair, all_documents, documents_of, require_documents
+from training.pack.documents import Chat, LeftOut, Pair, all_documents, check_corpora, documents_of, require_documents
 from training.pack.sources import freeze_corpus
 from training.pack.split import MAX_RANKED, choose_cuts
 from training.pack.survey import survey_here
@@ -82,7 +82,7 @@ def test_every_document_is_in_one_unit_however_large_units_are(tmp_path, unit_by
 def test_a_large_row_group_is_cut_so_that_no_unit_holds_it_whole(tmp_path):
     parquet(tmp_path / "a.parquet", {"text": [f"{n:0100}" for n in range(100)]})
     frozen = freeze(tmp_path, unit_bytes=1000)
-    sizes = [len(list(documents_of(frozen.store, unit, frozen.columns, LeftOut()))) for unit in frozen.units]
+    sizes = [len(list(documents_of(frozen.reading, unit, LeftOut()))) for unit in frozen.units]
     assert sum(sizes) == 100
     assert max(sizes) <= 10
 
@@ -113,9 +113,64 @@ def test_an_unfinished_artifact_and_a_whole_run_are_refused_with_the_mend(tmp_pa
 
 
 def test_a_folder_without_documents_says_what_is_in_it(tmp_path):
-    (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(DataError, match=r"Seen: notes.txt. Wanted: .*\.parquet"):
+    (tmp_path / "notes.xls").write_text("hello")
+    with pytest.raises(DataError, match=r"none of the files there can be read \(1 .xls\). Known endings: .parquet"):
         freeze(tmp_path)
+
+
+# --- formats of `curate` and `prepare`
+
+
+def test_of_a_folder_records_are_read_before_documents_and_a_stated_format_before_both(tmp_path):
+    (tmp_path / "README.md").write_text("About the data.")
+    assert texts(freeze(tmp_path)) == ["About the data."]
+    (tmp_path / "a.csv").write_text("text,id\none,1\n")
+    (tmp_path / "a.tsv").write_text("text\tid\ntwo\t2\n")
+    assert texts(freeze(tmp_path)) == ["one", "two"]
+    assert "1 file is skipped (1 .md)" in freeze(tmp_path).note
+    (tmp_path / "a.json").write_text('[{"text": "three"}]')
+    assert texts(freeze(tmp_path)) == ["three"]
+    jsonl(tmp_path / "a.jsonl", {"text": "four"})
+    assert texts(freeze(tmp_path)) == ["four"]
+    stated = Corpus(path=str(tmp_path), format="markdown", exclude=("draft*",))
+    assert texts(freeze_corpus(Store(), stated, TEXT, 1 << 20)) == ["About the data."]
+
+
+def test_tables_of_text_have_columns_groups_and_folds_like_others(tmp_path):
+    (tmp_path / "a.csv").write_text("q;a;group_id;fold\nHi;Yo;g;0\nHo;Ya;g;1\nHe;Ye;h;x\n")
+    corpus = Corpus(path=str(tmp_path), delimiter=";")
+    columns = Columns(prompt="q", completion="a", fold="fold")
+    left_out = LeftOut()
+    found = list(all_documents(freeze_corpus(Store(), corpus, columns, 1 << 20), left_out))
+    assert [(one.content, one.fold) for one in found] == [(Pair("Hi", "Yo"), 0), (Pair("Ho", "Ya"), 1)]
+    assert len({one.key for one in found}) == 1 and left_out.reasons == {"bad_fold": 1}
+    with pytest.raises(ConfigError, match=r"no column x \(columns.completion\). It has: q, a, group_id, fold"):
+        freeze_corpus(Store(), corpus, Columns(prompt="q", completion="x"), 1 << 20)
+
+
+def test_a_text_in_another_encoding_is_read_as_the_corpus_states(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes('{"text": "Stra\xdfe"}\n'.encode("latin-1"))
+    frozen = freeze_corpus(Store(), Corpus(path=str(tmp_path), encoding="latin-1"), TEXT, 1 << 20)
+    check_corpora({"a": frozen})
+    assert texts(frozen) == ["Stra\xdfe"]
+    assert frozen.fingerprint != freeze(tmp_path).fingerprint
+
+
+def test_mails_are_conversations_and_transcripts_and_pages_are_texts(tmp_path):
+    (tmp_path / "m").mkdir()
+    mail = "From: {}@x\nSubject: S\nMessage-ID: <{}>\n{}Date: Mon, 1 Jan 2024 0{}:00:00 +0000\n\n{}\n"
+    answer = mail.format("b", 2, "In-Reply-To: <1>\n", 2, "Tomorrow.")
+    (tmp_path / "m" / "a.mbox").write_text(f"From a\n{mail.format('a', 1, '', 1, 'When is it?')}\nFrom b\n{answer}")
+    (columns,) = recognised(tmp_path / "m")
+    assert columns.messages == "messages"
+    (chat,) = texts(freeze(tmp_path / "m", columns))
+    assert [(one["role"], one["content"]) for one in chat.messages] == [
+        ("user", "When is it?"), ("assistant", "Tomorrow."),
+    ]  # fmt: skip
+    (tmp_path / "a.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nHello there.\n")
+    (tmp_path / "b.html").write_text(f"<html><body><article><p>{'A long page. ' * 30}</p></article></body></html>")
+    assert recognised(tmp_path) == (TEXT,)
+    assert [text.split()[0] for text in texts(freeze(tmp_path))] == ["Hello", "A", "S"]
 
 
 def test_a_glob_and_a_file_are_corpora_too(tmp_path):
@@ -178,9 +233,7 @@ def test_rows_that_are_no_documents_are_left_out_by_reason_and_never_crash(tmp_p
     ]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
     frozen, left_out = freeze(tmp_path), LeftOut()
-    found = [
-        document for unit in frozen.units for document in documents_of(frozen.store, unit, frozen.columns, left_out)
-    ]
+    found = [document for unit in frozen.units for document in documents_of(frozen.reading, unit, left_out)]
     assert [document.content for document in found] == ["good", "last"]
     assert left_out.reasons == {
         "broken_json": 2,
@@ -198,9 +251,9 @@ def test_what_came_before_a_defect_of_compression_is_kept(tmp_path):
     data = "".join(json.dumps({"text": f"{n} {n * n}"}) + "\n" for n in range(5000)).encode()
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(data)[:-2000])
     frozen, left_out = freeze(tmp_path), LeftOut()
-    found = list(documents_of(frozen.store, frozen.units[0], frozen.columns, left_out))
+    found = list(documents_of(frozen.reading, frozen.units[0], left_out))
     assert 100 < len(found) < 5000
-    assert left_out.reasons == {"broken_compression": 1}
+    assert left_out.reasons == {"truncated": 1}
 
 
 def test_a_corpus_of_nothing_but_bad_rows_is_an_error_that_shows_them(tmp_path):
@@ -328,7 +381,7 @@ def test_a_conversation_whose_assistant_says_nothing_is_refused_like_an_empty_co
     jsonl(tmp_path / "a.jsonl", {"messages": [asked, turn]})
     left_out = LeftOut()
     frozen = freeze(tmp_path, Columns(messages="messages"))
-    found = list(documents_of(frozen.store, frozen.units[0], frozen.columns, left_out))
+    found = list(documents_of(frozen.reading, frozen.units[0], left_out))
     assert (len(found), dict(left_out.reasons)) == ((0, {reason: 1}) if reason else (1, {}))
 
 
@@ -355,7 +408,7 @@ def test_parts_of_text_are_joined_and_other_parts_are_refused_by_name(tmp_path, 
     )
     left_out = LeftOut()
     frozen = freeze(tmp_path, Columns(messages="messages"))
-    found = list(documents_of(frozen.store, frozen.units[0], frozen.columns, left_out))
+    found = list(documents_of(frozen.reading, frozen.units[0], left_out))
     if found:
         assert found[0].content.messages[0] == {"role": "user", "content": wanted}
     else:
@@ -369,7 +422,7 @@ def test_parts_of_a_parquet_column_are_joined_though_each_has_the_keys_of_all(tm
     other = [{"role": "user", "content": [LINK]}, {"role": "assistant", "content": [PART]}]
     parquet(tmp_path / "a.parquet", {"messages": [messages, other]})
     frozen, left_out = freeze(tmp_path, Columns(messages="messages")), LeftOut()
-    (found,) = documents_of(frozen.store, frozen.units[0], frozen.columns, left_out)
+    (found,) = documents_of(frozen.reading, frozen.units[0], left_out)
     assert [message["content"] for message in found.content.messages] == ["hi you", "hi "]
     assert dict(left_out.reasons) == {"content_not_text": 1}
 
@@ -380,7 +433,7 @@ def test_parts_of_a_parquet_column_are_joined_though_each_has_the_keys_of_all(tm
         ("a.jsonl", json.dumps([{"text": "one"}] * 3).encode(), "1 json_array, the first at .*a.jsonl byte 0.*jq -c"),
         ("a.jsonl", json.dumps([{"text": "one"}] * 3, indent=1).encode(), "1 json_array, .*jq -c"),
         ("a.jsonl", b"1\n2\n", "2 not_an_object, .*Write each line or element as an object"),
-        ("a.jsonl.gz", b'{"text": "one"}\n', "1 broken_compression, .*a.jsonl.gz line 1.*not what its ending states"),
+        ("a.jsonl.gz", b'{"text": "one"}\n', "1 not_compressed, .*a.jsonl.gz after line 0.*not what its ending states"),
         ("a.jsonl", '{"text": "één"}'.encode("latin-1"), "1 bad_utf8, .*Write the file as UTF-8.*iconv"),
     ],
 )
@@ -394,16 +447,16 @@ def test_a_file_that_cannot_be_read_is_refused_with_what_to_do_about_it(tmp_path
 @pytest.mark.parametrize(
     ("path", "told"),
     [
-        ("nowhere", "nowhere: there is no such file or folder. Wanted: an artifact"),
-        ("empty", "empty: an empty folder. Wanted: an artifact"),
+        ("nowhere", "nowhere: the folder does not exist. The nearest folder, .*, holds empty/, other/."),
+        ("empty", "empty: the folder is empty. Check the path."),
         ("*.parquet", r"no file matches"),
-        ("other", r"no file of documents here. Seen: a.csv, b.json. Wanted.*if it begins with an array of objects"),
+        ("other", r"other: none of the files there can be read .*1 .json.*For a JSON array, .*`format: json`"),
     ],
 )
 def test_a_path_without_documents_is_refused_with_what_is_there(tmp_path, path, told):
     for name in ("empty", "other"):
         (tmp_path / name).mkdir()
-    for name in ("a.csv", "b.json"):
+    for name in ("a.xls", "b.json"):
         (tmp_path / "other" / name).write_text("text")
     with pytest.raises(DataError, match=told):
         freeze(tmp_path / path)
@@ -435,13 +488,13 @@ def test_arrays_that_were_concatenated_are_read_as_one(tmp_path):
     assert texts(freeze(tmp_path / "a.json")) == ["one", "two", "three"]
 
 
-def test_elements_of_an_array_that_are_no_documents_are_left_out_by_their_index(tmp_path):
+def test_elements_of_an_array_that_are_no_documents_are_left_out_by_their_number(tmp_path):
     (tmp_path / "a.json").write_bytes(b'[{"text": "one"}, 5, {"text": "x\xff"}, {"text": null}, {"text": "two"}]')
     left_out = LeftOut()
     found = [one.content for one in all_documents(freeze(tmp_path / "a.json"), left_out)]
     assert found == ["one", "two"]
     places = {reason: where.rpartition("/")[2] for reason, (where, _) in left_out.first.items()}
-    assert places == {"not_an_object": "a.json element 1", "bad_utf8": "a.json element 2", "null": "a.json element 3"}
+    assert places == {"not_an_object": "a.json value 2", "bad_utf8": "a.json value 3", "null": "a.json value 4"}
 
 
 @pytest.mark.parametrize(
