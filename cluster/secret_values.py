@@ -381,13 +381,23 @@ def _is_secret_text(text: str) -> bool:
 def _is_secret_setting(at: Loc, name: str, value: str) -> bool:
     """Whether a value is a secret by the names of its group and its setting."""
     if at and (judge := _OF_PARAMETERS.get(str(at[-1]))):
-        return judge(name, value) or any(_spans(value, 1))
+        return judge(name, value) or any(_spans(value, 1)) or _names_one_in_json(value)
     return (
         _grade(name) != _NONE
         and not _DIGEST.fullmatch(value)
         and looks_random(value.ljust(20, "_"))
         and len(value) > 11
     )
+
+
+def _names_one_in_json(value: str) -> bool:
+    """Whether a value is JSON, such as a filter, with a member that is a secret by its name."""
+    members: list[tuple[str, Any]] = []
+    try:
+        json.loads(value, object_pairs_hook=members.extend)
+    except (ValueError, RecursionError):
+        return False
+    return any(isinstance(inner, str) and is_secret_pair(name, inner) for name, inner in members)
 
 
 def without_secrets(value: Any, name: str = "") -> Any:

@@ -187,6 +187,19 @@ def test_secrets_are_taken_out_of_settings_and_named_by_their_place():
     assert taken["storage"] == given["storage"] and taken["***"] == 1
 
 
+@pytest.mark.parametrize("value", ['{"password": "hunter2"}', '[{"a": {"b": [{"apiKey": "Tr0ub4dor"}]}}]'])
+def test_a_secret_in_a_parameter_that_is_json_is_taken_out(value):
+    assert take_out({"parameters": {"filter": value}}) == (
+        {"parameters": {"filter": "***"}},
+        [(("parameters", "filter"), "by its name")],
+    )
+
+
+@pytest.mark.parametrize("value", ['{"a": "open"}', '{"password": ""}', "[" * 100_000, '{"token"', "9" * 5000, '"x"'])
+def test_a_parameter_that_is_json_without_a_secret_is_left_alone(value):
+    assert take_out({"parameters": {"filter": value}})[1] == []
+
+
 def test_a_secret_that_the_process_knows_is_hidden_in_every_spelling(monkeypatch):
     value = 'p w/"ü+1=&'
     remember(value)

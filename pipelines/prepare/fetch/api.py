@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cluster.errors import DataError
+from cluster.errors import ConfigError, DataError
 from cluster.secret_values import remember, shortened
 from pipelines.prepare.fetch import client
 from pipelines.prepare.fetch.answers import Page, Unread, json_text, secret
@@ -117,6 +117,11 @@ def _secrets(auths: Sequence[Auth], where: str) -> tuple[dict[str, str], dict[st
         if auth.scheme == "Basic":
             remember(value.partition(":")[2])
             value = base64.b64encode(value.encode()).decode()
+        if not (value.isascii() and value.isprintable()):
+            raise ConfigError(
+                f"{where}.auth.variable: {auth.variable} holds characters that a header cannot have; wanted printable "
+                "ASCII. Look for a line end or a quotation mark that was copied with it."
+            )
         headers[auth.header] = value if auth.scheme == "none" else f"{auth.scheme} {value}"
     return headers, parameters
 

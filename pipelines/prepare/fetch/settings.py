@@ -24,6 +24,16 @@ _BESIDE_ROWS = re.compile(
 )
 
 
+def _no_framing(name: str) -> str:
+    if name.lower() in ("connection", "content-length", "transfer-encoding", "te", "upgrade"):
+        raise ValueError(f"{name} is set by each request itself; leave it out")
+    return name
+
+
+_HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$"), AfterValidator(_no_framing)]
+_HeaderValue = Annotated[str, Field(pattern=r"^([!-~]([ -~]*[!-~])?)?$")]
+
+
 class _FetchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -126,7 +136,7 @@ class Auth(_FetchSettings):
 
     variable: Variable = Field(description="environment variable with the secret; for Basic, USER:PASSWORD")
     scheme: Literal["Bearer", "Basic", "none"] = Field("Bearer", description="none: the secret alone")
-    header: str = Field("Authorization", pattern=r"^[A-Za-z0-9_-]+$")
+    header: _HeaderName = "Authorization"
     parameter: str | None = Field(
         None, min_length=1, description="of the query string, which has the secret alone; then no header is sent"
     )
@@ -175,7 +185,7 @@ class Api(Web):
 
     url: WebAddress
     parameters: dict[str, str] = Field({}, description="parameters of the query string; no secrets")
-    headers: dict[str, str] = Field({}, description="headers of the request; no secrets")
+    headers: dict[_HeaderName, _HeaderValue] = Field({}, description="headers of the request; no secrets")
     auth: Auth | tuple[Auth, ...] | None = Field(None, description="secrets of the requests; several as a list")
     records: str = Field(
         "", description="path of the list of records in the answer, as data.items; default: the answer"

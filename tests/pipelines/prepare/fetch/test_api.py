@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from cluster.errors import ConfigError, DataError
 from pipelines.prepare.fetch.api import _MISSING, at, flat, pages
@@ -297,3 +298,23 @@ def test_a_record_whose_dotted_names_would_be_endless_is_not_flattened(site):
     (page,) = fetched(site)
     assert page.records == [{"id": 1}]
     assert [(one.problem, one.where.endswith("record 1")) for one in page.failed] == [("too_deep", True)]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-A": "a\r\nB: 1"}, {"X-A\r\nB": "1"}, {"X-A": "ü"}, {"X-A": "a\0"}, {"": "x"}, {"X A": "b"}, {"X-A": " a"},
+     {"Content-Length": "5"}, {"transfer-encoding": "chunked"}],
+    ids=str,
+)  # fmt: skip
+def test_a_header_that_no_request_can_have_is_refused_with_the_config(headers):
+    assert Api(url="https://desk.example/t", headers={"X-A": "a b", "Host": "desk"}).headers
+    with pytest.raises(ValidationError, match="headers"):
+        Api(url="https://desk.example/t", headers=headers)
+
+
+def test_a_secret_that_no_header_can_have_is_named_by_its_variable_and_not_shown(site, monkeypatch):
+    for value in ("tökön", "tok\nen"):
+        monkeypatch.setenv("DESK", value)
+        with pytest.raises(ConfigError, match=r"auth\.variable: DESK holds") as caught:
+            list(pages(Api(url=f"{site.url}/t", auth={"variable": "DESK"}, allow_private=True), None, "inputs (s).api"))
+        assert value not in str(caught.value)
