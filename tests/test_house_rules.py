@@ -460,7 +460,6 @@ def test_every_public_class_and_function_says_what_it_is():
 SHARED_CLASS_NAMES = {
     "Chat": "a conversation; `pipelines` and `training` do not import each other",
     "Execution": "the section `execution` of a config, of curate and prepare or of a training",
-    "RunInfo": "the part `run` of report.json, of curate or of a training",
     "Split": "the section `split` of a config, of prepare or of a training",
 }
 

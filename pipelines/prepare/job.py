@@ -64,7 +64,7 @@ from pipelines.prepare.named_fields import refuse_unknown_fields, with_named_col
 from pipelines.prepare.records.content import REASONS
 from pipelines.prepare.report.gather import gather
 from pipelines.prepare.report.page import render, render_assessment
-from pipelines.prepare.report.schema import PrepareReport
+from pipelines.prepare.report.schema import REQUIRED, PrepareReport
 from pipelines.prepare.sources import as_input, fields_of, notes_on_columns, with_corpora
 from pipelines.prepare.stages.collect import (
     ATTRIBUTES,
@@ -277,7 +277,7 @@ def read_report(store: Store, root: str) -> PrepareReport:
     """
     uri = paths.join(root, REPORT_JSON)
     report: PrepareReport = RunFolder(store, root).report()
-    lacks = ", ".join(sorted(PrepareReport.__required_keys__ - report.keys()))
+    lacks = ", ".join(sorted(set(REQUIRED) - report.keys()))
     try:
         PrepareConfig.model_validate(report.get("config", {}))
     except ValidationError as error:

@@ -4,7 +4,7 @@ import types
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, get_args, get_origin
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "report.json"
 HOSTILE = (
@@ -53,24 +53,25 @@ def hostile(value: Any, key: str = "") -> Any:
     return value
 
 
-def faults(value: Any, kind: Any, where: str = "report") -> Iterator[str]:
-    """Where a value differs from its type in schema.py."""
-    if get_origin(kind) in (Union, types.UnionType):
-        if not any(not list(faults(value, option)) for option in get_args(kind)):
-            yield f"{where}: {value!r} is no {kind}"
-    elif get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            yield f"{where}: {value!r}"
-    elif get_origin(kind) is list:
+def faults(value: Any, shape: Any, where: str = "report") -> Iterator[str]:
+    """Where a value differs from its shape in schema.py. A key that ends with `?` may be missing."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            yield f"{where}: {value!r} is no {shape}"
+            return
+        shapes = {key.removesuffix("?"): one for key, one in shape.items()}
+        yield from (f"{where}.{key}: missing" for key in shape if not key.endswith("?") and key not in value)
+        yield from (f"{where}.{key}: unknown" for key in value.keys() - shapes.keys())
+        for key in value.keys() & shapes.keys():
+            yield from faults(value[key], shapes[key], f"{where}.{key}")
+    elif isinstance(shape, list):
         for place, item in enumerate(value):
-            yield from faults(item, get_args(kind)[0], f"{where}[{place}]")
-    elif is_typeddict(kind):
-        hints = get_type_hints(kind)
-        yield from (f"{where}.{key}: missing" for key in kind.__required_keys__ - value.keys())
-        yield from (f"{where}.{key}: unknown" for key in value.keys() - hints.keys())
-        for key in value.keys() & hints.keys():
-            yield from faults(value[key], hints[key], f"{where}.{key}")
-    elif kind is not Any:
-        plain = get_origin(kind) or kind
-        if not isinstance(value, (int, float) if plain is float else plain):
-            yield f"{where}: {value!r} is no {kind}"
+            yield from faults(item, shape[0], f"{where}[{place}]")
+    elif isinstance(shape, types.UnionType):
+        if all(any(faults(value, option)) for option in get_args(shape)):
+            yield f"{where}: {value!r} is no {shape}"
+    elif get_origin(shape) is dict:
+        for key, item in value.items():
+            yield from faults(item, get_args(shape)[1], f"{where}.{key}")
+    elif shape is not Any and not isinstance(value, int | float if shape is float else shape):
+        yield f"{where}: {value!r} is no {shape}"

@@ -5,11 +5,10 @@ import statistics
 from array import array
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Any
 
-from cluster.report.charts import thinned
+from cluster.report.charts import Point, thinned
 from training.records.schema import AttemptRecord, StepRecord
-from training.report.schema import Curves, Event, StepRow, Validated
 
 _TABLE_ROWS = 20
 _SMOOTHING_FRACTION = 1 / 40  # of the run: the time constant of the smoothed curve
@@ -23,7 +22,7 @@ class Log:
     def __init__(self, records: Iterable[StepRecord]) -> None:
         self.steps, self.workers = array("q"), array("i")
         self.values = {name: array("d") for name in _VALUES}
-        self.validation: list[Validated] = []
+        self.validation: list[dict[str, Any]] = []
         self.tokens = self.label_tokens = self.lines = 0
         self.compile_s = self.validation_s = 0.0
         for record in records:
@@ -55,30 +54,29 @@ class Log:
     def _columns(self) -> dict[str, array]:
         return {**self.values, "loss_smooth": self.smooth}
 
-    def curves(self) -> Curves:
+    def curves(self) -> dict[str, list[Point]]:
         """The curves of the report."""
-        curves = {name: self._curve(self._columns[name]) for name in _CURVES}
-        return cast(Curves, curves)
+        return {name: self._curve(self._columns[name]) for name in _CURVES}
 
-    def rows(self) -> list[StepRow]:
+    def rows(self) -> list[dict[str, Any]]:
         """At most 20 steps, evenly spaced, with the first and the last."""
         last = len(self.steps) - 1
         places = sorted({round(last * n / (_TABLE_ROWS - 1)) for n in range(_TABLE_ROWS)}) if last >= 0 else []
         return [self._row(place) for place in places]
 
-    def _curve(self, values: Sequence[float]) -> list[tuple[float, float]]:
+    def _curve(self, values: Sequence[float]) -> list[Point]:
         # Six digits are enough for a drawing and take half the bytes.
         return [(step, float(f"{value:.6g}")) for step, value in thinned(zip(self.steps, values, strict=True))]
 
-    def _row(self, place: int) -> StepRow:
+    def _row(self, place: int) -> dict[str, Any]:
         values = {name: self._columns[name][place] for name in _CURVES}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        return cast(StepRow, {"step": self.steps[place], **finite})
+        return {"step": self.steps[place], **finite}
 
 
-def restarts(attempts: Sequence[AttemptRecord], skipped: Sequence[int]) -> list[Event]:
+def restarts(attempts: Sequence[AttemptRecord], skipped: Sequence[int]) -> list[dict[str, Any]]:
     """The restarts and skipped steps of a run, by step. attempts: all starts of the workers, with the first."""
-    found: list[Event] = []
+    found: list[dict[str, Any]] = []
     ordered = sorted(attempts, key=lambda attempt: attempt["time"])
     for before, attempt in pairwise(ordered):
         was, now = before["workers"], attempt["workers"]

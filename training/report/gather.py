@@ -23,7 +23,7 @@ from training.records.job import Job
 from training.records.schema import AttemptRecord, Evaluation, GeneratedAnswer, Outcome, StepRecord, damage_lines
 from training.report.curves import Log, restarts
 from training.report.loading import Base, loading
-from training.report.schema import CorpusData, DataSet, Fit, Folder, Recipe, RunInfo, SplitData, TrainReport
+from training.report.schema import Fit, TrainReport
 from training.report.text import cautions
 
 _ANSWERS = 8
@@ -96,7 +96,7 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
 
 
 def _report(config: TrainConfig, root: str, fits: list[Fit]) -> TrainReport:
-    run: RunInfo = {
+    run = {
         "name": config.name,
         "kind": config.kind,
         "output": root,
@@ -143,7 +143,7 @@ def _cut(words: str) -> str:
     return words if len(words) <= _ANSWER_CHARACTERS else words[:_ANSWER_CHARACTERS] + "…"
 
 
-def _recipe(config: TrainConfig, attempts: Sequence[AttemptRecord]) -> Recipe:
+def _recipe(config: TrainConfig, attempts: Sequence[AttemptRecord]) -> dict[str, Any]:
     method: str = config.method
     if method in ("lora", "qlora"):
         method += f", rank {config.lora.rank}, alpha {config.lora.alpha:g}"
@@ -171,9 +171,9 @@ def _base_model(model: Model) -> str:
     return ", ".join([f"{settings['model_type']} with random weights", *sizes])
 
 
-def _corpus(store: Store, name: str, path: str, packed: PackedRun, length: int) -> CorpusData:
+def _corpus(store: Store, name: str, path: str, packed: PackedRun, length: int) -> dict[str, Any]:
     read, counted = packed.tokenised(name), packed.packed(name)
-    corpus: CorpusData = {
+    corpus: dict[str, Any] = {
         "name": name,
         "passed_over": packed.passed_over.get(name, ""),
         "path": path,
@@ -195,14 +195,14 @@ def _corpus(store: Store, name: str, path: str, packed: PackedRun, length: int) 
     return corpus
 
 
-def _prepared(store: Store, found: PreparedRun | None) -> DataSet | None:
+def _prepared(store: Store, found: PreparedRun | None) -> dict[str, Any] | None:
     if found is None:
         return None
     versions = versions_of(store, registry_folder(), found.digest)
     return {"name": found.name, "versions": versions, "digest": found.digest, "report": found.report}
 
 
-def _split(split: str, counted: Counters, length: int) -> SplitData:
+def _split(split: str, counted: Counters, length: int) -> dict[str, Any]:
     documents, rows, tokens, label_tokens = (
         int(counted.get(f"{what}/{split}", 0)) for what in ("documents", "rows", "tokens", "label_tokens")
     )
@@ -216,7 +216,7 @@ def _split(split: str, counted: Counters, length: int) -> SplitData:
     }
 
 
-def _folders(job: Job, packed: PackedRun) -> list[Folder]:
+def _folders(job: Job, packed: PackedRun) -> list[dict[str, Any]]:
     root = paths.join(job.root, EXPORT)
     manifest = manifest_file(job.store, root).read()
     if manifest is None:

@@ -4,7 +4,7 @@ The curves in report.json have a bounded number of points, so the page does not 
 """
 
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -36,7 +36,7 @@ from cluster.report.sections import (
 )
 from cluster.store import paths
 from training.records.schema import GeneratedAnswer, Measured
-from training.report.schema import CorpusData, DataSet, Fit, FitTotals, TrainReport, exported_validation
+from training.report.schema import Fit, TrainReport, exported_validation
 from training.report.text import MetricWords, loss_words, metric_words, perplexity_words
 
 _LOSS_HEIGHT = 280  # pixels
@@ -116,7 +116,7 @@ def tiles(fit: Fit) -> Tiles:
     return Tiles(found)
 
 
-def _time_note(totals: FitTotals) -> str:
+def _time_note(totals: dict[str, Any]) -> str:
     compiling = f", {duration(totals['compile_s'])} of it compiling" if totals.get("compile_s") else ""
     validating = f", {duration(totals['validation_s'])} of it validation" if totals.get("validation_s") else ""
     return plural(totals["steps"], "step") + validating + compiling
@@ -155,7 +155,7 @@ def curves(fit: Fit) -> Contents:
     span, marks = (min(steps), max(steps)), [Mark(event["step"], event["words"]) for event in fit["events"]]
 
     def chart(title: str, curve: str, words: str, show: Callable[[float], str] = short, **how: bool) -> Content:
-        points: Sequence[Point] = drawn[curve]  # type: ignore[literal-required]
+        points: Sequence[Point] = drawn[curve]
         if not points:
             return None
         values = [y for _, y in points]
@@ -210,7 +210,7 @@ def _events(fit: Fit) -> Contents:
 
 def _as_table(fit: Fit) -> Fold:
     validated = {row["step"]: row for row in fit["validation"]}
-    logged: dict[int, Mapping[str, Any]] = {row["step"]: row for row in fit["rows"]}
+    logged: dict[int, dict[str, Any]] = {row["step"]: row for row in fit["rows"]}
     has_perplexity = metric_words(fit["recipe"]["method"]).perplexity
     shown = {"loss": loss_words, "loss_smooth": loss_words, "learning_rate": decimal, "grad_norm": decimal,
              "tokens_per_s": short, "memory_gib": decimal, "data_wait": _percent}  # fmt: skip
@@ -340,7 +340,7 @@ def data(fit: Fit) -> Contents:
     return [read, note(words), DataTable("Splits as they were packed", columns, rows), *changes]
 
 
-def _read(corpus: CorpusData, output: str) -> Markup:
+def _read(corpus: dict[str, Any], output: str) -> Markup:
     text = f": {plural(corpus['documents'], 'document')}, {corpus['text_bytes'] / 1e6:,.1f} MB of text, from "
     rows = "; ".join(f"{stage}: {count(number)}" for stage, number in corpus.get("stages", {}).items())
     stages = f". Rows of each stage: {rows}" if rows else ""
@@ -352,7 +352,7 @@ def _bold(words: str) -> Markup:
     return Markup("<b>{}</b>").format(outside(words))
 
 
-def _data_set(found: DataSet, output: str) -> Markup:
+def _data_set(found: dict[str, Any], output: str) -> Markup:
     """The version and digest of a prepared data set, with a link to the page of its report.
 
     output: the folder of the page with the link. The URI of a page on an object store is shown without a link.
@@ -367,7 +367,7 @@ def _data_set(found: DataSet, output: str) -> Markup:
     return join(". Data set ", _bold(words), ", digest ", code(found["digest"][:12]), "; ", shown)
 
 
-def _left_out(corpus: CorpusData) -> DataTable | None:
+def _left_out(corpus: dict[str, Any]) -> DataTable | None:
     """Numbers of what was left out, not trained on or cut; None if there is nothing."""
     read, turns = corpus["documents"] + sum(corpus["left_out"].values()), corpus.get("turns", {})
     rows = [(f"left out: {reason.replace('_', ' ')}", n, share(n, read)) for reason, n in corpus["left_out"].items()]
@@ -381,7 +381,7 @@ def _left_out(corpus: CorpusData) -> DataTable | None:
     return DataTable(caption, ["What", ">Number", ">Share"], rows) if rows else None
 
 
-def packed_share(corpus: CorpusData, counter: str) -> str:
+def packed_share(corpus: dict[str, Any], counter: str) -> str:
     """The counter's share of the corpus' examples, tokens or label tokens, whichever it counts."""
     kinds = {"documents": "examples", "tokens": "tokens", "label_tokens": "label_tokens"}
     whole = next((corpus["tokenised"][of] for start, of in kinds.items() if counter.startswith(f"{start}_")), 0)

@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cluster.formats import count, decimal, duration, plural, share, short
 from training.pack import overflow
-from training.records.schema import Measured
 from training.report.schema import Fit, TrainReport, exported_validation
 
 # A warning is given above these fractions (left out, waiting) or below this one (filled).
@@ -164,7 +164,7 @@ def _plain(line: str) -> str:
     return line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..."
 
 
-def _change(before: Measured, after: Measured, metrics: MetricWords) -> str:
+def _change(before: Mapping[str, Any], after: Mapping[str, Any], metrics: MetricWords) -> str:
     parts = [f"loss {loss_words(before['loss'])} -> {loss_words(after['loss'])}"]
     if metrics.perplexity:
         before_after = [perplexity_words(one["perplexity"]) for one in (before, after)]

@@ -1,18 +1,18 @@
 """The funnel: what each stage removed and left. A section of the report page, and text for the terminal."""
 
 import re
-from typing import Literal
+from typing import Any
 
 from markupsafe import Markup
 
 from cluster.formats import count, plural, share
 from cluster.report.charts import BarSegment, bar
 from cluster.report.sections import DataTable, Fold, Items, Section, anchor, code, join, note, sentence, styled
-from pipelines.curate.report.schema import Amount, CurateReport, FunnelStage, ReasonAmount, stage_name
+from pipelines.curate.report.schema import CurateReport, stage_name
 
 _OPEN_STAGES = 2
 _NAMED_REASONS = 2
-_UNITS: tuple[tuple[Literal["documents", "characters"], str], ...] = (("documents", "thick"), ("characters", "thin"))
+_UNITS = (("documents", "thick"), ("characters", "thin"))
 _STAGES_WITHOUT_CHECKS = ("read", "corpus")
 
 # The text, in columns of the terminal.
@@ -61,7 +61,7 @@ def funnel(report: CurateReport) -> Section:
     return Section("funnel", "Funnel", [note(legend), Items(rows, "funnel", ordered=True), as_table])
 
 
-def _bars(stage: FunnelStage, given: Amount) -> Markup:
+def _bars(stage: dict[str, Any], given: dict[str, int]) -> Markup:
     title = stage_name(stage["stage"])
     drawn = []
     for unit, style in _UNITS:
@@ -74,14 +74,14 @@ def _bars(stage: FunnelStage, given: Amount) -> Markup:
     return styled("bars", *drawn, tag="div")
 
 
-def _amount(amount: Amount, given: Amount, sign: str, style: str) -> Markup:
+def _amount(amount: dict[str, int], given: dict[str, int], sign: str, style: str) -> Markup:
     """Two lines, documents and characters, beside their bars."""
     line = Markup("<span><b>{}{}</b><span>{} {}</span></span>")
     lines = [line.format(sign, share(amount[unit], given[unit]), count(amount[unit]), unit) for unit, _ in _UNITS]
     return styled(f"amount {style}", *lines, tag="p")
 
 
-def _loss(stage: FunnelStage, before: Amount, given: Amount) -> Markup | None:
+def _loss(stage: dict[str, Any], before: dict[str, int], given: dict[str, int]) -> Markup | None:
     if stage["removed"]["documents"]:
         return _amount(stage["removed"], given, "−", "loss")
     shortened = before["characters"] - stage["left"]["characters"]
@@ -91,10 +91,10 @@ def _loss(stage: FunnelStage, before: Amount, given: Amount) -> Markup | None:
     return styled("amount soft", cut if shortened > 0 else "removes nothing", tag="p")
 
 
-def _why(stage: FunnelStage, given: Amount, opened: bool, sampled: set[tuple[str, str]]) -> Markup | None:
+def _why(stage: dict[str, Any], given: dict[str, int], opened: bool, sampled: set[tuple[str, str]]) -> Markup | None:
     """The reasons of a stage. sampled: (stage, reason) of those with examples, to which their names link."""
 
-    def named(reason: ReasonAmount) -> Markup:
+    def named(reason: dict[str, Any]) -> Markup:
         key = (stage["stage"], reason["reason"])
         shown = code(key[1])
         return Markup('<a href="#{}">{}</a>').format(anchor("sample", *key), shown) if key in sampled else shown
@@ -147,7 +147,7 @@ def funnel_text(report: CurateReport) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _top_reasons(stage: FunnelStage, room: int) -> str:
+def _top_reasons(stage: dict[str, Any], room: int) -> str:
     found = sorted((r for r in stage["reasons"] if r["documents"]), key=lambda r: -r["documents"])
     named = [f"{_plain(r['reason'])} {count(r['documents'])}" for r in found]
     for shown in range(len(named), 0, -1):

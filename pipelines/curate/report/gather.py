@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -86,7 +86,7 @@ def gather(
     if settings.repeats:
         report["repeats"] = _repeats(settings.repeats, artifacts, samples)
     found = warnings(report, inputs, settings.report.warn_source_loss, kept_languages)
-    return cast(CurateReport, report | {"warnings": found})
+    return report | {"warnings": found}
 
 
 class _Tallies:

@@ -67,7 +67,7 @@ def result(report: CurateReport) -> Section:
     tiles = [
         (f"{unit.capitalize()} kept", share(kept[unit], given[unit]), f"{count(kept[unit])} of {count(given[unit])}")
         for unit in ("documents", "characters")
-    ]  # type: ignore[literal-required]
+    ]
     tiles += [
         ("Tokens, estimated", formats.short(kept["tokens_estimate"]), count(kept["tokens_estimate"])),
         ("Time", "in several calls" if wall is None else formats.duration(wall),

@@ -1,6 +1,6 @@
 """The assessment as a section of the report, and as lines to print."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from markupsafe import Markup
@@ -90,6 +90,7 @@ def _state(gate: Gate) -> Markup:
 def _tables_of_findings(assessment: Assessment) -> Iterator[DataTable]:
     """Values that are probably wrong, and the lengths and a classifier's scores of groups."""
     findings = assessment["findings"]
+    rows: list[Sequence[Content]]
     for name, labels in (findings["learned"] or {"labels": {}})["labels"].items():
         suspects = [
             (*(outside(one[key]) for key in _SUSPECT), number(one["probability"]), markdown(one.get("text") or ""))

@@ -28,13 +28,7 @@ from pipelines.prepare.report.schema import (
     EXAMPLE_SHOWN,
     LEFT_OUT_STAGES,
     STAGES,
-    AnswerExcerpt,
-    Contradiction,
-    CutKind,
     PrepareReport,
-    Reason,
-    RemovedExample,
-    SourceCounts,
     counts_below,
 )
 from pipelines.prepare.stages.classes import CLASSES, classes_of
@@ -74,14 +68,14 @@ def gather(
     written = artifacts[REMOVED].manifest.counters
     splits = {split: int(written.get(f"split/{split}", 0)) for split in SPLITS}
     sources = [
-        SourceCounts(
-            source=one.source,
-            licence=one.licence,
-            quarantined=sum(counts_below(collected, f"problem/{one.source}/").values()),
-            records=int(collected.get(f"records/{one.source}", 0)),
-            passed=int(collected.get(f"passed/{one.source}", 0)),
-            splits={split: int(written.get(f"split/{split}/{one.source}", 0)) for split in SPLITS},
-        )
+        {
+            "source": one.source,
+            "licence": one.licence,
+            "quarantined": sum(counts_below(collected, f"problem/{one.source}/").values()),
+            "records": int(collected.get(f"records/{one.source}", 0)),
+            "passed": int(collected.get(f"passed/{one.source}", 0)),
+            "splits": {split: int(written.get(f"split/{split}/{one.source}", 0)) for split in SPLITS},
+        }
         for one in config.inputs
     ]
     totals = {
@@ -96,26 +90,26 @@ def gather(
     }
     straddling = counts_below(split, "straddling/")
     classes = {name: some for name, some in classes_of(artifacts[CLASSES]).items() if name not in config.split.group}
-    return PrepareReport(
-        name=config.name,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        version=cluster.__version__,
-        output=root,
-        shape=config.records.shape,
-        totals=totals,
-        personal_data=counts_below(collected, "replaced/"),
-        splits=splits,
-        sources=sources,
-        reasons=_with_examples(_reasons(collected, written), artifacts),
-        cut=_cut(config, collected, artifacts[CUT_EXAMPLES]),
-        listed=_ranked({("listed", reason): number for reason, number in counts_below(written, "listed/").items()}),
-        contradictions=_contradictions(artifacts[EXAMPLES]),
-        straddling=straddling,
-        older=int(split["older"]) if "older" in split else None,
-        stages=counts_below(split, "stage/"),
-        assigned=counts_below(split, "assigned/"),
-        classes=classes,
-        warnings=[
+    return {
+        "name": config.name,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": cluster.__version__,
+        "output": root,
+        "shape": config.records.shape,
+        "totals": totals,
+        "personal_data": counts_below(collected, "replaced/"),
+        "splits": splits,
+        "sources": sources,
+        "reasons": _with_examples(_reasons(collected, written), artifacts),
+        "cut": _cut(config, collected, artifacts[CUT_EXAMPLES]),
+        "listed": _ranked({("listed", reason): number for reason, number in counts_below(written, "listed/").items()}),
+        "contradictions": _contradictions(artifacts[EXAMPLES]),
+        "straddling": straddling,
+        "older": int(split["older"]) if "older" in split else None,
+        "stages": counts_below(split, "stage/"),
+        "assigned": counts_below(split, "assigned/"),
+        "classes": classes,
+        "warnings": [
             *data_set_warnings(config, totals, splits, sources, split, straddling),
             *class_warnings(classes, _MEANINGS),
             *split_warnings(config, split, sources, classes),
@@ -123,7 +117,7 @@ def gather(
             *balance_warnings(config, split),
             *fetch_warnings(config, fetched),
         ],
-        notes=[
+        "notes": [
             *map(_fetched, fetched),
             *inputs.notes,
             *_passed_over(config, inputs, collected),
@@ -131,8 +125,8 @@ def gather(
             *_divided(config, collected),
             *_kept(split),
         ],
-        config=config.model_dump(mode="json", by_alias=True, exclude=STORES),
-    )
+        "config": config.model_dump(mode="json", by_alias=True, exclude=STORES),
+    }
 
 
 def _fetched(record: dict[str, Any]) -> str:
@@ -155,20 +149,20 @@ def _passed_over(config: PrepareConfig, inputs: InputManifest, collected: dict[s
     return found
 
 
-def _cut(config: PrepareConfig, collected: dict[str, float], examples: Artifact) -> list[CutKind]:
+def _cut(config: PrepareConfig, collected: dict[str, float], examples: Artifact) -> list[dict[str, Any]]:
     """What was taken out of texts, of each source by number."""
     first: dict[tuple[str, str], str] = {}
     for row in examples.table().to_pylist():
         first.setdefault((row["source"], row["kind"]), row["text"])
     return [
-        CutKind(
-            source=one.source,
-            kind=kind,
-            meaning=CUT_KINDS[kind],
-            pieces=pieces,
-            characters=int(collected[f"cut-characters/{one.source}/{kind}"]),
-            example=first[one.source, kind][:ANSWER_SHOWN],
-        )
+        {
+            "source": one.source,
+            "kind": kind,
+            "meaning": CUT_KINDS[kind],
+            "pieces": pieces,
+            "characters": int(collected[f"cut-characters/{one.source}/{kind}"]),
+            "example": first[one.source, kind][:ANSWER_SHOWN],
+        }
         for one in config.inputs
         for kind, pieces in sorted(counts_below(collected, f"cut/{one.source}/").items(), key=lambda one: -one[1])
     ]
@@ -193,7 +187,7 @@ def _kept(split: dict[str, float]) -> list[str]:
     return [f"{old} stay in the split where an earlier run (split.keep, split.stable) has them; {new} are new."]
 
 
-def _reasons(collected: dict[str, float], written: dict[str, float]) -> list[Reason]:
+def _reasons(collected: dict[str, float], written: dict[str, float]) -> list[dict[str, Any]]:
     counts: dict[tuple[str, str], int] = {}
     for key, number in counts_below(collected, "problem/").items():
         reason = key.rpartition("/")[2]
@@ -204,25 +198,20 @@ def _reasons(collected: dict[str, float], written: dict[str, float]) -> list[Rea
     return _ranked(counts)
 
 
-def _with_examples(reasons: list[Reason], artifacts: dict[str, Artifact]) -> list[Reason]:
+def _with_examples(reasons: list[dict[str, Any]], artifacts: dict[str, Artifact]) -> list[dict[str, Any]]:
     """The reasons, each with its first record."""
-    found: dict[tuple[str, str], RemovedExample] = {}
+    found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in (row for table in artifacts[REMOVED_EXAMPLES].tables() for row in table.to_pylist()):
-        example = RemovedExample(
-            id=row["id"], source=row["source"], value=row["value"], limit=row["limit"], partner=row["partner"],
-            text=_text_of(row["content"]),
-        )  # fmt: skip
-        found.setdefault((row["stage"], row["reason"]), example)
+        example = {key: row[key] for key in ("id", "source", "value", "limit", "partner")}
+        found.setdefault((row["stage"], row["reason"]), example | {"text": _text_of(row["content"])})
     lacking = {one["reason"] for one in reasons if one["stage"] == "collect"}
     for row in (row for table in artifacts[QUARANTINE].tables() for row in table.to_pylist()):
         if not lacking:
             break
         if row["problem"] in lacking:
             lacking.remove(row["problem"])
-            found["collect", row["problem"]] = RemovedExample(
-                id=None, source=row["source"], value=row["where"], limit=None, partner=None,
-                text=(row["content"] or "")[:EXAMPLE_SHOWN],
-            )  # fmt: skip
+            example = {"id": None, "source": row["source"], "value": row["where"], "limit": None, "partner": None}
+            found["collect", row["problem"]] = example | {"text": (row["content"] or "")[:EXAMPLE_SHOWN]}
     for one in reasons:
         if (one["stage"], one["reason"]) in found:
             one["example"] = found[one["stage"], one["reason"]]
@@ -244,12 +233,12 @@ def _text_of(content: str) -> str:
     return "\n\n".join(lines)[:EXAMPLE_SHOWN]
 
 
-def _ranked(counts: dict[tuple[str, str], int]) -> list[Reason]:
+def _ranked(counts: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
     """By stage in order, then by number. counts: (stage, reason) -> records."""
     order = (*STAGES, "listed")
     ranked = sorted(counts.items(), key=lambda one: (order.index(one[0][0]), -one[1], one[0][1]))
     return [
-        Reason(stage=stage, reason=reason, meaning=_meaning(stage, reason), records=number)
+        {"stage": stage, "reason": reason, "meaning": _meaning(stage, reason), "records": number}
         for (stage, reason), number in ranked
     ]
 
@@ -259,9 +248,9 @@ def _meaning(stage: str, reason: str) -> str:
     return content.REASONS.get(reason, _MEANINGS[reason]) if stage == "collect" else _MEANINGS[reason]
 
 
-def _contradictions(examples: Artifact) -> list[Contradiction]:
-    by_question: dict[int, Contradiction] = {}
+def _contradictions(examples: Artifact) -> list[dict[str, Any]]:
+    by_question: dict[int, dict[str, Any]] = {}
     for row in examples.table().to_pylist():
-        one = by_question.setdefault(row["contradictory"], Contradiction(question=row["question"], answers=[]))
-        one["answers"].append(AnswerExcerpt(id=row["id"], answer=row["answer"][:ANSWER_SHOWN]))
+        one = by_question.setdefault(row["contradictory"], {"question": row["question"], "answers": []})
+        one["answers"].append({"id": row["id"], "answer": row["answer"][:ANSWER_SHOWN]})
     return [by_question[number] for number in sorted(by_question)]

@@ -30,7 +30,7 @@ from cluster.report.sections import (
 )
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import assessment_section
-from pipelines.prepare.report.schema import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, PrepareReport, Reason
+from pipelines.prepare.report.schema import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, PrepareReport
 from pipelines.prepare.report.verdict import verdict_of
 from pipelines.prepare.stages.classes import ClassCounts
 from pipelines.prepare.stages.split import SPLITS
@@ -108,7 +108,7 @@ def _verdict(report: PrepareReport, assessment: Assessment) -> Section:
 
 def _result(report: PrepareReport) -> Section:
     totals, splits = report["totals"], report["splits"]
-    assigned = report.get("assigned", splits)
+    assigned: dict[str, int] = report.get("assigned", splits)
     tiles = [("Records written", count(totals["written"]), f"{count(totals['records'])} were read")]
     for one in SPLITS:
         shares = f"{share(assigned[one], sum(assigned.values()))}, {asked(report, one)} asked"
@@ -144,7 +144,7 @@ def _meaning(one: Any) -> Markup:
     return styled("wrapped", with_code(one["meaning"]))
 
 
-def _example(reason: Reason) -> list[Content]:
+def _example(reason: dict[str, Any]) -> list[Content]:
     """A removed record; a row that is no record as it was read."""
     example = reason["example"]
     facts = [("Source", example["source"]), ("Seen", example["value"]), ("Wanted", example["limit"]),

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.formats import count, plural, share
 from pipelines.prepare.config import MOST_COPIES, PrepareConfig
-from pipelines.prepare.report.schema import SourceCounts, counts_below
+from pipelines.prepare.report.schema import counts_below
 from pipelines.prepare.stages.classes import ClassCounts
 from pipelines.prepare.stages.split import SPLITS
 
@@ -26,7 +26,7 @@ def data_set_warnings(
     config: PrepareConfig,
     totals: dict[str, int],
     splits: dict[str, int],
-    sources: list[SourceCounts],
+    sources: list[dict[str, Any]],
     split: dict[str, float],
     straddling: dict[str, int],
 ) -> list[str]:
@@ -108,7 +108,7 @@ def class_warnings(classes: Mapping[str, Sequence[ClassCounts]], meanings: Mappi
 def split_warnings(
     config: PrepareConfig,
     split: dict[str, float],
-    sources: Sequence[SourceCounts],
+    sources: Sequence[dict[str, Any]],
     classes: Mapping[str, Sequence[ClassCounts]],
 ) -> list[str]:
     """About shares that could not be kept, a group that is larger than a split, and sources and strata that a split

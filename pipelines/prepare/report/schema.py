@@ -1,8 +1,8 @@
-"""What report.json of a data set holds."""
+"""The content of report.json of a data set. A key that ends with `?` may be missing."""
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
-from pipelines.prepare.stages.classes import ClassCounts
+PrepareReport = dict[str, Any]
 
 # stage -> what the report calls its removed records.
 STAGES = {
@@ -20,94 +20,41 @@ LEFT_OUT_STAGES = ("relevance", "contradictions", "outliers", "mixture", "balanc
 ANSWER_SHOWN = 300  # characters
 EXAMPLE_SHOWN = 600  # characters of a removed record
 
+# stage: a key of STAGES; collect is quarantine. example: the first record, none of listed ones; its value and limit are
+# as in the ledger, of quarantine where it was; its text is the beginning.
+_REASONS = [{
+    "stage": str, "reason": str, "meaning": str, "records": int,
+    "example?": {
+        "id": str | None, "source": str, "value": str | None, "limit": str | None, "partner": str | None, "text": str,
+    },
+}]  # fmt: skip
 
-class SourceCounts(TypedDict):
-    """Records of a source. records: that were read and are records; passed: of these, those that meet all rules."""
-
-    source: str
-    licence: str | None
-    quarantined: int
-    records: int
-    passed: int
-    splits: dict[str, int]
-
-
-class RemovedExample(TypedDict):
-    """One removed record. value, limit: as in the ledger; of quarantine where it was. text: its beginning."""
-
-    id: str | None
-    source: str
-    value: str | None
-    limit: str | None
-    partner: str | None
-    text: str
-
-
-class Reason(TypedDict):
-    """stage: a key of STAGES; collect is quarantine. example: the first record; none of listed ones."""
-
-    stage: str
-    reason: str
-    meaning: str
-    records: int
-    example: NotRequired[RemovedExample]
-
-
-class CutKind(TypedDict):
-    """Texts of a kind that readers and cleaning took out of records. example: the beginning of one."""
-
-    source: str
-    kind: str
-    meaning: str
-    pieces: int
-    characters: int
-    example: str
-
-
-class AnswerExcerpt(TypedDict):
-    """The id of a record, and the beginning of its answer."""
-
-    id: str
-    answer: str
-
-
-class Contradiction(TypedDict):
-    """A question and some of its answers."""
-
-    question: str
-    answers: list[AnswerExcerpt]
-
-
-class PrepareReport(TypedDict):
-    """What a run did.
-
-    listed: records of the splits that were found and stay. contradictions: examples. straddling: group -> number of
-    values that are in more than one split. older: records for validation or testing that are older than the newest
-    training record; None without `split.by_time`. stages: of the curriculum -> records. assigned: records of each split
-    before balancing. classes: of each field that has few values. personal_data: findings that were replaced, by place.
-    """
-
-    name: str
-    finished: str
-    version: str
-    output: str
-    shape: str
-    totals: dict[str, int]
-    splits: dict[str, int]
-    sources: list[SourceCounts]
-    reasons: list[Reason]
-    cut: list[CutKind]
-    listed: list[Reason]
-    contradictions: list[Contradiction]
-    straddling: dict[str, int]
-    older: NotRequired[int | None]
-    stages: NotRequired[dict[str, int]]
-    assigned: NotRequired[dict[str, int]]
-    personal_data: NotRequired[dict[str, int]]
-    classes: NotRequired[dict[str, list[ClassCounts]]]
-    warnings: list[str]
-    notes: list[str]
-    config: dict[str, Any]
+REPORT = {
+    "name": str, "finished": str, "version": str, "output": str, "shape": str,
+    "totals": dict[str, int],
+    "splits": dict[str, int],
+    # records: that were read and are records; passed: of these, those that meet all rules.
+    "sources": [{
+        "source": str, "licence": str | None, "quarantined": int, "records": int, "passed": int,
+        "splits": dict[str, int],
+    }],
+    "reasons": _REASONS,
+    # Texts that readers and cleaning took out of records. example: the beginning of one.
+    "cut": [{"source": str, "kind": str, "meaning": str, "pieces": int, "characters": int, "example": str}],
+    "listed": _REASONS,  # records of the splits that were found and stay
+    "contradictions": [{"question": str, "answers": [{"id": str, "answer": str}]}],  # examples
+    "straddling": dict[str, int],  # group -> number of values that are in more than one split
+    # Records for validation or testing that are older than the newest training record; null without `split.by_time`.
+    "older?": int | None,
+    "stages?": dict[str, int],  # of the curriculum -> records
+    "assigned?": dict[str, int],  # records of each split before balancing
+    "personal_data?": dict[str, int],  # findings that were replaced, by place
+    "classes?": dict[str, list],  # of each field that has few values: stages.classes.ClassCounts
+    "warnings": [str],
+    "notes": [str],
+    "config": dict[str, Any],
+}  # fmt: skip
+REQUIRED = tuple(key for key in REPORT if not key.endswith("?"))
 
 
 def counts_below(counters: dict[str, float], prefix: str) -> dict[str, int]:

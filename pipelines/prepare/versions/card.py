@@ -22,7 +22,7 @@ from cluster.store.store import Store
 from pipelines.prepare.assess.job import read_assessment
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import bound_text, number
-from pipelines.prepare.report.schema import PrepareReport
+from pipelines.prepare.report.schema import REQUIRED, PrepareReport
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.versions.registry import Version
 
@@ -55,7 +55,7 @@ def card(store: Store, version: Version) -> str:
         DataError: the run is gone, or was made again.
     """
     splits = version.splits(store)
-    report: PrepareReport = RunFolder(store, version.output).report(*PrepareReport.__required_keys__)
+    report: PrepareReport = RunFolder(store, version.output).report(*REQUIRED)
     return card_text(version, report, read_assessment(store, version.output), _collected(splits.values()))
 
 

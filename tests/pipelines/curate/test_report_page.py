@@ -18,7 +18,7 @@ from cluster.report.page import printable
 from cluster.report.sections import Cell
 from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.page import render
-from pipelines.curate.report.schema import CurateReport
+from pipelines.curate.report.schema import REPORT
 from tests.support.report_cases import GOLDEN, Page, faults, hostile
 
 
@@ -35,13 +35,13 @@ def numbers(words: str) -> set[str]:
 
 
 def test_the_example_follows_the_schema(report):
-    assert list(faults(report, CurateReport)) == []
+    assert list(faults(report, REPORT)) == []
 
 
 def test_a_key_that_the_schema_does_not_know_is_a_fault(report):
     report["funnel"][0]["kept"] = 1
     del report["totals"]["wall_s"]
-    assert set(faults(report, CurateReport)) == {"report.totals.wall_s: missing", "report.funnel[0].kept: unknown"}
+    assert set(faults(report, REPORT)) == {"report.totals.wall_s: missing", "report.funnel[0].kept: unknown"}
 
 
 def test_the_example_adds_up(report):
@@ -158,7 +158,7 @@ def test_a_run_of_several_calls_has_no_rate_by_wall(report):
     report["stages"] = [
         {"stage": "measure", "units": 3, "documents": 9, "text_bytes": 90_000_000, "wall_s": None, "core_s": 7200.0}
     ]
-    assert not list(faults(report, CurateReport))
+    assert not list(faults(report, REPORT))
     page = Page(render(report))
     assert "Measure 3 9 90.0 – 2.0 100.0% – 0.013" in " ".join(page.text["time"].split())
     assert "Time in several calls 2.0 core-hours Throughput – MB/s" in " ".join(page.text["result"].split())

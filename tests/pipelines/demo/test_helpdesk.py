@@ -24,12 +24,13 @@ from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.records import content, validate
 from pipelines.prepare.report.gather import _LEFT_OUT
 from pipelines.prepare.report.page import render
+from pipelines.prepare.report.schema import REPORT
 from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.tables import frame
 from pipelines.rules import RULES
 from tests.support.inline import InlineEngine
 from tests.support.page_checks import assert_has_contrast, assert_is_quiet
-from tests.support.report_cases import hostile
+from tests.support.report_cases import faults, hostile
 
 # What the stages after validation, and those of tables, give as reasons.
 REASONS_OF_REMOVED = {*validate.REASONS, *frame.REASONS, *_LEFT_OUT}
@@ -129,6 +130,10 @@ def test_what_is_no_record_is_in_quarantine(runs):
     }
     lines = (helpdesk.DATA / "tickets.csv").read_text("utf-8").count("\n")
     assert found == wanted | {("broken_csv", f"tickets.csv line {lines}")} and len(wanted) == 8
+
+
+def test_the_reports_follow_their_schema(runs):
+    assert [fault for one in runs.values() for fault in faults(one.report, REPORT)] == []
 
 
 def test_every_reason_is_shown_or_it_is_stated_why_not(runs):

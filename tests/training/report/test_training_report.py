@@ -25,7 +25,7 @@ from training.records.job import Job
 from training.report.curves import Log, restarts
 from training.report.gather import combine_reports, fit_of, gather
 from training.report.page import render
-from training.report.schema import TrainReport
+from training.report.schema import REPORT
 from training.report.text import cautions, summary_text
 
 # Lines
@@ -168,7 +168,7 @@ def test_a_restart_is_reported_by_step_and_a_changed_number_of_workers_too():
 
 def test_a_report_is_gathered_from_what_a_run_leaves(finished):
     report = gather(*finished)
-    assert list(faults(report, TrainReport)) == []
+    assert list(faults(report, REPORT)) == []
     (fit,) = report["fits"]
     assert fit["totals"]["tokens"] == 1_200_000
     assert fit["totals"]["workers"] == [1, 2]
