@@ -73,14 +73,13 @@ class Survey:
             if len(groups) > MAX_RANKED:
                 self.strata[stratum] = None
 
-    def merge(self, other: "Survey") -> None:
-        """Count the documents of another survey. Errors are those of `add`."""
-        for stratum, groups in other.strata.items():
-            if self._of(stratum) is not None and groups is not None:
-                for key, documents in groups.items():
-                    self.add(key, stratum, documents)
-            else:
-                self.strata[stratum] = None
+    def merge(self, stratum: str, groups: Mapping[int, int] | None) -> None:
+        """Count the documents of a stratum of another survey. Errors are those of `add`."""
+        if self._of(stratum) is None or groups is None:
+            self.strata[stratum] = None
+            return
+        for key, documents in groups.items():
+            self.add(key, stratum, documents)
 
     def _of(self, stratum: str) -> dict[int, int] | None:
         """The groups of a stratum, which is new or known."""
