@@ -34,6 +34,7 @@ from cluster.artifact import Artifact, Counters
 from cluster.dataset_versions import refuse_to_replace_tagged
 from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError
+from cluster.examples.content import REASONS
 from cluster.extras import require_extra
 from cluster.formats import plural
 from cluster.lease import held
@@ -61,7 +62,6 @@ from pipelines.prepare.fetch.answers import secret
 from pipelines.prepare.fetch.settings import Database
 from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
 from pipelines.prepare.named_fields import refuse_unknown_fields, with_named_columns
-from pipelines.prepare.records.content import REASONS
 from pipelines.prepare.report.gather import gather
 from pipelines.prepare.report.page import render, render_assessment
 from pipelines.prepare.report.schema import REQUIRED, PrepareReport

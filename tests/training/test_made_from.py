@@ -31,6 +31,9 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
     ("examples", "rows", "weights", "evaluation", "export", "run"): {
         "corpus.0.path": "HERE/other.jsonl",
         "corpus.0.name": "n",
+        "corpus.0.format": "jsonl",
+        "corpus.0.encoding": "ascii",
+        "corpus.0.delimiter": ";",
         "corpus.0.columns.text": "other",
         "corpus.0.columns.prompt": {"text": None, "prompt": "text", "completion": "other"},
         "corpus.0.columns.input": {"text": None, "prompt": "text", "completion": "other", "input": "id"},
@@ -116,6 +119,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "packed": "HERE/packed",
         "corpus.0.storage": {"timeout_s": 5},
         "corpus.0.follow_links": True,
+        "corpus.0.exclude": ["draft-*"],
         "columns": {"text": "other"},
         "engine": "zero3",
         "reduce_every_micro_batch": {"engine": "fsdp2", "reduce_every_micro_batch": False},

@@ -45,7 +45,7 @@ _THREADS = 16  # they wait for the store
 _FIRST = (".parquet", ".pq", *(f"{name}{end}" for name in (".jsonl", ".ndjson") for end in ("", ".gz", ".zst")))
 _LAST_RANK = 2
 _RECORDS = ("parquet", "jsonl", "csv", "tsv")
-CONTENT = ("text", "prompt", "input", "system", "completion", "messages", "tools")
+CONTENT = ("text", "prompt", "input", "system", "completion", "messages", "tools", "chosen")
 # Other usual names of the splits.
 _SPLIT_NAMES = {
     "training": "train",
@@ -69,9 +69,11 @@ class CorpusInput(Input):
 
 def input_of(corpus: Corpus | HeldOutSet, columns: Columns) -> CorpusInput:
     """The settings of a corpus for readers, with the columns that are read, and those that may decide the loss."""
-    main = next(columns.named[role] for role in ("text", "messages", "completion") if role in columns.named)
+    main = next(columns.named[role] for role in ("text", "messages", "completion", "chosen") if role in columns.named)
     names = dict.fromkeys([*columns.named.values(), *ROW_KEYS])
-    stated = corpus.model_dump(include={"format", "exclude", "follow_links", "delimiter", "encoding"})
+    stated = corpus.model_dump(
+        include={"format", "exclude", "follow_links", "delimiter", "encoding"}, exclude_none=True
+    )
     path = "/" if is_hub_data(corpus.path) else corpus.path
     return CorpusInput(path=path, text=main, columns=tuple(name for name in names if name != main), **stated)
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import cluster
 from cluster.artifact import Artifact
+from cluster.examples import content
 from cluster.formats import count, plural
 from cluster.readers.cut_text import CUT_KINDS
 from cluster.readers.find import skipped_text
 from cluster.readers.reader import PROBLEMS
 from cluster.readers.units import InputManifest
 from pipelines.prepare.config import STORES, PrepareConfig
-from pipelines.prepare.records import content, validate
+from pipelines.prepare.records import validate
 from pipelines.prepare.report.run_warnings import (
     balance_warnings,
     class_warnings,

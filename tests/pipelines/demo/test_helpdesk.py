@@ -12,6 +12,7 @@ import pytest
 from cluster import cli
 from cluster.artifact import Artifact
 from cluster.config import load
+from cluster.examples import content
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.store.store import Store
@@ -21,7 +22,7 @@ from pipelines.prepare import job
 from pipelines.prepare.assess.facts import is_copy
 from pipelines.prepare.assess.settings import Gates
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.records import content, validate
+from pipelines.prepare.records import validate
 from pipelines.prepare.report.gather import _LEFT_OUT
 from pipelines.prepare.report.page import render
 from pipelines.prepare.report.schema import REPORT

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.artifact import Artifact
-from cluster.store.store import Store
-from pipelines.prepare.records.content import (
+from cluster.examples.content import (
     ROLES,
     Chat,
     Message,
@@ -21,6 +20,7 @@ from pipelines.prepare.records.content import (
     to_shape,
     with_chosen,
 )
+from cluster.store.store import Store
 from pipelines.prepare.records.conversion import Collected, Conversion
 from pipelines.prepare.records.templates import DEFAULT_TEMPLATES, ChatTemplate
 from pipelines.prepare.stages.split import SPLITS

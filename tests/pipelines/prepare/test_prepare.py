@@ -13,12 +13,12 @@ import pytest
 from cluster import cli
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
+from cluster.examples.content import FIELDS, Unusable
 from cluster.record import OtherSettings
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.plan.dry_run import print_dry_run
-from pipelines.prepare.records.content import FIELDS, Unusable
 from pipelines.prepare.records.conversion import filled
 from pipelines.prepare.records.hashes import hash64
 from pipelines.prepare.records.templates import Template, title_of
