@@ -159,7 +159,7 @@ def card(facts: CardFacts, folder: str) -> str:
         "name": facts.config.name,
         "what": _WHAT[folder],
         "base": _base_name(facts.config.model, facts.config.seed),
-        "code": "\n".join(loading(folder, facts.base, facts.chat)),
+        "code": loading(folder, facts.base, facts.chat),
         "numbers": list(_numbers(facts, folder)),
         "recipe": list(_recipe(facts)),
         **_data(facts),

@@ -108,7 +108,7 @@ def _verdict(report: PrepareReport, assessment: Assessment) -> Section:
 
 def _result(report: PrepareReport) -> Section:
     totals, splits = report["totals"], report["splits"]
-    assigned: dict[str, int] = report.get("assigned", splits)
+    assigned = report.get("assigned") or splits
     tiles = [("Records written", count(totals["written"]), f"{count(totals['records'])} were read")]
     for one in SPLITS:
         shares = f"{share(assigned[one], sum(assigned.values()))}, {asked(report, one)} asked"
