@@ -35,6 +35,7 @@ from cluster.dataset_versions import refuse_to_replace_tagged
 from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError
 from cluster.examples.content import REASONS
+from cluster.examples.splits import SPLITS
 from cluster.extras import require_extra
 from cluster.formats import plural
 from cluster.lease import held
@@ -82,7 +83,6 @@ from pipelines.prepare.stages.complexity import COMPLEXITY, WORDS, complexity_st
 from pipelines.prepare.stages.duplicates import find_repeats
 from pipelines.prepare.stages.kept import find_kept, splits_before
 from pipelines.prepare.stages.relevance import find_unrelated
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import SPLIT_FILES, SplitSettings, split_stage
 from pipelines.prepare.stages.write import LISTED, REMOVED, write_stage
 from pipelines.prepare.tables.stage import TABLES, TablesFound, repeated_stage, tables_stage

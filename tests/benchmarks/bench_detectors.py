@@ -32,6 +32,7 @@ import numpy as np
 
 from cluster.artifact import Artifact
 from cluster.examples.content import pair
+from cluster.examples.splits import SPLITS
 from cluster.progress import Silent
 from cluster.readers.freeze import freeze_listing
 from cluster.session import Session
@@ -46,7 +47,6 @@ from pipelines.prepare.records.clean import Cleaner
 from pipelines.prepare.records.validate import load_validator
 from pipelines.prepare.stages.collect import collect_stage
 from pipelines.prepare.stages.relevance import find_unrelated, is_below
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.write import LISTED, REMOVED
 from pipelines.text.texts import Texts
 from tests.benchmarks import planted

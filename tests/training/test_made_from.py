@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from cluster.artifact import Artifact, DataFile, Manifest, describe_schema, fingerprint
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from tests.support.settings import changed, untold
 from training.config import TrainConfig
-from training.data.packed import EXAMPLES, PACKED, SPLITS
+from training.data.packed import EXAMPLES, PACKED
 from training.job import make_job, run_settings
 from training.pack.columns import with_columns
 from training.pack.job import pack_settings

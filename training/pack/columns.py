@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from cluster.errors import ConfigError
 from cluster.examples.forms import recognised
+from cluster.examples.splits import SPLITS
 from cluster.formats import listed
 from cluster.readers.files.hub import is_hub_data, pinned
 from cluster.readers.formats import READERS
@@ -16,7 +17,6 @@ from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, HeldOutSet
-from training.data.packed import SPLITS
 from training.pack.corpus_files import CorpusFile, find_files, input_of
 
 DEFAULTS = {"id": "id", "group": "group_id"}

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from cluster.errors import ConfigError, DataError
 from cluster.examples.content import REASONS, Preference, Unusable, content_of, with_chosen
 from cluster.examples.messages import BadMessage, plain_message
+from cluster.examples.splits import SPLITS, hash64, split_name
 from cluster.examples.tool_calls import standard_tools, with_standard_calls
 from cluster.formats import plural
 from cluster.readers.files.compression import compression_ending
@@ -25,8 +26,7 @@ from cluster.readers.files.span import Span
 from cluster.readers.formats import READERS
 from cluster.readers.reader import PROBLEMS, Row, as_json_text
 from training.config_parts import Columns
-from training.data.packed import MAX_STAGE, SPLITS
-from training.pack.corpus_files import split_name
+from training.data.packed import MAX_STAGE
 from training.pack.loss_keys import (
     BadWeight,
     count_unread,
@@ -276,12 +276,6 @@ def _document(row: Row, columns: Columns, file_split: str | None) -> Document:
         stage=stage,
         fold=fold,
     )
-
-
-def hash64(*parts: bytes) -> int:
-    """A 64-bit hash of byte strings."""
-    framed = b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "little"), part)])
-    return int.from_bytes(hashlib.blake2b(framed, digest_size=8).digest(), "little")
 
 
 def _content(row: Row, columns: Columns) -> Content:

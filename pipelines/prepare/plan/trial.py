@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact
+from cluster.examples.splits import SPLITS
 from cluster.readers.freeze import freeze_listing
 from cluster.stage import Stage, prefix_of, publish, run_unit
 from cluster.store import paths
@@ -19,7 +20,6 @@ from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.job import listed_inputs, run_stages
 from pipelines.prepare.sources import Fields
 from pipelines.prepare.stages.collect import ATTRIBUTES, QUARANTINE, CollectSettings
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.write import REMOVED
 
 

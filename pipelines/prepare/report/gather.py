@@ -9,6 +9,7 @@ from typing import Any
 import cluster
 from cluster.artifact import Artifact
 from cluster.examples import content
+from cluster.examples.splits import SPLITS
 from cluster.formats import count, plural
 from cluster.readers.cut_text import CUT_KINDS
 from cluster.readers.find import skipped_text
@@ -34,7 +35,6 @@ from pipelines.prepare.report.schema import (
 )
 from pipelines.prepare.stages.classes import CLASSES, classes_of
 from pipelines.prepare.stages.collect import CUT_EXAMPLES, QUARANTINE, RECORDS
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import SPLIT_FILES
 from pipelines.prepare.stages.write import EXAMPLES, REMOVED, REMOVED_EXAMPLES
 from pipelines.prepare.tables import frame

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.examples.content import Shape, from_shape, sides_of
+from cluster.examples.splits import SPLITS
 from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.prepare.records.annotations import metadata_of
@@ -26,7 +27,6 @@ from pipelines.prepare.stages.classes import CLASSES, CLASSES_SCHEMA, class_coun
 from pipelines.prepare.stages.collect import RECORDS, REJECTED, REJECTED_SCHEMA
 from pipelines.prepare.stages.complexity import COMPLEXITY
 from pipelines.prepare.stages.duplicates import DuplicateGroups
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import (
     CONTRADICTORY,
     OUTLIER,

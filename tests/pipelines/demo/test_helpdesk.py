@@ -13,6 +13,7 @@ from cluster import cli
 from cluster.artifact import Artifact
 from cluster.config import load
 from cluster.examples import content
+from cluster.examples.splits import SPLITS
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.store.store import Store
@@ -26,7 +27,6 @@ from pipelines.prepare.records import validate
 from pipelines.prepare.report.gather import _LEFT_OUT
 from pipelines.prepare.report.page import render
 from pipelines.prepare.report.schema import REPORT
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.tables import frame
 from pipelines.rules import RULES
 from tests.support.inline import InlineEngine

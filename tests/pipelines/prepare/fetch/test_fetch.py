@@ -11,6 +11,7 @@ import pytest
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
+from cluster.examples.splits import SPLITS
 from cluster.garbage import find_garbage
 from cluster.progress import Silent
 from cluster.record import OtherSettings
@@ -24,7 +25,6 @@ from pipelines.prepare.fetch.answers import json_text
 from pipelines.prepare.job import refuse_unfetched
 from pipelines.prepare.plan.command import print_plan
 from pipelines.prepare.plan.dry_run import print_dry_run
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.work import work
 from tests.support.inline import InlineEngine, prepare_inline
 from tests.support.tickets import answer, question
