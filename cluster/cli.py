@@ -44,7 +44,10 @@ VERBS = {
     "train": ("training.commands:train", "a corpus to a fine-tuned model; run it again to continue"),
     "cross-validate": ("training.commands:cross_validate", "score a prepared data set: a training a fold, with spread"),
     "pack": ("training.pack.command:pack", "only the first part of `train`: tokenise, mask, shuffle, pack; --preview"),
-    "plan": ("cluster.plan:plan", "what a config takes before it runs: time, memory, cost; from a sample of its input"),
+    "plan": (
+        "cluster.plan.command:plan",
+        "what a config takes before it runs: time, memory, cost; from a sample",
+    ),
     "push": ("training.push:push", "an exported model to the Hugging Face hub, with its card"),
     "compose": ("training.commands:compose", "one adapter of several, with weights, exactly"),
     "render": ("cluster.kuberay.render:render", "the Kubernetes objects of a config (KubeRay's RayJob), as YAML"),

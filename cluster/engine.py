@@ -305,7 +305,7 @@ class Engine:
         try:
             # Each row carries its own unit; otherwise every worker would receive all of them.
             rows = [{"unit": index, "payload": pickle.dumps(stage.units[index])} for index in missing]
-            bare = dataclasses.replace(stage, units=())
+            bare = dataclasses.replace(stage, units=(), model=None)
             noted_as = "" if self.session.embedded else round_id
             run = _RunUnit(bare, self.root, self._shown(stage), self.name, noted_as)
             for answer in self._map(run, rows, self._options(stage)):

@@ -7,13 +7,15 @@ target, then source, so the slices of one target are neighbours and are read wit
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 
 from cluster.artifact import Artifact, Counters
+from cluster.cost import Cost, Planning, requests_to_write
 from cluster.levels import FAN, Levels
 from cluster.sliced_file import read_between, read_offsets
 from cluster.stage import RunStage, Scratch, Stage
@@ -23,6 +25,7 @@ from cluster.store.store import Store
 CHUNK = 64 << 20
 MEMORY = 512 << 20  # bytes of memory of a unit of a level
 _THREADS = 16
+_BYTE_S = 3.3e-9  # of a core, to move a byte (AMD EPYC, 2026-11-25)
 
 # (name, output, units, work) -> a stage with one sliced output.
 MakeStage = Callable[[str, str, Sequence[Any], Callable[[Any, Scratch], Counters]], Stage]
@@ -90,9 +93,32 @@ def exchange(run: RunStage, store: Store, files: SlicedFiles, name: str, output:
     for level in range(1, levels.count):
         made = f"{output}-{level}"
         units = [(part, group) for part in range(levels.parts(level)) for group in range(levels.groups(level))]
-        artifact: Artifact = run(stage(f"{name}-{level}", made, units, Regroup(store, files, made)))[made]
+        one = stage(f"{name}-{level}", made, units, Regroup(store, files, made))
+        artifact: Artifact = run(replace(one, model=partial(_planned_level, files.uris, levels, level)))[made]
         files = files.next(artifact.file_uris)
     return files
+
+
+def cost_of_level(levels: Levels, level: int, size: float) -> Cost:
+    """What a level takes. size: bytes of all slices."""
+    units = levels.parts(level) * levels.groups(level)
+    puts = units * (1 + requests_to_write(size / units))
+    return Cost(
+        units=units,
+        core_s=size * _BYTE_S,
+        read=size,
+        written=size,
+        gets=2 * levels.reads(level),
+        puts=puts,
+        memory=MEMORY,
+        scratch=size / units,
+    )
+
+
+def _planned_level(
+    uris: Sequence[str], levels: Levels, level: int, planning: Planning, sampled: Cost | None
+) -> list[Cost]:
+    return [cost_of_level(levels, level, planning.bytes_of(uris))]
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 
 import cluster
 from cluster.artifact import Artifact, Counters, DataFile, Manifest, describe_schema, discard_artifact, manifest_file
+from cluster.cost import Model
 from cluster.errors import BusyError, ClusterError, StorageError
 from cluster.failpoints import failpoint
 from cluster.formats import plural
@@ -74,6 +75,9 @@ class Stage:
         valid for this fingerprint alone.
     prepare: `prepare(run)` runs stages whose artifacts only this stage reads, and returns its units, which replace
         `units`. It is called only if the stage is unfinished. When the stage is finished, those artifacts are removed.
+    per_input: a unit has several units of input, each of which takes time of its own, and may have files of its own.
+    per_file: the time of a unit grows with the number of files that it reads, and little with their rows.
+    model: what a sample of the input does not show of the stage and of those that prepare it; see cost.py.
     """
 
     name: str
@@ -87,6 +91,9 @@ class Stage:
     memory: int = 0
     key: Callable[[Any], str] | None = None
     prepare: Callable[["RunStage"], Sequence[Any]] | None = None
+    per_input: bool = False
+    per_file: bool = False
+    model: Model | None = None
 
     @property
     def folder(self) -> str:

@@ -30,7 +30,8 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import run_stages
 from pipelines.curate.stages.decide import VERDICTS
 from pipelines.curate.stages.measure import ATTRIBUTES
-from pipelines.dedup.group import DEFAULT_SIZES, Sizes, group_stage
+from pipelines.dedup.cost import DEFAULT_SIZES, Sizes
+from pipelines.dedup.group import group_stage
 from pipelines.demo.commands import DATA, expand_repeated
 from pipelines.kernel_cache import COMPLETE, kernel_sources, mark_cache
 from pipelines.language import fasttext_classifier

@@ -122,6 +122,12 @@ def kernels_are_compiled() -> bool:
     return (folder / COMPLETE).exists() or (folder / USED).exists()
 
 
+def say_if_compiling() -> None:
+    """Say on the error output that kernels will be compiled, if they are not."""
+    if not kernels_are_compiled():
+        print("compiling kernels (first run on this machine, up to a minute)", file=sys.stderr)
+
+
 def mark_cache(name: str) -> None:
     """Write COMPLETE or USED into the cache; nothing happens if the folder is read-only."""
     with suppress(OSError):

@@ -63,8 +63,9 @@ from pipelines.curate.stages.merge import merge_stage
 from pipelines.curate.stages.removed_duplicates import DUPLICATES, duplicates_stage
 from pipelines.curate.stages.samples import SAMPLES
 from pipelines.curate.stages.write_corpus import KEPT, select_stage
+from pipelines.dedup.cost import DEFAULT_SIZES, Sizes
 from pipelines.dedup.earlier import SKETCHES, open_runs, sketch_settings
-from pipelines.dedup.group import DEFAULT_SIZES, GROUPS, Sizes, group_stage
+from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
 from pipelines.language import identification as language
 from pipelines.rules.rule import Analysis, files_read_by

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from cluster.artifact import fingerprint
 from cluster.formats import plural
+from cluster.plan.sample import document_count
 from cluster.readers.listing import InputListing
 from cluster.readers.units import InputManifest
 from cluster.record import OtherSettings
@@ -30,7 +31,7 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import find_finished, frozen_inputs, result_settings
 from pipelines.curate.stages.memory import files_memory, keys_memory, select_memory, task_memory, windows_memory
 from pipelines.curate.stages.shared_keys import SLICE_MEMORY
-from pipelines.dedup import group
+from pipelines.dedup.cost import memory_to_group
 from pipelines.rules.rule import files_read_by
 
 # Bytes of text that a core curates in a second. Source: tests/benchmarks/README.md, `raymill curate` of 500 MB on 2
@@ -39,9 +40,6 @@ _BYTES_PER_CORE_SECOND = 8.3e6
 _RESERVE = 2.0
 # The time before the first unit, in which machines and Ray start, and kernels are loaded.
 _START_S = 180.0
-
-# Assumed where the files do not state the number of their documents.
-_DOCUMENT_BYTES = 2000
 
 CORES_OF_A_MACHINE = 16
 _UNITS_OF_A_CORE = 4
@@ -122,7 +120,7 @@ def machine_of(config: CurateConfig, cpus: int, documents: int, unit_bytes: int)
         "upload"
     )
     if config.dedup:
-        largest = max(task, group.memory_to_group(documents, config.dedup))
+        largest = max(task, memory_to_group(documents, config.dedup))
         if largest > cpus * task:
             memory_reason = f"a task of grouping about {documents:,} documents has {largest / GIB:.1f} GiB"
     memory = whole_gib((max(cpus * task, largest) + RAY_MEMORY) / USABLE_MEMORY)
@@ -155,17 +153,6 @@ def cores_of(inputs: InputManifest, seconds: float | None, rate: float = _BYTES_
     cores = max(1, math.ceil(wanted))
     why = f"{text} within {seconds:,.0f} s at {rate / 1e6:g} MB/s a core, twice the cores"
     return (cores, why) if cores <= units else (units, f"{why}; a core for each unit is the most that has work")
-
-
-def document_count(inputs: InputManifest, document_bytes: float = _DOCUMENT_BYTES) -> int:
-    """The number of documents: of Parquet from its footers, of other formats estimated from the size of their text.
-
-    document_bytes: bytes of a document, as `Unit.bytes` counts them.
-    """
-    counted = sum(file.rows for file in inputs.files if file.rows is not None)
-    others = {file.uri for file in inputs.files if file.rows is None}
-    size = sum(unit.bytes for unit in inputs.units if unit.spans[0].uri in others)
-    return counted + math.ceil(size / document_bytes)
 
 
 def _must_exist(config: CurateConfig, inputs: InputManifest) -> tuple[str, ...]:

@@ -38,13 +38,12 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.exchange import MEMORY as EXCHANGE_MEMORY
 from cluster.exchange import Slice, SlicedFiles, exchange
-from cluster.levels import FAN
 from cluster.readers.inputs import Input
 from cluster.sliced_file import read_slice, read_slices, table_slice, table_slices
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.dedup.blocks import Blocks, Splits, sample_every, sample_of, splits_of
-from pipelines.dedup.candidates import LOCAL_BITS, edges_between, edges_within
+from pipelines.dedup.candidates import edges_between, edges_within
 from pipelines.dedup.compare import (
     GROUPS_SCHEMA,
     MOST_GROUPS_SHOWN,
@@ -54,11 +53,27 @@ from pipelines.dedup.compare import (
     keeper_columns,
 )
 from pipelines.dedup.components import Batches, BatchFiles, mark_candidates, memory_to_connect, memory_to_mark
+from pipelines.dedup.cost import (
+    DEFAULT_SIZES,
+    FIRSTS_MEMORY,
+    KEYS_MEMORY,
+    LIBRARIES,
+    MERGE_MEMORY,
+    OF_A_CANDIDATE,
+    ROUTE_MEMORY,
+    TEXTS_MEMORY,
+    GroupCost,
+    Sizes,
+    block_memory,
+    slices_of_keys,
+    slices_of_texts,
+    stars_memory,
+)
 from pipelines.dedup.documents import KEY_COLUMNS, Keys, Range, earlier_ranges, judged, passed, ranges, scopes
 from pipelines.dedup.earlier import EarlierRun
-from pipelines.dedup.exact import TEXT, TEXT_COLUMNS, Copies, FindFirsts, FindTexts, RangeTexts
+from pipelines.dedup.exact import TEXT_COLUMNS, Copies, FindFirsts, FindTexts, RangeTexts
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT, Dedup
-from pipelines.dedup.stars import PositionSpans, Stars, memory_of_stars
+from pipelines.dedup.stars import PositionSpans, Stars
 
 GROUPS = "_work/groups"
 GROUP_VERSION = "6"
@@ -73,86 +88,8 @@ _BATCHES, _CANDIDATES, _FOUND = "_work/group/batches", "_work/group/candidates",
 _MARKS, _SAMPLES = "_work/group/marks", "_work/group/samples"
 _NO_COLUMNS = pa.schema([])
 
-_GIB = 1 << 30
-_LIBRARIES = _GIB // 2
-_TEXTS_MEMORY = _FIRSTS_MEMORY = _KEYS_MEMORY = _MERGE_MEMORY = _GIB
-_ROUTE_MEMORY = 3 * _GIB // 2
-_OF_A_CANDIDATE = 1500  # bytes, in `compare`
-
 
 Work = Callable[[Any, Scratch], Counters]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The sizes of units. The result does not depend on them.
-
-    documents: positions of a range, at most 2^20. pairs: of a slice of the keys; a text counts as four. batch:
-    candidates of a batch; one with a larger component has more. block: candidates of a block of a batch above
-    `dedup.component_documents`. fan: files that a unit reads, see cluster/levels.py. span, edges: ranges and edges of a
-    unit of stars.py.
-    """
-
-    documents: int = 1 << 19
-    pairs: int = 1 << 24
-    batch: int = 1 << 19
-    block: int = 1 << 19
-    fan: int = FAN
-    span: int = 32
-    edges: int = 1 << 22
-
-    def __post_init__(self) -> None:
-        assert self.documents <= 1 << LOCAL_BITS, "a pair has LOCAL_BITS bits for the number of a document"
-
-
-DEFAULT_SIZES = Sizes()
-
-
-def memory_to_group(documents: int, dedup: Dedup) -> int:
-    """The most bytes that a task of the grouping of `documents` documents can take, whichever keys they share.
-
-    A component above `component_documents` is compared in blocks, of which a task holds two, and more edges than
-    `connected_at_once` are connected by stars.py.
-    """
-    most = [*memory_by_stage(documents, min(documents, 2 * dedup.connected_at_once)).values()]
-    if documents > DEFAULT_SIZES.documents:
-        most.append(_LIBRARIES + _OF_A_CANDIDATE * min(documents, dedup.component_documents))
-        if documents > dedup.connected_at_once:
-            most.append(stars_memory(DEFAULT_SIZES))
-    if documents > dedup.component_documents:
-        most.append(2 * _block_memory(DEFAULT_SIZES))
-    return max(most)
-
-
-def _block_memory(sizes: Sizes) -> int:
-    """Bytes of a task with one block, which has at most a quarter more documents than `sizes.block`."""
-    return _LIBRARIES + _OF_A_CANDIDATE * sizes.block * 5 // 4
-
-
-def stars_memory(sizes: Sizes) -> int:
-    """Bytes of a task of stars.py. Its first stage reads all edges of a slice of the keys, fewer than the pairs."""
-    return _LIBRARIES + memory_of_stars(sizes.documents * sizes.span, max(sizes.edges, sizes.pairs))
-
-
-def memory_by_stage(documents: int, candidates: int | None = None) -> dict[str, int]:
-    """Bytes of a task of `group` over `documents` documents, and of each stage that prepares it, if there are any.
-
-    candidates: number of documents that share a key with another one; None: not known, all of them are assumed.
-    """
-    whole = DEFAULT_SIZES.documents
-    if documents <= whole:
-        return {"group": _LIBRARIES + _OF_A_CANDIDATE * documents}
-    return {
-        "group.texts": _TEXTS_MEMORY,
-        "group.firsts": _FIRSTS_MEMORY,
-        "group.keys": _KEYS_MEMORY,
-        "group.merge": _MERGE_MEMORY,
-        "group.mark": _LIBRARIES + memory_to_mark(documents),
-        "group.components": _LIBRARIES + memory_to_connect(documents, documents if candidates is None else candidates),
-        "group.route": _ROUTE_MEMORY,
-        "group.compare": _LIBRARIES + _OF_A_CANDIDATE * whole,
-        "group": _LIBRARIES,
-    }
 
 
 def group_stage(
@@ -206,12 +143,15 @@ def group_stage(
     compare = Compare(keys, (0, known), (KNOWN,), among=False) if known else Compare(keys, tuple(runs), uris)
     compare = replace(compare, chained=chained)
     if not before and len(cut) == 1:
-        most = _LIBRARIES + _OF_A_CANDIDATE * attributes.manifest.rows
+        most = LIBRARIES + OF_A_CANDIDATE * attributes.manifest.rows
         return Stage("group", outputs, cut, GroupRange(store, compare), made_from, store, _files, memory=most)
-    documents = int(verdicts.manifest.counters.get("passed", 0)) + sum(run.attributes.manifest.rows for run in earlier)
+    of_earlier = sum(run.attributes.manifest.rows for run in earlier)
+    documents = int(verdicts.manifest.counters.get("passed", 0)) + of_earlier
     prepare = PrepareGroups(store, compare, [*before, *cut], len(before), documents, sizes, made_from)
     # The units of the last stage are known when the stages before it are finished.
-    return Stage("group", outputs, (), WriteGroups(store), made_from, store, memory=_LIBRARIES, prepare=prepare)
+    model = GroupCost(dedup, sizes, attributes, len(before) + len(cut), documents, of_earlier)
+    work = WriteGroups(store)
+    return Stage("group", outputs, (), work, made_from, store, memory=LIBRARIES, prepare=prepare, model=model)
 
 
 def files_of(groups: Artifact, spans: Iterable[tuple[int, int]], sizes: Sizes = DEFAULT_SIZES) -> Iterator[list[str]]:
@@ -222,16 +162,6 @@ def files_of(groups: Artifact, spans: Iterable[tuple[int, int]], sizes: Sizes = 
     for first, count in spans:
         wanted = range(first // sizes.documents, -(-(first + count) // sizes.documents))
         yield [uri for number in wanted for uri in by_range.get(number, ())]
-
-
-def slices_of_keys(documents: int, dedup: Dedup, sizes: Sizes = DEFAULT_SIZES) -> int:
-    """The number of slices of the keys of so many documents."""
-    return max(1, -(-documents * dedup.banding[0] // sizes.pairs))
-
-
-def slices_of_texts(documents: int, sizes: Sizes = DEFAULT_SIZES) -> int:
-    """The number of slices of the texts of so many documents. A text takes TEXT.itemsize bytes, a pair 8."""
-    return max(1, -(-documents * TEXT.itemsize // (8 * sizes.pairs)))
 
 
 def _files(documents: Range) -> str:
@@ -269,9 +199,9 @@ class PrepareGroups:
         copies, same = self._copies(run, firsts)
         slices = slices_of_keys(self.documents, keys.dedup, self.sizes)
         make_keys = MakeKeys(store, keys, copies, slices, self.sizes)
-        made = run(self._stage("keys", (_KEYS, _EDGES), self.ranges, make_keys, _KEYS_MEMORY))
+        made = run(self._stage("keys", (_KEYS, _EDGES), self.ranges, make_keys, KEYS_MEMORY))
         merge = MergePairs(store, self._exchange(run, made[_KEYS].file_uris, slices, "keys", _KEYS), firsts, slices)
-        merged = run(self._stage("merge", (_MERGED,), range(slices), merge, _MERGE_MEMORY))[_MERGED]
+        merged = run(self._stage("merge", (_MERGED,), range(slices), merge, MERGE_MEMORY))[_MERGED]
         with_edges = (*same, made[_EDGES], merged)
         edges = tuple(uri for artifact in with_edges for uri in artifact.file_uris)
         count = sum(int(artifact.manifest.counters["edges"]) for artifact in with_edges)
@@ -282,14 +212,14 @@ class PrepareGroups:
             large = np.flatnonzero(counts > limit).tolist()
             slots = Slots.of(len(counts), self._splits(run, batched, large) if large else {})
             route = Route(store, self.compare, batched, copies, slots, self.sizes)
-            routed = run(self._stage("route", (_CANDIDATES,), self.ranges, route, _ROUTE_MEMORY, limit))[_CANDIDATES]
+            routed = run(self._stage("route", (_CANDIDATES,), self.ranges, route, ROUTE_MEMORY, limit))[_CANDIDATES]
             files = self._exchange(run, routed.file_uris, slots.first[-1], "candidates", _CANDIDATES, limit)
             if whole := [slots.first[batch] for batch in range(len(counts)) if batch not in slots.splits]:
                 compare = CompareBatch(store, self.compare, files, firsts)
-                most = _LIBRARIES + _OF_A_CANDIDATE * int(counts[counts <= limit].max())
+                most = LIBRARIES + OF_A_CANDIDATE * int(counts[counts <= limit].max())
                 found += run(self._stage("compare", (_FOUND,), whole, compare, most, limit))[_FOUND].file_uris
             if large:
-                blocks = Blocks(store, self.compare, files, firsts, _block_memory(self.sizes))
+                blocks = Blocks(store, self.compare, files, firsts, block_memory(self.sizes))
                 found += blocks(run, partial(self._stage, depends=limit), [slots.of_batch(batch) for batch in large])
         count = len(self.ranges)
         files = self._exchange(run, found, count + 1, "found", _FOUND, keys.dedup.component_documents)
@@ -301,10 +231,10 @@ class PrepareGroups:
         compare, slices = self.compare, slices_of_texts(self.documents, self.sizes)
         columns = frozenset(keeper_columns(compare.keys.dedup))
         find = FindTexts(self.store, compare.keys, compare.ranks, columns, slices, _TEXTS, _TEXT_EDGES)
-        found = run(self._stage("texts", (_TEXTS, _TEXT_EDGES), self.ranges, find, _TEXTS_MEMORY))
+        found = run(self._stage("texts", (_TEXTS, _TEXT_EDGES), self.ranges, find, TEXTS_MEMORY))
         texts = self._exchange(run, found[_TEXTS].file_uris, slices, "texts", _TEXTS)
         merge = FindFirsts(self.store, texts, firsts, _FIRST_EDGES, _COPIES)
-        merged = run(self._stage("firsts", (_FIRST_EDGES, _COPIES), range(slices), merge, _FIRSTS_MEMORY))
+        merged = run(self._stage("firsts", (_FIRST_EDGES, _COPIES), range(slices), merge, FIRSTS_MEMORY))
         by_range = self._exchange(run, merged[_COPIES].file_uris, len(firsts), "copies", _COPIES)
         return Copies(tuple(found[_TEXT_EDGES].file_uris), by_range), (found[_TEXT_EDGES], merged[_FIRST_EDGES])
 
@@ -317,11 +247,11 @@ class PrepareGroups:
             spans = PositionSpans(self.sizes.documents, self.sizes.span, -(-ranges // self.sizes.span))
             stars = Stars(self.store, spans, self.sizes.edges, self.sizes.batch, stars_memory(self.sizes))
             return stars(run, self._stage, edges)
-        most = _LIBRARIES + memory_to_mark(positions)
+        most = LIBRARIES + memory_to_mark(positions)
         marked = run(self._stage("mark", (_MARKS,), [edges], MarkCandidates(self.store, positions), most))[_MARKS]
         candidates = int(marked.manifest.counters["candidates"])
         connect = Connect(self.store, marked.file_uris[0], candidates, ranges, self.sizes)
-        most = _LIBRARIES + memory_to_connect(positions, candidates)
+        most = LIBRARIES + memory_to_connect(positions, candidates)
         connected = run(self._stage("components", (_BATCHES,), [edges], connect, most))[_BATCHES]
         batched = BatchFiles(tuple(connected.file_uris), ranges)
         return batched, np.frombuffer(read_slice(self.store, batched.uris[0], ranges), np.int64)
@@ -339,7 +269,7 @@ class PrepareGroups:
         every = sample_every(self.sizes.block, len(self.ranges))
         work = SampleRanks(self.store, self.compare, batched, tuple(large), every, self.sizes)
         limit = self.compare.keys.dedup.component_documents
-        uris = run(self._stage("sample", (_SAMPLES,), self.ranges, work, _ROUTE_MEMORY, limit))[_SAMPLES].file_uris
+        uris = run(self._stage("sample", (_SAMPLES,), self.ranges, work, ROUTE_MEMORY, limit))[_SAMPLES].file_uris
         return {
             batch: splits_of(read_slices(self.store, uris, number), self.sizes.block, every)
             for number, batch in enumerate(large)

@@ -6,6 +6,7 @@ from typing import Any
 from cluster.artifact import fingerprint
 from cluster.dataset_versions import refuse_to_replace_tagged
 from cluster.formats import plural
+from cluster.plan.sample import document_count
 from cluster.readers.freeze import freeze_listing
 from cluster.readers.units import InputManifest
 from cluster.record import OtherSettings
@@ -13,8 +14,8 @@ from cluster.run import RUN_MANIFEST, RunFolder
 from cluster.store import paths
 from cluster.submit.job_config import job_config
 from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, Work, head_machine, whole_gib
-from pipelines.curate.work import CORES_OF_A_MACHINE, MOST_MACHINES, cores_of, document_count
-from pipelines.dedup import group
+from pipelines.curate.work import CORES_OF_A_MACHINE, MOST_MACHINES, cores_of
+from pipelines.dedup.cost import memory_to_group
 from pipelines.dedup.settings import Dedup
 from pipelines.prepare.assess.job import assess_memory
 from pipelines.prepare.config import PrepareConfig
@@ -120,7 +121,7 @@ def machine_memory(config: PrepareConfig, inputs: InputManifest, cpus: int, reco
     """(bytes of a machine with so many cores, bytes of its largest task)."""
     task = collect_memory(config.limits) + rules_memory(config.store, config.validation)
     # The assessment compares questions and answers in any case.
-    grouping = group.memory_to_group(records, config.dedup or Dedup())
+    grouping = memory_to_group(records, config.dedup or Dedup())
     largest = max(task, tables_memory(config.inputs, inputs), split_memory(records), grouping)
     relevance = relevance_memory(config.validation.answer_relevance, config.limits)
     largest = max(largest, assess_memory(config, records), relevance)

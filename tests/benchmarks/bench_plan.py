@@ -1,38 +1,54 @@
-"""`raymill plan` beside a run, and for 10^8 to 10^10 documents: python -m tests.benchmarks plan
+"""`raymill plan` beside runs, and for 10^8 to 10^10 documents: python -m tests.benchmarks plan
 
-The run is every stage in this process; processor time. The plans are of the same files on an S3 server of this machine,
-so that they have requests: 120 MB of the texts that the benchmark `terabyte` has.
+A run is every stage in this process; processor time, bytes and units. Curate: 120 MB of the texts that the benchmark
+`terabyte` has, and the technical texts, whose lines and runs are counted too. Prepare: 30,000 records of the benchmark
+`prepare`. The plans of larger inputs are of files on an S3 server of this machine, so that they have requests.
 """
 
-import json
+import dataclasses
 import tempfile
-from contextlib import redirect_stdout
-from io import StringIO
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from unittest import mock
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.artifact import Artifact
+from cluster.plan.command import SUBJECTS, print_plan
+from cluster.plan.prices import load_prices
+from cluster.plan.subject import plan_of
 from cluster.progress import Silent
-from cluster.readers.freeze import freeze
 from cluster.session import Session
+from cluster.stage import Stage
 from pipelines.all_kernels import compile_kernels
+from pipelines.curate import job as curate_job
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import run_stages
-from pipelines.curate.plan.command import print_plan
+from pipelines.prepare import job as prepare_job
+from pipelines.prepare.config import PrepareConfig
 from pipelines.text.texts import Texts
-from tests.benchmarks.bench_terabyte import TimedEngine, write_documents
+from tests.benchmarks import bench_prepare
+from tests.benchmarks.bench_terabyte import write_documents
 from tests.benchmarks.local_s3 import KEYS, local_s3
 from tests.benchmarks.timing import machine
+from tests.support.inline import InlineEngine
 
-_BYTES = 120_000_000
+_BYTES, _RECORDS = 120_000_000, 30_000
 
 
 def run(texts: Texts) -> None:
     print(machine("numba", "pyarrow"))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         compile_kernels()
-        write_documents(Path(folder, "texts"), texts, _BYTES)
-        _beside_a_run(_config(f"{folder}/texts/*.parquet", f"{folder}/run"))
-        _of_larger_inputs(sorted(Path(folder, "texts").iterdir()))
+        write_documents(folder / "web", texts, _BYTES)
+        pq.write_table(pa.table({"text": texts.to_arrow()}), folder / "technical.parquet", row_group_size=500)
+        _beside_a_run("web texts", _config(f"{folder}/web/*.parquet", f"{folder}/run-1"))
+        cut = {"boilerplate": {}, "repeats": {}, "execution": {"unit_mib": 2}, "corpus": {"file_mib": 4}}
+        _beside_a_run("technical texts", _config(f"{folder}/technical.parquet", f"{folder}/run-2", **cut))
+        _beside_a_run("records", _records(folder, texts))
+        _of_larger_inputs(sorted((folder / "web").iterdir()))
 
 
 def _config(path: str, output: str, **more: Any) -> CurateConfig:
@@ -41,17 +57,47 @@ def _config(path: str, output: str, **more: Any) -> CurateConfig:
     )
 
 
-def _beside_a_run(config: CurateConfig) -> None:
-    shown = StringIO()
-    with redirect_stdout(shown):
-        print_plan(config, as_json=True)
-    planned = {stage["name"]: stage["core_s"] for stage in json.loads(shown.getvalue())["stages"]}
-    engine = TimedEngine(config.output, Session(), Silent())
-    run_stages(config, freeze(config.store, config.inputs), engine.run)
-    print("processor seconds     planned      run    planned / run")
-    for name, seconds in {**engine.seconds, "all": sum(engine.seconds.values())}.items():
-        expected = planned.get(name, sum(planned.values()))
-        print(f"  {name:<16}{expected:>11.2f}{seconds:>9.2f}{expected / seconds:>17.2f}")
+def _records(folder: Path, texts: Texts) -> PrepareConfig:
+    with mock.patch.object(bench_prepare, "RECORDS", _RECORDS):
+        bench_prepare._write(folder / "pairs.jsonl", texts)
+    columns = {name: name for name in ("prompt", "completion", "queue", "account")}
+    inputs = [{"path": f"{folder}/pairs.jsonl", "columns": columns}]
+    settings = {"kind": "prepare", "name": "pairs", "inputs": inputs, "output": f"{folder}/run-3"}
+    return PrepareConfig.model_validate(settings | bench_prepare.SETTINGS)
+
+
+class _Timed(InlineEngine):
+    """Notes processor time, units and bytes of each stage, also of those that prepare another."""
+
+    found: ClassVar[dict[str, tuple[float, int, int]]] = {}
+
+    def run(self, stage: Stage) -> dict[str, Artifact]:
+        if stage.prepare is not None:
+            stage = dataclasses.replace(stage, units=stage.prepare(self.run), prepare=None)
+        began = time.process_time()
+        made = super().run(stage)
+        written = sum(artifact.manifest.bytes for artifact in made.values())
+        self.found[f"{self.prefix}{stage.name}"] = time.process_time() - began, len(stage.units), written
+        return made
+
+
+def _beside_a_run(what: str, config: CurateConfig | PrepareConfig) -> None:
+    plan = plan_of(SUBJECTS[config.kind](config), (2,), load_prices(None))
+    planned = {one["name"]: one for one in plan["stages"]}
+    _Timed.found.clear()
+    job: Any = curate_job if config.kind == "curate" else prepare_job
+    with mock.patch.object(job, "Engine", _Timed):
+        (job.curate if config.kind == "curate" else job.prepare)(config, Session(), Silent())
+    print(f"{what + ', planned / run':<32}{'core seconds':>22}{'units':>16}{'MB written':>20}")
+    for name, (seconds, units, written) in _Timed.found.items():
+        one = planned.get(name, {"core_s": 0, "units": 0, "written": 0})
+        print(
+            f"  {name:<30}{one['core_s']:>14.2f} /{seconds:>6.2f}{one['units']:>9} /{units:>5}"
+            f"{one['written'] / 1e6:>12.2f} /{written / 1e6:>6.2f}"
+        )
+    seconds, written = (sum(one[at] for one in _Timed.found.values()) for at in (0, 2))
+    sums = [sum(one[key] for one in plan["stages"]) for key in ("core_s", "written")]
+    print(f"  all: {sums[0] / seconds:.2f} of the processor time, {sums[1] / written:.2f} of the bytes")
 
 
 def _of_larger_inputs(files: list[Path]) -> None:

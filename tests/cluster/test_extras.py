@@ -13,12 +13,12 @@ from cluster.cli import VERBS
 from cluster.errors import ConfigError
 from cluster.extras import EXTRAS, require_extra
 from cluster.plan import plan
+from cluster.plan.command import print_plan
 from cluster.session import Session
 from cluster.submit.place import Place
 from cluster.submit.work import work_of
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.plan.command import print_plan
-from pipelines.prepare.plan.dry_run import print_dry_run
+from pipelines.prepare.dry_run import print_dry_run
 from tests.support.inline import prepare_inline
 from training.config import TrainConfig
 from training.job import train

@@ -33,7 +33,7 @@ from pipelines.text.tokens import count_tokens
 
 BOILERPLATE = "boilerplate"
 BOILERPLATE_VERSION = "1"
-_PIECES, _SHARED = "_work/boilerplate/pieces", "_work/boilerplate/shared"
+PIECES, _SHARED = "_work/boilerplate/pieces", "_work/boilerplate/shared"
 TEXT_OF_A_PIECE = 24  # estimated bytes of text for each different piece of a unit; with fewer, slices are larger
 
 # A row for each different piece that is cut.
@@ -156,7 +156,7 @@ def find_boilerplate(stages: KeyStages, settings: SelectSettings, reading: Readi
     assert settings.boilerplate is not None
     slices = slices_for(text / TEXT_OF_A_PIECE)
     most = keys_memory(settings.limits, max(one.unit.bytes for one in stages.units))
-    counted = stages.count("pieces", _PIECES, CountPieces(settings, reading, slices), most)
+    counted = stages.count("pieces", PIECES, CountPieces(settings, reading, slices), most)
     return stages.share("shared", counted, _SHARED, slices, settings.boilerplate.max_documents)[0]
 
 
@@ -180,5 +180,5 @@ class CountPieces:
             counters["documents"] += len(numbers)
             counters["text_bytes"] += int(texts.byte_lengths.sum())
             counters["pieces"] += len(pieces.keys)
-        scratch.write_slices(_PIECES, counter.slices(self.slices))
+        scratch.write_slices(PIECES, counter.slices(self.slices))
         return counters

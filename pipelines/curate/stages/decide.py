@@ -188,7 +188,9 @@ def decide_stage(filters: Filters, attributes: Artifact, units: int) -> Stage:
     documents = attributes.rows_by_unit(units)
     joined = list(neighbours(measured, documents, DOCUMENTS_OF_A_UNIT, MEASURED_UNITS_OF_A_UNIT))
     work, store = Decide(attributes.store, filters), attributes.store
-    return Stage("decide", outputs, joined, work, stage_fingerprint, store, _files, memory=NUMBERS_MEMORY)
+    return Stage(
+        "decide", outputs, joined, work, stage_fingerprint, store, _files, memory=NUMBERS_MEMORY, per_input=True
+    )
 
 
 def _files(unit: "list[MeasuredFiles]") -> str:

@@ -69,7 +69,9 @@ def ids_stage(inputs: Sequence[Input], units: Sequence[Unit], attributes: Artifa
         return [(_first(found.table(), sources), found.manifest.counters)]
 
     outputs = (Output(DUPLICATE_IDS, DUPLICATE_IDS_SCHEMA),)
-    return Stage("ids", outputs, (), WriteIds(attributes), made_from, index.store, small=True, prepare=prepare)
+    return Stage(
+        "ids", outputs, (), WriteIds(attributes), made_from, index.store, small=True, prepare=prepare, per_file=True
+    )
 
 
 def _ranges(count: int) -> list[tuple[int, int]]:

@@ -50,7 +50,16 @@ def index_stage(attributes: Artifact) -> Stage:
     stage_fingerprint = fingerprint([ID_INDEX_VERSION, attributes.manifest.fingerprint])
     work, small = IndexIds(attributes.store), attributes.manifest.rows <= _SMALL
     return Stage(
-        "index", outputs, units, work, stage_fingerprint, attributes.store, _files, small, memory=NUMBERS_MEMORY
+        "index",
+        outputs,
+        units,
+        work,
+        stage_fingerprint,
+        attributes.store,
+        _files,
+        small,
+        memory=NUMBERS_MEMORY,
+        per_input=True,
     )
 
 

@@ -66,7 +66,9 @@ def merge_stage(tallies: Sequence[Artifact], samples: Artifact, quarantine: Arti
     stage_fingerprint = fingerprint([MERGE_VERSION, *read, most])
     small = sum(len(artifact.manifest.files) for artifact in (*tallies, samples, quarantine)) <= _SMALL
     work = MergeTallies(samples.store, most)
-    return Stage("merge", outputs, units, work, stage_fingerprint, samples.store, _files, small, memory=NUMBERS_MEMORY)
+    return Stage(
+        "merge", outputs, units, work, stage_fingerprint, samples.store, _files, small, NUMBERS_MEMORY, per_file=True
+    )
 
 
 def _some(uris: Sequence[str]) -> Iterator[Sequence[str]]:

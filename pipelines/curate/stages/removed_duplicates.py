@@ -55,7 +55,16 @@ def duplicates_stage(groups: Artifact) -> Stage:
     stage_fingerprint = fingerprint([DUPLICATES_VERSION, groups.manifest.fingerprint])
     work, small = CountDuplicates(groups.store), groups.manifest.rows <= _SMALL
     return Stage(
-        "duplicates", outputs, units, work, stage_fingerprint, groups.store, files_from, small, memory=NUMBERS_MEMORY
+        "duplicates",
+        outputs,
+        units,
+        work,
+        stage_fingerprint,
+        groups.store,
+        files_from,
+        small,
+        memory=NUMBERS_MEMORY,
+        per_file=True,
     )
 
 

@@ -30,7 +30,7 @@ from pipelines.curate.stages.boilerplate import cut_texts
 from pipelines.curate.stages.cuts import CutDocuments, filter_texts, stays
 from pipelines.curate.stages.kept_texts import MeasuredUnit, kept_texts
 from pipelines.curate.stages.memory import windows_memory
-from pipelines.curate.stages.shared_keys import KeyCounter, KeyStages, find_shared, read_shared, slices_for
+from pipelines.curate.stages.shared_keys import COUNTED, KeyCounter, KeyStages, find_shared, read_shared, slices_for
 from pipelines.text import personal_data
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import count_tokens
@@ -38,10 +38,12 @@ from pipelines.text.windows import Tokens, find_anchors, hash_windows, locate_to
 
 REPEATS = "repeats"
 REPEATS_VERSION = "1"
-_ANCHORS, _SHARED_ANCHORS = "_work/repeats/anchors", "_work/repeats/shared_anchors"
+ANCHORS, _SHARED_ANCHORS = "_work/repeats/anchors", "_work/repeats/shared_anchors"
 _WINDOWS, _SHARED = "_work/repeats/windows", "_work/repeats/shared"
 TEXT_OF_AN_ANCHOR = 40  # estimated bytes of text for each different anchor of a unit; with fewer, slices are larger
 _MOST_CHARACTERS = 1000
+# Of a plan: words of a byte of text, and the share of the words in runs that several documents have.
+_WORDS, REPEATED = 0.15, 0.1
 
 # A run in a document: overlapping and adjacent windows. Windows that no earlier document has are not joined with those
 # that an earlier one has.
@@ -181,10 +183,11 @@ def find_repeats(stages: KeyStages, settings: SelectSettings, reading: Reading, 
     length = settings.repeats.min_words
     most = windows_memory(settings.limits, max(one.unit.bytes for one in stages.units))
     slices = slices_for(text / TEXT_OF_AN_ANCHOR)
-    counted = stages.count("anchors", _ANCHORS, CountWindows(settings, reading, slices, _ANCHORS), most)
+    counted = stages.count("anchors", ANCHORS, CountWindows(settings, reading, slices, ANCHORS), most)
     shared, keys = stages.share("shared_anchors", counted, _SHARED_ANCHORS, slices, 1)
     slices = slices_for(keys * (length - length // 2 + 1) / 2)  # the factor: windows of an anchor, on average
-    counted = stages.count("windows", _WINDOWS, CountWindows(settings, reading, slices, _WINDOWS, shared), most)
+    work, least = CountWindows(settings, reading, slices, _WINDOWS, shared), text * _WORDS * REPEATED * COUNTED.itemsize
+    counted = stages.count("windows", _WINDOWS, work, most, least)
     return stages.share("shared_windows", counted, _SHARED, slices, 1)[0]
 
 

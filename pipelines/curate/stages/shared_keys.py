@@ -11,7 +11,8 @@ in one of 10^5 runs. Both stages sort and add, so the result does not depend on 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters, fingerprint
+from cluster.cost import Cost, Planning
 from cluster.exchange import MEMORY as EXCHANGE_MEMORY
 from cluster.exchange import Slice, SlicedFiles, exchange
 from cluster.stage import Output, RunStage, Scratch, Stage
@@ -37,6 +39,10 @@ SLICE_MEMORY = 1 << 30  # bytes of a unit that counts a slice (measured with twi
 
 _HALF = np.uint64(32)
 _WAITING = 1 << 20  # keys that are collected before they are added up
+
+# Of counting a slice: seconds for each byte, and the share of the bytes that comes back to the units, at most. Source:
+# `python -m tests.benchmarks boilerplate repeats` (AMD EPYC, 2026-11-23).
+_BYTE_S, _SHARED_PART = 10e-9, 0.3
 
 
 class KeyCounter:
@@ -161,9 +167,10 @@ class KeyStages:
     made_from: str
     fan: int
 
-    def count(self, name: str, output: str, work: Work, memory: int) -> Artifact:
-        """Count the keys of every unit. memory: bytes of a unit."""
-        return self.run(self._stage(name, output, self.units, work, memory))[output]
+    def count(self, name: str, output: str, work: Work, memory: int, least: float = 0.0) -> Artifact:
+        """Count the keys of every unit. memory: bytes of a unit. least: bytes of all keys that a plan assumes."""
+        stage = self._stage(name, output, self.units, work, memory)
+        return self.run(replace(stage, model=partial(_planned_keys, least)))[output]
 
     def share(self, name: str, counted: Artifact, output: str, slices: int, most: int) -> tuple[SlicedFiles, float]:
         """(the keys that more than `most` documents have, by unit of input; their number).
@@ -172,7 +179,8 @@ class KeyStages:
         """
         by_key = self._exchange(counted, slices, f"{name}-keys")
         work = ShareKeys(self.store, by_key, tuple(one.first for one in self.units), most, output)
-        found = self.run(self._stage(name, output, range(slices), work, SLICE_MEMORY))[output]
+        stage = self._stage(name, output, range(slices), work, SLICE_MEMORY)
+        found = self.run(replace(stage, model=partial(_planned_shared, by_key, slices)))[output]
         by_unit = self._exchange(found, len(self.units), f"{name}-units")
         return by_unit, found.manifest.counters.get("keys", 0)
 
@@ -186,6 +194,29 @@ class KeyStages:
     def _stage(self, name: str, output: str, units: Sequence[Any], work: Work, memory: int) -> Stage:
         made = fingerprint([self.made_from, name, len(units)])
         return Stage(f"select.{name}", (Output(output, pa.schema([])),), units, work, made, self.store, memory=memory)
+
+
+def _planned_keys(least: float, planning: Planning, sampled: Cost | None) -> list[Cost]:
+    """What is sampled, and at least so many bytes: keys far apart in the input are not in a sample."""
+    assert sampled is not None
+    return [replace(sampled, written=max(sampled.written, least))]
+
+
+def _planned_shared(by_key: SlicedFiles, slices: int, planning: Planning, sampled: Cost | None) -> list[Cost]:
+    size, levels = planning.bytes_of(by_key.uris), by_key.levels
+    written, gets = size * _SHARED_PART, 2 * levels.reads(levels.count)
+    keys = {"keys": written / SHARED.itemsize}
+    return [
+        Cost(
+            core_s=size * _BYTE_S,
+            read=size,
+            written=written,
+            gets=gets,
+            puts=2 * slices,
+            scratch=written / slices,
+            counters=keys,
+        )
+    ]
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ from pipelines.curate.stages.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
 from pipelines.curate.stages.shared_keys import KeyStages, read_shared
 from pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, tally
 from pipelines.dedup.compare import EXACT, NEAR
-from pipelines.dedup.group import DEFAULT_SIZES, Sizes, files_of
+from pipelines.dedup.cost import DEFAULT_SIZES, Sizes
+from pipelines.dedup.group import files_of
 from pipelines.rules.decontamination import SIGNAL
 from pipelines.text import personal_data
 from pipelines.text.lines import count_characters
@@ -205,7 +206,7 @@ def select_stage(
 
     cuts = boilerplate is not None or repeats is not None
     memory = select_memory(settings.limits, file_bytes, cuts=cuts)
-    stage = Stage("select", outputs, units, work, stage_fingerprint, store, _files, memory=memory)
+    stage = Stage("select", outputs, units, work, stage_fingerprint, store, _files, memory=memory, per_input=True)
     return replace(stage, units=(), prepare=prepare) if cuts else stage
 
 

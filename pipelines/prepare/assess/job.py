@@ -76,6 +76,24 @@ def assess(
     run_in: makes or finds the artifacts of a stage, and replaces what was made with other settings. trained: as of
     `read_trained`.
     """
+    summary = assess_stages(config, rules, root, splits, run_in)
+    sources = [one.source for one in config.inputs]
+    uris = [one.uri for one in splits]
+    data = "" if uris[0].startswith(f"{root}/") else uris[0] if len(uris) == 1 else uris[0].rpartition("/")[0]
+    questions, by_source = config.duplicates.questions, (config.dedup or Dedup()).scope != "all"
+    prepared = MendContext(
+        root, sources, questions == "remove", data, questions == "list", by_source, bool(config.split.keep)
+    )
+    unchecked = rules.of_all_records(config.validation) if rules else ()
+    found = assessment_of(findings_of(summary), config.assess, config.gates, prepared, trained, unchecked)
+    splits[0].store.write_bytes(paths.join(root, ASSESSMENT), json_bytes(found))
+    return found
+
+
+def assess_stages(
+    config: PrepareConfig, rules: Validate | None, root: str, splits: Sequence[Artifact], run_in: RunStageIn
+) -> Artifact:
+    """Run the stages of an assessment. Returns the summary. The arguments are those of `assess`."""
     run = partial(run_in, folder=FOLDER)
     dedup, terms = _without_scope(config.dedup or Dedup()), load_terms(config.store, config.clean)
     validator = None if rules is None else load_validator(splits[0].store, rules)
@@ -93,18 +111,7 @@ def assess(
     learned = _learn(config, splits, facts[SAMPLE], run) if config.assess.embeddings else {}
     shares = {"source": {one.source: one.share for one in config.inputs if one.share}} | dict(config.assess.groups)
     settings = SummarySettings(config.assess, shares, rules is not None, bool(terms), rows)
-    summary = run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
-    sources = [one.source for one in config.inputs]
-    uris = [one.uri for one in splits]
-    data = "" if uris[0].startswith(f"{root}/") else uris[0] if len(uris) == 1 else uris[0].rpartition("/")[0]
-    questions, by_source = config.duplicates.questions, (config.dedup or Dedup()).scope != "all"
-    prepared = MendContext(
-        root, sources, questions == "remove", data, questions == "list", by_source, bool(config.split.keep)
-    )
-    unchecked = rules.of_all_records(config.validation) if rules else ()
-    found = assessment_of(findings_of(summary), config.assess, config.gates, prepared, trained, unchecked)
-    splits[0].store.write_bytes(paths.join(root, ASSESSMENT), json_bytes(found))
-    return found
+    return run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
 
 
 def require_embeddings(config: PrepareConfig) -> None:

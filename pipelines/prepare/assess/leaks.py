@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, read_tables
-from cluster.examples.splits import SPLITS
+from pipelines.prepare.stages.split import SPLITS
 
 LEAKS = "leaks"  # the groups of questions that are like one of train
 

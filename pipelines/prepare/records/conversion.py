@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from cluster.examples.content import (
+from cluster.readers.cut_text import Cut
+from pipelines.prepare.records.annotations import value_of
+from pipelines.prepare.records.content import (
     Chat,
     Content,
     Preference,
@@ -15,8 +17,6 @@ from cluster.examples.content import (
     to_shape,
     with_chosen,
 )
-from cluster.readers.cut_text import Cut
-from pipelines.prepare.records.annotations import value_of
 from pipelines.prepare.records.hashes import id_of
 from pipelines.prepare.records.sections import parts_of
 from pipelines.prepare.records.templates import ChatTemplate, Template, title_of

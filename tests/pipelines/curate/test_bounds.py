@@ -29,7 +29,7 @@ from pipelines.curate.questions.sample import sample_rows
 from pipelines.curate.stages import duplicate_ids, id_index
 from pipelines.curate.stages.neighbours import neighbours
 from pipelines.curate.work import machines
-from pipelines.dedup import group
+from pipelines.dedup.cost import memory_to_group
 from tests.support.inline import curate_inline
 
 OFF = {"language": None, "rules": None, "personal_data": None, "dedup": None}
@@ -187,7 +187,7 @@ def test_machines_are_planned_for_the_documents_that_footers_state_and_those_tha
     size = (tmp_path / "a.jsonl").stat().st_size
     documents = 7 + math.ceil(size / 2000)
     with monkeypatch.context() as patch:
-        patch.setattr(group, "memory_to_group", lambda documents, component: documents << 40)
+        patch.setattr("pipelines.curate.work.memory_to_group", lambda documents, component: documents << 40)
         planned = machines(config, frozen)
     assert f"grouping about {documents} documents has {documents << 10}.0 GiB" in planned.reasons["memory"]
     assert planned.largest_task == documents << 40 and planned.memory > documents << 40
@@ -196,7 +196,7 @@ def test_machines_are_planned_for_the_documents_that_footers_state_and_those_tha
         files = tuple(replace(file, rows=rows) if file.rows else file for file in frozen.files)
         found[rows] = machines(config, replace(frozen, files=files))
     for rows, machine in found.items():
-        assert machine.largest_task == group.memory_to_group(rows + documents - 7, config.dedup), (
+        assert machine.largest_task == memory_to_group(rows + documents - 7, config.dedup), (
             "of the rows that footers state"
         )
     without = machines(config.model_copy(update={"dedup": None}), frozen)

@@ -15,7 +15,7 @@ from cluster.store.store import Store
 from cluster.submit.work import GIB, Machines
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.work import _must_exist, cores_of, document_count, machine_of, machines, work
-from pipelines.dedup import group
+from pipelines.dedup.cost import memory_to_group
 from tests.support.inline import curate_inline
 
 
@@ -195,7 +195,7 @@ def test_a_machine_has_memory_and_disk_for_a_task_on_each_core_and_for_ray():
 def test_grouping_decides_on_the_memory_of_a_machine_where_its_largest_task_is_larger_than_the_others_together():
     documents = 1 << 26
     plain = CurateConfig.model_validate({"kind": "curate", "name": "m", "inputs": [{"path": "/i"}], "output": "/o"})
-    largest = group.memory_to_group(documents, plain.dedup)
+    largest = memory_to_group(documents, plain.dedup)
     assert 2 * GIB < largest <= 4 * GIB, "the test needs these bounds"
     few, many = machine(1, documents), machine(4, documents)
     assert few.largest_task == many.largest_task == largest

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cluster.errors import DataError
 from pipelines.dedup.candidates import edges_between
 from pipelines.dedup.components import Batches, mark_candidates, memory_to_connect, memory_to_mark
-from pipelines.dedup.group import memory_by_stage
+from pipelines.dedup.cost import memory_by_stage
 from tests.support.graphs import MOST, graphs, plainly
 
 

@@ -13,7 +13,8 @@ from cluster.readers.divide import bytes_of_unit
 from cluster.sliced_file import table_slice
 from cluster.store.store import Store
 from pipelines.dedup.compare import PAIRS_SCHEMA, joined, keeper_ranks
-from pipelines.dedup.group import CompareBatch, files_of, memory_to_group
+from pipelines.dedup.cost import memory_to_group
+from pipelines.dedup.group import CompareBatch, files_of
 from pipelines.dedup.settings import Dedup
 
 TEXTS = st.sampled_from(["one", "two", "three"])

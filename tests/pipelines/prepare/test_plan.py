@@ -6,10 +6,10 @@ import pytest
 
 from cluster import cli
 from cluster.errors import ConfigError, DataError, StorageError
+from cluster.plan.command import print_plan
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.plan.command import print_plan
-from pipelines.prepare.plan.dry_run import print_dry_run
+from pipelines.prepare.dry_run import print_dry_run
 from tests.support.inline import prepare_inline
 
 
@@ -86,7 +86,7 @@ def test_a_dry_run_of_a_finished_run_says_so(settings, monkeypatch, capsys):
 def test_the_verbs_print_both(settings, tmp_path, capsys, monkeypatch):
     path = tmp_path / "p.json"
     path.write_text(json.dumps(settings))
-    monkeypatch.setattr("pipelines.prepare.plan.estimate._TIMES", 1)
+    monkeypatch.setattr("cluster.plan.trial.TIMES", 1)
     with pytest.raises(SystemExit) as left:
         cli.main(("prepare", str(path), "--dry-run"))
     assert left.value.code in (0, None) and "sample   of 250 rows" in capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_the_verbs_print_both(settings, tmp_path, capsys, monkeypatch):
 
 
 def test_a_plan_has_every_stage_and_grows_with_the_records(settings, capsys, monkeypatch):
-    monkeypatch.setattr("pipelines.prepare.plan.estimate._TIMES", 1)
+    monkeypatch.setattr("cluster.plan.trial.TIMES", 1)
     found = []
     for documents in (1e5, 1e7):
         asked = {"dedup": {}, "duplicates": {"questions": "remove", "answers": "list"}}
@@ -114,10 +114,12 @@ def test_a_plan_has_every_stage_and_grows_with_the_records(settings, capsys, mon
         "assess.assess", "assess.questions.group", "assess.answers.group", "assess.leaks.group",
         "assess.fit", "assess.embed", "assess.learn", "assess.summary",
     ]  # fmt: skip
-    assert (few["rows"], many["rows"]) == (100_000, 10_000_000)
-    assert many["units"] > few["units"] and many["core_s"] > few["core_s"]
+    assert [one["input"]["documents"] for one in found] == [100_000, 10_000_000]
+    assert many["input"]["units"] > few["input"]["units"] and many["core_s"] > few["core_s"]
     units = {stage["name"]: stage["units"] for stage in many["stages"]}
-    assert {units[name] for name in ("complexity", "split")} == {1} and units["answers.verdicts"] == many["units"]
+    assert {units[name] for name in ("complexity", "split")} == {1} and units["answers.verdicts"] == many["input"][
+        "units"
+    ]
     for prefix in ("", "questions.", "answers.", "assess.questions.", "assess.answers."):
         ranges = 8_000_000 >> 19  # four fifths of the records are compared, in ranges of 2^19
         assert ranges <= units[f"{prefix}group"] <= ranges + 2 and units[f"{prefix}group.compare"] > 1

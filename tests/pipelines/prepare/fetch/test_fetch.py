@@ -11,8 +11,8 @@ import pytest
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
-from cluster.examples.splits import SPLITS
 from cluster.garbage import find_garbage
+from cluster.plan.command import print_plan
 from cluster.progress import Silent
 from cluster.record import OtherSettings
 from cluster.session import Session
@@ -20,11 +20,11 @@ from cluster.store.store import Store
 from cluster.submit.preflight import ProbeRequest, unset
 from pipelines.prepare import job
 from pipelines.prepare.config import PrepareConfig, Source
+from pipelines.prepare.dry_run import print_dry_run
 from pipelines.prepare.fetch import snapshot
 from pipelines.prepare.fetch.answers import json_text
 from pipelines.prepare.job import refuse_unfetched
-from pipelines.prepare.plan.command import print_plan
-from pipelines.prepare.plan.dry_run import print_dry_run
+from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.work import work
 from tests.support.inline import InlineEngine, prepare_inline
 from tests.support.tickets import answer, question

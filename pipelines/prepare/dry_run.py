@@ -1,7 +1,6 @@
 """`raymill prepare --dry-run`: what a run would read and make, and what becomes of a sample of its records."""
 
 import math
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -9,16 +8,16 @@ from functools import partial
 
 from cluster import logs
 from cluster.errors import DataError
-from cluster.examples.splits import SPLITS
 from cluster.formats import plural
 from cluster.output_folder import check_output
+from cluster.plan.sample import Sample, draw_sample
+from cluster.plan.trial import Trial
 from cluster.readers.find import skipped_text
 from cluster.readers.freeze import freeze_listing
 from cluster.readers.recorded import changes_since
 from cluster.run import RunFolder
 from pipelines.curate.dry_run import changed, first_look, output_state, settings_text
-from pipelines.curate.plan.sample import Sample, draw_sample
-from pipelines.kernel_cache import kernels_are_compiled
+from pipelines.kernel_cache import say_if_compiling
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import (
     listed_inputs,
@@ -29,11 +28,11 @@ from pipelines.prepare.job import (
     run_stages,
 )
 from pipelines.prepare.named_fields import with_named_columns
-from pipelines.prepare.plan.command import trial_text
-from pipelines.prepare.plan.trial import Trial, try_out
+from pipelines.prepare.plan import Fate, try_out
 from pipelines.prepare.sources import notes_on_columns
 from pipelines.prepare.stages.collect import CollectSettings
 from pipelines.prepare.stages.kept import find_kept, noted_splits
+from pipelines.prepare.stages.split import SPLITS
 
 _PIECE_BYTES = 1 << 15
 
@@ -76,29 +75,28 @@ def print_dry_run(config: PrepareConfig) -> None:
     on_columns = notes_on_columns(config.inputs, settings.fields, config.validation.require)
     for note in [*inputs.notes, *on_columns, *first_look(inputs, config.limits).notes]:
         print(f"note     {note}")
-    if not kernels_are_compiled():
-        print("compiling kernels (first run on this machine, up to a minute)", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="raymill-dry-run-") as folder:
+        say_if_compiling()
         sample = draw_sample(inputs, config.limits, _PIECE_BYTES)
-        trial = try_out(config, settings, sample, folder)
-    print(f"sample   {trial_text(trial)}")
+        fate = Fate.of(try_out(config, settings, sample, Trial(folder, store)), sample.documents)
+    print(f"sample   {fate.text}")
     everything = given.model_dump(mode="json", by_alias=True)
     if logs.is_verbose():
         print("\nEvery setting:\n" + settings_text(everything))
     else:
         print("\nSettings that differ from the defaults (--verbose shows all):\n" + settings_text(_changed(given)))
     if not finished:
-        _refuse_too_many(config.execution.max_bad_documents, sample, trial)
+        _refuse_too_many(config.execution.max_bad_documents, sample, fate)
 
 
-def _refuse_too_many(allowed: float, sample: Sample, trial: Trial) -> None:
+def _refuse_too_many(allowed: float, sample: Sample, fate: Fate) -> None:
     """
     Raises:
         DataError: more rows of the sample are no records than this share, so that the run would probably stop.
     """
-    rows, bad = trial.rows + sample.unreadable, trial.quarantined + sample.unreadable
+    rows, bad = fate.rows + sample.unreadable, fate.quarantined + sample.unreadable
     if bad > allowed * rows:
-        problems = trial.problems + Counter({"not readable": sample.unreadable})
+        problems = Counter(fate.problems) + Counter({"not readable": sample.unreadable})
         found = ", ".join(f"{problem} {number:,}" for problem, number in problems.most_common())
         raise DataError(
             f"{bad:,} of {plural(rows, 'row')} of the sample are no records ({found}): {bad / rows:.1%}, and "

@@ -1,11 +1,13 @@
-"""A sample of the input: the first documents of some units at equal distances in the input.
+"""A sample of the input: the first documents of some units at equal distances in the input; and the size of the input.
 
-The same input gives the same sample, unless reading is slow: after 30 s of processor time the sample is complete.
+The same input gives the same sample, unless reading is slow: after 30 s of processor time the sample is complete. A
+plan runs all stages on it, from Parquet files on the local disk.
 """
 
+import math
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -13,15 +15,20 @@ from itertools import accumulate
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from cluster.errors import DataError
 from cluster.formats import plural
+from cluster.plan.trial import Trial
+from cluster.plan.whole import PlannedInput
+from cluster.readers.divide import bytes_of_unit
 from cluster.readers.files.compression import compression_ending, expanded_size
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.span import Span
 from cluster.readers.formats import READERS
 from cluster.readers.reader import TABLE_BYTES, ReaderCounts
 from cluster.readers.units import InputManifest, Unit, conformed
+from cluster.store import paths
 
 _PIECES = 16
 _PIECE_BYTES = 1 << 20
@@ -81,6 +88,12 @@ class Sample:
         known = [piece.text_share for piece in self.pieces if piece.text_share is not None]
         return float(np.mean(known)) if known else 1.0
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What a plan states of its sample."""
+        sizes = {"documents": self.documents, "text_bytes": self.text_bytes, "pieces": len(self.pieces)}
+        return sizes | {"unreadable": self.unreadable_share}
+
     def by_source(self, every: int = 1) -> dict[str, pa.Table]:
         """The documents of each source, only every `every`-th."""
         found: dict[str, list[pa.Table]] = {}
@@ -88,6 +101,71 @@ class Sample:
             found.setdefault(piece.source, []).append(piece.documents)
         joined = {source: pa.concat_tables(tables) for source, tables in found.items()}
         return {source: table.take(pa.array(np.arange(0, table.num_rows, every))) for source, table in joined.items()}
+
+    def write(self, trial: Trial, every: int, columns: Callable[[str, pa.Table], pa.Table]) -> dict[str, str]:
+        """Write the rows of a trial, two files of each source. Returns the folder of each source.
+
+        columns: columns(source, documents) -> the columns of its files.
+        """
+        folders = {}
+        for number, (source, table) in enumerate(self.by_source(every).items()):
+            folders[source] = f"{trial.input_folder}{number}"
+            half = -(-table.num_rows // 2)
+            for name, rows in (("a", table.slice(0, half)), ("b", table.slice(half))):
+                written = pa.BufferOutputStream()
+                pq.write_table(columns(source, rows), written)
+                trial.store.write_bytes(f"{folders[source]}/{name}.parquet", written.getvalue().to_pybytes())
+            trial.rows += table.num_rows
+        return folders
+
+
+def a_unit_for_each_file(inputs: InputManifest) -> InputManifest:
+    """The input of a trial, of which even a small file is a unit."""
+    spans = [(unit.source, span, unit.bytes // len(unit.spans)) for unit in inputs.units for span in unit.spans]
+    units = tuple(Unit(index, source, (span,), size) for index, (source, span, size) in enumerate(spans))
+    return replace(inputs, units=units)
+
+
+def planned_input(
+    inputs: InputManifest, sample: Sample, unit_bytes: int | None, documents: float | None
+) -> tuple[InputManifest, PlannedInput, bool]:
+    """(the input, its size, whether the number of documents is counted or given) of a plan.
+
+    unit_bytes: of a unit, as set. documents: number of documents of the same kind, in files of the same sizes; the
+    units are then of the size that such an input has.
+    """
+    of_row = sample.text_bytes / sample.documents
+    stated = document_count(inputs, of_row / sample.text_share)
+    read = [file for file in inputs.files if file.problem is None]
+    is_exact = documents is not None or stated == sum(file.rows or 0 for file in inputs.files)
+    rows = max(1, round(stated * (1 - sample.unreadable_share)))
+    files, stored = len(read), sum(one.size for one in read)
+    reads = sum(len(unit.uris) for unit in inputs.units)
+    if documents is not None:
+        factor = documents / rows
+        whole = factor * sum(unit.bytes for unit in inputs.units)
+        size = unit_bytes or bytes_of_unit(round(whole))
+        rows, files, stored = round(documents), max(1, round(factor * files)), round(factor * stored)
+        units = (inputs.units[number % len(inputs.units)] for number in range(max(1, math.ceil(whole / size))))
+        of_unit = round(min(size, whole))
+        inputs = replace(
+            inputs, units=tuple(replace(unit, index=index, bytes=of_unit) for index, unit in enumerate(units))
+        )
+        reads = max(files, len(inputs.units))
+    weights = [unit.bytes for unit in inputs.units]
+    is_remote = any(paths.is_remote(one.path) for one in inputs.inputs)
+    return inputs, PlannedInput(rows, rows * of_row, stored, files, weights, reads, is_remote, sample.read_s), is_exact
+
+
+def document_count(inputs: InputManifest, document_bytes: float = 2000) -> int:
+    """The number of documents: of Parquet from its footers, of other formats estimated from the size of their text.
+
+    document_bytes: bytes of a document, as `Unit.bytes` counts them.
+    """
+    counted = sum(file.rows for file in inputs.files if file.rows is not None)
+    others = {file.uri for file in inputs.files if file.rows is None}
+    size = sum(unit.bytes for unit in inputs.units if unit.spans[0].uri in others)
+    return counted + math.ceil(size / document_bytes)
 
 
 def text_bytes(documents: pa.Table) -> int:

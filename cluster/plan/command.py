@@ -1,5 +1,7 @@
-"""The verb `raymill plan`: what a config takes before it runs; each kind of config has its own planner and options."""
+"""The verb `raymill plan`: what a config takes before it runs, for every kind."""
 
+import json
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -8,13 +10,16 @@ from cluster.config import load
 from cluster.entry import Entry
 from cluster.errors import ConfigError
 from cluster.extras import require_extra
+from cluster.plan.prices import load_prices
+from cluster.plan.subject import CORES, Subject, plan_of
+from cluster.plan.text import plan_text
 
-# kind -> function that prints the plan of a config of that kind: `print_plan(settings, as_json=.., **options)`.
-PLANS = {
-    "curate": Entry("pipelines.curate.plan.command:print_plan"),
-    "prepare": Entry("pipelines.prepare.plan.command:print_plan"),
-    "train": Entry("training.plan.command:print_plan"),
+# kind -> function that returns the run of a config of that kind, to plan it.
+SUBJECTS: dict[str, Callable[..., Subject]] = {
+    "curate": Entry("pipelines.curate.plan:subject"),
+    "prepare": Entry("pipelines.prepare.plan:subject"),
 }
+_print_train_plan = Entry("training.plan.command:print_plan")
 
 
 def plan(
@@ -79,4 +84,19 @@ def plan(
     given = {name: value for name, value in options[kind].items() if value is not None}
     if kind == "train":
         require_extra("train", f"raymill plan {config}")
-    PLANS[kind](settings, as_json=json_, **given)
+        _print_train_plan(settings, as_json=json_, **given)
+    else:
+        print_plan(settings, as_json=json_, **given)
+
+
+def print_plan(
+    settings: Any, *, cores: Sequence[int] = CORES, prices: str | None = None, as_json: bool = False, **options: Any
+) -> None:
+    """Print the plan of a config. options: of its kind.
+
+    Raises:
+        UserError: a first check of a run fails, or no row of the sample can be read.
+    """
+    priced = load_prices(prices)
+    found = plan_of(SUBJECTS[settings.kind](settings, **options), cores, priced)
+    print(json.dumps(found, indent=1) if as_json else plan_text(found))

@@ -1,0 +1,145 @@
+"""What a preparation takes, before it runs: `raymill plan` of a config of `kind: prepare`. And all of its stages on a
+sample of the input, which the dry run shows too."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.artifact import Artifact
+from cluster.formats import plural, share
+from cluster.plan.sample import Sample, a_unit_for_each_file, draw_sample, planned_input
+from cluster.plan.subject import Subject
+from cluster.plan.trial import Trial
+from cluster.plan.whole import Whole
+from cluster.readers.freeze import freeze_listing
+from pipelines.dedup.cost import LEAST_DUPLICATES
+from pipelines.kernel_cache import say_if_compiling
+from pipelines.prepare.assess.job import assess_stages
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.job import listed_inputs, refuse_unfetched, require_extras, run_stages
+from pipelines.prepare.named_fields import with_named_columns
+from pipelines.prepare.stages.collect import QUARANTINE, CollectSettings
+from pipelines.prepare.stages.split import SPLITS
+from pipelines.prepare.stages.write import REMOVED
+from pipelines.prepare.work import machine_memory
+
+_PIECE_BYTES = 1 << 18
+_NAMED_REASONS = 4
+
+
+def subject(config: PrepareConfig, documents: float | None = None) -> Subject:
+    """The run of a config, to plan it. Lists the inputs, and reads a sample of some 4 MB.
+
+    documents: number of rows of the same kind to plan for; default: those of the input.
+
+    Raises:
+        UserError: as the first checks of a run; or no row of the sample can be read.
+    """
+    require_extras(config, computes=True)
+    refuse_unfetched(config)
+    config = with_named_columns(config)
+    root, settings, listing = listed_inputs(config)
+    frozen = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
+    say_if_compiling()
+    sample = draw_sample(frozen, config.limits, _PIECE_BYTES)
+    inputs, input, is_exact = planned_input(frozen, sample, config.execution.unit_bytes, documents)
+
+    def try_out_part(trial: Trial, every: int) -> Mapping[str, Artifact]:
+        return try_out(config, settings, sample, trial, every)
+
+    def run_all(whole: Whole) -> None:
+        whole_config = config.model_copy(update={"split": config.split.model_copy(update={"keep": ()})})
+        artifacts = run_stages(whole_config, settings, inputs, {}, whole.run)
+        assess_stages(whole_config, None, root, [artifacts[name] for name in SPLITS], whole.run)
+
+    def said(found: Mapping[str, Artifact]) -> tuple[str, Mapping[str, float]]:
+        return Fate.of(found, sample.documents).text, {}
+
+    return Subject(
+        config, root, "row", input, is_exact, sample.numbers, try_out_part, run_all, said,
+        lambda cores: machine_memory(config, inputs, cores, input.rows)[0],
+        [f"At least {LEAST_DUPLICATES:.0%} of the texts that are compared are duplicates, since a sample has fewer."],
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of the rows of a sample. problems: of rows that are no records. reasons: of removed records."""
+
+    rows: int
+    kept: int
+    problems: Mapping[str, int]
+    reasons: Mapping[str, int]
+
+    @classmethod
+    def of(cls, artifacts: Mapping[str, Artifact], rows: int) -> "Fate":
+        """artifacts: of the run on the sample."""
+        problems = Counter[str]()
+        for table in artifacts[QUARANTINE].tables(["problem"]):
+            problems.update(table["problem"].to_pylist())
+        removed = artifacts[REMOVED].manifest.counters
+        reasons = {key.rpartition("/")[2]: int(n) for key, n in removed.items() if key.startswith("removed/")}
+        return cls(rows, sum(artifacts[name].manifest.rows for name in SPLITS), problems, reasons)
+
+    @property
+    def quarantined(self) -> int:
+        """Rows that are no records."""
+        return sum(self.problems.values())
+
+    @property
+    def text(self) -> str:
+        """A sentence."""
+        removed = sum(self.reasons.values())
+        parts = [f"{share(self.kept, self.rows)} are in the data set"]
+        if self.quarantined:
+            parts.append(f"{share(self.quarantined, self.rows)} are no records ({_named(self.problems)})")
+        if removed:
+            parts.append(f"{share(removed, self.rows)} are removed ({_named(self.reasons)})")
+        return f"of {plural(self.rows, 'row')}, {'; '.join(parts)}"
+
+
+def _named(counts: Mapping[str, int]) -> str:
+    """The most frequent reasons with their numbers."""
+    ranked = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    more = f", +{len(ranked) - _NAMED_REASONS} more" if len(ranked) > _NAMED_REASONS else ""
+    return ", ".join(f"{reason} {count:,}" for reason, count in ranked[:_NAMED_REASONS]) + more
+
+
+def try_out(
+    config: PrepareConfig, settings: CollectSettings, sample: Sample, trial: Trial, every: int = 1
+) -> Mapping[str, Artifact]:
+    """The artifacts of all stages on every `every`-th row of a sample.
+
+    settings: of the whole run, with the fields of its sources.
+
+    Raises:
+        UserError: as the run.
+    """
+    fields_of = {one.source: (one, fields) for one, fields in zip(config.inputs, settings.fields, strict=True)}
+
+    def columns(source: str, rows: pa.Table) -> pa.Table:
+        """The columns of the source by their names."""
+        given, fields = fields_of[source]
+        found = {name: rows["text"] if name == fields.main else rows[name] for name in fields.columns.values()}
+        return pa.table(found if given.id is None else {given.id: rows["id"]} | found)
+
+    sources = []
+    for source, folder in sample.write(trial, every, columns).items():
+        given, fields = fields_of[source]
+        own = given.columns if given.table else dict(fields.columns)
+        update: dict[str, Any] = {"database": None, "api": None, "pages": None, "storage": None}
+        update |= {"path": folder, "format": None, "exclude": (), "columns": own}
+        sources.append(given.model_copy(update=update))
+    update = {"inputs": tuple(sources), "output": trial.root}
+    update["split"] = config.split.model_copy(update={"keep": ()})
+    update["execution"] = config.execution.model_copy(update={"max_bad_documents": 1.0})
+    local = config.model_copy(update=update)
+    root, of_sample, listing = listed_inputs(local)
+    listing = replace(listing, store=trial.store)
+    inputs = a_unit_for_each_file(freeze_listing(listing, 1 << 40, config.execution.max_bad_files))
+    artifacts = run_stages(local, of_sample, inputs, {}, trial.run)
+    assess_stages(local, None, root, [artifacts[name] for name in SPLITS], trial.run)
+    return artifacts
