@@ -458,7 +458,7 @@ def test_every_public_class_and_function_says_what_it_is():
 
 # Names of public classes that stand in several modules, because they mean the same in each.
 SHARED_CLASS_NAMES = {
-    "Chat": "a conversation; `pipelines` and `training` do not import each other",
+    "Chat": "a conversation: of texts alone, or with the tools and weights of a training",
     "Execution": "the section `execution` of a config, of curate and prepare or of a training",
     "Split": "the section `split` of a config, of prepare or of a training",
 }

@@ -2,13 +2,24 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from cluster.readers.inputs import ENCODING, Encoding, Format
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
 
 Overflow = Literal["split", "truncate", "drop"]
+
+
+_ANSWERS = ("chosen", "rejected")
 
 
 class Settings(BaseModel):
@@ -24,8 +35,14 @@ class Columns(Settings):
     """
 
     text: str | None = Field(None, description="continued pre-training: loss on every token")
-    prompt: str | None = Field(None, description="with completion: loss on the completion")
+    prompt: str | None = Field(None, description="with completion, or chosen and rejected: loss on the answer")
     completion: str | None = None
+    chosen: str | None = Field(
+        None,
+        description="with rejected, and prompt unless both are conversations: the better of two answers, text or "
+        "messages; loss on it alone",
+    )
+    rejected: str | None = Field(None, description="with chosen: the worse answer, which is not trained on")
     input: str | None = Field(None, description="with prompt: text that follows it after a blank line; may be empty")
     history: str | None = Field(
         None, description="with prompt: earlier turns, a list of [prompt, answer]; the answers are trained on too"
@@ -70,22 +87,30 @@ class Columns(Settings):
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
-        if (self.prompt is None) != (self.completion is None):
+        if (self.chosen is None) != (self.rejected is None):
+            raise ValueError("chosen and rejected go together: give both")
+        if self.chosen is None and (self.prompt is None) != (self.completion is None):
             raise ValueError("prompt and completion go together: give both")
-        forms = [name for name in ("text", "prompt", "messages") if getattr(self, name)]
+        forms = [name for name in ("text", "completion", "chosen", "messages") if getattr(self, name)]
         if len(forms) != 1:
             raise ValueError(
                 f"{' and '.join(forms) or 'no form'} given; wanted one of {{text: COLUMN}}, "
-                "{prompt: COLUMN, completion: COLUMN}, {messages: COLUMN}"
+                "{prompt: COLUMN, completion: COLUMN}, {messages: COLUMN}, {prompt: COLUMN, chosen: COLUMN, rejected: "
+                "COLUMN}"
             )
         if self.tools and not self.messages:
             raise ValueError("tools goes with messages")
         for name in ("input", "history", "system_prompt"):
-            if getattr(self, name) and not self.prompt:
+            if getattr(self, name) and not self.completion:
                 raise ValueError(f"{name} goes with prompt and completion")
         if self.system and self.text:
             raise ValueError("system goes with prompt and completion, or with messages")
         return self
+
+    @model_serializer(mode="wrap")
+    def _plain(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the answers of preferences where there are none, as earlier versions recorded the columns."""
+        return {name: value for name, value in plain(self).items() if value is not None or name not in _ANSWERS}
 
     @property
     def named(self) -> dict[str, str]:
@@ -99,8 +124,8 @@ class Columns(Settings):
 
     @property
     def form(self) -> Literal["text", "pair", "chat"]:
-        """The form of the documents: plain text, prompt and completion, or chat messages."""
-        return "text" if self.text else "pair" if self.prompt else "chat"
+        """The form of the documents: plain text, prompt and completion, or chat messages and preferences."""
+        return "text" if self.text else "pair" if self.completion else "chat"
 
 
 class DocumentFiles(Settings):
@@ -108,8 +133,8 @@ class DocumentFiles(Settings):
 
     columns: Columns | None = Field(None, description="default: the config's `columns`")
     follow_links: bool = Field(False, description="whether links in the folder may lead out of it")
-    exclude: tuple[str, ...] = Field(
-        (), description="globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`)"
+    exclude: tuple[str, ...] | None = Field(
+        None, description="globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`)"
     )
     format: Format | None = Field(
         None,

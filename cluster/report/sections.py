@@ -151,6 +151,12 @@ def warnings_section(warnings: Sequence[str]) -> Section | None:
     return Section("warnings", title, [Items(warnings)]) if warnings else None
 
 
+def table_section(id: str, title: str, table: DataTable, *, words: Content = None, none: str) -> Section:
+    """A section of one table below a note. none: the sentence in their place if the table has no rows."""
+    content = [note(words) if words else None, table] if table.rows else [sentence(none)]
+    return Section(id, title, content)
+
+
 def config_section(config: Mapping[str, Any]) -> Section:
     """The settings of a run as YAML."""
     words = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from cluster.config import load, load_values
 from cluster.errors import ConfigError, DataError, UserError
+from cluster.examples.splits import SPLITS
 from cluster.inspection import store_for
 from cluster.progress import ProgressLines, clock
 from cluster.run import RunFolder
@@ -24,7 +25,6 @@ from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.dry_run import print_dry_run
 from pipelines.prepare.report.page import report_text
-from pipelines.prepare.stages.split import SPLITS
 
 
 def prepare(

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cluster.examples.content import FIELDS, Role, Shape
 from cluster.readers.files.limits import Limits
 from cluster.readers.inputs import ENCODING, Encoding, Format
 from cluster.store import paths
@@ -18,7 +19,6 @@ from pipelines.language.identification import LanguageId
 from pipelines.prepare.assess.settings import Assess, Gates, TextVectors
 from pipelines.prepare.fetch.settings import Api, Database, Pages, Variable, variables_of
 from pipelines.prepare.records.annotations import ANNOTATIONS
-from pipelines.prepare.records.content import FIELDS, Role, Shape
 from pipelines.prepare.records.provenance import PROVENANCE
 from pipelines.prepare.records.templates import DEFAULT_TEMPLATES, ChatTemplate, TaskType, Template
 from pipelines.prepare.tables.settings import Table

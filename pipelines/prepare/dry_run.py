@@ -8,6 +8,7 @@ from functools import partial
 
 from cluster import logs
 from cluster.errors import DataError
+from cluster.examples.splits import SPLITS
 from cluster.formats import plural
 from cluster.output_folder import check_output
 from cluster.plan.sample import Sample, draw_sample
@@ -32,7 +33,6 @@ from pipelines.prepare.plan import Fate, try_out
 from pipelines.prepare.sources import notes_on_columns
 from pipelines.prepare.stages.collect import CollectSettings
 from pipelines.prepare.stages.kept import find_kept, noted_splits
-from pipelines.prepare.stages.split import SPLITS
 
 _PIECE_BYTES = 1 << 15
 

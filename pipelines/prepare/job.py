@@ -34,6 +34,8 @@ from cluster.artifact import Artifact, Counters
 from cluster.dataset_versions import refuse_to_replace_tagged
 from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError
+from cluster.examples.content import REASONS
+from cluster.examples.splits import SPLITS
 from cluster.extras import require_extra
 from cluster.formats import plural
 from cluster.lease import held
@@ -61,7 +63,6 @@ from pipelines.prepare.fetch.answers import secret
 from pipelines.prepare.fetch.settings import Database
 from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
 from pipelines.prepare.named_fields import refuse_unknown_fields, with_named_columns
-from pipelines.prepare.records.content import REASONS
 from pipelines.prepare.report.gather import gather
 from pipelines.prepare.report.page import render, render_assessment
 from pipelines.prepare.report.schema import REQUIRED, PrepareReport
@@ -82,7 +83,6 @@ from pipelines.prepare.stages.complexity import COMPLEXITY, WORDS, complexity_st
 from pipelines.prepare.stages.duplicates import find_repeats
 from pipelines.prepare.stages.kept import find_kept, splits_before
 from pipelines.prepare.stages.relevance import find_unrelated
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import SPLIT_FILES, SplitSettings, split_stage
 from pipelines.prepare.stages.write import LISTED, REMOVED, write_stage
 from pipelines.prepare.tables.stage import TABLES, TablesFound, repeated_stage, tables_stage

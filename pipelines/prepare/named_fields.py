@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from cluster.errors import ConfigError, UserError
+from cluster.examples.content import FIELDS
 from cluster.readers.find import find_files
 from cluster.readers.formats import READERS
 from cluster.readers.inputs import input_stores
@@ -21,7 +22,6 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.config import BASE_METADATA, FOUND, PrepareConfig, Source
 from pipelines.prepare.fetch.snapshot import is_fetched
-from pipelines.prepare.records.content import FIELDS
 from pipelines.prepare.records.provenance import PROVENANCE
 from pipelines.prepare.sources import FILES_LOOKED_AT, TEXT, as_input, with_corpora
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.artifact import Artifact
+from cluster.examples.splits import SPLITS
 from cluster.formats import plural, share
 from cluster.plan.sample import Sample, a_unit_for_each_file, draw_sample, planned_input
 from cluster.plan.subject import Subject
@@ -22,7 +23,6 @@ from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, refuse_unfetched, require_extras, run_stages
 from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.stages.collect import QUARANTINE, CollectSettings
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.write import REMOVED
 from pipelines.prepare.work import machine_memory
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError, DataError, UserError
+from cluster.examples.content import FIELDS, Shape
 from cluster.examples.forms import FORMS, recognised
 from cluster.python_values import python_values
 from cluster.readers.files.file_problems import first_bytes
@@ -26,7 +27,6 @@ from cluster.store.store import Store
 from pipelines.curate.stages.write_corpus import CORPUS
 from pipelines.prepare.config import BASE_METADATA, Source
 from pipelines.prepare.fetch.snapshot import folder_of
-from pipelines.prepare.records.content import FIELDS, Shape
 from pipelines.prepare.tables.frame import check_table
 
 # Sets of fields that say something; a source has one of them.

@@ -31,6 +31,8 @@ from pathlib import Path
 import numpy as np
 
 from cluster.artifact import Artifact
+from cluster.examples.content import pair
+from cluster.examples.splits import SPLITS
 from cluster.progress import Silent
 from cluster.readers.freeze import freeze_listing
 from cluster.session import Session
@@ -42,11 +44,9 @@ from pipelines.prepare.assess.metrics import evenness
 from pipelines.prepare.config import Clean, PrepareConfig, Validate
 from pipelines.prepare.job import listed_inputs, run_stages
 from pipelines.prepare.records.clean import Cleaner
-from pipelines.prepare.records.content import pair
 from pipelines.prepare.records.validate import load_validator
 from pipelines.prepare.stages.collect import collect_stage
 from pipelines.prepare.stages.relevance import find_unrelated, is_below
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.write import LISTED, REMOVED
 from pipelines.text.texts import Texts
 from tests.benchmarks import planted

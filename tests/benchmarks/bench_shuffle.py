@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters
+from cluster.examples.splits import SPLITS
 from cluster.levels import FAN, Levels
 from cluster.progress import Silent
 from cluster.session import Session
@@ -35,7 +36,7 @@ from tests.benchmarks.timing import machine
 from tests.support.inline import InlineEngine
 from tests.support.packed_examples import config, document, write_examples
 from tests.support.stages import run_inline
-from training.data.packed import EXAMPLES, SPLITS
+from training.data.packed import EXAMPLES
 from training.pack.packing import UNIT_TOKENS, PackingRule, pack_stage
 from training.pack.shuffle import ranges, read_examples
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from cluster.examples.splits import SPLITS
 from training.config import TrainConfig
-from training.data.packed import SPLITS
 from training.export.card import CardFacts, CorpusFacts, Lineage
 from training.report.loading import Base
 

@@ -13,6 +13,7 @@ import pytest
 
 from cluster.artifact import MANIFEST, Artifact
 from cluster.engine import Engine
+from cluster.examples.splits import SPLITS
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.store import paths
@@ -24,7 +25,6 @@ from tests.support.stories import story
 from tests.support.tickets import answer, question
 from tests.support.train_inline import PLAIN, sentences, train_inline
 from training.config import TrainConfig
-from training.data.packed import SPLITS
 from training.pack import job as packing
 
 # Of a step log: what a training that went on must have like one that was never disturbed.

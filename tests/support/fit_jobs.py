@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from tests.support.packed_examples import pack_examples, write_examples
 from training.config import TrainConfig
 from training.data.order import Order
-from training.data.packed import SPLITS
 from training.pack.packed_run import PackedRun
 from training.records.job import Job
 from training.records.schema import Outcome

@@ -5,11 +5,12 @@ import hashlib
 import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters
+from cluster.examples.splits import SPLITS
 from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
 from tests.support.stages import run_inline
 from training.config import TrainConfig
-from training.data.packed import EXAMPLES, SPLITS
+from training.data.packed import EXAMPLES
 from training.pack.packing import PackingRule, pack_stage
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from cluster.artifact import Artifact, DataFile, Manifest, describe_schema, fingerprint
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from tests.support.settings import changed, untold
 from training.config import TrainConfig
-from training.data.packed import EXAMPLES, PACKED, SPLITS
+from training.data.packed import EXAMPLES, PACKED
 from training.job import make_job, run_settings
 from training.pack.columns import with_columns
 from training.pack.job import pack_settings
@@ -31,6 +32,9 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
     ("examples", "rows", "weights", "evaluation", "export", "run"): {
         "corpus.0.path": "HERE/other.jsonl",
         "corpus.0.name": "n",
+        "corpus.0.format": "jsonl",
+        "corpus.0.encoding": "ascii",
+        "corpus.0.delimiter": ";",
         "corpus.0.columns.text": "other",
         "corpus.0.columns.prompt": {"text": None, "prompt": "text", "completion": "other"},
         "corpus.0.columns.input": {"text": None, "prompt": "text", "completion": "other", "input": "id"},
@@ -116,6 +120,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "packed": "HERE/packed",
         "corpus.0.storage": {"timeout_s": 5},
         "corpus.0.follow_links": True,
+        "corpus.0.exclude": ["draft-*"],
         "columns": {"text": "other"},
         "engine": "zero3",
         "reduce_every_micro_batch": {"engine": "fsdp2", "reduce_every_micro_batch": False},

@@ -23,8 +23,6 @@ from cluster.artifact import Artifact, Counters, open_parquet
 from cluster.errors import DataError
 from cluster.readers.files.parquet import StoredParquet
 
-SPLITS = ("train", "validation", "test")
-
 EXAMPLES = pa.schema(
     [
         ("split", pa.int8()),  # index in SPLITS

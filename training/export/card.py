@@ -12,6 +12,7 @@ from typing import Any
 import cluster
 from cluster.artifact import Artifact
 from cluster.errors import DataError, StorageError
+from cluster.examples.splits import SPLITS
 from cluster.formats import plural
 from cluster.readers.files.hub import HubName, is_hub_data
 from cluster.report import cards
@@ -20,7 +21,6 @@ from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Corpus, Model
-from training.data.packed import SPLITS
 from training.data.prepared import PreparedRun
 from training.records.evaluation import MergedCheck
 from training.records.parent import Parent
@@ -159,7 +159,7 @@ def card(facts: CardFacts, folder: str) -> str:
         "name": facts.config.name,
         "what": _WHAT[folder],
         "base": _base_name(facts.config.model, facts.config.seed),
-        "code": "\n".join(loading(folder, facts.base, facts.chat)),
+        "code": loading(folder, facts.base, facts.chat),
         "numbers": list(_numbers(facts, folder)),
         "recipe": list(_recipe(facts)),
         **_data(facts),

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from cluster.examples.splits import SPLITS
 from training.data.loader import Loader
 from training.data.order import HeldOut
-from training.data.packed import SPLITS, PackedRows
+from training.data.packed import PackedRows
 from training.fit.ranks import Ranks
 from training.models.objective import Objective
 from training.pack.packed_run import PackedRun

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from cluster.errors import ConfigError
 from cluster.examples.forms import recognised
+from cluster.examples.splits import SPLITS
 from cluster.formats import listed
 from cluster.readers.files.hub import is_hub_data, pinned
 from cluster.readers.formats import READERS
@@ -16,7 +17,6 @@ from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, HeldOutSet
-from training.data.packed import SPLITS
 from training.pack.corpus_files import CorpusFile, find_files, input_of
 
 DEFAULTS = {"id": "id", "group": "group_id"}
@@ -137,7 +137,7 @@ def resolve(
         for uri, schema in schemas:
             if _type_of(schema, name) is None:
                 raise ConfigError(_no_column(uri, role, name, schema.names))
-            _check_type(uri, role, name, schema)
+            _check_type(uri, role, name, schema, columns.chosen is not None)
         for file, names in peeked:
             # Optional keys of JSON objects may be missing in the first ones.
             optional = role in OPTIONAL and READERS[file.format].columns == "open"
@@ -161,11 +161,12 @@ def _no_column(uri: str, role: str, name: str, names: Sequence[str]) -> str:
     if role == "text" and pair:
         advice = f"To train on answers, set `columns: {{prompt: {pair[0]}, completion: {pair[1]}}}`."
     elif role == "text" and {"preferred_output", "non_preferred_output"} <= {*names}:
-        advice = "Preference data are not read. Write the preferred answers alone, as `messages`."
+        answers = "chosen: preferred_output, rejected: non_preferred_output"
+        advice = f"To train on the preferred answers, set `columns: {{prompt: input.messages, {answers}}}`."
     elif role == "text" and "input_ids" in names:
         advice = "Tokens are not read. Give the texts, of which `raymill pack` makes tokens."
     if {"chosen", "rejected"} <= {*names}:
-        advice = "These are pairs of answers to choose from: `columns: {prompt: .., completion: chosen}` trains on one."
+        advice = "Of two answers, `columns: {prompt: .., chosen: chosen, rejected: rejected}` trains on the chosen one."
     elif uri.lower().endswith(".json") and not near:
         advice += f" If the documents are a list in one of them, write that alone: `jq .{names[-1]} FILE > NEW.json`."
     return f"{uri}: no column {name} (columns.{role}). It has: {listed(names)}. {advice}"
@@ -180,7 +181,7 @@ def _type_of(schema: pa.Schema, name: str) -> pa.DataType | None:
     return kind.field(field).type if kind is not None and pa.types.is_struct(kind) and kind.names.count(field) else None
 
 
-def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
+def _check_type(uri: str, role: str, name: str, schema: pa.Schema, preference: bool) -> None:
     if schema.names.count(name) > 1:
         raise ConfigError(f"{uri}: has {schema.names.count(name)} columns {name} (columns.{role}). Name each its own.")
     kind = _type_of(schema, name)
@@ -192,8 +193,9 @@ def _check_type(uri: str, role: str, name: str, schema: pa.Schema) -> None:
     a_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     wanted, good = {
         "text": ("strings", text),
-        "prompt": ("strings", text),
+        "prompt": ("strings", text or (a_list and preference)),
         "completion": ("strings", text),
+        **dict.fromkeys(("chosen", "rejected"), ("strings, or lists of {role, content}", text or a_list)),
         "input": ("strings", text),
         "system": ("strings", text),
         "messages": ("lists of {role, content}, or such a list as JSON text", text or a_list),

@@ -8,11 +8,11 @@ import typer
 from cluster.artifact import Counters
 from cluster.entry import Entry
 from cluster.errors import ConfigError
+from cluster.examples.splits import SPLITS
 from cluster.progress import ProgressLines
 from cluster.session import Session
 from cluster.store import paths
 from training.config import TrainConfig
-from training.data.packed import SPLITS
 from training.job import packed_job
 from training.model_folder.checks import check_model
 from training.options import Address, ConfigFile, Overrides, Verify, load_train

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import DataError
+from cluster.examples.splits import SPLITS, split_name
 from cluster.readers.divide import pieces_of
 from cluster.readers.files.compression import compression_ending
 from cluster.readers.files.file_problems import first_bytes
@@ -34,7 +35,6 @@ from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from training.config_parts import Columns, Corpus, HeldOutSet
-from training.data.packed import SPLITS
 from training.data.prepared import prepared_output
 from training.pack.loss_keys import ROW_KEYS
 
@@ -45,19 +45,7 @@ _THREADS = 16  # they wait for the store
 _FIRST = (".parquet", ".pq", *(f"{name}{end}" for name in (".jsonl", ".ndjson") for end in ("", ".gz", ".zst")))
 _LAST_RANK = 2
 _RECORDS = ("parquet", "jsonl", "csv", "tsv")
-CONTENT = ("text", "prompt", "input", "system", "completion", "messages", "tools")
-# Other usual names of the splits.
-_SPLIT_NAMES = {
-    "training": "train",
-    **dict.fromkeys(("valid", "val", "dev", "eval", "evaluation"), "validation"),
-    "testing": "test",
-}
-
-
-def split_name(value: str) -> str | None:
-    """The split that a value of a column names, also by another usual name; None if it names none."""
-    found = _SPLIT_NAMES.get(value.lower(), value.lower())
-    return found if found in SPLITS else None
+CONTENT = ("text", "prompt", "input", "system", "completion", "messages", "tools", "chosen")
 
 
 class CorpusInput(Input):
@@ -69,9 +57,11 @@ class CorpusInput(Input):
 
 def input_of(corpus: Corpus | HeldOutSet, columns: Columns) -> CorpusInput:
     """The settings of a corpus for readers, with the columns that are read, and those that may decide the loss."""
-    main = next(columns.named[role] for role in ("text", "messages", "completion") if role in columns.named)
+    main = next(columns.named[role] for role in ("text", "messages", "completion", "chosen") if role in columns.named)
     names = dict.fromkeys([*columns.named.values(), *ROW_KEYS])
-    stated = corpus.model_dump(include={"format", "exclude", "follow_links", "delimiter", "encoding"})
+    stated = corpus.model_dump(
+        include={"format", "exclude", "follow_links", "delimiter", "encoding"}, exclude_none=True
+    )
     path = "/" if is_hub_data(corpus.path) else corpus.path
     return CorpusInput(path=path, text=main, columns=tuple(name for name in names if name != main), **stated)
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from cluster.errors import ConfigError, DataError
+from cluster.examples.content import REASONS, Preference, Unusable, content_of, with_chosen
 from cluster.examples.messages import BadMessage, plain_message
+from cluster.examples.splits import SPLITS, hash64, split_name
 from cluster.examples.tool_calls import standard_tools, with_standard_calls
 from cluster.formats import plural
 from cluster.readers.files.compression import compression_ending
@@ -22,10 +24,9 @@ from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES, decompr
 from cluster.readers.files.json_lines import Unreadable
 from cluster.readers.files.span import Span
 from cluster.readers.formats import READERS
-from cluster.readers.reader import PROBLEMS, Row
+from cluster.readers.reader import PROBLEMS, Row, as_json_text
 from training.config_parts import Columns
-from training.data.packed import MAX_STAGE, SPLITS
-from training.pack.corpus_files import split_name
+from training.data.packed import MAX_STAGE
 from training.pack.loss_keys import (
     BadWeight,
     count_unread,
@@ -277,12 +278,6 @@ def _document(row: Row, columns: Columns, file_split: str | None) -> Document:
     )
 
 
-def hash64(*parts: bytes) -> int:
-    """A 64-bit hash of byte strings."""
-    framed = b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "little"), part)])
-    return int.from_bytes(hashlib.blake2b(framed, digest_size=8).digest(), "little")
-
-
 def _content(row: Row, columns: Columns) -> Content:
     match columns.form:
         case "text":
@@ -299,12 +294,26 @@ def _content(row: Row, columns: Columns) -> Content:
             if not pair.completion or pair.completion.isspace():
                 raise _Refused("empty_completion", pair.prompt)
             return pair
+        case _ if columns.chosen is not None:
+            return _chosen(row, columns)
         case _:
             messages = _messages(row, columns)
             system = _optional(row, columns.system)
             if system and messages[0]["role"] not in ("system", "developer"):
                 messages = [{"role": "system", "content": system}, *messages]
             return Chat(messages, _tools(row, columns.tools))
+
+
+def _chosen(row: Row, columns: Columns) -> Chat:
+    """The question and the better of two answers, read as `raymill prepare` reads preferences."""
+    roles = ("system", "prompt", "chosen", "rejected")
+    named = {role: name for role in roles if (name := columns.named.get(role)) is not None}
+    try:
+        content = content_of({role: as_json_text(_without_nulls(_value(row, name))) for role, name in named.items()})
+        assert isinstance(content, Preference)
+    except Unusable as error:
+        raise _Refused(error.reason, REASONS[error.reason]) from error
+    return Chat([{"role": one.role, "content": one.content} for one in with_chosen(content).messages])
 
 
 def _bytes_of(content: Content) -> bytes:

@@ -19,6 +19,7 @@ import cluster
 from cluster.artifact import Artifact, Counters
 from cluster.engine import Engine, RetryLimits
 from cluster.errors import DataError
+from cluster.examples.splits import SPLITS
 from cluster.lease import held
 from cluster.progress import Progress
 from cluster.record import json_bytes
@@ -28,7 +29,6 @@ from cluster.stage import Stage, from_scratch
 from cluster.store import paths
 from training.config import TrainConfig
 from training.config_parts import Split
-from training.data.packed import SPLITS
 from training.model_folder.checks import embedded_tokens
 from training.model_folder.folder import located
 from training.output_folder import refuse_output_among_inputs

@@ -53,8 +53,8 @@ def _is_off(value: Any) -> bool:
 
 
 _PREFERENCE = (
-    "is preference data, of which each answer would be trained on. Keep the good answers alone, or name their column, "
-    "as in `columns: {prompt: prompt, completion: chosen}`"
+    "is preference data, of which each answer would be trained on. Name both, to train on the good ones alone, as in "
+    "`columns: {prompt: prompt, chosen: chosen, rejected: rejected}`"
 )
 _UNDESIRABLE = (
     "marks desirable and undesirable answers (as for KTO), and all would be trained on. Remove the undesirable ones"

@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from cluster.artifact import Counters
 from cluster.entry import Entry
-from training.data.packed import SPLITS, token_weights
+from cluster.examples.splits import SPLITS
+from training.data.packed import token_weights
 
 _copy_runs = Entry("training.pack.best_fit:copy_runs")  # numba takes a second to import
 

@@ -14,11 +14,11 @@ from typing import Any, Self
 
 from cluster.artifact import MANIFEST, Artifact, Counters, discard_artifact, fingerprint
 from cluster.errors import DataError
+from cluster.examples.splits import SPLITS
 from cluster.record import OtherSettings, RecordFile, json_with
 from cluster.store import paths
 from cluster.store.paths import FileName
 from cluster.store.store import Store
-from training.data.packed import SPLITS
 from training.data.prepared import PreparedRun
 from training.pack.sources import Listing, set_name
 from training.pack.tokenizer import tokenizer_damage, tokenizer_file

@@ -22,13 +22,14 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.entry import Entry
+from cluster.examples.splits import SPLITS
 from cluster.levels import FAN, Levels
 from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns
 from training.data.order import permutation
-from training.data.packed import PACKED, SPLITS, STAGE_ROWS, STAGE_SHIFT, STAGE_TOKENS, by_stage, rows_per_group
+from training.data.packed import PACKED, STAGE_ROWS, STAGE_SHIFT, STAGE_TOKENS, by_stage, rows_per_group
 from training.pack.overflow import DocumentPieces, cut
 from training.pack.shuffle import (
     KeyRange,

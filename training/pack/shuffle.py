@@ -20,12 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
+from cluster.examples.splits import SPLITS
 from cluster.levels import Levels
 from cluster.sliced_file import read_slices, read_table, table_slices
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store import paths
 from cluster.store.store import Store
-from training.data.packed import EXAMPLES, SPLITS, STAGE_SHIFT, STAGE_TOKENS, by_stage
+from training.data.packed import EXAMPLES, STAGE_SHIFT, STAGE_TOKENS, by_stage
 
 _SHUFFLE_KEYS = 1 << 64
 # Bytes of a task, without its examples. Measured: 146 MiB, and Ray's worker.

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
+from cluster.examples.splits import SPLITS, split_name
 from cluster.formats import plural
 from cluster.readers.divide import append_span
 from cluster.readers.files.compression import UnreadableRest
@@ -26,10 +27,9 @@ from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, HeldOutSet
-from training.data.packed import SPLITS
 from training.data.prepared import PreparedRun, prepared_output, prepared_with
 from training.pack.columns import DEFAULTS, resolve
-from training.pack.corpus_files import CONTENT, SPLIT, CorpusInput, find_files, input_of, inspect_file, split_name
+from training.pack.corpus_files import CONTENT, SPLIT, CorpusInput, find_files, input_of, inspect_file
 
 # Threads that read footers of remote files; they wait for the network.
 _THREADS = 16

@@ -13,11 +13,12 @@ groups: it reads until there are more than MAX_RANKED of them, or with `stratify
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
+
+import numpy as np
 
 from cluster.errors import ConfigError
+from cluster.examples.splits import SPLITS, split_places
 from training.config_parts import Split
-from training.data.packed import SPLITS
 from training.pack.documents import Document
 
 MAX_RANKED = 4096
@@ -73,14 +74,13 @@ class Survey:
             if len(groups) > MAX_RANKED:
                 self.strata[stratum] = None
 
-    def merge(self, other: "Survey") -> None:
-        """Count the documents of another survey. Errors are those of `add`."""
-        for stratum, groups in other.strata.items():
-            if self._of(stratum) is not None and groups is not None:
-                for key, documents in groups.items():
-                    self.add(key, stratum, documents)
-            else:
-                self.strata[stratum] = None
+    def merge(self, stratum: str, groups: Mapping[int, int] | None) -> None:
+        """Count the documents of a stratum of another survey. Errors are those of `add`."""
+        if self._of(stratum) is None or groups is None:
+            self.strata[stratum] = None
+            return
+        for key, documents in groups.items():
+            self.add(key, stratum, documents)
 
     def _of(self, stratum: str) -> dict[int, int] | None:
         """The groups of a stratum, which is new or known."""
@@ -102,14 +102,12 @@ def choose_cuts(found: Survey, split: Split) -> Cuts:
     small = {name: groups for name, groups in sorted(found.strata.items()) if groups is not None}
     for name, groups in small.items():
         keys = sorted(groups)
-        below = [0, *accumulate(groups[key] for key in keys)]  # number of documents before each group, and of all
-        at: list[int] = []
-        for number, share in enumerate(shares):
-            wanted = below[-1] * share + carried[number]
-            nearest = min(range(len(below)), key=lambda index: abs(below[index] - wanted))
-            at.append(max([nearest, *at]))
-            carried[number] = wanted - below[at[-1]]
-        strata[name] = (_before(keys, at[0]), _before(keys, at[1]))
+        sizes = np.array([groups[key] for key in keys])
+        wanted = [sizes.sum() * share + of_others for share, of_others in zip(shares, carried, strict=True)]
+        places = split_places(sizes, np.array(wanted))
+        first, second = (int(np.searchsorted(places, split, side="right")) for split in (0, 1))
+        carried = [wanted[0] - sizes[:first].sum(), wanted[1] - sizes[:second].sum()]
+        strata[name] = (_before(keys, first), _before(keys, second))
     if len(small) == len(found.strata):
         _fill_empty(small, strata, split)
     return Cuts(default, strata, split.fold)

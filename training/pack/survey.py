@@ -4,9 +4,8 @@ The driver reads the first LOOKED_AT documents (`survey_first_documents`). They 
 if it has neither strata nor classes and these documents have more than MAX_RANKED groups. Otherwise stages read all
 documents:
 
-    survey     per unit of the corpus: the groups of each stratum, and the classes   -> groups, classes
-    merge-1..  per FAN files of the stage before: their groups and classes           -> groups, classes
-    split      one unit: the cuts and the classes                                    -> _work/split/CORPUS
+    survey   per unit of the corpus: the groups of each stratum, and the classes
+    split    one unit, which reads them all: the cuts and the classes   -> _work/split/CORPUS
 
 So the driver's time and memory do not depend on the number of documents. The result of a unit has at most 1,000 strata
 of MAX_RANKED groups, and 1,000 classes.
@@ -14,28 +13,26 @@ of MAX_RANKED groups, and 1,000 classes.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from itertools import count
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.errors import ConfigError
-from cluster.sliced_file import read_slice, read_table, table_slice
-from cluster.stage import Output, RunStage, Scratch, Stage, files_from
-from cluster.store import paths
+from cluster.sliced_file import read_slice, read_slices
+from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from training.config_parts import Split
 from training.pack.documents import Document, LeftOut, documents_of
 from training.pack.sources import CorpusReading, FrozenCorpus, Unit, as_json, stage_of
 from training.pack.split import MAX_RANKED, Cuts, Survey, choose_cuts
 
-VERSION = 2  # of the stages' results; results of another version are made again
+VERSION = 3  # of the stages' results; results of another version are made again
 LOOKED_AT = 4 * MAX_RANKED
-FAN = 64  # files that a unit reads
+_FILES_AT_ONCE = 64
 # One core reads this in less than a second; workers of Ray take 3 s to start.
 SMALL_BYTES = 64 << 20
 
@@ -43,17 +40,9 @@ _MAX_CLASSES = 1000
 # Half a GiB for the groups, and the libraries.
 _MEMORY = 3 << 28
 _NO_COLUMNS = pa.schema([])
-_GROUPS = pa.schema(
-    [
-        ("stratum", pa.string()),
-        ("keys", pa.large_list(pa.uint64())),  # hashes of its groups; null if there are more than MAX_RANKED
-        ("documents", pa.large_list(pa.int64())),  # number in each group
-    ]
-)
 
 
-@dataclass(frozen=True)
-class Surveyed:
+class Surveyed(NamedTuple):
     """The result of a survey. classes: values of the label column; empty without method probe."""
 
     cuts: Cuts
@@ -79,11 +68,18 @@ class Found:
             assert document.label is not None
             self._add_classes([document.label])
 
-    def merge(self, groups: Survey, classes: Iterable[str]) -> None:
-        """Add groups and classes of other documents. Errors are those of `add`."""
-        self.groups.merge(groups)
+    def merge(self, survey: bytes) -> None:
+        """Add the survey of other documents, as of `plain`. Errors are those of `add`."""
+        plain = json.loads(survey)
+        for stratum, own in plain["strata"].items():
+            self.groups.merge(stratum, own and dict(zip(*own, strict=True)))
         if self.classes is not None:
-            self._add_classes(classes)
+            self._add_classes(plain["classes"])
+
+    def plain(self) -> bytes:
+        """As JSON."""
+        strata = {name: own and (list(own), list(own.values())) for name, own in self.groups.strata.items()}
+        return json.dumps({"strata": strata, "classes": sorted(self.classes or ())}).encode()
 
     def result(self, split: Split) -> Surveyed:
         return Surveyed(choose_cuts(self.groups, split), frozenset(self.classes or ()))
@@ -147,7 +143,6 @@ def survey_stage(name: str, frozen: FrozenCorpus, store: Store, split: Split, cl
     output = survey_name(name)
     decided_by = [VERSION, frozen.fingerprint, as_json(frozen.units), frozen.columns.model_dump(), split.model_dump()]
     made_from = fingerprint([*decided_by, classes])
-    small = sum(frozen.unit_bytes) <= SMALL_BYTES
     nothing = _nothing_of(frozen, classes)
     stage = Stage(
         name=stage_of("split", name),
@@ -156,11 +151,21 @@ def survey_stage(name: str, frozen: FrozenCorpus, store: Store, split: Split, cl
         work=MergeSurveys(store, nothing, output, split),
         fingerprint=made_from,
         store=store,
-        describe=_merged_files,
-        small=small,
+        describe=files_from,
+        small=sum(frozen.unit_bytes) <= SMALL_BYTES,
         memory=_MEMORY,
     )
-    return dataclasses.replace(stage, prepare=PrepareSplit(stage, f"_work/survey/{name}", frozen, nothing))
+    of_units = f"_work/survey/{name}"
+    survey = dataclasses.replace(
+        stage,
+        name=f"{stage.name}.survey",
+        outputs=(Output(of_units, _NO_COLUMNS),),
+        units=frozen.units,
+        work=SurveyUnit(frozen.reading, nothing, of_units),
+        fingerprint=fingerprint([made_from, "survey"]),
+        describe=_files,
+    )
+    return dataclasses.replace(stage, prepare=lambda run: [run(survey)[of_units].file_uris])
 
 
 def survey_name(corpus: str) -> str:
@@ -210,66 +215,13 @@ def _nothing_of(frozen: FrozenCorpus, classes: bool) -> Found:
     return Found(_where(frozen), classes=set() if classes else None)
 
 
-@dataclass(frozen=True)
-class Files:
-    """A unit of `merge` and of `split`: files of the stage before."""
-
-    folder: str
-    names: tuple[str, ...]
-
-    @property
-    def uris(self) -> list[str]:
-        return [paths.join(self.folder, name) for name in self.names]
-
-
-def _merged_files(unit: Files) -> str:
-    return files_from(unit.uris)
-
-
-def _read_files(unit: Unit) -> str:
+def _files(unit: Unit) -> str:
     return files_from(list(dict.fromkeys(span.uri for span in unit)))
 
 
 @dataclass(frozen=True)
-class PrepareSplit:
-    """Runs the stages before `split`. Returns its unit. folder: of their outputs. nothing: Found of no documents."""
-
-    stage: Stage
-    folder: str
-    frozen: FrozenCorpus
-    nothing: Found
-
-    def __call__(self, run: RunStage) -> list[Files]:
-        output = f"{self.folder}/units"
-        work = SurveyUnit(self.frozen.reading, self.nothing, output)
-        made = run(self._stage("survey", output, self.frozen.units, work))[output]
-        for number in count(1):
-            names = [file.path for file in made.manifest.files]
-            units = [Files(made.uri, tuple(names[at : at + FAN])) for at in range(0, len(names), FAN)]
-            if len(units) == 1:
-                return units
-            output = f"{self.folder}/{number}"
-            made = run(
-                self._stage(f"merge-{number}", output, units, MergeSurveys(self.stage.store, self.nothing, output))
-            )[output]
-        raise AssertionError("each stage has fewer files than the one before")
-
-    def _stage(self, name: str, output: str, units: Sequence[Any], work: Callable[[Any, Scratch], Counters]) -> Stage:
-        return dataclasses.replace(
-            self.stage,
-            name=f"{self.stage.name}.{name}",
-            outputs=(Output(output, _NO_COLUMNS),),
-            units=units,
-            work=work,
-            fingerprint=fingerprint([self.stage.fingerprint, name]),
-            describe=_read_files if name == "survey" else _merged_files,
-            prepare=None,
-        )
-
-
-@dataclass(frozen=True)
 class SurveyUnit:
-    """The work of the stage `survey`. nothing: as in `PrepareSplit`."""
+    """The work of the stage `survey`. nothing: Found of no documents."""
 
     corpus: CorpusReading
     nothing: Found
@@ -279,45 +231,25 @@ class SurveyUnit:
         found = deepcopy(self.nothing)
         for document in documents_of(self.corpus, unit, LeftOut()):
             found.add(document)
-        scratch.write_slices(self.output, _as_slices(found))
+        scratch.write_slices(self.output, [found.plain()])
         return {}
 
 
 @dataclass(frozen=True)
 class MergeSurveys:
-    """The work of the stages `merge` and, if `split` is given, `split`. nothing: as in `PrepareSplit`."""
+    """The work of the stage `split`, whose unit is the files of the surveys. nothing: as in `SurveyUnit`."""
 
     store: Store
     nothing: Found
     output: str
-    split: Split | None = None
+    split: Split
 
-    def __call__(self, unit: Files, scratch: Scratch) -> Counters:
+    def __call__(self, unit: list[str], scratch: Scratch) -> Counters:
         found = deepcopy(self.nothing)
-        for uri in unit.uris:
-            found.merge(_groups(read_table(read_slice(self.store, uri, 0))), json.loads(read_slice(self.store, uri, 1)))
-        scratch.write_slices(
-            self.output, _as_slices(found) if self.split is None else [_as_json(found.result(self.split))]
-        )
+        for first in range(0, len(unit), _FILES_AT_ONCE):
+            for survey in read_slices(self.store, unit[first : first + _FILES_AT_ONCE], 0):
+                found.merge(survey)
+        cuts, classes = found.result(self.split)
+        plain = {"default": cuts.default, "strata": cuts.strata, "classes": sorted(classes)}
+        scratch.write_slices(self.output, [json.dumps(plain).encode()])
         return {}
-
-
-def _as_slices(found: Found) -> list[Any]:
-    strata = found.groups.strata
-    groups = [(None, None) if one is None else (list(one), list(one.values())) for one in strata.values()]
-    columns = [list(strata), [keys for keys, _ in groups], [documents for _, documents in groups]]
-    table = pa.table(columns, schema=_GROUPS)
-    return [table_slice(table), json.dumps(sorted(found.classes or ())).encode()]
-
-
-def _groups(table: pa.Table) -> Survey:
-    found = Survey()
-    for row in table.to_pylist():
-        own = None if row["keys"] is None else dict(zip(row["keys"], row["documents"], strict=True))
-        found.strata[row["stratum"]] = own
-    return found
-
-
-def _as_json(surveyed: Surveyed) -> bytes:
-    cuts, classes = surveyed.cuts, sorted(surveyed.classes)
-    return json.dumps({"default": cuts.default, "strata": cuts.strata, "classes": classes}).encode()

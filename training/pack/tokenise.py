@@ -21,10 +21,11 @@ import pyarrow as pa
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.entry import Entry
 from cluster.errors import ConfigError, DataError
+from cluster.examples.splits import SPLITS, hash64
 from cluster.stage import Output, Scratch, Stage, files_from
 from training.config_parts import Split
-from training.data.packed import EXAMPLES, SPLITS, STAGE_TOKENS, shuffle_key
-from training.pack.documents import Document, LeftOut, documents_of, hash64
+from training.data.packed import EXAMPLES, STAGE_TOKENS, shuffle_key
+from training.pack.documents import Document, LeftOut, documents_of
 from training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
 from training.pack.loss_keys import unread_counters
 from training.pack.sources import CorpusReading, FrozenCorpus, Unit, as_json, stage_of

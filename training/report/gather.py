@@ -14,7 +14,6 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.data.packed import STAGE_ROWS, by_stage
-from training.data.prepared import PreparedRun
 from training.pack import overflow
 from training.pack.packed_run import PackedRun
 from training.records.evaluation import read_evaluation
@@ -50,7 +49,8 @@ def combine_reports(config: TrainConfig, reports: Sequence[TrainReport]) -> Trai
 def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
     """One training's part of the report."""
     config, log = job.config, Log(_records(job.store, job.step_log))
-    attempts = _attempts(job.store, job.attempts)
+    files = job.store.list_files(job.attempts)
+    attempts: list[AttemptRecord] = [read_json(job.store, file.uri, "the record of an attempt") for file in files]
     evaluation = read_evaluation(job) or _NOT_EVALUATED
     return {
         "name": config.name,
@@ -88,7 +88,7 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
         "unmoved": outcome["unmoved"],
         "generation": evaluation["generation"],
         "set_generation": evaluation.get("set_generation", {}),
-        "answers": [_shortened(answer) for answer in _first_answers(evaluation["answers"])],
+        "answers": list(_first_answers(evaluation["answers"])),
         "merged_check": evaluation["merged_check"],
         "evaluation_notes": evaluation.get("notes", []),
         "folders": _folders(job, packed),
@@ -120,27 +120,15 @@ def _records(store: Store, uri: str) -> Iterator[StepRecord]:
                 yield read_json_line(line, uri)
 
 
-def _attempts(store: Store, folder: str) -> list[AttemptRecord]:
-    return [read_json(store, file.uri, "the record of an attempt") for file in store.list_files(folder)]
-
-
-def _shortened(answer: GeneratedAnswer) -> GeneratedAnswer:
-    shortened = answer.copy()
-    for key in ("prompt", "reference", "generated"):
-        shortened[key] = _cut(answer[key])
-    return shortened
-
-
-def _first_answers(answers: Sequence[GeneratedAnswer]) -> list[GeneratedAnswer]:
-    """The first answers of the held-out split, and of each of `evaluate.sets`."""
+def _first_answers(answers: Sequence[GeneratedAnswer]) -> Iterator[dict[str, Any]]:
+    """The first answers of the held-out split, and of each of `evaluate.sets`, with their texts cut."""
     of_set: dict[str | None, list[GeneratedAnswer]] = {}
     for answer in answers:
         of_set.setdefault(answer.get("set"), []).append(answer)
-    return [answer for found in of_set.values() for answer in found[:_ANSWERS]]
-
-
-def _cut(words: str) -> str:
-    return words if len(words) <= _ANSWER_CHARACTERS else words[:_ANSWER_CHARACTERS] + "…"
+    for answer in (answer for found in of_set.values() for answer in found[:_ANSWERS]):
+        texts = {key: answer[key] for key in ("prompt", "reference", "generated")}  # type: ignore[literal-required]
+        yield answer | {key: words[:_ANSWER_CHARACTERS] + "…" * (len(words) > _ANSWER_CHARACTERS)
+                        for key, words in texts.items()}  # fmt: skip
 
 
 def _recipe(config: TrainConfig, attempts: Sequence[AttemptRecord]) -> dict[str, Any]:
@@ -190,30 +178,18 @@ def _corpus(store: Store, name: str, path: str, packed: PackedRun, length: int) 
         "splits": [_split(split, counted, length) for split in packed.corpora[name]],
         "stages": {str(stage): rows for stage, rows in by_stage(counted, STAGE_ROWS).items()},
     }
-    if (prepared := _prepared(store, packed.prepared.get(name))) is not None:
-        corpus["prepared"] = prepared
+    if (found := packed.prepared.get(name)) is not None:
+        versions = versions_of(store, registry_folder(), found.digest)
+        corpus["prepared"] = {
+            "name": found.name, "versions": versions, "digest": found.digest, "report": found.report,
+        }  # fmt: skip
     return corpus
 
 
-def _prepared(store: Store, found: PreparedRun | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    versions = versions_of(store, registry_folder(), found.digest)
-    return {"name": found.name, "versions": versions, "digest": found.digest, "report": found.report}
-
-
 def _split(split: str, counted: Counters, length: int) -> dict[str, Any]:
-    documents, rows, tokens, label_tokens = (
-        int(counted.get(f"{what}/{split}", 0)) for what in ("documents", "rows", "tokens", "label_tokens")
-    )
-    return {
-        "split": split,
-        "documents": documents,
-        "rows": rows,
-        "tokens": tokens,
-        "label_tokens": label_tokens,
-        "filled": tokens / (rows * length) if rows else 0.0,
-    }
+    counts = {what: int(counted.get(f"{what}/{split}", 0)) for what in ("documents", "rows", "tokens", "label_tokens")}
+    rows = counts["rows"]
+    return {"split": split, **counts, "filled": counts["tokens"] / (rows * length) if rows else 0.0}
 
 
 def _folders(job: Job, packed: PackedRun) -> list[dict[str, Any]]:
@@ -229,7 +205,7 @@ def _folders(job: Job, packed: PackedRun) -> list[dict[str, Any]]:
             "kind": kind,
             "uri": paths.join(root, kind),
             "bytes": sum(file["bytes"] for file in manifest["files"] if file["path"].startswith(f"{kind}/")),
-            "code": "\n".join(loading(kind, base, chat)),
+            "code": loading(kind, base, chat),
         }
         for kind in manifest["folders"]
     ]

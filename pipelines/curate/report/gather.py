@@ -3,7 +3,7 @@
 import os
 import platform
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from cluster.artifact import Artifact
 from cluster.engine import Engine
 from cluster.readers.units import InputManifest
 from cluster.secret_values import take_out
-from pipelines.curate.config import Boilerplate, Filters, Repeats, ReportSettings
+from pipelines.curate.config import Filters, ReportSettings
 from pipelines.curate.report.run_warnings import warnings
 from pipelines.curate.report.schema import CurateReport
 from pipelines.curate.stages.boilerplate import BOILERPLATE
@@ -48,6 +48,8 @@ _PLAIN_SIGNALS = {
 _WHERE_SHOWN = 3
 _ID_SHOWN = 60  # characters
 
+_STAGE_OF = {ATTRIBUTES: "measure", TALLIES: "decide", GROUPS: "group", CORPUS: "select"}
+
 Counts = dict[str, int]
 
 
@@ -62,7 +64,8 @@ def gather(
     """
     tallies = _Tallies(settings, artifacts)
     samples = _merged(artifacts[BEST_SAMPLES], partial(best_samples, most=settings.report.samples))
-    core_s = _core_seconds(artifacts)
+    stages = {stage: artifacts[name].manifest for name, stage in _STAGE_OF.items() if name in artifacts}
+    core_s = {stage: manifest.seconds for stage, manifest in stages.items()}
     report: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "run": _run(settings, engine),
@@ -74,19 +77,38 @@ def gather(
         "similarity": _similarity(settings.dedup, artifacts.get(SIMILARITY)),
         "groups": _groups(settings.report.groups, samples),
         "samples": _samples(samples, tallies),
-        "personal_data": _personal_data(settings.redact, tallies),
+        "personal_data": [
+            {
+                "kind": row["name"],
+                "documents": row["documents"],
+                "found": row["characters"],
+                "redacted": row["name"] in settings.redact,
+            }
+            for row in tallies.rows["personal"]
+        ],
         "quarantine": _quarantine(artifacts[PROBLEMS]),
         "skipped": _skipped(inputs, artifacts[ATTRIBUTES]),
         "duplicate_ids": _duplicate_ids(inputs, artifacts.get(DUPLICATE_IDS)),
-        "stages": _stage_rows(engine, artifacts, core_s),
+        "stages": [
+            {
+                "stage": stage,
+                "units": engine.units[stage],
+                "documents": int(manifest.counters.get("documents", 0)),
+                "text_bytes": int(manifest.counters.get("text_bytes", 0)),
+                "wall_s": engine.wall_s.get(stage),
+                "core_s": core_s[stage],
+            }
+            for stage, manifest in stages.items()
+        ],
     }
     kept_languages = settings.filters.language.keep if settings.filters.language else ()
-    if settings.boilerplate:
-        report["boilerplate"] = _boilerplate(settings.boilerplate, artifacts, samples)
-    if settings.repeats:
-        report["repeats"] = _repeats(settings.repeats, artifacts, samples)
-    found = warnings(report, inputs, settings.report.warn_source_loss, kept_languages)
-    return report | {"warnings": found}
+    if cut := settings.boilerplate:
+        found = {"cut": cut.cut, "max_documents": cut.max_documents, "different": artifacts[BOILERPLATE].manifest.rows}
+        report["boilerplate"] = found | _cut(artifacts, samples, BOILERPLATE, "pieces", "documents", "characters")
+    if runs := settings.repeats:
+        counted = _cut(artifacts, samples, REPEATS, "runs", "documents", "later_runs", "later_words")
+        report["repeats"] = {"min_words": runs.min_words, "cut": runs.cut, **counted}
+    return report | {"warnings": warnings(report, inputs, settings.report.warn_source_loss, kept_languages)}
 
 
 class _Tallies:
@@ -188,28 +210,24 @@ def _totals(tallies: _Tallies, engine: Engine, core_s: dict[str, float]) -> dict
 
 
 def _sources(inputs: InputManifest, tallies: _Tallies, attributes: Artifact) -> list[dict[str, Any]]:
-    counters = attributes.manifest.counters
-    return [
-        {
-            "source": entry.source,
-            "licence": entry.licence,
-            "weight": entry.weight,
-            "input": tallies.total("input", source=entry.source),
-            "corpus": tallies.total("kept", source=entry.source),
-            "reasons": tallies.removed(source=entry.source),
-            "without_id": int(counters.get(NO_ID + entry.source, 0)),
-            "empty_texts": int(counters.get(EMPTY_TEXT + entry.source, 0)),
-            "repeated_keys": int(counters.get(REPEATED_KEY + entry.source, 0)),
-            "without_newest_by": int(counters.get(NO_NEWEST_BY + entry.source, 0)),
-            "notes": {
-                name.removeprefix(of_source): int(count)
-                for of_source in [f"{NOTES}{entry.source}/"]
-                for name, count in counters.items()
-                if name.startswith(of_source)
-            },
-        }
-        for entry in inputs.inputs
-    ]
+    counters, rows = attributes.manifest.counters, []
+    named = {"without_id": NO_ID, "empty_texts": EMPTY_TEXT, "repeated_keys": REPEATED_KEY,
+             "without_newest_by": NO_NEWEST_BY}  # fmt: skip
+    for entry in inputs.inputs:
+        source, notes = entry.source, f"{NOTES}{entry.source}/"
+        rows.append(
+            {
+                "source": source,
+                "licence": entry.licence,
+                "weight": entry.weight,
+                "input": tallies.total("input", source=source),
+                "corpus": tallies.total("kept", source=source),
+                "reasons": tallies.removed(source=source),
+                **{name: int(counters.get(prefix + source, 0)) for name, prefix in named.items()},
+                "notes": {key.removeprefix(notes): int(n) for key, n in counters.items() if key.startswith(notes)},
+            }
+        )
+    return rows
 
 
 def _histograms(filters: Filters, tallies: _Tallies) -> list[dict[str, Any]]:
@@ -271,45 +289,14 @@ def _samples(samples: pa.Table, tallies: _Tallies) -> list[dict[str, Any]]:
     return [{name: row[name] for name in shown} for key in order for row in found[key]]
 
 
-def _personal_data(redacted: Sequence[str], tallies: _Tallies) -> list[dict[str, Any]]:
-    return [
-        {
-            "kind": row["name"],
-            "documents": row["documents"],
-            "found": row["characters"],
-            "redacted": row["name"] in redacted,
-        }
-        for row in tallies.rows["personal"]
-    ]
-
-
-def _boilerplate(settings: Boilerplate, artifacts: dict[str, Artifact], samples: pa.Table) -> dict[str, Any]:
+def _cut(artifacts: dict[str, Artifact], samples: pa.Table, stage: str, *names: str) -> dict[str, Any]:
+    """Counters of the corpus about what a stage found, by these names, and its most frequent texts."""
     counters = artifacts[CORPUS].manifest.counters
-    return {
-        "cut": settings.cut,
-        "max_documents": settings.max_documents,
-        "different": artifacts[BOILERPLATE].manifest.rows,
-        **{name: int(counters.get(f"boilerplate_{name}", 0)) for name in ("pieces", "documents", "characters")},
-        "texts": _cut_texts(BOILERPLATE, samples),
-    }
-
-
-def _repeats(settings: Repeats, artifacts: dict[str, Artifact], samples: pa.Table) -> dict[str, Any]:
-    counters = artifacts[CORPUS].manifest.counters
-    names = ("runs", "documents", "later_runs", "later_words")
-    return {
-        "min_words": settings.min_words,
-        "cut": settings.cut,
-        **{name: int(counters.get(f"repeats_{name}", 0)) for name in names},
-        "texts": _cut_texts(REPEATS, samples),
-    }
-
-
-def _cut_texts(stage: str, samples: pa.Table) -> list[dict[str, Any]]:
     shown = samples.filter(pc.and_(pc.equal(samples["reason"], CUT_REASON), pc.equal(samples["stage"], stage)))
-    return [
+    texts = [
         {"source": row["source"], "text": row["excerpt"], "documents": int(row["value"])} for row in shown.to_pylist()
     ]
+    return {name: int(counters.get(f"{stage}_{name}", 0)) for name in names} | {"texts": texts}
 
 
 def _quarantine(problems: Artifact) -> list[dict[str, Any]]:
@@ -355,28 +342,3 @@ def _duplicate_ids(inputs: InputManifest, found: Artifact | None) -> list[dict[s
 def _printable(id: str) -> str:
     shown = id if id.isprintable() else ascii(id)
     return shown if len(shown) <= _ID_SHOWN else shown[:_ID_SHOWN] + "..."
-
-
-_STAGE_OF = {ATTRIBUTES: "measure", TALLIES: "decide", GROUPS: "group", CORPUS: "select"}
-
-
-def _core_seconds(artifacts: dict[str, Artifact]) -> dict[str, float]:
-    return {stage: artifacts[name].manifest.seconds for name, stage in _STAGE_OF.items() if name in artifacts}
-
-
-def _stage_rows(engine: Engine, artifacts: dict[str, Artifact], core_s: dict[str, float]) -> list[dict[str, Any]]:
-    rows = []
-    for name, stage in _STAGE_OF.items():
-        if name in artifacts:
-            manifest = artifacts[name].manifest
-            rows.append(
-                {
-                    "stage": stage,
-                    "units": engine.units[stage],
-                    "documents": int(manifest.counters.get("documents", 0)),
-                    "text_bytes": int(manifest.counters.get("text_bytes", 0)),
-                    "wall_s": engine.wall_s.get(stage),
-                    "core_s": core_s[stage],
-                }
-            )
-    return rows

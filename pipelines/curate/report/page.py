@@ -29,6 +29,7 @@ from cluster.report.sections import (
     outside,
     sentence,
     styled,
+    table_section,
     warnings_section,
 )
 from pipelines.curate.report.funnel import funnel
@@ -53,8 +54,8 @@ def render(report: CurateReport) -> str:
     shown = [
         warnings_section(report["warnings"]), result(report), funnel(report), languages(report), sources(report),
         signals(report), similarity(report), groups(report), samples(report), personal_data(report),
-        boilerplate(report), repeats(report), quarantine(report), skipped(report), times(report),
-        config_section(run["config"]),
+        boilerplate(report.get("boilerplate")), repeats(report.get("repeats")), quarantine(report), skipped(report),
+        times(report), config_section(run["config"]),
     ]  # fmt: skip
     return page("Curation report", run["name"], run["finished"], run["version"], run["output"], shown)
 
@@ -223,24 +224,22 @@ def _signal(signal: Any, removed: dict[str, int]) -> Figure:
 
 def similarity(report: CurateReport) -> Section:
     """A histogram of the near-duplicates by their similarity to the kept document."""
-    found, title = report["similarity"], "Similarity of near-duplicates"
-    if not found:
-        return Section("similarity", title, [sentence("Near-duplicates were not looked for in this run.")])
-    total, threshold = sum(found["documents"]), found["threshold"]
-    if not total:
-        words = f"No two documents reached the similarity of {decimal(threshold)}."
-        return Section("similarity", title, [sentence(words)])
-    drawing = histogram(
-        found["edges"], found["documents"], [{"minimum": None, "maximum": threshold}], log=False, frame=WIDE,
-        label=f"Similarity of {count(total)} documents with their nearest kept document, threshold {threshold}",
-        bound_signs=("≥", "≥"),
-    )  # fmt: skip
-    words = (
-        f"Jaccard similarity of {plural(total, 'document')} with the most similar document that was kept: "
-        f"exact between two short documents, else estimated. From the threshold of {decimal(threshold)} on, a document "
-        "is a duplicate and is removed."
-    )
-    return Section("similarity", title, [note(words), styled("wide-chart", drawing, tag="div")])
+    found, content = report["similarity"], [sentence("Near-duplicates were not looked for in this run.")]
+    if found and not (total := sum(found["documents"])):
+        content = [sentence(f"No two documents reached the similarity of {decimal(found['threshold'])}.")]
+    elif found:
+        threshold = found["threshold"]
+        label = f"Similarity of {count(total)} documents with their nearest kept document, threshold {threshold}"
+        bound, signs = {"minimum": None, "maximum": threshold}, ("≥", "≥")
+        counted = found["edges"], found["documents"]
+        drawing = histogram(*counted, [bound], log=False, label=label, frame=WIDE, bound_signs=signs)
+        words = (
+            f"Jaccard similarity of {plural(total, 'document')} with the most similar document that was kept: exact "
+            f"between two short documents, else estimated. From the threshold of {decimal(threshold)} on, a document "
+            "is a duplicate and is removed."
+        )
+        content = [note(words), styled("wide-chart", drawing, tag="div")]
+    return Section("similarity", "Similarity of near-duplicates", content)
 
 
 def groups(report: CurateReport) -> Section:
@@ -334,57 +333,55 @@ def _sample(sample: Any, bounded: tuple[str, str] | None) -> Iterator[Content]:
 
 def personal_data(report: CurateReport) -> Section:
     """Documents and occurrences of each kind of personal data, and whether the corpus has them replaced."""
-    if not report["personal_data"]:
-        off = report["run"]["config"].get("personal_data", {}) is None
-        words = "Personal data was not looked for in this run." if off else "No personal data was found."
-        return Section("personal-data", "Personal data", [sentence(words)])
-    given = report["totals"]["input"]["documents"]
+    given, off = report["totals"]["input"]["documents"], report["run"]["config"].get("personal_data", {}) is None
     cells = [
         (code(row["kind"]), row["documents"], share(row["documents"], given), row["found"],
          "replaced by a placeholder" if row["redacted"] else "left as it is")
         for row in report["personal_data"]
     ]  # fmt: skip
-    words = "Counted in every document that was read, kept or not. The values themselves are nowhere in this report."
     columns = ["Kind", ">Documents", ">of input", ">Found", "In the corpus"]
-    return Section("personal-data", "Personal data", [note(words), DataTable("Personal data by kind", columns, cells)])
+    words = "Counted in every document that was read, kept or not. The values themselves are nowhere in this report."
+    none = "Personal data was not looked for in this run." if off else "No personal data was found."
+    table = DataTable("Personal data by kind", columns, cells)
+    return table_section("personal-data", "Personal data", table, words=words, none=none)
 
 
-def boilerplate(report: CurateReport) -> Section | None:
+def boilerplate(found: dict[str, Any] | None) -> Section | None:
     """The amount of text that was cut as boilerplate, and the most frequent lines; None without that setting."""
-    if (found := report.get("boilerplate")) is None:
+    if found is None:
         return None
-    words = (
+    return _cut_texts(
+        "Boilerplate",
+        found["texts"],
         f"{count(found['pieces'])} {found['cut']} were cut out of {plural(found['documents'], 'document')}, "
         f"{count(found['characters'])} characters: each occurs in more than {count(found['max_documents'])} documents "
         f"of its source that the rules and deduplication left. {count(found['different'])} of them differ; the folder "
-        "boilerplate has each of these."
+        "boilerplate has each of these.",
     )
-    return Section("boilerplate", "Boilerplate", [note(words), _cut_texts(found["texts"])])
 
 
-def repeats(report: CurateReport) -> Section | None:
+def repeats(found: dict[str, Any] | None) -> Section | None:
     """The number of runs of words in several documents, and the most frequent ones; None without that setting."""
-    if (found := report.get("repeats")) is None:
+    if found is None:
         return None
-    words = (
+    return _cut_texts(
+        "Repeats",
+        found["texts"],
         f"{plural(found['documents'], 'document')} have {count(found['runs'])} runs of at least {found['min_words']} "
         f"words that another one has, too. An earlier document has {count(found['later_runs'])} of them, "
         f"{count(found['later_words'])} words, which {'were cut' if found['cut'] else 'stay'}. The folder repeats has "
-        "each run."
+        "each run.",
     )
-    return Section("repeats", "Repeats", [note(words), _cut_texts(found["texts"])])
 
 
-def _cut_texts(texts: Sequence[Any]) -> Content:
+def _cut_texts(title: str, texts: Sequence[Any], words: str) -> Section:
     cells = [(name(row["source"]), styled("wrap", outside(row["text"])), row["documents"]) for row in texts]
-    columns = ["Source", "Text", ">Documents"]
-    return DataTable("What most documents have", columns, cells) if cells else sentence("Nothing was found.")
+    table = DataTable("What most documents have", ["Source", "Text", ">Documents"], cells)
+    return Section(title.lower(), title, [note(words), table if cells else sentence("Nothing was found.")])
 
 
 def quarantine(report: CurateReport) -> Section:
     """Documents that could not be read, by source and problem, with at most five of their places."""
-    if not report["quarantine"]:
-        return Section("quarantine", "Quarantine", [sentence("Every document could be read.")])
     cells = [
         (name(row["source"]), styled("wrap", row["problem"]), row["documents"],
          Items([outside(where) for where in row["examples"][:_PLACES_SHOWN]], "where"))
@@ -394,13 +391,11 @@ def quarantine(report: CurateReport) -> Section:
         "These documents could not be read. They are in no number above; the quarantine folder has one row for each."
     )
     table = DataTable("Documents set aside", ["Source", "Problem", ">Documents", "Where, for example"], cells)
-    return Section("quarantine", "Quarantine", [note(words), table])
+    return table_section("quarantine", "Quarantine", table, words=words, none="Every document could be read.")
 
 
 def skipped(report: CurateReport) -> Section:
     """Files, and records inside files, that are not documents: their number by source and kind."""
-    if not report["skipped"]:
-        return Section("skipped", "Passed over", [sentence("No file and no record was passed over.")])
     cells = [
         (name(row["source"]), "inside a file" if row["inside"] else "file", styled("wrap", row["reason"]), row["count"])
         for row in report["skipped"]
@@ -409,7 +404,7 @@ def skipped(report: CurateReport) -> Section:
         "No documents, so they are in no number above: files by their ending or kind, records of archives by theirs."
     )
     table = DataTable("What was passed over, and why", ["Source", "What", "Why", ">Count"], cells)
-    return Section("skipped", "Passed over", [note(words), table])
+    return table_section("skipped", "Passed over", table, words=words, none="No file and no record was passed over.")
 
 
 def times(report: CurateReport) -> Section:

@@ -12,14 +12,14 @@ from typing import Any
 
 from cluster.config import load_values
 from cluster.errors import ConfigError, DataError
+from cluster.examples.content import Shape
+from cluster.examples.splits import SPLITS
 from cluster.output_folder import refuse_impossible_output, refuse_output_among_inputs
 from cluster.run import RunFolder
 from cluster.store.store import Store
 from pipelines.prepare.config import Clean, Duplicates, PrepareConfig, Source, Split, Validate
 from pipelines.prepare.named_fields import fields_of_settings
-from pipelines.prepare.records.content import Shape
 from pipelines.prepare.sources import Fields, fields_of, with_corpora
-from pipelines.prepare.stages.split import SPLITS
 
 # Columns that are read as metadata under their own names, besides those that the settings name.
 USUAL = ("source", "licence", "domain", "task_type", "language", "label", "category", "annotator")

@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact, fingerprint
 from cluster.entry import Entry
+from cluster.examples.content import Shape
 from cluster.readers.files.limits import Limits
 from cluster.stage import Output, Stage, files_from
 from cluster.store.store import Store
 from pipelines.prepare.assess.facts import units_of
 from pipelines.prepare.assess.settings import TextVectors
-from pipelines.prepare.records.content import Shape
 from pipelines.prepare.stages.collect import collect_memory
 
 MODEL, VECTORS, COSINES = "model", "vectors", "cosines"

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from cluster.examples.content import Content, Shape, Sides, from_shape, sides_of, texts_of
 from cluster.readers.files.limits import Limits
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
@@ -36,7 +37,6 @@ from pipelines.prepare.assess.settings import Sentiment
 from pipelines.prepare.config import Clean
 from pipelines.prepare.records.annotations import labels_by_annotators, metadata_of, value_of, values_of
 from pipelines.prepare.records.clean import Cleaner
-from pipelines.prepare.records.content import Content, Shape, Sides, from_shape, sides_of, texts_of
 from pipelines.prepare.records.hashes import hash64
 from pipelines.prepare.records.validate import Validator
 from pipelines.prepare.stages.collect import collect_memory, rules_memory

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, read_tables
-from pipelines.prepare.stages.split import SPLITS
+from cluster.examples.splits import SPLITS
 
 LEAKS = "leaks"  # the groups of questions that are like one of train
 

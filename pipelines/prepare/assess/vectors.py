@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from cluster.artifact import Artifact, Counters, read_tables
 from cluster.entry import Entry
+from cluster.examples.content import from_shape, sides_of
 from cluster.stage import Scratch
 from pipelines.prepare.assess.embed import (
     COSINES,
@@ -28,7 +29,6 @@ from pipelines.prepare.assess.embed import (
 )
 from pipelines.prepare.assess.facts import CHARACTERS, ROWS, is_copy, same, smallest_of_sample
 from pipelines.prepare.records.annotations import metadata_of, value_of
-from pipelines.prepare.records.content import from_shape, sides_of
 from pipelines.prepare.records.hashes import hash64
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import split_tokens

@@ -1,6 +1,5 @@
-"""One record: its forms, and what is done to it without a look at others.
+"""One record: what is done to it without a look at others. Its forms are in cluster/examples/content.py.
 
-content.py      texts, chats and preferences, and their columns in each shape
 templates.py    texts turned into questions and answers, chats into texts
 sections.py     long texts divided at headings and paragraphs
 annotations.py  labels, categories and annotators

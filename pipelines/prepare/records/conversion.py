@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from cluster.readers.cut_text import Cut
-from pipelines.prepare.records.annotations import value_of
-from pipelines.prepare.records.content import (
+from cluster.examples.content import (
     Chat,
     Content,
     Preference,
@@ -17,6 +15,8 @@ from pipelines.prepare.records.content import (
     to_shape,
     with_chosen,
 )
+from cluster.readers.cut_text import Cut
+from pipelines.prepare.records.annotations import value_of
 from pipelines.prepare.records.hashes import id_of
 from pipelines.prepare.records.sections import parts_of
 from pipelines.prepare.records.templates import ChatTemplate, Template, title_of

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from cluster.examples import splits
+
 _64_BITS = (1 << 64) - 1
 
 
@@ -22,8 +24,7 @@ def hash_of_text(text: str) -> str:
 
 def hash64(*parts: str) -> int:
     """A 64-bit hash of texts, never 0."""
-    framed = b"".join(len(data).to_bytes(8, "little") + data for data in (part.encode() for part in parts))
-    return int.from_bytes(hashlib.blake2b(framed, digest_size=8).digest(), "little") or 1
+    return splits.hash64(*(part.encode() for part in parts)) or 1
 
 
 def hashes_in_order(hashes: np.ndarray, seed: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from cluster.errors import ConfigError, UserError
+from cluster.examples.content import Chat, Content, question_and_answer, texts_of
 from cluster.guard import Exceeded, Failed, Guard
 from cluster.readers.files.limits import Limits
 from cluster.store.local_files import local_file, sha256_of
@@ -38,7 +39,6 @@ from pipelines.prepare.records.answers import (
     without_last_mark,
     words,
 )
-from pipelines.prepare.records.content import Chat, Content, question_and_answer, texts_of
 from pipelines.prepare.records.times import microseconds
 from pipelines.rules import RULES
 from pipelines.rules.rule import Analysis

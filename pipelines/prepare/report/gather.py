@@ -8,13 +8,15 @@ from typing import Any
 
 import cluster
 from cluster.artifact import Artifact
+from cluster.examples import content
+from cluster.examples.splits import SPLITS
 from cluster.formats import count, plural
 from cluster.readers.cut_text import CUT_KINDS
 from cluster.readers.find import skipped_text
 from cluster.readers.reader import PROBLEMS
 from cluster.readers.units import InputManifest
 from pipelines.prepare.config import STORES, PrepareConfig
-from pipelines.prepare.records import content, validate
+from pipelines.prepare.records import validate
 from pipelines.prepare.report.run_warnings import (
     balance_warnings,
     class_warnings,
@@ -33,7 +35,6 @@ from pipelines.prepare.report.schema import (
 )
 from pipelines.prepare.stages.classes import CLASSES, classes_of
 from pipelines.prepare.stages.collect import CUT_EXAMPLES, QUARANTINE, RECORDS
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import SPLIT_FILES
 from pipelines.prepare.stages.write import EXAMPLES, REMOVED, REMOVED_EXAMPLES
 from pipelines.prepare.tables import frame

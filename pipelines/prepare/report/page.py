@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 import cluster
+from cluster.examples.splits import SPLITS
 from cluster.formats import count, plural, share
 from cluster.report.charts import BarSegment, bar
 from cluster.report.markdown import markdown
@@ -33,7 +34,6 @@ from pipelines.prepare.assess.section import assessment_section
 from pipelines.prepare.report.schema import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, PrepareReport
 from pipelines.prepare.report.verdict import verdict_of
 from pipelines.prepare.stages.classes import ClassCounts
-from pipelines.prepare.stages.split import SPLITS
 
 _OPENED = 3  # fields whose tables of classes are open
 _ROWS = 40  # classes of a field that are shown
@@ -108,7 +108,7 @@ def _verdict(report: PrepareReport, assessment: Assessment) -> Section:
 
 def _result(report: PrepareReport) -> Section:
     totals, splits = report["totals"], report["splits"]
-    assigned: dict[str, int] = report.get("assigned", splits)
+    assigned = report.get("assigned") or splits
     tiles = [("Records written", count(totals["written"]), f"{count(totals['records'])} were read")]
     for one in SPLITS:
         shares = f"{share(assigned[one], sum(assigned.values()))}, {asked(report, one)} asked"

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cluster.examples.splits import SPLITS
 from cluster.formats import count, plural, share
 from pipelines.prepare.config import MOST_COPIES, PrepareConfig
 from pipelines.prepare.report.schema import counts_below
 from pipelines.prepare.stages.classes import ClassCounts
-from pipelines.prepare.stages.split import SPLITS
 
 _WARN_REMOVED = 0.5
 _WARN_SHARE = 0.02  # of the data set, by which a source differs from its share

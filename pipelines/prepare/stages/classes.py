@@ -8,8 +8,8 @@ from typing import TypedDict
 import pyarrow as pa
 
 from cluster.artifact import Artifact
+from cluster.examples.splits import SPLITS
 from pipelines.prepare.records.annotations import ANNOTATIONS, value_of
-from pipelines.prepare.stages.split import SPLITS
 
 CLASSES = "_work/classes"
 

@@ -22,6 +22,18 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.artifact import Counters, fingerprint
+from cluster.examples.content import (
+    COLUMNS,
+    FIELDS,
+    Role,
+    Shape,
+    Sides,
+    Unusable,
+    content_of,
+    sides_of,
+    texts_of,
+    with_texts,
+)
 from cluster.readers.cut_text import Cut
 from cluster.readers.files.limits import Limits
 from cluster.readers.inputs import COLLECTED_AT, CONTENT, CUT, FILE, PARENTS
@@ -44,18 +56,6 @@ from pipelines.prepare.records.annotations import (
     value_of,
 )
 from pipelines.prepare.records.clean import Cleaner, load_terms
-from pipelines.prepare.records.content import (
-    COLUMNS,
-    FIELDS,
-    Role,
-    Shape,
-    Sides,
-    Unusable,
-    content_of,
-    sides_of,
-    texts_of,
-    with_texts,
-)
 from pipelines.prepare.records.conversion import Collected, Conversion, from_template
 from pipelines.prepare.records.hashes import hash64, hash_of_text
 from pipelines.prepare.records.provenance import PROVENANCE, PROVENANCE_TYPE, provenance_of

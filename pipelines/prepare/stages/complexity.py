@@ -23,10 +23,10 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from cluster.examples.content import Shape, Sides, from_shape, sides_of
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.prepare.config import Curriculum
-from pipelines.prepare.records.content import Shape, Sides, from_shape, sides_of
 from pipelines.text.phrases import Phrases
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import count_tokens, split_tokens

@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.errors import DataError
+from cluster.examples.splits import SPLITS
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.config import Split
 from pipelines.prepare.records.hashes import hash64
-from pipelines.prepare.stages.split import SPLITS
 
 BEFORE = "_work/before"
 _MOVES_NONE = {"keep", "stable", "balance", "folds"}  # settings of `split`

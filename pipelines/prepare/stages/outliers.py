@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cluster.examples.content import Sides
 from pipelines.prepare.config import Measure
-from pipelines.prepare.records.content import Sides
 
 _OF_MEDIAN, _OF_MEAN = 1.4826, 1.2533
 _LEAST_RECORDS = 10  # of a group; of fewer none is an outlier

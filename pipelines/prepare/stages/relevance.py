@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from cluster.examples.content import Shape, from_shape, sides_of
 from cluster.readers.files.limits import Limits
 from cluster.stage import Output, RunStageIn, Scratch, Stage, files_from
 from cluster.store.store import Store
@@ -33,7 +34,6 @@ from pipelines.prepare.assess.embed import (
 )
 from pipelines.prepare.assess.facts import CHARACTERS, ROWS, SAMPLE, SAMPLE_SCHEMA
 from pipelines.prepare.config import AnswerRelevance, PrepareConfig
-from pipelines.prepare.records.content import Shape, from_shape, sides_of
 from pipelines.prepare.records.hashes import hash64
 from pipelines.prepare.stages.collect import KEYS, RECORDS, collect_memory
 

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cluster.examples.splits import split_places
 from pipelines.prepare.records.hashes import hashes_in_order
 
-SPLITS = ("train", "validation", "test")
 _NONE = -1
 _MOST_MOVES = 1000  # of components of a stratum between splits; a few are usual
 _EPSILON = 1e-9
@@ -111,9 +111,7 @@ def _fill(sizes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     total = sizes.sum()
     if not total:
         return np.empty(0, np.int64)
-    ends = np.cumsum(wanted) * total / wanted.sum()
-    middles = np.cumsum(sizes) - sizes / 2
-    return np.minimum(np.searchsorted(ends, middles, side="right"), len(wanted) - 1)
+    return split_places(sizes, (np.cumsum(wanted) * total / wanted.sum())[:-1])
 
 
 def _largest_first(strata: np.ndarray, sizes: np.ndarray) -> list[int]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from cluster.examples.splits import SPLITS
 from cluster.stage import Output, Scratch, Stage
 from pipelines.prepare.assess.metrics import contradictory
 from pipelines.prepare.config import Found, Mixture, Outliers, Split
@@ -28,7 +29,7 @@ from pipelines.prepare.stages.duplicates import DuplicateGroups
 from pipelines.prepare.stages.kept import count_of_folds, places_of
 from pipelines.prepare.stages.outliers import bounds
 from pipelines.prepare.stages.relevance import Unrelated, is_below
-from pipelines.prepare.stages.split import SPLITS, assign, components, folds, older_than_training, straddling
+from pipelines.prepare.stages.split import assign, components, folds, older_than_training, straddling
 
 SPLIT_FILES = "_work/splits"
 SPLIT_VERSION = "8"

@@ -18,15 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from cluster.examples.content import Shape, from_shape, sides_of
+from cluster.examples.splits import SPLITS
 from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.prepare.records.annotations import metadata_of
-from pipelines.prepare.records.content import Shape, from_shape, sides_of
 from pipelines.prepare.stages.classes import CLASSES, CLASSES_SCHEMA, class_counts, class_fields
 from pipelines.prepare.stages.collect import RECORDS, REJECTED, REJECTED_SCHEMA
 from pipelines.prepare.stages.complexity import COMPLEXITY
 from pipelines.prepare.stages.duplicates import DuplicateGroups
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import (
     CONTRADICTORY,
     OUTLIER,

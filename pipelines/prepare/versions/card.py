@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact
+from cluster.examples.splits import SPLITS
 from cluster.formats import count, plural
 from cluster.report import cards
 from cluster.run import RunFolder
@@ -23,7 +24,6 @@ from pipelines.prepare.assess.job import read_assessment
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import bound_text, number
 from pipelines.prepare.report.schema import REQUIRED, PrepareReport
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.versions.registry import Version
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}")  # a code of ISO 639, as the hub wants it

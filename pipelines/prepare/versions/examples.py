@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact
-from pipelines.prepare.records.content import COLUMNS, Shape, from_shape, sides_of
+from cluster.examples.content import COLUMNS, Shape, from_shape, sides_of
 from pipelines.prepare.records.hashes import hash64
 
 SHOWN = 5  # of each kind of difference

@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
+from cluster.examples.content import COLUMNS, REASONS, Content, Shape, Unusable, from_shape, to_shape
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.prepare.records.content import COLUMNS, REASONS, Content, Shape, Unusable, from_shape, to_shape
 from pipelines.prepare.versions.card import card
 from pipelines.prepare.versions.registry import Version
 

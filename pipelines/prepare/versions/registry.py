@@ -10,12 +10,12 @@ from typing import Self
 from cluster.artifact import Artifact
 from cluster.dataset_versions import tag_in_output
 from cluster.errors import ConfigError, DataError
+from cluster.examples.splits import SPLITS
 from cluster.record import RecordFile, json_bytes
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.paths import FileName, RecordedUri
 from cluster.store.store import Store
-from pipelines.prepare.stages.split import SPLITS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NUMBERED = re.compile(r"v([1-9][0-9]*)")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.artifact import Artifact
+from cluster.examples.splits import SPLITS
 from cluster.readers.files.limits import Limits
 from cluster.readers.formats.mail import _messages, _of_charset, _parsed
 from cluster.readers.formats.mail_text import read_mail
@@ -20,7 +21,6 @@ from cluster.readers.units import read_unit
 from cluster.store.store import Store
 from pipelines.prepare.report.page import report_text
 from pipelines.prepare.sources import RecordsInput
-from pipelines.prepare.stages.split import SPLITS
 from tests.support.inline import prepare_inline
 from tests.support.mails import ANN, BOB, mail, mbox
 

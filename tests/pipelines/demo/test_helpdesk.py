@@ -12,6 +12,8 @@ import pytest
 from cluster import cli
 from cluster.artifact import Artifact
 from cluster.config import load
+from cluster.examples import content
+from cluster.examples.splits import SPLITS
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.store.store import Store
@@ -21,11 +23,10 @@ from pipelines.prepare import job
 from pipelines.prepare.assess.facts import is_copy
 from pipelines.prepare.assess.settings import Gates
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.records import content, validate
+from pipelines.prepare.records import validate
 from pipelines.prepare.report.gather import _LEFT_OUT
 from pipelines.prepare.report.page import render
 from pipelines.prepare.report.schema import REPORT
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.tables import frame
 from pipelines.rules import RULES
 from tests.support.inline import InlineEngine

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.artifact import Artifact
-from cluster.store.store import Store
-from pipelines.prepare.records.content import (
+from cluster.examples.content import (
     ROLES,
     Chat,
     Message,
@@ -21,9 +20,10 @@ from pipelines.prepare.records.content import (
     to_shape,
     with_chosen,
 )
+from cluster.examples.splits import SPLITS
+from cluster.store.store import Store
 from pipelines.prepare.records.conversion import Collected, Conversion
 from pipelines.prepare.records.templates import DEFAULT_TEMPLATES, ChatTemplate
-from pipelines.prepare.stages.split import SPLITS
 from tests.support.contents import chats, preferences
 from tests.support.guides import GUIDES
 from tests.support.inline import prepare_inline

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import DataError
-from pipelines.prepare.stages.split import SPLITS
+from cluster.examples.splits import SPLITS
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.tickets import answer, question
 

@@ -9,12 +9,12 @@ import pytest
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError
+from cluster.examples.content import Sides
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.records.content import Sides
 from pipelines.prepare.records.times import microseconds
 from pipelines.prepare.stages.complexity import ScoreRecords, _words, complexity, ranks, stages_of
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.text.phrases import Phrases
 from tests.support.inline import prepare_inline
 

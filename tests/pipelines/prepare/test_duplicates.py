@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from cluster import logs
 from cluster.artifact import Artifact
+from cluster.examples.splits import SPLITS
 from cluster.progress import Silent
 from cluster.store.store import Store
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import contradictions, places_and_partners
 from tests.support.inline import prepare_inline
 

@@ -7,10 +7,10 @@ from hypothesis import given
 
 from cluster import cli
 from cluster.errors import DataError
+from cluster.examples.content import content_of, pair
 from cluster.examples.forms import FORMS
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
-from pipelines.prepare.records.content import content_of, pair
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.versions.export import as_alpaca, as_sharegpt, export
 from pipelines.prepare.versions.registry import Registry
 from tests.support.contents import chats, maybe, some_text

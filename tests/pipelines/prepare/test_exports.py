@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from cluster.artifact import Artifact
+from cluster.examples.content import Unusable, content_of
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.records.content import Unusable, content_of
-from pipelines.prepare.stages.split import SPLITS
 from tests.support.guides import GUIDES
 from tests.support.inline import prepare_inline
 

@@ -14,8 +14,8 @@ from pypdf import PdfReader, PdfWriter
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
-from pipelines.prepare.stages.split import SPLITS
 from tests.support.guides import GUIDES
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.mails import ANN, BOB, mail, mbox

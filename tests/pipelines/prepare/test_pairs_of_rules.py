@@ -2,10 +2,10 @@
 
 import pytest
 
+from cluster.examples.content import texts_of, with_texts
 from cluster.store.store import Store
 from pipelines.prepare.config import Clean, Validate
 from pipelines.prepare.records.clean import Cleaner
-from pipelines.prepare.records.content import texts_of, with_texts
 from pipelines.prepare.records.conversion import Collected, Conversion
 from pipelines.prepare.records.templates import DEFAULT_TEMPLATES
 from pipelines.prepare.records.validate import load_validator

@@ -13,18 +13,18 @@ import pytest
 from cluster import cli
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
+from cluster.examples.content import FIELDS, Unusable
+from cluster.examples.splits import SPLITS
 from cluster.record import OtherSettings
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.dry_run import print_dry_run
 from pipelines.prepare.named_fields import with_named_columns
-from pipelines.prepare.records.content import FIELDS, Unusable
 from pipelines.prepare.records.conversion import filled
 from pipelines.prepare.records.hashes import hash64
 from pipelines.prepare.records.templates import Template, title_of
 from pipelines.prepare.sources import Fields, fields_of
 from pipelines.prepare.stages.collect import _roles
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.work import work
 from tests.support.inline import InlineEngine, curate_inline, prepare_inline
 from tests.support.page_tables import misaligned

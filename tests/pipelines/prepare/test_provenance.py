@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cluster.artifact import Artifact
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
-from pipelines.prepare.stages.split import SPLITS
 from tests.support.inline import prepare_inline
 from tests.support.mails import ANN, BOB, mail, mbox
 from tests.support.tickets import answer, question

@@ -12,12 +12,12 @@ import pytest
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from pipelines.prepare.assess.vectors import fit_embedding
 from pipelines.prepare.config import AnswerRelevance
 from pipelines.prepare.report.page import report_text
 from pipelines.prepare.stages.relevance import is_below
-from pipelines.prepare.stages.split import SPLITS
 from tests.support.inline import prepare_inline
 
 MODULES = ("numpy", "numpy.fft", "numpy.linalg", "numpy.ma", "numpy.random")

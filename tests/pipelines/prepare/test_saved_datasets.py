@@ -8,8 +8,8 @@ from datasets import Dataset, DatasetDict, disable_progress_bars
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
-from pipelines.prepare.stages.split import SPLITS
 from tests.support.inline import prepare_inline
 from tests.support.tickets import answer, question
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.prepare.stages.split import SPLITS, assign, components, folds, older_than_training, straddling
+from cluster.examples.splits import SPLITS
+from pipelines.prepare.stages.split import assign, components, folds, older_than_training, straddling
 
 SHARES = (0.8, 0.1, 0.1)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
+from cluster.examples.splits import SPLITS
 from cluster.readers.freeze import freeze_listing
 from cluster.stage import Output, Stage, prefix_of
 from pipelines.language import fasttext_classifier
@@ -19,7 +20,6 @@ from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, result_settings, run_stages
 from pipelines.prepare.stages.collect import collect_memory, rules_memory
 from pipelines.prepare.stages.kept import find_kept
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.stages.split_stage import split_memory
 from pipelines.prepare.tables.stage import tables_memory
 from tests.support.settings import changed, untold

@@ -14,9 +14,9 @@ from hypothesis import strategies as cases
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.tables.frame import Known, bounds_of, finished, typed
 from pipelines.prepare.tables.quantiles import Numbers
 from pipelines.prepare.tables.settings import ColumnOutliers, Table

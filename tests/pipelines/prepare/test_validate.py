@@ -5,12 +5,12 @@ import json
 import pytest
 
 from cluster.errors import ConfigError
+from cluster.examples.content import Preference, pair
 from cluster.readers.files.limits import Limits
 from cluster.store.store import Store
 from pipelines.language import fasttext_classifier
 from pipelines.prepare.config import Validate
 from pipelines.prepare.records import validate
-from pipelines.prepare.records.content import Preference, pair
 from pipelines.prepare.records.validate import REASONS, load_validator
 
 GOOD = pair("", "How do I do it?", "", "You do it by doing it well.")

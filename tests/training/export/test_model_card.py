@@ -145,7 +145,7 @@ def test_a_literal_is_that_text_on_one_line_without_a_fence(text):
 @pytest.mark.parametrize("chat", [True, False])
 @pytest.mark.parametrize("base", [Base("org/x", "0a1b"), Base("s3://b/x"), Base("/r/base", shown="../base")], ids=str)
 def test_the_code_is_python_and_names_the_base_where_one_is_wanted(folder, chat, base):
-    code = "\n".join(loading(folder, base, chat))
+    code = loading(folder, base, chat)
     ast.parse(code)
     shown = base.shown or base.name.removeprefix("s3://b/")
     assert (f'from_pretrained("{shown}"' in code) == (folder in ("adapter", "probe"))

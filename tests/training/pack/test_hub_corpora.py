@@ -9,11 +9,11 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from cluster.errors import ConfigError, DataError
+from cluster.examples.splits import SPLITS
 from cluster.readers.files.hub import HubName, hub_files, hub_splits, pinned
 from tests.support.hub_server import hub_of_one
 from tests.support.train_inline import PLAIN, train_inline
 from training.config import TrainConfig
-from training.data.packed import SPLITS
 from training.pack.columns import with_columns
 from training.pack.documents import all_documents
 from training.pack.sources import freeze_corpora, freeze_sets

@@ -394,8 +394,8 @@ def test_a_column_split_with_other_values_is_listed(tmp_path, inline):
 
 
 @pytest.mark.parametrize(("row", "advice"), [
-    ({"question": "q", "answer": "a"}, r"columns: \{prompt: question, completion: answer\}"),
-    ({"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []}, "Preference data are not read"),
+    ({"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []},
+     r"columns: \{prompt: input.messages, chosen: preferred_output"),
     ({"input_ids": [1], "labels": [1]}, "Tokens are not read"),
 ])  # fmt: skip
 def test_columns_of_other_names_are_an_error_that_says_what_to_set(tmp_path, inline, row, advice):
@@ -405,5 +405,5 @@ def test_columns_of_other_names_are_an_error_that_says_what_to_set(tmp_path, inl
 
 def test_pairs_of_answers_without_a_completion_are_named(tmp_path, inline):
     rows = [{"prompt": "q", "chosen": "a", "rejected": json.dumps("b")}] * 9
-    with pytest.raises(ConfigError, match=r"pairs of answers to choose from: .*completion: chosen"):
+    with pytest.raises(ConfigError, match=r"Of two answers, .*chosen: chosen, rejected: rejected"):
         tokenised(tmp_path, rows)

@@ -12,13 +12,14 @@ import pytest
 from rich.console import Console
 
 from cluster.errors import ConfigError
+from cluster.examples.splits import SPLITS
 from cluster.readers.files.span import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from tests.support.packed_examples import config, document
 from tests.support.tiny_tokenizers import tiny
 from training.config_parts import Columns, Corpus, Split
-from training.data.packed import EXAMPLES, SPLITS
+from training.data.packed import EXAMPLES
 from training.job import _summary as job_summary
 from training.job import report_overflow
 from training.pack import overflow, packed_run, sources, tokenise

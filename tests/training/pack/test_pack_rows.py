@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.artifact import Artifact
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from tests.support.packed_examples import config, document, pack_examples, write_examples
-from training.data.packed import PACKED, SPLITS
+from training.data.packed import PACKED
 from training.pack.best_fit import best_fit
 from training.pack.packing import in_order
 from training.pack.shuffle import KeyRange, ShuffleUnit, read_examples

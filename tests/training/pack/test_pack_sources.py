@@ -361,6 +361,48 @@ def test_alpacas_input_follows_its_instruction_and_a_system_prompt_is_the_rows_o
     ]  # fmt: skip
 
 
+QUESTION, GOOD, BAD = ({"role": role, "content": text} for role, text in
+                       (("user", "Q"), ("assistant", "good"), ("assistant", "bad")))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ({"prompt": "Q", "chosen": "good", "rejected": "bad"}, [QUESTION, GOOD]),
+        ({"prompt": "Q", "chosen": [GOOD], "rejected": [BAD]}, [QUESTION, GOOD]),
+        ({"prompt": [QUESTION], "chosen": [GOOD], "rejected": [BAD]}, [QUESTION, GOOD]),
+        ({"chosen": [QUESTION, GOOD], "rejected": [QUESTION, BAD]}, [QUESTION, GOOD]),
+        ({"chosen": "\n\nHuman: Q\n\nAssistant: good", "rejected": "\n\nHuman: Q\n\nAssistant: bad"}, [QUESTION, GOOD]),
+        ({"prompt": "Q", "chosen": "good", "rejected": " "}, "empty"),
+        ({"prompt": "Q", "chosen": None, "rejected": "bad"}, "empty"),
+    ],
+)  # fmt: skip
+def test_of_preferences_in_the_forms_of_prepare_the_chosen_answer_is_trained_on(tmp_path, row, wanted):
+    columns = Columns(**{name: name for name in row})
+    assert columns.form == "chat"
+    jsonl(tmp_path / "a.jsonl", row)
+    parquet(tmp_path / "b.parquet", {name: [value] for name, value in row.items()})
+    for file in ("a.jsonl", "b.parquet"):
+        left_out = LeftOut()
+        frozen = freeze(tmp_path / file, columns)
+        found = list(documents_of(frozen.reading, frozen.units[0], left_out))
+        if isinstance(wanted, str):
+            assert left_out.reasons[wanted] >= 1
+        else:
+            assert found[0].content == Chat(wanted)
+
+
+def test_preferences_whose_columns_are_not_named_are_refused_with_what_to_name(tmp_path):
+    jsonl(tmp_path / "a.jsonl", {"prompt": "Q", "chosen": "good", "rejected": "bad"})
+    with pytest.raises(ConfigError, match=r"columns: \{prompt: .., chosen: chosen, rejected: rejected\}"):
+        freeze(tmp_path, *recognised(tmp_path))
+
+
+def test_columns_are_recorded_as_before_there_were_preferences():
+    assert "chosen" not in TEXT.model_dump() and "rejected" not in TEXT.model_dump(mode="json")
+    assert Columns(chosen="c", rejected="r").model_dump(exclude_none=True) == {"chosen": "c", "rejected": "r"}
+
+
 @pytest.mark.parametrize(
     ("turn", "reason"),
     [

@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import ConfigError, DataError
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from tests.support.stages import run_inline
 from tests.support.tiny_tokenizers import DOUBLED_BOS, FORGETFUL, LLAMA_LIKE, NO_END, saved, shown, tiny
 from training.config import TrainConfig
-from training.data.packed import EXAMPLES, SPLITS
+from training.data.packed import EXAMPLES
 from training.pack import tokenise
 from training.pack.chatml import CHATML
 from training.pack.documents import Document

@@ -10,13 +10,13 @@ import pytest
 
 from cluster.dataset_versions import versions_of
 from cluster.errors import ConfigError, DataError
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from pipelines.prepare.versions.registry import Registry
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.train_inline import sentences, train_inline
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, Split
-from training.data.packed import SPLITS
 from training.export.card import lineage
 from training.pack.columns import with_columns
 from training.pack.documents import Chat, LeftOut, Pair, all_documents

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cluster import engine as engines
 from cluster.artifact import Artifact
 from cluster.engine import Engine
+from cluster.examples.splits import SPLITS
 from cluster.garbage import find_garbage
 from cluster.levels import Levels
 from cluster.progress import Silent
@@ -25,7 +26,6 @@ from cluster.store.store import Store
 from tests.support.inline import InlineEngine
 from tests.support.packed_examples import config, document, write_examples
 from tests.support.sampled import sampled
-from training.data.packed import SPLITS
 from training.pack import packing, shuffle
 from training.pack.packing import PackingRule, pack_stage
 from training.pack.shuffle import memory_of_level, moves, numbers, ranges, read_examples

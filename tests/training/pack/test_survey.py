@@ -48,7 +48,7 @@ def by_units(root: Path, corpus: FrozenCorpus, classes: bool = True) -> Surveyed
 
 @pytest.mark.parametrize("units", [1, 3, 8, 30])
 def test_units_find_what_reading_the_whole_corpus_finds(tmp_path, monkeypatch, units):
-    monkeypatch.setattr(surveys, "FAN", 3)
+    monkeypatch.setattr(surveys, "_FILES_AT_ONCE", 3)
     corpus = frozen(tmp_path, rows(300), units)
     assert len(corpus.units) == units
     expected = survey_here(corpus, SPLIT, classes=True)
@@ -68,7 +68,7 @@ def test_any_groups_strata_and_classes_are_counted_alike(tmp_path_factory, made,
     plain = [{"text": f"t{n}", "group": g, "language": s, "label": c} for n, (g, s, c) in enumerate(made)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(split_module, "MAX_RANKED", 6)
-        patch.setattr(surveys, "FAN", 2)
+        patch.setattr(surveys, "_FILES_AT_ONCE", 2)
         corpus = frozen(folder, plain, units)
         assert by_units(folder, corpus) == survey_here(corpus, SPLIT, classes=True)
 

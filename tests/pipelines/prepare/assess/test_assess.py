@@ -11,13 +11,13 @@ import pytest
 
 from cluster.config import load_values
 from cluster.errors import DataError
+from cluster.examples.splits import SPLITS
 from cluster.garbage import find_garbage
 from cluster.run import RunFolder
 from cluster.store.store import Store
 from pipelines.prepare.assess.facts import Topics, same, units_of
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.work import work
 from pipelines.text.texts import Texts
 from tests.support.assessments import gate, metric

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from cluster.examples.content import Sides
 from cluster.store.store import Store
 from pipelines.dedup.settings import Dedup
 from pipelines.prepare.assess.facts import FactsSettings, MeasureRecords, is_copy, smallest_of_sample, units_of
 from pipelines.prepare.assess.summary import Counted, _Chosen
-from pipelines.prepare.records.content import Sides
 
 MIB = 1 << 20
 

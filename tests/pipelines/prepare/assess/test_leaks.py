@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from pipelines.prepare.assess.section import assessment_text
-from pipelines.prepare.stages.split import SPLITS
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.artifact import Artifact
+from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from pipelines.prepare.assess.classify import (
     Predicted,
@@ -22,7 +23,6 @@ from pipelines.prepare.assess.learn import learn_memory
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.assess.settings import Embeddings
 from pipelines.prepare.assess.vectors import fit_embedding
-from pipelines.prepare.stages.split import SPLITS
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
 from tests.support.queues import QUEUES, rows, sentence, settings_of

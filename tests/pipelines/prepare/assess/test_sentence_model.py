@@ -17,6 +17,8 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError
+from cluster.examples.content import from_shape, sides_of
+from cluster.examples.splits import SPLITS
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.stage import Output, Scratch, Stage
@@ -25,8 +27,6 @@ from pipelines.prepare import job
 from pipelines.prepare.assess import sentence_model
 from pipelines.prepare.assess.settings import Embeddings
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.records.content import from_shape, sides_of
-from pipelines.prepare.stages.split import SPLITS
 from tests.support.assessments import metric
 from tests.support.inline import prepare_inline
 from tests.support.queues import QUEUES, rows, settings_of

@@ -11,6 +11,7 @@ import pytest
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
+from cluster.examples.splits import SPLITS
 from cluster.garbage import find_garbage
 from cluster.plan.command import print_plan
 from cluster.progress import Silent
@@ -24,7 +25,6 @@ from pipelines.prepare.dry_run import print_dry_run
 from pipelines.prepare.fetch import snapshot
 from pipelines.prepare.fetch.answers import json_text
 from pipelines.prepare.job import refuse_unfetched
-from pipelines.prepare.stages.split import SPLITS
 from pipelines.prepare.work import work
 from tests.support.inline import InlineEngine, prepare_inline
 from tests.support.tickets import answer, question
