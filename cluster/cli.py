@@ -20,55 +20,35 @@ from cluster import logs
 from cluster.entry import Entry
 from cluster.errors import RaymillError, is_panic
 from cluster.extras import require_extra
+from cluster.frame import kinds
+from cluster.frame.kind import Kind, Verb
 from cluster.printed import printable_output
 from cluster.sudden_end import interrupt_on_sigterm
 
-# verb -> (function, what it does). The function's signature is the verb's arguments and options.
 VERBS = {
-    "curate": ("pipelines.curate.commands:curate", "raw text to a training corpus; run it again to continue"),
-    "what-if": ("pipelines.curate.commands:what_if", "decide a measured run again with other settings, in seconds"),
-    "explain": ("pipelines.curate.commands:explain", "one document: its measurements, and why it was kept or removed"),
-    "sample": ("pipelines.curate.commands:sample", "a few rows of an artifact, picked by column values"),
-    "prepare": (
-        "pipelines.prepare.commands:prepare",
-        "tickets, chats, question-answer pairs to a data set for fine-tuning",
-    ),
-    "assess": (
-        "pipelines.prepare.commands:assess",
-        "what a prepared data set is like, with gates; --gate makes them the exit code",
-    ),
-    "dataset": (
-        "pipelines.prepare.versions.commands:dataset",
-        "named versions of prepared data sets: tag, log, diff, card, export, push",
-    ),
-    "train": ("training.commands:train", "a corpus to a fine-tuned model; run it again to continue"),
-    "cross-validate": ("training.commands:cross_validate", "score a prepared data set: a training a fold, with spread"),
-    "pack": ("training.pack.command:pack", "only the first part of `train`: tokenise, mask, shuffle, pack; --preview"),
-    "plan": (
-        "cluster.plan.command:plan",
+    "plan": Verb(
+        Entry("cluster.plan.command:plan"),
         "what a config takes before it runs: time, memory, cost; from a sample",
     ),
-    "push": ("training.push:push", "an exported model to the Hugging Face hub, with its card"),
-    "compose": ("training.commands:compose", "one adapter of several, with weights, exactly"),
-    "render": ("cluster.kuberay.render:render", "the Kubernetes objects of a config (KubeRay's RayJob), as YAML"),
-    "submit": (
-        "cluster.submit.commands:submit",
+    "render": Verb(
+        Entry("cluster.kuberay.render:render"), "the Kubernetes objects of a config (KubeRay's RayJob), as YAML"
+    ),
+    "submit": Verb(
+        Entry("cluster.submit.commands:submit"),
         "run a config on a Ray cluster, on Kubernetes, or detached on this machine",
     ),
-    "runs": ("cluster.submit.commands:runs", "the runs that were submitted there"),
-    "status": ("cluster.submit.commands:status", "one of them: state, times, output"),
-    "logs": ("cluster.submit.commands:logs", "its log; -f follows it, over lost connections"),
-    "cancel": ("cluster.submit.commands:cancel", "stop one; submitting it again continues it"),
-    "inspect": ("cluster.inspection:inspect", "an artifact's manifest, schema, counts and first rows"),
-    "gc": ("cluster.garbage:gc", "list what killed runs left at an output; --delete removes it"),
-    "config": ("cluster.inspection:config", "`config schema`: the JSON schema; `config check FILE`: is it right?"),
-    "warm": ("pipelines.warm:warm", "compile the kernels of curate ahead, for this machine or for an image"),
-    "demo": ("pipelines.demo.commands:demo", "curate the documentation found on this machine, as a first run"),
-    "prepare-demo": ("pipelines.demo.helpdesk:prepare_demo", "prepare a data set of tickets with planted defects"),
-    "tune-demo": ("training.demo:tune_demo", "fine-tune a tiny model on the demo's corpus: LoRA, then in full"),
+    "runs": Verb(Entry("cluster.submit.commands:runs"), "the runs that were submitted there"),
+    "status": Verb(Entry("cluster.submit.commands:status"), "one of them: state, times, output"),
+    "logs": Verb(Entry("cluster.submit.commands:logs"), "its log; -f follows it, over lost connections"),
+    "cancel": Verb(Entry("cluster.submit.commands:cancel"), "stop one; submitting it again continues it"),
+    "inspect": Verb(Entry("cluster.inspection:inspect"), "an artifact's manifest, schema, counts and first rows"),
+    "gc": Verb(Entry("cluster.garbage:gc"), "list what killed runs left at an output; --delete removes it"),
+    "config": Verb(
+        Entry("cluster.inspection:config"), "`config schema`: the JSON schema; `config check FILE`: is it right?"
+    ),
 }
 
-_NEED_TRAIN = {"train", "cross-validate", "pack", "compose", "tune-demo"}
+_verb_of = Entry("cluster.frame.commands:verb_of")
 
 INTERRUPTED = 130
 
@@ -105,13 +85,13 @@ def _run(words: list[str], debug: bool) -> int:
         print(f"raymill {cluster.__version__}")
         return 0
     verb, *rest = words
-    if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
+    if (declared := find_verb(verb)) is None:
+        near = difflib.get_close_matches(verb, verbs(), n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        print(f"raymill {verb}: no such verb.{hint} The verbs are: {', '.join(VERBS)}.", file=sys.stderr)
+        print(f"raymill {verb}: no such verb.{hint} The verbs are: {', '.join(verbs())}.", file=sys.stderr)
         return 2
     try:
-        code = _call(verb, rest)
+        code = _call(verb, declared, rest)
         sys.stdout.flush()  # here, so that a closed pipe is handled below
         return code
     except RaymillError as error:
@@ -139,13 +119,13 @@ def _run(words: list[str], debug: bool) -> int:
         return 1
 
 
-def _call(verb: str, rest: list[str]) -> int:
+def _call(verb: str, declared: Verb | Kind, rest: list[str]) -> int:
     import typer  # `raymill --help` does without
 
     # The UsageError of the click that this typer uses; newer typers contain their own copy of click.
     wrong_usage: Any = typer.BadParameter.__mro__[2]
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(context_settings={"help_option_names": ["-h", "--help"]})(_past_typer(_function(verb)))
+    app.command(context_settings={"help_option_names": ["-h", "--help"]})(_past_typer(_function(verb, declared)))
     try:
         result = app(rest, prog_name=f"raymill {verb}", standalone_mode=False)
     except wrong_usage as error:
@@ -175,10 +155,22 @@ def _past_typer(function: Callable[..., int | None]) -> Callable[..., int | None
     return call
 
 
-def _function(verb: str) -> Callable[..., int | None]:
-    if verb in _NEED_TRAIN:
-        require_extra("train", f"raymill {verb}")
-    return Entry(VERBS[verb][0]).load()
+def verbs() -> dict[str, Verb | Kind]:
+    """Every verb: those of the kinds of runs, then those for all of them."""
+    return kinds.verbs() | VERBS
+
+
+def find_verb(name: str) -> Verb | Kind | None:
+    """The verb with this name. Imports the declarations of other kinds only if none of these has it."""
+    if name in VERBS:
+        return VERBS[name]
+    return kinds.kind_of(name) if name in kinds.names() else verbs().get(name)
+
+
+def _function(verb: str, declared: Verb | Kind) -> Callable[..., int | None]:
+    if declared.extra:
+        require_extra(declared.extra, f"raymill {verb}")
+    return _verb_of(declared) if isinstance(declared, Kind) else declared.function.load()
 
 
 def shell_command(verb: str, *arguments: str) -> str:
@@ -195,12 +187,12 @@ def _program() -> str:
 
 
 def _help() -> str:
-    width = max(map(len, VERBS)) + 2
-    verbs = "\n".join(f"  {verb:<{width}}{text}" for verb, (_, text) in VERBS.items())
+    width = max(map(len, verbs())) + 2
+    lines = "\n".join(f"  {name:<{width}}{verb.text}" for name, verb in verbs().items())
     return (
         "usage: raymill VERB [arguments]\n\n"
         "Raw text on an object store to a training corpus, and the corpus to a fine-tuned model, on Ray.\n\n"
-        f"{verbs}\n\n"
+        f"{lines}\n\n"
         "  raymill VERB --help    what a verb takes\n"
         "  raymill --version\n"
         "  --verbose              with any verb: log every unit of work\n"

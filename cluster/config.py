@@ -9,7 +9,6 @@ variable only in settings that are secrets, so that a config means the same on e
 import copy
 import dataclasses
 import difflib
-import importlib
 import os
 import re
 import types
@@ -20,16 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cluster.config_text import format_of, parse
 from cluster.errors import ConfigError
+from cluster.frame.kinds import kind_of, names
 from cluster.secret_values import VARIABLE, is_secret_name, take_out, without_secrets
 from cluster.store.interface import SECRETS, StorageOptions
 from cluster.store.store import Store
-
-# kind -> model, imported when a config of that kind is loaded.
-KINDS = {
-    "curate": "pipelines.curate.config:CurateConfig",
-    "prepare": "pipelines.prepare.config:PrepareConfig",
-    "train": "training.config:TrainConfig",
-}
 
 Loc = tuple[str | int, ...]
 
@@ -85,8 +78,7 @@ _OTHER_TYPE = {name for name in _WANTED if name.endswith(("_type", "_parsing"))}
 
 def model_of(kind: str) -> type[BaseModel]:
     """The pydantic model of configs of a kind. Imports its module."""
-    module, _, name = KINDS[kind].partition(":")
-    return getattr(importlib.import_module(module), name)
+    return kind_of(kind).config.load()  # type: ignore[return-value]
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> BaseModel:
@@ -108,12 +100,12 @@ def load_values(raw: dict[str, Any], path: str, overrides: Sequence[str] = ()) -
     """
     origins = _Origins(path, copy.deepcopy(raw), overrides)
     in_file = raw.get("kind")
-    problems = origins.apply(raw, model_of(in_file) if in_file in KINDS else None)
+    problems = origins.apply(raw, model_of(in_file) if in_file in names() else None)
     kind = raw.get("kind")
-    if kind not in KINDS:
-        wanted = ", ".join(KINDS)
+    if kind not in names():
+        wanted = ", ".join(names())
         where = origins.where(("kind",), "")
-        problems.append(f"{where}: {_show(kind)} given; wanted one of: {wanted}.{_nearest(str(kind), KINDS)}")
+        problems.append(f"{where}: {_show(kind)} given; wanted one of: {wanted}.{_nearest(str(kind), names())}")
         raise ConfigError("\n".join(problems))
     return _validated(model_of(kind), raw, origins, problems)
 
@@ -194,7 +186,7 @@ def _validated(model: type[BaseModel], raw: dict[str, Any], origins: "_Origins",
 
 def schema() -> dict[str, Any]:
     """The JSON schema of every kind of config, for editors."""
-    models = tuple(model_of(kind) for kind in KINDS)
+    models = tuple(model_of(kind) for kind in names())
     one_of = Annotated[Union[models], Field(discriminator="kind")]  # type: ignore[valid-type]  # noqa: UP007
     return TypeAdapter(one_of).json_schema()
 

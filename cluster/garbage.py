@@ -29,9 +29,11 @@ from cluster.cli import shell_command
 from cluster.config import shown_override
 from cluster.errors import DataError
 from cluster.formats import byte_size, plural
+from cluster.frame.job import REPORT_HTML
+from cluster.frame.kinds import kinds
 from cluster.inspection import RunConfig, StorageOverrides, store_for
 from cluster.lease import LEASES, held, require_free
-from cluster.run import RunFolder
+from cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder
 from cluster.stage import COMMITS, RECORD_THREADS, Record, record_file
 from cluster.store import paths
 from cluster.store.interface import FileInfo, Upload
@@ -51,14 +53,7 @@ _WORK = "_work/"
 _UNIT_FILE = re.compile(r"\d{6,}-\d{3,}-[0-9a-f]{12}\.parquet|[0-9a-f]{12}-\d{6,}\.slices")
 _PROBE_FILE = re.compile(r"_probe-[0-9a-f]{32}")
 _OF_FINGERPRINT = re.compile(r"(.+)-([0-9a-f]{16})")  # a folder of records named by units' indices
-# Fixed names of files that the commands write, and of folders in which all files are theirs.
-_FILES_OF_RUNS = {
-    "manifest.json", "report.json", "report.html", "assessment.json", "inputs.json", "inputs.parquet",
-    "pack.json", "steps.jsonl", "fit.json", "evaluation.json",
-}  # fmt: skip
-_FOLDERS_OF_RUNS = {
-    LEASES, "attempts", "broken", "checkpoints", "errors", "export", "fetched", "tensorboard", "tokenizer",
-}  # fmt: skip
+_FILES_OF_RUNS = {RUN_MANIFEST, RUN_REPORT, REPORT_HTML}
 _NAMES_SHOWN = 3
 
 
@@ -215,7 +210,9 @@ class _Contents:
 
     def _is_of_run(self, path: str) -> bool:
         *folders, name = path.split("/")
-        return name in _FILES_OF_RUNS or not _FOLDERS_OF_RUNS.isdisjoint(folders)
+        files = _FILES_OF_RUNS.union(*(kind.files for kind in kinds()))
+        of_runs = {LEASES}.union(*(kind.folders for kind in kinds()))
+        return name in files or not of_runs.isdisjoint(folders)
 
     def _leftover_records(self) -> dict[str, str]:
         """Path -> why, for the records that are not needed. The files of the others are named from here on."""

@@ -224,3 +224,15 @@ def _cpu_info() -> str:
         if name in wanted:
             found.setdefault(name, line)
     return "\n".join(found.values())
+
+
+class CompilesKernels:
+    """Part of a `RunJob` whose stages call kernels, which are compiled at their first use."""
+
+    def at_first(self) -> str:
+        """As of `RunJob`."""
+        return "" if kernels_are_compiled() else COMPILING
+
+    def after(self) -> None:
+        """As of `RunJob`."""
+        mark_cache(USED)

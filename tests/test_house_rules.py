@@ -19,9 +19,10 @@ import yaml
 
 import cluster
 from cluster import cli
-from cluster.config import KINDS, load, model_of
+from cluster.config import load, model_of
 from cluster.entry import Entry
 from cluster.failpoints import FAILPOINTS
+from cluster.frame import kinds
 from cluster.readers import reader as readers
 from cluster.readers.formats import READERS
 from pipelines.rules import PACKS, RULES
@@ -203,7 +204,7 @@ def test_every_entry_names_a_function():
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Entry"
         if node.args and isinstance(node.args[0], ast.Constant)
-    } | {name for name, _ in cli.VERBS.values()}
+    }
     for name in sorted(names):
         assert callable(Entry(name).load()), name
 
@@ -331,11 +332,11 @@ def test_every_reader_stands_in_the_registry():
 
 
 def test_every_verb_is_a_function_and_every_kind_of_config_a_model():
-    for verb in cli.VERBS:
-        assert callable(cli._function(verb)), verb
-    assert set(KINDS) <= set(cli.VERBS), "a config's kind is the verb that takes it"
-    for kind in KINDS:
-        assert get_args(model_of(kind).model_fields["kind"].annotation) == (kind,)
+    for name, verb in cli.verbs().items():
+        assert callable(cli._function(name, verb)), name
+    for kind in kinds.kinds():
+        assert get_args(model_of(kind.name).model_fields["kind"].annotation) == (kind.name,)
+        assert kind.job.load().kind == kind.name
 
 
 def test_every_failpoint_is_passed_somewhere_and_no_other_is():
@@ -380,9 +381,10 @@ def test_every_command_in_the_guides_is_one(command):
     _, verb, *words = shlex.split(command)
     if verb in ("--help", "--version", "VERB"):
         return
-    assert verb in cli.VERBS, f"{command}: no such verb"
+    declared = cli.find_verb(verb)
+    assert declared is not None, f"{command}: no such verb"
     app = typer.Typer(add_completion=False)
-    app.command()(cli._function(verb))
+    app.command()(cli._function(verb, declared))
     known = {option for parameter in typer.main.get_command(app).params for option in parameter.opts}
     options = {word.partition("=")[0].rstrip(":") for word in words if re.match(r"-{1,2}[a-zA-Z]", word)}
     assert options - known - {"--debug", "--verbose", "--help"} == set()
@@ -459,7 +461,6 @@ def test_every_public_class_and_function_says_what_it_is():
 # Names of public classes that stand in several modules, because they mean the same in each.
 SHARED_CLASS_NAMES = {
     "Chat": "a conversation: of texts alone, or with the tools and weights of a training",
-    "Execution": "the section `execution` of a config, of curate and prepare or of a training",
     "Split": "the section `split` of a config, of prepare or of a training",
 }
 

@@ -1,6 +1,4 @@
-"""The verbs `raymill train`, `raymill cross-validate` and `raymill compose`. `pack` and `plan` are in pack/command.py
-and plan/command.py, `push` in push.py, `tune-demo` in demo.py.
-"""
+"""The verbs `raymill cross-validate` and `raymill compose`, and the dry run of a training."""
 
 import logging
 import math
@@ -11,52 +9,29 @@ import typer
 
 from cluster.entry import Entry
 from cluster.errors import ConfigError
+from cluster.frame.commands import Address, ConfigFile, Overrides, Replace, load_of_kind
 from cluster.progress import ProgressLines
 from cluster.session import Session
 from cluster.store import paths
 from cluster.store.store import Store
+from training.config import TrainConfig
 from training.driver.preflight import check_machine
 from training.folds import FOLDS_JSON, scores_text
 from training.folds import cross_validate as run_cross_validation
-from training.job import TrainRun
-from training.job import train as run_train
-from training.options import Address, ConfigFile, Overrides, Replace, Verify, load_train
 from training.plan.command import print_plan
-from training.report.text import summary_text
 
 _compose_adapters = Entry("training.models.compose:compose_adapters")
 
 log = logging.getLogger(__name__)
 
 
-def train(
-    config: ConfigFile,
-    override: Overrides = None,
-    address: Address = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the settings, steps, memory and time, then stop")
-    ] = False,
-    replace: Replace = False,
-    verify: Verify = False,
-) -> None:
-    """A corpus to a fine-tuned model: pack, train, evaluate, export.
-
-    A second run continues where the first stopped; a finished run is not done again. Reports: OUTPUT/report.html
-    """
-    settings = load_train(config, override)
-    if dry_run:
-        print(settings.model_dump_json(indent=1, exclude_unset=True))
-        print_plan(settings)
-        with Session(address, settings.execution.cpus) as session:  # never started
-            for one in (settings, *(settings.phase(overrides) for overrides in settings.phases)):
-                check_machine(one.workers, session)
-        return
-    for warning in settings.without_effect:
-        log.warning("%s", warning)
-    progress = ProgressLines()
-    with Session(address, settings.execution.cpus, progress) as session:
-        run = run_train(settings, session, progress, replace=replace, verify=verify)
-    print_outcome(run)
+def dry_run(settings: TrainConfig, address: str | None) -> None:
+    """Print the settings, steps, memory and time of a training. address: of a Ray cluster; None: this machine."""
+    print(settings.model_dump_json(indent=1, exclude_unset=True))
+    print_plan(settings)
+    with Session(address, settings.execution.cpus) as session:  # never started
+        for one in (settings, *(settings.phase(overrides) for overrides in settings.phases)):
+            check_machine(one.workers, session)
 
 
 def cross_validate(
@@ -66,28 +41,12 @@ def cross_validate(
 
     A second run continues where the first stopped. Scores: OUTPUT/folds.json
     """
-    settings = load_train(config, override)
+    settings = load_of_kind("train", config, override)
     progress = ProgressLines()
     with Session(address, settings.execution.cpus, progress) as session:
         found = run_cross_validation(settings, session, progress, replace=replace)
     print(scores_text(found))
     print(f"scores  {paths.join(paths.absolute(settings.output), FOLDS_JSON)}")
-
-
-def print_outcome(run: TrainRun) -> None:
-    """Print each training's losses, warnings, exported folders and report."""
-    for phase in run.phases:
-        print_outcome(phase)
-    if run.phases:
-        return
-    if not run.fresh:
-        print(f"{run.uri}: finished before, nothing to do.")
-    print(summary_text(run.report))
-    for warning in run.report["warnings"]:
-        print(f"warning: {warning}")
-    for name, folder in run.manifest["export"]["folders"].items():
-        print(f"{name:<8}{paths.join(run.uri, 'export', folder)}")
-    print(f"report  {paths.join(run.uri, 'report.html')}")
 
 
 def compose(

@@ -14,7 +14,6 @@ from training.config_parts import (
     ContinueFrom,
     Corpus,
     Evaluate,
-    Execution,
     Export,
     Failures,
     Generate,
@@ -22,6 +21,7 @@ from training.config_parts import (
     Model,
     Optimizer,
     Overflow,
+    PackExecution,
     Packing,
     Probe,
     Settings,
@@ -148,7 +148,7 @@ class TrainConfig(Settings):
         description="several trainings in a row, each {name, ...settings that differ}; each starts from the weights of "
         "the one before",
     )
-    execution: Execution = Execution()
+    execution: PackExecution = PackExecution()
     storage: StorageOptions = StorageOptions()  # type: ignore[call-arg]
 
     @model_validator(mode="before")

@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from cluster.frame.execution import Execution
 from cluster.readers.inputs import ENCODING, Encoding, Format
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
@@ -467,10 +468,7 @@ class Workers(Settings):
         return (self.count.min, self.count.max) if isinstance(self.count, Elastic) else (self.count, self.count)
 
 
-class Execution(Settings):
-    """The units, attempts and cores of packing."""
+class PackExecution(Execution):
+    """Also the units of packing."""
 
     unit_mib: int = Field(32, ge=1, description="approximate text of a unit of tokenising")
-    attempts: int = Field(3, ge=1)
-    stall_s: float = Field(900, gt=0)
-    cpus: int | None = Field(None, ge=1, description="CPUs of this machine for the embedded Ray; null: all")

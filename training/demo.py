@@ -14,9 +14,9 @@ from cluster.artifact import Artifact
 from cluster.cli import shell_command
 from cluster.errors import UserError
 from cluster.formats import duration, share
+from cluster.frame.commands import load_of_kind, make_and_print
 from cluster.store import paths
 from cluster.store.store import Store
-from training import commands
 from training.report.schema import exported_validation
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -38,7 +38,7 @@ def tune_demo(
         if replace or not store.exists(config):
             store.write_bytes(config, config_text(run, output).encode())
         print(f"\n{shell_command('train', config)}\n", flush=True)
-        commands.train(config, address="local", replace=replace)
+        make_and_print("train", load_of_kind("train", config), "local", replace=replace)
     reports = {run: json.loads(store.read_bytes(paths.join(_folder(output, run), "report.json"))) for run in RUNS}
     print(f"\n{comparison(reports)}\n\n{whats_next(output)}")
 

@@ -14,13 +14,14 @@ from statistics import mean, stdev
 from typing import Any, TypedDict
 
 from cluster.errors import ConfigError, DataError
+from cluster.frame.job import Run
 from cluster.progress import Progress
 from cluster.record import json_bytes
 from cluster.run import RunFolder
 from cluster.session import Session
 from cluster.store import paths
 from training.config import TrainConfig
-from training.job import TrainRun, train
+from training.job import train
 from training.report.schema import TrainReport
 
 FOLDS_JSON = "folds.json"
@@ -109,7 +110,7 @@ def _datasets(config: TrainConfig) -> tuple[dict[str, str], int]:
     return digests, next(iter(folds.values()))
 
 
-def _scored(run: TrainRun, fold: int) -> FoldScores:
+def _scored(run: Run, fold: int) -> FoldScores:
     report: TrainReport = run.report
     fit = report["fits"][-1]
     measured = fit["after"].get("test")

@@ -7,22 +7,22 @@ it neither starts Ray nor changes anything. Packing runs as units of stages, tra
 export and evaluation in worker 0, which has already imported torch. The driver loads no model.
 """
 
-import dataclasses
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from cluster.artifact import canonical_json, fingerprint
 from cluster.entry import Entry
 from cluster.errors import ConfigError
 from cluster.extras import require_extra
-from cluster.lease import Lease, held
+from cluster.frame.job import FoundRun, Made, Making, Run, RunJob, with_warnings
 from cluster.progress import Progress
-from cluster.record import json_bytes
 from cluster.remote import in_worker
-from cluster.run import RUN_MANIFEST, RunFolder
 from cluster.session import Session
 from cluster.store import paths
+from cluster.submit.job_config import job_config
+from cluster.submit.work import Machines
 from training.config import TrainConfig
 from training.config_parts import Workers
 from training.continuing import find_parent, parent_of, write_parent
@@ -34,18 +34,19 @@ from training.model_folder.folder import located, model_fingerprint, on_hub
 from training.output_folder import refuse_output_among_inputs
 from training.pack import overflow
 from training.pack.columns import with_columns
-from training.pack.job import PackJob
+from training.pack.job import PackJob, pack_settings
 from training.pack.packed_run import PackedRun
-from training.pack.sources import set_name, shown_name
+from training.pack.sources import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name
 from training.plan.choices import check_memory
 from training.records import export_manifest
 from training.records.export_manifest import finished_export_and_evaluation
 from training.records.job import OUTCOME, Job
-from training.records.schema import Outcome
-from training.repair import REPORT_HTML, REPORT_JSON, discard_damaged, run_damage
+from training.repair import discard_damaged, run_damage
 from training.report.gather import combine_reports, gather
 from training.report.page import render
-from training.report.schema import Fit, TrainReport, exported_validation
+from training.report.schema import Fit, exported_validation
+from training.report.text import summary_text
+from training.work import files_that_must_exist, largest, machines, model_identity, with_absolute_paths
 
 log = logging.getLogger(__name__)
 
@@ -56,143 +57,218 @@ _export_and_evaluate = Entry("training.export.job:export_and_evaluate")
 _FINGERPRINTED = {"corpus", "columns", "ignore", "model", "packing", "split", "kind", "continue_from"}
 
 
-@dataclass(frozen=True)
-class TrainRun:
-    """A finished run.
+class TrainJob(RunJob[TrainConfig]):
+    """A corpus to a fine-tuned model: pack, train, evaluate, export.
 
-    manifest: the content of manifest.json. fresh: whether this call finished the run. phases: runs of the phases, if
-    there are several.
+    A second run continues where the first stopped; a finished run is not done again. Reports: OUTPUT/report.html
     """
 
-    uri: str
-    manifest: dict[str, Any]
-    report: TrainReport
-    fresh: bool
-    phases: tuple["TrainRun", ...] = ()
+    kind, all_at_once = "train", True
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self._job: Job | None = None  # known once the corpora are packed
+        self._phases: tuple[Run, ...] = ()
+
+    @cached_property
+    def located(self) -> TrainConfig:
+        """The config with absolute paths, and with the commit of a model of the hub."""
+        return _located(self.config)
+
+    def settings(self) -> dict[str, Any]:
+        return run_settings(self.config)
+
+    def inputs(self) -> str | None:
+        """Of model and packed rows, or of the phases; None before the corpora are packed."""
+        if self.config.phases:
+            if len(self._phases) < len(self.config.phases):
+                self._phases = tuple(self._finished_phases())
+            whole = len(self._phases) == len(self.config.phases)
+            return fingerprint([run.manifest["inputs"] for run in self._phases]) if whole else None
+        if self._job is None:
+            packing = PackJob.of(with_columns(self.located), replace=False)
+            if (packed := packing.find_packed()) is None:
+                return None
+            self._job = make_job(packing.config, packed)
+        return _inputs(self._job)
+
+    def input_changes(self) -> str:
+        return "the input files or the run in continue_from changed"
+
+    def _finished_phases(self) -> list[Run]:
+        """The runs of the phases up to the first that is not finished."""
+        found: list[Run] = []
+        for overrides in self.config.phases:
+            model = exported_model(found[-1]) if found else None
+            if (run := TrainJob(self.located.phase(overrides, model)).find().run) is None:
+                break
+            found.append(run)
+        return found
+
+    def parts(self) -> tuple[Run, ...]:
+        return self._phases
+
+    def damage(self, manifest: Mapping[str, Any], compare_sha256: bool) -> dict[str, str]:
+        found = run_damage(self.folder, dict(manifest), compare_sha256)
+        if compare_sha256 and self._job is not None:
+            found |= PackedRun.load(self.store, self._job.packed).damage(compare_sha256=True)
+        return found
+
+    def find(self, *, replace: bool = False, verify: bool = False) -> FoundRun:
+        return super().find(replace=replace, verify=verify or replace)  # damage of equal size is then made again too
+
+    def require_extras(self, *, computes: bool = True) -> None:
+        if computes:
+            require_extras(self.config)
+
+    def begin(self, session: Session, progress: Progress, replace: bool) -> None:
+        refuse_output_among_inputs(self.config)
+
+    def check(self, session: Session, replace: bool) -> None:
+        """Within two seconds, without torch and Ray."""
+        if self.config.phases:
+            # A phase does not change the model's shape, so each is checked with the first model.
+            for overrides in self.config.phases:
+                check_model(self.located.phase(overrides))
+            return
+        check_trackers(self.config.track)
+        trains = self._trains(replace)  # after a training by torchrun on other machines, only the export is left
+        if trains:
+            check_machine(self.config.workers, session)
+        if on_hub(self.located.model):
+            model_fingerprint(self.store, self.located.model)  # downloads the model; the only check that takes longer
+        if trains:
+            find_parent(self.located)
+        for warning in check_model(self.located):
+            log.warning("%s", warning)
+
+    def _trains(self, replace: bool) -> bool:
+        """Whether this session will start workers, so that its machines must have room for them."""
+        return replace or not self.store.exists(paths.join(self.root, OUTCOME))
+
+    def replacing(self, making: Making) -> None:
+        """Whether the finished run is another one is known when the corpora are packed."""
+
+    def make(self, making: Making) -> Made | Run:
+        return self._make_phases(making) if self.config.phases else self._train(making)
+
+    def _train(self, making: Making) -> Made | Run:
+        """Pack, fit, export and evaluate one training."""
+        config, session, progress = with_columns(self.located), making.session, making.progress
+        model_fingerprint(self.store, config.model, config.seed)  # a missing model is refused before packing
+        packing = PackJob.of(config, making.replace)
+        # With an embedded Ray, the machine's hardware was checked before. Ray is not started yet, because small corpora
+        # do not need it.
+        if self._trains(making.replace) and (session.started or not session.embedded):
+            packing.check_inputs()
+            _check_cluster(config.workers, session)
+        compare_sha256 = making.verify or making.replace  # with `replace`, damage of equal size is made again too
+        # The lease of the output covers OUTPUT/packed; `packed:` outside the output needs a lease of its own.
+        packed = packing.run_under_lease(session, progress, compare_sha256, lease_at=config.packed)
+        self._job = job = make_job(config, packed)
+        if making.replace:
+            self.folder.find(self.settings(), _inputs(job), replace=True)
+        if (found := self.find(verify=compare_sha256)).run is not None:
+            return found.run
+        discard_damaged(self.folder, compare_sha256)
+        report_overflow(packed, config.sequence_length, progress)
+        if job.parent is not None:
+            for line in job.parent.words:
+                progress.say(line)
+            write_parent(config, job.parent)
+        check_memory(config)
+        making.lease.check()
+        outcome = fit_on_ray(job, session, progress, making.replace, making.lease, _export_and_evaluate)
+        exported = finished_export_and_evaluation(job, outcome)
+        if exported is None:  # trained by an earlier call, or by torchrun
+            exported = in_worker(session, _export_and_evaluate, job, outcome, gpus=config.workers.gpus_each)
+        making.lease.check()
+        report = gather(job, packed, outcome)
+        packed_here = packed.artifacts if config.packed is None else ()
+        digests = {one.uri.removeprefix(f"{job.root}/"): one.manifest.digest for one in packed_here}
+        folders = export_manifest.digests(job.store, paths.join(job.root, export_manifest.EXPORT), exported)
+        digests |= {f"{export_manifest.EXPORT}/{folder}": digest for folder, digest in folders.items()}
+        told = _summary(report["fits"][0]) | {"packed": packed.uri}
+        if job.parent is not None:
+            told["continues"] = f"{job.parent.run} after step {job.parent.step:,}, digest {job.parent.digest}"
+        more = {
+            "finished": report["run"]["finished"],
+            "told": told,
+            "export": exported,
+            "tokenizer": packed.tokenizer_fingerprint,
+            "classes": list(packed.classes),
+        }
+        return Made(report, digests, more)
+
+    def _make_phases(self, making: Making) -> Made | Run:
+        """Train the phases in order; each starts from the model that the one before exported."""
+        runs: list[Run] = []
+        for overrides in self.config.phases:
+            phase = TrainJob(self.located.phase(overrides, exported_model(runs[-1]) if runs else None))
+            runs.append(phase.run(making.session, making.progress, replace=making.replace, verify=making.verify))
+        self._phases = tuple(runs)
+        if making.replace:
+            self.folder.find(self.settings(), self.inputs() or "", replace=True)
+        if (found := self.find()).run is not None:
+            return found.run
+        report = combine_reports(self.config, [run.report for run in runs])
+        told = {
+            f"phase {number}": "; ".join([fit["name"], *(f"{name} {line}" for name, line in _summary(fit).items())])
+            for number, fit in enumerate(report["fits"], start=1)
+        }
+        digests = {run.uri.removeprefix(f"{self.root}/"): run.manifest["digest"] for run in runs}
+        return Made(report, digests, {"finished": report["run"]["finished"], "told": told})
+
+    def page(self, report: Any) -> str:
+        return render(report)
+
+    def outcome(self, run: Run) -> str:
+        return with_warnings(summary_text(run.report), run.report)
+
+    def results(self, run: Run) -> dict[str, str]:
+        return {name: paths.join("export", folder) for name, folder in run.manifest["export"]["folders"].items()}
+
+    @cached_property
+    def _frozen(self) -> list[tuple[TrainConfig, dict[str, FrozenCorpus]]]:
+        """The config of each phase, or of the training, and its listed corpora."""
+        refuse_output_among_inputs(self.config)
+        configs = [self.config.phase(overrides) for overrides in self.config.phases] or [self.config]
+        return [
+            (one, freeze_corpora(known, unit_bytes) | freeze_sets(known, unit_bytes))
+            for one, known, unit_bytes in ((one, with_columns(one), one.execution.unit_mib << 20) for one in configs)
+        ]
+
+    def submitted(self) -> dict[str, Any]:
+        return with_absolute_paths(job_config(self.config), self.config)
+
+    def identity(self) -> list[Any]:
+        """The settings that decide the weights, the base model and the corpora of every phase."""
+        parts: list[Any] = [self.settings(), model_identity(self.config)]
+        if (before := self.config.continue_from) is not None:
+            parts.append([paths.absolute(before.run), before.checkpoint])
+        return parts + [pack_settings(with_columns(one), corpora) for one, corpora in self._frozen]
+
+    def unit_count(self) -> int:
+        return 2 * sum(len(corpus.units) for _, corpora in self._frozen for corpus in corpora.values())
+
+    def machines(self, seconds: float | None) -> Machines:
+        """`seconds` has no effect, because `workers` is a setting that the user decides."""
+        return largest([machines(one, corpora) for one, corpora in self._frozen])
+
+    def must_exist(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(uri for one, corpora in self._frozen for uri in files_that_must_exist(one, corpora)))
 
 
 def train(
     config: TrainConfig, session: Session, progress: Progress, *, replace: bool = False, verify: bool = False
-) -> TrainRun:
-    """Fine-tune a model, continue an interrupted fine-tuning, or return the finished run.
+) -> Run:
+    """Fine-tune a model, continue an interrupted fine-tuning, or return the finished run; see `RunJob.run`.
 
     Reads the corpora and the model. Writes below `config.output`: packed/ (unless `config.packed` is set),
     checkpoints/, attempts/, steps.jsonl, fit.json, evaluation.json, export/, report.json, report.html and, last,
     manifest.json.
-
-    Args:
-        replace: remove results of other settings at the output, and make them again.
-        verify: compare the sha256 of packed and exported files, not only their sizes. Files that are damaged or gone
-            are made again.
-
-    Raises:
-        UserError: a mistake in config or data, or another run writes to the same output. Finished work is kept.
-        ClusterError: machines failed. Running the same command again continues.
     """
-    refuse_output_among_inputs(config)
-    if session.embedded:
-        require_extras(config)
-    config = _located(config)
-    store = config.store
-    if config.phases:
-        if store.exists(paths.join(config.output, RUN_MANIFEST)) and not replace:
-            # Usually every phase is finished and nothing is written. An unfinished phase takes the lease of its folder.
-            return _phases(config, session, progress, replace, verify)
-        # A phase does not change the model's shape, so each is checked with the first model.
-        for overrides in config.phases:
-            check_model(config.phase(overrides))
-        with held(store, config.output):
-            return _phases(config, session, progress, replace, verify)
-    if store.exists(paths.join(config.output, RUN_MANIFEST)) and not replace:
-        packing = PackJob.of(with_columns(config), replace=False)
-        if (found := _find_run_of_packed(packing, False, verify)) is not None:
-            return found
-    # After a training by torchrun on other machines, only export and evaluation are left to do here.
-    trained = store.exists(paths.join(config.output, OUTCOME)) and not replace
-    _check_before_start(config, session, trains=not trained)
-    with held(store, config.output) as lease:
-        return _train(with_columns(config), session, progress, lease, replace, verify)
-
-
-def is_finished(config: TrainConfig) -> bool:
-    """Whether the output holds this config's finished run, with files of the right sizes. Starts nothing.
-
-    Raises:
-        DataError: a run with other settings or inputs is finished there.
-    """
-    config, model = _located(config), None
-    folder = RunFolder(config.store, config.output)
-    if not config.store.exists(paths.join(folder.uri, RUN_MANIFEST)):
-        return False
-    if not config.phases:
-        return _find_run_of_packed(PackJob.of(with_columns(config), replace=False), False, False) is not None
-    inputs = []
-    for overrides in config.phases:
-        phase = _located(config.phase(overrides, model))
-        found = _find_run_of_packed(PackJob.of(with_columns(phase), replace=False), False, False)
-        if found is None:
-            return False
-        inputs.append(found.manifest["inputs"])
-        model = exported_model(found) if overrides is not config.phases[-1] else None
-    manifest = folder.find(run_settings(config), fingerprint(inputs), replace=False)
-    return manifest is not None and not run_damage(folder, manifest)
-
-
-def _train(
-    config: TrainConfig, session: Session, progress: Progress, lease: Lease, replace: bool, verify: bool
-) -> TrainRun:
-    """Pack, fit, export, evaluate and publish one training, under the lease of its output."""
-    model_fingerprint(config.store, config.model, config.seed)  # a missing model is refused before packing
-    packing = PackJob.of(config, replace)
-    compare_sha256 = verify or replace  # with `replace`, damage of equal size is made again too
-    if (found := _find_run_of_packed(packing, replace, compare_sha256)) is not None:
-        return found
-    trains = replace or not config.store.exists(paths.join(config.output, OUTCOME))
-    # With an embedded Ray, the machine's hardware was checked before. Ray is not started yet, because small corpora do
-    # not need it.
-    if trains and (session.started or not session.embedded):
-        packing.check_inputs()
-        _check_cluster(config.workers, session)
-    # The lease of the output covers OUTPUT/packed; `packed:` outside the output needs a lease of its own.
-    packed = packing.run_under_lease(session, progress, compare_sha256, lease_at=config.packed)
-    job = make_job(config, packed)
-    if (found := _find_run(job, replace, compare_sha256)) is not None:
-        return found
-    discard_damaged(RunFolder(job.store, job.root), compare_sha256)
-    report_overflow(packed, config.sequence_length, progress)
-    if job.parent is not None:
-        for line in job.parent.words:
-            progress.say(line)
-        write_parent(config, job.parent)
-    check_memory(config)
-    lease.check()
-    outcome = fit_on_ray(job, session, progress, replace, lease, _export_and_evaluate)
-    exported = finished_export_and_evaluation(job, outcome)
-    if exported is None:  # trained by an earlier call, or by torchrun
-        exported = in_worker(session, _export_and_evaluate, job, outcome, gpus=config.workers.gpus_each)
-    lease.check()
-    return _publish(job, packed, outcome, exported)
-
-
-def _check_before_start(config: TrainConfig, session: Session, trains: bool) -> None:
-    """Refuse a config that cannot succeed, within two seconds, without torch and Ray.
-
-    Args:
-        trains: whether this session will start workers, so that its machines must have room for them.
-
-    Raises:
-        UserError: the message has the mistake.
-    """
-    check_trackers(config.track)
-    if trains:
-        check_machine(config.workers, session)
-    if on_hub(config.model):
-        model_fingerprint(config.store, config.model)  # downloads the model; the only check that may take longer
-    if trains:
-        find_parent(config)
-    for warning in check_model(config):
-        log.warning("%s", warning)
-    config.store.require_conditional_writes(config.output)
+    return TrainJob(config).run(session, progress, replace=replace, verify=verify)
 
 
 def require_extras(config: TrainConfig) -> None:
@@ -292,44 +368,6 @@ def run_settings(config: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _FINGERPRINTED}
 
 
-def _find_run_of_packed(packing: PackJob, replace: bool, compare_sha256: bool) -> TrainRun | None:
-    """`_find_run` for corpora that are already packed; None if they are not."""
-    packed = packing.find_packed(compare_sha256)
-    return None if packed is None else _find_run(make_job(packing.config, packed), replace, compare_sha256)
-
-
-def _find_run(job: Job, replace: bool, compare_sha256: bool) -> TrainRun | None:
-    """The finished run; None if there is none, or if one of its files is damaged or gone."""
-    folder = RunFolder(job.store, job.root)
-    manifest = folder.find(
-        run_settings(job.config), _inputs(job), replace, lambda: "the input files or the run in continue_from changed"
-    )
-    if manifest is None or run_damage(folder, manifest, compare_sha256):
-        return None
-    return TrainRun(job.root, manifest, _report(folder), fresh=False)
-
-
-def _publish(job: Job, packed: PackedRun, outcome: Outcome, exported: dict[str, Any]) -> TrainRun:
-    """Write the report and the run's manifest. exported: manifest of the export."""
-    report = gather(job, packed, outcome)
-    artifacts = {
-        f"packed/{corpus}/{split}": artifact.manifest.digest
-        for corpus, splits in packed.corpora.items()
-        for split, artifact in splits.items()
-        if job.config.packed is None
-    }
-    if job.config.packed is None:
-        artifacts |= {one.uri.removeprefix(f"{job.root}/"): one.manifest.digest for one in packed.sets.values()}
-    digests = export_manifest.digests(job.store, paths.join(job.root, export_manifest.EXPORT), exported)
-    artifacts |= {f"{export_manifest.EXPORT}/{folder}": digest for folder, digest in digests.items()}
-    summary_lines = _summary(report["fits"][0]) | {"packed": packed.uri}
-    if job.parent is not None:
-        summary_lines["continues"] = f"{job.parent.run} after step {job.parent.step:,}, digest {job.parent.digest}"
-    tokens = {"tokenizer": packed.tokenizer_fingerprint, "classes": list(packed.classes)}
-    more = {"told": summary_lines, "export": exported} | tokens
-    return _write_run(RunFolder(job.store, job.root), job.config, report, _inputs(job), artifacts, more)
-
-
 def _summary(fit: Fit) -> dict[str, str]:
     """Method, base model, steps, losses and exports of a training, for the manifest."""
     taken, planned = fit["totals"]["steps"], fit["totals"]["planned_steps"]
@@ -344,49 +382,7 @@ def _summary(fit: Fit) -> dict[str, str]:
     return lines | {"exported": ", ".join(folder["kind"] for folder in fit["folders"])}
 
 
-def _phases(config: TrainConfig, session: Session, progress: Progress, replace: bool, verify: bool) -> TrainRun:
-    """Train the phases in order; each starts from the model that the one before exported."""
-    runs: list[TrainRun] = []
-    for overrides in config.phases:
-        model = exported_model(runs[-1]) if runs else None
-        runs.append(train(config.phase(overrides, model), session, progress, replace=replace, verify=verify))
-    folder = RunFolder(config.store, paths.absolute(config.output))
-    inputs = fingerprint([run.manifest["inputs"] for run in runs])
-    found = folder.find(run_settings(config), inputs, replace)
-    if found is not None and not run_damage(folder, found):
-        return TrainRun(folder.uri, found, _report(folder), fresh=False, phases=tuple(runs))
-    report = combine_reports(config, [run.report for run in runs])
-    artifacts = {run.uri.removeprefix(f"{folder.uri}/"): run.manifest["digest"] for run in runs}
-    summary_lines = {
-        f"phase {number}": "; ".join([fit["name"], *(f"{name} {line}" for name, line in _summary(fit).items())])
-        for number, fit in enumerate(report["fits"], start=1)
-    }
-    whole = _write_run(folder, config, report, inputs, artifacts, {"told": summary_lines})
-    return dataclasses.replace(whole, phases=tuple(runs))
-
-
-def _write_run(
-    folder: RunFolder,
-    config: TrainConfig,
-    report: TrainReport,
-    inputs: str,
-    artifacts: dict[str, str],
-    more: dict[str, Any],
-) -> TrainRun:
-    """Write the report, and the run's manifest last."""
-    root, store = folder.uri, folder.store
-    store.write_bytes(paths.join(root, REPORT_JSON), json_bytes(report))
-    store.write_bytes(paths.join(root, REPORT_HTML), render(report).encode())
-    finished = report["run"]["finished"]
-    manifest = folder.put(config.kind, config.name, run_settings(config), inputs, artifacts, finished=finished, **more)
-    return TrainRun(root, manifest, report, fresh=True)
-
-
-def _report(folder: RunFolder) -> TrainReport:
-    return folder.report()
-
-
-def exported_model(run: TrainRun) -> str:
+def exported_model(run: Run) -> str:
     """URI of the exported model that can be loaded without an adapter: the merged or the full one."""
     export = paths.join(run.uri, "export")
     return paths.join(export, "merged" if "merged" in run.manifest["export"]["folders"] else "full")

@@ -1,4 +1,4 @@
-"""The requirements of a training on a cluster: its run id, machines for its workers, and what must exist beforehand.
+"""The requirements of a training on a cluster: machines for its workers, and what must exist beforehand.
 
 The workers, their GPUs and their engine are settings; the machines follow from them and from the memory of the plan
 (training/plan). Packing, export and evaluation run on the same machines.
@@ -7,33 +7,25 @@ The workers, their GPUs and their engine are settings; the machines follow from 
 import math
 from typing import Any
 
-from cluster.artifact import canonical_json, fingerprint
+from cluster.artifact import canonical_json
 from cluster.entry import Entry
 from cluster.formats import plural
 from cluster.readers.files.hub import is_hub_data
-from cluster.record import OtherSettings
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths
-from cluster.submit.job_config import job_config
 from cluster.submit.work import (
     GIB,
     RAY_DISK,
     RAY_MEMORY,
     USABLE_MEMORY,
     Machines,
-    Work,
-    head_machine,
     whole_gib,
 )
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.continuing import recorded_parent
-from training.job import is_finished, run_settings
 from training.model_folder.folder import located, model_fingerprint, on_hub
-from training.output_folder import refuse_output_among_inputs
-from training.pack.columns import with_columns
-from training.pack.job import pack_settings
-from training.pack.sources import FrozenCorpus, freeze_corpora, freeze_sets
+from training.pack.sources import FrozenCorpus
 from training.plan.memory import memory
 
 _shape_of = Entry("training.models.shape:shape_of")
@@ -47,53 +39,6 @@ _PACK_TASK = GIB
 _CPUS_OF_A_GPU = 4
 _MOST_GPUS = 8
 _MOST_CPUS = 16
-
-
-def work(config: TrainConfig, seconds: float | None = None, *, replace: bool = False) -> Work:
-    """The run of a config, and the machines for it. Lists corpora; of the model it reads headers and samples.
-
-    Args:
-        seconds: has no effect, because `workers` is a setting that the user decides: `raymill plan` shows the time.
-        replace: the job may replace a finished run with other settings. Nothing is removed here.
-
-    Raises:
-        UserError: as the first checks of a run: a corpus or the model is missing, the output is among them.
-        ConfigError: the config holds secrets.
-    """
-    settings = job_config(config)
-    refuse_output_among_inputs(config)
-    configs = [config.phase(overrides) for overrides in config.phases] or [config]
-    frozen = [
-        freeze_corpora(one, unit_bytes) | freeze_sets(one, unit_bytes)
-        for one, unit_bytes in ((with_columns(one), one.execution.unit_mib << 20) for one in configs)
-    ]
-    root = paths.absolute(config.output)
-    units = sum(len(corpus.units) for corpora in frozen for corpus in corpora.values())
-    groups = [machines(one, corpora) for one, corpora in zip(configs, frozen, strict=True)]
-    return Work(
-        kind=config.kind,
-        verb="train",
-        name=config.name,
-        config=_with_absolute_paths(settings, config),
-        result=_result(config, configs, frozen),
-        output=root,
-        finished=_is_finished(config, root, replace),
-        head=head_machine(2 * units),
-        workers=(_largest(groups),),
-        must_exist=tuple(dict.fromkeys(uri for one, c in zip(configs, frozen, strict=True) for uri in _files(one, c))),
-        all_at_once=True,
-        replace=replace,
-    )
-
-
-def _is_finished(config: TrainConfig, root: str, replace: bool) -> bool:
-    """Whether the output has this result. With `replace`, False if a run with other settings is finished there."""
-    try:
-        return config.store.exists(paths.join(root, RUN_MANIFEST)) and is_finished(config)
-    except OtherSettings:
-        if not replace:
-            raise
-        return False
 
 
 def machines(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> Machines:
@@ -143,7 +88,7 @@ def machines(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> Machines:
     )
 
 
-def _largest(groups: list[Machines]) -> Machines:
+def largest(groups: list[Machines]) -> Machines:
     """One group of machines that serves every phase: the largest of each number."""
     first = max(groups, key=lambda one: (one.gpus, one.memory))
     return Machines(
@@ -159,23 +104,14 @@ def _largest(groups: list[Machines]) -> Machines:
     )
 
 
-def _result(config: TrainConfig, configs: list[TrainConfig], frozen: list[dict[str, FrozenCorpus]]) -> str:
-    """Of the settings that decide the weights, the base model and the corpora of every phase."""
-    parts: list[Any] = [run_settings(config), _model(config)]
-    if config.continue_from:
-        parts.append([paths.absolute(config.continue_from.run), config.continue_from.checkpoint])
-    parts += [pack_settings(with_columns(one), corpora) for one, corpora in zip(configs, frozen, strict=True)]
-    return fingerprint(parts)
-
-
-def _model(config: TrainConfig) -> str:
+def model_identity(config: TrainConfig) -> str:
     """What is equal for equal base models. Of a hub's model its commit, so that nothing is fetched."""
     if not on_hub(config.model):
         return model_fingerprint(config.store, config.model, config.seed)
     return canonical_json([config.model.name, located(config.model).revision]).decode()
 
 
-def _files(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> list[str]:
+def files_that_must_exist(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> list[str]:
     """The first file of each corpus; config.json of the model, the tokenizer's folder, the chat template."""
     found = [one.units[0][0].uri for one in corpora.values() if not is_hub_data(one.path)]
     if config.model.name and not on_hub(config.model):
@@ -190,7 +126,7 @@ def _files(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> list[str]:
     return found
 
 
-def _with_absolute_paths(settings: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
+def with_absolute_paths(settings: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
     """The settings with absolute paths, because the job has another working directory."""
     settings["output"] = paths.absolute(config.output)
     if config.packed:

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 import yaml
 
+from cluster.frame.work import work_of
 from cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
 from cluster.kuberay.rayjob import as_documents, build_config_map, build_rayjob
-from cluster.submit.work import Work, work_of
+from cluster.submit.work import Work
 
 
 def render(

@@ -1,25 +1,18 @@
 """The verb `raymill plan`: what a config takes before it runs, for every kind."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from cluster.config import load
-from cluster.entry import Entry
 from cluster.errors import ConfigError
 from cluster.extras import require_extra
+from cluster.frame.kinds import kind_of
 from cluster.plan.prices import load_prices
-from cluster.plan.subject import CORES, Subject, plan_of
+from cluster.plan.subject import CORES, plan_of
 from cluster.plan.text import plan_text
-
-# kind -> function that returns the run of a config of that kind, to plan it.
-SUBJECTS: dict[str, Callable[..., Subject]] = {
-    "curate": Entry("pipelines.curate.plan:subject"),
-    "prepare": Entry("pipelines.prepare.plan:subject"),
-}
-_print_train_plan = Entry("training.plan.command:print_plan")
 
 
 def plan(
@@ -82,9 +75,11 @@ def plan(
                     "Leave it out."
                 )
     given = {name: value for name, value in options[kind].items() if value is not None}
-    if kind == "train":
-        require_extra("train", f"raymill plan {config}")
-        _print_train_plan(settings, as_json=json_, **given)
+    declared = kind_of(kind)
+    if declared.extra:
+        require_extra(declared.extra, f"raymill plan {config}")
+    if declared.print_plan is not None:
+        declared.print_plan(settings, as_json=json_, **given)
     else:
         print_plan(settings, as_json=json_, **given)
 
@@ -98,5 +93,7 @@ def print_plan(
         UserError: a first check of a run fails, or no row of the sample can be read.
     """
     priced = load_prices(prices)
-    found = plan_of(SUBJECTS[settings.kind](settings, **options), cores, priced)
+    plan = kind_of(settings.kind).plan
+    assert plan is not None
+    found = plan_of(plan(settings, **options), cores, priced)
     print(json.dumps(found, indent=1) if as_json else plan_text(found))

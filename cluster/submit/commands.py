@@ -14,11 +14,11 @@ import typer
 
 from cluster.errors import UserError
 from cluster.formats import plural
+from cluster.frame.work import work_of
 from cluster.progress import clock
 from cluster.submit.backend import Attempt, AttemptLost, Backend, State, first_attempts
 from cluster.submit.place import Place, takes_place
 from cluster.submit.submit import submit as submit_work
-from cluster.submit.work import work_of
 
 _CANCELLED = 130  # exit code of a process that Ctrl-C ended
 _SHOWN = 20

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.cli import shell_command
-from cluster.config import KINDS, model_of
+from cluster.config import model_of
 from cluster.errors import ClusterError, ConfigError
 from cluster.formats import plural
+from cluster.frame.kinds import names
 from cluster.run import differences
 from cluster.submit.backend import (
     Attempt,
@@ -194,7 +195,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with the defaults of its kind, or as it is if this version of Raymill cannot read it."""
-    if config.get("kind") not in KINDS:
+    if config.get("kind") not in names():
         return dict(config)
     try:
         return model_of(config["kind"]).model_validate(config).model_dump(mode="json")

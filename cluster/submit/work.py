@@ -1,46 +1,14 @@
-"""The work of a config: run id, machines, and the files that must exist before the job starts.
-
-WORK names the function that computes it for each kind of config. The function runs where `raymill submit` is called,
-and reads listings and manifests but no data.
-"""
+"""A run as a job of a cluster: its id, its machines, and the files that must exist before it starts."""
 
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
-
-from pydantic import BaseModel
+from typing import Any, Self
 
 from cluster.artifact import fingerprint
-from cluster.config import load
-from cluster.entry import Entry
 from cluster.errors import ConfigError
-from cluster.extras import require_extra
-
-
-class WorkOf(Protocol):
-    """Computes the work of a config.
-
-    seconds: wanted duration of the run, None for any. replace: the job runs with `--replace`.
-    """
-
-    def __call__(self, config: BaseModel, seconds: float | None = None, *, replace: bool = False) -> "Work": ...
-
-
-# kind -> function that computes the work.
-WORK: dict[str, WorkOf] = {
-    "curate": Entry("pipelines.curate.work:work"),
-    "prepare": Entry("pipelines.prepare.work:work"),
-    "train": Entry("training.work:work"),
-}
-
-# kind -> function that verifies that the libraries of the config's settings are installed on this machine.
-_EXTRAS: dict[str, Callable[..., None]] = {
-    "prepare": Entry("pipelines.prepare.job:require_extras"),
-    "train": Entry("training.job:require_extras"),
-}
 
 # A RayJob's name has at most 47 characters: this part, `-` with 8 digits of a fingerprint, and `-a99` for the attempt.
 _LONGEST_NAME = 30
@@ -177,34 +145,6 @@ def head_machine(units: int) -> Machines:
 def whole_gib(size: float) -> int:
     """Bytes rounded up to whole GiB."""
     return math.ceil(size / GIB) * GIB
-
-
-def work_of(
-    config: str,
-    override: list[str],
-    name: str | None,
-    within: str | None,
-    replace: bool = False,
-    runs_here: bool = False,
-) -> Work:
-    """The work of a config file.
-
-    Args:
-        override: settings to change, as `key.sub=value`. name: replaces the config's name. within: wanted duration,
-            such as 8h. replace: the job runs with `--replace`. runs_here: the job runs on this machine.
-
-    Raises:
-        ConfigError: the config is wrong or holds secrets, a package that its kind needs is not installed, or one that
-            its settings need where the job runs here, or `within` is no duration.
-    """
-    seconds = None if within is None else seconds_of(within)
-    settings = load(config, override)
-    if settings.kind == "train":  # type: ignore[attr-defined]
-        require_extra("train", f"{config}, kind: train", "It is needed here to check the config.")
-    if runs_here and settings.kind in _EXTRAS:  # type: ignore[attr-defined]
-        _EXTRAS[settings.kind](settings)  # type: ignore[attr-defined]
-    work = WORK[settings.kind](settings, seconds, replace=replace)  # type: ignore[attr-defined]
-    return work if name is None else dataclasses.replace(work, name=name)
 
 
 def seconds_of(duration: str, option: str = "--within") -> float:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
+from cluster.frame.execution import Execution
 from cluster.readers.files.limits import Limits
 from cluster.readers.inputs import Input
 from cluster.store.interface import StorageOptions
@@ -123,20 +124,16 @@ class CorpusFiles(_CurateSettings):
     columns: tuple[str, ...] = Field((), description="measured signals to write beside each document")
 
 
-class Execution(_CurateSettings):
-    """Settings of how a run is executed, without effect on the corpus."""
+class FilesExecution(Execution):
+    """Also the units that the input files are divided into, and how much of them may be unreadable."""
 
     unit_mib: int | None = Field(
         None, ge=1, le=4096, description="approximate text of a unit of work; default: by the size of the input"
     )
-    attempts: int = Field(3, ge=1, le=100, description="how often a unit is tried")
-    losses: int = Field(5, ge=0, le=1000, description="further tries of a unit after its machine was lost")
-    stall_s: float = Field(900, ge=1, le=604_800, description="Ray restarts if no unit commits or fails for this long")
     max_bad_documents: float = Field(0.01, ge=0, le=1, description="largest fraction of input that may be unreadable")
     max_bad_files: float = Field(
         0.01, ge=0, le=1, description="largest fraction of the files of a source that may be unreadable"
     )
-    cpus: int | None = Field(None, ge=1, le=1024, description="cores of this machine for the embedded Ray; null: all")
 
     @property
     def unit_bytes(self) -> int | None:
@@ -219,7 +216,7 @@ class CurateConfig(_CurateSettings):
     repeats: Repeats | None = None
     limits: Limits = Limits()
     corpus: CorpusFiles = CorpusFiles()
-    execution: Execution = Execution()
+    execution: FilesExecution = FilesExecution()
     report: ReportOptions = ReportOptions()
     storage: StorageOptions = StorageOptions()  # type: ignore[call-arg]
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from posixpath import basename
 from typing import Any
 
@@ -29,30 +28,28 @@ from cluster.readers.units import InputManifest
 from cluster.stage import RunStageIn, finished_stages
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.job import CurateJob
 from pipelines.curate.stages.contaminated import decontamination_of
-from pipelines.dedup.earlier import open_runs
 
 _THREADS = 16
 _FILES_LOOKED_AT = 100  # per source
 
 
-def print_plan(settings: CurateConfig) -> None:
+def print_plan(settings: CurateConfig, address: str | None = None) -> None:
     """Print the inputs, settings and output of a run. Makes all checks that a run makes before it starts Ray.
 
     Raises:
-        UserError: as `job.curate` does.
+        UserError: as `RunJob.run` does.
     """
-    root, listing, inputs = job.frozen_inputs(settings)
-    job.check_models_and_lists(settings.filters, settings.store)
-    open_runs(settings.dedup, settings.store)
-    finished, damage = job.find_finished(settings, listing, root)
-    run_stages = partial(job.run_stages, settings, inputs)
-    with job.naming_changes(settings, listing, root):
-        state = output_state(settings.store, root, finished is not None, damage, run_stages)
-    if not finished:
-        check_output(settings.store, root)
+    job = CurateJob(settings)
+    root, inputs = job.root, job.frozen
+    job.check()
+    found = job.find()
+    with job.naming_changes():
+        state = output_state(job.store, root, found.run is not None, found.damage_text, job.stages)
+    if found.run is None:
+        check_output(job.store, root)
     files, size = plural(len(inputs.files), "file"), sum(unit.bytes for unit in inputs.units)
     print(f"inputs   {files}, {plural(len(inputs.units), 'unit')}, about {size / 1e6:,.1f} MB of text")
     print(f"rules    {', '.join(rule.name for rule in settings.active_rules()) or 'none'}")

@@ -23,38 +23,31 @@ it does nothing and does not start Ray.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from dataclasses import replace as with_changes
-from functools import partial
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from cluster.artifact import Artifact
-from cluster.engine import Engine, RetryLimits
-from cluster.errors import ConfigError, DataError, UserError
-from cluster.formats import plural
-from cluster.lease import held
+from cluster.errors import ConfigError, UserError
+from cluster.frame.files import FilesJob
+from cluster.frame.job import Made, Making, Run, digests_of, with_warnings
 from cluster.progress import Progress
-from cluster.readers.freeze import freeze_listing
 from cluster.readers.listing import InputListing, list_inputs
 from cluster.readers.quarantine import refuse_too_many
 from cluster.readers.reader import PROBLEMS
-from cluster.readers.recorded import changes_since, changes_since_attempt, write_inputs
 from cluster.readers.units import InputManifest
-from cluster.record import OtherSettings, json_bytes
-from cluster.run import RunFolder, other_settings
 from cluster.session import Session
-from cluster.stage import Stage, finished_stages
-from cluster.store import paths
+from cluster.stage import RunStageIn, Stage
 from cluster.store.store import Store
+from cluster.submit.work import Machines
 from pipelines.curate.config import STORES, CurateConfig, Filters
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
+from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.gather import gather
 from pipelines.curate.report.page import render
-from pipelines.curate.report.schema import CurateReport
 from pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_stage
 from pipelines.curate.stages.duplicate_ids import ids_stage
 from pipelines.curate.stages.id_index import ID_INDEX, index_stage
@@ -63,97 +56,86 @@ from pipelines.curate.stages.merge import merge_stage
 from pipelines.curate.stages.removed_duplicates import DUPLICATES, duplicates_stage
 from pipelines.curate.stages.samples import SAMPLES
 from pipelines.curate.stages.write_corpus import KEPT, select_stage
+from pipelines.curate.work import machines, must_exist
 from pipelines.dedup.cost import DEFAULT_SIZES, Sizes
 from pipelines.dedup.earlier import SKETCHES, open_runs, sketch_settings
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
+from pipelines.kernel_cache import CompilesKernels
 from pipelines.language import identification as language
 from pipelines.rules.rule import Analysis, files_read_by
 from pipelines.text.texts import Texts
-
-REPORT_JSON, REPORT_HTML = "report.json", "report.html"
-_DAMAGE_SHOWN = 5
 
 # `exclude` of pydantic's model_dump: the settings without effect on the corpus.
 _NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True, "dedup": set(NO_EFFECT_ON_DUPLICATES)}
 
 
-@dataclass(frozen=True)
-class CurateRun:
-    """A finished run. fresh: whether this call finished it."""
-
-    store: Store
-    uri: str
-    manifest: dict[str, Any]
-    report: CurateReport
-    fresh: bool
+class CurateRun(Run):
+    """A finished curation."""
 
     @property
     def corpus(self) -> Artifact:
         """The artifact with the documents that were kept. Reads its manifest."""
-        return Artifact.load(self.store, paths.join(self.uri, "corpus"))
+        return self.artifact("corpus")
 
 
-def curate(
-    config: CurateConfig,
-    session: Session,
-    progress: Progress,
-    *,
-    replace: bool = False,
-) -> CurateRun:
-    """Curate the inputs of the config, continuing an unfinished run at its output. Returns a finished run as it is.
+class CurateJob(CompilesKernels, FilesJob[CurateConfig]):
+    """Raw text to a training corpus: measure every document, apply the rules, find duplicates, write the corpus.
 
-    Args:
-        replace: remove artifacts of other settings or inputs at the output, and make them again.
-
-    Raises:
-        UserError: a mistake the user can correct, or another run holds the output. Finished units are kept.
-        ClusterError: machines failed. The same call continues.
+    A second run continues where the first stopped; a finished run is not done again. Reports: OUTPUT/report.html
     """
-    store = config.store
-    root = paths.absolute(config.output)
-    refuse_output_among_inputs(store, config.inputs, root)
-    listing = list_inputs(store, config.inputs)
-    refuse_files_inside(root, listing)
-    try:
-        finished, damage = find_finished(config, listing, root)
-    except OtherSettings:
-        if not replace:
-            raise
-        finished, damage = None, ""
-    if finished is not None:
-        return finished
-    inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
-    if damage:
-        progress.say(f"{root}: {damage}. Damaged files are made again.")
-    check_models_and_lists(config.filters, store)
-    open_runs(config.dedup, store)
-    store.require_conditional_writes(root)
-    # Two drivers cannot damage the run, because a unit is committed once; without a lease both would do all units.
-    with held(store, root) as lease:
-        if replace:
-            _find_manifest(config, listing, root, replace=True)  # removes a manifest of other settings or inputs
-        else:
-            _refuse_other_attempt(config, listing, inputs, root)
-        write_inputs(root, inputs, config.storage.without_secrets(), result_settings(config))
-        limits = RetryLimits(config.execution.attempts, config.execution.stall_s, config.execution.losses)
-        engine = Engine(root, session, progress, limits, replace, lease.check)
-        artifacts = run_stages(config, inputs, engine.run)
-        lease.check()
-        return _publish(config, inputs, engine, artifacts)
+
+    kind, run_type = "curate", CurateRun
+
+    @cached_property
+    def listing(self) -> InputListing:
+        refuse_output_among_inputs(self.store, self.config.inputs, self.root)
+        found = list_inputs(self.store, self.config.inputs)
+        refuse_files_inside(self.root, found)
+        return found
+
+    def settings(self) -> dict[str, Any]:
+        return result_settings(self.config)
+
+    def check(self, session: Session | None = None, replace: bool = False) -> None:
+        _ = self.frozen
+        check_models_and_lists(self.config.filters, self.store)
+        open_runs(self.config.dedup, self.store)
+
+    def stages(self, run: RunStageIn) -> dict[str, Artifact]:
+        return run_stages(self.config, self.frozen, run)
+
+    def make(self, making: Making) -> Made:
+        self.record_inputs()
+        artifacts = self.stages(making.run)
+        report = gather(self.config.report_settings, self.frozen, making.engine, artifacts)
+        sketches = {SKETCHES: sketch_settings(self.config.dedup)} if self.config.dedup else {}
+        return Made(report, digests_of(artifacts), {"finished": report["run"]["finished"], **sketches})
+
+    def read_report(self) -> Any:
+        return self.folder.report("run")
+
+    def page(self, report: Any) -> str:
+        return render(report)
+
+    def outcome(self, run: Run) -> str:
+        return with_warnings(funnel_text(run.report), run.report)
+
+    def results(self, run: Run) -> dict[str, str]:
+        return {"corpus": "corpus"}
+
+    def machines(self, seconds: float | None) -> Machines:
+        return machines(self.config, self.frozen, seconds)
+
+    def must_exist(self) -> tuple[str, ...]:
+        return must_exist(self.config, self.frozen)
 
 
-def frozen_inputs(config: CurateConfig) -> tuple[str, InputListing, InputManifest]:
-    """(the output, the listing of the inputs, their manifest), after the first checks of a run. Reads no documents.
-
-    Raises:
-        UserError: an input is missing or unreadable, or the output is among the inputs.
-    """
-    root, store = paths.absolute(config.output), config.store
-    refuse_output_among_inputs(store, config.inputs, root)
-    listing = list_inputs(store, config.inputs)
-    refuse_files_inside(root, listing)
-    return root, listing, freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
+def curate(config: CurateConfig, session: Session, progress: Progress, *, replace: bool = False) -> CurateRun:
+    """Curate the inputs of a config; see `RunJob.run`."""
+    found = CurateJob(config).run(session, progress, replace=replace)
+    assert isinstance(found, CurateRun)
+    return found
 
 
 def check_models_and_lists(filters: Filters, store: Store) -> None:
@@ -182,75 +164,6 @@ def check_models_and_lists(filters: Filters, store: Store) -> None:
         raise errors[0]
     if errors:
         raise ConfigError("\n".join(map(str, errors)))
-
-
-def find_finished(config: CurateConfig, listing: InputListing, root: str) -> tuple[CurateRun | None, str]:
-    """Find the finished run at `root` with these settings and inputs, from listings and manifests alone.
-
-    Returns (run, ""); (None, description) if it is damaged; (None, "") if there is no run, or if an input could not be
-    listed, for which `freeze_listing` raises the error.
-
-    Raises:
-        OtherSettings: a run with other settings or inputs is finished there.
-    """
-    if any(source.errors for source in listing.sources):
-        return None, ""
-    store = config.store
-    manifest = _find_manifest(config, listing, root)
-    if manifest is None:
-        return None, ""
-    if damage := _damage(store, root, manifest):
-        shown = "; ".join(damage[:_DAMAGE_SHOWN]) + "; ..." * (len(damage) > _DAMAGE_SHOWN)
-        return None, f"a finished run with {plural(len(damage), 'damaged file')} ({shown})"
-    return CurateRun(store, root, manifest, RunFolder(store, root).report("run"), fresh=False), ""
-
-
-def _find_manifest(
-    config: CurateConfig, listing: InputListing, root: str, replace: bool = False
-) -> dict[str, Any] | None:
-    """The manifest of the finished run with these settings and inputs; see RunFolder.find."""
-    return RunFolder(config.store, root).find(
-        result_settings(config), listing.fingerprint, replace, lambda: changes_since(listing, config.store, root)
-    )
-
-
-def _refuse_other_attempt(config: CurateConfig, listing: InputListing, inputs: InputManifest, root: str) -> None:
-    """
-    Raises:
-        OtherSettings: an unfinished run at `root` has other settings or inputs.
-    """
-    try:
-        with naming_changes(config, listing, root):
-            finished_stages(root, partial(run_stages, config, inputs))
-    except OtherSettings:
-        raise
-    except DataError:
-        pass  # a damaged artifact: the run makes it again, or raises the error itself
-
-
-@contextmanager
-def naming_changes(config: CurateConfig, listing: InputListing, root: str) -> Iterator[None]:
-    """Name the settings or input files that differ from those of the run at `root` in an OtherSettings of a stage."""
-    try:
-        yield
-    except OtherSettings as error:
-        if changed := changes_since_attempt(listing, result_settings(config), config.store, root):
-            raise OtherSettings(other_settings(root, "an unfinished run", changed)) from error
-        raise
-
-
-def _damage(store: Store, root: str, manifest: dict[str, Any]) -> list[str]:
-    """A line for each damaged file of a finished run; `_work/` is not checked, because it may be deleted."""
-    found = []
-    for name in manifest["artifacts"]:
-        uri = paths.join(root, name)
-        if name.startswith("_"):
-            continue
-        artifact = Artifact.find(store, uri)
-        damage = {uri: "is gone"} if artifact is None else artifact.damage()
-        found += [f"{file}: {seen}" for file, seen in damage.items()]
-    reports = [paths.join(root, name) for name in (REPORT_JSON, REPORT_HTML)]
-    return found + [f"{uri}: is gone" for uri in reports if not store.exists(uri)]
 
 
 def result_settings(config: CurateConfig) -> dict[str, Any]:
@@ -287,22 +200,3 @@ def run_stages(
     artifacts |= run(select_stage(config.select_settings, inputs, attributes, verdicts, groups, duplicates, sizes))
     tallies = [artifacts[TALLIES], artifacts[KEPT]]
     return artifacts | run(merge_stage(tallies, artifacts[SAMPLES], artifacts[QUARANTINE], config.report.samples))
-
-
-def _publish(config: CurateConfig, inputs: InputManifest, engine: Engine, artifacts: dict[str, Artifact]) -> CurateRun:
-    """Write the reports, then the run's manifest."""
-    report = gather(config.report_settings, inputs, engine, artifacts)
-    root, store = engine.root, config.store
-    store.write_bytes(paths.join(root, REPORT_JSON), json_bytes(report))
-    store.write_bytes(paths.join(root, REPORT_HTML), render(report).encode())
-    digests = {name: artifact.manifest.digest for name, artifact in artifacts.items()}
-    manifest = RunFolder(store, root).put(
-        config.kind,
-        config.name,
-        result_settings(config),
-        inputs.fingerprint,
-        digests,
-        finished=report["run"]["finished"],
-        **({SKETCHES: sketch_settings(config.dedup)} if config.dedup else {}),
-    )
-    return CurateRun(store, root, manifest, report, fresh=True)

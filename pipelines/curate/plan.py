@@ -13,7 +13,7 @@ from cluster.plan.trial import Trial
 from cluster.plan.whole import Whole
 from cluster.readers.freeze import freeze
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import check_models_and_lists, frozen_inputs, run_stages
+from pipelines.curate.job import CurateJob, check_models_and_lists, run_stages
 from pipelines.curate.stages.boilerplate import PIECES
 from pipelines.curate.stages.decide import VERDICTS
 from pipelines.curate.stages.removed_duplicates import DUPLICATES
@@ -36,7 +36,8 @@ def subject(config: CurateConfig, documents: float | None = None, duplicates: fl
     Raises:
         UserError: a first check of a run fails, or no document of the sample can be read.
     """
-    root, _, inputs = frozen_inputs(config)
+    job = CurateJob(config)
+    root, inputs = job.root, job.frozen
     check_models_and_lists(config.filters, config.store)
     earlier = sum(run.attributes.manifest.rows for run in open_runs(config.dedup, config.store))
     say_if_compiling()

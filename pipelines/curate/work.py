@@ -1,4 +1,4 @@
-"""The work of a curate config for `submit`: the id of its run, CPU machines, and files that must exist.
+"""The machines of a curation, and the files that must exist before it is submitted.
 
 Every unit of `measure` and `select` is one task on one core, so machines differ only in their number of cores. The
 number of machines is computed from the amount of text, so that the run ends within a wanted time, and no core is
@@ -8,27 +8,20 @@ without a unit.
 import math
 from dataclasses import replace
 
-from cluster.artifact import fingerprint
 from cluster.formats import plural
 from cluster.plan.sample import document_count
-from cluster.readers.listing import InputListing
 from cluster.readers.units import InputManifest
-from cluster.record import OtherSettings
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths
-from cluster.submit.job_config import job_config
 from cluster.submit.work import (
     GIB,
     RAY_DISK,
     RAY_MEMORY,
     USABLE_MEMORY,
     Machines,
-    Work,
-    head_machine,
     whole_gib,
 )
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import find_finished, frozen_inputs, result_settings
 from pipelines.curate.stages.memory import files_memory, keys_memory, select_memory, task_memory, windows_memory
 from pipelines.curate.stages.shared_keys import SLICE_MEMORY
 from pipelines.dedup.cost import memory_to_group
@@ -44,46 +37,6 @@ _START_S = 180.0
 CORES_OF_A_MACHINE = 16
 _UNITS_OF_A_CORE = 4
 MOST_MACHINES = 64
-
-
-def work(config: CurateConfig, seconds: float | None = None, *, replace: bool = False) -> Work:
-    """The run of a config, and the machines for it. Lists the inputs; reads no documents.
-
-    Args:
-        seconds: wanted duration; None: as many machines as the units keep busy, at most 16 of them.
-        replace: the job may replace a finished run with other settings. Nothing is removed here.
-
-    Raises:
-        UserError: as the first checks of a run: an input is missing, the output is among them or holds another run.
-        ConfigError: the config holds secrets.
-    """
-    settings = job_config(config)
-    root, listing, inputs = frozen_inputs(config)
-    settings["output"] = root
-    return Work(
-        kind=config.kind,
-        verb="curate",
-        name=config.name,
-        config=settings,
-        result=fingerprint([result_settings(config), inputs.fingerprint]),
-        output=root,
-        finished=_is_finished(config, listing, root, replace),
-        head=head_machine(4 * len(inputs.units)),
-        workers=(machines(config, inputs, seconds),),
-        must_exist=_must_exist(config, inputs),
-        replace=replace,
-    )
-
-
-def _is_finished(config: CurateConfig, listing: InputListing, root: str, replace: bool) -> bool:
-    """Whether the output has this result. With `replace`, False if a run with other settings is finished there."""
-    try:
-        finished, _ = find_finished(config, listing, root)
-    except OtherSettings:
-        if not replace:
-            raise
-        return False
-    return finished is not None
 
 
 def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None = None) -> Machines:
@@ -155,7 +108,7 @@ def cores_of(inputs: InputManifest, seconds: float | None, rate: float = _BYTES_
     return (cores, why) if cores <= units else (units, f"{why}; a core for each unit is the most that has work")
 
 
-def _must_exist(config: CurateConfig, inputs: InputManifest) -> tuple[str, ...]:
+def must_exist(config: CurateConfig, inputs: InputManifest) -> tuple[str, ...]:
     """The first file of each input, the models and lists of the rules, and the manifests of earlier runs."""
     first = {file.source: file.uri for file in reversed(inputs.files) if file.problem is None}
     named = [first[one.source] for one in config.inputs if one.source in first]

@@ -15,9 +15,9 @@ import typer
 from cluster.artifact import Artifact
 from cluster.cli import shell_command
 from cluster.errors import ConfigError
+from cluster.frame.commands import load_of_kind, make_and_print
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.curate import commands
 from pipelines.curate.stages.write_corpus import REMOVED
 from pipelines.dedup.compare import NEAR
 from pipelines.demo.installed import FINDERS, InstalledDocument, collect, packages
@@ -45,7 +45,7 @@ def demo(
         stage_inputs(f"{output.rstrip('/')}-input", collect(packages()))
         store.write_bytes(config, config_text(output).encode())
     print(f"\n{shell_command('curate', config)}\n", flush=True)
-    commands.curate(config, address="local", replace=replace)
+    make_and_print("curate", load_of_kind("curate", config), "local", replace=replace)
     print(f"\n{next_steps(output, config)}")
 
 

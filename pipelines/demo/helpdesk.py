@@ -22,10 +22,10 @@ import typer
 
 from cluster.cli import shell_command
 from cluster.errors import ConfigError
+from cluster.frame.commands import load_of_kind, make_and_print
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.demo.installed import CollectionLimits, collect, standard_library
-from pipelines.prepare import commands
 
 DATA = Path(__file__).parent / "data" / "helpdesk"
 _CONFIGS = Path(__file__).parents[1] / "configs"
@@ -57,7 +57,7 @@ def prepare_demo(
             store.write_bytes(config, config_text(output, end).encode())
     for config in configs.values():
         print(f"{shell_command('prepare', config)}\n", flush=True)
-        commands.prepare(config, address="local", replace=replace)
+        make_and_print("prepare", load_of_kind("prepare", config), "local", replace=replace)
         print(flush=True)
     print(next_steps(output))
 

@@ -1,66 +1,26 @@
-"""The verbs `raymill prepare` and `raymill assess`."""
+"""The verb `raymill assess`."""
 
-import time
 from typing import Annotated
 
 import typer
-from pydantic import BaseModel
 
-from cluster.config import load, load_values
-from cluster.errors import ConfigError, DataError, UserError
+from cluster.config import load_values
+from cluster.errors import DataError, UserError
 from cluster.examples.splits import SPLITS
+from cluster.frame.commands import Address, Overrides, Replace, load_of_kind
+from cluster.frame.job import REPORT_HTML
 from cluster.inspection import store_for
-from cluster.progress import ProgressLines, clock
-from cluster.run import RunFolder
+from cluster.progress import ProgressLines
+from cluster.run import RUN_REPORT, RunFolder
 from cluster.session import Session
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.curate.commands import Address, ConfigFile, Overrides, Replace
-from pipelines.kernel_cache import COMPILING, USED, kernels_are_compiled, mark_cache
+from pipelines.kernel_cache import COMPILING, kernels_are_compiled
 from pipelines.prepare import job
 from pipelines.prepare.assess.data import configs_of, of_prepared_run, refuse_output
 from pipelines.prepare.assess.job import ASSESSMENT
 from pipelines.prepare.assess.score import failed
 from pipelines.prepare.assess.section import assessment_text
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.dry_run import print_dry_run
-from pipelines.prepare.report.page import report_text
-
-
-def prepare(
-    config: ConfigFile,
-    override: Overrides = None,
-    address: Address = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print what would be done, and what becomes of a sample, then stop")
-    ] = False,
-    replace: Replace = False,
-) -> int:
-    """Records of many sources to a data set for fine-tuning: clean, validate, find duplicates, split.
-
-    A second run continues where the first stopped; a finished run is left alone. Exits with 2 if no record is left.
-    Report: OUTPUT/report.html
-    """
-    settings = _load(config, override)
-    if dry_run:
-        print_dry_run(settings)
-        return 0
-    progress, began = _progress(address), time.monotonic()
-    with Session(address, settings.execution.cpus, progress) as session:
-        run = job.prepare(settings, session, progress, replace=replace)
-    if run.fresh and address in (None, "local"):
-        mark_cache(USED)
-    if not run.fresh:
-        print(f"{run.uri}: finished before, nothing to do.")
-    print(report_text(run.report))
-    for warning in run.report["warnings"]:
-        print(f"warning: {warning}")
-    if run.assessment is not None:
-        print(f"\n{assessment_text(run.assessment)}")
-    print(f"\ndata set  {run.uri}")
-    print(f"report    {paths.join(run.uri, job.REPORT_HTML)}")
-    print(f"elapsed {clock(time.monotonic() - began)}")
-    return 0 if run.report["totals"]["written"] else UserError.exit_code
 
 
 def assess(
@@ -95,7 +55,7 @@ def assess(
     """
     given = override or []
     of_storage = [one for one in given if one.startswith("storage.")] if config is None else given
-    settings = None if config is None else _load(config, given)
+    settings = None if config is None else load_of_kind("prepare", config, given)
     progress = _progress(address)
     with store_for(data, config, of_storage) as (store, root):
         where = root if output is None else paths.absolute(output)
@@ -112,10 +72,8 @@ def assess(
             if output is not None:
                 refuse_output(store, where, of_run)
             if config is None and (changes := [one for one in given if one not in of_storage]):
-                report = paths.join(of_run, job.REPORT_JSON)
-                settings = _prepare_config(
-                    load_values(job.read_report(store, of_run)["config"], report, changes), report
-                )
+                report = paths.join(of_run, RUN_REPORT)
+                settings = load_values(job.read_report(store, of_run)["config"], report, changes)
             with Session(address, settings.execution.cpus if settings else None, progress) as session:
                 assessment = job.assess_again(
                     *(store, of_run, session, progress, settings, extrinsic, folds),
@@ -124,7 +82,7 @@ def assess(
                 )
     print(assessment_text(assessment))
     print(f"\nassessment  {paths.join(where, ASSESSMENT)}")
-    print(f"report      {paths.join(where, job.REPORT_HTML)}")
+    print(f"report      {paths.join(where, REPORT_HTML)}")
     return UserError.exit_code if gate and (failed(assessment) or not assessment["records"]) else 0
 
 
@@ -143,19 +101,6 @@ def _prepared(store: Store, output: str) -> str:
             f"{error} To assess other data, or one split, add `--output FOLDER`, where the assessment is written."
         ) from error
     return output
-
-
-def _load(config: str, override: list[str] | None) -> PrepareConfig:
-    return _prepare_config(load(config, override or []), config)
-
-
-def _prepare_config(settings: BaseModel, config: str) -> PrepareConfig:
-    if not isinstance(settings, PrepareConfig):
-        kind = settings.kind  # type: ignore[attr-defined]
-        raise ConfigError(
-            f"{config}, kind: {kind} given; wanted prepare. Give another config, or run `raymill {kind}`."
-        )
-    return settings
 
 
 def _progress(address: str | None) -> ProgressLines:

@@ -13,7 +13,7 @@ from cluster.readers.inputs import ENCODING, Encoding, Format
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
-from pipelines.curate.config import Execution, Filters, RulesOfRecords
+from pipelines.curate.config import FilesExecution, Filters, RulesOfRecords
 from pipelines.dedup.settings import Dedup
 from pipelines.language.identification import LanguageId
 from pipelines.prepare.assess.settings import Assess, Gates, TextVectors
@@ -587,7 +587,7 @@ class PrepareConfig(_PrepareSettings):
     assess: Assess = Assess()
     gates: Gates = Gates()
     limits: Limits = Limits()
-    execution: Execution = Execution()
+    execution: FilesExecution = FilesExecution()
     storage: StorageOptions = StorageOptions()  # type: ignore[call-arg]
 
     @model_validator(mode="before")

@@ -4,7 +4,6 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from functools import partial
 
 from cluster import logs
 from cluster.errors import DataError
@@ -14,52 +13,36 @@ from cluster.output_folder import check_output
 from cluster.plan.sample import Sample, draw_sample
 from cluster.plan.trial import Trial
 from cluster.readers.find import skipped_text
-from cluster.readers.freeze import freeze_listing
-from cluster.readers.recorded import changes_since
-from cluster.run import RunFolder
 from pipelines.curate.dry_run import changed, first_look, output_state, settings_text
 from pipelines.kernel_cache import say_if_compiling
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import (
-    listed_inputs,
+    PrepareJob,
     pseudonym_key,
     refuse_unfetched,
-    require_extras,
-    result_settings,
-    run_stages,
 )
-from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.plan import Fate, try_out
 from pipelines.prepare.sources import notes_on_columns
 from pipelines.prepare.stages.collect import CollectSettings
-from pipelines.prepare.stages.kept import find_kept, noted_splits
 
 _PIECE_BYTES = 1 << 15
 
 
-def print_dry_run(config: PrepareConfig) -> None:
+def print_dry_run(config: PrepareConfig, address: str | None = None) -> None:
     """Print what a run would read and make. Checks everything that a run checks before it starts Ray, and prepares a
     sample of at most half a megabyte in this process.
 
     Raises:
-        UserError: as `job.prepare` does; more rows of the sample are no records than `max_bad_documents` allows.
+        UserError: as `RunJob.run` does; more rows of the sample are no records than `max_bad_documents` allows.
     """
-    require_extras(config, computes=True)
-    key = pseudonym_key(config)
+    job = PrepareJob(config)
+    job.require_extras()
+    job.key = pseudonym_key(config)
     refuse_unfetched(config)
-    store = config.store
-    given, config = config, with_named_columns(config)
-    root, settings, listing = listed_inputs(config, key=key)
-    plain = result_settings(given, settings, listing)
-    changes = partial(changes_since, listing, store, root)
-    finished = RunFolder(store, root).find(plain, listing.fingerprint, False, changes) is not None
-    inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
-    kept = find_kept(store, config.split.keep)
-    before = noted_splits(store, root, config.split)
-    state = output_state(
-        store, root, finished, "", lambda find: run_stages(config, settings, inputs, kept, find, before)
-    )
-    if not finished:
+    found, config, store, root = job.find(), job.named, job.store, job.root
+    inputs, settings = job.frozen, job.collecting
+    state = output_state(store, root, found.run is not None, found.damage_text, job.stages)
+    if found.run is None:
         check_output(store, root)
     size = sum(unit.bytes for unit in inputs.units)
     files, units = plural(len(inputs.files), "file"), plural(len(inputs.units), "unit")
@@ -80,12 +63,12 @@ def print_dry_run(config: PrepareConfig) -> None:
         sample = draw_sample(inputs, config.limits, _PIECE_BYTES)
         fate = Fate.of(try_out(config, settings, sample, Trial(folder, store)), sample.documents)
     print(f"sample   {fate.text}")
-    everything = given.model_dump(mode="json", by_alias=True)
+    everything = job.config.model_dump(mode="json", by_alias=True)
     if logs.is_verbose():
         print("\nEvery setting:\n" + settings_text(everything))
     else:
-        print("\nSettings that differ from the defaults (--verbose shows all):\n" + settings_text(_changed(given)))
-    if not finished:
+        print("\nSettings that differ from the defaults (--verbose shows all):\n" + settings_text(_changed(job.config)))
+    if found.run is None:
         _refuse_too_many(config.execution.max_bad_documents, sample, fate)
 
 

@@ -23,8 +23,7 @@ finished run it does nothing and does not start Ray.
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow.compute as pc
@@ -32,31 +31,34 @@ from pydantic import ValidationError
 
 from cluster.artifact import Artifact, Counters
 from cluster.dataset_versions import refuse_to_replace_tagged
-from cluster.engine import Engine, RetryLimits
-from cluster.errors import ConfigError, DataError
+from cluster.engine import Engine
+from cluster.errors import ConfigError, DataError, UserError
 from cluster.examples.content import REASONS
 from cluster.examples.splits import SPLITS
 from cluster.extras import require_extra
 from cluster.formats import plural
+from cluster.frame.files import FilesJob
+from cluster.frame.job import REPORT_HTML, Made, Making, Run, digests_of, limits_of, run_in, with_warnings
 from cluster.lease import held
 from cluster.output_folder import refuse_impossible_output
 from cluster.progress import Progress
-from cluster.readers.freeze import freeze_listing
 from cluster.readers.listing import InputListing, list_inputs
 from cluster.readers.quarantine import refuse_too_many
 from cluster.readers.reader import PROBLEMS
-from cluster.readers.recorded import changes_since, write_inputs
 from cluster.readers.units import InputManifest
-from cluster.record import OtherSettings, json_bytes
-from cluster.run import RunFolder
+from cluster.record import OtherSettings
+from cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder
 from cluster.session import Session
-from cluster.stage import RunStageIn, Stage, prefix_of
+from cluster.stage import RunStageIn
 from cluster.store import paths
 from cluster.store.store import Store
+from cluster.submit.work import Machines, Work
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
+from pipelines.kernel_cache import CompilesKernels
 from pipelines.prepare.assess.job import assess, check_models, read_assessment, require_embeddings
 from pipelines.prepare.assess.score import Assessment
+from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.assess.trained import read_trained
 from pipelines.prepare.config import STORES, PrepareConfig, Source, Validate
 from pipelines.prepare.fetch.answers import secret
@@ -64,7 +66,7 @@ from pipelines.prepare.fetch.settings import Database
 from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
 from pipelines.prepare.named_fields import refuse_unknown_fields, with_named_columns
 from pipelines.prepare.report.gather import gather
-from pipelines.prepare.report.page import render, render_assessment
+from pipelines.prepare.report.page import render, render_assessment, report_text
 from pipelines.prepare.report.schema import REQUIRED, PrepareReport
 from pipelines.prepare.sources import as_input, fields_of, notes_on_columns, with_corpora
 from pipelines.prepare.stages.collect import (
@@ -81,13 +83,12 @@ from pipelines.prepare.stages.collect import (
 )
 from pipelines.prepare.stages.complexity import COMPLEXITY, WORDS, complexity_stage, words_stage
 from pipelines.prepare.stages.duplicates import find_repeats
-from pipelines.prepare.stages.kept import find_kept, splits_before
+from pipelines.prepare.stages.kept import find_kept, noted_splits, splits_before
 from pipelines.prepare.stages.relevance import find_unrelated
 from pipelines.prepare.stages.split_stage import SPLIT_FILES, SplitSettings, split_stage
 from pipelines.prepare.stages.write import LISTED, REMOVED, write_stage
 from pipelines.prepare.tables.stage import TABLES, TablesFound, repeated_stage, tables_stage
-
-REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+from pipelines.prepare.work import machines
 
 _LEAST_KEY = 16  # bytes of a key of pseudonyms: 128 bits, if it is random
 
@@ -101,20 +102,154 @@ _NO_EFFECT_ON_RESULT = STORES | {
 }
 
 
-@dataclass(frozen=True)
-class PrepareRun:
-    """A finished run. fresh: whether this call finished it. assessment: None of a run before there was one."""
-
-    store: Store
-    uri: str
-    manifest: dict[str, Any]
-    report: PrepareReport
-    assessment: Assessment | None
-    fresh: bool
+class PrepareRun(Run):
+    """A finished preparation."""
 
     def split(self, name: str) -> Artifact:
         """The artifact of train, validation or test. Reads its manifest."""
-        return Artifact.load(self.store, paths.join(self.uri, name))
+        return self.artifact(name)
+
+    @property
+    def assessment(self) -> Assessment | None:
+        """None of a run before there was one."""
+        return read_assessment(self.store, self.uri)
+
+
+class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
+    """Records of many sources to a data set for fine-tuning: clean, validate, find duplicates, split.
+
+    A second run continues where the first stopped; a finished run is left alone. Exits with 2 if no record is left.
+    Report: OUTPUT/report.html
+    """
+
+    kind, run_type = "prepare", PrepareRun
+
+    def __init__(self, config: PrepareConfig, judge: PrepareConfig | None = None) -> None:
+        """judge: as `settings` of `assess_again`, where the run is not finished yet."""
+        super().__init__(config)
+        self.judge = judge
+        self.key = b""  # of pseudonyms; machines that compute have it
+        self.fetched: Sequence[dict[str, Any]] = ()  # records of the sources that are not files
+
+    @cached_property
+    def named(self) -> PrepareConfig:
+        """The config with the columns that were recognised."""
+        return with_named_columns(self.config)
+
+    @cached_property
+    def _listed(self) -> tuple[CollectSettings, InputListing]:
+        files = None if self.is_fetched else self._files
+        return listed_inputs(self.named, files, self.key)[1:]
+
+    @property
+    def _files(self) -> list[Source]:
+        return [one for one in self.named.inputs if not one.connection]
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether the rows of all sources that are not files are at the output."""
+        return all(is_fetched(one, self.store, self.root) for one in self.named.inputs if one.connection)
+
+    @property
+    def collecting(self) -> CollectSettings:
+        """The settings of `collect`."""
+        return self._listed[0]
+
+    @property
+    def listing(self) -> InputListing:
+        return self._listed[1]
+
+    def settings(self) -> dict[str, Any]:
+        return result_settings(self.config, self.collecting, self.listing)
+
+    def inputs(self) -> str | None:
+        return super().inputs() if self.is_fetched else None
+
+    def require_extras(self, *, computes: bool = True) -> None:
+        require_extras(self.config, computes=computes)
+
+    def begin(self, session: Session, progress: Progress, replace: bool) -> None:
+        self.key = pseudonym_key(self.config)
+        self.fetched = fetch_inputs(self.config, session, progress, replace=replace)
+
+    def check(self, session: Session, replace: bool) -> None:
+        if replace:
+            refuse_to_replace_tagged(self.folder)
+        _ = self.frozen, self.kept
+        check_models(self.named)
+
+    @cached_property
+    def kept(self) -> dict[str, list[Artifact]]:
+        """The splits of the runs of `split.keep`."""
+        return find_kept(self.store, self.config.split.keep)
+
+    def replacing(self, making: Making) -> None:
+        splits_before(self.store, self.root, self.config.split, self.folder.manifest_file.read(), making.run_again)
+        super().replacing(making)
+
+    def stages(self, run: RunStageIn) -> dict[str, Artifact]:
+        before = noted_splits(self.store, self.root, self.config.split)
+        return run_stages(self.named, self.collecting, self.frozen, self.kept, run, before)
+
+    def make(self, making: Making) -> Made:
+        self.record_inputs()
+        artifacts, config = self.stages(making.run), self.named
+        splits = [artifacts[name] for name in SPLITS]
+        assess(*_judged(config, config.clean.terminology, self.judge), self.root, splits, making.run_again)
+        on_columns = notes_on_columns(config.inputs, self.collecting.fields, config.validation.require)
+        report = gather(config, self.frozen, artifacts, self.root, self.fetched, on_columns)
+        more: dict[str, Any] = {"shape": self.collecting.shape, "finished": report["finished"]}
+        if self.fetched:
+            more["fetched"] = self.fetched
+        return Made(
+            report, digests_of({name: artifacts[name] for name in (*SPLITS, REMOVED, LISTED, QUARANTINE)}), more
+        )
+
+    def read_report(self) -> PrepareReport:
+        return read_report(self.store, self.root)
+
+    def page(self, report: PrepareReport) -> str:
+        assessment = read_assessment(self.store, self.root)
+        assert assessment is not None  # `make` wrote it
+        return render(report, assessment)
+
+    def outcome(self, run: Run) -> str:
+        text, assessment = with_warnings(report_text(run.report), run.report), read_assessment(run.store, run.uri)
+        return text if assessment is None else f"{text}\n\n{assessment_text(assessment)}"
+
+    def results(self, run: Run) -> dict[str, str]:
+        return {"data set": ""}
+
+    def exit_code(self, run: Run) -> int:
+        return 0 if run.report["totals"]["written"] else UserError.exit_code
+
+    def work(self, seconds: float | None = None, *, replace: bool = False) -> Work:
+        if replace and self.find(replace=True).run is None:
+            refuse_to_replace_tagged(self.folder)
+        return super().work(seconds, replace=replace)
+
+    def identity(self) -> list[Any]:
+        """Of sources that are not files their settings alone: it is the same before and after they are fetched."""
+        if len(self._files) == len(self.config.inputs):
+            return [self.settings(), self.frozen.fingerprint]
+        return [self.settings() | {"columns": {}}, listed_inputs(self.named, self._files)[2].fingerprint]
+
+    def machines(self, seconds: float | None) -> Machines:
+        return machines(self.named, self.frozen, seconds)
+
+    def must_exist(self) -> tuple[str, ...]:
+        first = {file.source: file.uri for file in reversed(self.frozen.files) if file.problem is None}
+        sentiment, predictions = self.named.assess.sentiment, self.named.assess.predictions_file
+        return (
+            *first.values(),
+            *self.named.validation.files,
+            *([sentiment.model] if sentiment else []),
+            *([predictions] if predictions else []),
+            *(paths.join(run, RUN_MANIFEST) for run in self.config.split.keep),
+        )
+
+    def variables(self) -> tuple[str, ...]:
+        return self.config.variables
 
 
 def prepare(
@@ -125,67 +260,10 @@ def prepare(
     replace: bool = False,
     judge: PrepareConfig | None = None,
 ) -> PrepareRun:
-    """Prepare the inputs of the config, continuing an unfinished run at its output. Returns a finished run as it is.
-
-    Args:
-        replace: remove artifacts of other settings or inputs at the output, and make them again.
-        judge: as `settings` of `assess_again`, where the run is not finished yet.
-
-    Raises:
-        UserError: a mistake the user can correct, or another run holds the output. Finished units are kept.
-        ClusterError: machines failed. The same call continues.
-    """
-    require_extras(config, computes=session.embedded)
-    store, key = config.store, pseudonym_key(config)
-    fetched = fetch_inputs(config, session, progress, replace=replace)
-    given, config = config, with_named_columns(config)
-    root, settings, listing = listed_inputs(config, key=key)
-    folder, plain = RunFolder(store, root), result_settings(given, settings, listing)
-
-    finished = folder.manifest_file.read()
-
-    def find(discard: bool) -> dict[str, Any] | None:
-        return folder.find(plain, listing.fingerprint, discard, lambda: changes_since(listing, store, root))
-
-    manifest = None
-    with suppress(OtherSettings) if replace else nullcontext():  # a run to replace stays until its splits are noted
-        manifest = find(discard=False)
-    if manifest is not None:
-        try:
-            report = read_report(store, root)
-        except DataError:
-            if not replace:
-                raise
-        else:
-            return PrepareRun(store, root, manifest, report, read_assessment(store, root), fresh=False)
-    if replace:
-        refuse_to_replace_tagged(folder)
-        if manifest is not None:  # its report is damaged
-            folder.manifest_file.discard()
-    inputs = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
-    kept = find_kept(store, config.split.keep)
-    check_models(config)
-    store.require_conditional_writes(root)
-    with held(store, root) as lease:
-        run = run_at(Engine(root, session, progress, limits_of(config), replace, lease.check))
-        noting = run_at(Engine(root, session, progress, limits_of(config), True, lease.check))
-        before = splits_before(store, root, config.split, finished, noting)
-        find(discard=replace)  # removes the manifest of other settings or inputs
-        write_inputs(root, inputs, config.storage.without_secrets())
-
-        artifacts = run_stages(config, settings, inputs, kept, run, before)
-        splits = [artifacts[name] for name in SPLITS]
-        assessing = run_at(Engine(root, session, progress, limits_of(config), True, lease.check))
-        assessment = assess(*_judged(config, config.clean.terminology, judge), root, splits, assessing)
-        lease.check()
-        on_columns = notes_on_columns(config.inputs, settings.fields, config.validation.require)
-        report = gather(config, inputs, artifacts, root, fetched, on_columns)
-        store.write_bytes(paths.join(root, REPORT_JSON), json_bytes(report))
-        store.write_bytes(paths.join(root, REPORT_HTML), render(report, assessment).encode())
-        digests = {name: artifacts[name].manifest.digest for name in (*SPLITS, REMOVED, LISTED, QUARANTINE)}
-        about = {"shape": settings.shape, "finished": report["finished"]} | ({"fetched": fetched} if fetched else {})
-        manifest = folder.put(config.kind, config.name, plain, listing.fingerprint, digests, **about)
-    return PrepareRun(store, root, manifest, report, assessment, fresh=True)
+    """Prepare the inputs of a config; see `RunJob.run`. judge: as of `PrepareJob`."""
+    found = PrepareJob(config, judge).run(session, progress, replace=replace)
+    assert isinstance(found, PrepareRun)
+    return found
 
 
 def require_extras(config: PrepareConfig, *, computes: bool = True) -> None:
@@ -245,7 +323,7 @@ def assess_again(
     found, folder = [Artifact.load(store, paths.join(root, name)) for name in splits], output or root
     with held(store, folder) as lease:
         engine = Engine(folder, session, progress, limits_of(config), True, lease.check)
-        assessment = assess(config, rules, folder, found, run_at(engine), trained)
+        assessment = assess(config, rules, folder, found, partial(run_in, engine), trained)
         lease.check()
         parts = f"{report['name']}: {', '.join(splits)}"
         page = render(report, assessment) if output is None else render_assessment(parts, output, assessment)
@@ -275,7 +353,7 @@ def read_report(store: Store, root: str) -> PrepareReport:
     Raises:
         DataError: it is gone or damaged, or an earlier version wrote it, without some parts or with other settings.
     """
-    uri = paths.join(root, REPORT_JSON)
+    uri = paths.join(root, RUN_REPORT)
     report: PrepareReport = RunFolder(store, root).report()
     lacks = ", ".join(sorted(set(REQUIRED) - report.keys()))
     try:
@@ -289,21 +367,6 @@ def read_report(store: Store, root: str) -> PrepareReport:
             "`raymill prepare CONFIG --replace`, which makes it again and keeps what did not change."
         )
     return report
-
-
-def limits_of(config: PrepareConfig) -> RetryLimits:
-    """The limits of a stage."""
-    return RetryLimits(config.execution.attempts, config.execution.stall_s, config.execution.losses)
-
-
-def run_at(engine: Engine) -> RunStageIn:
-    """Runs stages in folders of the run, with engines like this one, which is of the run's folder."""
-
-    def run(stage: Stage, folder: str = "") -> dict[str, Artifact]:
-        root = paths.join(engine.root, folder) if folder else engine.root
-        return dataclasses.replace(engine, root=root, prefix=prefix_of(folder)).run(stage)
-
-    return run
 
 
 def fetch_inputs(config: PrepareConfig, session: Session, progress: Progress, *, replace: bool) -> list[dict[str, Any]]:

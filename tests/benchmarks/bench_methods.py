@@ -17,12 +17,13 @@ from typing import Any
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact
+from cluster.frame.job import Run
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.store.store import Store
 from tests.benchmarks.timing import machine
 from training.config import TrainConfig
-from training.job import TrainRun, train
+from training.job import train
 from training.models.compose import compose_adapters
 
 CORPUS = "runs/demo/corpus"
@@ -81,12 +82,12 @@ def fresh() -> dict:
     return {"config": MODEL, "tokenizer": "train"}
 
 
-def adapted(session: Session, folder: str, name: str, corpus: str, model: str, **settings: Any) -> TrainRun:
+def adapted(session: Session, folder: str, name: str, corpus: str, model: str, **settings: Any) -> Run:
     settings = {"optimizer": {"learning_rate": 1e-2, "warmup_steps": 5}, "steps": 40} | settings
     return trained(session, folder, name, corpus=corpus, model=model, **settings)
 
 
-def trained(session: Session, folder: str, name: str, **settings: Any) -> TrainRun:
+def trained(session: Session, folder: str, name: str, **settings: Any) -> Run:
     plain: dict[str, Any] = {"kind": "train", "sequence_length": LENGTH, "tokens_per_step": 8 * LENGTH}
     plain |= {"evaluate": {"every_steps": 40, "rows": 32}, "checkpoint": {"every_steps": None}}
     plain |= {"name": "".join(c if c.isalnum() else "-" for c in name), "track": {"tensorboard": False}}
@@ -94,7 +95,7 @@ def trained(session: Session, folder: str, name: str, **settings: Any) -> TrainR
     return train(config, session, Silent())
 
 
-def row(name: str, run: TrainRun) -> str:
+def row(name: str, run: Run) -> str:
     fit = run.report["fits"][-1]
     totals = fit["totals"]
     records = [json.loads(line) for line in Path(fit["output"], "steps.jsonl").read_text().splitlines()]

@@ -14,7 +14,9 @@ import cluster
 from cluster import cli
 from cluster.cli import shell_command
 from cluster.engine import _RunUnit
+from cluster.entry import Entry
 from cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StageError, StorageError
+from cluster.frame.kind import Verb
 from cluster.run import RunFolder
 from cluster.store.store import Store
 from tests.support.stages import counting_stage, run_inline
@@ -45,8 +47,8 @@ def verb(monkeypatch):
     """Make `raymill try` call a function."""
 
     def become(function) -> None:
-        monkeypatch.setattr(cli, "_function", lambda name: function)
-        monkeypatch.setitem(cli.VERBS, "try", ("", "for a test"))
+        monkeypatch.setattr(cli, "_function", lambda name, declared: function)
+        monkeypatch.setitem(cli.VERBS, "try", Verb(Entry(""), "for a test"))
 
     return become
 
@@ -69,8 +71,8 @@ def test_sigterm_is_an_interrupt_from_the_first_moment_on():
 import signal
 import sys
 from cluster import cli
-cli.VERBS["try"] = ("", "")
-cli._function = lambda name: lambda: signal.raise_signal(signal.SIGTERM)
+cli.VERBS["try"] = cli.VERBS["gc"]
+cli._function = lambda name, declared: lambda: signal.raise_signal(signal.SIGTERM)
 sys.argv = ["raymill", "try"]
 cli.command()
 """
@@ -82,11 +84,11 @@ cli.command()
 def test_help_lists_every_verb_with_what_it_does(run):
     code, out, err = run("--help")
     assert (code, err) == (0, "")
-    for name, (_, what) in cli.VERBS.items():
-        assert any(line.split()[:1] == [name] and what in line for line in out.splitlines())
+    for name, verb in cli.verbs().items():
+        assert any(line.split()[:1] == [name] and verb.text in line for line in out.splitlines())
 
 
-@pytest.mark.parametrize("name", cli.VERBS)
+@pytest.mark.parametrize("name", cli.verbs())
 def test_every_verb_explains_itself(run, name):
     code, out, _ = run(name, "--help")
     assert code == 0 and f"raymill {name}" in out and "--help" in out

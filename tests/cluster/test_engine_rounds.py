@@ -23,7 +23,6 @@ from cluster.nodes import Node
 from cluster.output import Output
 from cluster.progress import Silent
 from cluster.store.interface import NotFound, Unavailable
-from pipelines.curate import job as curate
 from tests.support.inline import NoRay, RoundsInline
 from tests.support.stages import NUMBERS, count_up, counting_stage, run_inline
 from tests.support.stories import story
@@ -427,8 +426,8 @@ def test_an_input_that_changes_under_the_run_ends_it_with_2_and_the_mend(tmp_pat
             source.write_text(json.dumps({"id": "new", "text": story(99)}) + "\n")
             return super()._map(run, rows, options)
 
-    monkeypatch.setattr(curate, "Engine", Changing)
-    monkeypatch.setattr(sessions, "Session", NoRay)
+    monkeypatch.setattr("cluster.frame.job.Engine", Changing)
+    monkeypatch.setattr("cluster.frame.commands.Session", NoRay)
     config = tmp_path / "curate.json"
     config.write_text(
         json.dumps({"kind": "curate", "name": "x", "inputs": [{"path": str(source)}], "output": str(tmp_path / "run")})

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster import extras
-from cluster.cli import VERBS
+from cluster import cli, extras
 from cluster.errors import ConfigError
 from cluster.extras import EXTRAS, require_extra
+from cluster.frame.work import work_of
 from cluster.plan import plan
 from cluster.plan.command import print_plan
 from cluster.session import Session
 from cluster.submit.place import Place
-from cluster.submit.work import work_of
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.dry_run import print_dry_run
 from tests.support.inline import prepare_inline
@@ -60,7 +59,7 @@ import contextlib, io, json, sys
 sys.modules |= dict.fromkeys({blocked!r})
 from cluster import cli
 found = {{}}
-for verb in cli.VERBS:
+for verb in cli.verbs():
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -73,7 +72,7 @@ print(json.dumps(found))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     refused = {verb for verb, (code, _) in found.items() if code}
-    assert found.keys() == VERBS.keys() and refused == {"train", "pack", "compose", "tune-demo", "cross-validate"}
+    assert found.keys() == cli.verbs().keys() and refused == {"train", "pack", "compose", "tune-demo", "cross-validate"}
     for verb, (code, said) in found.items():
         if verb in refused:
             assert code == 2 and said.startswith(f"raymill {verb}: torch, transformers, ")
@@ -103,7 +102,7 @@ def test_4_bit_training_without_its_extra_is_refused_before_the_model_is_looked_
 
 
 def test_a_job_of_this_machine_is_not_submitted_without_the_extras_of_its_settings(bare, tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.submit.work.require_extra", lambda *_: None)  # that of kind: train
+    monkeypatch.setattr("cluster.frame.work.require_extra", lambda *_: None)  # that of kind: train
     full = _LORA | {"workers": {"gpus_each": 1}, "corpus": "in.jsonl", "output": "out", "method": "full"}
     phases = [{"name": "one"}, {"name": "two", "method": "qlora", "lora": {"rank": 2}}]
     database = {"url": "postgresql+psycopg://h/d", "query": "select * from tickets"}

@@ -8,7 +8,9 @@ import sys
 import pytest
 
 from cluster import cli, logs
+from cluster.entry import Entry
 from cluster.errors import DataError
+from cluster.frame.kind import Verb
 from cluster.printed import PrintableStream, printable, printable_output
 from cluster.progress import LineWriter
 
@@ -44,7 +46,7 @@ def test_a_verb_prints_results_errors_and_log_lines_without_control_characters(m
         logging.getLogger("cluster.test").warning("%s", HOSTILE)
         raise DataError(HOSTILE)
 
-    monkeypatch.setitem(cli.VERBS, "explain", (f"{__name__}:{explain.__name__}", ""))
+    monkeypatch.setitem(cli.VERBS, "explain", Verb(Entry(f"{__name__}:{explain.__name__}"), ""))
     monkeypatch.setattr(sys.modules[__name__], "explain", explain, raising=False)
     # pytest-xdist cannot send a captured record that is no UTF-8.
     monkeypatch.setattr(logging.getLogger("cluster"), "propagate", False)

@@ -39,9 +39,9 @@ def test_a_session_that_starts_is_a_line_with_its_seconds_once(address, line, mo
 @pytest.mark.parametrize(
     ("verb", "job"),
     [
-        ("curate", "pipelines.curate.job.curate"),
+        ("curate", "pipelines.curate.job.CurateJob.run"),
         ("pack", "training.pack.command.run_pack"),
-        ("train", "training.commands.run_train"),
+        ("train", "training.job.TrainJob.run"),
     ],
 )
 def test_every_verb_that_needs_ray_says_that_it_starts_with_the_cpus_of_the_config(

@@ -16,7 +16,7 @@ from training.config import TrainConfig
 # The settings of each range, of all kinds of configs. Those of `any` are checked by validators.
 RANGES = {
     "above 0": (
-        "Checkpointing.every_minutes Corpus.epochs Corpus.weight Execution.stall_s Failures.loss_limit "
+        "Checkpointing.every_minutes Corpus.epochs Corpus.weight Failures.loss_limit "
         "Input.weight Limits.max_expanded_gib Lora.alpha Optimizer.clip Optimizer.epsilon Optimizer.learning_rate "
         "Outliers.deviations ColumnOutliers.factor TrainConfig.device_memory_gib TrainConfig.epochs Workers.cpus_each "
         "Workers.timeout_s"
@@ -51,7 +51,7 @@ RANGES = {
     "from 0 below 1": "Decontamination.max_fraction Lora.dropout Split.test Split.validation",
     "from 0 below 4294967296": "Dedup.seed Split.seed TrainConfig.seed",
     "from 0 to 1": (
-        "Assess.groups Execution.max_bad_documents Execution.max_bad_files FineWeb.max_char_dup_ratio "
+        "Assess.groups FilesExecution.max_bad_documents FilesExecution.max_bad_files FineWeb.max_char_dup_ratio "
         "FineWeb.max_short_line_ratio FineWeb.min_line_punct_ratio Gates.accuracy Gates.answer_relevance Gates.bias "
         "Gates.completeness Gates.consistency Gates.coverage Gates.diversity Gates.duplication Gates.extrinsic_f1 "
         "Gates.language_quality Gates.leakage Gates.relevance Gates.score Gates.source_diversity Gates.trained "
@@ -60,7 +60,7 @@ RANGES = {
         "LanguageId.min_scores Optimizer.final_fraction QualityClassifier.min_score Workers.gpus_each"
     ),
     "from 0 to 100": "ReportOptions.groups",
-    "from 0 to 1000": "Execution.losses StorageOptions.retries",
+    "from 0 to 1000": "FilesExecution.losses PackExecution.losses StorageOptions.retries",
     "from 0 to 20": "ReportOptions.samples",
     "from 0 to 3600": "Pages.delay_s",
     "from 0 to 50": "Api.max_redirects Pages.max_redirects",
@@ -71,19 +71,19 @@ RANGES = {
         "Checkpointing.every_steps Checkpointing.keep Corpus.tokens Dedup.component_documents "
         "Dedup.connected_at_once Elastic.max Elastic.min Evaluate.every_steps Evaluate.patience Evaluate.rows "
         "Evaluate.test_tokens "
-        "Execution.attempts Execution.cpus Execution.unit_mib Generate.max_new_tokens Generate.prompt_tokens "
+        "PackExecution.unit_mib Generate.max_new_tokens Generate.prompt_tokens "
         "Generate.prompts Lora.rank Mixture.records Optimizer.decay_steps Paging.size Records.section_chars "
         "TrainConfig.loss_chunk_tokens TrainConfig.micro_batch TrainConfig.steps TrainConfig.tokens "
         "Virtual.tokens Workers.count"
     ),
-    "from 1 to 100": "Api.attempts Execution.attempts Pages.attempts",
+    "from 1 to 100": "Api.attempts FilesExecution.attempts PackExecution.attempts Pages.attempts",
     "from 1 to 1000": "Balance.most_copies",
     "from 1 to 10000": "Assess.sample",
-    "from 1 to 1024": "Execution.cpus",
+    "from 1 to 1024": "FilesExecution.cpus PackExecution.cpus",
     "from 1 to 1048576": "Limits.max_block_mib",
     "from 1 to 2000000000": "Limits.max_document_bytes",
-    "from 1 to 4096": "Dedup.bands Dedup.rows_per_band Execution.unit_mib",
-    "from 1 to 604800": "Execution.stall_s",
+    "from 1 to 4096": "Dedup.bands Dedup.rows_per_band FilesExecution.unit_mib",
+    "from 1 to 604800": "FilesExecution.stall_s PackExecution.stall_s",
     "from 1 to 64": "Dedup.ngram_words",
     "from 1 to 65536": "CorpusFiles.file_mib",
     "from 10 to 10000": "Repeats.min_words",

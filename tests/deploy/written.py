@@ -21,10 +21,11 @@ import yaml
 from safetensors.numpy import save_file
 
 from cluster.config import load
+from cluster.frame.kinds import kind_of
 from cluster.kuberay.profiles import OVERLAYS, Profile
 from cluster.kuberay.rayjob import as_documents, autoscaler_options, build_group, build_raycluster
 from cluster.kuberay.render import as_yaml, rendered
-from cluster.submit.work import GIB, WORK, Machines, head_machine
+from cluster.submit.work import GIB, Machines, head_machine
 from tests.conftest import free_port, wait_for_port
 from tests.deploy.manifests import JOBS, K8S, job_file
 from tests.support.works import IMAGE
@@ -70,7 +71,7 @@ def manifests() -> dict[Path, str]:
     with _example_store():
         for kind in JOBS:
             config = load(str(K8S / "examples" / f"{kind}.yaml"))
-            work = WORK[kind](config, None)
+            work = kind_of(kind).job(config).work()
             for name, profile in OVERLAYS.items():
                 found[job_file(name, kind)] = _HEADER.format(kind=kind, name=name) + rendered(
                     work, replace(profile, image=IMAGE, train_image=IMAGE)

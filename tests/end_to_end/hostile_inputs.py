@@ -38,14 +38,11 @@ import pytest
 from cluster import cli
 from cluster.errors import RaymillError
 from cluster.printed import printable
-from pipelines.curate import job as curate_job
-from pipelines.prepare import job as prepare_job
 from tests.benchmarks.timing import machine
-from tests.support import hostile_runs
+from tests.support import hostile_runs, inline
 from tests.support.hostile_answers import ROBOTS, hostile_answer, hostile_body, server
 from tests.support.hostile_files import FORMATS, PRIVATE, hostile_file
 from tests.support.hostile_settings import hostile_config, hostile_list, hostile_model
-from tests.support.inline import InlineEngine
 from tests.support.record_types import RECORDS
 from tests.support.train_inline import train_without_ray
 
@@ -156,9 +153,9 @@ def call(*words: str) -> Outcome:
     out, crashes = io.StringIO(), list[str]()
     known = cli._call
 
-    def recording(verb: str, rest: list[str]) -> int:
+    def recording(*arguments: Any) -> int:
         try:
-            return known(verb, rest)
+            return known(*arguments)
         except RaymillError as error:
             if error.exit_code != 2:
                 crashes.append(_end_of_traceback())
@@ -442,8 +439,7 @@ def without_ray(folder: Path) -> Iterator[Arena]:
         patch.setenv("HOME", str(folder / "home"))
         patch.setenv("TMPDIR", str(folder / "tmp"))
         patch.setattr(tempfile, "tempdir", str(folder / "tmp"))
-        patch.setattr(curate_job, "Engine", InlineEngine)
-        patch.setattr(prepare_job, "Engine", InlineEngine)
+        inline.without_ray(patch)
         train_without_ray(patch)
         patch.chdir(folder / "work")
         yield arena

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster import cli
+from cluster.frame.work import work_of
 from cluster.kuberay.profiles import OVERLAYS
 from cluster.kuberay.render import rendered
 from cluster.submit.backend import Request
@@ -23,9 +24,7 @@ from cluster.submit.kubernetes_api import KubernetesApi
 from cluster.submit.local import Local
 from cluster.submit.preflight import ProbeRequest
 from cluster.submit.ray_api import RayApi
-from cluster.submit.work import work_of
-from pipelines.prepare import job
-from tests.support.inline import InlineEngine
+from tests.support.inline import without_ray
 from tests.support.kubernetes_server import KubernetesServer
 from tests.support.ray_dashboard import RayDashboard
 from tests.support.tickets import answer, question
@@ -71,7 +70,7 @@ def site(monkeypatch):
 
 @pytest.fixture
 def config(site, tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(job, "Engine", InlineEngine)
+    without_ray(monkeypatch)
 
     def page(asked: Asked) -> Reply:
         number = int(asked.parameters.get("page", 1))

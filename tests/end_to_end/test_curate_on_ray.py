@@ -112,8 +112,8 @@ def test_what_if_counts_on_ray_what_it_counts_in_one_process(undisturbed):
     """In a process of its own, with a bound that removes some documents, and a few documents a task."""
     program = (
         "import json, sys; from cluster.session import Session\n"
-        "from pipelines.curate.questions import what_if; from pipelines.curate.commands import load_curate\n"
-        "before, after = load_curate(sys.argv[1], []), load_curate(sys.argv[1], sys.argv[2:])\n"
+        "from pipelines.curate.questions import what_if; from cluster.frame.commands import load_of_kind\n"
+        "before, after = load_of_kind('curate', sys.argv[1]), load_of_kind('curate', sys.argv[1], sys.argv[2:])\n"
         "here = what_if.compare_decisions(before, after)\n"
         "what_if._MOST_HERE, what_if._DOCUMENTS_OF_A_TASK = 0, 700\n"
         "with Session(cpus=2) as session:\n"

@@ -4,6 +4,7 @@ import pyarrow as pa
 
 from cluster import stage as stages
 from cluster.engine import Engine
+from cluster.frame import job as frame
 from cluster.progress import Progress, Silent
 from cluster.session import Session
 from pipelines.curate import job as job
@@ -56,6 +57,12 @@ class NoRay(Session):
         return self.cpus_come_after < 0
 
 
+def without_ray(patch, engine: type[Engine] | None = None) -> None:
+    """Have the stages of curate and prepare run in this process."""
+    patch.setattr(frame, "Engine", engine or InlineEngine)
+    patch.setattr(prepare_job, "Engine", engine or InlineEngine)
+
+
 def curate_inline(
     settings: dict,
     monkeypatch,
@@ -68,7 +75,7 @@ def curate_inline(
     """`curate` on a config given as plain settings."""
     config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
     with monkeypatch.context() as patch:
-        patch.setattr(job, "Engine", engine or InlineEngine)
+        without_ray(patch, engine)
         return job.curate(config, session or Session(), progress or Silent(), replace=replace)
 
 
@@ -84,5 +91,5 @@ def prepare_inline(
     """`prepare` on a config given as plain settings."""
     config = PrepareConfig.model_validate({"kind": "prepare", "name": "test"} | settings)
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_job, "Engine", engine or InlineEngine)
+        without_ray(patch, engine)
         return prepare_job.prepare(config, session or Session(), progress or Silent(), replace=replace)

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from pipelines.curate import job as curating
-from pipelines.curate.config import Execution
+from pipelines.curate.config import FilesExecution
 from pipelines.curate.stages import boilerplate, repeats
 from pipelines.dedup.group import Sizes
 from training.pack import job as packing
@@ -27,7 +27,7 @@ def cut_into_many_units(patch: pytest.MonkeyPatch, unit_bytes: int = _UNIT_BYTES
     """
     sizes = Sizes(*(times * size for size in astuple(_SIZES)))
     patch.setattr(curating, "run_stages", partial(curating.run_stages, sizes=sizes))
-    patch.setattr(Execution, "unit_bytes", property(lambda self: unit_bytes))
+    patch.setattr(FilesExecution, "unit_bytes", property(lambda self: unit_bytes))
     for module in (boilerplate, repeats):
         patch.setattr(module, "slices_for", lambda keys: 3)
     patch.setattr(packing, "freeze_corpora", lambda config, unit_bytes: freeze_corpora(config, _UNIT_BYTES // 2))

@@ -9,6 +9,8 @@ from cluster import cli
 from cluster import stage as stages
 from cluster.artifact import Artifact, Counters
 from cluster.engine import Engine
+from cluster.entry import Entry
+from cluster.frame.kind import Verb
 from cluster.progress import ProgressLines
 from cluster.session import Session
 from cluster.stage import Output, Scratch, Stage
@@ -63,5 +65,5 @@ def count(root: str, gated: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    cli.VERBS["count"] = ("tests.support.stages:count", "count")
+    cli.VERBS["count"] = Verb(Entry("tests.support.stages:count"), "count")
     cli.command()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from cluster.engine import Engine
+from cluster.frame.job import Run
 from cluster.progress import Silent
 from cluster.session import Session
 from tests.support.fit_jobs import fit_alone
@@ -34,7 +35,7 @@ def train_inline(
     verify: bool = False,
     engine: type[Engine] | None = None,
     session: Session | None = None,
-) -> job.TrainRun:
+) -> Run:
     """`train` on a config given as plain settings, on one worker that is this process.
 
     engine, session: of packing.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.errors import ConfigError, DataError
+from cluster.frame.job import Run
 from tests.support import train_inline as inline
 from tests.support.fit_jobs import Interrupted, fit_here, fit_until
 from tests.support.ranks import RankPool
@@ -15,12 +16,11 @@ from tests.support.train_inline import PLAIN, sentences, train_inline, write_cor
 from training.config import TrainConfig
 from training.continuing import find_parent
 from training.data.order import Order, Position
-from training.job import TrainRun, packed_job
+from training.job import TrainJob, packed_job
 from training.pack.packed_run import PackedRun
 from training.plan.command import machine, plan_text
 from training.plan.planning import plan_run
 from training.records.job import Job
-from training.work import work
 
 CONSTANT = {"learning_rate": 3e-3, "schedule": "constant"}
 
@@ -32,7 +32,7 @@ def folder(tmp_path_factory) -> Path:
     return made
 
 
-def trained(folder: Path, patch: pytest.MonkeyPatch, name: str, replace: bool = False, **more: Any) -> TrainRun:
+def trained(folder: Path, patch: pytest.MonkeyPatch, name: str, replace: bool = False, **more: Any) -> Run:
     settings = {"corpus": str(folder / "corpus.jsonl"), "optimizer": CONSTANT, "output": str(folder / name)}
     settings |= {"packed": str(folder / "packed")}
     return train_inline(settings | more, patch, replace=replace)
@@ -269,9 +269,9 @@ def test_the_plan_and_a_submitted_job_name_the_run(folder, parent):
     config = TrainConfig.model_validate(settings | {"continue_from": parent})
     text = plan_text(plan_run(config, machine(config, None, None, None, 0.4, None)))
     assert f"continues {parent}" in text and "position in the data, after 24 samples" in text
-    submitted = work(config)
+    submitted = TrainJob(config).work()
     assert submitted.config["continue_from"]["run"] == parent and f"{parent}/manifest.json" in submitted.must_exist
-    assert submitted.result != work(TrainConfig.model_validate(settings)).result
+    assert submitted.result != TrainJob(TrainConfig.model_validate(settings)).work().result
 
 
 def test_a_job_of_torchrun_has_the_run_to_continue(folder, parent, monkeypatch):

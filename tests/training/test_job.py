@@ -1,19 +1,20 @@
 """The order of a training's checks, what a look at a finished run may do, and paths: without Ray."""
 
-import json
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cluster.errors import BusyError, ConfigError, DataError, UserError
+from cluster.frame.job import Run
 from cluster.lease import held
 from cluster.progress import Silent
 from cluster.session import Session
+from cluster.store.store import Store
 from tests.support.train_inline import PLAIN, train_inline, write_corpus
 from training import job
 from training.config import TrainConfig
-from training.job import is_finished, train
+from training.job import TrainJob, train
 from training.pack.job import PackJob
 from training.records.job import OUTCOME
 
@@ -93,21 +94,23 @@ def test_a_later_phase_that_cannot_be_trained_is_refused_before_the_first(corpus
 def test_asking_whether_a_run_is_finished_removes_nothing(corpus, tmp_path, monkeypatch):
     settings = {"corpus": corpus, "output": str(tmp_path / "run"), "steps": 1, "evaluate": {}}
     run = train_inline(settings, monkeypatch)
-    assert is_finished(config_of(corpus, tmp_path, steps=1, evaluate={}))
+    assert TrainJob(config_of(corpus, tmp_path, steps=1, evaluate={})).find().run
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
     for other in ({"steps": 2}, {"sequence_length": 32, "tokens_per_step": 64}):
         config = config_of(corpus, tmp_path, **{"steps": 1, "evaluate": {}} | other)
         with pytest.raises(DataError, match="--replace"):
-            is_finished(config)
+            TrainJob(config).find()
         with pytest.raises(DataError, match="--replace"):
             train(config, Session(), Silent())
     after = {path: path.stat().st_mtime_ns for path in before}
     assert after == {path: time for path, time in before.items() if "_lease" not in path.parts} | {
         path: time for path, time in after.items() if "_lease" in path.parts
     }
-    assert not is_finished(config_of(corpus, tmp_path / "elsewhere"))
+    assert not TrainJob(config_of(corpus, tmp_path / "elsewhere")).find().run
     Path(run.uri, "packed", "pack.json").unlink()
-    assert not is_finished(config_of(corpus, tmp_path, steps=1, evaluate={})), "the packed corpora are made again"
+    assert not TrainJob(config_of(corpus, tmp_path, steps=1, evaluate={})).find().run, (
+        "the packed corpora are made again"
+    )
 
 
 @pytest.mark.parametrize("moment", ["check_memory", "finished_export_and_evaluation"])
@@ -124,7 +127,7 @@ def test_a_run_that_lost_its_lease_neither_trains_nor_publishes(corpus, tmp_path
         leases[0]._lost = "another run took over here"
         return act(*arguments)
 
-    monkeypatch.setattr(job, "held", recorded)
+    monkeypatch.setattr("cluster.frame.job.held", recorded)
     monkeypatch.setattr(job, moment, lose)
     settings = {"corpus": corpus, "output": str(tmp_path / "run"), "steps": 1, "evaluate": {}}
     with pytest.raises(BusyError, match="another run took over here"):
@@ -163,7 +166,7 @@ def test_a_manifest_has_the_losses_and_steps_of_a_training_in_words():
 def test_the_model_that_needs_no_adapter_is_the_merged_or_the_full_one():
     def exported(*folders: str) -> str:
         manifest = {"export": {"folders": dict.fromkeys(folders, "x")}}
-        return job.exported_model(job.TrainRun("s3://b/run", manifest, json.loads("{}"), fresh=False))
+        return job.exported_model(Run(Store(), "s3://b/run", manifest, {}, fresh=False))
 
     assert exported("adapter", "merged", "base") == "s3://b/run/export/merged"
     assert exported("full") == "s3://b/run/export/full"

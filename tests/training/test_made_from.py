@@ -146,6 +146,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "device_memory_gib": 5,
         "execution.unit_mib": 5,
         "execution.attempts": 5,
+        "execution.losses": 6,
         "execution.stall_s": 5,
         "execution.cpus": 5,
         "storage": {"timeout_s": 5, "anonymous": True},

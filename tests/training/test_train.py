@@ -14,6 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from cluster.errors import BusyError, ClusterError, ConfigError, DataError, StorageError
+from cluster.frame.commands import print_outcome, verb_of
+from cluster.frame.kinds import kind_of
 from cluster.inspection import inspect
 from cluster.lease import held
 from cluster.progress import Silent
@@ -29,16 +31,13 @@ from tests.support.servers import CREDENTIALS
 from tests.support.tiny_tokenizers import saved, tiny
 from tests.support.train_inline import MODEL, PLAIN, sentences, train_inline, write_corpus
 from training import job as job
-from training.commands import print_outcome
-from training.commands import train as train_verb
 from training.config import TrainConfig
 from training.config_parts import Workers
-from training.job import exported_model, train
+from training.job import TrainJob, exported_model, train
 from training.pack import job as packing
 from training.pack.command import pack as pack_verb
 from training.records.export_manifest import digests
 from training.records.job import OUTCOME, Job
-from training.work import work
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +81,7 @@ def test_the_outcome_names_a_run_that_was_finished_before(full, capsys):
     _, run = full
     finished = f"{run.uri}: finished before, nothing to do.\n"
     for fresh in (True, False):
-        print_outcome(replace(run, fresh=fresh))
+        print_outcome(TrainJob(TrainConfig.model_validate(PLAIN | full[0])), replace(run, fresh=fresh))
         shown = capsys.readouterr().out
         assert shown.startswith(finished) is not fresh and shown.endswith(f"report  {run.uri}/report.html\n")
 
@@ -111,7 +110,7 @@ def test_a_finished_run_is_found_again_and_nothing_is_done(full, monkeypatch):
     whole = settings | {"generate": {"prompts": 2, "max_new_tokens": 4}}
     again = train_inline(whole, monkeypatch)
     assert not again.fresh and again.report["fits"][0]["totals"]["steps"] == PLAIN["steps"]
-    assert work(TrainConfig.model_validate(PLAIN | whole)).finished, "submitting it sends nothing"
+    assert TrainJob(TrainConfig.model_validate(PLAIN | whole)).work().finished, "submitting it sends nothing"
 
 
 def test_a_job_that_pack_writes_is_trained_without_ray_and_train_finds_it_finished(corpus, tmp_path, monkeypatch):
@@ -140,7 +139,7 @@ def test_workers_that_no_machine_here_holds_are_refused_before_packing(corpus, t
         train(TrainConfig.model_validate(PLAIN | settings), Session(), Silent())
     (tmp_path / "c.json").write_text(json.dumps(PLAIN | settings))
     with pytest.raises(ConfigError, match="4096 CPUs"):
-        train_verb(str(tmp_path / "c.json"), dry_run=True)
+        verb_of(kind_of("train"))(str(tmp_path / "c.json"), dry_run=True)
     assert "plan of tiny" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
@@ -335,7 +334,7 @@ def test_a_finished_run_whose_corpus_changed_is_refused_with_the_file_until_it_i
         with pytest.raises(DataError, match=r"the files of .*/corpus\.jsonl changed \(corpus\.jsonl had .* --replace"):
             train_inline(settings, monkeypatch, verify=verify)
     with pytest.raises(DataError, match=r"corpus\.jsonl changed"):
-        job.is_finished(TrainConfig.model_validate(PLAIN | settings))
+        TrainJob(TrainConfig.model_validate(PLAIN | settings)).find()
     again = train_inline(settings, monkeypatch, replace=True)
     assert again.fresh and again.report["fits"][0]["corpora"][0]["documents"] == 81
     assert again.manifest["digest"] != first.manifest["digest"]
@@ -361,7 +360,7 @@ def test_the_next_phase_starts_from_what_the_last_one_left(corpus, tmp_path, mon
     phases = [{"name": "first", "method": "full"}, {"name": "second", "columns": columns, "steps": 3}]
     lora = {"method": "lora", "lora": {"rank": 2}, "phases": phases}
     run = train_inline({"corpus": corpus, "output": str(tmp_path / "run")} | lora, monkeypatch)
-    first, second = run.phases
+    first, second = run.parts
     assert exported_model(first) in second.report["fits"][0]["recipe"]["base_model"]
     assert [fit["name"] for fit in run.report["fits"]] == ["tiny-first", "tiny-second"]
     assert Path(second.uri, "export/merged/model.safetensors").is_file()
@@ -373,13 +372,13 @@ def test_the_next_phase_starts_from_what_the_last_one_left(corpus, tmp_path, mon
     Path(second.uri, "export/merged/model.safetensors").write_bytes(b"")
     (tmp_path / "run/report.html").unlink()
     config = TrainConfig.model_validate(PLAIN | {"corpus": corpus, "output": str(tmp_path / "run")} | lora)
-    assert not work(config).finished
+    assert not TrainJob(config).work().finished
     again = train_inline({"corpus": corpus, "output": str(tmp_path / "run")} | lora, monkeypatch)
-    assert work(config).finished
+    assert TrainJob(config).work().finished
     assert again.manifest["artifacts"] == run.manifest["artifacts"] and (tmp_path / "run/report.html").is_file()
     found = train_inline({"corpus": corpus, "output": str(tmp_path / "run")} | lora, monkeypatch)
     assert again.fresh and not found.fresh and found.manifest == again.manifest
-    assert Path(exported_model(again.phases[0]), "model.safetensors").is_file()
+    assert Path(exported_model(again.parts[0]), "model.safetensors").is_file()
     assert Path(second.uri, "export/merged/model.safetensors").stat().st_size
     inspect(run.uri)
     lines = capsys.readouterr().out.splitlines()

@@ -7,9 +7,9 @@ from pydantic import BaseModel
 
 from cluster.config import load
 from cluster.errors import ConfigError
+from cluster.frame.commands import load_of_kind
 from training.config import TrainConfig
 from training.config_parts import Lora, Optimizer
-from training.options import load_train
 from training.records.job import Job
 
 SMALLEST = {
@@ -341,7 +341,7 @@ def test_keys_of_a_phases_corpus_come_from_the_environment_and_are_never_shown(t
 def test_a_config_of_another_kind_is_refused_with_the_verb_for_it(tmp_path):
     (path := tmp_path / "c.yaml").write_text("{kind: curate, name: x, inputs: [{path: /in}], output: /out}")
     with pytest.raises(ConfigError) as refused:
-        load_train(str(path), None)
+        load_of_kind("train", str(path))
     wanted = "wanted train. Give another config, or run `raymill curate`."
     assert str(refused.value) == f"{path}, kind: curate given; {wanted}"
 

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from cluster.errors import ConfigError
+from cluster.frame.commands import verb_of
+from cluster.frame.kinds import kind_of
 from cluster.progress import Silent
 from cluster.session import Session
 from tests.support.train_inline import PLAIN
-from training.commands import train as train_verb
 from training.config import TrainConfig
 from training.job import _located, train
 from training.output_folder import refuse_output_among_inputs
@@ -84,7 +85,7 @@ def test_training_packing_and_the_dry_run_refuse_before_anything_is_written(here
     for refuse in (
         lambda: train(settings, Session(address="nowhere:1"), Silent()),
         lambda: pack(settings, Session(address="nowhere:1"), Silent()),
-        lambda: train_verb("c.yaml", dry_run=True),
+        lambda: verb_of(kind_of("train"))("c.yaml", dry_run=True),
     ):
         with pytest.raises(ConfigError, match="lies inside the corpus"):
             refuse()

@@ -6,7 +6,6 @@ import shlex
 import pyarrow as pa
 import pytest
 import typer
-import yaml
 
 from cluster import cli
 from cluster.config import load
@@ -15,7 +14,6 @@ from cluster.stage import Output, Stage
 from cluster.store.store import Store
 from tests.support import training_report as made
 from tests.support.stages import run_inline
-from training import commands
 from training.config import TrainConfig
 from training.demo import CONFIGS, OUTPUT, RUNS, comparison, config_text, tune_demo, whats_next
 
@@ -32,14 +30,15 @@ def trained(monkeypatch):
     """Trainings that only note their config and leave a report."""
     calls = []
 
-    def train(config, override=None, address=None, dry_run=False, replace=False):
-        settings = yaml.safe_load(Store().read_bytes(config))
+    def train(kind, config, address, replace):
+        assert kind == "train"
+        settings = json.loads(config.model_dump_json(exclude_unset=True))
         calls.append((settings, address, replace))
         report = made.report()
         report["fits"][0]["totals"]["trainable_parameters"] = 14_000 if settings["method"] == "lora" else 140_000
         Store().write_bytes(f"{settings['output']}/report.json", json.dumps(report).encode())
 
-    monkeypatch.setattr(commands, "train", train)
+    monkeypatch.setattr("training.demo.make_and_print", train)
     return calls
 
 
@@ -112,7 +111,7 @@ def test_every_command_it_ends_with_is_one():
     for command in commands_shown:
         _, verb, *words = shlex.split(command)
         app = typer.Typer(add_completion=False)
-        app.command()(cli._function(verb))
+        app.command()(cli._function(verb, cli.verbs()[verb]))
         known = {option for parameter in typer.main.get_command(app).params for option in parameter.opts}
         assert {word for word in words if word.startswith("-")} <= known, command
 

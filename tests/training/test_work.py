@@ -11,7 +11,7 @@ from tests.support.model_folders import folder
 from tests.support.train_inline import MODEL
 from training import work as asked
 from training.config import TrainConfig
-from training.work import work
+from training.job import TrainJob
 
 SIZES = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "vocab_size": 50_000}
 
@@ -25,7 +25,7 @@ def settings(tmp_path):
 
 
 def of(settings, **changes):
-    return work(TrainConfig.model_validate(settings | changes))
+    return TrainJob(TrainConfig.model_validate(settings | changes)).work()
 
 
 def test_equal_weights_have_one_id_and_others_have_another(settings, tmp_path):
@@ -39,7 +39,7 @@ def test_equal_weights_have_one_id_and_others_have_another(settings, tmp_path):
 def test_the_config_of_a_job_is_the_config_again(settings):
     found = of(settings)
     again = TrainConfig.model_validate(json.loads(json.dumps(found.config)))
-    assert work(again).run_id == found.run_id and not found.finished
+    assert TrainJob(again).work().run_id == found.run_id and not found.finished
 
 
 def test_gpus_stand_on_machines_of_up_to_eight(settings):
@@ -147,16 +147,16 @@ def test_one_group_of_machines_has_the_largest_of_each_number():
     small = Machines("cpu", 9, 12, 9, 0, 2, 9, 2, {"cpus": "small"})
     large = Machines("gpu", 3, 8, 3, 4, 8, 3, 8, {"cpus": "large"})
     for groups in ([small, large], [large, small]):
-        found = asked._largest(groups)
+        found = asked.largest(groups)
         assert [getattr(found, name) for name in numbers] == [9, 12, 9, 8, 9, 8]
         assert (found.name, found.gpus, found.reasons) == ("gpu", 4, {"cpus": "large"})
     equal = Machines("cpu", 1, 19, 1, 0, reasons={"cpus": "more memory"})
-    assert asked._largest([small, equal]).reasons == {"cpus": "more memory"}
+    assert asked.largest([small, equal]).reasons == {"cpus": "more memory"}
 
 
 def test_the_head_has_memory_for_the_units_of_all_phases_twice(settings, monkeypatch):
     units = []
-    monkeypatch.setattr(asked, "head_machine", lambda count: units.append(count) or head_machine(count))
+    monkeypatch.setattr("cluster.frame.job.head_machine", lambda count: units.append(count) or head_machine(count))
     of(settings)
     of(settings, phases=[{"name": "a"}, {"name": "b"}, {"name": "c"}])
     assert units == [2, 6]
@@ -166,7 +166,7 @@ def test_a_job_has_what_its_config_asks_for(settings, tmp_path):
     found = of(settings)
     assert (found.kind, found.verb, found.name, found.output) == ("train", "train", "run", str(tmp_path / "out"))
     assert (found.all_at_once, found.replace, found.finished) == (True, False, False)
-    assert work(TrainConfig.model_validate(settings), replace=True).replace is True
+    assert TrainJob(TrainConfig.model_validate(settings)).work(replace=True).replace is True
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_files_that_must_exist_are_of_the_corpora_the_model_the_tokenizer_and_th
         )
         for name, path in (("b", "/b"), ("hub", "hf://acme/help"), ("a", "/a"))
     }
-    assert asked._files(config, corpora) == ["/b/1", "/a/1", *(str(tmp_path / file) for file in files)]
+    assert asked.files_that_must_exist(config, corpora) == ["/b/1", "/a/1", *(str(tmp_path / file) for file in files)]
 
 
 def test_a_job_has_absolute_paths_in_every_phase_too(settings, tmp_path, monkeypatch):

@@ -9,13 +9,13 @@ from cluster.artifact import Counters
 from cluster.entry import Entry
 from cluster.errors import ConfigError
 from cluster.examples.splits import SPLITS
+from cluster.frame.commands import Address, ConfigFile, Overrides, Verify, load_of_kind
 from cluster.progress import ProgressLines
 from cluster.session import Session
 from cluster.store import paths
 from training.config import TrainConfig
 from training.job import packed_job
 from training.model_folder.checks import check_model
-from training.options import Address, ConfigFile, Overrides, Verify, load_train
 from training.pack import overflow
 from training.pack.job import pack as run_pack
 from training.pack.packed_run import PackedRun
@@ -47,7 +47,7 @@ def pack(
     A second run continues where the first stopped: finished parts are not packed again, unless they are damaged or
     gone.
     """
-    settings = load_train(config, override)
+    settings = load_of_kind("train", config, override)
     if settings.phases:
         raise ConfigError(
             f"{config}, phases: the corpus of a phase is packed when the phase begins. Run `raymill train`, or give "

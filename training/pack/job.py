@@ -17,9 +17,10 @@ from typing import Any, Self
 
 import cluster
 from cluster.artifact import Artifact, Counters
-from cluster.engine import Engine, RetryLimits
+from cluster.engine import Engine
 from cluster.errors import DataError
 from cluster.examples.splits import SPLITS
+from cluster.frame.job import limits_of
 from cluster.lease import held
 from cluster.progress import Progress
 from cluster.record import json_bytes
@@ -275,7 +276,7 @@ def _make(job: PackJob, session: Session, progress: Progress) -> None:
     if job.discard_first:
         tokenizer_file(store, root).discard()
     check_corpora(frozen)  # before the tokenizer's libraries, which take seconds to import
-    limits = RetryLimits(config.execution.attempts, config.execution.stall_s)
+    limits = limits_of(config)
     engine = Engine(root, session, progress, limits, job.replace)
 
     def run(stage: Stage) -> dict[str, Artifact]:

@@ -99,12 +99,16 @@ class PackedRun:
         """Folder of the tokenizer."""
         return paths.join(self.uri, "tokenizer")
 
+    @property
+    def artifacts(self) -> list[Artifact]:
+        """Those of all splits of all corpora, then those of the sets."""
+        return [one for artifacts in self.corpora.values() for one in artifacts.values()] + [*self.sets.values()]
+
     def damage(self, *, compare_sha256: bool = False) -> dict[str, str]:
         """URI -> damage, for each packed file that is missing or differs from what was written."""
         return {
             uri: seen
-            for artifact in [one for artifacts in self.corpora.values() for one in artifacts.values()]
-            + list(self.sets.values())
+            for artifact in self.artifacts
             for uri, seen in artifact.damage(compare_sha256=compare_sha256).items()
         }
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from cluster.artifact import Artifact
-from cluster.engine import Engine, RetryLimits
+from cluster.engine import Engine
 from cluster.errors import ConfigError, DataError
 from cluster.formats import plural
+from cluster.frame.job import limits_of
 from cluster.nodes import without_accelerators
 from cluster.run import changes
 from cluster.session import Session, imported_ray
@@ -214,10 +215,8 @@ def _grouped_again(
     session = session or Session()
     if session.address not in (None, "local"):
         raise ConfigError("--address: what-if finds duplicates again on this machine alone. Leave it out.")
-    execution = config.execution
-    limits = RetryLimits(execution.attempts, execution.stall_s, execution.losses)
     with tempfile.TemporaryDirectory(prefix="raymill-what-if-") as folder:
-        engine = Engine(folder, session, session.progress, limits)
+        engine = Engine(folder, session, session.progress, limits_of(config))
         count, earlier = len(run.inputs.units), open_runs(config.dedup, run.store)
         stage = group_stage(config.dedup, config.inputs, run.attributes, verdicts, count, earlier=earlier)
         found = engine.run(duplicates_stage(engine.run(stage)[GROUPS]))[DUPLICATES]

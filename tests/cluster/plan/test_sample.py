@@ -14,7 +14,7 @@ from cluster.plan.sample import Sample, SampledUnit, _cut, document_count, draw_
 from cluster.plan.trial import Trial
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import frozen_inputs
+from pipelines.curate.job import CurateJob
 
 
 def config_of(**changes):
@@ -29,7 +29,7 @@ def frozen(tmp_path, files=40, documents=60, **more):
         (tmp_path / "in" / f"{number:03}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     inputs = [{"path": str(tmp_path / "in"), "id": "id"}]
     config = config_of(inputs=inputs, output=str(tmp_path / "out"), **more)
-    return config, frozen_inputs(config)[2]
+    return config, CurateJob(config).frozen
 
 
 def test_the_sample_is_spread_over_the_input_and_the_same_each_time(tmp_path):
@@ -66,7 +66,7 @@ def written_sample(tmp_path, format, unit_mib=1):
     plain = {"inputs": [{"path": str(tmp_path / "in")}], "output": str(tmp_path / "o"), "execution": {"unit_mib": 8}}
     config = config_of(**plain)
     (tmp_path / "in" / "empty.jsonl").touch()
-    _, _, inputs = frozen_inputs(config)
+    inputs = CurateJob(config).frozen
     return texts, draw_sample(inputs, config.limits)
 
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from cluster.frame.work import work_of
 from cluster.submit.backend import State
 from cluster.submit.submit import Finished, decide, submit
-from cluster.submit.work import GIB, Machines, work_of
+from cluster.submit.work import GIB, Machines
 
 pytestmark = pytest.mark.cluster
 

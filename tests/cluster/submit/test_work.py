@@ -7,13 +7,15 @@ from dataclasses import replace
 import pytest
 
 from cluster.errors import ConfigError, DataError
+from cluster.frame.work import work_of
 from cluster.kuberay.profiles import OVERLAYS
 from cluster.kuberay.rayjob import build_rayjob
 from cluster.run import RunFolder
 from cluster.store.store import Store
 from cluster.submit.backend import Request
 from cluster.submit.local import Local
-from cluster.submit.work import GIB, WORK, Machines, head_machine, seconds_of, whole_gib, work_of
+from cluster.submit.work import GIB, Machines, head_machine, seconds_of, whole_gib
+from pipelines.curate.job import CurateJob
 from tests.support.works import CURATE
 
 
@@ -96,13 +98,13 @@ def test_the_head_has_memory_for_each_unit():
 
 def test_every_option_of_a_submission_decides_on_the_work(tmp_path, monkeypatch):
     given = []
-    monkeypatch.setitem(WORK, "curate", lambda *one, **more: given.append((*one, more)) or CURATE)
+    monkeypatch.setattr(CurateJob, "work", lambda job, *one, **more: given.append((job, *one, more)) or CURATE)
     (file := tmp_path / "curate.yaml").write_text(
         "{kind: curate, name: x, inputs: [{path: 's3://a'}], output: 's3://o'}"
     )
     assert work_of(str(file), ["output=s3://other"], "mine", "2h", replace=True) == replace(CURATE, name="mine")
     assert work_of(str(file), [], None, None) is CURATE
-    assert [(config.output, *rest) for config, *rest in given] == [
+    assert [(job.root, *rest) for job, *rest in given] == [
         ("s3://other", 7200.0, {"replace": True}),
         ("s3://o", None, {"replace": False}),
     ]

@@ -46,7 +46,7 @@ def many(request, tmp_path, monkeypatch):
         texts = [f"{source} {at} " + "x" * (480 + at) for at in range(80)]
         rows = [json.dumps({"id": id, "text": text}) for id, text in zip(names, texts, strict=True)]
         (tmp_path / f"{source}.jsonl").write_text("\n".join(rows))
-    monkeypatch.setattr("pipelines.curate.job.freeze_listing", lambda listing, *_: freeze_listing(listing, 5000))
+    monkeypatch.setattr("cluster.frame.files.freeze_listing", lambda listing, *_: freeze_listing(listing, 5000))
     inputs = [{"source": source, "path": str(tmp_path / f"{source}.jsonl"), "id": "id"} for source in "ab"]
     run = curate_inline({"inputs": inputs, "output": str(tmp_path / "run")} | OFF, monkeypatch)
     return run, ids

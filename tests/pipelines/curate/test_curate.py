@@ -129,7 +129,7 @@ def test_the_funnel_adds_up(inputs, run):
 def test_a_finished_run_is_found_and_not_made_again(inputs, run, monkeypatch, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
     # From listings alone: no input is opened, and no Ray is started.
-    monkeypatch.setattr(job, "freeze_listing", lambda *_: pytest.fail("the inputs were opened"))
+    monkeypatch.setattr("cluster.frame.files.freeze_listing", lambda *_: pytest.fail("the inputs were opened"))
     again = curate_inline(inputs[1], monkeypatch, session=(session := NoRay()), engine=Engine)
     assert not again.fresh and again.report == run.report and session.starts == 0
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
@@ -259,7 +259,7 @@ def test_the_result_does_not_depend_on_the_size_of_units(inputs, monkeypatch, tm
     found, units = [], []
     for number, unit_bytes in enumerate((1, 20_000, 1 << 30)):
         monkeypatch.setattr(
-            "pipelines.curate.job.freeze_listing",
+            "cluster.frame.files.freeze_listing",
             lambda listing, *_, size=unit_bytes: freeze_listing(listing, size),
         )
         run = curate_inline(inputs[1] | {"output": str(tmp_path / f"units{number}")}, monkeypatch)

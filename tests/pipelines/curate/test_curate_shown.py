@@ -14,7 +14,7 @@ from pipelines.curate import job as job
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.dry_run import changed_settings
 from pipelines.curate.report import run_warnings
-from tests.support.inline import InlineEngine
+from tests.support.inline import without_ray
 from tests.support.stories import story
 
 CHANGED = """
@@ -38,7 +38,7 @@ def raymill(tmp_path, monkeypatch, capsys):
     (tmp_path / "notes.png").write_text("x")
     (tmp_path / "c.yaml").write_text(CHANGED)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(job, "Engine", InlineEngine)
+    without_ray(monkeypatch)
 
     def call(*words: str) -> tuple[str, str]:
         with pytest.raises(SystemExit) as left:
@@ -203,7 +203,7 @@ def test_explain_names_the_file_among_those_of_the_unit(raymill, tmp_path):
 
 
 def test_the_line_of_the_first_stage_says_that_kernels_compile(raymill, monkeypatch):
-    monkeypatch.setattr("pipelines.curate.commands.kernels_are_compiled", lambda: False)
+    monkeypatch.setattr("pipelines.kernel_cache.kernels_are_compiled", lambda: False)
     _, err = raymill("curate", "c.yaml")
     assert "measure: 0/1 unit, compiling kernels (first run on this machine; `raymill warm` does it ahead)\n" in err
     assert err.count("compiling") == 1

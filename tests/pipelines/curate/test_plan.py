@@ -12,7 +12,7 @@ from cluster.plan.subject import plan_of
 from cluster.progress import Silent
 from cluster.session import Session
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import frozen_inputs, run_stages
+from pipelines.curate.job import CurateJob, run_stages
 from pipelines.curate.plan import subject
 from tests.support.inline import InlineEngine
 from tests.support.stories import story
@@ -66,7 +66,7 @@ def test_units_and_requests_of_every_stage_are_those_of_a_run(tmp_path, s3_root,
         boilerplate={},
         repeats={},
     )
-    root, _, inputs = frozen_inputs(config)
+    root, inputs = CurateJob(config).root, CurateJob(config).frozen
     monkeypatch.setattr("cluster.plan.trial.TIMES", 1)
     plan = plan_of(subject(config, duplicates=0.0), (2,), Prices())
     engine = CountingEngine(root, Session(), Silent()).counting(counting_s3)

@@ -78,7 +78,7 @@ def run(tmp_path_factory):
         "corpus": {"columns": ["gopher_words"]},
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.curate.job.freeze_listing", lambda listing, *_: freeze_listing(listing, 4000))
+        patch.setattr("cluster.frame.files.freeze_listing", lambda listing, *_: freeze_listing(listing, 4000))
         patch.setattr("pipelines.curate.stages.decide.MEASURED_UNITS_OF_A_UNIT", 3)
         patch.setattr("pipelines.curate.stages.merge.FILES_OF_A_UNIT", 2)
         done = curate_inline(config, patch)

@@ -13,15 +13,15 @@ import pytest
 from cluster import lease as leases
 from cluster.artifact import Artifact
 from cluster.errors import BusyError, DataError
+from cluster.frame.job import FoundRun
 from cluster.lease import Holder
 from cluster.progress import ProgressLines, Silent
 from cluster.readers.freeze import freeze_listing
-from cluster.readers.listing import list_inputs
 from cluster.session import Session
 from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
-from tests.support.inline import InlineEngine, curate_inline
+from tests.support.inline import InlineEngine, curate_inline, without_ray
 from tests.support.stories import story
 
 
@@ -60,20 +60,22 @@ def test_a_driver_that_lost_its_lease_stops_before_the_next_stage(settings, monk
         return any(thread.name == "lease" for thread in set(threading.enumerate()) - others)
 
     config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings | {"output": output})
-    monkeypatch.setattr(job, "Engine", TakenOver)
+    without_ray(monkeypatch, TakenOver)
     with pytest.raises(BusyError, match=r"another run took over here \(process \d+ of other"):
         job.curate(config, Session(), Silent())
     assert stages[-1] == last and not (tmp_path / "lost" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize(("damaged", "shown"), [(1, "1 damaged file (f0)"), (5, "5 damaged files (f0; f1; f2; f3; f4)"),
-                                                (6, "6 damaged files (f0; f1; f2; f3; f4; ...)")])  # fmt: skip
-def test_the_first_five_damaged_files_of_a_finished_run_are_named(settings, monkeypatch, damaged, shown):
-    monkeypatch.setattr(job, "_find_manifest", lambda *_: {})
-    monkeypatch.setattr(job, "_damage", lambda *_: [f"f{at}" for at in range(damaged)])
-    config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
-    listing = list_inputs(config.store, config.inputs)
-    assert job.find_finished(config, listing, settings["output"]) == (None, f"a finished run with {shown}")
+@pytest.mark.parametrize(
+    ("damaged", "shown"),
+    [
+        (1, "1 damaged file (f0: gone)"),
+        (5, "5 damaged files (f0: gone; f1: gone; f2: gone; f3: gone; f4: gone)"),
+        (6, "6 damaged files (f0: gone; f1: gone; f2: gone; f3: gone; f4: gone; ...)"),
+    ],
+)
+def test_the_first_five_damaged_files_of_a_finished_run_are_named(damaged, shown):
+    assert FoundRun(damage={f"f{at}": "gone" for at in range(damaged)}).damage_text == f"a finished run with {shown}"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "truncated, without _work", "gone", "a folder gone", "report gone"])
@@ -129,7 +131,7 @@ def several(tmp_path):
 def test_a_file_that_is_added_removed_or_changed_is_measured_alone(several, tmp_path, monkeypatch):
     """The other units keep their files, and every artifact is that of a run which began with these inputs."""
     settings, attempts, size = several
-    monkeypatch.setattr(job, "freeze_listing", lambda listing, *_: freeze_listing(listing, size))
+    monkeypatch.setattr("cluster.frame.files.freeze_listing", lambda listing, *_: freeze_listing(listing, size))
 
     def same_as_anew() -> bool:
         anew = curate_inline(settings | {"output": str(tmp_path / f"anew{len(list(tmp_path.iterdir()))}")}, monkeypatch)

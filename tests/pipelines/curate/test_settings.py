@@ -15,7 +15,7 @@ from cluster.engine import RetryLimits
 from cluster.errors import DataError
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import frozen_inputs
+from pipelines.curate.job import CurateJob
 from tests.support import inline
 from tests.support.inline import InlineEngine, curate_inline
 from tests.support.stories import story
@@ -121,7 +121,7 @@ def test_so_many_files_of_a_source_may_be_unreadable(curate, tmp_path):
     given = {"inputs": [{"path": str(folder)}], "dedup": None}
     assert curate({}, **given, execution={"max_bad_files": 0.34}).corpus.manifest.rows == 2
     planned = {"kind": "curate", "name": "n", "output": str(tmp_path / "out"), "execution": {"max_bad_files": 0.34}}
-    assert len(frozen_inputs(CurateConfig.model_validate(planned | given))[2].files) == 3, "as a submission lists them"
+    assert len(CurateJob(CurateConfig.model_validate(planned | given)).frozen.files) == 3, "as a submission lists them"
     with pytest.raises(DataError, match=r"1 of 3 files are unreadable \(execution.max_bad_files allows 33\.0%\)"):
         curate({}, **given, execution={"max_bad_files": 0.33})
 

@@ -14,7 +14,7 @@ import pytest
 from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
 from cluster.stage import Output, Stage
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import frozen_inputs, result_settings, run_stages
+from pipelines.curate.job import CurateJob, result_settings, run_stages
 from pipelines.curate.stages.decide import decide_stage
 from pipelines.curate.stages.measure import measure_stage
 from pipelines.curate.stages.memory import (
@@ -183,7 +183,7 @@ def stages_of(config: CurateConfig) -> dict[str, Stage]:
         found[stage.name] = stage
         return {output.name: artifact(config, stage, output) for output in stage.outputs}
 
-    run_stages(config, frozen_inputs(config)[2], run)
+    run_stages(config, CurateJob(config).frozen, run)
     return found
 
 
@@ -237,7 +237,7 @@ def test_the_content_of_a_model_or_list_is_measured_again(settings, tmp_path):
 def test_a_unit_is_measured_again_if_a_column_that_it_carries_has_another_type(settings):
     """As when a file is added in which numbers are text."""
     config = CurateConfig.model_validate(settings)
-    inputs = frozen_inputs(config)[2]
+    inputs = CurateJob(config).frozen
     keys = []
     for kind in (pa.string(), pa.int64()):
         reading = replace(inputs.reading, carried=pa.schema([("url", pa.string()), ("day", kind)]))
@@ -258,7 +258,7 @@ def test_every_stage_states_the_memory_of_a_unit(settings):
     config = CurateConfig.model_validate(
         settings | {"limits": {"max_document_bytes": 1_000_000_000}, "corpus": {"file_mib": 512}}
     )
-    unit = max(unit.bytes for unit in frozen_inputs(config)[2].units)
+    unit = max(unit.bytes for unit in CurateJob(config).frozen.units)
     limits = config.limits
     windows = windows_memory(limits, unit)
     stages = stages_of(config)
@@ -291,7 +291,7 @@ def test_measure_states_the_memory_of_its_models_and_lists(settings, tmp_path):
     loaded = int(2.5 * 500_000_000) + int(2.5 * 1_000_000) + lists
     assert files_memory(config.store, (config.language, *config.active_rules())) == loaded
     unit = task_memory(config.limits) + loaded
-    assert measure_stage(config.measure_settings, frozen_inputs(config)[2]).memory == unit
+    assert measure_stage(config.measure_settings, CurateJob(config).frozen).memory == unit
     machine = machine_of(config, 2, 1000, 1 << 20)
     assert machine.largest_task == unit and machine.memory > 2 * unit
     assert f"{loaded / (1 << 30):.2f} GiB of it for models and lists" in machine.reasons["memory"]

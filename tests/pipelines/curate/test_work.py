@@ -14,7 +14,8 @@ from cluster.readers.units import InputFile, InputManifest, Reading, Unit
 from cluster.store.store import Store
 from cluster.submit.work import GIB, Machines
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.work import _must_exist, cores_of, document_count, machine_of, machines, work
+from pipelines.curate.job import CurateJob
+from pipelines.curate.work import cores_of, document_count, machine_of, machines, must_exist
 from pipelines.dedup.cost import memory_to_group
 from tests.support.inline import curate_inline
 
@@ -31,7 +32,7 @@ def settings(tmp_path):
 
 
 def of(settings, seconds=None, **changes):
-    return work(CurateConfig.model_validate(settings | changes), seconds)
+    return CurateJob(CurateConfig.model_validate(settings | changes)).work(seconds)
 
 
 def test_equal_results_have_one_id_and_others_have_another(settings, tmp_path):
@@ -49,7 +50,7 @@ def test_the_config_of_a_job_is_the_config_again_with_an_absolute_output(setting
     found = of(settings, output="out")
     assert found.config["output"] == str(tmp_path / "out")
     again = CurateConfig.model_validate(json.loads(json.dumps(found.config)))
-    assert work(again).run_id == found.run_id == of(settings).run_id
+    assert CurateJob(again).work().run_id == found.run_id == of(settings).run_id
 
 
 def test_a_job_has_absolute_paths_of_inputs_models_and_lists_and_the_run_has_one_id(settings, tmp_path, monkeypatch):
@@ -128,7 +129,7 @@ def test_machines_of_another_size_keep_the_largest_task_and_the_number_of_cores(
     assert (gpus.cpus, gpus.gpus, gpus.most) == (4, 1, 32)
 
 
-def test_the_first_file_of_each_input_and_the_lists_must_exist(settings, tmp_path):
+def test_the_first_file_of_each_input_and_the_listsmust_exist(settings, tmp_path):
     (blocked := tmp_path / "blocked").write_text("example.org\n")
     inputs = [settings["inputs"][0] | {"columns": ["url"]}]
     found = of(settings, inputs=inputs, rules={"url_blocklist": {"column": "url", "paths": [str(blocked)]}})
@@ -251,7 +252,7 @@ def test_files_that_must_exist_are_the_first_readable_of_each_input_models_lists
         "rules": {"bad_words": {"paths": {"en": "words"}}}, "language": {"model": "/lid.bin"},
         "dedup": {"against": ["s3://old/run"]},
     }  # fmt: skip
-    found = _must_exist(CurateConfig.model_validate(plain), freeze_two(plain))
+    found = must_exist(CurateConfig.model_validate(plain), freeze_two(plain))
     assert found == (
         f"{tmp_path}/b/1.jsonl", f"{tmp_path}/a/good.jsonl", "/lid.bin", f"{tmp_path}/words", "s3://old/run/manifest.json"
     )  # fmt: skip

@@ -2,19 +2,18 @@
 
 import json
 import shlex
-from types import SimpleNamespace
 
 import pytest
 
 from cluster import cli
 from cluster.artifact import Artifact
 from cluster.config import load
+from cluster.frame import job as frame
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.store.store import Store
-from pipelines.curate import commands as curate_commands
-from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.job import curate
 from pipelines.curate.stages.decide import all_reasons, check_results
 from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.demo import commands as demo
@@ -192,8 +191,8 @@ def run(tmp_path_factory):
     (folder / "curate.yaml").write_text(config_text(str(folder)), "utf-8")
     config = load(str(folder / "curate.yaml"), ["execution.max_bad_documents=0.2"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "Engine", InlineEngine)
-        job.curate(config, Session(), Silent())
+        patch.setattr(frame, "Engine", InlineEngine)
+        curate(config, Session(), Silent())
     return folder, config
 
 
@@ -263,14 +262,11 @@ def test_ids_are_unique(run):
 def demo_inline(site, monkeypatch):
     """The demo with the packages of `site`, without Ray; returns what was printed."""
 
-    def curate(config, address, replace):
-        settings = curate_commands.load_curate(config, ["execution.max_bad_documents=0.2"])
-        run = job.curate(settings, Session(), Silent(), replace=replace)
-        curate_commands.print_outcome(run.report, run.uri, run.fresh)
-
     monkeypatch.setattr(demo, "packages", lambda: distributions(str(site)))
-    monkeypatch.setattr(demo, "commands", SimpleNamespace(curate=curate))
-    monkeypatch.setattr(job, "Engine", InlineEngine)
+    load = demo.load_of_kind
+    bad = ["execution.max_bad_documents=0.2"]
+    monkeypatch.setattr(demo, "load_of_kind", lambda kind, config: load(kind, config, bad))
+    monkeypatch.setattr(frame, "Engine", InlineEngine)
     monkeypatch.chdir(site.parent)
 
     def run(**options):

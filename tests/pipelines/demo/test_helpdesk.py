@@ -29,7 +29,7 @@ from pipelines.prepare.report.page import render
 from pipelines.prepare.report.schema import REPORT
 from pipelines.prepare.tables import frame
 from pipelines.rules import RULES
-from tests.support.inline import InlineEngine
+from tests.support.inline import without_ray
 from tests.support.page_checks import assert_has_contrast, assert_is_quiet
 from tests.support.report_cases import faults, hostile
 
@@ -62,7 +62,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / 'a "quoted" folder'
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(helpdesk, "_DOCSTRINGS", 30)
-        patch.setattr(job, "Engine", InlineEngine)
+        without_ray(patch)
         write_inputs(f"{folder}-input")
         made = {}
         for end in CONFIGS:
@@ -252,7 +252,7 @@ def test_every_printed_command_has_a_verb(capsys):
     assert len(lines) == 5
     for line in lines:
         words = shlex.split(line)
-        assert words[0].endswith("raymill") and words[1] in cli.VERBS
+        assert words[0].endswith("raymill") and words[1] in cli.verbs()
 
 
 @pytest.mark.browser

@@ -19,14 +19,14 @@ from cluster.record import OtherSettings
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.dry_run import print_dry_run
+from pipelines.prepare.job import PrepareJob
 from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.records.conversion import filled
 from pipelines.prepare.records.hashes import hash64
 from pipelines.prepare.records.templates import Template, title_of
 from pipelines.prepare.sources import Fields, fields_of
 from pipelines.prepare.stages.collect import _roles
-from pipelines.prepare.work import work
-from tests.support.inline import InlineEngine, curate_inline, prepare_inline
+from tests.support.inline import curate_inline, prepare_inline, without_ray
 from tests.support.page_tables import misaligned
 from tests.support.tickets import answer, question
 
@@ -160,7 +160,7 @@ def test_a_data_set_without_records_is_an_error_exit(tmp_path, monkeypatch, caps
     (tmp_path / "c.yaml").write_text(
         f"kind: prepare\nname: x\ninputs: [{{path: {tmp_path}/in.jsonl}}]\noutput: {tmp_path}/out\n"
     )
-    monkeypatch.setattr("pipelines.prepare.job.Engine", InlineEngine)
+    without_ray(monkeypatch)
 
     def exit_code(*words: str) -> int:
         with pytest.raises(SystemExit) as ended:
@@ -506,13 +506,13 @@ def test_too_many_rows_that_are_no_records_end_the_run(settings, monkeypatch, tm
 
 def test_a_submitted_run_states_its_machines(settings):
     config = PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings)
-    planned = work(config)
+    planned = PrepareJob(config).work()
     assert (planned.verb, planned.finished, planned.workers[0].cpus) == ("prepare", False, 2)
     assert planned.must_exist == (settings["inputs"][0]["path"],)
     words = f"{settings['output']}-words"
     Store().write_bytes(words, b"word\n")
     more = settings | {"split": {"keep": ["/earlier"]}, "validate": {"bad_words": {"paths": {"en": words}}}}
-    asked = work(PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | more))
+    asked = PrepareJob(PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | more)).work()
     assert asked.must_exist == (*planned.must_exist, words, "/earlier/manifest.json")
     assert planned.workers[0].largest_task >= 2 << 30
 

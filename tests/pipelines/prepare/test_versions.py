@@ -11,12 +11,12 @@ from cluster import cli
 from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.job import PrepareJob
 from pipelines.prepare.versions.card import card
 from pipelines.prepare.versions.diff import compare_versions, psi
 from pipelines.prepare.versions.examples import Beginning, ChangedRecord
 from pipelines.prepare.versions.export import export
 from pipelines.prepare.versions.registry import Registry
-from pipelines.prepare.work import work
 from tests.support.inline import prepare_inline
 from tests.support.prepared_versions import prepared, rows
 from tests.support.tickets import answer, question
@@ -119,7 +119,7 @@ def test_nothing_is_fetched_into_a_tagged_output_and_no_job_that_replaces_it_is_
     source = {"path": str(tmp_path / "one.jsonl"), "columns": {"prompt": "q", "completion": "a"}}
     config = {"kind": "prepare", "name": "x", "inputs": [source], "output": run.uri}
     with pytest.raises(ConfigError, match="tagged as help:v1"):
-        work(PrepareConfig.model_validate(config), replace=True)
+        PrepareJob(PrepareConfig.model_validate(config)).work(replace=True)
 
 
 def test_a_version_whose_output_was_made_again_is_refused(tmp_path, monkeypatch, registry):

@@ -11,10 +11,11 @@ import pytest
 
 from cluster import cli
 from cluster.errors import ConfigError, StorageError
+from cluster.frame.commands import verb_of
+from cluster.frame.kinds import kind_of
 from cluster.inspection import config as config_verb
 from cluster.store.store import Store
 from tests.support.plan_cases import BIG, LORA, TINY, big, config, facts
-from training.commands import train as train_verb
 from training.config_parts import Model
 from training.data.order import Order
 from training.gpus import GPUS, AssumedGpu, gpu_named, peak_flops
@@ -423,7 +424,7 @@ def test_a_check_of_a_config_and_a_dry_run_name_settings_without_effect(tmp_path
     said = "lora: only method lora or qlora uses it, so it has no effect. Set method: lora, or remove lora."
     config_verb("check", str(place))
     assert capsys.readouterr().err == f"warning: {said}\n"
-    train_verb(str(place), dry_run=True)
+    verb_of(kind_of("train"))(str(place), dry_run=True)
     assert said in " ".join(capsys.readouterr().out.split())
 
 

@@ -4,14 +4,13 @@ import pytest
 
 from cluster import cli
 from cluster.session import Session
-from pipelines.prepare import job
-from tests.support.inline import InlineEngine
+from tests.support.inline import without_ray
 
 
 @pytest.fixture
 def assess(monkeypatch, capsys):
     """`raymill assess WORDS` in this process, without Ray: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(job, "Engine", InlineEngine)
+    without_ray(monkeypatch)
     monkeypatch.setattr(Session, "start", lambda self: None)
 
     def call(*words: str) -> tuple[int, str, str]:

@@ -18,7 +18,7 @@ from cluster.store.store import Store
 from pipelines.prepare.assess.facts import Topics, same, units_of
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.work import work
+from pipelines.prepare.job import PrepareJob
 from pipelines.text.texts import Texts
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
@@ -357,7 +357,10 @@ def test_questions_are_the_same_but_for_case_spaces_and_final_marks():
 def test_a_submitted_run_has_memory_for_the_assessment_without_deduplication(settings, monkeypatch):
     monkeypatch.setattr("pipelines.prepare.work.document_count", lambda inputs: 2_000_000)
     largest = [
-        work(PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | change)).workers[0].largest_task
+        PrepareJob(PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | change))
+        .work()
+        .workers[0]
+        .largest_task
         for change in ({}, {"dedup": None})
     ]
     assert largest[0] == largest[1], "questions and answers are compared in any case"
@@ -368,7 +371,7 @@ def test_a_submitted_run_has_memory_for_the_labels(settings, monkeypatch):
     plain = {"kind": "prepare", "name": "x"} | settings
     model = {"embeddings": {"model": "e5"}}
     largest = [
-        work(PrepareConfig.model_validate(plain | {"assess": assess})).workers[0].largest_task
+        PrepareJob(PrepareConfig.model_validate(plain | {"assess": assess})).work().workers[0].largest_task
         for assess in ({"embeddings": None}, model, model | {"label": "queue"})
     ]
     assert largest[0] <= largest[1] < largest[2]
@@ -427,6 +430,7 @@ def test_assess_with_other_settings_and_gates_as_exit_code(settings, monkeypatch
 
 def test_rules_of_another_config_are_counted(settings, monkeypatch, tmp_path, assess):
     run = prepare_inline(settings, monkeypatch)
+    names = {one["name"] for one in run.assessment["metrics"]}
     path = tmp_path / "p.yaml"
     asked = settings | {"validate": {"question_chars": [65, 500]}, "gates": {"accuracy": 1}}
     path.write_text(json.dumps({"kind": "prepare", "name": "x"} | asked))
@@ -435,7 +439,7 @@ def test_rules_of_another_config_are_counted(settings, monkeypatch, tmp_path, as
     short = again["findings"]["rules"]["question_too_short"]
     assert 0 < short < 26 and metric(again, "rule_conformity") == 1 - short / 26
     assert code == 2 and "Rules are broken (question_too_short" in out
-    assert "rule_conformity" not in {one["name"] for one in run.assessment["metrics"]}
+    assert "rule_conformity" not in names
 
 
 def test_rules_that_compare_all_records_are_named_as_not_checked(settings, monkeypatch, tmp_path, assess):

@@ -22,7 +22,7 @@ TRAINED = {"accuracy": {"mean": 0.5, "deviation": 0.1, "folds": 3, "worst": 1, "
 
 def options_of(verb: str) -> set[str]:
     app = typer.Typer(add_completion=False)
-    app.command()(cli._function(verb))
+    app.command()(cli._function(verb, cli.verbs()[verb]))
     return {option for parameter in typer.main.get_command(app).params for option in parameter.opts}
 
 
@@ -31,7 +31,7 @@ def check_commands(mend: str, plain: dict) -> list[str]:
     verbs = []
     for command in re.findall(r"`(raymill [^`]+)`", mend):
         _, verb, *words = shlex.split(command)
-        assert verb in cli.VERBS and {word for word in words if word.startswith("-")} <= options_of(verb), command
+        assert verb in cli.verbs() and {word for word in words if word.startswith("-")} <= options_of(verb), command
         given = [words[at + 1] for at, word in enumerate(words) if word == "-o"]
         load_values(json.loads(json.dumps(plain)), "CONFIG", given)
         verbs.append(verb)

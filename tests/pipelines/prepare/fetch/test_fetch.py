@@ -24,9 +24,8 @@ from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.dry_run import print_dry_run
 from pipelines.prepare.fetch import snapshot
 from pipelines.prepare.fetch.answers import json_text
-from pipelines.prepare.job import refuse_unfetched
-from pipelines.prepare.work import work
-from tests.support.inline import InlineEngine, prepare_inline
+from pipelines.prepare.job import PrepareJob, refuse_unfetched
+from tests.support.inline import prepare_inline, without_ray
 from tests.support.tickets import answer, question
 from tests.support.web_server import Asked, Reply, as_html, as_json
 
@@ -94,7 +93,7 @@ def test_no_secret_is_written(settings, monkeypatch, tmp_path):
 def fetched(settings: dict, monkeypatch, *, replace: bool = False) -> set[str]:
     """The keys of the tickets that the first step of a run fetches."""
     config = PrepareConfig.model_validate({"kind": "prepare", "name": "test"} | settings)
-    monkeypatch.setattr(job, "Engine", InlineEngine)
+    without_ray(monkeypatch)
     (record,) = job.fetch_inputs(config, Session(), Silent(), replace=replace)
     folders = [f"{config.output}/fetched/desk/{number:06}" for number in range(record["parts"])]
     rows = [row for one in folders for row in Artifact.load(Store(), one).table().to_pylist()]
@@ -366,12 +365,12 @@ def test_a_source_is_one_thing(settings, change, message):
 def test_a_submitted_run_has_one_id_before_and_after_it_fetched_and_names_its_variables(settings, monkeypatch):
     config = PrepareConfig.model_validate({"kind": "prepare", "name": "test"} | settings)
     monkeypatch.delenv("DESK_TOKEN")
-    before = work(config)
+    before = PrepareJob(config).work()
     assert (before.finished, before.variables, before.workers[0].cpus) == (False, ("DESK_TOKEN",), 2)
     (problem,) = unset(ProbeRequest.of(before))
     assert problem.startswith("the environment has no DESK_TOKEN, which the config names")
     monkeypatch.setenv("DESK_TOKEN", SECRET)
     assert unset(ProbeRequest.of(before)) == []
     prepare_inline(settings, monkeypatch)
-    after = work(config)
+    after = PrepareJob(config).work()
     assert after.finished and after.run_id == before.run_id and SECRET not in str(after)

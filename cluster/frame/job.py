@@ -1,0 +1,399 @@
+"""A run of any kind: what its kind supplies, and what is done with it.
+
+    begin     whatever must be there before the inputs can be listed
+    find      a finished run with these settings and inputs is returned as it is, without Ray
+    check     what can be wrong is found before machines start
+    lease     one driver at a time writes to an output
+    make      the stages, each skipped if its artifacts are finished: the same command continues an unfinished run
+    publish   report.json, report.html and, last, manifest.json
+
+A run with other settings or inputs is refused, or with `--replace` made anew; stages that the change does not affect
+keep their artifacts. Files of a finished run that are damaged or gone are made again.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from cluster.artifact import Artifact, fingerprint
+from cluster.engine import Engine, RetryLimits
+from cluster.errors import DataError
+from cluster.formats import plural
+from cluster.lease import Lease, held
+from cluster.progress import Progress
+from cluster.record import OtherSettings, json_bytes
+from cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder, other_settings
+from cluster.session import Session
+from cluster.stage import RunStageIn, Stage, finished_stages, prefix_of
+from cluster.store import paths
+from cluster.store.store import Store
+from cluster.submit.job_config import job_config
+from cluster.submit.work import Machines, Work, head_machine
+
+REPORT_HTML = "report.html"
+_DAMAGE_SHOWN = 5
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    manifest: content of manifest.json. report: of report.json. fresh: whether this call finished it. parts: the runs
+    that it consists of, if it has some.
+    """
+
+    store: Store
+    uri: str
+    manifest: dict[str, Any]
+    report: Any
+    fresh: bool
+    parts: tuple["Run", ...] = ()
+
+    def artifact(self, name: str) -> Artifact:
+        """The artifact at this path below the run. Reads its manifest."""
+        return Artifact.load(self.store, paths.join(self.uri, name))
+
+
+@dataclass(frozen=True)
+class Made:
+    """The result of `RunJob.make`: what `publish` writes.
+
+    report: content of report.json. digests: path below the output -> digest, of each result. more: further entries of
+    the manifest; `finished`, the time, is one of them. parts: as of `Run`.
+    """
+
+    report: Any
+    digests: Mapping[str, str]
+    more: Mapping[str, Any]
+    parts: tuple[Run, ...] = ()
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """What is at an output. run: the finished run with these settings and inputs. damage: URI -> what is wrong."""
+
+    run: Run | None = None
+    damage: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def damage_text(self) -> str:
+        """The damaged files of a finished run; empty if none is damaged."""
+        if not self.damage:
+            return ""
+        lines = [f"{uri}: {seen}" for uri, seen in self.damage.items()]
+        shown = "; ".join(lines[:_DAMAGE_SHOWN]) + "; ..." * (len(lines) > _DAMAGE_SHOWN)
+        return f"a finished run with {plural(len(lines), 'damaged file')} ({shown})"
+
+
+@dataclass(frozen=True)
+class Making:
+    """What `RunJob.make` makes a run with, under the lease of its output.
+
+    engine: runs stages in the folder of the run. replace: whether results of other settings are removed. verify:
+    whether files are compared by their sha256.
+    """
+
+    engine: Engine
+    session: Session
+    progress: Progress
+    lease: Lease
+    replace: bool
+    verify: bool
+
+    def run(self, stage: Stage, folder: str = "") -> dict[str, Artifact]:
+        """Make the artifacts of a stage, or find them finished. folder: where, relative to the run's folder."""
+        return run_in(self.engine, stage, folder)
+
+    def run_again(self, stage: Stage, folder: str = "") -> dict[str, Artifact]:
+        """As `run`; artifacts of other settings are replaced in any case."""
+        return run_in(dataclasses.replace(self.engine, replace=True), stage, folder)
+
+
+def run_in(engine: Engine, stage: Stage, folder: str = "") -> dict[str, Artifact]:
+    """The artifacts of a stage in a folder below that of the engine."""
+    root = paths.join(engine.root, folder) if folder else engine.root
+    return dataclasses.replace(engine, root=root, prefix=prefix_of(folder)).run(stage)
+
+
+class RunJob(ABC, Generic[Config]):
+    """A run of a config, before it is made. Subclasses are the kinds.
+
+    kind: its name. verb: of the command that runs it. run_type: class of its finished runs. all_at_once: whether it
+    starts only when all its machines are there.
+    """
+
+    kind: ClassVar[str]
+    run_type: ClassVar[type[Run]] = Run
+    all_at_once: ClassVar[bool] = False
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.store: Store = config.store  # type: ignore[attr-defined]
+        self.root = paths.absolute(config.output)  # type: ignore[attr-defined]
+        self.folder = RunFolder(self.store, self.root)
+
+    # What the result depends on
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The settings on which the result depends, as JSON values."""
+
+    @abstractmethod
+    def inputs(self) -> str | None:
+        """Fingerprint of the inputs; None if it is not known before the run, which is then not finished."""
+
+    def input_changes(self) -> str:
+        """A text about the inputs that changed since the run at the output."""
+        return "the input files changed"
+
+    # Before the run
+
+    def require_extras(self, *, computes: bool = True) -> None:
+        """Verify that the libraries of optional settings are installed here. computes: whether units run here.
+
+        Raises:
+            ConfigError: one is not.
+        """
+
+    def begin(self, session: Session, progress: Progress, replace: bool) -> None:
+        """Bring what must be there before the inputs can be listed."""
+
+    def check(self, session: Session, replace: bool) -> None:
+        """Refuse what cannot succeed, before machines start.
+
+        Raises:
+            UserError: the message has the mistake.
+        """
+
+    # The run
+
+    @abstractmethod
+    def make(self, making: Making) -> Made | Run:
+        """Make the run. Returns what is to be published, or the run if another process has finished it meanwhile."""
+
+    def stages(self, run: RunStageIn) -> object:
+        """Pass each stage to `run`, which returns its artifacts, for what is known before the run."""
+        return None
+
+    def damage(self, manifest: Mapping[str, Any], compare_sha256: bool) -> dict[str, str]:
+        """URI -> what is wrong, of each file of a finished run; `_work/` is not checked, because it may be deleted."""
+        found: dict[str, str] = {}
+        for name in manifest["artifacts"]:
+            if not name.startswith("_"):
+                uri = paths.join(self.root, name)
+                artifact = Artifact.find(self.store, uri)
+                found |= {uri: "is gone"} if artifact is None else artifact.damage(compare_sha256=compare_sha256)
+        reports = [paths.join(self.root, name) for name in (RUN_REPORT, REPORT_HTML)]
+        return found | {uri: "is gone" for uri in reports if not self.store.exists(uri)}
+
+    def parts(self) -> tuple[Run, ...]:
+        """The finished runs that this one consists of."""
+        return ()
+
+    def read_report(self) -> Any:
+        """The report of the finished run.
+
+        Raises:
+            DataError: it is damaged, or of another version.
+        """
+        return self.folder.report()
+
+    @abstractmethod
+    def page(self, report: Any) -> str:
+        """The page of a report, as HTML."""
+
+    @abstractmethod
+    def outcome(self, run: Run) -> str:
+        """The numbers of a finished run and its warnings, as text."""
+
+    def results(self, run: Run) -> dict[str, str]:
+        """What a finished run made: name -> path below its output."""
+        return {}
+
+    def exit_code(self, run: Run) -> int:
+        """Of the verb, after a finished run."""
+        return 0
+
+    def at_first(self) -> str:
+        """What is shown until the first unit is committed on this machine."""
+        return ""
+
+    def after(self) -> None:
+        """Called when this machine finished the run."""
+
+    # On other machines
+
+    def submitted(self) -> dict[str, Any]:
+        """The config as it travels with a job, with absolute paths."""
+        return job_config(self.config) | {"output": self.root}
+
+    def identity(self) -> Any:
+        """What is equal for configs whose runs have the same result, as JSON values."""
+        return [self.settings(), self.inputs()]
+
+    @abstractmethod
+    def unit_count(self) -> int:
+        """The units of all stages that the driver keeps records of."""
+
+    @abstractmethod
+    def machines(self, seconds: float | None) -> Machines:
+        """The machines that do the units. seconds: wanted duration, None for any."""
+
+    def must_exist(self) -> tuple[str, ...]:
+        """URIs of files that the machines read."""
+        return ()
+
+    def variables(self) -> tuple[str, ...]:
+        """Names of environment variables with secrets that the driver needs."""
+        return ()
+
+    # What is the same for every kind
+
+    def find(self, *, replace: bool = False, verify: bool = False) -> FoundRun:
+        """The finished run at the output, from listings and manifests alone.
+
+        Raises:
+            OtherSettings: a run with other settings or inputs is finished there, and not `replace`.
+            DataError: its report is of another version, and not `replace`.
+        """
+        try:
+            is_there = self.store.exists(paths.join(self.root, RUN_MANIFEST))
+            if not is_there or (inputs := self.inputs()) is None:
+                return FoundRun()
+            manifest = self.folder.find(self.settings(), inputs, False, self.input_changes)
+            if manifest is None:
+                return FoundRun()
+            if damage := self.damage(manifest, verify):
+                return FoundRun(damage=damage)
+            return FoundRun(self._run(manifest, self.read_report(), fresh=False))
+        except DataError:  # OtherSettings is one
+            if not replace:
+                raise
+            return FoundRun()
+
+    def run(self, session: Session, progress: Progress, *, replace: bool = False, verify: bool = False) -> Run:
+        """Make the run, continue it where an earlier call stopped, or return it as it is if it is finished.
+
+        Args:
+            replace: remove results of other settings or inputs at the output, and make them again.
+            verify: compare the sha256 of a finished run's files, not only their sizes.
+
+        Raises:
+            UserError: a mistake the user can correct, or another run holds the output. Finished units are kept.
+            ClusterError: machines failed. The same call continues.
+        """
+        self.require_extras(computes=session.embedded)
+        self.begin(session, progress, replace)
+        found = self.find(replace=replace, verify=verify)
+        if found.run is not None:
+            return found.run
+        if found.damage:
+            progress.say(f"{self.root}: {found.damage_text}. Damaged files are made again.")
+        self.check(session, replace)
+        self.store.require_conditional_writes(self.root)
+        # Two drivers cannot damage a run, because a unit is committed once; without a lease both would do all units.
+        with held(self.store, self.root) as lease:
+            engine = Engine(self.root, session, progress, limits_of(self.config), replace, lease.check)
+            making = Making(engine, session, progress, lease, replace, verify)
+            if replace:
+                self.replacing(making)
+            else:
+                self.refuse_other_attempt()
+            made = self.make(making)
+            if isinstance(made, Run):
+                return made
+            lease.check()
+            return self._publish(made)
+
+    def replacing(self, making: Making) -> None:
+        """Make a finished run with other settings or inputs unfinished."""
+        self.folder.manifest_file.discard()
+
+    def attempt_changes(self) -> list[str]:
+        """A line for each difference from the settings and inputs of the unfinished run at the output, if known."""
+        return []
+
+    @contextmanager
+    def naming_changes(self) -> Iterator[None]:
+        """Name the settings or input files that differ in the error of a stage with other settings."""
+        try:
+            yield
+        except OtherSettings as error:
+            if changed := self.attempt_changes():
+                raise OtherSettings(other_settings(self.root, "an unfinished run", changed)) from error
+            raise
+
+    def refuse_other_attempt(self) -> None:
+        """
+        Raises:
+            OtherSettings: an unfinished run at the output has other settings or inputs.
+        """
+        try:
+            with self.naming_changes():
+                finished_stages(self.root, self.stages)
+        except OtherSettings:
+            raise
+        except DataError:
+            pass  # a damaged artifact: the run makes it again, or raises the error itself
+
+    def work(self, seconds: float | None = None, *, replace: bool = False) -> Work:
+        """The run as a job of a cluster. Reads listings and manifests, and no data.
+
+        Args:
+            seconds: wanted duration; None: any. replace: the job may replace a finished run with other settings.
+                Nothing is removed here.
+
+        Raises:
+            UserError: as the first checks of a run.
+            ConfigError: the config holds secrets.
+        """
+        return Work(
+            kind=self.kind,
+            verb=self.kind,
+            name=self.config.name,  # type: ignore[attr-defined]
+            config=self.submitted(),
+            result=fingerprint(self.identity()),
+            output=self.root,
+            finished=self.find(replace=replace).run is not None,
+            head=head_machine(self.unit_count()),
+            workers=(self.machines(seconds),),
+            must_exist=self.must_exist(),
+            all_at_once=self.all_at_once,
+            replace=replace,
+            variables=self.variables(),
+        )
+
+    def _publish(self, made: Made) -> Run:
+        """Write the report and its page, then the run's manifest."""
+        self.store.write_bytes(paths.join(self.root, RUN_REPORT), json_bytes(made.report))
+        self.store.write_bytes(paths.join(self.root, REPORT_HTML), self.page(made.report).encode())
+        inputs = self.inputs()
+        assert inputs is not None
+        name: str = self.config.name  # type: ignore[attr-defined]
+        manifest = self.folder.put(self.kind, name, self.settings(), inputs, dict(made.digests), **made.more)
+        return self._run(manifest, made.report, fresh=True)
+
+    def _run(self, manifest: dict[str, Any], report: Any, fresh: bool) -> Run:
+        return self.run_type(self.store, self.root, manifest, report, fresh, self.parts())
+
+
+def limits_of(config: Any) -> RetryLimits:
+    """How often and how long a stage of a config is tried."""
+    return RetryLimits(config.execution.attempts, config.execution.stall_s, config.execution.losses)
+
+
+def with_warnings(text: str, report: Mapping[str, Any]) -> str:
+    """A text, and the warnings of a report, a line each."""
+    return "\n".join([text, *(f"warning: {one}" for one in report["warnings"])])
+
+
+def digests_of(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
+    """The digest of each artifact, by name."""
+    return {name: artifact.manifest.digest for name, artifact in artifacts.items()}

@@ -1,0 +1,44 @@
+"""How a kind of run is declared. Nothing of it is imported before it is needed, so that `raymill --help` is fast."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cluster.entry import Entry
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command line.
+
+    function: its signature is the verb's arguments and options. text: what it does, in a line. extra: the optional
+    dependencies that it needs.
+    """
+
+    function: Entry
+    text: str
+    extra: str | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of run: `kind: NAME` in a config, `raymill NAME CONFIG`.
+
+    text: what the verb does, in a line. config: pydantic model of its configs. job: subclass of `RunJob` (job.py).
+    plan: `plan(settings, **options)` is the run to plan, as a `cluster.plan.subject.Subject`. print_plan: prints a plan
+    of its own. dry_run: `dry_run(settings, address)` prints what a run would do. extra: optional dependencies that it
+    needs.
+    verbs: further verbs. files, folders: names that its runs have below their output besides the artifacts of stages.
+    All files in such folders are the run's.
+    """
+
+    name: str
+    text: str
+    config: Entry
+    job: Entry
+    plan: Entry | None = None
+    print_plan: Entry | None = None
+    dry_run: Entry | None = None
+    extra: str | None = None
+    verbs: Mapping[str, Verb] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()

@@ -1,0 +1,29 @@
+"""The kind of run `curate`: raw text to a training corpus."""
+
+from cluster.entry import Entry
+from cluster.frame.kind import Kind, Verb
+
+CURATE = Kind(
+    name="curate",
+    text="raw text to a training corpus; run it again to continue",
+    config=Entry("pipelines.curate.config:CurateConfig"),
+    job=Entry("pipelines.curate.job:CurateJob"),
+    plan=Entry("pipelines.curate.plan:subject"),
+    dry_run=Entry("pipelines.curate.dry_run:print_plan"),
+    verbs={
+        "what-if": Verb(
+            Entry("pipelines.curate.commands:what_if"), "decide a measured run again with other settings, in seconds"
+        ),
+        "explain": Verb(
+            Entry("pipelines.curate.commands:explain"), "one document: its measurements, and why it was kept or removed"
+        ),
+        "sample": Verb(Entry("pipelines.curate.commands:sample"), "a few rows of an artifact, picked by column values"),
+        "warm": Verb(
+            Entry("pipelines.warm:warm"), "compile the kernels of curate ahead, for this machine or for an image"
+        ),
+        "demo": Verb(
+            Entry("pipelines.demo.commands:demo"), "curate the documentation found on this machine, as a first run"
+        ),
+    },
+    files=("inputs.json", "inputs.parquet"),
+)

@@ -1,0 +1,37 @@
+"""The kind of run `train`: a corpus to a fine-tuned model."""
+
+from cluster.entry import Entry
+from cluster.frame.kind import Kind, Verb
+
+TRAIN = Kind(
+    name="train",
+    text="a corpus to a fine-tuned model; run it again to continue",
+    config=Entry("training.config:TrainConfig"),
+    job=Entry("training.job:TrainJob"),
+    print_plan=Entry("training.plan.command:print_plan"),
+    dry_run=Entry("training.commands:dry_run"),
+    extra="train",
+    verbs={
+        "cross-validate": Verb(
+            Entry("training.commands:cross_validate"),
+            "score a prepared data set: a training a fold, with spread",
+            extra="train",
+        ),
+        "pack": Verb(
+            Entry("training.pack.command:pack"),
+            "only the first part of `train`: tokenise, mask, shuffle, pack; --preview",
+            extra="train",
+        ),
+        "push": Verb(Entry("training.push:push"), "an exported model to the Hugging Face hub, with its card"),
+        "compose": Verb(
+            Entry("training.commands:compose"), "one adapter of several, with weights, exactly", extra="train"
+        ),
+        "tune-demo": Verb(
+            Entry("training.demo:tune_demo"),
+            "fine-tune a tiny model on the demo's corpus: LoRA, then in full",
+            extra="train",
+        ),
+    },
+    files=("pack.json", "steps.jsonl", "fit.json", "evaluation.json"),
+    folders=("attempts", "broken", "checkpoints", "errors", "export", "tensorboard", "tokenizer"),
+)
