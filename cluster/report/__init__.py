@@ -4,6 +4,7 @@
     charts      bars, histograms and line charts as inline SVG
     markdown    texts of records in Markdown
     page        the page in one file: head, style, content policy
+    plain       sections from facts alone, for a kind of run that lists none of its own
     cards       Markdown cards with escaped values
     templates/  the Jinja2 templates of all of these
 
