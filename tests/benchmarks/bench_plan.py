@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact
-from cluster.plan.command import SUBJECTS, print_plan
+from cluster.frame.kinds import kind_of
+from cluster.plan.command import print_plan
 from cluster.plan.prices import load_prices
 from cluster.plan.subject import plan_of
 from cluster.progress import Silent
@@ -82,7 +83,7 @@ class _Timed(InlineEngine):
 
 
 def _beside_a_run(what: str, config: CurateConfig | PrepareConfig) -> None:
-    plan = plan_of(SUBJECTS[config.kind](config), (2,), load_prices(None))
+    plan = plan_of(kind_of(config.kind).plan(config), (2,), load_prices(None))
     planned = {one["name"]: one for one in plan["stages"]}
     _Timed.found.clear()
     job: Any = curate_job if config.kind == "curate" else prepare_job

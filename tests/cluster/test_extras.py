@@ -12,8 +12,7 @@ from cluster import cli, extras
 from cluster.errors import ConfigError
 from cluster.extras import EXTRAS, require_extra
 from cluster.frame.work import work_of
-from cluster.plan import plan
-from cluster.plan.command import print_plan
+from cluster.plan.command import plan, print_plan
 from cluster.session import Session
 from cluster.submit.place import Place
 from pipelines.prepare.config import PrepareConfig
