@@ -154,17 +154,40 @@ class CardFacts:
 
 def card(facts: CardFacts, folder: str) -> str:
     """README.md of one exported folder (a name in loading.FOLDERS)."""
+    config, outcome, (low, high) = facts.config, facts.outcome, facts.config.workers.range
+    counted = _COUNTED if metric_words(config.method).perplexity else _COUNTED[:2]
     values = {
         "folder": folder,
-        "name": facts.config.name,
+        "name": config.name,
         "what": _WHAT[folder],
-        "base": _base_name(facts.config.model, facts.config.seed),
+        "base": _base_name(config.model, config.seed),
         "code": loading(folder, facts.base, facts.chat),
-        "numbers": list(_numbers(facts, folder)),
-        "recipe": list(_recipe(facts)),
-        **_data(facts),
+        "numbers": list(_numbers(facts)),
+        "check": facts.merged_check,
+        "facts": facts,
+        "config": config,
+        "method": config.method,
+        "lora": config.lora,
+        "optimizer": config.optimizer,
+        "parent": facts.continues,
+        "classes": facts.classes[:_MOST_CLASSES],
+        "outcome": outcome,
+        "trained": outcome["trainable_parameters"],
+        "parameters": outcome["all_parameters"],
+        "tokens": sum(record.get("tokens", 0) for record in facts.steps),
+        "label_tokens": sum(record.get("label_tokens", 0) for record in facts.steps),
+        "systems": sorted({columns.system_prompt for columns in config.all_columns if columns.system_prompt}),
+        "longer": sorted({config.overflow(columns) for columns in config.all_columns}),
+        "workers": plural(low, "worker") if low == high else f"{low} to {high} workers",
+        "head": ("Corpus", "Split", *(what.replace("_", " ").capitalize() for what in counted)),
+        "data": [
+            (name, split, *(f"{int(one.counters.get(f'{what}/{split}', 0)):,}" for what in counted))
+            for name, one in facts.corpora.items()
+            for split in SPLITS
+        ],
+        "notes": [f"{name}: {note}" for name, one in facts.corpora.items() for note in _origin(one.lineage)],
         "version": cluster.__version__,
-        "fingerprint": facts.outcome["fingerprint"],
+        "fingerprint": outcome["fingerprint"],
     }
     return cards.card(__package__, _front_matter(facts, folder), values)
 
@@ -208,7 +231,7 @@ def _last_name(path: str) -> str:
 _Rows = Sequence[Sequence[object]]
 
 
-def _numbers(facts: CardFacts, folder: str) -> Iterator[tuple[str, Sequence[str], _Rows]]:
+def _numbers(facts: CardFacts) -> Iterator[tuple[str, Sequence[str], _Rows]]:
     """(words, head of the table below them, its rows); without rows, the words alone."""
     means, evaluation = metric_words(facts.config.method), facts.evaluation
     head = ("", "Loss", *(["Perplexity"] if means.perplexity else []), "Accuracy", means.labels.capitalize())
@@ -235,21 +258,6 @@ def _numbers(facts: CardFacts, folder: str) -> Iterator[tuple[str, Sequence[str]
             shown = [(_SCORE_NAMES.get(name, name), f"{value:.4g}") for name, value in scores.items()][:_MOST_CLASSES]
             if shown:
                 yield f"Answers on {what}:", ("Score", ""), shown
-    if folder == "merged" and (check := facts.merged_check):
-        yield (
-            f"Merged in float32 and compared with the adapter's logits on {check['prompts']} held-out prompts: largest "
-            f"difference {check['max_abs_difference']:.3g}, allowed {check['tolerance']:.3g}; the adapter itself moves "
-            f"logits by up to {check['adapter_effect']:.3g}. Stored as {facts.dtype}.",
-            (),
-            (),
-        )
-        if facts.config.method == "qlora":
-            yield (
-                "The adapter was trained on the base in 4 bits and is merged into its unquantised weights, so answers "
-                "differ from those in training by the error of quantisation.",
-                (),
-                (),
-            )
 
 
 def _measured(measured: Measured, means: MetricWords) -> list[str]:
@@ -258,70 +266,6 @@ def _measured(measured: Measured, means: MetricWords) -> list[str]:
     return [
         f"{measured['loss']:.4f}", *perplexity, f"{measured['accuracy']:.2%}", f"{measured['label_tokens']:,}",
     ]  # fmt: skip
-
-
-def _recipe(facts: CardFacts) -> Iterator[tuple[str, object]]:
-    config, outcome = facts.config, facts.outcome
-    optimizer = config.optimizer
-    yield "Method", config.method
-    if (parent := facts.continues) is not None:
-        yield "Continues", f"step {parent.step:,} of the run {parent.fit} (digest {parent.digest})"
-    match config.method:
-        case "lora" | "qlora":
-            lora = config.lora
-            options = [name for name, on in (("rsLoRA", lora.rslora), ("DoRA", lora.dora)) if on]
-            target = lora.target if isinstance(lora.target, str) else ", ".join(lora.target)
-            yield "LoRA", ", ".join([f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}", *options])
-            yield "LoRA on", target
-        case "prefix" | "prompt":
-            yield "Virtual tokens", getattr(config, config.method).tokens
-        case "probe":
-            yield "Head on", f"{config.probe.pool} hidden state"
-            yield "Classes", ", ".join(facts.classes[:_MOST_CLASSES])
-    share = outcome["trainable_parameters"] / max(1, outcome["all_parameters"])
-    yield "Trained parameters", f"{outcome['trainable_parameters']:,} of {outcome['all_parameters']:,} ({share:.2%})"
-    yield "Steps", f"{outcome['steps']:,} (ended: {outcome['ended']})"
-    if outcome["best_step"] is not None:
-        yield "Weights of step", f"{outcome['best_step']:,}, the best on the validation split"
-    yield "Tokens a step", f"{config.tokens_per_step:,} in rows of {config.sequence_length:,}"
-    if tokens := sum(record.get("tokens", 0) for record in facts.steps):
-        yield (
-            "Tokens seen",
-            f"{tokens:,} ({sum(record.get('label_tokens', 0) for record in facts.steps):,} with a label)",
-        )
-    if systems := sorted({columns.system_prompt for columns in config.all_columns if columns.system_prompt}):
-        yield "System prompt", "; ".join(systems)
-    longer = sorted({config.overflow(columns) for columns in config.all_columns})
-    yield "Packing", f"{config.packing.mode}; longer documents: {' or '.join(longer)}"
-    yield (
-        "Optimizer",
-        (
-            f"AdamW, betas {optimizer.betas[0]:g} and {optimizer.betas[1]:g}, weight decay {optimizer.weight_decay:g}, "
-            + (f"clip {optimizer.clip:g}" if optimizer.clip else "no clipping")
-        ),
-    )
-    yield (
-        "Learning rate",
-        (f"{optimizer.learning_rate:g}, {optimizer.schedule} after {optimizer.warmup_steps:,} steps of warm-up"),
-    )
-    yield "Precision", "bf16 on float32 master weights" if config.bf16 else "float32"
-    low, high = config.workers.range
-    yield "Engine", f"{config.engine}, {plural(low, 'worker') if low == high else f'{low} to {high} workers'}"
-    yield "Seed", config.seed
-
-
-def _data(facts: CardFacts) -> dict[str, Any]:
-    """The table of splits, and notes about the origin of each corpus."""
-    counted = _COUNTED if metric_words(facts.config.method).perplexity else _COUNTED[:2]
-    return {
-        "head": ("Corpus", "Split", *(what.replace("_", " ").capitalize() for what in counted)),
-        "data": [
-            (name, split, *(f"{int(one.counters.get(f'{what}/{split}', 0)):,}" for what in counted))
-            for name, one in facts.corpora.items()
-            for split in SPLITS
-        ],
-        "notes": [f"{name}: {note}" for name, one in facts.corpora.items() for note in _origin(one.lineage)],
-    }
 
 
 def _origin(lineage: Lineage) -> Iterator[str]:

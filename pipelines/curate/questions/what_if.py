@@ -26,13 +26,13 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import result_settings
 from pipelines.curate.questions.decide_again import AFTER, BEFORE, Counts, DecideAgain, UnitFiles
 from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.report.gather import CHARACTERS_PER_TOKEN
 from pipelines.curate.stages.boilerplate import BOILERPLATE
 from pipelines.curate.stages.decide import VERDICTS, Name, all_reasons
 from pipelines.curate.stages.measure import dependencies, measure_stage
 from pipelines.curate.stages.neighbours import neighbours
 from pipelines.curate.stages.removed_duplicates import DUPLICATES, duplicates_stage, sum_of_units
 from pipelines.curate.stages.repeats import REPEATS
+from pipelines.curate.stages.tallies import CHARACTERS_PER_TOKEN
 from pipelines.curate.stages.write_corpus import DEDUP_STAGES
 from pipelines.dedup.earlier import open_runs
 from pipelines.dedup.group import GROUPS, group_stage

@@ -29,15 +29,12 @@ from pipelines.curate.stages.merge import BEST_SAMPLES, PROBLEMS, TALLY_SUMS, ad
 from pipelines.curate.stages.removed_duplicates import DUPLICATES, SIMILARITY, SIMILARITY_BINS, sum_of_units
 from pipelines.curate.stages.repeats import REPEATS
 from pipelines.curate.stages.samples import CUT_REASON
-from pipelines.curate.stages.tallies import add_tallies, edges, is_count
+from pipelines.curate.stages.tallies import CHARACTERS_PER_TOKEN, add_tallies, edges, is_count
 from pipelines.curate.stages.write_corpus import CORPUS, DEDUP_STAGES
 from pipelines.dedup.group import GROUPS
 from pipelines.dedup.settings import Dedup
 
 SCHEMA_VERSION = 1
-
-# An estimate; it depends on the language and on the tokenizer.
-CHARACTERS_PER_TOKEN = 4
 
 _PLAIN_SIGNALS = {
     "characters": "characters of the document",

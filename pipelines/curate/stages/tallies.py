@@ -27,6 +27,9 @@ TALLIES_SCHEMA = pa.schema(
         ("characters", pa.int64()),
     ]
 )
+# An estimate; it depends on the language and on the tokenizer.
+CHARACTERS_PER_TOKEN = 4
+
 _KEYS = ["table", "source", "language", "name", "bin"]
 
 # Attribute columns without a histogram.
