@@ -62,8 +62,7 @@ def input_of(corpus: Corpus | HeldOutSet, columns: Columns) -> CorpusInput:
     stated = corpus.model_dump(
         include={"format", "exclude", "follow_links", "delimiter", "encoding"}, exclude_none=True
     )
-    path = "/" if is_hub_data(corpus.path) else corpus.path
-    return CorpusInput(path=path, text=main, columns=tuple(name for name in names if name != main), **stated)
+    return CorpusInput(path=corpus.path, text=main, columns=tuple(name for name in names if name != main), **stated)
 
 
 class CorpusFile(NamedTuple):

@@ -35,9 +35,10 @@ class StoredParquet(pq.ParquetFile):
         if isinstance(self.file, PartsFile) or (size := self.file.size()) < _TAIL_BYTES:
             return
         self.file.seek(size - _TAIL_BYTES)
-        footer = int.from_bytes(self.file.read(4), "little")
+        tail = self.file.read(_TAIL_BYTES)
         self.file.seek(0)
-        if footer > _LARGEST_FOOTER:
+        footer = int.from_bytes(tail[:4], "little")
+        if footer > _LARGEST_FOOTER and tail.endswith(b"PAR1"):
             raise pa.ArrowInvalid(f"its footer states {footer:,} bytes, and at most {_LARGEST_FOOTER:,} are read")
 
     def close(self, force: bool = False) -> None:

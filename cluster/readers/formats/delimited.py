@@ -7,28 +7,29 @@ second, so that the following records are not lost.
 import csv
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
-
-import pyarrow as pa
 
 from cluster.readers.files.compression import UnreadableRest
 from cluster.readers.files.decoding import utf8_stream
-from cluster.readers.files.file_problems import FileProblem, encoding_problem, first_bytes, line_end_problem
-from cluster.readers.files.json_lines import Unreadable
+from cluster.readers.files.file_problems import encoding_problem, first_bytes, line_end_problem
+from cluster.readers.files.json_lines import BLANK, Unreadable
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.lines import lines
 from cluster.readers.files.span import Span
+from cluster.readers.formats.records import FoundValue, Records
 from cluster.readers.inputs import Input
-from cluster.readers.reader import Reader, ReaderCounts, Row, Rows
+from cluster.readers.reader import ReaderCounts, Row
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 
 
-class Delimited(Reader):
+class Delimited(Records):
     """Records of fields that a delimiter separates, named by the header."""
 
     columns = "header"
+    unit = "line"
+    unencodable = "bad_utf8"
 
     def __init__(self, delimiter: str, *endings: str) -> None:
         self.delimiter = delimiter
@@ -47,67 +48,26 @@ class Delimited(Reader):
             header = None  # `read` reports the problem
         return tuple(header or ())
 
-    def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
-        """A document for each record after the header."""
-        file = self._file(store, span, input, limits)
-        rows = Rows(input, limits, counts, unencodable=lambda: file.or_row_problem("bad_utf8"))
-        try:
-            for where, value, content in self._values(store, span, input, limits, file):
-                if isinstance(value, Unreadable):
-                    rows.refuse(value, where, content=content)
-                else:
-                    id = value.get(input.id) if input.id is not None else None
-                    carried = [value.get(name) for name in input.columns]
-                    text = value.get(input.text)
-                    if text is None:
-                        rows.refuse(file.or_row_problem("missing_text"), where, id, carried, content)
-                    else:
-                        rows.add(text, where, id, carried, content)
-                if rows.full:
-                    yield rows.table()
-        except _UnreadableAfter as broken:
-            rows.refuse(broken.problem, f"{span.uri} after line {broken.line}")
-        if len(rows):
-            yield rows.table()
-
-    def rows(self, store: Store, span: Span, input: Input, limits: Limits) -> Iterator[tuple[Row | Unreadable, str]]:
-        """The records after the header, with all fields as text. See Reader."""
-        file = self._file(store, span, input, limits)
-        for where, value, _ in self._values(store, span, input, limits, file):
-            yield value, where
-
-    def _file(self, store: Store, span: Span, input: Input, limits: Limits) -> FileProblem:
-        return FileProblem(store, span, limits, self.file_problem if input.encoding is None else lambda _: None)
-
-    def _values(
-        self, store: Store, span: Span, input: Input, limits: Limits, file: FileProblem
-    ) -> Iterator[tuple[str, Row | Unreadable, bytes]]:
-        """(place, the fields of a record by name, or its problem; its lines).
-
-        Raises:
-            _UnreadableAfter: the rest of the file cannot be read.
-        """
-        number, header, content = 0, None, b""
-        try:
-            with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
-                records = self._records(blocks, input, limits)
-                number, header, content = next(records, (0, None, b""))
-                if header is None and number:
-                    yield f"{span.uri} line {number}", Unreadable(file.or_row_problem("broken_csv")), content
-                position = {name: at for at, name in enumerate(header or ())}
-                for number, record, content in records:
-                    where = f"{span.uri} line {number}"
-                    if record is None or header is None or len(record) != len(header):
-                        if not file.is_blank("".join(record or "?").encode(errors="surrogateescape")):
-                            yield where, Unreadable(file.or_row_problem("broken_csv")), content
-                    elif record[-1] == header[-1] and [record[0].removeprefix("\ufeff"), *record[1:]] == header:
-                        yield where, Unreadable(file.or_row_problem("repeated_header")), content
-                    else:
-                        yield where, {name: record[at] for name, at in position.items()}, content
-        except UnreadableRest as broken:
-            raise _UnreadableAfter(broken.problem, number) from broken
-        if number == 1 and header is not None and (problem := file.or_row_problem("")):
-            yield f"{span.uri} line 1", Unreadable(problem), content  # the header holds the whole file
+    def values(
+        self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts | None
+    ) -> Generator[FoundValue, None, None]:
+        """The fields of each record by name. See Records."""
+        with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
+            records = self._records(blocks, input, limits)
+            number, header, content = next(records, (0, None, b""))
+            if number:
+                yield f"line {number}", content, BLANK if header else Unreadable("broken_csv")
+            for number, record, content in records:
+                value: Row | Unreadable = Unreadable("broken_csv")
+                if record is not None and header is not None and len(record) == len(header):
+                    value = dict(zip(header, record, strict=True))
+                    if record[-1] == header[-1] and [record[0].removeprefix("\ufeff"), *record[1:]] == header:
+                        value = Unreadable("repeated_header")
+                    elif input.text not in value:
+                        value = Unreadable("missing_text")
+                yield f"line {number}", content, value
+        if number == 1 and header and self.file(store, span, input, limits).or_row_problem(""):
+            yield "line 1", content, Unreadable("broken_csv")  # the header holds the whole file
 
     def file_problem(self, head: bytes) -> str | None:
         """Another encoding or other line ends."""
@@ -140,14 +100,6 @@ class Delimited(Reader):
                 else:
                     if record:
                         yield number, record, record_lines.content
-
-
-class _UnreadableAfter(UnreadableRest):
-    """line: the last one that was read."""
-
-    def __init__(self, problem: str, line: int) -> None:
-        super().__init__(problem)
-        self.line = line
 
 
 _DECLARED = re.compile(rb'"?sep=([\t -/:-@|^~])"?\r?', re.IGNORECASE)

@@ -11,7 +11,7 @@ from cluster.artifact import open_parquet
 from cluster.errors import DataError
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.span import Span
-from cluster.readers.formats.jsonl import add_object
+from cluster.readers.formats.records import add_object
 from cluster.readers.inputs import COLLECTED_AT, Input
 from cluster.readers.reader import FilePieces, Reader, ReaderCounts, Rows
 from cluster.store.interface import FileInfo

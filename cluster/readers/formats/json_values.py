@@ -11,7 +11,8 @@ from cluster.readers.files.decoding import utf8_stream
 from cluster.readers.files.json_values import json_values
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.span import Span
-from cluster.readers.formats.jsonl import FoundValue, JsonObjects
+from cluster.readers.formats.jsonl import JsonObjects
+from cluster.readers.formats.records import FoundValue
 from cluster.readers.inputs import Input
 from cluster.store.store import Store
 
@@ -22,7 +23,7 @@ class JsonValues(JsonObjects):
     stated_endings = (".json",)
     unit = "value"
 
-    def values(
+    def json_values(
         self, store: Store, span: Span, input: Input, limits: Limits, parser: json.JSONDecoder
     ) -> Generator[FoundValue, None, None]:
         """Each value of the arrays, or of the file. Raises BrokenRest at what is no JSON."""
