@@ -219,8 +219,8 @@ class TrainJob(RunJob[TrainConfig]):
         digests = {run.uri.removeprefix(f"{self.root}/"): run.manifest["digest"] for run in runs}
         return Made(report, digests, {"finished": report["run"]["finished"], "told": told})
 
-    def page(self, report: Any) -> str:
-        return render(report)
+    def page(self, made: Made) -> str:
+        return render(made.report)
 
     def outcome(self, run: Run) -> str:
         return with_warnings(summary_text(run.report), run.report)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster.config import load
+from cluster.entry import Entry
 from cluster.errors import ConfigError
 from cluster.frame.job import REPORT_HTML, Run, RunJob
 from cluster.frame.kind import Kind
@@ -17,6 +18,8 @@ from cluster.session import Session
 from cluster.store import paths
 
 log = logging.getLogger(__name__)
+
+_dry_run = Entry("cluster.frame.dry_run:print_dry_run")
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
@@ -41,8 +44,7 @@ def verb_of(kind: Kind) -> Callable[..., int]:
     ) -> int:
         settings = load_of_kind(kind.name, config, override)
         if dry_run:
-            assert kind.dry_run is not None
-            kind.dry_run(settings, address)
+            (kind.dry_run or _dry_run)(settings, address)
             return 0
         return make_and_print(kind, settings, address, replace=replace, verify=verify)
 

@@ -1,13 +1,19 @@
 """A run over the units of listed files."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from functools import cached_property
 
+from cluster.artifact import Artifact
+from cluster.errors import UserError
+from cluster.frame.first_look import FirstLook
 from cluster.frame.job import Config, RunJob
+from cluster.readers.files.limits import Limits
 from cluster.readers.freeze import freeze_listing
 from cluster.readers.listing import InputListing
 from cluster.readers.recorded import changes_since, changes_since_attempt, write_inputs
 from cluster.readers.units import InputManifest
+from cluster.stage import RunStageIn
 
 
 class FilesJob(RunJob[Config]):
@@ -46,6 +52,36 @@ class FilesJob(RunJob[Config]):
         """Write the list of files and units at the output."""
         storage = self.config.storage.without_secrets()  # type: ignore[attr-defined]
         write_inputs(self.root, self.frozen, storage, self.settings())
+
+    @abstractmethod
+    def stages(self, run: RunStageIn) -> dict[str, Artifact]:
+        """Pass each stage to `run`, which returns its artifacts. Returns all of them."""
+
+    # Of a dry run
+
+    @property
+    def document_limits(self) -> Limits:
+        """Bounds on what is read of a document."""
+        return getattr(self.config, "limits", Limits())
+
+    def require_begun(self) -> None:
+        """Verify that `begin` brought all that is listed, because a dry run brings nothing.
+
+        Raises:
+            UserError: something is missing.
+        """
+
+    def about(self) -> Iterator[tuple[str, str]]:
+        """(word, line) of what the settings do."""
+        yield from ()
+
+    def notes(self, look: FirstLook) -> list[str]:
+        """Sentences on the inputs, beside those of `look` at their beginning."""
+        return []
+
+    def try_sample(self) -> UserError | None:
+        """Print what becomes of a sample of the input. Returns an error if the whole run would end with one."""
+        return None
 
     def identity(self) -> object:
         return [self.settings(), self.frozen.fingerprint]

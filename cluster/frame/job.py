@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
 
+import cluster
 from cluster.artifact import Artifact, fingerprint
 from cluster.engine import Engine, RetryLimits
 from cluster.errors import DataError
@@ -27,6 +28,8 @@ from cluster.formats import plural
 from cluster.lease import Lease, held
 from cluster.progress import Progress
 from cluster.record import OtherSettings, json_bytes
+from cluster.report.page import page
+from cluster.report.plain import plain_sections
 from cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder, other_settings
 from cluster.session import Session
 from cluster.stage import RunStageIn, Stage, finished_stages, prefix_of
@@ -205,9 +208,11 @@ class RunJob(ABC, Generic[Config]):
         """
         return self.folder.report()
 
-    @abstractmethod
-    def page(self, report: Any) -> str:
-        """The page of a report, as HTML."""
+    def page(self, made: Made) -> str:
+        """The page of a report, as HTML; by default one of its facts."""
+        name: str = self.config.name  # type: ignore[attr-defined]
+        shown = plain_sections(made.report | {"config": self.config.model_dump(mode="json")})
+        return page(f"Report of {self.kind}", name, made.more["finished"], cluster.__version__, self.root, shown)
 
     @abstractmethod
     def outcome(self, run: Run) -> str:
@@ -373,7 +378,7 @@ class RunJob(ABC, Generic[Config]):
     def _publish(self, made: Made) -> Run:
         """Write the report and its page, then the run's manifest."""
         self.store.write_bytes(paths.join(self.root, RUN_REPORT), json_bytes(made.report))
-        self.store.write_bytes(paths.join(self.root, REPORT_HTML), self.page(made.report).encode())
+        self.store.write_bytes(paths.join(self.root, REPORT_HTML), self.page(made).encode())
         inputs = self.inputs()
         assert inputs is not None
         name: str = self.config.name  # type: ignore[attr-defined]

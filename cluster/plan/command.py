@@ -10,6 +10,7 @@ from cluster.config import load
 from cluster.errors import ConfigError
 from cluster.extras import require_extra
 from cluster.frame.kinds import kind_of
+from cluster.plan.files import subject as subject_of_files
 from cluster.plan.prices import load_prices
 from cluster.plan.subject import CORES, plan_of
 from cluster.plan.text import plan_text
@@ -67,6 +68,7 @@ def plan(
     }
     settings = load(config, override or [])
     kind: str = settings.kind  # type: ignore[attr-defined]
+    options.setdefault(kind, {"documents": documents, "cores": cores or None, "prices": prices})
     for other in options.keys() - {kind}:
         for name, value in options[other].items():
             if value is not None and name not in options[kind]:
@@ -93,7 +95,6 @@ def print_plan(
         UserError: a first check of a run fails, or no row of the sample can be read.
     """
     priced = load_prices(prices)
-    plan = kind_of(settings.kind).plan
-    assert plan is not None
-    found = plan_of(plan(settings, **options), cores, priced)
+    subject = kind_of(settings.kind).plan or subject_of_files
+    found = plan_of(subject(settings, **options), cores, priced)
     print(json.dumps(found, indent=1) if as_json else plan_text(found))

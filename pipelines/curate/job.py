@@ -23,7 +23,7 @@ it does nothing and does not start Ray.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace as with_changes
 from functools import cached_property
 from typing import Any
@@ -33,6 +33,7 @@ import pyarrow as pa
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, UserError
 from cluster.frame.files import FilesJob
+from cluster.frame.first_look import FirstLook
 from cluster.frame.job import Made, Making, Run, digests_of, with_warnings
 from cluster.progress import Progress
 from cluster.readers.listing import InputListing, list_inputs
@@ -44,6 +45,7 @@ from cluster.stage import RunStageIn, Stage
 from cluster.store.store import Store
 from cluster.submit.work import Machines
 from pipelines.curate.config import STORES, CurateConfig, Filters
+from pipelines.curate.dry_run import about, too_many_unreadable
 from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.gather import gather
@@ -115,14 +117,20 @@ class CurateJob(CompilesKernels, FilesJob[CurateConfig]):
     def read_report(self) -> Any:
         return self.folder.report("run")
 
-    def page(self, report: Any) -> str:
-        return render(report)
+    def page(self, made: Made) -> str:
+        return render(made.report)
 
     def outcome(self, run: Run) -> str:
         return with_warnings(funnel_text(run.report), run.report)
 
     def results(self, run: Run) -> dict[str, str]:
         return {"corpus": "corpus"}
+
+    def about(self) -> Iterator[tuple[str, str]]:
+        return about(self.config)
+
+    def notes(self, look: FirstLook) -> list[str]:
+        return too_many_unreadable(look, self.config.execution.max_bad_documents)
 
     def machines(self, seconds: float | None) -> Machines:
         return machines(self.config, self.frozen, seconds)

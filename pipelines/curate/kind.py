@@ -9,7 +9,6 @@ CURATE = Kind(
     config=Entry("pipelines.curate.config:CurateConfig"),
     job=Entry("pipelines.curate.job:CurateJob"),
     plan=Entry("pipelines.curate.plan:subject"),
-    dry_run=Entry("pipelines.curate.dry_run:print_plan"),
     verbs={
         "what-if": Verb(
             Entry("pipelines.curate.commands:what_if"), "decide a measured run again with other settings, in seconds"

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact
 from cluster.formats import plural
+from cluster.plan.files import sampled_inputs
 from cluster.plan.sample import a_unit_for_each_file, draw_sample, planned_input
 from cluster.plan.subject import Subject
 from cluster.plan.trial import Trial
@@ -46,17 +47,9 @@ def subject(config: CurateConfig, documents: float | None = None, duplicates: fl
     assumed: list[str] = []
 
     def try_out(trial: Trial, every: int) -> Mapping[str, Artifact]:
-        columns = {entry.source: ["id", "text", *entry.columns] for entry in config.inputs}
-        folders = sample.write(trial, every, lambda source, table: table.select(list(dict.fromkeys(columns[source]))))
-        sources = [
-            one.model_copy(
-                update={"path": folders[one.source], "format": None, "text": "text", "id": one.id and "id",
-                        "exclude": (), "storage": None}
-            )
-            for one in config.inputs if one.source in folders
-        ]  # fmt: skip
+        sources = sampled_inputs(config.inputs, sample, trial, every)
         dedup = config.dedup and config.dedup.model_copy(update={"against": ()})
-        local = config.model_copy(update={"inputs": tuple(sources), "output": trial.root, "dedup": dedup})
+        local = config.model_copy(update={"inputs": sources, "output": trial.root, "dedup": dedup})
         return run_stages(local, a_unit_for_each_file(freeze(trial.store, sources, 1 << 40)), trial.run)
 
     def run_all(whole: Whole) -> None:

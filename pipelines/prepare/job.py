@@ -22,7 +22,7 @@ finished run it does nothing and does not start Ray.
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -32,12 +32,14 @@ from pydantic import ValidationError
 from cluster.artifact import Artifact, Counters
 from cluster.dataset_versions import refuse_to_replace_tagged
 from cluster.engine import Engine
+from cluster.entry import Entry
 from cluster.errors import ConfigError, DataError, UserError
 from cluster.examples.content import REASONS
 from cluster.examples.splits import SPLITS
 from cluster.extras import require_extra
 from cluster.formats import plural
 from cluster.frame.files import FilesJob
+from cluster.frame.first_look import FirstLook
 from cluster.frame.job import REPORT_HTML, Made, Making, Run, digests_of, limits_of, run_in, with_warnings
 from cluster.lease import held
 from cluster.output_folder import refuse_impossible_output
@@ -61,6 +63,7 @@ from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.assess.trained import read_trained
 from pipelines.prepare.config import STORES, PrepareConfig, Source, Validate
+from pipelines.prepare.dry_run import about
 from pipelines.prepare.fetch.answers import secret
 from pipelines.prepare.fetch.settings import Database
 from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
@@ -89,6 +92,8 @@ from pipelines.prepare.stages.split_stage import SPLIT_FILES, SplitSettings, spl
 from pipelines.prepare.stages.write import LISTED, REMOVED, write_stage
 from pipelines.prepare.tables.stage import TABLES, TablesFound, repeated_stage, tables_stage
 from pipelines.prepare.work import machines
+
+_try_sample = Entry("pipelines.prepare.plan:try_sample")  # imports this module
 
 _LEAST_KEY = 16  # bytes of a key of pseudonyms: 128 bits, if it is random
 
@@ -208,10 +213,10 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
     def read_report(self) -> PrepareReport:
         return read_report(self.store, self.root)
 
-    def page(self, report: PrepareReport) -> str:
+    def page(self, made: Made) -> str:
         assessment = read_assessment(self.store, self.root)
         assert assessment is not None  # `make` wrote it
-        return render(report, assessment)
+        return render(made.report, assessment)
 
     def outcome(self, run: Run) -> str:
         text, assessment = with_warnings(report_text(run.report), run.report), read_assessment(run.store, run.uri)
@@ -233,6 +238,19 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
         if len(self._files) == len(self.config.inputs):
             return [self.settings(), self.frozen.fingerprint]
         return [self.settings() | {"columns": {}}, listed_inputs(self.named, self._files)[2].fingerprint]
+
+    def require_begun(self) -> None:
+        self.key = pseudonym_key(self.config)
+        refuse_unfetched(self.config)
+
+    def about(self) -> Iterator[tuple[str, str]]:
+        return about(self.named, self.collecting)
+
+    def notes(self, look: FirstLook) -> list[str]:
+        return notes_on_columns(self.named.inputs, self.collecting.fields, self.named.validation.require)
+
+    def try_sample(self) -> UserError | None:
+        return _try_sample(self)
 
     def machines(self, seconds: float | None) -> Machines:
         return machines(self.named, self.frozen, seconds)

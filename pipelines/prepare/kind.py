@@ -9,7 +9,6 @@ PREPARE = Kind(
     config=Entry("pipelines.prepare.config:PrepareConfig"),
     job=Entry("pipelines.prepare.job:PrepareJob"),
     plan=Entry("pipelines.prepare.plan:subject"),
-    dry_run=Entry("pipelines.prepare.dry_run:print_dry_run"),
     verbs={
         "assess": Verb(
             Entry("pipelines.prepare.commands:assess"),

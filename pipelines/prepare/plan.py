@@ -1,6 +1,8 @@
 """What a preparation takes, before it runs: `raymill plan` of a config of `kind: prepare`. And all of its stages on a
 sample of the input, which the dry run shows too."""
 
+import math
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.artifact import Artifact
+from cluster.errors import DataError
 from cluster.examples.splits import SPLITS
 from cluster.formats import plural, share
 from cluster.plan.sample import Sample, a_unit_for_each_file, draw_sample, planned_input
@@ -20,13 +23,14 @@ from pipelines.dedup.cost import LEAST_DUPLICATES
 from pipelines.kernel_cache import say_if_compiling
 from pipelines.prepare.assess.job import assess_stages
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import listed_inputs, refuse_unfetched, require_extras, run_stages
+from pipelines.prepare.job import PrepareJob, listed_inputs, refuse_unfetched, require_extras, run_stages
 from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.stages.collect import QUARANTINE, CollectSettings
 from pipelines.prepare.stages.write import REMOVED
 from pipelines.prepare.work import machine_memory
 
 _PIECE_BYTES = 1 << 18
+_DRY_PIECE_BYTES = 1 << 15
 _NAMED_REASONS = 4
 
 
@@ -106,6 +110,32 @@ def _named(counts: Mapping[str, int]) -> str:
     ranked = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
     more = f", +{len(ranked) - _NAMED_REASONS} more" if len(ranked) > _NAMED_REASONS else ""
     return ", ".join(f"{reason} {count:,}" for reason, count in ranked[:_NAMED_REASONS]) + more
+
+
+def try_sample(job: PrepareJob) -> DataError | None:
+    """Print what becomes of a sample of at most half a megabyte, as of `FilesJob.try_sample`."""
+    with tempfile.TemporaryDirectory(prefix="raymill-dry-run-") as folder:
+        say_if_compiling()
+        sample = draw_sample(job.frozen, job.config.limits, _DRY_PIECE_BYTES)
+        artifacts = try_out(job.named, job.collecting, sample, Trial(folder, job.store))
+        fate = Fate.of(artifacts, sample.documents)
+    print(f"sample   {fate.text}")
+    return _too_many_bad(job.config.execution.max_bad_documents, sample, fate)
+
+
+def _too_many_bad(allowed: float, sample: Sample, fate: Fate) -> DataError | None:
+    """The error if more rows of the sample are no records than this share, so that the run would probably stop."""
+    rows, bad = fate.rows + sample.unreadable, fate.quarantined + sample.unreadable
+    if bad <= allowed * rows:
+        return None
+    problems = Counter(fate.problems) + Counter({"not readable": sample.unreadable})
+    found = ", ".join(f"{problem} {number:,}" for problem, number in problems.most_common())
+    return DataError(
+        f"{bad:,} of {plural(rows, 'row')} of the sample are no records ({found}): {bad / rows:.1%}, and "
+        f"execution.max_bad_documents allows {allowed:.1%}. If the others are like them, the run stops after "
+        "reading. Mend the input, or allow more with "
+        f"-o execution.max_bad_documents={math.ceil(100 * bad / rows) / 100}."
+    )
 
 
 def try_out(

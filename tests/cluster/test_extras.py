@@ -11,12 +11,12 @@ import pytest
 from cluster import cli, extras
 from cluster.errors import ConfigError
 from cluster.extras import EXTRAS, require_extra
+from cluster.frame.dry_run import print_dry_run
 from cluster.frame.work import work_of
 from cluster.plan.command import plan, print_plan
 from cluster.session import Session
 from cluster.submit.place import Place
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.dry_run import print_dry_run
 from tests.support.inline import prepare_inline
 from training.config import TrainConfig
 from training.job import train

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cluster.engine import _cause
 from cluster.errors import DataError, StorageError
+from cluster.frame.first_look import first_look
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.span import Span
 from cluster.readers.formats import READERS, format_of
@@ -24,7 +25,6 @@ from cluster.readers.inputs import Input
 from cluster.readers.reader import ReaderCounts
 from cluster.readers.units import read_unit
 from cluster.store.store import Store
-from pipelines.curate.dry_run import first_look
 from tests.support.input_rows import parquet, peak_mib_reading, rows_of, texts_and_problems
 
 SMALL = Limits(max_document_bytes=1000)

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from cluster.artifact import Artifact, Manifest, describe_schema
 from cluster.errors import ConfigError, DataError
+from cluster.frame.first_look import first_look
 from cluster.readers.files.limits import Limits
 from cluster.readers.freeze import freeze, freeze_listing
 from cluster.readers.inputs import Input
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.dry_run import first_look
 from pipelines.curate.questions.explain import explain
 from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.sample import sample_rows

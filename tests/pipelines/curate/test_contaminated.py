@@ -12,9 +12,9 @@ import yaml
 import pipelines
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, StorageError
+from cluster.frame.dry_run import print_dry_run as print_plan
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.dry_run import print_plan
 from pipelines.curate.questions.explain import explain
 from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.what_if import compare_decisions

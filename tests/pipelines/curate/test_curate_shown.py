@@ -9,10 +9,10 @@ import yaml
 from cluster import cli, logs
 from cluster.artifact import Artifact
 from cluster.config import load
+from cluster.frame.dry_run import shortest
 from cluster.store.store import Store
 from pipelines.curate import job as job
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.dry_run import changed_settings
 from pipelines.curate.report import run_warnings
 from tests.support.inline import without_ray
 from tests.support.stories import story
@@ -76,14 +76,14 @@ def test_the_settings_shown_are_a_config_of_the_same_run(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text(CHANGED)
     config = load(str(path))
-    path.write_text(yaml.safe_dump(changed_settings(config)))
+    path.write_text(yaml.safe_dump(shortest(config)))
     assert load(str(path)) == config
     plain = {"kind": "curate", "name": "x", "inputs": [{"source": "input", "path": "/in"}], "output": "out"}
-    assert changed_settings(CurateConfig.model_validate(plain)) == plain
+    assert shortest(CurateConfig.model_validate(plain)) == plain
     # The run's own `storage` is not that of an input which has one, were it without any setting.
     inputs = [{"source": "a", "path": "/a", "storage": {}}, {"source": "b", "path": "/b", "storage": {"retries": 3}}]
     own = plain | {"inputs": inputs, "storage": {"anonymous": True}}
-    assert changed_settings(CurateConfig.model_validate(own)) == own
+    assert shortest(CurateConfig.model_validate(own)) == own
 
 
 def test_a_run_ends_with_its_time_and_a_tiny_one_does_not_warn_of_idle_rules(raymill, monkeypatch):

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.artifact import Artifact
+from cluster.frame.dry_run import print_dry_run as print_plan
 from cluster.store.store import Store
 from pipelines.curate import job
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.dry_run import print_plan
 from pipelines.curate.job import run_stages
 from pipelines.curate.questions.explain import explain
 from pipelines.curate.questions.run_reader import RunReader

@@ -10,9 +10,9 @@ import yaml
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError
 from cluster.examples.splits import SPLITS
+from cluster.frame.dry_run import print_dry_run
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.dry_run import print_dry_run
 from pipelines.prepare.named_fields import with_named_columns
 from tests.support.inline import prepare_inline
 from tests.support.pdf import pdf

@@ -6,10 +6,10 @@ import pytest
 
 from cluster import cli
 from cluster.errors import ConfigError, DataError, StorageError
+from cluster.frame.dry_run import print_dry_run
 from cluster.plan.command import print_plan
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.dry_run import print_dry_run
 from tests.support.inline import prepare_inline
 
 

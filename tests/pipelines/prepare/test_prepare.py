@@ -15,10 +15,10 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.examples.content import FIELDS, Unusable
 from cluster.examples.splits import SPLITS
+from cluster.frame.dry_run import print_dry_run
 from cluster.record import OtherSettings
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig, Source
-from pipelines.prepare.dry_run import print_dry_run
 from pipelines.prepare.job import PrepareJob
 from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.records.conversion import filled

@@ -12,6 +12,7 @@ import pytest
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.examples.splits import SPLITS
+from cluster.frame.dry_run import print_dry_run
 from cluster.garbage import find_garbage
 from cluster.plan.command import print_plan
 from cluster.progress import Silent
@@ -21,7 +22,6 @@ from cluster.store.store import Store
 from cluster.submit.preflight import ProbeRequest, unset
 from pipelines.prepare import job
 from pipelines.prepare.config import PrepareConfig, Source
-from pipelines.prepare.dry_run import print_dry_run
 from pipelines.prepare.fetch import snapshot
 from pipelines.prepare.fetch.answers import json_text
 from pipelines.prepare.job import PrepareJob, refuse_unfetched

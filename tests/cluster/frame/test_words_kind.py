@@ -1,0 +1,117 @@
+"""A kind of run that another package declares has all that the frame does, for 120 lines of its own."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cluster import cli
+from cluster.artifact import Artifact
+from cluster.errors import StageError
+from cluster.frame import kinds
+from cluster.frame.work import work_of
+from cluster.garbage import FINISHED, UNNAMED, find_garbage
+from cluster.store.store import Store
+from tests.support import inline, words_kind
+
+
+@pytest.fixture
+def raymill(tmp_path, monkeypatch, capsys):
+    """Call the command line with the kind installed as a package's entry point, on two files, without Ray."""
+    about = tmp_path / "site" / "words-1.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: words\nVersion: 1\n")
+    (about / "entry_points.txt").write_text(f"[{kinds.GROUP}]\nwords = tests.support.words_kind:WORDS\n")
+    monkeypatch.syspath_prepend(str(about.parent))
+    for cached in (kinds._named, kinds.kind_of):
+        cached.cache_clear()
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("in/a.txt").write_text("the cat and the dog")
+    Path("in/b.txt").write_text("The end")
+    Path("w.yaml").write_text("{kind: words, name: pets, inputs: [{path: in}], output: run}")
+
+    def call(*words: str, engine=inline.InlineEngine) -> tuple[int, str, str]:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as leaving:
+            inline.without_ray(patch, engine)
+            cli.main(words)
+        return leaving.value.code, *capsys.readouterr()
+
+    yield call
+    for cached in (kinds._named, kinds.kind_of):
+        cached.cache_clear()
+
+
+def test_its_verb_counts_and_a_second_run_does_nothing(raymill):
+    assert "words" in raymill("--help")[1] and "Count the words" in raymill("words", "--help")[1]
+    code, out, _ = raymill("words", "w.yaml")
+    assert code == 0 and out.startswith("7 words\n") and re.search(r"^words +.*/run/words$", out, re.MULTILINE)
+    table = Artifact.load(Store(), "run/words").table()
+    assert dict(zip(*table.to_pydict().values(), strict=True))["the"] == 2
+    assert json.loads(Path("run/report.json").read_text()) == {"words": 7}
+    page = Path("run/report.html").read_text()
+    assert "Report of words" in page and "pets" in page and ">7<" in page
+    assert "finished before, nothing to do" in raymill("words", "w.yaml")[1]
+    assert "run       pets (words), finished" in raymill("inspect", "run")[1]
+
+
+def test_it_is_continued_refused_replaced_and_repaired(raymill):
+    done = []
+
+    class Engine(inline.InlineEngine):
+        most = 1
+
+        def _round(self, stage, missing, records, failures):
+            done.extend(missing[: self.most])
+            super()._round(stage, missing[: self.most], records, failures)
+
+    class Whole(Engine):
+        most = None
+
+    each = ("-o", "execution.unit_bytes=1")  # a unit for each file
+    assert raymill("words", "w.yaml", *each, "-o", "execution.attempts=1", engine=Engine)[0] == StageError.exit_code
+    assert "unfinished (finished stages: none), to be continued" in raymill("words", "w.yaml", *each, "--dry-run")[1]
+    assert raymill("words", "w.yaml", *each, engine=Whole)[0] == 0 and done == [0, 1]
+    code, _, err = raymill("words", "w.yaml", *each, "-o", "lower=true")
+    assert code == 2 and "lower was false, now true" in err and "--replace" in err
+    assert raymill("words", "w.yaml", *each, "-o", "lower=true", "--replace")[1].startswith("7 words\n")
+    manifest = json.loads(Path("run/manifest.json").read_bytes())
+    file = next(Path("run/words").glob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:-9])
+    again = ("words", "w.yaml", *each, "-o", "lower=true")
+    assert "a finished run with 1 damaged file" in raymill(*again, "--dry-run")[1]
+    assert "Damaged files are made again" in raymill(*again)[2]
+    assert json.loads(Path("run/manifest.json").read_bytes())["digest"] == manifest["digest"]
+    file = next(Path("run/words").glob("*.parquet"))
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert "finished before" in raymill(*again)[1], "sizes alone do not show it"
+    assert "Damaged files are made again" in raymill(*again, "--verify")[2]
+
+
+def test_it_is_planned_and_shown_before_it_runs(raymill):
+    code, out, _ = raymill("words", "w.yaml", "--dry-run")
+    assert code == 0 and "inputs   2 files, 1 unit" in out and "run: to be made" in out and not Path("run").exists()
+    code, out, _ = raymill("plan", "w.yaml", "--json", "--documents", "2000", "--cores", "4")
+    plan = json.loads(out)
+    assert code == 0 and [stage["name"] for stage in plan["stages"]] == ["count"]
+    assert plan["input"]["documents"] == 2000 and plan["on_cores"][0]["cores"] == 4 and not Path("run").exists()
+    assert "plan of pets" in raymill("plan", "w.yaml")[1]
+
+
+def test_it_is_submitted_and_its_leftovers_are_found(raymill, tmp_path):
+    work = work_of("w.yaml", [], None, None)
+    assert (work.verb, work.finished, work.workers[0].cpus) == ("words", False, 2)
+    assert work.config["output"] == str(tmp_path / "run") and work.run_id.startswith("pets-")
+    raymill("words", "w.yaml")
+    after = work_of("w.yaml", [], None, None)
+    assert after.finished and after.run_id == work.run_id
+    assert json.loads(raymill("config", "schema")[1])["discriminator"]["mapping"]["words"]
+    Path("run/words/000007-000-0123456789ab.parquet").write_bytes(b"")
+    garbage = find_garbage(Store(), str(tmp_path / "run"), 0)
+    assert [one.why for one in garbage.old] == [FINISHED, UNNAMED] and not garbage.unknown
+
+
+def test_it_is_short():
+    assert len(Path(words_kind.__file__).read_text().splitlines()) < 150
