@@ -1,8 +1,10 @@
 """Numbers as text for readers: in reports, in the terminal and in errors."""
 
 import math
+import re
 from collections.abc import Sequence
 
+_NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 _LISTED, _LISTED_CHARS = 50, 100
 
 
@@ -91,3 +93,8 @@ def listed(names: Sequence[str]) -> str:
     shown = (name if len(name) <= _LISTED_CHARS else f"{name[:_LISTED_CHARS]}..." for name in names[:_LISTED])
     more = f", ... ({len(names):,} in all)" if len(names) > _LISTED else ""
     return ", ".join(shown) + more
+
+
+def ascii_text(words: str) -> str:
+    """The text with a hyphen for each dash, and `?` for other characters than printable ASCII, for terminals."""
+    return _NOT_ASCII.sub("?", words.replace("–", "-"))

@@ -55,10 +55,10 @@ def page(
         style_hash=_hash(_STYLE),
         script_hash=_hash(_SCRIPT),
     )
-    return printable(made)
+    return valid_text(made)
 
 
-def printable(text: str) -> str:
+def valid_text(text: str) -> str:
     """The text with one kind of line end, and U+FFFD in place of characters that HTML cannot hold."""
     return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 

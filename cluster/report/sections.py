@@ -173,6 +173,11 @@ def styled(style: str, *content: Content, tag: str = "span") -> Markup:
     return Markup('<{0} class="{1}">{2}</{0}>').format(tag, style, join(*content))
 
 
+def heading(title: Content, aside: Content = None) -> Markup:
+    """The heading of a fold, with a few words beside it."""
+    return join(Markup("<h3>{}</h3>").format(title), None if aside is None else styled("aside", aside))
+
+
 def note(*words: Content) -> Markup:
     """A paragraph of explanation, in small type."""
     return styled("note", *words, tag="p")

@@ -86,3 +86,7 @@ def test_the_names_that_a_message_lists_are_few_and_short():
     assert listed(["x" * 101, "b"]) == "x" * 100 + "..., b"
     many = listed([f"c{number}" for number in range(1_000_000)])
     assert many.endswith(", c48, c49, ... (1,000,000 in all)") and len(many) < 400
+
+
+def test_a_text_for_terminals_has_no_character_that_a_terminal_executes():
+    assert formats.ascii_text("a\tb\x1b[1m~ ü – ’") == "a?b?[1m~ ? - ?"

@@ -26,6 +26,7 @@ from cluster.report.sections import (
     anchor,
     code,
     config_section,
+    heading,
     join,
     name,
     note,
@@ -306,9 +307,8 @@ def _answer(answer: GeneratedAnswer, *, opened: bool) -> Fold:
         words: str = answer[key]  # type: ignore[literal-required]
         excerpt = Passage([words]) if words.strip() else sentence("Empty: no visible text.")
         boxes.append(styled(key, Markup("<h4>{}</h4>").format(key.capitalize()), excerpt, tag="div"))
-    heading = Markup("<h3>{}</h3>").format(f"Document of {answer['set']}" if "set" in answer else "Document")
-    summary = [heading, styled("aside", outside(answer["document"]))]
-    return Fold(summary, [styled("answer", *boxes, tag="div")], opened)
+    of_set = f"Document of {answer['set']}" if "set" in answer else "Document"
+    return Fold([heading(of_set, outside(answer["document"]))], [styled("answer", *boxes, tag="div")], opened)
 
 
 def data(fit: Fit) -> Contents:
@@ -397,7 +397,7 @@ def export(fit: Fit) -> Contents:
     first = next((folder for folder in folders if folder["kind"] in _WHOLE), folders[0])
     codes = [
         Fold(
-            [Markup("<h3>Load </h3>"), code(folder["kind"])],
+            [heading("Load "), code(folder["kind"])],
             [Listing(folder["code"], "Code")],
             opened=folder is first,
         )

@@ -1,12 +1,11 @@
 """The sentences of a training's report: words for metrics, warnings, and the summary that `raymill train` prints."""
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.formats import count, decimal, duration, plural, share, short
+from cluster.formats import ascii_text, count, decimal, duration, plural, share, short
 from training.pack import overflow
 from training.report.schema import Fit, TrainReport, exported_validation
 
@@ -16,7 +15,6 @@ _MIN_FILLED = 0.75
 _MAX_DATA_WAIT = 0.1
 _MAX_RISE = 0.02  # nats: rise of the validation loss above its lowest value
 
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _WIDTH = 100
 
 
@@ -154,14 +152,8 @@ def _lines(fit: Fit) -> list[str]:
     if totals["tokens_per_s"] and totals["seconds"]:
         whole = f"{short(totals['tokens'] / totals['seconds'])} of the whole {duration(totals['seconds'])}"
         rows.append(("tokens/s", f"{short(totals['tokens_per_s'])} of the steps' own time (median), {whole}"))
-    lines = [head, *(f"  {name:<12}{words}" for name, words in rows)]
-    return [_plain(line) for line in lines]
-
-
-def _plain(line: str) -> str:
-    """The line with characters other than printable ASCII, such as terminal control codes, replaced by `?`."""
-    line = _UNPRINTABLE.sub("?", line)
-    return line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..."
+    lines = [ascii_text(line) for line in (head, *(f"  {name:<12}{words}" for name, words in rows))]
+    return [line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..." for line in lines]
 
 
 def _change(before: Mapping[str, Any], after: Mapping[str, Any], metrics: MetricWords) -> str:

@@ -1,11 +1,10 @@
 """The funnel: what each stage removed and left. A section of the report page, and text for the terminal."""
 
-import re
 from typing import Any
 
 from markupsafe import Markup
 
-from cluster.formats import count, plural, share
+from cluster.formats import ascii_text, count, plural, share
 from cluster.report.charts import BarSegment, bar
 from cluster.report.sections import DataTable, Fold, Items, Section, anchor, code, join, note, sentence, styled
 from pipelines.curate.report.schema import CurateReport, stage_name
@@ -19,7 +18,6 @@ _STAGES_WITHOUT_CHECKS = ("read", "corpus")
 _WIDTH = 100
 _STAGE_WIDTH = 20
 _GAP = "  "
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
 def funnel(report: CurateReport) -> Section:
@@ -130,10 +128,10 @@ def funnel_text(report: CurateReport) -> str:
     head = ("stage", "removed", "left", "of input")
     rows = [
         (
-            _plain(stage_name(stage["stage"]))[:_STAGE_WIDTH],
+            ascii_text(stage_name(stage["stage"]))[:_STAGE_WIDTH],
             count(stage["removed"]["documents"]),
             count(stage["left"]["documents"]),
-            _plain(share(stage["left"]["documents"], given)),
+            ascii_text(share(stage["left"]["documents"], given)),
         )
         for stage in report["funnel"]
     ]
@@ -149,15 +147,10 @@ def funnel_text(report: CurateReport) -> str:
 
 def _top_reasons(stage: dict[str, Any], room: int) -> str:
     found = sorted((r for r in stage["reasons"] if r["documents"]), key=lambda r: -r["documents"])
-    named = [f"{_plain(r['reason'])} {count(r['documents'])}" for r in found]
+    named = [f"{ascii_text(r['reason'])} {count(r['documents'])}" for r in found]
     for shown in range(len(named), 0, -1):
         rest = len(named) - shown
         line = ", ".join(named[:shown]) + (f", +{rest} more" if rest else "")
         if len(line) <= room:
             return line
     return plural(len(named), "reason") if named else ""
-
-
-def _plain(words: str) -> str:
-    """The text with characters other than printable ASCII replaced by `?`: a terminal executes control characters."""
-    return _UNPRINTABLE.sub("?", words.replace("–", "-"))

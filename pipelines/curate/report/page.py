@@ -23,6 +23,7 @@ from cluster.report.sections import (
     anchor,
     code,
     config_section,
+    heading,
     join,
     name,
     note,
@@ -195,12 +196,7 @@ def _pack(pack: str, group: Sequence[Any], removed: dict[str, int], *, opened: b
     charts = styled("charts", *(_signal(signal, removed) for signal in ordered), tag="div")
     named = Markup("; ").join(join(code(reason), f" {count(number)}") for reason, number in others)
     without = note("Documents removed for reasons without a bound: ", named, ".") if others else None
-    heading = [_h3(title), styled("aside", summary)]
-    return Fold(heading, [without, charts], opened, anchor("signals", title))
-
-
-def _h3(*content: Content) -> Markup:
-    return Markup("<h3>{}</h3>").format(join(*content))
+    return Fold([heading(title, summary)], [without, charts], opened, anchor("signals", title))
 
 
 def _signal(signal: Any, removed: dict[str, int]) -> Figure:
@@ -258,15 +254,12 @@ def groups(report: CurateReport) -> Section:
 def _group(group: Any, *, opened: bool) -> Fold:
     kept, removed = group["kept"], group["removed"]
     alike = "equal text" if group["similarity"] is None else f"similarity {decimal(group['similarity'])}"
-    heading = [
-        _h3(plural(group["documents"], "document")),
-        styled("aside", f"{alike}, group ", outside(group["group_id"])),
-    ]
+    summary = [heading(plural(group["documents"], "document"), join(f"{alike}, group ", outside(group["group_id"])))]
     facts = Facts([(title, _origin(one)) for title, one in (("Kept", kept), ("Removed", removed))])
     parts = word_diff(kept["excerpt"], removed["excerpt"])
     if any(part.kind in ("removed", "added") for part in parts):
-        return Fold(heading, [facts, Passage(list(map(_marked, parts)))], opened)
-    return Fold(heading, [facts, note("The excerpts are equal."), _excerpt(kept["excerpt"])], opened)
+        return Fold(summary, [facts, Passage(list(map(_marked, parts)))], opened)
+    return Fold(summary, [facts, note("The excerpts are equal."), _excerpt(kept["excerpt"])], opened)
 
 
 def _origin(one: Any) -> Markup:
@@ -309,11 +302,11 @@ def samples(report: CurateReport) -> Section:
         (stage, reason), is_kept = key, key[1] == _KEPT
         total = report["totals"]["corpus"]["documents"] if is_kept else totals.get(key)
         facts = [*([] if is_kept else [stage_name(stage)]), *([] if total is None else [plural(total, "document")])]
-        aside = styled("aside", ", ".join([*facts, f"{len(found[key])} shown"]))
+        aside = ", ".join([*facts, f"{len(found[key])} shown"])
         bounded = bounds.get(key) or bounds.get(("", reason))
         content = [Markup("<article>{}</article>").format(join(*_sample(one, bounded))) for one in found[key]]
-        heading = _h3("Kept" if is_kept else code(reason))
-        folds.append(Fold([heading, aside], content, is_kept, anchor("sample", stage, reason)))
+        summary = heading("Kept" if is_kept else code(reason), aside)
+        folds.append(Fold([summary], content, is_kept, anchor("sample", stage, reason)))
     words = "Drawn at random for every reason, and from what was kept."
     return Section("examples", "Examples", [note(words), *folds])
 

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from cluster.report.markdown import markdown
-from cluster.report.page import printable
+from cluster.report.page import valid_text
 
 _SAFE = {
     "div", "p", "strong", "em", "s", "code", "pre", "br", "ul", "ol", "li", "blockquote",
@@ -59,7 +59,7 @@ def test_hostile_texts_stay_texts(hostile):
     assert {tag for tag, _ in seen} <= _SAFE
     assert not any(attributes for _, attributes in seen)
     assert not re.search(r"<[^>]*(?:href|src|on[a-z]+|style|id)=", made)
-    printable(made).encode("utf-8")
+    valid_text(made).encode("utf-8")
 
 
 @pytest.mark.parametrize("mark", [">", "- ", "* ", "1. ", "**a ", "[", "!["])

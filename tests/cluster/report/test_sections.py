@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup, escape
 
-from cluster.report.page import printable
+from cluster.report.page import valid_text
 from cluster.report.sections import (
     Cell,
     DataTable,
@@ -67,10 +67,10 @@ def test_every_character_that_html_cannot_hold_is_replaced_and_no_other():
             or 0xD800 <= code_point < 0xE000
             or (code_point in (0xFFFE, 0xFFFF))
         ):
-            assert printable(character) == "\ufffd", hex(code_point)
+            assert valid_text(character) == "\ufffd", hex(code_point)
         else:
-            assert printable(character) == line_ends.get(character, character), hex(code_point)
-    assert printable("a\r\nb\rc\n\rd") == "a\nb\nc\n\nd"
+            assert valid_text(character) == line_ends.get(character, character), hex(code_point)
+    assert valid_text("a\r\nb\rc\n\rd") == "a\nb\nc\n\nd"
     assert escape("<&>\"'") == "&lt;&amp;&gt;&#34;&#39;"
 
 

@@ -21,7 +21,7 @@ from training.report import page
 from training.report.curves import Log, _smoothed, restarts
 from training.report.gather import _base_model, _recipe, _split, fit_of
 from training.report.page import _as_table, _events, curves, measured_row, packed_share, tiles
-from training.report.text import _plain, cautions, loss_words, metric_words, perplexity_words, summary_text
+from training.report.text import cautions, loss_words, metric_words, perplexity_words, summary_text
 
 STEPS = 40
 
@@ -202,8 +202,12 @@ def test_skipped_steps_and_restarts_are_counted_apart():
 
 
 def test_lines_for_the_terminal_are_cut_at_their_width_and_perplexities_at_a_thousand():
-    assert [len(_plain("x" * n)) for n in (99, 100, 101)] == [99, 100, 100]
-    assert _plain("x" * 101).endswith("x...") and _plain("a\tb\x1b~") == "a?b?~"
+    for method, cut in (("x" * 86, False), ("x" * 87, True), ("a\tb\x1b~", False)):
+        plain = fit(name="name")
+        plain["recipe"] |= {"method": method, "base_model": "base"}
+        line = summary_text({"fits": [plain]}).splitlines()[0]
+        assert len(line) <= 100 and line.endswith("...") == cut
+    assert line == "name: a?b?~ on base"
     assert [perplexity_words(p) for p in (1.0, 999.94, 1000.0, math.inf)] == ["1.0", "999.9", "1k", "inf"]
     assert [loss_words(n) for n in (9.9996, 5.9999, 0.1, 0.09996, 0.00012345)] == [
         "10.000", "6.000", "0.100", "0.09996", "0.000123",
