@@ -41,29 +41,27 @@ _ROWS = 40  # classes of a field that are shown
 
 def report_text(report: PrepareReport) -> str:
     """The lines that are printed: what was removed and why, then the splits."""
+
+    def named(counts: Sequence[tuple[str, int]], most: int = 4) -> str:
+        more = f", +{len(counts) - most} more" if len(counts) > most else ""
+        return ", ".join(f"{name} {count(number)}" for name, number in counts[:most]) + more
+
     totals = report["totals"]
     rows = [("records", totals["records"], "")]
     for stage, title in STAGES.items():
-        reasons = [one for one in report["reasons"] if one["stage"] == stage]
-        if not reasons and stage in ("table", *LEFT_OUT_STAGES):
-            continue
-        why = ", ".join(f"{one['reason']} {count(one['records'])}" for one in reasons[:4])
-        more = f", +{len(reasons) - 4} more" if len(reasons) > 4 else ""
-        rows.append((title, sum(one["records"] for one in reasons), why + more))
-    if cut := report["cut"]:
-        pieces = Counter[str]()
-        for one in cut:
-            pieces[one["kind"]] += one["pieces"]
-        why = ", ".join(f"{kind} {count(number)}" for kind, number in pieces.most_common(4))
-        more = f", +{len(pieces) - 4} more" if len(pieces) > 4 else ""
-        rows.append(("cut from text", pieces.total(), why + more))
-    if listed := report["listed"]:
-        why = ", ".join(f"{one['reason']} {count(one['records'])}" for one in listed)
-        rows.append(("listed", sum(one["records"] for one in listed), why))
+        reasons = [(one["reason"], one["records"]) for one in report["reasons"] if one["stage"] == stage]
+        if reasons or stage not in ("table", *LEFT_OUT_STAGES):
+            rows.append((title, sum(number for _, number in reasons), named(reasons)))
+    pieces = Counter[str]()
+    for one in report["cut"]:
+        pieces[one["kind"]] += one["pieces"]
+    listed = [(one["reason"], one["records"]) for one in report["listed"]]
+    places = list(report.get("personal_data", {}).items())
+    others = (("cut from text", pieces.most_common(), 4), ("listed", listed, 99), ("redacted", places, 99))
+    for title, counts, most in others:
+        if counts:
+            rows.append((title, sum(number for _, number in counts), named(counts, most)))
     assigned = report.get("assigned", {}) if any(report["splits"].values()) else {}
-    if places := report.get("personal_data"):
-        why = ", ".join(f"{place} {count(number)}" for place, number in places.items())
-        rows.append(("redacted", sum(places.values()), why))
     for split, number in report["splits"].items():
         again = totals["repeated"] if split == "train" else 0
         shares = [f"{share(assigned[split], sum(assigned.values()))}, {asked(report, split)} asked"] if assigned else []
