@@ -1,33 +1,24 @@
 """Runs the units of a stage on Ray, with retries and a limit on the time without progress.
 
-Units are rows of a Ray Dataset, one block each; documents never pass through Ray. A block of several units would save
-some of the driver's 10 ms a unit, but a lost worker would lose them all. Workers return the record of each unit. If a
-worker or its machine is lost (a spot machine, for example), Ray starts its unit again at once. After every round the
-engine looks on the store for units without a record, which failed or were lost too often, and does them again, for a
-limited number of rounds.
+Units are tasks of Ray, or calls of actors if the stage has a set-up (unit_workers.py); documents never pass through
+Ray. Workers return the record of each unit. If a worker or its machine is lost (a spot machine, for example), its unit
+is started again at once. After every round the engine looks on the store for units without a record, which failed or
+were lost too often, and does them again, for a limited number of rounds.
 
-Long Ray Data jobs can hang without an error. If no unit is committed and none fails for `stall_s` seconds, the engine
-ends the round, restarts Ray and begins the next round. Time in which no unit could run does not count: before an
-autoscaler has started a machine, and while other jobs hold the cluster's CPUs.
+Long jobs can hang without an error. If no unit is committed and none fails for `stall_s` seconds, the engine ends the
+round, restarts Ray and begins the next round. Time in which no unit could run does not count: before an autoscaler has
+started a machine, and while other jobs hold the cluster's CPUs.
 """
 
 import dataclasses
-import json
 import logging
 import pickle
-import queue
-import threading
 import time
 import traceback
-import uuid
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
-
-import pyarrow as pa
+from typing import Any
 
 from cluster import logs
 from cluster.artifact import Artifact
@@ -44,11 +35,13 @@ from cluster.errors import (
 )
 from cluster.formats import plural
 from cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING, Metrics, connect
-from cluster.nodes import without_accelerators
+from cluster.nodes import ONE_CPU, without_accelerators
 from cluster.progress import Progress
 from cluster.secret_values import redacted
-from cluster.session import LOST_TASKS_LOGGER, Session
+from cluster.session import Session
 from cluster.stage import (
+    Answer,
+    NothingYet,
     Record,
     Stage,
     committed,
@@ -65,12 +58,12 @@ log = logging.getLogger(__name__)
 
 # Imported after the start of Ray.
 can_add = Entry("cluster.autoscaler:can_add")
-noted = Entry("cluster.running_units:noted")
+in_tasks = Entry("cluster.unit_workers:in_tasks")
+in_actors = Entry("cluster.unit_workers:in_actors")
 
 _POLL_S = 2.0
 _GIB = 1 << 30
 _NO_UNIT = -1
-_TIMED_OUT, _END = object(), object()  # no answer within the poll interval; the round has ended
 
 
 @dataclass(frozen=True)
@@ -212,9 +205,7 @@ class Engine:
             self._start_ray()  # a stalled round stopped it
             self._refuse_too_large(stage)
         try:
-            answers = (
-                self._answers_in_process(stage, missing) if stage.small else self._answers(stage, missing, failures)
-            )
+            answers = self._answers_in_process(stage, missing) if stage.small else self._answers(stage, missing)
             for answer in answers:
                 with logs.about(unit=answer["unit"]):
                     if "error" in answer:
@@ -224,7 +215,7 @@ class Engine:
                         if answer["final"]:
                             raise from_record(answer["final"])
                     else:
-                        record = Record.from_json(answer["record"].encode())
+                        record = Record.from_json(answer["record"])
                         records[record.unit] = record
                         log.info("committed after %.1f s", record.seconds)
                         self.progress.advance(record)
@@ -253,114 +244,96 @@ class Engine:
             "raymill_documents_quarantined", record.counters.get("quarantined", 0), stage=self._shown(stage)
         )
 
-    def _answers_in_process(self, stage: Stage, missing: list[int]) -> Iterator[dict[str, Any]]:
+    def _answers_in_process(self, stage: Stage, missing: list[int]) -> Iterator[Answer]:
         """Do the units in this process; one answer per unit."""
         run = _RunUnit(stage, self.root, self._shown(stage))
         for index in missing:
             yield run.answer(index, stage.units[index])
 
-    def _answers(self, stage: Stage, missing: list[int], failures: dict[int, Failure]) -> Iterator[dict[str, Any]]:
-        """One answer per unit, in the order of completion. Ray is read in a thread, so the wait can have a time limit.
+    def _answers(self, stage: Stage, missing: list[int]) -> Iterator[Answer]:
+        """One answer per unit, in the order of completion.
 
         Raises:
             _Stalled: no unit was committed or failed for `stall_s` seconds, or Ray ended the round with an error.
             ClusterError: the embedded Ray died.
         """
-        answers: queue.Queue[Any] = queue.Queue()
-        round_id = uuid.uuid4().hex
-        reader = threading.Thread(target=self._read, args=(stage, missing, round_id, answers), daemon=True)
-        with _lost_task_messages() as messages:
-            reader.start()
-            last = checked = time.monotonic()
-            can_run = True
-            while True:
-                try:
-                    answer = answers.get(timeout=min(_POLL_S, self.limits.stall_s))
-                except queue.Empty:
-                    answer = _TIMED_OUT
+        units = {index: stage.units[index] for index in missing}
+        bare = dataclasses.replace(stage, units=(), model=None)  # otherwise every worker would receive all of them
+        run = _RunUnit(bare, self.root, self._shown(stage), self.name)
+        last = checked = time.monotonic()
+        can_run = True
+        try:
+            for answer in self._map(run, units, self._options(stage)):
                 now = time.monotonic()
                 # About a minute after Ray's head process died, Ray's client would exit this process without an error.
-                if now - checked >= _POLL_S or answer is _TIMED_OUT or answer is _END:
+                if isinstance(answer, NothingYet) or now - checked >= _POLL_S:
                     checked = now
                     self._check_ray()
-                if answer is _TIMED_OUT:
-                    could_run, can_run = can_run, self.session.could_run(round_id, stage.memory)
-                    if could_run and not can_run:
-                        log.warning("waiting: no node of the cluster has a free CPU and memory for a unit")
-                    if not (could_run and can_run):
-                        last = now
-                    elif now - last > self.limits.stall_s:
-                        raise _Stalled(f"no unit was committed or failed for {now - last:.0f} s")
-                elif answer is _END:
-                    failures.update({_NO_UNIT: Failure(messages[-1])} if messages else {})
-                    return
-                elif isinstance(answer, BaseException):
-                    self._check_ray()
-                    raise _Stalled(f"Ray ended the round: {type(answer).__name__}: {answer}") from answer
-                else:
+                if not isinstance(answer, NothingYet):
                     last = now
                     yield answer
-
-    def _read(self, stage: Stage, missing: list[int], round_id: str, answers: queue.Queue) -> None:
-        try:
-            # Each row carries its own unit; otherwise every worker would receive all of them.
-            rows = [{"unit": index, "payload": pickle.dumps(stage.units[index])} for index in missing]
-            bare = dataclasses.replace(stage, units=(), model=None)
-            noted_as = "" if self.session.embedded else round_id
-            run = _RunUnit(bare, self.root, self._shown(stage), self.name, noted_as)
-            for answer in self._map(run, rows, self._options(stage)):
-                answers.put(json.loads(answer))
-            answers.put(_END)
-        except BaseException as error:  # raised again in the main thread
-            answers.put(error)
+                    continue
+                could_run, can_run = can_run, answer.running or self.session.could_run(stage.wanted)
+                if could_run and not can_run:
+                    log.warning("waiting: no node of the cluster has a free CPU and memory for a unit")
+                if not (could_run and can_run):
+                    last = now
+                elif now - last > self.limits.stall_s:
+                    raise _Stalled(f"no unit was committed or failed for {now - last:.0f} s")
+        except (_Stalled, RaymillError):
+            raise
+        except Exception as error:
+            self._check_ray()
+            raise _Stalled(f"Ray ended the round: {type(error).__name__}: {error}") from error
+        self._check_ray()
 
     def _refuse_too_large(self, stage: Stage) -> None:
-        """Refuse a stage whose units need more memory than any node has: Ray would wait for a larger node for ever.
+        """Refuse a stage whose units need more than any node has: Ray would wait for a larger node for ever.
 
         A cluster without CPUs is not refused, because it may get nodes later.
 
         Raises:
             ConfigError: no node is large enough, and no autoscaler can add one.
         """
-        memory, nodes = stage.memory, [node for node in self.session.nodes() if node.takes(0)]
-        if (
-            not nodes
-            or any(node.takes(memory) for node in nodes)
-            or can_add([{"CPU": 1, "memory": memory}]) is not False
-        ):
+        wanted, nodes = stage.wanted, [node for node in self.session.nodes() if node.takes(ONE_CPU)]
+        if not nodes or any(node.takes(wanted) for node in nodes) or can_add([wanted]) is not False:
             return
-        largest = max(node.memory for node in nodes)
+        others = {name: amount for name, amount in wanted.items() if name != "memory"}
+        if any(node.takes(others) for node in nodes):
+            largest = max(node.has.get("memory", 0) for node in nodes)
+            raise ConfigError(
+                f"{self._shown(stage)}: one unit takes {stage.memory / _GIB:.1f} GiB of memory, and the largest node "
+                f"of the cluster has {largest / _GIB:.1f} GiB for tasks. Join a larger node and run the same command "
+                "again; finished stages are kept."
+            )
+        named = ", ".join(f"{amount:g} {name}" for name, amount in others.items())
         raise ConfigError(
-            f"{self._shown(stage)}: one unit takes {memory / _GIB:.1f} GiB of memory, and the largest node of the "
-            f"cluster has {largest / _GIB:.1f} GiB for tasks. Join a larger node and run the same command again; "
-            "finished stages are kept."
+            f"{self._shown(stage)}: one unit takes {named}, and no node has that. Use a machine that has, or join one "
+            "to the cluster, and run the same command again; finished stages are kept."
         )
 
     def _options(self, stage: Stage) -> dict[str, Any]:
-        """Options of the stage's tasks for Ray: the bytes to reserve for a unit, and the nodes that may take it.
+        """Options of the stage's tasks or actors for Ray: what a unit reserves, and the nodes that may take it.
 
         The bytes are `stage.memory`, but at most the memory of an embedded Ray, so that a larger unit runs alone.
         """
         has = self.session.memory()
         memory = int(min(stage.memory, has) if has else stage.memory)
-        options = {"memory": memory, "label_selector": without_accelerators(self.session.nodes(), memory)}
-        return {name: option for name, option in options.items() if option}
+        options = {
+            "num_gpus": stage.gpus,
+            "memory": memory,
+            "resources": dict(stage.resources),
+            "label_selector": without_accelerators(self.session.nodes(), stage.wanted),
+        }
+        return {"num_cpus": stage.cpus} | {name: option for name, option in options.items() if option}
 
-    def _map(self, run: "_RunUnit", rows: list[dict[str, Any]], options: Mapping[str, Any]) -> Iterator[str]:
-        """The answer to each row from Ray Data, in the order of completion. options: of its tasks."""
-        import ray.data
-
-        warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-        items = ray.data.from_items(rows, override_num_blocks=len(rows))
-        done = items.map_batches(
-            run,
-            batch_size=None,
-            batch_format="pyarrow",
-            max_retries=self.limits.losses,
-            **options,
-        )
-        for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from cast(pa.Table, table)["answer"].to_pylist()
+    def _map(
+        self, run: "_RunUnit", units: Mapping[int, Any], options: Mapping[str, Any]
+    ) -> Iterator[Answer | NothingYet]:
+        """The answer to each unit, in the order of completion. options: of its tasks or actors."""
+        workers = in_actors if run.stage.setup else in_tasks
+        wait_s = min(_POLL_S, self.limits.stall_s)
+        yield from workers(run, units, options, self.limits.losses, run.stage.concurrency, wait_s)
 
     def _check_ray(self) -> None:
         if self.session.dead():
@@ -404,64 +377,36 @@ class _Stalled(Exception):
     """No further answers will come in this round."""
 
 
-@contextmanager
-def _lost_task_messages() -> Iterator[list[str]]:
-    """Record the last message that Ray Data logs about a lost task: the only information about a worker that died.
-
-    Yields a list that has this message, and is empty before the first one.
-    """
-    last: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            last[:] = [str(record.exc_info[1]) if record.exc_info else record.getMessage()]
-
-    logger, listener = logging.getLogger(LOST_TASKS_LOGGER), Listener()
-    logger.addHandler(listener)
-    try:
-        yield last
-    finally:
-        logger.removeHandler(listener)
-
-
-def _level(answer: dict[str, Any]) -> int:
+def _level(answer: Answer) -> int:
     """The level of the log line of a failed unit. A final error ends the command, which prints its message."""
     return logging.INFO if answer["final"] else logging.ERROR
 
 
 class _RunUnit:
-    """The function that workers apply to rows: run the unit; return its record or its error as JSON.
+    """The function that workers call: run a unit; return its record or its error.
 
     shown, run: the names of the stage and of the run in the log; default: those of `stage` and `root`.
-    round_id: that of the round, under which running units are noted on the cluster; empty: they are not noted.
     """
 
-    def __init__(
-        self, stage: Stage, root: str, shown: str | None = None, run: str | None = None, round_id: str = ""
-    ) -> None:
+    def __init__(self, stage: Stage, root: str, shown: str | None = None, run: str | None = None) -> None:
         self.stage = stage
         self.root = root
         self.shown = shown or stage.name
         self.run = run or root.rpartition("/")[2]
-        self.round_id = round_id
 
-    def __call__(self, rows: pa.Table) -> pa.Table:
+    def __call__(self, index: int, unit: bytes) -> Answer:
         logs.setup()
-        answers = [self._noted_answer(row["unit"], pickle.loads(row["payload"])) for row in rows.to_pylist()]
-        for answer in answers:
-            if "error" in answer:  # logged here too: the driver logs only the answers that it receives
-                with logs.about(run=self.run, stage=self.shown, unit=answer["unit"]):
-                    log.log(_level(answer), "failed with %s", answer["kind"])
-        return pa.table({"answer": [json.dumps(answer) for answer in answers]})
+        answer = self.answer(index, pickle.loads(unit))
+        if "error" in answer:  # logged here too: the driver logs only the answers that it receives
+            with logs.about(run=self.run, stage=self.shown, unit=index):
+                log.log(_level(answer), "failed with %s", answer["kind"])
+        return answer
 
-    def _noted_answer(self, index: int, unit: Any) -> dict[str, Any]:
-        with noted(self.round_id, index) if self.round_id else nullcontext():
-            return self.answer(index, unit)
-
-    def answer(self, index: int, unit: Any) -> dict[str, Any]:
+    def answer(self, index: int, unit: Any) -> Answer:
         with logs.about(run=self.run, stage=self.shown, unit=index):
             try:
-                return {"unit": index, "record": run_unit(self.stage, self.root, index, unit).to_json().decode()}
+                self.stage = self.stage.set_up()  # before the first unit of this worker
+                return {"unit": index, "record": run_unit(self.stage, self.root, index, unit).to_json()}
             except BaseException as error:
                 if not isinstance(error, Exception) and not is_panic(error):
                     raise

@@ -9,6 +9,7 @@ authentication mode from the environment when it is imported, and a command whos
 """
 
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -18,21 +19,19 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from cluster import control_process
-from cluster.entry import Entry
 from cluster.errors import ClusterError, ConfigError
-from cluster.nodes import Node, candidates
+from cluster.nodes import Node, Resources, candidates
 from cluster.progress import Progress, Silent
 from cluster.sudden_end import interrupt_on_sigterm, report_sudden_end
 from cluster.temporary import abandoned, temporary_folder
 
 log = logging.getLogger(__name__)
-
-has_running = Entry("cluster.running_units:has_running")  # imports Ray
 
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -50,9 +49,7 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
 }
 
-LOST_TASKS_LOGGER = "ray.data._internal.execution.streaming_executor_state"
-
-# Blocks of Raymill's datasets have a few hundred bytes; by default Ray reserves 30% of the memory for blocks.
+# What passes through Ray has a few kilobytes a unit; by default Ray reserves 30% of the memory for objects.
 _OBJECT_STORE_BYTES = 256 << 20
 
 _CONNECT_S = 10
@@ -119,8 +116,9 @@ class Session:
         if self.started:
             return
         os.environ.update({name: value for name, value in WORKER_ENVIRONMENT.items() if name not in os.environ})
-        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+        # A thread that still waits for Ray when it is stopped must not start another one.
+        os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
         # By default Ray retries tasks without limit after out-of-memory kills; the stage engine counts attempts.
         os.environ.setdefault("RAY_task_oom_retries", "1")
         self._leave = report_sudden_end()
@@ -129,11 +127,7 @@ class Session:
                 self._start_embedded()
             else:
                 self._join()
-            self._prepare_data()
-        # A thread may still read a round that has ended. Its calls would start another Ray, and when that one stops,
-        # Ray terminates this process. Ray reads RAY_ENABLE_AUTO_CONNECT only when it is imported, which may have been
-        # earlier, so the switch is set here.
-        imported_ray()._private.auto_init_hook.enable_auto_connect = False
+            self._quieten()
         self.started = True
         if threading.current_thread() is threading.main_thread():
             interrupt_on_sigterm()  # Ray has set a handler of its own, which aborts
@@ -165,24 +159,25 @@ class Session:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def could_run(self, round_id: str, memory: float) -> bool:
-        """Whether the cluster that was joined runs a unit of the round, or has a node with room for one.
+    def could_run(self, wanted: Resources) -> bool:
+        """Whether the cluster that was joined has a node with room for a unit now. True for the embedded Ray.
 
-        memory: bytes that a unit takes. True for the embedded Ray.
+        wanted: what a unit reserves.
         """
-        if self.embedded or has_running(round_id):
+        if self.embedded:
             return True
         free = imported_ray()._private.state.available_resources_per_node()
-        nodes = candidates(self.nodes(), memory)
-        return any(node.with_resources(free[node.id]).takes(memory) for node in nodes if node.id in free)
+        nodes = candidates(self.nodes(), wanted)
+        return any(replace(node, has=free[node.id]).takes(wanted) for node in nodes if node.id in free)
 
     def memory(self) -> float:
         """Bytes of memory that the embedded Ray has for tasks; 0 for a cluster that was joined."""
         return imported_ray().cluster_resources().get("memory", 0) if self.started and self.embedded else 0
 
     def nodes(self) -> list[Node]:
-        """The nodes of the cluster that was joined; an empty list for the embedded Ray, which has one."""
-        return [] if self.embedded else [Node.of(one) for one in imported_ray().nodes() if one["Alive"]]
+        """The nodes of the cluster. That of an embedded Ray has infinite memory, because a larger unit runs alone."""
+        nodes = [Node.of(one) for one in imported_ray().nodes() if one["Alive"]]
+        return [replace(one, has={**one.has, "memory": math.inf}) for one in nodes] if self.embedded else nodes
 
     def dead(self) -> bool:
         """Whether a process that the embedded Ray needs has died. Always False for a cluster that was joined."""
@@ -253,24 +248,12 @@ class Session:
                 f"({_first_line(error)}). Check the address and port, or leave it out to use this machine."
             ) from error
 
-    def _prepare_data(self) -> None:
-        import ray.data  # takes a second, so not before Ray has started
-
-        # Ray prints the errors of its raylet on standard output, which is for results.
-        ray._private.worker.print_to_stdstream = _log_raylet
-        context = ray.data.DataContext.get_current()
-        # A failed unit returns its error as an answer; a dead worker must not end the other units.
-        context.max_errored_blocks = -1
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        for name in ("ray", "ray.data"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-            logging.getLogger(name).propagate = False
-        # The engine reads this logger for the messages of dead workers.
-        lost = logging.getLogger(LOST_TASKS_LOGGER)
-        lost.setLevel(logging.ERROR)
-        lost.propagate = False
-        lost.addHandler(logging.NullHandler())
+    def _quieten(self) -> None:
+        """Keep Ray from printing: standard output is for results."""
+        imported_ray()._private.worker.print_to_stdstream = _log_raylet  # prints the errors of the raylet
+        logger = logging.getLogger("ray")
+        logger.setLevel(logging.CRITICAL)
+        logger.propagate = False
 
 
 def imported_ray() -> Any:

@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +37,7 @@ from cluster.cost import Model
 from cluster.errors import BusyError, ClusterError, StorageError
 from cluster.failpoints import failpoint
 from cluster.formats import plural
+from cluster.nodes import Resources
 from cluster.output import Output, OutputFiles, empty_file
 from cluster.record import OtherSettings, RecordFile
 from cluster.store import paths
@@ -63,13 +64,19 @@ class Stage:
     name: without spaces, because names on the store contain it. A stage `A.B` prepares the stage A.
     outputs: the artifacts it makes.
     units: picklable. Their results are in the artifacts in this order.
-    work: `work(unit, scratch)`, a pure function of the unit, writes tables to the scratch and returns counters.
+    work: `work(unit, scratch)`, a pure function of the unit, writes tables to the scratch and returns counters. All
+        functions are picklable.
     fingerprint: of everything the result depends on: code version, parameters, fingerprints of what is read.
     store: what the artifacts are written to.
     describe: the files that a unit reads, in a few words, for error messages.
     small: the driver does the units itself, one after the other, without Ray: all of them together take less time than
         starting Ray's workers, or they must not run at once.
     memory: bytes that a unit takes; Ray starts no more units on a machine than fit. 0: not known.
+    cpus, gpus: that a unit reserves. resources: others that it reserves, by Ray's names, such as {"TPU": 4}.
+    concurrency: largest number of units that run at once; None: as many as the resources allow.
+    setup: run once in each worker, before its first unit; then `work(unit, scratch, result of setup)` is called, as
+        with a model that stays loaded. The workers are then actors of Ray, which keep their resources until no units
+        are left for them.
     key: `key(unit)` names everything on which the unit's result depends. Such a result stays valid when other units
         are added or removed: its record is named by the key. None: the record is named by the unit's index, and is
         valid for this fingerprint alone.
@@ -83,12 +90,17 @@ class Stage:
     name: str
     outputs: tuple[Output, ...]
     units: Sequence[Any]
-    work: Callable[[Any, "Scratch"], Counters]
+    work: Callable[..., Counters]
     fingerprint: str
     store: Store
     describe: Callable[[Any], str] = _without_description
     small: bool = False
     memory: int = 0
+    cpus: float = 1
+    gpus: float = 0
+    resources: Resources = field(default_factory=dict)
+    concurrency: int | None = None
+    setup: Callable[[], Any] | None = None
     key: Callable[[Any], str] | None = None
     prepare: Callable[["RunStage"], Sequence[Any]] | None = None
     per_input: bool = False
@@ -99,6 +111,19 @@ class Stage:
     def folder(self) -> str:
         """The folder of its units' records, relative to the run."""
         return f"{COMMITS}/{self.name}" if self.key else f"{COMMITS}/{self.name}-{self.fingerprint[:16]}"
+
+    @property
+    def wanted(self) -> dict[str, float]:
+        """What a unit reserves, by Ray's names of resources."""
+        named = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory, **self.resources}
+        return {name: amount for name, amount in named.items() if amount}
+
+    def set_up(self) -> Self:
+        """The stage with its set-up done in this process."""
+        if self.setup is None:
+            return self
+        result = self.setup()
+        return replace(self, setup=None, work=lambda unit, scratch: self.work(unit, scratch, result))
 
     def record_name(self, index: int, unit: Any) -> str:
         """The file name of a unit's record in the folder."""
@@ -148,6 +173,17 @@ class Record:
             for name, listed in plain["files"].items()
         }
         return cls(**plain | {"files": files})
+
+
+# What a worker returns for a unit: its record, or why it failed.
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class NothingYet:
+    """No unit ended within some time. running: whether one runs; else all of them wait for resources."""
+
+    running: bool
 
 
 class Scratch:
@@ -202,7 +238,7 @@ def files_from(uris: Sequence[str]) -> str:
 def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
     """Do the work of a unit and commit it. Returns its record, or that of an attempt that committed it before.
 
-    `stage.units` is not read, so it may be empty in a worker.
+    `stage.units` is not read, so it may be empty in a worker. The stage's set-up, if any, has been done.
 
     Raises:
         StorageError: the scratch disk is full, or the store failed.

@@ -228,9 +228,7 @@ _SLOW = "slow to import, and few runs need it"
 FUNCTION_LEVEL_IMPORTS = {
     ("cluster/artifact.py", "ray.data"): _RAY_DATA,
     ("cluster/cli.py", "typer"): "`raymill --help` does without",
-    ("cluster/engine.py", "ray.data"): _RAY_DATA,
     ("cluster/session.py", "ray"): _RAY_SET_UP,
-    ("cluster/session.py", "ray.data"): _RAY_DATA,
     ("cluster/store/object_store.py", "cluster.store.aws"): "boto3 takes 0.3 s, and only S3 needs it",
     ("cluster/store/store.py", "cluster.store.object_store"): "obstore is loaded for object stores only",
     ("pipelines/dedup/settings.py", "datasketch"): _SLOW,

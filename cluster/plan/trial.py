@@ -112,8 +112,8 @@ class Trial:
             stage = replace(stage, units=stage.prepare(lambda inner: self.run(inner, folder)), prepare=None)
         root = paths.join(self.root, folder) if folder else self.root
         seen: list[tuple[str, int]] = getattr(self.store, "seen", [])
-        before, began = len(seen), time.process_time()
-        records = {index: run_unit(stage, root, index, unit) for index, unit in enumerate(stage.units)}
+        ready, before, began = stage.set_up(), len(seen), time.process_time()
+        records = {index: run_unit(ready, root, index, unit) for index, unit in enumerate(stage.units)}
         seconds = time.process_time() - began
         read, made = seen[before:], publish(stage, root, records)
         self.made |= {paths.join(folder, name) if folder else name: one for name, one in made.items()}

@@ -8,12 +8,10 @@ import threading
 import time
 from types import SimpleNamespace
 
-import pyarrow as pa
 import pytest
 
 from cluster import cli
 from cluster import engine as engines
-from cluster import session as sessions
 from cluster import stage as stages
 from cluster.artifact import MANIFEST
 from cluster.engine import Engine, RetryLimits
@@ -133,8 +131,8 @@ def test_no_time_counts_as_a_stall_before_the_cluster_has_a_cpu(tmp_path):
         return count_up(unit, scratch)
 
     class Starting(NoRay):
-        def could_run(self, round_id: str, memory: float) -> bool:
-            if super().could_run(round_id, memory):
+        def could_run(self, wanted) -> bool:
+            if super().could_run(wanted):
                 began.set()
             return began.is_set()
 
@@ -163,8 +161,8 @@ def test_a_stall_is_counted_from_the_last_unit_and_not_from_the_beginning(tmp_pa
         return clock.now
 
     class Slow(RoundsInline):
-        def _map(self, run, rows, options):
-            for answer in super()._map(run, rows, options):
+        def _answers_of(self, run, units):
+            for answer in super()._answers_of(run, units):
                 yield answer
                 clock.now += 700  # of 900; then the main thread looks twice and finds nothing new
                 seen = clock.looks
@@ -183,9 +181,9 @@ def test_a_round_that_ray_ends_with_an_error_is_repeated_on_a_fresh_ray(tmp_path
     class Breaking(RoundsInline):
         rounds = 0
 
-        def _map(self, run, rows, options):
+        def _map(self, run, units, options):
             self.rounds += 1
-            yield from super()._map(run, rows[:1], options)
+            yield from super()._map(run, {0: units[0]} if self.rounds == 1 else {1: units[1]}, options)
             if self.rounds < 3:
                 raise RuntimeError("the object store is full")
 
@@ -209,24 +207,12 @@ def test_what_a_killed_driver_left_beside_a_finished_artifact_is_swept_by_the_ne
 
 def test_a_unit_whose_answer_is_lost_after_its_record_is_not_done_again(tmp_path):
     class Forgetful(RoundsInline):
-        def _map(self, run, rows, options):
-            return (answer for answer in super()._map(run, rows, options) if json.loads(answer)["unit"] != 1)
+        def _map(self, run, units, options):
+            return (answer for answer in super()._map(run, units, options) if answer["unit"] != 1)
 
     work = Failing({})
     engine(tmp_path, kind=Forgetful, attempts=1).run(counting_stage(3, work))
     assert work.passes == [0, 1, 2]
-
-
-@pytest.mark.parametrize("complaint", [None, "The worker was killed for memory"])
-def test_a_worker_that_leaves_no_answer_is_explained_by_what_ray_logged(tmp_path, complaint):
-    class Silenced(RoundsInline):
-        def _map(self, run, rows, options):
-            if complaint:
-                logging.getLogger(sessions.LOST_TASKS_LOGGER).error(complaint)
-            return iter(())
-
-    with pytest.raises(StageError, match=rf"after 1 round\. Unit 0: .*{complaint or 'memory'}"):
-        engine(tmp_path, kind=Silenced, attempts=1).run(counting_stage(1))
 
 
 def test_a_dead_ray_ends_the_run_at_once(tmp_path):
@@ -239,7 +225,7 @@ def test_a_dead_ray_ends_the_run_at_once(tmp_path):
 
 def test_a_ray_whose_death_is_first_seen_as_an_error_of_the_round_ends_the_run_at_once_too(tmp_path):
     class Dying(RoundsInline):
-        def _map(self, run, rows, options):
+        def _map(self, run, units, options):
             self.session.lost = True
             raise RuntimeError("connection lost")
             yield
@@ -250,11 +236,10 @@ def test_a_ray_whose_death_is_first_seen_as_an_error_of_the_round_ends_the_run_a
     assert (type(caught.value), session.starts, session.stops) == (ClusterError, 1, 0)
 
 
-def test_a_worker_answers_each_row_in_order_and_logs_its_failures_with_run_stage_and_unit(tmp_path, capsys):
+def test_a_worker_answers_for_each_unit_and_logs_its_failures_with_run_stage_and_unit(tmp_path, capsys):
     work = Failing({3: [ValueError("a document's own words")]})
-    rows = [{"unit": unit, "payload": pickle.dumps(unit)} for unit in (4, 3, 0)]
     run = engines._RunUnit(counting_stage(5, work), str(tmp_path / "nightly"))
-    answers = [json.loads(answer) for answer in run(pa.Table.from_pylist(rows))["answer"].to_pylist()]
+    answers = [run(unit, pickle.dumps(unit)) for unit in (4, 3, 0)]
     assert [answer["unit"] for answer in answers] == work.passes == [4, 3, 0]
     assert [json.loads(answers[at]["record"])["counters"]["documents"] for at in (0, 2)] == [4, 0]
     assert (answers[1]["kind"], answers[1]["final"]) == ("ValueError", None) and "own words" in answers[1]["error"]
@@ -421,10 +406,10 @@ def test_an_input_that_changes_under_the_run_ends_it_with_2_and_the_mend(tmp_pat
     source.write_text("".join(json.dumps({"id": str(n), "text": story(n)}) + "\n" for n in range(5)))
 
     class Changing(RoundsInline):
-        def _map(self, run, rows, options):
+        def _map(self, run, units, options):
             rounds.append(run.stage.name)
             source.write_text(json.dumps({"id": "new", "text": story(99)}) + "\n")
-            return super()._map(run, rows, options)
+            return super()._map(run, units, options)
 
     monkeypatch.setattr("cluster.frame.job.Engine", Changing)
     monkeypatch.setattr("cluster.frame.commands.Session", NoRay)
@@ -452,8 +437,9 @@ class OnNodes(NoRay):
         return self.there
 
 
-SMALL, LARGE = Node("small", 2, 4 << 30), Node("large", 2, 20 << 30)
-HEAD, WITH_GPU = Node("head", 0, 64 << 30), Node("gpu", 2, 64 << 30, True)
+SMALL, LARGE = (Node(name, {"CPU": 2, "memory": gib << 30}) for name, gib in (("small", 4), ("large", 20)))
+HEAD = Node("head", {"memory": 64 << 30})
+WITH_GPU = Node("gpu", {"CPU": 2, "GPU": 1, "memory": 64 << 30}, accelerated=True)
 
 
 @pytest.mark.parametrize("answer", [True, None])
@@ -482,9 +468,9 @@ def test_a_unit_for_which_no_node_has_memory_is_refused_before_it_is_started(tmp
 class Shows(RoundsInline):
     """Keeps the options of its tasks."""
 
-    def _map(self, run, rows, options):
+    def _map(self, run, units, options):
         self.options = options
-        return super()._map(run, rows, options)
+        return super()._map(run, units, options)
 
 
 @pytest.mark.parametrize(
@@ -498,7 +484,7 @@ class Shows(RoundsInline):
 def test_tasks_reserve_the_memory_of_a_unit_and_stay_off_gpus(tmp_path, memory, wanted):
     shows = engine(tmp_path, OnNodes(SMALL, WITH_GPU), Shows)
     shows.run(dataclasses.replace(counting_stage(2), memory=memory))
-    assert shows.options == wanted
+    assert shows.options == {"num_cpus": 1} | wanted
 
 
 @pytest.mark.parametrize(
@@ -508,7 +494,7 @@ def test_a_task_on_this_machine_reserves_no_more_than_it_has(tmp_path, monkeypat
     monkeypatch.setattr(NoRay, "memory", lambda session: float(4 << 30))
     shows = engine(tmp_path, kind=Shows)
     shows.run(dataclasses.replace(counting_stage(2), memory=memory))
-    assert shows.options == wanted
+    assert shows.options == {"num_cpus": 1} | wanted
 
 
 def test_a_run_is_checked_before_each_stage_and_before_it_publishes_and_does_no_unit_after_a_refusal(tmp_path):

@@ -23,7 +23,7 @@ from tests.support.servers import free_port
 class NothingStarted(Session):
     def _start_embedded(self) -> None: ...
     def _join(self) -> None: ...
-    def _prepare_data(self) -> None: ...
+    def _quieten(self) -> None: ...
 
 
 @pytest.mark.parametrize(("address", "line"), [(None, "starting Ray: 0.0 s\n"), ("head:6379", "joining Ray: 0.0 s\n")])
@@ -56,7 +56,7 @@ def test_every_verb_that_needs_ray_says_that_it_starts_with_the_cpus_of_the_conf
     (tmp_path / "texts").mkdir()
     config = configs["curate" if verb == "curate" else "train"]
     (tmp_path / "c.yaml").write_text(config + f"output: {tmp_path}/run\nexecution: {{cpus: 3}}\n")
-    for name in ("_start_embedded", "_prepare_data"):
+    for name in ("_start_embedded", "_quieten"):
         monkeypatch.setattr(Session, name, lambda self: None)
 
     def run(config, session, *_, **__):
@@ -119,12 +119,12 @@ def test_the_gpus_are_those_of_the_machine_that_this_process_may_see(monkeypatch
     assert Session(cpus=2).own_resources(gpus=True) == {"CPU": 2.0, "GPU": found}
 
 
-def test_a_late_call_starts_no_other_ray_even_if_ray_was_imported_before_the_session(tmp_path):
+def test_a_late_call_starts_no_other_ray(tmp_path):
     code = (
-        "import ray\n"
         "from cluster.session import Session\n"
-        "Session._start_embedded = Session._prepare_data = lambda self: None\n"
+        "Session._start_embedded = Session._quieten = lambda self: None\n"
         "Session().start()\n"
+        "import ray\n"
         "ray.put(1)"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "HOME": str(tmp_path)}
@@ -139,21 +139,20 @@ OOM_RETRIES = "RAY_task_oom_retries"  # as Ray writes it
 def fake_ray(monkeypatch, tmp_path):
     """A Ray that notes its calls; its node has the dead processes of `dead`."""
     for name in [*WORKER_ENVIRONMENT, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", OOM_RETRIES, "RAY_USAGE_STATS_ENABLED",
-                 "RAY_ADDRESS", "RAY_JOB_ID", sessions._CLUSTERS, "RAY_DATA_DISABLE_PROGRESS_BARS"]:  # fmt: skip
+                 "RAY_ADDRESS", "RAY_JOB_ID", sessions._CLUSTERS, "RAY_ENABLE_AUTO_CONNECT"]:  # fmt: skip
         monkeypatch.setenv(name, "x")  # restored at the end, whatever the session sets
         monkeypatch.delenv(name)
     calls: list[tuple] = []
     node = SimpleNamespace(dead_processes=lambda: ray.dead)
-    hook = SimpleNamespace(enable_auto_connect=True)
     ray = SimpleNamespace(
         calls=calls,
         dead=[],
         init=lambda **given: calls.append(("init", given)),
         shutdown=lambda: calls.append(("shutdown",)),
-        _private=SimpleNamespace(worker=SimpleNamespace(_global_node=node), auto_init_hook=hook),
+        _private=SimpleNamespace(worker=SimpleNamespace(_global_node=node)),
     )
     monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setattr(Session, "_prepare_data", lambda self: None)
+    monkeypatch.setattr(Session, "_quieten", lambda self: None)
     monkeypatch.setattr(sessions, "_short_folder", lambda: str(tmp_path))
     monkeypatch.setattr(sessions, "_kill_holders", lambda folder: calls.append(("kill", folder)))
     monkeypatch.setattr(signal, "signal", lambda number, handler: calls.append(("signal", number, handler)))

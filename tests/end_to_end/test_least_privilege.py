@@ -6,13 +6,13 @@ The workers are processes of their own, with keys of their own, under which noth
 import dataclasses
 import json
 import os
+import pickle
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import boto3
-import pyarrow as pa
 import pytest
 from botocore.exceptions import ClientError
 
@@ -83,9 +83,8 @@ class EngineElsewhere(Engine):
     def run(self, stage):
         return super().run(dataclasses.replace(stage, small=False))
 
-    def _map(self, run, rows, options):
-        for done in self.session.workers.map(run, [pa.Table.from_pylist([row]) for row in rows]):
-            yield from done["answer"].to_pylist()
+    def _map(self, run, units, options):
+        yield from self.session.workers.map(run, units, [pickle.dumps(unit) for unit in units.values()])
 
 
 @pytest.fixture

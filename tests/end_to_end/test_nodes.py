@@ -14,7 +14,7 @@ pytestmark = pytest.mark.cluster
 # On a busy machine; a whole curate takes a tenth of it.
 WAIT_S = 500
 # What the tasks that run units, and the workers of a training, are called by Ray.
-UNITS, WORKERS = "MapBatches(_RunUnit)", "RayTrainWorker"
+UNITS, WORKERS = "_in_task", "RayTrainWorker"
 STEPS = 12
 TRAIN = [
     word
@@ -124,7 +124,7 @@ def test_units_of_killed_nodes_are_done_again_by_nodes_that_are_added(cluster, d
     assert not (output / "manifest.json").exists()
     added = {cluster.add_node(), cluster.add_node()}
     job = finish(cluster, command)
-    assert added <= cluster.nodes_of("tasks", job, UNITS)
+    assert added & cluster.nodes_of("tasks", job, UNITS), "the first may have done all when the second has joined"
     assert done.items() <= records(output).items(), "what was committed is not done again"
     assert digest(output) == digest(demo)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.engine import Engine, RetryLimits
+from cluster.nodes import Resources
 from cluster.progress import Silent
 from cluster.session import Session
 from tests.support.processes import wait_until
@@ -29,8 +30,8 @@ class Asked(Session):
 
     answers: Path
 
-    def could_run(self, round_id: str, memory: float) -> bool:
-        answer = super().could_run(round_id, memory)
+    def could_run(self, wanted: Resources) -> bool:
+        answer = super().could_run(wanted)
         with open(self.answers, "a") as file:
             file.write(f"{time.monotonic()} {answer}\n")
         return answer

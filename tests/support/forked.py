@@ -7,6 +7,7 @@ when its unit was done by another.
 
 import dataclasses
 import os
+import pickle
 import signal
 import time
 import traceback
@@ -19,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow as pa
 
+from cluster import engine as engines
 from cluster.artifact import Artifact
 from cluster.engine import Engine
-from cluster.stage import Stage
+from cluster.stage import Answer, NothingYet, Stage
 from tests.support.inline import NoRay
 
 _LOOK_S = 0.02
@@ -37,7 +38,7 @@ class Worker:
 
     def __init__(self, others: Iterable["Worker"]) -> None:
         self.pipe, its_end = Pipe()
-        self.row: dict[str, Any] | None = None
+        self.unit: tuple[int, bytes] | None = None
         self.process = os.fork()
         if self.process:
             its_end.close()
@@ -46,14 +47,14 @@ class Worker:
             for pipe in (self.pipe, *(other.pipe for other in others)):
                 pipe.close()
             while True:
-                run, row = its_end.recv()
-                its_end.send(run(pa.Table.from_pylist([row]))["answer"].to_pylist())
+                run, unit = its_end.recv()
+                its_end.send(run(*unit))
         os._exit(0)
 
-    def start(self, run: Any, row: dict[str, Any]) -> None:
-        """Have it do the unit of a row."""
-        self.row = row
-        self.pipe.send((run, row))
+    def start(self, run: Any, unit: tuple[int, bytes]) -> None:
+        """Have it do a unit."""
+        self.unit = unit
+        self.pipe.send((run, unit))
 
     def state(self) -> str:
         """`running`, `dead` or `suspended`."""
@@ -69,50 +70,52 @@ class ForkedWorkers(NoRay):
         self.count = count
         self.workers: list[Worker] = []
         self.suspended: list[Worker] = []
-        self._stopped = 0
 
     def stop(self) -> None:
         """Kill the workers, as of a Ray that is stopped; suspended ones stay."""
         super().stop()
-        self._stopped += 1
         workers, self.workers = self.workers, []
         for worker in workers:
             os.kill(worker.process, signal.SIGKILL)
             os.waitpid(worker.process, 0)
 
-    def map(self, run: Any, rows: list[dict[str, Any]], losses: int) -> Iterator[str]:
-        """The answers of the rows, in the order of completion. losses: how often a row is started again."""
-        now, waiting, lost, missing = self._stopped, deque(rows), Counter[int](), len(rows)
-        while missing and now == self._stopped:
+    def map(self, run: Any, units: Mapping[int, Any], losses: int, wait_s: float) -> Iterator[Answer | NothingYet]:
+        """The answers of the units, in the order of completion. losses: how often a unit is started again."""
+        waiting = deque((index, pickle.dumps(unit)) for index, unit in units.items())
+        lost, missing, quiet_since = Counter[int](), len(units), time.monotonic()
+        while missing:
+            if time.monotonic() - quiet_since >= wait_s:
+                quiet_since = time.monotonic()
+                yield NothingYet(running=True)
             while waiting:
-                free = next((worker for worker in self.workers if worker.row is None), None)
+                free = next((worker for worker in self.workers if worker.unit is None), None)
                 if free is None and len(self.workers) < self.count:
                     free = Worker([*self.workers, *self.suspended])
                     self.workers.append(free)
                 if free is None:
                     break
                 free.start(run, waiting.popleft())
-            ready = wait([worker.pipe for worker in self.workers if worker.row], _LOOK_S)
+            ready = wait([worker.pipe for worker in self.workers if worker.unit], _LOOK_S)
             for worker in list(self.workers):
-                if worker.row is None:
+                if worker.unit is None:
                     continue
                 try:
                     if worker.pipe in ready:
-                        answers, worker.row = worker.pipe.recv(), None
-                        missing -= 1
-                        yield from answers
+                        answer, worker.unit = worker.pipe.recv(), None
+                        missing, quiet_since = missing - 1, time.monotonic()
+                        yield answer
                         continue
                 except (EOFError, OSError):
                     pass  # it died
                 if (state := worker.state()) == "running":
                     continue
-                row = worker.row
+                index = worker.unit[0]
                 self.workers.remove(worker)
                 if state == "suspended":
                     self.suspended.append(worker)
-                lost[row["unit"]] += 1
-                if lost[row["unit"]] <= losses:
-                    waiting.append(row)
+                lost[index] += 1
+                if lost[index] <= losses:
+                    waiting.append(worker.unit)
                 else:
                     missing -= 1
         while self.suspended:  # what they were to do has been done by others
@@ -127,9 +130,9 @@ class ForkedEngine(Engine):
     def run(self, stage: Stage) -> dict[str, Artifact]:
         return super().run(dataclasses.replace(stage, small=False))
 
-    def _map(self, run: Any, rows: list[dict[str, Any]], options: Mapping[str, Any]) -> Iterator[str]:
+    def _map(self, run: Any, units: Mapping[int, Any], options: Mapping[str, Any]) -> Iterator[Answer | NothingYet]:
         assert isinstance(self.session, ForkedWorkers)
-        return self.session.map(run, rows, self.limits.losses)
+        return self.session.map(run, units, self.limits.losses, min(engines._POLL_S, self.limits.stall_s))
 
 
 class Command:

@@ -1,12 +1,17 @@
 """Runs a stage's units one after the other in this process: everything of a run but Ray, in milliseconds."""
 
-import pyarrow as pa
+import pickle
+import queue
+import threading
 
+from cluster import engine as engines
 from cluster import stage as stages
 from cluster.engine import Engine
 from cluster.frame import job as frame
+from cluster.nodes import Node, Resources
 from cluster.progress import Progress, Silent
 from cluster.session import Session
+from cluster.stage import NothingYet
 from pipelines.curate import job as job
 from pipelines.curate.config import CurateConfig
 from pipelines.prepare import job as prepare_job
@@ -17,16 +22,40 @@ class InlineEngine(Engine):
     def _start_ray(self) -> None: ...
 
     def _round(self, stage, missing, records, failures) -> None:
+        stage = stage.set_up()
         for index in missing:
             records[index] = stages.run_unit(stage, self.root, index, stage.units[index])
 
 
 class RoundsInline(Engine):
-    """The engine as it is, with its rounds, limits and answers; only Ray Data is replaced by a loop."""
+    """The engine as it is, with its rounds, limits and answers; only Ray's workers are replaced by a thread."""
 
-    def _map(self, run, rows, options):
-        for row in rows:
-            yield from run(pa.Table.from_pylist([row]))["answer"].to_pylist()
+    def _map(self, run, units, options):
+        answers: queue.Queue = queue.Queue()
+        threading.Thread(target=self._work, args=(run, units, answers), daemon=True).start()
+        while True:
+            try:
+                answer = answers.get(timeout=min(engines._POLL_S, self.limits.stall_s))
+            except queue.Empty:
+                yield NothingYet(running=False)
+                continue
+            if answer is None:
+                return
+            if isinstance(answer, BaseException):
+                raise answer
+            yield answer
+
+    def _work(self, run, units, answers) -> None:
+        try:
+            for answer in self._answers_of(run, units):
+                answers.put(answer)
+            answers.put(None)
+        except BaseException as error:
+            answers.put(error)
+
+    def _answers_of(self, run, units):
+        for index, unit in units.items():
+            yield run(index, pickle.dumps(unit))
 
 
 class NoRay(Session):
@@ -52,7 +81,10 @@ class NoRay(Session):
     def memory(self) -> float:
         return 0
 
-    def could_run(self, round_id: str, memory: float) -> bool:
+    def nodes(self) -> list[Node]:
+        return []
+
+    def could_run(self, wanted: Resources) -> bool:
         self.cpus_come_after -= 1
         return self.cpus_come_after < 0
 

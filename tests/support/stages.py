@@ -38,7 +38,7 @@ def run_inline(stage: Stage, root: str) -> dict[str, Artifact]:
         for artifact in done.values():
             stages.sweep(artifact)
         return done
-    records = stages.committed(stage, root)
+    records, stage = stages.committed(stage, root), stage.set_up()
     for index, unit in enumerate(stage.units):
         if index not in records:
             records[index] = stages.run_unit(stage, root, index, unit)

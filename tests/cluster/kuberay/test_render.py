@@ -113,8 +113,8 @@ def test_units_stay_off_the_gpu_group_of_a_cluster_without_labels():
     nodes = [ray_node(name, group) for name, group in groups.items()]
     assert [(node.id, node.accelerated) for node in nodes] == [("cpu", False), ("gpu", True)]
     head = ray_node("head", cluster["headGroupSpec"])
-    assert without_accelerators([head, *nodes], memory=GIB) == {"ray.io/node-id": "!in(gpu)"}
-    assert without_accelerators([head, nodes[1]], memory=GIB) == {}, "the head takes no units"
+    assert without_accelerators([head, *nodes], {"CPU": 1, "memory": GIB}) == {"ray.io/node-id": "!in(gpu)"}
+    assert without_accelerators([head, nodes[1]], {"CPU": 1, "memory": GIB}) == {}, "the head takes no units"
 
 
 @pytest.mark.parametrize(
