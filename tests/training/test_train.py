@@ -496,6 +496,16 @@ def die() -> None:
 @pytest.mark.ray
 def test_on_ray_two_workers_come_to_the_loss_of_one(corpus, tmp_path, monkeypatch):
     """And what the parts that need one worker say, they say as if they ran here."""
+    package = tmp_path / "packages" / "of_a_user-1.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Name: of-a-user\nVersion: 1\n")
+    (package / "entry_points.txt").write_text(
+        "[raymill.train_callbacks]\nreported = tests.support.train_callback:Reported\n"
+    )
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.setenv("REPORTED", str(tmp_path / "reported"))
+    results = []
+    monkeypatch.setattr("training.driver.launch._fit", lambda trainer, ended: ended.put(results.append(trainer.fit())))
     settings = {"corpus": corpus, "method": "lora", "generate": {"prompts": 2, "max_new_tokens": 4}}
     alone = train_inline(settings | {"output": str(tmp_path / "alone")}, monkeypatch)
     config = TrainConfig.model_validate(
@@ -514,6 +524,17 @@ def test_on_ray_two_workers_come_to_the_loss_of_one(corpus, tmp_path, monkeypatc
     losses = [run.report["fits"][0]["after"]["test"]["loss"] for run in (alone, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert two.report["fits"][0]["totals"]["workers"] == [2]
+    reports = [json.loads(line) for line in (tmp_path / "reported").read_text().splitlines()]
+    lines = (tmp_path / "two" / "steps.jsonl").read_text().splitlines()
+    steps = {record["step"]: record for record in map(json.loads, lines)}
+    assert [first["step"] for (first, _), _ in reports] == [3, 6]
+    for (first, second), name in reports:
+        assert first["loss"] == steps[first["step"]]["loss"] and second == {}
+        assert first["validation/loss"] == steps[first["step"]]["validation"]["loss"]
+        assert Path(first["checkpoint"]).parent == tmp_path / "two" / "checkpoints"
+        assert Path(first["checkpoint"]).name == Path(name).name, "a reference: nothing is copied"
+    (result,) = results
+    assert result.metrics == reports[-1][0][0] and len(result.metrics_dataframe) == 2
     assert not train(config, Session(address="nowhere:1"), Silent()).fresh, "found again without Ray"
 
 

@@ -12,8 +12,8 @@ from tests.support import train_inline as inline
 from tests.support.inline import InlineEngine
 from tests.support.train_inline import train_inline, write_corpus
 from training.config_parts import Failures, Workers
-from training.driver.ray_trainer import make_trainer
 from training.evaluation import job as evaluation
+from training.fit.ray_trainer import make_trainer
 
 
 def test_settings_of_a_run_are_found_in_what_it_leaves(tmp_path, monkeypatch):

@@ -1,9 +1,9 @@
 """The driver of a fit on Ray: starts the workers by Ray Train, shows their progress, and reports why they failed.
 
 Ray Train starts the workers, detects deaths and preemptions, and starts the workers again. Workers write checkpoints,
-metrics and the outcome to the run's store. They do not call `ray.train.report`, because it is a barrier, and its record
-of checkpoints depends on Ray's version. If the driver or workers die, the same command continues from the last
-checkpoint.
+metrics and the outcome to the run's store. If the driver or workers die, the same command continues from the last
+checkpoint there. Workers also report each checkpoint to Ray Train (`Ranks.report`), for its `Result` and for callbacks;
+nothing is read back from its record, which depends on Ray's version.
 """
 
 import queue
@@ -31,7 +31,7 @@ from training.records.job import Job
 from training.records.schema import Outcome
 from training.records.stop_request import StopRequest
 
-_make_trainer = Entry("training.driver.ray_trainer:make_trainer")  # imports Ray Train; called once Ray has started
+_make_trainer = Entry("training.fit.ray_trainer:make_trainer")  # imports Ray Train; called once Ray has started
 
 Afterwards = Callable[[Job, Outcome], object]
 

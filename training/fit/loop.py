@@ -51,7 +51,7 @@ from training.fit.loss_checks import bad_loss_error, document_ids, loss_problem
 from training.fit.out_of_memory import explained, with_rows_left_to_try
 from training.fit.ranks import Preemption, Ranks
 from training.fit.step_log import StepLog
-from training.fit.tracking import Tracker, trackers
+from training.fit.tracking import Tracker, curves, trackers
 from training.fit.validation import Validation
 from training.models.build import attention_warning, build_objective
 from training.models.compiling import compile_clock
@@ -103,8 +103,8 @@ class Counts:
 
     loss_denominator: sum of the weights of the label tokens, or rows with a class for method probe. attended: see
     device.attended_positions. digest: of the rows read, modulo 2**64. uploading: number of workers that still upload a
-    checkpoint. checkpoint_due: whether `checkpoint.every_minutes` have passed by the first worker's clock.
-    stopping: whether a worker was asked to stop.
+    checkpoint. committed: whether a checkpoint was committed and is not reported yet. checkpoint_due: whether
+    `checkpoint.every_minutes` have passed by the first worker's clock. stopping: whether a worker was asked to stop.
     """
 
     loss_denominator: float
@@ -113,6 +113,7 @@ class Counts:
     attended: int
     digest: int
     uploading: int
+    committed: bool
     checkpoint_due: bool
     stopping: bool
 
@@ -153,6 +154,7 @@ class Training:
         self.progress = checkpoint.manifest.progress if checkpoint else TrainingProgress(updates=updates)
         self.resumed_seconds = self.progress.seconds
         self.saved_step = checkpoint.step if checkpoint else -1
+        self.saved_metrics: dict[str, float] = {}  # of the last checkpoint of this attempt
         self.log = StepLog(job.store, job.step_log, self.progress.step if checkpoint else None) if ranks.first else None
         if self.log:
             stack.callback(self.log.close)
@@ -160,7 +162,7 @@ class Training:
         self.trackers: list[Tracker] = trackers(job, attempt, self.progress.step, self.metrics) if ranks.first else []
         for tracker in self.trackers:
             stack.callback(tracker.close)
-        self.saver = Saver(job, ranks, attempt, self._flush, self.metrics)
+        self.saver = Saver(job, ranks, attempt, self._flush, self._report, self.metrics)
         stack.callback(self.saver.close)
         micro_rows, length = self.config.micro_rows(ranks.world), self.config.sequence_length
         self.validation = Validation(
@@ -225,7 +227,7 @@ class Training:
         batches = self.loader.micro_batches(step)
         self.ranks.reached(f"step {step + 1}, counts")
         counts = self._exchange(batches)
-        self.saver.on_upload_count(counts.uploading)
+        self.saver.on_counts(counts.uploading, counts.committed)
         rate = learning_rate(self.config.optimizer, step, self.job.steps)
         record: StepRecord = self._new_record(step + 1)
         if counts.loss_denominator:
@@ -273,14 +275,16 @@ class Training:
             digest & _LOW_32_BITS,
             digest >> 32 & _LOW_32_BITS,
             int(self.saver.uploading),
+            int(self.saver.committed),
             int(due),
             int(self.is_stopped()),
         ]
         # Weights are fractions, so float64: it has whole numbers up to 2**53.
         denominator, *counts = (sum(one) for one in zip(*self.ranks.exchange_floats(mine), strict=True))
-        tokens, labels, attended, low, high, uploading, due_by_clock, stops = map(int, counts)
+        tokens, labels, attended, low, high, uploading, committed, due_by_clock, stops = map(int, counts)
         digest = (low + (high << 32)) & ((1 << 64) - 1)
-        return Counts(denominator, tokens, labels, attended, digest, uploading, due_by_clock > 0, stops > 0)
+        flags = (committed > 0, due_by_clock > 0, stops > 0)
+        return Counts(denominator, tokens, labels, attended, digest, uploading, *flags)
 
     def _backward(self, step: int, batches: Sequence[Batch], denominator: float) -> tuple[float, float]:
         """Accumulate the gradients of the step's micro-batches.
@@ -324,7 +328,7 @@ class Training:
         regular = every is not None and step % every == 0
         ends = last or self._stops_early()
         if regular or checkpoint_due or ends or self.progress.improved or self.preemption.announced(step):
-            record["checkpoint_stall_s"] = self._save()
+            record["checkpoint_stall_s"] = self._save(record)
         self._append(record)
 
     def _validate(self) -> Measured | None:
@@ -336,11 +340,17 @@ class Training:
         patience = self.config.evaluate.patience
         return patience is not None and self.progress.misses >= patience
 
-    def _save(self) -> float:
+    def _save(self, record: StepRecord | None = None) -> float:
+        """Begin a checkpoint. record: of its step. Returns the seconds for which training waited."""
         self.ranks.reached(f"checkpoint of step {self.progress.step}")
         stall = self.saver.begin(self._progress_now(), self.engine.slices())
         self.saved_step, self.saved_at = self.progress.step, time.monotonic()
+        self.saved_metrics = {"step": self.saved_step, **(curves(record) if record else {})}
         return stall
+
+    def _report(self, checkpoint: str) -> None:
+        self.ranks.reached(f"report of the checkpoint of step {self.saved_step}")
+        self.ranks.report(self.saved_metrics, checkpoint)
 
     def _skip_bad_step(self, step: int, problem: str, batches: Sequence[Batch]) -> None:
         """Restore the newest checkpoint, and skip the steps after it up to `step`, which is counted from 1.

@@ -4,7 +4,7 @@ The collectives use gloo, also if gradients use NCCL, so that they do not wait f
 """
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from cluster.metrics import NOT_EXPORTED, Metrics
+from cluster.store import paths
 from training.fit.heartbeat import Heartbeat, is_communication_error
 
 # A query takes a round trip to Ray's control process; notices are given tens of seconds before the preemption.
@@ -40,6 +41,27 @@ class Ranks:
     def first(self) -> bool:
         """Whether this is the worker of rank 0, which writes the records of the run."""
         return self.rank == 0
+
+    def report(self, metrics: Mapping[str, Any], checkpoint: str) -> None:
+        """Report a committed checkpoint with its metrics to Ray Train, for `Result` and callbacks. A collective.
+
+        Nothing is copied: the `Checkpoint` that Ray gets is a name below the temporary folder that Ray wants, without
+        files; the metric `checkpoint` is the URI. Under torchrun nothing is reported.
+        """
+        if not self.under_ray:
+            return
+        import ray.train  # under torchrun Ray need not be installed
+
+        if not self.first:
+            ray.train.report({})
+            return
+        storage = ray.train.get_context().get_storage()
+        name = paths.join(storage.experiment_fs_path, checkpoint.rpartition("/")[2])
+        ray.train.report(
+            {**metrics, "checkpoint": checkpoint},
+            ray.train.Checkpoint(name, storage.storage_filesystem),
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
+        )
 
     def reached(self, point: str) -> None:
         """Record that this worker has reached a point, which all workers reach in the same order; see heartbeat.py."""

@@ -41,7 +41,7 @@ def write_by(job: Job, world: int, step: int = 3) -> str:
     for rank, saver in reversed(list(enumerate(savers))):
         saver.begin(TrainingProgress(step=step, updates=step), slices(rank, world))
         saver._upload.result()
-        saver.on_upload_count(0)
+        saver.on_counts(0, committed=False)
     savers[0]._commit.result()
     for saver in savers:
         saver.close()
@@ -114,16 +114,41 @@ def test_weights_are_checked_without_the_optimizers_state(tmp_path):
             checkpoint.check_weights()
 
 
+def test_a_checkpoint_is_reported_once_by_every_worker_after_its_commit(tmp_path):
+    job, reported = make_job(tmp_path), []
+
+    def report(uri: str) -> None:
+        reported.append(latest(job).uri)
+        assert uri == latest(job).uri
+
+    savers = [Saver(job, Ranks(rank, 2, torch.device("cpu")), "a", lambda: None, report) for rank in range(2)]
+    for step in (1, 2):
+        for rank, saver in reversed(list(enumerate(savers))):
+            saver.begin(TrainingProgress(step=step), slices(rank, 2))
+            saver._upload.result()
+            saver.on_counts(0, committed=False)
+        savers[0]._commit.result()
+        assert [saver.committed for saver in savers] == [True, False] and len(reported) == 2 * (step - 1)
+        for saver in savers:
+            if step == 1:
+                saver.on_counts(0, committed=True)
+            saver.settle()
+        assert not any(saver.committed for saver in savers)
+        assert reported[-2:] == [savers[0].uri(step)] * 2 and len(reported) == 2 * step
+    for saver in savers:
+        saver.close()
+
+
 def test_the_manifest_waits_for_the_parts_of_all_workers(tmp_path):
     job = make_job(tmp_path)
     saver = Saver(job, Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
     assert not saver.uploading
     saver.begin(TrainingProgress(step=1), slices())
     saver._upload.result()
-    saver.on_upload_count(1)
+    saver.on_counts(1, committed=False)
     assert not saver.uploading and latest(job) is None, "another worker still uploads"
-    saver.on_upload_count(0)
-    saver.on_upload_count(0)
+    saver.on_counts(0, committed=False)
+    saver.on_counts(0, committed=False)
     saver.settle()
     assert latest(job).step == 1
     saver.close()
@@ -149,7 +174,7 @@ def test_a_part_or_manifest_that_cannot_be_written_is_raised_at_the_next_step(tm
             saver.begin(TrainingProgress(step=1), slices())
             saver._upload.exception()
             if parts:
-                saver.on_upload_count(0)
+                saver.on_counts(0, committed=False)
                 saver._commit.exception()
         with pytest.raises(StorageError, match="the disk is full"):
             _ = saver.uploading

@@ -2,9 +2,10 @@
 
     begin            every worker copies its part of the state to CPU memory; training waits only for this copy
     thread           uploads the copy, then the list of its pieces
-    on_upload_count  called at each step with the number of workers that still upload; when it is zero, the first
-                     worker commits the checkpoint by creating its manifest
-    settle           waits until the checkpoint is committed: at the end, and before the copy is overwritten
+    on_counts        called at each step with the number of workers that still upload; when it is zero, the first
+                     worker commits the checkpoint by creating its manifest; then all workers report it
+    settle           waits until the checkpoint is committed and reported: at the end, and before the copy is
+                     overwritten
 
 One checkpoint is written at a time, so a worker holds one copy of its part of the state, in page-locked memory on GPUs.
 A manifest is created after all files that it lists. Checkpoints without a manifest, left by killed attempts, are
@@ -56,6 +57,7 @@ class Saver:
     """Writes one worker's parts of the checkpoints of one attempt.
 
     before_manifest: called by the first worker, in a thread, before a checkpoint is committed.
+    on_commit: called by all workers, at the same point of the training, with the URI of a committed checkpoint.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Saver:
         ranks: Ranks,
         attempt: str,
         before_manifest: Callable[[], None],
+        on_commit: Callable[[str], None] = lambda uri: None,
         metrics: Metrics = NOT_EXPORTED,
     ) -> None:
         self.metrics = metrics
@@ -72,12 +75,14 @@ class Saver:
         self.attempt = attempt
         self.step = -1
         self._before_manifest = before_manifest
+        self._on_commit = on_commit
         self._copies: dict[Key, torch.Tensor] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._upload: Future[None] | None = None
         self._commit: Future[None] | None = None
         self._progress: TrainingProgress | None = None  # of the checkpoint being written
+        self._not_reported = ""  # the checkpoint that is being committed
         if ranks.first:
             delete_unfinished(job)
 
@@ -116,22 +121,39 @@ class Saver:
         self._upload.result()
         return False
 
-    def on_upload_count(self, uploading: int) -> None:
-        """Commit the checkpoint when no worker uploads any more. Every worker passes the same number."""
+    @property
+    def committed(self) -> bool:
+        """Whether the first worker has committed a checkpoint that is not reported yet; False on the others."""
+        return self._commit is not None and self._commit.done() and bool(self._not_reported)
+
+    def on_counts(self, uploading: int, committed: bool) -> None:
+        """Report a checkpoint that was committed; commit one when no worker uploads it any more.
+
+        uploading: number of workers that upload. committed: that property of the first worker. All pass the same.
+        """
+        if committed:
+            self._report()
         if self._progress is not None and not uploading:
             progress, self._progress, self._upload = self._progress, None, None
+            self._not_reported = self.uri(progress.step)
             if self.ranks.first:
                 self._commit = self._thread.submit(self._put_manifest, progress)
 
     def settle(self) -> None:
-        """Wait until the checkpoint being written, if any, is committed. All workers call it together."""
+        """Wait until the checkpoint being written, if any, is committed and reported. All workers call it together."""
         if self._upload is not None:
             self._upload.result()
             self.ranks.exchange([0])
-            self.on_upload_count(0)
+            self.on_counts(0, committed=False)
         if self._commit is not None:
             self._commit.result()
             self._commit = None
+        if self._not_reported:
+            self._report()
+
+    def _report(self) -> None:
+        uri, self._not_reported = self._not_reported, ""
+        self._on_commit(uri)
 
     def close(self) -> None:
         """Wait for the upload that is running, and cancel those that have not started."""

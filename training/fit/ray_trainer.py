@@ -1,19 +1,18 @@
 """The Ray Train trainer of a fit. It is imported once Ray has started, and by Ray Train's own processes.
 
-Ray's TorchTrainer imports torch in the driver and in its controller before a worker starts, and each of its actors for
-datasets, placement groups and preemption imports Ray Train again: together 20 s of processor time. `Trainer` leaves out
-the parts that this training does not use.
+The workers are those of Ray's TorchTrainer. They form their process group themselves (fit/process_group.py), not by
+Ray's backend for torch: a worker that does not arrive is named, as is one at which a collective fails; the error is
+recorded like every other of a worker; after an error no worker waits for the others to take the group down; and the
+group is the same under torchrun.
 """
 
 import os
+from importlib import metadata
 from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.backend import Backend, BackendConfig
-from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.callback import RayTrainCallback
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.train.backend import Backend
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.entry import Entry
 
@@ -27,10 +26,26 @@ _HEALTH_EVERY_S = 0.5
 # When workers are added, training restarts from the last checkpoint, so they are added at most this often.
 _GROW_EVERY_S = 600.0
 
+# Classes derived from ray.train.UserCallback that installed packages name, to be called after each checkpoint.
+CALLBACKS = "raymill.train_callbacks"
+
+
+class _OwnProcessGroup(Backend):
+    share_cuda_visible_devices = True
+
+
+class OwnProcessGroup(TorchConfig):
+    """No process group by Ray. Every worker sees all GPUs of its machine, for NCCL's transfers between them."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """The backend that Ray Train starts with the workers."""
+        return _OwnProcessGroup
+
 
 def make_trainer(
     arguments: dict[str, Any], workers: Any, failures: Any, *, name: str, folder: str, embedded: bool
-) -> DataParallelTrainer:
+) -> TorchTrainer:
     """The trainer; its `fit` runs `fit_in_worker(**arguments)` in every worker.
 
     Args:
@@ -40,24 +55,26 @@ def make_trainer(
     """
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_S))
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_HEALTH_EVERY_S))
+    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", str(workers.timeout_s))
     if embedded:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     least, most = workers.range
     gpus = workers.gpus_each
-    return (EmbeddedTrainer if embedded else Trainer)(
+    return TorchTrainer(
         _call_worker,
         train_loop_config=arguments,
-        backend_config=SharedGpus(),
+        torch_config=OwnProcessGroup(),
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # its stub has the fields of an older version
             num_workers=least if least == most else (least, most),  # type: ignore[arg-type]
             elastic_resize_monitor_interval_s=_GROW_EVERY_S,
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": workers.cpus_each} | ({"GPU": gpus} if gpus else {}),
         ),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]  # likewise
             name=name,
             storage_path=folder,
-            failure_config=FailureConfig(  # type: ignore[call-arg]  # likewise
+            callbacks=[found.load()() for found in metadata.entry_points(group=CALLBACKS)],
+            failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=failures.max,
                 max_preemption_failures=failures.max_preemptions,
                 controller_failure_limit=_STARTS,
@@ -68,34 +85,3 @@ def make_trainer(
 
 def _call_worker(arguments: dict[str, Any]) -> None:
     _fit_in_worker(**arguments)
-
-
-class SharedGpus(BackendConfig):
-    """Every worker sees all GPUs of the group on its machine, which NCCL needs for transfers between them.
-
-    The workers form their process group themselves, see `process_group.ray_group`.
-    """
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """The backend that Ray Train starts with the workers."""
-        return _SharedGpus
-
-
-class _SharedGpus(Backend):
-    share_cuda_visible_devices = True
-
-
-class Trainer(DataParallelTrainer):
-    """A trainer without Ray Train's actor for datasets, because workers read packed rows from the store."""
-
-    unused: tuple[type[RayTrainCallback], ...] = (DatasetsCallback,)
-
-    def _create_default_callbacks(self) -> list[RayTrainCallback]:
-        return [one for one in super()._create_default_callbacks() if not isinstance(one, self.unused)]
-
-
-class EmbeddedTrainer(Trainer):
-    """A trainer also without the actor that removes placement groups of a dead controller: an embedded Ray ends too."""
-
-    unused = (DatasetsCallback, PlacementGroupCleanerCallback)
