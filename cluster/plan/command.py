@@ -1,5 +1,6 @@
 """The verb `raymill plan`: what a config takes before it runs, for every kind."""
 
+import inspect
 import json
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -9,7 +10,8 @@ import typer
 from cluster.config import load
 from cluster.errors import ConfigError
 from cluster.extras import require_extra
-from cluster.frame.kinds import kind_of
+from cluster.frame.kind import Kind
+from cluster.frame.kinds import kind_of, kinds
 from cluster.plan.files import subject as subject_of_files
 from cluster.plan.prices import load_prices
 from cluster.plan.subject import CORES, plan_of
@@ -27,13 +29,13 @@ def plan(
     ] = None,
     cores: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="curate, prepare: plan for this number of cores; may be repeated; default: several"),
+        typer.Option(min=1, help="plan for this number of cores; of train, to pack; may be repeated; default: several"),
     ] = None,
     duplicates: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="curate: share of the documents that pass the rules and are duplicates"),
     ] = None,
-    prices: Annotated[str | None, typer.Option(help="curate, prepare: YAML file of prices")] = None,
+    prices: Annotated[str | None, typer.Option(help="YAML file of prices of cores, memory and requests")] = None,
     gpu: Annotated[str | None, typer.Option(help="train: by name, A100, H100, H200, L40S, ...")] = None,
     gpu_memory_gib: Annotated[float | None, typer.Option(min=0.1, help="train: of one GPU; default: of --gpu")] = None,
     peak_tflops: Annotated[
@@ -50,40 +52,43 @@ def plan(
 ) -> None:
     """What a config takes, before it runs: time, memory, cost. Writes nothing.
 
-    curate: core-hours, memory, scratch, requests and money by stage, from a sample of the input that is curated here.
-    prepare: the same without scratch, and what becomes of a sample of the records.
-    train: steps, tokens, epochs, memory by part and engine, the smallest change that fits, time, cost, warnings; the
-    model is counted without its weights, and counts are exact once the corpus is packed.
+    Every kind: core-hours, memory, scratch, requests and money by stage, from a sample of the input that is run here;
+    of curate also the share of duplicates, of prepare what becomes of a sample of the records.
+    train: also steps, tokens, epochs, memory by part and engine, the smallest change that fits, time, cost, warnings;
+    the model is counted without its weights, and counts are exact once the corpus is packed.
     """
-    options: dict[str, dict[str, Any]] = {
-        "curate": {"documents": documents, "cores": cores or None, "duplicates": duplicates, "prices": prices},
-        "prepare": {"documents": documents, "cores": cores or None, "prices": prices},
-        "train": {
-            "gpu": gpu,
-            "gpu_memory_gib": gpu_memory_gib,
-            "peak_tflops": peak_tflops,
-            "mfu": mfu,
-            "price_per_gpu_hour": price_per_gpu_hour,
-        },
+    options: dict[str, Any] = {
+        "documents": documents,
+        "cores": cores or None,
+        "duplicates": duplicates,
+        "prices": prices,
+        "gpu": gpu,
+        "gpu_memory_gib": gpu_memory_gib,
+        "peak_tflops": peak_tflops,
+        "mfu": mfu,
+        "price_per_gpu_hour": price_per_gpu_hour,
     }
     settings = load(config, override or [])
-    kind: str = settings.kind  # type: ignore[attr-defined]
-    options.setdefault(kind, {"documents": documents, "cores": cores or None, "prices": prices})
-    for other in options.keys() - {kind}:
-        for name, value in options[other].items():
-            if value is not None and name not in options[kind]:
-                raise ConfigError(
-                    f"--{name.replace('_', '-')}: an option for configs of kind {other}; {config} is of kind {kind}. "
-                    "Leave it out."
-                )
-    given = {name: value for name, value in options[kind].items() if value is not None}
-    declared = kind_of(kind)
+    declared = kind_of(settings.kind)  # type: ignore[attr-defined]
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given.keys() - _taken_by(declared):
+        others = " and ".join(kind.name for kind in kinds() if name in _taken_by(kind))
+        raise ConfigError(
+            f"--{name.replace('_', '-')}: an option for configs of kind {others}; {config} is of kind {declared.name}. "
+            "Leave it out."
+        )
     if declared.extra:
         require_extra(declared.extra, f"raymill plan {config}")
     if declared.print_plan is not None:
         declared.print_plan(settings, as_json=json_, **given)
     else:
         print_plan(settings, as_json=json_, **given)
+
+
+def _taken_by(kind: Kind) -> set[str]:
+    """The options of the verb that the plan of a kind takes."""
+    own = kind.print_plan or kind.plan
+    return {"cores", "prices", *inspect.signature(own.load() if own else subject_of_files).parameters}
 
 
 def print_plan(

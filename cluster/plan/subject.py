@@ -58,7 +58,7 @@ def plan_of(subject: Subject, cores: Sequence[int], prices: Prices) -> dict[str,
         whole = Whole(subject.root, subject.input, found)
         subject.run_all(whole)
         said, numbers = subject.said(found.artifacts)
-    stages, input = whole.costs, subject.input
+    input = subject.input
     return {
         "kind": subject.config.kind,
         "name": subject.config.name,
@@ -73,18 +73,27 @@ def plan_of(subject: Subject, cores: Sequence[int], prices: Prices) -> dict[str,
             "units": len(input.weights),
         },
         **whole.assumed,
+        **costs_of(whole.costs, subject.machine, cores, prices),
+        "assumed": [*ASSUMED, *subject.assumed],
+    }
+
+
+def costs_of(
+    stages: Sequence[Cost], machine: Callable[[int], int], cores: Sequence[int], prices: Prices
+) -> dict[str, Any]:
+    """What stages take, and all of them on each number of cores, as JSON values. machine: as of a Subject."""
+    return {
         "stages": [{name: value for name, value in asdict(one).items() if name not in _NOT_SHOWN} for one in stages],
         "core_s": sum(stage.core_s for stage in stages),
         "shuffle_bytes": sum(stage.written for stage in stages if "group." in stage.name),
         "store_money": store_money(stages, prices),
-        "on_cores": [on_cores(subject.machine, stages, one, prices) for one in cores],
+        "on_cores": [on_cores(machine, stages, one, prices) for one in cores],
         "prices": prices.model_dump(),
-        "assumed": [*_ASSUMED, *subject.assumed],
     }
 
 
 _NOT_SHOWN = ("rows", "counters")
-_ASSUMED = (
+ASSUMED = (
     "The input is like the sample: speed, size, shares and languages.",
     "Cores are as fast as those of this machine; grouping is as fast as in tests/benchmarks/README.md.",
     "Units of a stage take equally long, and nothing fails.",

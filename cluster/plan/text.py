@@ -13,12 +13,10 @@ _NAME_WIDTH = 22
 
 
 def plan_text(plan: dict[str, Any]) -> str:
-    """The stages of a plan, time and money, prices and assumptions."""
-    size, sample, stages, prices = plan["input"], plan["sample"], plan["stages"], plan["prices"]
+    """The plan of a run of stages."""
+    size, sample = plan["input"], plan["sample"]
     about = "" if size["exact"] else "about "
     unreadable = f", {sample['unreadable']:.1%} cannot be read" if sample["unreadable"] else ""
-    sums = {name: sum(stage[name] for stage in stages) for name in ("core_s", "read", "written", "gets", "puts")}
-    most = {name: max(stage[name] for stage in stages) for name in ("memory", "scratch")}
     lines = [
         f"plan of {plan['name']}",
         f"input    {about}{plural(size['documents'], plan['noun'])}, {amount_of_bytes(size['text_bytes'])} of text, "
@@ -26,6 +24,18 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"sample   {plural(sample['documents'], plan['noun'])}, {amount_of_bytes(sample['text_bytes'])}, from "
         f"{plural(sample['pieces'], 'unit')}: {sample['said']}{unreadable}",
         "",
+        *costs_lines(plan),
+        *assumed_lines(plan["assumed"]),
+    ]
+    return wrapped(lines)
+
+
+def costs_lines(plan: dict[str, Any]) -> list[str]:
+    """What stages take, then time and money, then prices. plan: as from `costs_of`."""
+    stages, prices = plan["stages"], plan["prices"]
+    sums = {name: sum(stage[name] for stage in stages) for name in ("core_s", "read", "written", "gets", "puts")}
+    most = {name: max(stage[name] for stage in stages) for name in ("memory", "scratch")}
+    lines = [
         _row("stage", "units", "core time", "read", "written", "GETs", "PUTs", "memory", "scratch"),
         *(_stage(one["name"], f"{one['units']:,}", one) for one in stages),
         _stage("all", "", sums | most),
@@ -38,16 +48,15 @@ def plan_text(plan: dict[str, Any]) -> str:
     for one in plan["on_cores"]:
         time, memory = duration(one["seconds"]), f"{one['machine_gib']:,.0f} GiB"
         lines.append(f"{one['cores']:>8,}  {time:<14}{memory:>20}  {money(one['money'])}")
-    lines += [
+    return [
+        *lines,
         "",
         f"Cost: the machines from start to end, at most {MOST_CORES} cores each; of it {money(plan['store_money'])} "
         "for requests and egress. "
         f"Prices: {prices['name']}: {prices['core_hour']:g} a core-hour, {prices['gib_hour']:g} a GiB-hour, "
         f"{prices['thousand_puts']:g} and {prices['thousand_gets']:g} for 1,000 PUTs and GETs, "
         f"{prices['egress_gb']:g} a GB of egress (--prices).",
-        *assumed_lines(plan["assumed"]),
     ]
-    return wrapped(lines)
 
 
 def assumed_lines(sentences: Sequence[str]) -> list[str]:

@@ -89,10 +89,14 @@ class Tried:
 
 
 class Trial:
-    """Runs stages one after the other. folder: for the sample and its run. store: of both. rows: of the sample."""
+    """Runs stages one after the other.
 
-    def __init__(self, folder: str, store: Store) -> None:
-        self.folder, self.store, self.rows = folder, store, 0
+    folder: for the sample and its run. store: of both. clock: seconds of a processor, as far as this process takes
+    them. rows: of the sample.
+    """
+
+    def __init__(self, folder: str, store: Store, clock: Callable[[], float] = time.process_time) -> None:
+        self.folder, self.store, self.clock, self.rows = folder, store, clock, 0
         self.stages: dict[str, Tried] = {}
         self.made: dict[str, Artifact] = {}  # by path below the run
 
@@ -112,9 +116,9 @@ class Trial:
             stage = replace(stage, units=stage.prepare(lambda inner: self.run(inner, folder)), prepare=None)
         root = paths.join(self.root, folder) if folder else self.root
         seen: list[tuple[str, int]] = getattr(self.store, "seen", [])
-        ready, before, began = stage.set_up(), len(seen), time.process_time()
+        ready, before, began = stage.set_up(), len(seen), self.clock()
         records = {index: run_unit(ready, root, index, unit) for index, unit in enumerate(stage.units)}
-        seconds = time.process_time() - began
+        seconds = self.clock() - began
         read, made = seen[before:], publish(stage, root, records)
         self.made |= {paths.join(folder, name) if folder else name: one for name, one in made.items()}
         self.stages[f"{prefix_of(folder)}{stage.name}"] = Tried(len(stage.units), seconds, made, read)
@@ -164,8 +168,8 @@ class Sampled:
 
 
 @contextmanager
-def sampled(store: Store, try_out: TryOut) -> Iterator[Sampled]:
-    """Run the sample. store: of what is not in the sample. Its files are there until the end of the `with`.
+def sampled(store: Store, try_out: TryOut, clock: Callable[[], float] = time.process_time) -> Iterator[Sampled]:
+    """Run the sample, whose files are there until the end of the `with`. store: of the run. clock: see Trial.
 
     Raises:
         UserError: as the run.
@@ -173,7 +177,7 @@ def sampled(store: Store, try_out: TryOut) -> Iterator[Sampled]:
     with tempfile.TemporaryDirectory(prefix="raymill-plan-") as folder:
 
         def trial(name: str, every: int, store: Store) -> tuple[Trial, Mapping[str, Artifact]]:
-            found = Trial(f"{folder}/{name}", store)
+            found = Trial(f"{folder}/{name}", store, clock)
             return found, try_out(found, every)
 
         observed, _ = trial("observed", 1, ObservedStore(store.options, store.setting))

@@ -12,7 +12,8 @@ Memory of a unit: see `memory_of_level`.
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypedDict
 
 import numpy as np
@@ -20,7 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
+from cluster.cost import Cost, Planning
 from cluster.examples.splits import SPLITS
+from cluster.exchange import cost_of_level
 from cluster.levels import Levels
 from cluster.sliced_file import read_slices, read_table, table_slices
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
@@ -157,9 +160,15 @@ class Shuffle:
                 describe=files_of_unit,
                 small=self.small,
                 memory=memory_of_level(self.examples, self.ranges, self.levels, level),
+                model=partial(_planned_level, self.levels, level, made.manifest.bytes),
             )
             made = run(stage)[output]
         return moves(self.levels, self.levels.count, made)
+
+
+def _planned_level(levels: Levels, level: int, size: int, planning: Planning, sampled: Cost | None) -> list[Cost]:
+    """What a level takes. size: bytes of all examples."""
+    return [replace(cost_of_level(levels, level, size), memory=0)]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
 """The output of `raymill plan` for a training: steps, memory, time and cost of a training before it runs."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from cluster.errors import ConfigError
+from cluster.plan.prices import load_prices
+from cluster.plan.subject import CORES
+from cluster.plan.text import assumed_lines, costs_lines, wrapped
 from training.config import TrainConfig
 from training.gpus import AssumedGpu, gpu_named
 from training.output_folder import refuse_output_among_inputs
@@ -22,6 +26,8 @@ def print_plan(
     peak_tflops: float | None = None,
     mfu: float = 0.4,
     price_per_gpu_hour: float | None = None,
+    cores: Sequence[int] = CORES,
+    prices: str | None = None,
     as_json: bool = False,
 ) -> None:
     """Print the plan of a config: no GPU is used. The options are those of the verb (cluster/plan.py).
@@ -31,7 +37,7 @@ def print_plan(
     """
     refuse_output_among_inputs(config)
     of_gpu = machine(config, gpu, gpu_memory_gib, peak_tflops, mfu, price_per_gpu_hour)
-    found = plan_run(config, of_gpu)
+    found = plan_run(config, of_gpu, cores, load_prices(prices))
     print(json.dumps(found, indent=1) if as_json else plan_text(found))
 
 
@@ -68,9 +74,11 @@ def plan_text(plan: dict[str, Any]) -> str:
     lines = [f"plan of {plan['name']}"]
     for phase in phases:
         lines += ["", *_phase(phase, machine)]
+        if phase["packing"]:
+            lines += ["", f"packing of {phase['name']}, before it", "", *costs_lines(phase["packing"])]
     if len(phases) > 1 and plan["seconds"] is not None:
         lines += ["", f"all phases  {_time(plan['seconds'])}, {_price(plan)}"]
-    return "\n".join(lines)
+    return wrapped([*lines, "", *assumed_lines(plan["assumed"])])
 
 
 def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:

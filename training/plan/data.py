@@ -1,9 +1,12 @@
-"""The number of rows and tokens to train on: counted in packed corpora, else estimated from the files' bytes."""
+"""The number of rows and tokens to train on: counted in packed corpora, else from a sample or from bytes."""
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cluster.cost import Cost
+from cluster.errors import UserError
 from training.config import TrainConfig
 from training.data.order import Order, shares
 from training.data.packed import rows_per_group
@@ -11,6 +14,7 @@ from training.pack.columns import with_columns
 from training.pack.job import pack_settings
 from training.pack.packed_run import PackedRun, manifest_file, packed_uri
 from training.pack.sources import freeze_corpora, freeze_sets
+from training.plan.packing import Packing, plan_packing
 
 # Best-fit packing leaves about this share of a row's positions empty.
 _EMPTY = 0.02
@@ -24,7 +28,8 @@ class Data:
 
     exact: counted in packed corpora, not estimated. how: a description of that. rows, tokens: by corpus. documents: in
     all; None if not counted. order: of training, which converts epochs and tokens to steps. label_share: share of the
-    tokens that the loss counts; 1 if not counted.
+    tokens that the loss counts; 1 if not counted. packing: what each stage of packing takes; empty if it is done, or if
+    no sample could be packed.
     """
 
     exact: bool
@@ -34,6 +39,7 @@ class Data:
     documents: int | None
     order: Order
     label_share: float = 1.0
+    packing: Sequence[Cost] = ()
 
     @property
     def documents_per_row(self) -> float | None:
@@ -51,10 +57,12 @@ class Data:
 
 
 def find_data(config: TrainConfig, vocabulary: int) -> Data:
-    """Count or estimate the data of a config. Costs a listing of the files, and the first lines of JSON Lines.
+    """Count the data of a config in packed corpora, else from a sample that is packed in this process.
+
+    Without a tokenizer, which `tokenizer: train` makes in the run, tokens are guessed from bytes and the vocabulary.
 
     Args:
-        vocabulary: of the model, for the estimate.
+        vocabulary: of the model, for the guess.
 
     Raises:
         DataError, ConfigError, StorageError: a corpus or a column is missing.
@@ -67,9 +75,14 @@ def find_data(config: TrainConfig, vocabulary: int) -> Data:
     everything = frozen | freeze_sets(config, unit_bytes)
     if manifest is not None and manifest["settings"] == pack_settings(config, everything):
         return _counted(config, PackedRun.load(store, root))
-    estimated = _estimated(config, {name: sum(corpus.unit_bytes) for name, corpus in frozen.items()}, vocabulary)
     notes = [f"; {name}: {corpus.note}" for name, corpus in frozen.items() if corpus.note]
-    return dataclasses.replace(estimated, how=estimated.how + "".join(notes))
+    sizes = {name: sum(corpus.unit_bytes) for name, corpus in frozen.items()}
+    try:
+        found = None if config.model.tokenizer == "train" else plan_packing(config, frozen)
+    except UserError as error:
+        found, notes = None, [*notes, f"; no sample was packed: {str(error).splitlines()[0]}"]
+    data = _guessed(config, sizes, vocabulary) if found is None else _sampled(config, sizes, found)
+    return dataclasses.replace(data, how=data.how + "".join(notes))
 
 
 def _counted(config: TrainConfig, packed: PackedRun) -> Data:
@@ -94,21 +107,9 @@ def _counted(config: TrainConfig, packed: PackedRun) -> Data:
     )
 
 
-def _estimated(config: TrainConfig, text_bytes: dict[str, int], vocabulary: int) -> Data:
+def _guessed(config: TrainConfig, text_bytes: dict[str, int], vocabulary: int) -> Data:
     ratio = bytes_per_token(vocabulary)
     tokens = {name: max(1, round(size * config.split.train / ratio)) for name, size in text_bytes.items()}
-    per_row = config.sequence_length * (1 - _EMPTY)
-    rows = {name: max(1, math.ceil(count / per_row)) for name, count in tokens.items()}
-    filled = [tokens[name] / rows[name] for name in rows]
-    counts = list(rows.values())
-    order = Order(
-        counts,
-        shares(config.corpus, counts, filled),
-        config.rows_per_step,
-        rows_per_group(config.sequence_length),
-        config.seed,
-        filled,
-    )  # the number of steps, which does not depend on the order of stages
     how = (
         f"estimated: {sum(text_bytes.values()) / 1e6:,.1f} MB of documents at {ratio:.1f} bytes a token (a guess for "
         f"{vocabulary:,} tokens of vocabulary and English), {config.split.train:.0%} of them to train on; "
@@ -116,7 +117,35 @@ def _estimated(config: TrainConfig, text_bytes: dict[str, int], vocabulary: int)
     )
     if any(config.overflow(columns) == "drop" for columns in config.all_columns):
         how += f" and leaves out examples longer than {config.sequence_length:,} tokens, which this includes"
-    return Data(False, how, rows, tokens, None, order)
+    rows = _rows(config, tokens)
+    return Data(False, how, rows, tokens, None, _order(config, tokens, rows))
+
+
+def _sampled(config: TrainConfig, text_bytes: dict[str, int], packing: Packing) -> Data:
+    found = packing.counters
+    tokens = {name: max(1, round(one["tokens/train"])) for name, one in found.items()}
+    pieces = {name: max(1, round(one["pieces/train"])) for name, one in found.items()}
+    rows = pieces if config.packing.mode == "none" else _rows(config, tokens)
+    how = (
+        f"estimated: {sum(text_bytes.values()) / 1e6:,.1f} MB of documents, of which {packing.sample_bytes / 1e6:,.2f} "
+        f"MB were packed here: {sum(text_bytes.values()) / sum(tokens.values()):.2f} bytes for each token to train on; "
+        "`raymill pack` counts them"
+    )
+    documents = round(sum(one["documents/train"] for one in found.values()))
+    labels = sum(one["label_tokens/train"] for one in found.values()) / sum(tokens.values())
+    return Data(False, how, rows, tokens, documents, _order(config, tokens, rows), labels, packing.costs)
+
+
+def _rows(config: TrainConfig, tokens: dict[str, int]) -> dict[str, int]:
+    per_row = config.sequence_length * (1 - _EMPTY)
+    return {name: max(1, math.ceil(count / per_row)) for name, count in tokens.items()}
+
+
+def _order(config: TrainConfig, tokens: dict[str, int], rows: dict[str, int]) -> Order:
+    """The order of training, for the number of steps, which does not depend on the order of stages."""
+    counts, filled = list(rows.values()), [tokens[name] / rows[name] for name in rows]
+    mixture = shares(config.corpus, counts, filled)
+    return Order(counts, mixture, config.rows_per_step, rows_per_group(config.sequence_length), config.seed, filled)
 
 
 def bytes_per_token(vocabulary: int) -> float:

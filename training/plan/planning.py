@@ -1,10 +1,13 @@
 """The plan of a config: steps, memory, time and price. Reads lists of files and the model's config, not weights."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from cluster.entry import Entry
+from cluster.plan.prices import Prices, load_prices
+from cluster.plan.subject import ASSUMED, CORES, costs_of
 from training.config import TrainConfig
 from training.continuing import planned_words
 from training.gpus import AssumedGpu
@@ -28,27 +31,38 @@ _shape_of = Entry("training.models.shape:shape_of")
 _transformers_config = Entry("training.models.shape:transformers_config")
 
 
-def plan_run(config: TrainConfig, machine: AssumedGpu) -> dict[str, Any]:
-    """The plan as plain JSON values: {name, machine, phases, seconds, gpu_hours, cost}.
+def plan_run(
+    config: TrainConfig, machine: AssumedGpu, cores: Sequence[int] = CORES, prices: Prices | None = None
+) -> dict[str, Any]:
+    """The plan as plain JSON values: {kind, name, machine, phases, seconds, gpu_hours, cost, assumed}.
 
-    The last three are sums over the phases, null if the machine lacks what they depend on.
+    Seconds, GPU hours and cost are sums over the phases, null if the machine lacks what they depend on. cores, prices:
+    for the packing of each phase.
 
     Raises:
         UserError: a model, a corpus or a column is missing.
     """
     # A phase continues with the weights of the one before, which have the shape of the first model.
     configs = [config.phase(overrides) for overrides in config.phases] or [config]
-    phases = [plan_phase(one, machine) for one in configs]
+    priced = prices or load_prices(None)
+    phases = [plan_phase(one, machine, cores, priced) for one in configs]
     phases[0]["warnings"] = [*config.without_effect, *phases[0]["warnings"]]
     totals: dict[str, Any] = {
         total: None if any(phase[total] is None for phase in phases) else sum(phase[total] for phase in phases)
         for total in ("seconds", "gpu_hours", "cost")
     }
-    return {"name": config.name, "machine": asdict(machine), "phases": phases, **totals}
+    assumed = [*_ASSUMED, *(ASSUMED if any(phase["packing"] for phase in phases) else ())]
+    named = {"kind": config.kind, "name": config.name, "machine": asdict(machine)}
+    return {**named, "phases": phases, **totals, "assumed": assumed}
 
 
-def plan_phase(config: TrainConfig, machine: AssumedGpu) -> dict[str, Any]:
-    """The plan of one training. Bytes are of one worker, at the minimum number of workers."""
+def plan_phase(
+    config: TrainConfig, machine: AssumedGpu, cores: Sequence[int] = CORES, prices: Prices | None = None
+) -> dict[str, Any]:
+    """The plan of one training. Bytes are of one worker, at the minimum number of workers.
+
+    packing: as `cluster.plan.subject.costs_of` has it; null if the corpora are packed, or no sample could be packed.
+    """
     shape: Shape = _shape_of(config)
     data = find_data(config, shape.vocabulary)
     least, most = config.workers.range
@@ -80,6 +94,7 @@ def plan_phase(config: TrainConfig, machine: AssumedGpu) -> dict[str, Any]:
             "tokens": data.tokens,
             "documents": data.documents,
         },
+        "packing": _packing(data, cores, prices or load_prices(None)),
         "continues": planned_words(config),
         "steps": steps,
         "tokens": tokens,
@@ -95,6 +110,19 @@ def plan_phase(config: TrainConfig, machine: AssumedGpu) -> dict[str, Any]:
         "warnings": advise(facts),
         **_duration(config, shape, data, steps, machine),
     }
+
+
+_ASSUMED = (
+    "A GPU reaches its share of the peak in each step (--mfu), and workers wait for the one with the most rows.",
+    "Activations are counted as autograd keeps them for a Llama, within a tenth; see training/plan/memory.py.",
+)
+
+
+def _packing(data: Data, cores: Sequence[int], prices: Prices) -> dict[str, Any] | None:
+    if not data.packing:
+        return None
+    task = max(one.memory for one in data.packing)
+    return costs_of(data.packing, lambda count: count * task, cores, prices)
 
 
 def _choice(one: TrainConfig, config: TrainConfig, shape: Shape, device: float | None) -> dict[str, Any]:

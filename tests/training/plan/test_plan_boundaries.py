@@ -20,7 +20,7 @@ from training.plan import command
 from training.plan.advice import advise, usual_rates
 from training.plan.choices import CHOICES, USABLE, changes, possible_choices
 from training.plan.command import machine, plan_text
-from training.plan.data import Data, _estimated, bytes_per_token
+from training.plan.data import Data, _guessed, bytes_per_token
 from training.plan.memory import GIB, memory
 from training.plan.planning import plan_run
 
@@ -141,7 +141,7 @@ def test_what_is_given_of_a_gpu_holds_before_the_table_and_the_table_before_the_
 def test_an_estimate_is_the_text_over_its_bytes_a_token_in_rows_that_are_not_quite_full():
     corpora = [{"path": "a", "weight": 3}, {"path": "b", "weight": 1}]
     settings = config(corpus=corpora, split={"train": 0.9, "validation": 0.1, "test": 0})
-    found = _estimated(settings, {"corpus-0": 100_000, "corpus-1": 7}, 1024)
+    found = _guessed(settings, {"corpus-0": 100_000, "corpus-1": 7}, 1024)
     ratio = bytes_per_token(1024)
     assert ratio == pytest.approx(1.8)
     tokens = {"corpus-0": round(100_000 * 0.9 / ratio), "corpus-1": round(7 * 0.9 / ratio)}
@@ -152,7 +152,7 @@ def test_an_estimate_is_the_text_over_its_bytes_a_token_in_rows_that_are_not_qui
     assert (found.exact, found.documents, found.documents_per_row, found.label_share) == (False, None, None, 1.0)
     assert "0.1 MB of documents at 1.8 bytes a token" in found.how and "90% of them to train on" in found.how
     assert "leaves out" not in found.how
-    assert _estimated(settings, {"corpus-0": 0, "corpus-1": 0}, 256).rows == {"corpus-0": 1, "corpus-1": 1}
+    assert _guessed(settings, {"corpus-0": 0, "corpus-1": 0}, 256).rows == {"corpus-0": 1, "corpus-1": 1}
     assert found.epochs(10) == pytest.approx(10 * 8 / sum(found.rows.values()))
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from cluster.cost import Cost
+from cluster.plan.prices import load_prices
+from cluster.plan.subject import costs_of
 from tests.support.plan_cases import LORA, big, config, facts
 from training.config import TrainConfig
 from training.gpus import AssumedGpu
@@ -48,7 +51,7 @@ def phase(**more: Any) -> dict[str, Any]:
         "data": {"exact": True, "how": "counted", "rows": {"a": 1000, "b": 234}, "tokens": {"a": 50_000, "b": 6_000}},
         "steps": 1500, "tokens": 7_654_321, "epochs": 2.345, "rows_per_step": 24, "micro_batch": 4, "accumulation": 3,
         "memory_total": 12 * GIB, "memory_usable": 72 * GIB, "change": "", "simpler": None, "warnings": [],
-        "continues": [],
+        "continues": [], "packing": None,
         "choices": [
             choice("ddp", [1, 2, 3, 4, 0.5, 0.25, 0, 1, 0], chosen=True),
             choice("zero2", [1, 1, 0, 4, 0.5, 1234, 0, 1, 6], offload="optimizer", fits=False, fewer_rows=3),
@@ -64,7 +67,10 @@ NO_GPU = {"name": None, "memory_gib": None, "bf16_peak_flops": None, "mfu": 0.4}
 
 def lines(*phases: dict[str, Any], machine: dict[str, Any] = H100, **more: Any) -> list[str]:
     totals = {"seconds": None, "gpu_hours": None, "cost": None} | more
-    return plan_text({"name": "demo", "machine": machine, "phases": list(phases), **totals}).splitlines()
+    plan = {"name": "demo", "machine": machine, "phases": list(phases), **totals, "assumed": ["One."]}
+    *found, empty, heading, assumed = plan_text(plan).splitlines()
+    assert (empty, heading, assumed) == ("", "Assumed:", "- One.")
+    return found
 
 
 def test_a_plan_is_printed_line_by_line():
@@ -134,6 +140,22 @@ def test_the_advice_under_the_table_is_that_of_the_plan(change, simpler, said):
     assert found[-2].startswith("  time        2.0 h on 5 GPUs,")
     without = lines(phase(change=change, simpler=simpler), machine=NO_GPU)
     assert not any(re.search("limit|too large;|no engine|simpler", line) for line in without)
+
+
+def test_packing_follows_its_phase_as_the_stages_of_other_runs():
+    stages = [Cost("tokenise-a", 3, 7200.0, read=1e9, written=2e9, memory=1 << 30), Cost("pack-a", 2, 10.0)]
+    packing = costs_of(stages, lambda cores: cores << 30, (2, 16), load_prices(None))
+    found = lines(phase(packing=packing))
+    at = found.index("packing of one, before it")
+    assert (
+        found[at - 2]
+        == "              at MFU 35% of 989.4 TFLOP/s, 2.5 GFLOP a token; without validation, checkpoints and export"
+    )
+    assert re.split(r"  +", found[at + 3].strip()) == [
+        "tokenise-a", "3", "2.0 h", "1.0 GB", "2.0 GB", "-", "-", "1.0 GiB", "-"
+    ]  # fmt: skip
+    cores = [re.split(r"  +", line.strip()) for line in found if re.match(r" +(2|16)  ", line)]
+    assert [row[:3] for row in cores] == [["2", "1 h 20 min", "2 GiB"], ["16", "40 min 20 s", "16 GiB"]]
 
 
 def test_several_phases_end_with_their_sum():
