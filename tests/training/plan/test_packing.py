@@ -1,0 +1,72 @@
+"""Packing that is planned from a sample, beside the packing."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.progress import Silent
+from cluster.session import Session
+from tests.support.inline import InlineEngine
+from tests.support.plan_cases import TINY, config
+from tests.support.stories import story
+from training.gpus import AssumedGpu
+from training.pack import job
+from training.plan.data import find_data
+from training.plan.planning import plan_run
+
+
+@pytest.fixture
+def packed(tmp_path, monkeypatch):
+    """(a config with a fitted tokenizer, its packed corpora) of 600 stories of several lengths."""
+    monkeypatch.setattr(job, "Engine", InlineEngine)
+    monkeypatch.setattr("cluster.plan.trial.TIMES", 1)
+    texts = [" ".join(story(number + at) for at in range(1 + number % 9)) for number in range(600)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=50)
+    first = config(corpus=str(tmp_path / "a.jsonl"), output=str(tmp_path / "first"))
+    job.PackJob.of(first, replace=False).run(Session(), Silent())
+
+    def of(corpus, **more):
+        model = {"config": TINY, "tokenizer": str(tmp_path / "first/packed/tokenizer")}
+        return config(corpus=str(tmp_path / corpus), output=str(tmp_path / "run"), model=model, **more)
+
+    return of
+
+
+@pytest.mark.parametrize("corpus", ["a.jsonl", "a.parquet"])
+def test_tokens_rows_and_units_of_a_sample_are_those_of_the_packing(packed, corpus, tmp_path):
+    settings = packed(corpus)
+    planned = find_data(settings, 320)
+    made = job.PackJob.of(settings, replace=False).run(Session(), Silent())
+    found = find_data(settings, 320)
+    assert found.exact and not planned.exact and not found.packing
+    for name in ("tokens", "rows"):
+        assert getattr(planned, name)["corpus-0"] == pytest.approx(getattr(found, name)["corpus-0"], rel=0.1), name
+    assert planned.documents == pytest.approx(found.documents, rel=0.1)
+    assert planned.label_share == pytest.approx(found.label_share, rel=0.02)
+    tokenise, pack = planned.packing
+    files = made.tokenised("corpus-0")
+    assert (tokenise.name, pack.name) == ("tokenise-corpus-0", "pack-corpus-0") and files
+    assert tokenise.core_s > 0 and tokenise.read == pytest.approx((tmp_path / corpus).stat().st_size, rel=0.01)
+    assert "were packed here" in planned.how and "`raymill pack` counts them" in planned.how
+
+
+def test_a_plan_has_what_packing_takes_until_the_corpora_are_packed(packed):
+    settings = packed("a.jsonl")
+    plan = plan_run(settings, AssumedGpu(), cores=(4,))
+    (on_cores,) = plan["phases"][0]["packing"]["on_cores"]
+    assert on_cores["cores"] == 4 and on_cores["seconds"] > 15 and on_cores["machine_gib"] > 0
+    assert plan["kind"] == "train" and any("start of Ray" in sentence for sentence in plan["assumed"])
+    job.PackJob.of(settings, replace=False).run(Session(), Silent())
+    packed_plan = plan_run(settings, AssumedGpu())
+    assert packed_plan["phases"][0]["packing"] is None and len(packed_plan["assumed"]) < len(plan["assumed"])
+
+
+def test_without_a_tokenizer_tokens_are_guessed_and_the_plan_says_why(packed, tmp_path):
+    missing = {"config": TINY, "tokenizer": str(tmp_path / "nothing")}
+    found = find_data(packed("a.jsonl").model_copy(update={"model": config(model=missing).model}), 320)
+    assert "a guess for 320 tokens" in found.how and "; no sample was packed: " in found.how and not found.packing
+    fitted = find_data(config(corpus=str(tmp_path / "a.jsonl"), output=str(tmp_path / "new")), 320)
+    assert "a guess for 320 tokens" in fitted.how and "no sample" not in fitted.how
