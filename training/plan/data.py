@@ -14,7 +14,7 @@ from training.pack.columns import with_columns
 from training.pack.job import pack_settings
 from training.pack.packed_run import PackedRun, manifest_file, packed_uri
 from training.pack.sources import freeze_corpora, freeze_sets
-from training.plan.packing import Packing, plan_packing
+from training.plan.packing import PlannedPacking, plan_packing
 
 # Best-fit packing leaves about this share of a row's positions empty.
 _EMPTY = 0.02
@@ -121,7 +121,7 @@ def _guessed(config: TrainConfig, text_bytes: dict[str, int], vocabulary: int) -
     return Data(False, how, rows, tokens, None, _order(config, tokens, rows))
 
 
-def _sampled(config: TrainConfig, text_bytes: dict[str, int], packing: Packing) -> Data:
+def _sampled(config: TrainConfig, text_bytes: dict[str, int], packing: PlannedPacking) -> Data:
     found = packing.counters
     tokens = {name: max(1, round(one["tokens/train"])) for name, one in found.items()}
     pieces = {name: max(1, round(one["pieces/train"])) for name, one in found.items()}

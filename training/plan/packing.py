@@ -31,7 +31,7 @@ SampledRow = tuple[dict[str, Any], str | None, int]
 
 
 @dataclass(frozen=True)
-class Packing:
+class PlannedPacking:
     """costs: of each stage. counters: of the train split of each corpus. sample_bytes: text of the sample."""
 
     costs: list[Cost]
@@ -39,7 +39,7 @@ class Packing:
     sample_bytes: int
 
 
-def plan_packing(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> Packing:
+def plan_packing(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> PlannedPacking:
     """Plan the packing of the corpora of a config with columns. Loads the tokenizer.
 
     Raises:
@@ -80,7 +80,7 @@ def plan_packing(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> Pac
                 made = stages(name, corpus, surveys[name], whole.run)
             counters[name] = made[f"{name}/train"].manifest.counters
             costs += whole.costs
-    return Packing(costs, counters, sum(size for of_corpus in rows.values() for _, _, size in of_corpus))
+    return PlannedPacking(costs, counters, sum(size for of_corpus in rows.values() for _, _, size in of_corpus))
 
 
 def _first_rows(corpus: FrozenCorpus) -> Iterator[SampledRow]:
