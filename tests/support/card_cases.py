@@ -5,7 +5,7 @@ from typing import Any
 from cluster.examples.splits import SPLITS
 from training.config import TrainConfig
 from training.export.card import CardFacts, CorpusFacts, Lineage
-from training.report.loading import Base
+from training.model_folder.loading import Base
 
 NAMES = [f"{what}/{split}" for what in ("documents", "tokens", "label_tokens") for split in SPLITS]
 COUNTERS = {name: float(number) for number, name in enumerate(NAMES, 1000)}

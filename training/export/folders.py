@@ -26,12 +26,12 @@ from training.evaluation.job import held_out_split, initial_objective, load_trai
 from training.export.card import CardFacts, CorpusFacts, Lineage, lineage
 from training.export.merge import first_tokens, merge
 from training.fit.step_log import read
+from training.model_folder.loading import Base
 from training.models.base import base_dtype, load_base
 from training.pack.packed_run import PackedRun
 from training.records.evaluation import MergedCheck, read_evaluation
 from training.records.job import Job
 from training.records.schema import Outcome
-from training.report.loading import Base
 from training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 SHARD_SIZE = "5GB"

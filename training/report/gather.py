@@ -14,6 +14,7 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.data.packed import STAGE_ROWS, by_stage
+from training.model_folder.loading import Base, loading
 from training.pack import overflow
 from training.pack.packed_run import PackedRun
 from training.records.evaluation import read_evaluation
@@ -21,7 +22,6 @@ from training.records.export_manifest import EXPORT, manifest_file
 from training.records.job import Job
 from training.records.schema import AttemptRecord, Evaluation, GeneratedAnswer, Outcome, StepRecord, damage_lines
 from training.report.curves import Log, restarts
-from training.report.loading import Base, loading
 from training.report.schema import Fit, TrainReport
 from training.report.text import cautions
 

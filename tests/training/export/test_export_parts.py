@@ -18,8 +18,8 @@ from training.config_parts import Model
 from training.export.card import CorpusFacts, Lineage, card
 from training.export.folders import base_of, generation_settings
 from training.export.merge import compare_logits
+from training.model_folder.loading import Base, loading
 from training.records import export_manifest
-from training.report.loading import Base, loading
 
 
 def section(text: str, title: str) -> list[str]:
