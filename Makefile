@@ -65,7 +65,7 @@ hostile: setup  ## COUNT hostile inputs drawn by SEED, over readers, records, co
 patterns: setup  ## the processor time of every regular expression on its worst cases: linear in the text
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/test_patterns.py
 
-versions: setup  ## a tiny training with the oldest and the newest supported transformers, each in an environment of its own
+versions: setup  ## a tiny training with the oldest and the newest transformers; the next minor release of Ray, once there is one
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/training/test_versions.py
 
 gpu:  ## on a machine with a GPU: correctness, parts, rates, HF Trainer beside; one table within half an hour

@@ -10,12 +10,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 import ray
-from ray._private import ray_constants
-from ray.autoscaler._private.util import format_readonly_node_type
-from ray.autoscaler.v2.utils import is_autoscaler_v2
-from ray.core.generated import autoscaler_pb2
-from ray.experimental.internal_kv import _internal_kv_get, internal_kv_get_gcs_client
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from cluster.ray_private import private
 
 # The autoscaler looks every 5 s (AUTOSCALER_UPDATE_INTERVAL_S).
 _ANSWER_S = 40
@@ -28,7 +25,7 @@ def can_add(bundles: Sequence[Mapping[str, float]]) -> bool | None:
     The autoscaler starts the machines, and the run uses them. None: the cluster has version 1 of the autoscaler, or it
     did not answer within 40 s.
     """
-    if not is_autoscaler_v2(fetch_from_server=True):
+    if not private("is_autoscaler_v2")(fetch_from_server=True):
         return None if _has_version_1() else False
     group = placement_group([dict(bundle) for bundle in bundles])
     try:
@@ -44,8 +41,8 @@ def _answer(group: PlacementGroup) -> bool | None:
     while time.monotonic() < until:
         if group.wait(_POLL_S):
             return True
-        reply = internal_kv_get_gcs_client().get_cluster_status(timeout_s=_ANSWER_S)
-        status = autoscaler_pb2.GetClusterStatusReply.FromString(reply)  # type: ignore[attr-defined]
+        reply = private("internal_kv_get_gcs_client")().get_cluster_status(timeout_s=_ANSWER_S)
+        status = private("autoscaler_pb2").GetClusterStatusReply.FromString(reply)
         state, answer = status.cluster_resource_state, status.autoscaling_state
         if any(name in request.details for request in answer.infeasible_gang_resource_requests):
             return False
@@ -58,7 +55,7 @@ def _answer(group: PlacementGroup) -> bool | None:
 
 def _has_version_1() -> bool:
     """Whether version 1 of the autoscaler may add machines: without a configuration it adds none."""
-    status = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
+    status = private("_internal_kv_get")(private("DEBUG_AUTOSCALING_STATUS"))
     report = json.loads(status).get("autoscaler_report") if status else None
-    watched = {format_readonly_node_type(node["NodeID"]) for node in ray.nodes()}
+    watched = {private("format_readonly_node_type")(node["NodeID"]) for node in ray.nodes()}
     return report is not None and not set(report["active_nodes"]) <= watched

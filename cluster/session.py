@@ -28,6 +28,7 @@ from cluster import control_process
 from cluster.errors import ClusterError, ConfigError
 from cluster.nodes import Node, Resources, candidates
 from cluster.progress import Progress, Silent
+from cluster.ray_private import private, replace_private
 from cluster.sudden_end import interrupt_on_sigterm, report_sudden_end
 from cluster.temporary import abandoned, temporary_folder
 
@@ -99,7 +100,7 @@ class Session:
         """
         found = {"CPU": float(self.cpus or os.cpu_count() or 1), "GPU": 0.0}
         if gpus:
-            manager = imported_ray()._private.accelerators.get_accelerator_manager_for_resource("GPU")
+            manager = private("get_accelerator_manager_for_resource")("GPU")
             assert manager is not None, "Ray has no manager for GPUs"
             visible = manager.get_current_process_visible_accelerator_ids()
             count = manager.get_current_node_num_accelerators()
@@ -166,7 +167,7 @@ class Session:
         """
         if self.embedded:
             return True
-        free = imported_ray()._private.state.available_resources_per_node()
+        free = private("available_resources_per_node")()
         nodes = candidates(self.nodes(), wanted)
         return any(replace(node, has=free[node.id]).takes(wanted) for node in nodes if node.id in free)
 
@@ -183,8 +184,7 @@ class Session:
         """Whether a process that the embedded Ray needs has died. Always False for a cluster that was joined."""
         if not (self.started and self.embedded):
             return False
-        ray = imported_ray()
-        node = ray._private.worker._global_node
+        node = private("_global_node")
         return node is None or bool(node.dead_processes())
 
     def _start_embedded(self) -> None:
@@ -227,8 +227,8 @@ class Session:
         constant, because Ray may have been imported before.
         """
         os.environ[_CLUSTERS] = "0" if alone else "1"
-        if constants := sys.modules.get("ray._private.ray_constants"):
-            constants.ENABLE_RAY_CLUSTER = not alone  # type: ignore[attr-defined]
+        if "ray" in sys.modules:
+            replace_private("ENABLE_RAY_CLUSTER", not alone)
 
     def _join(self) -> None:
         self._listen_to_this_machine_alone(False)
@@ -250,7 +250,7 @@ class Session:
 
     def _quieten(self) -> None:
         """Keep Ray from printing: standard output is for results."""
-        imported_ray()._private.worker.print_to_stdstream = _log_raylet  # prints the errors of the raylet
+        replace_private("print_to_stdstream", _log_raylet)
         logger = logging.getLogger("ray")
         logger.setLevel(logging.CRITICAL)
         logger.propagate = False

@@ -8,10 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ray._private.runtime_env.packaging import create_package, get_uri_for_directory
-
 import cluster
 from cluster.errors import ConfigError
+from cluster.ray_private import private
 from cluster.submit.api_errors import NotThere
 from cluster.submit.ray_api import RayApi
 
@@ -33,7 +32,7 @@ def ship_code(api: RayApi) -> str:
             "Install a checkout (pip install --editable .), or leave out --ship-code to use the cluster's Raymill."
         )
     logging.getLogger("ray").setLevel(logging.WARNING)  # it logs each file that it ignores and each step of packing
-    uri = get_uri_for_directory(str(root), include_gitignore=True, excludes=EXCLUDES)
+    uri = private("get_uri_for_directory")(str(root), include_gitignore=True, excludes=EXCLUDES)
     protocol, _, name = uri.partition("://")
     path = f"/api/packages/{protocol}/{name}"
     try:
@@ -48,7 +47,7 @@ def ship_code(api: RayApi) -> str:
 def _package(root: Path, name: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / name
-        create_package(str(root), file, include_gitignore=True, excludes=EXCLUDES)
+        private("create_package")(str(root), file, include_gitignore=True, excludes=EXCLUDES)
         size = file.stat().st_size
         if size > MOST_BYTES:
             raise ConfigError(

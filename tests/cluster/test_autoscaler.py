@@ -4,7 +4,9 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from ray.autoscaler.v2 import utils
 from ray.core.generated import autoscaler_pb2
+from ray.experimental import internal_kv
 
 from cluster import autoscaler
 
@@ -43,7 +45,8 @@ def test_the_autoscaler_has_answered_once_it_saw_the_request(monkeypatch, replie
         return last[0]
 
     monkeypatch.setattr(autoscaler, "_ANSWER_S", 0.2)
-    monkeypatch.setattr(autoscaler, "internal_kv_get_gcs_client", lambda: SimpleNamespace(get_cluster_status=reply))
+    client = SimpleNamespace(get_cluster_status=reply)
+    monkeypatch.setattr(internal_kv, "internal_kv_get_gcs_client", lambda: client)
     group = SimpleNamespace(id=SimpleNamespace(hex=lambda: OURS), wait=lambda seconds: ready)
     assert autoscaler._answer(group) is answer
 
@@ -53,7 +56,7 @@ class Groups:
 
     def __init__(self, monkeypatch, *, version_2=True):
         self.requested, self.removed = [], []
-        monkeypatch.setattr(autoscaler, "is_autoscaler_v2", lambda fetch_from_server: version_2 and fetch_from_server)
+        monkeypatch.setattr(utils, "is_autoscaler_v2", lambda fetch_from_server: version_2 and fetch_from_server)
         monkeypatch.setattr(autoscaler, "placement_group", lambda bundles: self.requested.append(bundles) or "group")
         monkeypatch.setattr(autoscaler, "remove_placement_group", self.removed.append)
 
@@ -89,7 +92,7 @@ def test_version_1_of_the_autoscaler_is_not_asked_and_may_add_machines_if_it_has
     monkeypatch, status, answer
 ):
     groups = Groups(monkeypatch, version_2=False)
-    monkeypatch.setattr(autoscaler, "_internal_kv_get", lambda key: status if status is None else json.dumps(status))
+    monkeypatch.setattr(internal_kv, "_internal_kv_get", lambda key: status if status is None else json.dumps(status))
     monkeypatch.setattr(autoscaler.ray, "nodes", lambda: [{"NodeID": "own"}])
     assert autoscaler.can_add([{"CPU": 2}]) is answer
     assert groups.requested == []

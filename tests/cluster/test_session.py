@@ -113,9 +113,7 @@ def test_the_gpus_are_those_of_the_machine_that_this_process_may_see(monkeypatch
     manager = SimpleNamespace(
         get_current_process_visible_accelerator_ids=lambda: visible, get_current_node_num_accelerators=lambda: 4
     )
-    accelerators = SimpleNamespace(get_accelerator_manager_for_resource={"GPU": manager}.get)
-    ray = SimpleNamespace(_private=SimpleNamespace(accelerators=accelerators))
-    monkeypatch.setattr(sessions, "imported_ray", lambda: ray)
+    monkeypatch.setattr(sessions, "private", {"get_accelerator_manager_for_resource": {"GPU": manager}.get}.get)
     assert Session(cpus=2).own_resources(gpus=True) == {"CPU": 2.0, "GPU": found}
 
 
@@ -143,15 +141,16 @@ def fake_ray(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "x")  # restored at the end, whatever the session sets
         monkeypatch.delenv(name)
     calls: list[tuple] = []
-    node = SimpleNamespace(dead_processes=lambda: ray.dead)
     ray = SimpleNamespace(
         calls=calls,
         dead=[],
         init=lambda **given: calls.append(("init", given)),
         shutdown=lambda: calls.append(("shutdown",)),
-        _private=SimpleNamespace(worker=SimpleNamespace(_global_node=node)),
+        node=SimpleNamespace(dead_processes=lambda: ray.dead),
     )
     monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(sessions, "private", lambda name: {"_global_node": ray.node}[name])
+    monkeypatch.setattr(sessions, "replace_private", lambda name, value: None)
     monkeypatch.setattr(Session, "_quieten", lambda self: None)
     monkeypatch.setattr(sessions, "_short_folder", lambda: str(tmp_path))
     monkeypatch.setattr(sessions, "_kill_holders", lambda folder: calls.append(("kill", folder)))
@@ -194,7 +193,7 @@ def test_of_a_ray_whose_process_died_the_rest_is_killed_before_its_shutdown(fake
 
 
 def test_a_ray_without_a_node_is_dead_and_one_that_was_joined_never(fake_ray, monkeypatch):
-    fake_ray._private.worker._global_node = None
+    fake_ray.node = None
     monkeypatch.setattr(sessions, "_require_listener", lambda address: None)
     session, joined = Session(), Session("head:1")
     for one in (session, joined):

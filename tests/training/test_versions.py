@@ -58,8 +58,9 @@ def test_activation_checkpointing_goes_by_either_name_of_transformers():
 @pytest.mark.parametrize("transformers", TRANSFORMERS)
 def test_a_tiny_model_trains_with_the_oldest_and_the_newest_transformers(transformers):
     """In an environment of its own, that takes all other packages from this one."""
+    python = _environment(transformers, [f"transformers=={transformers}", f"torch=={TORCH[1]}"])
     done = subprocess.run(
-        [_environment(transformers), "-m", "tests.support.versions_check"],
+        [python, "-m", "tests.support.versions_check"],
         capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
@@ -70,9 +71,28 @@ def test_a_tiny_model_trains_with_the_oldest_and_the_newest_transformers(transfo
         assert last < 0.95 * first, (name, first, last)
 
 
-def _environment(transformers: str) -> str:
-    """Python of a virtual environment below .venv-versions, made once."""
-    folder = ROOT / ".venv-versions" / transformers
+@pytest.mark.slow
+def test_the_next_minor_release_of_ray_has_what_is_used_of_it():
+    """With the pin alone changed: every private name, units in tasks and actors, and a training by two workers."""
+    (pin,) = (wanted for line in PROJECT["dependencies"] if (wanted := Requirement(line)).name == "ray")
+    major, minor = Version(next(iter(pin.specifier)).version.removesuffix(".*")).release
+    series = f"{major}.{minor + 1}.*"
+    look_up = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed", f"ray=={series}"]
+    if "No matching distribution" in subprocess.run(look_up, capture_output=True, text=True).stderr:
+        pytest.skip(f"the registry has no ray {series}")
+    python = _environment(f"ray-{series.removesuffix('.*')}", [f"ray=={series}"])
+    tests = ["tests/cluster/test_ray_private.py", "tests/cluster/test_engine.py", "tests/cluster/test_engine_actors.py",
+             "tests/training/test_train.py::test_on_ray_two_workers_come_to_the_loss_of_one"]  # fmt: skip
+    done = subprocess.run(
+        [python, "-m", "pytest", "-q", *tests],
+        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
+def _environment(name: str, wanted: list[str]) -> str:
+    """Python of a virtual environment below .venv-versions with these packages, made once."""
+    folder = ROOT / ".venv-versions" / name
     python = folder / "bin" / "python"
     if not (folder / ".installed").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
@@ -82,7 +102,6 @@ def _environment(transformers: str) -> str:
         ).stdout.strip())  # fmt: skip
         # Its own packages come first on the path, then all that are installed here.
         (own / "zz-others.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        wanted = [f"transformers=={transformers}", f"torch=={TORCH[1]}"]
         subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
         (folder / ".installed").touch()
     return str(python)
