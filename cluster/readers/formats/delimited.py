@@ -17,14 +17,14 @@ from cluster.readers.files.json_lines import BLANK, Unreadable
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.lines import lines
 from cluster.readers.files.span import Span
-from cluster.readers.formats.records import FoundValue, Records
+from cluster.readers.formats.records import FoundValue, RecordReader
 from cluster.readers.inputs import Input
 from cluster.readers.reader import ReaderCounts, Row
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 
 
-class Delimited(Records):
+class Delimited(RecordReader):
     """Records of fields that a delimiter separates, named by the header."""
 
     columns = "header"
@@ -51,7 +51,7 @@ class Delimited(Records):
     def values(
         self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts | None
     ) -> Generator[FoundValue, None, None]:
-        """The fields of each record by name. See Records."""
+        """The fields of each record by name. See RecordReader."""
         with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
             records = self._records(blocks, input, limits)
             number, header, content = next(records, (0, None, b""))

@@ -22,7 +22,7 @@ from cluster.readers.files.json_lines import Unreadable, json_lines, json_value
 from cluster.readers.files.limits import Limits
 from cluster.readers.files.lines import lines
 from cluster.readers.files.span import Span
-from cluster.readers.formats.records import FoundValue, Records
+from cluster.readers.formats.records import FoundValue, RecordReader
 from cluster.readers.inputs import Input
 from cluster.readers.reader import FilePieces, ReaderCounts
 from cluster.store.interface import FileInfo
@@ -32,7 +32,7 @@ _PEEK_VALUES = 100
 _PARSER = json.JSONDecoder()
 
 
-class JsonObjects(Records):
+class JsonObjects(RecordReader):
     """Base of both JSON formats. Objects may have different keys. A subclass implements `json_values`."""
 
     columns = "open"
@@ -46,7 +46,7 @@ class JsonObjects(Records):
     def values(
         self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts | None
     ) -> Generator[FoundValue, None, None]:
-        """See Records."""
+        """See RecordReader."""
         return self.json_values(store, span, input, limits, _PARSER if counts is None else _Parser(counts))
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:

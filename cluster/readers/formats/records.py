@@ -22,7 +22,7 @@ _MISSING = object()
 FoundValue = tuple[str, bytes | None, Any]
 
 
-class Records(Reader):
+class RecordReader(Reader):
     """A document is a record with its text, id and carried columns as fields. A subclass implements `values`.
 
     unit: what has a value, in places. unencodable: the problem of a record with surrogates.
