@@ -2,10 +2,12 @@
 
 A run is every stage in this process; processor time, bytes and units. Curate: 120 MB of the texts that the benchmark
 `terabyte` has, and the technical texts, whose lines and runs are counted too. Prepare: 30,000 records of the benchmark
-`prepare`. The plans of larger inputs are of files on an S3 server of this machine, so that they have requests.
+`prepare`. Train: packing of technical texts. The plans of larger inputs are of files on an S3 server of this machine,
+so that they have requests.
 """
 
 import dataclasses
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pytest import MonkeyPatch
 
 from cluster.artifact import Artifact
 from cluster.frame.kinds import kind_of
@@ -24,18 +27,22 @@ from cluster.progress import Silent
 from cluster.session import Session
 from cluster.stage import Stage
 from pipelines.all_kernels import compile_kernels
-from pipelines.curate import job as curate_job
 from pipelines.curate.config import CurateConfig
-from pipelines.prepare import job as prepare_job
+from pipelines.curate.job import curate
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.job import prepare
 from pipelines.text.texts import Texts
 from tests.benchmarks import bench_prepare
 from tests.benchmarks.bench_terabyte import write_documents
 from tests.benchmarks.local_s3 import KEYS, local_s3
 from tests.benchmarks.timing import machine
-from tests.support.inline import InlineEngine
+from tests.support.inline import InlineEngine, without_ray
+from tests.support.plan_cases import TINY
+from tests.support.plan_cases import config as train_config
+from training.pack import job as pack_job
+from training.plan.data import find_data
 
-_BYTES, _RECORDS = 120_000_000, 30_000
+_BYTES, _RECORDS, _PACKED = 120_000_000, 30_000, 1500
 
 
 def run(texts: Texts) -> None:
@@ -49,6 +56,7 @@ def run(texts: Texts) -> None:
         cut = {"boilerplate": {}, "repeats": {}, "execution": {"unit_mib": 2}, "corpus": {"file_mib": 4}}
         _beside_a_run("technical texts", _config(f"{folder}/technical.parquet", f"{folder}/run-2", **cut))
         _beside_a_run("records", _records(folder, texts))
+        _packing_beside_a_run(folder, texts)
         _of_larger_inputs(sorted((folder / "web").iterdir()))
 
 
@@ -86,9 +94,10 @@ def _beside_a_run(what: str, config: CurateConfig | PrepareConfig) -> None:
     plan = plan_of(kind_of(config.kind).plan(config), (2,), load_prices(None))
     planned = {one["name"]: one for one in plan["stages"]}
     _Timed.found.clear()
-    job: Any = curate_job if config.kind == "curate" else prepare_job
-    with mock.patch.object(job, "Engine", _Timed):
-        (job.curate if config.kind == "curate" else job.prepare)(config, Session(), Silent())
+    run: Any = curate if config.kind == "curate" else prepare
+    with MonkeyPatch.context() as patch:
+        without_ray(patch, _Timed)
+        run(config, Session(), Silent())
     print(f"{what + ', planned / run':<32}{'core seconds':>22}{'units':>16}{'MB written':>20}")
     for name, (seconds, units, written) in _Timed.found.items():
         one = planned.get(name, {"core_s": 0, "units": 0, "written": 0})
@@ -99,6 +108,27 @@ def _beside_a_run(what: str, config: CurateConfig | PrepareConfig) -> None:
     seconds, written = (sum(one[at] for one in _Timed.found.values()) for at in (0, 2))
     sums = [sum(one[key] for one in plan["stages"]) for key in ("core_s", "written")]
     print(f"  all: {sums[0] / seconds:.2f} of the processor time, {sums[1] / written:.2f} of the bytes")
+
+
+def _packing_beside_a_run(folder: Path, texts: Texts) -> None:
+    """Tokens and rows to train on, planned with the tokenizer that a first packing has fitted, and guessed without."""
+    written = texts.to_arrow().slice(0, _PACKED).to_pylist()
+    (folder / "packed.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in written))
+    corpus = {"corpus": f"{folder}/packed.jsonl", "execution": {"unit_mib": 2}, "sequence_length": 512}
+    model = TINY | {"vocab_size": 2000}
+    fitted = train_config(**corpus, model={"config": model, "tokenizer": "train"}, output=f"{folder}/fitted")
+    guessed = find_data(fitted, model["vocab_size"])
+    with mock.patch.object(pack_job, "Engine", InlineEngine):
+        pack_job.PackJob.of(fitted, replace=False).run(Session(), Silent())
+        tokenizer = {"config": model, "tokenizer": f"{folder}/fitted/packed/tokenizer"}
+        config = train_config(**corpus, model=tokenizer, output=f"{folder}/trained")
+        planned = find_data(config, model["vocab_size"])
+        pack_job.PackJob.of(config, replace=False).run(Session(), Silent())
+    found = find_data(config, model["vocab_size"])
+    print(f"packing of {sum(map(len, written)) / 1e6:.0f} MB, planned / run, and guessed without a tokenizer")
+    for what in ("tokens", "rows"):
+        of = [getattr(one, what)["corpus-0"] for one in (planned, found, guessed)]
+        print(f"  {what}: {of[0]:,} / {of[1]:,}; {of[2]:,}")
 
 
 def _of_larger_inputs(files: list[Path]) -> None:
