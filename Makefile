@@ -69,7 +69,7 @@ versions: setup  ## a tiny training with the oldest and the newest transformers;
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/training/test_versions.py
 
 gpu:  ## on a machine with a GPU: correctness, parts, rates, HF Trainer beside; one table within half an hour
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m training.bench.gpu
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.benchmarks.gpu.gpu
 
 test-s3-real: setup  ## the store, curate and train, on a real Ceph RGW (apt-get install radosgw ceph-mon ceph-osd ceph-common)
 	$(TEST_ENV) $(BIN)/python -m pytest -m rgw

@@ -43,7 +43,6 @@ PATHS_ALLOWED = {
     "pipelines/demo/helpdesk.py": "data inside the package",
     "pipelines/demo/installed.py": "documentation installed on this machine, copied to a folder as the demo's input",
     # transformers and peft write and read folders of this machine alone: these bring them to the store, or from it.
-    "training/bench/gpu.py": "its result: the packages that cluster.store needs may be missing",
     "pipelines/prepare/versions/export.py": "its scratch folder",
     "training/export/folders.py": "what transformers or peft just wrote to its scratch folder",
     "training/export/job.py": "its scratch folder",
@@ -156,7 +155,7 @@ def test_importing_a_package_loads_only_what_it_needs(module, never):
 
 
 # The folders of `training` whose modules may load these libraries; see training/__init__.py.
-WORKER_FOLDERS = ("bench", "engines", "evaluation", "export", "fit", "models", "tokenizer")
+WORKER_FOLDERS = ("engines", "evaluation", "export", "fit", "models", "tokenizer")
 HEAVY = {"torch", "transformers", "peft", "deepspeed", "accelerate", "bitsandbytes"}
 
 
@@ -235,7 +234,6 @@ FUNCTION_LEVEL_IMPORTS = {
     ("cluster/readers/files/hub.py", "datasets"): _SLOW,
     ("cluster/readers/formats/pdf.py", "pypdf"): _SLOW,
     ("cluster/readers/formats/text_files.py", "trafilatura.main_extractor"): _SLOW,
-    ("training/bench/measure.py", "bitsandbytes.nn"): _OPTIONAL,
     (
         "training/engines/zero.py",
         "deepspeed",

@@ -2,8 +2,8 @@
 
 The folder of a module says whether it may load torch, transformers or peft, so that imports stand at the tops of files:
 
-    worker folders   bench, engines, evaluation, export, fit, models, tokenizer. Their modules may load these libraries,
-                     and run in Ray workers, under torchrun and in the benchmark.
+    worker folders   engines, evaluation, export, fit, models, tokenizer. Their modules may load these libraries, and
+                     run in Ray workers, under torchrun and in the benchmark (tests/benchmarks/gpu).
     everything else  loads none of them and imports no module of a worker folder, because the driver may be a small head
                      node and refuses a wrong config within two seconds. It calls functions of worker folders by a
                      `cluster.entry.Entry`, which is imported where it is called. The driver itself calls one of them:

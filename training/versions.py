@@ -23,8 +23,8 @@ from typing import Any
 TORCH = ("2.11", "2.13.0")
 TRANSFORMERS = ("5.21.0", "5.23.0")
 
-# Import names of the packages that `python -m training.bench` needs. It runs without Ray and, except for ZeRO, without
-# DeepSpeed.
+# Import names of the packages that `python -m tests.benchmarks.gpu` needs. It runs without Ray and, except for ZeRO,
+# without DeepSpeed.
 BENCH_NEEDS = ("torch", "transformers", "peft", "accelerate", "pydantic", "numpy", "pyarrow", "safetensors")
 
 # And those that `raymill train` needs besides.

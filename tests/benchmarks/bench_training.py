@@ -41,7 +41,7 @@ def run(texts: Texts | None = None) -> None:
 
 def _pair(method: str) -> tuple[float, float]:
     """Tokens a second of ours and of the Trainer."""
-    command = [sys.executable, "-m", "training.bench", *SETTING, "--method", method]
+    command = [sys.executable, "-m", "tests.benchmarks.gpu", *SETTING, "--method", method]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     found = json.loads(done.stdout[done.stdout.index("{") :])
     return found["ours"]["tokens_per_s"], found["peer"]["tokens_per_s"]

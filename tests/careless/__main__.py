@@ -32,7 +32,7 @@ from tests.careless.changes import Change, draw
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("cluster", "pipelines", "training")
-NOT_DRAWN = ("tests/", "training/bench/")
+NOT_DRAWN = ("tests/",)
 MARKS = "not ray and not slow and not cluster and not rgw"
 HANG_S = 240  # of a test that hangs, which counts as caught
 # Loaded once, before processes are forked.

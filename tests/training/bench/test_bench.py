@@ -1,4 +1,4 @@
-"""`python -m training.bench`: it runs on a CPU without Ray or data, and its numbers follow from each other."""
+"""`python -m tests.benchmarks.gpu`: it runs on a CPU without Ray or data, and its numbers follow from each other."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.bench.__main__ import main
-from training.bench.result import result_text
-from training.bench.workload import SHAPES, document_lengths, random_batch
+from tests.benchmarks.gpu.__main__ import main
+from tests.benchmarks.gpu.result import result_text
+from tests.benchmarks.gpu.workload import SHAPES, document_lengths, random_batch
 from training.models.shape import shape_of
 
 ROOT = Path(__file__).parents[3]
@@ -56,7 +56,7 @@ def test_our_numbers_are_printed_before_the_peer_starts_and_its_lack_of_memory_i
         before.append(capsys.readouterr().out)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 65.00 GiB.")
 
-    monkeypatch.setattr("training.bench.command.measure_peer", measure_peer)
+    monkeypatch.setattr("tests.benchmarks.gpu.command.measure_peer", measure_peer)
     assert main([*QUICK, "--peer"]) == 0
     assert "raymill " in before[0] and "tokens/s" in before[0]
     assert capsys.readouterr().out == (
@@ -73,7 +73,7 @@ def test_what_training_leaves_out_is_put_back_where_it_is_asked_for(capsys, monk
     import torch._dynamo
     from peft.tuners import lora
 
-    from training.bench import measure
+    from tests.benchmarks.gpu import measure
 
     seen = []
 
@@ -96,7 +96,7 @@ def test_what_training_leaves_out_is_put_back_where_it_is_asked_for(capsys, monk
 def test_qlora_is_measured_on_the_weights_that_transformers_would_quantise(capsys, tmp_path):
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from training.bench.measure import quantise
+    from tests.benchmarks.gpu.measure import quantise
     from training.models.build import four_bit_settings
 
     found = run(capsys, "--method", "qlora", "--precision", "bf16")
@@ -123,7 +123,7 @@ def test_our_lack_of_memory_names_the_rows_and_what_to_do(capsys, monkeypatch):
     def measure_ours(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("training.bench.command.measure_ours", measure_ours)
+    monkeypatch.setattr("tests.benchmarks.gpu.command.measure_ours", measure_ours)
     assert main(QUICK) == 2
     assert "out of memory with 2 rows of 64 tokens at once" in (said := capsys.readouterr().err)
     assert "smaller --micro-batch" in said
@@ -188,7 +188,7 @@ def test_it_runs_under_torchrun_and_only_the_first_worker_prints(engine):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}
     done = subprocess.run(
-        [*command, "-m", "training.bench", *QUICK, "--json", "--engine", engine],
+        [*command, "-m", "tests.benchmarks.gpu", *QUICK, "--json", "--engine", engine],
         capture_output=True, text=True, cwd=ROOT, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -228,7 +228,7 @@ def test_numbers_of_documents_differ_from_batch_to_batch_around_their_mean():
 
 @pytest.mark.parametrize(("shape", "parameters"), [("1b", 1_235_814_400), ("8b", 8_030_261_248)])
 def test_the_named_shapes_have_the_published_sizes(shape, parameters):
-    from training.bench.workload import bench_config
+    from tests.benchmarks.gpu.workload import bench_config
 
     config = bench_config(shape, world=1, gpus=False, sequence_length=64, micro_batch=1, accumulation=1, steps=9)
     assert shape_of(config).total == parameters

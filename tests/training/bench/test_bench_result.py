@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from training.bench import gpu
-from training.bench.command import make_config, parser
-from training.bench.measure import STEPS_DRAWN, Kernel, Step, Timing, worker_steps
-from training.bench.parts import MeasuredPart
-from training.bench.predict import predicted_ms, setting, summed
-from training.bench.result import benchmark_result, peer_text, result_text
-from training.bench.workload import bench_config, random_batch
+from tests.benchmarks.gpu import gpu
+from tests.benchmarks.gpu.command import make_config, parser
+from tests.benchmarks.gpu.measure import STEPS_DRAWN, Kernel, Step, Timing, worker_steps
+from tests.benchmarks.gpu.parts import MeasuredPart
+from tests.benchmarks.gpu.predict import predicted_ms, setting, summed
+from tests.benchmarks.gpu.result import benchmark_result, peer_text, result_text
+from tests.benchmarks.gpu.workload import bench_config, random_batch
 from training.config import TrainConfig
 from training.fit.ranks import Ranks
 from training.gpus import peak_flops
@@ -159,7 +159,7 @@ def test_the_text_of_a_result_has_its_numbers_with_their_words(monkeypatch):
     ]
 
 
-ITEM = gpu.Item("C", "fast", "training.bench", ("--steps", "9"))
+ITEM = gpu.Item("C", "fast", "tests.benchmarks.gpu", ("--steps", "9"))
 
 
 def lines_of(
@@ -205,13 +205,13 @@ def test_memory_within_a_tenth_of_the_plan_is_ok(monkeypatch, gib, verdict):
 
 def test_checks_and_checkpoints_have_lines_of_their_own():
     checks = [{"name": f"n{right}", "found": "f", "wanted": "w", "right": right} for right in (True, False, None)]
-    correct = gpu.Item("A", "correct", "training.bench.correct", ())
+    correct = gpu.Item("A", "correct", "tests.benchmarks.gpu.correct", ())
     assert list(gpu._lines(correct, checks, "ended after 9 s")) == [
         gpu.ResultRow("A", "nTrue", "f", "w", "ok"), gpu.ResultRow("A", "nFalse", "f", "w", "WRONG"),
         gpu.ResultRow("A", "nNone", "f", "w", "skipped"),
         gpu.ResultRow("A", "the other checks", "ended after 9 s", "", "failed"),
     ]  # fmt: skip
-    stall = gpu.Item("D", "stops", "training.bench.stall", ())
+    stall = gpu.Item("D", "stops", "tests.benchmarks.gpu.stall", ())
     times = {"first_s": 1.234, "later_s": 0.5, "gib": 13.81, "written_s": 7.25}
     [line] = gpu._lines(stall, [times], None)
     assert line == gpu.ResultRow("D", "stops", "1.23 s the first time, then 0.50 s", "13.81 GiB, written in 7.2 s", "")
@@ -227,7 +227,7 @@ def test_checks_and_checkpoints_have_lines_of_their_own():
 def test_a_rehearsed_line_is_the_real_one_with_tiny_shapes_on_the_cpu(item):
     real = next(one for one in gpu.items(False) if (one.section, one.name) == (item.section, item.name))
     assert "--cpu" in item.words
-    if item.module != "training.bench":
+    if item.module != "tests.benchmarks.gpu":
         return
     asked, rehearsed = (vars(parser().parse_args(one.words)) for one in (real, item))
     tiny_sizes = {"shape": "tiny", "sequence": 64, "steps": 1, "cpu": True}

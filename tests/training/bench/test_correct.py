@@ -1,4 +1,4 @@
-"""The checks of `training.bench.correct` and `training.bench.resume` fail where they should, and only there."""
+"""The checks of the benchmark's correct.py and resume.py fail where they should, and only there."""
 
 import json
 from types import SimpleNamespace
@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from training.bench import correct, resume, stall
-from training.bench.correct import CorrectnessCheck
+from tests.benchmarks.gpu import correct, resume, stall
+from tests.benchmarks.gpu.correct import CorrectnessCheck
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training.bench import gpu
+from tests.benchmarks.gpu import gpu
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,7 +24,7 @@ def version(name):
         raise metadata.PackageNotFoundError(name)
     return known(name)
 metadata.version = version
-from training.bench.gpu import main
+from tests.benchmarks.gpu.gpu import main
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -128,7 +128,7 @@ def test_micro_batches_are_those_that_fit_the_card():
 
 
 def test_the_deterministic_check_has_a_process_of_its_own():
-    checks = [item.words for item in gpu.items(False) if item.module == "training.bench.correct"]
+    checks = [item.words for item in gpu.items(False) if item.module == "tests.benchmarks.gpu.correct"]
     assert checks == [(), ("--deterministic",)]
 
 
@@ -144,7 +144,7 @@ def test_no_call_begins_after_the_end_of_its_section(monkeypatch):
 
 @pytest.mark.parametrize("item", gpu.items(False), ids=lambda item: f"{item.section}-{item.name}")
 def test_every_line_of_the_real_run_is_a_command_that_parses(item):
-    if item.module == "training.bench":
-        from training.bench.command import parser
+    if item.module == "tests.benchmarks.gpu":
+        from tests.benchmarks.gpu.command import parser
 
         assert parser().parse_args(item.words).shape in ("1b", "8b")

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from training.bench.predict import context_of, document, predict, setting, summed
-from training.bench.workload import document_lengths, random_batch
+from tests.benchmarks.gpu.predict import context_of, document, predict, setting, summed
+from tests.benchmarks.gpu.workload import document_lengths, random_batch
 from training.models.base import named_config
 from training.models.flops import flops_per_token, mean_context
 from training.models.shape import shape_of
 
-WRITTEN = Path(__file__).parents[3] / "training" / "bench" / "PREDICTIONS.md"
+WRITTEN = Path(__file__).parents[3] / "tests" / "benchmarks" / "gpu" / "PREDICTIONS.md"
 
 
 def test_the_written_predictions_are_what_the_code_computes():
-    assert WRITTEN.read_text() == document(), "python -m training.bench.predict > training/bench/PREDICTIONS.md"
+    assert WRITTEN.read_text() == document(), "make it anew with python -m tests.benchmarks.gpu.predict"
 
 
 def test_the_parts_of_llama_1b_are_those_by_hand():

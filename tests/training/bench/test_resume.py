@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from tests.benchmarks.gpu import resume
 from tests.support.fit_jobs import fit_alone, pack_tiny, tiny_job
-from training.bench import resume
 
 
 def verdicts(*runs) -> list[bool | None]:

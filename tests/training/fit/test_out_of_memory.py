@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cluster.errors import ClusterError, ConfigError
+from tests.benchmarks.gpu.workload import bench_config
 from tests.support.fit_jobs import LENGTH, column, final_weights, fit_alone, pack_tiny, tiny_job
-from training.bench.workload import bench_config
 from training.fit import loop
 from training.fit.out_of_memory import is_out_of_memory, with_rows_left_to_try
 from training.models.objective import NextToken

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from tests.benchmarks.gpu.workload import SHAPES, bench_config
 from tests.support.ranks import run_ranks
-from training.bench.workload import SHAPES, bench_config
 from training.config import TrainConfig
 from training.models.shape import shape_of
 from training.plan import memory as memory_model
@@ -74,7 +74,7 @@ def held_bytes(config: TrainConfig) -> int:
     """
     import torch
 
-    from training.bench.workload import random_batch
+    from tests.benchmarks.gpu.workload import random_batch
     from training.engines.make import make_engine
     from training.models.build import build_objective
 
@@ -155,7 +155,7 @@ def largest_at_a_step(config: TrainConfig) -> tuple[int, int]:
     import torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-    from training.bench.workload import random_batch
+    from tests.benchmarks.gpu.workload import random_batch
     from training.engines.make import make_engine
     from training.models.build import build_objective
 
@@ -213,7 +213,7 @@ def kept_for_backward(config: TrainConfig) -> int:
     """Bytes of the storages that one forward pass saves, parameters and buffers aside."""
     import torch
 
-    from training.bench.workload import random_batch
+    from tests.benchmarks.gpu.workload import random_batch
     from training.models.build import build_objective
 
     objective = build_objective(config)

@@ -1,4 +1,4 @@
-"""python -m training.bench.correct: checks that training computes correctly on this device.
+"""python -m tests.benchmarks.gpu.correct: checks that training computes correctly on this device.
 
 A tiny Llama takes twenty steps with every attention, precision and method; its losses must equal those of float32 on
 the CPU. When a document changes, the losses of the others must not. Fused, chunked and plain loss must agree. A
@@ -20,8 +20,8 @@ import pyarrow as pa
 import torch
 import torch.nn.functional as F
 
-from training.bench.measure import freed_afterwards
-from training.bench.workload import bench_config, random_batch
+from tests.benchmarks.gpu.measure import freed_afterwards
+from tests.benchmarks.gpu.workload import bench_config, random_batch
 from training.config import TrainConfig
 from training.data.batch import Batch, collate
 from training.data.packed import NO_TARGET, PACKED
@@ -50,7 +50,7 @@ class CorrectnessCheck:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Print each check as a JSON line. Returns 1 if a check failed."""
-    parser = argparse.ArgumentParser("python -m training.bench.correct", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser("python -m tests.benchmarks.gpu.correct", description=__doc__.partition("\n")[0])
     parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--deterministic", action="store_true", help="only the check with deterministic algorithms")

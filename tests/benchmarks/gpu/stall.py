@@ -1,4 +1,4 @@
-"""python -m training.bench.stall: how long a checkpoint stops training on this device. Prints a JSON line.
+"""python -m tests.benchmarks.gpu.stall: how long a checkpoint stops training on this device. Prints a JSON line.
 
 The first checkpoint of a training also allocates the memory of the copy (page-locked on GPUs); later ones reuse it.
 """
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import torch
 
-from training.bench.measure import random_model
-from training.bench.workload import SHAPES, bench_config
+from tests.benchmarks.gpu.measure import random_model
+from tests.benchmarks.gpu.workload import SHAPES, bench_config
 from training.engines.make import make_engine
 from training.fit.checkpoint.save import Saver
 from training.fit.process_group import own_group
@@ -24,7 +24,7 @@ from training.records.schema import TrainingProgress
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure two checkpoints and print a JSON line. Returns the exit status."""
-    parser = argparse.ArgumentParser("python -m training.bench.stall", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser("python -m tests.benchmarks.gpu.stall", description=__doc__.partition("\n")[0])
     parser.add_argument("--shape", default="tiny", choices=list(SHAPES))
     parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")
     arguments = parser.parse_args(words)

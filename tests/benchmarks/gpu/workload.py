@@ -1,4 +1,4 @@
-"""What `python -m training.bench` trains: Llama models with random weights, on random packed rows.
+"""What `python -m tests.benchmarks.gpu` trains: Llama models with random weights, on random packed rows.
 
 1b and 8b have the dimensions of Llama-3.2-1B and Llama-3.1-8B in their published config.json; tiny is for CPUs and
 tests. A row is filled exactly by documents of random lengths. Their tokens have a Zipf-like distribution, so that the

@@ -19,8 +19,16 @@ from peft import LoraConfig, get_peft_model
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from training.bench import WARM_UP
-from training.bench.measure import Step, Timing, free, random_model, reset_peak, sum_over_workers, synchronized_time
+from tests.benchmarks.gpu import WARM_UP
+from tests.benchmarks.gpu.measure import (
+    Step,
+    Timing,
+    free,
+    random_model,
+    reset_peak,
+    sum_over_workers,
+    synchronized_time,
+)
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.data.packed import NO_TARGET

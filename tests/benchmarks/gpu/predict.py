@@ -1,6 +1,6 @@
 """The predicted time of a training step on a GPU, part by part: arithmetic on shapes, without a measurement.
 
-    python -m training.bench.predict > training/bench/PREDICTIONS.md
+    python -m tests.benchmarks.gpu.predict > tests/benchmarks/gpu/PREDICTIONS.md
 
 Letters: H hidden size, F feed-forward size, Q = heads x head size, K = key-value heads x head size, V vocabulary, R an
 adapter's rank, N positions of a micro-batch, W weights that a token is multiplied with in the layers.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from training.bench.workload import bench_config
+from tests.benchmarks.gpu.workload import bench_config
 from training.config import TrainConfig
 from training.gpus import peak_flops
 from training.models.base import named_config
@@ -68,7 +68,7 @@ def peak() -> float:
 
 
 def setting(shape: str, method: str, rows: int, length: int) -> TrainConfig:
-    """The config of `python -m training.bench` on one GPU: ddp, bf16, compiled, the varlen kernel."""
+    """The config of `python -m tests.benchmarks.gpu` on one GPU: ddp, bf16, compiled, the varlen kernel."""
     return bench_config(
         shape, world=1, gpus=True, sequence_length=length, micro_batch=rows, accumulation=1, method=method, steps=9,
         loss_chunk_tokens=CHUNK,
@@ -190,7 +190,8 @@ def document() -> str:
         "# Predicted steps on an H200",
         "",
         "Written before anything ran on a GPU, so that the first run tests this model of a step. Made by",
-        "`python -m training.bench.predict`; `make gpu` prints the measured step beside it. One GPU, bf16, ddp, layers",
+        "`python -m tests.benchmarks.gpu.predict`; `make gpu` prints the measured step beside it. One GPU, bf16, ddp, "
+        "layers",
         f"compiled, varlen attention, fused loss in chunks of {CHUNK:,}, rows of {LENGTH:,} positions with "
         f"{DOCUMENTS} documents on average,",
         "one micro-batch a step. `slow` and `fast` are the two ends of the efficiencies assumed (share of "

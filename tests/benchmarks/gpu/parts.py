@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from training.bench.measure import freed_afterwards, synchronized_time
+from tests.benchmarks.gpu.measure import freed_afterwards, synchronized_time
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.models.attention import VARLEN, boundaries, choose_attention, varlen_attention

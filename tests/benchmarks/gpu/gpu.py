@@ -1,7 +1,7 @@
-"""python -m training.bench.gpu (`make gpu`): all measurements on a GPU in half an hour, as one table.
+"""python -m tests.benchmarks.gpu.gpu (`make gpu`): all measurements on a GPU in half an hour, as one table.
 
-    A  correctness: training.bench.correct, and training.bench.resume, a `raymill train` that is killed and run again;
-       a wrong result ends the run
+    A  correctness: correct.py, and resume.py, a `raymill train` that is killed and run again; a wrong result ends the
+       run
     B  single parts: products, attention with few and many documents, the loss by chunks, and the ceiling they give
     C  Llama 1B, all weights: compiled or not, chunks, micro-batches, fsdp2, one profile
     D  Llama 8B by LoRA and QLoRA, HF Trainer for comparison, the time that a checkpoint stops training
@@ -27,8 +27,8 @@ from cluster.entry import Entry
 from training.versions import BENCH_NEEDS, RUN_NEEDS, TORCH, TRANSFORMERS, installed, missing
 
 # The packages that these import may be missing.
-_predicted_ms = Entry("training.bench.predict:predicted_ms")
-_planned_gib = Entry("training.bench.predict:planned_gib")
+_predicted_ms = Entry("tests.benchmarks.gpu.predict:predicted_ms")
+_planned_gib = Entry("tests.benchmarks.gpu.predict:planned_gib")
 
 # Minutes from the start at which a section must have ended, of thirty.
 ENDS = {"A": 6.0, "B": 9.5, "C": 20.0, "D": 30.0}
@@ -72,7 +72,7 @@ def items(rehearse: bool, gib: float = _LARGE_GIB) -> list[Item]:
     """
 
     def bench(section: str, name: str, *words: str, predicted: bool = False, needs: tuple[str, ...] = ()) -> Item:
-        return Item(section, name, "training.bench", (*words, "--json"), predicted, needs)
+        return Item(section, name, "tests.benchmarks.gpu", (*words, "--json"), predicted, needs)
 
     full = ("--shape", "1b", "--sequence", "8192", "--steps", "10")
     lora = ("--shape", "8b", "--method", "lora", "--sequence", "8192", "--steps", "10")
@@ -81,10 +81,10 @@ def items(rehearse: bool, gib: float = _LARGE_GIB) -> list[Item]:
     by_qlora = tuple("qlora" if word == "lora" else word for word in by_lora)
     chunk = ("--loss-chunk-tokens", "4096")
     found = [
-        Item("A", "correct", "training.bench.correct", ()),
+        Item("A", "correct", "tests.benchmarks.gpu.correct", ()),
         # cuBLAS reads its setting at the first product of a process.
-        Item("A", "deterministic", "training.bench.correct", ("--deterministic",)),
-        Item("A", "killed, then run again by raymill train", "training.bench.resume", (), needs=RUN_NEEDS),
+        Item("A", "deterministic", "tests.benchmarks.gpu.correct", ("--deterministic",)),
+        Item("A", "killed, then run again by raymill train", "tests.benchmarks.gpu.resume", (), needs=RUN_NEEDS),
         bench("B", "parts, heads of 64, 2 documents", *full, "--micro-batch", "1", "--parts", "--documents", "2"),
         bench("B", "parts, heads of 64, 16 documents", *full, "--micro-batch", "1", "--parts", "--documents", "16"),
         bench("B", "parts, heads of 128, 4 documents", *lora, "--micro-batch", "1", *chunk, "--parts"),
@@ -104,16 +104,16 @@ def items(rehearse: bool, gib: float = _LARGE_GIB) -> list[Item]:
         bench("D", f"QLoRA, micro-batch {lora_rows}", *by_qlora, *chunk, needs=("bitsandbytes",)),
         bench("D", "1 document a row; beside HF Trainer", *by_lora, *chunk, "--documents", "1", "--peer"),
         bench("D", "largest micro-batch of the memory model", *lora, *chunk),
-        Item("D", "a checkpoint of 1B stops training", "training.bench.stall", ("--shape", "1b")),
+        Item("D", "a checkpoint of 1B stops training", "tests.benchmarks.gpu.stall", ("--shape", "1b")),
     ]
     return [_tiny(item) for item in found] if rehearse else found
 
 
 def _tiny(item: Item) -> Item:
     """The same item with a tiny shape on a CPU."""
-    if item.module == "training.bench.correct":
+    if item.module == "tests.benchmarks.gpu.correct":
         return replace(item, words=(*item.words, "--cpu", "--steps", "4"))
-    if item.module == "training.bench.resume":
+    if item.module == "tests.benchmarks.gpu.resume":
         return replace(item, words=("--cpu",))
     words = list(item.words)
     for name, value in (("--shape", "tiny"), ("--sequence", "64"), ("--steps", "1"), ("--loss-chunk-tokens", "32")):
@@ -126,7 +126,7 @@ def _tiny(item: Item) -> Item:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the chosen sections and print a line for each item and a table. Returns 1 if an item failed or was wrong."""
-    parser = argparse.ArgumentParser("python -m training.bench.gpu", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser("python -m tests.benchmarks.gpu.gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("--sections", default="ABCD", help="which, as in CD")
     parser.add_argument("--minutes", type=float, default=30.0, help="in all")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes on the CPU, in this process")
@@ -215,7 +215,7 @@ def _why_failed(code: int, err: str, printed: Sequence[dict[str, Any]]) -> str |
 
 def _in_this_process(item: Item) -> tuple[list[dict[str, Any]], str | None]:
     out, err = io.StringIO(), io.StringIO()
-    name = f"{item.module}.__main__" if item.module == "training.bench" else item.module
+    name = f"{item.module}.__main__" if item.module == "tests.benchmarks.gpu" else item.module
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = import_module(name).main(list(item.words))
     printed = _objects(out.getvalue())
@@ -238,7 +238,7 @@ def _lines(item: Item, printed: Sequence[dict[str, Any]], failed: str | None) ->
             yield ResultRow("A", check["name"], check["found"], check["wanted"], verdict)
         if failed:
             yield ResultRow("A", "the other checks", failed, "", "failed")
-    elif item.module == "training.bench.stall":
+    elif item.module == "tests.benchmarks.gpu.stall":
         one = printed[-1]
         found = f"{one['first_s']:.2f} s the first time, then {one['later_s']:.2f} s"
         yield ResultRow("D", item.name, found, f"{one['gib']:.2f} GiB, written in {one['written_s']:.1f} s", "")

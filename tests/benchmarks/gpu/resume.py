@@ -1,4 +1,4 @@
-"""python -m training.bench.resume: checks that a `raymill train` which is killed and run again comes to the same bits.
+"""python -m tests.benchmarks.gpu.resume: a `raymill train` which is killed and run again comes to the same bits.
 
 A tiny Llama is trained with `deterministic: true` by one worker on an embedded Ray: once without interruption, and once
 killed (SIGKILL of the driver and all its processes) after the first checkpoint and run again by the same command.
@@ -21,8 +21,8 @@ import psutil
 import torch
 
 from cluster.store.store import Store
-from training.bench.correct import CorrectnessCheck
-from training.bench.workload import SHAPES
+from tests.benchmarks.gpu.correct import CorrectnessCheck
+from tests.benchmarks.gpu.workload import SHAPES
 from training.records.checkpoint import MANIFEST, Checkpoint, step_of
 from training.records.job import OUTCOME
 
@@ -35,7 +35,7 @@ _WAIT_S = 240
 
 def main(words: Sequence[str] | None = None) -> int:
     """Print each check as a JSON line. Returns 1 if a check failed."""
-    parser = argparse.ArgumentParser("python -m training.bench.resume", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser("python -m tests.benchmarks.gpu.resume", description=__doc__.partition("\n")[0])
     parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")
     parser.add_argument("--steps", type=int, default=_STEPS)
     arguments = parser.parse_args(words)

@@ -1,7 +1,7 @@
-"""python -m training.bench, alone or under torchrun: tokens per second, MFU and memory of training on this machine.
+"""python -m tests.benchmarks.gpu, alone or under torchrun: tokens per second, MFU and memory of training here.
 
-    python -m training.bench --shape 1b --sequence 4096 --parts --peer
-    torchrun --nproc-per-node 8 -m training.bench --shape 8b --method lora --engine fsdp2
+    python -m tests.benchmarks.gpu --shape 1b --sequence 4096 --parts --peer
+    torchrun --nproc-per-node 8 -m tests.benchmarks.gpu --shape 8b --method lora --engine fsdp2
 
 Needs no Ray, no data and no download. MFU is printed with its formula. --json prints one line: the result; with --peer
 another one when the peer has finished, with both.
@@ -17,12 +17,12 @@ import torch
 from pydantic import ValidationError
 
 from cluster.errors import ConfigError, RaymillError
-from training.bench import WARM_UP
-from training.bench.measure import PutBack, Step, Timing, freed_afterwards, measure_ours, worker_steps
-from training.bench.parts import measure_parts
-from training.bench.peer import measure_peer
-from training.bench.result import benchmark_result, peer_text, result_text
-from training.bench.workload import SHAPES, bench_config, document_lengths
+from tests.benchmarks.gpu import WARM_UP
+from tests.benchmarks.gpu.measure import PutBack, Step, Timing, freed_afterwards, measure_ours, worker_steps
+from tests.benchmarks.gpu.parts import measure_parts
+from tests.benchmarks.gpu.peer import measure_peer
+from tests.benchmarks.gpu.result import benchmark_result, peer_text, result_text
+from tests.benchmarks.gpu.workload import SHAPES, bench_config, document_lengths
 from training.config import EngineName, TrainConfig
 from training.fit.process_group import own_group
 from training.fit.ranks import Ranks
@@ -138,8 +138,8 @@ def _require_quantising(engine: str) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `python -m training.bench`."""
-    parser = argparse.ArgumentParser("python -m training.bench", description=__doc__.partition("\n")[0])
+    """The options of `python -m tests.benchmarks.gpu`."""
+    parser = argparse.ArgumentParser("python -m tests.benchmarks.gpu", description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--shape", default="tiny", choices=list(SHAPES))
     add("--method", default="full", choices=["full", "lora", "qlora"])

@@ -16,8 +16,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM
 
-from training.bench import WARM_UP
-from training.bench.workload import random_batch
+from tests.benchmarks.gpu import WARM_UP
+from tests.benchmarks.gpu.workload import random_batch
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.engines.make import make_engine

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from training.bench.measure import Kernel, Step, Timing
-from training.bench.parts import MeasuredPart
-from training.bench.workload import document_lengths
+from tests.benchmarks.gpu.measure import Kernel, Step, Timing
+from tests.benchmarks.gpu.parts import MeasuredPart
+from tests.benchmarks.gpu.workload import document_lengths
 from training.config import TrainConfig
 from training.fit.ranks import Ranks
 from training.gpus import peak_flops

@@ -1,0 +1,82 @@
+"""The files that a config passes through, from the command to the last stage, and how often its way climbs back.
+
+A file counts if one of its functions is called with the config, or with a part of it, as an argument. A climb is a pair
+of files: one of them calls into the other, which the way had reached before. The runs are tiny and in this process.
+"""
+
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from tests.support.inline import curate_inline, prepare_inline
+from tests.support.train_inline import train_inline, write_corpus
+
+_ROOT = str(Path(__file__).parents[2])
+_PACKAGES = tuple(f"{_ROOT}/{name}/" for name in ("cluster", "pipelines", "training"))
+
+
+def run(texts: object) -> None:
+    print(f"{'kind':<10}{'files':>8}{'climbs':>8}")
+    for kind, make in (("curate", _curate), ("prepare", _prepare), ("train", _train)):
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+            files, climbs = walk(lambda: make(Path(folder), patch))  # noqa: B023 - called here
+        print(f"{kind:<10}{len(files):>8}{climbs:>8}")
+
+
+def walk(run: Callable[[], object]) -> tuple[list[str], int]:
+    """(files in the order in which a config reaches them, number of climbs)."""
+    order: dict[str, int] = {}
+    climbs: set[tuple[str, str]] = set()
+
+    def seen(frame: FrameType, event: str, argument: Any) -> None:
+        if event != "call" or not frame.f_code.co_filename.startswith(_PACKAGES):
+            return
+        code = frame.f_code
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        if not any(_is_setting(frame.f_locals.get(name)) for name in names):
+            return
+        file, caller = code.co_filename, frame.f_back
+        order.setdefault(file, len(order))
+        while caller is not None and caller.f_code.co_filename not in order:
+            caller = caller.f_back
+        if caller is not None and order[file] < order[caller.f_code.co_filename]:
+            climbs.add((caller.f_code.co_filename, file))
+
+    sys.setprofile(seen)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return list(order), len(climbs)
+
+
+def _is_setting(value: Any) -> bool:
+    """Whether a value is a config or a group of its settings, or has one as an attribute (a job, the work of a stage)."""
+    if isinstance(value, BaseModel):
+        return True
+    holds = dataclasses.is_dataclass(value) or hasattr(value, "config")
+    of = getattr(value, "__dict__", {}).values() if holds else ()
+    return any(isinstance(one, BaseModel) for one in of) if not isinstance(value, type) else False
+
+
+def _curate(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder / "in.jsonl").write_text('{"id": "1", "text": "A text of some words, which stays."}\n')
+    curate_inline({"inputs": [{"path": str(folder / "in.jsonl")}], "output": str(folder / "run")}, patch)
+
+
+def _prepare(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    rows = ('{"question": "How do I print the page number %d?", "answer": "Press the key with the number %d."}' % (n, n)
+            for n in range(9))  # fmt: skip
+    (folder / "in.jsonl").write_text("\n".join(rows))
+    prepare_inline({"inputs": [{"path": str(folder / "in.jsonl")}], "output": str(folder / "run")}, patch)
+
+
+def _train(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    train_inline({"corpus": write_corpus(folder), "output": str(folder / "run"), "steps": 1, "evaluate": {}}, patch)
