@@ -7,7 +7,20 @@ from tests.benchmarks.timing import load_texts
 
 DEDUP = ("signatures", "duplicates", "group", "ray_groupby")
 TEXT = ("compile", "excerpt", "normalize", "language", "rules", "decontamination", "boilerplate", "repeats", "measure")
-RUNS = ("startup", "demo", "curate", "files", "ahead", "scale", "units", "terabyte", "requests", "plan", "guard")
+RUNS = (
+    "startup",
+    "demo",
+    "curate",
+    "files",
+    "ahead",
+    "scale",
+    "units",
+    "terabyte",
+    "requests",
+    "plan",
+    "guard",
+    "walk",
+)
 CURATE = (*TEXT, *DEDUP, *RUNS, "prepare", "labels", "detectors", "personal_data")
 TRAIN = ("pack", "shuffle", "rows", "training", "restart", "fixed", "methods")
 NAMES = CURATE + TRAIN

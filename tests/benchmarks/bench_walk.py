@@ -4,7 +4,7 @@ A file counts if one of its functions is called with the config, or with a part 
 of files: one of them calls into the other, which the way had reached before. The runs are tiny and in this process.
 """
 
-import dataclasses
+import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -58,12 +58,12 @@ def walk(run: Callable[[], object]) -> tuple[list[str], int]:
 
 
 def _is_setting(value: Any) -> bool:
-    """Whether a value is a config or a group of its settings, or has one as an attribute (a job, the work of a stage)."""
-    if isinstance(value, BaseModel):
-        return True
-    holds = dataclasses.is_dataclass(value) or hasattr(value, "config")
-    of = getattr(value, "__dict__", {}).values() if holds else ()
-    return any(isinstance(one, BaseModel) for one in of) if not isinstance(value, type) else False
+    """Whether a value is a config, a group of its settings, or has one as an attribute, as the work of a stage has."""
+    if isinstance(value, type):
+        return False
+    ours = type(value).__module__.partition(".")[0] in ("cluster", "pipelines", "training")
+    held = value.__dict__.values() if ours and hasattr(type(value), "__dict__") and hasattr(value, "__dict__") else ()
+    return isinstance(value, BaseModel) or any(isinstance(one, BaseModel) for one in held)
 
 
 def _curate(folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -72,9 +72,10 @@ def _curate(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def _prepare(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    rows = ('{"question": "How do I print the page number %d?", "answer": "Press the key with the number %d."}' % (n, n)
-            for n in range(9))  # fmt: skip
-    (folder / "in.jsonl").write_text("\n".join(rows))
+    rows = [
+        {"question": f"How do I print page {n}?", "answer": f"Press the key with the number {n}."} for n in range(9)
+    ]
+    (folder / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
     prepare_inline({"inputs": [{"path": str(folder / "in.jsonl")}], "output": str(folder / "run")}, patch)
 
 
