@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from cluster.errors import DataError
+from cluster.formats import plural
 from cluster.readers.files.parquet import StoredParquet
 from cluster.record import RecordFile, json_bytes
 from cluster.store import paths
@@ -62,6 +63,40 @@ class DataFile:
         return replace(found, path=paths.RelativePath(found.path))
 
 
+class ArtifactFile(str):
+    """The URI of a Parquet file of an artifact, with the rows, bytes and `arrow_schema` that the manifest states."""
+
+    __slots__ = ("arrow_schema", "bytes", "rows")
+
+    rows: int
+    bytes: int
+    arrow_schema: str
+
+    def __new__(cls, uri: str, rows: int, bytes: int, arrow_schema: str) -> Self:
+        found = super().__new__(cls, uri)
+        found.rows, found.bytes, found.arrow_schema = rows, bytes, arrow_schema
+        return found
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int, int, str]]:
+        return type(self), (str(self), self.rows, self.bytes, self.arrow_schema)
+
+    def difference(self, parquet: StoredParquet) -> str:
+        """What differs in the file from what the manifest states; empty if nothing does."""
+        if (size := parquet.file.size()) != self.bytes:
+            return f"has {size:,} bytes, and {self.bytes:,} were written"
+        if (rows := parquet.metadata.num_rows) != self.rows:
+            return f"has {plural(rows, 'row')}, and {self.rows:,} were written"
+        found, written = parquet.schema_arrow, _read_schema(self.arrow_schema)
+        if found.equals(written):
+            return ""
+        for column in written:
+            if (at := found.get_field_index(column.name)) < 0:
+                return f"has no column {column.name}"
+            if found.field(at).type != column.type:
+                return f"has the type {str(found.field(at).type)[:80]} in column {column.name}, and not {column.type}"
+        return "has other columns than were written"
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Contents of an artifact.
@@ -100,7 +135,7 @@ class Manifest:
     def from_json(cls, data: bytes) -> Self:
         plain = json.loads(data)
         found = cls(**plain | {"files": [DataFile.from_plain(file) for file in plain["files"]]})
-        pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found.arrow_schema)))
+        _read_schema(found.arrow_schema)
         return found
 
     @property
@@ -128,6 +163,10 @@ def describe_schema(schema: pa.Schema) -> dict[str, Any]:
         "schema": [[column.name, str(column.type)] for column in schema],
         "arrow_schema": base64.b64encode(schema.serialize().to_pybytes()).decode(),
     }
+
+
+def _read_schema(arrow_schema: str) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(arrow_schema)))
 
 
 def manifest_file(store: Store, uri: str, name: str = MANIFEST) -> RecordFile[Manifest]:
@@ -195,11 +234,15 @@ class Artifact:
 
     @property
     def schema(self) -> pa.Schema:
-        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.manifest.arrow_schema)))
+        return _read_schema(self.manifest.arrow_schema)
 
     @property
     def file_uris(self) -> list[str]:
-        return [paths.join(self.uri, file.path) for file in self.manifest.files]
+        return [self.file_uri(file) for file in self.manifest.files]
+
+    def file_uri(self, file: DataFile) -> ArtifactFile:
+        """The URI of a file of the manifest; `open_parquet` compares what it opens with the manifest."""
+        return ArtifactFile(paths.join(self.uri, file.path), file.rows, file.bytes, self.manifest.arrow_schema)
 
     def damage(self, *, compare_sha256: bool = False) -> dict[str, str]:
         """URI -> what is wrong, for each file that is missing or differs from the manifest.
@@ -217,7 +260,7 @@ class Artifact:
         """
         files: list[list[str]] = [[] for _ in range(units)]
         for file in self.manifest.files:
-            files[file.unit].append(paths.join(self.uri, file.path))
+            files[file.unit].append(self.file_uri(file))
         return files
 
     def rows_by_unit(self, units: int) -> list[int]:
@@ -301,12 +344,16 @@ def open_parquet(store: Store, uri: str) -> StoredParquet:
     """Open a Parquet file of an artifact.
 
     Raises:
-        DataError: it is gone, or cannot be read as Parquet.
+        DataError: it is gone, cannot be read as Parquet, or is not the file that the manifest states (`ArtifactFile`).
     """
     try:
-        return StoredParquet(store, uri)
+        opened = StoredParquet(store, uri)
     except NotFound as error:
         raise DataError(f"{uri}: is gone. It was removed after it was written{_MADE_AGAIN}") from error
     except (pa.ArrowException, OSError) as error:
         what = f"cannot be read as Parquet ({first_line(error)})"
         raise DataError(f"{uri}: {what}. It was damaged after it was written{_MADE_AGAIN}") from error
+    if isinstance(uri, ArtifactFile) and (difference := uri.difference(opened)):
+        opened.close()
+        raise DataError(f"{uri}: {difference}. It was damaged after it was written{_MADE_AGAIN}")
+    return opened

@@ -342,7 +342,7 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
     """The stage's artifacts if all of them are finished, else None.
 
     Raises:
-        OtherSettings: there is a finished artifact with another fingerprint at the URI of one of them.
+        OtherSettings: there is a finished artifact with another fingerprint or schema at the URI of one of them.
     """
     artifacts = {}
     for output in stage.outputs:
@@ -350,12 +350,16 @@ def published(stage: Stage, root: str) -> dict[str, Artifact] | None:
         if (found := Artifact.find(stage.store, uri)) is None:
             continue
         artifacts[output.name] = found
-        if found.manifest.fingerprint != stage.fingerprint:
+        if not _is_made_by(stage, output, found):
             raise OtherSettings(
                 f"{uri}: holds a finished artifact made from other settings, inputs or code. "
                 "Choose another output, or run with --replace to remove it and make it again."
             )
     return artifacts if len(artifacts) == len(stage.outputs) else None
+
+
+def _is_made_by(stage: Stage, output: Output, artifact: Artifact) -> bool:
+    return artifact.manifest.fingerprint == stage.fingerprint and artifact.schema.equals(output.schema)
 
 
 class _StageToRun(Exception):
@@ -393,15 +397,16 @@ def sweep(artifact: Artifact) -> None:
 
 
 def discard_stale(stage: Stage, root: str) -> None:
-    """Remove finished artifacts with another fingerprint at the URIs of this stage's outputs.
+    """Remove finished artifacts with another fingerprint or schema at the URIs of this stage's outputs.
 
-    If units have keys, only the manifests are removed: the results of units that are also in this stage are used again,
-    and `publish` removes the others.
+    If units have keys, only the manifests are removed if the schema is the same: the results of units that are also in
+    this stage are used again, and `publish` removes the others.
     """
     for output in stage.outputs:
         found = Artifact.find(stage.store, paths.join(root, output.name))
-        if found is not None and found.manifest.fingerprint != stage.fingerprint:
-            discard_artifact(stage.store, found.uri, () if stage.key else found.file_uris)
+        if found is not None and not _is_made_by(stage, output, found):
+            keeps = stage.key is not None and found.schema.equals(output.schema)
+            discard_artifact(stage.store, found.uri, () if keeps else found.file_uris)
 
 
 def discard_damaged(stage: Stage, root: str) -> None:

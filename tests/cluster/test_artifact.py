@@ -2,14 +2,27 @@
 
 import dataclasses
 import json
+import os
+import pickle
+from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from cluster.artifact import MANIFEST, Artifact, DataFile, Manifest, canonical_json, describe_schema, fingerprint
+from cluster.artifact import (
+    MANIFEST,
+    Artifact,
+    DataFile,
+    Manifest,
+    canonical_json,
+    describe_schema,
+    fingerprint,
+    read_tables,
+)
 from cluster.errors import DataError
 from cluster.store.store import Store
-from tests.support.stages import counting_stage, run_inline
+from tests.support.stages import NUMBERS, counting_stage, run_inline
 
 SCHEMA = pa.schema([("x", pa.int64()), ("s", pa.large_string())], metadata={"note": "kept"})
 
@@ -148,3 +161,35 @@ def test_a_file_that_vanished_is_named(numbers):
     numbers.store.delete([numbers.file_uris[0]])
     with pytest.raises(DataError, match=r"000001-000-.*parquet: is gone\. It was removed .*Run the command"):
         numbers.table()
+
+
+DAMAGES = {
+    "gone": ([pa.field("unit", pa.int64())], "has no column number"),
+    "other type": (
+        [pa.field("unit", pa.int64()), pa.field("number", pa.string())],
+        "has the type string in",
+    ),
+    "one more": ([*NUMBERS, pa.field("z", pa.int64())], "has other columns than were wri"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_file_with_other_columns_than_its_manifest_states_is_named(numbers, damage):
+    columns, said = DAMAGES[damage]
+    file = numbers.manifest.files[-1]
+    uri = numbers.file_uri(file)
+    pq.write_table(pa.table({one.name: pa.nulls(file.rows, one.type) for one in columns}), uri)
+    listed = replace(file, bytes=os.path.getsize(uri))
+    forged = Artifact(numbers.store, numbers.uri, replace(numbers.manifest, files=[listed]))
+    (of_unit,) = forged.files_by_unit(4)[file.unit]
+    for read in (forged.table, lambda: list(read_tables(forged.store, [pickle.loads(pickle.dumps(of_unit))]))):
+        with pytest.raises(DataError, match=rf"000003-.*parquet: {said}.*damaged after it was written.*Run the comm"):
+            read()
+
+
+def test_a_file_of_another_size_or_number_of_rows_is_named(numbers):
+    file = numbers.manifest.files[-1]
+    for change, said in (({"bytes": 7}, r"has \d+ bytes, and 7 were written"), ({"rows": 7}, "has 1 row, and 7 were")):
+        forged = Artifact(numbers.store, numbers.uri, replace(numbers.manifest, files=[replace(file, **change)]))
+        with pytest.raises(DataError, match=said):
+            forged.table()

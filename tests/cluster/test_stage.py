@@ -252,6 +252,16 @@ def test_other_settings_need_another_place_or_the_option_to_replace(tmp_path):
         assert run_inline(stage, root)["numbers"].table().num_rows == rows
 
 
+def test_an_artifact_with_other_columns_than_the_stage_writes_is_not_taken_for_its_own(tmp_path):
+    """Somebody else wrote the run: its records and its manifest agree with each other and not with the stage."""
+    root, stage = str(tmp_path), counting_stage(3)
+    run_inline(dataclasses.replace(stage, outputs=(Output("numbers", NUMBERS.remove(0)), stage.outputs[1])), root)
+    with pytest.raises(DataError, match=r"numbers: holds a finished artifact made from other settings.*--replace"):
+        stages.published(stage, root)
+    stages.discard_stale(stage, root)
+    assert run_inline(stage, root)["numbers"].table().column_names == ["unit", "number"]
+
+
 def test_half_of_an_old_artifact_is_noticed_before_any_work(tmp_path):
     root = str(tmp_path)
     run_inline(counting_stage(3), root)

@@ -31,7 +31,7 @@ def write_parquet(rows: dict[str, pa.Array], uri: str, cuts: list[int], first: s
         part = part.set_column(0, first, pa.array(range(part.num_rows), pa.int64()))
         os.makedirs(uri, exist_ok=True)
         pq.write_table(part, f"{uri}/{unit}.parquet", row_group_size=5)
-        files.append(DataFile(f"{unit}.parquet", unit, part.num_rows, 0, ""))
+        files.append(DataFile(f"{unit}.parquet", unit, part.num_rows, os.path.getsize(f"{uri}/{unit}.parquet"), ""))
     described = describe_schema(table.schema)
     return Artifact(
         Store(), uri, Manifest("", "", **described, files=files, counters={}, seconds=0, made="", version="")

@@ -11,7 +11,6 @@ from cluster.artifact import Artifact, DataFile, read_tables
 from cluster.errors import DataError, UserError
 from cluster.formats import plural
 from cluster.python_values import python_rows
-from cluster.store import paths
 from pipelines.curate.questions.run_reader import MeasuredDocument, RunReader, row_at
 from pipelines.curate.stages.boilerplate import BOILERPLATE, piece_keys
 from pipelines.curate.stages.contaminated import CONTAMINATED
@@ -197,7 +196,7 @@ def _removed_before(ledger: Artifact, position: int) -> int:
 
 def _positions(ledger: Artifact, file: DataFile) -> Iterator[np.ndarray]:
     """The positions in a file of the ledger, int64[R], by row group."""
-    tables = read_tables(ledger.store, [paths.join(ledger.uri, file.path)], "position".__eq__)
+    tables = read_tables(ledger.store, [ledger.file_uri(file)], "position".__eq__)
     return (table["position"].to_numpy() for table in tables)
 
 

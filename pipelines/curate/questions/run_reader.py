@@ -179,7 +179,7 @@ class RunReader:
         first = 0
         for file in self.attributes.manifest.files:
             if unit in (None, file.unit):
-                uri = paths.join(self.attributes.uri, file.path)
+                uri = self.attributes.file_uri(file)
                 before = first
                 for table in read_tables(self.store, [uri], {column}.__contains__):
                     found = pc.indices_nonzero(pc.equal(table[column], pa.scalar(value)))
@@ -196,23 +196,25 @@ def _take_out_addresses(record: dict[str, Any]) -> str:
 
 
 def row_at(artifact: Artifact, row: int, wanted: Callable[[str], bool]) -> tuple[DataFile, dict[str, Any]]:
-    """The file of this row of an artifact, and the row. wanted: whether to read a column. Reads one row group."""
+    """The file of this row of an artifact, and the row. wanted: whether to read a column. Reads one row group.
+
+    Raises:
+        DataError: the artifact has fewer rows.
+    """
     for file in artifact.manifest.files:
         if row < file.rows:
             break
         row -= file.rows
-    with open_parquet(artifact.store, paths.join(artifact.uri, file.path)) as parquet:
-        columns = [name for name in parquet.schema_arrow.names if wanted(name)]
-        for group in range(parquet.num_row_groups):
-            rows = parquet.metadata.row_group(group).num_rows
-            if row < rows:
-                found = parquet.read_row_group(group, columns=columns, use_threads=False).slice(row, 1)
-                return file, python_rows(found)[0]
-            row -= rows
-    raise DataError(
-        f"{paths.join(artifact.uri, file.path)}: has fewer rows than its manifest names. It was changed after it was "
-        "written: run the run's command again at another output."
-    )
+    else:
+        raise DataError(
+            f"{artifact.uri}: has fewer rows than the run names. It was changed after it was written: run the run's "
+            "command again at another output."
+        )
+    with open_parquet(artifact.store, artifact.file_uri(file)) as parquet:
+        columns, group = [name for name in parquet.schema_arrow.names if wanted(name)], 0
+        while row >= (rows := parquet.metadata.row_group(group).num_rows):
+            row, group = row - rows, group + 1
+        return file, python_rows(parquet.read_row_group(group, columns=columns, use_threads=False).slice(row, 1))[0]
 
 
 def _place(span: Span, row: int) -> str:

@@ -119,12 +119,10 @@ def test_explain_finds_a_document_by_the_index_and_without_one(settings, monkeyp
     assert [explain(reader, id) for id in ("j0", "s1", "s6", "copy")] == by_index and len(asked) == 4
 
 
-def test_a_file_with_fewer_rows_than_its_manifest_names_is_named(settings, monkeypatch):
+def test_an_artifact_without_the_row_that_another_one_names_is_named(settings, monkeypatch):
     attributes = RunReader(Store(), curate_inline(settings, monkeypatch).uri).attributes
-    (uri,) = attributes.file_uris
-    pq.write_table(pq.read_table(uri).slice(0, 2), uri)
-    with pytest.raises(DataError, match=f"{uri}: has fewer rows than its manifest names"):
-        row_at(attributes, 5, {"id"}.__contains__)
+    with pytest.raises(DataError, match="attributes: has fewer rows than the run names"):
+        row_at(attributes, attributes.manifest.rows, {"id"}.__contains__)
 
 
 def test_the_group_of_a_kept_document_is_found_in_a_run_whose_ledger_has_no_positions():
@@ -529,3 +527,28 @@ def test_a_sample_of_the_ledger_can_have_the_texts(pages):
     assert sorted(row["text"] for row in rows) == ["short"] * 4 + ["short too"]
     with pytest.raises(ConfigError, match="--text reads the texts of a run's ledger again"):
         sample_rows(Store(), f"{pages.uri}/quarantine", 20, [], 1, ())
+
+
+def _with_null(table: pa.Table) -> pa.Table:
+    return table.set_column(0, table.field(0), pa.nulls(table.num_rows, table.field(0).type))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda table: table.drop_columns(["row"]), lambda table: table.cast(table.schema.set(0, pa.field(
+        table.schema.names[0], pa.string()))), _with_null],
+    ids=["column gone", "other type", "null in a column without nulls"],
+)  # fmt: skip
+def test_a_changed_file_of_a_run_is_named_by_each_question(settings, monkeypatch, change):
+    run = curate_inline(settings, monkeypatch)
+    attributes = RunReader(Store(), run.uri).attributes
+    uri = attributes.file_uris[0]
+    pq.write_table(change(pq.read_table(uri)), uri)
+    config = config_of(settings)
+    for ask in (
+        lambda: explain(RunReader(Store(), run.uri), "0-1"),
+        lambda: compare_decisions(config, config_of(settings | {"rules": None})),
+        lambda: attributes.table(),
+    ):
+        with pytest.raises(DataError, match=rf"^{re.escape(uri)}: .*damaged after it was written\. Run the command"):
+            ask()

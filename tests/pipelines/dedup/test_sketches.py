@@ -18,7 +18,7 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.artifact import Artifact, DataFile, Manifest
+from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
 from cluster.engine import RetryLimits
 from cluster.errors import DataError
 from cluster.progress import Silent
@@ -198,9 +198,11 @@ def earlier_run(rows: Rows, removed: list[int], dedup: Dedup, folder: str) -> Ea
     os.makedirs(f"{folder}/removed")
     files = []
     for number, some in enumerate([removed[at : at + 2] for at in range(0, len(removed), 2)]):
-        pq.write_table(pa.table({"position": pa.array(some, pa.int64())}), f"{folder}/removed/{number}.parquet")
-        files.append(DataFile(f"{number}.parquet", number, len(some), 0, ""))
-    manifest = Manifest("", "", [], "", files=files, counters={}, seconds=0, made="", version="")
+        file = f"{folder}/removed/{number}.parquet"
+        pq.write_table(pa.table({"position": pa.array(some, pa.int64())}), file)
+        files.append(DataFile(f"{number}.parquet", number, len(some), os.path.getsize(file), ""))
+    described = describe_schema(pa.schema({"position": pa.int64()}))
+    manifest = Manifest("", "", **described, files=files, counters={}, seconds=0, made="", version="")
     attributes = attributes_of(rows, dedup, folder, [], {"quality", "newest_by"})
     return EarlierRun(folder, folder, tuple(SOURCES), attributes, Artifact(Store(), f"{folder}/removed", manifest))
 
@@ -226,13 +228,14 @@ def groups_by_stage(
     os.makedirs(f"{folder}/verdicts")
     for unit, (start, end) in enumerate(pairwise(ends)):
         here = [at - start for at in removed if start <= at < end]
-        pq.write_table(pa.table({"row": pa.array(here, pa.int64())}), f"{folder}/verdicts/{unit}.parquet")
-        files.append(DataFile(f"{unit}.parquet", unit, len(here), 0, ""))
-    counters = {"passed": len(rows) - len(removed)}
+        file = f"{folder}/verdicts/{unit}.parquet"
+        pq.write_table(pa.table({"row": pa.array(here, pa.int64())}), file)
+        files.append(DataFile(f"{unit}.parquet", unit, len(here), os.path.getsize(file), ""))
+    described, counters = describe_schema(pa.schema({"row": pa.int64()})), {"passed": len(rows) - len(removed)}
     verdicts = Artifact(
         Store(),
         f"{folder}/verdicts",
-        Manifest("", "", [], "", files=files, counters=counters, seconds=0, made="", version=""),
+        Manifest("", "", **described, files=files, counters=counters, seconds=0, made="", version=""),
     )
     inputs = [Input(source=source, path=source, snapshot=snapshot) for source, snapshot in SOURCES.items()]
     runs = [earlier_run(*one, dedup, f"{folder}/{number}") for number, one in enumerate(earlier)]
