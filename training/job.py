@@ -21,8 +21,7 @@ from cluster.progress import Progress
 from cluster.remote import in_worker
 from cluster.session import Session
 from cluster.store import paths
-from cluster.submit.job_config import job_config
-from cluster.submit.work import Machines
+from cluster.submit.work import Machines, job_config
 from training.config import TrainConfig
 from training.config_parts import Workers
 from training.continuing import find_parent, parent_of, write_parent

@@ -35,8 +35,7 @@ from cluster.session import Session
 from cluster.stage import RunStageIn, Stage, finished_stages, prefix_of
 from cluster.store import paths
 from cluster.store.store import Store
-from cluster.submit.job_config import job_config
-from cluster.submit.work import Machines, Work, head_machine
+from cluster.submit.work import Machines, Work, head_machine, job_config
 
 REPORT_HTML = "report.html"
 _DAMAGE_SHOWN = 5

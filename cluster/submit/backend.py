@@ -145,6 +145,18 @@ class Unreachable(ClusterError):
     """There is no connection to the address: it is wrong, or nothing listens there (any longer)."""
 
 
+class NoAnswer(ClusterError):
+    """The server did not answer, or not as it should. It may answer later."""
+
+
+class NoConnection(NoAnswer, Unreachable):
+    """No connection to the server: refused, no such host, no encryption, or it does not use HTTP."""
+
+
+class NotThere(ClusterError):
+    """The server has no such object, or no such kind of object."""
+
+
 def first_attempts(backend: Backend) -> list[Attempt]:
     """The attempts of all runs, as the first request of a verb: without a connection, the user gave a wrong address.
 

@@ -19,7 +19,6 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from cluster.entry import Entry
 from cluster.errors import ClusterError
-from cluster.submit.api_errors import NoAnswer, NotThere
 from cluster.submit.backend import (
     CONFIG_VARIABLE,
     GRACE_S,
@@ -27,13 +26,14 @@ from cluster.submit.backend import (
     Attempt,
     AttemptExists,
     AttemptLost,
+    NoAnswer,
+    NotThere,
     OnMessage,
     Request,
     State,
     ignore_message,
 )
-from cluster.submit.following import LogReader, Retries
-from cluster.submit.job_log import LogLines
+from cluster.submit.following import LogLines, LogReader, Retries
 from cluster.submit.preflight import ProbeRequest, mismatched_ray, problems, read_report
 from cluster.submit.ray_api import RayApi, Refused
 from cluster.submit.work import Work

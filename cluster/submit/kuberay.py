@@ -31,12 +31,13 @@ from cluster.kuberay.rayjob import (
     build_config_map,
     build_rayjob,
 )
-from cluster.submit.api_errors import NoAnswer, NotThere
 from cluster.submit.backend import (
     RETRY_S,
     Attempt,
     AttemptExists,
     AttemptLost,
+    NoAnswer,
+    NotThere,
     OnMessage,
     Request,
     State,
@@ -58,8 +59,8 @@ from cluster.submit.rayjob_state import (
     seconds,
     state_of,
     undamaged,
+    why_waiting,
 )
-from cluster.submit.waiting import why_waiting
 from cluster.submit.work import Work
 
 log = logging.getLogger(__name__)

@@ -4,11 +4,9 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
-from cluster.submit.api_errors import NoAnswer, NotThere
-from cluster.submit.backend import AttemptLost, OnMessage, State
-from cluster.submit.following import LogReader, Retries
+from cluster.submit.backend import AttemptLost, NoAnswer, NotThere, OnMessage, State
+from cluster.submit.following import LogReader, PodLog, Retries
 from cluster.submit.kubernetes_api import Forbidden, KubernetesApi, Object
-from cluster.submit.pod_log import PodLog
 from cluster.submit.rayjob_state import state_of
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 
 from cluster.errors import ClusterError, ConfigError
 from cluster.secret_values import remember, shortened
-from cluster.submit.api_errors import NoAnswer, NoConnection, NotThere
+from cluster.submit.backend import NoAnswer, NoConnection, NotThere
 
 Object = dict[str, Any]
 

@@ -26,7 +26,7 @@ from cluster.printed import printable
 from cluster.record import read_json
 from cluster.store.store import Store
 from cluster.submit.backend import CONFIG_VARIABLE, GRACE_S, Attempt, AttemptExists, AttemptLost, Request, State
-from cluster.submit.job_log import LogLines
+from cluster.submit.following import LogLines
 from cluster.submit.local_job import CANCEL, EXIT, LOCK, LOG, PROCESS, write_whole
 from cluster.submit.preflight import ProbeRequest, problems_here
 from cluster.submit.work import Work

@@ -24,7 +24,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
 from cluster.deadline import within
 from cluster.errors import ClusterError, ConfigError
 from cluster.secret_values import redacted, remember, shortened
-from cluster.submit.api_errors import NoAnswer, NoConnection, NotThere
+from cluster.submit.backend import NoAnswer, NoConnection, NotThere
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import cluster
 from cluster.errors import ConfigError
 from cluster.ray_private import private
-from cluster.submit.api_errors import NotThere
+from cluster.submit.backend import NotThere
 from cluster.submit.ray_api import RayApi
 
 # client_max_size of the dashboard (ray/dashboard/http_server_head.py).

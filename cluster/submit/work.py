@@ -1,14 +1,20 @@
-"""A run as a job of a cluster: its id, its machines, and the files that must exist before it starts."""
+"""A run as a job of a cluster: its id, its config as it travels, its machines, and the files that must exist before it
+starts.
+"""
 
 import dataclasses
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from pydantic import BaseModel, SecretStr
+
 from cluster.artifact import fingerprint
 from cluster.errors import ConfigError
+from cluster.secret_values import Loc, take_out
 
 # A RayJob's name has at most 47 characters: this part, `-` with 8 digits of a fingerprint, and `-a99` for the attempt.
 _LONGEST_NAME = 30
@@ -30,6 +36,7 @@ _HEAD_MEMORY = 8 * GIB
 _HEAD_DISK = 20 * GIB
 # Bytes of the driver for each unit: its description and the records of its stages, as JSON and as objects.
 _UNIT_MEMORY = 20_000
+_LARGEST_CONFIG = 100_000  # bytes; an environment variable has at most 128 KiB on Linux
 
 
 @dataclass(frozen=True)
@@ -161,3 +168,47 @@ def seconds_of(duration: str, option: str = "--within") -> float:
     if not 0 < seconds < float("inf"):
         raise ConfigError(f"{option} {duration}: not a duration; wanted a number with s, m, h or d, as in 90m or 8h.")
     return seconds
+
+
+def job_config(config: BaseModel) -> dict[str, Any]:
+    """The settings of a config that were given, as plain JSON values.
+
+    Raises:
+        ConfigError: names the settings that hold a secret, without their values; or the config is too large to travel.
+    """
+    text = config.model_dump_json(exclude_unset=True)
+    found = dict(_keys_of_stores(config)) | {_name(loc): what for loc, what in take_out(json.loads(text))[1]}
+    if found:
+        named = ", ".join(f"{name} ({what})" for name, what in sorted(found.items()))
+        raise ConfigError(
+            f"{named}: everyone who may list the cluster's jobs could read it. Take it out of the config: give the "
+            "machines a role (in Kubernetes IRSA or workload identity), or set storage.profile, or put the secret "
+            "into the environment of the cluster's machines, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in "
+            "Kubernetes by a Secret of the pods)."
+        )
+    if (size := len(text.encode())) > _LARGEST_CONFIG:
+        raise ConfigError(
+            f"the config has {size:,} bytes; a job's config has at most {_LARGEST_CONFIG:,}. Name files by a folder or "
+            "a pattern instead of one by one."
+        )
+    return json.loads(text)
+
+
+def _name(loc: Loc) -> str:
+    """The setting as text, such as `inputs[0].path`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).lstrip(".")
+
+
+def _keys_of_stores(value: Any, at: Loc = ()) -> Iterator[tuple[str, str]]:
+    """(name, kind of secret) of each setting that is for a secret, and has one."""
+    if isinstance(value, SecretStr):
+        yield _name(at), "a key of a store"
+    elif isinstance(value, BaseModel):
+        for name in value.model_fields_set:
+            yield from _keys_of_stores(getattr(value, name), (*at, name))
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _keys_of_stores(inner, (*at, name))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _keys_of_stores(inner, (*at, number))

@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from cluster.errors import ConfigError
-from cluster.submit.job_config import job_config
+from cluster.submit.work import job_config
 from pipelines.curate.config import CurateConfig
 from training.config import TrainConfig
 

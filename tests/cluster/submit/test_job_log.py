@@ -2,8 +2,7 @@
 
 import pytest
 
-from cluster.submit.job_log import LONGEST_LINE, LogLines
-from cluster.submit.pod_log import PodLog
+from cluster.submit.following import LONGEST_LINE, LogLines, PodLog
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.cli import main
 from cluster.errors import ConfigError
-from cluster.submit.api_errors import NoAnswer, NotThere
+from cluster.submit.backend import NoAnswer, NotThere
 from cluster.submit.ray_api import RayApi, Refused, checked_address, found_token
 
 

@@ -10,7 +10,7 @@ import pytest
 import cluster
 from cluster.errors import ConfigError
 from cluster.submit import ship_code as module
-from cluster.submit.api_errors import NotThere
+from cluster.submit.backend import NotThere
 from cluster.submit.ship_code import ship_code
 
 
