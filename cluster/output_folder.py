@@ -5,13 +5,20 @@ The folders need not exist. Only `check_output` writes.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cluster.errors import ConfigError
+from cluster.readers.listing import InputListing
 from cluster.store import paths
 from cluster.store.glob_pattern import matches
 from cluster.store.store import Store
+
+# An example of each kind of file that a run over files writes below its output.
+_FILES_OF_A_RUN = (
+    *("report.html", "report.json", "inputs.json", "inputs.parquet", "manifest.json"),
+    "corpus/000000-000-0.parquet",
+)
 
 
 def refuse_impossible_output(output: str) -> None:
@@ -33,7 +40,43 @@ def refuse_impossible_output(output: str) -> None:
         raise ConfigError(f"output: {output} is a file; a folder is wanted. Choose another output.")
 
 
-def refuse_output_among_inputs(
+def refuse_output_among_inputs(root: str, listing: InputListing, fetched: Collection[str] = ()) -> None:
+    """Compare the output with the folder and with every file of each input.
+
+    fetched: sources whose files are below the output, apart from what the run writes.
+
+    Raises:
+        ConfigError: the output is the folder of an input, a later run would read the files of this one as input, or an
+            input file lies below the output.
+    """
+    sources = [
+        one
+        for one in listing.sources
+        if one.input.source not in fetched and one.store.endpoint_of(root) == listing.store.endpoint_of(root)
+    ]
+    for one in sources:
+        if not (path := one.input.path).startswith("hf://"):
+            named = f"{one.title.removesuffix(')')}, {path})"
+            refuse_output_in_folder("output", root, named, path, _FILES_OF_A_RUN, "curated")
+    refuse_impossible_output(root)
+    real_root = real_path(root).rstrip("/")
+    real_folders: dict[str, str] = {}
+    for source, file in ((one, file) for one in sources for file, _ in one.files):
+        folder, _, name = file.uri.rpartition("/")
+        if folder not in real_folders:
+            real_folders[folder] = real_path(folder)
+        real = f"{real_folders[folder]}/{name}"
+        if not paths.is_remote(file.uri) and os.path.islink(file.uri):
+            real = os.path.realpath(file.uri)
+        if f"{real}/".startswith(f"{real_root}/"):
+            via = "" if real == file.uri else f" (as {real})"
+            raise ConfigError(
+                f"output: {root} holds the input file {file.uri}{via} of {source.title}, so the run would "
+                "write among the raw files. Choose an output that is not above the input."
+            )
+
+
+def refuse_output_in_folder(
     setting: str, output: str, named: str, path: str, written: Sequence[str], suffix: str
 ) -> None:
     """Compare an output with the folder of an input. Neither has to exist.

@@ -305,7 +305,7 @@ def test_every_rule_stands_in_the_registry():
         for name, found in inspect.getmembers(module, inspect.isclass):
             if (
                 found.__module__ == module.__name__
-                and "reasons" in vars(found)
+                and "measured_by" in vars(found)
                 and not getattr(found, "_is_protocol", False)
             ):
                 classes[name] = found

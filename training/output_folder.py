@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from cluster import output_folder
 from cluster.errors import ConfigError
-from cluster.output_folder import fixed_folder, path_below, refuse_impossible_output
+from cluster.output_folder import fixed_folder, path_below, refuse_impossible_output, refuse_output_in_folder
 from cluster.readers.files.hub import is_hub_data
 from cluster.readers.formats import format_of
 from cluster.store import paths
@@ -33,7 +32,7 @@ def _refuse(setting: str, root: str, config: TrainConfig) -> None:
     for named, path, store in _inputs(config):
         if store.endpoint_of(path) != config.store.endpoint_of(root):
             continue
-        output_folder.refuse_output_among_inputs(setting, root, named, path, _LEFT_BY_A_RUN, "trained")
+        refuse_output_in_folder(setting, root, named, path, _LEFT_BY_A_RUN, "trained")
         if path_below(fixed_folder(path)[0], root) is not None:
             raise ConfigError(
                 f"{setting}: {root} contains {named}, and a run may not write above what it reads. Choose a folder "

@@ -11,6 +11,9 @@ from cluster.store import paths
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 
+# `exclude` of pydantic's model_dump: the settings of stores, secrets included, which manifests and reports omit.
+STORES: dict[str, Any] = {"storage": True, "inputs": {"__all__": {"storage": True}}}
+
 # Columns of Raymill; no carried column may have one of these names.
 RESERVED_COLUMNS = frozenset(
     {"row", "id", "text", "problem", "where", "source", "language", "language_score", "duplicate_count", "group_id"}

@@ -154,6 +154,14 @@ def read_unit(
         row += table.num_rows
 
 
+def split_problems(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """(readable, unreadable) rows of a table of read_unit."""
+    if table["problem"].null_count == table.num_rows:
+        return table, table.slice(0, 0)
+    readable = pc.is_null(table["problem"])
+    return table.filter(readable), table.filter(pc.invert(readable))
+
+
 def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts | None) -> Iterator[pa.Table]:
     store, input = reading.store_of(unit.source), reading.input_of(unit.source)
 

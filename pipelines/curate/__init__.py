@@ -4,10 +4,9 @@ config.py         the settings of `kind: curate`
 job.py            the main job: its stages in order
 stages/           the stages, and what they share
 questions/        what-if, explain, sample: asked of a run
-plan/             time, memory, requests and money beforehand
+plan.py           time, memory, requests and money beforehand
 report/           report.json and the page
 dry_run.py        what would be read and done
-output_folder.py  the folder that a run writes to
 work.py           a run as a job of a cluster: machines and checks
 commands.py       the verbs
 """

@@ -4,82 +4,26 @@
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cluster.frame.execution import Execution
+from cluster.frame.execution import FilesExecution
 from cluster.readers.files.limits import Limits
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import STORES, Input
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 from pipelines.dedup.compare import MOST_GROUPS_SHOWN
 from pipelines.dedup.settings import Dedup
 from pipelines.language.identification import LanguageId
-from pipelines.rules import PACKS, RULES, Dialect, Rule
+from pipelines.rules import Dialect, Rule
+from pipelines.rules.filters import Filters
+from pipelines.rules.settings import Rules
 from pipelines.text.personal_data import KINDS
-
-# `exclude` of pydantic's model_dump: the settings of stores, secrets included, which manifests and reports omit.
-STORES: dict[str, Any] = {"storage": True, "inputs": {"__all__": {"storage": True}}}
 
 
 class _CurateSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _RulesBase(_CurateSettings):
-    _default_packs: ClassVar[tuple[str, ...]] = tuple(PACKS)
-
-    packs: tuple[Literal[tuple(PACKS)], ...] = Field(  # type: ignore[valid-type]
-        tuple(PACKS), description="rule packs to apply, in this order; the first failed check is the reason"
-    )
-    dialect: Dialect = Field("paper", description="checks as computed in the papers, or in datatrove 0.10.1")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_packs(cls, settings: Any) -> Any:
-        """Give every pack in `packs` its default settings, so that they are printed with the config.
-
-        A pack with null in place of its settings is left out.
-        """
-        if isinstance(settings, dict) and isinstance(packs := settings.get("packs", cls._default_packs), list | tuple):
-            packs = [name for name in packs if name not in PACKS or settings.get(name, {}) is not None]
-            return settings | {"packs": packs} | {name: settings.get(name, {}) for name in packs if name in PACKS}
-        return settings
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if len(set(self.packs)) < len(self.packs):
-            raise ValueError(f"packs: {list(self.packs)} names a pack twice; name each once")
-        for name in PACKS:
-            if getattr(self, name) is not None and name not in self.packs:
-                raise ValueError(f"{name} has settings but is not in packs; add it there, or remove its settings")
-        return self
-
-    def active(self) -> tuple[Rule, ...]:
-        """The rules with settings, in the order of their checks."""
-        order = [name for name in RULES if name not in PACKS]
-        first = list(RULES).index(next(iter(PACKS)))
-        named = [n for n in order if list(RULES).index(n) < first] + [*self.packs]
-        named += [n for n in order if n not in named]
-        return tuple(rule for name in named if (rule := getattr(self, name)) is not None)
-
-
-# One optional field for each rule in RULES.
-_fields: dict[str, Any] = {
-    name: (rule | None, Field(None, description=(rule.__doc__ or "").split("\n")[0])) for name, rule in RULES.items()
-}
-Rules: Any = create_model("Rules", __base__=_RulesBase, **_fields)
-
-
-class RulesOfRecords(Rules):
-    """Rules of `curate` on records for fine-tuning. Packs are made for web pages, so none applies unless named."""
-
-    _default_packs: ClassVar[tuple[str, ...]] = ()
-
-    packs: tuple[Literal[tuple(PACKS)], ...] = Field(  # type: ignore[valid-type]
-        (), description="rule packs to apply, in this order; the first failed check is the reason"
-    )
 
 
 class PersonalData(_CurateSettings):
@@ -124,38 +68,12 @@ class CorpusFiles(_CurateSettings):
     columns: tuple[str, ...] = Field((), description="measured signals to write beside each document")
 
 
-class FilesExecution(Execution):
-    """Also the units that the input files are divided into, and how much of them may be unreadable."""
-
-    unit_mib: int | None = Field(
-        None, ge=1, le=4096, description="approximate text of a unit of work; default: by the size of the input"
-    )
-    max_bad_documents: float = Field(0.01, ge=0, le=1, description="largest fraction of input that may be unreadable")
-    max_bad_files: float = Field(
-        0.01, ge=0, le=1, description="largest fraction of the files of a source that may be unreadable"
-    )
-
-    @property
-    def unit_bytes(self) -> int | None:
-        """Text of one unit of work; None: by the size of the input."""
-        return self.unit_mib and self.unit_mib << 20
-
-
 class ReportOptions(_CurateSettings):
     """What the report shows."""
 
     samples: int = Field(3, ge=0, le=20, description="examples shown for each reason")
     groups: int = Field(10, ge=0, le=MOST_GROUPS_SHOWN, description="largest duplicate groups shown")
     warn_source_loss: float = Field(0.9, gt=0, le=1, description="warn of a source that loses a larger share")
-
-
-@dataclass(frozen=True)
-class Filters:
-    """The settings that remove single documents: the language, then the rules in the order of their checks."""
-
-    language: LanguageId | None
-    rules: tuple[Rule, ...]
-    dialect: Dialect
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,9 @@ from cluster.errors import ConfigError, UserError
 from cluster.frame.files import FilesJob
 from cluster.frame.first_look import FirstLook
 from cluster.frame.job import Made, Making, Run, digests_of, with_warnings
+from cluster.output_folder import refuse_output_among_inputs
 from cluster.progress import Progress
+from cluster.readers.inputs import STORES
 from cluster.readers.listing import InputListing, list_inputs
 from cluster.readers.quarantine import refuse_too_many
 from cluster.readers.reader import PROBLEMS
@@ -44,9 +46,8 @@ from cluster.session import Session
 from cluster.stage import RunStageIn, Stage
 from cluster.store.store import Store
 from cluster.submit.work import Machines
-from pipelines.curate.config import STORES, CurateConfig, Filters
+from pipelines.curate.config import CurateConfig
 from pipelines.curate.dry_run import about, too_many_unreadable
-from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.curate.report.funnel import funnel_text
 from pipelines.curate.report.gather import gather
 from pipelines.curate.report.page import render
@@ -65,6 +66,7 @@ from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
 from pipelines.kernel_cache import CompilesKernels
 from pipelines.language import identification as language
+from pipelines.rules.filters import Filters
 from pipelines.rules.rule import Analysis, files_read_by
 from pipelines.text.texts import Texts
 
@@ -91,9 +93,8 @@ class CurateJob(CompilesKernels, FilesJob[CurateConfig]):
 
     @cached_property
     def listing(self) -> InputListing:
-        refuse_output_among_inputs(self.store, self.config.inputs, self.root)
         found = list_inputs(self.store, self.config.inputs)
-        refuse_files_inside(self.root, found)
+        refuse_output_among_inputs(self.root, found)
         return found
 
     def settings(self) -> dict[str, Any]:

@@ -1,18 +1,10 @@
-"""The machines of a curation, and the files that must exist before it is submitted.
+"""The machines of a curation, and the files that must exist before it is submitted."""
 
-Every unit of `measure` and `select` is one task on one core, so machines differ only in their number of cores. The
-number of machines is computed from the amount of text, so that the run ends within a wanted time, and no core is
-without a unit.
-"""
-
-import math
-from dataclasses import replace
-
-from cluster.formats import plural
 from cluster.plan.sample import document_count
 from cluster.readers.units import InputManifest
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths
+from cluster.submit.unit_machines import machines_for
 from cluster.submit.work import (
     GIB,
     RAY_DISK,
@@ -22,35 +14,23 @@ from cluster.submit.work import (
     whole_gib,
 )
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.stages.memory import files_memory, keys_memory, select_memory, task_memory, windows_memory
+from pipelines.curate.stages.boilerplate import keys_memory
+from pipelines.curate.stages.repeats import windows_memory
 from pipelines.curate.stages.shared_keys import SLICE_MEMORY
+from pipelines.curate.stages.write_corpus import select_memory
 from pipelines.dedup.cost import memory_to_group
+from pipelines.memory import files_memory, task_memory
 from pipelines.rules.rule import files_read_by
 
 # Bytes of text that a core curates in a second. Source: tests/benchmarks/README.md, `raymill curate` of 500 MB on 2
-# cores, 30 s with Ray's start. Machines, stores and texts differ, so twice the cores are planned.
+# cores, 30 s with Ray's start.
 _BYTES_PER_CORE_SECOND = 8.3e6
-_RESERVE = 2.0
-# The time before the first unit, in which machines and Ray start, and kernels are loaded.
-_START_S = 180.0
-
-CORES_OF_A_MACHINE = 16
-_UNITS_OF_A_CORE = 4
-MOST_MACHINES = 64
 
 
 def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None = None) -> Machines:
     """The machines that do the units of a run."""
-    cores, why_cores = cores_of(inputs, seconds)
-    cpus = min(CORES_OF_A_MACHINE, max(2, cores))
-    most = min(MOST_MACHINES, math.ceil(cores / cpus))
-    machine = machine_of(config, cpus, document_count(inputs), max(unit.bytes for unit in inputs.units))
-    reasons = {
-        "cpus": f"{cpus}, at most {CORES_OF_A_MACHINE} a machine; {plural(cores, 'core')} wanted: {why_cores}",
-        "least": "1: the autoscaler starts the others when units wait",
-        "most": f"{most}: {why_cores}" + (f"; at most {MOST_MACHINES}" if cores > cpus * most else ""),
-    }
-    return replace(machine, most=most, reasons={**reasons, **machine.reasons})
+    documents, unit = document_count(inputs), max(unit.bytes for unit in inputs.units)
+    return machines_for(inputs, seconds, _BYTES_PER_CORE_SECOND, lambda cpus: machine_of(config, cpus, documents, unit))
 
 
 def machine_of(config: CurateConfig, cpus: int, documents: int, unit_bytes: int) -> Machines:
@@ -93,19 +73,6 @@ def machine_of(config: CurateConfig, cpus: int, documents: int, unit_bytes: int)
 def task_scratch(config: CurateConfig, unit_bytes: int) -> int:
     """Bytes of local disk of a task of `measure` or `select`. unit_bytes: text of its unit."""
     return unit_bytes + int(1.5 * config.corpus.file_mib * (1 << 20))
-
-
-def cores_of(inputs: InputManifest, seconds: float | None, rate: float = _BYTES_PER_CORE_SECOND) -> tuple[int, str]:
-    """(number of cores, the reason). rate: bytes of text that a core curates in a second."""
-    size, units = sum(unit.bytes for unit in inputs.units), len(inputs.units)
-    text = f"{size / 1e9:,.2f} GB of text in {plural(units, 'unit')}"
-    if seconds is None:
-        cores = min(math.ceil(units / _UNITS_OF_A_CORE), 16 * CORES_OF_A_MACHINE)
-        return cores, f"{text}, {_UNITS_OF_A_CORE} for each core"
-    wanted = _RESERVE * size / (rate * max(seconds - _START_S, _START_S))
-    cores = max(1, math.ceil(wanted))
-    why = f"{text} within {seconds:,.0f} s at {rate / 1e6:g} MB/s a core, twice the cores"
-    return (cores, why) if cores <= units else (units, f"{why}; a core for each unit is the most that has work")
 
 
 def must_exist(config: CurateConfig, inputs: InputManifest) -> tuple[str, ...]:

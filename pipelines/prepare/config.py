@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cluster.examples.content import FIELDS, Role, Shape
+from cluster.frame.execution import FilesExecution
 from cluster.readers.files.limits import Limits
 from cluster.readers.inputs import ENCODING, Encoding, Format
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
-from pipelines.curate.config import FilesExecution, Filters, RulesOfRecords
 from pipelines.dedup.settings import Dedup
 from pipelines.language.identification import LanguageId
 from pipelines.prepare.assess.settings import Assess, Gates, TextVectors
@@ -23,11 +23,10 @@ from pipelines.prepare.records.provenance import PROVENANCE
 from pipelines.prepare.records.templates import DEFAULT_TEMPLATES, ChatTemplate, TaskType, Template
 from pipelines.prepare.tables.settings import Table
 from pipelines.rules.bad_words import BadWords
+from pipelines.rules.filters import Filters
 from pipelines.rules.rule import files_read_by
+from pipelines.rules.settings import RulesOfRecords
 from pipelines.text.personal_data import KINDS
-
-# `exclude` of pydantic's model_dump: the settings of stores, secrets included, which manifests and reports omit.
-STORES: dict[str, Any] = {"storage": True, "inputs": {"__all__": {"storage": True}}}
 
 # The metadata of every record. `language` is identified where no column of the source gives it.
 BASE_METADATA = ("source", "licence", "domain", "task_type", "language", "quality_score", "collected_at")

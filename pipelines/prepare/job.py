@@ -20,7 +20,6 @@
 finished run it does nothing and does not start Ray.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -42,8 +41,9 @@ from cluster.frame.files import FilesJob
 from cluster.frame.first_look import FirstLook
 from cluster.frame.job import REPORT_HTML, Made, Making, Run, digests_of, limits_of, run_in, with_warnings
 from cluster.lease import held
-from cluster.output_folder import refuse_impossible_output
+from cluster.output_folder import refuse_impossible_output, refuse_output_among_inputs
 from cluster.progress import Progress
+from cluster.readers.inputs import STORES
 from cluster.readers.listing import InputListing, list_inputs
 from cluster.readers.quarantine import refuse_too_many
 from cluster.readers.reader import PROBLEMS
@@ -55,14 +55,13 @@ from cluster.stage import RunStageIn
 from cluster.store import paths
 from cluster.store.store import Store
 from cluster.submit.work import Machines, Work
-from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
 from pipelines.kernel_cache import CompilesKernels
 from pipelines.prepare.assess.job import assess, check_models, read_assessment, require_embeddings
 from pipelines.prepare.assess.score import Assessment
 from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.assess.trained import read_trained
-from pipelines.prepare.config import STORES, PrepareConfig, Source, Validate
+from pipelines.prepare.config import PrepareConfig, Source, Validate
 from pipelines.prepare.dry_run import about
 from pipelines.prepare.fetch.answers import secret
 from pipelines.prepare.fetch.settings import Database
@@ -453,11 +452,7 @@ def listed_inputs(
     inputs = [as_input(source, of_source, root) for source, of_source in zip(sources, fields, strict=True)]
     settings = collect_settings(config.model_copy(update={"inputs": sources}), fields, key)
     listing = list_inputs(store, inputs)
-    # The rows of fetched sources are below the output, apart from what the run writes.
-    fetched = {one.source for one in sources if one.connection}
-    refuse_output_among_inputs(store, [one for one in inputs if one.source not in fetched], root)
-    of_files = tuple(one for one in listing.sources if one.input.source not in fetched)
-    refuse_files_inside(root, dataclasses.replace(listing, sources=of_files))
+    refuse_output_among_inputs(root, listing, fetched={one.source for one in sources if one.connection})
     return root, settings, listing
 
 

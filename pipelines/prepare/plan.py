@@ -27,7 +27,7 @@ from pipelines.prepare.job import PrepareJob, listed_inputs, refuse_unfetched, r
 from pipelines.prepare.named_fields import with_named_columns
 from pipelines.prepare.stages.collect import QUARANTINE, CollectSettings
 from pipelines.prepare.stages.write import REMOVED
-from pipelines.prepare.work import machine_memory
+from pipelines.prepare.work import machine_of
 
 _PIECE_BYTES = 1 << 18
 _DRY_PIECE_BYTES = 1 << 15
@@ -64,7 +64,7 @@ def subject(config: PrepareConfig, documents: float | None = None) -> Subject:
 
     return Subject(
         config, root, "row", input, is_exact, sample.numbers, try_out_part, run_all, said,
-        lambda cores: machine_memory(config, inputs, cores, input.rows)[0],
+        lambda cores: machine_of(config, inputs, cores, input.rows).memory,
         [f"At least {LEAST_DUPLICATES:.0%} of the texts that are compared are duplicates, since a sample has fewer."],
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.output_folder import fixed_folder, path_below, real_path, refuse_output_among_inputs
+from cluster.output_folder import fixed_folder, path_below, real_path, refuse_output_in_folder
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_real_path_follows_links_and_leaves_a_uri_without_its_slash(here):
 )  # fmt: skip
 def test_an_output_among_an_input_is_refused_where_its_files_would_be_read(here, output, path, written, said):
     if said is None:
-        refuse_output_among_inputs("where", output, "the corpus", path, written, "run")
+        refuse_output_in_folder("where", output, "the corpus", path, written, "run")
         return
     with pytest.raises(ConfigError, match=said):
-        refuse_output_among_inputs("where", output, "the corpus", path, written, "run")
+        refuse_output_in_folder("where", output, "the corpus", path, written, "run")

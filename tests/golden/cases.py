@@ -23,7 +23,7 @@ import yaml
 from cluster.artifact import Artifact
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.stages.decide import check_results
+from pipelines.rules.filters import check_results
 from tests.support.fit_jobs import fit_alone, lines, pack_tiny, tiny_job
 from tests.support.inline import curate_inline
 from training.config import TrainConfig

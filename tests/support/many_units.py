@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
+from cluster.frame.execution import FilesExecution
 from pipelines.curate import job as curating
-from pipelines.curate.config import FilesExecution
 from pipelines.curate.stages import boilerplate, repeats
 from pipelines.dedup.group import Sizes
 from training.pack import job as packing

@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 
 from cluster.artifact import open_parquet, read_tables
 from cluster.store.store import Store
-from pipelines.curate.config import Filters
-from pipelines.curate.stages.decide import Name, all_reasons, check_results, check_settings, needed_columns
+from pipelines.rules.filters import Filters, Name, all_reasons, check_results, check_settings, needed_columns
 
 BEFORE, AFTER = "before", "after"
 

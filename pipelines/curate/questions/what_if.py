@@ -27,7 +27,7 @@ from pipelines.curate.job import result_settings
 from pipelines.curate.questions.decide_again import AFTER, BEFORE, Counts, DecideAgain, UnitFiles
 from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.stages.boilerplate import BOILERPLATE
-from pipelines.curate.stages.decide import VERDICTS, Name, all_reasons
+from pipelines.curate.stages.decide import VERDICTS
 from pipelines.curate.stages.measure import dependencies, measure_stage
 from pipelines.curate.stages.neighbours import neighbours
 from pipelines.curate.stages.removed_duplicates import DUPLICATES, duplicates_stage, sum_of_units
@@ -37,6 +37,7 @@ from pipelines.curate.stages.write_corpus import DEDUP_STAGES
 from pipelines.dedup.earlier import open_runs
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT
+from pipelines.rules.filters import Name, all_reasons
 
 # Documents that are decided in this process. More take longer than Ray's start.
 _MOST_HERE = 1_000_000

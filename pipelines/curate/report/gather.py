@@ -17,12 +17,12 @@ from cluster.artifact import Artifact
 from cluster.engine import Engine
 from cluster.readers.units import InputManifest
 from cluster.secret_values import take_out
-from pipelines.curate.config import Filters, ReportSettings
+from pipelines.curate.config import ReportSettings
 from pipelines.curate.report.run_warnings import warnings
 from pipelines.curate.report.schema import CurateReport
 from pipelines.curate.stages.boilerplate import BOILERPLATE
 from pipelines.curate.stages.cuts import TOO_FEW_WORDS_LEFT
-from pipelines.curate.stages.decide import TALLIES, all_reasons, checks_by_signal
+from pipelines.curate.stages.decide import TALLIES
 from pipelines.curate.stages.duplicate_ids import DUPLICATE_IDS
 from pipelines.curate.stages.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, NO_NEWEST_BY, NOTES, REPEATED_KEY, SKIPPED
 from pipelines.curate.stages.merge import BEST_SAMPLES, PROBLEMS, TALLY_SUMS, add_problems, best_samples, merged
@@ -33,6 +33,7 @@ from pipelines.curate.stages.tallies import CHARACTERS_PER_TOKEN, add_tallies, e
 from pipelines.curate.stages.write_corpus import CORPUS, DEDUP_STAGES
 from pipelines.dedup.group import GROUPS
 from pipelines.dedup.settings import Dedup
+from pipelines.rules.filters import Filters, all_reasons, checks_by_signal
 
 SCHEMA_VERSION = 1
 

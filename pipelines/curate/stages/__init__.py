@@ -12,6 +12,5 @@ contaminated.py        texts of evaluation sets in documents, as rows
 cuts.py                how pieces and runs are cut out of a text
 shared_keys.py         keys that several documents have, counted by ranges
 kept_texts.py          the texts of kept documents, read again
-memory.py              memory of a unit of each stage
 neighbours.py          neighbouring files as units
 """

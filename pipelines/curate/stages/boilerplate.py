@@ -18,13 +18,14 @@ import pyarrow as pa
 
 from cluster.artifact import Counters
 from cluster.exchange import SlicedFiles
+from cluster.readers.files.limits import Limits
 from cluster.readers.units import Reading
 from cluster.stage import Scratch
 from pipelines.curate.config import Boilerplate, SelectSettings
 from pipelines.curate.stages.cuts import CutDocuments
 from pipelines.curate.stages.kept_texts import MeasuredUnit, kept_texts
-from pipelines.curate.stages.memory import keys_memory
 from pipelines.curate.stages.shared_keys import KeyCounter, KeyStages, find_shared, slices_for
+from pipelines.memory import task_memory
 from pipelines.text import personal_data
 from pipelines.text.lines import count_characters
 from pipelines.text.pieces import Pieces, find_pieces, without_pieces
@@ -146,6 +147,11 @@ def _listed(
         "key": cut.keys[pieces],
     }
     return pa.table(columns).cast(BOILERPLATE_SCHEMA)
+
+
+def keys_memory(limits: Limits, unit_bytes: int) -> int:
+    """Bytes of a unit that counts pieces of its text. unit_bytes: text of the largest unit."""
+    return task_memory(limits) + 2 * unit_bytes  # the different pieces
 
 
 def find_boilerplate(stages: KeyStages, settings: SelectSettings, reading: Reading, text: float) -> SlicedFiles:

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.store.store import Store
-from pipelines.curate.config import Filters
 from pipelines.rules.decontamination import MATCHES_SCHEMA, SIGNAL, Decontamination
+from pipelines.rules.filters import Filters
 from pipelines.text.texts import Texts
 
 CONTAMINATED = "contaminated"

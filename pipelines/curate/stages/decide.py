@@ -5,17 +5,16 @@
 A unit covers neighbouring units of `measure`. It writes the verdicts of each of them to separate files, and the tallies
 of all to one file.
 
-The language is checked first, then each rule's checks in order; the first check that fails gives the document's reason.
-The stage reads numbers and the language, no text, so it takes seconds for millions of documents.
+The first check that fails gives the document's reason (pipelines/rules/filters.py). The stage reads numbers and the
+language, no text, so it takes seconds for millions of documents.
 
-Words: attributes are the columns that `measure` writes; a signal is an attribute that checks can compare. A check
-compares one signal with one bound, a minimum or a maximum; verdicts and ledger record the bound as `threshold`. A
-reason is the name of a failed check or of a kind of duplicate. The column `stage` is what removed the document: a
-rule's name, `language`, or, in the ledger, the search for duplicates.
+Words: attributes are the columns that `measure` writes; a signal is an attribute that checks can compare. Verdicts and
+ledger record the bound of a check as `threshold`. A reason is the name of a failed check or of a kind of duplicate. The
+column `stage` is what removed the document: a rule's name, `language`, or, in the ledger, the search for duplicates.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,24 +24,18 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.curate.config import Filters
-from pipelines.curate.stages.memory import NUMBERS_MEMORY
 from pipelines.curate.stages.neighbours import neighbours
 from pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, tally_unit
-from pipelines.language.identification import REASONS as LANGUAGE_REASONS
-from pipelines.language.identification import language_verdict
-from pipelines.rules import Check
+from pipelines.memory import NUMBERS_MEMORY
+from pipelines.rules.filters import Filters, checks_by_signal, decide
 
 VERDICTS = "_work/verdicts"
 TALLIES = "_work/tallies"
 DECIDE_VERSION = "2"
-LANGUAGE_NOT_KEPT, LOW_SCORE = LANGUAGE_REASONS
 
 # A unit covers units of `measure` up to both limits: one or two seconds of computing, and of requests.
 DOCUMENTS_OF_A_UNIT = 250_000
 MEASURED_UNITS_OF_A_UNIT = 64
-
-Name = tuple[str, str]  # the name of a check: (its rule or `language`, its reason)
 
 VERDICTS_SCHEMA = pa.schema(
     [
@@ -53,117 +46,6 @@ VERDICTS_SCHEMA = pa.schema(
         ("threshold", pa.float64()),
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """A check on D documents.
-
-    rule: name of the rule, or `language`. fails: bool[D]. value, threshold: float64[D], the signal and its bound.
-    """
-
-    rule: str
-    reason: str
-    fails: np.ndarray
-    value: np.ndarray
-    threshold: np.ndarray
-
-
-@dataclass(frozen=True, slots=True)
-class Verdicts:
-    """The first failed check of each of D documents. The artifact VERDICTS has rows for the removed ones only.
-
-    reasons: (rule or `language`, reason) of all checks. code: int16[D], index in `reasons`, -1 for documents that stay.
-    value, threshold: float64[D], NaN for documents that stay.
-    """
-
-    reasons: tuple[Name, ...]
-    code: np.ndarray
-    value: np.ndarray
-    threshold: np.ndarray
-
-    @property
-    def removed(self) -> np.ndarray:
-        """bool[D]."""
-        return self.code >= 0
-
-
-def all_reasons(filters: Filters) -> tuple[Name, ...]:
-    """(rule or `language`, reason) of every check of these filters, in order."""
-    found = [("language", reason) for reason in LANGUAGE_REASONS] if filters.language else []
-    return tuple(dict.fromkeys(found + [(rule, check.reason) for rule, check in checks(filters)]))
-
-
-def checks(filters: Filters) -> list[tuple[str, Check]]:
-    """(rule's name, check) of all rules, in order; without the language."""
-    return [(rule.name, check) for rule in filters.rules for check in rule.checks(filters.dialect)]
-
-
-def checks_by_signal(filters: Filters) -> dict[str, list[Check]]:
-    """The checks on each signal. For `language_score` the bound is the default min_score; languages in min_scores have
-    others.
-    """
-    found: dict[str, list[Check]] = {}
-    for _, check in checks(filters):
-        found.setdefault(check.signal, []).append(check)
-    if filters.language:
-        found["language_score"] = [Check(LOW_SCORE, "language_score", minimum=filters.language.min_score)]
-    return found
-
-
-def check_settings(filters: Filters) -> dict[Name, object]:
-    """The settings that decide each check, by its name; equal settings of a check give equal results."""
-    found: dict[Name, object] = {
-        ("language", reason): filters.language for reason in LANGUAGE_REASONS if filters.language
-    }
-    for rule, check in checks(filters):
-        found[rule, check.reason] = (*found.get((rule, check.reason), ()), check)  # type: ignore[misc]
-    return found
-
-
-def needed_columns(filters: Filters, only: Collection[Name] | None = None) -> list[str]:
-    """The columns of the attributes that `check_results` reads, with the same `only`."""
-    wanted = _is_named(only)
-    names = (
-        ["language", "language_score"]
-        if filters.language and any(wanted("language", r) for r in LANGUAGE_REASONS)
-        else []
-    )
-    return names + sorted({check.signal for rule, check in checks(filters) if wanted(rule, check.reason)} - set(names))
-
-
-def check_results(
-    attributes: pa.Table, filters: Filters, only: Collection[Name] | None = None
-) -> Iterator[CheckResult]:
-    """The result on all documents of every check, or of those named in `only`, in the order of the checks."""
-    wanted = _is_named(only)
-    if filters.language and any(wanted("language", reason) for reason in LANGUAGE_REASONS):
-        scores = attributes["language_score"].to_numpy()
-        reasons, value, threshold = language_verdict(attributes["language"], scores, filters.language)
-        given = reasons.to_numpy(zero_copy_only=False)
-        none = np.full(len(value), np.nan)  # the language is not a number
-        yield CheckResult("language", LANGUAGE_NOT_KEPT, given == LANGUAGE_NOT_KEPT, none, none)
-        yield CheckResult("language", LOW_SCORE, given == LOW_SCORE, value, threshold)
-    for rule, check in checks(filters):
-        if wanted(rule, check.reason):
-            values = attributes[check.signal].to_numpy().astype(np.float64)
-            yield CheckResult(rule, check.reason, check.fails(values), values, np.full(len(values), check.threshold))
-
-
-def _is_named(only: Collection[Name] | None) -> Callable[[str, str], bool]:
-    return lambda rule, reason: only is None or (rule, reason) in only
-
-
-def decide(attributes: pa.Table, filters: Filters) -> Verdicts:
-    """The first failed check of each document. attributes: D documents with `needed_columns`."""
-    reasons = all_reasons(filters)
-    code = np.full(attributes.num_rows, -1, np.int16)
-    value, threshold = np.full((2, attributes.num_rows), np.nan)
-    for check in check_results(attributes, filters):
-        first = check.fails & (code < 0)
-        code[first] = reasons.index((check.rule, check.reason))
-        value[first], threshold[first] = check.value[first], check.threshold[first]
-    return Verdicts(reasons, code, value, threshold)
 
 
 def decide_stage(filters: Filters, attributes: Artifact, units: int) -> Stage:

@@ -25,7 +25,7 @@ from cluster.readers.units import Unit
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.curate.questions.run_reader import row_at
-from pipelines.curate.stages.memory import NUMBERS_MEMORY
+from pipelines.memory import NUMBERS_MEMORY
 
 DUPLICATE_IDS = "_work/duplicate_ids"
 DUPLICATE_IDS_VERSION = "2"

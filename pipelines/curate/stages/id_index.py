@@ -18,7 +18,7 @@ import pyarrow as pa
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.curate.stages.memory import NUMBERS_MEMORY
+from pipelines.memory import NUMBERS_MEMORY
 
 ID_INDEX = "_work/id_index"
 ID_INDEX_VERSION = "1"

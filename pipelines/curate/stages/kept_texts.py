@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 
 from cluster.artifact import open_parquet, read_tables
 from cluster.exchange import Slice
-from cluster.readers.units import Reading, Unit, read_unit
+from cluster.readers.units import Reading, Unit, read_unit, split_problems
 from cluster.store.store import Store
-from pipelines.curate.config import Filters, SelectSettings
-from pipelines.curate.stages.measure import split_problems
+from pipelines.curate.config import SelectSettings
 from pipelines.dedup.compare import GROUPS_SCHEMA
+from pipelines.rules.filters import Filters
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 

@@ -14,29 +14,28 @@ from dataclasses import asdict, astuple, dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Counters, fingerprint
 from cluster.errors import ConfigError
 from cluster.readers.reader import ReaderCounts
-from cluster.readers.units import InputManifest, Reading, Unit, read_unit
+from cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.local_files import local_file, sha256_of
 from cluster.store.store import Store
 from pipelines import first_calls
-from pipelines.curate.config import Filters, MeasureSettings
-from pipelines.curate.stages.memory import files_memory, task_memory
+from pipelines.curate.config import MeasureSettings
 from pipelines.dedup import signatures
 from pipelines.dedup.compare import NEWEST_BY
 from pipelines.dedup.newest import is_comparable, newness
 from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
 from pipelines.language import fasttext_classifier
-from pipelines.language import identification as language
 from pipelines.language.identification import LanguageId
+from pipelines.memory import files_memory, task_memory
 from pipelines.rules import Rule
-from pipelines.rules.rule import Analysis, files_read_by
+from pipelines.rules.filters import signals
+from pipelines.rules.rule import files_read_by
 from pipelines.text import personal_data
 from pipelines.text.characters import UNICODE_VERSION
 from pipelines.text.lines import count_characters
@@ -260,33 +259,6 @@ class Measure:
             texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short, symbols=dedup.symbols
         )
         return {"tokens": tokens, "signature": Sketches(words, starts).to_column()}
-
-
-def signals(texts: Texts, columns: pa.Table, filters: Filters, store: Store) -> dict[str, Any]:
-    """What the checks of the language and the rules compare, by name: a column of each signal.
-
-    texts: D normalised documents. columns: their other columns. store: of models and lists.
-
-    Raises:
-        ConfigError, StorageError: a model or list is missing or damaged, or lacks a label of the settings.
-    """
-    found: dict[str, Any] = {}
-    if filters.language:
-        classifier = language.load(store, filters.language)
-        found["language"], found["language_score"] = language.identify(texts, classifier, filters.language.max_chars)
-        columns = columns.append_column("language", found["language"])
-    analysis = Analysis(texts, filters.dialect, columns, store)
-    for rule in filters.rules:
-        found |= {name: values.astype(np.float64) for name, values in rule.measure(analysis).items()}
-    return found
-
-
-def split_problems(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """(readable, unreadable) rows of a table of read_unit."""
-    if table["problem"].null_count == table.num_rows:
-        return table, table.slice(0, 0)
-    readable = pc.is_null(table["problem"])
-    return table.filter(readable), table.filter(pc.invert(readable))
 
 
 def text_hashes(texts: Texts) -> list[bytes]:

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.curate.stages.memory import NUMBERS_MEMORY
 from pipelines.curate.stages.samples import CUT_REASON, CUT_SHOWN, SAMPLES_SCHEMA
 from pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies
+from pipelines.memory import NUMBERS_MEMORY
 
 TALLY_SUMS = "_work/tally_sums"
 BEST_SAMPLES = "_work/best_samples"

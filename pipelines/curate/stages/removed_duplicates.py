@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.curate.stages.memory import NUMBERS_MEMORY
 from pipelines.curate.stages.neighbours import neighbours
 from pipelines.dedup.compare import NEAR
+from pipelines.memory import NUMBERS_MEMORY
 
 DUPLICATES = "_work/duplicates"
 SIMILARITY = "_work/similarity"

@@ -23,14 +23,15 @@ import pyarrow as pa
 
 from cluster.artifact import Counters
 from cluster.exchange import SlicedFiles
+from cluster.readers.files.limits import Limits
 from cluster.readers.units import Reading
 from cluster.stage import Scratch
 from pipelines.curate.config import Repeats, SelectSettings
 from pipelines.curate.stages.boilerplate import cut_texts
 from pipelines.curate.stages.cuts import CutDocuments, filter_texts, stays
 from pipelines.curate.stages.kept_texts import MeasuredUnit, kept_texts
-from pipelines.curate.stages.memory import windows_memory
 from pipelines.curate.stages.shared_keys import COUNTED, KeyCounter, KeyStages, find_shared, read_shared, slices_for
+from pipelines.memory import task_memory
 from pipelines.text import personal_data
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import count_tokens
@@ -172,6 +173,11 @@ class RepeatsCutter:
             "text": shown.to_arrow(),
         }
         return pa.table(columns).cast(REPEATS_SCHEMA)
+
+
+def windows_memory(limits: Limits, unit_bytes: int) -> int:
+    """Bytes of a unit that counts windows of its text. unit_bytes: text of the largest unit."""
+    return task_memory(limits) + 4 * unit_bytes  # the different windows, with 40% of the words in repeats
 
 
 def find_repeats(stages: KeyStages, settings: SelectSettings, reading: Reading, text: float) -> SlicedFiles:

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.errors import DataError
 from cluster.formats import plural
-from cluster.readers.units import InputManifest, Reading, Unit, read_unit
+from cluster.readers.files.limits import Limits
+from cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from pipelines.curate.config import SelectSettings
 from pipelines.curate.stages.boilerplate import (
@@ -38,8 +39,6 @@ from pipelines.curate.stages.contaminated import (
 from pipelines.curate.stages.cuts import TOO_FEW_WORDS_LEFT, Cutter, filter_texts, stays
 from pipelines.curate.stages.decide import VERDICTS_SCHEMA
 from pipelines.curate.stages.kept_texts import MeasuredUnit, groups_in, take_texts
-from pipelines.curate.stages.measure import split_problems
-from pipelines.curate.stages.memory import select_memory
 from pipelines.curate.stages.neighbours import neighbours
 from pipelines.curate.stages.repeats import REPEATS, REPEATS_SCHEMA, REPEATS_VERSION, RepeatsCutter, find_repeats
 from pipelines.curate.stages.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
@@ -48,6 +47,7 @@ from pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, tally
 from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.dedup.cost import DEFAULT_SIZES, Sizes
 from pipelines.dedup.group import files_of
+from pipelines.memory import task_memory
 from pipelines.rules.decontamination import SIGNAL
 from pipelines.text import personal_data
 from pipelines.text.lines import count_characters
@@ -208,6 +208,11 @@ def select_stage(
     memory = select_memory(settings.limits, file_bytes, cuts=cuts)
     stage = Stage("select", outputs, units, work, stage_fingerprint, store, _files, memory=memory, per_input=True)
     return replace(stage, units=(), prepare=prepare) if cuts else stage
+
+
+def select_memory(limits: Limits, file_bytes: int, *, cuts: bool) -> int:
+    """Bytes of a unit of `select`. file_bytes: text of a corpus file. cuts: whether the unit cuts pieces or windows."""
+    return task_memory(limits) + cuts * file_bytes  # the keys of text that fills a file: at most a quarter of it
 
 
 def _files(units: list[MeasuredUnit]) -> str:

@@ -14,7 +14,7 @@ from cluster.config import load_values
 from cluster.errors import ConfigError, DataError
 from cluster.examples.content import Shape
 from cluster.examples.splits import SPLITS
-from cluster.output_folder import refuse_impossible_output, refuse_output_among_inputs
+from cluster.output_folder import refuse_impossible_output, refuse_output_in_folder
 from cluster.run import RunFolder
 from cluster.store.store import Store
 from pipelines.prepare.config import Clean, Duplicates, PrepareConfig, Source, Split, Validate
@@ -57,7 +57,7 @@ def refuse_output(store: Store, output: str, run: str) -> None:
         DataError: it holds a finished run.
     """
     refuse_impossible_output(output)
-    refuse_output_among_inputs("--output", output, "the data set", run, _FILES, "assessment")
+    refuse_output_in_folder("--output", output, "the data set", run, _FILES, "assessment")
     if RunFolder(store, output).manifest_file.read() is not None:
         raise DataError(
             f"--output: {output} holds a finished run, whose report this would replace. Choose another folder."

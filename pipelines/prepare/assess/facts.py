@@ -27,11 +27,11 @@ from cluster.examples.content import Content, Shape, Sides, from_shape, sides_of
 from cluster.readers.files.limits import Limits
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.curate.stages.memory import model_memory
 from pipelines.dedup.settings import Dedup
 from pipelines.language import fasttext_classifier
 from pipelines.language.fasttext_file import LABEL_PREFIX
 from pipelines.language.identification import LanguageId, excerpts, identify
+from pipelines.memory import model_memory
 from pipelines.prepare.assess.forms import dates_in, form_of
 from pipelines.prepare.assess.settings import Sentiment
 from pipelines.prepare.config import Clean

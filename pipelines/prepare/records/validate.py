@@ -21,8 +21,6 @@ from cluster.guard import Exceeded, Failed, Guard
 from cluster.readers.files.limits import Limits
 from cluster.store.local_files import local_file, sha256_of
 from cluster.store.store import Store
-from pipelines.curate.stages.decide import LANGUAGE_NOT_KEPT, decide
-from pipelines.curate.stages.measure import signals
 from pipelines.language import fasttext_classifier
 from pipelines.language.fasttext_file import LABEL_PREFIX
 from pipelines.language.identification import LanguageId, excerpts, identify
@@ -41,6 +39,7 @@ from pipelines.prepare.records.answers import (
 )
 from pipelines.prepare.records.times import microseconds
 from pipelines.rules import RULES
+from pipelines.rules.filters import LANGUAGE_NOT_KEPT, decide, signals
 from pipelines.rules.rule import Analysis
 from pipelines.text.texts import Texts
 

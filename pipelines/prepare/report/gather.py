@@ -13,9 +13,10 @@ from cluster.examples.splits import SPLITS
 from cluster.formats import count, plural
 from cluster.readers.cut_text import CUT_KINDS
 from cluster.readers.find import skipped_text
+from cluster.readers.inputs import STORES
 from cluster.readers.reader import PROBLEMS
 from cluster.readers.units import InputManifest
-from pipelines.prepare.config import STORES, PrepareConfig
+from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.records import validate
 from pipelines.prepare.report.run_warnings import (
     balance_warnings,

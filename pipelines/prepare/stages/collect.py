@@ -38,14 +38,13 @@ from cluster.readers.cut_text import Cut
 from cluster.readers.files.limits import Limits
 from cluster.readers.inputs import COLLECTED_AT, CONTENT, CUT, FILE, PARENTS
 from cluster.readers.reader import CONTENT_CHARACTERS, ReaderCounts
-from cluster.readers.units import InputManifest, Reading, Unit, read_unit
+from cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.curate.stages.measure import split_problems
-from pipelines.curate.stages.memory import files_memory, model_memory, task_memory
 from pipelines.dedup.settings import Dedup
 from pipelines.language import fasttext_classifier
 from pipelines.language.identification import LanguageId, identify
+from pipelines.memory import files_memory, model_memory, task_memory
 from pipelines.prepare.config import BASE_METADATA, Duplicates, PrepareConfig, Records, Source, Validate, plain_label
 from pipelines.prepare.records.annotations import (
     ANNOTATIONS,

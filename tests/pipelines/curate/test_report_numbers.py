@@ -19,7 +19,8 @@ from pipelines.curate.questions.explain import explain
 from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.sample import sample_rows
 from pipelines.curate.questions.what_if import compare_decisions, table_text
-from pipelines.curate.stages.decide import VERDICTS, decide
+from pipelines.curate.stages.decide import VERDICTS
+from pipelines.rules.filters import decide
 from tests.support.inline import curate_inline
 from tests.support.stories import GERMAN, story
 

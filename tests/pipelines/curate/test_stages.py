@@ -15,18 +15,14 @@ from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
 from cluster.stage import Output, Stage
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import CurateJob, result_settings, run_stages
+from pipelines.curate.stages.boilerplate import keys_memory
 from pipelines.curate.stages.decide import decide_stage
 from pipelines.curate.stages.measure import measure_stage
-from pipelines.curate.stages.memory import (
-    NUMBERS_MEMORY,
-    files_memory,
-    keys_memory,
-    select_memory,
-    task_memory,
-    windows_memory,
-)
+from pipelines.curate.stages.repeats import windows_memory
 from pipelines.curate.stages.shared_keys import SLICE_MEMORY
+from pipelines.curate.stages.write_corpus import select_memory
 from pipelines.curate.work import machine_of
+from pipelines.memory import NUMBERS_MEMORY, files_memory, task_memory
 from tests.support.settings import changed, leaves, untold
 
 # These artifacts have a file of 100 documents. The others have none: planning reads their files.

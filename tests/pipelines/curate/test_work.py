@@ -7,15 +7,17 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import ConfigError
+from cluster.plan.sample import document_count
 from cluster.readers.files.span import Span
 from cluster.readers.freeze import freeze
 from cluster.readers.inputs import Input
 from cluster.readers.units import InputFile, InputManifest, Reading, Unit
 from cluster.store.store import Store
+from cluster.submit.unit_machines import cores_of
 from cluster.submit.work import GIB, Machines
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import CurateJob
-from pipelines.curate.work import cores_of, document_count, machine_of, machines, must_exist
+from pipelines.curate.work import machine_of, machines, must_exist
 from pipelines.dedup.cost import memory_to_group
 from tests.support.inline import curate_inline
 

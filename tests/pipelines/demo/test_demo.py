@@ -14,11 +14,11 @@ from cluster.session import Session
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import curate
-from pipelines.curate.stages.decide import all_reasons, check_results
 from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.demo import commands as demo
 from pipelines.demo.commands import CONFIG, DATA, config_text, expand_repeated, stage_inputs
 from pipelines.demo.installed import CollectionLimits, collect, distributions, docstrings, packages, standard_library
+from pipelines.rules.filters import all_reasons, check_results
 from pipelines.text.personal_data import KINDS, PLACEHOLDERS
 from tests.support.inline import InlineEngine
 

@@ -6,12 +6,11 @@ import os
 import pytest
 
 from cluster.errors import ConfigError, StorageError
-from cluster.output_folder import check_output, refuse_impossible_output
+from cluster.output_folder import check_output, refuse_impossible_output, refuse_output_among_inputs
 from cluster.readers.listing import list_inputs
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.output_folder import refuse_files_inside, refuse_output_among_inputs
 from tests.support.inline import curate_inline
 
 
@@ -32,9 +31,7 @@ def check(output: str, *folders: str, **settings: object) -> None:
     inputs = [{"path": path, "source": f"s{number}", "follow_links": True} for number, path in enumerate(folders)]
     plain = {"kind": "curate", "name": "x", "inputs": inputs, "output": output}
     config = CurateConfig.model_validate(plain | settings)
-    root = paths.absolute(output)
-    refuse_output_among_inputs(config.store, config.inputs, root)
-    refuse_files_inside(root, list_inputs(config.store, config.inputs))
+    refuse_output_among_inputs(paths.absolute(output), list_inputs(config.store, config.inputs))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Bytes of memory of one task of a stage of `curate`, which Ray reserves and `submit` compares with the nodes."""
+"""Bytes of memory of a task on documents, which Ray reserves and `submit` compares with the nodes."""
 
 from collections.abc import Iterable
 
@@ -73,23 +73,3 @@ def _size(store: Store, path: str) -> int:
 # of four million documents 0.47 GB, `duplicates` of two million rows 0.39, `merge` of 256 files of tallies 0.32,
 # `decide` and `index` of 400,000 documents 0.2.
 NUMBERS_MEMORY = 1 << 29
-
-
-# Bytes for each byte of a unit's text, while its different lines or windows are counted.
-_OF_KEYS = 2
-_OF_WINDOWS = 4  # of a unit with 40% of its words in repeats
-
-
-def select_memory(limits: Limits, file_bytes: int, *, cuts: bool) -> int:
-    """Bytes of a unit of `select`. file_bytes: text of a corpus file. cuts: whether the unit cuts pieces or windows."""
-    return task_memory(limits) + cuts * file_bytes  # the keys of text that fills a file: at most a quarter of it
-
-
-def keys_memory(limits: Limits, unit_bytes: int) -> int:
-    """Bytes of a unit that counts keys of its text (shared_keys.py). unit_bytes: text of the largest unit."""
-    return task_memory(limits) + _OF_KEYS * unit_bytes
-
-
-def windows_memory(limits: Limits, unit_bytes: int) -> int:
-    """Bytes of a unit that counts windows of its text (repeats.py). unit_bytes: text of the largest unit."""
-    return task_memory(limits) + _OF_WINDOWS * unit_bytes

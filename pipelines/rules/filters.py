@@ -1,0 +1,163 @@
+"""The language and the rules of a config on a table of texts: their signals, and the first check that fails.
+
+A check compares one signal with one bound, a minimum or a maximum. A reason is the name of a failed check. The language
+is checked first, then each rule's checks in order.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.store.store import Store
+from pipelines.language import identification as language
+from pipelines.language.identification import REASONS as LANGUAGE_REASONS
+from pipelines.language.identification import LanguageId, language_verdict
+from pipelines.rules import Check, Dialect, Rule
+from pipelines.rules.rule import Analysis
+from pipelines.text.texts import Texts
+
+LANGUAGE_NOT_KEPT, LOW_SCORE = LANGUAGE_REASONS
+
+Name = tuple[str, str]  # the name of a check: (its rule or `language`, its reason)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The settings that remove single documents: the language, then the rules in the order of their checks."""
+
+    language: LanguageId | None
+    rules: tuple[Rule, ...]
+    dialect: Dialect
+
+
+def signals(texts: Texts, columns: pa.Table, filters: Filters, store: Store) -> dict[str, Any]:
+    """What the checks of the language and the rules compare, by name: a column of each signal.
+
+    texts: D normalised documents. columns: their other columns. store: of models and lists.
+
+    Raises:
+        ConfigError, StorageError: a model or list is missing or damaged, or lacks a label of the settings.
+    """
+    found: dict[str, Any] = {}
+    if filters.language:
+        classifier = language.load(store, filters.language)
+        found["language"], found["language_score"] = language.identify(texts, classifier, filters.language.max_chars)
+        columns = columns.append_column("language", found["language"])
+    analysis = Analysis(texts, filters.dialect, columns, store)
+    for rule in filters.rules:
+        found |= {name: values.astype(np.float64) for name, values in rule.measure(analysis).items()}
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """A check on D documents.
+
+    rule: name of the rule, or `language`. fails: bool[D]. value, threshold: float64[D], the signal and its bound.
+    """
+
+    rule: str
+    reason: str
+    fails: np.ndarray
+    value: np.ndarray
+    threshold: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The first failed check of each of D documents. The artifact VERDICTS has rows for the removed ones only.
+
+    reasons: (rule or `language`, reason) of all checks. code: int16[D], index in `reasons`, -1 for documents that stay.
+    value, threshold: float64[D], NaN for documents that stay.
+    """
+
+    reasons: tuple[Name, ...]
+    code: np.ndarray
+    value: np.ndarray
+    threshold: np.ndarray
+
+    @property
+    def removed(self) -> np.ndarray:
+        """bool[D]."""
+        return self.code >= 0
+
+
+def all_reasons(filters: Filters) -> tuple[Name, ...]:
+    """(rule or `language`, reason) of every check of these filters, in order."""
+    found = [("language", reason) for reason in LANGUAGE_REASONS] if filters.language else []
+    return tuple(dict.fromkeys(found + [(rule, check.reason) for rule, check in checks(filters)]))
+
+
+def checks(filters: Filters) -> list[tuple[str, Check]]:
+    """(rule's name, check) of all rules, in order; without the language."""
+    return [(rule.name, check) for rule in filters.rules for check in rule.checks(filters.dialect)]
+
+
+def checks_by_signal(filters: Filters) -> dict[str, list[Check]]:
+    """The checks on each signal. For `language_score` the bound is the default min_score; languages in min_scores have
+    others.
+    """
+    found: dict[str, list[Check]] = {}
+    for _, check in checks(filters):
+        found.setdefault(check.signal, []).append(check)
+    if filters.language:
+        found["language_score"] = [Check(LOW_SCORE, "language_score", minimum=filters.language.min_score)]
+    return found
+
+
+def check_settings(filters: Filters) -> dict[Name, object]:
+    """The settings that decide each check, by its name; equal settings of a check give equal results."""
+    found: dict[Name, object] = {
+        ("language", reason): filters.language for reason in LANGUAGE_REASONS if filters.language
+    }
+    for rule, check in checks(filters):
+        found[rule, check.reason] = (*found.get((rule, check.reason), ()), check)  # type: ignore[misc]
+    return found
+
+
+def needed_columns(filters: Filters, only: Collection[Name] | None = None) -> list[str]:
+    """The columns of the attributes that `check_results` reads, with the same `only`."""
+    wanted = _is_named(only)
+    names = (
+        ["language", "language_score"]
+        if filters.language and any(wanted("language", r) for r in LANGUAGE_REASONS)
+        else []
+    )
+    return names + sorted({check.signal for rule, check in checks(filters) if wanted(rule, check.reason)} - set(names))
+
+
+def check_results(
+    attributes: pa.Table, filters: Filters, only: Collection[Name] | None = None
+) -> Iterator[CheckResult]:
+    """The result on all documents of every check, or of those named in `only`, in the order of the checks."""
+    wanted = _is_named(only)
+    if filters.language and any(wanted("language", reason) for reason in LANGUAGE_REASONS):
+        scores = attributes["language_score"].to_numpy()
+        reasons, value, threshold = language_verdict(attributes["language"], scores, filters.language)
+        given = reasons.to_numpy(zero_copy_only=False)
+        none = np.full(len(value), np.nan)  # the language is not a number
+        yield CheckResult("language", LANGUAGE_NOT_KEPT, given == LANGUAGE_NOT_KEPT, none, none)
+        yield CheckResult("language", LOW_SCORE, given == LOW_SCORE, value, threshold)
+    for rule, check in checks(filters):
+        if wanted(rule, check.reason):
+            values = attributes[check.signal].to_numpy().astype(np.float64)
+            yield CheckResult(rule, check.reason, check.fails(values), values, np.full(len(values), check.threshold))
+
+
+def _is_named(only: Collection[Name] | None) -> Callable[[str, str], bool]:
+    return lambda rule, reason: only is None or (rule, reason) in only
+
+
+def decide(attributes: pa.Table, filters: Filters) -> Verdicts:
+    """The first failed check of each document. attributes: D documents with `needed_columns`."""
+    reasons = all_reasons(filters)
+    code = np.full(attributes.num_rows, -1, np.int16)
+    value, threshold = np.full((2, attributes.num_rows), np.nan)
+    for check in check_results(attributes, filters):
+        first = check.fails & (code < 0)
+        code[first] = reasons.index((check.rule, check.reason))
+        value[first], threshold[first] = check.value[first], check.threshold[first]
+    return Verdicts(reasons, code, value, threshold)
