@@ -33,4 +33,4 @@ def cut_into_many_units(patch: pytest.MonkeyPatch, unit_bytes: int = _UNIT_BYTES
     patch.setattr(packing, "freeze_corpora", lambda config, unit_bytes: freeze_corpora(config, _UNIT_BYTES // 2))
     patch.setattr(packing, "survey_first_documents", lambda *_: None)
     patch.setattr(packing, "pack_stage", partial(pack_stage, unit_tokens=1_000, fan=2))
-    patch.setattr(survey, "FAN", 3)
+    patch.setattr(survey, "_FILES_AT_ONCE", 3)
