@@ -30,7 +30,7 @@ from cluster.progress import Progress
 from cluster.record import OtherSettings, json_bytes
 from cluster.report.page import page
 from cluster.report.plain import plain_sections
-from cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder, other_settings
+from cluster.run import RUN_REPORT, RunFolder, other_settings
 from cluster.session import Session
 from cluster.stage import RunStageIn, Stage, finished_stages, prefix_of
 from cluster.store import paths
@@ -268,8 +268,7 @@ class RunJob(ABC, Generic[Config]):
             DataError: its report is of another version, and not `replace`.
         """
         try:
-            is_there = self.store.exists(paths.join(self.root, RUN_MANIFEST))
-            if not is_there or (inputs := self.inputs()) is None:
+            if self.folder.manifest_file.read() is None or (inputs := self.inputs()) is None:
                 return FoundRun()
             manifest = self.folder.find(self.settings(), inputs, False, self.input_changes)
             if manifest is None:

@@ -31,8 +31,9 @@ def ship_code(api: RayApi) -> str:
             f"--ship-code: Raymill is installed at {root} and not run from a checkout, so there is no source to ship. "
             "Install a checkout (pip install --editable .), or leave out --ship-code to use the cluster's Raymill."
         )
+    uri_of = private("get_uri_for_directory")  # imports Ray, which sets the level of its loggers
     logging.getLogger("ray").setLevel(logging.WARNING)  # it logs each file that it ignores and each step of packing
-    uri = private("get_uri_for_directory")(str(root), include_gitignore=True, excludes=EXCLUDES)
+    uri = uri_of(str(root), include_gitignore=True, excludes=EXCLUDES)
     protocol, _, name = uri.partition("://")
     path = f"/api/packages/{protocol}/{name}"
     try:

@@ -1,12 +1,12 @@
 """The words of plan and dry run of a preparation."""
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cluster.errors import DataError
-from pipelines.prepare import dry_run
+from pipelines.prepare import dry_run, plan
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs
 from pipelines.prepare.plan import Fate
@@ -31,13 +31,10 @@ def test_the_fate_of_a_sample_in_a_sentence():
 def test_a_sample_with_more_bad_rows_than_the_run_allows_is_refused(unreadable, problems, refused):
     made = Fate(100 - unreadable, 0, {"empty": problems}, {})
     sample: Any = SimpleNamespace(unreadable=unreadable)
-    if not refused:
-        dry_run._refuse_too_many(0.1, sample, made)
-        return
-    with pytest.raises(
-        DataError, match=rf"11 of 100 rows .* are no records \(empty {problems}.*max_bad_documents=0.11"
-    ):
-        dry_run._refuse_too_many(0.1, sample, made)
+    refusal = plan._too_many_bad(0.1, sample, made)
+    assert (refusal is not None) is refused
+    wanted = rf"11 of 100 rows .* are no records \(empty {problems}.*max_bad_documents=0.11"
+    assert refusal is None or re.match(wanted, str(refusal))
 
 
 def test_a_dry_run_names_fields_shape_and_split(tmp_path):
