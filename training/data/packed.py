@@ -182,12 +182,6 @@ class PackedRows:
             self._files.move_to_end(file)
             return found
         opened = _File(open_parquet(self.artifact.store, self._uris[file]))
-        if opened.starts[-1] != self.artifact.manifest.files[file].rows:
-            raise DataError(
-                f"{self._uris[file]}: {opened.starts[-1]} rows; its manifest has "
-                f"{self.artifact.manifest.files[file].rows}. It was changed after it was written: run the same "
-                "command with --verify to pack it again."
-            )
         self._files[file] = opened
         if len(self._files) > _OPEN_FILES:
             self._files.popitem(last=False)[1].parquet.close()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cluster.report.sections import join
 from pipelines.prepare.assess.mend import MendContext, mend_of
 from pipelines.prepare.assess.score import assessment_of, metrics_of, parts_of
 from pipelines.prepare.assess.section import assessment_section, assessment_text, gate_value, number
@@ -232,7 +233,7 @@ def test_the_section_has_a_row_for_each_gate_part_group_and_suspect():
     )  # fmt: skip
     gates = Gates(**NO_GATES | {"coverage": 0.9, "completeness": 0.5, "accuracy": 0.9})
     section = assessment_section(assessment_of(made, Assess(label="queue"), gates, OUT))
-    page = str(section.body)
+    page = str(join(*section.content))
     assert (section.id, section.title) == ("assessment", "Assessment")
     for tile in (("Gates passed", "1", "of 3"), ("Gates failed", "1", "with what would mend them below")):
         assert "<dt>{}</dt><dd><strong>{}</strong><span>{}</span></dd>".format(*tile) in page
@@ -246,6 +247,6 @@ def test_the_section_has_a_row_for_each_gate_part_group_and_suspect():
     for cell in ("0.125", "0.500", "0.400", "0.600", "0.200", "-0.250", "-0.300", "-0.200"):
         assert f">{cell}</td>" in page, cell
     without = assessment_section(assessment_of(findings(), Assess(), Gates(), OUT))
-    assert "repeated record" not in str(without.body) and "Not measured: accuracy, relevance, bias." in str(
-        without.body
+    assert "repeated record" not in str(join(*without.content)) and "Not measured: accuracy, relevance, bias." in str(
+        join(*without.content)
     )
