@@ -16,7 +16,7 @@ from cluster.artifact import canonical_json, fingerprint
 from cluster.entry import Entry
 from cluster.errors import ConfigError
 from cluster.extras import require_extra
-from cluster.frame.job import FoundRun, Made, Making, Run, RunJob, with_warnings
+from cluster.frame.job import Made, Making, Run, RunJob, with_warnings
 from cluster.progress import Progress
 from cluster.remote import in_worker
 from cluster.session import Session
@@ -113,8 +113,9 @@ class TrainJob(RunJob[TrainConfig]):
             found |= PackedRun.load(self.store, self._job.packed).damage(compare_sha256=True)
         return found
 
-    def find(self, *, replace: bool = False, verify: bool = False) -> FoundRun:
-        return super().find(replace=replace, verify=verify or replace)  # damage of equal size is then made again too
+    def run(self, session: Session, progress: Progress, *, replace: bool = False, verify: bool = False) -> Run:
+        # With `replace`, damage of equal size is made again too.
+        return super().run(session, progress, replace=replace, verify=verify or replace)
 
     def require_extras(self, *, computes: bool = True) -> None:
         if computes:
@@ -161,15 +162,14 @@ class TrainJob(RunJob[TrainConfig]):
         if self._trains(making.replace) and (session.started or not session.embedded):
             packing.check_inputs()
             _check_cluster(config.workers, session)
-        compare_sha256 = making.verify or making.replace  # with `replace`, damage of equal size is made again too
         # The lease of the output covers OUTPUT/packed; `packed:` outside the output needs a lease of its own.
-        packed = packing.run_under_lease(session, progress, compare_sha256, lease_at=config.packed)
+        packed = packing.run_under_lease(session, progress, making.verify, lease_at=config.packed)
         self._job = job = make_job(config, packed)
         if making.replace:
             self.folder.find(self.settings(), _inputs(job), replace=True)
-        if (found := self.find(verify=compare_sha256)).run is not None:
+        if (found := self.find(verify=making.verify)).run is not None:
             return found.run
-        discard_damaged(self.folder, compare_sha256)
+        discard_damaged(self.folder, making.verify)
         report_overflow(packed, config.sequence_length, progress)
         if job.parent is not None:
             for line in job.parent.words:

@@ -68,13 +68,12 @@ class Made:
     """The result of `RunJob.make`: what `publish` writes.
 
     report: content of report.json. digests: path below the output -> digest, of each result. more: further entries of
-    the manifest; `finished`, the time, is one of them. parts: as of `Run`.
+    the manifest; `finished`, the time, is one of them.
     """
 
     report: Any
     digests: Mapping[str, str]
     more: Mapping[str, Any]
-    parts: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def run_in(engine: Engine, stage: Stage, folder: str = "") -> dict[str, Artifact
 class RunJob(ABC, Generic[Config]):
     """A run of a config, before it is made. Subclasses are the kinds.
 
-    kind: its name. verb: of the command that runs it. run_type: class of its finished runs. all_at_once: whether it
+    kind: its name. run_type: class of its finished runs. all_at_once: whether it
     starts only when all its machines are there.
     """
 
@@ -305,6 +304,11 @@ class RunJob(ABC, Generic[Config]):
         with held(self.store, self.root) as lease:
             engine = Engine(self.root, session, progress, limits_of(self.config), replace, lease.check)
             making = Making(engine, session, progress, lease, replace, verify)
+            if found.damage and verify:
+                if (found := self.find(verify=True)).run is not None:  # another process has made the files again
+                    return found.run
+                # Stages compare sizes alone, so a file of the right size that is damaged must go.
+                self.store.delete_listed(self.root, found.damage)
             if replace:
                 self.replacing(making)
             else:

@@ -84,10 +84,13 @@ def test_it_is_continued_refused_replaced_and_repaired(raymill):
     assert "Damaged files are made again" in raymill(*again)[2]
     assert json.loads(Path("run/manifest.json").read_bytes())["digest"] == manifest["digest"]
     file = next(Path("run/words").glob("*.parquet"))
-    content = file.read_bytes()
+    content, kept = file.read_bytes(), {*Path("run/words").glob("*.parquet")} - {file}
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert "finished before" in raymill(*again)[1], "sizes alone do not show it"
     assert "Damaged files are made again" in raymill(*again, "--verify")[2]
+    (made,) = set(Path("run/words").glob("*.parquet")) - kept
+    assert made.read_bytes() == content, "it is made again, and the other one stays"
+    assert "finished before" in raymill(*again, "--verify")[1]
 
 
 def test_it_is_planned_and_shown_before_it_runs(raymill):
