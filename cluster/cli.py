@@ -85,12 +85,12 @@ def _run(words: list[str], debug: bool) -> int:
         print(f"raymill {cluster.__version__}")
         return 0
     verb, *rest = words
-    if (declared := find_verb(verb)) is None:
-        near = difflib.get_close_matches(verb, verbs(), n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        print(f"raymill {verb}: no such verb.{hint} The verbs are: {', '.join(verbs())}.", file=sys.stderr)
-        return 2
     try:
+        if (declared := find_verb(verb)) is None:
+            near = difflib.get_close_matches(verb, verbs(), n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            print(f"raymill {verb}: no such verb.{hint} The verbs are: {', '.join(verbs())}.", file=sys.stderr)
+            return 2
         code = _call(verb, declared, rest)
         sys.stdout.flush()  # here, so that a closed pipe is handled below
         return code

@@ -116,5 +116,23 @@ def test_it_is_submitted_and_its_leftovers_are_found(raymill, tmp_path):
     assert [one.why for one in garbage.old] == [FINISHED, UNNAMED] and not garbage.unknown
 
 
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [
+        ("no_such_module:WORDS", "cannot be loaded (No module named 'no_such_module')"),
+        ("zlib:GONE", "cannot be loaded (module 'zlib' has no attribute 'GONE')"),
+        ("tests.support.words_kind:GIB", "is no kind of this name, but int"),
+    ],
+)
+def test_a_package_that_is_broken_is_named_and_leaves_the_other_kinds_alone(raymill, tmp_path, caplog, value, seen):
+    (tmp_path / "site/words-1.dist-info/entry_points.txt").write_text(f"[{kinds.GROUP}]\nwords = {value}\n")
+    code, out, _ = raymill("--help")
+    said = f"kind words: {value} {seen}. Install a whole version of the package words, or remove it."
+    assert code == 0 and "curate" in out and said in caplog.text
+    assert raymill("words", "w.yaml")[::2] == (2, f"{said}\n")
+    assert raymill("config", "check", "w.yaml")[::2] == (2, f"{said}\n")
+    assert raymill("gc", "nowhere")[0] == 2 and "no such file" in raymill("curate", "nowhere.yaml")[2]
+
+
 def test_it_is_short():
     assert len(Path(words_kind.__file__).read_text().splitlines()) < 150
