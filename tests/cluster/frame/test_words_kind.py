@@ -2,16 +2,18 @@
 
 import json
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cluster import cli
 from cluster.artifact import Artifact
-from cluster.errors import StageError
+from cluster.errors import StageError, StorageError
 from cluster.frame import kinds
 from cluster.frame.work import work_of
 from cluster.garbage import FINISHED, UNNAMED, find_garbage
+from cluster.lease import held
 from cluster.store.store import Store
 from tests.support import inline, words_kind
 
@@ -91,6 +93,30 @@ def test_it_is_continued_refused_replaced_and_repaired(raymill):
     (made,) = set(Path("run/words").glob("*.parquet")) - kept
     assert made.read_bytes() == content, "it is made again, and the other one stays"
     assert "finished before" in raymill(*again, "--verify")[1]
+
+
+def test_a_file_that_another_process_made_again_meanwhile_stays(raymill, monkeypatch):
+    raymill("words", "w.yaml")
+    file = next(Path("run/words").glob("*.parquet"))
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    @contextmanager
+    def held_after_the_other(store, root):
+        file.write_bytes(content)
+        with held(store, root) as lease:
+            yield lease
+
+    monkeypatch.setattr("cluster.frame.job.held", held_after_the_other)
+    assert "finished before" in raymill("words", "w.yaml", "--verify")[1] and file.read_bytes() == content
+
+
+def test_a_store_without_conditional_writes_is_refused_before_anything_is_made(raymill, monkeypatch):
+    def refuse(store, root):
+        raise StorageError(f"{root}: no conditional writes")
+
+    monkeypatch.setattr(Store, "require_conditional_writes", refuse)
+    assert raymill("words", "w.yaml")[0] == 2 and not Path("run").exists()
 
 
 def test_it_is_planned_and_shown_before_it_runs(raymill):
