@@ -111,6 +111,15 @@ def test_a_file_that_another_process_made_again_meanwhile_stays(raymill, monkeyp
     assert "finished before" in raymill("words", "w.yaml", "--verify")[1] and file.read_bytes() == content
 
 
+def test_an_unfinished_run_of_other_settings_is_refused_with_what_differs(raymill, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(words_kind.WordsJob, "page", lambda self, made: 1 / 0)
+        assert raymill("words", "w.yaml")[0] == 1
+    code, _, err = raymill("words", "w.yaml", "-o", "lower=true")
+    assert code == 2 and "holds an unfinished run with other settings or inputs: lower was false, now true" in err
+    assert raymill("words", "w.yaml")[0] == 0
+
+
 def test_a_store_without_conditional_writes_is_refused_before_anything_is_made(raymill, monkeypatch):
     def refuse(store, root):
         raise StorageError(f"{root}: no conditional writes")
