@@ -23,6 +23,7 @@ from pipelines.prepare.versions.registry import Registry
 from tests.support.assessments import metric
 from tests.support.fasttext_files import Kind, write_model
 from tests.support.inline import prepare_inline
+from tests.support.prepared_runs import records
 from tests.support.tickets import answer, question
 from training.config_parts import Columns, Corpus
 from training.pack.documents import all_documents
@@ -77,10 +78,6 @@ def rows(count: int) -> list[dict]:
          "queue": queues[n % 3], "by": ["anna", "ben"], "score": n / 100}
         for n in range(count)
     ]  # fmt: skip
-
-
-def records(run) -> dict[str, dict]:
-    return {row["id"]: row for name in ("train", "validation", "test") for row in run.split(name).table().to_pylist()}
 
 
 def test_annotations_and_scores_go_through_a_run_its_exports_and_training(tmp_path, monkeypatch):

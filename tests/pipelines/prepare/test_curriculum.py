@@ -17,6 +17,7 @@ from pipelines.prepare.records.times import microseconds
 from pipelines.prepare.stages.complexity import ScoreRecords, _words, complexity, ranks, stages_of
 from pipelines.text.phrases import Phrases
 from tests.support.inline import prepare_inline
+from tests.support.prepared_runs import records
 
 EASY = "Yes, number {n} is in the office and you can take it."
 HARD = (
@@ -43,10 +44,6 @@ def settings(tmp_path) -> dict:
         "curriculum": {"stages": 4, "domain": ["torque", "residual strain"]},
         "output": str(tmp_path / "out"),
     }
-
-
-def records(run) -> dict[str, dict]:
-    return {row["id"]: row for split in SPLITS for row in run.split(split).table().to_pylist()}
 
 
 def test_hard_records_are_in_the_last_stages_and_stages_have_equal_sizes(settings, monkeypatch):

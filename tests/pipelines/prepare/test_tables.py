@@ -14,13 +14,13 @@ from hypothesis import strategies as cases
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError
-from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.tables.frame import Known, bounds_of, finished, typed
 from pipelines.prepare.tables.quantiles import Numbers
 from pipelines.prepare.tables.settings import ColumnOutliers, Table
 from tests.support.inline import prepare_inline
+from tests.support.prepared_runs import records
 
 TEMPLATE = {
     "prompt": "What does the {model} with number {serial} cost?",
@@ -82,10 +82,6 @@ def settings(tmp_path) -> dict:
         "execution": {"max_bad_documents": 0.5},
         "output": str(tmp_path / "out"),
     }
-
-
-def records(run) -> dict[str, dict]:
-    return {row["id"]: row for split in SPLITS for row in run.split(split).table().to_pylist()}
 
 
 def ledger(run) -> list[dict]:

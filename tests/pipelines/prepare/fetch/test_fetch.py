@@ -11,7 +11,6 @@ import pytest
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
-from cluster.examples.splits import SPLITS
 from cluster.frame.dry_run import print_dry_run
 from cluster.garbage import find_garbage
 from cluster.plan.command import print_plan
@@ -26,6 +25,7 @@ from pipelines.prepare.fetch import snapshot
 from pipelines.prepare.fetch.answers import json_text
 from pipelines.prepare.job import PrepareJob, refuse_unfetched
 from tests.support.inline import prepare_inline, without_ray
+from tests.support.prepared_runs import records
 from tests.support.tickets import answer, question
 from tests.support.web_server import Asked, Reply, as_html, as_json
 
@@ -52,10 +52,6 @@ def settings(site, tmp_path, monkeypatch) -> dict:
     columns = {"prompt": "fields.ask", "completion": "fields.fix", "category": "fields.queue"}
     source = {"source": "desk", "api": api, "id": "key", "columns": columns, "licence": "internal"}
     return {"inputs": [source], "output": str(tmp_path / "out")}
-
-
-def records(run) -> dict[str, dict]:
-    return {row["id"]: row for split in SPLITS for row in run.split(split).table().to_pylist()}
 
 
 def with_api(settings: dict, **changes) -> dict:
