@@ -37,13 +37,13 @@ def subject(config: Any, documents: float | None = None) -> Subject:
         planned.frozen = inputs
         planned.stages(whole.run)
 
-    def said(found: Mapping[str, Artifact]) -> tuple[str, Mapping[str, float]]:
+    def outcome(found: Mapping[str, Artifact]) -> tuple[str, Mapping[str, float]]:
         return "read", {}
 
     def machine(cores: int) -> int:
         return job.machines(None).memory
 
-    return Subject(config, job.root, "document", input, is_exact, sample.numbers, try_out, run_all, said, machine)
+    return Subject(config, job.root, "document", input, is_exact, sample.numbers, try_out, run_all, outcome, machine)
 
 
 def sampled_inputs(inputs: Sequence[Input], sample: Sample, trial: Trial, every: int) -> tuple[Input, ...]:

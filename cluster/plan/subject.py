@@ -30,7 +30,7 @@ class Subject:
         sample: what the sample is, as JSON values: documents, text_bytes, pieces, unreadable and others of the kind.
         try_out: runs all stages on a part of the sample.
         run_all: passes all stages of the run to `Whole.run`, after it has set what the sample does not show.
-        said: what became of the sample, in a few words, and the same as JSON values.
+        outcome: what became of the sample, in a few words, and the same as JSON values.
         machine: bytes of memory of a machine of so many cores.
         assumed: sentences beside those of every plan; complete when the stages are planned.
     """
@@ -43,7 +43,7 @@ class Subject:
     sample: Mapping[str, Any]
     try_out: TryOut
     run_all: Callable[[Whole], object]
-    said: Callable[[Mapping[str, Artifact]], tuple[str, Mapping[str, Any]]]
+    outcome: Callable[[Mapping[str, Artifact]], tuple[str, Mapping[str, Any]]]
     machine: Callable[[int], int]
     assumed: Sequence[str] = ()
 
@@ -57,13 +57,13 @@ def plan_of(subject: Subject, cores: Sequence[int], prices: Prices) -> dict[str,
     with sampled(subject.config.store, subject.try_out) as found:
         whole = Whole(subject.root, subject.input, found)
         subject.run_all(whole)
-        said, numbers = subject.said(found.artifacts)
+        outcome, numbers = subject.outcome(found.artifacts)
     input = subject.input
     return {
         "kind": subject.config.kind,
         "name": subject.config.name,
         "noun": subject.noun,
-        "sample": {**subject.sample, **numbers, "said": said},
+        "sample": {**subject.sample, **numbers, "outcome": outcome},
         "input": {
             "documents": input.rows,
             "exact": subject.exact,

@@ -22,7 +22,7 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"input    {about}{plural(size['documents'], plan['noun'])}, {amount_of_bytes(size['text_bytes'])} of text, "
         f"{amount_of_bytes(size['stored_bytes'])} in {plural(size['files'], 'file')}, {plural(size['units'], 'unit')}",
         f"sample   {plural(sample['documents'], plan['noun'])}, {amount_of_bytes(sample['text_bytes'])}, from "
-        f"{plural(sample['pieces'], 'unit')}: {sample['said']}{unreadable}",
+        f"{plural(sample['pieces'], 'unit')}: {sample['outcome']}{unreadable}",
         "",
         *costs_lines(plan),
         *assumed_lines(plan["assumed"]),

@@ -81,14 +81,16 @@ def subject(config: CurateConfig, documents: float | None = None, duplicates: fl
             files = plural(input.files, "file")
             assumed.append(f"{input.rows:,} documents are in files of the same sizes as now: {files}.")
 
-    def said(found: Mapping[str, Artifact]) -> tuple[str, Mapping[str, float]]:
+    def outcome(found: Mapping[str, Artifact]) -> tuple[str, Mapping[str, float]]:
         passed = found[VERDICTS].manifest.counters["passed"] / sample.documents
         return f"{passed:.1%} pass the rules", {"passed": passed, "duplicates": _duplicates(found)}
 
     def machine(cores: int) -> int:
         return machine_of(config, cores, input.rows + earlier, max(input.weights)).memory
 
-    return Subject(config, root, "document", input, is_exact, sample.numbers, try_out, run_all, said, machine, assumed)
+    return Subject(
+        config, root, "document", input, is_exact, sample.numbers, try_out, run_all, outcome, machine, assumed
+    )
 
 
 def _duplicates(found: Mapping[str, Artifact]) -> float:

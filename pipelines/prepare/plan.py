@@ -59,11 +59,11 @@ def subject(config: PrepareConfig, documents: float | None = None) -> Subject:
         artifacts = run_stages(whole_config, settings, inputs, {}, whole.run)
         assess_stages(whole_config, None, root, [artifacts[name] for name in SPLITS], whole.run)
 
-    def said(found: Mapping[str, Artifact]) -> tuple[str, Mapping[str, float]]:
+    def outcome(found: Mapping[str, Artifact]) -> tuple[str, Mapping[str, float]]:
         return Fate.of(found, sample.documents).text, {}
 
     return Subject(
-        config, root, "row", input, is_exact, sample.numbers, try_out_part, run_all, said,
+        config, root, "row", input, is_exact, sample.numbers, try_out_part, run_all, outcome,
         lambda cores: machine_of(config, inputs, cores, input.rows).memory,
         [f"At least {LEAST_DUPLICATES:.0%} of the texts that are compared are duplicates, since a sample has fewer."],
     )  # fmt: skip

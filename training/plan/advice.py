@@ -146,10 +146,10 @@ def idle_workers(facts: PlannedTraining) -> Iterator[str]:
     idle = {world: 1 - rows / (world * -(-rows // world)) for world in uneven}
     worst = max(idle, key=lambda world: idle[world])
     even = [world for world in range(1, max(most, 2) * 2) if rows % world == 0]
-    said = f"{worst} workers" if least == most else f"of {least} to {most} workers, {worst}"
+    shown = f"{worst} workers" if least == most else f"of {least} to {most} workers, {worst}"
     many = f"{', '.join(map(str, even))} workers" if even[-1] > 1 else "1 worker alone"
     yield (
-        f"tokens_per_step: a step has {rows} rows, which {said} cannot share evenly: {idle[worst]:.0%} of their time "
+        f"tokens_per_step: a step has {rows} rows, which {shown} cannot share evenly: {idle[worst]:.0%} of their time "
         f"is spent waiting. The rows divide evenly among {many}."
     )
 

@@ -23,7 +23,7 @@ def test_a_plan_has_a_row_for_each_stage_and_their_sums():
         Cost("first", 1000, 10.0, read=1e9, written=2e6, gets=5, puts=7, memory=2 << 30, scratch=3e9),
         Cost("second", 2, 7200.0, read=3e9, written=0, gets=0, puts=11, memory=0, scratch=4e9),
     ]
-    sample = {"documents": 1, "text_bytes": 2000, "pieces": 3, "unreadable": 0.25, "said": "50.0% pass the rules"}
+    sample = {"documents": 1, "text_bytes": 2000, "pieces": 3, "unreadable": 0.25, "outcome": "50.0% pass the rules"}
     size = {
         "documents": 10**9,
         "text_bytes": 3_300 * 10**9,

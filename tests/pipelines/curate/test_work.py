@@ -131,7 +131,7 @@ def test_machines_of_another_size_keep_the_largest_task_and_the_number_of_cores(
     assert (gpus.cpus, gpus.gpus, gpus.most) == (4, 1, 32)
 
 
-def test_the_first_file_of_each_input_and_the_listsmust_exist(settings, tmp_path):
+def test_the_first_file_of_each_input_and_the_lists_must_exist(settings, tmp_path):
     (blocked := tmp_path / "blocked").write_text("example.org\n")
     inputs = [settings["inputs"][0] | {"columns": ["url"]}]
     found = of(settings, inputs=inputs, rules={"url_blocklist": {"column": "url", "paths": [str(blocked)]}})
