@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,6 +119,20 @@ def test_an_unfinished_run_of_other_settings_is_refused_with_what_differs(raymil
     code, _, err = raymill("words", "w.yaml", "-o", "lower=true")
     assert code == 2 and "holds an unfinished run with other settings or inputs: lower was false, now true" in err
     assert raymill("words", "w.yaml")[0] == 0
+
+
+def test_an_input_that_is_gone_is_named_and_is_no_change_of_the_inputs(raymill):
+    raymill("words", "w.yaml")
+    shutil.rmtree("in")
+    code, _, err = raymill("words", "w.yaml")
+    assert code == 2 and "in" in err and "--replace" not in err
+
+
+def test_after_is_called_once_for_a_run_and_the_exit_code_is_that_of_the_kind(raymill, monkeypatch):
+    calls = []
+    monkeypatch.setattr(words_kind.WordsJob, "after", lambda self: calls.append(self.root))
+    monkeypatch.setattr(words_kind.WordsJob, "exit_code", lambda self, run: 7)
+    assert [raymill("words", "w.yaml")[0] for _ in range(2)] == [7, 7] and len(calls) == 1
 
 
 def test_a_store_without_conditional_writes_is_refused_before_anything_is_made(raymill, monkeypatch):
