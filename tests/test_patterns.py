@@ -31,7 +31,7 @@ _MOST_GROWTH = 3.2
 
 # What makes patterns of local values -> its arguments here.
 MADE = {
-    "training.evaluation.numerals._patterns": (".",),
+    "training.evaluation.scores._patterns": (".",),
     "cluster.readers.formats.transcripts._beginning_with": (("Ann Lee", "Bob"),),
 }
 _OF_THE_USER = "settings and commands of the user"

@@ -15,7 +15,7 @@ from cluster.session import Session
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
-from training.driver.preflight import check_machine
+from training.driver.launch import check_machine
 from training.folds import FOLDS_JSON, scores_text
 from training.folds import cross_validate as run_cross_validation
 from training.plan.command import print_plan

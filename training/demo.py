@@ -17,7 +17,7 @@ from cluster.formats import duration, share
 from cluster.frame.commands import load_of_kind, make_and_print
 from cluster.store import paths
 from cluster.store.store import Store
-from training.report.schema import exported_validation
+from training.report.text import exported_validation
 
 CONFIGS = Path(__file__).parent / "configs"
 OUTPUT = "runs/demo"  # the output in the shipped configs

@@ -22,7 +22,7 @@ from cluster.session import Session
 from cluster.store import paths
 from training.config import TrainConfig
 from training.job import train
-from training.report.schema import TrainReport
+from training.report.text import TrainReport
 
 FOLDS_JSON = "folds.json"
 

@@ -26,8 +26,7 @@ from training.config import TrainConfig
 from training.config_parts import Workers
 from training.continuing import find_parent, parent_of, write_parent
 from training.data.order import Order
-from training.driver.launch import fit_on_ray
-from training.driver.preflight import check_cluster, check_machine, check_trackers
+from training.driver.launch import check_cluster, check_machine, check_trackers, fit_on_ray
 from training.model_folder.checks import check_model
 from training.model_folder.folder import located, model_fingerprint, on_hub
 from training.output_folder import refuse_output_among_inputs
@@ -43,8 +42,7 @@ from training.records.job import OUTCOME, Job
 from training.repair import discard_damaged, run_damage
 from training.report.gather import combine_reports, gather
 from training.report.page import render
-from training.report.schema import Fit, exported_validation
-from training.report.text import summary_text
+from training.report.text import Fit, exported_validation, summary_text
 from training.work import files_that_must_exist, largest, machines, model_identity, with_absolute_paths
 
 log = logging.getLogger(__name__)

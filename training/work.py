@@ -28,7 +28,7 @@ from training.model_folder.folder import located, model_fingerprint, on_hub
 from training.pack.sources import FrozenCorpus
 from training.plan.memory import memory
 
-_shape_of = Entry("training.models.shape:shape_of")
+_shape_of = Entry("training.models.cost:shape_of")
 
 # Of one worker's process, without its model: 0.6 to 0.9 GiB measured on CPUs (tests/benchmarks/README.md, every
 # method on one base); with CUDA's libraries and pinned buffers more, not measured.

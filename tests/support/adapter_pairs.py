@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from training.models.adapter_sum import LoraAdapter
+from training.models.compose import LoraAdapter
 
 
 def lora_of(tensors: dict[str, torch.Tensor], **config: Any) -> LoraAdapter:

@@ -7,7 +7,7 @@ import torch
 
 from tests.support import fit_jobs
 from training.engines.engine import StateSlice
-from training.fit.checkpoint.save import Saver
+from training.fit.checkpoint import Saver
 from training.fit.ranks import Ranks
 from training.records.job import Job
 from training.records.schema import TrainingProgress

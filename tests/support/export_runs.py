@@ -15,7 +15,7 @@ from training.config import TrainConfig
 from training.data.batch import collate
 from training.data.packed import PackedRows
 from training.evaluation.job import initial_objective
-from training.fit.checkpoint.save import pack_file
+from training.fit.checkpoint import pack_file
 from training.pack.chatml import CHATML, TURN_END, TURN_START
 from training.pack.packed_run import PackedRun
 from training.records.checkpoint import CheckpointManifest, folder_name

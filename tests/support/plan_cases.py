@@ -2,7 +2,7 @@
 
 from training.config import TrainConfig
 from training.data.order import Order
-from training.models.shape import shape_of
+from training.models.cost import shape_of
 from training.plan.advice import PlannedTraining
 from training.plan.data import Data
 

@@ -16,9 +16,9 @@ from training import zero_settings
 from training.config import TrainConfig
 from training.data.batch import Batch, collate
 from training.data.packed import PACKED
+from training.engines import make_engine
 from training.engines.engine import TrainingEngine
-from training.engines.make import make_engine
-from training.fit.learning_rate import learning_rate
+from training.fit.loop import learning_rate
 from training.models.build import build_objective
 
 VOCABULARY = 300

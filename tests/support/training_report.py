@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from training.config import TrainConfig
-from training.report.curves import Log, restarts
+from training.report.gather import Log, restarts
 
 CONFIG = """
 kind: train

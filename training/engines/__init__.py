@@ -1,1 +1,30 @@
 """Training engines: DDP, DeepSpeed ZeRO 1 to 3 and FSDP2 behind one protocol (engine.py)."""
+
+import torch
+
+from training.config import TrainConfig
+from training.engines.ddp import Ddp
+from training.engines.engine import TrainingEngine
+from training.engines.fsdp import Fsdp
+from training.engines.zero import Zero
+
+
+def make_engine(config: TrainConfig, module: torch.nn.Module, device: torch.device) -> TrainingEngine:
+    """The engine that `config.engine` names, around a module whose weights are equal on every worker.
+
+    Parameters without `requires_grad` are frozen: they are neither updated nor saved. torch.distributed must be
+    initialised.
+    """
+    match config.engine:
+        case "ddp":
+            return Ddp(config.optimizer, module, device)
+        case "fsdp2":
+            return Fsdp(
+                config.optimizer,
+                module,
+                device,
+                bf16=config.bf16,
+                reduce_every_micro_batch=config.reduce_every_micro_batch,
+            )
+        case _:
+            return Zero(config, module, device)

@@ -14,8 +14,19 @@ import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from training.config_parts import Optimizer
-from training.engines.adamw import make_adamw, set_steps_taken, start_state, take_step
-from training.engines.engine import STATES, Fetch, LocalRange, StateSlice, even_share, load_ranges, slices_of
+from training.engines.engine import (
+    STATES,
+    Fetch,
+    LocalRange,
+    StateSlice,
+    even_share,
+    load_ranges,
+    make_adamw,
+    set_steps_taken,
+    slices_of,
+    start_state,
+    take_step,
+)
 
 
 class Ddp:

@@ -20,8 +20,18 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from training.config_parts import Optimizer
-from training.engines.adamw import make_adamw, set_steps_taken, start_state, take_step
-from training.engines.engine import STATES, Fetch, LocalRange, StateSlice, load_ranges, slices_of
+from training.engines.engine import (
+    STATES,
+    Fetch,
+    LocalRange,
+    StateSlice,
+    load_ranges,
+    make_adamw,
+    set_steps_taken,
+    slices_of,
+    start_state,
+    take_step,
+)
 from training.models.base import decoder_layers
 
 

@@ -24,8 +24,18 @@ import torch
 import torch.distributed
 
 from training.config import TrainConfig
-from training.engines.adamw import make_adamw, set_learning_rate, set_steps_taken, start_state
-from training.engines.engine import STATES, Fetch, LocalRange, StateSlice, load_ranges, slices_of
+from training.engines.engine import (
+    STATES,
+    Fetch,
+    LocalRange,
+    StateSlice,
+    load_ranges,
+    make_adamw,
+    set_learning_rate,
+    set_steps_taken,
+    slices_of,
+    start_state,
+)
 from training.zero_settings import zero_settings
 
 _MASTER, _AVERAGES = STATES[0], STATES[1:]

@@ -21,11 +21,10 @@ from training.config import TrainConfig
 from training.config_parts import Columns, Generate
 from training.data.batch import Batch, collate
 from training.data.packed import NO_TARGET, PackedRows
-from training.evaluation.generate import complete_prompts, stop_ids
-from training.evaluation.prompts import Prompt, held_out_prompts
+from training.evaluation.generate import Prompt, complete_prompts, held_out_prompts, stop_ids
 from training.evaluation.scores import classification, f1_by_class, scores
-from training.fit.checkpoint.restore import fill
-from training.fit.out_of_memory import is_out_of_memory
+from training.fit.checkpoint import fill
+from training.fit.memory import is_out_of_memory
 from training.models.attention import choose_attention
 from training.models.base import named_config
 from training.models.build import build_objective

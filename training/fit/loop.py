@@ -7,7 +7,8 @@ with the same number of workers bit for bit.
 
 After a step: validation and a checkpoint, each if due, then the line of the step log. Checkpoints are written every
 `every_steps` steps and `every_minutes` minutes, on a preemption notice, on a request to stop, at the end, and after
-each validation with the lowest loss so far, so that the best weights can be exported.
+each validation with the lowest loss so far, so that the best weights can be exported. If a step's loss is not finite,
+or too large, the run ends or skips steps.
 
 An attempt is one start of the workers: the first one, and each one after a failure or an interruption.
 
@@ -17,9 +18,10 @@ Reads the packed rows and the newest checkpoint; writes checkpoints/, steps.json
 import hashlib
 import json
 import logging
+import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,39 +29,32 @@ from typing import Any
 
 import torch
 
+from cluster.errors import DataError
+from cluster.examples.splits import SPLITS
 from cluster.metrics import NOT_EXPORTED, Metrics, connect
+from cluster.record import json_bytes
 from cluster.store import paths
 from training.config import TrainConfig
+from training.config_parts import Optimizer
 from training.data.batch import Batch
 from training.data.loader import Loader
-from training.data.order import Order
+from training.data.order import HeldOut, Order
 from training.data.packed import PackedRows
-from training.engines.engine import TrainingEngine
-from training.engines.make import make_engine
-from training.fit.checkpoint.restore import restore
-from training.fit.checkpoint.save import Saver
-from training.fit.device import (
-    Mfu,
-    attended_positions,
-    memory_gib,
-    parameter_counts,
-    received_gradients,
-    with_rows_that_fit,
-)
-from training.fit.learning_rate import learning_rate
-from training.fit.loss_checks import bad_loss_error, document_ids, loss_problem
-from training.fit.out_of_memory import explained, with_rows_left_to_try
+from training.engines import make_engine
+from training.engines.engine import StateSlice, TrainingEngine
+from training.fit.checkpoint import Saver, restore
+from training.fit.memory import explained, memory_gib, with_rows_left_to_try, with_rows_that_fit
 from training.fit.ranks import Preemption, Ranks
-from training.fit.step_log import StepLog
-from training.fit.tracking import Tracker, curves, trackers
-from training.fit.validation import Validation
+from training.fit.step_log import StepLog, Tracker, curves, trackers
 from training.models.build import attention_warning, build_objective
 from training.models.compiling import compile_clock
+from training.models.cost import Mfu, parameter_counts, peak_of_workers
+from training.models.objective import Objective
 from training.pack.packed_run import PackedRun
 from training.records.checkpoint import at_step
 from training.records.finished_fit import read_outcome, write_outcome
 from training.records.job import Job
-from training.records.schema import AttemptRecord, Measured, Outcome, StepRecord, TrainingProgress
+from training.records.schema import AttemptRecord, Measured, Outcome, StepRecord, TrainingProgress, measured
 from training.records.stop_request import StopRequested
 
 log = logging.getLogger(__name__)
@@ -102,7 +97,7 @@ class Counts:
     """Sums over all workers for one step.
 
     loss_denominator: sum of the weights of the label tokens, or rows with a class for method probe. attended: see
-    device.attended_positions. digest: of the rows read, modulo 2**64. uploading: number of workers that still upload a
+    attended_positions. digest: of the rows read, modulo 2**64. uploading: number of workers that still upload a
     checkpoint. committed: whether a checkpoint was committed and is not reported yet. checkpoint_due: whether
     `checkpoint.every_minutes` have passed by the first worker's clock. stopping: whether a worker was asked to stop.
     """
@@ -145,7 +140,8 @@ class Training:
             if self.attention_warning:
                 log.warning(self.attention_warning)
         self.trained_parameters, self.all_parameters = parameter_counts(self.objective)
-        self.mfu = Mfu.of_workers(self.config, self.trained_parameters, ranks)
+        peak = peak_of_workers(ranks.device, ranks.world, self.config.bf16)
+        self.mfu = Mfu(self.config, self.trained_parameters, peak)
         self.engine: TrainingEngine = make_engine(self.config, self.objective, ranks.device)
         stack.callback(self.engine.close)
         restored = restore(job, ranks, self.engine)
@@ -429,3 +425,155 @@ class Training:
 def dropout_seed(seed: int, step: int, micro: int, rank: int) -> int:
     """Seed of the random numbers of one micro-batch, so that checkpoints need no states of generators."""
     return int.from_bytes(hashlib.sha256(f"{seed},{step},{micro},{rank}".encode()).digest()[:8], "big") >> 1
+
+
+def learning_rate(optimizer: Optimizer, step: int, steps: int) -> float:
+    """The learning rate of `step` (from 0) in a run of `steps` steps.
+
+    In warm-up the rate rises linearly; its last step has the full rate. After it, the rate falls from the full rate
+    towards `final_fraction` of it. It would reach that at the step after the last one, so no step has a rate of zero.
+
+        cosine      half a cosine wave
+        linear      a straight line
+        wsd         constant, then a straight line over the last `decay_steps` (default: a tenth of the steps)
+        constant    the full rate to the end
+
+    A pure function of its arguments: no schedule state is saved in a checkpoint.
+    """
+    full, final = optimizer.learning_rate, optimizer.final_fraction
+    if step < optimizer.warmup_steps:
+        return full * (step + 1) / optimizer.warmup_steps
+    after = steps - optimizer.warmup_steps
+    done = _clamped_ratio(step - optimizer.warmup_steps, after)
+    match optimizer.schedule:
+        case "cosine":
+            left = (1 + math.cos(math.pi * done)) / 2
+        case "linear":
+            left = 1 - done
+        case "wsd":
+            decay = min(optimizer.decay_steps or max(1, round(steps / 10)), after)
+            left = 1 - _clamped_ratio(step - (steps - decay) + 1, decay + 1)
+        case "constant":
+            return full
+    return full * (final + (1 - final) * left)
+
+
+def _clamped_ratio(part: int, whole: int) -> float:
+    """part / whole, clamped to [0, 1]; 0 if whole is 0."""
+    return min(max(part / whole, 0.0), 1.0) if whole > 0 else 0.0
+
+
+_LISTED_DOCUMENTS = 20
+
+
+def loss_problem(loss: float, grad_norm: float, limit: float | None) -> str | None:
+    """The problem of a step's loss or gradient norm, as text; None if there is none. Equal on all workers."""
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    if not math.isfinite(grad_norm):
+        return f"the loss is {loss:.4g} and the gradient norm {grad_norm}"
+    if limit is not None and loss > limit:
+        return f"the loss is {loss:.4g}, above failures.loss_limit {limit:g}"
+    return None
+
+
+def document_ids(batches: Sequence[Batch], ranks: Ranks) -> list[str]:
+    """Ids of the documents in a step's batches of all workers, without repetition. A collective."""
+    mine = [document for batch in batches for row in batch.documents for document in row]
+    return list(dict.fromkeys(document for worker in ranks.gather(mine) for document in worker))
+
+
+def bad_loss_error(job: Job, ranks: Ranks, step: int, problem: str, documents: Sequence[str]) -> DataError:
+    """The error that ends a run at a step, with the first document ids of the step. step: counted from 1.
+
+    The first worker writes all ids to broken/step-NNNNNNNN.json.
+    """
+    uri = paths.join(job.root, "broken", f"step-{step:08d}.json")
+    if ranks.first:
+        content = {"step": step, "problem": problem, "documents": list(documents)}
+        job.store.write_bytes(uri, json_bytes(content))
+    listed = ", ".join(documents[:_LISTED_DOCUMENTS])
+    more = f" and {len(documents) - _LISTED_DOCUMENTS} more (all are in {uri})" if documents[_LISTED_DOCUMENTS:] else ""
+    return DataError(
+        f"step {step}: {problem}. Its batch contained the documents {listed}{more}. Look at them, lower "
+        "optimizer.learning_rate or lengthen optimizer.warmup_steps; or set failures: {skip_back: 1} to return to the "
+        "last checkpoint and skip the steps up to this one."
+    )
+
+
+class Validation:
+    """Measures the same rows of one split at each call, distributed over the workers.
+
+    micro_rows: rows of a micro-batch. length: positions of a row. rows: most rows of all corpora together; None: all.
+    seconds: duration of the last measurement.
+    """
+
+    def __init__(
+        self, packed: PackedRun, ranks: Ranks, split: str, *, micro_rows: int, length: int, rows: int | None
+    ) -> None:
+        assert split in SPLITS
+        self.ranks = ranks
+        self.seconds = 0.0
+        sources = [PackedRows(artifact) for artifact in packed.split(split)]
+        self.held_out = HeldOut([source.rows for source in sources], micro_rows * ranks.world, rows)
+        self.loader = Loader(
+            self.held_out,
+            sources,
+            ranks.rank,
+            ranks.world,
+            micro_rows,
+            length,
+            0,
+            steps=len(self.held_out),
+        )
+
+    def measure(self, call: Callable[..., Any], objective: Objective) -> Measured | None:
+        """Measure with the current weights. Returns None if the split has no label. All workers call it together.
+
+        call: the engine's module around the objective. All workers call it equally often, because it may communicate.
+        """
+        began = time.perf_counter()
+        losses = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
+        right = torch.zeros((), dtype=torch.int64, device=self.ranks.device)
+        denominator, labels = 0.0, 0
+        trained = objective.training
+        objective.eval()
+        with torch.no_grad():
+            for step in range(len(self.held_out)):
+                self.ranks.reached(f"validation, batch {step + 1}")
+                for batch in self.loader.micro_batches(step):
+                    loss, correct = call(**objective.tensors(batch, self.ranks.device))
+                    losses += loss
+                    right += correct
+                    denominator += objective.loss_denominator(batch)
+                    labels += objective.label_count(batch)
+        objective.train(trained)
+        sums = self.ranks.exchange_floats([losses.item(), right.item(), denominator, labels])
+        self.seconds = time.perf_counter() - began
+        return measured(*(sum(column) for column in zip(*sums, strict=True)))
+
+    def close(self) -> None:
+        """Stop prefetching and close the files."""
+        self.loader.close()
+
+
+def received_gradients(slices: Iterable[StateSlice], ranks: Ranks) -> dict[str, bool]:
+    """Trained parameter -> whether it ever had a gradient that is not zero, on any worker. A collective.
+
+    It is read from AdamW's average of squared gradients, which is zero only if every gradient was zero, in all attempts
+    of the training. False means that a parameter, of an adapter for example, takes no part in the computation.
+    """
+    mine: dict[str, bool] = {}
+    for one in slices:
+        if one.state == "exp_avg_sq":
+            mine[one.name] = mine.get(one.name, False) or bool(one.values.any())
+    everywhere: dict[str, bool] = {}
+    for worker in ranks.gather(mine):
+        for name, received in worker.items():
+            everywhere[name] = everywhere.get(name, False) or received
+    return everywhere
+
+
+def attended_positions(batch: Batch) -> int:
+    """Sum over a batch's tokens of the number of positions that each attends to, its own included; without padding."""
+    return int((batch.position_ids + 1)[batch.real].sum())

@@ -17,8 +17,7 @@ import torch.distributed as dist
 
 from cluster.errors import ClusterError, ConfigError
 from training.config_parts import TIMEOUT_S
-from training.fit.heartbeat import Heartbeat
-from training.fit.ranks import Ranks
+from training.fit.ranks import Heartbeat, Ranks
 
 _BACKENDS = {False: "gloo", True: "cpu:gloo,cuda:nccl"}  # by whether workers have GPUs
 
@@ -295,3 +294,41 @@ def _prepare(device: torch.device) -> None:
         use_expandable_segments()
         set_nccl_environment()
         torch.cuda.set_device(device)
+
+
+# The libraries read these variables when they are first used.
+# cuBLAS: two workspaces of fixed size per stream; see "Results reproducibility" in its documentation.
+# NCCL: NVLS, and between nodes NVLSTree, sum inside the NVLink switch in varying order. A list that begins with ^
+# excludes its algorithms (https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html#nccl-algo). torch's
+# ProcessGroupNCCL and Megatron-LM's deterministic mode set ^NVLS; NVLSTree sums in the same way.
+ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "^NVLS,NVLSTree"}
+
+
+@contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """Inside the context, if `wanted`, torch sums in a fixed order. An operator that cannot raises a RuntimeError.
+
+    Enter it before the workers' first collective, when NCCL reads its setting. Variables of ENVIRONMENT are set unless
+    the user has set them, and stay set. The backward passes of attention kernels, embeddings and indexing change, which
+    otherwise use atomic additions. Allocated memory is not filled, because it is always written before it is read.
+    """
+    if not wanted:
+        yield
+        return
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark,
+    )
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = before[2]  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = before[3]

@@ -1,20 +1,167 @@
-"""Rank, number of workers and device of this worker, small collectives on the CPU, and preemption notices.
+"""Rank, number of workers and device of this worker, small collectives on the CPU, heartbeats and preemption notices.
 
 The collectives use gloo, also if gradients use NCCL, so that they do not wait for a GPU.
+
+A collective fails with a timeout or a closed connection, and its error does not name the worker at fault. Therefore a
+thread of each worker writes a heartbeat to the process group's store every 5 s: a record with a counter and the point
+of the training that the main thread has reached. A worker whose collective fails reads the records of the others. If a
+record does not change, its process has stopped. If a record has an earlier point, the others wait for its worker.
+
+NCCL ends a process whose collective timed out, without an exception. At 90% of the timeout the thread logs the same
+report as an error.
 """
 
+import contextlib
+import json
+import logging
+import math
 import pickle
+import socket
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from cluster.errors import ClusterError
 from cluster.metrics import NOT_EXPORTED, Metrics
 from cluster.store import paths
-from training.fit.heartbeat import Heartbeat, is_communication_error
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 5.0
+# A process has stopped if its record has not changed for this many intervals.
+_STOPPED_AFTER = 2.5
+# Share of the timeout after which a main thread without progress is reported.
+_REPORT_AT = 0.9
+
+
+class MissingWorker(ClusterError):
+    """Communication failed because of another worker, which has usually written its own error."""
+
+
+class Beat(TypedDict):
+    """One worker's record. number: of the record. count: points reached so far. point: name of the last one."""
+
+    number: int
+    count: int
+    point: str
+    host: str
+
+
+class Heartbeat:
+    """Writes and reads heartbeats for one worker.
+
+    store: that of the process group; its connection is cloned, because a call that waits blocks a connection.
+    timeout_s: of the group's collectives.
+    """
+
+    def __init__(self, store: Any, rank: int, world: int, timeout_s: float) -> None:
+        self.rank, self.world, self.timeout_s = rank, world, timeout_s
+        self._store = dist.PrefixStore("heartbeat", store.clone())
+        self._count, self._point, self._since = 0, "start", time.monotonic()
+        self._number = 0
+        self._closing = threading.Event()
+        self._write()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def reached(self, point: str) -> None:
+        """Record that the main thread has reached a point. All workers reach the same points in the same order."""
+        self._count, self._point, self._since = self._count + 1, point, time.monotonic()
+
+    def close(self) -> None:
+        """Stop writing and wait for the thread to end."""
+        self._closing.set()
+        self._thread.join()
+
+    def missing(self, error: BaseException) -> MissingWorker:
+        """The error to raise when a collective raised `error`; its message names the workers at fault.
+
+        Takes 12.5 s (2.5 intervals), to find the records that do not change.
+        """
+        before = self._read()
+        time.sleep(_STOPPED_AFTER * EVERY_S)
+        reason = " ".join(str(error).split())[:200]
+        return MissingWorker(
+            f"worker {self.rank} of {self.world}: communication failed at {self._point!r} "
+            f"({type(error).__name__}: {reason}). {self._report(before)} Look at that worker's log. Checkpoints are "
+            "kept: run the same command again and it continues."
+        )
+
+    def _run(self) -> None:
+        reported = -1
+        while not self._closing.wait(EVERY_S):
+            self._write()
+            if self._is_overdue() and reported != self._count:
+                reported = self._count
+                before = self._read()
+                for _ in range(math.ceil(_STOPPED_AFTER)):
+                    self._closing.wait(EVERY_S)
+                    self._write()
+                if reported == self._count and not self._closing.is_set():
+                    seconds = time.monotonic() - self._since
+                    log.error("no progress for %.0f s at %r. %s", seconds, self._point, self._report(before))
+
+    def _is_overdue(self) -> bool:
+        """Whether the main thread has reached no point for 90% of the timeout."""
+        return time.monotonic() - self._since > _REPORT_AT * self.timeout_s
+
+    def _write(self) -> None:
+        self._number += 1
+        beat = Beat(number=self._number, count=self._count, point=self._point, host=socket.gethostname())
+        # If the store cannot be reached, `_read` returns None, which is reported.
+        with contextlib.suppress(RuntimeError):
+            self._store.set(str(self.rank), json.dumps(beat))
+
+    def _read(self) -> dict[int, Beat] | None:
+        """The last record of each worker; None if the store cannot be reached, so its process has ended."""
+        try:
+            ranks = [rank for rank in range(self.world) if self._store.check([str(rank)])]
+            return {rank: json.loads(self._store.get(str(rank))) for rank in ranks}
+        except RuntimeError:
+            return None
+
+    def _report(self, before: dict[int, Beat] | None) -> str:
+        now = self._read()
+        if before is None or now is None:
+            return "Missing: the process that holds the group's store, mostly rank 0; it cannot be reached."
+        return report(before, now, self.rank, self.world, self._count)
+
+
+def report(before: dict[int, Beat], now: dict[int, Beat], own: int, world: int, count: int) -> str:
+    """A sentence with the workers that stopped between two readings, or else those at an earlier point than `count`."""
+    others = [rank for rank in range(world) if rank != own]
+    never = [f"rank {rank} (never started)" for rank in others if rank not in now]
+    stopped = [
+        f"rank {rank} on {now[rank]['host']} (stopped; last seen at {now[rank]['point']!r})"
+        for rank in others
+        if rank in now and rank in before and before[rank]["number"] == now[rank]["number"]
+    ]
+    behind = [
+        f"rank {rank} on {now[rank]['host']} (alive, still at {now[rank]['point']!r})"
+        for rank in others
+        if rank in now and now[rank]["count"] < count
+    ]
+    if found := never + stopped or behind:
+        return f"Missing: {', '.join(found)}."
+    return (
+        "No worker is missing: all have reached the same point, so the communication between devices failed. "
+        "NCCL_DEBUG=INFO prints which network it uses."
+    )
+
+
+def is_communication_error(error: BaseException) -> bool:
+    """Whether a collective, and not the computation, raised an exception: by its type, or for gloo by its message."""
+    words = ("gloo", "nccl", "connection closed by peer", "connection reset", "broken pipe", "timed out waiting")
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )
+
 
 # A query takes a round trip to Ray's control process; notices are given tens of seconds before the preemption.
 _EVERY_STEPS = 5
@@ -64,7 +211,7 @@ class Ranks:
         )
 
     def reached(self, point: str) -> None:
-        """Record that this worker has reached a point, which all workers reach in the same order; see heartbeat.py."""
+        """Record that this worker has reached a point, which all workers reach in the same order."""
         if self.heartbeat:
             self.heartbeat.reached(point)
 

@@ -1,20 +1,34 @@
-"""steps.jsonl: one line per step, in order. Also after interruptions, each step has one line.
+"""Records of steps: steps.jsonl and trackers (Prometheus; if configured TensorBoard, MLflow, Weights & Biases).
 
-An object store cannot append, so the first worker keeps all lines in memory and a thread writes the whole file
-periodically. The interval grows with the file, so that a run of 100,000 steps does not write gigabytes. The lines of
-all steps before a checkpoint are written before the checkpoint is committed, so a resumed run finds them.
+steps.jsonl has one line per step, in order, also after interruptions. An object store cannot append, so the first
+worker keeps all lines in memory and a thread writes the whole file periodically. The interval grows with the file, so
+that a run of 100,000 steps does not write gigabytes. The lines of all steps before a checkpoint are written before the
+checkpoint is committed, so a resumed run finds them.
+
+Only the first worker has trackers. steps.jsonl is the complete record, so an error of a tracker after its start is
+logged and not raised, and that tracker is not called again. The packages are optional, and imported when they are used;
+driver/launch.py checks that they are installed.
 """
 
 import json
+import logging
+import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, Protocol, cast
 
+from cluster.metrics import ENDED, FAILED, RUNNING, Metrics
 from cluster.record import read_json_line
+from cluster.store import paths
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
+from cluster.temporary import temporary_folder
+from training.records.job import Job
 from training.records.schema import StepRecord
+
+log = logging.getLogger(__name__)
 
 _EVERY_S = 2.0
 _BYTES_PER_S = 1 << 20  # the interval is at least a second for each MiB of the file
@@ -96,3 +110,176 @@ class StepLog:
 def _lines(store: Store, uri: str) -> Iterator[tuple[int, bytes]]:
     for record in read(store, uri):
         yield record["step"], json.dumps(record, ensure_ascii=False).encode() + b"\n"
+
+
+_UPLOAD_EVERY_S = 30.0
+_CURVES = ("loss", "aux_loss", "grad_norm", "learning_rate", "tokens_per_s", "mfu", "memory_gib", "data_wait_s")
+
+
+class Tracker(Protocol):
+    """Writes the curves of a running training to a service or file."""
+
+    def write(self, record: StepRecord) -> None:
+        """Send a step's values."""
+
+    def flush(self) -> None:
+        """Send what is buffered."""
+
+    def close(self) -> None:
+        """Send what is buffered and end."""
+
+
+def curves(record: StepRecord) -> dict[str, float]:
+    """The values of a step that are tracked, by name."""
+    found = {name: value for name in _CURVES if isinstance(value := record.get(name), int | float)}
+    validation = record.get("validation")
+    if validation:
+        found |= {f"validation/{name}": validation[name] for name in ("loss", "perplexity", "accuracy")}
+    return found
+
+
+def trackers(job: Job, attempt: str, resumed: int, metrics: Metrics) -> list[Tracker]:
+    """The trackers that the config names, and the metrics. resumed: step of the restored checkpoint, or 0."""
+    track = job.config.track
+    found: list[Tracker] = [StepMetrics(metrics, job.steps)]
+    if track.tensorboard:
+        found.append(TensorBoard(job, attempt, resumed))
+    if track.mlflow:
+        found.append(Mlflow(job, track.mlflow))
+    if track.wandb:
+        found.append(Wandb(job, track.wandb))
+    return [_ErrorsLogged(one) for one in found]
+
+
+class _ErrorsLogged:
+    """A tracker whose first error is logged. Later calls have no effect."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker: Tracker | None = tracker
+
+    def write(self, record: StepRecord) -> None:
+        self._call("write", record)
+
+    def flush(self) -> None:
+        self._call("flush")
+
+    def close(self) -> None:
+        self._call("close")
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        if self.tracker is None:
+            return
+        try:
+            getattr(self.tracker, name)(*arguments)
+        except Exception as error:
+            log.warning("%s failed and is not used any more: %s", type(self.tracker).__name__, type(error).__name__)
+            self.tracker = None
+
+
+class StepMetrics:
+    """The metrics of steps, for Prometheus. steps: number of steps of the training."""
+
+    def __init__(self, metrics: Metrics, steps: int) -> None:
+        self.metrics = metrics
+        metrics.set("raymill_run_state", RUNNING)
+        metrics.set_to_now("raymill_progress_time")
+        metrics.set_to_now("raymill_checkpoint_time")
+        metrics.set("raymill_training_steps", steps)
+
+    def write(self, record: StepRecord) -> None:
+        self.metrics.set_to_now("raymill_progress_time")
+        self.metrics.set("raymill_training_step", record["step"])
+        self.metrics.set("raymill_training_workers", record["workers"])
+        self.metrics.set("raymill_training_loss", record.get("loss"))
+        self.metrics.set("raymill_training_tokens_per_second", record.get("tokens_per_s"))
+        self.metrics.set("raymill_training_mfu", record.get("mfu"))
+        self.metrics.add("raymill_training_tokens", record.get("tokens", 0))
+
+    def flush(self) -> None:
+        """Does nothing: Ray sends recorded values every few seconds."""
+
+    def close(self) -> None:
+        self.metrics.set("raymill_run_state", FAILED if sys.exc_info()[0] else ENDED)
+
+
+class TensorBoard:
+    """One event file per attempt, written to a local folder and copied to the store every 30 s.
+
+    TensorBoard then hides the events of earlier attempts after the step from which this one resumed.
+    """
+
+    def __init__(self, job: Job, attempt: str, resumed: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.store = job.store
+        self.folder = temporary_folder("tensorboard")
+        self.uri = paths.join(job.tensorboard, f"events.out.tfevents.{time.time():.0f}.{attempt}")
+        self.writer = SummaryWriter(str(self.folder), purge_step=resumed + 1 if resumed else 0)
+        self.uploaded = time.monotonic()
+
+    def write(self, record: StepRecord) -> None:
+        """Add a step's values to the event file; copy the file if 30 s have passed."""
+        for name, value in curves(record).items():
+            self.writer.add_scalar(name, value, record["step"])
+        if time.monotonic() - self.uploaded > _UPLOAD_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Copy the event file to the store."""
+        self.writer.flush()
+        (events,) = self.store.list_files(str(self.folder))
+        self.store.write_bytes(self.uri, self.store.read_bytes(events.uri))
+        self.uploaded = time.monotonic()
+
+    def close(self) -> None:
+        """Copy the event file and remove the local folder."""
+        self.flush()
+        self.writer.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Mlflow:
+    """One MLflow run per training, over all attempts: found by the tag `raymill`, the job's fingerprint."""
+
+    def __init__(self, job: Job, tracking_uri: str) -> None:
+        import mlflow
+
+        self.mlflow = mlflow
+        mlflow.set_tracking_uri(tracking_uri)
+        experiment = mlflow.set_experiment("raymill")
+        known = mlflow.search_runs(
+            [experiment.experiment_id], f"tags.raymill = '{job.fingerprint}'", output_format="list", max_results=1
+        )
+        tags = {"raymill": job.fingerprint}
+        run_id = known[0].info.run_id if known else None
+        mlflow.start_run(run_id=run_id, run_name=None if known else job.config.name, tags=tags)
+
+    def write(self, record: StepRecord) -> None:
+        named = {name.replace("/", "."): value for name, value in curves(record).items()}
+        self.mlflow.log_metrics(named, step=record["step"], synchronous=False)
+
+    def flush(self) -> None:
+        self.mlflow.flush_async_logging()
+
+    def close(self) -> None:
+        self.mlflow.end_run()
+
+
+class Wandb:
+    """One run of Weights & Biases per training, over all attempts; its id is the job's fingerprint."""
+
+    def __init__(self, job: Job, project: str) -> None:
+        import wandb
+
+        self.run = wandb.init(
+            project=project, name=job.config.name, id=job.fingerprint, resume="allow", config=job.config.run_settings()
+        )
+
+    def write(self, record: StepRecord) -> None:
+        self.run.log(curves(record), step=record["step"])
+
+    def flush(self) -> None:
+        """Does nothing: wandb sends in the background."""
+
+    def close(self) -> None:
+        self.run.finish()

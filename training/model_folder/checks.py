@@ -20,8 +20,8 @@ from training.model_folder.files import read_object, weight_shapes
 from training.model_folder.folder import cached_folder, on_hub, refuse_foreign_files, require_safetensors
 from training.model_folder.tokenizer_checks import check_tokenizer
 
-_module_names = Entry("training.models.shape:module_names")
-_transformers_config = Entry("training.models.shape:transformers_config")
+_module_names = Entry("training.models.cost:module_names")
+_transformers_config = Entry("training.models.cost:transformers_config")
 
 # Optional files that transformers reads, besides config.json and tokenizer.json.
 _JSON_FILES = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json"}

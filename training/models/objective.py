@@ -24,8 +24,7 @@ from cluster.errors import ConfigError
 from training.data.batch import Batch
 from training.data.packed import NO_TARGET
 from training.models.attention import boundaries
-from training.models.loss import Elementwise, chunked_loss, elementwise, fused_loss
-from training.models.router_balance import RouterBalance, router_balance
+from training.models.loss import Elementwise, RouterBalance, chunked_loss, elementwise, fused_loss, router_balance
 
 
 class Objective(nn.Module):

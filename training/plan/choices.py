@@ -11,7 +11,7 @@ from cluster.errors import ConfigError
 from training.config import TrainConfig
 from training.plan.memory import GIB, Shape, memory
 
-_shape_of = Entry("training.models.shape:shape_of")
+_shape_of = Entry("training.models.cost:shape_of")
 
 # Share of a GPU's memory. The rest is for fragmentation and for the error of the memory model, whose
 # activations are within a tenth of what autograd keeps (tests/training/plan/test_memory_model.py).

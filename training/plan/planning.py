@@ -26,9 +26,9 @@ from training.plan.choices import (
 from training.plan.data import Data, find_data
 from training.plan.memory import GIB, Shape, memory
 
-_flops_per_token = Entry("training.models.flops:flops_per_token")
-_shape_of = Entry("training.models.shape:shape_of")
-_transformers_config = Entry("training.models.shape:transformers_config")
+_flops_per_token = Entry("training.models.cost:flops_per_token")
+_shape_of = Entry("training.models.cost:shape_of")
+_transformers_config = Entry("training.models.cost:transformers_config")
 
 
 def plan_run(

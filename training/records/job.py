@@ -70,7 +70,7 @@ class Job:
 
     @property
     def micro_batch(self) -> str:
-        """micro_batch.json, see fit/out_of_memory.py."""
+        """micro_batch.json, see fit/memory.py."""
         return f"{self.root}/micro_batch.json"
 
     @property

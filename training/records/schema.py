@@ -40,7 +40,7 @@ class StepRecord(TypedDict):
     update. aux_loss: load-balancing loss of a mixture of experts, which is not in `loss`, before its coefficient.
     grad_norm: before clipping. tokens: without padding. samples: digest of the rows that were read, 16 hex
     digits: the sum of their hashes, which does not depend on the number of workers. seconds: duration of the step,
-    without validation and checkpoint. mfu: see models/flops.py; null if the device's peak is unknown. memory_gib: the
+    without validation and checkpoint. mfu: see models/cost.py; null if the device's peak is unknown. memory_gib: the
     largest peak of a worker (device memory on GPUs, resident memory on CPUs). data_wait_s: the longest time that a
     worker waited for rows. compile_s: time in torch.compile on the slowest worker, part of `seconds`; absent if nothing
     was compiled. checkpoint_stall_s: time that training waited for a checkpoint's copy. validation_s: duration of the

@@ -1,14 +1,24 @@
-"""Build report.json from a training's files: steps.jsonl, fit.json, evaluation.json, packing counters, export."""
+"""Build report.json from a training's files: steps.jsonl, fit.json, evaluation.json, packing counters, export.
+
+Curves have a bounded number of points. REPORT is the schema: a key that ends with `?` is missing in reports of earlier
+versions or where nothing is to say; a part that is off is empty or null. Steps count from 1; step 0 is the state before
+training. Losses are means over label tokens, in nats. Times are in seconds.
+"""
 
 import io
-from collections.abc import Iterator, Sequence
+import math
+import statistics
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import cluster
 from cluster.artifact import Counters
 from cluster.dataset_versions import registry_folder, versions_of
 from cluster.record import read_json, read_json_line
+from cluster.report.charts import Point, thinned
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
@@ -21,9 +31,72 @@ from training.records.evaluation import read_evaluation
 from training.records.export_manifest import EXPORT, manifest_file
 from training.records.job import Job
 from training.records.schema import AttemptRecord, Evaluation, GeneratedAnswer, Outcome, StepRecord, damage_lines
-from training.report.curves import Log, restarts
-from training.report.schema import Fit, TrainReport
-from training.report.text import cautions
+from training.report.text import Fit, TrainReport, cautions
+
+_POINTS = [tuple]  # (step, value); long curves have the lowest and highest point of some hundred columns
+_CURVES = ("loss", "loss_smooth", "learning_rate", "grad_norm", "tokens_per_s", "memory_gib", "data_wait")
+_MEASURED = {"loss": float, "perplexity": float, "accuracy": float, "label_tokens": int}
+_ANSWER = {"document": str, "prompt": str, "reference": str, "generated": str, "set?": str}
+
+_CORPUS = {
+    "name": str, "path": str,
+    "passed_over?": str,  # a sentence about the files that were not read
+    "documents": int,  # those that became examples
+    "text_bytes": int,
+    "left_out": dict[str, int],  # the other documents, by reason, before packing
+    "tokenised": dict[str, int],  # examples, tokens and label tokens of all splits before packing
+    "packing": dict[str, int],  # counts of examples longer than a row, by what was done with them
+    "turns?": dict[str, int],  # assistant turns, and those that are not trained on
+    # As packed. filled: fraction of the rows' positions that hold a token.
+    "splits": [{"split": str, "documents": int, "rows": int, "tokens": int, "label_tokens": int, "filled": float}],
+    "stages?": dict[str, int],  # of a curriculum, with the rows to train on, the easiest first
+    # A data set of `raymill prepare`. name: in its config. versions: NAME:VERSION of those tagged with its digest when
+    # the report was made, the oldest first. report: URI of the page of its report.
+    "prepared?": {"name": str, "versions": [str], "digest": str, "report": str},
+}  # fmt: skip
+
+FIT = {
+    "name": str, "output": str,
+    # base_model: a name, or a description of a randomly initialised model. attention_warning: see
+    # training.records.schema.AttemptRecord. order: of the examples.
+    "recipe": {
+        "base_model": str, "method": str, "engine": str, "precision": str, "attention": str,
+        "attention_warning": str | None, "sequence_length": int, "tokens_per_step": int, "order?": str,
+    },
+    "continues?": [str],  # lines about the run that this one continues
+    # unlogged_steps: steps taken but missing in steps.jsonl. tokens: without padding. tokens_per_s, mfu: medians over
+    # steps; null if not measured. compile_s, validation_s: the parts of `seconds` in torch.compile and in validation.
+    "totals": {
+        "steps": int, "planned_steps": int, "unlogged_steps": int, "tokens": int, "label_tokens": int,
+        "seconds": float, "tokens_per_s": float | None, "mfu": float | None, "compile_s": float, "validation_s": float,
+        "workers": [int], "trainable_parameters": int, "all_parameters": int,
+    },
+    "validation": [{"step": int, **_MEASURED}],  # after `step` steps
+    "curves": dict.fromkeys(_CURVES, _POINTS),
+    "events": [{"step": int, "words": str}],  # a restart of the workers after `step`, or a step that was skipped
+    "damaged_checkpoints": [str],  # a sentence for each that could not be read, with the steps that were repeated
+    "rows": [{"step": int, **dict.fromkeys(_CURVES, float | None)}],  # the table of numbers beside the curves
+    "corpora": [_CORPUS],
+    "before": dict[str, dict], "after": dict[str, dict],  # split -> loss, perplexity, accuracy, label_tokens
+    "best_step": int | None, "ended": str,
+    "unmoved": [str],  # names of trained matrices that did not change
+    "generation": dict[str, float], "set_generation?": dict[str, dict],
+    "answers": [_ANSWER],
+    "merged_check": dict[str, Any] | None,
+    "evaluation_notes": [str],  # sentences about what was not measured
+    # kind: see export/job.py. code: Python that loads it, to be run in the folder.
+    "folders": [{"kind": str, "uri": str, "bytes": int, "code": str}],
+}  # fmt: skip
+
+REPORT = {
+    "schema": int,  # 1
+    # finished: ISO 8601 with offset. config: JSON values without secrets.
+    "run": {
+        "name": str, "kind": str, "output": str, "version": str, "finished": str, "config": dict[str, Any],
+    },
+    "fits": [FIT],
+    "warnings": [str],
+}  # fmt: skip
 
 _ANSWERS = 8
 _ANSWER_CHARACTERS = 2000
@@ -209,3 +282,96 @@ def _folders(job: Job, packed: PackedRun) -> list[dict[str, Any]]:
         }
         for kind in manifest["folders"]
     ]
+
+
+_TABLE_ROWS = 20
+_SMOOTHING_FRACTION = 1 / 40  # of the run: the time constant of the smoothed curve
+_VALUES = ("loss", "grad_norm", "learning_rate", "tokens_per_s", "memory_gib", "data_wait", "mfu")
+
+
+class Log:
+    """The steps of a run by column; 80 MB for a million steps. Values that were not measured are NaN."""
+
+    def __init__(self, records: Iterable[StepRecord]) -> None:
+        self.steps, self.workers = array("q"), array("i")
+        self.values = {name: array("d") for name in _VALUES}
+        self.validation: list[dict[str, Any]] = []
+        self.tokens = self.label_tokens = self.lines = 0
+        self.compile_s = self.validation_s = 0.0
+        for record in records:
+            self.lines += record["step"] > 0
+            self.compile_s += record.get("compile_s", 0.0)
+            self.validation_s += record.get("validation_s", 0.0)
+            if (measured := record.get("validation")) is not None:
+                self.validation.append({"step": record["step"], **measured})
+            if "loss" in record:
+                self._add(record)
+        self.smooth = _smoothed(self.values["loss"])
+
+    def _add(self, record: StepRecord) -> None:
+        self.steps.append(record["step"])
+        self.workers.append(record["workers"])
+        self.tokens += record.get("tokens", 0)
+        self.label_tokens += record.get("label_tokens", 0)
+        values = dict(record) | {"data_wait": _data_wait(record)}
+        for name, column in self.values.items():
+            value = values.get(name)
+            column.append(math.nan if value is None else float(value))  # type: ignore[arg-type]
+
+    def median(self, name: str) -> float | None:
+        """The median of the measured values of a column; None if there are none."""
+        found = [value for value in self.values[name] if math.isfinite(value)]
+        return statistics.median(found) if found else None
+
+    @property
+    def _columns(self) -> dict[str, array]:
+        return {**self.values, "loss_smooth": self.smooth}
+
+    def curves(self) -> dict[str, list[Point]]:
+        """The curves of the report."""
+        return {name: self._curve(self._columns[name]) for name in _CURVES}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """At most 20 steps, evenly spaced, with the first and the last."""
+        last = len(self.steps) - 1
+        places = sorted({round(last * n / (_TABLE_ROWS - 1)) for n in range(_TABLE_ROWS)}) if last >= 0 else []
+        return [self._row(place) for place in places]
+
+    def _curve(self, values: Sequence[float]) -> list[Point]:
+        # Six digits are enough for a drawing and take half the bytes.
+        return [(step, float(f"{value:.6g}")) for step, value in thinned(zip(self.steps, values, strict=True))]
+
+    def _row(self, place: int) -> dict[str, Any]:
+        values = {name: self._columns[name][place] for name in _CURVES}
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        return {"step": self.steps[place], **finite}
+
+
+def restarts(attempts: Sequence[AttemptRecord], skipped: Sequence[int]) -> list[dict[str, Any]]:
+    """The restarts and skipped steps of a run, by step. attempts: all starts of the workers, with the first."""
+    found: list[dict[str, Any]] = []
+    ordered = sorted(attempts, key=lambda attempt: attempt["time"])
+    for before, attempt in pairwise(ordered):
+        was, now = before["workers"], attempt["workers"]
+        words = "restart" if was == now else f"{was} → {now} workers"
+        found.append({"step": attempt["step"], "words": words})
+    found += [{"step": step, "words": "skipped"} for step in skipped]
+    return sorted(found, key=lambda event: event["step"])
+
+
+def _data_wait(record: StepRecord) -> float | None:
+    """Fraction of the step's time in which a worker waited for a batch."""
+    seconds, waited = record.get("seconds"), record.get("data_wait_s")
+    return waited / seconds if seconds and waited is not None else None
+
+
+def _smoothed(values: Sequence[float]) -> array:
+    """Exponential moving average over a fortieth of the run (time constant). Values that are not finite are ignored."""
+    keep = math.exp(-1 / max(1.0, len(values) * _SMOOTHING_FRACTION))
+    total = weight = 0.0
+    out = array("d")
+    for value in values:
+        if math.isfinite(value):
+            total, weight = keep * total + value, keep * weight + 1
+        out.append(total / weight if weight else math.nan)
+    return out

@@ -37,8 +37,15 @@ from cluster.report.sections import (
 )
 from cluster.store import paths
 from training.records.schema import GeneratedAnswer, Measured
-from training.report.schema import Fit, TrainReport, exported_validation
-from training.report.text import MetricWords, loss_words, metric_words, perplexity_words
+from training.report.text import (
+    Fit,
+    MetricWords,
+    TrainReport,
+    exported_validation,
+    loss_words,
+    metric_words,
+    perplexity_words,
+)
 
 _LOSS_HEIGHT = 280  # pixels
 _MAX_EVENTS = 20

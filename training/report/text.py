@@ -7,7 +7,6 @@ from typing import Any
 
 from cluster.formats import ascii_text, count, decimal, duration, plural, share, short
 from training.pack import overflow
-from training.report.schema import Fit, TrainReport, exported_validation
 
 # A warning is given above these fractions (left out, waiting) or below this one (filled).
 _MAX_LEFT_OUT = 0.05
@@ -16,6 +15,10 @@ _MAX_DATA_WAIT = 0.1
 _MAX_RISE = 0.02  # nats: rise of the validation loss above its lowest value
 
 _WIDTH = 100
+
+
+TrainReport = dict[str, Any]
+Fit = dict[str, Any]  # one training; a run of phases has several
 
 
 @dataclass(frozen=True)
@@ -172,3 +175,10 @@ def loss_words(loss: float) -> str:
 def perplexity_words(perplexity: float) -> str:
     """One decimal; from 1,000 on as in headlines."""
     return short(perplexity) if 1000 <= perplexity < math.inf else f"{perplexity:.1f}"
+
+
+def exported_validation(fit: Fit) -> dict[str, Any] | None:
+    """The validation of the exported weights (the best after step 0); None if there was no validation."""
+    validation = fit["validation"]
+    found = [measured for measured in validation if measured["step"] == fit["best_step"]] or validation
+    return found[-1] if found else None

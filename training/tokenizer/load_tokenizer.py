@@ -37,7 +37,7 @@ from training.pack.template import check_that_it_ends, with_defaults
 from training.pack.tokenizer import RECORD, TokenizerRecord
 from training.tokenizer.bpe import fit_tokenizer
 
-_transformers_config = Entry("training.models.shape:transformers_config")  # loads torch, which few tokenizers need
+_transformers_config = Entry("training.models.cost:transformers_config")  # loads torch, which few tokenizers need
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,7 @@ from tests.benchmarks.gpu.workload import SHAPES, bench_config, document_lengths
 from training.config import EngineName, TrainConfig
 from training.fit.process_group import own_group
 from training.fit.ranks import Ranks
-from training.models.flops import mean_context
-from training.models.shape import shape_of
+from training.models.cost import mean_context, shape_of
 from training.plan.choices import most_rows
 from training.versions import missing
 

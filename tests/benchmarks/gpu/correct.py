@@ -25,9 +25,8 @@ from tests.benchmarks.gpu.workload import bench_config, random_batch
 from training.config import TrainConfig
 from training.data.batch import Batch, collate
 from training.data.packed import NO_TARGET, PACKED
-from training.engines.make import make_engine
-from training.fit.device import deterministic_algorithms
-from training.fit.process_group import own_group
+from training.engines import make_engine
+from training.fit.process_group import deterministic_algorithms, own_group
 from training.models.attention import VARLEN, choose_attention
 from training.models.base import named_config
 from training.models.build import build_objective

@@ -20,13 +20,14 @@ from tests.benchmarks.gpu import WARM_UP
 from tests.benchmarks.gpu.workload import random_batch
 from training.config import TrainConfig
 from training.data.batch import Batch
-from training.engines.make import make_engine
-from training.fit.device import memory_gib, parameter_counts
+from training.engines import make_engine
+from training.fit.memory import memory_gib
 from training.fit.ranks import Ranks
 from training.models.attention import choose_attention
 from training.models.base import named_config
 from training.models.build import four_bit_settings, objective_around
 from training.models.compiling import compile_clock, compile_refusal
+from training.models.cost import parameter_counts
 
 # Different steps, with different rows and numbers of documents; the measured steps use them in turn.
 STEPS_DRAWN = 8
@@ -50,7 +51,7 @@ class PutBack:
     """Switches on what training switches off for speed, to measure the difference.
 
     optimize_ddp: torch splits compiled graphs at the borders of DDP's buckets, see models/compiling.py.
-    peft_input_casts: peft casts each LoRA layer's input to float32, see models/adapters.py.
+    peft_input_casts: peft casts each LoRA layer's input to float32, see models/build.py.
     """
 
     optimize_ddp: bool = False

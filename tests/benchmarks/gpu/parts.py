@@ -21,7 +21,7 @@ from training.data.batch import Batch
 from training.models.attention import VARLEN, boundaries, choose_attention, varlen_attention
 from training.models.base import decoder_layers, named_config
 from training.models.compiling import elementwise_part
-from training.models.flops import attention_flops
+from training.models.cost import attention_flops
 from training.models.loss import fused_loss
 
 _REPEATS = 5

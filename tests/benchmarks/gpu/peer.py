@@ -32,7 +32,7 @@ from tests.benchmarks.gpu.measure import (
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.data.packed import NO_TARGET
-from training.fit.device import memory_gib
+from training.fit.memory import memory_gib
 from training.fit.ranks import Ranks
 from training.models.base import named_config
 from training.models.compiling import compile_refusal

@@ -21,11 +21,10 @@ from tests.benchmarks.gpu.workload import bench_config
 from training.config import TrainConfig
 from training.gpus import peak_flops
 from training.models.base import named_config
-from training.models.flops import Multiplied, attention_flops, multiplied
-from training.models.shape import shape_of
+from training.models.cost import Multiplied, attention_flops, multiplied, shape_of
 from training.plan.memory import GIB, Shape, memory
 
-# NVIDIA's data sheet of the H200 SXM; its peak stands in models/flops.py.
+# NVIDIA's data sheet of the H200 SXM; its peak stands in models/cost.py.
 GPU = "NVIDIA H200"
 BANDWIDTH = 4.8e12
 

@@ -14,7 +14,7 @@ from training.config import TrainConfig
 from training.fit.ranks import Ranks
 from training.gpus import peak_flops
 from training.models.base import named_config
-from training.models.flops import flops_per_token, mean_context
+from training.models.cost import flops_per_token, mean_context
 from training.versions import installed
 
 COSTLIEST = 10
@@ -179,7 +179,7 @@ def _side_text(name: str, side: dict[str, Any], steps: int, precision: str) -> l
     ]
     if side["mfu"] is not None:
         lines += [
-            f"{'':<11} MFU {side['mfu']:.1%} = {side['mfu_formula']}; FLOP a token: see training/models/flops.py",
+            f"{'':<11} MFU {side['mfu']:.1%} = {side['mfu_formula']}; FLOP a token: see training/models/cost.py",
             f"{'':<11} MFU {side['mfu_whole_rows']:.1%} with whole rows attended to, as torchtitan and TRL count",
         ]
     else:

@@ -14,8 +14,8 @@ import torch
 
 from tests.benchmarks.gpu.measure import random_model
 from tests.benchmarks.gpu.workload import SHAPES, bench_config
-from training.engines.make import make_engine
-from training.fit.checkpoint.save import Saver
+from training.engines import make_engine
+from training.fit.checkpoint import Saver
 from training.fit.process_group import own_group
 from training.models.build import objective_around
 from training.records.job import Job

@@ -14,7 +14,7 @@ import torch
 from tests.benchmarks.gpu.__main__ import main
 from tests.benchmarks.gpu.result import result_text
 from tests.benchmarks.gpu.workload import SHAPES, document_lengths, random_batch
-from training.models.shape import shape_of
+from training.models.cost import shape_of
 
 ROOT = Path(__file__).parents[3]
 QUICK = ["--cpu", "--shape", "tiny", "--sequence", "64", "--micro-batch", "2", "--steps", "2", "--peak-tflops", "0.1"]

@@ -133,7 +133,7 @@ def test_the_text_of_a_result_has_its_numbers_with_their_words(monkeypatch):
         "have a label",
         "raymill     2,560 tokens/s (median of 3 steps, 300.0 ms); peak 1.25 GiB; attention sdpa; first loss 5.4321",
         f"{blank} MFU {mfu(2560)} = 2,560 tokens/s x {giga} GFLOP/token / (2 x 0.5 TFLOP/s); FLOP a token: see "
-        "training/models/flops.py",
+        "training/models/cost.py",
         f"{blank} MFU {mfu(2560, whole)} with whole rows attended to, as torchtitan and TRL count",
         f"{blank} torch.compile took 12.3 s, before the measured steps",
         "parts       of a micro-batch, forward and backward, each alone; + counts to the ceiling",
@@ -153,7 +153,7 @@ def test_the_text_of_a_result_has_its_numbers_with_their_words(monkeypatch):
     assert peer_text(found).splitlines() == [
         "HF Trainer  1,182 tokens/s (median of 3 steps, 650.0 ms); peak 2.50 GiB; attention eager; first loss 5.5000",
         f"{blank} MFU {mfu(rate)} = 1,182 tokens/s x {giga} GFLOP/token / (2 x 0.5 TFLOP/s); FLOP a token: see "
-        "training/models/flops.py",
+        "training/models/cost.py",
         f"{blank} MFU {mfu(rate, whole)} with whole rows attended to, as torchtitan and TRL count",
         "ratio       2.17 times the Trainer's tokens/s",
     ]

@@ -7,8 +7,7 @@ import pytest
 from tests.benchmarks.gpu.predict import context_of, document, predict, setting, summed
 from tests.benchmarks.gpu.workload import document_lengths, random_batch
 from training.models.base import named_config
-from training.models.flops import flops_per_token, mean_context
-from training.models.shape import shape_of
+from training.models.cost import flops_per_token, mean_context, shape_of
 
 WRITTEN = Path(__file__).parents[3] / "tests" / "benchmarks" / "gpu" / "PREDICTIONS.md"
 

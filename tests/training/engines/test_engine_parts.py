@@ -11,9 +11,18 @@ from hypothesis import strategies as st
 
 from tests.support.training_cases import Case
 from training.config_parts import Optimizer
-from training.engines.adamw import gradient_norm, make_adamw, set_steps_taken, start_state, take_step
 from training.engines.ddp import Ddp
-from training.engines.engine import STATES, LocalRange, load_ranges, slices_of
+from training.engines.engine import (
+    STATES,
+    LocalRange,
+    gradient_norm,
+    load_ranges,
+    make_adamw,
+    set_steps_taken,
+    slices_of,
+    start_state,
+    take_step,
+)
 from training.engines.fsdp import first_value
 from training.zero_settings import zero_settings
 

@@ -24,8 +24,7 @@ from tests.support.training_cases import (
     train_with_engine,
 )
 from training.data.packed import NO_TARGET
-from training.engines.adamw import parameter_groups
-from training.engines.engine import even_share
+from training.engines.engine import even_share, parameter_groups
 from training.engines.zero import zero_settings
 from training.models.build import build_objective
 

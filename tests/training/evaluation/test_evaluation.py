@@ -15,7 +15,14 @@ from training.config_parts import Generate
 from training.data.packed import PACKED, PackedRows
 from training.evaluation import generate
 from training.evaluation import job as evaluation_job
-from training.evaluation.generate import complete_prompts, stop_ids
+from training.evaluation.generate import (
+    Prompt,
+    complete_prompts,
+    evenly_spaced,
+    held_out_prompts,
+    last_trained_span,
+    stop_ids,
+)
 from training.evaluation.job import (
     batches,
     evaluate,
@@ -25,7 +32,6 @@ from training.evaluation.job import (
     measure,
     prompts_of,
 )
-from training.evaluation.prompts import Prompt, evenly_spaced, held_out_prompts, last_trained_span
 from training.records.evaluation import EVALUATION
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.evaluation.numerals import flexible_number, strict_number
-from training.evaluation.scores import numbers
+from training.evaluation.scores import flexible_number, numbers, strict_number
 
 HALF = Fraction(1, 2)
 

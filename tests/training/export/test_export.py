@@ -17,9 +17,7 @@ from tests.support.packed_examples import config as packed_config
 from tests.support.packed_examples import document, pack_examples, write_examples
 from training.config_parts import Model
 from training.evaluation.job import initial_objective
-from training.export.folders import base_of
-from training.export.job import export
-from training.export.merge import compare_logits, first_tokens, logits, merge
+from training.export.job import base_of, compare_logits, export, first_tokens, logits, merge
 from training.pack.documents import Document
 from training.pack.encode import Encoder
 from training.records import export_manifest

@@ -16,8 +16,7 @@ from tests.support.card_cases import COUNTERS, OUTCOME, config, evaluation, fact
 from tests.support.export_runs import byte_tokenizer
 from training.config_parts import Model
 from training.export.card import CorpusFacts, Lineage, card
-from training.export.folders import base_of, generation_settings
-from training.export.merge import compare_logits
+from training.export.job import base_of, compare_logits, generation_settings
 from training.model_folder.loading import Base, loading
 from training.records import export_manifest
 

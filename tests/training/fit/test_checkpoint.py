@@ -21,9 +21,8 @@ from cluster.store.store import Store
 from tests.support import fit_jobs
 from tests.support.checkpoint_jobs import SHAPES, STATES, make_job, slices, values, write
 from training.engines.engine import StateSlice
-from training.fit.checkpoint import save as saving
-from training.fit.checkpoint.restore import fill, restore
-from training.fit.checkpoint.save import Saver, pack_file
+from training.fit import checkpoint as saving
+from training.fit.checkpoint import Saver, fill, pack_file, restore
 from training.fit.ranks import Ranks
 from training.fit.step_log import StepLog, read
 from training.pack.packed_run import manifest_file

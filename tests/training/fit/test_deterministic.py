@@ -8,8 +8,8 @@ import torch
 from cluster.errors import ClusterError
 from cluster.store.store import Store
 from tests.support.fit_jobs import final_weights, fit_alone, pack_tiny, tiny_job
-from training.fit import __main__, worker
-from training.fit.device import ENVIRONMENT, deterministic_algorithms
+from training.fit import __main__
+from training.fit.process_group import ENVIRONMENT, deterministic_algorithms
 
 
 def state() -> tuple[bool, bool]:
@@ -65,13 +65,13 @@ def test_it_holds_before_the_workers_meet_since_nccl_reads_its_setting_then(
         met.append((state()[0], os.environ.get("NCCL_ALGO")))
         raise Enough
 
-    monkeypatch.setattr(worker, "ray_group", group)
+    monkeypatch.setattr(__main__, "ray_group", group)
     monkeypatch.setattr(__main__, "own_group", group)
     pack_tiny(str(tmp_path))
     job = tiny_job(str(tmp_path), deterministic=wanted)
     Store().write_bytes(f"{tmp_path}/job.json", job.to_json())
     with pytest.raises(Enough):
-        worker.fit_in_worker(job, "a", None) if under_ray else __main__.main([f"{tmp_path}/job.json"])
+        __main__.fit_in_worker(job, "a", None) if under_ray else __main__.main([f"{tmp_path}/job.json"])
     assert met == [(wanted, "^NVLS,NVLSTree" if wanted else None)]
     assert not state()[0]
 
@@ -84,14 +84,14 @@ def test_workers_wait_for_each_other_as_long_as_the_config_says(under_ray, monke
         waited.append((gpus_each, timeout_s))
         raise ClusterError("rank 1 did not arrive")
 
-    monkeypatch.setattr(worker, "ray_group", group)
+    monkeypatch.setattr(__main__, "ray_group", group)
     monkeypatch.setattr(__main__, "own_group", group)
     pack_tiny(str(tmp_path))
     job = tiny_job(str(tmp_path), workers={"timeout_s": 77})
     Store().write_bytes(f"{tmp_path}/job.json", job.to_json())
     if under_ray:
         with pytest.raises(ClusterError):
-            worker.fit_in_worker(job, "a", None)
+            __main__.fit_in_worker(job, "a", None)
     else:
         assert __main__.main([f"{tmp_path}/job.json"]) == ClusterError.exit_code
     assert waited == [(0, 77)]

@@ -41,13 +41,13 @@ from training.config_parts import Track, Workers
 from training.data.batch import collate
 from training.data.packed import PACKED
 from training.driver import console as watch
-from training.driver import launch, preflight
+from training.driver import launch
 from training.driver.console import RemainingWork
 from training.engines.engine import StateSlice
-from training.fit import device, loop, tracking
+from training.fit import loop, step_log
 from training.fit.ranks import Preemption, Ranks
 from training.models.build import build_objective
-from training.models.shape import shape_of
+from training.models.cost import Mfu, peak_of_workers, shape_of
 from training.pack.packed_run import PackedRun
 from training.plan.choices import USABLE
 from training.plan.memory import GIB, memory
@@ -422,10 +422,10 @@ def test_what_never_had_a_gradient_is_named():
 
     slices = [part("a", "exp_avg_sq", 0.0, 1e-9), part("b", "exp_avg_sq", 0.0, 0.0), part("b", "param", 1.0, 1.0)]
     slices += [part("a", "exp_avg_sq", 0.0, 0.0), part("c", "exp_avg_sq", 0.0, 0.0)]
-    assert device.received_gradients(slices, Ranks(0, 1, torch.device("cpu"))) == {"a": True, "b": False, "c": False}
+    assert loop.received_gradients(slices, Ranks(0, 1, torch.device("cpu"))) == {"a": True, "b": False, "c": False}
     others = [{"b": False, "c": True, "d": False}, {"a": False, "b": False, "c": False}]
     ranks = types.SimpleNamespace(gather=lambda mine: [mine, *others])
-    assert device.received_gradients(slices, ranks) == {"a": True, "b": False, "c": True, "d": False}
+    assert loop.received_gradients(slices, ranks) == {"a": True, "b": False, "c": True, "d": False}
 
 
 # --- trackers
@@ -466,14 +466,14 @@ def test_mlflow_and_wandb_get_each_step_and_a_failing_one_stops_nothing(job_at, 
 
 
 def test_a_record_without_a_number_gives_no_curve_of_it():
-    assert tracking.curves({"step": 1, "time": "t", "workers": 1, "loss": 2.0, "mfu": None}) == {"loss": 2.0}
+    assert step_log.curves({"step": 1, "time": "t", "workers": 1, "loss": 2.0, "mfu": None}) == {"loss": 2.0}
 
 
 def test_a_tracker_that_is_not_installed_is_found_before_training(monkeypatch):
-    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    monkeypatch.setattr(launch, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"track: mlflow, wandb, tensorboard not installed.*raymill\[train,track\]"):
-        preflight.check_trackers(Track(mlflow="x", wandb="y"))
-    preflight.check_trackers(Track(tensorboard=False))
+        launch.check_trackers(Track(mlflow="x", wandb="y"))
+    launch.check_trackers(Track(tensorboard=False))
 
 
 # --- what is asked and what is there
@@ -491,7 +491,7 @@ def test_a_tracker_that_is_not_installed_is_found_before_training(monkeypatch):
     ],
 )
 def test_so_many_workers_fit(nodes, cpus, gpus, fit):
-    assert preflight.fitting(Workers(cpus_each=cpus, gpus_each=gpus), nodes) == fit
+    assert launch.fitting(Workers(cpus_each=cpus, gpus_each=gpus), nodes) == fit
 
 
 def test_too_many_workers_are_refused_with_what_was_asked_and_what_is_there():
@@ -499,12 +499,12 @@ def test_too_many_workers_are_refused_with_what_was_asked_and_what_is_there():
     with pytest.raises(
         ConfigError, match=r"4 workers with 2 CPUs each were requested; this machine has 6 CPUs, enough for 3.*to 3"
     ):
-        preflight.check_fits(workers, [{"CPU": 6}], "this machine")
+        launch.check_fits(workers, [{"CPU": 6}], "this machine")
     with pytest.raises(
         ConfigError, match=r"1 worker with 1 CPU and 1 GPU .*16 CPUs and 0 GPUs on 2 nodes, enough for 0"
     ):
-        preflight.check_fits(Workers(gpus_each=1), [{"CPU": 8}, {"CPU": 8}], "the cluster")
-    preflight.check_fits(Workers.model_validate({"count": {"min": 2, "max": 8}}), [{"CPU": 2}], "this machine")
+        launch.check_fits(Workers(gpus_each=1), [{"CPU": 8}, {"CPU": 8}], "the cluster")
+    launch.check_fits(Workers.model_validate({"count": {"min": 2, "max": 8}}), [{"CPU": 2}], "this machine")
 
 
 # --- what a person sees
@@ -615,14 +615,14 @@ def test_a_long_log_is_read_from_its_end(tmp_path, monkeypatch):
 
 def test_the_share_of_the_peak_counts_the_positions_that_packed_tokens_attend_to():
     from training.models.base import named_config
-    from training.models.flops import flops_per_token
+    from training.models.cost import flops_per_token
 
     job_config = settings("nowhere")
     batch = collate([packed_row(3, 2), packed_row(4)], 3, LENGTH, 0)
-    assert (batch.tokens, device.attended_positions(batch)) == (9, 1 + 2 + 3 + 1 + 2 + 1 + 2 + 3 + 4)
+    assert (batch.tokens, loop.attended_positions(batch)) == (9, 1 + 2 + 3 + 1 + 2 + 1 + 2 + 3 + 4)
     wanted = 1000 * flops_per_token(named_config(job_config.store, job_config.model), 0, "full", 3.5) / 1e9
-    assert device.Mfu(job_config, 0, 1e9).of(1000, 3.5) == pytest.approx(wanted, rel=1e-12)
-    assert device.Mfu(job_config, 0, None).of(1000, 3.5) is None
+    assert Mfu(job_config, 0, 1e9).of(1000, 3.5) == pytest.approx(wanted, rel=1e-12)
+    assert Mfu(job_config, 0, None).of(1000, 3.5) is None
 
 
 def packed_row(*lengths: int) -> pa.Table:
@@ -640,7 +640,7 @@ def test_dropout_is_another_for_each_step_micro_batch_and_worker():
 def test_of_gpus_that_train_in_float32_no_peak_is_known(monkeypatch, bf16, wanted):
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "NVIDIA H200")
     ranks = types.SimpleNamespace(device=torch.device("cuda", 0), world=2)
-    assert device.workers_peak_flops(ranks, bf16) == wanted
+    assert peak_of_workers(ranks.device, ranks.world, bf16) == wanted
 
 
 def test_errors_that_a_later_attempt_got_over_are_removed_with_the_outcome(job_at, monkeypatch):

@@ -17,11 +17,11 @@ from cluster.store.store import Store
 from tests.support import fit_jobs
 from tests.support.checkpoint_jobs import make_job, write
 from training.config_parts import Optimizer, Track, Workers
-from training.driver import console, preflight
+from training.driver import console, launch
 from training.driver.console import RemainingWork
-from training.fit import device, loss_checks, tracking
-from training.fit.learning_rate import learning_rate
-from training.fit.loss_checks import bad_loss_error, document_ids, loss_problem
+from training.fit import loop, memory, step_log
+from training.fit.loop import bad_loss_error, document_ids, learning_rate, loss_problem
+from training.models.cost import parameter_counts
 from training.records.checkpoint import Checkpoint, at_step, checkpoint_folders, folder_name, step_of
 from training.records.job import Job
 from training.records.schema import Best, TrainingProgress, damage_lines, measured
@@ -62,7 +62,7 @@ def test_documents_of_a_step_are_those_of_all_workers_each_once_in_their_order()
     batches = [SimpleNamespace(documents=(("b", "a"), ("b",))), SimpleNamespace(documents=((), ("c", "a")))]
     ranks = SimpleNamespace(gather=lambda mine: [["z", "a"], mine])
     assert document_ids(batches, ranks) == ["z", "a", "b", "c"]
-    assert loss_checks._LISTED_DOCUMENTS == 20
+    assert loop._LISTED_DOCUMENTS == 20
 
 
 def test_a_measurement_divides_by_its_labels_and_of_none_there_is_none():
@@ -206,7 +206,7 @@ def test_the_pace_is_of_the_last_fifty_steps():
 )  # fmt: skip
 def test_workers_for_which_there_is_no_room_are_refused_with_both_numbers_and_a_setting_that_fits(workers, nodes, said):
     try:
-        preflight.check_fits(Workers.model_validate(workers), nodes, "it")
+        launch.check_fits(Workers.model_validate(workers), nodes, "it")
         assert said is None
     except ConfigError as error:
         assert said is not None and str(error).startswith(f"workers: {said}")
@@ -214,13 +214,13 @@ def test_workers_for_which_there_is_no_room_are_refused_with_both_numbers_and_a_
 
 @pytest.mark.parametrize("gone", [(), ("mlflow",), ("wandb", "tensorboard"), ("mlflow", "wandb", "tensorboard")])
 def test_each_tracker_that_is_set_must_be_installed_and_no_other(monkeypatch, gone):
-    monkeypatch.setattr(preflight, "find_spec", lambda name: None if name in gone else name)
-    preflight.check_trackers(Track(tensorboard=False))
+    monkeypatch.setattr(launch, "find_spec", lambda name: None if name in gone else name)
+    launch.check_trackers(Track(tensorboard=False))
     for settings in ({"mlflow": "u"}, {"wandb": "p"}, {"tensorboard": True}, {"mlflow": "u", "wandb": "p"}):
         track = Track(**{"tensorboard": False} | settings)
         missing = [name for name in ("mlflow", "wandb", "tensorboard") if name in settings and name in gone]
         try:
-            preflight.check_trackers(track)
+            launch.check_trackers(track)
             assert not missing
         except ConfigError as error:
             assert missing and str(error).startswith(f"track: {', '.join(missing)} not installed.")
@@ -231,7 +231,7 @@ def test_memory_is_given_in_gib_of_this_process():
 
     with open("/proc/self/status") as status:
         (peak,) = [int(line.split()[1]) for line in status if line.startswith("VmHWM")]
-    assert device.memory_gib(torch.device("cpu")) == pytest.approx(peak / (1 << 20), rel=0.1)
+    assert memory.memory_gib(torch.device("cpu")) == pytest.approx(peak / (1 << 20), rel=0.1)
 
 
 def test_parameters_are_counted_by_whether_they_train():
@@ -242,7 +242,7 @@ def test_parameters_are_counted_by_whether_they_train():
     module.head = torch.nn.Linear(5, 2)
     module.model.requires_grad_(False)
     module.head.bias.requires_grad_(False)
-    assert device.parameter_counts(module) == (10, 20 + 12)
+    assert parameter_counts(module) == (10, 20 + 12)
 
 
 def test_a_progress_is_plain_and_back(tmp_path):
@@ -329,7 +329,7 @@ def test_the_events_of_a_resumed_attempt_replace_those_of_the_steps_after_its_ch
 
     job = SimpleNamespace(store=Store(), tensorboard=str(tmp_path))
     for attempt, start in (("a", 0), ("b", resumed)):
-        tracker = tracking.TensorBoard(job, attempt, start)
+        tracker = step_log.TensorBoard(job, attempt, start)
         for step in range(start + 1, 5):
             tracker.write({"step": step, "time": "", "workers": 1, "loss": step + (attempt == "b") / 2})
         tracker.close()
@@ -351,7 +351,7 @@ def test_a_resumed_training_logs_to_its_own_mlflow_run(monkeypatch, known):
     )
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     job = SimpleNamespace(fingerprint="f1", config=SimpleNamespace(name="demo"))
-    tracker = tracking.Mlflow(job, "http://nowhere")
+    tracker = step_log.Mlflow(job, "http://nowhere")
     assert asked == [(["3"], "tags.raymill = 'f1'")]
     assert started == [{"run_id": known, "run_name": None if known else "demo", "tags": {"raymill": "f1"}}]
     validated = {"loss": 1.5, "perplexity": 4.5, "accuracy": 0.5, "label_tokens": 9}
@@ -370,7 +370,7 @@ def test_the_metrics_of_a_training_are_those_of_its_last_step_and_tell_how_it_en
         return values[f"raymill_{name}"]
 
     metrics = SimpleNamespace(set=values.__setitem__, set_to_now=lambda name: add(f"{name}, times", 1), add=add)
-    tracker = tracking.StepMetrics(metrics, 40)
+    tracker = step_log.StepMetrics(metrics, 40)
     assert (shown("run_state"), shown("training_steps")) == (RUNNING, 40)
     for step in (1, 2):
         tracker.write({"step": step, "time": "", "workers": 3, "loss": step / 4, "tokens_per_s": 8.0 * step,
@@ -380,6 +380,6 @@ def test_the_metrics_of_a_training_are_those_of_its_last_step_and_tell_how_it_en
     assert shown("progress_time, times") == 1 + 3 and shown("checkpoint_time, times") == 1
     tracker.close()
     assert shown("run_state") == ENDED
-    with pytest.raises(KeyError), contextlib.closing(tracking.StepMetrics(metrics, 40)):
+    with pytest.raises(KeyError), contextlib.closing(step_log.StepMetrics(metrics, 40)):
         raise KeyError
     assert shown("run_state") == FAILED

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.config_parts import Optimizer
-from training.fit.learning_rate import learning_rate
+from training.fit.loop import learning_rate
 
 
 def rates(steps: int, **wanted) -> list[float]:

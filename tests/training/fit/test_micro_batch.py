@@ -25,7 +25,7 @@ from tests.support.tiny_models import tiny_config
 from tests.support.training_cases import Case, micro_batches, new_engine
 from training.data.batch import Batch, collate
 from training.data.packed import PACKED
-from training.engines.make import make_engine
+from training.engines import make_engine
 from training.fit.process_group import own_group
 from training.models import attention, compiling
 from training.models.build import build_objective

@@ -9,9 +9,9 @@ from cluster.errors import ClusterError, ConfigError
 from tests.benchmarks.gpu.workload import bench_config
 from tests.support.fit_jobs import LENGTH, column, final_weights, fit_alone, pack_tiny, tiny_job
 from training.fit import loop
-from training.fit.out_of_memory import is_out_of_memory, with_rows_left_to_try
+from training.fit.memory import is_out_of_memory, with_rows_left_to_try
+from training.models.cost import shape_of
 from training.models.objective import NextToken
-from training.models.shape import shape_of
 from training.plan.choices import smaller_change
 
 

@@ -13,10 +13,9 @@ from cluster.errors import ClusterError, ConfigError
 from tests.conftest import free_port
 from tests.support.processes import wait_until
 from tests.support.ranks import run_apart
-from training.fit import heartbeat, process_group
-from training.fit.heartbeat import Beat, report
+from training.fit import process_group, ranks
 from training.fit.process_group import arrive, check_own_gpus, local_gpu, own_group
-from training.fit.ranks import Ranks
+from training.fit.ranks import Beat, Ranks, report
 
 ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 
@@ -152,11 +151,11 @@ def test_without_rank_0_the_address_is_named(monkeypatch):
 
 def work_until_a_worker_is_lost(how: str, timeout_s: float) -> str:
     """As two workers would: rank 1 is lost at its second step. What rank 0 raises."""
-    heartbeat.EVERY_S, heartbeat._REPORT_AT = 0.3, 0.4
+    ranks.EVERY_S, ranks._REPORT_AT = 0.3, 0.4
     logged: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: logged.append(record.getMessage())
-    heartbeat.log.addHandler(handler)
+    ranks.log.addHandler(handler)
     with own_group(0, timeout_s) as own:
         for step in range(1, 4):
             own.reached(f"step {step}, reading rows")
@@ -193,10 +192,10 @@ def test_a_worker_that_is_lost_is_named_by_the_others(how, timeout_s, said):
 
 def test_a_main_thread_that_continues_while_the_others_are_looked_at_is_not_reported(monkeypatch):
     reported = []
-    monkeypatch.setattr(heartbeat, "EVERY_S", 0.01)
-    monkeypatch.setattr(heartbeat.log, "error", lambda *said: reported.append(said))
+    monkeypatch.setattr(ranks, "EVERY_S", 0.01)
+    monkeypatch.setattr(ranks.log, "error", lambda *said: reported.append(said))
 
-    class GoesOn(heartbeat.Heartbeat):
+    class GoesOn(ranks.Heartbeat):
         def _read(self):
             self.timeout_s = 60.0
             self.reached("step 1, counts")
@@ -221,13 +220,13 @@ def test_stopped_workers_are_named_before_those_that_wait_for_them():
 
 
 def test_a_store_that_cannot_be_reached_is_that_of_a_process_that_has_ended(monkeypatch):
-    alone = heartbeat.Heartbeat(dist.HashStore(), 0, 2, 60.0)
+    alone = ranks.Heartbeat(dist.HashStore(), 0, 2, 60.0)
     alone.close()
     (own,) = alone._read().values()
     assert (own["number"], own["count"], own["point"]) == (1, 0, "start")
     gone = "Missing: the process that holds the group's store"
     assert alone._report(None).startswith(gone)
-    monkeypatch.setattr(heartbeat.Heartbeat, "_read", lambda self: None)
+    monkeypatch.setattr(ranks.Heartbeat, "_read", lambda self: None)
     assert alone._report({}).startswith(gone)
 
 

@@ -16,10 +16,10 @@ from cluster.store.store import Store
 from tests.support.fit_jobs import column, final_weights, pack_tiny, tiny_job
 from tests.support.ranks import RankPool
 from training.driver import launch
+from training.fit.__main__ import _watched
 from training.fit.loop import fit
 from training.fit.process_group import own_group
 from training.fit.ranks import joined_ranks
-from training.fit.worker import _watched
 from training.records.checkpoint import checkpoint_folders, step_of
 from training.records.stop_request import StopRequest, StopRequested
 

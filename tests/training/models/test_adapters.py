@@ -6,8 +6,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from cluster.errors import ConfigError
 from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
-from training.models.adapters import expert_parameters, with_adapter
-from training.models.build import build_objective
+from training.models.build import build_objective, expert_parameters, with_adapter
 from training.models.objective import Objective
 
 torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 from cluster.errors import ConfigError
 from tests.support.fit_jobs import fit_alone, lines, pack_tiny, tiny_job
 from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
-from training.engines.make import make_engine
+from training.engines import make_engine
 from training.fit.process_group import own_group
 from training.models import compiling
 from training.models.build import build_objective

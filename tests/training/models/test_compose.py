@@ -21,10 +21,9 @@ from tests.support.tiny_models import tiny_config
 from training.commands import adapter_weights, compose
 from training.config_parts import Model
 from training.models import compose as composing
-from training.models.adapter_sum import LoraAdapter, largest_deviation, weighted_sum
 from training.models.base import load_base
 from training.models.build import build_objective
-from training.models.compose import CONFIG, compose_adapters
+from training.models.compose import CONFIG, LoraAdapter, compose_adapters, largest_deviation, weighted_sum
 
 torch.set_num_threads(1)
 

@@ -8,7 +8,7 @@ from tests.support.tiny_models import MODELS, VOCABULARY, tiny_config
 from training.gpus import peak_flops
 from training.models.base import model_config
 from training.models.build import build_objective
-from training.models.flops import attention_flops, flops_per_token, mean_context, multiplied
+from training.models.cost import attention_flops, flops_per_token, mean_context, multiplied
 
 torch.set_num_threads(1)
 

@@ -21,15 +21,13 @@ from training.model_folder.checks import check_model, embedded_tokens
 from training.model_folder.files import read_object, shape_text
 from training.model_folder.folder import _is_path, _sampled, located, on_hub
 from training.models import attention, build
-from training.models.adapter_sum import _config, largest_deviation, weighted_sum
-from training.models.adapters import expert_parameters
 from training.models.attention import choose_attention
 from training.models.base import check_vocabulary, decoder_layers, model_config
-from training.models.build import build_objective
+from training.models.build import build_objective, expert_parameters
 from training.models.compiling import CompileClock, _short
-from training.models.compose import _card, _ranks
+from training.models.compose import _card, _config, _ranks, largest_deviation, weighted_sum
+from training.models.cost import transformers_config
 from training.models.objective import LinearProbe
-from training.models.shape import transformers_config
 
 
 class Stopped(Exception):
@@ -104,8 +102,8 @@ def test_each_reason_against_the_kernel_is_named_alone(monkeypatch):
 
 
 def test_a_model_on_a_store_whose_config_lacks_its_type_is_refused_with_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.models.shape._is_remote", lambda model: True)
-    monkeypatch.setattr("training.models.shape.paths.is_remote", lambda name: True)
+    monkeypatch.setattr("training.models.cost._is_remote", lambda model: True)
+    monkeypatch.setattr("training.models.cost.paths.is_remote", lambda name: True)
     for content, said in (({}, "has no 'model_type'; text was expected"), ({"model_type": 3}, "'model_type' is '3'")):
         (tmp_path / "config.json").write_text(json.dumps(content))
         with pytest.raises(DataError, match=re.escape(f"{tmp_path}/config.json: {said}")):

@@ -16,10 +16,10 @@ from tests.support.ranks import RankPool
 from training.data.loader import Loader
 from training.data.order import Order
 from training.data.packed import PackedRows
-from training.engines.adamw import make_adamw
-from training.fit.learning_rate import learning_rate
+from training.engines.engine import make_adamw
+from training.fit.loop import learning_rate
 from training.models.build import build_objective
-from training.models.router_balance import RouterBalance, router_balance
+from training.models.loss import RouterBalance, router_balance
 from training.pack.packed_run import PackedRun
 
 torch.set_num_threads(1)

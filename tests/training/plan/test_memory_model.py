@@ -9,7 +9,7 @@ import pytest
 from tests.benchmarks.gpu.workload import SHAPES, bench_config
 from tests.support.ranks import run_ranks
 from training.config import TrainConfig
-from training.models.shape import shape_of
+from training.models.cost import shape_of
 from training.plan import memory as memory_model
 from training.plan.memory import forward_pass, kept_bytes, memory
 
@@ -75,7 +75,7 @@ def held_bytes(config: TrainConfig) -> int:
     import torch
 
     from tests.benchmarks.gpu.workload import random_batch
-    from training.engines.make import make_engine
+    from training.engines import make_engine
     from training.models.build import build_objective
 
     before = set(_storages())
@@ -156,7 +156,7 @@ def largest_at_a_step(config: TrainConfig) -> tuple[int, int]:
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     from tests.benchmarks.gpu.workload import random_batch
-    from training.engines.make import make_engine
+    from training.engines import make_engine
     from training.models.build import build_objective
 
     before = set(_storages())

@@ -19,7 +19,7 @@ from tests.support.plan_cases import BIG, LORA, TINY, big, config, facts
 from training.config_parts import Model
 from training.data.order import Order
 from training.gpus import GPUS, AssumedGpu, gpu_named, peak_flops
-from training.models.shape import shape_of, transformers_config
+from training.models.cost import shape_of, transformers_config
 from training.plan.advice import PlannedTraining, advise
 from training.plan.choices import (
     USABLE,
@@ -313,7 +313,7 @@ def test_with_a_gpus_size_the_default_micro_batch_is_the_largest_that_fits(metho
 def test_a_worker_takes_the_size_of_its_gpu_or_the_configs_and_all_take_the_least(monkeypatch):
     import torch
 
-    from training.fit.device import device_bytes
+    from training.fit.memory import device_bytes
     from training.fit.ranks import Ranks
 
     class Properties:

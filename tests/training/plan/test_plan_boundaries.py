@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tests.support.plan_cases import LORA, TINY, big, config, facts
 from training.config import TrainConfig
 from training.data.order import Order
-from training.fit.device import with_rows_that_fit
+from training.fit.memory import with_rows_that_fit
 from training.fit.ranks import Ranks
 from training.gpus import AssumedGpu
-from training.models.shape import shape_of
+from training.models.cost import shape_of
 from training.plan import command
 from training.plan.advice import advise, usual_rates
 from training.plan.choices import CHOICES, USABLE, changes, possible_choices

@@ -12,8 +12,7 @@ from cluster.plan.subject import costs_of
 from tests.support.plan_cases import LORA, big, config, facts
 from training.config import TrainConfig
 from training.gpus import AssumedGpu
-from training.models.flops import flops_per_token
-from training.models.shape import shape_of, transformers_config
+from training.models.cost import flops_per_token, shape_of, transformers_config
 from training.plan import planning
 from training.plan.advice import advise
 from training.plan.choices import MARGIN, check_memory, most_rows, suggested_change

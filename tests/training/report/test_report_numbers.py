@@ -18,8 +18,7 @@ from cluster.store.store import Store
 from tests.support import training_report as made
 from tests.support.report_fits import fit, validated
 from training.report import page
-from training.report.curves import Log, _smoothed, restarts
-from training.report.gather import _base_model, _recipe, _split, fit_of
+from training.report.gather import Log, _base_model, _recipe, _smoothed, _split, fit_of, restarts
 from training.report.page import _as_table, _events, curves, measured_row, packed_share, tiles
 from training.report.text import cautions, loss_words, metric_words, perplexity_words, summary_text
 

@@ -22,10 +22,8 @@ from tests.support.page_tables import misaligned
 from tests.support.report_cases import Page, faults
 from tests.support.report_fits import fit, hostile, validated
 from training.records.job import Job
-from training.report.curves import Log, restarts
-from training.report.gather import combine_reports, fit_of, gather
+from training.report.gather import REPORT, Log, combine_reports, fit_of, gather, restarts
 from training.report.page import render
-from training.report.schema import REPORT
 from training.report.text import cautions, summary_text
 
 # Lines

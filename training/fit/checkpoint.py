@@ -1,4 +1,4 @@
-"""Writing checkpoints in the background while training continues.
+"""Checkpoints: written in the background while training continues, and restored on all workers.
 
     begin            every worker copies its part of the state to CPU memory; training waits only for this copy
     thread           uploads the copy, then the list of its pieces
@@ -10,31 +10,40 @@
 One checkpoint is written at a time, so a worker holds one copy of its part of the state, in page-locked memory on GPUs.
 A manifest is created after all files that it lists. Checkpoints without a manifest, left by killed attempts, are
 deleted when the next attempt starts.
+
+The newest undamaged checkpoint is restored, the same one on all workers. Damage is found while an engine reads values,
+when other workers may already wait in a collective. Therefore no error is raised: the damage is recorded, and the
+values are read as zeros. Afterwards the workers exchange their records. If one has a record, all of them load the
+checkpoint before this one.
 """
 
 import hashlib
 import json
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import torch
 from safetensors.numpy import save
+from torch import nn
 
 import cluster
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, DataError
 from cluster.metrics import NOT_EXPORTED, Metrics
 from cluster.store import paths
 from cluster.store.paths import FileName
-from training.engines.engine import StateSlice
+from training.engines.engine import StateSlice, TrainingEngine
 from training.fit.ranks import Ranks
 from training.records.checkpoint import (
     MANIFEST,
     PIECE_VALUES,
     VALUE_BYTES,
+    Checkpoint,
     CheckpointManifest,
     StateFile,
     StateRange,
@@ -42,10 +51,14 @@ from training.records.checkpoint import (
     folder_name,
     has_every_value,
     kept,
+    newest,
+    problem,
     step_of,
 )
 from training.records.job import Job
-from training.records.schema import TrainingProgress
+from training.records.schema import DamagedCheckpoint, TrainingProgress
+
+log = logging.getLogger(__name__)
 
 # A file is held in memory a second time while it is uploaded. Larger files would not upload faster.
 _FILE_VALUES = 128 << 20
@@ -298,3 +311,112 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The result of `restore`. checkpoint: the one that was loaded, if any. damaged: newer ones that were skipped."""
+
+    checkpoint: Checkpoint | None
+    damaged: list[DamagedCheckpoint]
+
+
+def restore(job: Job, ranks: Ranks, engine: TrainingEngine) -> Restored:
+    """Load the newest undamaged checkpoint into the engine, or if there is none that of the run that it continues.
+
+    Without both, the engine is not changed. All workers call it together. Each reads its own part of the state.
+
+    Raises:
+        DataError: the checkpoint has other settings, data or model; or all checkpoints are damaged; or that of the run
+            to continue is damaged or gone.
+    """
+    damaged: dict[str, str] = {}
+    while True:
+        uri = _choose(job, ranks, damaged)
+        if uri is None:
+            break
+        checkpoint = Checkpoint.load(job.store, uri)
+        fetch = _DamageRecorder(checkpoint)
+        engine.load(fetch, checkpoint.manifest.progress.updates)
+        found = [damage for damage in ranks.gather(fetch.damage) if damage]
+        if not found:
+            return Restored(checkpoint, _report(damaged, checkpoint, ranks))
+        damaged[uri] = found[0]
+    if damaged:
+        raise DataError(
+            f"{job.checkpoints}: every checkpoint is damaged ({len(damaged)} tried, the last: "
+            f"{list(damaged.values())[-1]}). Delete that folder to start again."
+        )
+    if job.parent is not None:
+        fetch = _DamageRecorder(Checkpoint.load(job.store, job.parent.checkpoint))
+        engine.load(fetch, job.parent.updates)
+        if found := [damage for damage in ranks.gather(fetch.damage) if damage]:
+            raise DataError(f"continue_from: {found[0]} Continue another run, or set continue_from.checkpoint.")
+    return Restored(None, [])
+
+
+def fill(objective: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy the checkpoint's weights into the trained parameters of a whole, unsharded module.
+
+    Raises:
+        DataError: names or shapes of the trained parameters differ from the checkpoint's, or a value is damaged.
+    """
+    trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+    _require_same_parameters(checkpoint, {name: tuple(parameter.shape) for name, parameter in trained.items()})
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            values = checkpoint.fetch(name, "param", 0, parameter.numel())
+            parameter.copy_(torch.from_numpy(values).view(parameter.shape))
+
+
+def _require_same_parameters(checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]]) -> None:
+    saved = checkpoint.shapes
+    differing: Sequence[str] = sorted(
+        name for name in shapes.keys() | saved.keys() if shapes.get(name) != saved.get(name)
+    )
+    if differing:
+        name = differing[0]
+        raise DataError(
+            f"{checkpoint.uri}: {len(differing)} parameters differ from this model's, the first is {name}: shape "
+            f"{saved.get(name, 'none')} in the checkpoint, {shapes.get(name, 'none')} in the model. "
+            "It is another model's checkpoint."
+        )
+
+
+def _report(damaged: dict[str, str], used: Checkpoint, ranks: Ranks) -> list[DamagedCheckpoint]:
+    """The records of the skipped checkpoints, which are also logged."""
+    if ranks.first:
+        for seen in damaged.values():
+            log.warning("skipping a damaged checkpoint: %s", seen)
+    return [DamagedCheckpoint(step=step_of(uri), resumed=used.step, problem=seen) for uri, seen in damaged.items()]
+
+
+def _choose(job: Job, ranks: Ranks, damaged: dict[str, str]) -> str | None:
+    """URI of the checkpoint to load, which the first worker chooses. If that fails, all workers raise the error."""
+    choice: tuple[str | None, dict[str, str], str | None] = (None, {}, None)
+    if ranks.first:
+        try:
+            checkpoint = newest(job, damaged)
+            choice = checkpoint.uri if checkpoint else None, damaged, None
+        except DataError as error:
+            choice = None, damaged, str(error)
+    uri, found, refusal = ranks.from_first(choice)
+    if refusal is not None:
+        raise DataError(refusal)
+    damaged |= found
+    return uri
+
+
+class _DamageRecorder:
+    """The `fetch` of an engine, from a checkpoint. Damaged values are read as zeros; `damage` is the first problem."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.damage: str | None = None
+
+    def __call__(self, name: str, state: str, start: int, stop: int) -> torch.Tensor:
+        try:
+            return torch.from_numpy(self.checkpoint.fetch(name, state, start, stop))
+        except DataError as error:
+            self.damage = self.damage or problem(error)
+            return torch.zeros(stop - start)

@@ -1,0 +1,279 @@
+"""What a model costs: its parameters one by one, and the floating-point operations of a trained token.
+
+The parameters are those of the model that will be trained, for any architecture of transformers, from the model and its
+adapter on torch's meta device, without weights: tied weights count once, adapters are where they will be. An 8B model
+takes about five seconds.
+
+    MFU = tokens per second x flops per token / (devices x peak flops of one device, see training/gpus.py)
+
+Letters: W weights that a token is multiplied with, A weights of an adapter, c mean number of positions that a token
+attends to, itself included; L layers, H heads, q and v the sizes of a head's key and value.
+
+    forward     2 W + attention,   attention = 2 L H (q + v) c
+    full        3 x forward                        one product more for each gradient, of input and of weight
+    lora        4 W + 6 A + 3 x attention          a frozen weight needs no gradient
+    prefix, prompt    as lora, with A = 0          positions of virtual tokens are not counted
+    probe       2 W without the lm_head + attention
+
+W excludes vectors and embeddings (unless the lm_head shares their weight), and counts only the experts of a mixture
+that a token is routed to. Recomputation (activation checkpointing, chunked loss) and overhead of an implementation
+(padding, masked scores) are not counted: this is MFU, not hardware utilisation.
+
+Conventions differ in c. Here it is exact: (T + 1) / 2 for a row of one document, for packed rows the mean of
+(length + 1) / 2 over tokens. torchtitan, TRL and llm-foundry (6 N + 12 L d T) count attention as if it were not causal:
+use c = T to compare with their numbers. Rates of LoRA are often published with 6 W ("6N-equivalent").
+"""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig
+
+from cluster.errors import ConfigError, StorageError
+from cluster.model_settings import refuse_hostile
+from cluster.store import paths
+from cluster.store.store import Store
+from training.config import TrainConfig
+from training.config_parts import Model
+from training.gpus import peak_flops
+from training.model_folder.files import read_object
+from training.models.attention import VARLEN, choose_attention
+from training.models.base import decoder_layers, named_config
+from training.models.build import objective_around
+from training.models.objective import Objective
+from training.plan.memory import Parameter, Shape
+
+
+def shape_of(config: TrainConfig, classes: int = 2) -> Shape:
+    """The shape of the model that a config trains.
+
+    Args:
+        classes: number of classes of method probe.
+
+    Raises:
+        ConfigError: transformers has no such model, or the adapter does not fit it.
+        StorageError: the model's config.json cannot be read.
+    """
+    described = transformers_config(config.store, config.model)
+    return _shape(described, _parameters(config, described, classes))
+
+
+def _parameters(config: TrainConfig, described: Any, classes: int) -> tuple[Parameter, ...]:
+    # 4-bit weights are counted as values, and compilation changes no count.
+    method = "lora" if config.method == "qlora" else config.method
+    plain = config.model_copy(update={"method": method, "compile": False, "activation_checkpointing": False})
+    kind = AutoModel if method == "probe" else AutoModelForCausalLM
+    with torch.device("meta"):
+        base = _without_weights(kind, described, dtype=torch.float32)
+        objective = objective_around(plain, base, classes, "meta")
+    layer_of = {
+        id(parameter): number
+        for number, layer in enumerate(decoder_layers(objective))
+        for parameter in layer.parameters()
+    }
+    return tuple(
+        Parameter(name, tuple(one.shape), one.requires_grad, layer_of.get(id(one)))
+        for name, one in objective.named_parameters()
+    )
+
+
+def module_names(store: Store, model: Model) -> list[str]:
+    """Paths of the modules of a model that have a weight matrix, to which an adapter can be added.
+
+    Raises:
+        ConfigError, StorageError: as `shape_of`.
+    """
+    described = transformers_config(store, model)
+    with torch.device("meta"):
+        base = _without_weights(AutoModelForCausalLM, described)
+    return [name for name, module in base.named_modules() if getattr(getattr(module, "weight", None), "ndim", 0) >= 2]
+
+
+def _without_weights(kind: Any, described: Any, **how: Any) -> Any:
+    try:
+        return kind.from_config(described, **how)
+    except Exception as error:  # whatever a class of models makes of settings that it does not expect
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ConfigError(
+            f"model: transformers cannot make a causal language model of type {described.model_type} with these "
+            f"settings ({type(error).__name__}: {reason}). Correct its config.json, or fetch it again."
+        ) from error
+
+
+def transformers_config(store: Store, model: Model) -> Any:
+    """The transformers config of a model. Of a URI or hub name only config.json is read.
+
+    Raises:
+        ConfigError: transformers has no model of that type.
+        StorageError: there is no such file, or the hub cannot be reached.
+    """
+    if model.config is not None or not _is_remote(model):
+        return named_config(store, model)
+    assert model.name is not None
+    if paths.is_remote(model.name):
+        plain = read_object(store, paths.join(model.name, "config.json"), {"model_type": str})
+        with tempfile.TemporaryDirectory(prefix="plan-") as folder:
+            Path(folder, "config.json").write_text(json.dumps(plain))
+            return named_config(store, model.model_copy(update={"name": folder}))
+    try:
+        plain, _ = PreTrainedConfig.get_config_dict(model.name, revision=model.revision)
+        refuse_hostile(plain, f"model {model.name}: config.json")
+        return AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
+    except ConfigError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise StorageError(
+            f"model {model.name}: no folder of that name here, and the hub does not give its config.json "
+            f"({reason}). Check the name; without a network, put the model's folder "
+            "on this machine or an object store and give its path or URI."
+        ) from error
+
+
+def _is_remote(model: Model) -> bool:
+    assert model.name is not None
+    return paths.is_remote(model.name) or not Path(paths.absolute(model.name)).is_dir()
+
+
+def _shape(described: Any, parameters: tuple[Parameter, ...]) -> Shape:
+    config = described.get_text_config()
+    hidden = config.hidden_size
+    heads = getattr(config, "num_attention_heads", None) or 1
+    head = getattr(config, "head_dim", None) or hidden // heads
+    gated = {"llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "phi3"}
+    return Shape(
+        model_type=config.model_type,
+        parameters=parameters,
+        layers=config.num_hidden_layers,
+        hidden=hidden,
+        feed_forward=getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden,
+        query=heads * head,
+        key=(getattr(config, "num_key_value_heads", None) or heads) * head,
+        heads=heads,
+        vocabulary=config.vocab_size,
+        exact=config.model_type in gated,
+        varlen=choose_attention("auto", described, "cuda", bf16=True, virtual_tokens=False) == VARLEN,
+    )
+
+
+def flops_per_token(config: Any, trainable_parameters: int, method: str, context: float) -> float:
+    """Floating-point operations of one trained token: forward and backward.
+
+    Args:
+        config: the base model's transformers config.
+        trainable_parameters: of the adapter; used by lora and qlora only. Adapters of experts count in full.
+        method: the training config's method.
+        context: c in the formulas of this file.
+    """
+    weights = multiplied(config)
+    attention = attention_flops(config, context)
+    match method:
+        case "full":
+            return 3 * (2 * weights.all + attention)
+        case "lora" | "qlora":
+            return 4 * weights.all + 6 * trainable_parameters + 3 * attention
+        case "prefix" | "prompt":
+            return 4 * weights.all + 3 * attention
+        case "probe":
+            return 2 * weights.body + attention
+    raise AssertionError(f"method {method}")
+
+
+def mean_context(lengths: list[int]) -> float:
+    """c for documents of these lengths: the mean, over all their tokens, of the token's position counted from 1."""
+    return sum(n * (n + 1) / 2 for n in lengths) / sum(lengths)
+
+
+@dataclass(frozen=True)
+class Multiplied:
+    """The number of weights that a token is multiplied with, in the layers (body) and in the lm_head."""
+
+    body: float
+    lm_head: int
+
+    @property
+    def all(self) -> float:
+        """Weights of the layers and the lm_head."""
+        return self.body + self.lm_head
+
+
+def multiplied(config: Any) -> Multiplied:
+    """Count the weights on a meta model, which takes no memory."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    text = config.get_text_config()
+    experts = getattr(text, "num_experts", None) or getattr(text, "num_local_experts", None)
+    experts = experts or getattr(text, "n_routed_experts", None) or 1
+    share = (getattr(text, "num_experts_per_tok", None) or 1) / experts if experts > 1 else 1
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    lm_head = model.get_output_embeddings().weight
+    body = sum(
+        parameter.numel() * (share if parameter.dim() == 3 and "expert" in name else 1)
+        for name, parameter in model.named_parameters()
+        if parameter.dim() > 1 and id(parameter) not in looked_up and parameter is not lm_head
+    )
+    return Multiplied(body, lm_head.numel())
+
+
+def attention_flops(config: Any, context: float) -> float:
+    """Operations of attention (scores and weighted sums) in one token's forward pass, over all layers.
+
+    Layers with a sliding window attend to at most that many positions.
+    """
+    text = config.get_text_config()
+    heads, layers = text.num_attention_heads, text.num_hidden_layers
+    head = getattr(text, "head_dim", None) or text.hidden_size // heads
+    key = (getattr(text, "qk_nope_head_dim", None) or 0) + (getattr(text, "qk_rope_head_dim", None) or 0) or head
+    value = getattr(text, "v_head_dim", None) or head
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * layers
+    window = getattr(text, "sliding_window", None) or context
+    seen = {"full_attention": context, "sliding_attention": min(context, window)}
+    return sum(2 * heads * (key + value) * seen.get(kind, 0.0) for kind in kinds)
+
+
+def parameter_counts(objective: Objective) -> tuple[int, int]:
+    """(number of trained parameters, of all). Of a 4-bit base the values are counted, not the bytes."""
+    if hasattr(objective.model, "get_nb_trainable_parameters"):
+        trained, total = objective.model.get_nb_trainable_parameters()
+        return int(trained), int(total)
+    sizes = [(one.numel(), one.requires_grad) for one in objective.parameters()]
+    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+
+
+class Mfu:
+    """Model FLOPs utilisation: operations per second of training as a share of the devices' peak; see above.
+
+    peak: of all devices together; None if unknown. Attention counts the positions that tokens attend to, which are
+    fewer in packed rows than in rows of one document.
+    """
+
+    def __init__(self, config: TrainConfig, trained_parameters: int, peak: float | None) -> None:
+        self.peak = peak
+        if peak:
+            self.model = named_config(config.store, config.model)
+            self.products = flops_per_token(self.model, trained_parameters, config.method, 0.0)
+            with_attention = flops_per_token(self.model, trained_parameters, config.method, 1.0)
+            self.passes = (with_attention - self.products) / attention_flops(self.model, 1.0)
+
+    def of(self, tokens_per_s: float, context: float) -> float | None:
+        """MFU in [0, 1]; None if the peak is unknown.
+
+        Args:
+            tokens_per_s: over all workers. context: mean number of positions that a token attends to, including its
+                own.
+        """
+        if not self.peak:
+            return None
+        return tokens_per_s * (self.products + self.passes * attention_flops(self.model, context)) / self.peak
+
+
+def peak_of_workers(device: torch.device, workers: int, bf16: bool) -> float | None:
+    """Peak operations per second of all workers' devices; None if unknown, as on CPUs and in float32."""
+    if device.type != "cuda" or not bf16:
+        return None
+    one = peak_flops(torch.cuda.get_device_name(device))
+    return one and one * workers
