@@ -18,13 +18,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cluster.errors import DataError
 from cluster.formats import plural
-from cluster.readers.files.parquet import StoredParquet
 from cluster.record import RecordFile, json_bytes
 from cluster.store import paths
 from cluster.store.interface import NotFound, first_line
+from cluster.store.object_files import PartsFile
 from cluster.store.store import Store
 
 if TYPE_CHECKING:
@@ -35,9 +36,73 @@ EARLIER_MANIFEST = "manifest.json"  # the manifest's name in artifacts of earlie
 
 _CHUNK_BYTES = 8 << 20
 
+# The footer of 10,000 row groups with 100 columns has some 100 MB.
+_LARGEST_FOOTER = 512 << 20
+_TAIL_BYTES = 8  # the footer's size and PAR1
+
 _MADE_AGAIN = ". Run the command that wrote it again: it makes missing and damaged files again."
 
 Counters = dict[str, float]
+
+
+class StoredParquet(pq.ParquetFile):
+    """A Parquet file on a store, read with few and large requests. Use it in a `with`.
+
+    Raises:
+        ArrowInvalid: it is not a Parquet file.
+    """
+
+    def __init__(self, store: Store, uri: str, **options: Any) -> None:
+        self.file = store.open_parts(uri)
+        try:
+            # Arrow reads as much of a local file as it states for its footer, and a sparse file is cheap.
+            if not isinstance(self.file, PartsFile) and (size := self.file.size()) >= _TAIL_BYTES:
+                self.file.seek(size - _TAIL_BYTES)
+                tail = self.file.read(_TAIL_BYTES)
+                self.file.seek(0)
+                footer = int.from_bytes(tail[:4], "little")
+                if footer > _LARGEST_FOOTER and tail.endswith(b"PAR1"):
+                    raise pa.ArrowInvalid(
+                        f"its footer states {footer:,} bytes, and at most {_LARGEST_FOOTER:,} are read"
+                    )
+            super().__init__(self.file, pre_buffer=False, **options)
+        except BaseException:
+            self.file.close()
+            raise
+
+    def close(self, force: bool = False) -> None:
+        super().close(force)
+        self.file.close()
+
+    def fetch_ahead(self, groups: Iterable[int], columns: Iterable[str] | None = None) -> None:
+        """Announce the row groups that will be read, in this order, with the columns of these names (default: all).
+
+        Their bytes are then fetched in few requests and before they are used. Nothing happens if the file is local.
+        """
+        if isinstance(self.file, PartsFile):
+            names = self.schema_arrow.names if columns is None else list(columns)
+            self.file.parts.will_read(
+                [[chunk_range(chunk) for chunk in self.column_chunks(group, names)] for group in groups]
+            )
+
+    def column_chunks(self, group: int, columns: Iterable[str]) -> list[pq.ColumnChunkMetaData]:
+        """The column chunks of the named top-level columns in a row group, nested ones included."""
+        footer, names = self.metadata, set(columns)
+        row_group = footer.row_group(group)
+        leaves = [footer.schema.column(leaf).path for leaf in range(footer.num_columns)]
+        return [
+            row_group.column(leaf)
+            for leaf, path in enumerate(leaves)
+            if path in names or any(path.startswith(f"{name}.") for name in names)
+        ]
+
+
+def chunk_range(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
+    """The bytes [start, end) of a column chunk in its file."""
+    start = chunk.data_page_offset
+    if chunk.dictionary_page_offset is not None and 0 < chunk.dictionary_page_offset < start:
+        start = chunk.dictionary_page_offset
+    return start, start + chunk.total_compressed_size
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from cluster.readers.files.compression import DECODERS
-from cluster.readers.files.limits import Limits
+from cluster.readers.inputs import Limits
+from cluster.readers.streams import DECODERS
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from pipelines.rules.bad_words import BadWords

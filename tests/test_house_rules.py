@@ -230,7 +230,7 @@ FUNCTION_LEVEL_IMPORTS = {
     ("cluster/store/object_store.py", "cluster.store.aws"): "boto3 takes 0.3 s, and only S3 needs it",
     ("cluster/store/store.py", "cluster.store.object_store"): "obstore is loaded for object stores only",
     ("pipelines/dedup/settings.py", "datasketch"): _SLOW,
-    ("cluster/readers/files/hub.py", "datasets"): _SLOW,
+    ("cluster/readers/formats/hub.py", "datasets"): _SLOW,
     ("cluster/readers/formats/pdf.py", "pypdf"): _SLOW,
     ("cluster/readers/formats/text_files.py", "trafilatura.main_extractor"): _SLOW,
     (

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from cluster.errors import ConfigError
 from cluster.output_folder import fixed_folder, path_below, refuse_impossible_output, refuse_output_in_folder
-from cluster.readers.files.hub import is_hub_data
 from cluster.readers.formats import format_of
+from cluster.readers.formats.hub import is_hub_data
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig

@@ -10,7 +10,7 @@ from typing import Any
 from cluster.artifact import canonical_json
 from cluster.entry import Entry
 from cluster.formats import plural
-from cluster.readers.files.hub import is_hub_data
+from cluster.readers.formats.hub import is_hub_data
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths
 from cluster.submit.work import (

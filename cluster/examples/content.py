@@ -20,7 +20,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from cluster.examples.messages import BadMessage, plain_message
-from cluster.readers.cut_text import Cut
+from cluster.readers.inputs import Cut
 
 # What a speaker is; the messages of `skip` are left out.
 Role = Literal["system", "user", "assistant", "skip"]

@@ -12,7 +12,7 @@ from cluster.frame.files import FilesJob
 from cluster.frame.first_look import first_look
 from cluster.frame.kinds import kind_of
 from cluster.output_folder import check_output
-from cluster.readers.find import skipped_text
+from cluster.readers.listing import skipped_text
 from cluster.readers.recorded import INPUTS_JSON
 from cluster.session import Session
 from cluster.stage import finished_stages

@@ -8,8 +8,8 @@ from cluster.artifact import Artifact
 from cluster.errors import UserError
 from cluster.frame.first_look import FirstLook
 from cluster.frame.job import Config, RunJob
-from cluster.readers.files.limits import Limits
 from cluster.readers.freeze import freeze_listing
+from cluster.readers.inputs import Limits
 from cluster.readers.listing import InputListing
 from cluster.readers.recorded import changes_since, changes_since_attempt, write_inputs
 from cluster.readers.units import InputManifest

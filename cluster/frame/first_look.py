@@ -8,12 +8,10 @@ from posixpath import basename
 import pyarrow.compute as pc
 
 from cluster.formats import plural
-from cluster.readers.files.compression import compression_ending
-from cluster.readers.files.file_problems import decompression_problem, first_bytes
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.span import Span
 from cluster.readers.formats import READERS
+from cluster.readers.inputs import Limits
 from cluster.readers.reader import PROBLEMS, Reader, ReaderCounts
+from cluster.readers.streams import Span, compression_ending, decompression_problem, first_bytes
 from cluster.readers.units import InputManifest
 from cluster.store.store import Store
 

@@ -21,12 +21,11 @@ from cluster.errors import DataError
 from cluster.formats import plural
 from cluster.plan.trial import Trial
 from cluster.plan.whole import PlannedInput
-from cluster.readers.divide import bytes_of_unit
-from cluster.readers.files.compression import compression_ending, expanded_size
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.span import Span
 from cluster.readers.formats import READERS
+from cluster.readers.freeze import bytes_of_unit
+from cluster.readers.inputs import Limits
 from cluster.readers.reader import TABLE_BYTES, ReaderCounts
+from cluster.readers.streams import Span, compression_ending, expanded_size
 from cluster.readers.units import InputManifest, Unit, conformed
 from cluster.store import paths
 

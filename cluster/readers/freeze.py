@@ -1,28 +1,32 @@
-"""The first part of a run: check the columns of the input files, and divide the files into units.
+"""The first part of a run: check the columns of the input files, and divide the files into units of work.
 
 All mistakes in the inputs that can be found without reading whole files are reported in one error. If few files cannot
 be read, or lack the columns of the others, they are left out and recorded.
+
+The units follow from the input alone, never from the number of workers. The division is stable: a file that is added,
+removed or changed moves the ends of its own units and, among small files, of few neighbours. The measurements of all
+other units stay valid (pipelines/curate/stages/measure.py).
 """
 
+import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from itertools import groupby, pairwise
 from posixpath import basename
 
 import pyarrow as pa
 
 from cluster.errors import DataError, UserError
 from cluster.formats import listed, plural
-from cluster.readers.divide import bytes_of_unit, make_units, pieces_of
-from cluster.readers.files.span import Span
-from cluster.readers.find import folder_of, skipped_text
 from cluster.readers.formats import READERS
 from cluster.readers.inputs import ORIGINS, Input
-from cluster.readers.listing import InputListing, ListedSource, list_inputs
+from cluster.readers.listing import InputListing, ListedSource, folder_of, list_inputs, skipped_text
 from cluster.readers.reader import FilePieces, is_text_type, plain_type
+from cluster.readers.streams import Span
 from cluster.readers.units import InputFile, InputManifest, Reading, Unit
 from cluster.store import paths
 from cluster.store.interface import FileInfo
@@ -35,7 +39,21 @@ _LOCAL_THREADS = 4
 _TASKS_PER_THREAD = 16  # a task for each file would cost more than reading its footer
 _SHOWN = 20  # lines of an error
 _BAD_FILES_SHOWN = 3
+_ID_TYPES = (pa.types.is_string, pa.types.is_binary, pa.types.is_integer, pa.types.is_null)
 _COMPARED = 1000  # names of columns among which the nearest ones are looked for
+
+# A request to a store takes tens of milliseconds, so a unit of a thousand tiny files takes under a minute.
+MAX_SPANS_PER_UNIT = 1000
+
+# Parts of a row group at most. Reading part n decodes n parts, so reading all of 8 decodes the row group 4.5 times. Of
+# 64 MB in one row group (PEPs, 2026-11-24, a busy machine) that takes 0.3 s (zstd) to 0.7 s (snappy) of processor time
+# more, and 32 parts would take several times that; measuring takes 2.3 s.
+MAX_PARTS = 8
+
+_LEAST_BYTES = 128 << 10  # below this, the work of committing a unit is more than that of measuring it
+_MOST_BYTES = 256 << 20  # 10 to 20 seconds of measuring on one core
+_LEAST_UNITS = 32  # so that every core of a laptop has work and progress is visible
+_MOST_UNITS = 20_000  # each is a record that the driver reads
 
 
 @dataclass
@@ -57,7 +75,7 @@ class _Source:
 
     def __post_init__(self) -> None:
         for uri, message in self.listed.errors:
-            self._add(message, uri)
+            self.add_error(message, uri)
         for path, reason in self.listed.unreadable:
             self.add_bad_file(path, reason)
 
@@ -73,17 +91,14 @@ class _Source:
     def files(self) -> list[tuple[FileInfo, str]]:
         return self.listed.files
 
-    def add_error(self, message: str) -> None:
-        """Add an error about the source as a whole."""
-        self._add(message)
+    def add_error(self, message: str, uri: str = "", kind: str = "") -> None:
+        """Add an error about the source as a whole. Errors of one kind (by default of one message) become one line."""
+        self.errors.setdefault(kind or message, (message, []))[1].append(uri)
 
     def add_bad_file(self, uri: str, message: str, kind: str = "") -> None:
-        """Add an error about a file. Errors of one kind (by default of one message) become one line."""
-        self._add(message, uri, kind)
+        """Add an error about a file."""
+        self.add_error(message, uri, kind)
         self.bad_files.setdefault(uri, message)
-
-    def _add(self, message: str, uri: str = "", kind: str = "") -> None:
-        self.errors.setdefault(kind or message, (message, []))[1].append(uri)
 
     def messages(self) -> list[str]:
         """The errors, one line for each kind, with the first file and the number of others."""
@@ -150,14 +165,21 @@ def freeze_listing(listing: InputListing, unit_bytes: int | None = None, max_bad
             source.add_error(
                 f"{source.input.path}: nothing to read in its files{skipped_files}. Point it at documents."
             )
-    _raise_errors(sources)
+    if messages := [message for source in sources for message in source.messages()]:
+        hidden = f"\n... and {len(messages) - _SHOWN} more" if len(messages) > _SHOWN else ""
+        raise DataError("\n".join(messages[:_SHOWN]) + hidden)
 
     size = sum(piece[2] for source in sources for cut in source.cuts for piece in cut.pieces)
     unit_bytes = unit_bytes or bytes_of_unit(size)
     units: list[Unit] = []
     for source in sources:
         root = folder_of(source.input.path)
-        units += make_units(source.input.source, _pieces(source, unit_bytes), unit_bytes, len(units), root)
+        pieces = (
+            (Span(file.uri, file.size, file.version, format, start, end, rows), text_bytes)
+            for (file, format), cut in zip(source.files, source.cuts, strict=True)
+            for start, end, rows, text_bytes in pieces_of(cut, unit_bytes)
+        )
+        units += make_units(source.input.source, pieces, unit_bytes, len(units), root)
     return InputManifest(
         Reading(listing.store, listing.inputs, _carried(sources)),
         tuple(
@@ -165,20 +187,16 @@ def freeze_listing(listing: InputListing, unit_bytes: int | None = None, max_bad
                 file.uri, file.size, file.version, source.input.source, format, cut.rows, source.bad_files.get(file.uri)
             )
             for source in sources
-            for (file, format), cut in _with_unreadable(source)
+            for (file, format), cut in [
+                *zip(source.files, source.cuts, strict=True),
+                *(((FileInfo(path, 0, ""), ""), FilePieces(())) for path, _ in source.listed.unreadable),
+            ]
         ),
         tuple(units),
         {source.input.source: dict(sorted(source.listed.skipped.items())) for source in sources},
         listing.fingerprint,
         tuple(f"Source {source.input.source}: {note}." for source in sources for note in source.notes),
     )
-
-
-def _with_unreadable(source: _Source) -> Iterator[tuple[tuple[FileInfo, str], FilePieces]]:
-    """((file, format), cut) of each file, those that the listing found unreadable last."""
-    yield from zip(source.files, source.cuts, strict=True)
-    for path, _ in source.listed.unreadable:
-        yield (FileInfo(path, 0, ""), ""), FilePieces(())
 
 
 def _cut_files(source: _Source, pool: ThreadPoolExecutor) -> None:
@@ -255,7 +273,7 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
                     f"column {name} (text) is {schema.field(name).type}; text must be strings. "
                     f"Columns of strings: {', '.join(strings) or 'none'}.",
                 )
-            elif setting == "id" and not _can_be_id(schema.field(name).type):
+            elif setting == "id" and not any(check(plain_type(schema.field(name).type)) for check in _ID_TYPES):
                 source.add_bad_file(
                     file.uri,
                     f"column {name} (id) is {schema.field(name).type}; an id is a string or a whole number. "
@@ -271,27 +289,23 @@ def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> Non
     """
     reader = READERS[format]
     names = reader.columns_of(source.store, files[0], source.input)
-    others = {one for _, one in source.files} - {format}
+    others = {one: file for file, one in reversed(source.files) if one != format}  # other format -> its first file
+
+    def can_have(other: str, name: str) -> bool:
+        reader = READERS[other]
+        return reader.columns != "fixed" or name in reader.columns_of(source.store, others[other], source.input)
+
     wanted = [("id", source.input.id), *(("columns", name) for name in source.input.columns)]
     for setting, name in wanted:
         if name is None or name in names:
             continue
-        if setting == "id" or any(_can_have(other, name, source) for other in others):
+        if setting == "id" or any(can_have(other, name) for other in others):
             own = f"{reader.own_id} is the id instead" if setting == "id" else "it is empty for their documents"
             count = plural(len(files), f"{format} file")
             source.notes.append(f"{count} cannot have a column {name} ({setting}): {own}")
         else:
             for file in files:
                 source.add_bad_file(file.uri, _no_column(setting, name, names), f"no {setting} {name}")
-
-
-def _can_have(format: str, name: str, source: _Source) -> bool:
-    """Whether the source's files of this format can have a column of this name."""
-    reader = READERS[format]
-    if reader.columns != "fixed":
-        return True
-    first = next(file for file, one in source.files if one == format)
-    return name in reader.columns_of(source.store, first, source.input)
 
 
 def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: ThreadPoolExecutor) -> bool:
@@ -314,7 +328,8 @@ def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: 
         if isinstance(names, UserError):
             _add_error(source, file, names, f"unreadable {format}")
             continue
-        if reader.columns == "header" and (separator := _other_separator(names, {name for _, name in wanted})):
+        is_one = reader.columns == "header" and len(names) == 1 and names[0] not in {name for _, name in wanted}
+        if is_one and (separator := next((one for one in ";|\t," if one in names[0]), None)):
             source.add_bad_file(
                 file.uri,
                 f"the header is one column, {names[0]!r}, so the fields seem to be separated by {separator!r}. "
@@ -338,40 +353,11 @@ def _repeated(setting: str, name: str, names: Sequence[str]) -> str:
     return f"has {names.count(name)} columns {name} ({setting}). Write it with unique names."
 
 
-def _other_separator(names: Sequence[str], wanted: set[str]) -> str | None:
-    """The separator in a header that was read as one column and is none of the wanted ones."""
-    if len(names) != 1 or names[0] in wanted:
-        return None
-    return next((one for one in ";|\t," if one in names[0]), None)
-
-
 def _no_column(setting: str, name: str, names: Sequence[str], holder: str = "It") -> str:
     near = get_close_matches(name, names[:_COMPARED], 3, 0.5)
     apart = ", or give the files without it an input of their own" if setting == "columns" else ""
     mend = f"Did you mean {' or '.join(near)}?" if near else f"Set `{setting}` to one of them{apart}."
     return f"no column {name} ({setting}). {holder} has: {listed(names)}. {mend}"
-
-
-def _can_be_id(type: pa.DataType) -> bool:
-    """Whether a column of this type can hold ids: strings, bytes or whole numbers."""
-    plain = plain_type(type)
-    return any(
-        check(plain) for check in (pa.types.is_string, pa.types.is_binary, pa.types.is_integer, pa.types.is_null)
-    )
-
-
-def _raise_errors(sources: Iterable[_Source]) -> None:
-    messages = [message for source in sources for message in source.messages()]
-    if messages:
-        hidden = f"\n... and {len(messages) - _SHOWN} more" if len(messages) > _SHOWN else ""
-        raise DataError("\n".join(messages[:_SHOWN]) + hidden)
-
-
-def _pieces(source: _Source, unit_bytes: int) -> Iterable[tuple[Span, int]]:
-    """(span, text bytes) of each piece of the files, in order."""
-    for (file, format), cut in zip(source.files, source.cuts, strict=True):
-        for start, end, rows, text_bytes in pieces_of(cut, unit_bytes):
-            yield Span(file.uri, file.size, file.version, format, start, end, rows), text_bytes
 
 
 def _carried(sources: Sequence[_Source]) -> pa.Schema:
@@ -410,3 +396,113 @@ def _has_bytes(type: pa.DataType) -> bool:
     if pa.types.is_nested(type):
         return any(_has_bytes(type.field(at).type) for at in range(type.num_fields))
     return pa.types.is_binary(type) or pa.types.is_large_binary(type) or pa.types.is_fixed_size_binary(type)
+
+
+# ---- files to units ----
+
+
+def bytes_of_unit(text_bytes: int) -> int:
+    """The text of a unit, for an input with this much text: a power of two.
+
+    A power of two, because the ends of all units move when the size of a unit does: an input that grows slowly keeps
+    its units.
+    """
+    least_units = _power_of_two_up_to(text_bytes // _LEAST_UNITS)
+    # Units are at least half full on average, so half the number of full units is allowed.
+    most_units = 2 * _power_of_two_up_to(2 * text_bytes // _MOST_UNITS)
+    return max(min(max(least_units, _LEAST_BYTES), _MOST_BYTES), most_units)
+
+
+def _power_of_two_up_to(number: int) -> int:
+    """The largest power of two that is not above the number; 0 if there is none."""
+    return 1 << number.bit_length() - 1 if number else 0
+
+
+def pieces_of(
+    cut: FilePieces, unit_bytes: int, max_parts: int | None = MAX_PARTS
+) -> Iterable[tuple[int, int, tuple[int, int] | None, int]]:
+    """(start, end, rows, text bytes) of each piece of a file, in order. rows: see Span.
+
+    max_parts: most parts of a row group; None: any number.
+    """
+    for number, (start, end, text_bytes) in enumerate(cut.pieces):
+        wanted = max(-(-text_bytes // unit_bytes), 1)
+        if cut.divisible:
+            for (first, last), (begins, ends) in zip(
+                _parts(start, end, wanted), _parts(0, text_bytes, wanted), strict=True
+            ):
+                yield first, last, None, ends - begins
+            continue
+        rows = cut.rows_of_pieces[number] if cut.rows_of_pieces else 0
+        wanted = min(wanted, rows, max_parts or rows)
+        if wanted <= 1:
+            yield start, end, None, text_bytes
+            continue
+        for of_part, (begins, ends) in zip(_parts(0, rows, wanted), _parts(0, text_bytes, wanted), strict=True):
+            yield start, end, of_part, ends - begins
+
+
+def _parts(start: int, end: int, count: int) -> Iterable[tuple[int, int]]:
+    """The range in parts of about the same size."""
+    return pairwise(start + (end - start) * part // count for part in range(count + 1))
+
+
+def make_units(
+    source: str, pieces: Iterable[tuple[Span, int]], unit_bytes: int, first_index: int, root: str = ""
+) -> list[Unit]:
+    """Units of at most `unit_bytes` from (span, text bytes) pieces of one source, in order.
+
+    A file of at least half a unit has units of its own. Smaller files share units; a unit of them ends where it would
+    become too large, or after a file that the hash of its name selects, on average once for each `unit_bytes` of text.
+    These files are the same whatever other files there are, so from there on the units are the same too. A larger piece
+    has a unit of its own. A unit has at most 1,000 spans.
+
+    Args:
+        root: beginning of all URIs, which is not part of the names.
+    """
+    units: list[Unit] = []
+    spans: list[Span] = []
+    held = 0
+
+    def close() -> None:
+        nonlocal spans, held
+        if spans:
+            units.append(Unit(first_index + len(units), source, tuple(spans), held))
+        spans, held = [], 0
+
+    for uri, group in groupby(pieces, lambda piece: piece[0].uri):
+        file = list(group)
+        size = sum(text_bytes for _, text_bytes in file)
+        if 2 * size >= unit_bytes:
+            close()
+            for span, text_bytes in file:
+                if held + text_bytes > unit_bytes:
+                    close()
+                append_span(spans, span)
+                held += text_bytes
+            close()
+            continue
+        if held + size > unit_bytes or len(spans) + len(file) > MAX_SPANS_PER_UNIT:
+            close()
+        for span, _ in file:
+            append_span(spans, span)
+        held += size
+        name = uri.removeprefix(root).encode("utf-8", "backslashreplace")
+        fraction = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) / 2**64
+        if fraction < max(size / unit_bytes, 1 / MAX_SPANS_PER_UNIT):
+            close()
+    close()
+    return units
+
+
+def append_span(spans: list[Span], span: Span) -> None:
+    """Append a span; neighbouring pieces of one file become one, but a part of a row group and another row group."""
+    last = spans[-1] if spans else None
+    if last is None or last.uri != span.uri:
+        spans.append(span)
+    elif last.rows is None and span.rows is None and last.end == span.start:
+        spans[-1] = replace(last, end=span.end)
+    elif last.rows and span.rows and last.start == span.start and last.rows[1] == span.rows[0]:
+        spans[-1] = replace(last, rows=(last.rows[0], span.rows[1]))
+    else:
+        spans.append(span)

@@ -1,12 +1,13 @@
-"""The settings `inputs` and `limits` of a config: which documents to read, and bounds on their sizes."""
+"""The settings `inputs` and `limits` of a config: which documents to read, and bounds on their sizes and times."""
 
 import codecs
 import os
 from collections.abc import Container, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
+from cluster.guard import Exceeded, WorkBounds
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
@@ -23,9 +24,30 @@ RESERVED_COLUMNS = frozenset(
 COLLECTED_AT = "_collected_at"  # when a row was received, else when its file was last changed
 PARENTS = "_parents"  # ids of the documents that this one was joined from, as a JSON list
 CONTENT = "_content"  # beginning of the content, for a row that cannot be read
-CUT = "_cut"  # what the reader left out of the row: [kind, text] of each piece, as a JSON list (cut_text.CUT_KINDS)
+CUT = "_cut"  # what the reader left out of the row: [kind, text] of each piece, as a JSON list (CUT_KINDS)
 FILE = "_file"  # the URI of the file
 ORIGINS = (COLLECTED_AT, PARENTS, CONTENT, CUT, FILE)
+
+Cut = tuple[str, str]  # (kind, a key of CUT_KINDS; text)
+
+# What readers and cleaning take out of a document: kind -> meaning.
+CUT_KINDS = {
+    "quote": "an earlier mail that a mail repeats: lines with >, blocks of HTML and Outlook, and what announces them",
+    "signature": "the signature of a mail",
+    "disclaimer": "a paragraph of a mail that says what a reader may not do with it",
+    "forwarded_header": "the header lines of a forwarded mail, whose text stays",
+    "forwarded_again": "the text of a forwarded mail that its thread has already",
+    "automatic_reply": "an automatic reply (Auto-Submitted, X-Autoreply, Precedence)",
+    "repeated_message": "another text under a Message-ID that an earlier message of the file has",
+    "attachment": "an attached text, of which the name is given",
+    "cue_note": "a note or style sheet of a transcript",
+    "html_hidden": "a comment, script or style sheet of HTML",
+    "before_question": "what was said before the first question of a chat with `speakers`",
+    "after_answer": "what was said after the last answer of a chat with `speakers`",
+    "not_public": "a message of a chat that is not public",
+    "skipped_speaker": "what a speaker said whose role is `skip`",
+    "second_system": "a system message after the first one",
+}
 
 Format = Literal[
     "parquet",
@@ -162,3 +184,84 @@ def input_stores(store: Store, inputs: Sequence[Input]) -> tuple[Store, ...]:
         store if one.storage is None else Store(one.storage, f"inputs[{number}].storage")
         for number, one in enumerate(inputs)
     )
+
+
+# Bytes of a line for other keys and columns than the text, which have no bound of their own. While a line is parsed, it
+# takes up to five times its bytes of memory.
+OTHER_BYTES = 64 << 20
+
+# Memory for extracting the text of a document: for any document, and for each of its bytes.
+_PARSER_BYTES = 512 << 20
+_PARSER_BYTES_PER_BYTE = 32
+# Documents that are read again have this multiple of the time of the first reading.
+_AGAIN = 4
+
+
+class Limits(BaseModel):
+    """Bounds on the size of a document and the time for it, and on the size of a decompressed file.
+
+    Documents and files beyond them are quarantined.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_document_bytes: int = Field(
+        default=10_000_000,
+        ge=1,
+        le=2_000_000_000,
+        description="largest text, in bytes of UTF-8; for a web page, largest HTML",
+    )
+    max_expansion_ratio: float = Field(default=1000.0, gt=1, description="decompressed bytes per byte of a file")
+    max_expanded_gib: float = Field(default=64.0, gt=0, description="decompressed size of one file")
+    max_block_mib: int = Field(
+        default=256,
+        ge=1,
+        le=1 << 20,
+        description="largest part of a file that has to be in memory at once: the window of a zstd file, a record "
+        "batch of an Arrow file, a page of a Parquet file; MiB",
+    )
+    document_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=86_400,
+        description="processor time in seconds for extracting the text of one document (HTML, PDF, Word, transcript, "
+        "e-mail message), and again for each megabyte of it",
+    )
+    # Place of a document -> (problem, bound) of the first reading.
+    _exceeded: Mapping[str, tuple[str, str]] = PrivateAttr(default_factory=dict)
+
+    def of_parser(self, where: str, size: int) -> WorkBounds:
+        """The bounds on extracting the text of a document of `size` bytes. where: its place.
+
+        Raises:
+            Exceeded: it exceeded them when it was read first.
+        """
+        if where in self._exceeded:
+            raise Exceeded(*self._exceeded[where])
+        return WorkBounds(self.document_s * (1 + size / 1e6), _PARSER_BYTES + _PARSER_BYTES_PER_BYTE * size)
+
+    def again(self, exceeded: Mapping[str, tuple[str, str]]) -> Self:
+        """The limits of a later reading, so that the same documents exceed them.
+
+        Each of `exceeded`, by its place, exceeds them at once; all others have more time than before.
+        """
+        later = self.model_copy(update={"document_s": _AGAIN * self.document_s})
+        later._exceeded = exceeded
+        return later
+
+    @property
+    def block_bytes(self) -> int:
+        """Largest part of a file in memory; never too small for one with a few of the largest documents."""
+        return max(self.max_block_mib << 20, 4 * self.max_document_bytes)
+
+    @property
+    def max_line_bytes(self) -> int:
+        """Longest line that is read. JSON escapes take up to three bytes for one byte of UTF-8."""
+        return 3 * self.max_document_bytes + OTHER_BYTES
+
+    def is_bomb(self, expanded_bytes: int, compressed_bytes: int) -> bool:
+        """Whether a file that expanded to `expanded_bytes` is over max_expansion_ratio or max_expanded_gib."""
+        if expanded_bytes <= 4 * self.max_document_bytes + (1 << 20):  # blanks in a small file compress 1,000 to 1 too
+            return False
+        ratio_exceeded = expanded_bytes > self.max_expansion_ratio * max(compressed_bytes, 1)
+        return ratio_exceeded or expanded_bytes > self.max_expanded_gib * 2**30

@@ -24,13 +24,8 @@ import pyarrow.compute as pc
 
 from cluster.guard import Exceeded
 from cluster.python_values import python_values
-from cluster.readers.cut_text import Cut
-from cluster.readers.files.compression import expanded_size
-from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES
-from cluster.readers.files.json_lines import DeepJson, Unreadable
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.span import Span
-from cluster.readers.inputs import CONTENT, CUT, PARENTS, Input
+from cluster.readers.inputs import CONTENT, CUT, PARENTS, Cut, Input, Limits
+from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, expanded_size
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 
@@ -89,6 +84,20 @@ PROBLEMS = {
     "not_a_page": "the answer is neither HTML nor plain text",
     "no_text": "the PDF or Word file has no text, only pictures; recognise their text first, as `ocrmypdf` does",
 }
+
+
+class Unreadable(str):
+    """The reason why a record has no value, in place of the value, such as blank, long_line, bad_utf8, broken_json."""
+
+
+BLANK = Unreadable("blank")
+
+
+@dataclass(frozen=True, slots=True)
+class DeepJson:
+    """A value that is nested too deeply for Python's decoder. text: its JSON."""
+
+    text: str
 
 
 @dataclass

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError, StorageError
-from cluster.readers.files.span import Span
 from cluster.readers.inputs import Input
 from cluster.readers.listing import InputListing
+from cluster.readers.streams import Span
 from cluster.readers.units import InputFile, InputManifest, Reading, Unit
 from cluster.record import RecordFile, json_bytes, json_with
 from cluster.run import differences

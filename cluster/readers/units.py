@@ -4,11 +4,13 @@
       Unit          is read (`read_unit`), retried and committed as a whole; contains spans of one source
         Span        part of one file: row groups, bytes, or the whole file
 
-A document is identified by (index of its unit, row in the unit). divide.py divides the files.
+A document is identified by (index of its unit, row in the unit). freeze.py makes the manifest, recorded.py writes it.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self
@@ -18,16 +20,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact
-from cluster.errors import UserError
+from cluster.errors import DataError, UserError
+from cluster.formats import plural
 from cluster.python_values import python_values
-from cluster.readers.ahead import read_ahead
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.span import Span, refuse_changed
 from cluster.readers.formats import READERS
-from cluster.readers.inputs import COLLECTED_AT, FILE, Input, input_stores
+from cluster.readers.inputs import COLLECTED_AT, FILE, Input, Limits, input_stores
 from cluster.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text, time_strings
+from cluster.readers.streams import Span, expanded_size, refuse_changed
 from cluster.store.interface import FileInfo
+from cluster.store.paths import is_remote
 from cluster.store.store import Store
+
+_FILES_AHEAD = 16
+_BYTES_AHEAD = 8 << 20  # decompressed bytes read ahead; a larger file is read ahead alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +159,6 @@ def read_unit(
         row += table.num_rows
 
 
-def split_problems(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """(readable, unreadable) rows of a table of read_unit."""
-    if table["problem"].null_count == table.num_rows:
-        return table, table.slice(0, 0)
-    readable = pc.is_null(table["problem"])
-    return table.filter(readable), table.filter(pc.invert(readable))
-
-
 def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts | None) -> Iterator[pa.Table]:
     store, input = reading.store_of(unit.source), reading.input_of(unit.source)
 
@@ -248,3 +245,78 @@ def _slices(table: pa.Table, table_bytes: int) -> Iterator[tuple[pa.Table, int]]
 
 def _joined(tables: list[pa.Table]) -> pa.Table:
     return tables[0].combine_chunks() if len(tables) == 1 else pa.concat_tables(tables).combine_chunks()
+
+
+def read_ahead(spans: Sequence[Span], read: Callable[[Span], Iterator[pa.Table]]) -> Iterator[pa.Table]:
+    """The tables of all spans, in order. Of the next spans on an object store the first table is already being read.
+
+    A small file there costs two or three requests before its first byte arrives, which takes longer than the work on
+    its text. Within a large file the store fetches ahead by itself (cluster/store/object_files.py).
+
+    read: the tables of a span; different spans are read by different threads at the same time.
+
+    Raises:
+        what `read` raises, after the tables before it.
+    """
+    if len(spans) < 2 or not is_remote(spans[0].uri):
+        for span in spans:
+            yield from read(span)
+        return
+    pool = ThreadPoolExecutor(_FILES_AHEAD, "read")
+    begun: deque[tuple[Iterator[pa.Table], Future[pa.Table | None], int]] = deque()
+    following, held = deque(spans), 0
+    try:
+        while following or begun:
+            while following and len(begun) < _FILES_AHEAD:
+                size = expanded_size(following[0].size, following[0].uri)
+                if len(begun) > 1 and held + size > _BYTES_AHEAD:
+                    break
+                tables = read(following.popleft())
+                begun.append((tables, pool.submit(next, tables, None), size))
+                held += size
+            tables, first, size = begun.popleft()
+            table = first.result()
+            if table is not None:
+                yield table
+                yield from tables
+            held -= size
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def split_problems(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """(readable, unreadable) rows of a table of read_unit."""
+    if table["problem"].null_count == table.num_rows:
+        return table, table.slice(0, 0)
+    readable = pc.is_null(table["problem"])
+    return table.filter(readable), table.filter(pc.invert(readable))
+
+
+def refuse_too_many(allowed: float, good: int, quarantine: Artifact, meanings: Mapping[str, str], noun: str) -> None:
+    """Compare the share of unreadable documents with the share that is allowed.
+
+    Args:
+        good: number of readable documents. quarantine: a row for each unreadable one, with `problem` and `where`.
+        meanings: problem -> its meaning. noun: the word for a document in the message, in the singular.
+
+    Raises:
+        DataError: the share is larger; the message has each problem with its number and its first document.
+    """
+    bad = quarantine.manifest.rows
+    if bad <= allowed * (bad + good):
+        return
+    counts, first = Counter[str](), dict[str, str]()
+    for table in quarantine.tables():
+        problems = table["problem"].combine_chunks()
+        for found in pc.value_counts(problems).to_pylist():
+            problem = found["values"]
+            counts[problem] += found["counts"]
+            if problem not in first:
+                first[problem] = table["where"][pc.index(problems, problem).as_py()].as_py()
+    shown = "\n".join(f"  {count:,} {one} ({meanings[one]}): {first[one]}" for one, count in counts.most_common())
+    raise DataError(
+        f"{bad:,} of {plural(bad + good, noun)} could not be read ({bad / (bad + good):.1%}; "
+        f"execution.max_bad_documents allows {allowed:.1%}). The first of each problem:\n{shown}\n"
+        f"All of them: {quarantine.uri}. Mend the input, or allow more with "
+        f"-o execution.max_bad_documents={math.ceil(100 * bad / (bad + good)) / 100}; what was measured is kept."
+    )

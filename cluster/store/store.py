@@ -89,7 +89,7 @@ class Store:
         return backend.open(key, stop)
 
     def open_parts(self, uri: str) -> pa.NativeFile:
-        """A seekable binary file for reading parts, as of Parquet; see `cluster.readers.files.parquet.fetch_ahead`."""
+        """A seekable binary file for reading parts, as of Parquet; see `cluster.artifact.fetch_ahead`."""
         backend, key = self._backend(uri)
         return backend.open_parts(key)
 

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.frame.execution import FilesExecution
-from cluster.readers.files.limits import Limits
-from cluster.readers.inputs import STORES, Input
+from cluster.readers.inputs import STORES, Input, Limits
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 from pipelines.dedup.compare import MOST_GROUPS_SHOWN

@@ -39,9 +39,8 @@ from cluster.output_folder import refuse_output_among_inputs
 from cluster.progress import Progress
 from cluster.readers.inputs import STORES
 from cluster.readers.listing import InputListing, list_inputs
-from cluster.readers.quarantine import refuse_too_many
 from cluster.readers.reader import PROBLEMS
-from cluster.readers.units import InputManifest
+from cluster.readers.units import InputManifest, refuse_too_many
 from cluster.session import Session
 from cluster.stage import RunStageIn, Stage
 from cluster.store.store import Store

@@ -9,8 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from cluster.examples.content import FIELDS, Role, Shape
 from cluster.frame.execution import FilesExecution
-from cluster.readers.files.limits import Limits
-from cluster.readers.inputs import ENCODING, Encoding, Format
+from cluster.readers.inputs import ENCODING, Encoding, Format, Limits
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store

@@ -45,9 +45,8 @@ from cluster.output_folder import refuse_impossible_output, refuse_output_among_
 from cluster.progress import Progress
 from cluster.readers.inputs import STORES
 from cluster.readers.listing import InputListing, list_inputs
-from cluster.readers.quarantine import refuse_too_many
 from cluster.readers.reader import PROBLEMS
-from cluster.readers.units import InputManifest
+from cluster.readers.units import InputManifest, refuse_too_many
 from cluster.record import OtherSettings
 from cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder
 from cluster.session import Session

@@ -15,9 +15,9 @@ from difflib import get_close_matches
 
 from cluster.errors import ConfigError, UserError
 from cluster.examples.content import FIELDS
-from cluster.readers.find import find_files
 from cluster.readers.formats import READERS
 from cluster.readers.inputs import input_stores
+from cluster.readers.listing import find_files
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.config import BASE_METADATA, FOUND, PrepareConfig, Source

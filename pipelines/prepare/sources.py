@@ -13,14 +13,12 @@ from cluster.errors import ConfigError, DataError, UserError
 from cluster.examples.content import FIELDS, Shape
 from cluster.examples.forms import FORMS, recognised
 from cluster.python_values import python_values
-from cluster.readers.files.file_problems import first_bytes
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.span import Span
-from cluster.readers.find import find_files
 from cluster.readers.formats import READERS
-from cluster.readers.inputs import ORIGINS, Input, input_stores
+from cluster.readers.inputs import ORIGINS, Input, Limits, input_stores
+from cluster.readers.listing import find_files
 from cluster.readers.reader import PROBLEMS, as_json_text, time_strings
 from cluster.readers.recorded import INPUTS_JSON
+from cluster.readers.streams import Span, first_bytes
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store

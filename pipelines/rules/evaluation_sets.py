@@ -10,13 +10,12 @@ from typing import Annotated, ClassVar
 import pyarrow as pa
 from pydantic import ConfigDict, Field
 
+from cluster.artifact import StoredParquet
 from cluster.errors import ConfigError, UserError
 from cluster.formats import plural
-from cluster.readers.files.compression import DECODERS, UnreadableRest, stream
-from cluster.readers.files.json_lines import json_value
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.lines import lines
-from cluster.readers.files.parquet import StoredParquet
+from cluster.readers.formats.records import json_value
+from cluster.readers.inputs import Limits
+from cluster.readers.streams import DECODERS, UnreadableRest, lines, stream
 from cluster.store import paths
 from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store

@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
-from cluster.readers import ahead
-from cluster.readers.files.limits import Limits
+from cluster.readers import units
 from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.units import read_unit
 from cluster.store.store import Store
 from pipelines.text.texts import Texts
@@ -35,7 +34,7 @@ def run(texts: Texts) -> None:
         _write(Path(folder), cut(texts, "0.5 kB").to_arrow().to_pylist())
         manifest = freeze(Store(), [Input(path=folder)])
         for name, remote in (("one after the other", False), ("read ahead", True)):
-            with counted_disk() as disk, patch.object(ahead, "is_remote", lambda uri, remote=remote: remote):
+            with counted_disk() as disk, patch.object(units, "is_remote", lambda uri, remote=remote: remote):
                 disk.delay_s, began = DELAY_S, time.perf_counter()
                 tables = (t for unit in manifest.units for t in read_unit(unit, manifest.reading, Limits()))
                 documents = sum(table.num_rows for table in tables)

@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any
 
 from cluster.guard import Guard
-from cluster.readers.files.limits import Limits
 from cluster.readers.formats import mail, text_files
+from cluster.readers.inputs import Limits
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.benchmarks.web_texts import cut

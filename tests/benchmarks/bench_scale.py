@@ -34,8 +34,7 @@ import pyarrow as pa
 from cluster.artifact import Artifact, Counters
 from cluster.output import Output
 from cluster.progress import Silent
-from cluster.readers.divide import bytes_of_unit
-from cluster.readers.freeze import freeze
+from cluster.readers.freeze import bytes_of_unit, freeze
 from cluster.readers.recorded import write_inputs
 from cluster.readers.units import InputManifest
 from cluster.session import Session

@@ -11,14 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster import stage as stages
-from cluster.artifact import read_tables
+from cluster.artifact import chunk_range, read_tables
 from cluster.errors import StorageError
 from cluster.lease import held
 from cluster.output import Output
-from cluster.readers.files.compression import stream
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.parquet import chunk_range
-from cluster.readers.files.span import Span
+from cluster.readers.inputs import Limits
+from cluster.readers.streams import Span, stream
 from cluster.readers.units import Reading, Unit, read_unit
 from cluster.record import RecordFile
 from cluster.stage import Scratch

@@ -7,12 +7,11 @@ import pyarrow as pa
 import pytest
 
 from cluster.config import load
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.span import Span
 from cluster.readers.formats import READERS
 from cluster.readers.formats.text_files import OneDocument
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.reader import ReaderCounts
+from cluster.readers.streams import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from pipelines.prepare.config import Clean, Validate

@@ -8,9 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.readers.files.limits import Limits
 from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.reader import PROBLEMS
 from cluster.readers.units import InputManifest, read_unit
 from cluster.store.store import Store
@@ -48,7 +47,7 @@ def peak_mib_reading(
 import resource
 from cluster.store.store import Store
 from cluster.readers.inputs import Input
-from cluster.readers.files.limits import Limits
+from cluster.readers.inputs import Limits
 from cluster.readers.freeze import freeze
 from cluster.readers.units import read_unit
 manifest = freeze(Store(), [Input(path={str(path)!r}, {settings})], {unit_bytes})

@@ -18,7 +18,7 @@ import pipelines
 import training
 import training.continuing
 from cluster.artifact import Manifest
-from cluster.readers.files import hub
+from cluster.readers.formats import hub
 from cluster.record import json_with
 from cluster.stage import Record
 from cluster.store.store import Store
@@ -83,8 +83,8 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
         set(),
         set(),
     ),
-    "cluster.readers.files.hub:saved_splits": (hub._parse_splits, {"splits": ["train"]}, {"splits.[]"}, set()),
-    "cluster.readers.files.hub:saved_files": (
+    "cluster.readers.formats.hub:saved_splits": (hub._parse_splits, {"splits": ["train"]}, {"splits.[]"}, set()),
+    "cluster.readers.formats.hub:saved_files": (
         hub._parse_state,
         {"_data_files": [{"filename": "data-00000.arrow"}]},
         {"_data_files.[].filename"},

@@ -19,8 +19,7 @@ from cluster.frame.files import FilesJob
 from cluster.frame.job import Made, Making, Run, digests_of
 from cluster.frame.kind import Kind
 from cluster.output import Output
-from cluster.readers.files.limits import Limits
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.listing import InputListing, list_inputs
 from cluster.readers.units import Reading, Unit, read_unit
 from cluster.stage import RunStageIn, Scratch, Stage

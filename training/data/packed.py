@@ -19,9 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Artifact, Counters, open_parquet
+from cluster.artifact import Artifact, Counters, StoredParquet, open_parquet
 from cluster.errors import DataError
-from cluster.readers.files.parquet import StoredParquet
 
 EXAMPLES = pa.schema(
     [

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError
-from cluster.readers.files.hub import is_hub_data
+from cluster.readers.formats.hub import is_hub_data
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.paths import RecordedUri

@@ -14,7 +14,7 @@ from cluster.artifact import Artifact
 from cluster.errors import DataError, StorageError
 from cluster.examples.splits import SPLITS
 from cluster.formats import plural
-from cluster.readers.files.hub import HubName, is_hub_data
+from cluster.readers.formats.hub import HubName, is_hub_data
 from cluster.report import cards
 from cluster.run import RunFolder
 from cluster.store import paths

@@ -10,8 +10,8 @@ from cluster.errors import ConfigError
 from cluster.examples.forms import recognised
 from cluster.examples.splits import SPLITS
 from cluster.formats import listed
-from cluster.readers.files.hub import is_hub_data, pinned
 from cluster.readers.formats import READERS
+from cluster.readers.formats.hub import is_hub_data, pinned
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store

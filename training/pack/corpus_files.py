@@ -20,17 +20,14 @@ import pyarrow.parquet as pq
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import DataError
 from cluster.examples.splits import SPLITS, split_name
-from cluster.readers.divide import pieces_of
-from cluster.readers.files.compression import compression_ending
-from cluster.readers.files.file_problems import first_bytes
-from cluster.readers.files.hub import hub_splits, is_hub_data, saved_files, saved_splits
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.span import Span
-from cluster.readers.find import EXCLUDED, HIDDEN, NO_ENDING, ZERO_BYTES, FoundFiles, folder_of
-from cluster.readers.find import find_files as find_paths
 from cluster.readers.formats import READERS
+from cluster.readers.formats.hub import hub_splits, is_hub_data, saved_files, saved_splits
 from cluster.readers.formats.parquet import footer_of, pieces_of_footer
-from cluster.readers.inputs import Input
+from cluster.readers.freeze import pieces_of
+from cluster.readers.inputs import Input, Limits
+from cluster.readers.listing import EXCLUDED, HIDDEN, NO_ENDING, ZERO_BYTES, FoundFiles, folder_of
+from cluster.readers.listing import find_files as find_paths
+from cluster.readers.streams import Span, compression_ending, first_bytes
 from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store

@@ -19,12 +19,15 @@ from cluster.examples.messages import BadMessage, plain_message
 from cluster.examples.splits import SPLITS, hash64, split_name
 from cluster.examples.tool_calls import standard_tools, with_standard_calls
 from cluster.formats import plural
-from cluster.readers.files.compression import compression_ending
-from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES, decompression_problem, first_bytes
-from cluster.readers.files.json_lines import Unreadable
-from cluster.readers.files.span import Span
 from cluster.readers.formats import READERS
-from cluster.readers.reader import PROBLEMS, Row, as_json_text
+from cluster.readers.reader import PROBLEMS, Row, Unreadable, as_json_text
+from cluster.readers.streams import (
+    PROBLEMS_OF_WHOLE_FILES,
+    Span,
+    compression_ending,
+    decompression_problem,
+    first_bytes,
+)
 from training.config_parts import Columns
 from training.data.packed import MAX_STAGE
 from training.pack.loss_keys import (

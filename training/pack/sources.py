@@ -13,16 +13,13 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.examples.splits import SPLITS, split_name
 from cluster.formats import plural
-from cluster.readers.divide import append_span
-from cluster.readers.files.compression import UnreadableRest
-from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES, first_bytes
-from cluster.readers.files.hub import is_hub_data
-from cluster.readers.files.json_lines import Unreadable
-from cluster.readers.files.json_values import BrokenRest
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.span import Span, refuse_changed
 from cluster.readers.formats import READERS
-from cluster.readers.reader import PROBLEMS, Row
+from cluster.readers.formats.hub import is_hub_data
+from cluster.readers.formats.records import BrokenRest
+from cluster.readers.freeze import append_span
+from cluster.readers.inputs import Limits
+from cluster.readers.reader import PROBLEMS, Row, Unreadable
+from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, UnreadableRest, first_bytes, refuse_changed
 from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig

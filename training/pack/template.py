@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from cluster.guard import Guard, WorkBounds
-from cluster.readers.files.limits import Limits
+from cluster.readers.inputs import Limits
 from training.pack.documents import REASONING, Chat
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from cluster.artifact import Artifact, Counters
 from cluster.cost import Cost
 from cluster.plan.trial import Trial, sampled
 from cluster.plan.whole import PlannedInput, Whole
-from cluster.readers.files.span import Span
+from cluster.readers.streams import Span
 from cluster.stage import RunStage
 from cluster.store import paths
 from cluster.store.store import Store

@@ -1,19 +1,17 @@
 """A reader for each format. A new one is a subclass of `Reader`, a line in `READERS` and one in `inputs.Format`."""
 
-from cluster.readers.files.compression import compression_ending
 from cluster.readers.formats.delimited import Delimited
 from cluster.readers.formats.docx import Docx
-from cluster.readers.formats.fetched import Fetched
 from cluster.readers.formats.hub import Hub
-from cluster.readers.formats.json_values import JsonValues
-from cluster.readers.formats.jsonl import Jsonl
 from cluster.readers.formats.mail import Mail
 from cluster.readers.formats.parquet import Parquet
 from cluster.readers.formats.pdf import Pdf
+from cluster.readers.formats.records import Fetched, Jsonl, JsonValues
 from cluster.readers.formats.text_files import Html, PlainText
 from cluster.readers.formats.transcripts import Transcript
 from cluster.readers.formats.warc import Warc, Wet
 from cluster.readers.reader import Reader
+from cluster.readers.streams import compression_ending
 
 READERS: dict[str, Reader] = {
     "parquet": Parquet(),

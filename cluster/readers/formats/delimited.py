@@ -10,16 +10,18 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
 
-from cluster.readers.files.compression import UnreadableRest
-from cluster.readers.files.decoding import utf8_stream
-from cluster.readers.files.file_problems import encoding_problem, first_bytes, line_end_problem
-from cluster.readers.files.json_lines import BLANK, Unreadable
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.lines import lines
-from cluster.readers.files.span import Span
 from cluster.readers.formats.records import FoundValue, RecordReader
-from cluster.readers.inputs import Input
-from cluster.readers.reader import ReaderCounts, Row
+from cluster.readers.inputs import Input, Limits
+from cluster.readers.reader import BLANK, ReaderCounts, Row, Unreadable
+from cluster.readers.streams import (
+    Span,
+    UnreadableRest,
+    encoding_problem,
+    first_bytes,
+    line_end_problem,
+    lines,
+    utf8_stream,
+)
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 

@@ -15,10 +15,10 @@ from io import BytesIO
 from typing import Any
 
 from cluster.guard import Guard
-from cluster.readers.files.compression import UnreadableRest
-from cluster.readers.files.limits import Limits
 from cluster.readers.formats.text_files import OneDocument
+from cluster.readers.inputs import Limits
 from cluster.readers.reader import Rows
+from cluster.readers.streams import UnreadableRest
 
 # Both editions of the standard: that which Word writes, and the strict one.
 _WORD = (

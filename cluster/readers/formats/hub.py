@@ -1,20 +1,154 @@
-"""Hugging Face `datasets`: a folder that `save_to_disk` wrote, or a data set of the hub, as Arrow stream files."""
+"""Data sets of Hugging Face `datasets`: a folder that `save_to_disk` wrote, or a data set of the hub, by split.
 
-from collections.abc import Iterator
+The package `datasets` downloads a data set of the hub to its cache (HF_HOME), which every worker reads: on a cluster,
+put HF_HOME on a shared file system, or save the data set to the store first. The files are Arrow streams.
+"""
 
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import huggingface_hub
 import pyarrow as pa
 
 from cluster.errors import DataError
 from cluster.python_values import python_rows
-from cluster.readers.files.arrow_streams import record_batches, schema_of
-from cluster.readers.files.compression import UnreadableRest
-from cluster.readers.files.json_lines import Unreadable
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.span import Span
-from cluster.readers.inputs import Input
-from cluster.readers.reader import FilePieces, Reader, ReaderCounts, Row, documents, one_problem
+from cluster.readers.formats.arrow_streams import record_batches, schema_of
+from cluster.readers.inputs import Input, Limits
+from cluster.readers.reader import FilePieces, Reader, ReaderCounts, Row, Unreadable, documents, one_problem
+from cluster.readers.streams import Span, UnreadableRest
+from cluster.record import RecordFile
+from cluster.store import paths
 from cluster.store.interface import FileInfo
+from cluster.store.paths import FileName, RelativePath
 from cluster.store.store import Store
+
+SCHEME = "hf"
+_TIMEOUT_S = 10
+_SAVE_AGAIN = "Save the data set again."
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+log = logging.getLogger(__name__)
+
+
+class HubName(NamedTuple):
+    """A data set of the hub. name: ORG/NAME. config: one of its configs, if it has several."""
+
+    name: str
+    config: str | None
+    revision: str | None
+
+    @classmethod
+    def of(cls, uri: str) -> "HubName":
+        """From hf://ORG/NAME[/CONFIG][@REVISION]; `datasets/` may come before ORG, as in the addresses of the hub.
+
+        Raises:
+            DataError: it is written otherwise.
+        """
+        rest, at, revision = uri.partition("://")[2].strip("/").partition("@")
+        parts = rest.removeprefix("datasets/").split("/")
+        if not 1 <= len(parts) <= 3 or not all(parts) or (at and not revision):
+            raise DataError(
+                f"{uri}: a data set of the hub is written hf://ORG/NAME or hf://ORG/NAME/CONFIG, with @REVISION at its "
+                "end for another revision than the newest."
+            )
+        return cls("/".join(parts[:2]), parts[2] if len(parts) > 2 else None, revision or None)
+
+
+def is_hub_data(uri: str) -> bool:
+    """Whether it names a data set of the hub."""
+    return paths.scheme(uri) == SCHEME
+
+
+def pinned(uri: str) -> str:
+    """The URI of a data set of the hub with its current commit as revision; unchanged if the hub does not answer."""
+    found = HubName.of(uri)
+    if _COMMIT.fullmatch(found.revision or ""):
+        return uri
+    try:
+        api = huggingface_hub.HfApi(endpoint=huggingface_hub.constants.ENDPOINT)
+        commit = api.dataset_info(found.name, revision=found.revision, timeout=_TIMEOUT_S).sha
+    except Exception as error:  # loading the data set reports the problem
+        log.info("%s: the hub gives no commit: %s", uri, error)
+        return uri
+    return f"{SCHEME}://{'/'.join(filter(None, (found.name, found.config)))}@{commit}"
+
+
+def hub_files(uri: str, split: str) -> list[FileInfo]:
+    """Download a data set of the hub and return the Arrow files of the split, on this machine.
+
+    Raises:
+        DataError: the name is wrong, or the data set cannot be loaded.
+    """
+    return _files(_loaded(uri, f", split {split}", split=split))
+
+
+def hub_splits(uri: str) -> dict[str, list[FileInfo]]:
+    """Download a data set of the hub and return the Arrow files of each split. Errors are those of `hub_files`."""
+    return {str(split): _files(one) for split, one in _loaded(uri, "").items()}
+
+
+def _files(loaded) -> list[FileInfo]:  # type: ignore[no-untyped-def]  # `datasets` is imported where it is needed
+    return [Store().info(entry["filename"]) for entry in loaded.cache_files]
+
+
+def _loaded(uri: str, what: str, **how: str):  # type: ignore[no-untyped-def]
+    import datasets  # imported here: it is slow, and few runs read the hub
+
+    found = HubName.of(uri)
+    if found.revision:
+        how["revision"] = found.revision
+    try:
+        return datasets.load_dataset(found.name, *([found.config] if found.config else []), **how)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{uri}{what}: {reason}. Check the name, the network and HF_TOKEN, "
+            "or save the data set with `datasets` and give the folder as `path`."
+        ) from error
+
+
+def is_saved_dataset(folder: str, files: Sequence[FileInfo]) -> bool:
+    """Whether `save_to_disk` wrote the folder. files: all files below it."""
+    marks = {paths.join(folder, "state.json"), paths.join(folder, "dataset_dict.json")}
+    return any(file.uri in marks for file in files)
+
+
+def saved_splits(store: Store, folder: str, files: Sequence[FileInfo]) -> Sequence[str]:
+    """The splits of a saved `DatasetDict`; none of a saved `Dataset`."""
+    uri = paths.join(folder, "dataset_dict.json")
+    if not any(file.uri == uri for file in files):
+        return []
+    return RecordFile(store, uri, "the splits of a data set", _parse_splits, _SAVE_AGAIN).read() or []
+
+
+def _parse_splits(data: bytes) -> list[FileName]:
+    return [FileName(split) for split in json.loads(data)["splits"]]
+
+
+def _parse_state(data: bytes) -> list[RelativePath]:
+    return [RelativePath(file["filename"]) for file in json.loads(data)["_data_files"]]
+
+
+def saved_files(store: Store, folder: str, files: Sequence[FileInfo], split: str) -> list[FileInfo]:
+    """The Arrow files of a saved `Dataset`, or of one split of a saved `DatasetDict`.
+
+    Raises:
+        DataError: there is no such split, or a file is missing.
+    """
+    known = {file.uri: file for file in files}
+    if names := saved_splits(store, folder, files):
+        if split not in names:
+            raise DataError(f"{folder}: no split {split}. It has: {', '.join(names)}. Set `split` to one of them.")
+        folder = paths.join(folder, split)
+    state = RecordFile(store, paths.join(folder, "state.json"), "the state of a data set", _parse_state, _SAVE_AGAIN)
+    uris = [paths.join(folder, name) for name in state.read() or []]
+    lost = [uri for uri in uris if uri not in known]
+    if lost:
+        raise DataError(f"{lost[0]}: {len(lost)} of {len(uris)} files of the data set are missing. Save it again.")
+    return [known[uri] for uri in uris]
 
 
 class Hub(Reader):

@@ -43,17 +43,12 @@ from lxml.etree import ParserError
 from lxml.html import HTMLParser, document_fromstring
 
 from cluster.guard import Exceeded, Failed, Guard, WorkBounds
-from cluster.readers.cut_text import Cut
-from cluster.readers.files.compression import UnreadableRest, stream
-from cluster.readers.files.decoding import in_charset
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.lines import lines
-from cluster.readers.files.span import Span
 from cluster.readers.formats.mail_text import SIGNATURE, read_mail
 from cluster.readers.formats.mail_words import AUTOMATIC_SUBJECT, plain
 from cluster.readers.formats.text_files import has_huge_tag
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Cut, Input, Limits
 from cluster.readers.reader import CONTENT_CHARACTERS, Reader, ReaderCounts, Rows, refused
+from cluster.readers.streams import Span, UnreadableRest, in_charset, lines, stream
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice, takewhile
 
 import cluster.readers.formats.mail_words as words
-from cluster.readers.cut_text import Cut
+from cluster.readers.inputs import Cut
 
 SIGNATURE = re.compile(r"--[ ]?")  # the line before a signature
 

@@ -1,23 +1,34 @@
-"""Parquet: divided by row groups, large ones by rows. Reads only the columns that settings name, in small tables."""
+"""Parquet: divided by row groups, large ones by rows. Reads only the columns that settings name, in small tables.
+
+Arrow decompresses each page as a whole, so files with pages that are too large are refused. A page is preceded by a
+header in Thrift's compact protocol: type, uncompressed size, compressed size and more. The sizes in the footer are
+those of all pages of a column chunk together, and need not be true.
+https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
+"""
 
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.artifact import StoredParquet, chunk_range
 from cluster.errors import DataError
 from cluster.formats import plural
 from cluster.python_values import python_rows
-from cluster.readers.files.compression import UnreadableRest
-from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES, pointer_problem
-from cluster.readers.files.json_lines import Unreadable
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.parquet import StoredParquet
-from cluster.readers.files.parquet_pages import refuse_large_pages
-from cluster.readers.files.span import Span
-from cluster.readers.inputs import Input
-from cluster.readers.reader import TABLE_BYTES, FilePieces, Reader, ReaderCounts, Row, documents, one_problem
+from cluster.readers.inputs import Input, Limits
+from cluster.readers.reader import (
+    TABLE_BYTES,
+    FilePieces,
+    Reader,
+    ReaderCounts,
+    Row,
+    Unreadable,
+    documents,
+    one_problem,
+)
+from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, UnreadableRest, pointer_problem
 from cluster.store.interface import FileInfo
+from cluster.store.object_files import PartsFile
 from cluster.store.store import Store
 
 # Bound on one decoded batch, whatever the encoding of its columns.
@@ -26,6 +37,14 @@ _MAX_BATCH_ROWS = 1 << 16
 _BUFFER_BYTES = 1 << 20
 _ROWS_AT_ONCE = 4096  # as Python objects
 _MAX_POINTER_BYTES = 1024
+_REPEATING_TYPES = (pa.types.is_dictionary, pa.types.is_string_view, pa.types.is_binary_view)
+
+_HEADER_BYTES = 256
+_LONGEST_HEADER = 16 << 20  # as in Arrow; statistics with long texts are in it
+
+# Types of the compact protocol. A boolean is in its type; integers of 16 to 64 bits are written alike.
+_STOP, _BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _STRUCT = 0, (1, 2), 3, (4, 5, 6), 7, 8, 12
+_DEEPEST = 16
 
 
 class Parquet(Reader):
@@ -171,7 +190,9 @@ def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     broken = None
     try:
         for batch in batches:
-            size = TABLE_BYTES if any(_grows_when_decoded(field.type) for field in batch.schema) else batch.nbytes
+            # Dictionaries and views repeat values, so that the decoded column can be larger than `nbytes`.
+            may_grow = any(check(field.type) for check in _REPEATING_TYPES for field in batch.schema)
+            size = TABLE_BYTES if may_grow else batch.nbytes
             if pending and held + size > TABLE_BYTES:
                 yield pa.concat_batches(pending)
                 pending, held = [], 0
@@ -185,41 +206,155 @@ def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         raise broken
 
 
-def _grows_when_decoded(type: pa.DataType) -> bool:
-    """Whether the decoded column can be larger than `nbytes` of the batch: dictionaries and views repeat values."""
-    return pa.types.is_dictionary(type) or pa.types.is_string_view(type) or pa.types.is_binary_view(type)
-
-
 def _batch_rows(handle: pa.NativeFile, chunks: list[pq.ColumnChunkMetaData], rows: int) -> int:
     """Rows to decode at once: about TABLE_BYTES by the mean row, and at most _MAX_BATCH_BYTES in the worst case."""
     row_bytes = sum(chunk.total_uncompressed_size for chunk in chunks) / rows
     wanted = min(TABLE_BYTES / max(row_bytes, 1), _MAX_BATCH_ROWS)
-    repeatable = sum(_longest_repeatable(handle, chunk) for chunk in chunks)
+    repeatable = 0  # upper bound in bytes of the values of a row that their encodings can repeat at almost no cost
+    for chunk in chunks:
+        if "DELTA_BYTE_ARRAY" in chunk.encodings:
+            repeatable += chunk.total_uncompressed_size
+        elif chunk.dictionary_page_offset:
+            handle.seek(chunk.dictionary_page_offset)
+            try:
+                _, dictionary_bytes, _ = _parsed(handle.read(_HEADER_BYTES))
+            except (IndexError, UnreadableRest):
+                dictionary_bytes = chunk.total_uncompressed_size
+            repeatable += min(dictionary_bytes, chunk.total_uncompressed_size)
     return max(int(min(wanted, _MAX_BATCH_BYTES / max(repeatable, 1))), 1)
 
 
-def _longest_repeatable(handle: pa.NativeFile, chunk: pq.ColumnChunkMetaData) -> int:
-    """Upper bound in bytes of a value that the column chunk's encoding can repeat at almost no cost."""
-    if "DELTA_BYTE_ARRAY" in chunk.encodings:
-        return chunk.total_uncompressed_size
-    if not chunk.dictionary_page_offset:
-        return 0
-    handle.seek(chunk.dictionary_page_offset)
-    return min(_page_bytes(handle.read(16)), chunk.total_uncompressed_size)
+# ---- the sizes of pages ----
 
 
-def _page_bytes(header: bytes) -> int:
-    """Uncompressed size of a page by the beginning of its header; 2 GiB if the header is not as expected.
+def refuse_large_pages(file: pa.NativeFile, chunks: Sequence[pq.ColumnChunkMetaData], limits: Limits) -> None:
+    """Verify that no page of the column chunks takes more than `block_bytes`.
 
-    Thrift's compact protocol: the fields `type` and `uncompressed_page_size` come first, each a byte 0x15 (next field,
-    int32) and a zigzag varint. https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
+    On an object store, where looking at each header would be a request, a header is verified when Arrow reads it, and
+    the read of `file` raises the error.
+
+    Raises:
+        UnreadableRest: a page does (`large_block`), or is damaged (`corrupt_page`).
     """
-    if len(header) < 16 or header[0] != 0x15 or header[1] > 0x7F or header[2] != 0x15:
-        return 1 << 31
-    value = shift = 0
-    for byte in header[3:8]:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            break
-    return value >> 1
+    ranges = map(chunk_range, chunks)
+    if isinstance(file, PartsFile):
+        passing = [_PassingPages(start, end, limits) for start, end in ranges]
+
+        def inspect(start: int, data: bytes) -> None:
+            for pages in passing:
+                pages.verify(start, data)
+
+        file.parts.inspect = inspect
+    elif any(size > limits.block_bytes for start, end in ranges for size in _page_sizes(file, start, end)):
+        raise UnreadableRest("large_block")
+
+
+class _PassingPages:
+    """The pages of the column chunk at the bytes [start, end), verified while these are read in order."""
+
+    def __init__(self, start: int, end: int, limits: Limits) -> None:
+        self._header_at, self._end, self._limits = start, end, limits
+        self._begun = b""  # bytes of the header there, as far as they were read
+
+    def verify(self, start: int, data: bytes) -> None:
+        """Verify the pages whose headers end in `data`, the bytes from `start` on. Bytes may be read again.
+
+        Raises:
+            UnreadableRest: a page is too large (`large_block`) or damaged (`corrupt_page`).
+        """
+        if self._header_at < start <= self._header_at + len(self._begun):
+            start, data = self._header_at, self._begun[: start - self._header_at] + data
+        while start <= self._header_at < min(start + len(data), self._end):
+            try:
+                header_bytes, uncompressed, compressed = _parsed(memoryview(data)[self._header_at - start :])
+            except IndexError:
+                self._begun = data[self._header_at - start :]
+                return
+            if uncompressed > self._limits.block_bytes:
+                raise UnreadableRest("large_block")
+            self._header_at += header_bytes + compressed
+            self._begun = b""
+
+
+def _page_sizes(file: pa.NativeFile, at: int, end: int) -> Iterator[int]:
+    """The uncompressed size of each page between two bytes of a file."""
+    while at < end:
+        length = _HEADER_BYTES
+        while True:
+            file.seek(at)
+            header = file.read(min(length, end - at))
+            try:
+                header_bytes, uncompressed, compressed = _parsed(header)
+                break
+            except IndexError:
+                if length > _LONGEST_HEADER or len(header) == end - at:
+                    raise UnreadableRest("corrupt_page") from None
+                length *= 8
+        yield uncompressed
+        at += header_bytes + compressed
+
+
+def _parsed(header: bytes | memoryview) -> tuple[int, int, int]:
+    """(bytes of a page's header, uncompressed and compressed size of its page).
+
+    Raises:
+        IndexError: the header goes on after these bytes.
+        UnreadableRest: it is no header.
+    """
+    sizes: dict[int, int] = {}
+    at = field = 0
+    while header[at] != _STOP:
+        kind, at, field = _field(header, at, field)
+        if field in (2, 3) and kind in _INTEGERS:
+            number, at = _number(header, at)
+            sizes[field] = (number >> 1) ^ -(number & 1)
+        else:
+            at = _after(header, at, kind, 0)
+    if not (sizes.get(2, -1) >= 0 and sizes.get(3, -1) >= 0):
+        raise UnreadableRest("corrupt_page")
+    return at + 1, sizes[2], sizes[3]
+
+
+def _field(data: bytes | memoryview, at: int, before: int) -> tuple[int, int, int]:
+    """(type of a field, byte after its beginning, its number). before: number of the field before it."""
+    kind, step = data[at] & 15, data[at] >> 4
+    if step:
+        return kind, at + 1, before + step
+    number, at = _number(data, at + 1)
+    return kind, at, (number >> 1) ^ -(number & 1)
+
+
+def _number(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """(an unsigned number of up to 10 bytes, the byte after it)"""
+    value = 0
+    for place in range(10):
+        value |= (data[at + place] & 127) << 7 * place
+        if data[at + place] < 128:
+            return value, at + place + 1
+    raise UnreadableRest("corrupt_page")
+
+
+def _after(data: bytes | memoryview, at: int, kind: int, depth: int) -> int:
+    """The byte after a value of a type."""
+    if depth > _DEEPEST:
+        raise UnreadableRest("corrupt_page")
+    if kind in _BOOLEANS:
+        return at
+    if kind == _BYTE:
+        return at + 1
+    if kind == _DOUBLE:
+        return at + 8
+    if kind in _INTEGERS:
+        return _number(data, at)[1]
+    if kind == _BINARY:
+        size, at = _number(data, at)
+        if at + size > len(data):
+            raise IndexError
+        return at + size
+    if kind == _STRUCT:
+        field = 0
+        while data[at] != _STOP:
+            inner, at, field = _field(data, at, field)
+            at = _after(data, at, inner, depth + 1)
+        return at + 1
+    raise UnreadableRest("corrupt_page")  # lists, sets and maps are in no header of a page

@@ -15,9 +15,9 @@ from io import BytesIO
 from types import ModuleType
 
 from cluster.guard import Guard
-from cluster.readers.files.compression import UnreadableRest
 from cluster.readers.formats.text_files import OneDocument, count_characters
 from cluster.readers.reader import Rows
+from cluster.readers.streams import UnreadableRest
 
 _END_LOOKED_AT = 2048  # the specification requires the mark of the end in the last 1,024 bytes
 

@@ -12,14 +12,9 @@ import pyarrow as pa
 from lxml import etree
 
 from cluster.guard import Exceeded, Guard
-from cluster.readers.files.compression import UnreadableRest, stream
-from cluster.readers.files.decoding import in_charset, with_byte_order
-from cluster.readers.files.file_problems import encoding_problem
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.lines import BOM
-from cluster.readers.files.span import Span
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.reader import FilePieces, Reader, ReaderCounts, Rows, refused
+from cluster.readers.streams import BOM, Span, UnreadableRest, encoding_problem, in_charset, stream, with_byte_order
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 

@@ -21,9 +21,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from cluster.guard import Guard
-from cluster.readers.cut_text import Cut
 from cluster.readers.formats.text_files import PlainText
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Cut, Input
 from cluster.readers.reader import Rows
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store

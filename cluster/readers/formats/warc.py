@@ -15,12 +15,10 @@ import brotli
 import pyarrow as pa
 import zstandard
 
-from cluster.readers.files.compression import UnreadableRest, stream
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.span import Span
 from cluster.readers.formats.text_files import add_page
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.reader import Reader, ReaderCounts, Rows
+from cluster.readers.streams import Span, UnreadableRest, stream
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cluster.formats import plural
-from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES
-from cluster.readers.find import skipped_text
+from cluster.readers.listing import skipped_text
 from cluster.readers.reader import PROBLEMS
+from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES
 from cluster.readers.units import InputManifest
 
 _RULE_REMOVES_ALMOST_ALL = 0.95

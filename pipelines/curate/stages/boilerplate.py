@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from cluster.artifact import Counters
 from cluster.exchange import SlicedFiles
-from cluster.readers.files.limits import Limits
+from cluster.readers.inputs import Limits
 from cluster.readers.units import Reading
 from cluster.stage import Scratch
 from pipelines.curate.config import Boilerplate, SelectSettings

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.errors import DataError
 from cluster.formats import plural
-from cluster.readers.files.limits import Limits
+from cluster.readers.inputs import Limits
 from cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from pipelines.curate.config import SelectSettings

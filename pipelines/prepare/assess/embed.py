@@ -17,7 +17,7 @@ import pyarrow as pa
 from cluster.artifact import Artifact, fingerprint
 from cluster.entry import Entry
 from cluster.examples.content import Shape
-from cluster.readers.files.limits import Limits
+from cluster.readers.inputs import Limits
 from cluster.stage import Output, Stage, files_from
 from cluster.store.store import Store
 from pipelines.prepare.assess.facts import units_of

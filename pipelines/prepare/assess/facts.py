@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.examples.content import Content, Shape, Sides, from_shape, sides_of, texts_of
-from cluster.readers.files.limits import Limits
+from cluster.readers.inputs import Limits
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.dedup.settings import Dedup

@@ -12,9 +12,8 @@ from urllib.parse import unquote, urlsplit
 from urllib.robotparser import RobotFileParser
 
 from cluster.errors import ConfigError
-from cluster.readers.files.limits import Limits
 from cluster.readers.formats.text_files import add_page
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.reader import ReaderCounts, Rows
 from cluster.secret_values import shortened
 from cluster.store.local_files import local_file

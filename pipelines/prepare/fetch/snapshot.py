@@ -11,7 +11,7 @@ import pyarrow as pa
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.entry import Entry
 from cluster.formats import plural
-from cluster.readers.formats.fetched import FETCHED_SCHEMA
+from cluster.readers.formats.records import FETCHED_SCHEMA
 from cluster.readers.reader import beginning
 from cluster.record import OtherSettings, RecordFile, json_bytes, json_with
 from cluster.secret_values import redacted, without_known

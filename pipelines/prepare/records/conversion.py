@@ -15,7 +15,7 @@ from cluster.examples.content import (
     to_shape,
     with_chosen,
 )
-from cluster.readers.cut_text import Cut
+from cluster.readers.inputs import Cut
 from pipelines.prepare.records.annotations import value_of
 from pipelines.prepare.records.hashes import id_of
 from pipelines.prepare.records.sections import parts_of

@@ -11,9 +11,8 @@ from cluster.artifact import Artifact
 from cluster.examples import content
 from cluster.examples.splits import SPLITS
 from cluster.formats import count, plural
-from cluster.readers.cut_text import CUT_KINDS
-from cluster.readers.find import skipped_text
-from cluster.readers.inputs import STORES
+from cluster.readers.inputs import CUT_KINDS, STORES
+from cluster.readers.listing import skipped_text
 from cluster.readers.reader import PROBLEMS
 from cluster.readers.units import InputManifest
 from pipelines.prepare.config import PrepareConfig

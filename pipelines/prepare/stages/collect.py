@@ -34,9 +34,7 @@ from cluster.examples.content import (
     texts_of,
     with_texts,
 )
-from cluster.readers.cut_text import Cut
-from cluster.readers.files.limits import Limits
-from cluster.readers.inputs import COLLECTED_AT, CONTENT, CUT, FILE, PARENTS
+from cluster.readers.inputs import COLLECTED_AT, CONTENT, CUT, FILE, PARENTS, Cut, Limits
 from cluster.readers.reader import CONTENT_CHARACTERS, ReaderCounts
 from cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
 from cluster.stage import Output, Scratch, Stage, files_from

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.examples.content import Shape, from_shape, sides_of
-from cluster.readers.files.limits import Limits
+from cluster.readers.inputs import Limits
 from cluster.stage import Output, RunStageIn, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.prepare.assess.embed import (

@@ -9,17 +9,15 @@ import pytest
 
 from cluster.errors import DataError
 from cluster.formats import plural
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.span import Span
 from cluster.readers.formats import READERS
-from cluster.readers.formats.parquet import _batch_rows, _page_bytes
+from cluster.readers.formats.parquet import _batch_rows, _parsed
 from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.listing import list_inputs
-from cluster.readers.quarantine import refuse_too_many
 from cluster.readers.reader import ReaderCounts
 from cluster.readers.recorded import changes_since, write_inputs
-from cluster.readers.units import read_unit
+from cluster.readers.streams import Span, UnreadableRest
+from cluster.readers.units import read_unit, refuse_too_many
 from cluster.store.store import Store
 
 
@@ -170,10 +168,13 @@ def test_the_size_of_a_page_is_read_from_its_header(size):
     while value >= 128:
         digits.append(value % 128 + 128)
         value //= 128
-    header = bytes([0x15, 0x04, 0x15, *digits, value, 0x15]).ljust(16, b"\x15")
-    assert _page_bytes(header) == size
-    for wrong in (header[:15], b"\x16" + header[1:], header[:2] + b"\x16" + header[3:], b"\x15\x80" + header[2:]):
-        assert _page_bytes(wrong) == 1 << 31
+    header = bytes([0x15, 0x04, 0x15, *digits, value, 0x15, 0x02, 0x00])
+    assert _parsed(header) == (len(header), size, 1)
+    for cut in (header[:-1], header[:3]):
+        with pytest.raises(IndexError):
+            _parsed(cut)
+    with pytest.raises(UnreadableRest):
+        _parsed(header[:2] + b"\x00")
 
 
 @pytest.mark.parametrize(

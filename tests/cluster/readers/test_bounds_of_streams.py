@@ -7,11 +7,20 @@ import pytest
 import zstandard
 
 from cluster.errors import DataError
-from cluster.readers.files.compression import UnreadableRest, compression_ending, compression_of, expanded_size, stream
-from cluster.readers.files.file_problems import encoding_problem, json_array_problem, line_end_problem
-from cluster.readers.files.limits import OTHER_BYTES, Limits
-from cluster.readers.files.lines import lines
-from cluster.readers.files.span import Span, refuse_changed
+from cluster.readers.inputs import OTHER_BYTES, Limits
+from cluster.readers.streams import (
+    Span,
+    UnreadableRest,
+    compression_ending,
+    compression_of,
+    encoding_problem,
+    expanded_size,
+    json_array_problem,
+    line_end_problem,
+    lines,
+    refuse_changed,
+    stream,
+)
 from cluster.store.store import Store
 
 LIMITS = Limits(max_document_bytes=1000, max_expansion_ratio=2000, max_expanded_gib=0.01)

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
-from cluster.readers.files.limits import Limits
 from cluster.readers.formats.pdf import as_paragraphs
 from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.units import read_unit
 from cluster.store.store import Store
 from tests.support.pdf import pdf

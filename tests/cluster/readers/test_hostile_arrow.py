@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cluster.readers.files.arrow_streams import record_batches
-from cluster.readers.files.compression import UnreadableRest
-from cluster.readers.files.limits import Limits
+from cluster.readers.formats.arrow_streams import record_batches
+from cluster.readers.inputs import Limits
+from cluster.readers.streams import UnreadableRest
 from cluster.store.store import Store
 from tests.support.input_rows import peak_mib_reading, rows_of, texts_and_problems
 

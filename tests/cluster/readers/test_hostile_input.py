@@ -16,13 +16,12 @@ from hypothesis import strategies as st
 from cluster.engine import _cause
 from cluster.errors import DataError, StorageError
 from cluster.frame.first_look import first_look
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.span import Span
 from cluster.readers.formats import READERS, format_of
 from cluster.readers.formats.text_files import PlainText
 from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.reader import ReaderCounts
+from cluster.readers.streams import Span
 from cluster.readers.units import read_unit
 from cluster.store.store import Store
 from tests.support.input_rows import parquet, peak_mib_reading, rows_of, texts_and_problems
@@ -36,7 +35,7 @@ COMPRESS = {".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compre
 def short_lines() -> Iterator[None]:
     """Other keys of a line may have 64 KiB, in place of 64 MiB."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cluster.readers.files.limits.OTHER_BYTES", 65_536)
+        patch.setattr("cluster.readers.inputs.OTHER_BYTES", 65_536)
         yield
 
 

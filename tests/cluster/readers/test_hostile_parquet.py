@@ -7,13 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.artifact import StoredParquet, chunk_range
 from cluster.errors import DataError
-from cluster.readers.files.compression import UnreadableRest
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.parquet import StoredParquet, chunk_range
-from cluster.readers.files.parquet_pages import _page_sizes, _PassingPages
+from cluster.readers.formats.parquet import _page_sizes, _PassingPages
 from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
+from cluster.readers.streams import UnreadableRest
 from cluster.readers.units import read_unit
 from cluster.store.store import Store
 from tests.support.counted_disk import counted_disk

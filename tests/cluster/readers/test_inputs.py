@@ -17,13 +17,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cluster.errors import ConfigError, DataError
-from cluster.readers.divide import MAX_SPANS_PER_UNIT, bytes_of_unit, make_units
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.span import Span
-from cluster.readers.freeze import _cut_files, _Source, freeze
-from cluster.readers.inputs import Input
+from cluster.readers.freeze import MAX_SPANS_PER_UNIT, _cut_files, _Source, bytes_of_unit, freeze, make_units
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.listing import list_inputs
 from cluster.readers.recorded import read_inputs, write_inputs
+from cluster.readers.streams import Span
 from cluster.readers.units import InputManifest, read_unit
 from cluster.store.store import Store
 

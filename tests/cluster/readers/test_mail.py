@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from cluster.artifact import Artifact
 from cluster.examples.splits import SPLITS
-from cluster.readers.files.limits import Limits
 from cluster.readers.formats.mail import _messages, _of_charset, _parsed
 from cluster.readers.formats.mail_text import read_mail
 from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.reader import ReaderCounts
 from cluster.readers.units import read_unit
 from cluster.store.store import Store

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from cluster.readers.files.parquet import StoredParquet
+from cluster.artifact import StoredParquet
 from cluster.store.store import Store
 
 

@@ -16,13 +16,11 @@ from datasets import Dataset, DatasetDict, disable_progress_bars
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.lines import lines
-from cluster.readers.files.span import Span
 from cluster.readers.formats import READERS, format_of
 from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Format, Input
+from cluster.readers.inputs import Format, Input, Limits
 from cluster.readers.reader import ReaderCounts
+from cluster.readers.streams import Span, lines
 from cluster.readers.units import InputManifest, read_unit
 from cluster.store.store import Store
 from tests.support.input_rows import read, rows_of

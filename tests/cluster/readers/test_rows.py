@@ -7,11 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.readers.files.compression import UnreadableRest
-from cluster.readers.files.limits import Limits
-from cluster.readers.files.span import Span
 from cluster.readers.formats import READERS, format_of
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
+from cluster.readers.streams import Span, UnreadableRest
 from cluster.store.store import Store
 
 

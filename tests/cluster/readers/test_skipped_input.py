@@ -11,10 +11,9 @@ import pytest
 from cluster import cli
 from cluster.artifact import Artifact
 from cluster.errors import DataError
-from cluster.readers.files.limits import Limits
-from cluster.readers.find import skipped_text
 from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
+from cluster.readers.listing import skipped_text
 from cluster.readers.reader import ReaderCounts
 from cluster.readers.units import read_unit
 from cluster.store.store import Store

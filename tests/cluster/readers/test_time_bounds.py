@@ -14,10 +14,10 @@ import pytest
 
 from cluster.artifact import Artifact
 from cluster.guard import Exceeded, Guard
-from cluster.readers.files.decoding import in_charset
-from cluster.readers.files.limits import Limits
 from cluster.readers.formats import READERS, delimited, docx, mail, pdf, text_files, transcripts, warc
+from cluster.readers.inputs import Limits
 from cluster.readers.reader import CONTENT_CHARACTERS
+from cluster.readers.streams import in_charset
 from cluster.store.store import Store
 from tests.support import pdf as pdf_files
 from tests.support.inline import curate_inline
@@ -311,7 +311,7 @@ WORST_CASES = {
     "jsonl": _JSON,
     "json": [
         "test_stated_formats.py::test_a_json_value_or_line_over_the_bound_is_too_long_in_any_encoding",
-        "test_json_values.py::test_a_broken_value_ends_the_reading_there_without_reading_on",
+        "test_records.py::test_a_broken_value_ends_the_reading_there_without_reading_on",
     ],
     "csv": [_QUOTES],
     "tsv": [_QUOTES],

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.readers.files.limits import Limits
 from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.units import read_unit
 from cluster.store.store import Store
 from pipelines.prepare.config import Source

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from lxml import etree, html
 
 from cluster.guard import Guard
-from cluster.readers.files.limits import Limits
 from cluster.readers.formats.text_files import _main_content, strip_tags
 from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.reader import ReaderCounts
 from cluster.readers.units import read_unit
 from cluster.store.store import Store

@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from cluster.artifact import Artifact, Manifest, describe_schema
 from cluster.errors import ConfigError, DataError
 from cluster.frame.first_look import first_look
-from cluster.readers.files.limits import Limits
 from cluster.readers.freeze import freeze, freeze_listing
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.questions.explain import explain

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from cluster.readers.files.file_problems import PROBLEMS_OF_WHOLE_FILES
 from cluster.readers.reader import PROBLEMS
+from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES
 from pipelines.curate.report.run_warnings import _LOSES_THE_REST, warnings
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.plan.sample import document_count
-from cluster.readers.files.span import Span
 from cluster.readers.freeze import freeze
 from cluster.readers.inputs import Input
+from cluster.readers.streams import Span
 from cluster.readers.units import InputFile, InputManifest, Reading, Unit
 from cluster.store.store import Store
 from cluster.submit.unit_machines import cores_of

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.readers.divide import bytes_of_unit
+from cluster.readers.freeze import bytes_of_unit
 from cluster.sliced_file import table_slice
 from cluster.store.store import Store
 from pipelines.dedup.compare import PAIRS_SCHEMA, joined, keeper_ranks

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.examples.content import Preference, pair
-from cluster.readers.files.limits import Limits
+from cluster.readers.inputs import Limits
 from cluster.store.store import Store
 from pipelines.language import fasttext_classifier
 from pipelines.prepare.config import Validate

@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 
 from cluster.errors import ConfigError, DataError
 from cluster.examples.splits import SPLITS
-from cluster.readers.files.hub import HubName, hub_files, hub_splits, pinned
+from cluster.readers.formats.hub import HubName, hub_files, hub_splits, pinned
 from tests.support.hub_server import hub_of_one
 from tests.support.train_inline import PLAIN, train_inline
 from training.config import TrainConfig

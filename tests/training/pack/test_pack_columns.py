@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.readers.files.span import Span
+from cluster.readers.streams import Span
 from cluster.store.store import Store
 from tests.support.pack_surveys import classes_of, survey
 from training.config_parts import Columns, Corpus, Split

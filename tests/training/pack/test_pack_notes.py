@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cluster.errors import ConfigError
 from cluster.examples.splits import SPLITS
-from cluster.readers.files.span import Span
+from cluster.readers.streams import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
 from tests.support.packed_examples import config, document

@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from cluster.errors import ConfigError
 from cluster.guard import WorkBounds
-from cluster.readers.files.limits import Limits
+from cluster.readers.inputs import Limits
 from cluster.store.store import Store
 from tests.support.tiny_tokenizers import saved, tiny
 from training.config_parts import Model

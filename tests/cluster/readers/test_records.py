@@ -1,14 +1,44 @@
-"""The values of a JSON file, read in blocks of any size."""
+"""Values of JSON Lines and of JSON files, read in blocks of any size, and the reasons why a line has none."""
 
+import gzip
 import json
 
 import pytest
 
-from cluster.readers.files import json_values as module
-from cluster.readers.files.compression import UnreadableRest
-from cluster.readers.files.json_values import BrokenRest, json_values
+from cluster.readers.formats import READERS
+from cluster.readers.formats import records as module
+from cluster.readers.formats.records import BrokenRest, json_value, json_values
+from cluster.readers.inputs import Input, Limits
+from cluster.readers.reader import BLANK, DeepJson
+from cluster.readers.streams import Span, UnreadableRest
+from cluster.store.store import Store
 
-VALUES = [
+LINES = [b'{"a": 1}', b"", b"\xff", b"{", b" \r", b"[1]\r", b'"' + b"x" * 70_000 + b'"']
+VALUES = [{"a": 1}, "blank", "bad_utf8", "broken_json", "blank", [1], "long_line"]
+
+
+def test_every_line_has_a_value_or_a_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr("cluster.readers.inputs.OTHER_BYTES", 65_536)
+    limits = Limits(max_document_bytes=1000)
+    for name, data in (("a.jsonl", b"\n".join(LINES)), ("a.jsonl.gz", gzip.compress(b"\n".join(LINES)))):
+        (tmp_path / name).write_bytes(data)
+        span = Span(str(tmp_path / name), len(data), "", "jsonl", 0, len(data))
+        found = list(READERS["jsonl"].values(Store(), span, Input(path=span.uri), limits, None))
+        assert [value for _, _, value in found] == VALUES
+        assert [line for _, line, _ in found] == [*LINES[:-1], None]
+    assert [place for place, _, _ in found] == [f"line {number}" for number in range(1, 8)], "of a compressed file"
+
+
+def test_a_value_that_is_nested_deeply_keeps_its_json_and_a_hook_sees_the_objects():
+    deep = "[" * 100_000 + "]" * 100_000
+    found = json_value(f' {{"a": [1, "]"], "\\u0062" : {deep}, "c": {{"d": "\\"}}"}}}}'.encode())
+    assert found == {"a": [1, "]"], "b": DeepJson(deep), "c": {"d": '"}'}}
+    assert json_value(b"[" * 100_000) == json_value(b'{"a": ' + b"[" * 100_000 + b"}") == "broken_json"
+    assert json_value(b" \t\n") is BLANK
+    assert json_value(b'{"a": 1}', lambda text: len(text)) == 8
+
+
+IN_ARRAY = [
     {"text": 'a "quoted" \\ \n é🦊', "n": [1, -2.5e-3, 1e400, True, False, None], "deep": {"a": {"b": []}}},
     [[], {}, "x"], "alone", 12345, -0.25, True, None, {},
 ]  # fmt: skip
@@ -27,10 +57,10 @@ def values_of(data: bytes, max_chars: int = 1000, block: int = 1):
 @pytest.mark.parametrize("ascii", [True, False])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_values_of_an_array_and_of_no_array_are_those_of_json(least_read, ascii, indent):
-    each = [json.dumps(value, ensure_ascii=ascii, indent=indent) for value in VALUES]
-    assert values_of(f"[{', '.join(each)}]\n".encode()) == VALUES
-    beside = [text for text, value in zip(each, VALUES, strict=True) if not isinstance(value, list)]
-    assert values_of("\n".join(beside).encode()) == [value for value in VALUES if not isinstance(value, list)]
+    each = [json.dumps(value, ensure_ascii=ascii, indent=indent) for value in IN_ARRAY]
+    assert values_of(f"[{', '.join(each)}]\n".encode()) == IN_ARRAY
+    beside = [text for text, value in zip(each, IN_ARRAY, strict=True) if not isinstance(value, list)]
+    assert values_of("\n".join(beside).encode()) == [value for value in IN_ARRAY if not isinstance(value, list)]
 
 
 @pytest.mark.parametrize("between", ["", "\n", " ,\n"])

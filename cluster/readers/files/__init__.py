@@ -1,1 +1,0 @@
-"""What readers of several formats need: spans of files, decompression, bounds, lines, JSON, Arrow, Parquet, the hub."""
