@@ -17,12 +17,11 @@ from typing import Any
 
 import cluster
 from cluster import logs
-from cluster.entry import Entry
+from cluster.entry import Entry, require_extra
 from cluster.errors import RaymillError, is_panic
-from cluster.extras import require_extra
 from cluster.frame import kinds
 from cluster.frame.kind import Kind, Verb
-from cluster.printed import printable_output
+from cluster.logs import printable_output
 from cluster.sudden_end import interrupt_on_sigterm
 
 VERBS = {
@@ -31,7 +30,7 @@ VERBS = {
         "what a config takes before it runs: time, memory, cost; from a sample",
     ),
     "render": Verb(
-        Entry("cluster.kuberay.render:render"), "the Kubernetes objects of a config (KubeRay's RayJob), as YAML"
+        Entry("cluster.kuberay.rayjob:render"), "the Kubernetes objects of a config (KubeRay's RayJob), as YAML"
     ),
     "submit": Verb(
         Entry("cluster.submit.commands:submit"),

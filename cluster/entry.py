@@ -1,13 +1,26 @@
-"""A function named by its module, which is imported when the function is called.
+"""Functions that are imported when they are called, and libraries that an extra of the package installs.
 
 Modules that compute import torch at their top; modules that run in the driver never load it. The driver passes a
 function to a worker process as an `Entry`, which is pickled as a string.
 """
 
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
+
+from cluster.errors import ConfigError
+
+# extra -> import names of the libraries that are looked for; pyproject.toml has all that an extra installs.
+EXTRAS = {
+    "train": ("torch", "transformers", "tokenizers", "peft", "safetensors"),
+    "sql": ("sqlalchemy",),
+    "qlora": ("bitsandbytes",),
+    "embeddings": ("sentence_transformers",),
+    "k8s": ("kubernetes",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +39,19 @@ class Entry:
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return self.load()(*arguments, **options)
+
+
+def require_extra(extra: str, user: str, otherwise: str = "") -> None:
+    """Verify that the libraries of an extra are installed. None of them is imported.
+
+    Args:
+        user: the verb or setting that needs them. otherwise: a sentence with what else can be done.
+
+    Raises:
+        ConfigError: one is not installed.
+    """
+    if lacking := [name for name in EXTRAS[extra] if find_spec(name) is None]:
+        raise ConfigError(
+            f"{user}: {', '.join(lacking)} not installed for {sys.executable}. Run: pip install 'raymill[{extra}]'."
+            f"{otherwise and ' '}{otherwise}"
+        )

@@ -12,7 +12,7 @@ from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, require_files
 from cluster.config import load, load_storage, schema
 from cluster.errors import DataError, StorageError
 from cluster.formats import byte_size, plural
-from cluster.python_values import python_rows
+from cluster.readers.reader import python_rows
 from cluster.record import RecordFile
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths

@@ -1,23 +1,34 @@
-"""Log lines on standard error, one per record, with the run, stage and unit that the record is about.
+"""What is logged and printed: one line per record, control characters as escapes, and no secrets.
+
+Log lines on standard error have the run, stage and unit that the record is about.
 
     2026-11-21T10:18:01Z warning run=peps stage=measure cluster.engine: round 2 for 3 units
 
 Log lines have names, numbers and classes of errors. They never have a document's text, and therefore no message of an
 exception, which may quote a document. Messages are printed with the error that ends the command.
+
+A terminal interprets escape sequences: they rename its window, hide lines, or answer with keystrokes. Texts of
+documents, ids, categories, file names and answers of servers are therefore printed through `printable`.
 """
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any, TextIO
 
 from cluster.secret_values import redacted
 
 TREES = ("cluster", "pipelines", "training")
 
 _about: ContextVar[dict[str, object]] = ContextVar("about", default={})  # noqa: B039 - never changed, only replaced
+
+# Control characters without tab and line feed, halves of UTF-16 pairs, separators of lines, and characters that reorder
+# the text around them.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @contextmanager
@@ -62,3 +73,32 @@ class OneLine(logging.Formatter):
         kind = f" ({record.exc_info[0].__name__})" if record.exc_info and record.exc_info[0] else ""
         message = redacted(" ".join(record.getMessage().splitlines()))
         return f"{when} {record.levelname.lower()}{ids} {record.name}: {message}{kind}"
+
+
+def printable(text: str) -> str:
+    """The text without secrets, with control characters as their escapes in JSON, such as `\\u001b`."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", redacted(text))
+
+
+class PrintableStream:
+    """A text stream that writes what `printable` returns. Everything else is that of the stream `unescaped`."""
+
+    def __init__(self, unescaped: TextIO) -> None:
+        self.unescaped = unescaped
+
+    def write(self, text: str) -> int:
+        return self.unescaped.write(printable(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unescaped, name)
+
+
+@contextmanager
+def printable_output() -> Iterator[None]:
+    """Inside, standard output and standard error are a `PrintableStream`."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (PrintableStream(stream) for stream in before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before

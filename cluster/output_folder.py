@@ -11,7 +11,7 @@ from pathlib import Path
 from cluster.errors import ConfigError
 from cluster.readers.listing import InputListing
 from cluster.store import paths
-from cluster.store.glob_pattern import matches
+from cluster.store.paths import matches
 from cluster.store.store import Store
 
 # An example of each kind of file that a run over files writes below its output.

@@ -18,7 +18,7 @@ from typing import Protocol, TextIO
 
 from cluster.artifact import Counters
 from cluster.formats import plural
-from cluster.printed import printable
+from cluster.logs import printable
 from cluster.stage import Record, add_counters
 
 _EVERY_S = {True: 0.2, False: 10.0}  # on a terminal, elsewhere

@@ -1,4 +1,4 @@
-"""Starts or joins Ray.
+"""Starts or joins Ray, and runs single functions in its workers.
 
     address None, no RAY_ADDRESS   an embedded Ray on this machine, without dashboard; it ends with the command
     address given                  that cluster; Raymill's source is sent to it, its dependencies must be installed
@@ -22,10 +22,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from cluster import control_process
-from cluster.errors import ClusterError, ConfigError
+from cluster import logs, sudden_end
+from cluster.entry import Entry
+from cluster.errors import ClusterError, ConfigError, ErrorRecord, RaymillError, as_record, from_record
 from cluster.nodes import Node, Resources, candidates
 from cluster.progress import Progress, Silent
 from cluster.ray_private import private, replace_private
@@ -60,6 +61,8 @@ _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _RAY_SOCKET = "/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 _KIND = "r"  # of our folder, short for the same reason
 _LONGEST_PARENT = 107 - len(_RAY_SOCKET) - len(f"/raymill-{_KIND}-12ab-4194304-abcdefgh")
+
+T = TypeVar("T")
 
 
 class Session:
@@ -201,7 +204,7 @@ class Session:
         for folder in abandoned(_KIND, _short_folder()):
             _kill_holders(folder)
         self._folder = temporary_folder(_KIND, _short_folder())
-        self._unwatch = control_process.watch(self._folder, self._remove_ray)
+        self._unwatch = sudden_end.watch(self._folder, self._remove_ray)
         try:
             ray.init(
                 address="local",
@@ -298,3 +301,40 @@ def _short_folder() -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def in_worker(session: Session, function: Callable[..., T], *arguments: Any, cpus: float = 1, gpus: int = 0) -> T:
+    """The result of `function(*arguments)`, computed in a worker with these resources.
+
+    The driver never loads a model: it may run on the head of a cluster, without a GPU and with little memory.
+
+    Raises:
+        RaymillError: the function raised one; its class and message are kept.
+        ClusterError: the function raised another exception, or its worker died twice.
+    """
+    session.start()
+    ray = imported_ray()
+    # One retry: a worker that died twice, often out of memory, will die again.
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call)
+    try:
+        failure, result = ray.get(task.remote(function, arguments))
+    except ray.exceptions.RayError as error:
+        raise ClusterError(
+            f"{_name(function)}: its worker failed: {(str(error).strip().splitlines() or ['?'])[-1]} "
+            "Finished work is kept: run the same command again."
+        ) from error
+    if failure is not None:
+        raise from_record(failure)
+    return result
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return function.name if isinstance(function, Entry) else f"{function.__module__}:{function.__qualname__}"
+
+
+def _call(function: Callable[..., Any], arguments: tuple) -> tuple[ErrorRecord | None, Any]:
+    logs.setup()
+    try:
+        return None, function(*arguments)
+    except RaymillError as error:
+        return as_record(error), None

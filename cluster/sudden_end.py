@@ -3,19 +3,34 @@
 Ray's client ends this process without an exception if it finds that the raylet of its machine has died, and a SIGKILL,
 such as the kernel's for lack of memory, leaves no time for a message. A shell waits for the end of this process and
 prints the message, unless it was told before that the process leaves Ray by itself.
+
+If the control process (`gcs_server`) of an embedded Ray has not answered for a minute, Ray's client ends this process
+without an exception: also while Ray starts or shuts down, and while the main thread waits in one of its calls. The
+engine looks first and ends the run in good order; the thread of `watch` is for all other moments, and ends the process
+with an error before Ray does.
 """
 
 import atexit
+import os
 import signal
 import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+
+from cluster.errors import ClusterError
 
 MESSAGE = (
     "This process was killed, or was ended by Ray because one of Ray's processes died, possibly for lack of memory. "
     "Finished units are kept: run the same command again."
 )
 _SCRIPT = 'read -r word; [ "$word" = left ] || echo "$1" >&2'
+
+_LOOK_S = 0.2
+# After the death, for the engine to end the run itself; Ray ends the process after 60 s.
+_GRACE_S = 30.0
 
 
 def interrupt_on_sigterm() -> None:
@@ -48,3 +63,49 @@ def report_sudden_end() -> Callable[[], None]:
 
     atexit.register(leave)
     return leave
+
+
+def watch(folder: Path, end: Callable[[], None]) -> threading.Event:
+    """Start to look at the control process of a Ray, until the returned event is set. Needs /proc.
+
+    folder: of the Ray. end: called before this process is ended, to remove what is left of the Ray.
+    """
+    left = threading.Event()
+    threading.Thread(target=_watch, args=(folder, end, left), name="control process", daemon=True).start()
+    return left
+
+
+def _watch(folder: Path, end: Callable[[], None], left: threading.Event) -> None:
+    process = None
+    while not left.wait(_LOOK_S):
+        if process is None:
+            process = control_process(folder)
+        elif not _is_running(process):
+            if left.wait(_GRACE_S):
+                return
+            error = ClusterError(
+                "Ray's control process died, possibly for lack of memory. Finished units are kept: run the same "
+                "command again."
+            )
+            print(error, file=sys.stderr, flush=True)
+            end()
+            os._exit(error.exit_code)
+
+
+def control_process(folder: Path) -> int | None:
+    """The process id of the control process of the Ray in a folder; None if there is none yet."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            name, *arguments = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it has ended
+            continue
+        if name.endswith(b"/gcs_server") and any(f"{folder}/".encode() in argument for argument in arguments):
+            return int(process.name)
+    return None
+
+
+def _is_running(process: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())  # empty for a child that has ended
+    except OSError:
+        return False

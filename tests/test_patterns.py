@@ -42,7 +42,7 @@ _LITERAL = "alternatives without any repeat, or one set of characters"
 EXCEPTIONS = {
     "cluster.secret_values._SCHEME": "the 31 characters before ://",
     "cluster.secret_values._any_of": _LITERAL,
-    "cluster.store.glob_pattern.glob_regex": _OF_THE_USER,
+    "cluster.store.paths.glob_regex": _OF_THE_USER,
     "cluster.store.interface.first_line": "the first 20,000 characters of an error",
     "cluster.submit.submit._numbered": _OF_THE_USER,
     "pipelines.prepare.fetch.settings._COMMENTS": _OF_THE_USER,

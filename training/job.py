@@ -13,13 +13,11 @@ from functools import cached_property
 from typing import Any
 
 from cluster.artifact import canonical_json, fingerprint
-from cluster.entry import Entry
+from cluster.entry import Entry, require_extra
 from cluster.errors import ConfigError
-from cluster.extras import require_extra
 from cluster.frame.job import Made, Making, Run, RunJob, with_warnings
 from cluster.progress import Progress
-from cluster.remote import in_worker
-from cluster.session import Session
+from cluster.session import Session, in_worker
 from cluster.store import paths
 from cluster.submit.work import Machines, job_config
 from training.config import TrainConfig

@@ -1,8 +1,6 @@
 """Forms of training examples in data sets, for `prepare` and for training.
 
-forms.py        the forms that are known by the usual names of their columns
-content.py      texts, chats and preferences, and their columns in each shape
+content.py      texts, chats and preferences, their columns in each shape, and the usual names of these columns
+messages.py     messages of a conversation, tool calls and tools
 splits.py       names of splits, and the places between them
-messages.py     messages of a conversation
-tool_calls.py   tool calls and tools
 """

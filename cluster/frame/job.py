@@ -29,7 +29,7 @@ from cluster.lease import Lease, held
 from cluster.progress import Progress
 from cluster.record import OtherSettings, json_bytes
 from cluster.report.page import page
-from cluster.report.plain import plain_sections
+from cluster.report.sections import plain_sections
 from cluster.run import RUN_REPORT, RunFolder, other_settings
 from cluster.session import Session
 from cluster.stage import RunStageIn, Stage, finished_stages, prefix_of

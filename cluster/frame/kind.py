@@ -24,7 +24,7 @@ class Kind:
     """A kind of run: `kind: NAME` in a config, `raymill NAME CONFIG`.
 
     text: what the verb does, in a line. config: pydantic model of its configs. job: subclass of `RunJob` (job.py).
-    plan: `plan(settings, **options)` is the run to plan, as a `cluster.plan.subject.Subject`. print_plan: prints a plan
+    plan: `plan(settings, **options)` is the run to plan, as a `cluster.plan.plan.Subject`. print_plan: prints a plan
     of its own. dry_run: `dry_run(settings, address)` prints what a run would do. Without these, those of a run over
     files are used. extra: optional dependencies that it needs.
     verbs: further verbs. files, folders: names that its runs have below their output besides the artifacts of stages.

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from cluster.config import load
-from cluster.extras import require_extra
+from cluster.entry import require_extra
 from cluster.frame.job import RunJob
 from cluster.frame.kinds import kind_of
 from cluster.submit.work import Work, seconds_of

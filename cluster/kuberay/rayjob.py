@@ -1,26 +1,66 @@
-"""The RayJob and the ConfigMap of a config: what `raymill render` prints and `raymill submit --to kuberay` creates."""
+"""The Kubernetes objects of a config: what `raymill render` prints and `raymill submit --to kuberay` creates.
+
+Every pod meets Pod Security "restricted", has equal requests and limits (so that it is not evicted for memory), a root
+file system that cannot be written, and local disk of a stated size for scratch, Ray's logs and spilled objects. KubeRay
+adds to it: /dev/shm in memory, probes, an init container in workers, and the autoscaler beside the head.
+"""
 
 import importlib.metadata
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+import yaml
 
 import cluster
 from cluster.errors import ConfigError
-from cluster.kuberay.pods import (
-    CONFIG_FOLDER,
-    LABEL,
-    RESTRICTED_CONTAINER,
-    TRAINER_ACCOUNT,
-    WORKER_ACCOUNT,
-    Manifest,
-    head_pod,
-    worker_pod,
-)
-from cluster.kuberay.profiles import Profile
+from cluster.frame.work import work_of
+from cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
+from cluster.session import WORKER_ENVIRONMENT
 from cluster.store import paths
-from cluster.submit.work import GIB, OBJECT_STORE, Machines, Work, whole_gib
+from cluster.submit.backend import GRACE_S
+from cluster.submit.work import GIB, OBJECT_STORE, RAY_DISK, Machines, Work, whole_gib
+
+Manifest = dict[str, Any]
+
+CONFIG_FOLDER = "/etc/raymill"
+HEAD_ACCOUNT, WORKER_ACCOUNT = "raymill-head", "raymill-worker"
+# Workers of a training, which replace and delete files, and of a cluster for development, which do every kind of work.
+TRAINER_ACCOUNT = "raymill-trainer"
+# A ConfigMap of the namespace: region and endpoint of the store, and whatever all pods have in their environment.
+ENVIRONMENT = "raymill-environment"
+# The user of the images (deploy/), which cannot be root.
+USER = 1000
+
+LABEL = "raymill.io/"
+_GCS_PORT = 6379  # port of Ray's control process
+METRICS_PORTS = ({"containerPort": 8080, "name": "metrics"},)
+HEAD_PORTS = (
+    {"containerPort": _GCS_PORT, "name": "gcs"},
+    {"containerPort": 8265, "name": "dashboard"},
+    *METRICS_PORTS,
+    {"containerPort": 44217, "name": "as-metrics"},
+    {"containerPort": 44227, "name": "dash-metrics"},
+)
+GPU_TAINT = "nvidia.com/gpu"
+
+RESTRICTED_CONTAINER = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+_RESTRICTED_POD = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+# Tools that move pods to fewer nodes leave these alone.
+_NOT_MOVED = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
 
 # The version of KubeRay's operator and CRDs that the objects are for.
 KUBERAY = "1.7.0"
@@ -45,7 +85,7 @@ def build_config_map(work: Work, name: str, profile: Profile) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": name + CONFIG, "namespace": profile.namespace, "labels": _labels(work)},
+        "metadata": {"name": name + CONFIG, "namespace": profile.namespace, "labels": _job_labels(work)},
         "immutable": True,
         "data": {CONFIG_FILE: json.dumps(work.config, indent=1, ensure_ascii=False) + "\n"},
     }
@@ -62,8 +102,12 @@ def build_rayjob(work: Work, name: str, profile: Profile) -> Manifest:
     """
     assert len(name) <= 47, name
     refuse_local_paths(work, profile)
-    image, labels = profile.image_of(work.kind), _labels(work)
-    head = _head(work.head, profile)
+    image, labels = profile.image_of(work.kind), _job_labels(work)
+    memory = profile.head_memory_gib * GIB if profile.head_memory_gib else work.head.memory
+    reasons = dict(work.head.reasons)
+    reasons |= {"cpus": f"head_cpus of overlay {profile.name}"} if profile.head_cpus else {}
+    reasons |= {"memory": f"head_memory_gib of overlay {profile.name}"} if profile.head_memory_gib else {}
+    head = replace(work.head, cpus=profile.head_cpus or work.head.cpus, memory=memory, reasons=reasons)
     groups = [_fitted(one, work.kind, profile) for one in work.workers]
     account = TRAINER_ACCOUNT if work.kind == "train" else WORKER_ACCOUNT
     cluster_spec = _cluster(head, groups, profile, image, labels, account, name + CONFIG)
@@ -71,9 +115,32 @@ def build_rayjob(work: Work, name: str, profile: Profile) -> Manifest:
         f"{LABEL}{FINGERPRINT}": work.config_fingerprint,
         f"{LABEL}{OUTPUT}": work.output,
         f"{LABEL}{VERSION}": cluster.__version__,
-        **_reasons(head),
-        **{key: value for group in groups for key, value in _reasons(group).items()},
+        **{
+            f"{LABEL}reason-{machine.name}-{name}": text
+            for machine in (head, *groups)
+            for name, text in machine.reasons.items()
+        },
     }
+    if profile.clean_up == "shutdown":
+        clean_up: Manifest = {"shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": KEEP_FAILED_S}
+    else:
+        succeeded = {"jobStatus": "SUCCEEDED"}
+        # jobStatus is what Ray answered last: empty or RUNNING if a deadline has passed or the head is lost.
+        failed = {"jobDeploymentStatus": "Failed"}
+        rules = [
+            ("DeleteCluster", succeeded, _KEEP_SUCCEEDED_S),
+            ("DeleteCluster", failed, KEEP_FAILED_S),
+            ("DeleteSelf", succeeded, KEEP_JOB_S),
+            ("DeleteSelf", failed, KEEP_JOB_S),
+        ]
+        clean_up = {
+            "deletionStrategy": {
+                "deletionRules": [
+                    {"policy": policy, "condition": condition | {"ttlSeconds": seconds}}
+                    for policy, condition, seconds in rules
+                ]
+            }
+        }
     spec: Manifest = {
         "entrypoint": " ".join(["raymill", work.verb, f"{CONFIG_FOLDER}/{CONFIG_FILE}", *work.options]),
         "jobId": name,
@@ -82,7 +149,7 @@ def build_rayjob(work: Work, name: str, profile: Profile) -> Manifest:
         "backoffLimit": profile.retries,
         "preRunningDeadlineSeconds": _BEFORE_RUNNING_S,
         "activeDeadlineSeconds": profile.deadline_s,
-        **_clean_up(profile),
+        **clean_up,
         "rayClusterSpec": cluster_spec,
     }
     if profile.queue:
@@ -150,7 +217,7 @@ def _cluster(
     return spec
 
 
-def _labels(work: Work) -> dict[str, str]:
+def _job_labels(work: Work) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "raymill",
         "app.kubernetes.io/part-of": "raymill",
@@ -159,35 +226,20 @@ def _labels(work: Work) -> dict[str, str]:
     }
 
 
-def _head(machine: Machines, profile: Profile) -> Machines:
-    """The head's machine, with the numbers of the profile where it has some."""
-    reasons = dict(machine.reasons)
-    reasons |= {"cpus": f"head_cpus of overlay {profile.name}"} if profile.head_cpus else {}
-    reasons |= {"memory": f"head_memory_gib of overlay {profile.name}"} if profile.head_memory_gib else {}
-    memory = profile.head_memory_gib * GIB if profile.head_memory_gib else machine.memory
-    return replace(machine, cpus=profile.head_cpus or machine.cpus, memory=memory, reasons=reasons)
-
-
 def _fitted(machine: Machines, kind: str, profile: Profile) -> Machines:
     """The same work on machines of at most the profile's CPUs or GPUs, and no more of them than it allows."""
     cpus, gpus = profile.cpus or machine.cpus, profile.gpus or machine.gpus
     fitted = machine.resized(min(cpus, machine.cpus), min(gpus, machine.gpus))
-    fitted = _enlarged(fitted, profile)
-    if kind == "train" or not profile.machines or fitted.most <= profile.machines:
-        return fitted  # a training needs all its workers; curate takes longer with fewer
-    reasons = {**fitted.reasons, "most": f"machines of overlay {profile.name}; {fitted.most} wanted"}
-    return replace(fitted, least=min(fitted.least, profile.machines), most=profile.machines, reasons=reasons)
-
-
-def _enlarged(machine: Machines, profile: Profile) -> Machines:
-    """The machine with the memory and disk that the profile's factors make of them."""
-    reasons = dict(machine.reasons)
-    sizes = {"memory": machine.memory, "disk": machine.disk}
+    reasons, sizes = dict(fitted.reasons), {"memory": fitted.memory, "disk": fitted.disk}
     for name, factor in (("memory", profile.memory_factor), ("disk", profile.disk_factor)):
         if factor != 1:
             sizes[name] = whole_gib(factor * sizes[name])
             reasons[name] = f"{name}_factor {factor:g} of overlay {profile.name}; planned: {reasons.get(name, '')}"
-    return replace(machine, memory=sizes["memory"], disk=sizes["disk"], reasons=reasons)
+    fitted = replace(fitted, memory=sizes["memory"], disk=sizes["disk"], reasons=reasons)
+    if kind == "train" or not profile.machines or fitted.most <= profile.machines:
+        return fitted  # a training needs all its workers; curate takes longer with fewer
+    reasons = {**reasons, "most": f"machines of overlay {profile.name}; {fitted.most} wanted"}
+    return replace(fitted, least=min(fitted.least, profile.machines), most=profile.machines, reasons=reasons)
 
 
 def _group(machine: Machines, profile: Profile, image: str, labels: Mapping[str, str], account: str) -> Manifest:
@@ -223,32 +275,201 @@ def autoscaler_options() -> Manifest:
     }
 
 
-def _clean_up(profile: Profile) -> Manifest:
-    if profile.clean_up == "shutdown":
-        return {"shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": KEEP_FAILED_S}
-    succeeded = {"jobStatus": "SUCCEEDED"}
-    # jobStatus is what Ray answered last: empty or RUNNING for a job whose deadline has passed, or whose head is lost.
-    failed = {"jobDeploymentStatus": "Failed"}
-    rules = [
-        ("DeleteCluster", succeeded, _KEEP_SUCCEEDED_S),
-        ("DeleteCluster", failed, KEEP_FAILED_S),
-        ("DeleteSelf", succeeded, KEEP_JOB_S),
-        ("DeleteSelf", failed, KEEP_JOB_S),
-    ]
-    return {
-        "deletionStrategy": {
-            "deletionRules": [
-                {"policy": policy, "condition": condition | {"ttlSeconds": seconds}}
-                for policy, condition, seconds in rules
-            ]
-        }
-    }
-
-
-def _reasons(machine: Machines) -> dict[str, str]:
-    return {f"{LABEL}reason-{machine.name}-{name}": text for name, text in machine.reasons.items()}
-
-
 def as_documents(*manifests: Mapping[str, Any]) -> list[Manifest]:
     """Copies of manifests in which no two parts are one object, so that their YAML has no anchors."""
     return [json.loads(json.dumps(one)) for one in manifests]
+
+
+# ---- pods ----
+
+
+def head_pod(
+    machine: Machines, profile: Profile, image: str, labels: Mapping[str, str], config_map: str | None = None
+) -> Manifest:
+    """The head: driver, control process, dashboard. It runs no tasks. config_map: with the config of a job."""
+    main = _container("ray-head", machine, profile, image, HEAD_PORTS)
+    main["env"] += [
+        # A cancelled driver commits what is done before Ray kills it; Ray's default is 3 s.
+        {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": str(GRACE_S)},
+    ]
+    if config_map:
+        main["volumeMounts"].append({"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True})
+    log = {
+        "name": "driver-log",
+        "image": image,
+        "command": ["python", "-m", "cluster.kuberay.driver_log", "/tmp/ray", str(_GCS_PORT)],
+        "resources": _equal({"cpu": "50m", "memory": "64Mi", "ephemeral-storage": "64Mi"}),
+        "securityContext": RESTRICTED_CONTAINER,
+        "volumeMounts": [{"name": "ray", "mountPath": "/tmp/ray", "readOnly": True}],
+    }
+    spec = _spec([main, log], machine, profile, HEAD_ACCOUNT)
+    if config_map:
+        spec["volumes"].append({"name": "config", "configMap": {"name": config_map}})
+    # It is never on spot nodes, whose notice may be shorter than the driver needs to commit.
+    spec["terminationGracePeriodSeconds"] = max(profile.grace_s, GRACE_S + 30)
+    # The autoscaler beside it reads and changes this job's RayCluster; without one, no pod needs the API.
+    spec |= {"automountServiceAccountToken": profile.autoscale, "priorityClassName": "raymill-head"}
+    if profile.head_nodes:
+        spec["nodeSelector"] = dict(profile.head_nodes)
+    return {"metadata": {"labels": _labels(labels, "head"), "annotations": dict(_NOT_MOVED)}, "spec": spec}
+
+
+def worker_pod(machine: Machines, profile: Profile, image: str, labels: Mapping[str, str], account: str) -> Manifest:
+    """A worker of a group of machines. account: see WORKER_ACCOUNT."""
+    main = _container("ray-worker", machine, profile, image, METRICS_PORTS)
+    main["env"] += [{"name": name, "value": value} for name, value in WORKER_ENVIRONMENT.items()]
+    spec = _spec([main], machine, profile, account)
+    spec |= {"automountServiceAccountToken": False, "priorityClassName": "raymill-worker"}
+    metadata: Manifest = {"labels": _labels(labels, machine.name)}
+    if nodes := profile.gpu_nodes if machine.gpus else profile.cpu_nodes:
+        spec["nodeSelector"] = dict(nodes)
+    if machine.gpus:
+        main["env"].append({"name": "NCCL_DEBUG", "value": "WARN"})
+        spec["tolerations"] = [{"key": GPU_TAINT, "operator": "Exists", "effect": "NoSchedule"}]
+        # One zone: workers exchange gradients every step, and traffic between zones is slow and costs money.
+        zone = {
+            "labelSelector": {"matchLabels": dict(metadata["labels"])},
+            "topologyKey": "topology.kubernetes.io/zone",
+        }
+        spec["affinity"] = {"podAffinity": _prefer("podAffinityTerm", zone)}
+        metadata["annotations"] = dict(_NOT_MOVED)
+    elif profile.spot:
+        spec["tolerations"] = [
+            {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}
+            for key, value in profile.spot_taints.items()
+        ]
+        # Preferred, not required: without free spot nodes the pods start on others.
+        wanted = [{"key": key, "operator": "In", "values": [value]} for key, value in profile.spot_labels.items()]
+        spec["affinity"] = {"nodeAffinity": _prefer("preference", {"matchExpressions": wanted})}
+    return {"metadata": metadata, "spec": spec}
+
+
+def _container(
+    name: str, machine: Machines, profile: Profile, image: str, ports: tuple[Mapping[str, Any], ...]
+) -> Manifest:
+    amounts: Manifest = {
+        "cpu": str(machine.cpus),
+        "memory": _gib(machine.memory),
+        "ephemeral-storage": _gib(machine.disk),
+    }
+    if machine.gpus:
+        amounts[GPU_TAINT] = str(machine.gpus)
+    environment = {
+        "HOME": "/tmp",
+        "XDG_CACHE_HOME": "/tmp/cache",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(profile.drain_s),
+        # KubeRay adds this and the token. An operator that is older than tokens adds neither: with this, Ray ends with
+        # an error instead of opening the dashboard to everybody.
+        "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        "RAY_DEDUP_LOGS": "0",
+        # Ray repeats a task without limit after an out-of-memory kill; Raymill counts the attempts of its units.
+        "RAY_task_oom_retries": "1",
+    }
+    sources: list[Manifest] = [{"configMapRef": {"name": ENVIRONMENT, "optional": True}}]
+    if profile.secret:
+        sources.append({"secretRef": {"name": profile.secret}})
+    return {
+        "name": name,
+        "image": image,
+        "env": [{"name": key, "value": value} for key, value in environment.items()],
+        "envFrom": sources,
+        "ports": [dict(port) for port in ports],
+        "resources": _equal(amounts),
+        "securityContext": RESTRICTED_CONTAINER,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "scratch", "mountPath": "/tmp"},
+            {"name": "ray", "mountPath": "/tmp/ray"},
+            {"name": "spill", "mountPath": "/spill"},
+            *({"name": f"claim-{claim}", "mountPath": folder} for folder, claim in profile.claims.items()),
+        ],
+    }
+
+
+def _spec(containers: list[Manifest], machine: Machines, profile: Profile, account: str) -> Manifest:
+    half = _gib(RAY_DISK // 2)
+    return {
+        "serviceAccountName": account,
+        # KubeRay starts a new pod for one that ended; the autoscaler allows no other policy.
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": profile.grace_s,
+        "securityContext": dict(_RESTRICTED_POD),
+        "containers": containers,
+        "volumes": [
+            {"name": "scratch", "emptyDir": {"sizeLimit": _gib(max(GIB, machine.disk - RAY_DISK))}},
+            {"name": "ray", "emptyDir": {"sizeLimit": half}},
+            {"name": "spill", "emptyDir": {"sizeLimit": half}},
+            *(
+                {"name": f"claim-{claim}", "persistentVolumeClaim": {"claimName": claim}}
+                for claim in dict.fromkeys(profile.claims.values())
+            ),
+        ],
+    }
+
+
+def _labels(labels: Mapping[str, str], role: str) -> dict[str, str]:
+    # Budgets, network policies and monitors select by our labels: KubeRay gives every attempt's cluster a new name.
+    return {**labels, "app.kubernetes.io/component": role, f"{LABEL}role": role}
+
+
+def _equal(amounts: Mapping[str, str]) -> Manifest:
+    return {"requests": dict(amounts), "limits": dict(amounts)}
+
+
+def _prefer(kind: str, term: Manifest) -> Manifest:
+    """An affinity that is not required."""
+    return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, kind: term}]}
+
+
+def _gib(size: int) -> str:
+    return f"{-(-size // GIB)}Gi"
+
+
+# ---- the verb ----
+
+
+def render(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON, of any kind")],
+    overlay: Annotated[str, typer.Option(help=f"{', '.join(OVERLAYS)}, or a YAML file that extends one")],
+    override: Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value")] = None,
+    image: Annotated[str | None, typer.Option(help="REPOSITORY@sha256:DIGEST; default: the overlay's image")] = None,
+    namespace: Annotated[str | None, typer.Option(help="namespace of the objects; default: the overlay's")] = None,
+    within: Annotated[
+        str | None, typer.Option(help="wanted duration, as in 90m or 4h; decides how many machines are requested")
+    ] = None,
+) -> None:
+    """Print the ConfigMap and the RayJob of a config, as YAML for `kubectl apply`.
+
+    Lists the inputs, and finds the same run id and machines as `raymill submit --to kuberay`.
+    """
+    work = work_of(config, override or [], None, within)
+    images = {"train_image" if work.kind == "train" else "image": image}
+    profile = profile_of(overlay, namespace=namespace, **images)
+    if work.finished:
+        print(f"note: {work.output} has this result already; the job would do nothing", file=sys.stderr)
+    print(rendered(work, profile), end="")
+
+
+def rendered(work: Work, profile: Profile) -> str:
+    """The ConfigMap and the RayJob of a config's first attempt, as YAML."""
+    name = work.run_id
+    return as_yaml(as_documents(build_config_map(work, name, profile), build_rayjob(work, name, profile)))
+
+
+def as_yaml(documents: list[dict]) -> str:
+    """YAML documents; text of several lines as blocks."""
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines as a block."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)

@@ -3,8 +3,6 @@
 sample.py    the first rows of some units of the input
 trial.py     stages on a sample of the input, in this process
 whole.py     all stages of the run, planned and not run: units and memory are those of the stages, the rest is scaled
-subject.py   what a kind of run gives to its plan; time and money on several numbers of cores
-text.py      the plan as text
-prices.py    prices of machines and of an object store
+plan.py      what a kind of run gives to its plan; time and money on several numbers of cores, by prices; as text
 command.py   the verb
 """

@@ -8,14 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from cluster.config import load
+from cluster.entry import require_extra
 from cluster.errors import ConfigError
-from cluster.extras import require_extra
 from cluster.frame.kind import Kind
 from cluster.frame.kinds import kind_of, kinds
-from cluster.plan.files import subject as subject_of_files
-from cluster.plan.prices import load_prices
-from cluster.plan.subject import CORES, plan_of
-from cluster.plan.text import plan_text
+from cluster.plan.plan import CORES, load_prices, plan_of, plan_text
+from cluster.plan.plan import subject as subject_of_files
 
 
 def plan(

@@ -17,7 +17,7 @@ import pyarrow as pa
 import cluster
 from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
 from cluster.cost import PIECE_BYTES, REQUEST_CORE_S, Cost, requests_to_read, requests_to_write
-from cluster.levels import FAN
+from cluster.exchange import FAN
 from cluster.output import Output
 from cluster.plan.trial import Sampled, Trial, Tried
 from cluster.stage import Stage, prefix_of

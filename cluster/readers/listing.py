@@ -21,9 +21,9 @@ from cluster.readers.formats.hub import hub_files, is_hub_data, is_saved_dataset
 from cluster.readers.inputs import Input, input_stores
 from cluster.readers.streams import compression_ending
 from cluster.store import paths
-from cluster.store.glob_pattern import glob_regex, matches
 from cluster.store.interface import FileInfo, NotFound
 from cluster.store.local import CIRCULAR, DANGLING, LEADS_OUT, NOT_UTF8
+from cluster.store.paths import glob_regex, matches
 from cluster.store.store import Store
 
 _LISTED = 12  # names in an error

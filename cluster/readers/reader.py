@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.guard import Exceeded
-from cluster.python_values import python_values
 from cluster.readers.inputs import CONTENT, CUT, PARENTS, Cut, Input, Limits
 from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, expanded_size
 from cluster.store.interface import FileInfo
@@ -84,6 +83,9 @@ PROBLEMS = {
     "not_a_page": "the answer is neither HTML nor plain text",
     "no_text": "the PDF or Word file has no text, only pictures; recognise their text first, as `ocrmypdf` does",
 }
+
+# KeyError: of pytz, where it is installed, for a zone that it does not have.
+_NOT_OF_PYTHON = (ValueError, KeyError, OverflowError, pa.ArrowException)
 
 
 class Unreadable(str):
@@ -524,3 +526,27 @@ def _sparse(length: int, rows: list[int], values: list[str]) -> pa.StringArray:
     for row, value in zip(rows, values, strict=True):
         dense[row] = value
     return pa.array(dense, pa.string())
+
+
+def python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """The column's values as those of Python; None for one that Python cannot have.
+
+    That is a year above 9999, a time of an unknown zone, or a string that is not UTF-8, also within a list or struct.
+    """
+    try:
+        return column.to_pylist()
+    except _NOT_OF_PYTHON:
+        return [_python_value(value) for value in column]
+
+
+def _python_value(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except _NOT_OF_PYTHON:
+        return None
+
+
+def python_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
+    """The table's rows, with values as of `python_values`. Of equal column names the last one counts."""
+    columns = [python_values(column) for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]

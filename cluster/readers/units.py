@@ -22,10 +22,9 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact
 from cluster.errors import DataError, UserError
 from cluster.formats import plural
-from cluster.python_values import python_values
 from cluster.readers.formats import READERS
 from cluster.readers.inputs import COLLECTED_AT, FILE, Input, Limits, input_stores
-from cluster.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text, time_strings
+from cluster.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text, python_values, time_strings
 from cluster.readers.streams import Span, expanded_size, refuse_changed
 from cluster.store.interface import FileInfo
 from cluster.store.paths import is_remote

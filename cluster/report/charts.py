@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from cluster.formats import decimal, short
-from cluster.report.templates import macro
+from cluster.report.sections import macro
 
 Point = tuple[float, float]
 

@@ -1,9 +1,18 @@
-"""Texts of records in Markdown, as elements of a page: what their author meant is seen, and nothing else can happen.
+"""Markdown: texts of records as elements of a page, and cards in the format of the Hugging Face hub.
 
 Headings, emphasis, code, lists, quotes, tables and rules are rendered. HTML in a text is shown as text. An address of a
 link or image is shown as text, too: a page has nothing from a text that can be followed, loaded or run.
+
+Every value of a card is escaped where it is placed, so that no name can start a tag, a link, a table cell or a code
+fence; only what stands in a code block is marked `safe` in the template.
 """
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 from markupsafe import Markup, escape
@@ -16,6 +25,12 @@ _ELEMENTS = {
     "paragraph": "p", "em": "em", "strong": "strong", "s": "s", "blockquote": "blockquote", "bullet_list": "ul",
     "list_item": "li", "thead": "thead", "tbody": "tbody", "tr": "tr", "th": "th", "td": "td", "table": "table",
 }  # fmt: skip
+
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+# Characters with a meaning inside a line of Markdown, and those by which GitHub recognises addresses to link.
+_MARKS = re.compile(r"([\\`*_\[\]#+|~$@]|:(?=//)|(?<=www)\.)")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_BLANK_LINES = re.compile(r"\n{3,}")
 
 
 def markdown(words: str) -> Markup:
@@ -49,3 +64,33 @@ def _rendered(node: SyntaxTreeNode) -> Markup:
     if kind == "hr":
         return _element("p", "* * *")
     return inner if node.children else escape(node.content)
+
+
+# ---- cards ----
+
+
+def card(package: str, front: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """The text of a card.
+
+    Args:
+        package: its file card.md is the template.
+        front: the entries of the front matter.
+        values: what the template names.
+    """
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("cluster.report")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else Markup("" if value is None else escaped(value)),
+    )
+    body = environment.get_template("card.md").render(values)
+    matter = yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True)
+    return f"---\n{matter}---\n\n{_BLANK_LINES.sub(chr(10) * 2, body).strip()}\n"
+
+
+def escaped(value: object) -> str:
+    """A value as text on one line, with everything that has a meaning in Markdown escaped."""
+    text = _UNPRINTABLE.sub(" ", str(value)).strip()
+    marked = _MARKS.sub(r"\\\1", text)
+    return "".join(_ENTITIES.get(sign, sign) for sign in marked)

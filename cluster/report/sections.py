@@ -9,16 +9,38 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from cluster.formats import plural
-from cluster.report.templates import macro
+from cluster.formats import count, decimal, plural
 
 _LONGEST_NAME = 300  # characters; URLs serve as ids
 _LONG_EXCERPT = 600  # characters; a longer one scrolls in a box of its own, as one with more lines
 _LONG_LINES = 10
 _NUMBER, _TEXT = '<td class="n">{}</td>', "<td>{}</td>"
 _LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
+
+
+def svg_number(value: float) -> str:
+    """A coordinate with at most two decimals."""
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+HTML = Environment(
+    loader=PackageLoader("cluster.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    finalize=lambda value: "" if value is None else value,
+)
+HTML.filters["n"] = svg_number
+
+
+def macro(template: str, name: str, *values: Any) -> Markup:
+    """What a macro of a template makes of these values."""
+    return getattr(HTML.get_template(template).module, name)(*values)
 
 
 class Part:
@@ -216,3 +238,40 @@ def wrapped(words: Content) -> Markup:
 def anchor(*parts: str) -> str:
     """An id for links within the page: lower-case letters, digits and hyphens."""
     return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)
+
+
+# ---- sections from facts alone ----
+
+
+def plain_sections(facts: Mapping[str, Any]) -> list[Section | None]:
+    """The sections of facts, for a kind of run that lists no sections of its own. Warnings come first, the config last.
+
+    Numbers become tiles, mappings of numbers and lists of records tables. Names are titles: `skipped_files` is `Skipped
+    files`.
+
+    facts: names to numbers, to mappings of numbers, or to lists of records with equal keys.
+    """
+    tiles = [(_title(name), _number(value), "") for name, value in facts.items() if isinstance(value, int | float)]
+    found: list[Section | None] = [warnings_section(facts.get("warnings", ()))]
+    found.append(Section("result", "Result", [Tiles(tiles)]) if tiles else None)
+    for name, value in facts.items():
+        if name in ("warnings", "config") or not isinstance(value, Mapping | list):
+            continue
+        rows = value if isinstance(value, list) else [{"name": key, "number": one} for key, one in value.items()]
+        first = rows[0] if rows else {}
+        columns = [f"{'>' if isinstance(one, int | float) else ''}{_title(key)}" for key, one in first.items()]
+        table = DataTable(_title(name), columns, [[_cell(row[key]) for key in first] for row in rows])
+        found.append(table_section(anchor(name), _title(name), table, none="None."))
+    return [*found, config_section(facts["config"]) if "config" in facts else None]
+
+
+def _title(name: str) -> str:
+    return name[:1].upper() + name[1:].replace("_", " ")
+
+
+def _number(value: float) -> str:
+    return count(value) if isinstance(value, int) else decimal(value)
+
+
+def _cell(value: Any) -> Content:
+    return _number(value) if isinstance(value, int | float) else "" if value is None else outside(str(value))

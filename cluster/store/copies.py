@@ -1,7 +1,8 @@
-"""Copies of a store's files on this machine, for libraries that read local paths only.
+"""Files of a store as files on this machine: those that settings name, and folders for libraries that read local paths.
 
-The name of a copy contains the version of its source, so a change on the store gives another copy. A copy is complete
-as soon as it exists. If several processes need it at once, one fetches it while the others wait.
+What is read of a file is kept in the process by its version, and read again when the file changes. The name of a copied
+folder contains the versions of its source, so a change on the store gives another copy. A copy is complete as soon as
+it exists. If several processes need it at once, one fetches it while the others wait.
 """
 
 import fcntl
@@ -11,8 +12,9 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from cluster.errors import StorageError
 from cluster.store import paths
@@ -22,6 +24,47 @@ from cluster.store.store import Store
 
 _FILES_AT_ONCE = 8
 _PIECE_BYTES = 16 << 20
+
+
+class LocalFile(NamedTuple):
+    """A file with its version."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+
+
+def local_file(store: Store, uri: str, setting: str) -> LocalFile:
+    """The file at a path, or a copy of the object at a URI, which is made once a process. setting: for messages.
+
+    Raises:
+        NotFound: there is no such file.
+        StorageError: it cannot be read.
+    """
+    try:
+        path = _local_copy(store, uri)
+        stat = path.stat()
+    except (NotFound, FileNotFoundError) as error:
+        raise NotFound(f"{setting}: {uri}") from error
+    except OSError as error:
+        raise StorageError(f"{setting}: {uri}: cannot be read ({error.strerror}). Check its permissions.") from error
+    return LocalFile(path, stat.st_size, stat.st_mtime_ns)
+
+
+def sha256_of(file: LocalFile) -> str:
+    """sha256 of the content, hexadecimal; computed once a version."""
+    return _sha256(file)
+
+
+@cache
+def _local_copy(store: Store, uri: str) -> Path:
+    return store.local_copy(uri)
+
+
+@cache
+def _sha256(file: LocalFile) -> str:
+    with file.path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def local_folder(store: Store, uri: str) -> Path:

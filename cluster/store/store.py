@@ -25,9 +25,9 @@ import pyarrow as pa
 from cluster.errors import StorageError
 from cluster.failpoints import failpoint
 from cluster.store import paths
-from cluster.store.glob_pattern import glob_regex
 from cluster.store.interface import FileInfo, NotFound, StorageOptions, StoreBackend, Upload
 from cluster.store.local import LOCAL, own_folder
+from cluster.store.paths import glob_regex
 
 T = TypeVar("T")
 

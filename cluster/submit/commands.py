@@ -1,30 +1,176 @@
-"""The verbs `raymill submit`, `runs`, `status`, `logs` and `cancel`.
+"""The verbs `raymill submit`, `runs`, `status`, `logs` and `cancel`, and the options that name a place.
 
-Every verb has the options of a place (place.py). Standard output has the job's log or the answer; messages go to
-standard error.
+Every verb has the options of Place: `--to`, `--address`, ... Standard output has the job's log or the answer; messages
+go to standard error.
 """
 
 import datetime
 import difflib
+import functools
+import inspect
 import sys
 import time
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from cluster.errors import UserError
+from cluster.cli import shell_command
+from cluster.entry import Entry, require_extra
+from cluster.errors import ConfigError, UserError
 from cluster.formats import plural
 from cluster.frame.work import work_of
 from cluster.progress import clock
 from cluster.submit.backend import Attempt, AttemptLost, Backend, State, first_attempts
-from cluster.submit.place import Place, takes_place
+from cluster.submit.jobs_api import JobsApi
+from cluster.submit.local import Local
+from cluster.submit.ray_api import RayApi, checked_address, found_token
 from cluster.submit.submit import submit as submit_work
+
+# An Entry, so that the Kubernetes client is loaded only for `--to kuberay`.
+_kuberay = Entry("cluster.submit.kuberay:connect")
+
+_PLACES = ("local", "jobs", "kuberay")
+# Other words for a place -> its name.
+_OTHER_NAMES = {"kubernetes": "kuberay", "k8s": "kuberay", "kube": "kuberay", "ray": "jobs", "cluster": "jobs"}
+_WANTED = {
+    "to": "one of local, jobs, kuberay",
+    "address": "http://HOST:PORT",
+    "token_file": "a file",
+    "namespace": "a name",
+    "context": "a name",
+}
 
 _CANCELLED = 130  # exit code of a process that Ctrl-C ended
 _SHOWN = 20
 _NAMES_SHOWN = 3
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="of a run or an attempt, as `raymill runs` prints it")]
+
+
+class Place:
+    """The place that the options name.
+
+    Raises:
+        ConfigError: an option is given and empty.
+    """
+
+    def __init__(
+        self,
+        to: Annotated[
+            str | None,
+            typer.Option(
+                help="local: this machine; jobs: a running Ray cluster; kuberay: Kubernetes. "
+                "Default: jobs with --address, else local"
+            ),
+        ] = None,
+        address: Annotated[
+            str | None, typer.Option(help="of the cluster's dashboard, as in http://127.0.0.1:8265")
+        ] = None,
+        token_file: Annotated[
+            str | None,
+            typer.Option(help="file with the cluster's token; default: RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"),
+        ] = None,
+        insecure_http: Annotated[
+            bool, typer.Option("--insecure-http", help="send config and token unencrypted to another machine")
+        ] = False,
+        namespace: Annotated[
+            str | None, typer.Option(help="kuberay: namespace of the jobs; default: the overlay's, else raymill")
+        ] = None,
+        context: Annotated[
+            str | None, typer.Option(help="kuberay: context of the kubeconfig; default: the current one")
+        ] = None,
+    ) -> None:
+        given = {"to": to, "address": address, "token_file": token_file, "namespace": namespace, "context": context}
+        for option, value in given.items():
+            if value is not None and not value.strip():
+                raise ConfigError(f"--{option.replace('_', '-')}: empty; wanted {_WANTED[option]}.")
+        self.to = to or ("jobs" if address else "local")
+        self.address, self.token_file, self.insecure_http = address, token_file, insecure_http
+        self.namespace, self.context = namespace, context
+
+    def backend(
+        self,
+        ship_code: bool = False,
+        overlay: str | None = None,
+        image: str | None = None,
+        within: str | None = None,
+    ) -> Backend:
+        """The backend. ship_code, overlay, image, within: options of `submit`, each for some places only.
+
+        Raises:
+            ConfigError: the options contradict each other.
+        """
+        if self.to not in _PLACES:
+            hint = f" Did you mean {near}?" if (near := _nearest_place(self.to)) else ""
+            raise ConfigError(f"--to {self.to}: no such place. Give one of: {', '.join(_PLACES)}.{hint}")
+        if self.to != "jobs":
+            self._only_for("jobs", address=self.address, token_file=self.token_file, ship_code=ship_code)
+        if self.to != "kuberay":
+            if within is not None:
+                raise ConfigError(
+                    f"--within {within}: chooses how many machines --to kuberay makes for a job, and --to {self.to} "
+                    "uses the machines that are there. Leave it out; `raymill render --within` prints the machines for "
+                    "a duration."
+                )
+            self._only_for("kuberay", namespace=self.namespace, context=self.context, overlay=overlay, image=image)
+        if self.to == "local":
+            return Local()
+        if self.to == "kuberay":
+            require_extra("k8s", "--to kuberay")
+            backend = _kuberay(self.namespace, self.context, overlay, image)
+            self.namespace = backend.api.namespace  # the overlay's, if it has one
+            return backend
+        if not self.address:
+            raise ConfigError(
+                "--to jobs: no --address. Give that of the cluster's dashboard, as in http://127.0.0.1:8265."
+            )
+        address = checked_address(self.address, self.insecure_http)
+        return JobsApi(RayApi(address, found_token(self.token_file)), ship_code)
+
+    @property
+    def where(self) -> str:
+        """The place in words, for messages."""
+        if self.to == "local":
+            return "on this machine (for a cluster's runs give --address or --to kuberay)"
+        return f"at {self.address}" if self.to == "jobs" else f"in the namespace {self.namespace}"
+
+    def command(self, verb: str, *words: str) -> str:
+        """The shell command of a verb for this place, for messages."""
+        more = ["--address", self.address] if self.to == "jobs" and self.address else ["--to", self.to]
+        more += ["--namespace", self.namespace] if self.namespace else []
+        more += ["--context", self.context] if self.context else []
+        more += ["--token-file", self.token_file] if self.token_file else []
+        return shell_command(verb, *words, *more, *(["--insecure-http"] if self.insecure_http else []))
+
+    def _only_for(self, to: str, **given: object) -> None:
+        for name, value in given.items():
+            if value:
+                raise ConfigError(f"--{name.replace('_', '-')}: is for --to {to}, and --to {self.to} was given.")
+
+
+def takes_place(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a verb whose first parameter is a Place: its command has the options of Place in its stead."""
+    options = list(inspect.signature(Place).parameters.values())
+    own = list(inspect.signature(verb).parameters.values())[1:]
+
+    @functools.wraps(verb)
+    def call(**given: Any) -> Any:
+        place = Place(**{option.name: given.pop(option.name, option.default) for option in options})
+        return verb(place, **given)
+
+    # Typer reads a verb's options from these two.
+    call.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in (*own, *options)}
+    return call
+
+
+def _nearest_place(name: str) -> str | None:
+    near = difflib.get_close_matches(name.lower(), (*_PLACES, *_OTHER_NAMES), n=1)
+    return _OTHER_NAMES.get(near[0], near[0]) if near else None
+
+
+# ---- verbs ----
 
 
 @takes_place

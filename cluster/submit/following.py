@@ -1,11 +1,9 @@
 """Following the log of a job over connections that break: waiting for answers, and lines that come once."""
 
-import datetime
 import logging
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 
 from cluster.errors import ClusterError
@@ -14,8 +12,6 @@ log = logging.getLogger(__name__)
 
 LONGEST_LINE = 1 << 20  # bytes; a longer line, such as one without an end, is given in pieces of this size
 _POLL_S = 1.0
-# Seconds before the last line at which a connection begins, so that clocks may differ by as much.
-_OVERLAP_S = 600
 
 
 class Retries:
@@ -108,79 +104,14 @@ class LogLines:
         chunk = chunk[skipped:]
         self._seen += len(chunk)
         lines, self._rest = split_lines(self._rest + chunk)
-        return [_text(line) for line in lines]
+        return [as_text(line) for line in lines]
 
     def end(self) -> list[str]:
         """The last line, if the log does not end with a line feed."""
         rest, self._rest = self._rest, b""
-        return [_text(rest)] if rest else []
+        return [as_text(rest)] if rest else []
 
 
-def _text(line: bytes) -> str:
+def as_text(line: bytes) -> str:
+    """A line as UTF-8 without its line end."""
     return line.decode("utf-8", errors="replace").rstrip("\r")
-
-
-class PodLog:
-    """Splits the log of one container, as `KubernetesApi.log` gives it, into lines without their times."""
-
-    def __init__(self) -> None:
-        self._last: bytes | None = None  # the last line that was yielded, with its time
-        self._counts: Counter[bytes] = Counter()  # yielded lines that have the last one's time -> how often
-        self._to_come = 0  # how many of `_counts` this connection still repeats; 0: all further lines are new
-        self._rest = b""  # the beginning of a line that is not complete
-
-    def since_s(self) -> int | None:
-        """From how many seconds ago the next connection needs the log; None: from its beginning."""
-        if self._last is None:
-            return None
-        seconds, _ = _time(self._last) or (0, 0)
-        return max(1, int(time.time() - seconds) + _OVERLAP_S)
-
-    def connected(self) -> None:
-        """A new connection begins."""
-        self._to_come, self._rest = self._counts[self._last or b""], b""
-
-    def add(self, chunk: bytes) -> list[str]:
-        """The lines that these bytes complete and that were not yielded before."""
-        lines, self._rest = split_lines(self._rest + chunk)
-        return [_untimed(line) for line in lines if self._is_new(line)]
-
-    def end(self) -> list[str]:
-        """The last line, if the log has ended without a line feed."""
-        rest, self._rest = self._rest, b""
-        return [_untimed(rest)] if rest and self._is_new(rest) else []
-
-    def _is_new(self, line: bytes) -> bool:
-        when = _time(line)
-        if when is None:  # a message of Kubernetes in place of the log
-            return False
-        if self._to_come and self._last is not None:
-            if line == self._last:
-                self._to_come -= 1
-                return False
-            if when <= (_time(self._last) or when):
-                return False
-            self._to_come = 0  # the lines before are no longer kept
-        if self._last is None or when != _time(self._last):
-            self._counts.clear()
-        self._counts[line] += 1
-        self._last = line
-        return True
-
-
-def _time(line: bytes) -> tuple[int, int] | None:
-    """Seconds and nanoseconds of the time that a line begins with."""
-    stamp = line.partition(b" ")[0].decode(errors="replace")
-    whole, _, rest = stamp.partition(".")
-    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    try:
-        moment = datetime.datetime.fromisoformat(whole + rest[len(digits) :] if rest else whole)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        return None
-    return int(moment.timestamp()), int(digits.ljust(9, "0") or 0)
-
-
-def _untimed(line: bytes) -> str:
-    return line.partition(b" ")[2].decode("utf-8", errors="replace").rstrip("\r")

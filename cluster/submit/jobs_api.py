@@ -9,16 +9,21 @@ import json
 import logging
 import re
 import shlex
+import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+import cluster
 from cluster.entry import Entry
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, ConfigError
+from cluster.ray_private import private
 from cluster.submit.backend import (
     CONFIG_VARIABLE,
     GRACE_S,
@@ -40,7 +45,7 @@ from cluster.submit.work import Work
 
 log = logging.getLogger(__name__)
 
-_ship_code = Entry("cluster.submit.ship_code:ship_code")
+_ship_code = Entry("cluster.submit.jobs_api:ship_code")
 
 _STATES = {
     "PENDING": State.WAITING,
@@ -50,6 +55,10 @@ _STATES = {
     "STOPPED": State.CANCELLED,
 }
 _LATEST_MS = 1 << 43  # the year 2248
+
+# client_max_size of the dashboard (ray/dashboard/http_server_head.py).
+MOST_BYTES = 100 << 20
+EXCLUDES = [".git", ".venv*", "tests", "runs", "build", "*.egg-info", "__pycache__", "deploy", "k8s"]
 
 
 class _Job(BaseModel):
@@ -388,3 +397,45 @@ def _lost(name: str) -> str:
         f"{name}: the cluster no longer has this job, as after its head was replaced. What it committed is kept: "
         "submit the config again to continue."
     )
+
+
+# ---- --ship-code ----
+
+
+def ship_code(api: RayApi) -> str:
+    """Upload the checkout, unless the cluster has this version of it. Returns the package's URI.
+
+    Raises:
+        ConfigError: Raymill is not run from a checkout, or the package is too large.
+    """
+    root = Path(cluster.__file__).parents[1]
+    if not (root / "pyproject.toml").is_file():
+        raise ConfigError(
+            f"--ship-code: Raymill is installed at {root} and not run from a checkout, so there is no source to ship. "
+            "Install a checkout (pip install --editable .), or leave out --ship-code to use the cluster's Raymill."
+        )
+    uri_of = private("get_uri_for_directory")  # imports Ray, which sets the level of its loggers
+    logging.getLogger("ray").setLevel(logging.WARNING)  # it logs each file that it ignores and each step of packing
+    uri = uri_of(str(root), include_gitignore=True, excludes=EXCLUDES)
+    protocol, _, name = uri.partition("://")
+    path = f"/api/packages/{protocol}/{name}"
+    try:
+        api.get(path)
+    except NotThere:
+        package = _package(root, name)
+        print(f"sending {len(package) / (1 << 20):.1f} MiB of code to {api.address}", file=sys.stderr, flush=True)
+        api.put(path, package)
+    return uri
+
+
+def _package(root: Path, name: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / name
+        private("create_package")(str(root), file, include_gitignore=True, excludes=EXCLUDES)
+        size = file.stat().st_size
+        if size > MOST_BYTES:
+            raise ConfigError(
+                f"--ship-code: {root} is {size / (1 << 20):,.0f} MiB packed; a cluster takes {MOST_BYTES >> 20} MiB. "
+                "List data and results in .gitignore or .rayignore, or move them out of the checkout."
+            )
+        return file.read_bytes()

@@ -16,15 +16,16 @@ from contextlib import suppress
 from typing import Any
 
 from cluster.errors import ClusterError, ConfigError, DataError
-from cluster.kuberay.pods import HEAD_ACCOUNT, LABEL
 from cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
 from cluster.kuberay.rayjob import (
     CONFIG,
     CONFIG_FILE,
     FINGERPRINT,
+    HEAD_ACCOUNT,
     KEEP_FAILED_S,
     KEEP_JOB_S,
     KUBERAY,
+    LABEL,
     OUTPUT,
     RUN_ID,
     as_documents,

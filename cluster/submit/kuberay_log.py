@@ -1,11 +1,13 @@
 """The log of a RayJob's driver: standard output of the container `driver-log` of the head's pod."""
 
+import datetime
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from cluster.submit.backend import AttemptLost, NoAnswer, NotThere, OnMessage, State
-from cluster.submit.following import LogReader, PodLog, Retries
+from cluster.submit.following import LogReader, Retries, as_text, split_lines
 from cluster.submit.kubernetes_api import Forbidden, KubernetesApi, Object
 from cluster.submit.rayjob_state import state_of
 
@@ -19,6 +21,8 @@ _LAST_LINES_S = 2.0
 # Seconds until a log that cannot be read, as while its node does not answer, is reported; and until it is given up if
 # its job has ended.
 _UNREADABLE_S = 20.0
+# Seconds before the last line at which a connection begins, so that clocks may differ by as much.
+_OVERLAP_S = 600
 
 
 def read_log(api: KubernetesApi, job: Object) -> Iterator[str]:
@@ -198,3 +202,69 @@ def _gone(name: str) -> str:
         f"{name}: its log is gone with its pods, which KubeRay deletes minutes after a job has ended. Look in the "
         "cluster's log collection, if it has one."
     )
+
+
+class PodLog:
+    """Splits the log of one container, as `KubernetesApi.log` gives it, into lines without their times."""
+
+    def __init__(self) -> None:
+        self._last: bytes | None = None  # the last line that was yielded, with its time
+        self._counts: Counter[bytes] = Counter()  # yielded lines that have the last one's time -> how often
+        self._to_come = 0  # how many of `_counts` this connection still repeats; 0: all further lines are new
+        self._rest = b""  # the beginning of a line that is not complete
+
+    def since_s(self) -> int | None:
+        """From how many seconds ago the next connection needs the log; None: from its beginning."""
+        if self._last is None:
+            return None
+        seconds, _ = _time(self._last) or (0, 0)
+        return max(1, int(time.time() - seconds) + _OVERLAP_S)
+
+    def connected(self) -> None:
+        """A new connection begins."""
+        self._to_come, self._rest = self._counts[self._last or b""], b""
+
+    def add(self, chunk: bytes) -> list[str]:
+        """The lines that these bytes complete and that were not yielded before."""
+        lines, self._rest = split_lines(self._rest + chunk)
+        return [_untimed(line) for line in lines if self._is_new(line)]
+
+    def end(self) -> list[str]:
+        """The last line, if the log has ended without a line feed."""
+        rest, self._rest = self._rest, b""
+        return [_untimed(rest)] if rest and self._is_new(rest) else []
+
+    def _is_new(self, line: bytes) -> bool:
+        when = _time(line)
+        if when is None:  # a message of Kubernetes in place of the log
+            return False
+        if self._to_come and self._last is not None:
+            if line == self._last:
+                self._to_come -= 1
+                return False
+            if when <= (_time(self._last) or when):
+                return False
+            self._to_come = 0  # the lines before are no longer kept
+        if self._last is None or when != _time(self._last):
+            self._counts.clear()
+        self._counts[line] += 1
+        self._last = line
+        return True
+
+
+def _time(line: bytes) -> tuple[int, int] | None:
+    """Seconds and nanoseconds of the time that a line begins with."""
+    stamp = line.partition(b" ")[0].decode(errors="replace")
+    whole, _, rest = stamp.partition(".")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    try:
+        moment = datetime.datetime.fromisoformat(whole + rest[len(digits) :] if rest else whole)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        return None
+    return int(moment.timestamp()), int(digits.ljust(9, "0") or 0)
+
+
+def _untimed(line: bytes) -> str:
+    return as_text(line.partition(b" ")[2])

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError, DataError, StorageError
-from cluster.printed import printable
+from cluster.logs import printable
 from cluster.record import read_json
 from cluster.store.store import Store
 from cluster.submit.backend import CONFIG_VARIABLE, GRACE_S, Attempt, AttemptExists, AttemptLost, Request, State

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from cluster.errors import DataError
-from cluster.kuberay.pods import LABEL
-from cluster.kuberay.rayjob import CONFIG, FINGERPRINT, KIND, OUTPUT, RUN_ID
+from cluster.kuberay.rayjob import CONFIG, FINGERPRINT, KIND, LABEL, OUTPUT, RUN_ID
 from cluster.secret_values import shortened
 from cluster.submit.backend import Attempt, State
 

@@ -1,19 +1,18 @@
-"""A run as a job of a cluster: its id, its config as it travels, its machines, and the files that must exist before it
-starts.
-"""
+"""A run as a job of a cluster: its id, its config, its machines, and the files that must exist before it starts."""
 
-import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from pydantic import BaseModel, SecretStr
 
 from cluster.artifact import fingerprint
 from cluster.errors import ConfigError
+from cluster.formats import plural
+from cluster.readers.units import InputManifest
 from cluster.secret_values import Loc, take_out
 
 # A RayJob's name has at most 47 characters: this part, `-` with 8 digits of a fingerprint, and `-a99` for the attempt.
@@ -37,6 +36,14 @@ _HEAD_DISK = 20 * GIB
 # Bytes of the driver for each unit: its description and the records of its stages, as JSON and as objects.
 _UNIT_MEMORY = 20_000
 _LARGEST_CONFIG = 100_000  # bytes; an environment variable has at most 128 KiB on Linux
+
+# Machines, stores and texts differ from those of a measured rate, so twice the cores are planned.
+_RESERVE = 2.0
+# The time before the first unit, in which machines and Ray start, and kernels are loaded.
+_START_S = 180.0
+_CORES_OF_A_MACHINE = 16
+_UNITS_OF_A_CORE = 4
+_MOST_MACHINES = 64
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Machines:
         tasks = max((self.memory * USABLE_MEMORY - RAY_MEMORY) * share, self.largest_task)
         what = "GPU" if self.gpus else "CPU"
         reason = f"machines of {now} {what}s each were requested; sized for {before}, then changed in proportion"
-        return dataclasses.replace(
+        return replace(
             self,
             cpus=max(1, math.ceil(self.cpus * share)),
             gpus=math.ceil(self.gpus * share),
@@ -212,3 +219,40 @@ def _keys_of_stores(value: Any, at: Loc = ()) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
             yield from _keys_of_stores(inner, (*at, number))
+
+
+# ---- machines of a run over units of input ----
+
+
+def machines_for(
+    inputs: InputManifest, seconds: float | None, rate: float, machine: Callable[[int], Machines]
+) -> Machines:
+    """The machines that do the units of a run over input, each of which is one task on one core.
+
+    So many that the run ends within the wanted time, and no core is without a unit.
+
+    seconds: wanted duration. rate: bytes of text that a core does in a second. machine: one of so many cores.
+    """
+    cores, why = cores_of(inputs, seconds, rate)
+    cpus = min(_CORES_OF_A_MACHINE, max(2, cores))
+    most = min(_MOST_MACHINES, max(1, math.ceil(cores / cpus)))
+    reasons = {
+        "cpus": f"{cpus}, at most {_CORES_OF_A_MACHINE} a machine; {plural(cores, 'core')} wanted: {why}",
+        "least": "1: the autoscaler starts the others when units wait",
+        "most": f"{most}: {why}" + (f"; at most {_MOST_MACHINES}" if cores > cpus * most else ""),
+    }
+    found = machine(cpus)
+    return replace(found, most=most, reasons={**reasons, **found.reasons})
+
+
+def cores_of(inputs: InputManifest, seconds: float | None, rate: float) -> tuple[int, str]:
+    """(number of cores, the reason); see `machines_for`."""
+    size, units = sum(unit.bytes for unit in inputs.units), len(inputs.units)
+    text = f"{size / 1e9:,.2f} GB of text in {plural(units, 'unit')}"
+    if seconds is None:
+        cores = min(math.ceil(units / _UNITS_OF_A_CORE), 16 * _CORES_OF_A_MACHINE)
+        return cores, f"{text}, {_UNITS_OF_A_CORE} for each core"
+    wanted = _RESERVE * size / (rate * max(seconds - _START_S, _START_S))
+    cores = max(1, math.ceil(wanted))
+    why = f"{text} within {seconds:,.0f} s at {rate / 1e6:g} MB/s a core, twice the cores"
+    return (cores, why) if cores <= units else (units, f"{why}; a core for each unit is the most that has work")

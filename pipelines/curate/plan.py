@@ -7,9 +7,8 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact
 from cluster.formats import plural
-from cluster.plan.files import sampled_inputs
+from cluster.plan.plan import Subject, sampled_inputs
 from cluster.plan.sample import a_unit_for_each_file, draw_sample, planned_input
-from cluster.plan.subject import Subject
 from cluster.plan.trial import Trial
 from cluster.plan.whole import Whole
 from cluster.readers.freeze import freeze

@@ -4,13 +4,13 @@ from cluster.plan.sample import document_count
 from cluster.readers.units import InputManifest
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths
-from cluster.submit.unit_machines import machines_for
 from cluster.submit.work import (
     GIB,
     RAY_DISK,
     RAY_MEMORY,
     USABLE_MEMORY,
     Machines,
+    machines_for,
     whole_gib,
 )
 from pipelines.curate.config import CurateConfig

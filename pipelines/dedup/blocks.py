@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters
 from cluster.exchange import SlicedFiles
-from cluster.sliced_file import read_slice, table_slice, table_slices
+from cluster.output import read_slice, table_slice, table_slices
 from cluster.stage import RunStage, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.dedup.compare import (

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.sliced_file import read_table
+from cluster.output import read_table
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.documents import KEY_COLUMNS, Keys, hash_words
 from pipelines.dedup.exact import first_of_text

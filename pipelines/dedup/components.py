@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.errors import DataError
-from cluster.sliced_file import read_slice
+from cluster.output import read_slice
 from cluster.store.store import Store
 from pipelines.text.instructions import count_ones
 from pipelines.text.kernel import inner_kernel, kernel

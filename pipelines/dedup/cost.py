@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 
 from cluster.artifact import Artifact, open_parquet
 from cluster.cost import Cost, Planning, requests_to_read, requests_to_write
-from cluster.exchange import cost_of_level
-from cluster.levels import FAN, Levels
+from cluster.exchange import FAN, Levels, cost_of_level
 from cluster.plan.whole import PlannedArtifact
 from pipelines.dedup.candidates import LOCAL_BITS
 from pipelines.dedup.compare import candidate_columns, keeper_columns
@@ -52,8 +51,8 @@ class Sizes:
 
     documents: positions of a range, at most 2^20. pairs: of a slice of the keys; a text counts as four. batch:
     candidates of a batch; one with a larger component has more. block: candidates of a block of a batch above
-    `dedup.component_documents`. fan: files that a unit reads, see cluster/levels.py. span, edges: ranges and edges of a
-    unit of stars.py.
+    `dedup.component_documents`. fan: files that a unit reads, see cluster/exchange.py. span, edges: ranges and edges of
+    a unit of stars.py.
     """
 
     documents: int = 1 << 19

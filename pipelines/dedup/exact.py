@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from cluster.artifact import Counters
 from cluster.exchange import SlicedFiles
-from cluster.sliced_file import read_slice
+from cluster.output import read_slice
 from cluster.stage import Scratch
 from cluster.store.store import Store
 from pipelines.dedup.documents import Keys, Range, passed

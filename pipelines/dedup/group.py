@@ -19,7 +19,7 @@ one range, one unit does all of the work. With more, these stages prepare the st
     ...         instead, for a batch that is too large for one task: see blocks.py
     group       per range: the rows of the members of groups                     -> _work/groups
 
-The stages before the last write sliced files (cluster/sliced_file.py) of numbers and Arrow tables, which are removed
+The stages before the last write sliced files (cluster/output.py) of numbers and Arrow tables, which are removed
 when the last is finished. With many ranges, the slices pass through more stages (cluster/exchange.py). The result is
 the same for any size of range, slice and batch, and for any number of workers.
 """
@@ -38,8 +38,8 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.exchange import MEMORY as EXCHANGE_MEMORY
 from cluster.exchange import Slice, SlicedFiles, exchange
+from cluster.output import read_slice, read_slices, table_slice, table_slices
 from cluster.readers.inputs import Input
-from cluster.sliced_file import read_slice, read_slices, table_slice, table_slices
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.dedup.blocks import Blocks, Splits, sample_every, sample_of, splits_of

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from cluster.artifact import Artifact, Counters
-from cluster.sliced_file import read_between, read_offsets, read_slice, read_slices
+from cluster.output import read_between, read_offsets, read_slice, read_slices
 from cluster.stage import RunStage, Scratch
 from cluster.store.store import Store
 from pipelines.dedup.blocks import MakeStage

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.errors import ConfigError
-from cluster.store.local_files import LocalFile, local_file, sha256_of
+from cluster.store.copies import LocalFile, local_file, sha256_of
 from cluster.store.store import Store
 from pipelines.language import fasttext_output_layer, fasttext_rows
 from pipelines.language.fasttext_file import LABEL_PREFIX, Loss, ModelFile, read_model_file

@@ -31,11 +31,10 @@ from pydantic import ValidationError
 from cluster.artifact import Artifact, Counters
 from cluster.dataset_versions import refuse_to_replace_tagged
 from cluster.engine import Engine
-from cluster.entry import Entry
+from cluster.entry import Entry, require_extra
 from cluster.errors import ConfigError, DataError, UserError
 from cluster.examples.content import REASONS
 from cluster.examples.splits import SPLITS
-from cluster.extras import require_extra
 from cluster.formats import plural
 from cluster.frame.files import FilesJob
 from cluster.frame.first_look import FirstLook

@@ -14,8 +14,8 @@ from cluster.artifact import Artifact
 from cluster.errors import DataError
 from cluster.examples.splits import SPLITS
 from cluster.formats import plural, share
+from cluster.plan.plan import Subject
 from cluster.plan.sample import Sample, a_unit_for_each_file, draw_sample, planned_input
-from cluster.plan.subject import Subject
 from cluster.plan.trial import Trial
 from cluster.plan.whole import Whole
 from cluster.readers.freeze import freeze_listing

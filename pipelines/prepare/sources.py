@@ -10,13 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import ConfigError, DataError, UserError
-from cluster.examples.content import FIELDS, Shape
-from cluster.examples.forms import FORMS, recognised
-from cluster.python_values import python_values
+from cluster.examples.content import FIELDS, FORMS, Shape, recognised
 from cluster.readers.formats import READERS
 from cluster.readers.inputs import ORIGINS, Input, Limits, input_stores
 from cluster.readers.listing import find_files
-from cluster.readers.reader import PROBLEMS, as_json_text, time_strings
+from cluster.readers.reader import PROBLEMS, as_json_text, python_values, time_strings
 from cluster.readers.recorded import INPUTS_JSON
 from cluster.readers.streams import Span, first_bytes
 from cluster.run import RunFolder

@@ -2,8 +2,7 @@
 
 from cluster.plan.sample import document_count
 from cluster.readers.units import InputManifest
-from cluster.submit.unit_machines import machines_for
-from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, whole_gib
+from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, machines_for, whole_gib
 from pipelines.dedup.cost import memory_to_group
 from pipelines.dedup.settings import Dedup
 from pipelines.prepare.assess.job import assess_memory

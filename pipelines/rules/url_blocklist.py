@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
-from cluster.store.local_files import LocalFile, local_file
+from cluster.store.copies import LocalFile, local_file
 from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store
 from pipelines.rules.rule import Analysis, Check, Dialect

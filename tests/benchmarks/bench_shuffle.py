@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters
 from cluster.examples.splits import SPLITS
-from cluster.levels import FAN, Levels
+from cluster.exchange import FAN, Levels
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.stage import Output, Scratch, Stage, run_unit

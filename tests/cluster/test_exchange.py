@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 
 from cluster import exchange as exchanges
 from cluster.errors import StorageError
-from cluster.exchange import SlicedFiles, exchange
-from cluster.levels import FAN, Levels
-from cluster.output import Output
+from cluster.exchange import FAN, Levels, SlicedFiles, exchange
+from cluster.output import Output, write_slices
 from cluster.progress import Silent
 from cluster.session import Session
-from cluster.sliced_file import write_slices
 from cluster.stage import Stage
 from cluster.store.store import Store
 from tests.support.inline import InlineEngine

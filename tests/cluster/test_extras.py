@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster import cli, extras
+from cluster import cli, entry
+from cluster.entry import EXTRAS, require_extra
 from cluster.errors import ConfigError
-from cluster.extras import EXTRAS, require_extra
 from cluster.frame.dry_run import print_dry_run
 from cluster.frame.work import work_of
 from cluster.plan.command import plan, print_plan
 from cluster.session import Session
-from cluster.submit.place import Place
+from cluster.submit.commands import Place
 from pipelines.prepare.config import PrepareConfig
 from tests.support.inline import prepare_inline
 from training.config import TrainConfig
@@ -30,7 +30,7 @@ _LORA = {"kind": "train", "name": "x", "steps": 1, "model": {"name": "/models/no
 @pytest.fixture
 def bare(monkeypatch):
     """No extra is installed."""
-    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    monkeypatch.setattr(entry, "find_spec", lambda name: None)
 
 
 def test_each_extra_is_one_of_the_package():
@@ -42,7 +42,7 @@ def test_each_extra_is_one_of_the_package():
 
 
 def test_what_is_not_installed_is_named_with_the_command_and_the_rest_is_not(monkeypatch):
-    monkeypatch.setattr(extras, "find_spec", lambda name: None if name in ("tokenizers", "peft") else name)
+    monkeypatch.setattr(entry, "find_spec", lambda name: None if name in ("tokenizers", "peft") else name)
     with pytest.raises(ConfigError) as refused:
         require_extra("train", "raymill train", "Or do without.")
     wanted = f"tokenizers, peft not installed for {sys.executable}. Run: pip install 'raymill[train]'. Or do without."

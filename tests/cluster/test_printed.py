@@ -11,7 +11,7 @@ from cluster import cli, logs
 from cluster.entry import Entry
 from cluster.errors import DataError
 from cluster.frame.kind import Verb
-from cluster.printed import PrintableStream, printable, printable_output
+from cluster.logs import PrintableStream, printable, printable_output
 from cluster.progress import LineWriter
 
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\r\u202efdp.exe\u2066\u2028\x00\x7f\udc80"

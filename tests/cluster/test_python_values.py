@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from cluster.python_values import python_rows
+from cluster.readers.reader import python_rows
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import ray.exceptions
 
-from cluster import remote
+from cluster import session as remote
 from cluster.entry import Entry
 from cluster.errors import ClusterError, DataError
 from tests.support.inline import NoRay

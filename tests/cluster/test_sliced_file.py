@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import StorageError
-from cluster.sliced_file import read_slice, read_slices, read_table, table_slices, write_slices
+from cluster.output import read_slice, read_slices, read_table, table_slices, write_slices
 from cluster.store.store import Store
 
 

@@ -16,8 +16,8 @@ import pytest
 from obstore.store import LocalStore
 
 from cluster.errors import StorageError
-from cluster.store import glob_pattern, object_store, paths
 from cluster.store import local as local_store
+from cluster.store import object_store, paths
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from tests.support.emulators import EMULATED
@@ -625,4 +625,4 @@ def test_the_scheme_tells_what_lies_in_a_bucket(uri, scheme, remote):
     ],
 )
 def test_a_pattern_matches_whole_paths(pattern, matched, others):
-    assert [path for path in matched + others if glob_pattern.matches(pattern, path)] == matched
+    assert [path for path in matched + others if paths.matches(pattern, path)] == matched

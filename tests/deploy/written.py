@@ -23,8 +23,7 @@ from safetensors.numpy import save_file
 from cluster.config import load
 from cluster.frame.kinds import kind_of
 from cluster.kuberay.profiles import OVERLAYS, Profile
-from cluster.kuberay.rayjob import as_documents, autoscaler_options, build_group, build_raycluster
-from cluster.kuberay.render import as_yaml, rendered
+from cluster.kuberay.rayjob import as_documents, as_yaml, autoscaler_options, build_group, build_raycluster, rendered
 from cluster.submit.work import GIB, Machines, head_machine
 from tests.conftest import free_port, wait_for_port
 from tests.deploy.manifests import JOBS, K8S, job_file

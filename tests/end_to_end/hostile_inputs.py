@@ -37,7 +37,7 @@ import pytest
 
 from cluster import cli
 from cluster.errors import RaymillError
-from cluster.printed import printable
+from cluster.logs import printable
 from tests.benchmarks.timing import machine
 from tests.support import hostile_runs, inline
 from tests.support.hostile_answers import ROBOTS, hostile_answer, hostile_body, server

@@ -16,7 +16,7 @@ import pytest
 from cluster import cli
 from cluster.frame.work import work_of
 from cluster.kuberay.profiles import OVERLAYS
-from cluster.kuberay.render import rendered
+from cluster.kuberay.rayjob import rendered
 from cluster.submit.backend import Request
 from cluster.submit.jobs_api import JobsApi
 from cluster.submit.kuberay import KubeRay

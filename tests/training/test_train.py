@@ -19,8 +19,7 @@ from cluster.frame.kinds import kind_of
 from cluster.inspection import inspect
 from cluster.lease import held
 from cluster.progress import Silent
-from cluster.remote import in_worker
-from cluster.session import Session
+from cluster.session import Session, in_worker
 from cluster.store.interface import NotFound, StorageOptions
 from cluster.store.store import Store
 from tests.support import train_inline as inline

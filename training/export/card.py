@@ -15,7 +15,7 @@ from cluster.errors import DataError, StorageError
 from cluster.examples.splits import SPLITS
 from cluster.formats import plural
 from cluster.readers.formats.hub import HubName, is_hub_data
-from cluster.report import cards
+from cluster.report.markdown import card as hub_card
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store
@@ -189,7 +189,7 @@ def card(facts: CardFacts, folder: str) -> str:
         "version": cluster.__version__,
         "fingerprint": outcome["fingerprint"],
     }
-    return cards.card(__package__, _front_matter(facts, folder), values)
+    return hub_card(__package__, _front_matter(facts, folder), values)
 
 
 def _front_matter(facts: CardFacts, folder: str) -> dict[str, Any]:

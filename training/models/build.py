@@ -15,8 +15,8 @@ from peft.tuners import lora
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
+from cluster.entry import require_extra
 from cluster.errors import ConfigError
-from cluster.extras import require_extra
 from training.config import TrainConfig
 from training.config_parts import Lora
 from training.model_folder.architecture import LINEAR_NAMES

@@ -7,7 +7,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from cluster.errors import ConfigError
-from cluster.examples.forms import recognised
+from cluster.examples.content import recognised
 from cluster.examples.splits import SPLITS
 from cluster.formats import listed
 from cluster.readers.formats import READERS
@@ -42,7 +42,7 @@ _Read = TypeVar("_Read", Corpus, HeldOutSet)
 def with_columns(config: TrainConfig) -> TrainConfig:
     """The config with the columns of each corpus and each of `evaluate.sets`: those it names, else those recognised.
 
-    Recognised are the usual names of cluster/examples/forms.py, as by `raymill prepare`. With method probe, the class
+    Recognised are the usual names of cluster/examples/content.py, as by `raymill prepare`. With method probe, the class
     is that of a data set of `raymill prepare` where no column is named. Data sets of the hub have their commit in the
     path, so that the run reads one revision.
 

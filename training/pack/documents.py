@@ -15,9 +15,8 @@ from typing import Any, NoReturn
 
 from cluster.errors import ConfigError, DataError
 from cluster.examples.content import REASONS, Preference, Unusable, content_of, with_chosen
-from cluster.examples.messages import BadMessage, plain_message
+from cluster.examples.messages import BadMessage, plain_message, standard_tools, with_standard_calls
 from cluster.examples.splits import SPLITS, hash64, split_name
-from cluster.examples.tool_calls import standard_tools, with_standard_calls
 from cluster.formats import plural
 from cluster.readers.formats import READERS
 from cluster.readers.reader import PROBLEMS, Row, Unreadable, as_json_text

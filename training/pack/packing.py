@@ -23,7 +23,7 @@ import cluster
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.entry import Entry
 from cluster.examples.splits import SPLITS
-from cluster.levels import FAN, Levels
+from cluster.exchange import FAN, Levels
 from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
 from training.config import TrainConfig

@@ -2,7 +2,7 @@
 
 The examples of a split are shuffled by sorting their shuffle keys (column `place`). The keys of a split, or with a
 curriculum those of each stage, are cut into ranges of equal width, which have about equally many tokens. A range has
-examples of every file, so they pass through the levels of cluster/levels.py: the sources are the files of examples,
+examples of every file, so they pass through the levels of cluster/exchange.py: the sources are the files of examples,
 sorted by (split, shuffle key), and the targets are the ranges. The files in between are sliced files.
 
 The examples of a range are in the order of the files, for any number of levels.
@@ -23,9 +23,8 @@ import pyarrow.parquet as pq
 from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
 from cluster.cost import Cost, Planning
 from cluster.examples.splits import SPLITS
-from cluster.exchange import cost_of_level
-from cluster.levels import Levels
-from cluster.sliced_file import read_slices, read_table, table_slices
+from cluster.exchange import Levels, cost_of_level
+from cluster.output import read_slices, read_table, table_slices
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store import paths
 from cluster.store.store import Store

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.errors import ConfigError
-from cluster.sliced_file import read_slice, read_slices
+from cluster.output import read_slice, read_slices
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from training.config_parts import Split

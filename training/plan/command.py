@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.errors import ConfigError
-from cluster.plan.prices import load_prices
-from cluster.plan.subject import CORES
-from cluster.plan.text import assumed_lines, costs_lines, wrapped
+from cluster.plan.plan import CORES, assumed_lines, costs_lines, load_prices, wrapped
 from training.config import TrainConfig
 from training.gpus import AssumedGpu, gpu_named
 from training.output_folder import refuse_output_among_inputs

@@ -6,8 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cluster.entry import Entry
-from cluster.plan.prices import Prices, load_prices
-from cluster.plan.subject import ASSUMED, CORES, costs_of
+from cluster.plan.plan import ASSUMED, CORES, Prices, costs_of, load_prices
 from training.config import TrainConfig
 from training.continuing import planned_words
 from training.gpus import AssumedGpu
@@ -61,7 +60,7 @@ def plan_phase(
 ) -> dict[str, Any]:
     """The plan of one training. Bytes are of one worker, at the minimum number of workers.
 
-    packing: as `cluster.plan.subject.costs_of` has it; null if the corpora are packed, or no sample could be packed.
+    packing: as `cluster.plan.plan.costs_of` has it; null if the corpora are packed, or no sample could be packed.
     """
     shape: Shape = _shape_of(config)
     data = find_data(config, shape.vocabulary)

@@ -14,10 +14,18 @@ import huggingface_hub
 import pyarrow as pa
 
 from cluster.errors import DataError
-from cluster.python_values import python_rows
 from cluster.readers.formats.arrow_streams import record_batches, schema_of
 from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import FilePieces, Reader, ReaderCounts, Row, Unreadable, documents, one_problem
+from cluster.readers.reader import (
+    FilePieces,
+    Reader,
+    ReaderCounts,
+    Row,
+    Unreadable,
+    documents,
+    one_problem,
+    python_rows,
+)
 from cluster.readers.streams import Span, UnreadableRest
 from cluster.record import RecordFile
 from cluster.store import paths

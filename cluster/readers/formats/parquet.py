@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from cluster.artifact import StoredParquet, chunk_range
 from cluster.errors import DataError
 from cluster.formats import plural
-from cluster.python_values import python_rows
 from cluster.readers.inputs import Input, Limits
 from cluster.readers.reader import (
     TABLE_BYTES,
@@ -25,6 +24,7 @@ from cluster.readers.reader import (
     Unreadable,
     documents,
     one_problem,
+    python_rows,
 )
 from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, UnreadableRest, pointer_problem
 from cluster.store.interface import FileInfo

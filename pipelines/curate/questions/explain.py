@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, DataFile, read_tables
 from cluster.errors import DataError, UserError
 from cluster.formats import plural
-from cluster.python_values import python_rows
+from cluster.readers.reader import python_rows
 from pipelines.curate.questions.run_reader import MeasuredDocument, RunReader, row_at
 from pipelines.curate.stages.boilerplate import BOILERPLATE, piece_keys
 from pipelines.curate.stages.contaminated import CONTAMINATED

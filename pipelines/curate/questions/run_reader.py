@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from cluster.artifact import Artifact, DataFile, open_parquet, read_tables, require_files
 from cluster.errors import ConfigError, DataError
-from cluster.python_values import python_rows
 from cluster.readers.formats import READERS
 from cluster.readers.formats.text_files import OneDocument
 from cluster.readers.inputs import Input, Limits
+from cluster.readers.reader import python_rows
 from cluster.readers.recorded import INPUTS_JSON, inputs_file, read_inputs
 from cluster.readers.streams import Span
 from cluster.readers.units import Reading, Unit, read_unit

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError
 from cluster.inspection import shortened
-from cluster.python_values import python_rows
 from cluster.readers.inputs import Input
+from cluster.readers.reader import python_rows
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.questions.run_reader import RunReader

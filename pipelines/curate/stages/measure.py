@@ -22,7 +22,7 @@ from cluster.errors import ConfigError
 from cluster.readers.reader import ReaderCounts
 from cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
 from cluster.stage import Output, Scratch, Stage, files_from
-from cluster.store.local_files import local_file, sha256_of
+from cluster.store.copies import local_file, sha256_of
 from cluster.store.store import Store
 from pipelines import first_calls
 from pipelines.curate.config import MeasureSettings

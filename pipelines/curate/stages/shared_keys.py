@@ -158,7 +158,7 @@ def find_shared(shared: np.ndarray, keys: np.ndarray, checks: np.ndarray) -> np.
 class KeyStages:
     """Runs stages that prepare `select`, with sliced outputs.
 
-    units: all units of input. made_from: fingerprint of what else the result depends on. fan: see cluster/levels.py.
+    units: all units of input. made_from: fingerprint of what else the result depends on. fan: see cluster/exchange.py.
     """
 
     run: RunStage

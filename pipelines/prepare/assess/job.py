@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from cluster.artifact import Artifact
+from cluster.entry import require_extra
 from cluster.errors import DataError
-from cluster.extras import require_extra
 from cluster.record import json_bytes, read_json
 from cluster.stage import RunStage, RunStageIn
 from cluster.store import paths
-from cluster.store.local_files import local_file
+from cluster.store.copies import local_file
 from cluster.store.store import Store
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import Dedup

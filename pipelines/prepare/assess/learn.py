@@ -18,7 +18,7 @@ import pyarrow as pa
 from cluster.artifact import Artifact, fingerprint
 from cluster.entry import Entry
 from cluster.stage import Output, Stage
-from cluster.store.local_files import local_file, sha256_of
+from cluster.store.copies import local_file, sha256_of
 from pipelines.prepare.assess.embed import LIBRARIES
 from pipelines.prepare.assess.settings import Assess, Embeddings
 

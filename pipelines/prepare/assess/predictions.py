@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError
-from cluster.store.local_files import local_file
+from cluster.store.copies import local_file
 from cluster.store.store import Store
 
 SETTING = "assess.predictions"

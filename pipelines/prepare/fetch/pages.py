@@ -16,7 +16,7 @@ from cluster.readers.formats.text_files import add_page
 from cluster.readers.inputs import Input, Limits
 from cluster.readers.reader import ReaderCounts, Rows
 from cluster.secret_values import shortened
-from cluster.store.local_files import local_file
+from cluster.store.copies import local_file
 from cluster.store.store import Store
 from pipelines.prepare.fetch import client
 from pipelines.prepare.fetch.answers import Page, Unread, now

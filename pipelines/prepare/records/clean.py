@@ -16,7 +16,7 @@ import yaml
 from cluster.errors import ConfigError
 from cluster.readers.formats.mail_text import without_disclaimers, without_quotes, without_signature
 from cluster.readers.inputs import Cut
-from cluster.store.local_files import local_file
+from cluster.store.copies import local_file
 from cluster.store.store import Store
 from pipelines.prepare.config import Clean, check_terms
 from pipelines.text import personal_data

@@ -19,7 +19,7 @@ from cluster.errors import ConfigError, UserError
 from cluster.examples.content import Chat, Content, question_and_answer, texts_of
 from cluster.guard import Exceeded, Failed, Guard
 from cluster.readers.inputs import Limits
-from cluster.store.local_files import local_file, sha256_of
+from cluster.store.copies import local_file, sha256_of
 from cluster.store.store import Store
 from pipelines.language import fasttext_classifier
 from pipelines.language.fasttext_file import LABEL_PREFIX

@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from cluster.output import read_offsets, read_slice, read_slices, read_table, table_slice
 from cluster.readers.inputs import Limits
 from cluster.readers.units import InputManifest, Reading, Unit, read_unit
-from cluster.sliced_file import read_offsets, read_slice, read_slices, read_table, table_slice
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.prepare.config import Source

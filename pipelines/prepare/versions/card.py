@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact
 from cluster.examples.splits import SPLITS
 from cluster.formats import count, plural
-from cluster.report import cards
+from cluster.report.markdown import card as hub_card
 from cluster.run import RunFolder
 from cluster.secret_values import redacted
 from cluster.store.store import Store
@@ -126,7 +126,7 @@ def card_text(
             ],
         }
     # Cards are published, and the run may have been made by a version that refused fewer secrets.
-    return redacted(cards.card(__package__, front, values))
+    return redacted(hub_card(__package__, front, values))
 
 
 def _collected(splits: Iterable[Artifact]) -> tuple[str, str] | None:

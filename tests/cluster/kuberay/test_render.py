@@ -9,8 +9,7 @@ import yaml
 from cluster.cli import main
 from cluster.errors import ConfigError
 from cluster.kuberay.profiles import OVERLAYS, POD_FOLDERS, Profile, profile_of
-from cluster.kuberay.rayjob import build_config_map, build_raycluster, build_rayjob
-from cluster.kuberay.render import rendered
+from cluster.kuberay.rayjob import build_config_map, build_raycluster, build_rayjob, rendered
 from cluster.nodes import Node, without_accelerators
 from cluster.submit.work import GIB
 from tests.support.works import CURATE, IMAGE, TRAIN, finished
@@ -289,7 +288,7 @@ def test_render_prints_what_submit_creates(tmp_path, capsys):
 @pytest.mark.parametrize(("work", "kind"), [(CURATE, "cpu"), (TRAIN, "gpu")])
 def test_the_words_of_render_reach_the_job(work, kind, monkeypatch, capsys):
     given = []
-    monkeypatch.setattr("cluster.kuberay.render.work_of", lambda *words: given.append(words) or finished(work))
+    monkeypatch.setattr("cluster.kuberay.rayjob.work_of", lambda *words: given.append(words) or finished(work))
     words = ["-o", "a=b", "--overlay", "eks", "--image", IMAGE, "--namespace", "team", "--within", "2h"]
     with pytest.raises(SystemExit) as done:
         main(["render", "c.yaml", *words])

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.plan.prices import load_prices
+from cluster.plan.plan import load_prices
 
 
 def test_a_file_of_prices_is_a_mapping_of_known_settings(tmp_path):

@@ -4,8 +4,7 @@ import re
 from dataclasses import asdict
 
 from cluster.cost import Cost
-from cluster.plan.prices import Prices
-from cluster.plan.text import amount_of_bytes, core_time, money, plan_text
+from cluster.plan.plan import Prices, amount_of_bytes, core_time, money, plan_text
 
 
 def test_numbers_of_a_plan_are_short_and_keep_their_unit():

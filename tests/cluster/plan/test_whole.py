@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.cost import PIECE_BYTES, REQUEST_CORE_S, Cost, requests_to_read, requests_to_write
-from cluster.plan.prices import Prices
-from cluster.plan.subject import START_S, on_cores, store_money
+from cluster.plan.plan import START_S, Prices, on_cores, store_money
 from cluster.plan.trial import Growth, Sampled, Trial, Tried, sampled
 from cluster.plan.whole import PlannedInput, Whole
 from cluster.store.store import Store

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.report import cards
+from cluster.report.markdown import card, escaped
 
 HOSTILE = st.text(
     alphabet=st.sampled_from(list("a<>&|`*_[]()#!\\\"'{}$~:@-=\n\r\t\x00\u2028é")), min_size=1, max_size=30
@@ -34,7 +34,7 @@ def made(tmp_path_factory):
     Path(folder, "card.md").write_text(TEMPLATE)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder.parent)
-        yield lambda front, **values: cards.card("package_with_a_card", front, {"nothing": None, "code": ""} | values)
+        yield lambda front, **values: card("package_with_a_card", front, {"nothing": None, "code": ""} | values)
 
 
 def test_a_card_has_its_front_matter_text_and_table(made):
@@ -55,6 +55,6 @@ def test_a_cell_stays_a_cell_and_a_name_a_name(made, text):
 
 
 def test_plain_text_stays_readable():
-    assert cards.escaped("demo-lora 1.5, Straße") == "demo-lora 1.5, Straße"
-    assert cards.escaped("a|b <i>\n") == "a\\|b &lt;i&gt;"
-    assert cards.escaped("http://x.y www.x.y a@b.c") == "http\\://x.y www\\.x.y a\\@b.c"
+    assert escaped("demo-lora 1.5, Straße") == "demo-lora 1.5, Straße"
+    assert escaped("a|b <i>\n") == "a\\|b &lt;i&gt;"
+    assert escaped("http://x.y www.x.y a@b.c") == "http\\://x.y www\\.x.y a\\@b.c"

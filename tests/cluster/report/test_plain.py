@@ -3,8 +3,7 @@
 from markupsafe import escape
 
 from cluster.report.page import page
-from cluster.report.plain import plain_sections
-from cluster.report.sections import DataTable, Items, Section, Tiles
+from cluster.report.sections import DataTable, Items, Section, Tiles, plain_sections
 from tests.support.report_cases import HOSTILE, Page, hostile
 
 FACTS = {

@@ -9,9 +9,8 @@ import pytest
 from cluster.cli import main
 from cluster.errors import UserError
 from cluster.submit.backend import AttemptLost, Request, State
-from cluster.submit.commands import _duration, _find, _first_message, _follow, _moment
+from cluster.submit.commands import Place, _duration, _find, _first_message, _follow, _moment
 from cluster.submit.local import Local
-from cluster.submit.place import Place
 from tests.support.attempts import InMemory, attempt_of
 from tests.support.works import SMALL_JOB, finished, small_work
 

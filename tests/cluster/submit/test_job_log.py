@@ -2,7 +2,8 @@
 
 import pytest
 
-from cluster.submit.following import LONGEST_LINE, LogLines, PodLog
+from cluster.submit.following import LONGEST_LINE, LogLines
+from cluster.submit.kuberay_log import PodLog
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])

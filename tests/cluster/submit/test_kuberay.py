@@ -11,7 +11,7 @@ import yaml
 
 from cluster.cli import main
 from cluster.errors import ClusterError, ConfigError, DataError
-from cluster.kuberay.render import rendered
+from cluster.kuberay.rayjob import rendered
 from cluster.submit.backend import AttemptExists, AttemptLost, NoAnswer, Request, State
 from cluster.submit.kuberay import KubeRay, connect
 from cluster.submit.kuberay_log import Follower

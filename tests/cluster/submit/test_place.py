@@ -6,9 +6,9 @@ import pytest
 
 from cluster.cli import main
 from cluster.errors import ConfigError
+from cluster.submit.commands import Place
 from cluster.submit.jobs_api import JobsApi
 from cluster.submit.local import Local
-from cluster.submit.place import Place
 
 
 @pytest.mark.parametrize(

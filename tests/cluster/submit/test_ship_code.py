@@ -9,9 +9,9 @@ import pytest
 
 import cluster
 from cluster.errors import ConfigError
-from cluster.submit import ship_code as module
+from cluster.submit import jobs_api as module
 from cluster.submit.backend import NotThere
-from cluster.submit.ship_code import ship_code
+from cluster.submit.jobs_api import ship_code
 
 
 @pytest.fixture

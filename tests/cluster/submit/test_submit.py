@@ -6,7 +6,7 @@ import pytest
 
 from cluster.errors import ClusterError, ConfigError
 from cluster.submit.backend import State
-from cluster.submit.place import Place
+from cluster.submit.commands import Place
 from cluster.submit.submit import Attach, Finished, Refuse, Start, decide, next_name, submit
 from tests.support.attempts import InMemory, attempt_of
 from tests.support.works import finished, small_work

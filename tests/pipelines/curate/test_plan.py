@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from cluster import cli
-from cluster.plan.prices import Prices
-from cluster.plan.subject import plan_of
+from cluster.plan.plan import Prices, plan_of
 from cluster.progress import Silent
 from cluster.session import Session
 from pipelines.curate.config import CurateConfig

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.exchange import SlicedFiles
-from cluster.sliced_file import write_slices
+from cluster.output import write_slices
 from cluster.store.store import Store
 from pipelines.curate.stages import shared_keys
 from pipelines.curate.stages.shared_keys import KeyCounter, find_shared, read_shared

@@ -13,8 +13,7 @@ from cluster.readers.inputs import Input
 from cluster.readers.streams import Span
 from cluster.readers.units import InputFile, InputManifest, Reading, Unit
 from cluster.store.store import Store
-from cluster.submit.unit_machines import cores_of
-from cluster.submit.work import GIB, Machines
+from cluster.submit.work import GIB, Machines, cores_of
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import CurateJob
 from pipelines.curate.work import machine_of, machines, must_exist

@@ -8,7 +8,7 @@ import pytest
 from cluster.artifact import DataFile, Manifest, describe_schema
 from cluster.cost import Cost
 from cluster.engine import RetryLimits
-from cluster.levels import Levels
+from cluster.exchange import Levels
 from cluster.plan.whole import PlannedArtifact
 from cluster.stage import Output, Stage
 from cluster.store import paths

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import sliced_file
+from cluster import output
 from pipelines.dedup import candidates, group
 from pipelines.dedup.documents import Keys
 from pipelines.dedup.exact import TEXT, RangeTexts, edges_of_texts, first_of_text
@@ -92,7 +92,7 @@ def test_no_copy_has_a_key_and_its_signature_is_not_moved(tmp_path, monkeypatch,
     def table_slices(table, ends):
         if "signature" in table.column_names:
             signed.append(table.num_rows - table["signature"].null_count)
-        return sliced_file.table_slices(table, ends)
+        return output.table_slices(table, ends)
 
     monkeypatch.setattr(group, "edges_within", edges_within)
     monkeypatch.setattr(group, "table_slices", table_slices)

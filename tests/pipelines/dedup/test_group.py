@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.output import table_slice
 from cluster.readers.freeze import bytes_of_unit
-from cluster.sliced_file import table_slice
 from cluster.store.store import Store
 from pipelines.dedup.compare import PAIRS_SCHEMA, joined, keeper_ranks
 from pipelines.dedup.cost import memory_to_group

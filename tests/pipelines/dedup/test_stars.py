@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from cluster.artifact import fingerprint
 from cluster.engine import RetryLimits
+from cluster.output import write_slices
 from cluster.progress import Silent
-from cluster.sliced_file import write_slices
 from cluster.stage import Output, Stage
 from cluster.store.store import Store
 from pipelines.dedup.group import Sizes

@@ -7,8 +7,7 @@ from hypothesis import given
 
 from cluster import cli
 from cluster.errors import DataError
-from cluster.examples.content import content_of, pair
-from cluster.examples.forms import FORMS
+from cluster.examples.content import FORMS, content_of, pair
 from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from pipelines.prepare.versions.export import as_alpaca, as_sharegpt, export

@@ -57,7 +57,7 @@ def test_a_base_is_loaded_in_the_type_and_place_of_its_method(
         raise Stopped
 
     monkeypatch.setattr(build, "load_base", load_base)
-    monkeypatch.setattr("cluster.extras.find_spec", lambda name: name)
+    monkeypatch.setattr("cluster.entry.find_spec", lambda name: name)
     config = tiny_config({"name": folder(tmp_path / "a")}, seed=5, attention="sdpa", **settings)
     with pytest.raises(Stopped):
         build_objective(config, device=device, compute=compute)
@@ -71,7 +71,7 @@ def test_a_base_is_loaded_in_the_type_and_place_of_its_method(
         assert four.bnb_4bit_compute_dtype == torch.bfloat16
         with pytest.raises(ConfigError, match="this worker computes on cpu"):
             build_objective(config, device="cuda", compute="cpu")
-        monkeypatch.setattr("cluster.extras.find_spec", lambda name: None)
+        monkeypatch.setattr("cluster.entry.find_spec", lambda name: None)
         with pytest.raises(ConfigError, match=r"^method: qlora: bitsandbytes not installed .*'raymill\[qlora\]'"):
             build_objective(config, device=device, compute=compute)
 

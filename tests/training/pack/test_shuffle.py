@@ -16,11 +16,11 @@ from cluster import engine as engines
 from cluster.artifact import Artifact
 from cluster.engine import Engine
 from cluster.examples.splits import SPLITS
+from cluster.exchange import Levels
 from cluster.garbage import find_garbage
-from cluster.levels import Levels
+from cluster.output import read_table
 from cluster.progress import Silent
 from cluster.session import Session
-from cluster.sliced_file import read_table
 from cluster.stage import Scratch, Stage, from_scratch, run_unit
 from cluster.store.store import Store
 from tests.support.inline import InlineEngine

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.cost import Cost
-from cluster.plan.prices import load_prices
-from cluster.plan.subject import costs_of
+from cluster.plan.plan import costs_of, load_prices
 from tests.support.plan_cases import LORA, big, config, facts
 from training.config import TrainConfig
 from training.gpus import AssumedGpu
