@@ -47,10 +47,10 @@ EXCEPTIONS = {
     "cluster.submit.submit._numbered": _OF_THE_USER,
     "pipelines.prepare.fetch.settings._COMMENTS": _OF_THE_USER,
     "pipelines.prepare.records.clean._terms": _LITERAL,
-    "pipelines.prepare.records.markdown._ANCHOR": _HEADING,
-    "pipelines.prepare.records.markdown._EMPHASIS": _HEADING,
-    "pipelines.prepare.records.markdown._ROLE": _HEADING,
-    "pipelines.prepare.records.markdown._TAG": _HEADING,
+    "pipelines.prepare.records.sections._ANCHOR": _HEADING,
+    "pipelines.prepare.records.sections._EMPHASIS": _HEADING,
+    "pipelines.prepare.records.sections._ROLE": _HEADING,
+    "pipelines.prepare.records.sections._TAG": _HEADING,
     "pipelines.text.normalize.mojibake._automaton": _LITERAL,
     "pipelines.text.personal_data.spellings._ANY_LETTERS": "the 64 characters before an @",
     "training.gpus.peak_flops": "the name of a GPU",
@@ -341,5 +341,5 @@ def test_the_worst_cases_of_a_pattern_repeat_what_its_repeats_take(pattern, want
 
 
 def test_a_pattern_that_is_tried_at_one_place_is_not_searched():
-    assert not is_searched("FENCE", "pipelines.prepare.records.markdown")
-    assert is_searched("_LINK", "pipelines.prepare.records.markdown")
+    assert not is_searched("FENCE", "pipelines.prepare.records.sections")
+    assert is_searched("_LINK", "pipelines.prepare.records.sections")

@@ -1,26 +1,160 @@
-"""The verb `raymill assess`."""
+"""The verbs `raymill assess` and `raymill dataset`.
 
-from typing import Annotated
+`assess` takes, besides the output of `raymill prepare`, data that is written into a folder of its own:
+
+    a split of a run, or the whole run    assessed as it is
+    anything that has records             prepared as it is first: no record is changed or left out by a rule
+
+Records are what `inputs` may have: an output of `raymill curate`, a folder of Parquet or other files, or one file.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any, get_args
 
 import typer
 
 from cluster.config import load_values
-from cluster.errors import DataError, UserError
+from cluster.dataset_versions import registry_folder
+from cluster.errors import ConfigError, DataError, UserError
+from cluster.examples.content import Shape
 from cluster.examples.splits import SPLITS
+from cluster.formats import count, plural
 from cluster.frame.commands import Address, Overrides, Replace, load_of_kind
 from cluster.frame.job import REPORT_HTML
-from cluster.inspection import store_for
+from cluster.inspection import RunConfig, StorageOverrides, store_for
+from cluster.output_folder import refuse_impossible_output, refuse_output_in_folder
 from cluster.progress import ProgressLines
 from cluster.run import RUN_REPORT, RunFolder
+from cluster.secret_values import secret_in
 from cluster.session import Session
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.kernel_cache import COMPILING, kernels_are_compiled
 from pipelines.prepare import job
-from pipelines.prepare.assess.data import configs_of, of_prepared_run, refuse_output
-from pipelines.prepare.assess.job import ASSESSMENT
+from pipelines.prepare.assess.job import ASSESSMENT, read_assessment
 from pipelines.prepare.assess.score import failed
-from pipelines.prepare.assess.section import assessment_text
+from pipelines.prepare.config import PrepareConfig, Source
+from pipelines.prepare.records.clean import Clean
+from pipelines.prepare.records.validate import Validate
+from pipelines.prepare.report.page import assessment_text
+from pipelines.prepare.sources import Fields, fields_of, fields_of_settings, with_corpora
+from pipelines.prepare.stages.duplicates import Duplicates
+from pipelines.prepare.stages.split import Split
+from pipelines.prepare.versions.diff import compare_versions, diff_json, diff_text, metric_values, metrics_text
+from pipelines.prepare.versions.export import ExportFormat, card, export, push
+from pipelines.prepare.versions.registry import Registry
+
+# Columns that are read as metadata under their own names, besides those that the settings name.
+USUAL = ("source", "licence", "domain", "task_type", "language", "label", "category", "annotator")
+# No record fails one of these.
+NO_RULES = Validate(
+    question_chars=None,
+    answer_chars=None,
+    refusals=(),
+    copied_answer=False,
+    answer_in_question=None,
+    boilerplate=(),
+    truncated_answers="keep",
+)
+_FIELD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_FILES = ("assessment.json",)
+
+
+def of_prepared_run(store: Store, data: str) -> tuple[str, tuple[str, ...]] | None:
+    """(the output of a finished `raymill prepare`, the splits that are meant); None if `data` is not of one."""
+    if data.startswith("hf://"):
+        return None
+    above, _, name = data.rpartition("/")
+    for root, splits in ((data, SPLITS), *([(above, (name,))] if name in SPLITS else [])):
+        if RunFolder(store, root).finished("prepare") is not None:
+            return root, splits
+    return None
+
+
+def refuse_output(store: Store, output: str, run: str) -> None:
+    """
+    Raises:
+        ConfigError: the folder of the assessment is that of the run, or inside it.
+        DataError: it holds a finished run.
+    """
+    refuse_impossible_output(output)
+    refuse_output_in_folder("--output", output, "the data set", run, _FILES, "assessment")
+    if RunFolder(store, output).manifest_file.read() is not None:
+        raise DataError(
+            f"--output: {output} holds a finished run, whose report this would replace. Choose another folder."
+        )
+
+
+def configs_of(
+    store: Store, data: str, output: str, settings: PrepareConfig | None, overrides: Sequence[str]
+) -> tuple[PrepareConfig, PrepareConfig]:
+    """(a config that prepares the data as they are, the config whose rules, terms, `assess` and `gates` are used).
+
+    settings: of `--config`; None: the defaults with the overrides.
+
+    Raises:
+        UserError: the data have no records, or columns that are not recognised.
+    """
+    plain: dict[str, Any] = {"kind": "prepare", "name": _name(data), "output": output, "dedup": None}
+    source: dict[str, Any] = {"source": _name(data), "path": data}
+    if not any(one.startswith("inputs.") for one in overrides):
+        named = _named(settings) if settings else {word for one in overrides for word in _FIELD.findall(one)}
+        source |= _columns(store, source, named)
+    plain["inputs"] = [source]
+    if settings is None:
+        wanted = load_values(plain, data, overrides)
+        assert isinstance(wanted, PrepareConfig)
+    else:
+        of_config = settings.model_dump(
+            mode="json", by_alias=True, include={"assess", "gates", "validation", "execution", "limits"}
+        )
+        of_config |= {"clean": {"terminology": settings.clean.terminology}, "storage": settings.storage}
+        wanted = PrepareConfig.model_validate(plain | of_config)
+    shape = _shape(fields_of(with_corpora(wanted.inputs, store), store, output)[0])
+    as_it_is = {
+        "records": wanted.records.model_copy(update={"shape": shape}),
+        "clean": Clean(normalize=False),
+        "validation": NO_RULES,
+        "dedup": None,
+        "duplicates": Duplicates(contradictory="ignore"),
+        "split": Split(train=1, validation=0, test=0),
+        "curriculum": None,
+    }
+    return wanted.model_copy(update=as_it_is), wanted
+
+
+def _name(data: str) -> str:
+    """A name of a source and a run, from the last part of a path."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", data.rstrip("/").rpartition("/")[2]).strip("-._")[:100] or "data"
+
+
+def _named(settings: PrepareConfig) -> set[str]:
+    """Names of the metadata that the assessment and the rules of a config name."""
+    parts = ("assess.", "validate.")
+    return {name for setting, names in fields_of_settings(settings) if setting.startswith(parts) for name in names}
+
+
+def _columns(store: Store, source: dict[str, Any], named: Collection[str]) -> dict[str, Any]:
+    """`columns`, and `id` if there is such a column: the columns that are read beside the content."""
+    (found,) = with_corpora([Source.model_validate(source)], store)
+    (fields,) = fields_of([found], store, "")
+    read = [name for name in fields.unread if name in (*USUAL, *named) and _FIELD.fullmatch(name)]
+    return {"columns": {name: name for name in read}} | ({"id": "id"} if "id" in fields.unread else {})
+
+
+def _shape(fields: Fields) -> Shape:
+    """The shape that has these columns."""
+    columns = fields.columns
+    if "text" in columns:
+        return "text"
+    if "chosen" in columns:
+        return "preference"
+    if "messages" in columns:
+        return "messages"
+    if "prompt" not in columns:
+        raise ConfigError(f"{fields.main}: no content. Name the columns: -o inputs.0.columns.prompt=COLUMN.")
+    return "instruction" if "input" in columns else "pairs"
 
 
 def assess(
@@ -106,3 +240,85 @@ def _prepared(store: Store, output: str) -> str:
 def _progress(address: str | None) -> ProgressLines:
     compiled = kernels_are_compiled() or address not in (None, "local")
     return ProgressLines(at_first="" if compiled else COMPILING)
+
+
+# action -> (number of further arguments: least, most; how it is written)
+_ACTIONS = {
+    "tag": (1, 1, "tag NAME OUTPUT"),
+    "log": (0, 0, "log NAME"),
+    "diff": (1, 1, "diff NAME:VERSION OTHER:VERSION"),
+    "card": (0, 0, "card NAME[:VERSION]"),
+    "export": (1, 1, "export NAME[:VERSION] FOLDER"),
+    "push": (1, 1, "push NAME[:VERSION] hf://ORG/NAME"),
+}
+
+
+def dataset(
+    action: Annotated[str, typer.Argument(help=", ".join(_ACTIONS))],
+    name: Annotated[str, typer.Argument(help="name of the data set; NAME:VERSION for a version that is not the last")],
+    more: Annotated[
+        list[str] | None, typer.Argument(help="tag: OUTPUT; diff: OTHER; export: FOLDER; push: PLACE")
+    ] = None,
+    version: Annotated[str | None, typer.Option("--as", help="tag: the version's name; default: v1, v2, ..")] = None,
+    note: Annotated[str, typer.Option(help="tag: a sentence about the version")] = "",
+    format: Annotated[ExportFormat, typer.Option(help=f"export: {', '.join(get_args(ExportFormat))}")] = "hf",
+    public: Annotated[bool, typer.Option("--public", help="push: a data set that is created is public")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="diff: print JSON")] = False,
+    registry: Annotated[
+        str | None, typer.Option(help="folder or URI of the versions; default: $RAYMILL_DATASETS, else ./datasets")
+    ] = None,
+    config: RunConfig = None,
+    override: StorageOverrides = None,
+) -> None:
+    """Named versions of data sets: `tag NAME OUTPUT`, `log NAME`, `diff A B`, `card NAME`, `export NAME FOLDER`,
+    `push NAME hf://ORG/NAME` with the token HF_TOKEN.
+
+    A version points at an output of `raymill prepare` and never changes.
+    """
+    given = more or []
+    if action not in _ACTIONS:
+        raise typer.BadParameter(f"{action}: no such action; there are {', '.join(_ACTIONS)}")
+    least, most, written = _ACTIONS[action]
+    if not least <= len(given) <= most:
+        raise typer.BadParameter(f"write `raymill dataset {written}`")
+    if action != "tag" and (version or note):
+        raise ConfigError("--as and --note go with `tag`. Leave them out.")
+    if what := secret_in(note):
+        raise ConfigError(f"--note: holds a secret ({what}), and cards are published. Take it out.")
+    if action != "push" and public:
+        raise ConfigError("--public goes with `push`. Leave it out.")
+    if action != "diff" and as_json:
+        raise ConfigError("--json goes with `diff`. Leave it out.")
+    with store_for(registry or registry_folder(), config, override) as (store, uri):
+        versions = Registry(store, uri, any_output=bool(config or override))
+        match action:
+            case "tag":
+                known = [one.version for one in versions.known(name)]
+                made = versions.tag(name, paths.absolute(given[0]), version, note)
+                since = f" since {made.tagged[:16]}; nothing was changed" if made.version in known else ""
+                records = plural(sum(made.records.values()), "record")
+                print(f"{made.name}:{made.version} is {made.output}, {records}{since}")
+            case "log":
+                for one in versions.versions(name):
+                    numbers = " + ".join(count(number) for number in one.records.values())
+                    found = f"{one.version:<8}{one.tagged[:16]}  {numbers:<24}{one.digest[:12]}  {one.output}"
+                    print(f"{found}  {one.note}".rstrip())
+            case "diff":
+                one, other = versions.readable(name), versions.readable(given[0])
+                difference = compare_versions(one.splits(store), other.splits(store))
+                before, after = (f"{found.name}:{found.version}" for found in (one, other))
+                old, new = (read_assessment(store, found.output) for found in (one, other))
+                if as_json:
+                    print(diff_json(before, after, difference, metric_values(old, new)))
+                else:
+                    print(diff_text(before, after, difference))
+                    print(metrics_text(before, after, old, new))
+            case "card":
+                print(card(store, versions.readable(name)), end="")
+            case "push":
+                pushed = push(store, versions.readable(name), given[0], public=public)
+                print(f"hf://{pushed.place} holds {plural(pushed.files, 'file')}, {pushed.bytes / 1e6:,.1f} MB")
+                print(f"commit  {pushed.commit}")
+            case _:
+                files = export(store, versions.readable(name), paths.absolute(given[0]), format)
+                print(f"{plural(len(files), 'file')} written to {paths.absolute(given[0])}")

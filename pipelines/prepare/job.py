@@ -8,7 +8,7 @@
     sample, fit, cosines, unrelated  see relevance.py               -> _work/relevance
     group    finds duplicates among the records that passed         -> _work/groups, see duplicates.py
     words, complexity  find how difficult each record is            -> _work/words, _work/complexity
-    before   notes where the run that is replaced has its records   -> _work/before, see kept.py
+    before   notes where the run that is replaced has its records   -> _work/before, see split_stage.py
     split    decides which split each record goes to                -> _work/splits
     write    writes the splits, and the ledger of removed records   -> train, validation, test, removed, listed
     assess   measures the splits, see assess/job.py                 -> assessment.json
@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from cluster.artifact import Artifact, Counters
+from cluster.artifact import Artifact
 from cluster.dataset_versions import refuse_to_replace_tagged
 from cluster.engine import Engine
 from cluster.entry import Entry, require_extra
@@ -41,6 +41,7 @@ from cluster.frame.first_look import FirstLook
 from cluster.frame.job import REPORT_HTML, Made, Making, Run, digests_of, limits_of, run_in, with_warnings
 from cluster.lease import held
 from cluster.output_folder import refuse_impossible_output, refuse_output_among_inputs
+from cluster.plan.sample import document_count
 from cluster.progress import Progress
 from cluster.readers.inputs import STORES
 from cluster.readers.listing import InputListing, list_inputs
@@ -52,43 +53,49 @@ from cluster.session import Session
 from cluster.stage import RunStageIn
 from cluster.store import paths
 from cluster.store.store import Store
-from cluster.submit.work import Machines, Work
+from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, Work, machines_for, whole_gib
+from pipelines.dedup.cost import memory_to_group
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
+from pipelines.dedup.settings import Dedup
 from pipelines.kernel_cache import CompilesKernels
-from pipelines.prepare.assess.job import assess, check_models, read_assessment, require_embeddings
-from pipelines.prepare.assess.score import Assessment
-from pipelines.prepare.assess.section import assessment_text
-from pipelines.prepare.assess.trained import read_trained
-from pipelines.prepare.config import PrepareConfig, Source, Validate
-from pipelines.prepare.dry_run import about
-from pipelines.prepare.fetch.answers import secret
+from pipelines.prepare.assess.job import assess, assess_memory, check_models, read_assessment, require_embeddings
+from pipelines.prepare.assess.score import Assessment, read_trained
+from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.fetch.settings import Database
-from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of
-from pipelines.prepare.named_fields import refuse_unknown_fields, with_named_columns
-from pipelines.prepare.report.gather import gather
-from pipelines.prepare.report.page import render, render_assessment, report_text
-from pipelines.prepare.report.schema import REQUIRED, PrepareReport
-from pipelines.prepare.sources import as_input, fields_of, notes_on_columns, with_corpora
+from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of, secret
+from pipelines.prepare.records.validate import Validate
+from pipelines.prepare.report.gather import REQUIRED, PrepareReport, gather
+from pipelines.prepare.report.page import assessment_text, render, render_assessment, report_text
+from pipelines.prepare.sources import (
+    as_input,
+    fields_of,
+    notes_on_columns,
+    refuse_unknown_fields,
+    with_corpora,
+    with_named_columns,
+)
 from pipelines.prepare.stages.collect import (
-    ATTRIBUTES,
-    KEYS,
     QUARANTINE,
     RECORDS,
     REJECTED,
     VERDICTS,
     CollectSettings,
     collect_memory,
-    collect_settings,
     collect_stage,
+    rules_memory,
 )
-from pipelines.prepare.stages.complexity import COMPLEXITY, WORDS, complexity_stage, words_stage
+from pipelines.prepare.stages.complexity import WORDS, complexity_stage, words_stage
 from pipelines.prepare.stages.duplicates import find_repeats
-from pipelines.prepare.stages.kept import find_kept, noted_splits, splits_before
-from pipelines.prepare.stages.relevance import find_unrelated
-from pipelines.prepare.stages.split_stage import SPLIT_FILES, SplitSettings, split_stage
+from pipelines.prepare.stages.relevance import find_unrelated, relevance_memory
+from pipelines.prepare.stages.split_stage import (
+    find_kept,
+    noted_splits,
+    split_memory,
+    split_stage,
+    splits_before,
+)
+from pipelines.prepare.stages.tables import find_in_tables, tables_memory
 from pipelines.prepare.stages.write import LISTED, REMOVED, write_stage
-from pipelines.prepare.tables.stage import TABLES, TablesFound, repeated_stage, tables_stage
-from pipelines.prepare.work import machines
 
 _try_sample = Entry("pipelines.prepare.plan:try_sample")  # imports this module
 
@@ -102,6 +109,10 @@ _NO_EFFECT_ON_RESULT = STORES | {
     "gates": True,
     "dedup": set(NO_EFFECT_ON_DUPLICATES),
 }
+
+# Text that a core does in a second, of a whole run with its assessment: 96 MB of 200,000 records in 162 core-seconds on
+# 2 workers (`RECORDS=200000 WORKERS=2 python -m tests.benchmarks prepare`, 2026-11-23).
+_BYTES_PER_CORE_SECOND = 0.59e6
 
 
 class PrepareRun(Run):
@@ -140,8 +151,7 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
 
     @cached_property
     def _listed(self) -> tuple[CollectSettings, InputListing]:
-        files = None if self.is_fetched else self._files
-        return listed_inputs(self.named, files, self.key)[1:]
+        return listed_inputs(self.named, None if self.is_fetched else self._files, self.key)[1:]
 
     @property
     def _files(self) -> list[Source]:
@@ -162,17 +172,51 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
         return self._listed[1]
 
     def settings(self) -> dict[str, Any]:
-        return result_settings(self.config, self.collecting, self.listing)
+        """With the columns that were recognised, and the terms and the schema of the files at this moment."""
+        plain = json.loads(self.config.model_dump_json(by_alias=True, exclude=_NO_EFFECT_ON_RESULT))
+        plain["clean"]["terminology"] = dict(self.collecting.cleaner.terms)
+        plain["validate"]["json_schema"] = self.collecting.validator.schema
+        return plain | {"columns": {one.source: [one.text, *one.columns] for one in self.listing.inputs}}
 
     def inputs(self) -> str | None:
         return super().inputs() if self.is_fetched else None
 
     def require_extras(self, *, computes: bool = True) -> None:
-        require_extras(self.config, computes=computes)
+        for source in self.config.inputs:
+            if isinstance(source.connection, Database):
+                require_extra("sql", f"inputs ({source.source}).database")
+        if computes:
+            require_embeddings(self.config)
 
     def begin(self, session: Session, progress: Progress, replace: bool) -> None:
+        """Fetch the sources that are not files. Those that were fetched are left alone.
+
+        Raises:
+            OtherSettings: a finished run, or what was fetched, has other settings, and not `replace`.
+            UserError: a source cannot be fetched. What was fetched before is kept.
+        """
         self.key = pseudonym_key(self.config)
-        self.fetched = fetch_inputs(self.config, session, progress, replace=replace)
+        connected = [one for one in self.config.inputs if one.connection]
+        missing = [one for one in connected if not is_fetched(one, self.store, self.root)]
+        if missing:
+            if replace:
+                refuse_to_replace_tagged(self.folder)
+            elif self.folder.manifest_file.read() is not None:
+                names = ", ".join(one.source for one in missing)
+                raise OtherSettings(
+                    f"{self.root}: holds a finished run, which has not fetched {names} with these settings. Choose "
+                    "another output, or add --replace to make again what these changes affect; the rest is kept."
+                )
+            refuse_impossible_output(self.root)
+            of_files = with_corpora([one for one in self.config.inputs if not one.connection], self.store)
+            fields_of(of_files, self.store, self.root, self.config.records.shape)
+            self.store.require_conditional_writes(self.root)
+            with held(self.store, self.root) as lease:
+                engine = Engine(self.root, session, progress, limits_of(self.config), replace, lease.check)
+                for one in missing:
+                    fetch(one, self.store, self.root, engine.run, replace)
+        found = (record_of(self.store, self.root, one.source).read() for one in connected)
+        self.fetched = [record for record in found if record is not None]
 
     def check(self, session: Session, replace: bool) -> None:
         if replace:
@@ -200,7 +244,7 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
         assess(*_judged(config, config.clean.terminology, self.judge), self.root, splits, making.run_again)
         on_columns = notes_on_columns(config.inputs, self.collecting.fields, config.validation.require)
         report = gather(config, self.frozen, artifacts, self.root, self.fetched, on_columns)
-        more: dict[str, Any] = {"shape": self.collecting.shape, "finished": report["finished"]}
+        more: dict[str, Any] = {"shape": config.records.shape, "finished": report["finished"]}
         if self.fetched:
             more["fetched"] = self.fetched
         return Made(
@@ -236,21 +280,10 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
             return [self.settings(), self.frozen.fingerprint]
         return [self.settings() | {"columns": {}}, listed_inputs(self.named, self._files)[2].fingerprint]
 
-    def require_begun(self) -> None:
-        self.key = pseudonym_key(self.config)
-        refuse_unfetched(self.config)
-
-    def about(self) -> Iterator[tuple[str, str]]:
-        return about(self.named, self.collecting)
-
-    def notes(self, look: FirstLook) -> list[str]:
-        return notes_on_columns(self.named.inputs, self.collecting.fields, self.named.validation.require)
-
-    def try_sample(self) -> UserError | None:
-        return _try_sample(self)
-
     def machines(self, seconds: float | None) -> Machines:
-        return machines(self.named, self.frozen, seconds)
+        config, inputs, records = self.named, self.frozen, document_count(self.frozen)
+        rate = _BYTES_PER_CORE_SECOND
+        return machines_for(inputs, seconds, rate, lambda cpus: machine_of(config, inputs, cpus, records))
 
     def must_exist(self) -> tuple[str, ...]:
         first = {file.source: file.uri for file in reversed(self.frozen.files) if file.problem is None}
@@ -265,6 +298,40 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
 
     def variables(self) -> tuple[str, ...]:
         return self.config.variables
+
+    # Of a dry run
+
+    def require_begun(self) -> None:
+        self.key = pseudonym_key(self.config)
+        refuse_unfetched(self.config)
+
+    def about(self) -> Iterator[tuple[str, str]]:
+        """The field of a record that comes from each column, the form of the records, and how they are divided."""
+        config = self.named
+
+        def columns(of: Mapping[str, str]) -> str:
+            return ", ".join(name if name == value else f"{name} ({value})" for name, value in of.items())
+
+        for source, fields in zip(config.inputs, self.collecting.fields, strict=True):
+            shown = f"a template of {columns(source.table.types)}" if source.table else columns(fields.columns)
+            yield "fields", f"{source.source}: {shown}"
+        words = f"of shape {config.records.shape}, by rules"
+        words += f", without {', '.join(config.clean.redact)}" if config.clean.redact else ""
+        words += "; duplicates stay" if config.dedup is None else ""
+        yield "records", words + (f"; {config.curriculum.stages} stages from easy to hard" if config.curriculum else "")
+        split = config.split
+        words = ", ".join(f"{name} {part:.0%}" for name, part in zip(SPLITS, split.shares, strict=True))
+        for what, names in (("by strata of", split.stratify), ("groups of", split.group)):
+            words += f"; {what} {', '.join(names)}" if names else ""
+        words += f"; oldest first, by {split.by_time}" if split.by_time else ""
+        words += f"; records of {plural(len(split.keep), 'earlier run')} stay where they are" if split.keep else ""
+        yield "split", words
+
+    def notes(self, look: FirstLook) -> list[str]:
+        return notes_on_columns(self.named.inputs, self.collecting.fields, self.named.validation.require)
+
+    def try_sample(self) -> UserError | None:
+        return _try_sample(self)
 
 
 def prepare(
@@ -281,21 +348,6 @@ def prepare(
     return found
 
 
-def require_extras(config: PrepareConfig, *, computes: bool = True) -> None:
-    """Verify that the libraries of the optional settings are installed on this machine.
-
-    computes: whether this machine prepares records, and not only the machines of a cluster.
-
-    Raises:
-        ConfigError: one is not.
-    """
-    for source in config.inputs:
-        if isinstance(source.connection, Database):
-            require_extra("sql", f"inputs ({source.source}).database")
-    if computes:
-        require_embeddings(config)
-
-
 def assess_again(
     store: Store,
     root: str,
@@ -309,10 +361,13 @@ def assess_again(
 ) -> Assessment:
     """Assess a finished run, and write its assessment and the page of its report again.
 
-    settings: whose `assess`, `gates`, `execution` and `clean.terminology` are used, and records that break its
-    `validate`, if it is another, are counted; None: those of the run. extrinsic: replaces `assess.extrinsic`. folds:
-    output of a cross-validation on this data set, whose scores become metrics. splits: that are assessed. output: where
-    the assessment and a page of its own are written; None: in the run.
+    Args:
+        settings: whose `assess`, `gates`, `execution` and `clean.terminology` are used, and records that break its
+            `validate`, if it is another, are counted; None: those of the run.
+        extrinsic: replaces `assess.extrinsic`.
+        folds: output of a cross-validation on this data set, whose scores become metrics.
+        splits: that are assessed.
+        output: where the assessment and a page of its own are written; None: in the run.
 
     Raises:
         DataError: there is no finished run, an earlier version wrote its report, or `folds` are not of this data set.
@@ -368,7 +423,6 @@ def read_report(store: Store, root: str) -> PrepareReport:
     Raises:
         DataError: it is gone or damaged, or an earlier version wrote it, without some parts or with other settings.
     """
-    uri = paths.join(root, RUN_REPORT)
     report: PrepareReport = RunFolder(store, root).report()
     lacks = ", ".join(sorted(set(REQUIRED) - report.keys()))
     try:
@@ -378,42 +432,11 @@ def read_report(store: Store, root: str) -> PrepareReport:
         lacks = lacks or f"valid settings ({'.'.join(map(str, first['loc']))}: {first['msg']})"
     if lacks:
         raise DataError(
-            f"{uri}: written by Raymill {report.get('version', '')} without {lacks}, which this version reads. Run "
-            "`raymill prepare CONFIG --replace`, which makes it again and keeps what did not change."
+            f"{paths.join(root, RUN_REPORT)}: written by Raymill {report.get('version', '')} without {lacks}, which "
+            "this version reads. Run `raymill prepare CONFIG --replace`, which makes it again and keeps what did not "
+            "change."
         )
     return report
-
-
-def fetch_inputs(config: PrepareConfig, session: Session, progress: Progress, *, replace: bool) -> list[dict[str, Any]]:
-    """Fetch the sources that are not files, and return their records. Those that were fetched are left alone.
-
-    Raises:
-        OtherSettings: a finished run, or what was fetched, has other settings, and not `replace`.
-        UserError: a source cannot be fetched. What was fetched before is kept.
-    """
-    store, root = config.store, paths.absolute(config.output)
-    connected = [one for one in config.inputs if one.connection]
-    missing = [one for one in connected if not is_fetched(one, store, root)]
-    if missing:
-        names = ", ".join(one.source for one in missing)
-        folder = RunFolder(store, root)
-        if replace:
-            refuse_to_replace_tagged(folder)
-        elif folder.manifest_file.read() is not None:
-            raise OtherSettings(
-                f"{root}: holds a finished run, which has not fetched {names} with these settings. Choose another "
-                "output, or add --replace to make again what these changes affect; the rest is kept."
-            )
-        refuse_impossible_output(root)
-        of_files = with_corpora([one for one in config.inputs if not one.connection], store)
-        fields_of(of_files, store, root, config.records.shape)
-        store.require_conditional_writes(root)
-        with held(store, root) as lease:
-            engine = Engine(root, session, progress, limits_of(config), replace, lease.check)
-            for one in missing:
-                fetch(one, store, root, engine.run, replace)
-    found = (record_of(store, root, one.source).read() for one in connected)
-    return [record for record in found if record is not None]
 
 
 def refuse_unfetched(config: PrepareConfig) -> None:
@@ -438,8 +461,7 @@ def listed_inputs(
 ) -> tuple[str, CollectSettings, InputListing]:
     """(the output, the settings of `collect`, the listing of the inputs), with the first checks of a run.
 
-    Args:
-        sources: those to list; default: all. key: of pseudonyms.
+    sources: those to list; default: all. key: of pseudonyms.
 
     Raises:
         UserError: an input is missing, its columns are not known, or the output is among the inputs.
@@ -448,7 +470,7 @@ def listed_inputs(
     sources = with_corpora(config.inputs if sources is None else sources, store)
     fields = fields_of(sources, store, root, config.records.shape)
     inputs = [as_input(source, of_source, root) for source, of_source in zip(sources, fields, strict=True)]
-    settings = collect_settings(config.model_copy(update={"inputs": sources}), fields, key)
+    settings = CollectSettings.of(config.model_copy(update={"inputs": sources}), fields, key)
     listing = list_inputs(store, inputs)
     refuse_output_among_inputs(root, listing, fetched={one.source for one in sources if one.connection})
     return root, settings, listing
@@ -473,18 +495,6 @@ def pseudonym_key(config: PrepareConfig) -> bytes:
     return key
 
 
-def result_settings(config: PrepareConfig, settings: CollectSettings, listing: InputListing) -> dict[str, Any]:
-    """The settings on which the data set depends, as JSON values, with the columns that were recognised.
-
-    config: as given, before `with_named_columns`. settings: of `collect`, whose terms and schema are those of the files
-    at this moment.
-    """
-    plain = json.loads(config.model_dump_json(by_alias=True, exclude=_NO_EFFECT_ON_RESULT))
-    plain["clean"]["terminology"] = dict(settings.cleaner.terms)
-    plain["validate"]["json_schema"] = settings.validator.schema
-    return plain | {"columns": {one.source: [one.text, *one.columns] for one in listing.inputs}}
-
-
 def run_stages(
     config: PrepareConfig,
     settings: CollectSettings,
@@ -496,58 +506,60 @@ def run_stages(
     """The artifacts of all stages.
 
     kept: the splits of earlier runs. run: makes or finds the artifacts of a stage. before: as of `splits_before`.
+
+    Raises:
+        DataError: there is no row, too many rows are no records, or no record has a time for `split.by_time`.
     """
-    units = len(inputs.units)
-    found, stage = None, tables_stage(config.inputs, settings.fields, inputs, config.limits)
-    if stage is not None:
-        tables = run(stage)
-        again = repeated_stage(config.inputs, settings.fields, inputs, config.limits, tables[TABLES])
-        found = TablesFound.of(tables | run(again), units)
-    artifacts = run(collect_stage(settings, inputs, found))
-    good = int(artifacts[RECORDS].manifest.counters["records"])
+    units, tables = len(inputs.units), find_in_tables(config.inputs, settings.fields, inputs, config.limits, run)
+    artifacts = run(collect_stage(settings, inputs, tables))
+    counters = artifacts[RECORDS].manifest.counters
+    good = int(counters["records"])
     if not good and not artifacts[QUARANTINE].manifest.rows:
         raise DataError(
             "inputs: their files have no rows, or only a header. Point `inputs` at files with records, and run again."
         )
-    _refuse_no_times(config, artifacts[RECORDS].manifest.counters, artifacts[REJECTED])
+    if config.split.by_time is not None and not counters["passed"]:
+        table = artifacts[REJECTED].table(["id", "reason", "value"])
+        if without := table.filter(pc.equal(table["reason"], "no_time")).to_pylist():
+            raise DataError(
+                f"split.by_time: none of {good:,} records has a time in {config.split.by_time}; record "
+                f"{without[0]['id']} has {without[0]['value']!r}. Wanted a date or time, as 2026-11-23, "
+                "2026-11-23T08:30:00Z, 23 Nov 2026 or seconds from 1970; for dates as 03/04/2026, set `day_first` in "
+                "the input."
+            )
     refuse_too_many(config.execution.max_bad_documents, good, artifacts[QUARANTINE], PROBLEMS | REASONS, "record")
     unrelated = find_unrelated(config, artifacts, units, run)
     removed = artifacts[VERDICTS] if unrelated is None else unrelated.verdicts
-    repeats = find_repeats(config, inputs.inputs, artifacts, removed, units, run)
-    shares = tuple(one.share for one in config.inputs if one.share is not None)
+    repeats = find_repeats(config.dedup, config.duplicates, inputs.inputs, artifacts, removed, units, run)
     if config.curriculum:
         memory = collect_memory(config.limits)
         words = run(words_stage(config.curriculum, config.records.shape, artifacts[RECORDS], units, memory))[WORDS]
         artifacts |= run(complexity_stage(config.curriculum, words, units))
-    balanced = config.split.balance.by if config.split.balance else ()
-    split = SplitSettings(
-        config.split,
-        config.mixture,
-        shares or None,
-        config.duplicates.contradictory,
-        config.validation.outliers,
-        config.curriculum.stages if config.curriculum else 0,
-        *("complexity" in {*names} - {*config.metadata} for names in (config.split.stratify, balanced)),
+    artifacts |= run(split_stage(config, artifacts, repeats, units, kept, before, unrelated))
+    return artifacts | run(write_stage(artifacts, repeats, units, config.records.shape))
+
+
+def machine_of(config: PrepareConfig, inputs: InputManifest, cpus: int, records: int) -> Machines:
+    """A machine for a run. cpus: its cores. records: those of the run."""
+    task = collect_memory(config.limits) + rules_memory(config.store, config.validation)
+    largest = max(
+        task,
+        tables_memory(config.inputs, inputs),
+        split_memory(records),
+        memory_to_group(records, config.dedup or Dedup()),  # the assessment compares questions and answers in any case
+        assess_memory(config, records),
+        relevance_memory(config.validation.answer_relevance, config.limits),
     )
-    of_records = (artifacts[KEYS], artifacts[ATTRIBUTES])
-    complexity = artifacts.get(COMPLEXITY)
-    artifacts |= run(split_stage(split, *of_records, repeats, complexity, units, kept, before, unrelated))
-    return artifacts | run(write_stage(artifacts, repeats, artifacts[SPLIT_FILES], units, config.records.shape))
-
-
-def _refuse_no_times(config: PrepareConfig, counters: Counters, rejected: Artifact) -> None:
-    """
-    Raises:
-        DataError: no record has a time for `split.by_time`.
-    """
-    if config.split.by_time is None or counters["passed"]:
-        return
-    table = rejected.table(["id", "reason", "value"])
-    without = table.filter(pc.equal(table["reason"], "no_time")).to_pylist()
-    if without:
-        raise DataError(
-            f"split.by_time: none of {int(counters['records']):,} records has a time in {config.split.by_time}; record "
-            f"{without[0]['id']} has {without[0]['value']!r}. Wanted a date or time, as 2026-11-23, "
-            "2026-11-23T08:30:00Z, 23 Nov 2026 or seconds from 1970; for dates as 03/04/2026, set `day_first` in the "
-            "input."
-        )
+    unit = max((one.bytes for one in inputs.units), default=0)
+    return Machines(
+        name="cpu",
+        cpus=cpus,
+        memory=whole_gib((max(cpus * task, largest) + RAY_MEMORY) / USABLE_MEMORY),
+        disk=whole_gib(4 * cpus * unit + RAY_DISK),
+        largest_task=largest,
+        reasons={
+            "memory": f"{cpus} tasks of {task / GIB:.1f} GiB, the largest of about {records:,} records has "
+            f"{largest / GIB:.1f} GiB; {RAY_MEMORY // GIB} GiB for Ray, a tenth free",
+            "disk": f"{cpus} units of {unit / (1 << 20):.1f} MiB and what they write, {RAY_DISK // GIB} GiB for Ray",
+        },
+    )

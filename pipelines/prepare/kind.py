@@ -15,7 +15,7 @@ PREPARE = Kind(
             "what a prepared data set is like, with gates; --gate makes them the exit code",
         ),
         "dataset": Verb(
-            Entry("pipelines.prepare.versions.commands:dataset"),
+            Entry("pipelines.prepare.commands:dataset"),
             "named versions of prepared data sets: tag, log, diff, card, export, push",
         ),
         "prepare-demo": Verb(

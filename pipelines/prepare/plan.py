@@ -23,11 +23,9 @@ from pipelines.dedup.cost import LEAST_DUPLICATES
 from pipelines.kernel_cache import say_if_compiling
 from pipelines.prepare.assess.job import assess_stages
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import PrepareJob, listed_inputs, refuse_unfetched, require_extras, run_stages
-from pipelines.prepare.named_fields import with_named_columns
+from pipelines.prepare.job import PrepareJob, listed_inputs, machine_of, refuse_unfetched, run_stages
 from pipelines.prepare.stages.collect import QUARANTINE, CollectSettings
 from pipelines.prepare.stages.write import REMOVED
-from pipelines.prepare.work import machine_of
 
 _PIECE_BYTES = 1 << 18
 _DRY_PIECE_BYTES = 1 << 15
@@ -42,11 +40,10 @@ def subject(config: PrepareConfig, documents: float | None = None) -> Subject:
     Raises:
         UserError: as the first checks of a run; or no row of the sample can be read.
     """
-    require_extras(config, computes=True)
+    job = PrepareJob(config)
+    job.require_extras()
     refuse_unfetched(config)
-    config = with_named_columns(config)
-    root, settings, listing = listed_inputs(config)
-    frozen = freeze_listing(listing, config.execution.unit_bytes, config.execution.max_bad_files)
+    config, settings, frozen = job.named, job.collecting, job.frozen
     say_if_compiling()
     sample = draw_sample(frozen, config.limits, _PIECE_BYTES)
     inputs, input, is_exact = planned_input(frozen, sample, config.execution.unit_bytes, documents)
@@ -57,13 +54,11 @@ def subject(config: PrepareConfig, documents: float | None = None) -> Subject:
     def run_all(whole: Whole) -> None:
         whole_config = config.model_copy(update={"split": config.split.model_copy(update={"keep": ()})})
         artifacts = run_stages(whole_config, settings, inputs, {}, whole.run)
-        assess_stages(whole_config, None, root, [artifacts[name] for name in SPLITS], whole.run)
-
-    def outcome(found: Mapping[str, Artifact]) -> tuple[str, Mapping[str, float]]:
-        return Fate.of(found, sample.documents).text, {}
+        assess_stages(whole_config, None, job.root, [artifacts[name] for name in SPLITS], whole.run)
 
     return Subject(
-        config, root, "row", input, is_exact, sample.numbers, try_out_part, run_all, outcome,
+        config, job.root, "row", input, is_exact, sample.numbers, try_out_part, run_all,
+        lambda found: (Fate.of(found, sample.documents).text, {}),
         lambda cores: machine_of(config, inputs, cores, input.rows).memory,
         [f"At least {LEAST_DUPLICATES:.0%} of the texts that are compared are duplicates, since a sample has fewer."],
     )  # fmt: skip
@@ -89,27 +84,21 @@ class Fate:
         return cls(rows, sum(artifacts[name].manifest.rows for name in SPLITS), problems, reasons)
 
     @property
-    def quarantined(self) -> int:
-        """Rows that are no records."""
-        return sum(self.problems.values())
-
-    @property
     def text(self) -> str:
         """A sentence."""
-        removed = sum(self.reasons.values())
+
+        def named(counts: Mapping[str, int]) -> str:
+            ranked = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+            more = f", +{len(ranked) - _NAMED_REASONS} more" if len(ranked) > _NAMED_REASONS else ""
+            return ", ".join(f"{reason} {count:,}" for reason, count in ranked[:_NAMED_REASONS]) + more
+
+        quarantined, removed = sum(self.problems.values()), sum(self.reasons.values())
         parts = [f"{share(self.kept, self.rows)} are in the data set"]
-        if self.quarantined:
-            parts.append(f"{share(self.quarantined, self.rows)} are no records ({_named(self.problems)})")
+        if quarantined:
+            parts.append(f"{share(quarantined, self.rows)} are no records ({named(self.problems)})")
         if removed:
-            parts.append(f"{share(removed, self.rows)} are removed ({_named(self.reasons)})")
+            parts.append(f"{share(removed, self.rows)} are removed ({named(self.reasons)})")
         return f"of {plural(self.rows, 'row')}, {'; '.join(parts)}"
-
-
-def _named(counts: Mapping[str, int]) -> str:
-    """The most frequent reasons with their numbers."""
-    ranked = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
-    more = f", +{len(ranked) - _NAMED_REASONS} more" if len(ranked) > _NAMED_REASONS else ""
-    return ", ".join(f"{reason} {count:,}" for reason, count in ranked[:_NAMED_REASONS]) + more
 
 
 def try_sample(job: PrepareJob) -> DataError | None:
@@ -125,7 +114,7 @@ def try_sample(job: PrepareJob) -> DataError | None:
 
 def _too_many_bad(allowed: float, sample: Sample, fate: Fate) -> DataError | None:
     """The error if more rows of the sample are no records than this share, so that the run would probably stop."""
-    rows, bad = fate.rows + sample.unreadable, fate.quarantined + sample.unreadable
+    rows, bad = fate.rows + sample.unreadable, sum(fate.problems.values()) + sample.unreadable
     if bad <= allowed * rows:
         return None
     problems = Counter(fate.problems) + Counter({"not readable": sample.unreadable})

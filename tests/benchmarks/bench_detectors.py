@@ -39,12 +39,11 @@ from cluster.session import Session
 from cluster.stage import Stage
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.prepare.assess.bias import representation
-from pipelines.prepare.assess.metrics import evenness
-from pipelines.prepare.config import Clean, PrepareConfig, Validate
+from pipelines.prepare.assess.metrics import evenness, representation
+from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import listed_inputs, run_stages
-from pipelines.prepare.records.clean import Cleaner
-from pipelines.prepare.records.validate import load_validator
+from pipelines.prepare.records.clean import Clean, Cleaner
+from pipelines.prepare.records.validate import Validate, load_validator
 from pipelines.prepare.stages.collect import collect_stage
 from pipelines.prepare.stages.relevance import find_unrelated, is_below
 from pipelines.prepare.stages.write import LISTED, REMOVED

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from pipelines.prepare.assess.classify import label_errors, predict, scores_by_fold
+from pipelines.prepare.assess.labels import label_errors, predict, scores_by_fold
 from pipelines.prepare.assess.vectors import fit_embedding
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine

@@ -30,7 +30,7 @@ from pipelines.text.texts import Texts
 try:
     from pipelines.curate.stages.measure import Measure, text_hashes
 except ModuleNotFoundError:  # trees of before 2026-11-24
-    from pipelines.curate.measure import Measure, text_hashes
+    from pipelines.curate.stages.measure import Measure, text_hashes
 
 WHOLE = "all together"
 NORMALISE, HASH, LANGUAGE = "normalise", "text hash and length", "language, 1,000 characters"

@@ -14,7 +14,8 @@ from cluster.readers.reader import ReaderCounts
 from cluster.readers.streams import Span
 from cluster.store.interface import FileInfo
 from cluster.store.store import Store
-from pipelines.prepare.config import Clean, Validate
+from pipelines.prepare.records.clean import Clean
+from pipelines.prepare.records.validate import Validate
 from pipelines.rules.rule import Analysis
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts

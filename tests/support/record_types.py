@@ -22,7 +22,9 @@ from cluster.readers.formats import hub
 from cluster.record import json_with
 from cluster.stage import Record
 from cluster.store.store import Store
-from pipelines.prepare.fetch import snapshot
+from pipelines.prepare.fetch import (
+    snapshot,
+)
 from pipelines.prepare.versions.registry import Version
 from training.pack import packed_run
 from training.pack.tokenizer import TokenizerRecord

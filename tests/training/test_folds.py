@@ -10,7 +10,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.store.store import Store
-from pipelines.prepare.assess.trained import read_trained
+from pipelines.prepare.assess.score import read_trained
 from tests.support.inline import prepare_inline
 from tests.support.train_inline import PLAIN, sentences, train_inline
 from training import commands, folds

@@ -1,13 +1,15 @@
 """Assessment of a prepared data set: metrics, a score of them, and gates.
 
-settings.py  the settings `assess` and `gates` of a prepare config
-metrics.py   the measures of counts, texts and questions, as pure functions
-facts.py     the stage that measures every record of the splits
-forms.py     the form of answers: JSON or not, and how dates are written
-summary.py   the stage that puts the facts together to findings
-score.py     findings to metrics, score and gates, with what would mend a failed gate
-mend.py      what would mend a failed gate
-job.py       the stages in order, and assessment.json
-data.py      data besides the output of `raymill prepare`
-section.py   the assessment as a section of the report, and as lines to print
+settings.py        the settings `assess` and `gates` of a prepare config
+job.py             the stages in order, and assessment.json
+facts.py           the stage that measures every record of the splits
+embed.py           the stages that make vectors of texts and learn from them
+vectors.py         their work: vectors, groups of vectors
+labels.py          labels that are predicted from vectors, and judged
+sentence_model.py  vectors of a sentence-transformers model
+summary.py         the stage that puts the facts together to findings
+findings.py        what it counts
+metrics.py         the measures, as pure functions
+score.py           findings to metrics, score and gates
+mend.py            what would mend a failed gate
 """

@@ -1,11 +1,15 @@
-"""The stages `fit`, `embed` and `cosines`: vectors of texts.
+"""The stages `fit`, `embed`, `cosines` and `learn`: vectors of texts, and what they say together.
 
 SAMPLE           ->  MODEL     words and directions of the default embedding. One unit
 files of splits  ->  VECTORS   of each record its vector, how near its answer is to its question, and to an
                                example of the domain; without the copies that balancing made
 records          ->  COSINES   of each record how near its answer is to its question, in their order
+VECTORS          ->  LEARNED   sizes of k-means groups, similarities, predicted labels: one row of JSON. One unit
+                     SUSPECTS  the records whose label is probably wrong
 
 Sizes of VECTORS: 2 bytes a dimension and record (128 bytes by default) beside its id. The driver reads none of it.
+Memory of `learn`: 10,000 vectors; of labels, at most a million records with 4 bytes a dimension each, and 40 bytes for
+each of at most 20 million pairs of a record and a class. Of more records, those with the smallest hashes are taken.
 """
 
 from collections.abc import Sequence
@@ -19,9 +23,10 @@ from cluster.entry import Entry
 from cluster.examples.content import Shape
 from cluster.readers.inputs import Limits
 from cluster.stage import Output, Stage, files_from
+from cluster.store.copies import local_file, sha256_of
 from cluster.store.store import Store
 from pipelines.prepare.assess.facts import units_of
-from pipelines.prepare.assess.settings import TextVectors
+from pipelines.prepare.assess.settings import Assess, Embeddings, TextVectors
 from pipelines.prepare.stages.collect import collect_memory
 
 MODEL, VECTORS, COSINES = "model", "vectors", "cosines"
@@ -29,9 +34,7 @@ EMBED_VERSION = "5"
 LIBRARIES = 512 << 20  # of a worker; scikit-learn and cleanlab leave it 240 MB
 _FIT = 500 << 20  # 65,536 words of 64 dimensions in several copies, and 5,000 texts
 _LOADED = 100 << 20
-
 MODEL_SCHEMA = pa.schema([("token", pa.uint64()), ("idf", pa.float32()), ("vector", pa.list_(pa.float32()))])
-
 # Null: a plain text, or a question or answer without a known word.
 COSINES_SCHEMA = pa.schema([("cosine", pa.float32())])
 
@@ -121,3 +124,47 @@ def cosines_stage(
     output, parts = Output(COSINES, COSINES_SCHEMA), records.files_by_unit(units)
     made_from, memory = fingerprint(depends_on), embed_memory(limits)
     return Stage("cosines", (output,), parts, work, made_from, settings.store, files_from, memory=memory)
+
+
+LEARNED, SUSPECTS = "learned", "suspects"
+LEARN_VERSION = "4"
+LABELLED = 1_000_000  # records whose labels are predicted
+PAIRS = 20_000_000  # of a record and a class
+LEAST = 5  # records of a class
+_OF_A_PAIR = 40  # with the copies that cleanlab makes
+_OF_A_RECORD = 60
+_OF_A_PREDICTION = 500  # of another model: its record's id, and its text
+_OF_MODELS = 1024  # dimensions of a sentence-transformers model, at most in common ones
+_FIXED = 200 << 20
+LEARNED_SCHEMA = pa.schema([("learned", pa.string())])
+SUSPECTS_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("label", pa.string()),
+        ("suggested", pa.string()),  # the label with the highest probability
+        ("probability", pa.float32()),  # of the record's own label
+        ("text", pa.string()),  # the beginning of its text
+    ]
+)
+
+
+def learn_stage(vectors: Artifact, embeddings: Embeddings, options: Assess) -> Stage:
+    """The stage that writes LEARNED and SUSPECTS. options: what is predicted, and by what it is judged."""
+    fields, file = options.predicted, options.predictions_file
+    sha256 = sha256_of(local_file(vectors.store, file, "assess.predictions")) if file else None
+    depends_on = [LEARN_VERSION, vectors.manifest.digest, embeddings.groups, fields, options.label, sha256]
+    work = partial(
+        Entry("pipelines.prepare.assess.vectors:learn"),
+        *(vectors, embeddings.groups, fields, options.label, options.predictions),
+    )
+    outputs = (Output(LEARNED, LEARNED_SCHEMA), Output(SUSPECTS, SUSPECTS_SCHEMA))
+    memory = learn_memory(embeddings, vectors.manifest.rows if fields else 0)
+    memory += _OF_A_PREDICTION * min(LABELLED, vectors.manifest.rows) if options.predictions else 0
+    return Stage("learn", outputs, (None,), work, fingerprint(depends_on), vectors.store, memory=memory)
+
+
+def learn_memory(embeddings: Embeddings, labelled: int) -> int:
+    """Bytes of the stage. labelled: records with a label that is predicted."""
+    dimensions = _OF_MODELS if embeddings.model else embeddings.dimensions
+    of_records = min(LABELLED, labelled) * (_OF_A_RECORD + 4 * dimensions)
+    return LIBRARIES + _FIXED + of_records + min(PAIRS, labelled**2 // LEAST) * _OF_A_PAIR

@@ -15,7 +15,7 @@ import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,24 +23,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.examples.content import Content, Shape, Sides, from_shape, sides_of, texts_of
+from cluster.examples.content import Shape, Sides, from_shape, sides_of, texts_of
 from cluster.readers.inputs import Limits
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
 from pipelines.dedup.settings import Dedup
 from pipelines.language import fasttext_classifier
-from pipelines.language.fasttext_file import LABEL_PREFIX
 from pipelines.language.identification import LanguageId, excerpts, identify
 from pipelines.memory import model_memory
-from pipelines.prepare.assess.forms import dates_in, form_of
+from pipelines.prepare.assess.metrics import dates_in, form_of
 from pipelines.prepare.assess.settings import Sentiment
-from pipelines.prepare.config import Clean
-from pipelines.prepare.records.annotations import labels_by_annotators, metadata_of, value_of, values_of
-from pipelines.prepare.records.clean import Cleaner
-from pipelines.prepare.records.hashes import hash64
+from pipelines.prepare.records.clean import Clean, Cleaner
+from pipelines.prepare.records.fields import hash64, labels_by_annotators, metadata_of, value_of, values_of
 from pipelines.prepare.records.validate import Validator
 from pipelines.prepare.stages.collect import collect_memory, rules_memory
-from pipelines.prepare.stages.compared import ATTRIBUTES_SCHEMA, attributes, same
+from pipelines.prepare.stages.duplicates import ATTRIBUTES_SCHEMA, VERDICTS_SCHEMA, attributes, same
 from pipelines.text.lines import count_characters
 from pipelines.text.phrases import Phrases
 from pipelines.text.texts import Texts
@@ -66,44 +63,23 @@ DAMAGED = (
 SAMPLE_SCHEMA = pa.schema([("hash", pa.uint64()), ("text", pa.large_string())])
 
 
-def facts_schema(fields: Sequence[str], kept: Sequence[str], scored: bool, annotated: bool) -> pa.Schema:
-    """The columns of FACTS. fields: metadata whose values are counted. kept: metadata for other measures. scored:
-    by the classifier of `assess.sentiment`. annotated: labels have the names of their annotators.
-    """
-    return pa.schema(
-        [
-            ("id", pa.string()),
-            ("hash", pa.uint64()),  # of the id
-            ("copy", pa.bool_()),  # balancing made the record of another one
-            ("question", pa.uint64()),  # hashes of system message and question, and of the answer; 0 of plain texts
-            ("answer", pa.uint64()),
-            ("language", pa.string()),  # null: not identified with certainty
-            ("damaged", pa.bool_()),  # a match of DAMAGED
-            ("missing", pa.list_(pa.string())),  # fields without a value
-            ("not_allowed", pa.bool_()),  # a value that is not in `validate.allowed`
-            ("topics", pa.list_(pa.int32())),  # numbers of the topics that it mentions
-            ("term", pa.bool_()),  # a term that `clean.terminology` replaces
-            ("form", pa.string()),  # of the answer, JSON or text; null of a plain text
-            ("dates", pa.list_(pa.string())),  # forms of the dates in the answer
-            ("violation", pa.string()),  # the first of the rules that the record does not meet
-            ("characters", pa.int64()),
-            ("turns", pa.int32()),  # answers; 0 of plain texts
-            *((f"value/{name}", pa.string()) for name in fields),
-            *((f"kept/{name}", pa.string()) for name in kept),
-            *([("labels", pa.list_(pa.string()))] if annotated else []),  # each of another annotator
-            *([("sentiment", pa.float32())] if scored else []),  # probability of the label of `assess.sentiment`
-        ]
-    )
-
-
 @dataclass(frozen=True)
 class FactsSettings:
     """The settings on which the facts depend.
 
-    sample: texts of SAMPLE. complete: fields that a record should have. allowed: values that a field may have. fields:
-    whose values are counted. kept: fields that are read for other measures. rules: that are counted; None: the data set
-    was made with them. terms: that no record should have, as of `load_terms`. sentiment: a classifier. annotated:
-    whether the labels of annotators are compared.
+    Attributes:
+        shape: of the records.
+        topics: topic -> words and phrases.
+        sample: number of texts of SAMPLE.
+        dedup: how questions and answers are compared.
+        complete: fields that a record should have.
+        allowed: values that a field may have.
+        fields: metadata whose values are counted.
+        kept: metadata for other measures.
+        rules: that are counted; None: the data set was made with them.
+        terms: that no record should have, as of `load_terms`.
+        sentiment: a classifier.
+        annotated: whether the labels of annotators are compared.
     """
 
     shape: Shape
@@ -122,38 +98,71 @@ class FactsSettings:
     @property
     def schema(self) -> pa.Schema:
         """The columns of FACTS."""
-        return facts_schema(self.fields, self.kept, self.sentiment is not None, self.annotated)
+        return pa.schema(
+            [
+                ("id", pa.string()),
+                ("hash", pa.uint64()),  # of the id
+                ("copy", pa.bool_()),  # balancing made the record of another one
+                ("question", pa.uint64()),  # hashes of system message and question, and of the answer; 0 of plain texts
+                ("answer", pa.uint64()),
+                ("language", pa.string()),  # null: not identified with certainty
+                ("damaged", pa.bool_()),  # a match of DAMAGED
+                ("missing", pa.list_(pa.string())),  # fields without a value
+                ("not_allowed", pa.bool_()),  # a value that is not in `validate.allowed`
+                ("topics", pa.list_(pa.int32())),  # numbers of the topics that it mentions
+                ("term", pa.bool_()),  # a term that `clean.terminology` replaces
+                ("form", pa.string()),  # of the answer, JSON or text; null of a plain text
+                ("dates", pa.list_(pa.string())),  # forms of the dates in the answer
+                ("violation", pa.string()),  # the first of the rules that the record does not meet
+                ("characters", pa.int64()),
+                ("turns", pa.int32()),  # answers; 0 of plain texts
+                *((f"value/{name}", pa.string()) for name in self.fields),
+                *((f"kept/{name}", pa.string()) for name in self.kept),
+                *([("labels", pa.list_(pa.string()))] if self.annotated else []),  # each of another annotator
+                *([("sentiment", pa.float32())] if self.sentiment else []),  # probability of its label
+            ]
+        )
+
+    def missing(self, metadata: Mapping[str, str | None], one: Sides) -> list[str]:
+        """The fields of a record that are empty; `content` for its question or answer."""
+        found = [name for name in self.complete if not (metadata[name] or "").strip()]
+        return found + (["content"] if not one.question.strip() or (one.turns and not one.answer.strip()) else [])
+
+    def refuses(self, metadata: Mapping[str, str | None]) -> bool:
+        """Whether a record has a value that is not allowed."""
+        allowed = self.allowed.items()
+        return any(value not in values for name, values in allowed for value in values_of(name, metadata[name]))
 
 
 def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Limits) -> Stage:
     """The stage that writes the artifacts named above."""
-    store = splits[0].store
+    store, dedup = splits[0].store, settings.dedup
     outputs = (
         Output(FACTS, settings.schema),
         Output(SAMPLE, SAMPLE_SCHEMA),
         Output(QUESTIONS, ATTRIBUTES_SCHEMA),
         Output(ANSWERS, ATTRIBUTES_SCHEMA),
-        Output(VERDICTS, pa.schema([("row", pa.int64())])),
+        Output(VERDICTS, VERDICTS_SCHEMA),
     )
     depends_on = {
         "version": FACTS_VERSION,
         "splits": [one.manifest.digest for one in splits],
         "shape": settings.shape,
         "assess": [settings.topics, settings.sample],
-        "signatures": [settings.dedup.ngram_words, *settings.dedup.banding, settings.dedup.seed],
-        "exact_short": settings.dedup.exact_short,
-        "symbols": settings.dedup.symbols,
+        "signatures": [dedup.ngram_words, *dedup.banding, dedup.seed],
+        "exact_short": dedup.exact_short,
+        "symbols": dedup.symbols,
         "fields": [settings.complete, settings.allowed, settings.fields, settings.kept, settings.annotated],
         "rules": settings.rules and settings.rules.depends_on(),
         "terms": dict(settings.terms),
         "language": fasttext_classifier.fingerprint(store, None),
     }
+    memory = collect_memory(limits) + (rules_memory(store, settings.rules.settings) if settings.rules else 0)
     if sentiment := settings.sentiment:
         depends_on["sentiment"] = [sentiment.model_dump(), fasttext_classifier.fingerprint(store, sentiment.model)]
-    work, memory = MeasureRecords(store, settings), collect_memory(limits)
-    memory += rules_memory(store, settings.rules.settings) if settings.rules else 0
-    memory += model_memory(store, settings.sentiment.model) if settings.sentiment else 0
-    return Stage("assess", outputs, units_of(splits), work, fingerprint(depends_on), store, files_from, memory=memory)
+        memory += model_memory(store, sentiment.model)
+    work, made_from = partial(measure_records, store, settings), fingerprint(depends_on)
+    return Stage("assess", outputs, units_of(splits), work, made_from, store, files_from, memory=memory)
 
 
 def smallest_of_sample(sample: Artifact, count: int) -> list[str]:
@@ -179,113 +188,89 @@ def units_of(splits: Sequence[Artifact]) -> list[tuple[str, ...]]:
     return [tuple(uris) for uris in units]
 
 
-@dataclass(frozen=True)
-class MeasureRecords:
-    """The work of the stage."""
+def measure_records(store: Store, settings: FactsSettings, uris: tuple[str, ...], scratch: Scratch) -> Counters:
+    """The work of the stage.
 
-    store: Store
-    settings: FactsSettings
+    Counters: `passed`, all records; `on_topic`, those that mention a topic; by number of a topic `topic/N`; both
+    without copies.
+    """
+    counters = Counter[str]({"passed": 0, "on_topic": 0})
+    topics, terms = Topics(settings.topics), Terms(settings.terms)
+    sample: list[tuple[int, str]] = []
+    for table in read_tables(store, uris):
+        for start in range(0, table.num_rows, ROWS):
+            records = table.slice(start, ROWS).to_pylist()
+            contents, metadata = [from_shape(one, settings.shape) for one in records], list(map(metadata_of, records))
+            found = [sides_of(one) for one in contents]
+            texts = Texts.from_strings([one.text for one in found])
+            copy, hashes = np.array([is_copy(one) for one in records]), [hash64(one["id"]) for one in records]
+            mentioned = topics.mentioned(texts)
+            counters["on_topic"] += int(mentioned[~copy].any(axis=1).sum())
+            counters.update({f"topic/{at}": int(n) for at, n in enumerate(mentioned[~copy].sum(axis=0))})
+            broken = (
+                settings.rules(list(zip(contents, metadata, strict=True))) if settings.rules else [None] * len(copy)
+            )
+            known = {
+                "hash": hashes,
+                "copy": copy,
+                "topics": [np.flatnonzero(one).tolist() for one in mentioned],
+                "violation": [one and one.reason for one in broken],
+                "term": terms.found([texts_of(one) for one in contents]),
+            }
+            scratch.write(FACTS, _facts(store, settings, records, metadata, found, texts, known))
+            compared = np.flatnonzero(~copy)
+            for output, chosen in (
+                (QUESTIONS, compared),
+                (ANSWERS, compared[[found[at].turns > 0 for at in compared]]),
+            ):
+                if len(chosen):
+                    of = [found[at].question if output == QUESTIONS else found[at].answer for at in chosen]
+                    ids, sources = [records[at]["id"] for at in chosen], [TOGETHER] * len(chosen)
+                    rows = counters["passed"] + chosen
+                    scratch.write(output, attributes(rows, ids, sources, of, settings.dedup))
+            shown = ((hashes[at], found[at].text[:CHARACTERS]) for at in compared)
+            sample = heapq.nsmallest(settings.sample, [*sample, *shown])
+            counters["passed"] += len(records)
+    if sample:
+        scratch.write(SAMPLE, pa.table(list(zip(*sample, strict=True)), schema=SAMPLE_SCHEMA))
+    return dict(counters)
 
-    def __call__(self, uris: tuple[str, ...], scratch: Scratch) -> Counters:
-        """Counters: `passed`, all records; `on_topic`, those that mention a topic; by number of a topic `topic/N`; both
-        without copies.
-        """
-        counters = Counter[str]({"passed": 0, "on_topic": 0})
-        topics = Topics(self.settings.topics)
-        sample: list[tuple[int, str]] = []
-        for table in read_tables(self.store, uris):
-            for start in range(0, table.num_rows, ROWS):
-                records = table.slice(start, ROWS).to_pylist()
-                contents = [from_shape(one, self.settings.shape) for one in records]
-                found = [sides_of(one) for one in contents]
-                texts = Texts.from_strings([one.text for one in found])
-                copy = np.array([is_copy(one) for one in records])
-                mentioned = topics.mentioned(texts)
-                counters["on_topic"] += int(mentioned[~copy].any(axis=1).sum())
-                counters.update({f"topic/{at}": int(n) for at, n in enumerate(mentioned[~copy].sum(axis=0))})
-                hashes = [hash64(one["id"]) for one in records]
-                known = {
-                    "hash": hashes,
-                    "copy": copy,
-                    "topics": [np.flatnonzero(one).tolist() for one in mentioned],
-                    "violation": self._violations(records, contents),
-                    "term": self._terms.found([texts_of(one) for one in contents]),
-                }
-                scratch.write(FACTS, self._facts(records, found, texts, known))
-                compared = np.flatnonzero(~copy)
-                self._attributes(
-                    scratch,
-                    counters["passed"] + compared,
-                    [records[at] for at in compared],
-                    [found[at] for at in compared],
-                )
-                shown = ((hashes[at], found[at].text[:CHARACTERS]) for at in compared)
-                sample = heapq.nsmallest(self.settings.sample, [*sample, *shown])
-                counters["passed"] += len(records)
-        if sample:
-            scratch.write(SAMPLE, pa.table(list(zip(*sample, strict=True)), schema=SAMPLE_SCHEMA))
-        return dict(counters)
 
-    def _facts(
-        self, records: list[dict[str, Any]], found: list[Sides], texts: Texts, known: dict[str, Any]
-    ) -> pa.Table:
-        metadata = [metadata_of(one) for one in records]
-        languages, scores = identify(texts, fasttext_classifier.load(self.store, None), _LANGUAGE.max_chars)
-        columns = known | {
-            "id": [one["id"] for one in records],
-            "question": [hash64(one.system, same(one.question)) if one.turns else 0 for one in found],
-            "answer": [hash64(same(one.answer)) if one.turns else 0 for one in found],
-            "language": pc.if_else(pa.array(scores >= _LANGUAGE.min_score), languages, None),
-            "damaged": pc.match_substring_regex(texts.to_arrow(), DAMAGED),
-            "missing": [self._missing(*one) for one in zip(metadata, found, strict=True)],
-            "not_allowed": [self._not_allowed(one) for one in metadata],
-            "characters": count_characters(texts),
-            "turns": [one.turns for one in found],
-            "form": [form_of(one.answer) if one.turns else None for one in found],
-            "dates": dates_in([one.answer for one in found]),
-        }
-        for one, record in zip(metadata, records, strict=True):
-            if "stage" in record:
-                one.setdefault("complexity", str(record["stage"]))
-        for kind, names in (("value", self.settings.fields), ("kept", self.settings.kept)):
-            columns |= {f"{kind}/{name}": [value_of(name, one[name]) for one in metadata] for name in names}
-        if self.settings.annotated:
-            columns["labels"] = [labels_by_annotators(one) for one in records]
-        if sentiment := self.settings.sentiment:
-            classifier = fasttext_classifier.load(self.store, sentiment.model)
-            columns["sentiment"] = classifier.score(excerpts(texts, sentiment.max_chars), _plain(sentiment))
-        return pa.table(columns, schema=self.settings.schema)
-
-    @cached_property
-    def _terms(self) -> "Terms":
-        return Terms(self.settings.terms)
-
-    def _violations(self, records: list[dict[str, Any]], contents: list[Content]) -> list[str | None]:
-        if self.settings.rules is None:
-            return [None] * len(records)
-        found = self.settings.rules(
-            [(content, metadata_of(one)) for one, content in zip(records, contents, strict=True)]
-        )
-        return [None if one is None else one.reason for one in found]
-
-    def _missing(self, metadata: Mapping[str, str | None], one: Sides) -> list[str]:
-        found = [name for name in self.settings.complete if not (metadata[name] or "").strip()]
-        return found + (["content"] if not one.question.strip() or (one.turns and not one.answer.strip()) else [])
-
-    def _not_allowed(self, metadata: Mapping[str, str | None]) -> bool:
-        allowed = self.settings.allowed.items()
-        return any(value not in values for name, values in allowed for value in values_of(name, metadata[name]))
-
-    def _attributes(
-        self, scratch: Scratch, rows: np.ndarray, records: list[dict[str, Any]], found: list[Sides]
-    ) -> None:
-        answered = [at for at, one in enumerate(found) if one.turns]
-        for output, chosen in ((QUESTIONS, list(range(len(found)))), (ANSWERS, answered)):
-            if chosen:
-                texts = [found[at].question if output == QUESTIONS else found[at].answer for at in chosen]
-                ids = [records[at]["id"] for at in chosen]
-                sources = [TOGETHER] * len(chosen)
-                scratch.write(output, attributes(rows[chosen], ids, sources, texts, self.settings.dedup))
+def _facts(
+    store: Store,
+    settings: FactsSettings,
+    records: list[dict[str, Any]],
+    metadata: list[dict[str, str | None]],
+    found: list[Sides],
+    texts: Texts,
+    known: dict[str, Any],
+) -> pa.Table:
+    """The rows of FACTS. known: columns of them."""
+    languages, scores = identify(texts, fasttext_classifier.load(store, None), _LANGUAGE.max_chars)
+    columns = known | {
+        "id": [one["id"] for one in records],
+        "question": [hash64(one.system, same(one.question)) if one.turns else 0 for one in found],
+        "answer": [hash64(same(one.answer)) if one.turns else 0 for one in found],
+        "language": pc.if_else(pa.array(scores >= _LANGUAGE.min_score), languages, None),
+        "damaged": pc.match_substring_regex(texts.to_arrow(), DAMAGED),
+        "missing": [settings.missing(*one) for one in zip(metadata, found, strict=True)],
+        "not_allowed": [settings.refuses(one) for one in metadata],
+        "characters": count_characters(texts),
+        "turns": [one.turns for one in found],
+        "form": [form_of(one.answer) if one.turns else None for one in found],
+        "dates": dates_in([one.answer for one in found]),
+    }
+    for one, record in zip(metadata, records, strict=True):
+        if "stage" in record:
+            one.setdefault("complexity", str(record["stage"]))
+    for kind, names in (("value", settings.fields), ("kept", settings.kept)):
+        columns |= {f"{kind}/{name}": [value_of(name, one[name]) for one in metadata] for name in names}
+    if settings.annotated:
+        columns["labels"] = [labels_by_annotators(one) for one in records]
+    if sentiment := settings.sentiment:
+        classifier = fasttext_classifier.load(store, sentiment.model)
+        columns["sentiment"] = classifier.score(excerpts(texts, sentiment.max_chars), sentiment.plain_label)
+    return pa.table(columns, schema=settings.schema)
 
 
 def is_copy(record: Mapping[str, Any]) -> bool:
@@ -299,11 +284,7 @@ def check_sentiment(store: Store, sentiment: Sentiment) -> None:
     Raises:
         ConfigError, StorageError: it is missing or damaged, or lacks the label.
     """
-    fasttext_classifier.load(store, sentiment.model).require(_plain(sentiment), "assess.sentiment.label")
-
-
-def _plain(sentiment: Sentiment) -> str:
-    return sentiment.label.removeprefix(LABEL_PREFIX)
+    fasttext_classifier.load(store, sentiment.model).require(sentiment.plain_label, "assess.sentiment.label")
 
 
 class Terms:

@@ -1,12 +1,108 @@
-"""What an assessment counts in a data set, as the stage `summary` writes it and scores and repairs read it."""
+"""What an assessment counts in a data set, as the stage `summary` writes it and scores and mends read it."""
 
-import json
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
-from cluster.artifact import Artifact
-from pipelines.prepare.assess.bias import Lengths, Scores
-from pipelines.prepare.assess.leaks import Leaks
-from pipelines.prepare.assess.learn import Learned
+
+class Ratio(TypedDict):
+    """Geometric mean length of a value's records by that of the most frequent value. low, high: of 95% confidence."""
+
+    value: str
+    records: int
+    ratio: float
+    low: float
+    high: float
+
+
+class Lengths(TypedDict):
+    """Lengths of the values of a field. against: the most frequent value."""
+
+    against: str
+    ratios: list[Ratio]
+
+
+class Difference(TypedDict):
+    """Mean score of a value's records, and less that of the most frequent value. low, high: of 95% confidence."""
+
+    value: str
+    records: int
+    mean: float
+    difference: float
+    low: float
+    high: float
+
+
+class Scores(TypedDict):
+    """Scores of the values of a field. against: the most frequent value. mean: of its records."""
+
+    against: str
+    mean: float
+    differences: list[Difference]
+
+
+class Leaks(TypedDict):
+    """Records of validation and test whose question, or text, is in train. compared: all records of these two splits.
+    exact: of the records, those whose question is equal. ids: of the first ones.
+    """
+
+    compared: int
+    validation: int
+    test: int
+    exact: int
+    ids: list[str]
+
+
+class Suspect(TypedDict):
+    """A record whose label is probably wrong. probability: of its label."""
+
+    id: str
+    label: str
+    suggested: str
+    probability: float
+    text: NotRequired[str]
+
+
+class Similar(TypedDict):
+    """Similarity of answers to something. ids: of the least similar records."""
+
+    records: int
+    mean: float | None
+    ids: list[str]
+
+
+class Labels(TypedDict):
+    """What was predicted of a field.
+
+    records: that were predicted. left_out: records with a value that fewer than 5 records have. rare, rare_ids: the
+    first such values with their records, and the ids of the first ones. classes: other distinct values. most_frequent:
+    share of the most frequent one. scores: of each fold, by name. missed: records that are predicted otherwise.
+    hardest: the first ones of these, the least probable value first. judged: records whose label is judged. errors:
+    probably wrong labels; None if the predictions are no better than chance. suspects: the first ones.
+    """
+
+    records: int
+    left_out: int
+    rare: dict[str, int]
+    rare_ids: list[str]
+    classes: int
+    most_frequent: float
+    scores: dict[str, list[float]]
+    missed: int
+    hardest: list[Suspect]
+    judged: int
+    errors: int | None
+    suspects: list[Suspect]
+
+
+class Learned(TypedDict):
+    """groups: records of each k-means group, largest first. largest: ids of the first records of the largest. similar:
+    of answers to the nearest example. relevant: of answers to their questions. labels: by field.
+    """
+
+    groups: list[int]
+    largest: list[str]
+    similar: Similar
+    relevant: Similar
+    labels: dict[str, Labels]
 
 
 class Some(TypedDict):
@@ -114,8 +210,3 @@ class Findings(TypedDict):
     sentiments: dict[str, Scores | None]
     periods: Periods | None
     learned: Learned | None
-
-
-def findings_of(summary: Artifact) -> Findings:
-    """The findings that the stage wrote."""
-    return json.loads(summary.table()["findings"][0].as_py())

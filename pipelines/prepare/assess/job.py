@@ -11,6 +11,7 @@
 Stages of other settings or splits are made again: nothing else reads them.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -32,6 +33,8 @@ from pipelines.prepare.assess.embed import (
     embed_stage,
     fit_memory,
     fit_stage,
+    learn_memory,
+    learn_stage,
 )
 from pipelines.prepare.assess.facts import (
     ANSWERS,
@@ -46,17 +49,14 @@ from pipelines.prepare.assess.facts import (
     facts_stage,
     units_of,
 )
-from pipelines.prepare.assess.findings import findings_of
-from pipelines.prepare.assess.leaks import LEAKS, SplitRows
-from pipelines.prepare.assess.learn import learn_memory, learn_stage
+from pipelines.prepare.assess.findings import Findings
 from pipelines.prepare.assess.mend import MendContext
-from pipelines.prepare.assess.score import Assessment, assessment_of
+from pipelines.prepare.assess.score import Assessment, TrainedScore, assessment_of
 from pipelines.prepare.assess.settings import BALANCED, MODELS, TextVectors
-from pipelines.prepare.assess.summary import SUMMARY, SummarySettings, summary_stage
-from pipelines.prepare.assess.trained import TrainedScore
-from pipelines.prepare.config import PrepareConfig, Source, Validate
+from pipelines.prepare.assess.summary import LEAKS, SUMMARY, SplitRows, SummarySettings, summary_stage
+from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.records.clean import load_terms
-from pipelines.prepare.records.validate import Validator, load_validator
+from pipelines.prepare.records.validate import Validate, Validator, load_validator
 from pipelines.prepare.sources import Fields, as_input
 
 ASSESSMENT = "assessment.json"
@@ -84,8 +84,9 @@ def assess(
     prepared = MendContext(
         root, sources, questions == "remove", data, questions == "list", by_source, bool(config.split.keep)
     )
+    findings: Findings = json.loads(summary.table()["findings"][0].as_py())
     unchecked = rules.of_all_records(config.validation) if rules else ()
-    found = assessment_of(findings_of(summary), config.assess, config.gates, prepared, trained, unchecked)
+    found = assessment_of(findings, config.assess, config.gates, prepared, trained, unchecked)
     splits[0].store.write_bytes(paths.join(root, ASSESSMENT), json_bytes(found))
     return found
 

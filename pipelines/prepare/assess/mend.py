@@ -10,14 +10,13 @@ from cluster.config_text import parse
 from cluster.errors import ConfigError
 from cluster.formats import count, plural
 from cluster.store import paths
+from pipelines.prepare.assess.embed import SUSPECTS
 from pipelines.prepare.assess.facts import FOLDER
 from pipelines.prepare.assess.findings import Findings, Represented, Some
-from pipelines.prepare.assess.learn import SUSPECTS
-from pipelines.prepare.assess.trained import TrainedScore
 
 _SHOWN = 5
 _MOST_INPUTS = 12  # whose shares are written out
-_AGAIN = "`raymill prepare CONFIG --replace`"
+AGAIN = "`raymill prepare CONFIG --replace`"
 
 
 @dataclass(frozen=True)
@@ -47,20 +46,6 @@ class MendContext:
 def mend_of(gate: str, findings: Findings, prepared: MendContext) -> str:
     """Sentences with commands in backticks. gate: any but `score` and those of a training."""
     return _MENDS[gate](findings, prepared)
-
-
-def mend_of_score(part: str, value: float, mend: str) -> str:
-    """The same of the gate on the score. part: the lowest one. mend: of that part."""
-    return f"The lowest part is {part} ({value:.3f}). {mend}"
-
-
-def mend_of_trained(score: TrainedScore) -> str:
-    """The same of a gate on a training's score."""
-    report = paths.join(score["worst_output"], "report.html")
-    return (
-        f"Fold {score['worst']} has the least score; {report} has its answers. Add records like those that it fails, "
-        f"or correct these, then {_AGAIN} and `raymill cross-validate CONFIG --replace`."
-    )
 
 
 def _mend_duplication(findings: Findings, prepared: MendContext) -> str:
@@ -106,18 +91,18 @@ def _mend_consistency(findings: Findings, prepared: MendContext) -> str:
     if findings["not_allowed"]["records"]:
         found.append(
             f"Values that are not allowed: {_some(findings['not_allowed'])}. Name the allowed value of each spelling "
-            f"in `clean.labels`, then {_AGAIN}."
+            f"in `clean.labels`, then {AGAIN}."
         )
     if findings["other_format"]["records"]:
         forms = ", ".join(f"{name} {count(number)}" for name, number in (findings["forms"] | findings["dates"]).items())
         found.append(
             f"Answers in another format than most of their task type ({forms}): {_some(findings['other_format'])}. "
-            f"Write them alike in the source, then {_AGAIN}."
+            f"Write them alike in the source, then {AGAIN}."
         )
     if (terms := findings["terms"]) and terms["records"]:
         found.append(
             f"With terms that `clean.terminology` replaces: {_some(terms)}. Replace them, by a CONFIG with these "
-            f"terms: {_AGAIN}."
+            f"terms: {AGAIN}."
         )
     return " ".join(found)
 
@@ -125,7 +110,7 @@ def _mend_consistency(findings: Findings, prepared: MendContext) -> str:
 def _mend_completeness(findings: Findings, prepared: MendContext) -> str:
     fields = [name for name in findings["missing"] if name != "content"]
     leave_out = _prepare(f"validate.require={_list(fields)}")
-    require = f", or leave them out: {leave_out}" if fields else f", then {_AGAIN}"
+    require = f", or leave them out: {leave_out}" if fields else f", then {AGAIN}"
     return f"Records with empty fields: {_some(findings['incomplete'])}. Fill these in the source{require}."
 
 
@@ -140,7 +125,7 @@ def _mend_language(findings: Findings, prepared: MendContext) -> str:
         )
     if findings["damaged"]["records"]:
         found.append(
-            f"With damaged characters: {_some(findings['damaged'])}. Export them again as UTF-8, then {_AGAIN}."
+            f"With damaged characters: {_some(findings['damaged'])}. Export them again as UTF-8, then {AGAIN}."
         )
     return " ".join(found)
 
@@ -148,19 +133,16 @@ def _mend_language(findings: Findings, prepared: MendContext) -> str:
 def _mend_coverage(findings: Findings, prepared: MendContext) -> str:
     rarest = sorted(findings["topics"].items(), key=lambda one: one[1])[:_SHOWN]
     topics = ", ".join(f"{name} ({plural(number, 'record')})" for name, number in rarest)
-    off = findings["off_topic"]
-    look = (
-        f" Mention no topic: {_some(off)}; if some are about these in other words, name the words: "
-        f"`{prepared.command} {_words_of(rarest[0][0])}`."
-        if off["records"] and rarest
-        else ""
-    )
-    return f"Least mentioned topics: {topics}.{look} Add an input with records about them, then {_AGAIN}."
-
-
-def _words_of(topic: str) -> str:
-    """The option that names the words of a topic. A name with a dot cannot be a part of a setting's name."""
-    return "--config CONFIG" if "." in topic else f"-o {shlex.quote(f'assess.topics.{topic}=[WORD, WORD]')}"
+    off, look = findings["off_topic"], ""
+    if off["records"] and rarest:
+        topic = rarest[0][0]
+        # A name with a dot cannot be a part of a setting's name.
+        words = "--config CONFIG" if "." in topic else f"-o {shlex.quote(f'assess.topics.{topic}=[WORD, WORD]')}"
+        look = (
+            f" Mention no topic: {_some(off)}; if some are about these in other words, name the words: "
+            f"`{prepared.command} {words}`."
+        )
+    return f"Least mentioned topics: {topics}.{look} Add an input with records about them, then {AGAIN}."
 
 
 def _mend_sources(findings: Findings, prepared: MendContext) -> str:
@@ -192,18 +174,18 @@ def _mend_accuracy(findings: Findings, prepared: MendContext) -> str:
             found.append(
                 f"Values of {name} that are probably wrong: {_ids(first, labels['errors'])}. "
                 f"`raymill sample {suspects}` shows more. Correct them in the "
-                f"source, then {_AGAIN}."
+                f"source, then {AGAIN}."
             )
     if (agreement := findings["agreement"]) and agreement["differing"]["records"]:
         found.append(
             f"Annotators differ: {_some(agreement['differing'])}. Settle these in the source and make the annotators' "
-            f"guideline clearer, then {_AGAIN}."
+            f"guideline clearer, then {AGAIN}."
         )
     if findings["violating"]["records"]:
         rules = ", ".join(f"{name} {count(number)}" for name, number in (findings["rules"] or {}).items())
         found.append(
             f"Rules are broken ({rules}): {_some(findings['violating'])}. Remove them, by a CONFIG with these rules: "
-            f"{_AGAIN}."
+            f"{AGAIN}."
         )
     return " ".join(found)
 
@@ -217,7 +199,7 @@ def _mend_relevance(findings: Findings, prepared: MendContext) -> str:
     return " ".join(
         [
             *found,
-            f"Take such records out of the source, then {_AGAIN}; or name further examples and topics in CONFIG: "
+            f"Take such records out of the source, then {AGAIN}; or name further examples and topics in CONFIG: "
             f"`{prepared.command} --config CONFIG`.",
         ]
     )
@@ -240,7 +222,7 @@ def _mend_diversity(findings: Findings, prepared: MendContext) -> str:
         )
     if ids := findings["questions"]["ids"]:
         found.append(f"Repeat an earlier one: {', '.join(ids)}. Remove these: {_without_repeats(findings, prepared)}.")
-    return " ".join([*found, f"Add an input about other things or with other lengths, then {_AGAIN}."])
+    return " ".join([*found, f"Add an input about other things or with other lengths, then {AGAIN}."])
 
 
 def _mend_bias(findings: Findings, prepared: MendContext) -> str:
@@ -270,7 +252,7 @@ def _mend_bias(findings: Findings, prepared: MendContext) -> str:
     return " ".join(
         [
             *found,
-            f"Add or rewrite records of these, then {_AGAIN}; or state other shares: `{prepared.command} "
+            f"Add or rewrite records of these, then {AGAIN}; or state other shares: `{prepared.command} "
             "--config CONFIG`.",
         ]
     )
@@ -284,22 +266,17 @@ def _mend_representation(name: str, of: Represented, findings: Findings, prepare
         return []
     wanted = {value: of["wanted"].get(value, 0 if of["wanted"] else 1 / len(known)) for value in known}
     least, most = (pick(known, key=lambda value: known[value] / total - wanted[value]) for pick in (min, max))
-    if name == "source":
-        command = _prepare("mixture.fill=false") if of["wanted"] else _equal_shares(prepared.sources)
-    elif of["wanted"]:
-        return [f"{_lack(name, least, known, wanted)}{_over(name, most, known, wanted, findings)}."]
-    else:
+    shown = (
+        f"{name}: {least} has {count(known[least])} of {plural(total, 'record')}, and {wanted[least]:.0%} are wanted; "
+        f"{most} has {count(known[most])}, of {wanted[most]:.0%}{_like(_ids_of(findings, name, most))}."
+    )
+    if name != "source" and of["wanted"]:
+        return [shown]
+    if name != "source":
         command = _prepare(f"split.balance.by={_list([name])}", "split.balance.to=smallest")
-    return [f"{_lack(name, least, known, wanted)}{_over(name, most, known, wanted, findings)}. Level them: {command}."]
-
-
-def _lack(name: str, value: str, known: dict[str, int], wanted: dict[str, float]) -> str:
-    total = sum(known.values())
-    return f"{name}: {value} has {count(known[value])} of {plural(total, 'record')}, and {wanted[value]:.0%} are wanted"
-
-
-def _over(name: str, value: str, known: dict[str, int], wanted: dict[str, float], findings: Findings) -> str:
-    return f"; {value} has {count(known[value])}, of {wanted[value]:.0%}{_like(_ids_of(findings, name, value))}"
+    else:
+        command = _prepare("mixture.fill=false") if of["wanted"] else _equal_shares(prepared.sources)
+    return [f"{shown} Level them: {command}."]
 
 
 def _mend_extrinsic(findings: Findings, prepared: MendContext) -> str:
@@ -318,7 +295,7 @@ def _mend_extrinsic(findings: Findings, prepared: MendContext) -> str:
             f"{plural(of['left_out'], 'record')} in all{_like(of['rare_ids'])}. Give them the VALUE of a similar one: "
             f"{_prepare(merge)}."
         )
-    return " ".join([*found, f"Add records of the values that are rare or predicted wrongly, then {_AGAIN}."])
+    return " ".join([*found, f"Add records of the values that are rare or predicted wrongly, then {AGAIN}."])
 
 
 _MENDS: dict[str, Callable[[Findings, MendContext], str]] = {
@@ -345,14 +322,14 @@ def _prepare(*settings: str) -> str:
 
 def _list(values: Sequence[str]) -> str:
     """A list of texts as the value of a setting: `[en,de]`. Values that YAML reads as something else are quoted."""
-    return f"[{','.join(one if _is_plain(one) else json.dumps(one, ensure_ascii=False) for one in values)}]"
 
+    def is_plain(value: str) -> bool:
+        try:
+            return parse(f"[{value}]", "", "yaml") == [value]
+        except ConfigError:
+            return False
 
-def _is_plain(value: str) -> bool:
-    try:
-        return parse(f"[{value}]", "", "yaml") == [value]
-    except ConfigError:
-        return False
+    return f"[{','.join(one if is_plain(one) else json.dumps(one, ensure_ascii=False) for one in values)}]"
 
 
 def _ids_of(findings: Findings, field: str, value: str) -> list[str]:

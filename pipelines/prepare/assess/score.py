@@ -1,17 +1,94 @@
 """Findings to metrics, a score of them, and gates with what would mend those that fail."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import stdev
 from typing import TypedDict
 
+from pydantic import BaseModel, ValidationError
+
+from cluster.errors import DataError
 from cluster.formats import count, plural
-from pipelines.prepare.assess.bias import length_parity, score_parity
+from cluster.store import paths
+from cluster.store.store import Store
 from pipelines.prepare.assess.findings import Findings, RepeatedTexts
-from pipelines.prepare.assess.leaks import Leaks
-from pipelines.prepare.assess.mend import MendContext, mend_of, mend_of_score, mend_of_trained
-from pipelines.prepare.assess.metrics import FULL_MTLD, coverage, evenness, mean, ratio
+from pipelines.prepare.assess.mend import AGAIN, MendContext, mend_of
+from pipelines.prepare.assess.metrics import FULL_MTLD, coverage, evenness, length_parity, mean, ratio, score_parity
 from pipelines.prepare.assess.settings import BALANCED, MAXIMA, Assess, Gates
-from pipelines.prepare.assess.trained import PREFIX, TrainedScore
+
+FOLDS_JSON = "folds.json"
+PREFIX = "trained_"  # of the names of metrics and gates
+_NO_FRACTION = ("loss", "bleu")
+
+
+class TrainedScore(TypedDict):
+    """A score over the folds. mean: in [0, 1]. worst: the fold with the least score, and the output of its training."""
+
+    mean: float
+    deviation: float
+    folds: int
+    worst: int
+    worst_output: str
+
+
+class _Spread(BaseModel):
+    mean: float
+    deviation: float
+
+
+class _Fold(BaseModel):
+    fold: int
+    output: str
+    scores: dict[str, float]
+
+
+class _CrossValidation(BaseModel):
+    datasets: dict[str, str]
+    folds: list[_Fold]
+    scores: dict[str, _Spread]
+
+
+def read_trained(store: Store, at: str, output: str, digest: str) -> dict[str, TrainedScore]:
+    """The scores by name, without those that are no fractions, such as the loss.
+
+    Args:
+        at: output of a cross-validation, or its folds.json. output, digest: of the data set.
+
+    Raises:
+        DataError: there is no such file, it is damaged, or it is of another data set or version.
+    """
+    uri = at if at.endswith(".json") else paths.join(at, FOLDS_JSON)
+    if not store.exists(uri):
+        raise DataError(
+            f"{uri}: no result of a cross-validation. Run `raymill cross-validate CONFIG` with `corpus: {output}`, and "
+            "give its output."
+        )
+    try:
+        found = _CrossValidation.model_validate_json(store.read_bytes(uri))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"{uri}: no result of `raymill cross-validate` ({where}: {first['msg']}). Run it again."
+        ) from error
+    if digest not in found.datasets.values():
+        seen = ", ".join(f"{name} ({one[:12]})" for name, one in found.datasets.items())
+        raise DataError(
+            f"{uri}: of a training on {seen}; wanted {output} as it is now ({digest[:12]}). Run `raymill "
+            "cross-validate` on this data set, with another output."
+        )
+    trained = {}
+    for name, spread in found.scores.items():
+        if name not in _NO_FRACTION and found.folds:
+            worst = min(found.folds, key=lambda one, name=name: one.scores.get(name, 1.0))  # type: ignore[misc]
+            trained[name] = TrainedScore(
+                mean=spread.mean,
+                deviation=spread.deviation,
+                folds=len(found.folds),
+                worst=worst.fold,
+                worst_output=worst.output,
+            )
+    return trained
+
 
 _VALUES_SHOWN = 4
 _DIVERSITIES = ("lexical", "structural", "semantic", "domain")
@@ -74,7 +151,11 @@ def assessment_of(
     trained: scores of a cross-validated training; None: there is none. unchecked: settings of `validate` whose rules
     are not counted in the findings.
     """
-    metrics = metrics_of(findings, settings, unchecked) + _trained_metrics(trained or {})
+    metrics = metrics_of(findings, settings, unchecked)
+    for name, of_folds in (trained or {}).items():
+        spread = f"standard deviation {of_folds['deviation']:.3f} over {plural(of_folds['folds'], 'fold')}"
+        meaning = f"{name} of a model that was trained on the other folds"
+        metrics.append(_metric(f"{PREFIX}{name}", of_folds["mean"], meaning, spread))
     values = {one["name"]: one["value"] for one in metrics}
     seen = {one["name"]: one["seen"] for one in metrics}
     parts = parts_of(values, settings.weights.model_dump())
@@ -87,30 +168,39 @@ def assessment_of(
 
     def mend(name: str) -> str:
         if name.startswith(PREFIX):
-            return mend_of_trained((trained or {})[name.removeprefix(PREFIX)])
+            folds = (trained or {})[name.removeprefix(PREFIX)]
+            report = paths.join(folds["worst_output"], "report.html")
+            return (
+                f"Fold {folds['worst']} has the least score; {report} has its answers. Add records like those that it "
+                f"fails, or correct these, then {AGAIN} and `raymill cross-validate CONFIG --replace`."
+            )
         if name == "score":
             value, lowest = min((one["value"] or 0, one["name"]) for one in known if one["weight"])
-            return mend_of_score(lowest, value, mend_of(lowest, findings, prepared))
+            return f"The lowest part is {lowest} ({value:.3f}). {mend_of(lowest, findings, prepared)}"
         return mend_of(name, findings, prepared)
 
-    judged = values | {one["name"]: one["value"] for one in parts} | {"score": score}
+    judged, found = values | {one["name"]: one["value"] for one in parts} | {"score": score}, list[Gate]()
+    for name, bound in bounds.items():
+        value, state = judged.get(name), "not measured"
+        if value is not None:
+            state = "passed" if (value <= bound if name in MAXIMA else value >= bound) else "failed"
+        why = mend(name) if state == "failed" else ""
+        found.append(Gate(name=name, value=value, bound=bound, state=state, seen=seen.get(name, ""), mend=why))
+    warnings = [mend("leakage")] if values["leakage"] and "leakage" not in bounds else []
+    if unchecked:
+        named, is_one = " and ".join(f"validate.{name}" for name in unchecked), len(unchecked) == 1
+        warnings.append(
+            f"{named} {'is' if is_one else 'are'} not checked here: rule_conformity is of the other rules. To apply "
+            f"{'it' if is_one else 'them'}, run `raymill prepare CONFIG --replace`."
+        )
     return Assessment(
         records=findings["records"],
         score=score,
         parts=parts,
         metrics=metrics,
-        gates=[_gate(name, judged.get(name), bound, seen.get(name, ""), mend) for name, bound in bounds.items()],
-        warnings=([mend("leakage")] if values["leakage"] and "leakage" not in bounds else [])
-        + ([_unchecked_text(unchecked)] if unchecked else []),
+        gates=found,
+        warnings=warnings,
         findings=findings,
-    )
-
-
-def _unchecked_text(settings: Sequence[str]) -> str:
-    named = " and ".join(f"validate.{name}" for name in settings)
-    return (
-        f"{named} {'is' if len(settings) == 1 else 'are'} not checked here: rule_conformity is of the other rules. To "
-        f"apply {'it' if len(settings) == 1 else 'them'}, run `raymill prepare CONFIG --replace`."
     )
 
 
@@ -122,6 +212,8 @@ def metrics_of(findings: Findings, settings: Assess, unchecked: Sequence[str] = 
     languages = ", ".join(f"{name} {count(number)}" for name, number in list(findings["languages"].items())[:5])
     expected = ", ".join(findings["expected"]) or "no language"
     terms, forms = findings["terms"], findings["forms"] | findings["dates"]
+    sources, leaks = values["source"], findings["leaks"]
+    leaked = leaks["validation"] + leaks["test"]
     inconsistent = {
         "contradictory": findings["contradictory"],
         "not allowed": findings["not_allowed"],
@@ -166,7 +258,14 @@ def metrics_of(findings: Findings, settings: Assess, unchecked: Sequence[str] = 
             _seen(questions),
         ),
         _metric("duplication_of_answers", _repeated(answers), "answers that repeat an earlier one", _seen(answers)),
-        _leakage(findings["leaks"]),
+        _metric(
+            "leakage",
+            ratio(leaked, leaks["compared"]),
+            "records of validation and test that are in train",
+            f"exact {count(leaks['exact'])}, near {count(leaked - leaks['exact'])} of {count(leaks['compared'])}"
+            if leaks["compared"]
+            else "no validation or test",
+        ),
         _metric(
             "language_quality",
             _kept(findings["poor_language"], records),
@@ -185,7 +284,13 @@ def metrics_of(findings: Findings, settings: Assess, unchecked: Sequence[str] = 
             "records that mention a topic",
             count(findings["on_topic"]) if topics else "no `assess.topics`",
         ),
-        _source_diversity(findings),
+        # Of one source there is nothing to be spread evenly.
+        _metric(
+            "source_diversity",
+            sources["evenness"] if sources["distinct"] > 1 else None,
+            "evenness of the sources",
+            "one source" if sources["distinct"] == 1 else _most("source", findings),
+        ),
         _metric("distinct_1", words["distinct_1"], "distinct words of a sample", sample),
         _metric("distinct_2", words["distinct_2"], "distinct pairs of words of a sample", sample),
         _metric(
@@ -233,23 +338,6 @@ def metrics_of(findings: Findings, settings: Assess, unchecked: Sequence[str] = 
         *_bias_metrics(findings),
         *_extrinsic(findings, settings),
     ]
-
-
-def _leakage(leaks: Leaks) -> QualityMetric:
-    records = leaks["validation"] + leaks["test"]
-    seen = f"exact {count(leaks['exact'])}, near {count(records - leaks['exact'])} of {count(leaks['compared'])}"
-    shown = seen if leaks["compared"] else "no validation or test"
-    return _metric(
-        "leakage", ratio(records, leaks["compared"]), "records of validation and test that are in train", shown
-    )
-
-
-def _source_diversity(findings: Findings) -> QualityMetric:
-    """Of one source there is nothing to be spread evenly."""
-    sources = findings["values"]["source"]
-    value = sources["evenness"] if sources["distinct"] > 1 else None
-    seen = "one source" if sources["distinct"] == 1 else _most("source", findings)
-    return _metric("source_diversity", value, "evenness of the sources", seen)
 
 
 def _accuracy_metrics(findings: Findings, settings: Assess, unchecked: Sequence[str]) -> list[QualityMetric]:
@@ -334,18 +422,6 @@ def _extrinsic(findings: Findings, settings: Assess) -> list[QualityMetric]:
     return found
 
 
-def _trained_metrics(trained: Mapping[str, TrainedScore]) -> list[QualityMetric]:
-    return [
-        _metric(
-            f"{PREFIX}{name}",
-            one["mean"],
-            f"{name} of a model that was trained on the other folds",
-            f"standard deviation {one['deviation']:.3f} over {plural(one['folds'], 'fold')}",
-        )
-        for name, one in trained.items()
-    ]
-
-
 def parts_of(values: dict[str, float | None], weights: dict[str, float]) -> list[ScorePart]:
     """The parts of the score. The weights of those that are measured sum to 1."""
     measured = {
@@ -382,14 +458,6 @@ def parts_of(values: dict[str, float | None], weights: dict[str, float]) -> list
 def failed(assessment: Assessment) -> list[Gate]:
     """The gates that the data set does not pass."""
     return [one for one in assessment["gates"] if one["state"] == "failed"]
-
-
-def _gate(name: str, value: float | None, bound: float, seen: str, mend_of: Callable[[str], str]) -> Gate:
-    if value is None:
-        return Gate(name=name, value=None, bound=bound, state="not measured", seen=seen, mend="")
-    passed = value <= bound if name in MAXIMA else value >= bound
-    mend = "" if passed else mend_of(name)
-    return Gate(name=name, value=value, bound=bound, state="passed" if passed else "failed", seen=seen, mend=mend)
 
 
 def _metric(name: str, value: float | None, meaning: str, seen: str) -> QualityMetric:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from cluster.store import paths
+from pipelines.language.fasttext_file import LABEL_PREFIX
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -19,11 +20,7 @@ BALANCED = ("domain", "language", "category", "categories", "complexity")
 _TABLES = (".parquet", ".jsonl")
 
 
-class _AssessSettings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Weights(_AssessSettings):
+class Weights(BaseModel, extra="forbid", frozen=True):
     """Weights of the parts of the score. A part that is not measured is left out."""
 
     accuracy: float = Field(0.25, ge=0)
@@ -34,7 +31,7 @@ class Weights(_AssessSettings):
     bias: float = Field(0.10, ge=0)
 
 
-class TextVectors(_AssessSettings):
+class TextVectors(BaseModel, extra="forbid", frozen=True):
     """How texts become vectors."""
 
     model: str | None = Field(
@@ -71,15 +68,19 @@ def _is_path(model: str) -> bool:
     return paths.is_remote(model) or model.startswith(("/", "./", "../", "~", "file:")) or model.count("/") > 1
 
 
-class Sentiment(_AssessSettings):
+class Sentiment(BaseModel, extra="forbid", frozen=True):
     """A classifier of texts, by whose scores the values of `groups` are compared."""
 
     model: paths.AbsolutePath = Field(description="path or URI of a supervised fastText .bin or .ftz")
     label: str = Field(min_length=1, description="whose probability is compared, with or without __label__")
     max_chars: int = Field(5000, ge=20, le=10_000_000, description="characters of a record that the model is given")
 
+    @property
+    def plain_label(self) -> str:
+        return self.label.removeprefix(LABEL_PREFIX)
 
-class Assess(_AssessSettings):
+
+class Assess(BaseModel, extra="forbid", frozen=True):
     """What the assessment compares the data set with."""
 
     topics: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
@@ -167,7 +168,7 @@ class Assess(_AssessSettings):
         return self
 
 
-class Gates(_AssessSettings):
+class Gates(BaseModel, extra="forbid", frozen=True):
     """Bounds that the data set must keep; null: no gate. Those of MAXIMA are the most that is allowed, others the
     least.
     """

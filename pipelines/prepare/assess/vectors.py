@@ -4,11 +4,15 @@ The default is latent semantic analysis: Deerwester et al. 1990, Indexing by lat
 sample of the records, so it needs no download and has the words of the domain.
 """
 
+import heapq
+import json
+import math
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import scipy.sparse
+from sklearn.cluster import KMeans
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import normalize
@@ -21,6 +25,8 @@ from cluster.stage import Scratch
 from pipelines.prepare.assess.embed import (
     COSINES,
     COSINES_SCHEMA,
+    LEARNED,
+    LEARNED_SCHEMA,
     MODEL,
     MODEL_SCHEMA,
     VECTORS,
@@ -28,14 +34,13 @@ from pipelines.prepare.assess.embed import (
     vectors_schema,
 )
 from pipelines.prepare.assess.facts import CHARACTERS, ROWS, is_copy, same, smallest_of_sample
-from pipelines.prepare.records.annotations import metadata_of, value_of
-from pipelines.prepare.records.hashes import hash64
+from pipelines.prepare.assess.findings import Learned, Similar
+from pipelines.prepare.records.fields import hash64, metadata_of, value_of
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import split_tokens
 
 # Loads torch, which the default does without.
 sentence_model = Entry("pipelines.prepare.assess.sentence_model:load")
-
 _TEXT_SHOWN = 300  # characters of a record whose label is predicted
 _WORDS = 1 << 16  # of the sample, the most frequent ones
 
@@ -180,3 +185,89 @@ def _embedder(settings: EmbedSettings, model: Artifact | None) -> Embedder:
     table = model.table()
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1 if table.num_rows else 1)
     return LatentSemantics(table["token"].to_numpy(), table["idf"].to_numpy(), vectors)
+
+
+# Loads cleanlab, which takes a second more than scikit-learn and which most runs do without.
+predicted_labels = Entry("pipelines.prepare.assess.labels:predicted_labels")
+_SAMPLE = 10_000  # vectors to which k-means is fitted
+_IDS_SHOWN = 5
+
+
+def learn(
+    vectors: Artifact,
+    groups: int,
+    fields: tuple[str, ...],
+    label: str | None,
+    predictions: str | None,
+    _: None,
+    scratch: Scratch,
+) -> Counters:
+    """The work of `learn_stage`. No counters."""
+    predicted = {
+        name: predicted_labels(vectors, name, scratch, predictions)
+        if name == label
+        else predicted_labels(vectors, name)
+        for name in fields
+    }
+    sizes, largest = groups_of(vectors, groups)
+    learned = Learned(
+        groups=sizes,
+        largest=largest,
+        similar=least_similar(vectors, "similarity"),
+        relevant=least_similar(vectors, "relevance"),
+        labels=predicted,
+    )
+    scratch.write(LEARNED, pa.table([[json.dumps(learned, ensure_ascii=False)]], schema=LEARNED_SCHEMA))
+    return {}
+
+
+def groups_of(vectors: Artifact, groups: int) -> tuple[list[int], list[str]]:
+    """(records of each k-means group, largest first; ids of the first records of the largest).
+
+    There are at most as many groups as distinct vectors. k-means (Lloyd 1982) is fitted to the records with the
+    smallest hashes.
+    """
+    keys, sample = np.empty(0, np.uint64), np.empty((0, 0), np.float16)
+    for table in vectors.tables(["key", "vector"]):
+        found = matrix(table)
+        keys = np.append(keys, table["key"].to_numpy())
+        sample = np.concatenate([sample.reshape(-1, found.shape[1]), found])
+        if len(keys) > _SAMPLE:
+            chosen = np.sort(np.argsort(keys, kind="stable")[:_SAMPLE])
+            keys, sample = keys[chosen], sample[chosen]
+    if not len(keys):
+        return [], []
+    k = min(groups, len(np.unique(sample, axis=0)))
+    with threadpool_limits(1):  # a sum over other threads has other last bits
+        model = KMeans(k, n_init=3, random_state=0).fit(sample.astype(np.float32))
+        sizes, first = np.zeros(k, np.int64), [list[str]() for _ in range(k)]
+        for table in vectors.tables(["id", "vector"]):
+            found = model.predict(matrix(table).astype(np.float32))
+            sizes += np.bincount(found, minlength=k)
+            for group, ids in enumerate(first):
+                rows = np.flatnonzero(found == group)[: _IDS_SHOWN - len(ids)]
+                ids += table["id"].take(pa.array(rows)).to_pylist()
+    # Of equally large groups the one with the first id by name: the numbers of groups mean nothing.
+    largest = min(range(k), key=lambda group: (-sizes[group], first[group]))
+    return sorted(sizes.tolist(), reverse=True), first[largest]
+
+
+def least_similar(vectors: Artifact, column: str) -> Similar:
+    """The mean of a column of similarities, and the records with the lowest; None if it is null everywhere."""
+    sums: list[float] = []
+    records = 0
+    lowest: list[tuple[float, str]] = []
+    for table in vectors.tables(["id", column]):
+        known = table.filter(table[column].is_valid())
+        values = known[column].to_pylist()
+        sums = [math.fsum([*sums, *values])]
+        records += len(values)
+        lowest = heapq.nsmallest(_IDS_SHOWN, [*lowest, *zip(values, known["id"].to_pylist(), strict=True)])
+    return Similar(records=records, mean=round(sums[0] / records, 4) if records else None, ids=[id for _, id in lowest])
+
+
+def matrix(table: pa.Table) -> np.ndarray:
+    """float16[N, D]: the vectors of a table."""
+    column = table["vector"].combine_chunks()
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(table.num_rows, len(values) // max(1, table.num_rows))

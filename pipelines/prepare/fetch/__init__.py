@@ -8,8 +8,7 @@ an input like any other, read by the reader `fetched`.
     OUTPUT/fetched/SOURCE.json      the record of the source: what was asked, when, and how many rows came. Written last
 
     settings.py   the settings `database`, `api` and `pages` of an input
-    snapshot.py   the stages that commit the rows, and the record
-    answers.py    what a connector yields: pages of rows
+    snapshot.py   what a connector yields, the stages that commit it, and the record
     client.py     HTTP requests with limits, retries and checked addresses
     database.py, api.py, pages.py   the connectors
 

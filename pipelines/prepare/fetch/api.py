@@ -14,9 +14,9 @@ from typing import Any
 from cluster.errors import ConfigError, DataError
 from cluster.secret_values import remember, shortened
 from pipelines.prepare.fetch import client
-from pipelines.prepare.fetch.answers import Page, Unread, json_text, secret
 from pipelines.prepare.fetch.client import RequestFailed, Response, same_server, shown, without_parameters
 from pipelines.prepare.fetch.settings import Api, Auth, Paging
+from pipelines.prepare.fetch.snapshot import Page, Unread, json_text, secret
 
 _SHOWN = 120
 _LONGEST_COLUMN = 256  # characters of a dotted name

@@ -21,8 +21,8 @@ import httpx2
 
 import cluster
 from cluster.secret_values import redacted, shortened
-from pipelines.prepare.fetch.answers import now
 from pipelines.prepare.fetch.settings import Web
+from pipelines.prepare.fetch.snapshot import now
 
 USER_AGENT = f"raymill/{cluster.__version__}"
 

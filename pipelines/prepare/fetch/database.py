@@ -13,8 +13,8 @@ from sqlalchemy.engine import URL, Connection, make_url
 from cluster.errors import ConfigError, DataError
 from cluster.readers.reader import beginning
 from cluster.secret_values import redacted
-from pipelines.prepare.fetch.answers import Page, Unread, json_text, secret
 from pipelines.prepare.fetch.settings import Database
+from pipelines.prepare.fetch.snapshot import Page, Unread, json_text, secret
 
 _ROWS = 1000
 _CONNECT_S = 15

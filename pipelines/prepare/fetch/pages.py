@@ -19,9 +19,9 @@ from cluster.secret_values import shortened
 from cluster.store.copies import local_file
 from cluster.store.store import Store
 from pipelines.prepare.fetch import client
-from pipelines.prepare.fetch.answers import Page, Unread, now
 from pipelines.prepare.fetch.client import USER_AGENT, RequestFailed, Response, shown
 from pipelines.prepare.fetch.settings import Pages, WebAddress, web_address
+from pipelines.prepare.fetch.snapshot import Page, Unread, now
 
 _LONGEST_DELAY_S = 60.0  # that robots.txt may ask for
 _RULES_BYTES = 500 << 10  # of robots.txt that are read, the least of RFC 9309, 2.5

@@ -4,7 +4,7 @@ import re
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
 from cluster.secret_values import VARIABLE, is_secret_header, is_secret_pair, masked, secret_in
 from cluster.store import paths
@@ -34,10 +34,6 @@ _HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$"), AfterValidator
 _HeaderValue = Annotated[str, Field(pattern=r"^([!-~]([ -~]*[!-~])?)?$")]
 
 
-class _FetchSettings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
 def web_address(url: str) -> str:
     """The address of a page or an API.
 
@@ -60,7 +56,7 @@ Variable = Annotated[str, Field(pattern=VARIABLE)]
 WebAddress = Annotated[str, AfterValidator(web_address)]
 
 
-class _Fetched(_FetchSettings):
+class _Fetched(BaseModel, extra="forbid", frozen=True, hide_input_in_errors=True):
     snapshot: str = Field(
         "", description="any name; fetched answers are kept, and another name here has them fetched again"
     )
@@ -131,7 +127,7 @@ class Web(_Fetched):
     max_mib: float = Field(20, gt=0, le=1024, description="size of an answer, decompressed")
 
 
-class Auth(_FetchSettings):
+class Auth(BaseModel, extra="forbid", frozen=True, hide_input_in_errors=True):
     """A secret that is sent with every request, in a header or in the query string."""
 
     variable: Variable = Field(description="environment variable with the secret; for Basic, USER:PASSWORD")
@@ -148,7 +144,7 @@ class Auth(_FetchSettings):
         return self
 
 
-class Paging(_FetchSettings):
+class Paging(BaseModel, extra="forbid", frozen=True, hide_input_in_errors=True):
     """How the next page is asked for."""
 
     by: Literal["none", "page", "offset", "cursor", "next"] = Field(

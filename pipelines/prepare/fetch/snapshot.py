@@ -1,31 +1,96 @@
-"""The stages that fetch a source and commit its rows, and the record that is written when there are no more."""
+"""The stages that fetch a source and commit its rows, and the record that is written when there are no more.
 
+A connector yields pages of rows (Page), each with the position of the next page.
+"""
+
+import json
+import os
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.entry import Entry
+from cluster.errors import ConfigError
 from cluster.formats import plural
 from cluster.readers.formats.records import FETCHED_SCHEMA
 from cluster.readers.reader import beginning
 from cluster.record import OtherSettings, RecordFile, json_bytes, json_with
-from cluster.secret_values import redacted, without_known
+from cluster.secret_values import (
+    redacted,
+    remember,
+    without_known,
+)
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.prepare.config import Source
-from pipelines.prepare.fetch.answers import Page, json_text
 from pipelines.prepare.fetch.settings import Api, Database, Pages
+
+
+class Unread(NamedTuple):
+    """What is no record. problem: a key of reader.PROBLEMS. content: what was received, None if that is nothing."""
+
+    problem: str
+    where: str
+    content: str | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """The rows of one answer.
+
+    asked: the request, without secrets. records: JSON objects. failed: what is no record. next: where the connector
+    can begin again after this page; None if it ends here, or has no positions. received: UTC time in ISO 8601.
+    lacks_next: it is the only page, and has nothing where the next one is looked for.
+    """
+
+    asked: str
+    records: Sequence[Mapping[str, Any]]
+    failed: Sequence[Unread] = ()
+    next: str | None = None
+    received: str = field(default_factory=lambda: now())
+    lacks_next: bool = False
+
+
+def now() -> str:
+    """The UTC time in ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def secret(name: str, setting: str) -> str:
+    """The value of an environment variable. From then on messages and records hide it.
+
+    Raises:
+        ConfigError: it is not set, or empty.
+    """
+    if not (value := os.environ.get(name, "")):
+        raise ConfigError(
+            f"{setting}: the environment has no {name}. Set it where the run's driver is: in this shell, or for a "
+            "submitted run on the cluster's head (in Kubernetes by a Secret of the pods)."
+        )
+    remember(value.strip())
+    return remember(value)
+
+
+def json_text(value: Any) -> str:
+    """The value as JSON that UTF-8 can hold: lone surrogates stay escapes."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, default=str)
+    return text
+
 
 FETCHED = "fetched"
 FETCH_VERSION = "1"
 _PAGES_OF_A_PART = 100
-
 # A row for each answer, in order; the last one of a part says where the next part begins.
 REQUESTS_SCHEMA = pa.schema(
     [
@@ -36,13 +101,11 @@ REQUESTS_SCHEMA = pa.schema(
         ("next", pa.string()),
     ]
 )
-
 # Loaded when a source needs them: they import packages that take a while, or that are optional.
 _DATABASE = Entry("pipelines.prepare.fetch.database:pages")
 _API = Entry("pipelines.prepare.fetch.api:pages")
 _PAGES = Entry("pipelines.prepare.fetch.pages:pages")
 _ADDRESSES = Entry("pipelines.prepare.fetch.pages:addresses")
-
 Connector = Callable[[str | None], Generator[Page, None, None]]
 
 

@@ -9,26 +9,107 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal, Self
 
 import numpy as np
 import yaml
+from pydantic import BaseModel, Field, model_validator
 
 from cluster.errors import ConfigError
 from cluster.readers.formats.mail_text import without_disclaimers, without_quotes, without_signature
 from cluster.readers.inputs import Cut
+from cluster.store import paths
 from cluster.store.copies import local_file
 from cluster.store.store import Store
-from pipelines.prepare.config import Clean, check_terms
+from pipelines.prepare.fetch.settings import Variable
 from pipelines.text import personal_data
 from pipelines.text.html_remnants import without_html
 from pipelines.text.normalize import normalize
+from pipelines.text.personal_data import KINDS
 from pipelines.text.straight_quotes import straight_quotes
 from pipelines.text.texts import Texts
+
+
+class Clean(BaseModel, extra="forbid", frozen=True):
+    """What is changed in text fields and labels."""
+
+    normalize: bool = Field(True, description="one form of Unicode, spaces and line ends")
+    quotes: Literal["straight"] | None = Field(
+        None, description="straight: typographic quotation marks become those of ASCII, but in code; default: they stay"
+    )
+    html: bool = Field(
+        False, description="tags and comments of HTML are taken out, and entities become characters, but in code"
+    )
+    email: tuple[Literal["quotes", "signatures", "disclaimers"], ...] = Field(
+        (), description="parts of e-mails that are taken out; texts of format mail have no quotes and signatures"
+    )
+    terminology: dict[str, str] | paths.AbsolutePath = Field(
+        {},
+        description="term -> the term to use instead, or a YAML file of these; whole words, in the case of the text",
+    )
+    labels: dict[str, dict[str, tuple[str, ...]]] = Field(
+        {}, description="metadata -> value -> other spellings of it; case, spaces, - and _ make no difference"
+    )
+    redact: tuple[Literal[KINDS], ...] = Field(  # type: ignore[valid-type]
+        (),
+        description="kinds of personal data that are replaced: in texts, metadata, ids, provenance, the ledger and "
+        "quarantine",
+    )
+    redact_except: tuple[str, ...] = Field(
+        (), description="metadata whose personal data stays; also `id` and `provenance`"
+    )
+    pseudonyms: Literal["none", "per_record", "per_corpus"] = Field(
+        "none",
+        description="none: equal placeholders; per_record: numbered within a record; per_corpus: by a keyed hash, so "
+        "that one address has one placeholder in all records",
+    )
+    pseudonym_key: Variable | None = Field(
+        None,
+        description="environment variable with the key, of 16 bytes or more, of the hashes of per_corpus and in ids; "
+        "null: hashes in ids have no key, so that an address can be guessed and compared",
+    )
+    keep_cut: bool = Field(
+        False,
+        description="write every text that readers and cleaning take out of a record, such as quotes and signatures of "
+        "mails, to `cut/`; the report has their numbers and an example of each kind in any case",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.pseudonyms == "per_corpus" and self.pseudonym_key is None:
+            raise ValueError("pseudonym_key, an environment variable, is required with per_corpus")
+        for name in ("pseudonyms", "pseudonym_key", "redact_except"):
+            if getattr(self, name) != type(self).model_fields[name].default and not self.redact:
+                raise ValueError(f"{name}: nothing is replaced; name the kinds in `redact`")
+        if isinstance(self.terminology, dict):
+            check_terms(self.terminology)
+        for name, values in self.labels.items():
+            spelled = [plain_label(one) for value, others in values.items() for one in (value, *others)]
+            if twice := sorted({one for one in spelled if spelled.count(one) > 1}):
+                raise ValueError(f"labels.{name}: {', '.join(twice)} is listed twice; a spelling belongs to one value")
+        return self
+
+
+def check_terms(terms: dict[str, str]) -> None:
+    """
+    Raises:
+        ValueError: a term is empty, or two differ in case alone.
+    """
+    lower = [term.lower() for term in terms]
+    if not all(term.strip() for term in lower):
+        raise ValueError("terminology: a term is empty; give a word, or leave it out")
+    if twice := sorted({term for term in lower if lower.count(term) > 1}):
+        raise ValueError(f"terminology: {', '.join(twice)} is listed twice; case makes no difference")
+
+
+def plain_label(value: str) -> str:
+    """A label without what does not tell two apart."""
+    return " ".join(re.split(r"[\s_-]+", value.strip().lower()))
+
 
 # Quotes first: they may have signatures of their own. Disclaimers next: they follow the signature, which is looked for
 # at the end.
 _OF_EMAILS = {"quotes": without_quotes, "disclaimers": without_disclaimers, "signatures": without_signature}
-
 _HEX_OF_A_PSEUDONYM = 12  # 48 bits: of a million values, two are equal with a probability of 0.2%
 
 

@@ -1,8 +1,11 @@
 """A record in the shape of the config: long texts are divided, templates filled, chosen answers taken."""
 
-from collections.abc import Mapping
+import string
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
 
 from cluster.examples.content import (
     Chat,
@@ -16,10 +19,114 @@ from cluster.examples.content import (
     with_chosen,
 )
 from cluster.readers.inputs import Cut
-from pipelines.prepare.records.annotations import value_of
-from pipelines.prepare.records.hashes import id_of
-from pipelines.prepare.records.sections import parts_of
-from pipelines.prepare.records.templates import ChatTemplate, Template, title_of
+from pipelines.prepare.records.fields import id_of, value_of
+from pipelines.prepare.records.sections import parts_of, title_of
+
+TaskType = Literal["qa", "summarisation", "classification", "generation", "policy", "procedure"]
+
+
+class Template(BaseModel, extra="forbid", frozen=True):
+    """A prompt and a completion with names of fields in braces: text, title, source, and the metadata."""
+
+    prompt: str = Field(min_length=1)
+    completion: str = Field("{text}", min_length=1)
+    system: str = ""
+
+    @model_validator(mode="after")
+    def _parses(self) -> Self:
+        for name in ("prompt", "completion", "system"):
+            try:
+                parts = list(string.Formatter().parse(getattr(self, name)))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}; write a brace that is text twice, as in {{{{") from error
+            for _, named, format_spec, conversion in parts:
+                if named is not None and (not named.isidentifier() or format_spec or conversion):
+                    raise ValueError(f"{name}: {{{named}}} is no name of a field; use {{text}}, {{title}}, {{source}}")
+        return self
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields that it names."""
+        parts = (
+            part for text in (self.prompt, self.completion, self.system) for part in string.Formatter().parse(text)
+        )
+        return frozenset(field for _, field, _, _ in parts if field is not None)
+
+
+class ChatTemplate(BaseModel, extra="forbid", frozen=True):
+    """A text made of a chat: a form with {content} for the messages of each role. An empty one leaves them out."""
+
+    system: str = Field("{content}", description="form of a system message")
+    user: str = Field("Question: {content}", description="form of a user's message")
+    assistant: str = Field("Answer: {content}", description="form of an assistant's message")
+    separator: str = Field("\n\n", description="between two messages")
+
+    @model_validator(mode="after")
+    def _parses(self) -> Self:
+        for role in ("system", "user", "assistant"):
+            form = getattr(self, role)
+            try:
+                parts = [part[1:] for part in string.Formatter().parse(form) if part[1] is not None]
+            except ValueError as error:
+                raise ValueError(f"{role}: {error}; write a brace that is text twice, as in {{{{") from error
+            if form and (not parts or any(part != ("content", "", None) for part in parts)):
+                raise ValueError(f"{role}: wanted a text with {{content}}, and no other name in braces")
+        if not self.user and not self.assistant:
+            raise ValueError("user and assistant are empty, which leaves all messages out; give one of them a text")
+        return self
+
+    def filled(self, messages: Iterable[tuple[str, str]]) -> str:
+        """The text. messages: role (system, user or assistant) and content of each."""
+        forms = {"system": self.system, "user": self.user, "assistant": self.assistant}
+        return self.separator.join(forms[role].format(content=content) for role, content in messages if forms[role])
+
+
+# Of each task type. `title` is the first line of a text, without the marks of a heading.
+DEFAULT_TEMPLATES: dict[TaskType, Template] = {
+    "qa": Template(prompt="What do I need to know about {title}?"),
+    "summarisation": Template(prompt="Summarise this text:\n\n{text}", completion="{summary}"),
+    "classification": Template(prompt="Which category does this text belong to?\n\n{text}", completion="{category}"),
+    "generation": Template(prompt="Write a text with the title: {title}"),
+    "policy": Template(prompt="What does the policy on {title} say?"),
+    "procedure": Template(prompt="What are the steps of this procedure: {title}?"),
+}
+
+
+class Records(BaseModel, extra="forbid", frozen=True):
+    """The form of the records that are written."""
+
+    shape: Shape = Field("messages", description="columns of the records")
+    task_type: TaskType = Field(
+        "qa", description="task type of sources without one; selects the template for plain texts"
+    )
+    templates: dict[TaskType, Template] = Field(
+        {}, description="prompt and completion made of a text and its metadata, in place of the task type's default"
+    )
+    section_chars: Annotated[int, Field(ge=1)] | Literal["answer_chars"] | None = Field(
+        "answer_chars",
+        description="a plain text with more characters, such as a manual, is divided at headings, else at paragraphs, "
+        "into records with at most this many; answer_chars: the maximum of `validate.answer_chars`, for texts that "
+        "become answers; null: texts stay whole",
+    )
+    preferences: Literal["refuse", "chosen"] = Field(
+        "refuse",
+        description="preference records in shapes with one answer: refuse (quarantine) or chosen (keep that answer)",
+    )
+    chats_as_text: ChatTemplate | None = Field(
+        None, description="shape text: how a chat becomes a text; default: chats go to quarantine"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.chats_as_text is not None and self.shape != "text":
+            raise ValueError(f"chats_as_text: goes with `shape: text`, and the shape is {self.shape}; leave it out")
+        if self.preferences == "chosen" and self.shape == "preference":
+            raise ValueError("preferences: chosen goes with other shapes than preference; leave it out")
+        return self
+
+    def template(self, task_type: TaskType) -> Template:
+        """The template of a task type, with defaults applied."""
+        return self.templates.get(task_type, DEFAULT_TEMPLATES[task_type])
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,88 @@ at most 80 characters that begins with a capital letter or a number, does not en
 paragraphs.
 """
 
+import html
 import re
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import NamedTuple
 
-from pipelines.prepare.records.markdown import FENCE, LIST_ITEM, fenced, has_open_fence
-from pipelines.prepare.records.templates import title_of
+FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
+LIST_ITEM = re.compile(r"[ \t]*(?:[-*+\u2022]|\(?[0-9]{1,3}[.)]|[a-zA-Z][.)])[ \t]+\S")
+_IMAGE = re.compile(r"!\[([^\[\]]*)\](?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]]*\])")
+_LINK = re.compile(r"\[([^\[\]]*)\](?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]]*\])")
+_ADDRESS = re.compile(r"<((?:https?|mailto):[^<>\s]+)>")
+_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9-]*(?:\s[^<>]*)?/?>|<!--.*?-->")
+_ANCHOR = re.compile(r"[ \t]*(?:\{[#.:][^{}]*\}|\u00b6|\[\^[^\[\]]*\])")
+_ROLE = re.compile(r":[a-z][a-z:+.-]*:`([^`<]*?)\s*(?:<[^`<>]*>)?`")
+_CODE = re.compile(r"(?<!`)(`++)(.+?)(?<!`)\1(?!`)")
+_EMPHASIS = re.compile(r"(\*{1,3}|~~|(?<!\w)_{1,3})(?=\S)(.+?)(?<=\S)(?:\1)(?!\w)")
+_PRIVATE = 0xE000
+_ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
+
+
+def fenced(lines: Sequence[str]) -> list[int]:
+    """Of each line the number of the code fence that it is in, from 1, with the lines of the fence; 0 outside.
+
+    A fence ends with a line of as many of the same characters, or more, and nothing else; or with the text.
+    """
+    found, opened, number = list[int](), "", 0
+    for line in lines:
+        mark = FENCE.match(line)
+        if opened:
+            found.append(number)
+            is_end = mark and mark[1].startswith(opened) and not line.strip().strip(opened[0])
+            opened = "" if is_end else opened
+        elif mark and not (mark[1][0] == "`" and "`" in line[mark.end() :]):
+            opened, number = mark[1], number + 1
+            found.append(number)
+        else:
+            found.append(0)
+    return found
+
+
+def has_open_fence(text: str) -> bool:
+    """Whether the text ends within a code fence."""
+    # A line after it that belongs to the last fence shows that nothing has ended it.
+    return bool(fenced([*text.split("\n"), ""])[-1])
+
+
+def plain_heading(line: str) -> str:
+    """A heading without marks of Markdown, reStructuredText and HTML: as a reader sees it."""
+    text = _ESCAPED.sub(lambda mark: chr(_PRIVATE + ord(mark[1])), line)  # such a mark is a character of the text
+    text = _ROLE.sub(r"\1", _IMAGE.sub(r"\1", text.strip("#=- \t").removeprefix("* ")))
+    text = _ANCHOR.sub("", _LINK.sub(r"\1", text))
+    text = _TAG.sub("", _ADDRESS.sub(r"\1", text))
+    text = _EMPHASIS.sub(r"\2", _EMPHASIS.sub(r"\2", _CODE.sub(r"\2", text)))
+    plain = html.unescape(text.strip("#=*- \t")).translate({_PRIVATE + mark: mark for mark in range(128)})
+    return " ".join(plain.split())
+
+
+_TITLE_CHARS = 200  # characters
+_HEADING_CHARS = 1000  # with its marks, which take time that grows with the square of its length
+_MOST_HEADINGS = 100  # lines that are looked at; one may have letters in its marks alone
+# Front matter of Markdown in YAML; group 1 is the title.
+_FRONT_MATTER = re.compile(
+    r"\s*---[ \t]*\n(?=(?:[^\n]*\n){1,100}?---[ \t]*(?:\n|\Z))"
+    r"(?:(?!title:|---)[^\n]*\n)*(?:title:[ \t]*[\"']?([^\n]*?)[\"']?[ \t]*\n(?:(?!---)[^\n]*\n)*)?---[ \t]*(?:\n|\Z)"
+)
+
+
+def title_of(text: str) -> str:
+    """The title in the front matter, else the first line with a letter or digit, without marks.
+
+    At most 200 characters.
+    """
+    if matter := _FRONT_MATTER.match(text):
+        text = matter[1] or text[matter.end() :]
+    with_words = (line for line in text.splitlines() if any(map(str.isalnum, line[:_HEADING_CHARS])))
+    lines = (plain_heading(line[:_HEADING_CHARS]) for line in islice(with_words, _MOST_HEADINGS))
+    return next((line for line in lines if any(map(str.isalnum, line))), "")[:_TITLE_CHARS].strip()
+
 
 _LEAST_CHARS = 100  # of a section; a shorter one, such as a heading alone, is part of the next
 _LONGEST_HEADING = 80
 _LONGEST_TITLE = 80  # of a text that stands before the headings of its sections
-
 _TABLE_RULE = re.compile(r"[ \t]*+(?:\|[ \t]*+)?:?-++:?[ \t]*+(?:\|[ \t]*+:?-++:?[ \t]*+)*+\|?[ \t]*+$")
 _BLANK_LINES_IN_A_LIST = 3
 _TABLE_LINE = re.compile(r"[ \t]*(?:\||\+[-=+]{2,}\+?)")
@@ -31,7 +101,6 @@ _ENDS_PARAGRAPH = re.compile(r"[.!?:…。！？][\"'”’)\]]*$")
 _NO_HEADING = re.compile(r"[.!?,;:…。！？|][\"'”’)\]]*$")
 _BEGINS_HEADING = re.compile(r"(?:[0-9]+(?:\.[0-9]+)*\.?\s+)?[^\W\d_]")
 _BEGINS_ITEM = re.compile(r"[^\w\s]|\(?(?:[0-9]{1,3}|[a-zA-Z])[.)]\s")  # of a list
-
 # Where a text is divided, in the order in which it is tried: after what these match.
 _DIVISIONS = tuple(re.compile(one) for one in (r"\n[^\S\n]*\n\s*", r"\n", r"[.!?…。！？][\"'”’)\]]*\s+", r"\s+"))
 

@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property, lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from jsonschema.exceptions import SchemaError, best_match
 from jsonschema.protocols import Validator as SchemaValidator
 from jsonschema.validators import Draft202012Validator, validator_for
+from pydantic import BaseModel, Field, model_validator
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
@@ -19,13 +20,13 @@ from cluster.errors import ConfigError, UserError
 from cluster.examples.content import Chat, Content, question_and_answer, texts_of
 from cluster.guard import Exceeded, Failed, Guard
 from cluster.readers.inputs import Limits
+from cluster.store import paths
 from cluster.store.copies import local_file, sha256_of
 from cluster.store.store import Store
 from pipelines.language import fasttext_classifier
 from pipelines.language.fasttext_file import LABEL_PREFIX
 from pipelines.language.identification import LanguageId, excerpts, identify
-from pipelines.prepare.config import Validate
-from pipelines.prepare.records.annotations import values_of
+from pipelines.prepare.assess.settings import TextVectors
 from pipelines.prepare.records.answers import (
     begins_with,
     consists_of,
@@ -37,16 +38,167 @@ from pipelines.prepare.records.answers import (
     without_last_mark,
     words,
 )
+from pipelines.prepare.records.fields import FailedRule, values_of
+from pipelines.prepare.records.outliers import Outliers
 from pipelines.prepare.records.times import microseconds
 from pipelines.rules import RULES
-from pipelines.rules.filters import LANGUAGE_NOT_KEPT, decide, signals
-from pipelines.rules.rule import Analysis
+from pipelines.rules.bad_words import BadWords
+from pipelines.rules.filters import LANGUAGE_NOT_KEPT, Filters, decide, signals
+from pipelines.rules.rule import Analysis, files_read_by
+from pipelines.rules.settings import RulesOfRecords
 from pipelines.text.texts import Texts
 
+# Answers of an assistant that declines, in lower case.
+REFUSALS = (
+    "as an ai",
+    "as a language model",
+    "as a large language model",
+    "i'm sorry, but i can",
+    "i am sorry, but i can",
+    "i cannot assist with",
+    "i can't assist with",
+    "i cannot help with that",
+    "i can't help with that",
+)
+# What an answer may begin its sentences with and say nothing, in lower case.
+BOILERPLATE = (
+    "hi",
+    "hello",
+    "dear",
+    *("thank you for contacting", "thank you for reaching out", "thank you for getting in touch"),
+    *("thank you for your", "thanks for contacting", "thanks for reaching out", "thanks for getting in touch"),
+    *("thanks for your", "we have received your", "we received your", "your request has been received"),
+    *("your ticket has been", "your message has been received", "a member of our team will"),
+    *("one of our agents will", "we will get back to you", "we'll get back to you", "we will respond"),
+    *("we aim to respond", "this is an automated", "this is an automatic", "please do not reply"),
+    *("i hope this helps", "hope this helps", "let me know if you", "please let us know if you"),
+    *("if you have any other questions", "if you have any further questions", "have a great day"),
+    *("kind regards", "best regards", "regards", "sincerely"),
+)
+Bounds = tuple[int, int]
+
+
+class InappropriateContent(BaseModel, extra="forbid", frozen=True):
+    """A fastText classifier of texts that no record may have."""
+
+    model: paths.AbsolutePath = Field(description="path or URI of a supervised fastText .bin or .ftz")
+    label: str = Field(min_length=1, description="label of the content to remove, with or without __label__")
+    max_score: float = Field(0.5, ge=0, le=1, description="greatest probability of the label that a record may have")
+    max_chars: int = Field(5000, ge=20, le=10_000_000, description="characters of a record that the model is given")
+
+
+class AnswerRelevance(TextVectors):
+    """The least similarity of an answer's vector to that of its question."""
+
+    min_cosine: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="least cosine similarity of the vectors of the answer and of what precedes it; records with "
+        "no word of the vocabulary in one of them stay",
+    )
+    dimensions: int = Field(128, ge=2, le=512, description="vector dimensions of the default model")
+
+
+class Validate(BaseModel, extra="forbid", frozen=True):
+    """The rules that a record must meet. Questions are what precedes the last answer."""
+
+    question_chars: Bounds | None = Field((10, 500), description="least and most characters of a question")
+    answer_chars: Bounds | None = Field((20, 2000), description="least and most characters of an answer")
+    text_chars: Bounds | None = Field(None, description="least and most characters of a text; records of plain text")
+    require: tuple[str, ...] = Field(
+        (), description="metadata that no record may lack; documents, which have no columns, need none"
+    )
+    allowed: dict[str, tuple[str, ...]] = Field({}, description="metadata -> values that it may have")
+    since: dict[str, date] = Field(
+        {}, description="metadata -> the earliest date that it may have; records without one fail"
+    )
+    until: dict[str, date] = Field(
+        {}, description="metadata -> the last date that it may have; records without one fail"
+    )
+    licences: tuple[str, ...] | None = Field(
+        None, description="licences that a record may have; records without one fail; default: any, and none"
+    )
+    refusals: tuple[str, ...] = Field(REFUSALS, description="beginnings of sentences of answers that decline")
+    copied_answer: bool = Field(True, description="remove records whose answer is the question again")
+    answer_in_question: float | None = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="least share of an answer's runs of five words that its question has, from which on the question "
+        "gives the answer away; the `input` of an instruction is not part of the question here",
+    )
+    boilerplate: tuple[str, ...] = Field(
+        BOILERPLATE, description="beginnings of sentences; answers with no other sentence are removed"
+    )
+    truncated_answers: Literal["keep", "open", "sentence"] = Field(
+        "open",
+        description="open: remove answers that end in an open bracket or code fence, with a comma, dash or hyphen, or "
+        "with an English word such as `the`; sentence: also those whose last line is prose without a final mark, "
+        "although an earlier sentence has one",
+    )
+    relevance: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="least share of words that question and answer have in common, of those of the shorter one",
+    )
+    answer_relevance: AnswerRelevance | None = Field(
+        None, description="remove records whose answer is not near its question, by vectors; `{}`: with the defaults"
+    )
+    same_language: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="least probability of the languages of question and answer, from which on they must be the same; "
+        "0.65 is usual. By the built-in model",
+    )
+    json_schema: paths.AbsolutePath | dict[str, Any] | None = Field(
+        None, description="JSON Schema that answers must meet, which then are JSON; a schema, or a file with one"
+    )
+    language: LanguageId | None = Field(
+        None, description="languages that records may have, as `language` of `curate`; of all texts of a record"
+    )
+    rules: RulesOfRecords | None = Field(
+        None, description="rules of `curate`, such as evaluation sets (`decontamination`); of all texts of a record"
+    )
+    bad_words: BadWords | None = Field(None, description="lists of words that no record may have")
+    inappropriate: InappropriateContent | None = Field(None, description="classifier of texts that no record may have")
+    outliers: Outliers | None = Field(
+        None, description="records whose lengths differ from those of all that meet the rules and are no duplicates"
+    )
+
+    def of_all_records(self, other: "Validate") -> tuple[str, ...]:
+        """The settings that compare a record with all others and that `other` does not have equally."""
+        compared = {"answer_relevance": self.answer_relevance, "outliers": self.outliers}
+        return tuple(name for name, rule in compared.items() if rule and rule != getattr(other, name))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Lists, models, evaluation sets and the schema that the rules read."""
+        of_curate = [*self.filters.rules, *([self.language] if self.language else [])]
+        lists = [path for rule in (*of_curate, self.bad_words) for path in files_read_by(rule)]
+        model = [self.inappropriate.model] if self.inappropriate else []
+        schema = [self.json_schema] if isinstance(self.json_schema, str) else []
+        return (*lists, *model, *schema)
+
+    @property
+    def filters(self) -> Filters:
+        """The rules of `curate`, and the languages."""
+        return Filters(
+            self.language, self.rules.active() if self.rules else (), self.rules.dialect if self.rules else "paper"
+        )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("question_chars", "answer_chars", "text_chars"):
+            if (bounds := getattr(self, name)) and not 0 <= bounds[0] <= bounds[1]:
+                raise ValueError(f"{name}: {list(bounds)} is no range; the first number is the least")
+        return self
+
+
 VALIDATE_VERSION = "1"
-
 _RULES: dict[str, Any] = RULES
-
 # reason -> what it says of a record.
 REASONS = {
     **{reason: f"a check of `validate.rules.{name}`" for name, rule in _RULES.items() for reason in rule.reasons},
@@ -77,18 +229,9 @@ REASONS = {
     "bad_words": "more words of the lists of `validate.bad_words` than allowed",
     "inappropriate": "the classifier of `validate.inappropriate` gives more than `max_score`",
 }
-
 _SHOWN = 80  # characters of a value in the ledger
 _LANGUAGE = LanguageId()
 _LIMITS = Limits()
-
-
-class FailedRule(NamedTuple):
-    """A rule that a record does not meet. reason: a key of REASONS. value: what was seen. limit: what was wanted."""
-
-    reason: str
-    value: str
-    limit: str
 
 
 Record = tuple[Content, Mapping[str, str | None]]

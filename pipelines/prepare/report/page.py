@@ -1,10 +1,11 @@
-"""report.html, the page of an assessment, and the lines that `raymill prepare` prints."""
+"""report.html, the page of an assessment, and the lines that `raymill prepare` and `raymill assess` print."""
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from markupsafe import Markup
 
@@ -29,11 +30,10 @@ from cluster.report.sections import (
     styled,
     with_code,
 )
-from pipelines.prepare.assess.score import Assessment
-from pipelines.prepare.assess.section import assessment_section
-from pipelines.prepare.report.schema import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, PrepareReport
-from pipelines.prepare.report.verdict import verdict_of
-from pipelines.prepare.stages.classes import ClassCounts
+from pipelines.prepare.assess.score import Assessment, Gate, failed
+from pipelines.prepare.assess.settings import MAXIMA
+from pipelines.prepare.records.fields import ClassCounts
+from pipelines.prepare.report.gather import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, PrepareReport
 
 _OPENED = 3  # fields whose tables of classes are open
 _ROWS = 40  # classes of a field that are shown
@@ -287,3 +287,172 @@ def _leakage(report: PrepareReport, assessment: Assessment) -> Section:
 def _config(report: PrepareReport) -> Section:
     lines = [join(code(key), ": ", str(value)) for key, value in report["config"].items() if key != "inputs"]
     return Section("config", "Settings", [Fold(["All settings, with defaults"], [Items(lines)])])
+
+
+_REASONS = 3
+_FIRST_SENTENCE = ". "
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """fit: whether nothing speaks against training. words: the verdict. reasons: at most three sentences."""
+
+    fit: bool
+    words: str
+    reasons: list[str]
+
+
+def verdict_of(report: PrepareReport, assessment: Assessment | None) -> Verdict:
+    """Not fit: an empty split that has a share, a failed gate, or questions of validation or test in train.
+
+    The first warnings name the empty splits. Other warnings are reasons to look, not against training.
+    """
+    shares, against = report["config"]["split"], []
+    is_lacking = any(shares[name] and not records for name, records in report["splits"].items())
+    if assessment is not None:
+        leaks = assessment["findings"]["leaks"]
+        leaked = leaks["validation"] + leaks["test"]
+        if leaked:
+            against.append(
+                f"{count(leaked)} of {plural(leaks['compared'], 'record')} for validation and testing have a question "
+                "that is in train, so scores on them are too high."
+            )
+        against += [
+            f"`{gate['name']}` is {gate_value(gate)}; wanted {bound_text(gate)}." for gate in failed(assessment)
+        ]
+    warnings = [f"{one.partition(_FIRST_SENTENCE)[0].rstrip('.')}." for one in report["warnings"]]
+    good = []
+    if assessment is not None:
+        passed = [gate for gate in assessment["gates"] if gate["state"] == "passed"]
+        names = ", ".join(f"`{gate['name']}`" for gate in passed)
+        if passed:
+            good.append(f"{plural(len(passed), 'gate')} passed: {names}.")
+        if assessment["findings"]["leaks"]["compared"] and not leaked:
+            good.append("No question of validation or test is in train.")
+    totals = report["totals"]
+    if totals["written"]:
+        kept = totals["written"] - totals["repeated"]
+        good.append(f"{share(kept, totals['records'])} of {plural(totals['records'], 'record')} were kept.")
+    words = f"Fit for training, with {plural(len(warnings), 'warning')}" if warnings else "Fit for training"
+    is_fit = not against and not is_lacking
+    return Verdict(is_fit, words if is_fit else "Not fit for training yet", [*against, *warnings, *good][:_REASONS])
+
+
+_OF_A_DIFFERENCE: tuple[Literal["difference", "low", "high"], ...] = ("difference", "low", "high")
+_MOST_DECIMALS = 9
+_SUSPECT: tuple[Literal["id", "label", "suggested"], ...] = ("id", "label", "suggested")
+
+
+def assessment_text(assessment: Assessment) -> str:
+    """The lines that are printed: the score, the gates, and what would mend those that fail."""
+    unmeasured = _unmeasured(assessment)
+    lines = [f"score {number(assessment['score'])} of 1" + (f", without {unmeasured}" if unmeasured else "")]
+    width = max((len(one["name"]) for one in assessment["gates"]), default=0)
+    for one in assessment["gates"]:
+        why = f" ({seen.replace('`', '')})" if one["value"] is None and (seen := one.get("seen")) else ""
+        value, bound = gate_value(one), bound_text(one)
+        lines.append(f"{one['name']:<{width}}  {value:>6}  {bound}  {one['state']}{why}")
+    lines += [f"{one['name']}: {one['mend']}" for one in failed(assessment)]
+    # An assessment of an earlier version has no warnings.
+    lines += [f"warning: {warning}" for warning in assessment.get("warnings", ())]
+    return "\n".join(lines)
+
+
+def assessment_section(assessment: Assessment) -> Section:
+    """Gates, score and all metrics."""
+    gates, against = assessment["gates"], failed(assessment)
+    tiles = [
+        ("Score", number(assessment["score"]), "of 1"),
+        ("Gates passed", count(sum(one["state"] == "passed" for one in gates)), f"of {len(gates)}"),
+        ("Gates failed", count(len(against)), "with what would mend them below"),
+    ]
+    mends = [join(code(one["name"]), ": ", with_code(one["mend"])) for one in against]
+    of_gates = [(code(one["name"]), gate_value(one), bound_text(one), _state(one)) for one in gates]
+    of_parts = [
+        (code(one["name"]), number(one["weight"]), number(one["value"]), _wrapped(one["of"]))
+        for one in assessment["parts"]
+    ]
+    without = _unmeasured(assessment)
+    metrics = [
+        (code(one["name"]), number(one["value"]), styled("wrapped", one["meaning"]), _wrapped(one["seen"]))
+        for one in assessment["metrics"]
+    ]
+    copies = assessment["findings"]["copies"]
+    besides = f" and {plural(copies, 'repeated record')}" if copies else ""
+    caption = f"Metrics of {plural(assessment['records'], 'record')}{besides}, from 0 to 1"
+    content: list[Content] = [
+        Tiles(tiles),
+        Items(mends) if mends else None,
+        DataTable("Gates", ["Gate", ">Value", ">Bound", "Result"], of_gates),
+        DataTable("Parts of the score", ["Part", ">Weight", ">Value", ""], of_parts),
+        note(f"Not measured: {without}. The weights of the other parts are raised to sum to 1.") if without else None,
+        DataTable(caption, ["Metric", ">Value", "Share or mean of", "Seen"], metrics),
+        *_tables_of_findings(assessment),
+    ]
+    return Section("assessment", "Assessment", content)
+
+
+def _wrapped(words: str) -> Markup:
+    return styled("wrapped", with_code(words))
+
+
+def _state(gate: Gate) -> Markup:
+    if gate["value"] is None:
+        return join(gate["state"], with_code(f" ({gate['seen']})") if gate["seen"] else "")
+    return styled(gate["state"], gate["state"])
+
+
+def _tables_of_findings(assessment: Assessment) -> Iterator[DataTable]:
+    """Values that are probably wrong, and the lengths and a classifier's scores of groups."""
+    findings = assessment["findings"]
+    rows: list[Sequence[Content]]
+    for name, labels in (findings["learned"] or {"labels": {}})["labels"].items():
+        suspects = [
+            (*(outside(one[key]) for key in _SUSPECT), number(one["probability"]), markdown(one.get("text") or ""))
+            for one in labels["suspects"]
+        ]
+        if suspects:
+            total = plural(labels["errors"] or 0, "record")
+            title = f"Values of {name} that are probably wrong: {len(suspects)} of {total}"
+            yield DataTable(title, ["Record", "Value", "Suggested", ">Probability of the value", "Text"], suspects)
+    for name, lengths in findings["lengths"].items():
+        if lengths:
+            rows = [
+                (outside(one["value"]), one["records"], *map(number, (one["ratio"], one["low"], one["high"])))
+                for one in lengths["ratios"]
+            ]
+            title = f"Mean length by {name}, of that of {lengths['against']}, with 95% confidence"
+            yield DataTable(title, ["Value", ">Records", ">Ratio", ">Low", ">High"], rows)
+    for name, scores in findings["sentiments"].items():
+        if scores:
+            rows = [
+                (outside(one["value"]), one["records"], number(one["mean"]),
+                 *(f"{one[key]:+.3f}" for key in _OF_A_DIFFERENCE))
+                for one in scores["differences"]
+            ]  # fmt: skip
+            title = f"Mean score by {name}, less {number(scores['mean'])} of {scores['against']}, with 95% confidence"
+            yield DataTable(title, ["Value", ">Records", ">Mean score", ">Difference", ">Low", ">High"], rows)
+
+
+def _unmeasured(assessment: Assessment) -> str:
+    return ", ".join(one["name"] for one in assessment["parts"] if one["value"] is None)
+
+
+def number(value: float | None) -> str:
+    """A value to read: rounded to three decimals."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def gate_value(gate: Gate) -> str:
+    """The value of a gate, with so many decimals that one beyond the bound is not shown as equal to it."""
+    value, decimals = gate["value"], 3
+    if value is None or gate["state"] == "passed":
+        return number(value)
+    while decimals < _MOST_DECIMALS and float(f"{value:.{decimals}f}") == gate["bound"]:
+        decimals += 1
+    return f"{value:.{decimals}f}"
+
+
+def bound_text(gate: Gate) -> str:
+    """`at most 0.01`."""
+    return f"{'at most' if gate['name'] in MAXIMA else 'at least'} {gate['bound']:g}"

@@ -17,31 +17,72 @@ Sizes: 4 bytes a word on the store; 100 bytes a record in the memory of the one 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
+from pydantic import BaseModel, Field, model_validator
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.examples.content import Shape, Sides, from_shape, sides_of
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.prepare.config import Curriculum
 from pipelines.text.phrases import Phrases
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import count_tokens, split_tokens
 
+# Words and phrases of English answers that give reasons or go step by step.
+REASONING = (
+    "because", "therefore", "thus", "hence", "so that", "as a result", "consequently", "since", "due to", "if",
+    "unless", "however", "although", "whereas", "on the other hand", "first", "second", "third", "then", "next",
+    "finally", "step", "in order to", "for example", "in other words", "which means", "let us", "we get", "equals",
+)  # fmt: skip
+
+
+class ComplexityWeights(BaseModel, extra="forbid", frozen=True):
+    """Weights of what makes a record difficult; see pipelines/prepare/stages/complexity.py."""
+
+    question_length: float = Field(1, ge=0)
+    answer_length: float = Field(1, ge=0)
+    rarity: float = Field(1, ge=0, description="weight of how rare the words are, over all records")
+    reasoning: float = Field(1, ge=0)
+    domain: float = Field(1, ge=0, description="without words in `domain` it is left out")
+
+
+class Curriculum(BaseModel, extra="forbid", frozen=True):
+    """Stages of records from easy to hard, which `order: curriculum` of a train config follows."""
+
+    stages: int = Field(4, ge=2, le=100, description="number of stages, of equal sizes; 1 is the easiest")
+    weights: ComplexityWeights = ComplexityWeights()
+    reasoning: tuple[str, ...] = Field(REASONING, description="words and phrases that are counted in answers")
+    domain: tuple[str, ...] = Field((), description="words and phrases of the domain")
+
+    @property
+    def used_weights(self) -> dict[str, float]:
+        """The weights by name; that of the domain is 0 without words of it."""
+        weights = self.weights.model_dump()
+        return weights if self.domain else weights | {"domain": 0.0}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("reasoning", "domain"):
+            for phrase in getattr(self, name):
+                if not any(map(str.isalnum, phrase)):
+                    raise ValueError(f"{name}: {phrase!r} has no word")
+        if not any(self.used_weights.values()):
+            raise ValueError("weights: all are 0; give one of them")
+        return self
+
+
 WORDS, COMPLEXITY = "_work/words", "_work/complexity"
 COMPLEXITY_VERSION = "1"
-
 _WORD_BITS = 20
 _ROWS = 10_000  # records that are Python objects at a time
 _LIBRARIES = 512 << 20
 _OF_A_RECORD = 100
-
 # Numbers of a record that WORDS has; `rarity` is the mean of a value of all records.
 MEASURED = ("question_length", "answer_length", "reasoning", "domain")
-
 WORDS_SCHEMA = pa.schema(
     [
         *((name, pa.float32()) for name in MEASURED),
@@ -53,36 +94,28 @@ COMPLEXITY_SCHEMA = pa.schema([("complexity", pa.float64())])
 
 def words_stage(settings: Curriculum, shape: Shape, records: Artifact, units: int, memory: int) -> Stage:
     """The stage that writes WORDS, with a row for each of `records`. memory: bytes of a unit."""
-    depends_on = [COMPLEXITY_VERSION, records.manifest.fingerprint, settings.reasoning, settings.domain]
-    work, parts = CountWords(records.store, settings, shape), records.files_by_unit(units)
-    outputs = (Output(WORDS, WORDS_SCHEMA),)
-    return Stage("words", outputs, parts, work, fingerprint(depends_on), records.store, files_from, memory=memory)
+    made_from = fingerprint([COMPLEXITY_VERSION, records.manifest.fingerprint, settings.reasoning, settings.domain])
+    outputs, work = (Output(WORDS, WORDS_SCHEMA),), partial(count_words, records.store, settings, shape)
+    parts = records.files_by_unit(units)
+    return Stage("words", outputs, parts, work, made_from, records.store, files_from, memory=memory)
 
 
 def complexity_stage(settings: Curriculum, words: Artifact, units: int) -> Stage:
-    """The stage that writes COMPLEXITY."""
+    """The stage that writes COMPLEXITY. units: number of units of input."""
     made_from = fingerprint([COMPLEXITY_VERSION, words.manifest.fingerprint, settings.weights.model_dump()])
     outputs, memory = (Output(COMPLEXITY, COMPLEXITY_SCHEMA),), _LIBRARIES + _OF_A_RECORD * words.manifest.rows
-    work = ScoreRecords(settings, words, units)
+    work = partial(score_records, settings.used_weights, words, units)
     return Stage("complexity", outputs, (None,), work, made_from, words.store, memory=memory)
 
 
-@dataclass(frozen=True)
-class CountWords:
-    """The work of the stage `words`."""
-
-    store: Store
-    settings: Curriculum
-    shape: Shape
-
-    def __call__(self, uris: list[str], scratch: Scratch) -> Counters:
-        reasoning, domain = Phrases(self.settings.reasoning), Phrases(self.settings.domain)
-        for table in read_tables(self.store, uris):
-            for start in range(0, table.num_rows, _ROWS):
-                records = table.slice(start, _ROWS).to_pylist()
-                found = [sides_of(from_shape(one, self.shape)) for one in records]
-                scratch.write(WORDS, _words(found, reasoning, domain))
-        return {}
+def count_words(store: Store, settings: Curriculum, shape: Shape, uris: list[str], scratch: Scratch) -> Counters:
+    """The work of the stage `words`. No counters."""
+    reasoning, domain = Phrases(settings.reasoning), Phrases(settings.domain)
+    for table in read_tables(store, uris):
+        for start in range(0, table.num_rows, _ROWS):
+            found = [sides_of(from_shape(one, shape)) for one in table.slice(start, _ROWS).to_pylist()]
+            scratch.write(WORDS, _words(found, reasoning, domain))
+    return {}
 
 
 def _words(records: Sequence[Sides], reasoning: Phrases, domain: Phrases) -> pa.Table:
@@ -107,37 +140,28 @@ def _words(records: Sequence[Sides], reasoning: Phrases, domain: Phrases) -> pa.
     return pa.table(plain, schema=WORDS_SCHEMA)
 
 
-@dataclass(frozen=True)
-class ScoreRecords:
-    """The work of the stage `complexity`. units: of input."""
-
-    settings: Curriculum
-    words: Artifact
-    units: int
-
-    def __call__(self, _: None, scratch: Scratch) -> Counters:
-        records_with = np.zeros(1 << _WORD_BITS, np.int64)
-        for table in self.words.tables(["words"]):
-            records_with += np.bincount(_values(table), minlength=len(records_with))
-        total = self.words.manifest.rows
-        bits = np.log2(max(total, 1) / np.maximum(records_with, 1))
-        found: dict[str, list[np.ndarray]] = {name: [] for name in (*MEASURED, "rarity")}
-        for table in self.words.tables():
-            for name in MEASURED:
-                found[name].append(table[name].to_numpy())
-            found["rarity"].append(_means(bits[_values(table)], _lengths(table)))
-        numbers = {name: np.concatenate([np.empty(0), *parts]) for name, parts in found.items()}
-        score = complexity(numbers, self._weights())
-        end = 0
-        for unit, rows in enumerate(self.words.rows_by_unit(self.units)):
-            if rows:
-                scratch.write(COMPLEXITY, pa.table([score[end : end + rows]], schema=COMPLEXITY_SCHEMA), unit)
-                end += rows
-        return {}
-
-    def _weights(self) -> dict[str, float]:
-        weights = self.settings.weights.model_dump()
-        return weights if self.settings.domain else weights | {"domain": 0.0}
+def score_records(weights: Mapping[str, float], words: Artifact, units: int, _: None, scratch: Scratch) -> Counters:
+    """The work of the stage `complexity`. No counters."""
+    records_with = np.zeros(1 << _WORD_BITS, np.int64)
+    for table in words.tables(["words"]):
+        records_with += np.bincount(table["words"].combine_chunks().flatten().to_numpy(), minlength=len(records_with))
+    bits = np.log2(max(words.manifest.rows, 1) / np.maximum(records_with, 1))
+    found: dict[str, list[np.ndarray]] = {name: [] for name in (*MEASURED, "rarity")}
+    for table in words.tables():
+        for name in MEASURED:
+            found[name].append(table[name].to_numpy())
+        of_records = table["words"].combine_chunks()
+        lengths = np.diff(of_records.offsets.to_numpy())
+        records = np.repeat(np.arange(len(lengths)), lengths)
+        sums = np.bincount(records, bits[of_records.flatten().to_numpy()], len(lengths))
+        found["rarity"].append(sums / np.maximum(lengths, 1))
+    score = complexity({name: np.concatenate([np.empty(0), *parts]) for name, parts in found.items()}, weights)
+    end = 0
+    for unit, rows in enumerate(words.rows_by_unit(units)):
+        if rows:
+            scratch.write(COMPLEXITY, pa.table([score[end : end + rows]], schema=COMPLEXITY_SCHEMA), unit)
+            end += rows
+    return {}
 
 
 def complexity(numbers: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
@@ -161,17 +185,3 @@ def stages_of(scores: np.ndarray, hashes: np.ndarray, count: int) -> np.ndarray:
     found = np.empty(len(scores), np.int8)
     found[np.lexsort((hashes, scores))] = 1 + np.arange(len(scores)) * count // max(len(scores), 1)
     return found
-
-
-def _values(table: pa.Table) -> np.ndarray:
-    return table["words"].combine_chunks().flatten().to_numpy()
-
-
-def _lengths(table: pa.Table) -> np.ndarray:
-    return np.diff(table["words"].combine_chunks().offsets.to_numpy())
-
-
-def _means(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """float64[N]: the mean of each run of values; 0 of an empty one."""
-    sums = np.bincount(np.repeat(np.arange(len(lengths)), lengths), values, len(lengths))
-    return sums / np.maximum(lengths, 1)

@@ -4,26 +4,106 @@
     verdicts, group  of questions, of the records that stay                   -> _work/questions
     verdicts, group  of answers, of the records that still stay               -> _work/answers
 
-The result is the same for any number of workers and units.
+`collect` writes what is compared of each record (ATTRIBUTES). The result is the same for any number of workers and
+units.
 """
 
-from collections.abc import Sequence
+import hashlib
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel, Field
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.readers.inputs import Input
 from cluster.stage import Output, RunStageIn, Scratch, Stage
 from cluster.store.store import Store
+from pipelines.dedup import signatures
 from pipelines.dedup.group import GROUPS, files_of, group_stage
 from pipelines.dedup.settings import Dedup
-from pipelines.prepare.config import Found, PrepareConfig
-from pipelines.prepare.stages.collect import ANSWERS, ATTRIBUTES, QUESTIONS
+from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
+from pipelines.text.lines import count_characters
+from pipelines.text.texts import Texts
 
+ATTRIBUTES = "_work/attributes"
+# Not below the folders of their duplicates, _work/questions and _work/answers, which are outputs of their own.
+QUESTIONS, ANSWERS = "_work/question-attributes", "_work/answer-attributes"
+Found = Literal["ignore", "list", "remove"]
+
+
+class Duplicates(BaseModel, extra="forbid", frozen=True):
+    """Records that are like others in their question or answer alone, and what is done with them."""
+
+    questions: Found = Field(
+        "ignore",
+        description="records whose question is that of another one, exactly or by `dedup.threshold`; list: they are in "
+        "one split, as those with exactly equal questions always are",
+    )
+    answers: Found = Field("ignore", description="the same of answers")
+    contradictory: Found = Field(
+        "list",
+        description="records that have an equal question and different answers; remove: all of them. ignore: they are "
+        "not looked for; list: they stay and are listed",
+    )
+
+
+ATTRIBUTES_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("text_hash", pa.binary(16)),
+        ("characters", pa.int64()),
+        ("signature", SKETCH_TYPE),
+    ]
+)
+
+
+def same(text: str) -> str:
+    """The text without what does not make another question: case, white space, and marks at the end."""
+    return " ".join(text.lower().split()).rstrip(" .?!")
+
+
+def attributes(
+    rows: Sequence[int] | np.ndarray,
+    ids: Sequence[str | None],
+    sources: Sequence[str],
+    strings: Sequence[str],
+    dedup: Dedup | None,
+    key: Callable[[str], str] = same,
+) -> pa.Table:
+    """The table that deduplication takes, a row for each text.
+
+    dedup: None: without signatures. key: texts for which it is equal are exact duplicates.
+    """
+    texts = Texts.from_strings(list(strings))
+    hashes = [hashlib.blake2b(key(one).encode(), digest_size=16).digest() for one in strings]
+    columns: dict[str, Any] = {
+        "row": rows,
+        "id": ids,
+        "source": sources,
+        "text_hash": pa.array(hashes, pa.binary(16)),
+        "characters": count_characters(texts),
+        "signature": pa.nulls(len(texts), SKETCH_TYPE),
+    }
+    if dedup:
+        a, b = signatures.permutations(math.prod(dedup.banding), dedup.seed)
+        words, starts, _ = signatures.signatures_or_sets(
+            texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short, symbols=dedup.symbols
+        )
+        columns["signature"] = Sketches(words, starts).to_column()
+    return pa.table(columns, schema=ATTRIBUTES_SCHEMA)
+
+
+# Rows of a unit of input that are not compared.
+VERDICTS_SCHEMA = pa.schema([("row", pa.int64())])
 _REMOVED = "verdicts"
 
 
@@ -46,78 +126,58 @@ class DuplicateGroups:
 
 
 def find_repeats(
-    config: PrepareConfig,
+    dedup: Dedup | None,
+    duplicates: Duplicates,
     inputs: Sequence[Input],
     artifacts: dict[str, Artifact],
     removed: Artifact,
     units: int,
     run: RunStageIn,
 ) -> dict[str, DuplicateGroups]:
-    """The groups of records (key `record`), questions and answers that the config asks for.
+    """The groups of records (key `record`), questions and answers that the settings ask for.
 
     artifacts: of `collect`. removed: rows of each unit that are not compared, as VERDICTS has them. run: makes or finds
     the artifacts of a stage.
     """
-    dedup, verdicts = config.dedup or Dedup(), removed
-    sides: list[tuple[str, str, Found, str]] = []
-    if config.dedup:
-        sides.append(("record", ATTRIBUTES, "remove" if config.dedup.remove else "list", ""))
-    sides.append(("question", QUESTIONS, config.duplicates.questions, "_work/questions"))
-    sides.append(("answer", ANSWERS, config.duplicates.answers, "_work/answers"))
+    verdicts = removed
+    records: Found = "ignore" if dedup is None else "remove" if dedup.remove else "list"
+    sides: list[tuple[str, str, Found, str]] = [
+        ("record", ATTRIBUTES, records, ""),
+        ("question", QUESTIONS, duplicates.questions, "_work/questions"),
+        ("answer", ANSWERS, duplicates.answers, "_work/answers"),
+    ]
     repeats: dict[str, DuplicateGroups] = {}
     for name, output, found, folder in sides:
         if found == "ignore":
             continue
         removing = [one for one in repeats.values() if one.removes]
         if removing:
-            verdicts = run(verdicts_stage(removing, removed, artifacts[output], units), folder)[_REMOVED]
+            compared, store = artifacts[output], artifacts[output].store
+            of_units = zip(*(one.files_by_unit(units) for one in removing), strict=True)
+            files = [list(chain(*of_unit)) for of_unit in of_units]
+            counts, before = compared.rows_by_unit(units), removed.files_by_unit(units)
+            parts = list(zip(range(units), counts, files, before, strict=True))
+            read = (*(one.groups for one in removing), removed, compared)
+            made_from = fingerprint([one.manifest.fingerprint for one in read])
+            outputs, work = (Output(_REMOVED, VERDICTS_SCHEMA),), partial(find_removed, store)
+            verdicts = run(Stage("verdicts", outputs, parts, work, made_from, store), folder)[_REMOVED]
         # Records that stay are in one split if they are alike directly or over others.
-        stage = group_stage(dedup, inputs, artifacts[output], verdicts, units, chained=found != "remove")
+        stage = group_stage(dedup or Dedup(), inputs, artifacts[output], verdicts, units, chained=found != "remove")
         repeats[name] = DuplicateGroups(run(stage, folder)[GROUPS], artifacts[output], found)
     return repeats
 
 
-@dataclass(frozen=True)
-class UnitGroups:
-    """A unit of `verdicts`: the number of a unit of input, its records, the files with its duplicates, and those with
-    rows that were removed before.
+def find_removed(store: Store, unit: tuple[int, int, list[str], list[str]], scratch: Scratch) -> Counters:
+    """The work of the stage `verdicts`: the rows of a unit that are not compared next.
+
+    unit: the number of a unit of input, its records, the files with its duplicates, and those with rows that were
+    removed before. Counters: `passed`, at least the records that are compared next.
     """
-
-    number: int
-    records: int
-    files: list[str]
-    removed: list[str]
-
-
-def verdicts_stage(removing: Sequence[DuplicateGroups], removed: Artifact, attributes: Artifact, units: int) -> Stage:
-    """The stage that writes the rows of each unit that are removed as duplicates, as VERDICTS has them.
-
-    removed: rows that were removed before, which are written too. attributes: whose records are compared next.
-    """
-    store, counts = attributes.store, attributes.rows_by_unit(units)
-    files = zip(*(one.files_by_unit(units) for one in removing), strict=True)
-    parts = [
-        UnitGroups(number, rows, list(chain(*of_unit)), before)
-        for number, (rows, of_unit, before) in enumerate(zip(counts, files, removed.files_by_unit(units), strict=True))
-    ]
-    found = (*(one.groups for one in removing), removed, attributes)
-    made_from = fingerprint([one.manifest.fingerprint for one in found])
-    outputs = (Output(_REMOVED, pa.schema([("row", pa.int64())])),)
-    return Stage("verdicts", outputs, parts, FindRemoved(store), made_from, store)
-
-
-@dataclass(frozen=True)
-class FindRemoved:
-    """The work of the stage `verdicts`."""
-
-    store: Store
-
-    def __call__(self, unit: UnitGroups, scratch: Scratch) -> Counters:
-        """Counters: `passed`, at least the records that are compared next."""
-        for table in read_tables(self.store, unit.removed):
-            scratch.write(_REMOVED, table)
-        for table in read_tables(self.store, unit.files):
-            own = table.filter(pc.and_(pc.equal(table["unit"], unit.number), table["reason"].is_valid()))
-            if own.num_rows:
-                scratch.write(_REMOVED, own.select(["row"]))
-        return {"passed": float(unit.records)}
+    number, records, files, before = unit
+    for table in read_tables(store, before):
+        scratch.write(_REMOVED, table)
+    for table in read_tables(store, files):
+        own = table.filter(pc.and_(pc.equal(table["unit"], number), table["reason"].is_valid()))
+        if own.num_rows:
+            scratch.write(_REMOVED, own.select(["row"]))
+    return {"passed": float(records)}

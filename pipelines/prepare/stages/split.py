@@ -15,12 +15,103 @@ Folds are equal shares of the records that are not for testing, by the same stra
 By time, the components are sorted by their newest record instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from cluster.examples.splits import split_places
-from pipelines.prepare.records.hashes import hashes_in_order
+from cluster.store import paths
+
+# What a record is classed by besides its metadata: its length (each class up to twice as long as the one before), and
+# its stage of the curriculum. Metadata with such a name is used instead.
+FOUND = ("length", "complexity")
+MOST_COPIES = 1000  # of a record that balancing repeats
+
+
+class Mixture(BaseModel, extra="forbid", frozen=True):
+    """How many records of each source are taken, where inputs have a `share`."""
+
+    records: int | None = Field(
+        None, ge=1, description="records from all sources together; default: as many as keep the shares"
+    )
+    fill: bool = Field(True, description="what a source lacks is taken from the others; false: there are fewer records")
+
+
+class Balance(BaseModel, extra="forbid", frozen=True):
+    """Numbers of records of each class, by leaving some out and repeating others."""
+
+    by: tuple[str, ...] = Field(
+        min_length=1, description=f"metadata whose values together are the class; also {', '.join(FOUND)}"
+    )
+    to: Literal["smallest", "largest"] | Annotated[int, Field(ge=1)] | dict[str, Annotated[int, Field(ge=0)]] = Field(
+        "largest",
+        description="records of each class: those of the smallest or largest class, or a number; or value -> number, "
+        "with one field in `by`: values that are not named stay as they are",
+    )
+    most_copies: int = Field(5, ge=1, le=MOST_COPIES, description="how often a record is written at most")
+
+    @field_validator("to", mode="before")
+    @classmethod
+    def _values_are_texts(cls, to: Any) -> Any:
+        return {str(value): number for value, number in to.items()} if isinstance(to, dict) else to
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if isinstance(self.to, dict) and (len(self.by) > 1 or not self.to):
+            raise ValueError(
+                f"to: {', '.join(self.to) or 'no value'} named, and by has {', '.join(self.by)}; values have numbers "
+                "with one field in `by`"
+            )
+        if isinstance(self.to, dict) and self.by == ("complexity",) and not all(one.isdigit() for one in self.to):
+            raise ValueError("to: complexity is a stage of the curriculum; name the numbers of stages, from 1")
+        return self
+
+
+class Split(BaseModel, extra="forbid", frozen=True):
+    """Shares of records. Records that belong together are in one split."""
+
+    train: float = Field(0.8, gt=0, le=1)
+    validation: float = Field(0.1, ge=0, lt=1)
+    test: float = Field(0.1, ge=0, lt=1)
+    stratify: tuple[str, ...] = Field(
+        (), description=f"metadata whose values have the same shares in every split; also {', '.join(FOUND)}"
+    )
+    group: tuple[str, ...] = Field((), description="metadata: records with an equal value are in one split")
+    keep: tuple[paths.AbsolutePath, ...] = Field(
+        (), description="outputs of earlier runs: their records stay in the split where they were"
+    )
+    stable: bool = Field(
+        True,
+        description="with --replace, the records that the data set has already stay in their split and fold, and new "
+        "ones fill up what these lack, unless `split` has other shares, groups, strata or seed; false: all are divided "
+        "anew",
+    )
+    by_time: str | None = Field(
+        None,
+        description="metadata with a date or time: the oldest records are for training, the newest for testing",
+    )
+    folds: int | None = Field(None, ge=2, le=100, description="number the records that are not for test with 0..K-1")
+    balance: Balance | None = Field(
+        None, description="balance of classes in the training split; other splits stay as they are"
+    )
+    seed: int = Field(1, ge=0, lt=1 << 32)
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        return self.train, self.validation, self.test
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if abs(sum(self.shares) - 1) > 1e-9:
+            raise ValueError(f"train, validation and test sum to {sum(self.shares):g}; wanted 1")
+        if both := sorted(set(self.stratify) & set(self.group)):
+            raise ValueError(f"{', '.join(both)}: in stratify and in group; records of one group have one split")
+        if self.by_time and (self.stratify or self.folds):
+            raise ValueError("by_time: time alone decides the split; leave stratify and folds out")
+        return self
+
 
 _NONE = -1
 _MOST_MOVES = 1000  # of components of a stratum between splits; a few are usual
@@ -210,3 +301,100 @@ def straddling(splits: np.ndarray, group: np.ndarray) -> int:
     pairs = np.unique(np.stack([group[has], splits[has].astype(np.uint64)]), axis=1)
     _, counts = np.unique(pairs[0], return_counts=True)
     return int((counts > 1).sum())
+
+
+def relatives(ids: np.ndarray, rows: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """uint64[N]: a number for the records that are related by parents, directly or over others, 0 for one without
+    relatives. A parent that is no record relates its children.
+
+    ids: uint64[N], hashes. rows, parents: int64[P], uint64[P], a record and the hash of a parent's id, for each parent.
+    """
+    found = np.zeros(len(ids), np.uint64)
+    if not len(parents):
+        return found
+    own = np.flatnonzero(np.isin(ids, parents))
+    record = np.concatenate([rows, own])
+    _, name = np.unique(np.concatenate([parents, ids[own]]), return_inverse=True)
+    label = np.arange(len(ids))
+    while True:
+        before = label
+        smallest = np.full(name.max() + 1, len(ids))
+        np.minimum.at(smallest, name, label[record])
+        label = label.copy()
+        np.minimum.at(label, record, smallest[name])
+        label = label[label]
+        if np.array_equal(label, before):
+            break
+    found[record] = label[record].astype(np.uint64) + np.uint64(1)
+    return found
+
+
+_64_BITS = (1 << 64) - 1
+
+
+def hashes_in_order(hashes: np.ndarray, seed: int) -> np.ndarray:
+    """uint64[N]: other hashes for each seed, by which records are sorted. hashes: uint64[N]. Source: splitmix64."""
+    mixed = hashes + np.uint64(seed * 0x9E3779B97F4A7C15 & _64_BITS)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def sizes_by_share(counts: Sequence[int], shares: Sequence[float], size: int | None, *, fill: bool) -> list[int]:
+    """How many records are taken of each source.
+
+    Args:
+        counts: records that each source has. shares: wanted of each, which sum to 1.
+        size: wanted in all; None: as many as keep the shares of the sources that have records.
+        fill: what a source lacks is taken from the others, in proportion to their shares, as far as they have it.
+    """
+    has = np.array(counts, np.int64)
+    share = np.array(shares)
+    if size is None:
+        share = np.where(has > 0, share, 0) / max(share[has > 0].sum(), 1e-300)
+        size = int(min((count / part for count, part in zip(has, share, strict=True) if count), default=0) + 1e-9)
+    wanted = _whole(size * share, size)
+    taken = np.minimum(wanted, has)
+    while fill and (left := size - int(taken.sum())) and (taken < has).any():
+        room = has - taken
+        part = np.where(room > 0, share, 0)
+        taken = taken + np.minimum(_whole(left * part / part.sum(), left), room)
+    return taken.tolist()
+
+
+def _whole(parts: np.ndarray, total: int) -> np.ndarray:
+    """Whole numbers near these, which sum to `total`; the largest fractions are rounded up."""
+    down = np.floor(parts + 1e-9).astype(np.int64)
+    up = np.argsort(-(parts - down), kind="stable")[: max(total - int(down.sum()), 0)]
+    down[up] += 1
+    return down
+
+
+def first_by_hash(hashes: np.ndarray, of: np.ndarray, sizes: Mapping[int, int]) -> np.ndarray:
+    """bool[N]: the records that are taken: of each source or class the first by hash, so many as in `sizes`.
+
+    hashes: uint64[N]. of: int64[N], the source or class of each record. Others than those in `sizes` are all taken.
+    """
+    taken = np.ones(len(hashes), bool)
+    for number, size in sizes.items():
+        here = np.flatnonzero(of == number)
+        taken[here[np.argsort(hashes[here], kind="stable")][size:]] = False
+    return taken
+
+
+def copies(hashes: np.ndarray, classes: np.ndarray, to: int | Mapping[int, int], most: int) -> np.ndarray:
+    """int64[N]: how often each record is written, 0 or more, so that every class has about `to` records.
+
+    A class with more loses the last by hash; of a class with fewer, records are repeated, at most `most` times each.
+
+    hashes: uint64[N]. classes: uint64[N], a hash of the class's name. to: also by class; others stay as they are.
+    """
+    found = np.ones(len(hashes), np.int64)
+    for one in np.unique(classes).tolist():
+        here = np.flatnonzero(classes == one)
+        here = here[np.argsort(hashes[here], kind="stable")]
+        wanted = to if isinstance(to, int) else to.get(one, len(here))
+        size = min(wanted, most * len(here))
+        found[here] = size // len(here)
+        found[here[: size % len(here)]] += 1
+    return found

@@ -7,40 +7,137 @@ as the config says, then those over the share of their source; the others are di
 split is balanced by leaving records out and repeating others. With a curriculum, records that go to a split are divided
 into stages of equal sizes by their complexity before.
 
+Records of earlier runs stay where they are: those of the runs that `split.keep` names, and of the run that this one
+replaces. A run with `--replace` first notes, in BEFORE, where the finished run at its output has its records, because
+its own splits take the place of these. It does so if both have equal settings of `split`, but for those that move no
+record.
+
 Memory: 150 bytes a record.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from cluster.errors import DataError
 from cluster.examples.splits import SPLITS
-from cluster.stage import Output, Scratch, Stage
+from cluster.stage import Output, RunStage, Scratch, Stage
+from cluster.store import paths
+from cluster.store.store import Store
 from pipelines.prepare.assess.metrics import contradictory
-from pipelines.prepare.config import Found, Mixture, Outliers, Split
-from pipelines.prepare.records.hashes import hash64, hashes_in_order
-from pipelines.prepare.records.provenance import relatives
-from pipelines.prepare.stages.amounts import copies, first_by_hash, sizes_by_share
-from pipelines.prepare.stages.complexity import stages_of
-from pipelines.prepare.stages.duplicates import DuplicateGroups
-from pipelines.prepare.stages.kept import count_of_folds, places_of
-from pipelines.prepare.stages.outliers import bounds
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.records.fields import hash64
+from pipelines.prepare.records.outliers import bounds
+from pipelines.prepare.stages.collect import KEYS
+from pipelines.prepare.stages.complexity import COMPLEXITY, stages_of
+from pipelines.prepare.stages.duplicates import ATTRIBUTES, DuplicateGroups
 from pipelines.prepare.stages.relevance import Unrelated, is_below
-from pipelines.prepare.stages.split import assign, components, folds, older_than_training, straddling
+from pipelines.prepare.stages.split import (
+    Balance,
+    Split,
+    assign,
+    components,
+    copies,
+    first_by_hash,
+    folds,
+    hashes_in_order,
+    older_than_training,
+    relatives,
+    sizes_by_share,
+    straddling,
+)
+
+BEFORE = "_work/before"
+_MOVES_NONE = {"keep", "stable", "balance", "folds"}  # settings of `split`
+_BEFORE_LIBRARIES = 256 << 20
+_BEFORE_OF_A_RECORD = 100
+_BEFORE_SCHEMA = pa.schema([("id", pa.uint64()), ("split", pa.int8()), ("fold", pa.int8())])
+
+
+def splits_before(
+    store: Store, root: str, split: Split, replaced: dict[str, Any] | None, run: RunStage
+) -> Artifact | None:
+    """The places of the records that keep them; None if all are divided anew.
+
+    Args:
+        root: the output. replaced: the manifest of the finished run there, which this one replaces; None if there is
+            none, or this run goes on after it removed it. run: makes or replaces the artifacts of a stage.
+    """
+    noted = noted_splits(store, root, split)
+    if replaced is None or not _keeps(split):
+        return noted
+    plain, name = _moving_settings(split), _before_name(split)
+    earlier = {key: value for key, value in replaced["config"].get("split", {}).items() if key not in _MOVES_NONE}
+    found = [Artifact.find(store, paths.join(root, one)) for one in SPLITS if earlier == plain]
+    splits = [one for one in found if one is not None]
+    if not splits and noted is None:
+        return None
+    made_from = fingerprint([BEFORE, *(one.manifest.digest for one in splits)])
+    memory = _BEFORE_LIBRARIES + _BEFORE_OF_A_RECORD * sum(one.manifest.rows for one in splits)
+    outputs, work = (Output(name, _BEFORE_SCHEMA),), partial(note_splits, name, splits)
+    return run(Stage("before", outputs, (None,), work, made_from, store, memory=memory))[name]
+
+
+def noted_splits(store: Store, root: str, split: Split) -> Artifact | None:
+    """What `splits_before` noted for a run that is not finished yet."""
+    return Artifact.find(store, paths.join(root, _before_name(split))) if _keeps(split) else None
+
+
+def _keeps(split: Split) -> bool:
+    return split.stable and split.by_time is None
+
+
+def _moving_settings(split: Split) -> dict[str, Any]:
+    return split.model_dump(mode="json", exclude=_MOVES_NONE)
+
+
+def _before_name(split: Split) -> str:
+    return f"{BEFORE}/{fingerprint(_moving_settings(split))[:16]}"
+
+
+def note_splits(name: str, splits: list[Artifact], _: None, scratch: Scratch) -> Counters:
+    """The work of the stage `before`. name: of its artifact. splits: of a run; none: nothing is noted. No counters."""
+    if splits:
+        scratch.write(name, places_of(splits))
+    return {}
+
+
+def places_of(splits: list[Artifact]) -> pa.Table:
+    """The hash of each record's id, its split and its fold, of a run's splits."""
+    found = [_BEFORE_SCHEMA.empty_table()]
+    for number, artifact in enumerate(splits):
+        for table in artifact.tables(["id", "fold"]):
+            hashes = pa.array([hash64(id) for id in table["id"].to_pylist()], pa.uint64())
+            split = pa.array(np.full(table.num_rows, number, np.int8))
+            found.append(pa.table([hashes, split, table["fold"].combine_chunks()], schema=_BEFORE_SCHEMA))
+    return pa.concat_tables(found)
+
+
+def find_kept(store: Store, runs: tuple[str, ...]) -> dict[str, list[Artifact]]:
+    """The splits of each earlier run, by its output.
+
+    Raises:
+        DataError: one of them is not there, or not finished.
+    """
+    try:
+        return {run: [Artifact.load(store, paths.join(run, name)) for name in SPLITS] for run in runs}
+    except DataError as error:
+        raise DataError(f"split.keep: {error}") from error
+
 
 SPLIT_FILES = "_work/splits"
 SPLIT_VERSION = "8"
-
 # Records that go to no split.
 DUPLICATE, OVER_SHARE, OVER_CLASS, CONTRADICTORY, SAME_QUESTION, SAME_ANSWER, OUTLIER = -1, -2, -3, -4, -5, -6, -7
 UNRELATED = -8
-
 # Duplicates by what is alike, as of `find_repeats`.
 REPEATED = {"record": DUPLICATE, "question": SAME_QUESTION, "answer": SAME_ANSWER}
-
 SPLITS_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -60,58 +157,40 @@ SPLITS_SCHEMA = pa.schema(
         ("unrelated_limit", pa.string()),
     ]
 )
-
 _LIBRARIES = 512 << 20
 _OF_A_RECORD = 150
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd: hashes of equal values differ by stage
 
 
-@dataclass(frozen=True)
-class SplitSettings:
-    """The settings of the stage. shares: of the inputs, None without any. stages: of the curriculum, 0 without one.
-    staged_strata, staged_classes: whether strata and classes differ by stage.
-    """
-
-    split: Split
-    mixture: Mixture
-    shares: tuple[float, ...] | None
-    contradictory: Found
-    outliers: Outliers | None
-    stages: int = 0
-    staged_strata: bool = False
-    staged_classes: bool = False
-
-
 def split_stage(
-    settings: SplitSettings,
-    keys: Artifact,
-    attributes: Artifact,
+    config: PrepareConfig,
+    artifacts: Mapping[str, Artifact],
     repeats: dict[str, DuplicateGroups],
-    complexity: Artifact | None,
     units: int,
     kept: dict[str, list[Artifact]],
-    before: Artifact | None = None,
-    unrelated: Unrelated | None = None,
+    before: Artifact | None,
+    unrelated: Unrelated | None,
 ) -> Stage:
     """The stage that writes SPLIT_FILES.
 
-    attributes: of the same records, which have their ids. repeats: as of `find_repeats`. complexity: None without a
-    curriculum. kept: splits of each earlier run. before: as of `splits_before`. unrelated: as of `find_unrelated`.
+    artifacts: of the stages before. repeats: as of `find_repeats`. kept: splits of each earlier run. before: as of
+    `splits_before`. unrelated: as of `find_unrelated`.
     """
+    keys, complexity, outliers = artifacts[KEYS], artifacts.get(COMPLEXITY), config.validation.outliers
     depends_on = {
         "version": SPLIT_VERSION,
         "keys": keys.manifest.fingerprint,
         "repeats": {name: [one.groups.manifest.fingerprint, one.found] for name, one in repeats.items()},
-        "contradictory": settings.contradictory,
-        "outliers": settings.outliers and settings.outliers.model_dump(),
-        "complexity": complexity and [complexity.manifest.fingerprint, settings.stages],
-        "split": settings.split.model_dump(exclude={"keep"}),
-        "mixture": [settings.mixture.model_dump(), settings.shares],
+        "contradictory": config.duplicates.contradictory,
+        "outliers": outliers and outliers.model_dump(),
+        "complexity": complexity and [complexity.manifest.fingerprint, config.curriculum and config.curriculum.stages],
+        "split": config.split.model_dump(exclude={"keep"}),
+        "mixture": [config.mixture.model_dump(), [one.share for one in config.inputs if one.share is not None] or None],
         "kept": [[one.manifest.digest for one in splits] for splits in kept.values()],
         "before": before and before.manifest.fingerprint,
         "unrelated": unrelated and [unrelated.cosines.manifest.fingerprint, unrelated.min_cosine],
     }
-    work = AssignSplits(settings, keys, attributes, repeats, complexity, units, kept, before, unrelated)
+    work = AssignSplits(config, keys, artifacts[ATTRIBUTES], repeats, complexity, units, kept, before, unrelated)
     outputs, memory = (Output(SPLIT_FILES, SPLITS_SCHEMA),), split_memory(keys.manifest.rows)
     return Stage("split", outputs, (None,), work, fingerprint(depends_on), keys.store, memory=memory)
 
@@ -123,9 +202,9 @@ def split_memory(records: int) -> int:
 
 @dataclass(frozen=True)
 class AssignSplits:
-    """The work of the stage `split`."""
+    """The work of the stage `split`. attributes: of the records of `keys`. units: number of units of input."""
 
-    settings: SplitSettings
+    config: PrepareConfig
     keys: Artifact
     attributes: Artifact
     repeats: dict[str, DuplicateGroups]
@@ -140,15 +219,22 @@ class AssignSplits:
         another one, `new` ones beside earlier runs, by group `straddling/G`, by stage `stage/N`, with `by_time`
         `older`, see `older_than_training`, and of `_largest_component` and `_balance`.
         """
-        by_unit = [pa.concat_tables(self._tables(uris)) for uris in self.keys.files_by_unit(self.units)]
+        split, listed = self.config.split, self.config.duplicates.contradictory
+        by_unit = [
+            pa.concat_tables([self.keys.schema.empty_table(), *read_tables(self.keys.store, uris)])
+            for uris in self.keys.files_by_unit(self.units)
+        ]
         ends = np.cumsum([table.num_rows for table in by_unit])
         table = pa.concat_tables(by_unit)
         columns = {name: table[name].to_numpy() for name in table.column_names if name not in ("row", "parents")}
-        hashes = hashes_in_order(columns["id"], self.settings.split.seed)
+        hashes = hashes_in_order(columns["id"], split.seed)
         earlier, kept_folds = self._earlier(columns["id"])
         groups = {name: column for name, column in columns.items() if name.startswith("group/")}
         if pc.max(pc.list_value_length(table["parents"])).as_py():
-            groups["group/parents"] = _relatives(columns["id"], columns["source"], table["parents"])
+            of_source = columns["source"].astype(np.uint64) * _SPREAD  # in which ids are known
+            rows = np.repeat(np.arange(table.num_rows), pc.list_value_length(table["parents"]).to_numpy())
+            parents = pc.list_flatten(table["parents"]).to_numpy() ^ of_source[rows]
+            groups["group/parents"] = relatives(columns["id"] ^ of_source, rows, parents)
         groups["group/duplicates"] = np.zeros(table.num_rows, np.uint64)
         splits, conflicts = np.zeros((2, table.num_rows), np.int64)
         unrelated = self._unrelated(splits)
@@ -159,41 +245,45 @@ class AssignSplits:
                     splits[removed & (splits == 0)] = REPEATED[name]
                 elif name != "answer":  # records with an equal answer may be in different splits
                     groups["group/duplicates" if name == "record" else "group/questions"] = together
-            if name == "record" and self.settings.contradictory == "remove":
+            if name == "record" and listed == "remove":
                 conflicts = contradictions(columns["question"], columns["answer"], splits == 0)
                 splits[conflicts > 0] = CONTRADICTORY
         outliers = self._outliers(columns, splits)
         self._leave_out_over_shares(splits, columns["source"], hashes, earlier)
-        if self.settings.contradictory == "list":  # or a question of training has another answer in a test
+        if listed == "list":  # or a question of training has another answer in a test
             conflicts = contradictions(columns["question"], columns["answer"], splits == 0)
             groups["group/contradictory"] = conflicts.astype(np.uint64)
         groups.setdefault("group/questions", columns["question"])  # those that are exactly equal
         stays = np.flatnonzero(splits == 0)
         component = components(len(stays), [column[stays] for column in groups.values()])
-        complexity, stage = self._stages(stays, hashes)
+        complexity, stage = np.full(table.num_rows, np.nan), np.zeros(table.num_rows, np.int8)
+        stages = self.config.curriculum.stages if self.config.curriculum else 0
+        if self.complexity is not None:
+            complexity = self.complexity.table()["complexity"].to_numpy()
+            stage[stays] = stages_of(complexity[stays], hashes[stays], stages)
         strata, classes = columns["stratum"], columns["class"]
-        if self.settings.staged_strata:
+        if self._is_staged(split.stratify):
             strata = strata + stage.astype(np.uint64) * _SPREAD
-        if self.settings.staged_classes:
+        if self._is_staged(split.balance.by if split.balance else ()):
             classes = classes + stage.astype(np.uint64) * _SPREAD
-        by_time = self.settings.split.by_time is not None
+        by_time = split.by_time is not None
         splits[stays] = assign(
             hashes[stays],
             strata[stays],
             component,
-            self.settings.split.shares,
+            split.shares,
             None if earlier is None else earlier[stays],
             columns["time"][stays] if by_time else None,
         )
         fold = np.full(table.num_rows, -1, np.int8)
-        if self.settings.split.folds:
+        if split.folds:
             trained = splits[stays] < SPLITS.index("test")
             some = stays[trained]
             before = None if kept_folds is None else kept_folds[some]
-            fold[some] = folds(hashes[some], strata[some], component[trained], self.settings.split.folds, before)
+            fold[some] = folds(hashes[some], strata[some], component[trained], split.folds, before)
         assigned = splits[stays]
         times, of_balance = self._balance(splits, classes, hashes)
-        if self.settings.contradictory == "list":  # without those that balancing left out
+        if listed == "list":  # without those that balancing left out
             conflicts = contradictions(columns["question"], columns["answer"], splits >= 0)
         found = {
             "split": pa.array(splits, pa.int8()),
@@ -206,7 +296,11 @@ class AssignSplits:
             **outliers,
             **unrelated,
         }
-        self._write(scratch, pa.table({"row": table["row"]} | found), ends)
+        written, first = pa.table({"row": table["row"]} | found), 0
+        for unit, end in enumerate(ends.tolist()):
+            if end > first:
+                scratch.write(SPLIT_FILES, written.slice(first, end - first), unit)
+            first = end
         counters: Counters = {"records": float(len(stays)), "contradictory": float((conflicts > 0).sum())} | of_balance
         counters["same_id"] = float(len(stays) - len(np.unique(columns["id"][stays])))
         for number, name in enumerate(SPLITS):
@@ -219,17 +313,13 @@ class AssignSplits:
             counters[f"straddling/{name.partition('/')[2]}"] = float(straddling(splits[stays], column[stays]))
         if by_time:
             counters["older"] = float(older_than_training(assigned, columns["time"][stays]))
-        for number in range(1, self.settings.stages + 1):
+        for number in range(1, stages + 1):
             counters[f"stage/{number}"] = float((stage == number).sum())
         return counters
 
-    def _stages(self, stays: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(float64[N], the complexity of each record, NaN without a curriculum; int8[N], its stage, 0 for none)."""
-        scores, stage = np.full(len(hashes), np.nan), np.zeros(len(hashes), np.int8)
-        if self.complexity is not None:
-            scores = self.complexity.table()["complexity"].to_numpy()
-            stage[stays] = stages_of(scores[stays], hashes[stays], self.settings.stages)
-        return scores, stage
+    def _is_staged(self, names: Sequence[str]) -> bool:
+        """Whether strata or classes of these fields differ by the stage of the curriculum."""
+        return "complexity" in {*names} - {*self.config.metadata}
 
     def _contradicted(self, conflicts: np.ndarray, columns: dict[str, np.ndarray]) -> dict[str, pa.Array]:
         """The columns of contradictory records in SPLIT_FILES besides their number, `conflicts`."""
@@ -273,7 +363,7 @@ class AssignSplits:
 
     def _outliers(self, columns: dict[str, np.ndarray], splits: np.ndarray) -> dict[str, pa.Array]:
         """The columns of outliers in SPLIT_FILES. Sets OUTLIER if they are removed."""
-        names, outliers = ("outlier", "outlier_limit"), self.settings.outliers
+        names, outliers = ("outlier", "outlier_limit"), self.config.validation.outliers
         if outliers is None:
             return dict.fromkeys(names, pa.nulls(len(splits), pa.string()))
         values, limits = np.full((2, len(splits)), None, object)
@@ -292,12 +382,12 @@ class AssignSplits:
         self, splits: np.ndarray, source: np.ndarray, hashes: np.ndarray, earlier: np.ndarray | None
     ) -> None:
         """Set OVER_SHARE. Records of earlier runs are taken first."""
-        if self.settings.shares is None:
+        mixture, shares = self.config.mixture, [one.share for one in self.config.inputs if one.share is not None]
+        if not shares:
             return
         stays = np.flatnonzero(splits == 0)
-        counts = np.bincount(source[stays], minlength=len(self.settings.shares))
-        mixture = self.settings.mixture
-        sizes = sizes_by_share(counts.tolist(), self.settings.shares, mixture.records, fill=mixture.fill)
+        counts = np.bincount(source[stays], minlength=len(shares))
+        sizes = sizes_by_share(counts.tolist(), shares, mixture.records, fill=mixture.fill)
         order = hashes[stays] if earlier is None else np.where(earlier[stays] >= 0, np.uint64(0), hashes[stays])
         splits[stays[~first_by_hash(order, source[stays], dict(enumerate(sizes)))]] = OVER_SHARE
 
@@ -309,14 +399,15 @@ class AssignSplits:
         their own `lacking/VALUE`, the records that are written.
         """
         times, counters = (splits >= 0).astype(np.int32), Counters()
-        if (balance := self.settings.split.balance) is not None:
+        if (balance := self.config.split.balance) is not None:
             train = np.flatnonzero(splits == SPLITS.index("train"))
             names, counts = np.unique(classes[train], return_counts=True)
             if isinstance(balance.to, dict):
-                to: int | dict[int, int] = {self._class_of(value): number for value, number in balance.to.items()}
+                of = {value: self._class_of(value, balance) for value in balance.to}
+                to: int | dict[int, int] = {of[value]: number for value, number in balance.to.items()}
                 has = dict(zip(names.tolist(), counts.tolist(), strict=True))
                 for value, number in balance.to.items():
-                    written = has.get(self._class_of(value), 0) * balance.most_copies
+                    written = has.get(of[value], 0) * balance.most_copies
                     if written < number:
                         counters[f"lacking/{value}"] = float(written)
             elif len(counts):
@@ -330,20 +421,11 @@ class AssignSplits:
                 splits[train[times[train] == 0]] = OVER_CLASS
         return times, counters
 
-    def _class_of(self, value: str) -> int:
+    def _class_of(self, value: str, balance: Balance) -> int:
         """The hash of a class of one field, as records have it."""
-        if self.settings.staged_classes:
+        if self._is_staged(balance.by):
             return (hash64("") + int(value) * int(_SPREAD)) % (1 << 64)
         return hash64(value)
-
-    def _write(self, scratch: Scratch, table: pa.Table, ends: np.ndarray) -> None:
-        starts = [0, *ends[:-1].tolist()]
-        for unit, (start, end) in enumerate(zip(starts, ends.tolist(), strict=True)):
-            if end > start:
-                scratch.write(SPLIT_FILES, table.slice(start, end - start), unit)
-
-    def _tables(self, uris: list[str]) -> list[pa.Table]:
-        return [self.keys.schema.empty_table(), *read_tables(self.keys.store, uris)]
 
     def _repeated(
         self, repeats: DuplicateGroups, by_unit: list[pa.Table], ends: np.ndarray
@@ -377,7 +459,8 @@ class AssignSplits:
             at = np.minimum(np.searchsorted(ordered, hashes), max(len(ids) - 1, 0))
             here = ordered[at] == hashes if len(ids) else np.zeros(len(hashes), bool)
             split[order[at[here]]] = old["split"].to_numpy()[here]
-            if count_of_folds(old["fold"]) == self.settings.split.folds:
+            last = pc.max(old["fold"]).as_py()  # null: the run has no folds
+            if (None if last is None else last + 1) == self.config.split.folds:
                 fold[order[at[here]]] = pc.fill_null(old["fold"], -1).to_numpy()[here]
 
         if self.before is not None:
@@ -385,13 +468,6 @@ class AssignSplits:
         for splits in self.kept.values():
             keep(places_of(splits))
         return split, fold if (fold >= 0).any() else None
-
-
-def _relatives(ids: np.ndarray, sources: np.ndarray, parents: pa.ChunkedArray) -> np.ndarray:
-    """uint64[N]: as of `relatives`, by source, in which ids are known. parents: hashes of each record's parents."""
-    of_source = sources.astype(np.uint64) * _SPREAD
-    rows = np.repeat(np.arange(len(ids)), pc.list_value_length(parents).to_numpy())
-    return relatives(ids ^ of_source, rows, pc.list_flatten(parents).to_numpy() ^ of_source[rows])
 
 
 def _largest_component(

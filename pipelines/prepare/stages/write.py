@@ -22,8 +22,8 @@ from cluster.examples.content import Shape, from_shape, sides_of
 from cluster.examples.splits import SPLITS
 from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
-from pipelines.prepare.records.annotations import metadata_of
-from pipelines.prepare.stages.classes import CLASSES, CLASSES_SCHEMA, class_counts, class_fields
+from pipelines.prepare.records import tables
+from pipelines.prepare.records.fields import CLASSES, CLASSES_SCHEMA, class_counts, class_fields, metadata_of
 from pipelines.prepare.stages.collect import RECORDS, REJECTED, REJECTED_SCHEMA
 from pipelines.prepare.stages.complexity import COMPLEXITY
 from pipelines.prepare.stages.duplicates import DuplicateGroups
@@ -33,10 +33,10 @@ from pipelines.prepare.stages.split_stage import (
     OVER_CLASS,
     OVER_SHARE,
     REPEATED,
+    SPLIT_FILES,
     SPLITS_SCHEMA,
     UNRELATED,
 )
-from pipelines.prepare.tables import frame
 
 REMOVED, LISTED, EXAMPLES, REMOVED_EXAMPLES = "removed", "listed", "_work/examples", "_work/removed-examples"
 WRITE_VERSION = "6"
@@ -102,14 +102,12 @@ LISTED_SCHEMA = pa.schema(
 )
 
 
-def write_stage(
-    artifacts: dict[str, Artifact], repeats: dict[str, DuplicateGroups], splits: Artifact, units: int, shape: Shape
-) -> Stage:
+def write_stage(artifacts: dict[str, Artifact], repeats: dict[str, DuplicateGroups], units: int, shape: Shape) -> Stage:
     """The stage that writes the artifacts named above.
 
-    artifacts: of `collect`. repeats: as of `find_repeats`. splits: SPLIT_FILES.
+    artifacts: of the stages before. repeats: as of `find_repeats`.
     """
-    records, rejected = artifacts[RECORDS], artifacts[REJECTED]
+    records, rejected, splits = (artifacts[name] for name in (RECORDS, REJECTED, SPLIT_FILES))
     staged = COMPLEXITY in artifacts
     added = {"split": pa.string(), "fold": pa.int8()} | (_OF_CURRICULUM if staged else {})
     schema = pa.schema([*records.schema, *added.items()])
@@ -204,7 +202,7 @@ class WriteSplits:
         for rejected in read_tables(self.store, unit.rejected):
             columns = {name: rejected[name] for name in REJECTED_SCHEMA.names if name not in ("row", "classes")}
             missing = {field.name: pa.nulls(rejected.num_rows, field.type) for field in REMOVED_SCHEMA}
-            stages = ["table" if reason in frame.REASONS else "validate" for reason in rejected["reason"].to_pylist()]
+            stages = ["table" if reason in tables.REASONS else "validate" for reason in rejected["reason"].to_pylist()]
             table = pa.table(missing | columns | {"stage": pa.array(stages, pa.string())}, schema=REMOVED_SCHEMA)
             scratch.write(REMOVED, table)
             reasons_of = list(zip(stages, rejected["reason"].to_pylist(), strict=True))

@@ -1,4 +1,4 @@
-"""What differs between two versions: records, and the distributions of numbers and metadata."""
+"""What differs between two versions: records, the distributions of numbers and metadata, and assessments."""
 
 import hashlib
 import json
@@ -6,17 +6,108 @@ import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact
+from cluster.examples.content import COLUMNS, Shape, from_shape, sides_of
 from cluster.formats import count, share
-from pipelines.prepare.records.annotations import ANNOTATIONS, Values
-from pipelines.prepare.records.hashes import hash64
-from pipelines.prepare.versions.examples import BESIDES, OF_FIELDS, TIME, ChangedRecord, examples_of
+from pipelines.prepare.assess.metrics import ratio
+from pipelines.prepare.assess.score import Assessment
+from pipelines.prepare.records.fields import ANNOTATIONS, Values, hash64
+from pipelines.prepare.report.page import number
+
+SHOWN = 5  # of each kind of difference
+_CHARACTERS = 160  # of a question or an answer
+# Columns that are no content of a record, and the metadata that differs between equal records of two runs.
+BESIDES = ("id", "provenance", "split", "fold", "complexity", "stage")
+TIME = "collected_at"
+OF_FIELDS = ("metadata", "annotations")
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Question and answer of a record, on one line each. answer: empty of a plain text, which is the question."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class ChangedRecord:
+    """A record in both versions. before, after: None where it is not. differs: its columns, metadata and annotations
+    that are not the same; empty of a record that only one version has.
+    """
+
+    id: str
+    before: Beginning | None
+    after: Beginning | None
+    differs: tuple[str, ...] = ()
+
+
+def examples_of(
+    before: Mapping[str, Artifact], after: Mapping[str, Artifact], hashes: np.ndarray
+) -> list[ChangedRecord]:
+    """The first of the records whose ids have these hashes, in the order of `after`, else of `before`.
+
+    hashes: uint64[N] of records that are all in both versions, or all in one.
+    """
+    new = _rows(after, hashes)
+    old = {row["id"]: row for row in _rows(before, np.array([hash64(row["id"]) for row in new]) if new else hashes)}
+    found = {row["id"]: row for row in new}
+    return [_example(id, old.get(id), found.get(id)) for id in (found or old)]
+
+
+def _rows(splits: Mapping[str, Artifact], hashes: np.ndarray) -> list[dict[str, Any]]:
+    """The first SHOWN records whose ids have these hashes. Reads no further than to the last of them."""
+    wanted = set(hashes.tolist())
+    most, found = min(SHOWN, len(wanted)), list[dict[str, Any]]()
+    for artifact in splits.values() if most else ():
+        for table in artifact.tables():
+            at = [number for number, id in enumerate(table["id"].to_pylist()) if hash64(id) in wanted]
+            found += table.take(pa.array(at[: most - len(found)], pa.int64())).to_pylist()
+            if len(found) == most:
+                return found
+    return found
+
+
+def _example(id: str, old: Row | None, new: Row | None) -> ChangedRecord:
+    differs = _differs(old, new) if old is not None and new is not None else ()
+    before, after = (None if row is None else _beginning(row) for row in (old, new))
+    return ChangedRecord(id, before, after, differs)
+
+
+def _differs(old: Row, new: Row) -> tuple[str, ...]:
+    before, after = _flat(old), _flat(new)
+    return tuple(name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name))
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    """The values of a record that are compared; metadata and annotations by names such as `metadata.source`."""
+    flat = {name: value for name, value in row.items() if name not in (*BESIDES, *OF_FIELDS)}
+    for column in OF_FIELDS:
+        flat |= {f"{column}.{name}": value for name, value in (row.get(column) or {}).items() if name != TIME}
+    return flat
+
+
+def _beginning(row: Row) -> Beginning:
+    text = sides_of(from_shape(row, _shape(row)))
+    return Beginning(_line(text.question), _line(text.answer))
+
+
+def _shape(row: Row) -> Shape:
+    shapes: tuple[Shape, ...] = get_args(Shape)
+    return next(shape for shape in shapes if COLUMNS[shape].keys() <= row.keys())
+
+
+def _line(text: str) -> str:
+    line = " ".join(text[: 2 * _CHARACTERS].split())
+    return line if len(line) <= _CHARACTERS and len(text) <= 2 * _CHARACTERS else f"{line[:_CHARACTERS]}…"
+
 
 _SHARES = 20  # values of a field whose shares are all told
 _VALUES = 1000  # of a field of metadata; one with more is a name, not a category
@@ -25,7 +116,6 @@ _LEAST_SHARE = 1e-4  # of a bin without records, so that PSI is finite
 # PSI above this is a shift worth a look; 0.25 a large one. Source: Siddiqi 2006, Credit Risk Scorecards, chapter 10.
 NOTABLE_PSI = 0.1
 _INDENT = " " * 13
-
 _SCORES = ("complexity", "quality_score")
 
 
@@ -211,11 +301,11 @@ def diff_text(before: str, after: str, found: Diff) -> str:
     old, new = found.records
     lines = [f"{before} -> {after}"]
     lines += [f"{split:<12}{count(old[split]):>10} -> {count(new[split])}" for split in new]
-    for what, number in (("added", found.added), ("removed", found.removed), ("changed", found.changed)):
+    for what, records in (("added", found.added), ("removed", found.removed), ("changed", found.changed)):
         examples = found.examples[what]
-        lines.append(f"{what:<12}{count(number):>10}")
+        lines.append(f"{what:<12}{count(records):>10}")
         lines += [line for example in examples for line in _example_text(example)]
-        lines += [f"  and {count(number - len(examples))} more"] if 0 < len(examples) < number else []
+        lines += [f"  and {count(records - len(examples))} more"] if 0 < len(examples) < records else []
     for one in found.shifts:
         ks = f", KS {one.ks:.3f}" if one.ks is not None else ""
         mark = "  (shifted)" if one.psi >= NOTABLE_PSI else ""
@@ -242,3 +332,41 @@ def diff_json(before: str, after: str, found: Diff, metrics: Mapping[str, tuple[
     plain = asdict(found)
     plain["records"] = dict(zip(("before", "after"), found.records, strict=True))
     return json.dumps({"before": before, "after": after} | plain | {"metrics": metrics}, indent=1, ensure_ascii=False)
+
+
+_NOTABLE = 0.01  # a change of a metric that is marked
+
+
+def metrics_text(before: str, after: str, old: Assessment | None, new: Assessment | None) -> str:
+    """Score, metrics and shares of languages of two versions as lines; those with a change of 0.01 or more are marked.
+
+    before, after: names of the versions. A metric that only one of them has stands beside a dash.
+    """
+    for name, found in ((before, old), (after, new)):
+        if found is None:
+            return f"{name} has no assessment.json: run `raymill assess` on its output to compare metrics."
+    values = metric_values(old, new)
+    width = max(map(len, values))
+    lines = []
+    for name, (then, now) in values.items():
+        change = now - then if then is not None and now is not None else 0.0
+        mark = f"  ({change:+.3f})" if abs(change) >= _NOTABLE else ""
+        lines.append(f"{name:<{width}} {number(then):>7} -> {number(now)}{mark}")
+    return "\n".join(lines)
+
+
+def metric_values(old: Assessment | None, new: Assessment | None) -> dict[str, tuple[float | None, float | None]]:
+    """Score, metrics and shares of languages of two versions, of those that one of them has; empty without both."""
+    if old is None or new is None:
+        return {}
+    languages = sorted(old["findings"]["languages"] | new["findings"]["languages"])
+    before, after = (_values(one, languages) for one in (old, new))
+    pairs = {name: (before.get(name), after.get(name)) for name in before | after}
+    return {name: pair for name, pair in pairs.items() if pair != (None, None)}
+
+
+def _values(assessment: Assessment, languages: list[str]) -> dict[str, float | None]:
+    metrics = {one["name"]: one["value"] for one in assessment["metrics"]}
+    found = assessment["findings"]["languages"]
+    shares = {f"language {name}": ratio(found.get(name, 0), sum(found.values())) for name in languages}
+    return {"score": assessment["score"]} | metrics | shares

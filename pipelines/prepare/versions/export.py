@@ -1,21 +1,188 @@
-"""A version in the formats of other programs: a folder that `datasets` loads, Parquet, JSON Lines, ShareGPT, Alpaca."""
+"""A version in other formats (a folder that `datasets` loads, Parquet, JSON Lines, ShareGPT, Alpaca), its
+card, and its push to the Hugging Face hub.
+
+The card is README.md in the format of the hub. It is made from manifests, the report, the assessment and the times when
+the records were collected. Its sections follow Gebru et al. 2021, "Datasheets for datasets": motivation, composition,
+collection, preprocessing, uses, distribution, maintenance; then the assessment, known gaps and the recipe. card.md is
+the template.
+"""
 
 import json
+import posixpath
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+import pyarrow.compute as pc
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.examples.content import COLUMNS, REASONS, Content, Shape, Unusable, from_shape, to_shape
+from cluster.examples.splits import SPLITS
+from cluster.formats import count, plural
+from cluster.hub_push import HubRepository, Pushed
+from cluster.report.markdown import card as hub_card
+from cluster.run import RunFolder
+from cluster.secret_values import redacted
 from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.prepare.versions.card import card
+from pipelines.prepare.assess.job import read_assessment
+from pipelines.prepare.assess.score import Assessment
+from pipelines.prepare.report.gather import REQUIRED, PrepareReport
+from pipelines.prepare.report.page import bound_text, number
 from pipelines.prepare.versions.registry import Version
 
-ExportFormat = Literal["hf", "parquet", "jsonl", "sharegpt", "alpaca"]
+_LANGUAGE = re.compile(r"[a-z]{2,3}")  # a code of ISO 639, as the hub wants it
+_LANGUAGE_SHARE = 0.01
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
+          (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))  # fmt: skip
+_TASKS = {"qa": "question-answering", "summarisation": "summarization", "classification": "text-classification"}
+# Those of the hub's list of licences that data sets usually have; others are written as `other`, with a name.
+# https://huggingface.co/docs/hub/repositories-licenses
+_LICENCES = frozenset(
+    ("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "cc", "cc0-1.0", "cc-by-2.0", "cc-by-2.5",
+     "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0",
+     "cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0",
+     "cc-by-nc-sa-4.0", "cdla-sharing-1.0", "cdla-permissive-1.0", "cdla-permissive-2.0", "agpl-3.0", "gpl",
+     "gpl-2.0", "gpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "mpl-2.0", "eupl-1.1", "eupl-1.2", "odc-by", "odbl",
+     "pddl", "etalab-2.0", "gfdl", "openrail", "unlicense", "wtfpl", "zlib", "isc", "ncsa", "ofl-1.1",
+     "afl-3.0", "artistic-2.0", "bsl-1.0", "ecl-2.0", "epl-1.0", "epl-2.0", "ms-pl", "osl-3.0", "postgresql")
+)  # fmt: skip
+# Settings whose texts may begin with a slash although they are no paths.
+_NO_PATHS = ("templates", "template", "columns", "speakers", "terminology", "labels", "table")
 
+
+def card(store: Store, version: Version) -> str:
+    """The text of the card.
+
+    Raises:
+        DataError: the run is gone, or was made again.
+    """
+    splits = version.splits(store)
+    report: PrepareReport = RunFolder(store, version.output).report(*REQUIRED)
+    return card_text(version, report, read_assessment(store, version.output), _collected(splits.values()))
+
+
+def card_text(
+    version: Version, report: PrepareReport, assessment: Assessment | None, collected: tuple[str, str] | None
+) -> str:
+    """The text of the card from the facts of a run. collected: see `_collected`."""
+    total, config, totals = sum(version.records.values()), report["config"], report["totals"]
+    inputs, redacted_kinds, sources = config["inputs"], config["clean"]["redact"], report["sources"]
+    tasks = sorted({one["task_type"] or config["records"]["task_type"] for one in inputs})
+    domains = sorted({one["domain"] for one in inputs if one.get("domain")})
+    front: dict[str, Any] = {
+        "pretty_name": str(version.name),
+        **_languages(assessment),
+        **_licence(report),
+        "task_categories": sorted({_TASKS.get(task, "text-generation") for task in tasks}),
+        "size_categories": [next((name for bound, name in _SIZES if total < bound), "n>1T")],
+        "tags": ["raymill", *tasks, *domains],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [
+                    {"split": split, "path": f"data/{split}-*.parquet"} for split in SPLITS if version.records[split]
+                ],
+            }
+        ],
+    }
+    gaps = [*report["warnings"]]
+    gaps += [f"The licence of {one['source']} is not stated." for one in sources if not one["licence"]]
+    gaps += [] if redacted_kinds else ["Personal data was not looked for."]
+    licences = sorted({one["licence"] or "" for one in sources})
+    first, last = collected or ("", "")
+    values = {
+        "version": version,
+        "report": report,
+        "split": config["split"],
+        "sources": plural(len(sources), "source"),
+        "tasks": ", ".join(tasks),
+        "domains": ", ".join(domains),
+        "total": plural(total, "record"),
+        "splits": [(split, count(version.records[split])) for split in SPLITS],
+        "repeated": plural(totals["repeated"], "record") if totals["repeated"] else "",
+        "kept": [
+            (one["source"], one["licence"] or "not stated", count(one["records"]), count(sum(one["splits"].values())))
+            for one in sources
+        ],
+        "collected": first and (f"on {first}" if first == last else f"from {first} to {last}"),
+        "removed": [(plural(one["records"], "record"), one["meaning"]) for one in report["reasons"]],
+        "redacted": redacted_kinds,
+        "findings": plural(totals["personal_data"], "finding"),
+        "own_licences": any("licence" in one["columns"] for one in inputs),
+        "licences": licences if any(licences) else [],
+        "gaps": gaps,
+        "recipe": json.dumps(_without_folders(config), indent=1, ensure_ascii=False).replace("```", "'''"),
+        "assessment": assessment,
+    }
+    if assessment is not None:
+        values |= {
+            "assessed": plural(assessment["records"], "record"),
+            "score": "" if assessment["score"] is None else number(assessment["score"]),
+            "metrics": [
+                (one["name"], number(one["value"]), one["meaning"])
+                for one in assessment["metrics"]
+                if one["value"] is not None
+            ],
+            "gates": [
+                (one["name"], number(one["value"]), bound_text(one), one["state"]) for one in assessment["gates"]
+            ],
+        }
+    # Cards are published, and the run may have been made by a version that refused fewer secrets.
+    return redacted(hub_card(__package__, front, values))
+
+
+def _collected(splits: Iterable[Artifact]) -> tuple[str, str] | None:
+    """(first, last) day on which a record was collected; None if no record has such a time. Reads the metadata."""
+    days = list[str]()
+    for artifact in splits:
+        for table in artifact.tables(["metadata"]):
+            times = pc.min_max(pc.struct_field(table["metadata"], "collected_at")).as_py()
+            days += [time[:10] for time in times.values() if time]
+    return (min(days), max(days)) if days else None
+
+
+def _languages(assessment: Assessment | None) -> dict[str, list[str]]:
+    """The entry `language`: those of a hundredth of the records or more, the most frequent first."""
+    found = assessment["findings"]["languages"] if assessment else {}
+    least = _LANGUAGE_SHARE * sum(found.values())
+    known = [name for name, number in found.items() if _LANGUAGE.fullmatch(name) and number >= least]
+    return {"language": sorted(known, key=lambda name: -found[name])} if known else {}
+
+
+def _licence(report: PrepareReport) -> dict[str, str]:
+    """The entries of the front matter: `license`, and the licences of all sources by name where it is `other`."""
+    # A source whose records state their own licences is not of one.
+    own = ("of each record" if "licence" in one["columns"] else None for one in report["config"]["inputs"])
+    stated = {of_record or one["licence"] for of_record, one in zip(own, report["sources"], strict=True)}
+    if stated == {None}:
+        return {"license": "unknown"}
+    names = sorted(one or "not stated" for one in stated)
+    if len(names) == 1 and names[0].lower() in _LICENCES:
+        return {"license": names[0].lower()}
+    return {"license": "other", "license_name": ", ".join(names)}
+
+
+def _without_folders(settings: Any) -> Any:
+    """Settings with the last part of each local path: the folders are of one machine, and may name its user."""
+    if isinstance(settings, dict):
+        return {
+            key: one if key in _NO_PATHS and not isinstance(one, str) else _without_folders(one)
+            for key, one in settings.items()
+        }
+    if isinstance(settings, list):
+        return [_without_folders(one) for one in settings]
+    if isinstance(settings, str) and settings.startswith("/"):
+        return posixpath.basename(settings.rstrip("/"))
+    if isinstance(settings, str) and settings.startswith("sqlite:////"):
+        return f"sqlite:///{posixpath.basename(settings)}"
+    return settings
+
+
+ExportFormat = Literal["hf", "parquet", "jsonl", "sharegpt", "alpaca"]
 # The names of speakers in ShareGPT's messages.
 _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 
@@ -94,3 +261,23 @@ def _rows(artifact: Artifact, format: ExportFormat) -> Iterator[dict[str, Any]]:
                     f"{artifact.uri}: record {row['id']} does not fit the format {format} ({REASONS[error.reason]})."
                     " Export it as jsonl, or prepare the records in another shape."
                 ) from error
+
+
+def push(store: Store, version: Version, place: str, *, public: bool = False) -> Pushed:
+    """Make `hf://ORG/NAME` hold a version and nothing else but files outside `data/`.
+
+    Writes the files to a temporary folder first.
+
+    Args:
+        public: of a data set that is created; one that is there stays public or private.
+
+    Raises:
+        ConfigError: the place is not of that form, or there is no token.
+        StorageError: the hub refuses the token or the request, or cannot be reached.
+        DataError: the run is gone, or was made again.
+    """
+    repository = HubRepository(place, "dataset")
+    with tempfile.TemporaryDirectory(prefix="raymill-push-") as folder:
+        export(store, version, folder, "hf")
+        title, description = f"{version.name}:{version.version}", f"Raymill, digest {version.digest}"
+        return repository.push(Path(folder), title, description, ["data/*"], public=public)

@@ -23,18 +23,19 @@ from pipelines.prepare import job
 from pipelines.prepare.assess.facts import is_copy
 from pipelines.prepare.assess.settings import Gates
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.records import validate
-from pipelines.prepare.report.gather import _LEFT_OUT
+from pipelines.prepare.records import (
+    tables,
+    validate,
+)
+from pipelines.prepare.report.gather import _LEFT_OUT, REPORT
 from pipelines.prepare.report.page import render
-from pipelines.prepare.report.schema import REPORT
-from pipelines.prepare.tables import frame
 from pipelines.rules import RULES
 from tests.support.inline import without_ray
 from tests.support.page_checks import assert_has_contrast, assert_is_quiet
 from tests.support.report_cases import faults, hostile
 
 # What the stages after validation, and those of tables, give as reasons.
-REASONS_OF_REMOVED = {*validate.REASONS, *frame.REASONS, *_LEFT_OUT}
+REASONS_OF_REMOVED = {*validate.REASONS, *tables.REASONS, *_LEFT_OUT}
 
 # Reasons that no record of the demo has.
 NOT_SHOWN = {

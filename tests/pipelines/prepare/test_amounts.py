@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.prepare.stages.amounts import copies, first_by_hash, sizes_by_share
+from pipelines.prepare.stages.split import copies, first_by_hash, sizes_by_share
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,7 @@ import pytest
 from datasets import load_dataset
 
 from cluster.store.store import Store
-from pipelines.prepare.records.annotations import (
-    annotations_of,
-    as_text,
-    labels_by_annotators,
-    listed,
-    value_of,
-    values_of,
-)
+from pipelines.prepare.records.fields import annotations_of, as_text, labels_by_annotators, listed, value_of, values_of
 from pipelines.prepare.versions.diff import compare_versions
 from pipelines.prepare.versions.export import export
 from pipelines.prepare.versions.registry import Registry

@@ -6,8 +6,7 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.store.store import Store
-from pipelines.prepare.config import Clean
-from pipelines.prepare.records.clean import Cleaner, load_terms
+from pipelines.prepare.records.clean import Clean, Cleaner, load_terms
 
 
 def cleaned(texts: list[list[str]], key: bytes = b"", **settings):

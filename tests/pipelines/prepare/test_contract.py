@@ -13,7 +13,7 @@ from cluster.examples.splits import SPLITS
 from cluster.frame.dry_run import print_dry_run
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.named_fields import with_named_columns
+from pipelines.prepare.sources import with_named_columns
 from tests.support.inline import prepare_inline
 from tests.support.pdf import pdf
 from tests.support.tickets import WORDS, answer, question

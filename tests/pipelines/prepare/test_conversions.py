@@ -22,8 +22,7 @@ from cluster.examples.content import (
 )
 from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
-from pipelines.prepare.records.conversion import Collected, Conversion
-from pipelines.prepare.records.templates import DEFAULT_TEMPLATES, ChatTemplate
+from pipelines.prepare.records.conversion import DEFAULT_TEMPLATES, ChatTemplate, Collected, Conversion
 from tests.support.contents import chats, preferences
 from tests.support.guides import GUIDES
 from tests.support.inline import prepare_inline

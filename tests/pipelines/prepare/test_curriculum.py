@@ -14,7 +14,7 @@ from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.records.times import microseconds
-from pipelines.prepare.stages.complexity import ScoreRecords, _words, complexity, ranks, stages_of
+from pipelines.prepare.stages.complexity import _words, complexity, ranks, stages_of
 from pipelines.text.phrases import Phrases
 from tests.support.inline import prepare_inline
 from tests.support.prepared_runs import records
@@ -115,7 +115,7 @@ def test_the_weight_of_the_domain_counts_with_words_alone(settings):
     plain = {"kind": "prepare", "name": "x"} | settings
     asked = PrepareConfig.model_validate(plain | {"curriculum": {"weights": {"domain": 3}}}).curriculum
     given = PrepareConfig.model_validate(plain | {"curriculum": {"weights": {"domain": 3}, "domain": ["x"]}}).curriculum
-    assert [ScoreRecords(one, None, 1)._weights()["domain"] for one in (asked, given)] == [0, 3]
+    assert [one.used_weights["domain"] for one in (asked, given)] == [0, 3]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cluster.artifact import Artifact
 from cluster.examples.content import pair, sides_of
 from cluster.store.store import Store
-from pipelines.prepare.stages.outliers import bounds, measure
+from pipelines.prepare.records.outliers import bounds, measure
 from tests.support.inline import prepare_inline
 
 

@@ -4,11 +4,9 @@ import pytest
 
 from cluster.examples.content import texts_of, with_texts
 from cluster.store.store import Store
-from pipelines.prepare.config import Clean, Validate
-from pipelines.prepare.records.clean import Cleaner
-from pipelines.prepare.records.conversion import Collected, Conversion
-from pipelines.prepare.records.templates import DEFAULT_TEMPLATES
-from pipelines.prepare.records.validate import load_validator
+from pipelines.prepare.records.clean import Clean, Cleaner
+from pipelines.prepare.records.conversion import DEFAULT_TEMPLATES, Collected, Conversion
+from pipelines.prepare.records.validate import Validate, load_validator
 
 CODE = "```python\nfor lamp in lamps:\n    print(lamp, [1, 2, (3,\n        4)])\n```\n"
 PROSE = (

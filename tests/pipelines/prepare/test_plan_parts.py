@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.prepare import dry_run, plan
+from pipelines.prepare import plan
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import listed_inputs
+from pipelines.prepare.job import PrepareJob
 from pipelines.prepare.plan import Fate
 
 
@@ -46,15 +46,18 @@ def test_a_dry_run_names_fields_shape_and_split(tmp_path):
     def of(**more: Any) -> PrepareConfig:
         return config(str(tmp_path), inputs=inputs, **more)
 
-    (fields,) = dry_run._fields(of(), listed_inputs(of())[1])
-    assert fields == "desk: prompt (q), completion (a), team, day"
-    assert dry_run._records(of()) == "of shape messages, by rules"
-    assert dry_run._records(of(dedup=None, clean={"redact": ["email", "phone"]}, curriculum={"stages": 3})) == (
+    def about(**more: Any) -> dict[str, str]:
+        return dict(PrepareJob(of(**more)).about())
+
+    shown = about()
+    assert shown["fields"] == "desk: prompt (q), completion (a), team, day"
+    assert shown["records"] == "of shape messages, by rules"
+    assert about(dedup=None, clean={"redact": ["email", "phone"]}, curriculum={"stages": 3})["records"] == (
         "of shape messages, by rules, without email, phone; duplicates stay; 3 stages from easy to hard"
     )
-    assert dry_run._split(of(split=split)) == "train 70%, validation 20%, test 10%"
-    assert dry_run._split(of(split=split | {"stratify": ["team"], "keep": ["/a"]})).endswith(
+    assert about(split=split)["split"] == "train 70%, validation 20%, test 10%"
+    assert about(split=split | {"stratify": ["team"], "keep": ["/a"]})["split"].endswith(
         "test 10%; by strata of team; records of 1 earlier run stay where they are"
     )
-    assert dry_run._split(of(split=split | {"group": ["team", "day"]})).endswith("; groups of team, day")
-    assert dry_run._split(of(split=split | {"by_time": "day"})).endswith("test 10%; oldest first, by day")
+    assert about(split=split | {"group": ["team", "day"]})["split"].endswith("; groups of team, day")
+    assert about(split=split | {"by_time": "day"})["split"].endswith("test 10%; oldest first, by day")

@@ -20,10 +20,10 @@ from cluster.record import OtherSettings
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import PrepareJob
-from pipelines.prepare.named_fields import with_named_columns
-from pipelines.prepare.records.conversion import filled
-from pipelines.prepare.records.hashes import hash64
-from pipelines.prepare.records.templates import Template, title_of
+from pipelines.prepare.records.conversion import Template, filled
+from pipelines.prepare.records.fields import hash64
+from pipelines.prepare.records.sections import title_of
+from pipelines.prepare.sources import with_named_columns
 from tests.support.inline import curate_inline, prepare_inline, without_ray
 from tests.support.page_tables import misaligned
 from tests.support.prepared_runs import ledger, records

@@ -4,9 +4,10 @@ from typing import Any, get_args
 
 import pytest
 
-from pipelines.prepare.config import PrepareConfig, Split, Validate
-from pipelines.prepare.records.conversion import filled
-from pipelines.prepare.records.templates import TaskType
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.records.conversion import TaskType, filled
+from pipelines.prepare.records.validate import Validate
+from pipelines.prepare.stages.split import Split
 
 SOURCE = {"source": "a", "path": "/in/a.jsonl", "columns": {"prompt": "q", "completion": "a", "queue": "queue"}}
 API = {"source": "desk", "api": {"url": "https://h/t", "auth": {"variable": "TOKEN"}}, "columns": SOURCE["columns"]}

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.examples.splits import SPLITS
-from pipelines.prepare.records.provenance import provenance_of, relatives
+from pipelines.prepare.records.fields import provenance_of
+from pipelines.prepare.stages.split import relatives
 from tests.support.inline import prepare_inline
 from tests.support.tickets import answer, question
 

@@ -15,7 +15,7 @@ from cluster.errors import DataError
 from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
 from pipelines.prepare.assess.vectors import fit_embedding
-from pipelines.prepare.config import AnswerRelevance
+from pipelines.prepare.records.validate import AnswerRelevance
 from pipelines.prepare.report.page import report_text
 from pipelines.prepare.stages.relevance import is_below
 from tests.support.inline import prepare_inline

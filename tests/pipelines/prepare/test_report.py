@@ -6,10 +6,16 @@ import pytest
 
 from cluster.examples.splits import SPLITS
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.report.gather import _fetched, _ranked, _reasons
-from pipelines.prepare.report.page import report_text
-from pipelines.prepare.report.run_warnings import class_warnings, data_set_warnings, split_warnings, time_warnings
-from pipelines.prepare.report.verdict import verdict_of
+from pipelines.prepare.report.gather import (
+    _fetched,
+    _ranked,
+    _reasons,
+    class_warnings,
+    data_set_warnings,
+    split_warnings,
+    time_warnings,
+)
+from pipelines.prepare.report.page import report_text, verdict_of
 
 SOURCES = ("a", "b")
 

@@ -14,14 +14,12 @@ from cluster.readers.freeze import freeze_listing
 from cluster.stage import Output, Stage, prefix_of
 from pipelines.language import fasttext_classifier
 from pipelines.prepare.assess import job as assessing
-from pipelines.prepare.assess.embed import embed_memory, fit_memory
-from pipelines.prepare.assess.learn import learn_memory
+from pipelines.prepare.assess.embed import embed_memory, fit_memory, learn_memory
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import listed_inputs, result_settings, run_stages
+from pipelines.prepare.job import PrepareJob, listed_inputs, run_stages
 from pipelines.prepare.stages.collect import collect_memory, rules_memory
-from pipelines.prepare.stages.kept import find_kept
-from pipelines.prepare.stages.split_stage import split_memory
-from pipelines.prepare.tables.stage import tables_memory
+from pipelines.prepare.stages.split_stage import find_kept, split_memory
+from pipelines.prepare.stages.tables import tables_memory
 from tests.support.settings import changed, untold
 
 
@@ -234,8 +232,9 @@ _OF_RECORDS_ALONE = {"words", "complexity"}  # which no duplicates are left out 
 
 
 def result_of(config: PrepareConfig) -> dict[str, Any]:
-    _, of_collect, listing = listed_inputs(config, key=b"key")
-    return result_settings(config, of_collect, listing)
+    job = PrepareJob(config)
+    job.named = config  # no column is looked for
+    return job.settings()
 
 
 def test_a_setting_makes_the_stages_again_that_depend_on_it(settings, tmp_path):

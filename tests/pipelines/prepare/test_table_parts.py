@@ -7,18 +7,8 @@ import polars as pl
 import pytest
 
 from cluster.errors import ConfigError
-from pipelines.prepare.tables.frame import (
-    Known,
-    check_table,
-    counted,
-    fill_of,
-    finished,
-    most_frequent,
-    row_hashes,
-    typed,
-)
-from pipelines.prepare.tables.quantiles import Numbers
-from pipelines.prepare.tables.settings import ColumnOutliers, Table
+from pipelines.prepare.records.tables import ColumnOutliers, Known, Table, check_table, finished, typed
+from pipelines.prepare.stages.tables import Numbers, counted, fill_of, most_frequent, row_hashes
 
 TYPES = {"name": "text", "price": "number", "count": "integer", "open": "boolean", "day": "date"}
 

@@ -16,9 +16,8 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.tables.frame import Known, bounds_of, finished, typed
-from pipelines.prepare.tables.quantiles import Numbers
-from pipelines.prepare.tables.settings import ColumnOutliers, Table
+from pipelines.prepare.records.tables import ColumnOutliers, Known, Table, finished, typed
+from pipelines.prepare.stages.tables import Numbers, bounds_of
 from tests.support.inline import prepare_inline
 from tests.support.prepared_runs import records
 
@@ -248,7 +247,7 @@ def test_a_table_in_many_slices_has_the_same_values_and_repeated_rows(settings, 
     source = {"source": "t", "path": str(tmp_path / "t.parquet"), "table": table, "id": "serial"}
     one = prepare_inline(settings | {"inputs": [source]}, monkeypatch)
     monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 12)
-    monkeypatch.setattr("pipelines.prepare.tables.stage._SLICE_BYTES", 500)
+    monkeypatch.setattr("pipelines.prepare.stages.tables._SLICE_BYTES", 500)
     many = prepare_inline(settings | {"inputs": [source], "output": str(tmp_path / "many")}, monkeypatch)
     found = []
     for run in (one, many):

@@ -9,9 +9,8 @@ from cluster.examples.content import Preference, pair
 from cluster.readers.inputs import Limits
 from cluster.store.store import Store
 from pipelines.language import fasttext_classifier
-from pipelines.prepare.config import Validate
 from pipelines.prepare.records import validate
-from pipelines.prepare.records.validate import REASONS, load_validator
+from pipelines.prepare.records.validate import REASONS, Validate, load_validator
 
 GOOD = pair("", "How do I do it?", "", "You do it by doing it well.")
 

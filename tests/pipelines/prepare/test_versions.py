@@ -12,10 +12,8 @@ from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import PrepareJob
-from pipelines.prepare.versions.card import card
-from pipelines.prepare.versions.diff import compare_versions, psi
-from pipelines.prepare.versions.examples import Beginning, ChangedRecord
-from pipelines.prepare.versions.export import export
+from pipelines.prepare.versions.diff import Beginning, ChangedRecord, compare_versions, psi
+from pipelines.prepare.versions.export import card, export
 from pipelines.prepare.versions.registry import Registry
 from tests.support.inline import prepare_inline
 from tests.support.prepared_versions import prepared, rows

@@ -12,20 +12,23 @@ import yaml
 
 from cluster.errors import ConfigError, DataError
 from cluster.store.store import Store
-from pipelines.prepare.versions import card, registry
+from pipelines.prepare.versions import export as card
+from pipelines.prepare.versions import registry
 from pipelines.prepare.versions.diff import (
+    Beginning,
+    ChangedRecord,
     Contents,
     Diff,
     Shift,
     _characters,
+    _line,
     _shift,
     _shift_of_numbers,
     _shifts,
     diff_json,
     diff_text,
+    metrics_text,
 )
-from pipelines.prepare.versions.examples import Beginning, ChangedRecord, _line
-from pipelines.prepare.versions.metrics import metrics_text
 from pipelines.prepare.versions.registry import Registry, Version
 
 

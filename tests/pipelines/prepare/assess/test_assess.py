@@ -16,9 +16,9 @@ from cluster.garbage import find_garbage
 from cluster.run import RunFolder
 from cluster.store.store import Store
 from pipelines.prepare.assess.facts import Topics, same, units_of
-from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.job import PrepareJob
+from pipelines.prepare.report.page import assessment_text
 from pipelines.text.texts import Texts
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
@@ -355,7 +355,7 @@ def test_questions_are_the_same_but_for_case_spaces_and_final_marks():
 
 
 def test_a_submitted_run_has_memory_for_the_assessment_without_deduplication(settings, monkeypatch):
-    monkeypatch.setattr("pipelines.prepare.work.document_count", lambda inputs: 2_000_000)
+    monkeypatch.setattr("pipelines.prepare.job.document_count", lambda inputs: 2_000_000)
     largest = [
         PrepareJob(PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | change))
         .work()
@@ -367,7 +367,7 @@ def test_a_submitted_run_has_memory_for_the_assessment_without_deduplication(set
 
 
 def test_a_submitted_run_has_memory_for_the_labels(settings, monkeypatch):
-    monkeypatch.setattr("pipelines.prepare.work.document_count", lambda inputs: 1_000_000)
+    monkeypatch.setattr("pipelines.prepare.job.document_count", lambda inputs: 1_000_000)
     plain = {"kind": "prepare", "name": "x"} | settings
     model = {"embeddings": {"model": "e5"}}
     largest = [

@@ -9,8 +9,8 @@ import pytest
 from cluster.errors import ConfigError
 from cluster.store.store import Store
 from pipelines.language import fasttext_classifier
-from pipelines.prepare.assess.agreement import Agreement
-from pipelines.prepare.assess.bias import (
+from pipelines.prepare.assess.metrics import (
+    Agreement,
     Samples,
     compared_lengths,
     compared_scores,

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.store.store import Store
-from pipelines.prepare.assess.data import configs_of
+from pipelines.prepare.commands import configs_of
 from pipelines.prepare.config import PrepareConfig
 from tests.support.assessments import gate, metric
 from tests.support.inline import curate_inline, prepare_inline

@@ -9,9 +9,8 @@ import pyarrow as pa
 import pytest
 
 from cluster.examples.content import Sides
-from cluster.store.store import Store
 from pipelines.dedup.settings import Dedup
-from pipelines.prepare.assess.facts import FactsSettings, MeasureRecords, is_copy, smallest_of_sample, units_of
+from pipelines.prepare.assess.facts import FactsSettings, is_copy, smallest_of_sample, units_of
 from pipelines.prepare.assess.summary import Counted, _Chosen
 
 MIB = 1 << 20
@@ -62,7 +61,7 @@ def answered(question: str, answer: str, turns: int = 1) -> Sides:
     ],
 )
 def test_fields_that_are_empty_are_missing(metadata, one, missing):
-    assert MeasureRecords(Store(), SETTINGS)._missing(metadata, one) == missing
+    assert SETTINGS.missing(metadata, one) == missing
 
 
 @pytest.mark.parametrize(
@@ -70,9 +69,8 @@ def test_fields_that_are_empty_are_missing(metadata, one, missing):
     [("a", "c", False), ("b", None, False), (None, None, False), ("a", "d", True), ("x", "c", True)],
 )
 def test_a_value_that_is_given_must_be_one_of_those_that_are_allowed(team, tone, refused):
-    measure = MeasureRecords(Store(), SETTINGS)
-    assert measure._not_allowed({"team": team, "tone": tone}) is refused
-    assert not replace(measure, settings=replace(SETTINGS, allowed={}))._not_allowed({})
+    assert SETTINGS.refuses({"team": team, "tone": tone}) is refused
+    assert not replace(SETTINGS, allowed={}).refuses({})
 
 
 def test_a_copy_is_a_record_that_balancing_repeated():

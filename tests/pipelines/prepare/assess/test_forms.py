@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines.prepare.assess.facts import Terms
-from pipelines.prepare.assess.forms import DATES, JSON, TEXT, Forms, dates_in, form_of
+from pipelines.prepare.assess.metrics import DATES, JSON, TEXT, Forms, dates_in, form_of
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import inspect
 import re
 
 from pipelines.prepare.assess import score
-from pipelines.prepare.assess.classify import SCORES
-from pipelines.prepare.assess.trained import PREFIX
+from pipelines.prepare.assess.labels import SCORES
+from pipelines.prepare.assess.score import PREFIX
 from tests.support.guides import ROOT
 
 TABLE = re.findall(r"^\| (`[^|]*) \|", (ROOT / "pipelines/prepare/assess/README.md").read_text(), re.MULTILINE)

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
-from pipelines.prepare.assess.section import assessment_text
+from pipelines.prepare.report.page import assessment_text
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
 

@@ -9,20 +9,19 @@ import pytest
 from cluster.artifact import Artifact
 from cluster.examples.splits import SPLITS
 from cluster.store.store import Store
-from pipelines.prepare.assess.classify import (
+from pipelines.prepare.assess.embed import learn_memory
+from pipelines.prepare.assess.facts import smallest_of_sample
+from pipelines.prepare.assess.labels import (
     Predicted,
     better_than_chance,
     label_errors,
     predict,
+    predicted_labels,
     scores_by_fold,
 )
-from pipelines.prepare.assess.facts import smallest_of_sample
-from pipelines.prepare.assess.groups import groups_of, least_similar
-from pipelines.prepare.assess.labels import predicted_labels
-from pipelines.prepare.assess.learn import learn_memory
-from pipelines.prepare.assess.section import assessment_text
 from pipelines.prepare.assess.settings import Embeddings
-from pipelines.prepare.assess.vectors import fit_embedding
+from pipelines.prepare.assess.vectors import fit_embedding, groups_of, least_similar
+from pipelines.prepare.report.page import assessment_text
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
 from tests.support.queues import QUEUES, rows, sentence, settings_of
@@ -89,8 +88,8 @@ def test_of_more_records_than_a_model_is_fitted_to_those_with_the_smallest_keys_
     one = np.flatnonzero(folds == 1)
     taken = one[np.argsort(keys[one])[:25]]
     labels[np.setdiff1d(one, taken)] = 0  # would be learned, if these were taken
-    monkeypatch.setattr("pipelines.prepare.assess.classify._TRAINED", 25)
-    monkeypatch.setattr("pipelines.prepare.assess.classify._PREDICTED", 7)
+    monkeypatch.setattr("pipelines.prepare.assess.labels._TRAINED", 25)
+    monkeypatch.setattr("pipelines.prepare.assess.labels._PREDICTED", 7)
     found = predict(vectors, labels, folds, keys, 3).probabilities
     assert np.allclose(found.sum(axis=1), 1, atol=1e-5), "all are predicted"
     assert (found[folds == 0].argmax(axis=1) == np.flatnonzero(folds == 0) % 3).mean() > 0.9
@@ -143,7 +142,7 @@ def test_groups_are_counted_largest_first_of_all_records_and_fitted_to_a_sample(
         groups_of(Vectors(*tables), 3) == groups_of(Vectors(*tables), 20) == ([9, 6, 5], [f"s{at}" for at in range(5)])
     )
     assert len(groups_of(Vectors(*tables), 2)[0]) == 2
-    monkeypatch.setattr("pipelines.prepare.assess.groups._SAMPLE", 4)
+    monkeypatch.setattr("pipelines.prepare.assess.vectors._SAMPLE", 4)
     alike = groups_of(Vectors(*tables), 3)
     assert alike == ([20], [f"r{at}" for at in range(5)]), "the four records with the smallest keys are alike"
     assert groups_of(Vectors(), 3) == ([], [])

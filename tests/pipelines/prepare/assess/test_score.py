@@ -5,8 +5,8 @@ import pytest
 from cluster.report.sections import join
 from pipelines.prepare.assess.mend import MendContext, mend_of
 from pipelines.prepare.assess.score import assessment_of, metrics_of, parts_of
-from pipelines.prepare.assess.section import assessment_section, assessment_text, gate_value, number
 from pipelines.prepare.assess.settings import Assess, Gates
+from pipelines.prepare.report.page import assessment_section, assessment_text, gate_value, number
 from tests.support.assessments import findings, gate, some
 
 NO_GATES = dict.fromkeys(Gates.model_fields) | {"trained": {}}

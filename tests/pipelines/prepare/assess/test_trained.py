@@ -6,7 +6,7 @@ import pytest
 
 from cluster.errors import DataError
 from cluster.store.store import Store
-from pipelines.prepare.assess.trained import read_trained
+from pipelines.prepare.assess.score import read_trained
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
 from tests.support.queues import rows, settings_of

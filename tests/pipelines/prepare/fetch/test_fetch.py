@@ -19,10 +19,11 @@ from cluster.record import OtherSettings
 from cluster.session import Session
 from cluster.store.store import Store
 from cluster.submit.preflight import ProbeRequest, unset
-from pipelines.prepare import job
 from pipelines.prepare.config import PrepareConfig, Source
-from pipelines.prepare.fetch import snapshot
-from pipelines.prepare.fetch.answers import json_text
+from pipelines.prepare.fetch import (
+    snapshot,
+)
+from pipelines.prepare.fetch.snapshot import json_text
 from pipelines.prepare.job import PrepareJob, refuse_unfetched
 from tests.support.inline import prepare_inline, without_ray
 from tests.support.prepared_runs import records
@@ -90,7 +91,9 @@ def fetched(settings: dict, monkeypatch, *, replace: bool = False) -> set[str]:
     """The keys of the tickets that the first step of a run fetches."""
     config = PrepareConfig.model_validate({"kind": "prepare", "name": "test"} | settings)
     without_ray(monkeypatch)
-    (record,) = job.fetch_inputs(config, Session(), Silent(), replace=replace)
+    made = PrepareJob(config)
+    made.begin(Session(), Silent(), replace)
+    (record,) = made.fetched
     folders = [f"{config.output}/fetched/desk/{number:06}" for number in range(record["parts"])]
     rows = [row for one in folders for row in Artifact.load(Store(), one).table().to_pylist()]
     assert len({row["record"] for row in rows}) == len(rows), "no record comes twice"

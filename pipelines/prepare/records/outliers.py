@@ -6,11 +6,30 @@ are compared by their logarithm. Source: Iglewicz and Hoaglin 1993, How to Detec
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from cluster.examples.content import Sides
-from pipelines.prepare.config import Measure
+
+Measure = Literal["question_chars", "answer_chars", "text_chars", "letters"]
+
+
+class Outliers(BaseModel, extra="forbid", frozen=True):
+    """Records that are far from the others of their group."""
+
+    measures: tuple[Measure, ...] = Field(
+        ("question_chars", "answer_chars", "text_chars"),
+        min_length=1,
+        description="lengths, which are compared by their logarithm; letters: their share of the characters",
+    )
+    by: tuple[str, ...] = Field(("source",), description="metadata whose values together are the group")
+    deviations: float = Field(
+        5.0, gt=0, description="greatest distance from the group's median, in scaled median absolute deviations"
+    )
+    found: Literal["list", "remove"] = Field("list", description="list: they stay and are listed")
+
 
 _OF_MEDIAN, _OF_MEAN = 1.4826, 1.2533
 _LEAST_RECORDS = 10  # of a group; of fewer none is an outlier

@@ -1,6 +1,7 @@
-"""What is done with the rows of a table: types, missing values, outliers, derived columns. On polars.
+"""Tables as sources: typed columns, missing values, outliers, derived columns, and a template. On polars.
 
-All of it is done row by row, so a table can be read in parts; what depends on all rows comes as `Known`.
+All of it is done row by row, so a table can be read in parts; what depends on all rows (stages/tables.py) comes as
+`Known`.
 """
 
 import json
@@ -9,15 +10,110 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
+from pydantic import BaseModel, Field, model_validator
 
 from cluster.errors import ConfigError
+from pipelines.prepare.records.conversion import Template
+from pipelines.prepare.records.fields import FailedRule
 from pipelines.prepare.records.times import in_iso, microseconds
-from pipelines.prepare.tables.quantiles import Numbers
-from pipelines.prepare.tables.settings import ColumnOutliers, ColumnType, Fill, Table
+
+ColumnType = Literal["text", "integer", "number", "boolean", "date", "time"]
+Missing = Literal["drop", "flag", "median", "mean", "most_frequent"]
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+NUMERIC = ("integer", "number")
+
+
+class Fill(BaseModel, extra="forbid", frozen=True):
+    """A value in the place of missing ones."""
+
+    fill: str | int | float | bool
+
+
+class ColumnOutliers(BaseModel, extra="forbid", frozen=True):
+    """Numbers far from the others of their column.
+
+    iqr: more than `factor` interquartile ranges below the first quartile or above the third (Tukey 1977). mad: more
+    than `factor` times MAD / 0.6745 from the median (Iglewicz and Hoaglin 1993), where MAD is the median distance from
+    it. A column whose interquartile range, or MAD, is 0 has no outliers.
+    """
+
+    columns: tuple[str, ...] = Field(min_length=1)
+    method: Literal["iqr", "mad"] = "iqr"
+    factor: float | None = Field(None, gt=0, description="default: 1.5 for iqr, 3.5 for mad")
+    action: Literal["drop", "flag"] = Field("flag", description="flag: a column COLUMN_outlier is true")
+
+    @property
+    def distance(self) -> float:
+        """`factor`, with the default applied."""
+        return self.factor or (1.5 if self.method == "iqr" else 3.5)
+
+
+class Table(BaseModel, extra="forbid", frozen=True):
+    """How the rows of a table become records. Other columns than those of `types` are not read."""
+
+    types: dict[str, ColumnType] = Field(
+        min_length=1,
+        description="column -> its type; in Parquet and JSON Lines every row has a value in the first text column, or "
+        "without one in the first column, which in JSON Lines is a string",
+    )
+    empty: tuple[str, ...] = Field(
+        ("", "NA", "N/A", "NaN", "null", "None"),
+        description="values that are missing ones; spaces around them do not count",
+    )
+    missing: dict[str, Missing | Fill] = Field(
+        {},
+        description="column -> what is done where its value is missing. drop: the row is removed; flag: a column "
+        "COLUMN_missing is true; median, mean, most_frequent: of the column; {fill: VALUE}. Default: it stays empty",
+    )
+    outliers: ColumnOutliers | None = None
+    unique: tuple[str, ...] | None = Field(
+        None, description="a row whose values here are those of an earlier row is removed; default: all; []: none is"
+    )
+    derive: dict[str, str] = Field(
+        {}, description="new column -> an expression of SQL on the columns of a row, in this order"
+    )
+    template: Template = Field(description="prompt and completion, with names of columns in braces")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in (*self.types, *self.derive):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name}: is no name of a column here; use letters, digits and _")
+        asked = {"missing": tuple(self.missing), "unique": self.unique or ()}
+        asked["outliers.columns"] = self.outliers.columns if self.outliers else ()
+        for setting, names in asked.items():
+            for name in names:
+                if name not in self.types:
+                    raise ValueError(f"{setting}: {name} is not in `types`, which has {', '.join(self.types)}")
+        numeric = [name for name, how in self.missing.items() if how in ("median", "mean")]
+        for name in (*numeric, *asked["outliers.columns"]):
+            if self.types[name] not in NUMERIC:
+                raise ValueError(f"{name}: is {self.types[name]}; median, mean and outliers are of numbers")
+        if twice := sorted({name for name in self.columns if self.columns.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)}: is the name of two columns; rename the derived one")
+        for name in self.template.fields - {*self.columns, "source"}:
+            raise ValueError(
+                f"template: there is no column {name}; there are {', '.join(self.columns)}. Add a column of the file "
+                f"to `types`, as in `{name}: text`"
+            )
+        return self
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The columns that are added for missing values and outliers."""
+        missing = [f"{name}_missing" for name, how in self.missing.items() if how == "flag"]
+        flagged = self.outliers.columns if self.outliers and self.outliers.action == "flag" else ()
+        return (*missing, *(f"{name}_outlier" for name in flagged))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns of a finished row."""
+        return (*self.types, *self.flags, *self.derive)
+
 
 # Why a row of a table is no record.
 REASONS = {
@@ -44,7 +140,6 @@ _TYPES: dict[ColumnType, pl.DataType] = {
     "date": pl.Date(),
     "time": pl.Datetime("us", "UTC"),
 }
-_NORMAL = 0.6745  # the third quartile of the normal distribution: MAD of it by its standard deviation
 
 
 @dataclass(frozen=True)
@@ -56,15 +151,6 @@ class Known:
 
     fills: Mapping[str, str] = field(default_factory=dict)
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """Why a row is dropped. reason: a key of REASONS. value: what was seen. limit: what was wanted."""
-
-    reason: str
-    value: str
-    limit: str
 
 
 def check_table(where: str, table: Table) -> None:
@@ -141,7 +227,7 @@ def _function(found: Any) -> tuple[str, str]:
 
 def typed(
     columns: Mapping[str, Sequence[str | None]], table: Table, day_first: bool | None = None
-) -> tuple[pl.DataFrame, list[Dropped | None]]:
+) -> tuple[pl.DataFrame, list[FailedRule | None]]:
     """(the values in their types, null where one is missing or wrong; of each row the first wrong value).
 
     day_first: see `in_iso`.
@@ -156,10 +242,10 @@ def typed(
         else _parsed(name, kind, day_first)
         for name, kind in table.types.items()
     )
-    dropped: list[Dropped | None] = [None] * len(raw)
+    dropped: list[FailedRule | None] = [None] * len(raw)
     for name, kind in table.types.items():
         for row in (given[name].is_not_null() & frame[name].is_null()).arg_true().to_list():
-            dropped[row] = dropped[row] or Dropped("bad_value", f"{name}: {plain[name][row]}"[:200], kind)
+            dropped[row] = dropped[row] or FailedRule("bad_value", f"{name}: {plain[name][row]}"[:200], kind)
     return frame, dropped
 
 
@@ -190,7 +276,7 @@ def _day(value: str, day_first: bool | None) -> date | None:
     return None if iso is None else datetime.fromisoformat(iso).date()
 
 
-def finished(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFrame, list[Dropped | None]]:
+def finished(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFrame, list[FailedRule | None]]:
     """(the rows with all columns of `Table.columns` as text; why a row is dropped, None if it is not).
 
     frame: of `typed`.
@@ -201,16 +287,16 @@ def finished(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFr
     return frame.select(_as_text(frame, name) for name in table.columns), dropped
 
 
-def filled(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFrame, list[Dropped | None]]:
+def filled(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFrame, list[FailedRule | None]]:
     """(the rows with missing values filled, and columns of flags; why a row is dropped, None if it is not).
 
     frame: of `typed`.
     """
-    dropped: list[Dropped | None] = [None] * len(frame)
+    dropped: list[FailedRule | None] = [None] * len(frame)
     for name, how in table.missing.items():
         empty = frame[name].is_null()
         if how == "drop":
-            _drop(dropped, empty, lambda row, name=name: Dropped("missing_value", name, "a value"))  # type: ignore[misc]
+            _drop(dropped, empty, lambda row, name=name: FailedRule("missing_value", name, "a value"))  # type: ignore[misc]
         elif how == "flag":
             frame = frame.with_columns(empty.alias(f"{name}_missing"))
         elif (value := str(how.fill) if isinstance(how, Fill) else known.fills.get(name)) is not None:
@@ -223,7 +309,7 @@ def filled(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFram
                 frame = frame.with_columns(far.alias(f"{name}_outlier"))
             else:
                 values, limit = frame[name], f"{low:g} to {high:g}"
-                _drop(dropped, far, lambda row, values=values, limit=limit: Dropped(  # type: ignore[misc]
+                _drop(dropped, far, lambda row, values=values, limit=limit: FailedRule(  # type: ignore[misc]
                     "outlier", f"{values.name}: {values[row]:g}", limit))  # fmt: skip
     return frame, dropped
 
@@ -233,7 +319,7 @@ def _filling(table: Table, name: str, value: str) -> Any:
     return typed({one: [value if one == name else None] for one in table.types}, table)[0][name][0]
 
 
-def _drop(dropped: list[Dropped | None], rows: pl.Series, why: Callable[[int], Dropped]) -> None:
+def _drop(dropped: list[FailedRule | None], rows: pl.Series, why: Callable[[int], FailedRule]) -> None:
     for row in rows.arg_true().to_list():
         dropped[row] = dropped[row] or why(row)
 
@@ -261,52 +347,3 @@ def _as_text(frame: pl.DataFrame, name: str) -> pl.Expr:
         as_whole = number.cast(pl.Int64, strict=False).cast(pl.String)
         return pl.when(whole).then(as_whole).otherwise(number.cast(pl.String)).alias(name)
     return column.cast(pl.String)
-
-
-# --- what depends on all rows
-
-
-def bounds_of(numbers: Numbers, outliers: ColumnOutliers) -> tuple[float, float] | None:
-    """Least and most number that is no outlier; None if nothing is one."""
-    if not numbers.count:
-        return None
-    low, middle, high = numbers.quantiles(0.25, 0.5, 0.75)
-    if outliers.method == "mad":
-        (spread,) = numbers.distances(middle).quantiles(0.5)
-        spread, low, high = spread / _NORMAL, middle, middle
-    else:
-        spread = high - low
-    return (low - outliers.distance * spread, high + outliers.distance * spread) if spread else None
-
-
-def fill_of(numbers: Numbers, how: str, kind: ColumnType) -> str | None:
-    """The median or mean as the text of a value of the column's type; None if there is none."""
-    if not numbers.count:
-        return None
-    try:
-        found = numbers.quantiles(0.5)[0] if how == "median" else numbers.mean()
-    except OverflowError:
-        return None
-    return str(round(found)) if kind == "integer" else repr(found)
-
-
-def counted(values: pl.Series) -> pl.DataFrame:
-    """Columns `value` and `count`: how often a column has each value. Missing ones are left out."""
-    return values.drop_nulls().alias("value").value_counts(name="count").with_columns(pl.col("count").cast(pl.Int64))
-
-
-def most_frequent(counts: pl.DataFrame) -> tuple[int, Any, str] | None:
-    """(its count, the value, the value as text) of the most frequent value, of equally frequent ones the least.
-
-    counts: of `counted`, of several parts one after the other. None without a value.
-    """
-    if not len(counts):
-        return None
-    ranked = counts.group_by("value").agg(pl.col("count").sum()).sort(["count", "value"], descending=[True, False])
-    return ranked["count"][0], ranked["value"][0], str(ranked["value"].cast(pl.String)[0])
-
-
-def row_hashes(frame: pl.DataFrame, table: Table) -> np.ndarray:
-    """uint64[N, 2]: a hash of the values by which rows are told apart."""
-    names = list(table.types) if table.unique is None else list(table.unique)
-    return np.stack([frame.select(names).hash_rows(seed).to_numpy() for seed in (1, 2)], axis=1)
