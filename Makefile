@@ -62,8 +62,8 @@ COUNT ?= 500
 hostile: setup  ## COUNT hostile inputs drawn by SEED, over readers, records, configs, servers and models, and what became of each
 	$(TEST_ENV) $(BIN)/python -m tests.end_to_end.hostile_inputs --seed $(SEED) --count $(COUNT)
 
-patterns: setup  ## the processor time of every regular expression on its worst cases: linear in the text
-	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/test_patterns.py
+patterns: setup  ## the processor time of every regular expression and reader on their worst cases: linear in the text
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/test_patterns.py tests/cluster/readers/test_worst_cases.py
 
 versions: setup  ## a tiny training with the oldest and the newest transformers; the next minor release of Ray, once there is one
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/training/test_versions.py

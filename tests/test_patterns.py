@@ -26,6 +26,7 @@ AT_ONE_PLACE = {"match", "fullmatch"}
 SHORT = 4_000
 _NEGLIGIBLE_S = 0.01
 _GIVE_UP_S = 2.0
+_MOST_OF_10_MB_S = 120.0
 # Twice the length takes twice the time where it is linear, four times where it is quadratic.
 _MOST_GROWTH = 3.2
 
@@ -308,6 +309,22 @@ def test_every_pattern_is_tested_or_an_exception_with_its_reason():
 def test_every_pattern_takes_linear_time():
     slow = {one.name: text for one in patterns() if (text := grows_faster(one))}
     assert slow == {}, "make each linear (possessive repeats help), or say in EXCEPTIONS what bounds its text"
+
+
+@pytest.mark.slow
+def test_the_worst_case_of_10_mb_of_every_pattern_ends():
+    """The worst case of 40,000 characters that takes longest, made longer."""
+    slow = {}
+    for one in patterns():
+        assert one.pattern
+        took = {
+            pump: seconds(one, worst_case(one.pattern, *pump, 10 * SHORT), _GIVE_UP_S) for pump in pumps(one.pattern)
+        }
+        if took:
+            text = worst_case(one.pattern, *max(took, key=lambda pump: took[pump]), 10_000_000)
+            if seconds(one, text, _MOST_OF_10_MB_S) >= _MOST_OF_10_MB_S:
+                slow[one.name] = repr(text[:60])
+    assert slow == {}
 
 
 @pytest.mark.slow

@@ -453,6 +453,26 @@ def plain_type(type: pa.DataType) -> pa.DataType:
         return pa.string()
     if pa.types.is_large_binary(type) or pa.types.is_binary_view(type):
         return pa.binary()
+    return plain_nested(type)
+
+
+def plain_nested(type: pa.DataType) -> pa.DataType:
+    """A type without dictionaries within lists, structs and maps; others stay."""
+
+    def of_field(field: pa.Field) -> pa.Field:
+        inner = field.type.value_type if pa.types.is_dictionary(field.type) else plain_nested(field.type)
+        return field.with_type(inner)
+
+    if pa.types.is_struct(type):
+        return pa.struct([of_field(field) for field in type.fields])
+    if pa.types.is_map(type):
+        return pa.map_(of_field(type.key_field), of_field(type.item_field), type.keys_sorted)
+    if pa.types.is_fixed_size_list(type):
+        return pa.list_(of_field(type.value_field), type.list_size)
+    if pa.types.is_list(type):
+        return pa.list_(of_field(type.value_field))
+    if pa.types.is_large_list(type):
+        return pa.large_list(of_field(type.value_field))
     return type
 
 
@@ -462,7 +482,16 @@ def plain(column: pa.Array) -> pa.Array:
         column = column.storage
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    return column.cast(plain_type(column.type))
+    return cast_rows(column, plain_type(column.type))
+
+
+def cast_rows(column: pa.Array, type: pa.DataType) -> pa.Array:
+    """The column cast to the type, from its own rows: a cast of a slice of lists decodes those outside of it, too."""
+    if column.type == type:
+        return column
+    if pa.types.is_nested(column.type):
+        column = column.take(pa.array(np.arange(len(column))))
+    return column.cast(type)
 
 
 def as_large_string(column: pa.Array, *, nested: bool = False) -> pa.LargeStringArray:

@@ -208,6 +208,8 @@ def _cast(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
     """The column cast to the carried type. If that is string, nested values become compact JSON, and bytes UTF-8."""
     if column.type == type:
         return column
+    if column.null_count == len(column):  # the rows of what could not be read, also where strings cannot become lists
+        return pa.chunked_array([pa.nulls(len(column), type)])
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
         return pa.chunked_array([pa.array([as_json_text(value) for value in python_values(column)], type)])
     if pa.types.is_timestamp(column.type) and pa.types.is_string(type):

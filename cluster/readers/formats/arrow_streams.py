@@ -10,19 +10,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from cluster.readers.formats.row_sizes import MIN_VALUE_BYTES, bounded_pieces
 from cluster.readers.inputs import Limits
 from cluster.readers.streams import UnreadableRest
 
-_PIECE_BYTES = 8 << 20
-_PIECE_ROWS = 1 << 16
 _SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # kinds of messages
-_LIST_VIEWS = (pa.types.is_list_view, pa.types.is_large_list_view)
-_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_map, *_LIST_VIEWS)
-_WITH_LENGTHS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-# Nulls and empty structs take no bytes in the file, but in memory once they are values.
-_MIN_VALUE_BYTES = 8
 
 
 def schema_of(handle: pa.NativeFile, limits: Limits) -> pa.Schema:
@@ -44,7 +37,7 @@ def record_batches(handle: pa.NativeFile, limits: Limits) -> Iterator[pa.RecordB
     """
     stream = _Stream(handle, limits)
     while (batch := stream.next_batch()) is not None:
-        yield from _pieces(batch, limits)
+        yield from bounded_pieces(batch, limits)
 
 
 class _Stream:
@@ -135,7 +128,7 @@ class _Stream:
         self._refuse_large(body_bytes)
         body = self._handle.read_buffer(body_bytes)
         expanded = _expanded(buffers, body) if is_compressed else body_bytes
-        expanded = max(expanded, _MIN_VALUE_BYTES * elements)
+        expanded = max(expanded, MIN_VALUE_BYTES * elements)
         if kind == _DICTIONARY:
             dictionary = message.table(2)
             id = dictionary.number(0, "<q")
@@ -237,60 +230,3 @@ def _validate(batch: pa.RecordBatch) -> None:
         column.validate()
         as_bytes = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
         column.view(as_bytes.get(column.type, column.type)).validate(full=True)
-
-
-def _pieces(batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.RecordBatch]:
-    """The rows of a batch in pieces of about _PIECE_BYTES when decoded.
-
-    Raises:
-        UnreadableRest: a row is too large; those before it were returned.
-    """
-    for start in range(0, batch.num_rows, _PIECE_ROWS):
-        rows = batch.slice(start, _PIECE_ROWS)
-        ends = np.cumsum(sum((_row_bytes(column) for column in rows.columns), np.zeros(rows.num_rows, np.int64)))
-        first = done = 0
-        while first < rows.num_rows:
-            if ends[first] - done > limits.block_bytes:
-                raise UnreadableRest("large_block")
-            end = max(int(np.searchsorted(ends, done + _PIECE_BYTES, "right")), first + 1)
-            yield rows.slice(first, end - first)
-            first, done = end, int(ends[end - 1])
-
-
-def _row_bytes(array: pa.Array) -> np.ndarray:
-    """Bytes of each value once it is decoded: int64[length]. Dictionaries and views can repeat large values at no cost.
-
-    The value of another type, such as a union, counts as much as the whole array.
-    """
-    type = array.type
-    sizes = np.full(len(array), _MIN_VALUE_BYTES, np.int64)
-    if isinstance(type, pa.BaseExtensionType):
-        return _row_bytes(array.storage)
-    if pa.types.is_dictionary(type):
-        values = _row_bytes(array.dictionary)
-        return values[array.indices.fill_null(0).to_numpy().astype(np.int64)] if len(values) else sizes
-    if pa.types.is_string_view(type) or pa.types.is_binary_view(type):
-        lengths = np.frombuffer(array.buffers()[1], np.int32)[::4][array.offset : array.offset + len(array)]
-        return sizes + np.where(array.is_valid().to_numpy(False), lengths, 0)
-    if any(check(type) for check in _WITH_LENGTHS):
-        return sizes + pc.binary_length(array).fill_null(0).to_numpy()
-    if pa.types.is_struct(type):
-        return sum((_row_bytes(field) for field in array.flatten()), sizes)
-    if any(check(type) for check in _LISTS):
-        if pa.types.is_fixed_size_list(type):
-            starts = (array.offset + np.arange(len(array), dtype=np.int64)) * type.list_size
-            ends = starts + type.list_size
-        elif any(check(type) for check in _LIST_VIEWS):
-            starts = array.offsets.to_numpy().astype(np.int64)
-            ends = starts + array.sizes.to_numpy()
-        else:
-            offsets = array.offsets.to_numpy().astype(np.int64)
-            starts, ends = offsets[:-1], offsets[1:]
-        of_values = (
-            _row_bytes(array.keys) + _row_bytes(array.items) if pa.types.is_map(type) else _row_bytes(array.values)
-        )
-        before = np.concatenate([[0], np.cumsum(of_values)])
-        return sizes + np.where(array.is_valid().to_numpy(False), before[ends] - before[starts], 0)
-    if pa.types.is_primitive(type) or pa.types.is_fixed_size_binary(type):
-        return np.maximum(sizes, type.bit_width // 8)
-    return np.maximum(sizes, array.nbytes)

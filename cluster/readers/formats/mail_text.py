@@ -36,7 +36,7 @@ _LABELS = {
     for label in labels
 }  # fmt: skip
 _HEADER_LINES = 100
-_TAG_OF_A_LIST = re.compile(r"(?:\[[^\]]*\]\s*)+")
+_TAG_OF_A_LIST = re.compile(r"(?:\[[^\[\]]*+\]\s*+)++")
 _COUNT = re.compile(r"(?<!\s)\s*+(?:\[\d+\]|\(\d+\))$")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _DEEPEST = 20  # mails forwarded within each other; a deeper one is a quote

@@ -7,6 +7,7 @@ https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thr
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from cluster.artifact import StoredParquet, chunk_range
 from cluster.errors import DataError
 from cluster.formats import plural
+from cluster.readers.formats.row_sizes import MIN_VALUE_BYTES, bounded_pieces
 from cluster.readers.inputs import Input, Limits
 from cluster.readers.reader import (
     TABLE_BYTES,
@@ -22,8 +24,10 @@ from cluster.readers.reader import (
     ReaderCounts,
     Row,
     Unreadable,
+    cast_rows,
     documents,
     one_problem,
+    plain_nested,
     python_rows,
 )
 from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, UnreadableRest, pointer_problem
@@ -35,6 +39,8 @@ from cluster.store.store import Store
 _MAX_BATCH_BYTES = 256 << 20
 _MAX_BATCH_ROWS = 1 << 16
 _BUFFER_BYTES = 1 << 20
+# Ratio of decoded to stored bytes of a list column. Lists of equal numbers are stored in a few bits a value.
+_MOST_OF_LISTS = 200
 _ROWS_AT_ONCE = 4096  # as Python objects
 _MAX_POINTER_BYTES = 1024
 _REPEATING_TYPES = (pa.types.is_dictionary, pa.types.is_string_view, pa.types.is_binary_view)
@@ -71,7 +77,7 @@ class Parquet(Reader):
         of the others are stated only if the writer left an index of pages.
         """
         expanded_bytes = 0
-        with StoredParquet(store, span.uri, buffer_size=_BUFFER_BYTES, page_checksum_verification=True) as file:
+        with _opened(store, span.uri, input, page_checksum_verification=True) as file:
             names = input.columns_in(file.schema_arrow.names)
             file.fetch_ahead(range(span.start, span.end), names)
             for group in range(span.start, span.end):
@@ -81,10 +87,10 @@ class Parquet(Reader):
                 try:
                     for chunk in chunks:
                         _refuse_bomb(chunk.total_uncompressed_size, chunk.total_compressed_size, limits)
+                    _refuse_many_values(file, chunks, limits)
                     refuse_large_pages(file.file, chunks, limits)
-                    for batch in _gathered(
-                        _batches(file, group, names, _batch_rows(file.file, chunks, rows), done, end)
-                    ):
+                    batches = _batches(file, group, names, _batch_rows(file.file, chunks, rows), done, end)
+                    for batch in _bounded(_gathered(batches), file, limits):
                         table = documents(batch, input, limits, f"{span.uri} row group {group}", done)
                         expanded_bytes += table.nbytes
                         _refuse_bomb(expanded_bytes, span.size, limits)
@@ -100,15 +106,17 @@ class Parquet(Reader):
 
     def rows(self, store: Store, span: Span, input: Input, limits: Limits) -> Iterator[tuple[Row | Unreadable, str]]:
         """The rows of a span, with the columns that the settings name, as far as the file has them. See Reader."""
-        with StoredParquet(store, span.uri, buffer_size=_BUFFER_BYTES) as file:
+        with _opened(store, span.uri, input) as file:
             names = [input.text, *input.columns]
             file.fetch_ahead(range(span.start, span.end), names)
             first = sum(file.metadata.row_group(group).num_rows for group in range(span.start))
             for group in range(span.start, span.end):
                 chunks, rows = file.column_chunks(group, names), file.metadata.row_group(group).num_rows
                 done, end = span.rows or (0, rows)
+                _refuse_many_values(file, chunks, limits)
                 refuse_large_pages(file.file, chunks, limits)
-                for batch in _batches(file, group, names, _batch_rows(file.file, chunks, rows), done, end):
+                batches = _batches(file, group, names, _batch_rows(file.file, chunks, rows), done, end)
+                for batch in _bounded(batches, file, limits):
                     for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
                         for row in python_rows(batch.slice(start, _ROWS_AT_ONCE)):
                             yield row, f"{span.uri} row {first + done}"
@@ -146,6 +154,52 @@ def pieces_of_footer(footer: pq.FileMetaData, schema: pa.Schema, leaves: Sequenc
             pieces.append((group, group + 1, rows.total_byte_size if leaves is None else sum(sizes)))
             rows_of_pieces.append(rows.num_rows)
     return FilePieces(tuple(pieces), footer.num_rows, schema, rows_of_pieces=tuple(rows_of_pieces))
+
+
+def _opened(store: Store, uri: str, input: Input, **options: Any) -> StoredParquet:
+    """The open file. Strings within lists, structs and maps are read as dictionaries, whatever its Arrow schema says.
+
+    Their size is then known before they take it: a single row of a list can repeat a string without end.
+    """
+    file = StoredParquet(store, uri, buffer_size=_BUFFER_BYTES, **options)
+    names = input.columns_in(file.schema_arrow.names)
+    leaves = map(file.metadata.schema.column, range(file.metadata.num_columns))
+    nested = [
+        leaf.path
+        for leaf in leaves
+        if leaf.physical_type == "BYTE_ARRAY" and any(leaf.path.startswith(f"{name}.") for name in names)
+    ]
+    if not nested:
+        return file
+    footer = file.metadata
+    file.close()
+    return StoredParquet(store, uri, buffer_size=_BUFFER_BYTES, metadata=footer, read_dictionary=nested, **options)
+
+
+def _refuse_many_values(file: StoredParquet, chunks: list[pq.ColumnChunkMetaData], limits: Limits) -> None:
+    """Refuse lists whose values take far more memory than bytes in their pages, as one row can have all of them.
+
+    Raises:
+        UnreadableRest: a chunk has them (`large_block`).
+    """
+    for chunk in chunks:
+        decoded = MIN_VALUE_BYTES * chunk.num_values
+        if "." in chunk.path_in_schema and decoded > max(
+            limits.block_bytes, _MOST_OF_LISTS * chunk.total_uncompressed_size
+        ):
+            raise UnreadableRest("large_block")
+
+
+def _bounded(batches: Iterator[pa.RecordBatch], file: StoredParquet, limits: Limits) -> Iterator[pa.RecordBatch]:
+    """The rows of the batches with the types that the file states, in smaller batches where nested values grow."""
+    stated = file.metadata.schema.to_arrow_schema()
+    for batch in batches:
+        if any(pa.types.is_nested(field.type) for field in batch.schema):
+            schema = pa.schema([(name, plain_nested(stated.field(name).type)) for name in batch.schema.names])
+            for piece in bounded_pieces(batch, limits):
+                yield pa.record_batch(list(map(cast_rows, piece.columns, schema.types)), schema)
+        else:
+            yield batch
 
 
 def _refuse_bomb(expanded_bytes: int, compressed_bytes: int, limits: Limits) -> None:

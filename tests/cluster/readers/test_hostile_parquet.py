@@ -3,6 +3,7 @@
 import os
 import random
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -206,6 +207,63 @@ def test_a_parquet_bomb_of_repeated_values_is_stopped_while_it_is_read(tmp_path)
     assert texts_and_problems(rows)[-1] == "<expansion_bomb>"
     assert f"{200_001 - len(rows):,} rows lost" in rows[-1]["where"]
     assert peak_mib_reading(tmp_path)[0] < 1000
+
+
+def lists_of(values: pa.Array, lengths: list[int]) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()), values)
+
+
+@pytest.mark.parametrize("store_schema", [True, False], ids=["dictionary", "strings"])
+@pytest.mark.parametrize(
+    ("lengths", "problem"), [([3000], "large_block"), ([10] * 300, "expansion_bomb")], ids=["one row", "many rows"]
+)
+def test_lists_that_repeat_a_long_string_take_little_memory(tmp_path, lengths, problem, store_schema):
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array(["z" * 2_000_000]))  # 6 GB
+    table = pa.table({"text": ["a"] * len(lengths), "tags": lists_of(repeated, lengths)})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", store_schema=store_schema)
+    peak_mib, problems = peak_mib_reading(tmp_path, settings="columns=('tags',)")
+    assert problems == [problem] and peak_mib < 500
+
+
+def test_a_list_of_equal_numbers_without_end_is_refused(tmp_path):
+    table = pa.table({"text": ["a"], "mask": lists_of(pa.array(np.zeros(40_000_000, np.int8)), [40_000_000])})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (row,) = rows_of(tmp_path, columns=["mask"])
+    assert (row["problem"], row["where"]) == ("large_block", f"{tmp_path}/a.parquet row group 0 row 0: 1 row lost")
+
+
+@pytest.mark.parametrize(
+    "type",
+    [
+        pa.list_(pa.string()),
+        pa.large_list(pa.large_string()),
+        pa.list_(pa.dictionary(pa.int32(), pa.string())),
+        pa.struct([("a", pa.large_string()), ("b", pa.list_(pa.binary()))]),
+        pa.map_(pa.string(), pa.list_(pa.string())),
+    ],
+    ids=str,
+)
+def test_nested_columns_keep_their_values_and_their_type_without_dictionaries(tmp_path, type):
+    values = {"s": {"a": "x", "b": [b"y", b"x"]}, "m": [("x", ["y", "z"])], "l": ["x", "y", "x"]}
+    value = values["s" if pa.types.is_struct(type) else "m" if pa.types.is_map(type) else "l"]
+    column = pa.array([value, None, value] * 100, type)
+    pq.write_table(pa.table({"text": ["a"] * 300, "nested": column}), tmp_path / "a.parquet", row_group_size=70)
+    manifest = freeze(Store(), [Input(path=str(tmp_path), columns=["nested"])], 1 << 20)
+    read = pa.concat_tables(table for unit in manifest.units for table in read_unit(unit, manifest.reading, Limits()))
+    expected = pa.list_(pa.string()) if "dictionary" in str(type) else type
+    assert read["nested"].type == expected and read["nested"].to_pylist() == column.to_pylist()
+
+
+def test_a_lost_row_beside_a_list_column_has_none(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": ["word " * 200] * 1000, "tags": [["x", "y"]] * 1000})
+    pq.write_table(table, path, row_group_size=500, compression="none", use_dictionary=False, write_page_checksum=True)
+    data = bytearray(path.read_bytes())
+    data[3000] ^= 255  # in a page of the first row group
+    path.write_bytes(data)
+    rows = rows_of(tmp_path, columns=["tags"])
+    assert (rows[0]["problem"], rows[0]["tags"]) == ("corrupt_page", None)
+    assert [row["tags"] for row in rows[1:]] == [["x", "y"]] * 500
 
 
 def test_large_columns_beside_small_texts_take_little_memory(tmp_path):
