@@ -45,7 +45,7 @@ PATHS_ALLOWED = {
     # transformers and peft write and read folders of this machine alone: these bring them to the store, or from it.
     "pipelines/prepare/versions/export.py": "its scratch folder",
     "training/export/job.py": "its scratch folder, and what transformers or peft just wrote there",
-    "training/records/export_manifest.py": "uploads the files of a scratch folder",
+    "training/records/finished.py": "uploads the files of a scratch folder",
     "training/push.py": "its scratch folder, from which the hub's client uploads",
     "training/models/compose.py": "its scratch folder; adapters that local_folder brought to this machine",
     "pipelines/prepare/assess/sentence_model.py": "looks at a model's folder that local_folder brought to this machine",
@@ -247,8 +247,8 @@ FUNCTION_LEVEL_IMPORTS = {
     ("training/fit/step_log.py", "torch.utils.tensorboard"): _SLOW,
     ("training/fit/step_log.py", "mlflow"): _OPTIONAL,
     ("training/fit/step_log.py", "wandb"): _OPTIONAL,
-    ("training/model_folder/architecture.py", "transformers.models.auto.configuration_auto"): _SLOW,
-    ("training/model_folder/architecture.py", "transformers.models.auto.modeling_auto"): _SLOW,
+    ("training/model_folder/checks.py", "transformers.models.auto.configuration_auto"): _SLOW,
+    ("training/model_folder/checks.py", "transformers.models.auto.modeling_auto"): _SLOW,
 }
 
 
@@ -433,8 +433,8 @@ NEED_NO_DOCSTRING = {
     "cluster/formats.py:count",
     "pipelines/text/personal_data/bytes.py:is_digit",
     "pipelines/text/personal_data/bytes.py:is_upper",
-    "training/records/finished_fit.py:write_outcome",
-    "training/pack/tokenizer.py:tokenizer_folder",
+    "training/records/finished.py:write_outcome",
+    "training/pack/packed_run.py:tokenizer_folder",
 }
 
 

@@ -55,9 +55,9 @@ EXCEPTIONS = {
     "pipelines.text.normalize.mojibake._automaton": _LITERAL,
     "pipelines.text.personal_data.spellings._ANY_LETTERS": "the 64 characters before an @",
     "training.gpus.peak_flops": "the name of a GPU",
-    "training.model_folder.tokenizer_checks.check_template_variables": _LITERAL,
+    "training.model_folder.checks.check_template_variables": _LITERAL,
     "training.pack.chat._EMPTY_THOUGHT": _AT_A_PLACE,
-    "training.pack.special_text.__init__": _LITERAL,
+    "training.pack.encode.__init__": _LITERAL,
     "training.pack.template.THOUGHT": _AT_A_PLACE,
 }
 

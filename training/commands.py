@@ -1,4 +1,4 @@
-"""The verbs `raymill cross-validate` and `raymill compose`, and the dry run of a training."""
+"""The verbs `raymill pack`, `cross-validate` and `compose`, and the dry run of a training."""
 
 import logging
 import math
@@ -9,7 +9,7 @@ import typer
 
 from cluster.entry import Entry
 from cluster.errors import ConfigError
-from cluster.frame.commands import Address, ConfigFile, Overrides, Replace, load_of_kind
+from cluster.frame.commands import Address, ConfigFile, Overrides, Replace, Verify, load_of_kind
 from cluster.progress import ProgressLines
 from cluster.session import Session
 from cluster.store import paths
@@ -18,9 +18,15 @@ from training.config import TrainConfig
 from training.driver.launch import check_machine
 from training.folds import FOLDS_JSON, scores_text
 from training.folds import cross_validate as run_cross_validation
-from training.plan.command import print_plan
+from training.job import packed_job
+from training.model_folder.checks import check_model
+from training.pack.job import pack as run_pack
+from training.pack.summary import summary
+from training.plan.planning import print_plan
 
 _compose_adapters = Entry("training.models.compose:compose_adapters")
+_preview = Entry("training.tokenizer.preview:preview")  # imports transformers
+_print_previews = Entry("training.tokenizer.preview:print_previews")
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +38,46 @@ def dry_run(settings: TrainConfig, address: str | None) -> None:
     with Session(address, settings.execution.cpus) as session:  # never started
         for one in (settings, *(settings.phase(overrides) for overrides in settings.phases)):
             check_machine(one.workers, session)
+
+
+def pack(
+    config: ConfigFile,
+    override: Overrides = None,
+    address: Address = None,
+    preview: Annotated[
+        int | None,
+        typer.Option(min=1, help="number of examples of each corpus to print, with trained tokens marked; then stop"),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="pack everything again")] = False,
+    verify: Verify = False,
+    job: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="also write the job for `torchrun ... -m training.fit FILE`, a path or URI"),
+    ] = None,
+) -> None:
+    """A corpus to packed rows: tokenise, mask, split, pack, shuffle. `raymill train` also does this.
+
+    A second run continues where the first stopped: finished parts are not packed again, unless they are damaged or
+    gone.
+    """
+    settings = load_of_kind("train", config, override)
+    if settings.phases:
+        raise ConfigError(
+            f"{config}, phases: the corpus of a phase is packed when the phase begins. Run `raymill train`, or give "
+            "the settings of one phase in a config without phases."
+        )
+    for warning in check_model(settings):
+        log.warning("%s", warning)
+    if preview is not None:
+        _print_previews(_preview(settings, preview))
+        return
+    progress = ProgressLines()
+    with Session(address, settings.execution.cpus, progress) as session:
+        packed = run_pack(settings, session, progress, replace, verify)
+    print(summary(settings, packed))
+    if job is not None:
+        settings.store.write_bytes(paths.absolute(job), packed_job(settings, packed).to_json())
+        print(f"job        {paths.absolute(job)}")
 
 
 def cross_validate(

@@ -8,7 +8,7 @@ must be the same.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cluster.errors import ConfigError, DataError
@@ -20,14 +20,12 @@ from cluster.store.paths import RecordedUri
 from training.config import TrainConfig
 from training.data.order import Order, Position
 from training.model_folder.folder import located, model_fingerprint, on_hub
-from training.pack.columns import with_columns
+from training.pack.corpus import freeze_corpora, freeze_sets, with_columns
 from training.pack.job import pack_settings
 from training.pack.packed_run import PackedRun, manifest_file, packed_uri
-from training.pack.sources import freeze_corpora, freeze_sets
 from training.records.checkpoint import MANIFEST, Checkpoint
-from training.records.finished_fit import checkpoint_of, outcome_file
-from training.records.job import OUTCOME
-from training.records.parent import Parent
+from training.records.finished import checkpoint_of, outcome_file
+from training.records.job import OUTCOME, Parent
 
 PARENT = "parent.json"
 
@@ -152,7 +150,7 @@ def planned_words(config: TrainConfig) -> list[str]:
 def write_parent(config: TrainConfig, parent: Parent) -> None:
     """Write OUTPUT/parent.json, so that the new run can be repaired and looked at without the earlier one."""
     uri = paths.join(paths.absolute(config.output), PARENT)
-    data = json.dumps(parent.to_plain(), ensure_ascii=False, indent=1).encode()
+    data = json.dumps(asdict(parent), ensure_ascii=False, indent=1).encode()
     if not config.store.exists(uri) or config.store.read_bytes(uri) != data:
         config.store.write_bytes(uri, data)
 

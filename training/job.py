@@ -28,14 +28,12 @@ from training.driver.launch import check_cluster, check_machine, check_trackers,
 from training.model_folder.checks import check_model
 from training.model_folder.folder import located, model_fingerprint, on_hub
 from training.output_folder import refuse_output_among_inputs
-from training.pack import overflow
-from training.pack.columns import with_columns
+from training.pack import summary
+from training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
 from training.pack.job import PackJob, pack_settings
 from training.pack.packed_run import PackedRun
-from training.pack.sources import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name
-from training.plan.choices import check_memory
-from training.records import export_manifest
-from training.records.export_manifest import finished_export_and_evaluation
+from training.plan.memory import check_memory
+from training.records.finished import EXPORT, export_digests, finished_export_and_evaluation
 from training.records.job import OUTCOME, Job
 from training.repair import discard_damaged, run_damage
 from training.report.gather import combine_reports, gather
@@ -181,8 +179,8 @@ class TrainJob(RunJob[TrainConfig]):
         report = gather(job, packed, outcome)
         packed_here = packed.artifacts if config.packed is None else ()
         digests = {one.uri.removeprefix(f"{job.root}/"): one.manifest.digest for one in packed_here}
-        folders = export_manifest.digests(job.store, paths.join(job.root, export_manifest.EXPORT), exported)
-        digests |= {f"{export_manifest.EXPORT}/{folder}": digest for folder, digest in folders.items()}
+        folders = export_digests(job.store, paths.join(job.root, EXPORT), exported)
+        digests |= {f"{EXPORT}/{folder}": digest for folder, digest in folders.items()}
         told = _summary(report["fits"][0]) | {"packed": packed.uri}
         if job.parent is not None:
             told["continues"] = f"{job.parent.run} after step {job.parent.step:,}, digest {job.parent.digest}"
@@ -317,14 +315,14 @@ def report_overflow(packed: PackedRun, length: int, progress: Progress) -> None:
     length: tokens of a row.
     """
     for name in [*packed.corpora, *map(set_name, packed.sets)]:
-        whole = overflow.totals(packed.tokenised(name))
+        whole = summary.totals(packed.tokenised(name))
         if name in packed.passed_over:
             progress.say(f"{shown_name(name)}: {packed.passed_over[name]}")
-        if lost := overflow.left_out(packed.tokenised(name)):
+        if lost := summary.left_out(packed.tokenised(name)):
             hint = "; `raymill pack CONFIG --preview 1` shows one of each" if lost[0].warned else ""
             progress.say(f"{'warning: ' if lost[0].warned else ''}{shown_name(name)}: {lost[0].words}{hint}")
-        turns = overflow.turns(packed.tokenised(name))
-        for note in [*turns, *overflow.notes(whole, packed.packed(name), length)]:
+        turns = summary.turns(packed.tokenised(name))
+        for note in [*turns, *summary.overflow(whole, packed.packed(name), length)]:
             progress.say(f"{'warning: ' if note.warned else ''}{shown_name(name)}: {note.words}")
 
 

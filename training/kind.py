@@ -8,7 +8,7 @@ TRAIN = Kind(
     text="a corpus to a fine-tuned model; run it again to continue",
     config=Entry("training.config:TrainConfig"),
     job=Entry("training.job:TrainJob"),
-    print_plan=Entry("training.plan.command:print_plan"),
+    print_plan=Entry("training.plan.planning:print_plan"),
     dry_run=Entry("training.commands:dry_run"),
     extra="train",
     verbs={
@@ -18,7 +18,7 @@ TRAIN = Kind(
             extra="train",
         ),
         "pack": Verb(
-            Entry("training.pack.command:pack"),
+            Entry("training.commands:pack"),
             "only the first part of `train`: tokenise, mask, shuffle, pack; --preview",
             extra="train",
         ),

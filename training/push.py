@@ -17,7 +17,7 @@ from cluster.inspection import RunConfig, StorageOverrides, store_for
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.store import Store
-from training.records.export_manifest import EXPORT, manifest_file
+from training.records.finished import EXPORT, export_file
 
 # An earlier push may have had more weight files.
 _REPLACED = ["*.safetensors", "*.safetensors.index.json"]
@@ -59,7 +59,7 @@ def push_model(store: Store, run: str, place: str, folder: str | None = None, *,
     repository = HubRepository(place, "model")
     finished = RunFolder(store, run).require("train")
     root = paths.join(run, EXPORT)
-    manifest = manifest_file(store, root).read()
+    manifest = export_file(store, root).read()
     if manifest is None:
         raise DataError(f"{run}: a run of phases exports nothing itself. Name one of its phases, such as {run}/PHASE.")
     name = _chosen(run, list(manifest["folders"]), folder)

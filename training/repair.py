@@ -7,8 +7,7 @@ from typing import Any
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import NotFound
-from training.records import export_manifest
-from training.records.evaluation import EVALUATION
+from training.records.finished import EVALUATION, EXPORT, export_damage, export_file
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 
@@ -29,9 +28,7 @@ def run_damage(folder: RunFolder, manifest: dict[str, Any], compare_sha256: bool
     found: dict[str, str] = {}
     names = [REPORT_JSON]
     if exported := manifest.get("export"):
-        found |= export_manifest.damage(
-            store, paths.join(root, export_manifest.EXPORT), exported, compare_sha256=compare_sha256
-        )
+        found |= export_damage(store, paths.join(root, EXPORT), exported, compare_sha256=compare_sha256)
         names.append(EVALUATION)
     for name in names:
         uri = paths.join(root, name)
@@ -55,8 +52,8 @@ def discard_damaged(folder: RunFolder, compare_sha256: bool = False) -> None:
     first, seen = next(iter(damage.items()))
     others = f" ({len(damage) - 1} more files are damaged or gone)" if len(damage) > 1 else ""
     log.warning("%s: %s%s. Damaged and missing files are made again from the best checkpoint.", first, seen, others)
-    export = paths.join(root, export_manifest.EXPORT)
+    export = paths.join(root, EXPORT)
     folder.manifest_file.discard()
     if any(one.startswith(f"{export}/") for one in damage):
-        export_manifest.manifest_file(store, export).discard()
+        export_file(store, export).discard()
     store.delete_listed(root, damage)

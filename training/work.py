@@ -25,7 +25,7 @@ from training.config import TrainConfig
 from training.config_parts import Model
 from training.continuing import recorded_parent
 from training.model_folder.folder import located, model_fingerprint, on_hub
-from training.pack.sources import FrozenCorpus
+from training.pack.corpus import FrozenCorpus
 from training.plan.memory import memory
 
 _shape_of = Entry("training.models.cost:shape_of")

@@ -107,7 +107,7 @@ def _config(file: str):
 
 
 def _prepare(file: str, folder: str) -> dict[str, float]:
-    from training.pack.tokenizer import prepare_tokenizer
+    from training.pack.packed_run import prepare_tokenizer
 
     prepare_tokenizer(_config(file), folder, replace=True)
     return {}
@@ -115,10 +115,10 @@ def _prepare(file: str, folder: str) -> dict[str, float]:
 
 def _ours(file: str, folder: str) -> dict[str, float]:
     from cluster.stage import run_unit
-    from training.pack.sources import freeze_corpus
-    from training.pack.survey import survey_here
+    from training.pack.corpus import freeze_corpus
+    from training.pack.packed_run import TokenizerAt
+    from training.pack.split import survey_here
     from training.pack.tokenise import _encoder, tokenise_stage
-    from training.pack.tokenizer import TokenizerAt
     from training.tokenizer.load_tokenizer import load_tokenizer, tokenizer_fingerprint
 
     config, uri = _config(file), f"{folder}/tokenizer"

@@ -19,7 +19,7 @@ from pipelines.text.texts import Texts
 from tests.benchmarks.timing import REAL, machine, processor_seconds
 from tests.support.packed_examples import config
 from tests.support.stages import run_inline
-from training.data.loader import Loader
+from training.data.batch import Loader
 from training.data.order import Order, hashes
 from training.data.packed import EXAMPLES, PackedRows, rows_per_group
 from training.pack.best_fit import best_fit

@@ -37,8 +37,7 @@ from tests.support.inline import InlineEngine
 from tests.support.packed_examples import config, document, write_examples
 from tests.support.stages import run_inline
 from training.data.packed import EXAMPLES
-from training.pack.packing import UNIT_TOKENS, PackingRule, pack_stage
-from training.pack.shuffle import ranges, read_examples
+from training.pack.packing import UNIT_TOKENS, PackingRule, pack_stage, ranges, read_examples
 
 _FILES = (10, 64, 100, 1000, 4096, 10_000, 30_000)
 _EVERY_FILE = 1 << 40  # as `fan`: each range reads every file

@@ -13,7 +13,7 @@ from cluster.run import RunFolder
 from cluster.store.paths import FileName, RecordedUri, RelativePath
 from cluster.store.store import Store
 from tests.support.record_types import FILE, HOSTILE, HOSTILE_URIS, RECORDS, changed_record, places_in_the_product
-from training.records.finished_fit import exported_checkpoint
+from training.records.finished import exported_checkpoint
 from training.repair import discard_damaged
 
 
@@ -79,7 +79,7 @@ def test_what_a_run_wrote_beside_its_record_is_a_data_error_if_it_is_damaged(tmp
 
 
 def test_the_checkpoint_of_a_fit_is_one_of_its_run_whatever_folder_its_record_names() -> None:
-    parse, record, _, _ = RECORDS["training.records.finished_fit:outcome_file"]
+    parse, record, _, _ = RECORDS["training.records.finished:outcome_file"]
     moved = parse(json.dumps(record | {"best_checkpoint": "/elsewhere/checkpoints/step-7"}).encode())
     assert exported_checkpoint("/run", moved) == "/run/checkpoints/step-7"
     for uri in ("/", "/run/checkpoints/", "/run/checkpoints/.."):

@@ -40,7 +40,7 @@ def test_a_session_that_starts_is_a_line_with_its_seconds_once(address, line, mo
     ("verb", "job"),
     [
         ("curate", "pipelines.curate.job.CurateJob.run"),
-        ("pack", "training.pack.command.run_pack"),
+        ("pack", "training.commands.run_pack"),
         ("train", "training.job.TrainJob.run"),
     ],
 )
@@ -66,7 +66,7 @@ def test_every_verb_that_needs_ray_says_that_it_starts_with_the_cpus_of_the_conf
         raise ConfigError("enough.")
 
     monkeypatch.setattr(job, run)
-    monkeypatch.setattr("training.pack.command.check_model", lambda config: [])
+    monkeypatch.setattr("training.commands.check_model", lambda config: [])
     with pytest.raises(SystemExit):
         cli.main([verb, str(tmp_path / "c.yaml")])
     assert "starting Ray: " in capsys.readouterr().err

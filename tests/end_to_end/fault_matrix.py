@@ -37,7 +37,7 @@ import torch
 import training.evaluation.job
 import training.export.job
 import training.fit.loop
-import training.tokenizer.bpe  # noqa: F401 - loaded before processes are forked
+import training.tokenizer.load_tokenizer  # noqa: F401 - loaded before processes are forked
 from cluster.session import Session
 from cluster.store.store import Store
 from tests.benchmarks.timing import machine

@@ -16,8 +16,8 @@ from training.data.batch import collate
 from training.data.packed import PackedRows
 from training.evaluation.job import initial_objective
 from training.fit.checkpoint import pack_file
-from training.pack.chatml import CHATML, TURN_END, TURN_START
 from training.pack.packed_run import PackedRun
+from training.pack.template import CHATML, TURN_END, TURN_START
 from training.records.checkpoint import CheckpointManifest, folder_name
 from training.records.job import Job
 from training.records.schema import Outcome, TrainingProgress

@@ -32,11 +32,11 @@ FILES_OF_RECORDS = {
     "cluster.readers.recorded:inputs_file": "*/inputs.json",
     "training.continuing:recorded_parent": "continued/parent.json",
     "training.pack.packed_run:manifest_file": "**/pack.json",
-    "training.pack.tokenizer:tokenizer_file": "**/tokenizer/*.json",
+    "training.pack.packed_run:tokenizer_file": "**/tokenizer/*.json",
     "training.records.checkpoint:load": "**/checkpoints/*/*.json",
-    "training.records.evaluation:read_evaluation": "trained/evaluation.json",
-    "training.records.export_manifest:manifest_file": "trained/export/*.json",
-    "training.records.finished_fit:outcome_file": "trained/fit.json",
+    "training.records.finished:read_evaluation": "trained/evaluation.json",
+    "training.records.finished:export_file": "trained/export/*.json",
+    "training.records.finished:outcome_file": "trained/fit.json",
 }
 
 Call = Callable[..., Any]

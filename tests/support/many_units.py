@@ -10,9 +10,9 @@ from pipelines.curate import job as curating
 from pipelines.curate.stages import boilerplate, repeats
 from pipelines.dedup.group import Sizes
 from training.pack import job as packing
-from training.pack import survey
+from training.pack import split
+from training.pack.corpus import freeze_corpora
 from training.pack.packing import pack_stage
-from training.pack.sources import freeze_corpora
 
 _UNIT_BYTES = 4_000
 _SIZES = Sizes(documents=16, pairs=150, batch=6, block=4)
@@ -33,4 +33,4 @@ def cut_into_many_units(patch: pytest.MonkeyPatch, unit_bytes: int = _UNIT_BYTES
     patch.setattr(packing, "freeze_corpora", lambda config, unit_bytes: freeze_corpora(config, _UNIT_BYTES // 2))
     patch.setattr(packing, "survey_first_documents", lambda *_: None)
     patch.setattr(packing, "pack_stage", partial(pack_stage, unit_tokens=1_000, fan=2))
-    patch.setattr(survey, "_FILES_AT_ONCE", 3)
+    patch.setattr(split, "_FILES_AT_ONCE", 3)

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.support.train_inline import MODEL
-from training.model_folder.files import SINGLE
+from training.model_folder.folder import SINGLE
 
 
 @cache

@@ -1,8 +1,7 @@
 """The survey of a small corpus."""
 
 from training.config_parts import Split
-from training.pack.split import Survey
-from training.pack.survey import find_classes, survey_here
+from training.pack.split import Survey, find_classes, survey_here
 
 
 def classes_of(corpora):
@@ -13,5 +12,5 @@ def survey(keyed):
     """The survey of (hash of the group, stratum) of documents."""
     found = Survey()
     for key, stratum in keyed:
-        found.add(key, stratum)
+        found.count(key, stratum)
     return found

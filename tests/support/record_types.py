@@ -27,8 +27,8 @@ from pipelines.prepare.fetch import (
 )
 from pipelines.prepare.versions.registry import Version
 from training.pack import packed_run
-from training.pack.tokenizer import TokenizerRecord
-from training.records import evaluation, export_manifest, finished_fit
+from training.pack.packed_run import TokenizerRecord
+from training.records import finished
 from training.records.checkpoint import CheckpointManifest
 
 HOSTILE: list[Any] = [
@@ -126,7 +126,7 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
         {"artifacts.{}", "artifacts.*.{}", "sets.{}", "sets.*"},
         {"prepared.*.output"},
     ),
-    "training.pack.tokenizer:tokenizer_file": (
+    "training.pack.packed_run:tokenizer_file": (
         TokenizerRecord.from_json,
         {"request": "r", "fingerprint": "f", "files": {"tokenizer.json": ["sha", 10]}},
         {"files.{}"},
@@ -141,20 +141,20 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
         {"files.[].path"},
         set(),
     ),
-    "training.records.evaluation:read_evaluation": (
-        evaluation.parse,
+    "training.records.finished:read_evaluation": (
+        finished.parse_evaluation,
         {"before": {}, "after": {}, "made_from": "f"},
         set(),
         set(),
     ),
-    "training.records.export_manifest:manifest_file": (
-        export_manifest._parse,
+    "training.records.finished:export_file": (
+        finished._parse_export,
         {"made_from": "f", "folders": {"merged": "merged"}, "files": [{"path": "merged/a", "bytes": 1, "sha256": "s"}]},
         {"folders.{}", "folders.*", "files.[].path"},
         set(),
     ),
-    "training.records.finished_fit:outcome_file": (
-        finished_fit._parse,
+    "training.records.finished:outcome_file": (
+        finished._parse_outcome,
         {"fingerprint": "f", "checkpoint": f"{URI}/checkpoints/step-1", "best_checkpoint": f"{URI}/checkpoints/step-1"},
         set(),
         {"checkpoint", "best_checkpoint"},

@@ -12,7 +12,7 @@ from tests.support.inline import InlineEngine
 from training import job as job
 from training.config import TrainConfig
 from training.pack import job as packing
-from training.records.finished_fit import read_outcome, refuse_or_delete_other_training
+from training.records.finished import read_outcome, refuse_or_delete_other_training
 
 LENGTH = 64
 MODEL = {

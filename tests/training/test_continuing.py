@@ -18,8 +18,7 @@ from training.continuing import find_parent
 from training.data.order import Order, Position
 from training.job import TrainJob, packed_job
 from training.pack.packed_run import PackedRun
-from training.plan.command import machine, plan_text
-from training.plan.planning import plan_run
+from training.plan.planning import machine, plan_run, plan_text
 from training.records.job import Job
 
 CONSTANT = {"learning_rate": 3e-3, "schedule": "constant"}

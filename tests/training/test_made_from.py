@@ -15,16 +15,13 @@ from tests.support.settings import changed, untold
 from training.config import TrainConfig
 from training.data.packed import EXAMPLES, PACKED
 from training.job import make_job, run_settings
-from training.pack.columns import with_columns
+from training.pack.corpus import freeze_corpora, freeze_sets, with_columns
 from training.pack.job import pack_settings
-from training.pack.packed_run import PackedRun
+from training.pack.packed_run import PackedRun, TokenizerAt
 from training.pack.packing import PackingRule, pack_stage
-from training.pack.sources import freeze_corpora, freeze_sets
 from training.pack.split import Cuts
 from training.pack.tokenise import tokenise_stage
-from training.pack.tokenizer import TokenizerAt
-from training.records.evaluation import evaluation_fingerprint
-from training.records.export_manifest import export_fingerprint
+from training.records.finished import evaluation_fingerprint, export_fingerprint
 
 COLUMNS_WITH_STAGE = {"text": "text", "stage": "level"}
 # Settings with another value, by what they make again. HERE is the folder of the corpus.

@@ -30,12 +30,12 @@ from tests.support.servers import CREDENTIALS
 from tests.support.tiny_tokenizers import saved, tiny
 from tests.support.train_inline import MODEL, PLAIN, sentences, train_inline, write_corpus
 from training import job as job
+from training.commands import pack as pack_verb
 from training.config import TrainConfig
 from training.config_parts import Workers
 from training.job import TrainJob, exported_model, train
 from training.pack import job as packing
-from training.pack.command import pack as pack_verb
-from training.records.export_manifest import digests
+from training.records.finished import digests
 from training.records.job import OUTCOME, Job
 
 

@@ -199,18 +199,12 @@ class Epochs:
         """The rows of samples, int64[N]. Samples are numbered from 0 through all epochs."""
         found = np.empty(len(indices), np.int64)
         epochs, inside_epoch = np.divmod(indices, self.rows)
-        for epoch in np.unique(epochs):
-            inside = epochs == epoch
-            found[inside] = self._in_epoch(int(epoch), inside_epoch[inside])
-        return found
-
-    def _in_epoch(self, epoch: int, indices: np.ndarray) -> np.ndarray:
-        _, starts = self._blocks(epoch)
-        windows = np.searchsorted(starts, indices, "right") - 1
-        found = np.empty(len(indices), np.int64)
-        for window in np.unique(windows):
-            inside = windows == window
-            found[inside] = self._window(epoch, int(window))[indices[inside] - starts[window]]
+        for epoch in np.unique(epochs).tolist():
+            _, starts = self._blocks(epoch)
+            windows = np.searchsorted(starts, inside_epoch, "right") - 1
+            for window in np.unique(windows[epochs == epoch]).tolist():
+                inside = (epochs == epoch) & (windows == window)
+                found[inside] = self._window(epoch, window)[inside_epoch[inside] - starts[window]]
         return found
 
     def _permuted_blocks(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:

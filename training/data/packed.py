@@ -108,7 +108,7 @@ class PackedRows:
         self.fetched_groups = 0
         self._uris = artifact.file_uris
         self._file_starts = np.cumsum([0, *(file.rows for file in artifact.manifest.files)])
-        self._files: OrderedDict[int, _File] = OrderedDict()
+        self._files: OrderedDict[int, tuple[StoredParquet, np.ndarray]] = OrderedDict()
         self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
         self._cached_bytes = 0
 
@@ -130,7 +130,7 @@ class PackedRows:
     @property
     def group_rows(self) -> list[int]:
         """Number of rows of each row group, in order. Opens every file."""
-        return [int(rows) for file in range(len(self._uris)) for rows in np.diff(self._open(file).starts)]
+        return [int(rows) for file in range(len(self._uris)) for rows in np.diff(self._open(file)[1])]
 
     def read(self, indices: Sequence[int]) -> list[pa.Table]:
         """A table of one row for each index, in the order of the indices.
@@ -145,14 +145,14 @@ class PackedRows:
     def close(self) -> None:
         """Close the files and empty the cache."""
         while self._files:
-            self._files.popitem()[1].parquet.close()
+            self._files.popitem()[1][0].close()
         self._groups.clear()
         self._cached_bytes = 0
 
     def _row(self, index: int) -> pa.Table:
         file = int(np.searchsorted(self._file_starts, index, "right")) - 1
         row = index - int(self._file_starts[file])
-        starts = self._open(file).starts
+        _, starts = self._open(file)
         group = int(np.searchsorted(starts, row, "right")) - 1
         return self._group(file, group).slice(row - int(starts[group]), 1)
 
@@ -161,7 +161,7 @@ class PackedRows:
             self._groups.move_to_end((file, group))
             return found
         try:
-            parquet = self._open(file).parquet
+            parquet, _ = self._open(file)
             parquet.fetch_ahead([group])
             table = parquet.read_row_group(group, use_threads=False)
         except (pa.ArrowException, OSError) as error:
@@ -176,19 +176,14 @@ class PackedRows:
             self._cached_bytes -= self._groups.popitem(last=False)[1].nbytes
         return table
 
-    def _open(self, file: int) -> "_File":
+    def _open(self, file: int) -> tuple[StoredParquet, np.ndarray]:
+        """(an open file, the first row of each row group and the end of the last)."""
         if (found := self._files.get(file)) is not None:
             self._files.move_to_end(file)
             return found
-        opened = _File(open_parquet(self.artifact.store, self._uris[file]))
-        self._files[file] = opened
+        parquet = open_parquet(self.artifact.store, self._uris[file])
+        rows = (parquet.metadata.row_group(group).num_rows for group in range(parquet.metadata.num_row_groups))
+        self._files[file] = parquet, np.cumsum([0, *rows])
         if len(self._files) > _OPEN_FILES:
-            self._files.popitem(last=False)[1].parquet.close()
-        return opened
-
-
-class _File:
-    def __init__(self, parquet: StoredParquet) -> None:
-        self.parquet = parquet
-        metadata = parquet.metadata
-        self.starts = np.cumsum([0, *(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))])
+            self._files.popitem(last=False)[1][0].close()
+        return self._files[file]

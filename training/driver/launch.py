@@ -29,10 +29,9 @@ from cluster.temporary import temporary_folder
 from training.config_parts import Track, Workers
 from training.driver.console import StepProgress
 from training.records.checkpoint import checkpoint_folders, step_of
-from training.records.finished_fit import WorkerErrors, read_outcome, refuse_or_delete_other_training
-from training.records.job import Job
+from training.records.finished import WorkerErrors, read_outcome, refuse_or_delete_other_training
+from training.records.job import Job, StopRequest
 from training.records.schema import Outcome
-from training.records.stop_request import StopRequest
 
 _make_trainer = Entry("training.fit.ray_trainer:make_trainer")  # imports Ray Train; called once Ray has started
 

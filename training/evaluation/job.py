@@ -29,12 +29,17 @@ from training.models.attention import choose_attention
 from training.models.base import named_config
 from training.models.build import build_objective
 from training.models.objective import LinearProbe, Objective
-from training.pack import overflow
+from training.pack import summary
+from training.pack.corpus import set_name
 from training.pack.packed_run import PackedRun
-from training.pack.sources import set_name
 from training.records.checkpoint import Checkpoint, problem
-from training.records.evaluation import MergedCheck, evaluation_fingerprint, read_evaluation, write_evaluation
-from training.records.finished_fit import exported_checkpoint
+from training.records.finished import (
+    MergedCheck,
+    evaluation_fingerprint,
+    exported_checkpoint,
+    read_evaluation,
+    write_evaluation,
+)
 from training.records.job import Job
 from training.records.schema import Evaluation, GeneratedAnswer, Measured, Outcome, measured
 from training.tokenizer.load_tokenizer import load_tokenizer, pad_id
@@ -154,11 +159,11 @@ def _held_out(config: TrainConfig, packed: PackedRun) -> dict[str, HeldOutRows]:
     return found
 
 
-def _lost(packed: PackedRun, name: str, length: int) -> list[overflow.Note]:
+def _lost(packed: PackedRun, name: str, length: int) -> list[summary.Note]:
     """Notes about what is not measured of one of `evaluate.sets`."""
     tokenised = packed.tokenised(set_name(name))
-    long = overflow.notes(overflow.totals(tokenised), packed.packed(set_name(name)), length)
-    return [*overflow.left_out(tokenised), *overflow.turns(tokenised), *long]
+    long = summary.overflow(summary.totals(tokenised), packed.packed(set_name(name)), length)
+    return [*summary.left_out(tokenised), *summary.turns(tokenised), *long]
 
 
 def initial_objective(job: Job, device: torch.device | str = "cpu", **changes: Any) -> Objective:

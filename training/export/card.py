@@ -21,10 +21,10 @@ from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Corpus, Model
-from training.data.prepared import PreparedRun
 from training.model_folder.loading import Base, loading
-from training.records.evaluation import MergedCheck
-from training.records.parent import Parent
+from training.pack.corpus_files import PreparedRun
+from training.records.finished import MergedCheck
+from training.records.job import Parent
 from training.records.schema import Evaluation, Measured, Outcome, StepRecord
 from training.report.text import MetricWords, metric_words
 

@@ -42,8 +42,20 @@ from training.fit.step_log import read
 from training.model_folder.loading import Base
 from training.models.base import base_dtype, load_base
 from training.pack.packed_run import PackedRun
-from training.records import export_manifest
-from training.records.evaluation import MergedCheck, evaluation_fingerprint, read_evaluation
+from training.records.finished import (
+    EVALUATED,
+    EXPORT,
+    ExportedFile,
+    MergedCheck,
+    evaluation_fingerprint,
+    export_file,
+    export_fingerprint,
+    finish_export,
+    finished_export,
+    put_file,
+    put_folder,
+    read_evaluation,
+)
 from training.records.job import Job
 from training.records.schema import Outcome
 from training.tokenizer.load_tokenizer import load_tokenizer, pad_id
@@ -67,16 +79,16 @@ def export_and_evaluate(job: Job, outcome: Outcome) -> dict[str, Any]:
 def _with_scores(job: Job, outcome: Outcome, packed: PackedRun, manifest: dict[str, Any]) -> dict[str, Any]:
     """Write the model cards again, with the scores of the finished evaluation. Returns the export's new manifest."""
     made_from = evaluation_fingerprint(job, outcome)
-    if manifest.get(export_manifest.EVALUATED) == made_from:
+    if manifest.get(EVALUATED) == made_from:
         return manifest
-    root = paths.join(job.root, export_manifest.EXPORT)
+    root = paths.join(job.root, EXPORT)
     writer = FolderWriter(job, outcome, packed, root)
     writer.check = manifest["merged_check"]
     cards = {f"{name}/README.md": card(writer.facts(), name) for name in manifest["folders"]}
-    put = [export_manifest.put_file(job.store, root, path, _encoded(text)) for path, text in cards.items()]
+    put = [put_file(job.store, root, path, _encoded(text)) for path, text in cards.items()]
     files = [file for file in manifest["files"] if file["path"] not in cards]
-    manifest = manifest | {export_manifest.EVALUATED: made_from}
-    return export_manifest.finish(job.store, root, manifest, sorted([*files, *put], key=lambda file: file["path"]))
+    manifest = manifest | {EVALUATED: made_from}
+    return finish_export(job.store, root, manifest, sorted([*files, *put], key=lambda file: file["path"]))
 
 
 def _encoded(text: str) -> bytes:
@@ -91,21 +103,21 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
     Raises:
         RaymillError: the merged model's logits differ from the adapter's. Then adapter/ is written, but no manifest.
     """
-    if (found := export_manifest.finished_export(job, outcome)) is not None:
+    if (found := finished_export(job, outcome)) is not None:
         return found
-    root = paths.join(job.root, export_manifest.EXPORT)
-    export_manifest.manifest_file(job.store, root).discard()
+    root = paths.join(job.root, EXPORT)
+    export_file(job.store, root).discard()
     with scratch_folder("export") as scratch:
-        files: list[export_manifest.ExportedFile] = []
+        files: list[ExportedFile] = []
         folders: list[str] = []
         writer = FolderWriter(job, outcome, packed, root)
         for folder in writer.folders(scratch):
             (folder / "README.md").write_bytes(_encoded(card(writer.facts(), folder.name)))
-            files += export_manifest.put_folder(job.store, folder, root)
+            files += put_folder(job.store, folder, root)
             folders.append(folder.name)
         manifest = {
             "kind": "export",
-            "made_from": export_manifest.export_fingerprint(job, outcome),
+            "made_from": export_fingerprint(job, outcome),
             "version": cluster.__version__,
             "method": job.config.method,
             "dtype": writer.dtype,
@@ -114,7 +126,7 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
             "folders": {name: name for name in folders},
             "merged_check": writer.check,
         }
-        return export_manifest.finish(job.store, root, manifest, files)
+        return finish_export(job.store, root, manifest, files)
 
 
 SHARD_SIZE = "5GB"

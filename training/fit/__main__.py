@@ -23,10 +23,9 @@ from cluster.store.store import Store
 from training.fit.loop import fit
 from training.fit.process_group import deterministic_algorithms, own_group, ray_group
 from training.fit.ranks import MissingWorker
-from training.records.finished_fit import WorkerErrors
-from training.records.job import Job
+from training.records.finished import WorkerErrors
+from training.records.job import Job, StopRequest, StopRequested
 from training.records.schema import Outcome
-from training.records.stop_request import StopRequest, StopRequested
 
 log = logging.getLogger(__name__)
 

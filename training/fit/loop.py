@@ -36,8 +36,7 @@ from cluster.record import json_bytes
 from cluster.store import paths
 from training.config import TrainConfig
 from training.config_parts import Optimizer
-from training.data.batch import Batch
-from training.data.loader import Loader
+from training.data.batch import Batch, Loader
 from training.data.order import HeldOut, Order
 from training.data.packed import PackedRows
 from training.engines import make_engine
@@ -52,10 +51,9 @@ from training.models.cost import Mfu, parameter_counts, peak_of_workers
 from training.models.objective import Objective
 from training.pack.packed_run import PackedRun
 from training.records.checkpoint import at_step
-from training.records.finished_fit import read_outcome, write_outcome
-from training.records.job import Job
+from training.records.finished import read_outcome, write_outcome
+from training.records.job import Job, StopRequested
 from training.records.schema import AttemptRecord, Measured, Outcome, StepRecord, TrainingProgress, measured
-from training.records.stop_request import StopRequested
 
 log = logging.getLogger(__name__)
 

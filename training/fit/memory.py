@@ -23,8 +23,7 @@ from cluster.record import json_bytes, read_json
 from training.config import TrainConfig
 from training.fit.ranks import Ranks
 from training.models.cost import shape_of
-from training.plan.choices import USABLE, default_rows, smaller_change, suggested_change
-from training.plan.memory import GIB, memory
+from training.plan.memory import GIB, USABLE, default_rows, memory, smaller_change, suggested_change
 from training.records.job import Job
 
 log = logging.getLogger(__name__)

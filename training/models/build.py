@@ -19,8 +19,7 @@ from cluster.entry import require_extra
 from cluster.errors import ConfigError
 from training.config import TrainConfig
 from training.config_parts import Lora
-from training.model_folder.architecture import LINEAR_NAMES
-from training.model_folder.checks import tied_target
+from training.model_folder.checks import LINEAR_NAMES, tied_target
 from training.models.attention import choose_attention, dense_mask_warning, require_independence
 from training.models.base import check_vocabulary, decoder_layers, load_base, named_config
 from training.models.compiling import compile_layers, compile_refusal, elementwise_part

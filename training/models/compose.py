@@ -35,8 +35,7 @@ from cluster.store import paths
 from cluster.store.copies import local_folder
 from cluster.store.store import Store
 from training.config_parts import Model
-from training.model_folder.files import read_object, read_shapes
-from training.model_folder.folder import model_fingerprint, refuse_foreign_files
+from training.model_folder.folder import model_fingerprint, read_object, read_shapes, refuse_foreign_files
 from training.models.base import load_base
 
 _PREFIX = "base_model.model."

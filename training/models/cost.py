@@ -40,7 +40,7 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.gpus import peak_flops
-from training.model_folder.files import read_object
+from training.model_folder.folder import read_object
 from training.models.attention import VARLEN, choose_attention
 from training.models.base import decoder_layers, named_config
 from training.models.build import objective_around

@@ -23,11 +23,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from training.pack.documents import REASONING, Chat, Pair, is_empty
-from training.pack.overflow import NOT_TRAINED, THINKING_OFF, WITHOUT_REASONING
 from training.pack.template import THOUGHT, Unfit, presentations, render, template_roles, thinking_switches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+# Counters of assistant turns whose conversation is an example. NOT_TRAINED is a prefix, which the reason follows.
+NOT_TRAINED = "turns_not_trained/"
+WITHOUT_REASONING = "turns_without_reasoning"
+THINKING_OFF = "turns_with_thinking_off"
 
 # Templates of Qwen3, GLM 4.5 and DeepSeek write it; NVIDIA-NeMo/Automodel #3739 describes training on it by mistake.
 _EMPTY_THOUGHT = re.compile(r"\s*<think>\s*</think>\s*")
@@ -254,27 +258,27 @@ def _cut_out(
     # The prompt precedes the turn's own text, and is not all in the rendering of the messages before.
     latest = _shared(through, render(tokenizer, changed, count, prompt=False, switches=switches))
     earliest = _shared(through, render(tokenizer, chat, count - 1, prompt=False, switches=switches))
+
+    def end_of(prompt: str) -> int | None:
+        """Where the last occurrence of a prompt ends that ends after `earliest` and not after `latest`."""
+        at = through.rfind(prompt, 0, latest) if prompt else -1
+        return at + len(prompt) if at >= 0 and at + len(prompt) > earliest else None
+
     for earlier in (chat, Chat([_ANY_USER, chat.messages[-1]], chat.tools)):
         last = len(earlier.messages) - 1
         plain = render(tokenizer, earlier, last, prompt=False, switches=switches)
         asked = render(tokenizer, earlier, last, prompt=True, switches=switches)
         prompt = asked[len(plain) :] if asked.startswith(plain) else ""
-        if end := _end_of(prompt, through, earliest, latest):
+        if end := end_of(prompt):
             return through[end:]
         opened = _OPEN_THOUGHT.search(before)
-        if opened and (end := _end_of(_THOUGHT_OF_PROMPT.sub("", prompt), through, earliest, latest)):
+        if opened and (end := end_of(_THOUGHT_OF_PROMPT.sub("", prompt))):
             written = THOUGHT.match(through, end)
             rest = through[written.end() if written else end :].lstrip("\n")
             thought = (written and written[1].strip()) or own or ""
             gap = opened[1]  # line feeds, if the prompt has one
             return f"{thought}{gap}</think>{2 * gap}{rest}"
     raise Unfit("prompt_is_no_prefix", through)
-
-
-def _end_of(prompt: str, text: str, earliest: int, latest: int) -> int | None:
-    """Where the last occurrence of a prompt ends that ends after `earliest` and not after `latest`; None: nowhere."""
-    at = text.rfind(prompt, 0, latest) if prompt else -1
-    return at + len(prompt) if at >= 0 and at + len(prompt) > earliest else None
 
 
 def _shared(one: str, other: str) -> int:

@@ -10,12 +10,11 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cluster.artifact import MANIFEST, Artifact, fingerprint
 from cluster.errors import DataError
@@ -28,12 +27,55 @@ from cluster.readers.inputs import Input, Limits
 from cluster.readers.listing import EXCLUDED, HIDDEN, NO_ENDING, ZERO_BYTES, FoundFiles, folder_of
 from cluster.readers.listing import find_files as find_paths
 from cluster.readers.streams import Span, compression_ending, first_bytes
+from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import FileInfo
+from cluster.store.paths import RecordedUri
 from cluster.store.store import Store
 from training.config_parts import Columns, Corpus, HeldOutSet
-from training.data.prepared import prepared_output
 from training.pack.loss_keys import ROW_KEYS
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A finished run of `raymill prepare`. name: in its config. digest: of its artifacts. version: of Raymill."""
+
+    name: str
+    output: RecordedUri
+    digest: str
+    version: str
+
+    @classmethod
+    def of_manifest(cls, output: str, manifest: dict[str, Any]) -> Self:
+        """From the manifest of the run at `output`."""
+        name, version = str(manifest.get("name", "")), str(manifest.get("version", ""))
+        return cls(name, RecordedUri(output), manifest["digest"], version)
+
+    @property
+    def report(self) -> str:
+        """URI of the page of its report."""
+        return paths.join(self.output, "report.html")
+
+
+def prepared_output(store: Store, path: str) -> PreparedRun | None:
+    """The data set whose output is at `path`; None if there is no finished run of `raymill prepare`."""
+    root = paths.absolute(path)
+    manifest = None if is_hub_data(root) else RunFolder(store, root).finished("prepare")
+    return PreparedRun.of_manifest(root, manifest) if manifest is not None else None
+
+
+def prepared_with(artifact: Artifact) -> PreparedRun | None:
+    """The data set of which an artifact is a split; None if it is not one."""
+    root, _, name = artifact.uri.rpartition("/")
+    try:
+        manifest = RunFolder(artifact.store, root).finished("prepare")
+    except DataError:  # a file of another program has that name
+        return None
+    if manifest is None:
+        return None
+    same = manifest.get("artifacts", {}).get(name) == artifact.manifest.digest
+    return PreparedRun.of_manifest(root, manifest) if same else None
+
 
 SPLIT = "split "  # before the name of a split, among the skipped files by ending
 _ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*\{")
@@ -100,12 +142,22 @@ def find_files(store: Store, corpus: Corpus | HeldOutSet, splits: Sequence[str] 
         if (artifact := Artifact.find(store, root)) is not None:
             return _of_artifact(artifact)
         if prepared_output(store, root) is not None:
-            return _of_prepared(store, root, splits or ("test",))
+            parts = {one: _of_artifact(Artifact.load(store, paths.join(root, one))) for one in splits or ("test",)}
+            files = [file._replace(name=f"{split}/{file.name}") for split, one in parts.items() for file in one.files]
+            return FoundCorpus(files, fingerprint([one.fingerprint for one in parts.values()]), {})
         if any(store.exists(paths.join(root, name)) for name in ("state.json", "dataset_dict.json")):
             found = store.list_files(root)
             names = saved_splits(store, root, found) or ["train"]
             return _of_splits(root, {name: saved_files(store, root, found, name) for name in names}, splits)
-        _refuse_unfinished(store, root)
+        if Artifact.find(store, paths.join(root, "corpus")) is not None:
+            raise DataError(f"{root}: a run's folder; its corpus is one folder below. Write corpus: {root}/corpus")
+        if store.list_files(paths.join(root, "_commits")):
+            raise DataError(f"{root}: a run that is not finished. Run its command again: it continues.")
+        if store.list_files(paths.join(posixpath.dirname(root), "_commits")):
+            raise DataError(
+                f"{root}: no finished artifact ({MANIFEST} is missing), but the run beside it was started. Run "
+                "`raymill curate` with its config again: it continues."
+            )
     return _of_paths(store, corpus, root)
 
 
@@ -174,12 +226,6 @@ def _of_artifact(artifact: Artifact) -> FoundCorpus:
     return FoundCorpus(files, artifact.manifest.digest, {})
 
 
-def _of_prepared(store: Store, root: str, splits: Sequence[str]) -> FoundCorpus:
-    found = {split: _of_artifact(Artifact.load(store, paths.join(root, split))) for split in splits}
-    files = [file._replace(name=f"{split}/{file.name}") for split, one in found.items() for file in one.files]
-    return FoundCorpus(files, fingerprint([one.fingerprint for one in found.values()]), {})
-
-
 def _of_splits(root: str, found: Mapping[str, Sequence[FileInfo]], splits: Sequence[str]) -> FoundCorpus:
     """The files of a data set of `datasets`. found: by split. splits: see `find_files`.
 
@@ -211,18 +257,6 @@ def _of_splits(root: str, found: Mapping[str, Sequence[FileInfo]], splits: Seque
     return FoundCorpus(files, fingerprint([root if remote else "", content]), others)
 
 
-def _refuse_unfinished(store: Store, root: str) -> None:
-    if Artifact.find(store, paths.join(root, "corpus")) is not None:
-        raise DataError(f"{root}: a run's folder; its corpus is one folder below. Write corpus: {root}/corpus")
-    if store.list_files(paths.join(root, "_commits")):
-        raise DataError(f"{root}: a run that is not finished. Run its command again: it continues.")
-    if store.list_files(paths.join(posixpath.dirname(root), "_commits")):
-        raise DataError(
-            f"{root}: no finished artifact ({MANIFEST} is missing), but the run beside it was started. Run "
-            "`raymill curate` with its config again: it continues."
-        )
-
-
 class InspectedFile(NamedTuple):
     """A file of a corpus.
 
@@ -239,14 +273,20 @@ def inspect_file(
     store: Store, file: CorpusFile, input: CorpusInput, content: Collection[str], unit_bytes: int
 ) -> InspectedFile:
     """The schema and the spans of a file. content: the columns whose bytes count."""
-    values: Mapping[str, int] = {}
+    values: dict[str, int] = {}
     if file.format == "parquet":
         footer, schema = footer_of(store, file.info)
         leaves = [footer.schema.column(leaf).path for leaf in range(footer.num_columns)]
         counted = [
             n for n, path in enumerate(leaves) if any(path == one or path.startswith(f"{one}.") for one in content)
         ]
-        cut, values = pieces_of_footer(footer, schema, counted), _values(footer, leaves)
+        cut = pieces_of_footer(footer, schema, counted)
+        # By the statistics of plain columns; of lists and structs, all rows.
+        values = {path.partition(".")[0]: footer.num_rows for path in leaves}
+        for leaf, path in enumerate(leaves):
+            for group in range(footer.num_row_groups if path in values else 0):
+                found = footer.row_group(group).column(leaf).statistics
+                values[path] -= found.null_count if found is not None and found.has_null_count else 0
     else:
         cut = READERS[file.format].cut(store, file.info, input)
     # A row group larger than a unit is split by rows. Each reader decodes it from its start, which costs a hundredth of
@@ -254,13 +294,3 @@ def inspect_file(
     pieces = pieces_of(cut, unit_bytes, max_parts=None)
     spans = [(replace(file.span, start=start, end=end, rows=rows), size) for start, end, rows, size in pieces]
     return InspectedFile(cut.schema, spans, values)
-
-
-def _values(footer: pq.FileMetaData, leaves: Sequence[str]) -> dict[str, int]:
-    """Rows with a value by column, from the statistics of plain columns; of lists and structs, all rows."""
-    rows = {path.partition(".")[0]: footer.num_rows for path in leaves}
-    for leaf, path in enumerate(leaves):
-        for group in range(footer.num_row_groups if path in rows else 0):
-            found = footer.row_group(group).column(leaf).statistics
-            rows[path] -= found.null_count if found is not None and found.has_null_count else 0
-    return rows

@@ -27,8 +27,10 @@ from cluster.readers.streams import (
     decompression_problem,
     first_bytes,
 )
+from cluster.store.store import Store
 from training.config_parts import Columns
 from training.data.packed import MAX_STAGE
+from training.pack.corpus import LIMITS, CorpusReading, FrozenCorpus, SplitSpan, Unit
 from training.pack.loss_keys import (
     BadWeight,
     count_unread,
@@ -36,7 +38,6 @@ from training.pack.loss_keys import (
     refuse_deciding_keys,
     without_ignored,
 )
-from training.pack.sources import LIMITS, CorpusReading, FrozenCorpus, SplitSpan, Unit
 
 # Reading stops after this many rows if none of them is a document.
 _HOPELESS_ROWS = 10_000
@@ -178,15 +179,6 @@ def all_documents(frozen: FrozenCorpus, left_out: LeftOut | None = None) -> Iter
         refuse_all(frozen.path, left_out)
 
 
-def require_documents(frozen: FrozenCorpus) -> None:
-    """Check that a corpus has a document, by reading up to the first.
-
-    Raises:
-        DataError: as `all_documents`.
-    """
-    next(all_documents(frozen), None)
-
-
 def check_corpora(corpora: Mapping[str, FrozenCorpus]) -> None:
     """Check the first bytes of every file with records, and read each corpus up to its first document, without Ray.
 
@@ -194,29 +186,23 @@ def check_corpora(corpora: Mapping[str, FrozenCorpus]) -> None:
         DataError: a file's content differs from its name, or a corpus has no document.
     """
     for corpus in corpora.values():
-        _check_files(corpus)
-        require_documents(corpus)
+        reading, store = corpus.reading, corpus.reading.store
+        spans = {span.uri: span for unit in corpus.units for span in unit if READERS[span.format].columns in _CHECKED}
 
+        def problem_of(span: Span, reading: CorpusReading = reading, store: Store = store) -> str | None:
+            if compression_ending(span.uri) and (problem := decompression_problem(store, span, LIMITS)):
+                return problem
+            if reading.input.encoding:
+                return None
+            return READERS[span.format].file_problem(first_bytes(store, span, LIMITS))
 
-def _check_files(corpus: FrozenCorpus) -> None:
-    spans = {span.uri: span for unit in corpus.units for span in unit if READERS[span.format].columns in _CHECKED}
-
-    def problem_of(span: Span) -> str | None:
-        if compression_ending(span.uri) and (problem := decompression_problem(corpus.store, span, LIMITS)):
-            return problem
-        if corpus.reading.input.encoding:
-            return None
-        return READERS[span.format].file_problem(first_bytes(corpus.store, span, LIMITS))
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = [
-            f"{uri}: {_PROBLEMS[problem]}"
-            for uri, problem in zip(spans, pool.map(problem_of, spans.values()), strict=True)
-            if problem
-        ]
-    if found:
-        others = f" (and {plural(len(found) - 1, 'more file')})" if len(found) > 1 else ""
-        raise DataError(f"{found[0]}{others}. Or exclude it by a narrower path.")
+        with ThreadPoolExecutor(_THREADS) as pool:
+            problems = zip(spans, pool.map(problem_of, spans.values()), strict=True)
+            found = [f"{uri}: {_PROBLEMS[problem]}" for uri, problem in problems if problem]
+        if found:
+            others = f" (and {plural(len(found) - 1, 'more file')})" if len(found) > 1 else ""
+            raise DataError(f"{found[0]}{others}. Or exclude it by a narrower path.")
+        next(all_documents(corpus), None)
 
 
 def refuse_all(path: str, left_out: LeftOut) -> NoReturn:
@@ -252,21 +238,43 @@ def _document(row: Row, columns: Columns, file_split: str | None) -> Document:
         data = _bytes_of(content)
     except UnicodeEncodeError as error:
         raise _Refused("not_unicode", error.reason) from error
-    id = _name(row, columns.id, "id")
-    group = _name(row, columns.group, "group")
-    stratum = _name(row, columns.stratify, "stratify")
-    label = _class(row, columns.label)
+
+    def name(role: str) -> str | None:
+        column = getattr(columns, role)
+        value = _value(row, column)
+        if role == "label" and isinstance(value, list):  # of several annotators: the most frequent, the first of equals
+            counts = Counter(one for one in value if isinstance(one, str | int))
+            value = max(counts, key=counts.__getitem__, default=None)
+        if value is None:
+            return None
+        if not isinstance(value, str | int):
+            raise _Refused(f"bad_{role}", f"column {column} is {value!r}")
+        text = str(value)
+        if not text.isascii() and text.encode(errors="ignore").decode() != text:
+            raise _Refused("not_unicode", f"column {column}")
+        return text
+
+    def whole(role: str, most: float) -> int | None:
+        """A whole number from 0 to `most`, in tables of text by its digits."""
+        column = getattr(columns, role)
+        if column is None:
+            return None
+        value = _value(row, column)
+        number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+        if not (type(number) is int and 0 <= number <= most):
+            raise _Refused(f"bad_{role}", f"column {column} is {value!r}")
+        return number
+
+    id, group, stratum, label = name("id"), name("group"), name("stratify"), name("label")
     if columns.label is not None and label is None:
         raise _Refused("no_class")
-    split = _name(row, columns.split, "split")
+    split = name("split")
     split_index = SPLITS.index(file_split) if file_split else None
     if columns.split is not None:
         named = split_name(split or "")
         if named is None:
             raise _Refused("bad_split", f"column {columns.split} is {split!r}")
         split_index = SPLITS.index(named)
-    stage = _whole(row, columns.stage, "stage", MAX_STAGE)
-    fold = _whole(row, columns.fold, "fold", math.inf)
     return Document(
         id=id if id is not None else hashlib.blake2b(data, digest_size=16).hexdigest(),
         content=content,
@@ -275,8 +283,8 @@ def _document(row: Row, columns: Columns, file_split: str | None) -> Document:
         stratum=stratum or "",
         label=label,
         split=split_index,
-        stage=stage,
-        fold=fold,
+        stage=whole("stage", MAX_STAGE),
+        fold=whole("fold", math.inf),
     )
 
 
@@ -292,10 +300,14 @@ def _content(row: Row, columns: Columns) -> Content:
             prompt = _string(row, columns.prompt)
             if more := _optional(row, columns.input):
                 prompt = f"{prompt}\n\n{more}"
-            pair = Pair(prompt, _string(row, columns.completion), system, _history(row, columns.history))
-            if not pair.completion or pair.completion.isspace():
-                raise _Refused("empty_completion", pair.prompt)
-            return pair
+            completion = _string(row, columns.completion)
+            turns = _listed(row, columns.history, "history") or []
+            for turn in turns:
+                if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
+                    raise _Refused("bad_history", f"column {columns.history} has {turn!r}; wanted [prompt, answer]")
+            if not completion or completion.isspace():
+                raise _Refused("empty_completion", prompt)
+            return Pair(prompt, completion, system, tuple((asked, answer) for asked, answer in turns))
         case _ if columns.chosen is not None:
             return _chosen(row, columns)
         case _:
@@ -303,7 +315,11 @@ def _content(row: Row, columns: Columns) -> Content:
             system = _optional(row, columns.system)
             if system and messages[0]["role"] not in ("system", "developer"):
                 messages = [{"role": "system", "content": system}, *messages]
-            return Chat(messages, _tools(row, columns.tools))
+            tools = _listed(row, columns.tools, "tools")
+            try:
+                return Chat(messages, standard_tools(tools) if tools else None)
+            except BadMessage as error:
+                raise _Refused("bad_tools", error.seen) from error
 
 
 def _chosen(row: Row, columns: Columns) -> Chat:
@@ -351,30 +367,6 @@ def _optional(row: Row, name: str | None) -> str:
     return "" if value.isspace() else value
 
 
-def _name(row: Row, name: str | None, role: str) -> str | None:
-    return _as_name(_value(row, name), name, role)
-
-
-def _whole(row: Row, name: str | None, role: str, most: float) -> int | None:
-    """A whole number from 0 to `most`, in tables of text by its digits."""
-    if name is None:
-        return None
-    value = _value(row, name)
-    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-    if not (type(number) is int and 0 <= number <= most):
-        raise _Refused(f"bad_{role}", f"column {name} is {value!r}")
-    return number
-
-
-def _class(row: Row, name: str | None) -> str | None:
-    """The class; of a list, such as the labels of several annotators, the most frequent value, the first of equals."""
-    value = _value(row, name)
-    if not isinstance(value, list):
-        return _as_name(value, name, "label")
-    counts = Counter(one for one in value if isinstance(one, str | int))
-    return _as_name(max(counts, key=counts.__getitem__, default=None), name, "label")
-
-
 def _value(row: Row, name: str | None) -> Any:
     """The value of a column, or of COLUMN.FIELD; None if there is none."""
     if name is None:
@@ -384,26 +376,6 @@ def _value(row: Row, name: str | None) -> Any:
     column, _, field = name.partition(".")
     inner = row.get(column)
     return inner.get(field) if field and isinstance(inner, dict) else None
-
-
-def _as_name(value: Any, name: str | None, role: str) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str | int):
-        raise _Refused(f"bad_{role}", f"column {name} is {value!r}")
-    text = str(value)
-    if not text.isascii() and text.encode(errors="ignore").decode() != text:
-        raise _Refused("not_unicode", f"column {name}")
-    return text
-
-
-def _history(row: Row, name: str | None) -> tuple[tuple[str, str], ...]:
-    """The earlier turns, (prompt, answer) each, from a list of pairs."""
-    turns = _listed(row, name, "history") or []
-    for turn in turns:
-        if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
-            raise _Refused("bad_history", f"column {name} has {turn!r}; wanted [prompt, answer]")
-    return tuple((prompt, answer) for prompt, answer in turns)
 
 
 def _messages(row: Row, columns: Columns) -> list[dict[str, Any]]:
@@ -429,14 +401,6 @@ def _messages(row: Row, columns: Columns) -> list[dict[str, Any]]:
 def is_empty(message: dict[str, Any]) -> bool:
     """Whether a message has neither text nor anything else that is trained on."""
     return not message.get("content", "").strip() and not any(message.get(key) for key in OTHER_CONTENT)
-
-
-def _tools(row: Row, name: str | None) -> list[Any] | None:
-    tools = _listed(row, name, "tools")
-    try:
-        return standard_tools(tools) if tools else None
-    except BadMessage as error:
-        raise _Refused("bad_tools", error.seen) from error
 
 
 def _listed(row: Row, name: str | None, role: str) -> list[Any] | None:

@@ -5,36 +5,127 @@
     chat    the assistant's turns, with the token that ends each
 
 A text is tokenised as a whole, as at inference. If a trained span starts or ends inside a token, the text is cut there
-and the parts are tokenised separately, because at inference the prompt ends there (counter `tokenised_apart`). Control
-tokens in a message are encoded as text, see special_text.py (counter `special_tokens_as_text`).
+and the parts are tokenised separately, because at inference the prompt ends there (counter `tokenised_apart`).
+
+Control tokens in messages are encoded as text (counter `special_tokens_as_text`). A message may quote `<|im_end|>`. As
+a token it would end the turn, so a user's message could contain turns of the assistant. Control tokens are the tokens
+that begin or end a text, and those that the chat template writes around turns. Tokens with a meaning inside messages,
+such as `<think>`, are still encoded as tokens.
 """
 
 import json
+import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from cluster.errors import ConfigError
 from cluster.guard import Exceeded, Failed, Guard, WorkBounds
-from training.pack.chat import Marked, as_chat, marked_renderings
+from training.pack.chat import NOT_TRAINED, as_chat, marked_renderings
 from training.pack.documents import Chat, Document, Pair
 from training.pack.loss_keys import BadWeight, Weighted, turn_notes, weights_of_turn
-from training.pack.overflow import NOT_TRAINED
-from training.pack.special_text import RestoredText, SpecialText
-from training.pack.template import LIMITS, Unfit
+from training.pack.template import CHECKED, LIMITS, Unfit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+_FIRST = 0x10F000
+_IN_MESSAGES = frozenset({"<think>", "</think>"})
+_CONVERSATION, _ = CHECKED[3]
+
+
+class RestoredText(NamedTuple):
+    """A restored text. positions: position of the first character of each control token that is text, in order."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    positions: tuple[int, ...]
+
+
+class SpecialText:
+    """Replaces the control tokens of a tokenizer and its chat template in conversations, and restores them."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast") -> None:
+        self.tokens = _control_tokens(tokenizer)
+        self._pattern = re.compile("|".join(map(re.escape, sorted(self.tokens, key=len, reverse=True))) or r"(?!)")
+        self._character = {token: chr(_FIRST + number) for number, token in enumerate(self.tokens)}
+        self._token = {character: token for token, character in self._character.items()}
+        self._hidden = re.compile("[" + "".join(self._token) + "]" if self._token else r"(?!)")
+
+    def hide(self, chat: Chat) -> Chat:
+        """The conversation with one character in place of each control token; the same object if there is none."""
+        if not any(self._found(message) for message in chat.messages) and not self._found(chat.tools):
+            return chat
+        return Chat([self._replaced(message) for message in chat.messages], self._replaced(chat.tools))
+
+    def restore(self, text: str, spans: tuple[tuple[int, int], ...] = ()) -> RestoredText:
+        """The text with its control tokens, and the spans in it. spans: characters of `text`, in order and disjoint."""
+        positions, parts, end, grown = [], [], 0, 0
+        shifts = [(0, 0)]  # (from this character on, characters added)
+        for found in self._hidden.finditer(text):
+            token = self._token[found[0]]
+            positions.append(found.start() + grown)
+            parts += [text[end : found.start()], token]
+            end, grown = found.end(), grown + len(token) - 1
+            shifts.append((end, grown))
+        if not positions:
+            return RestoredText(text, spans, ())
+
+        def moved(position: int) -> int:
+            return position + shifts[bisect_right(shifts, position, key=itemgetter(0)) - 1][1]
+
+        whole = "".join([*parts, text[end:]])
+        return RestoredText(whole, tuple((moved(start), moved(stop)) for start, stop in spans), tuple(positions))
+
+    def _found(self, value: Any) -> bool:
+        match value:
+            case str():
+                return self._pattern.search(value) is not None
+            case dict():
+                return any(self._found(inner) for inner in value.values())
+            case list():
+                return any(map(self._found, value))
+        return False
+
+    def _replaced(self, value: Any) -> Any:
+        match value:
+            case str():
+                return self._pattern.sub(lambda found: self._character[found[0]], value)
+            case dict():
+                return {key: self._replaced(inner) for key, inner in value.items()}
+            case list():
+                return [self._replaced(inner) for inner in value]
+        return value
+
+
+def _control_tokens(tokenizer: "PreTrainedTokenizerFast") -> tuple[str, ...]:
+    """BOS, EOS, padding and the special tokens around turns; none without a chat template."""
+    if not tokenizer.chat_template:
+        return ()
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    found = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
+    try:
+        # The template ends: it is one of the conversations with which it was checked.
+        written = tokenizer.apply_chat_template([_CONVERSATION], tokenize=False, add_generation_prompt=True)[0]
+    except Exception:  # a template may refuse any conversation; documents report it
+        written = ""
+    found |= {token for token in special if token in str(written)}
+    return tuple(sorted(token for token in found & special if token not in _IN_MESSAGES))
+
+
 # Memory for the tokens of a text: about 60 bytes for each of its bytes, and several times that if each byte is a token.
 _BYTES = 512 << 20
 _BYTES_PER_BYTE = 512
+_TOGETHER_BYTES = 1 << 20  # texts that are tokenised by one call, which is faster than a call for each
 # Reasons that are due to the template or tokenizer rather than to the document.
 TEMPLATE_REASONS = (
     "template_error",
@@ -107,7 +198,7 @@ class Encoder:
         self.special_text = SpecialText(tokenizer)
         # A chat template is a program of whoever made the model, and so are the expressions of a tokenizer.
         self._renderings = Guard(partial(marked_renderings, tokenizer))
-        self._text_tokens = Guard(self._tokens_of_text)
+        self._text_tokens = Guard(self._tokens_of_texts)
         self._marked_tokens = Guard(self._tokens_of_marked)
         # This class adds special tokens itself, and truncates nothing. Post-processing would trim spaces off offsets.
         plain = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -116,7 +207,10 @@ class Encoder:
         )
         self.without_specials = Tokenizer.from_str(self.backend.to_str())
         self.without_specials.encode_special_tokens = True
-        self.start = _start(tokenizer, self.backend)
+        # The ids that the tokenizer adds before a text: BOS, or none.
+        with_specials, alone = tokenizer("a")["input_ids"], self.backend.encode("a", add_special_tokens=False).ids
+        places = (at for at in range(len(with_specials)) if with_specials[at : at + len(alone)] == alone)
+        self.start = list(with_specials[: next(places, len(with_specials))])
         self.bos = tokenizer.bos_token_id
         self.end = [tokenizer.eos_token_id]
         self.added = frozenset(tokenizer.added_tokens_decoder)
@@ -133,10 +227,23 @@ class Encoder:
         else:
             found = self._marked(documents, encoded)
         for example in found:
-            self._require_embeddings(example, documents)
-            problem = self._problem(example)
+            ids = example.ids
+            if self.vocabulary is not None and int(ids.max()) >= self.vocabulary:
+                token = int(ids[ids >= self.vocabulary][0])
+                name = self.tokenizer.convert_ids_to_tokens(token)
+                raise ConfigError(
+                    f"document {documents[example.document].id}: has the token {name!r}, whose id {token:,} is not "
+                    f"below the model's vocab_size, {self.vocabulary:,}. Enlarge the model's embeddings "
+                    f"(`resize_token_embeddings({len(self.tokenizer)})` of transformers) and save it, or give the "
+                    "model's own tokenizer."
+                )
+            problem = None
+            if self.bos is not None and len(ids) > 1 and ids[0] == ids[1] == self.bos:
+                problem = "doubled_bos"
+            elif not np.count_nonzero(example.trained):
+                problem = "no_label" if example.weights is None else "weights_are_zero"
             if problem:
-                encoded.misfits.append(Misfit(example.document, problem, self._read(example.ids[:200].tolist())))
+                encoded.misfits.append(Misfit(example.document, problem, self._read(ids[:200].tolist())))
             else:
                 encoded.examples.append(example)
         used = {example.document for example in encoded.examples}
@@ -147,7 +254,17 @@ class Encoder:
 
     def _texts(self, documents: Sequence[Document], encoded: Encoded) -> Iterator[Example]:
         texts = [str(document.content) for document in documents]
-        found = self._text_tokens.map(texts, [_bounds(text) for text in texts])
+        bounds = [_bounds(document.bytes) for document in documents]
+        found: list[np.ndarray | Failed] = []
+        if sum(document.bytes for document in documents) <= _TOGETHER_BYTES:
+            # A text within a list that stays within the least of its bounds stays within its own.
+            least = WorkBounds(min(one.seconds for one in bounds), max(one.memory for one in bounds))
+            with suppress(Exceeded):  # one of them, or all together: then each is judged by itself
+                tokens, lengths = self._text_tokens(texts, least)
+                found += np.split(tokens, np.cumsum(lengths)[:-1])
+        if not found:
+            alone = self._text_tokens.map([[text] for text in texts], bounds)
+            found = [one if isinstance(one, Failed) else one[0] for one in alone]
         trained = np.ones(max((len(ids) for ids in found if not isinstance(ids, Failed)), default=0), np.bool_)
         trained[:1] = False
         for number, ids in enumerate(found):
@@ -156,24 +273,34 @@ class Encoder:
             else:
                 yield Example(number, 0, ids, trained[: len(ids)])
 
-    def _tokens_of_text(self, text: str) -> np.ndarray:
-        (encoding,) = self.backend.encode_batch_fast([text], add_special_tokens=False)
-        return np.array(self._framed(encoding.ids)[0], np.int32)
+    def _tokens_of_texts(self, texts: list[str]) -> tuple[np.ndarray, list[int]]:
+        """(tokens of all texts, number of each): one array, which passes to another process in a tenth of the time."""
+        ids: list[int] = []
+        lengths = []
+        for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False):
+            framed, _ = self._framed(encoding.ids)
+            ids += framed
+            lengths.append(len(framed))
+        return np.array(ids, np.int32), lengths
 
     def _marked(self, documents: Sequence[Document], encoded: Encoded) -> Iterator[Example]:
-        owners: list[tuple[int, int, bool]] = []
-        weighted: list[list[Weighted]] = []
-        marked: list[RestoredText] = []
-        rendered = self._rendered(documents) if self.tokenizer.chat_template else []
-        for number, document in enumerate(documents):
-            chat = document.content
-            if isinstance(chat, Pair) and not self.tokenizer.chat_template:
-                text = chat.prompt + chat.completion
-                owners.append((number, 0, False))
-                marked.append(RestoredText(text, ((len(chat.prompt), len(text)),), ()))
-                weighted.append([])
-                continue
-            chat, hidden, outcome = rendered[number]
+        """The examples of pairs and conversations."""
+        owners: list[tuple[int, int]] = []  # document, piece
+        items: list[tuple[RestoredText, list[Weighted], bool]] = []
+        contents = [as_chat(one.content) if isinstance(one.content, Pair) else one.content for one in documents]
+        chats = [one for one in contents if isinstance(one, Chat)]
+        if not self.tokenizer.chat_template:
+            for number, document in enumerate(documents):
+                pair = document.content
+                assert isinstance(pair, Pair)
+                text = pair.prompt + pair.completion
+                owners.append((number, 0))
+                items.append((RestoredText(text, ((len(pair.prompt), len(text)),), ()), [], False))
+            chats = []
+        hidden = [self.special_text.hide(chat) for chat in chats]  # without control tokens
+        bounds = [LIMITS.of_parser(one.id, one.bytes) for one in documents[: len(chats)]]
+        for number, outcome in enumerate(self._renderings.map(hidden, bounds)):
+            chat = chats[number]
             if isinstance(outcome, Failed):
                 reason, preview = _refused(outcome.error, "template")
                 encoded.misfits.append(Misfit(number, reason, self.special_text.restore(preview).text))
@@ -181,22 +308,28 @@ class Encoder:
             marks, notes = outcome
             renderings = [self.special_text.restore(one.text, one.spans) for one in marks]
             try:
-                weighted += [_weighted(chat, mark.turns, one) for mark, one in zip(marks, renderings, strict=True)]
+                weighted = [
+                    [
+                        span
+                        for turn, (start, end) in zip(mark.turns, one.spans, strict=True)
+                        for span in weights_of_turn(chat.messages[turn], one.text, start, end) or ()
+                    ]
+                    for mark, one in zip(marks, renderings, strict=True)
+                ]
             except BadWeight as error:
                 encoded.misfits.append(Misfit(number, "train_detail_not_rendered", str(error)))
                 continue
             encoded.notes.update(turn_notes(chat.messages))
-            if hidden is not chat:
+            if hidden[number] is not chat:
                 encoded.notes["special_tokens_as_text"] += 1
-            owners += [(number, piece, True) for piece in range(len(renderings))]
-            marked += renderings
+            owners += [(number, piece) for piece in range(len(renderings))]
+            items += zip(renderings, weighted, [True] * len(renderings), strict=True)
             encoded.notes.update(notes)
             encoded.notes["extra_renderings"] += len(renderings) - 1
         found = self._marked_tokens.map(
-            list(zip(marked, weighted, (is_chat for *_, is_chat in owners), strict=True)),
-            [_bounds(one.text) for one in marked],
+            items, [_bounds(len(one.text.encode("utf-8", "surrogatepass"))) for one, _, _ in items]
         )
-        for (number, piece, _), one, tokens in zip(owners, marked, found, strict=True):
+        for (number, piece), (one, _, _), tokens in zip(owners, items, found, strict=True):
             if isinstance(tokens, Failed):
                 encoded.misfits.append(Misfit(number, *_refused(tokens.error, "tokenizer"), len(one.spans)))
             elif tokens is None:
@@ -230,16 +363,6 @@ class Encoder:
             weights = _token_weights(np.array(ends, np.int64), spans)
             trained &= weights > 0
         return _Tokens(np.array(ids, np.int32), trained, weights, apart)
-
-    def _rendered(
-        self, documents: Sequence[Document]
-    ) -> list[tuple[Chat, Chat, tuple[list[Marked], Counter[str]] | Failed]]:
-        """(the conversation, the same without control tokens, its renderings) of each document, a pair or chat."""
-        contents = [as_chat(one.content) if isinstance(one.content, Pair) else one.content for one in documents]
-        chats = [one for one in contents if isinstance(one, Chat)]
-        hidden = [self.special_text.hide(chat) for chat in chats]
-        bounds = [LIMITS.of_parser(one.id, one.bytes) for one in documents]
-        return list(zip(chats, hidden, self._renderings.map(hidden, bounds), strict=True))
 
     def _framed(self, ids: list[int]) -> tuple[list[int], int]:
         """(the ids with BOS and EOS, which are added if they are missing; number of tokens added at the start)."""
@@ -279,23 +402,6 @@ class Encoder:
         token_ends = [start + end for start, (_, part) in zip(ends, found, strict=False) for end in part]
         return ids, token_ends, [(at[start], at[end]) for start, end in marked.spans]
 
-    def _require_embeddings(self, example: Example, documents: Sequence[Document]) -> None:
-        """Verify that the model has an embedding for each token of an example.
-
-        Raises:
-            ConfigError: a token's id is not below the vocabulary.
-        """
-        if self.vocabulary is None or int(example.ids.max()) < self.vocabulary:
-            return
-        token = int(example.ids[example.ids >= self.vocabulary][0])
-        name = self.tokenizer.convert_ids_to_tokens(token)
-        raise ConfigError(
-            f"document {documents[example.document].id}: has the token {name!r}, whose id {token:,} is not below the "
-            f"model's vocab_size, {self.vocabulary:,}. Enlarge the model's embeddings "
-            f"(`resize_token_embeddings({len(self.tokenizer)})` of transformers) and save it, or give the "
-            "model's own tokenizer."
-        )
-
     def _until_end_of_turn(self, ids: list[int], ranges: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
         """The trained ranges, each cut after the token that ends the turn; None if no added token ends a turn.
 
@@ -312,19 +418,9 @@ class Encoder:
     def _read(self, ids: list[int]) -> str:
         return self.backend.decode(ids, skip_special_tokens=False)
 
-    def _problem(self, example: Example) -> str | None:
-        """Why an example is refused; None if it is not."""
-        ids = example.ids
-        if self.bos is not None and len(ids) > 1 and ids[0] == ids[1] == self.bos:
-            return "doubled_bos"
-        if np.count_nonzero(example.trained):
-            return None
-        return "no_label" if example.weights is None else "weights_are_zero"
 
-
-def _bounds(text: str) -> WorkBounds:
-    """The bounds on tokenising a text."""
-    size = len(text.encode("utf-8", "surrogatepass"))
+def _bounds(size: int) -> WorkBounds:
+    """The bounds on tokenising a text of `size` bytes."""
     return LIMITS.of_parser("", size)._replace(memory=_BYTES + _BYTES_PER_BYTE * size)
 
 
@@ -335,15 +431,6 @@ def _refused(error: Exception, part: str) -> tuple[str, str]:
     if isinstance(error, Exceeded):
         return f"{part}_{'error' if error.problem == 'died' else error.problem}", error.seen
     raise error
-
-
-def _weighted(chat: Chat, turns: Sequence[int], rendering: RestoredText) -> list[Weighted]:
-    """The weights of characters of a rendering; empty if all are 1. turns: the message of each span."""
-    each = [
-        weights_of_turn(chat.messages[turn], rendering.text, start, end)
-        for turn, (start, end) in zip(turns, rendering.spans, strict=True)
-    ]
-    return [span for spans in each for span in spans or ()]
 
 
 def _token_weights(ends: np.ndarray, spans: Sequence[Weighted]) -> np.ndarray:
@@ -369,13 +456,3 @@ def _token_ranges(ends: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[tu
     tokens = np.searchsorted(ends, bounds, side="right")
     at = np.concatenate([[0], ends])[tokens]
     return [(int(first), int(stop)) for first, stop in tokens] if (at == bounds).all() else None
-
-
-def _start(tokenizer: "PreTrainedTokenizerFast", plain: "object") -> list[int]:
-    """The ids that the tokenizer adds before a text: BOS, or none."""
-    with_specials = tokenizer("a")["input_ids"]
-    without = plain.encode("a", add_special_tokens=False).ids  # type: ignore[attr-defined]
-    first = next(
-        (at for at in range(len(with_specials)) if with_specials[at : at + len(without)] == without), len(with_specials)
-    )
-    return list(with_specials[:first])

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Self
@@ -20,7 +20,7 @@ from cluster.artifact import Artifact, Counters
 from cluster.engine import Engine
 from cluster.errors import DataError
 from cluster.examples.splits import SPLITS
-from cluster.frame.job import limits_of
+from cluster.frame.job import digests_of, limits_of
 from cluster.lease import held
 from cluster.progress import Progress
 from cluster.record import json_bytes
@@ -34,31 +34,35 @@ from training.model_folder.checks import embedded_tokens
 from training.model_folder.folder import located
 from training.output_folder import refuse_output_among_inputs
 from training.pack import loss_keys
-from training.pack.columns import with_columns
+from training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
 from training.pack.documents import check_corpora
 from training.pack.packed_run import (
     PackedRun,
+    TokenizerAt,
     changed_files_text,
+    check_tokenizer_loads,
     damaged,
-    digests_of,
     discard_damaged,
     examples_name,
     listing_for_manifest,
     manifest_file,
     packed_uri,
-)
-from training.pack.packing import PackingRule, pack_stage
-from training.pack.sources import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name
-from training.pack.split import ALL_TEST, Cuts
-from training.pack.survey import Surveyed, find_classes, read_survey, survey_first_documents, survey_name, survey_stage
-from training.pack.tokenise import refuse_no_examples, tokenise_stage
-from training.pack.tokenizer import (
-    TokenizerAt,
-    check_tokenizer_loads,
     prepare_tokenizer,
     tokenizer_file,
     tokenizer_folder,
 )
+from training.pack.packing import PackingRule, pack_stage
+from training.pack.split import (
+    ALL_TEST,
+    Cuts,
+    Surveyed,
+    find_classes,
+    read_survey,
+    survey_first_documents,
+    survey_name,
+    survey_stage,
+)
+from training.pack.tokenise import refuse_no_examples, tokenise_stage
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +87,9 @@ def pack(
     if not from_scratch:
         return PackJob.of(config, replace=False).run_under_lease(session, progress, verify, lease_at)
     with held(config.store, lease_at):
-        return PackJob.of(config, replace=True).from_scratch().run(session, progress)
+        job = PackJob.of(config, replace=True)
+        manifest_file(config.store, job.root).discard()
+        return dataclasses.replace(job, finished=False, discard_first=True).run(session, progress)
 
 
 @dataclass(frozen=True)
@@ -115,37 +121,29 @@ class PackJob:
             UserError: a corpus or column is missing, or the folder has corpora packed with other settings.
         """
         config = with_columns(config.model_copy(update={"model": located(config.model)}))
-        root = packed_uri(config.packed, config.output)
+        root, store = packed_uri(config.packed, config.output), config.store
         unit_bytes = config.execution.unit_mib << 20
         frozen = freeze_corpora(config, unit_bytes) | freeze_sets(config, unit_bytes)
         settings = pack_settings(config, frozen)
-        finished = _is_packed(config, root, settings, frozen, replace)
+
+        def refusal(manifest: dict[str, Any]) -> str | None:
+            changed = _changes(manifest, settings, _paths(config), frozen)
+            # `prepare_tokenizer` compares content: a moved tokenizer is the same, an edited chat template is another.
+            if not changed:
+                if prepare_tokenizer(config, root, replace) == manifest["tokenizer"]:
+                    return None
+                if not replace:
+                    tokenizer_file(store, root).discard()  # it was written just now, and the rows have another one
+                changed = ["the tokenizer or its chat template is another one"]
+            return (
+                f"{root}: holds corpora packed with other settings: {'; '.join(changed)}. Set `packed` to another "
+                "folder, or add --replace to make again what changed."
+            )
+
+        finished = manifest_file(store, root).find_or_discard(refusal, replace) is not None
         if not finished:
-            config.store.require_conditional_writes(root)
+            store.require_conditional_writes(root)
         return cls(config, root, frozen, settings, finished, replace)
-
-    def without_damage(self, compare_sha256: bool = False) -> Self:
-        """Remove damaged files, and log a warning. Returns the job, unfinished if a file was damaged or missing.
-
-        Args:
-            compare_sha256: read every file and compare its sha256; else sizes are compared.
-        """
-        if not (self.finished or compare_sha256):
-            return self  # the stages compare the sizes of their outputs
-        damage = damaged(self.config.store, self.root, self.frozen, compare_sha256)
-        if not damage:
-            return self
-        uri, seen = next(iter(damage.items()))
-        others = f"; so are {len(damage) - 1} more" if len(damage) > 1 else ""
-        log.warning("%s: %s%s. Damaged and missing files are packed again.", uri, seen, others)
-        manifest_file(self.config.store, self.root).discard()
-        discard_damaged(self.config.store, self.root, self.frozen, damage)
-        return dataclasses.replace(self, finished=False)
-
-    def from_scratch(self) -> Self:
-        """The same job, unfinished, with everything to be made again."""
-        manifest_file(self.config.store, self.root).discard()
-        return dataclasses.replace(self, finished=False, discard_first=True)
 
     def check_inputs(self) -> None:
         """Refuse corpora and tokenizers that cannot be packed, without Ray.
@@ -157,16 +155,10 @@ class PackJob:
             check_corpora(self.frozen)
             check_tokenizer_loads(self.config)
 
-    def find_packed(self, compare_sha256: bool = False) -> PackedRun | None:
-        """The packed corpora if they are finished, else None. Row files may have been deleted after training.
-
-        Args:
-            compare_sha256: read every file; None also if one is damaged or missing.
-        """
-        if not self.finished or (compare_sha256 and damaged(self.config.store, self.root, self.frozen, compare_sha256)):
-            return None
+    def find_packed(self) -> PackedRun | None:
+        """The packed corpora if they are finished, else None. Row files may have been deleted after training."""
         try:
-            return PackedRun.load(self.config.store, self.root)
+            return PackedRun.load(self.config.store, self.root) if self.finished else None
         except DataError:  # a manifest is damaged or missing
             return None
 
@@ -174,7 +166,7 @@ class PackJob:
         """As `run`, and packs damaged files again. Takes a lease if there is anything to make.
 
         Args:
-            lease_at: folder of the lease; None: the caller holds one.
+            verify: compare the sha256 of every file. lease_at: folder of the lease; None: the caller holds one.
 
         Raises:
             BusyError: another run holds the lease.
@@ -183,10 +175,24 @@ class PackJob:
         if self.finished and not damaged(self.config.store, self.root, self.frozen, verify):
             return self.run(session, progress)
         if lease_at is None:
-            return self.without_damage(verify).run(session, progress)
+            return self._without_damage(verify).run(session, progress)
         with held(self.config.store, lease_at):
             now = PackJob.of(self.config, self.replace)  # another run may have finished it meanwhile
-            return now.without_damage(verify).run(session, progress)
+            return now._without_damage(verify).run(session, progress)
+
+    def _without_damage(self, verify: bool) -> Self:
+        """Remove damaged files. Returns the job, unfinished if a file was damaged or missing."""
+        if not (self.finished or verify):
+            return self  # the stages compare the sizes of their outputs
+        damage = damaged(self.config.store, self.root, self.frozen, verify)
+        if not damage:
+            return self
+        uri, seen = next(iter(damage.items()))
+        others = f"; so are {len(damage) - 1} more" if len(damage) > 1 else ""
+        log.warning("%s: %s%s. Damaged and missing files are packed again.", uri, seen, others)
+        manifest_file(self.config.store, self.root).discard()
+        discard_damaged(self.config.store, self.root, self.frozen, damage)
+        return dataclasses.replace(self, finished=False)
 
     def run(self, session: Session, progress: Progress) -> PackedRun:
         """Make the parts that are not finished. Returns the packed corpora.
@@ -195,10 +201,62 @@ class PackJob:
             DataError: there is too little to train on.
         """
         if not self.finished:
-            _make(self, session, progress)
+            self._make(session, progress)
         packed = PackedRun.load(self.config.store, self.root)
-        require_enough(self.config, packed)
+        _require_enough(self.config, packed)
         return packed
+
+    def _make(self, session: Session, progress: Progress) -> None:
+        """Make tokenizer, examples and rows, and pack.json last."""
+        config, root, frozen = self.config, self.root, self.frozen
+        store, probe = config.store, config.method == "probe"
+        if self.discard_first:
+            tokenizer_file(store, root).discard()
+        check_corpora(frozen)  # before the tokenizer's libraries, which take seconds to import
+        engine = Engine(root, session, progress, limits_of(config), self.replace)
+
+        def run(stage: Stage) -> dict[str, Artifact]:
+            return engine.run(from_scratch(stage, root) if self.discard_first else stage)
+
+        @cache
+        def surveyed(name: str) -> Surveyed:
+            known = survey_first_documents(frozen[name], config.split, probe)
+            return known or read_survey(
+                run(survey_stage(name, frozen[name], store, config.split, probe))[survey_name(name)]
+            )
+
+        trained = {name: one for name, one in frozen.items() if one.measured is None}
+
+        def all_cuts() -> list[Cuts]:
+            return [surveyed(name).cuts for name in trained]
+
+        tokenizer = TokenizerAt(store, tokenizer_folder(root), prepare_tokenizer(config, root, self.replace, all_cuts))
+        vocabulary = embedded_tokens(store, config.model)
+        classes = find_classes(list(trained.values()), [surveyed(name) for name in trained]) if probe else ()
+        corpora, notes = {}, {}
+        for name, corpus in frozen.items():
+            split, cuts = (Split(), ALL_TEST) if corpus.measured else (config.split, surveyed(name).cuts)
+            tokenise = tokenise_stage(name, corpus, tokenizer, split, cuts, config.seed, classes, vocabulary)
+            examples = run(tokenise)[examples_name(name)]
+            refuse_no_examples(examples, corpus.path)
+            about_loss = loss_keys.notes(corpus.unread, examples.manifest.counters)
+            notes[name] = "; ".join([*filter(None, [corpus.note]), *about_loss])
+            packed = run(pack_stage(name, PackingRule.of(config, corpus.columns), examples))
+            corpora[name] = {split: packed[f"{name}/{split}"] for split in SPLITS}
+        manifest = {
+            "version": cluster.__version__,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings": self.settings,
+            "read_from": _paths(config),
+            "listings": {name: listing_for_manifest(corpus.listing) for name, corpus in frozen.items()},
+            "passed_over": {name: note for name, note in notes.items() if note},
+            "prepared": {name: asdict(corpus.prepared) for name, corpus in frozen.items() if corpus.prepared},
+            "tokenizer": tokenizer.fingerprint,
+            "classes": list(classes),
+            "artifacts": {name: digests_of(artifacts) for name, artifacts in corpora.items()},
+            "sets": {name: one.measured for name, one in frozen.items() if one.measured},
+        }
+        manifest_file(store, root).create(json_bytes(manifest))
 
 
 def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> dict[str, Any]:
@@ -211,22 +269,17 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
         tokenizer["vocab_size"] = (model.config or {}).get("vocab_size")
     elif model.tokenizer is None:
         tokenizer["revision"] = model.revision
-    corpora: dict[str, dict[str, Any]] = {
+    each = dict(zip(config.corpus_names, config.all_columns, strict=True))
+    each |= {set_name(name): columns for name, columns in config.set_columns.items()}
+    corpora = {
         name: {
             "columns": columns.model_dump(mode="json"),
             "files": frozen[name].fingerprint,
             "overflow": config.overflow(columns),
+            **({"measured": frozen[name].measured} if frozen[name].measured else {}),
         }
-        for name, columns in zip(config.corpus_names, config.all_columns, strict=True)
+        for name, columns in each.items()
     }
-    for name, columns in config.set_columns.items():
-        one = frozen[set_name(name)]
-        corpora[set_name(name)] = {
-            "columns": columns.model_dump(mode="json"),
-            "files": one.fingerprint,
-            "overflow": config.overflow(columns),
-            "measured": one.measured,
-        }
     return {
         "sequence_length": config.sequence_length,
         "packing": {"mode": config.packing.mode},
@@ -239,25 +292,25 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
     }
 
 
-def require_enough(config: TrainConfig, packed: PackedRun) -> None:
-    """Verify that there are enough rows.
+def _require_enough(config: TrainConfig, packed: PackedRun) -> None:
+    """Refuse a corpus without a row to train on, or corpora with fewer rows than one step takes."""
 
-    Raises:
-        DataError: a corpus has no row to train on, or all of them together have fewer rows than one step takes.
-    """
+    def counted(counters: Counters) -> str:
+        return ", ".join(f"{name} {value:,.0f}" for name, value in counters.items() if value) or "nothing"
+
     for name, artifacts in packed.corpora.items():
         if not artifacts["train"].manifest.rows:
             seen = ", ".join(f"{split} {artifact.manifest.rows:,}" for split, artifact in artifacts.items())
             raise DataError(
                 f"{artifacts['train'].uri}: corpus {name} has no row to train on (rows: {seen}). Tokenising counted: "
-                f"{_counts(packed.tokenised(name))}. Packing counted: {_counts(packed.packed(name))}. "
+                f"{counted(packed.tokenised(name))}. Packing counted: {counted(packed.packed(name))}. "
                 "Give more documents, a larger split.train, or another packing.overflow."
             )
     for name, artifact in packed.sets.items():
         if not artifact.manifest.rows:
             raise DataError(
                 f"{artifact.uri}: evaluate.sets.{name} has no row to measure. Tokenising counted: "
-                f"{_counts(packed.tokenised(set_name(name)))}. Name a split that it has (evaluate.sets.{name}.split), "
+                f"{counted(packed.tokenised(set_name(name)))}. Name a split that it has (evaluate.sets.{name}.split), "
                 "give other documents, or another packing.overflow."
             )
     rows = packed.rows("train")
@@ -267,87 +320,6 @@ def require_enough(config: TrainConfig, packed: PackedRun) -> None:
             f"{config.rows_per_step:,} (tokens_per_step {config.tokens_per_step:,}). Give more documents, or set "
             f"tokens_per_step to {rows * config.sequence_length:,} or less."
         )
-
-
-def _make(job: PackJob, session: Session, progress: Progress) -> None:
-    """Make tokenizer, examples and rows, and pack.json last."""
-    config, root, frozen = job.config, job.root, job.frozen
-    store, probe = config.store, config.method == "probe"
-    if job.discard_first:
-        tokenizer_file(store, root).discard()
-    check_corpora(frozen)  # before the tokenizer's libraries, which take seconds to import
-    limits = limits_of(config)
-    engine = Engine(root, session, progress, limits, job.replace)
-
-    def run(stage: Stage) -> dict[str, Artifact]:
-        return engine.run(from_scratch(stage, root) if job.discard_first else stage)
-
-    @cache
-    def surveyed(name: str) -> Surveyed:
-        known = survey_first_documents(frozen[name], config.split, probe)
-        return known or read_survey(
-            run(survey_stage(name, frozen[name], store, config.split, probe))[survey_name(name)]
-        )
-
-    trained = {name: one for name, one in frozen.items() if one.measured is None}
-
-    def all_cuts() -> list[Cuts]:
-        return [surveyed(name).cuts for name in trained]
-
-    tokenizer = TokenizerAt(store, tokenizer_folder(root), prepare_tokenizer(config, root, job.replace, all_cuts))
-    vocabulary = embedded_tokens(store, config.model)
-    classes = find_classes(list(trained.values()), [surveyed(name) for name in trained]) if probe else ()
-    corpora, notes = {}, {}
-    for name, corpus in frozen.items():
-        split, cuts = (Split(), ALL_TEST) if corpus.measured else (config.split, surveyed(name).cuts)
-        tokenise = tokenise_stage(name, corpus, tokenizer, split, cuts, config.seed, classes, vocabulary)
-        examples = run(tokenise)[examples_name(name)]
-        refuse_no_examples(examples, corpus.path)
-        notes[name] = "; ".join(
-            [*filter(None, [corpus.note]), *loss_keys.notes(corpus.unread, examples.manifest.counters)]
-        )
-        packed = run(pack_stage(name, PackingRule.of(config, corpus.columns), examples))
-        corpora[name] = {split: packed[f"{name}/{split}"] for split in SPLITS}
-    manifest = {
-        "version": cluster.__version__,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": job.settings,
-        "read_from": _paths(config),
-        "listings": {name: listing_for_manifest(corpus.listing) for name, corpus in frozen.items()},
-        "passed_over": {name: note for name, note in notes.items() if note},
-        "prepared": {name: corpus.prepared.plain() for name, corpus in frozen.items() if corpus.prepared},
-        "tokenizer": tokenizer.fingerprint,
-        "classes": list(classes),
-        "artifacts": {name: digests_of(artifacts) for name, artifacts in corpora.items()},
-        "sets": {name: one.measured for name, one in frozen.items() if one.measured},
-    }
-    manifest_file(store, root).create(json_bytes(manifest))
-
-
-def _is_packed(
-    config: TrainConfig, root: str, settings: dict[str, Any], frozen: Mapping[str, FrozenCorpus], replace: bool
-) -> bool:
-    """Whether the folder has these corpora packed. With `replace`, a pack.json of other settings is deleted.
-
-    Raises:
-        DataError: without `replace`: the folder has other corpora or settings.
-    """
-
-    def refusal(manifest: dict[str, Any]) -> str | None:
-        changed = _changes(manifest, settings, _paths(config), frozen)
-        # `prepare_tokenizer` compares content: a moved tokenizer is the same one, an edited chat template is another.
-        if not changed:
-            if prepare_tokenizer(config, root, replace) == manifest["tokenizer"]:
-                return None
-            if not replace:
-                tokenizer_file(config.store, root).discard()  # it was written just now, and the rows have another one
-            changed = ["the tokenizer or its chat template is another one"]
-        return (
-            f"{root}: holds corpora packed with other settings: {'; '.join(changed)}. Set `packed` to another folder, "
-            "or add --replace to make again what changed."
-        )
-
-    return manifest_file(config.store, root).find_or_discard(refusal, replace) is not None
 
 
 def _paths(config: TrainConfig) -> dict[str, str]:
@@ -379,7 +351,3 @@ def _changes(
     if loaded and not lines and before | {"tokenizer": now["tokenizer"]} == now:
         return []  # `prepare_tokenizer` compares loaded tokenizers by their content
     return sorted(lines) + differences(before, now)
-
-
-def _counts(counters: Counters) -> str:
-    return ", ".join(f"{name} {value:,.0f}" for name, value in counters.items() if value) or "nothing"

@@ -103,15 +103,12 @@ def refuse_deciding_keys(row: Mapping[str, Any], columns: Columns, where: str) -
     for name in row.keys() & _DECIDE.keys():
         decides, advice = _DECIDE[name]
         chooses = name in ("chosen", "rejected") and {"chosen", "rejected"} & set(columns.named.values())
-        if not chooses and name not in columns.passed_over and not _is_named(name, columns) and decides(row[name]):
+        is_named = any(one.partition(".")[0] == name for one in columns.named.values())
+        if not chooses and name not in columns.passed_over and not is_named and decides(row[name]):
             raise ConfigError(
                 f"{where}: column {name} ({row[name]!r:.80}) {advice}; or, to train on all rows alike, set "
                 f"`ignore: [{name}]`."
             )
-
-
-def _is_named(name: str, columns: Columns) -> bool:
-    return any(one.partition(".")[0] == name for one in columns.named.values())
 
 
 def without_ignored(message: dict[str, Any], columns: Columns) -> dict[str, Any]:

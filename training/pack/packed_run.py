@@ -1,27 +1,166 @@
 """A folder of packed corpora, which is finished when its pack.json exists; finding and removing its damaged files.
 
 pack.json                      manifest: settings, listings of the input files, digests; written last
-tokenizer/                     see tokenizer.py
+tokenizer/                     the run's tokenizer; its record, prepared.json, is written last
 CORPUS/train, validation, test artifacts of schema PACKED
 _work/examples/CORPUS          artifact of schema EXAMPLES
-_work/split/CORPUS             cuts of the splits, and classes, if a stage found them; see survey.py
-_work/shuffle/CORPUS/LEVEL     files between examples and rows, removed when the corpus is packed; see shuffle.py
+_work/split/CORPUS             cuts of the splits, and classes, if a stage found them; see split.py
+_work/shuffle/CORPUS/LEVEL     files between examples and rows, removed when the corpus is packed; see packing.py
+
+This module loads no tokenizer library; load_tokenizer.py makes and loads tokenizers.
 """
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from cluster.artifact import MANIFEST, Artifact, Counters, discard_artifact, fingerprint
-from cluster.errors import DataError
+from cluster.artifact import MANIFEST, Artifact, Counters, canonical_json, changed_files, discard_artifact, fingerprint
+from cluster.entry import Entry
+from cluster.errors import ConfigError, DataError
 from cluster.examples.splits import SPLITS
 from cluster.record import OtherSettings, RecordFile, json_with
 from cluster.store import paths
-from cluster.store.paths import FileName
+from cluster.store.interface import NotFound
+from cluster.store.paths import FileName, RecordedUri, RelativePath
 from cluster.store.store import Store
-from training.data.prepared import PreparedRun
-from training.pack.sources import Listing, set_name
-from training.pack.tokenizer import tokenizer_damage, tokenizer_file
+from training.config import TrainConfig
+from training.pack.corpus import Listing, freeze_corpora, set_name
+from training.pack.corpus_files import PreparedRun
+from training.pack.split import Cuts, survey_here
+from training.pack.template import CHATML
+
+_fingerprint_checked = Entry("training.tokenizer.load_tokenizer:fingerprint_checked")
+_load_checked = Entry("training.tokenizer.load_tokenizer:load_checked")
+_write_tokenizer = Entry("training.tokenizer.load_tokenizer:write_tokenizer")
+
+FOLDER = "tokenizer"
+RECORD = "prepared.json"
+
+# Version of the fitted tokenizers; those of another version are made again.
+_FIT_VERSION = 1
+_UNIT_BYTES = 8 << 20  # not the config's: a fitted tokenizer must not depend on the size of units
+
+
+@dataclass(frozen=True)
+class TokenizerAt:
+    """A prepared tokenizer: its folder and fingerprint."""
+
+    store: Store
+    uri: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class TokenizerRecord:
+    """The content of prepared.json: fingerprints of the settings that decide the tokenizer and of its content, and
+    sha256 and bytes of its files by name.
+    """
+
+    settings: str
+    tokenizer: str
+    files: Mapping[RelativePath, tuple[str, int]]
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        plain = json.loads(data)
+        files = {RelativePath(name): (sha256, size) for name, (sha256, size) in plain.get("files", {}).items()}
+        return cls(plain["request"], plain["fingerprint"], files)
+
+    def to_json(self) -> bytes:
+        return canonical_json({"request": self.settings, "fingerprint": self.tokenizer, "files": self.files})
+
+
+def prepare_tokenizer(
+    config: TrainConfig, packed_uri: str, replace: bool = False, cuts: Callable[[], Sequence[Cuts]] | None = None
+) -> str:
+    """Make the config's tokenizer below `packed_uri`, or find it there. Returns its fingerprint.
+
+    Only making one loads transformers; a fitted one (`tokenizer: train`) also reads a sample of the corpora.
+
+    Args:
+        cuts: returns the cuts of each corpus, to fit a tokenizer; None: this process reads the corpora to find them.
+
+    Raises:
+        ConfigError: there is no such tokenizer, or the config needs something that it lacks.
+        DataError: without `replace`: the folder has a tokenizer of other settings.
+    """
+    folder, store, model = tokenizer_folder(packed_uri), config.store, config.model
+    template = _chat_template(store, model.chat_template)
+    corpora = list(freeze_corpora(config, _UNIT_BYTES).values()) if model.tokenizer == "train" else []
+    # All that decides the tokenizer; for a fitted one also the documents, by the listing of their files.
+    decided_by: list[object] = [model.name, model.revision, model.tokenizer, template]
+    decided_by.append(sorted({one.form for one in config.all_columns}))
+    if model.chat_template_kwargs:
+        decided_by.append(model.chat_template_kwargs)
+    if model.tokenizer == "train":
+        decided_by += [_FIT_VERSION, (model.config or {})["vocab_size"], config.split.model_dump()]
+        decided_by += [[frozen.fingerprint, frozen.columns.model_dump()] for frozen in corpora]
+    settings = fingerprint(decided_by)
+
+    def refusal(record: TokenizerRecord) -> str | None:
+        fitted = model.tokenizer == "train"
+        # Tokenizers that are loaded are compared by content, because the same one may have been moved.
+        if record.settings == settings or (
+            not fitted and _fingerprint_checked(store, model, template, config.all_columns) == record.tokenizer
+        ):
+            return None
+        return (
+            f"{folder}: holds another tokenizer than the config's "
+            f"({'fitted to these corpora' if fitted else model.tokenizer or model.name}, with its chat template). "
+            "Choose another output, or run with --replace to make it again."
+        )
+
+    record_file = tokenizer_file(store, packed_uri)
+    if (found := record_file.find_or_discard(refusal, replace)) is not None:
+        return found.tokenizer
+    chosen = cuts() if cuts and corpora else [survey_here(frozen, config.split).cuts for frozen in corpora]
+    files, tokenizer = _write_tokenizer(store, folder, model, template, config.all_columns, corpora, chosen)
+    # Files of an interrupted attempt with other settings are removed, because they would be loaded too.
+    written = {paths.join(folder, name) for name in (*files, RECORD)}
+    store.delete({file.uri for file in store.list_files(folder)} - written)
+    return record_file.create(TokenizerRecord(settings, tokenizer, files).to_json()).tokenizer
+
+
+def check_tokenizer_loads(config: TrainConfig) -> None:
+    """Load the config's tokenizer and write nothing. One that is to be fitted is not checked.
+
+    Raises:
+        ConfigError: as `prepare_tokenizer`.
+    """
+    store, model = config.store, config.model
+    if model.tokenizer != "train":
+        _load_checked(store, model, _chat_template(store, model.chat_template), config.all_columns)
+
+
+def tokenizer_folder(packed_uri: str) -> str:
+    return paths.join(paths.absolute(packed_uri), FOLDER)
+
+
+def tokenizer_file(store: Store, packed_uri: str) -> RecordFile[TokenizerRecord]:
+    """prepared.json of the tokenizer below `packed_uri`."""
+    at = paths.join(tokenizer_folder(packed_uri), RECORD)
+    return RecordFile(store, at, "the record of a tokenizer", TokenizerRecord.from_json)
+
+
+def tokenizer_damage(store: Store, packed_uri: str, compare_sha256: bool = False) -> dict[str, str]:
+    """URI -> damage, for each file of a finished tokenizer that is missing or differs from what was written."""
+    record = tokenizer_file(store, packed_uri).read()
+    if record is None:
+        return {}
+    written = {name: (size, sha256) for name, (sha256, size) in record.files.items()}
+    return changed_files(store, tokenizer_folder(packed_uri), written, compare_sha256)
+
+
+def _chat_template(store: Store, setting: str | None) -> str | None:
+    """The chat template that a config sets; None: the tokenizer's own."""
+    if setting is None or setting == "chatml":
+        return setting and CHATML
+    try:
+        return store.read_bytes(setting).decode()
+    except NotFound:
+        raise ConfigError(f"model.chat_template: no file {setting}. Give a Jinja file, or `chatml`.") from None
+
 
 PACK_MANIFEST = "pack.json"
 
@@ -91,7 +230,10 @@ class PackedRun:
     @property
     def fingerprint(self) -> str:
         """Fingerprint of the rows, the tokenizer and the classes."""
-        digests = {name: digests_of(artifacts) for name, artifacts in self.corpora.items()}
+        digests = {
+            name: {split: one.manifest.digest for split, one in artifacts.items()}
+            for name, artifacts in self.corpora.items()
+        }
         return fingerprint({"tokenizer": self.tokenizer_fingerprint, "rows": digests, "classes": self.classes})
 
     @property
@@ -106,11 +248,8 @@ class PackedRun:
 
     def damage(self, *, compare_sha256: bool = False) -> dict[str, str]:
         """URI -> damage, for each packed file that is missing or differs from what was written."""
-        return {
-            uri: seen
-            for artifact in self.artifacts
-            for uri, seen in artifact.damage(compare_sha256=compare_sha256).items()
-        }
+        each = (artifact.damage(compare_sha256=compare_sha256) for artifact in self.artifacts)
+        return {uri: seen for one in each for uri, seen in one.items()}
 
     def has_chat_turns(self, forms: Iterable[str]) -> bool:
         """Whether examples are written by the chat template: chats, and pairs if the tokenizer has a template.
@@ -161,13 +300,11 @@ def _parse(data: bytes) -> dict[str, Any]:
         for corpus, splits in manifest["artifacts"].items()
     }
     manifest["sets"] = {FileName(name): FileName(split) for name, split in manifest.get("sets", {}).items()}
-    manifest["prepared"] = {name: PreparedRun.from_plain(one) for name, one in manifest.get("prepared", {}).items()}
+    manifest["prepared"] = {
+        name: PreparedRun(**one | {"output": RecordedUri(one["output"])})
+        for name, one in manifest.get("prepared", {}).items()
+    }
     return manifest
-
-
-def digests_of(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
-    """The digest of the rows of each split."""
-    return {split: artifact.manifest.digest for split, artifact in artifacts.items()}
 
 
 def damaged(store: Store, root: str, corpora: Iterable[str], compare_sha256: bool = False) -> dict[str, str]:
@@ -196,11 +333,8 @@ def discard_damaged(store: Store, root: str, corpora: Iterable[str], damage: Map
 
 
 def _artifacts(root: str, corpora: Iterable[str]) -> list[str]:
-    return [
-        paths.join(root, name)
-        for corpus in corpora
-        for name in (examples_name(corpus), *(f"{corpus}/{split}" for split in SPLITS))
-    ]
+    names = [name for one in corpora for name in (examples_name(one), *(f"{one}/{split}" for split in SPLITS))]
+    return [paths.join(root, name) for name in names]
 
 
 def listing_for_manifest(listing: Listing) -> list[list[object]]:
@@ -212,7 +346,7 @@ def changed_files_text(before: Listing, now: Listing) -> str:
     """The differences between two listings as text, of the first three files; empty if either listing is empty."""
     if not before or not now:
         return ""
-    then, there = _by_name(before), _by_name(now)
+    then, there = ({name: (size, version) for name, size, version in listing} for listing in (before, now))
     found = [f"{name} is gone" for name in then if name not in there]
     for name, (size, version) in there.items():
         if name not in then:
@@ -223,7 +357,3 @@ def changed_files_text(before: Listing, now: Listing) -> str:
             found.append(f"{name} has the same size and another time stamp or ETag")
     more = f" and {len(found) - _NAMED_FILES} more" if len(found) > _NAMED_FILES else ""
     return ", ".join(found[:_NAMED_FILES]) + more
-
-
-def _by_name(listing: Listing) -> Mapping[str, tuple[int, str]]:
-    return {name: (size, version) for name, size, version in listing}

@@ -2,53 +2,76 @@
 
 Each example has a shuffle key (column `place`), a hash of the seed and the document's id. Examples sorted by it are
 shuffled. A unit is a split and a range of shuffle keys, so it is a random sample of the documents, and ranges of equal
-width have about equally many tokens. The unit reads its range (shuffle.py), sorts it, cuts documents that are longer
-than a row, fits the pieces into rows and permutes the rows. So an artifact, read in order, is a seeded shuffle of all
-documents, and a worker holds only one range in memory. With a curriculum, each range of the train split has one stage,
-so the artifact has the stages in order, and a row has documents of one stage.
+width have about equally many tokens. With a curriculum, each range of the train split has one stage, so the artifact
+has the stages in order, and a row has documents of one stage.
+
+    shuffle    a range has examples of every file, so they pass through the levels of cluster/exchange.py, with few
+               requests for any number of files: the sources are the files of examples, sorted by (split, shuffle key),
+               the targets are the ranges, and the files in between are sliced files
+    cut        documents longer than a row are split, truncated or dropped
+    rows       pieces are fitted into rows, and the rows of a range are permuted
+
+So an artifact, read in order, is a seeded shuffle of all documents, and a worker holds only one range in memory. The
+rows depend on the documents and the config, not on how the documents are distributed over files.
 
 Reads the artifact _work/examples/CORPUS; writes the artifacts CORPUS/train, validation and test of schema PACKED.
-
-The rows depend on the documents and the config, not on how the documents are distributed over files.
 """
 
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Self, TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 import cluster
-from cluster.artifact import Artifact, Counters, fingerprint
+from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
+from cluster.cost import Cost, Planning
 from cluster.entry import Entry
 from cluster.examples.splits import SPLITS
-from cluster.exchange import FAN, Levels
-from cluster.stage import Output, Scratch, Stage
+from cluster.exchange import FAN, Levels, cost_of_level
+from cluster.output import read_slices, read_table, table_slices
+from cluster.stage import Output, RunStage, Scratch, Stage, files_from
+from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns
 from training.data.order import permutation
-from training.data.packed import PACKED, STAGE_ROWS, STAGE_SHIFT, STAGE_TOKENS, by_stage, rows_per_group
-from training.pack.overflow import DocumentPieces, cut
-from training.pack.shuffle import (
-    KeyRange,
-    Shuffle,
-    ShuffleUnit,
-    files_of_unit,
-    memory_of_level,
-    moves,
-    ranges,
-    read_examples,
+from training.data.packed import (
+    EXAMPLES,
+    PACKED,
+    STAGE_ROWS,
+    STAGE_SHIFT,
+    STAGE_TOKENS,
+    by_stage,
+    rows_per_group,
+    token_weights,
 )
-from training.pack.sources import stage_of
+from training.pack.corpus import stage_of
 
 _best_fit = Entry("training.pack.best_fit:best_fit")  # numba takes a second to import
+_copy_runs = Entry("training.pack.best_fit:copy_runs")
 
 PACKING_VERSION = "3"
 UNIT_TOKENS = 8 << 20
 # One core packs this in less than a second; workers of Ray take 3 s to start.
 SMALL_TOKENS = 4 << 20
+_SHUFFLE_KEYS = 1 << 64
+# Bytes of a task, without its examples. Measured: 146 MiB, and Ray's worker.
+_LIBRARIES = 256 << 20
+# Bytes of memory for each token, and in addition for each example: the examples, a sorted copy, 8 bytes per token while
+# it is made, row groups that are read ahead, and in the last level the rows. Measured: 44 to 64 bytes per token.
+_OF_A_TOKEN = 64
+_OF_AN_EXAMPLE = 300
+# Threads that read the files of a unit; they wait for the store.
+_THREADS = 8
+_NO_COLUMNS = pa.schema([])
+
+
+# --- the stage
 
 
 @dataclass(frozen=True)
@@ -79,12 +102,12 @@ def pack_stage(
 
     Reads: the examples, through levels of files if there are more than `fan`.
     Writes: `NAME/train`, `NAME/validation` and `NAME/test`; one may be empty.
-    Cost: 93 to 128 ns of a core for a token; at most 1 GiB (shuffle.memory_of_level).
+    Cost: 93 to 128 ns of a core for a token; at most 1 GiB (memory_of_level).
 
     Args:
         unit_tokens: approximate tokens of a unit. fan: the most files that a unit reads; the rows do not depend on it.
     """
-    counters = examples.manifest.counters
+    counters, store = examples.manifest.counters, examples.store
     decided_by = fingerprint(
         {
             "version": [cluster.__version__, PACKING_VERSION],
@@ -95,24 +118,39 @@ def pack_stage(
     )
     # Bytes of a row: 4 per id, 1/8 per flag `trained`.
     group_bytes = rows_per_group(rule.length) * (rule.length * 33 // 8)
-    outputs = tuple(Output(f"{name}/{split}", PACKED, row_group_bytes=group_bytes) for split in SPLITS)
     all_ranges = tuple(ranges(counters, unit_tokens))
     levels = Levels.of(len(examples.manifest.files), len(all_ranges), fan)
-    small = sum(counters.get(f"tokens/{split}", 0) for split in SPLITS) <= SMALL_TOKENS
-    stage_name = stage_of("pack", name)
-    shuffle = Shuffle(name, stage_name, examples, all_ranges, levels, decided_by, small)
-    return Stage(
-        name=stage_name,
-        outputs=outputs,
+    stage = Stage(
+        name=stage_of("pack", name),
+        outputs=tuple(Output(f"{name}/{split}", PACKED, row_group_bytes=group_bytes) for split in SPLITS),
         units=moves(levels, 1, examples) if levels.count == 1 else (),
-        work=Pack(name, rule, examples.store, all_ranges, bool(by_stage(counters, STAGE_TOKENS))),
+        work=Pack(name, rule, store, all_ranges, bool(by_stage(counters, STAGE_TOKENS))),
         fingerprint=decided_by,
-        store=examples.store,
-        describe=files_of_unit,
-        small=small,
+        store=store,
+        describe=_files_of,
+        small=sum(counters.get(f"tokens/{split}", 0) for split in SPLITS) <= SMALL_TOKENS,
         memory=memory_of_level(examples, all_ranges, levels, levels.count),
-        prepare=shuffle if levels.count > 1 else None,
     )
+
+    def shuffle(run: RunStage) -> list[ShuffleUnit]:
+        """Run the levels before the last one. Returns the units of the last one."""
+        made = examples
+        for level in range(1, levels.count):
+            output = f"_work/shuffle/{name}/{level}"
+            of_level = replace(
+                stage,
+                name=f"{stage.name}.shuffle-{level}",
+                outputs=(Output(output, _NO_COLUMNS),),
+                units=moves(levels, level, made),
+                work=MoveExamples(output, store, all_ranges, levels, level),
+                fingerprint=fingerprint([decided_by, level, levels.fan_in, levels.fan_out]),
+                memory=memory_of_level(examples, all_ranges, levels, level),
+                model=partial(_planned_level, levels, level, made.manifest.bytes),
+            )
+            made = run(of_level)[output]
+        return moves(levels, levels.count, made)
+
+    return replace(stage, prepare=shuffle) if levels.count > 1 else stage
 
 
 @dataclass(frozen=True)
@@ -122,10 +160,10 @@ class Pack:
     name: str
     rule: PackingRule
     store: Store
-    ranges: tuple[KeyRange, ...]
+    ranges: tuple["KeyRange", ...]
     staged: bool
 
-    def __call__(self, unit: ShuffleUnit, scratch: Scratch) -> Counters:
+    def __call__(self, unit: "ShuffleUnit", scratch: Scratch) -> Counters:
         own = self.ranges[unit.first]
         split = SPLITS[own["split"]]
         examples = in_order(read_examples(self.store, unit, [own]))
@@ -146,9 +184,293 @@ class Pack:
         return {f"{name}/{split}": value for name, value in counted.items()} | counters
 
 
+# --- shuffle
+
+
+class KeyRange(TypedDict):
+    """The documents of a split with `low` <= shuffle key < `high`."""
+
+    split: int
+    low: int
+    high: int
+
+
+def ranges(counters: Counters, unit_tokens: int) -> Iterator[KeyRange]:
+    """Ranges of about `unit_tokens` tokens, each of one split and stage, which have all examples.
+
+    counters: those of the artifact of examples.
+    """
+    for index in range(len(SPLITS)):
+        for low, high, tokens in _spans(counters, index):
+            count = max(1, round(tokens / unit_tokens))
+            for part in range(count):
+                ends = (low + (high - low) * at // count for at in (part, part + 1))
+                yield {"split": index, "low": next(ends), "high": next(ends)}
+
+
+def _spans(counters: Counters, split: int) -> list[tuple[int, int, float]]:
+    """(first shuffle key, end, tokens) of each stage of a split; of the whole split if it has no stages."""
+    if split == 0 and (tokens := by_stage(counters, STAGE_TOKENS)):
+        return [(stage << STAGE_SHIFT, (stage + 1) << STAGE_SHIFT, count) for stage, count in tokens.items()]
+    return [(0, _SHUFFLE_KEYS, counters.get(f"tokens/{SPLITS[split]}", 0))]
+
+
+@dataclass(frozen=True)
+class ShuffleUnit:
+    """A unit of a level.
+
+    first, end: its ranges are those from `first` to before `end`. folder, names: the files that it reads. slice: the
+    number of the slice that is read of each; None if they are files of examples.
+    """
+
+    first: int
+    end: int
+    folder: str
+    names: tuple[str, ...]
+    slice: int | None
+
+    @property
+    def uris(self) -> list[str]:
+        return [paths.join(self.folder, name) for name in self.names]
+
+
+def _files_of(unit: ShuffleUnit) -> str:
+    return files_from(unit.uris)
+
+
+def moves(levels: Levels, level: int, before: Artifact) -> list[ShuffleUnit]:
+    """The units of a level. before: the files of the level before."""
+    names = [file.path for file in before.manifest.files]
+    groups, width = levels.groups(level - 1), levels.targets_of_part(level)
+    assert len(names) == groups * levels.parts(level - 1), f"{before.uri}: {len(names)} files of level {level - 1}"
+    units = []
+    for parent in range(levels.parts(level - 1)):
+        of_parent = names[parent * groups : (parent + 1) * groups]
+        grouped = [tuple(of_parent[at : at + levels.fan_in]) for at in range(0, groups, levels.fan_in)]
+        children = range(parent * levels.fan_out, min((parent + 1) * levels.fan_out, levels.parts(level)))
+        for number, part in enumerate(children):
+            first, end = part * width, min((part + 1) * width, levels.targets)
+            units += [ShuffleUnit(first, end, before.uri, some, number if level > 1 else None) for some in grouped]
+    return units
+
+
+def memory_of_level(examples: Artifact, ranges: Sequence[KeyRange], levels: Levels, level: int) -> int:
+    """Bytes of the largest unit of a level: those of the largest part, times the largest share of a group of files.
+
+    Bytes of a range are estimated from the tokens of its split and stage.
+    """
+    counters = examples.manifest.counters
+    of_ranges = np.empty(len(ranges))
+    for index, split in enumerate(SPLITS):
+        tokens, count = (counters.get(f"{what}/{split}", 0) for what in ("tokens", "examples"))
+        for low, high, of_span in _spans(counters, index):
+            own = [at for at, one in enumerate(ranges) if one["split"] == index and low <= one["low"] < high]
+            of_ranges[own] = of_span * (_OF_A_TOKEN + _OF_AN_EXAMPLE * count / max(tokens, 1)) / max(len(own), 1)
+    of_files = np.array([file.bytes for file in examples.manifest.files], np.float64)
+    of_parts = np.add.reduceat(of_ranges, np.arange(0, len(of_ranges), levels.targets_of_part(level)))
+    of_groups = np.add.reduceat(of_files, np.arange(0, len(of_files), levels.sources_of_group(level)))
+    return _LIBRARIES + int(of_parts.max() * of_groups.max() / of_files.sum())
+
+
+def _planned_level(levels: Levels, level: int, size: int, planning: Planning, sampled: Cost | None) -> list[Cost]:
+    """What a level takes. size: bytes of all examples."""
+    return [replace(cost_of_level(levels, level, size), memory=0)]
+
+
+@dataclass(frozen=True)
+class MoveExamples:
+    """The work of a unit of a level before the last. ranges: all of them."""
+
+    output: str
+    store: Store
+    ranges: tuple[KeyRange, ...]
+    levels: Levels
+    level: int
+
+    def __call__(self, unit: ShuffleUnit, scratch: Scratch) -> Counters:
+        ranges = self.ranges[unit.first : unit.end]
+        table = read_examples(self.store, unit, ranges)
+        part = numbers(table, ranges) // self.levels.targets_of_part(self.level + 1)
+        ends = np.cumsum(np.bincount(part, minlength=self.levels.fan_out))
+        table = table.take(pa.array(np.argsort(part, kind="stable")))
+        scratch.write_slices(self.output, table_slices(table, ends.tolist()))
+        return {}
+
+
+def numbers(table: pa.Table, ranges: Sequence[KeyRange]) -> np.ndarray:
+    """int64[N]: index in `ranges` of the range that each example is in. ranges: consecutive, with all examples."""
+    split, shuffle_key = table["split"].to_numpy(), table["place"].to_numpy()
+    found = np.empty(len(split), np.int64)
+    for index in range(len(SPLITS)):
+        own = [number for number, one in enumerate(ranges) if one["split"] == index]
+        here = split == index
+        if own:
+            lows = np.array([ranges[number]["low"] for number in own], np.uint64)
+            found[here] = own[0] + np.searchsorted(lows, shuffle_key[here], "right") - 1
+    return found
+
+
+def read_examples(store: Store, unit: ShuffleUnit, ranges: Sequence[KeyRange]) -> pa.Table:
+    """The examples of a unit, in the order of its files. ranges: its ranges. Reads only row groups with these."""
+    if unit.slice is not None:
+        found = [read_table(part) for part in read_slices(store, unit.uris, unit.slice) if part]
+    else:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = list(pool.map(lambda uri: _read_file(store, uri, ranges), unit.uris))
+    return pa.concat_tables([EXAMPLES.empty_table(), *found])
+
+
+def _read_file(store: Store, uri: str, ranges: Sequence[KeyRange]) -> pa.Table:
+    bounds: dict[int, tuple[int, int]] = {}  # split -> (low, high) of consecutive ranges
+    for one in ranges:
+        low, _ = bounds.get(one["split"], (one["low"], 0))
+        bounds[one["split"]] = low, one["high"]
+    found = [EXAMPLES.empty_table()]
+    with open_parquet(store, uri) as parquet:
+        metadata, groups = parquet.metadata, []
+        names = {metadata.schema.column(index).path: index for index in range(metadata.num_columns)}
+        for group in range(metadata.num_row_groups):
+            columns = metadata.row_group(group)
+            split, key = (columns.column(names[name]).statistics for name in ("split", "place"))
+            if any(
+                split.min <= index <= split.max and key.min < high and low <= key.max
+                for index, (low, high) in bounds.items()
+            ):
+                groups.append(group)
+        parquet.fetch_ahead(groups)
+        for group in groups:
+            table = parquet.read_row_group(group, use_threads=False)
+            splits, keys = table["split"].to_numpy(), table["place"].to_numpy()
+            inside = np.zeros(len(splits), bool)
+            for index, (low, high) in bounds.items():
+                inside |= (splits == index) & (keys >= np.uint64(low)) & (keys <= np.uint64(high - 1))
+            found.append(table.filter(pa.array(inside)))
+    return pa.concat_tables(found)
+
+
 def in_order(examples: pa.Table) -> pa.Table:
     """The examples sorted by shuffle key; ties are sorted by id, and equal ids stay in their order."""
     return examples.take(pc.sort_indices(examples, [("place", "ascending"), ("document", "ascending")]))
+
+
+# --- cut
+#
+# The pieces of a split document overlap by one token, from which the next token is predicted. The loss does not count
+# it again, because the first flag `trained` of a piece is false. So the loss counts each trained token of a document
+# exactly once, for any length of a row. A truncated document ends with the last trained token that fits, so it does not
+# end with a part of a question. If the question fills the row, the document is left out.
+
+
+@dataclass(frozen=True)
+class DocumentPieces:
+    """P pieces of D documents with T tokens. Token n of piece p is `ids[starts[p] + n]`.
+
+    ids: int32[T], trained: bool[T], weights: float32[T], of all documents concatenated; weights is None if all are 1.
+    documents: int64[P], index of a piece's document. starts, sizes: int64[P]. names: string[D]. classes: int32[D].
+    """
+
+    ids: np.ndarray
+    trained: np.ndarray
+    documents: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
+    names: pa.Array
+    classes: pa.Array
+    weights: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, examples: pa.Table) -> Self:
+        """Each example with a token as one piece. An example is a tokenised document, or a rendering of a chat."""
+        columns = ("ids", "labels", "document", "label", "weights")
+        ids, trained, names, classes, weights = (examples[name].combine_chunks() for name in columns)
+        offsets = ids.offsets.to_numpy().astype(np.int64)
+        first, last = offsets[0], offsets[-1]
+        flat = trained.values.slice(trained.offsets[0].as_py(), last - first)
+        whole = cls(
+            ids=ids.values.to_numpy()[first:last],
+            trained=flat.to_numpy(zero_copy_only=False),
+            documents=np.arange(len(ids)),
+            starts=offsets[:-1] - first,
+            sizes=np.diff(offsets),
+            names=names,
+            classes=classes,
+            weights=token_weights(weights, np.diff(offsets)),
+        )
+        return whole.take(whole.sizes > 0)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def take(self, chosen: np.ndarray) -> Self:
+        """The pieces at `chosen`, int64[N] indices or bool[P], in that order."""
+        documents, starts, sizes = self.documents[chosen], self.starts[chosen], self.sizes[chosen]
+        return replace(self, documents=documents, starts=starts, sizes=sizes)
+
+    def tokens(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """`ids`, `trained` and `weights` of all pieces, concatenated; the first flag of each piece is false."""
+
+        def copied(values: np.ndarray) -> np.ndarray:
+            found = np.empty(self.sizes.sum(), values.dtype)
+            _copy_runs(values, self.starts, self.sizes, found)
+            return found
+
+        ids, trained = copied(self.ids), copied(self.trained)
+        trained[np.cumsum(self.sizes) - self.sizes] = False
+        return ids, trained, None if self.weights is None else copied(self.weights)
+
+    def label_tokens(self) -> np.ndarray:
+        """Tokens of each piece that the loss counts: int64[P]."""
+        before = np.concatenate([[0], np.cumsum(self.trained)])
+        return before[self.starts + self.sizes] - before[np.minimum(self.starts + 1, self.starts + self.sizes)]
+
+
+def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple[DocumentPieces, Counters]:
+    """(pieces of at most `length` tokens, in the order of the documents; counters of what was cut or left out).
+
+    Pieces without a trained token after their first one are left out, unless `classify` (see PackingRule).
+    """
+    whole = DocumentPieces.of(examples)
+    long = whole.sizes > length
+    counters: Counters = {}
+    if overflow == "split":
+        # The first piece has `length` tokens, each further one length - 1 new ones.
+        counts = np.where(long, 1 + -(-(whole.sizes - length) // (length - 1)), 1)
+        documents = np.repeat(np.arange(len(whole)), counts)
+        number = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
+        pieces = whole.take(documents)
+        skipped = number * (length - 1)
+        pieces = replace(pieces, starts=pieces.starts + skipped, sizes=np.minimum(pieces.sizes - skipped, length))
+        counters["documents_split"] = long.sum()
+        counters["tokens_repeated"] = (counts - 1).sum()
+        if not classify:
+            # Of a document with a question: with tokens after its first that are not trained on.
+            asks = whole.label_tokens() < whole.sizes - 1
+            counters["label_tokens_apart"] = pieces.label_tokens()[(number > 0) & asks[documents]].sum()
+    elif overflow == "truncate":
+        sizes = np.minimum(whole.sizes, length)
+        if not classify:
+            for at in np.flatnonzero(long):  # up to the last token that the loss counts, which never counts the first
+                counted = np.flatnonzero(whole.trained[whole.starts[at] + 1 : whole.starts[at] + length])
+                sizes[at] = counted[-1] + 2 if len(counted) else 0
+        all_question = sizes == 0
+        counters["documents_truncated"] = (long & ~all_question).sum()
+        counters["tokens_truncated"] = (whole.sizes - sizes)[~all_question].sum()
+        counters["documents_all_question"] = all_question.sum()
+        counters["tokens_all_question"] = whole.sizes[all_question].sum()
+        pieces = replace(whole, sizes=sizes).take(~all_question)
+    else:
+        pieces = whole.take(~long)
+        counters["documents_dropped"] = long.sum()
+        counters["tokens_dropped"] = whole.sizes[long].sum()
+    if not classify:
+        useful = pieces.label_tokens() > 0
+        counters["pieces_without_label"] = (~useful).sum()
+        counters["tokens_without_label"] = pieces.sizes[~useful].sum()
+        pieces = pieces.take(useful)
+    return pieces, {name: int(value) for name, value in counters.items()}
+
+
+# --- rows
 
 
 def to_rows(pieces: DocumentPieces, rule: PackingRule, unit: KeyRange) -> pa.Table:
@@ -161,35 +483,25 @@ def to_rows(pieces: DocumentPieces, rule: PackingRule, unit: KeyRange) -> pa.Tab
     position[permutation(count, "rows", rule.seed, unit["split"], unit["low"])] = np.arange(count)
     rows = position[rows]
     pieces = pieces.take(np.argsort(rows, kind="stable"))
-    ends = np.cumsum(np.bincount(rows, minlength=count))
-    starts = np.concatenate([[0], ends])
-    token_starts = np.concatenate([[0], np.cumsum(pieces.sizes)])
+    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
+    token_starts = np.concatenate([[0], np.cumsum(pieces.sizes)])[starts]
     ids, trained, weights = pieces.tokens()
     documents = pa.array(pieces.documents)
+    of_weights = pa.nulls(count, PACKED.field("weights").type)
+    if weights is not None:  # null for a row whose label tokens all have weight 1
+        uneven = np.concatenate([[0], np.cumsum(trained & (weights != 1))])[token_starts]
+        kept, sizes = np.diff(uneven) > 0, np.diff(token_starts)
+        ends = np.concatenate([[0], np.cumsum(np.where(kept, sizes, 0))])
+        values = pa.array(weights[np.repeat(kept, sizes)])
+        of_weights = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values, mask=pa.array(~kept))
     return pa.table(
         [
-            pa.ListArray.from_arrays(pa.array(token_starts[starts], pa.int32()), pa.array(ids)),
-            pa.ListArray.from_arrays(pa.array(token_starts[starts], pa.int32()), pa.array(trained)),
+            pa.ListArray.from_arrays(pa.array(token_starts, pa.int32()), pa.array(ids)),
+            pa.ListArray.from_arrays(pa.array(token_starts, pa.int32()), pa.array(trained)),
             pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(pieces.sizes, pa.int32())),
             pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pieces.names.take(documents)),
             pieces.classes.take(documents.take(pa.array(starts[:-1]))),
-            _weights(weights, trained, token_starts[starts]),
+            of_weights,
         ],
         schema=PACKED,
     )
-
-
-def _weights(weights: np.ndarray | None, trained: np.ndarray, starts: np.ndarray) -> pa.Array:
-    """The weights of each row's tokens; null for a row whose label tokens all have weight 1.
-
-    starts: first token of each row, and the end of the last.
-    """
-    count = len(starts) - 1
-    if weights is None:
-        return pa.nulls(count, PACKED.field("weights").type)
-    uneven = np.concatenate([[0], np.cumsum(trained & (weights != 1))])[starts]
-    kept = np.diff(uneven) > 0
-    sizes = np.diff(starts)
-    ends = np.concatenate([[0], np.cumsum(np.where(kept, sizes, 0))])
-    values = pa.array(weights[np.repeat(kept, sizes)])
-    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values, mask=pa.array(~kept))

@@ -1,4 +1,4 @@
-"""A chat template: its roles, its switch for thinking, defaults of its variables, and the forms of messages it reads.
+"""Chat templates: ChatML, and of any template its roles, switches and variables, and the forms of messages it reads.
 
 Templates differ in what they take: a system prompt has the role `system` or `developer`, reasoning the key
 `reasoning_content`, `reasoning` or `thinking`, arguments of a tool call are an object or JSON text, content is text or
@@ -18,6 +18,39 @@ from training.pack.documents import REASONING, Chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
+
+CHATML = """\
+{%- if tools %}
+    {{- '<|im_start|>system\\nYou can call these tools:\\n' }}
+    {%- for tool in tools %}
+        {{- tool | tojson + '\\n' }}
+    {%- endfor %}
+    {{- 'To call one, write <tool_call>{"name": ..., "arguments": {...}}</tool_call>.<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' }}
+    {%- if message.content is string %}
+        {{- message.content }}
+    {%- elif message.content %}
+        {%- for part in message.content %}
+            {{- part.text }}
+        {%- endfor %}
+    {%- endif %}
+    {%- for call in message.tool_calls or [] %}
+        {%- set function = call.function or call %}
+        {{- '\\n' if message.content or not loop.first }}
+        {{- '<tool_call>{"name": ' + function.name | tojson + ', "arguments": ' }}
+        {{- function.arguments if function.arguments is string else function.arguments | tojson }}
+        {{- '}</tool_call>' }}
+    {%- endfor %}
+    {{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
 
 # Some templates write today's date. This date replaces it, so that examples are the same every day. It is the default
 # date of Llama 3.1.
@@ -85,13 +118,48 @@ def presentations(template: str, chat: Chat) -> Iterator[Chat]:
     3. Arguments are JSON text: DeepSeek V3.
     4. Content is a list of parts: templates for images.
     """
-    developer = "developer" in template_roles(template)
-    messages = [_with_reasoning_key(_usual(message, developer), template) for message in chat.messages]
+    messages = [_usual(message, template) for message in chat.messages]
     yield Chat(messages, chat.tools)
     if any("tool_calls" in message for message in messages):
         yield Chat([_with_one_thought(message) for message in messages], chat.tools)
         yield Chat([_with_text_arguments(message) for message in messages], chat.tools)
-    yield Chat([message | {"content": _as_parts(message["content"])} for message in messages], chat.tools)
+    parts = [[{"type": "text", "text": one["content"]}] if one["content"] else [] for one in messages]
+    yield Chat([one | {"content": of_one} for one, of_one in zip(messages, parts, strict=True)], chat.tools)
+
+
+def _usual(message: dict[str, Any], template: str) -> dict[str, Any]:
+    """The message in the first form; of the role `system` for `developer` if the template does not have that role."""
+    role = message["role"]
+    if role == "developer" and "developer" not in template_roles(template):
+        role = "system"
+    message = message | {"role": role, "content": message.get("content", "")}
+    read = _READ_REASONING.findall(template)
+    given = next((message[key] for key in REASONING if message.get(key)), None)
+    content = message["content"]
+    if given is None and message["role"] == "assistant" and (thought := THOUGHT.match(content)):
+        given, content = thought[1].strip(), content[thought.end() :]
+    if not read or not given or any(message.get(key) for key in read):
+        return message
+    rest = {key: value for key, value in message.items() if key not in REASONING}
+    return rest | {"content": content, read[0]: given}
+
+
+def _with_one_thought(message: dict[str, Any]) -> dict[str, Any]:
+    """A message with tool calls whose content is at the end of its reasoning, if it has both."""
+    key = next((key for key in REASONING if message.get(key)), None)
+    if key is None or "tool_calls" not in message or not message["content"]:
+        return message
+    return message | {key: f"{message[key]}\n\n{message['content']}", "content": ""}
+
+
+def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with arguments of tool calls as JSON text."""
+    calls = [
+        call
+        | {"function": call["function"] | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)}}
+        for call in message.get("tool_calls", ())
+    ]
+    return message | {"tool_calls": calls} if calls else message
 
 
 def render(
@@ -122,28 +190,17 @@ def render(
     return cast(str, rendered[0])
 
 
+_SYSTEM, _FIRST, _ANSWER, _SECOND = (
+    {"role": role, "content": content}
+    for role, content in (("system", "d"), ("user", "a"), ("assistant", "b"), ("user", "c"))
+)
 # Conversations that every template has to end for before it is used, each with or without the prompt of an answer.
-CHECKED: tuple[tuple[list[dict[str, Any]], bool], ...] = (
-    ([{"role": "user", "content": "a"}], False),
-    ([{"role": "user", "content": "a"}], True),
-    ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], False),
-    (
-        [
-            {"role": "user", "content": "a"},
-            {"role": "assistant", "content": "b"},
-            {"role": "user", "content": "c"},
-        ],
-        True,
-    ),
-    (
-        [
-            {"role": "system", "content": "d"},
-            {"role": "user", "content": "a"},
-            {"role": "assistant", "content": "b"},
-            {"role": "user", "content": "c"},
-        ],
-        True,
-    ),
+CHECKED: tuple[tuple[list[dict[str, str]], bool], ...] = (
+    ([_FIRST], False),
+    ([_FIRST], True),
+    ([_FIRST, _ANSWER], False),
+    ([_FIRST, _ANSWER, _SECOND], True),
+    ([_SYSTEM, _FIRST, _ANSWER, _SECOND], True),
 )
 
 
@@ -159,51 +216,10 @@ def check_that_it_ends(tokenizer: "PreTrainedTokenizerFast") -> None:
         guard(conversation, OF_A_CHECK)
 
 
-def _write(tokenizer: "PreTrainedTokenizerFast", conversation: tuple[list[dict[str, Any]], bool]) -> str:
+def _write(tokenizer: "PreTrainedTokenizerFast", conversation: tuple[list[dict[str, str]], bool]) -> str:
     messages, prompt = conversation
     written = tokenizer.apply_chat_template([messages], tokenize=False, add_generation_prompt=prompt)
     return cast(str, written[0])
-
-
-def _usual(message: dict[str, Any], developer: bool) -> dict[str, Any]:
-    """The message with content; of the role `system` for `developer` if the template does not have that role."""
-    role = "system" if message["role"] == "developer" and not developer else message["role"]
-    return message | {"role": role, "content": message.get("content", "")}
-
-
-def _with_reasoning_key(message: dict[str, Any], template: str) -> dict[str, Any]:
-    """The message whose reasoning has a key that the template reads, if it reads one."""
-    read = _READ_REASONING.findall(template)
-    given = next((message[key] for key in REASONING if message.get(key)), None)
-    content = message["content"]
-    if given is None and message["role"] == "assistant" and (thought := THOUGHT.match(content)):
-        given, content = thought[1].strip(), content[thought.end() :]
-    if not read or not given or any(message.get(key) for key in read):
-        return message
-    rest = {key: value for key, value in message.items() if key not in REASONING}
-    return rest | {"content": content, read[0]: given}
-
-
-def _with_one_thought(message: dict[str, Any]) -> dict[str, Any]:
-    """A message with tool calls whose content is at the end of its reasoning, if it has both."""
-    key = next((key for key in REASONING if message.get(key)), None)
-    if key is None or "tool_calls" not in message or not message["content"]:
-        return message
-    return message | {key: f"{message[key]}\n\n{message['content']}", "content": ""}
-
-
-def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with arguments of tool calls as JSON text."""
-    calls = [
-        call
-        | {"function": call["function"] | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)}}
-        for call in message.get("tool_calls", ())
-    ]
-    return message | {"tool_calls": calls} if calls else message
-
-
-def _as_parts(content: str) -> list[dict[str, str]]:
-    return [{"type": "text", "text": content}] if content else []
 
 
 def _literal(value: Any) -> str:

@@ -12,7 +12,7 @@ about 60 bytes per byte of the table: 600 MB for a document of 10 MB. That is no
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -22,15 +22,15 @@ from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.entry import Entry
 from cluster.errors import ConfigError, DataError
 from cluster.examples.splits import SPLITS, hash64
-from cluster.stage import Output, Scratch, Stage, files_from
+from cluster.stage import Output, Scratch, Stage
 from training.config_parts import Split
 from training.data.packed import EXAMPLES, STAGE_TOKENS, shuffle_key
+from training.pack.corpus import CorpusReading, FrozenCorpus, Unit, as_json, files_of, stage_of
 from training.pack.documents import Document, LeftOut, documents_of
 from training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
 from training.pack.loss_keys import unread_counters
-from training.pack.sources import CorpusReading, FrozenCorpus, Unit, as_json, stage_of
+from training.pack.packed_run import TokenizerAt
 from training.pack.split import Cuts, split_of
-from training.pack.tokenizer import TokenizerAt
 
 _load_prepared = Entry("training.tokenizer.load_tokenizer:load_prepared")  # imports transformers
 
@@ -96,14 +96,10 @@ def tokenise_stage(
         ),
         fingerprint=fingerprint(decided_by),
         store=tokenizer.store,
-        describe=_files,
+        describe=files_of,
         small=sum(frozen.unit_bytes) <= SMALL_BYTES,
         memory=_LIBRARIES + 2 * min(_SORTED_BYTES, _BYTES_PER_BYTE * max(frozen.unit_bytes)),
     )
-
-
-def _files(unit: Unit) -> str:
-    return files_from(list(dict.fromkeys(span.uri for span in unit)))
 
 
 @lru_cache(maxsize=2)
@@ -146,16 +142,24 @@ class Tokenise:
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         encoder = _encoder(self.tokenizer, self.vocabulary)
-        left_out = LeftOut()
-        tally = _Tally()
+        left_out, counters = LeftOut(), Counter[str]()
+        failed = 0  # documents for which the template failed
         tables: list[pa.Table] = []
         held = 0
         for documents in _tables(documents_of(self.source, unit, left_out)):
             encoded = encoder.encode(documents)
-            with_example = {example.document for example in encoded.examples}
-            tally.add(documents, with_example, encoded.notes, encoded.misfits, left_out)
-            _refuse_template(tally, encoded.misfits, self.failures_of_template)
-            tables.append(self._table(documents, encoded.examples, tally))
+            # A chat can have one rendering that is refused and another that is an example.
+            unfit = {one.document for one in encoded.misfits} - {one.document for one in encoded.examples}
+            counters["documents"] += len(documents) - len(unfit)
+            counters["text_bytes"] += sum(document.bytes for document in documents)
+            counters.update({note: times for note, times in encoded.notes.items() if times})
+            for misfit in encoded.misfits:
+                if misfit.document in unfit:
+                    left_out.add(misfit.reason, f"document {documents[misfit.document].id}", misfit.preview)
+                    unfit.remove(misfit.document)
+            failed += len({one.document for one in encoded.misfits if one.reason in TEMPLATE_REASONS})
+            _refuse_template(counters["documents"], failed, encoded.misfits, self.failures_of_template)
+            tables.append(self._table(documents, encoded.examples, counters))
             held += tables[-1].nbytes
             if held >= _SORTED_BYTES:
                 self._write(tables, scratch)
@@ -164,13 +168,17 @@ class Tokenise:
             log.info("left out: %d %s, the first at %s", left_out.reasons[reason], reason, where)
         self._write(tables, scratch)
         unread = unread_counters(left_out.unread, str(encoder.tokenizer.chat_template or ""))
-        return dict(sorted((tally.counters | left_out.counters | unread).items()))
+        return dict(sorted((dict(counters) | left_out.counters | unread).items()))
 
     def _write(self, tables: Sequence[pa.Table], scratch: Scratch) -> None:
-        for table in _sorted(pa.concat_tables([EXAMPLES.empty_table(), *tables])):
-            scratch.write(self.output, table)
+        """Write the examples sorted by (split, shuffle key), then in the order of the corpus."""
+        whole = pa.concat_tables([EXAMPLES.empty_table(), *tables]).combine_chunks()
+        order = np.lexsort((whole["place"].to_numpy(), whole["split"].to_numpy()))
+        for start in range(0, len(order), _WRITTEN_ROWS):
+            scratch.write(self.output, whole.take(pa.array(order[start : start + _WRITTEN_ROWS])))
 
-    def _table(self, documents: Sequence[Document], examples: Sequence[Example], tally: "_Tally") -> pa.Table:
+    def _table(self, documents: Sequence[Document], examples: Sequence[Example], counters: Counter[str]) -> pa.Table:
+        """The examples as a table of schema EXAMPLES. Counts examples and tokens by split and stage."""
         owners = [documents[example.document] for example in examples]
         number = {name: index for index, name in enumerate(self.classes)}
         splits = [split_of(owner, self.cuts) for owner in owners]
@@ -180,64 +188,32 @@ class Tokenise:
             shuffle_key(hash64(str(self.seed).encode(), owner.id.encode(), str(example.piece).encode()), stage)
             for owner, example, stage in zip(owners, examples, stages, strict=True)
         ]
-        tally.count(splits, stages, examples)
+        counters["examples"] += len(examples)
+        tokens = np.array([len(example.ids) for example in examples], np.int64)
+        trained = np.array([np.count_nonzero(example.trained) for example in examples], np.int64)
+        for index, name in enumerate(SPLITS):
+            own = np.array(splits, np.int64) == index
+            counters[f"examples/{name}"] += int(own.sum())
+            counters[f"tokens/{name}"] += int(tokens[own].sum())
+            counters[f"label_tokens/{name}"] += int(trained[own].sum())
+        for stage, count in zip(stages, tokens.tolist(), strict=True):
+            if stage is not None:
+                counters[f"{STAGE_TOKENS}{stage}"] += count
+
+        def lists(arrays: Sequence[np.ndarray], kind: type) -> pa.ListArray:
+            ends = np.cumsum([0, *map(len, arrays)], dtype=np.int32)
+            return pa.ListArray.from_arrays(pa.array(ends), pa.array(np.concatenate([np.empty(0, kind), *arrays])))
+
         columns = [
             pa.array(splits, pa.int8()),
             pa.array(np.array(shuffle_keys, np.uint64)),
             pa.array([owner.id for owner in owners], pa.string()),
-            _lists([example.ids for example in examples], np.int32),
-            _lists([example.trained for example in examples], np.bool_),
+            lists([example.ids for example in examples], np.int32),
+            lists([example.trained for example in examples], np.bool_),
             pa.array([number.get(owner.label) if owner.label is not None else None for owner in owners], pa.int32()),
             pa.array([example.weights for example in examples], EXAMPLES.field("weights").type),
         ]
         return pa.Table.from_arrays(columns, schema=EXAMPLES)
-
-
-@dataclass
-class _Tally:
-    """Counters of a unit."""
-
-    counters: Counters = field(default_factory=dict)
-    unfit: int = 0  # documents for which the template failed
-
-    def add(
-        self,
-        documents: Sequence[Document],
-        with_example: set[int],
-        notes: Counter[str],
-        misfits: Sequence[Misfit],
-        left_out: LeftOut,
-    ) -> None:
-        """Count a table. with_example: indices of the documents with an example."""
-        # A chat can have one rendering that is refused and another that is an example.
-        unfit = {misfit.document for misfit in misfits} - with_example
-        self._count("documents", len(documents) - len(unfit))
-        self._count("text_bytes", sum(document.bytes for document in documents))
-        for note, times in notes.items():
-            if times:
-                self._count(note, times)
-        for document, reason, preview, _ in misfits:
-            if document in unfit:
-                left_out.add(reason, f"document {documents[document].id}", preview)
-                unfit.remove(document)
-        self.unfit += len({misfit.document for misfit in misfits if misfit.reason in TEMPLATE_REASONS})
-
-    def count(self, splits: Sequence[int], stages: Sequence[int | None], examples: Sequence[Example]) -> None:
-        self._count("examples", len(examples))
-        which = np.array(splits, np.int64)
-        tokens = np.array([len(example.ids) for example in examples], np.int64)
-        trained = np.array([np.count_nonzero(example.trained) for example in examples], np.int64)
-        for index, name in enumerate(SPLITS):
-            own = which == index
-            self._count(f"examples/{name}", int(own.sum()))
-            self._count(f"tokens/{name}", int(tokens[own].sum()))
-            self._count(f"label_tokens/{name}", int(trained[own].sum()))
-        for stage, count in zip(stages, tokens.tolist(), strict=True):
-            if stage is not None:
-                self._count(f"{STAGE_TOKENS}{stage}", count)
-
-    def _count(self, name: str, by: int) -> None:
-        self.counters[name] = self.counters.get(name, 0) + by
 
 
 def _tables(documents: Iterator[Document]) -> Iterator[list[Document]]:
@@ -254,29 +230,14 @@ def _tables(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield held
 
 
-def _lists(arrays: Sequence[np.ndarray], kind: type) -> pa.ListArray:
-    values = np.concatenate(arrays) if arrays else np.empty(0, kind)
-    ends = np.cumsum([0, *map(len, arrays)], dtype=np.int32)
-    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values))
+def _refuse_template(documents: int, failed: int, misfits: Sequence[Misfit], failures: int) -> None:
+    """Refuse a chat template or tokenizer that failed for `failures` documents or more, and succeeded for none.
 
-
-def _sorted(examples: pa.Table) -> Iterator[pa.Table]:
-    """The examples sorted by (split, shuffle key), then in the order of the corpus, in tables of _WRITTEN_ROWS."""
-    order = np.lexsort((examples["place"].to_numpy(), examples["split"].to_numpy()))
-    whole = examples.combine_chunks()
-    for start in range(0, len(order), _WRITTEN_ROWS):
-        yield whole.take(pa.array(order[start : start + _WRITTEN_ROWS]))
-
-
-def _refuse_template(tally: _Tally, misfits: Sequence[Misfit], failures: int) -> None:
-    """Refuse a chat template that does not suit the corpus.
-
-    Raises:
-        ConfigError: template or tokenizer failed for all documents so far, and for `failures` or more.
+    documents: number of those for which it succeeded. failed: of those for which it failed.
     """
-    if tally.counters["documents"] or tally.unfit < failures:
+    if documents or failed < failures:
         return
-    failed = [misfit for misfit in misfits if misfit.reason in TEMPLATE_REASONS]
+    first = next(misfit for misfit in misfits if misfit.reason in TEMPLATE_REASONS)
     advice = {
         "template_error": "The template refuses these conversations.",
         "template_too_slow": "The template takes too long for these conversations.",
@@ -292,9 +253,8 @@ def _refuse_template(tally: _Tally, misfits: Sequence[Misfit], failures: int) ->
         "tool_calls_not_rendered": "The template does not write tool calls: give one that does, such as `chatml`.",
         "reasoning_not_rendered": "The template does not write reasoning: put it into the content, or give another.",
     }
-    first = failed[0]
     raise ConfigError(
-        f"model.chat_template: of the first {tally.unfit} documents none is an example ({first.reason}). "
+        f"model.chat_template: of the first {failed} documents none is an example ({first.reason}). "
         f"{advice[first.reason]} The first one reads:\n{first.preview:.1500}\n"
         "Set model.chat_template to a suitable Jinja file, or give another tokenizer."
     )

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from training.config import Method, TrainConfig
-from training.plan.choices import fits
 from training.plan.data import Data
-from training.plan.memory import GIB, Shape, memory
+from training.plan.memory import GIB, Shape, fits, memory
 
 
 @dataclass(frozen=True)

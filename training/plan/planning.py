@@ -1,29 +1,38 @@
-"""The plan of a config: steps, memory, time and price. Reads lists of files and the model's config, not weights."""
+"""`raymill plan` of a training: steps, memory, time and price before it runs, as JSON values and as text.
+
+Reads lists of files and the model's config, not weights.
+"""
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from cluster.entry import Entry
-from cluster.plan.plan import ASSUMED, CORES, Prices, costs_of, load_prices
+from cluster.errors import ConfigError
+from cluster.plan.plan import ASSUMED, CORES, Prices, assumed_lines, costs_lines, costs_of, load_prices, wrapped
 from training.config import TrainConfig
 from training.continuing import planned_words
-from training.gpus import AssumedGpu
+from training.gpus import AssumedGpu, gpu_named
+from training.output_folder import refuse_output_among_inputs
 from training.plan.advice import PlannedTraining, advise
-from training.plan.choices import (
+from training.plan.data import Data, find_data
+from training.plan.memory import (
     CHOICES,
+    GIB,
+    MARGIN,
     USABLE,
+    Shape,
     changes,
     default_rows,
+    first_that_fits,
     fits,
+    memory,
     most_rows,
     possible_choices,
-    simplest_engine,
     smallest_change,
 )
-from training.plan.data import Data, find_data
-from training.plan.memory import GIB, Shape, memory
 
 _flops_per_token = Entry("training.models.cost:flops_per_token")
 _shape_of = Entry("training.models.cost:shape_of")
@@ -43,8 +52,7 @@ def plan_run(
     """
     # A phase continues with the weights of the one before, which have the shape of the first model.
     configs = [config.phase(overrides) for overrides in config.phases] or [config]
-    priced = prices or load_prices(None)
-    phases = [plan_phase(one, machine, cores, priced) for one in configs]
+    phases = [plan_phase(one, machine, cores, prices) for one in configs]
     phases[0]["warnings"] = [*config.without_effect, *phases[0]["warnings"]]
     totals: dict[str, Any] = {
         total: None if any(phase[total] is None for phase in phases) else sum(phase[total] for phase in phases)
@@ -71,6 +79,10 @@ def plan_phase(
     rows = default_rows(config, shape, device)
     need = memory(config, shape, rows)
     choices = [_choice(one, config, shape, device) for one in possible_choices(config)]
+    packing = None
+    if data.packing:
+        task = max(one.memory for one in data.packing)
+        packing = costs_of(data.packing, lambda count: count * task, cores, prices or load_prices(None))
     facts = PlannedTraining(config, shape, data, steps, machine.memory_gib, machine.is_gpu)
     return {
         "name": config.name,
@@ -93,7 +105,7 @@ def plan_phase(
             "tokens": data.tokens,
             "documents": data.documents,
         },
-        "packing": _packing(data, cores, prices or load_prices(None)),
+        "packing": packing,
         "continues": planned_words(config),
         "steps": steps,
         "tokens": tokens,
@@ -101,7 +113,7 @@ def plan_phase(
         "rows_per_step": config.rows_per_step,
         "micro_batch": rows,
         "accumulation": -(-config.rows_per_step // (least * rows)),
-        "memory": need.parts(),
+        "memory": asdict(need),
         "memory_total": need.total,
         "memory_usable": USABLE * device if device else None,
         "choices": choices,
@@ -115,13 +127,6 @@ _ASSUMED = (
     "A GPU reaches its share of the peak in each step (--mfu), and workers wait for the one with the most rows.",
     "Activations are counted as autograd keeps them for a Llama, within a tenth; see training/plan/memory.py.",
 )
-
-
-def _packing(data: Data, cores: Sequence[int], prices: Prices) -> dict[str, Any] | None:
-    if not data.packing:
-        return None
-    task = max(one.memory for one in data.packing)
-    return costs_of(data.packing, lambda count: count * task, cores, prices)
 
 
 def _choice(one: TrainConfig, config: TrainConfig, shape: Shape, device: float | None) -> dict[str, Any]:
@@ -139,7 +144,7 @@ def _choice(one: TrainConfig, config: TrainConfig, shape: Shape, device: float |
         "micro_batch": rows,
         "fits": fit,
         "fewer_rows": most_rows(one, shape, device, rows) if device and not fit else None,
-        "memory": need.parts(),
+        "memory": asdict(need),
         "total": need.total,
     }
 
@@ -151,7 +156,7 @@ def _advice_on_memory(config: TrainConfig, shape: Shape, device: float | None) -
     if device is None:
         return {"change": None, "simpler": None}
     change = smallest_change(config, shape, device)
-    engine = simplest_engine(config, shape, device)
+    engine = first_that_fits([config], possible_choices(config), shape, device)
     before = list(itertools.takewhile(lambda choice: choice != (config.engine, config.offload), CHOICES))
     simpler = engine if engine and (engine.engine, engine.offload) in before else None
     return {
@@ -184,3 +189,171 @@ def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine
         if machine.price is not None:
             found["cost"] = machine.price * found["gpu_hours"]
     return found
+
+
+_PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "step", "context")
+_GIB = 1 << 30
+
+
+def print_plan(
+    config: TrainConfig,
+    *,
+    gpu: str | None = None,
+    gpu_memory_gib: float | None = None,
+    peak_tflops: float | None = None,
+    mfu: float = 0.4,
+    price_per_gpu_hour: float | None = None,
+    cores: Sequence[int] = CORES,
+    prices: str | None = None,
+    as_json: bool = False,
+) -> None:
+    """Print the plan of a config: no GPU is used. The options are those of the verb (cluster/plan.py).
+
+    Raises:
+        UserError: a model, a corpus, a column or a GPU is unknown.
+    """
+    refuse_output_among_inputs(config)
+    of_gpu = machine(config, gpu, gpu_memory_gib, peak_tflops, mfu, price_per_gpu_hour)
+    found = plan_run(config, of_gpu, cores, load_prices(prices))
+    print(json.dumps(found, indent=1) if as_json else plan_text(found))
+
+
+def machine(
+    config: TrainConfig,
+    gpu: str | None,
+    gpu_memory_gib: float | None,
+    peak_tflops: float | None,
+    mfu: float,
+    price: float | None,
+) -> AssumedGpu:
+    """The GPU of a plan: the given values, else those of the table, else the config's `device_memory_gib`.
+
+    Raises:
+        ConfigError: a price is given and the GPU's speed is unknown.
+    """
+    known = gpu_named(gpu) if gpu else None
+    memory_gib = gpu_memory_gib or (known.memory_gib if known else config.device_memory_gib)
+    if price is not None and not (known or peak_tflops):
+        raise ConfigError("--price-per-gpu-hour: the time depends on the GPU's speed; give --gpu or --peak-tflops too.")
+    return AssumedGpu(
+        name=known.name if known else None,
+        memory_gib=memory_gib,
+        peak_flops=peak_tflops * 1e12 if peak_tflops else None,
+        bf16_peak_flops=known.bf16_peak_flops if known else None,
+        mfu=mfu,
+        price=price,
+    )
+
+
+def plan_text(plan: dict[str, Any]) -> str:
+    """The plan as text: each phase, and the sums if there are several."""
+    machine, phases = plan["machine"], plan["phases"]
+    lines = [f"plan of {plan['name']}"]
+    for phase in phases:
+        lines += ["", *_phase(phase, machine)]
+        if phase["packing"]:
+            lines += ["", f"packing of {phase['name']}, before it", "", *costs_lines(phase["packing"])]
+    if len(phases) > 1 and plan["seconds"] is not None:
+        lines += ["", f"all phases  {_time(plan['seconds'])}, {_price(plan)}"]
+    return wrapped([*lines, "", *assumed_lines(plan["assumed"])])
+
+
+def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
+    model, data = phase["model"], phase["data"]
+    least, most = phase["workers"]
+    about = "" if data["exact"] else "about "
+    workers = str(least) if least == most else f"{least} to {most}"
+    tokens, data_rows = sum(data["tokens"].values()), sum(data["rows"].values())
+    rows, micro, micros = phase["rows_per_step"], phase["micro_batch"], phase["accumulation"]
+    lines = [
+        f"{phase['name']}: {phase['method']}, {phase['engine']}, {phase['precision']}",
+        f"  model       {model['type']}, {model['parameters']:,} parameters, {model['trained']:,} trained "
+        f"({model['trained'] / model['parameters']:.2%})",
+        *(f"  {line}" for line in phase["continues"]),
+        f"  data        {about}{tokens:,} tokens, {data_rows:,} rows ({data['how']})",
+        f"  training    {phase['steps']:,} steps, {about}{phase['tokens']:,} tokens, "
+        f"{about}{phase['epochs']:.2f} epochs",
+        f"  step        {_count(rows, 'row')} = {workers} {'worker' if most == 1 else 'workers'} x "
+        f"{_count(micros, 'micro-batch', 'micro-batches')} x {_count(micro, 'row')}"
+        + (f" (with {_count(least, 'worker')})" if least != most else ""),
+        *_table(phase, machine),
+    ]
+    if not model["activations_exact"]:
+        lines.append(f"              activations are estimated as if {model['type']} were a Llama")
+    if machine["memory_gib"]:
+        lines += _memory_lines(phase, machine)
+    if phase["seconds"] is not None:
+        lines += [
+            f"  time        {_time(phase['seconds'])} on {_count(most, 'GPU')}, {_price(phase)}",
+            f"              at MFU {machine['mfu']:.0%} of {phase['peak_flops'] / 1e12:,.4g} TFLOP/s, "
+            f"{phase['flops_per_token'] / 1e9:,.4g} GFLOP a token; without validation, checkpoints and export",
+        ]
+    elif machine["bf16_peak_flops"]:
+        lines.append(
+            f"  time        and cost unknown: this trains in {phase['precision']}, and the table has only the bf16 "
+            f"peak of {machine['name']}; give --peak-tflops"
+        )
+    else:
+        lines.append("  time        unknown without a GPU: give --gpu or --peak-tflops")
+    return lines + [f"  warning     {warning}" for warning in phase["warnings"]]
+
+
+def _table(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
+    unit, name = (_GIB, "GiB") if phase["memory_total"] >= _GIB / 10 else (1 << 20, "MiB")
+    shown = [part for part in _PARTS if any(choice["memory"][part] for choice in phase["choices"])]
+    head = f"  {'memory, ' + name:<21}{'micro-batch':>12}"
+    lines = [head + "".join(f"{part:>12}" for part in (*shown, "total", "CPU memory"))]
+    for choice in phase["choices"]:
+        engine = choice["engine"] + (f" + {choice['offload']}" if choice["offload"] != "none" else "")
+        mark = ">" if choice["chosen"] else " "
+        sizes = [*(choice["memory"][part] for part in shown), choice["total"], choice["memory"]["host"]]
+        numbers = "".join(f"{size / unit:>12,.2f}" for size in sizes)
+        lines.append(f"  {mark} {engine:<19}{choice['micro_batch']:>12}{numbers}{_verdict(choice)}")
+    return lines
+
+
+def _verdict(choice: dict[str, Any]) -> str:
+    if choice["fits"] is None:
+        return ""
+    if choice["fits"]:
+        return "  fits"
+    return f"  fits with micro_batch: {choice['fewer_rows']}" if choice["fewer_rows"] else "  too large"
+
+
+def _memory_lines(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
+    usable = phase["memory_usable"] / _GIB
+    lines = [f"  limit       {usable:,.2f} of {machine['memory_gib']:g} GiB a GPU: {MARGIN}"]
+    if phase["change"] is None:
+        lines.append(
+            f"              too large on {_count(phase['workers'][0], 'worker')}: no engine fits, even with one row at "
+            "a time and activation checkpointing"
+        )
+    elif phase["change"]:
+        lines.append(f"              too large; the smallest change that fits: {phase['change']}")
+    if phase["change"] == "" and phase["simpler"]:
+        lines.append(f"              a simpler engine fits too: {phase['simpler']}")
+    return lines
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def _price(of: dict[str, Any]) -> str:
+    """GPU hours, and their cost if a price is given."""
+    cost = f", cost {_hundredths(of['cost'])}" if of["cost"] is not None else ""
+    return f"{_hundredths(of['gpu_hours'])} GPU hours{cost}"
+
+
+def _hundredths(number: float) -> str:
+    return "under 0.01" if 0 < number < 0.01 else f"{number:,.2f}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h"

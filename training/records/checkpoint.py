@@ -12,11 +12,11 @@ and verified. The files are ordinary safetensors files with keys `NAME|STATE|STA
 
 import hashlib
 import json
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from math import prod
 from typing import Any, Self
 
@@ -43,10 +43,10 @@ _READERS = 8
 
 @dataclass(frozen=True)
 class StateRange:
-    """Consecutive values of one state of a parameter.
+    """Consecutive values of one state (`param`, `exp_avg` or `exp_avg_sq`) of the parameter `name`.
 
-    name: of the parameter. state: `param`, `exp_avg` or `exp_avg_sq`. start, count: first value in the flattened
-    parameter, and number of values. offset: byte of the file at which they start. sha256: of their bytes.
+    start, count: first value in the flattened parameter, and number of values. offset: byte of the file at which they
+    start. sha256: of their bytes.
     """
 
     name: str
@@ -72,11 +72,7 @@ class StateFile:
 
     def to_plain(self) -> dict[str, Any]:
         """The file as JSON values for the manifest."""
-        return {
-            "path": self.path,
-            "bytes": self.bytes,
-            "pieces": [list(asdict(piece).values()) for piece in self.pieces],
-        }
+        return {"path": self.path, "bytes": self.bytes, "pieces": [list(astuple(piece)) for piece in self.pieces]}
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,6 @@ class CheckpointManifest:
     versions: dict[str, str]
 
     def to_json(self) -> bytes:
-        """The content of manifest.json."""
         plain = {
             "identity": self.fingerprint_parts,
             "course": asdict(self.progress),
@@ -161,9 +156,13 @@ class Checkpoint:
             raise DataError(
                 f"{uri}: no finished checkpoint here ({MANIFEST} is missing). Use another one from the folder above."
             )
-        checkpoint = cls(store, uri, manifest)
-        checkpoint.check_sizes()
-        return checkpoint
+        present = {file.uri: file.size for file in store.list_files(uri)}
+        for file in manifest.files:
+            at = paths.join(uri, file.path)
+            if present.get(at) != file.bytes:
+                seen = f"has {present[at]:,} bytes" if at in present else "is missing"
+                raise DataError(f"{at}: {seen}; {file.bytes:,} bytes were written. {_ADVICE}")
+        return cls(store, uri, manifest)
 
     @property
     def step(self) -> int:
@@ -174,19 +173,6 @@ class Checkpoint:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each trained parameter."""
         return self.manifest.shapes
-
-    def check_sizes(self) -> None:
-        """Compare the sizes of the files with the manifest, by one listing.
-
-        Raises:
-            DataError: a file is missing or has another size.
-        """
-        present = {file.uri: file.size for file in self.store.list_files(self.uri)}
-        for file in self.manifest.files:
-            uri = paths.join(self.uri, file.path)
-            if present.get(uri) != file.bytes:
-                seen = f"has {present[uri]:,} bytes" if uri in present else "is missing"
-                raise DataError(f"{uri}: {seen}; {file.bytes:,} bytes were written. {_ADVICE}")
 
     def check_weights(self) -> None:
         """Read the weights (not the optimizer's state) and compare each piece with its sha256.
@@ -207,7 +193,7 @@ class Checkpoint:
             DataError: they are not in the checkpoint, or a piece has another sha256 than was written.
         """
         values = np.empty(stop - start, np.float32)
-        pieces = list(self._overlapping(name, state, start, stop))
+        pieces = self._overlapping(name, state, start, stop)
         if len(pieces) > 1:
             with ThreadPoolExecutor(min(_READERS, len(pieces))) as pool:
                 read = list(pool.map(lambda found: self._read(*found), pieces))
@@ -225,14 +211,11 @@ class Checkpoint:
             raise DataError(f"{self.uri}: {state} of {name} has no values {at} to {stop} in it. {_ADVICE}")
         return values
 
-    def _overlapping(self, name: str, state: str, start: int, stop: int) -> Iterator[tuple[StateFile, StateRange]]:
+    def _overlapping(self, name: str, state: str, start: int, stop: int) -> list[tuple[StateFile, StateRange]]:
         pieces = self._pieces.get((name, state), [])
         first = max(0, bisect_right(pieces, start, key=lambda found: found[1].start) - 1)
-        for file, piece in pieces[first:]:
-            if piece.start >= stop:
-                return
-            if piece.start + piece.count > start:
-                yield file, piece
+        end = bisect_left(pieces, stop, key=lambda found: found[1].start)
+        return [found for found in pieces[first:end] if found[1].start + found[1].count > start]
 
     def _read(self, file: StateFile, piece: StateRange) -> bytes:
         uri = paths.join(self.uri, file.path)
@@ -298,7 +281,11 @@ def newest(job: Job, damaged: dict[str, str]) -> Checkpoint | None:
         except DataError as error:
             damaged[uri] = problem(error)
             continue
-        require_same_training(job, checkpoint)
+        if changed := job.differences(checkpoint.manifest.fingerprint_parts):
+            raise DataError(
+                f"{checkpoint.uri}: cannot be continued with other settings, model or data: {'; '.join(changed)}. Set "
+                "them back, choose another output, or add --replace to start again."
+            )
         return checkpoint
     return None
 
@@ -311,19 +298,6 @@ def problem(damage: DataError) -> str:
 def latest(job: Job) -> Checkpoint | None:
     """The newest checkpoint that this job can continue from. Only manifests and file sizes are checked."""
     return newest(job, {})
-
-
-def require_same_training(job: Job, checkpoint: Checkpoint) -> None:
-    """Verify that a checkpoint has the fingerprint parts of a job.
-
-    Raises:
-        DataError: it has another model, other data or other settings; the message lists the differences.
-    """
-    if changed := job.differences(checkpoint.manifest.fingerprint_parts):
-        raise DataError(
-            f"{checkpoint.uri}: cannot be continued with other settings, model or data: {'; '.join(changed)}. Set them "
-            "back, choose another output, or add --replace to start again."
-        )
 
 
 def has_every_value(shapes: dict[str, tuple[int, ...]], files: Sequence[StateFile]) -> bool:

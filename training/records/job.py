@@ -1,19 +1,70 @@
-"""The job that each worker of a training gets: config, folders, steps, fingerprints. Does not import torch."""
+"""The job that each worker of a training gets, the run that it continues, and the request to stop. Imports no torch."""
 
 import json
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
-from cluster.artifact import fingerprint
+from cluster.artifact import canonical_json, fingerprint
 from cluster.errors import ConfigError
 from cluster.record import json_bytes
 from cluster.run import differences
+from cluster.store import paths
 from cluster.store.interface import SECRETS
+from cluster.store.paths import RecordedUri
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.data.order import Position
-from training.records.parent import Parent
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A checkpoint of a finished run, and the position in the data after it.
+
+    Attributes:
+        run: URI of the run's folder.
+        digest: of the run.
+        fit: fingerprint of its training.
+        checkpoint: URI of the checkpoint.
+        step: of the checkpoint, in that run.
+        updates: updates of the optimizer up to the checkpoint, in that run and those before it.
+        steps_before: steps up to the checkpoint, in that run and those before it.
+        position: where the data continues; the start if the data is other data.
+        words: lines for people about what is kept and what is new.
+    """
+
+    run: RecordedUri
+    digest: str
+    fit: str
+    checkpoint: RecordedUri
+    step: int
+    updates: int
+    steps_before: int
+    position: Position
+    words: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> str:
+        """The part of the new run's fingerprint: all that decides its weights, without paths."""
+        return canonical_json(
+            {
+                "digest": self.digest,
+                "fit": self.fit,
+                "step": self.step,
+                "steps_before": self.steps_before,
+                "samples": self.position.samples,
+                "taken": self.position.taken,
+            }
+        ).decode()
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """From the JSON values of its fields."""
+        position = Position(plain["position"]["samples"], tuple(plain["position"]["taken"]))
+        uris = {key: RecordedUri(plain[key]) for key in ("run", "checkpoint")}
+        return cls(**plain | uris | {"position": position, "words": tuple(plain["words"])})
+
 
 OUTCOME, CHECKPOINTS = "fit.json", "checkpoints"
 
@@ -90,7 +141,15 @@ class Job:
 
     def differences(self, parts: dict[str, str]) -> list[str]:
         """The differences between other fingerprint parts and this job's, such as `settings.seed was 1, now 2`."""
-        return differences(_parsed(parts), _parsed(self.fingerprint_parts))
+
+        def parsed(parts: dict[str, str]) -> dict[str, Any]:
+            values: dict[str, Any] = dict(parts)
+            for name, text in parts.items():
+                with suppress(ValueError):  # JSON, so that differences are listed setting by setting
+                    values[name] = json.loads(text)
+            return values
+
+        return differences(parsed(parts), parsed(self.fingerprint_parts))
 
     def to_json(self) -> bytes:
         """The job without its stores' credentials: workers that torchrun starts use those of their own machine."""
@@ -103,7 +162,7 @@ class Job:
             "identity": self.fingerprint_parts,  # the key of earlier versions
             "sets": self.sets,
             "config": json.loads(self.config.model_dump_json(exclude=keys, exclude_unset=True)),
-            "parent": self.parent and self.parent.to_plain(),
+            "parent": self.parent and asdict(self.parent),
         }
         return json_bytes(plain)
 
@@ -126,13 +185,30 @@ class Job:
             ) from error
 
 
-def _parsed(parts: dict[str, str]) -> dict[str, Any]:
-    """The parts with JSON values parsed, so that differences are listed setting by setting."""
-    return {name: _value(text) for name, text in parts.items()}
+class StopRequested(Exception):
+    """Raised by every worker after it has written the checkpoint of a requested stop."""
 
 
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+@dataclass(frozen=True)
+class StopRequest:
+    """The request for the workers of one submission. submission: its id."""
+
+    job: Job
+    submission: str
+
+    @property
+    def uri(self) -> str:
+        """The file that is the request."""
+        return paths.join(self.job.root, "stop", self.submission)
+
+    def make(self) -> None:
+        """Make the request."""
+        self.job.store.write_bytes(self.uri, b"")
+
+    def made(self) -> bool:
+        """Whether the request was made. Costs one request to the store."""
+        return self.job.store.exists(self.uri)
+
+    def delete(self) -> None:
+        """Delete the request."""
+        self.job.store.delete([self.uri])

@@ -25,10 +25,9 @@ from training.config import TrainConfig
 from training.config_parts import Model
 from training.data.packed import STAGE_ROWS, by_stage
 from training.model_folder.loading import Base, loading
-from training.pack import overflow
+from training.pack import summary
 from training.pack.packed_run import PackedRun
-from training.records.evaluation import read_evaluation
-from training.records.export_manifest import EXPORT, manifest_file
+from training.records.finished import EXPORT, export_file, read_evaluation
 from training.records.job import Job
 from training.records.schema import AttemptRecord, Evaluation, GeneratedAnswer, Outcome, StepRecord, damage_lines
 from training.report.text import Fit, TrainReport, cautions
@@ -101,7 +100,7 @@ REPORT = {
 _ANSWERS = 8
 _ANSWER_CHARACTERS = 2000
 # Packing counters about documents that are longer than a row.
-_OVERFLOW_COUNTERS = (*overflow.COUNTERS, "pieces_without_label")
+_OVERFLOW_COUNTERS = (*summary.COUNTERS, "pieces_without_label")
 
 _NOT_EVALUATED: Evaluation = {
     "before": {}, "after": {}, "best_step": None, "generation": {}, "answers": [], "merged_check": None,
@@ -245,7 +244,7 @@ def _corpus(store: Store, name: str, path: str, packed: PackedRun, length: int) 
             for key, value in sorted(read.items())
             if key.startswith("left_out/") and value
         },
-        "tokenised": overflow.totals(read),
+        "tokenised": summary.totals(read),
         "packing": {key: int(counted[key]) for key in _OVERFLOW_COUNTERS if counted.get(key)},
         "turns": {key: int(value) for key, value in sorted(read.items()) if value and "turns" in key},
         "splits": [_split(split, counted, length) for split in packed.corpora[name]],
@@ -267,7 +266,7 @@ def _split(split: str, counted: Counters, length: int) -> dict[str, Any]:
 
 def _folders(job: Job, packed: PackedRun) -> list[dict[str, Any]]:
     root = paths.join(job.root, EXPORT)
-    manifest = manifest_file(job.store, root).read()
+    manifest = export_file(job.store, root).read()
     if manifest is None:
         return []
     name, revision = manifest["base"]["name"] or "", manifest["base"]["revision"]

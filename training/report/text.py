@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.formats import ascii_text, count, decimal, duration, plural, share, short
-from training.pack import overflow
+from training.pack import summary
 
 # A warning is given above these fractions (left out, waiting) or below this one (filled).
 _MAX_LEFT_OUT = 0.05
@@ -116,8 +116,11 @@ def _data(fit: Fit) -> Iterator[str]:
         read = corpus["documents"] + gone
         if gone > _MAX_LEFT_OUT * read:
             yield f"{share(gone, read)} of the documents of {corpus['name']} were left out."
-        turns = overflow.turns(corpus.get("turns", {}))
-        for note in [*turns, *overflow.notes(corpus["tokenised"], corpus["packing"], fit["recipe"]["sequence_length"])]:
+        turns = summary.turns(corpus.get("turns", {}))
+        for note in [
+            *turns,
+            *summary.overflow(corpus["tokenised"], corpus["packing"], fit["recipe"]["sequence_length"]),
+        ]:
             if note.warned:
                 yield f"{corpus['name']}: {note.words}."
         for split in corpus["splits"]:

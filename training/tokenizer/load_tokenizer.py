@@ -2,19 +2,25 @@
 
 Only fast tokenizers are accepted, because labels need the position of each token in the text. Code that comes with a
 tokenizer is never run.
+
+`tokenizer: train` fits a byte-level BPE of `model.config.vocab_size` entries on the train split. It has no unknown
+token, because every text is a sequence of bytes, and decoding gives the text back. The fit reads at most SAMPLE_BYTES
+of text: the beginnings of at most _SAMPLED_UNITS units at even distances in all corpora. The same documents give the
+same tokenizer.
 """
 
 import base64
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any, cast
 
 from jinja2 import TemplateSyntaxError
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from cluster.artifact import fingerprint
@@ -28,14 +34,79 @@ from cluster.store.paths import RelativePath
 from cluster.store.store import Store
 from cluster.temporary import scratch_folder
 from training.config_parts import Columns, Model
+from training.model_folder.checks import check_template_variables, is_tokenizer_file, no_tokenizer
 from training.model_folder.folder import hub_problem, refuse_foreign_files
-from training.model_folder.tokenizer_checks import check_template_variables, is_tokenizer_file, no_tokenizer
-from training.pack.chatml import TURN_END, TURN_START
-from training.pack.sources import FrozenCorpus
-from training.pack.split import Cuts
-from training.pack.template import check_that_it_ends, with_defaults
-from training.pack.tokenizer import RECORD, TokenizerRecord
-from training.tokenizer.bpe import fit_tokenizer
+from training.pack.corpus import FrozenCorpus
+from training.pack.documents import Chat, LeftOut, Pair, documents_of
+from training.pack.packed_run import RECORD, TokenizerRecord
+from training.pack.split import Cuts, split_of
+from training.pack.template import CHATML, TURN_END, TURN_START, check_that_it_ends, with_defaults
+
+log = logging.getLogger(__name__)
+
+SAMPLE_BYTES = 100 << 20
+END_OF_TEXT, PADDING = "<|endoftext|>", "<|pad|>"
+SPECIALS = (END_OF_TEXT, PADDING, TURN_START, TURN_END)
+
+_SAMPLED_UNITS = 256
+_BYTES = 256
+
+
+def fit_tokenizer(size: int, corpora: Sequence[FrozenCorpus], cuts: Sequence[Cuts]) -> PreTrainedTokenizerFast:
+    """A tokenizer of `size` entries, fitted on documents of the train split. cuts: of each corpus.
+
+    Raises:
+        ConfigError: `size` has no room for the bytes and special tokens.
+    """
+    least = _BYTES + len(SPECIALS)
+    if size < least:
+        raise ConfigError(
+            f"model.config.vocab_size: {size}; a byte-level tokenizer needs {least} or more: {_BYTES} bytes and "
+            f"{len(SPECIALS)} special tokens, besides what it learns."
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=list(SPECIALS), initial_alphabet=alphabet, min_frequency=2, show_progress=False
+    )
+    tokenizer.train_from_iterator(_sample(corpora, cuts), trainer)
+    log.info("fitted a tokenizer of %d entries (vocab_size %d)", tokenizer.get_vocab_size(), size)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END_OF_TEXT,
+        pad_token=PADDING,
+        extra_special_tokens=[TURN_START, TURN_END],
+        chat_template=CHATML,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _sample(corpora: Sequence[FrozenCorpus], cuts: Sequence[Cuts]) -> Iterator[str]:
+    """Texts of documents in the train split, in order, with about SAMPLE_BYTES in all."""
+    each = zip(corpora, cuts, strict=True)
+    units = [(frozen, own, number) for frozen, own in each for number in range(len(frozen.units))]
+    chosen = units[:: -(-len(units) // _SAMPLED_UNITS)]
+    share = SAMPLE_BYTES / max(sum(frozen.unit_bytes[number] for frozen, _, number in chosen), 1)
+    if share < 1 or len(chosen) < len(units):
+        log.info("fitting the tokenizer on a sample of %d MiB from %d units", SAMPLE_BYTES >> 20, len(chosen))
+    for frozen, own, number in chosen:
+        left = share * frozen.unit_bytes[number]
+        for document in documents_of(frozen.reading, frozen.units[number], LeftOut()):
+            if split_of(document, own) == 0:
+                match document.content:
+                    case str(text):
+                        yield text
+                    case Pair():
+                        yield document.content.prompt
+                        yield document.content.completion
+                    case Chat(messages):
+                        yield from (one["content"] for one in messages if isinstance(one.get("content"), str))
+            left -= document.bytes
+            if share < 1 and left <= 0:
+                break
+
 
 _transformers_config = Entry("training.models.cost:transformers_config")  # loads torch, which few tokenizers need
 
@@ -261,7 +332,12 @@ def _check(tokenizer: PreTrainedTokenizerFast, store: Store, model: Model, colum
             "model.chat_template, or put the text into the prompts."
         )
     if model.tokenizer not in (None, "train", model.name):
-        _check_vocabulary(len(tokenizer), store, model)
+        embedded = _transformers_config(store, model).get_text_config().vocab_size
+        if (tokens := len(tokenizer)) > embedded:
+            raise ConfigError(
+                f"model.tokenizer: it has {tokens:,} tokens, and the model has {embedded:,} embeddings. Give the "
+                f"model's own (leave `tokenizer` out), or for random weights set config.vocab_size: {tokens}."
+            )
     known = tokenizer.get_added_vocab()
     if model.chat_template == "chatml" and not {TURN_START, TURN_END} <= known.keys():
         raise ConfigError(
@@ -287,13 +363,3 @@ def _check_syntax(tokenizer: PreTrainedTokenizerFast, model: Model) -> None:
         ) from error
     except Exception as error:
         log.debug("the chat template refuses a conversation of one question: %s", error)
-
-
-def _check_vocabulary(tokens: int, store: Store, model: Model) -> None:
-    """Check that the model has an embedding for every token of a tokenizer that is not its own."""
-    embedded = _transformers_config(store, model).get_text_config().vocab_size
-    if tokens > embedded:
-        raise ConfigError(
-            f"model.tokenizer: it has {tokens:,} tokens, and the model has {embedded:,} embeddings. Give the model's "
-            f"own (leave `tokenizer` out), or for random weights set config.vocab_size: {tokens}."
-        )

@@ -23,14 +23,12 @@ from cluster.store import paths
 from training.config import TrainConfig
 from training.data.packed import EXAMPLES
 from training.model_folder.checks import embedded_tokens
-from training.pack import loss_keys, overflow
-from training.pack.columns import with_columns
-from training.pack.documents import Content, Document, LeftOut, Pair, all_documents, check_corpora, refuse_all
+from training.pack import loss_keys, summary
+from training.pack.corpus import FrozenCorpus, freeze_corpora, with_columns
+from training.pack.documents import Document, LeftOut, Pair, all_documents, check_corpora, refuse_all
 from training.pack.encode import Encoder, Example
-from training.pack.overflow import cut
-from training.pack.packing import PackingRule
-from training.pack.sources import FrozenCorpus, freeze_corpora
-from training.pack.tokenizer import prepare_tokenizer
+from training.pack.packed_run import prepare_tokenizer
+from training.pack.packing import PackingRule, cut
 from training.tokenizer.load_tokenizer import load_tokenizer
 
 # Tokens shown of a segment; the middle of a longer one is left out.
@@ -53,11 +51,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class ShownExample:
-    """An example of a preview. form: that of its document. overflow: how an example longer than a row is treated; else
-    empty.
+    """An example of a preview.
+
+    form, label: of its document. overflow: how an example longer than a row is treated; else empty.
     """
 
-    corpus: str
     document: str
     form: str
     label: str | None
@@ -81,7 +79,7 @@ class Preview:
     refused: dict[str, tuple[str, str]]
     left_out: Counter[str]
     seen: int
-    notes: tuple[overflow.Note, ...]
+    notes: tuple[summary.Note, ...]
     not_read: str
 
 
@@ -149,14 +147,12 @@ def segments_of(ids: np.ndarray, trained: np.ndarray, tokenizer: PreTrainedToken
     # Each special token is a segment.
     cuts = np.flatnonzero((np.diff(kinds) != 0) | special[1:]) + 1
     for run in np.split(np.arange(len(ids)), cuts):
-        counted, alone = bool(trained[run[0]]), bool(special[run[0]])
         half = _SHOWN_TOKENS // 2
-        if len(run) <= _SHOWN_TOKENS:
-            yield Segment(_decode(tokenizer, ids[run]), len(run), counted, alone)
-        else:
-            yield Segment(_decode(tokenizer, ids[run[:half]]), half, counted, alone)
-            yield Segment("", len(run) - 2 * half, counted, alone)
-            yield Segment(_decode(tokenizer, ids[run[-half:]]), half, counted, alone)
+        parts = [run] if len(run) <= _SHOWN_TOKENS else [run[:half], run[half:-half], run[-half:]]
+        for number, part in enumerate(parts):
+            text = "" if number == 1 else tokenizer.decode(ids[part].tolist(), clean_up_tokenization_spaces=False)
+            assert isinstance(text, str)
+            yield Segment(text, len(part), bool(trained[run[0]]), bool(special[run[0]]))
 
 
 def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Encoder, count: int) -> Preview:
@@ -174,7 +170,7 @@ def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Enco
         turns += encoded.notes
         seen, size = seen + len(some), size + sum(document.bytes for document in some)
         shown = encoded.examples[: max(count - len(found), 0)]
-        found += [_shown(rule, name, some[example.document], example, encoder.tokenizer) for example in shown]
+        found += [_shown(rule, some[example.document], example, encoder.tokenizer) for example in shown]
         used = {example.document for example in encoded.examples}
         refused = {one.document: one for one in reversed(encoded.misfits) if one.document not in used}
         misfits += len(refused)
@@ -188,7 +184,7 @@ def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Enco
     seen += left_out.reasons.total() - misfits  # rows that are not documents
     if not whole["examples"]:
         refuse_all(frozen.path, left_out)
-    notes = (*overflow.turns(turns), *overflow.notes(whole, counted, rule.length))
+    notes = (*summary.turns(turns), *summary.overflow(whole, counted, rule.length))
     if not counted["pieces"]:
         raise DataError(
             f"{frozen.path}: none of the first {seen:,} documents gives a row to train on: "
@@ -208,24 +204,19 @@ def _cut(example: Example, rule: PackingRule) -> tuple[int, Counters]:
     return len(pieces), counters
 
 
-def _shown(
-    rule: PackingRule,
-    corpus: str,
-    document: Document,
-    example: Example,
-    tokenizer: PreTrainedTokenizerFast,
-) -> ShownExample:
+def _shown(rule: PackingRule, document: Document, example: Example, tokenizer: PreTrainedTokenizerFast) -> ShownExample:
+    match document.content:
+        case str():
+            form = "text"
+        case Pair():
+            form = "prompt, completion"
+        case chat:
+            form = "turns: " + ", ".join(str(message["role"]) for message in chat.messages)
     # A probe predicts the class of the document and no token.
     trained = np.zeros_like(example.trained) if rule.classify else example.trained
+    segments = tuple(segments_of(example.ids, trained, tokenizer))
     return ShownExample(
-        corpus=corpus,
-        document=document.id,
-        form=_form(document.content),
-        label=document.label,
-        tokens=len(example.ids),
-        trained_tokens=int(trained.sum()),
-        overflow=_overflow(example, rule),
-        segments=tuple(segments_of(example.ids, trained, tokenizer)),
+        document.id, form, document.label, len(example.ids), int(trained.sum()), _overflow(example, rule), segments
     )
 
 
@@ -240,25 +231,14 @@ def _overflow(example: Example, rule: PackingRule) -> str:
     return "left out"
 
 
-def _form(content: Content) -> str:
-    match content:
-        case str():
-            return "text"
-        case Pair():
-            return "prompt, completion"
-        case _:
-            return "turns: " + ", ".join(str(message["role"]) for message in content.messages)
-
-
 def _heading(shown: ShownExample) -> str:
     if shown.label is not None:
-        parts = [_plain(shown.form), f"{shown.tokens:,} tokens", f"class {_plain(shown.label)}"]
+        what = f"{shown.tokens:,} tokens; class {_plain(shown.label)}"
     else:
         share = f"{shown.trained_tokens / shown.tokens:.0%}"
-        parts = [_plain(shown.form), f"{shown.trained_tokens:,} of {shown.tokens:,} tokens trained on ({share})"]
-    if shown.overflow:
-        parts.append(f"longer than a row: {shown.overflow}")
-    return "; ".join(parts)
+        what = f"{shown.trained_tokens:,} of {shown.tokens:,} tokens trained on ({share})"
+    long = f"; longer than a row: {shown.overflow}" if shown.overflow else ""
+    return f"{_plain(shown.form)}; {what}{long}"
 
 
 def _text(segments: tuple[Segment, ...], colour: bool) -> Text:
@@ -277,12 +257,6 @@ def _text(segments: tuple[Segment, ...], colour: bool) -> Text:
     if within:
         text.append("⟧")
     return text
-
-
-def _decode(tokenizer: PreTrainedTokenizerFast, ids: np.ndarray) -> str:
-    decoded = tokenizer.decode(ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    assert isinstance(decoded, str)
-    return decoded
 
 
 def _plain(text: str) -> str:

@@ -27,7 +27,7 @@ from training.config import EngineName, TrainConfig
 from training.fit.process_group import own_group
 from training.fit.ranks import Ranks
 from training.models.cost import mean_context, shape_of
-from training.plan.choices import most_rows
+from training.plan.memory import most_rows
 from training.versions import missing
 
 

@@ -19,8 +19,8 @@ from tests.support.inline import prepare_inline
 from tests.support.prepared_runs import records
 from tests.support.tickets import answer, question
 from training.config_parts import Columns, Corpus
+from training.pack.corpus import freeze_corpus
 from training.pack.documents import all_documents
-from training.pack.sources import freeze_corpus
 
 MAPPED = {"prompt": "q", "completion": "a", "labels": "tags", "categories": "queue", "annotators": "by"}
 

@@ -16,8 +16,7 @@ from cluster.errors import DataError, StorageError
 from cluster.store.store import Store
 from tests.support.packed_examples import config, document, pack_examples, write_examples
 from training.data import packed
-from training.data.batch import collate
-from training.data.loader import Loader
+from training.data.batch import Loader, collate
 from training.data.order import HeldOut, Order
 from training.data.packed import NO_TARGET, PackedRows
 

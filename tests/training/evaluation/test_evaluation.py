@@ -32,7 +32,7 @@ from training.evaluation.job import (
     measure,
     prompts_of,
 )
-from training.records.evaluation import EVALUATION
+from training.records.finished import EVALUATION
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from training.records.evaluation import parse
+from training.records.finished import parse
 
 MEASURED = {"loss": 1.5, "perplexity": float("inf"), "accuracy": 0, "label_tokens": 7}
 RECORD: dict[str, Any] = {

@@ -12,9 +12,9 @@ from tests.support import train_inline as inline
 from tests.support.train_inline import PLAIN, sentences, train_inline, write_corpus
 from training.config import TrainConfig
 from training.config_parts import Columns
-from training.pack.command import summary
+from training.pack.corpus import freeze_sets
 from training.pack.packed_run import PackedRun
-from training.pack.sources import freeze_sets
+from training.pack.summary import summary
 from training.report.text import summary_text
 
 pytestmark = pytest.mark.filterwarnings("ignore")

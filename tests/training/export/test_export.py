@@ -20,7 +20,7 @@ from training.evaluation.job import initial_objective
 from training.export.job import base_of, compare_logits, export, first_tokens, logits, merge
 from training.pack.documents import Document
 from training.pack.encode import Encoder
-from training.records import export_manifest
+from training.records.finished import export_digests, finish_export, put_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -257,9 +257,9 @@ def test_the_digest_of_a_folder_is_of_every_file_but_its_card(tmp_path):
         folder.mkdir()
         for name, content in (files | changes).items():
             (folder / name).write_text(content)
-        put = export_manifest.put_folder(Store(), folder, root)
-        manifest = export_manifest.finish(Store(), root, {"made_from": "x", "folders": {"full": "full"}}, put)
-        return export_manifest.digests(Store(), root, manifest)["full"]
+        put = put_folder(Store(), folder, root)
+        manifest = finish_export(Store(), root, {"made_from": "x", "folders": {"full": "full"}}, put)
+        return export_digests(Store(), root, manifest)["full"]
 
     assert digest(**{"README.md": "trained on s3://elsewhere"}) == digest()
     for name in ("model.safetensors", "tokenizer.json", "another.json"):
@@ -289,7 +289,7 @@ def test_the_digest_leaves_out_the_location_of_the_base_and_no_other_setting(tmp
     digests = []
     for settings in (plain, same, other):
         Store().write_bytes(f"{tmp_path}/{path}", json.dumps(settings).encode())
-        digests.append(export_manifest.digests(Store(), str(tmp_path), manifest)[folder])
+        digests.append(export_digests(Store(), str(tmp_path), manifest)[folder])
     assert digests[0] == digests[1] != digests[2]
 
 

@@ -13,7 +13,7 @@ from training.evaluation.job import evaluate
 from training.export import job as export_job
 from training.models.base import base_dtype, load_base
 from training.pack.packed_run import PackedRun
-from training.records.export_manifest import finished_export, finished_export_and_evaluation
+from training.records.finished import finished_export, finished_export_and_evaluation
 
 
 @pytest.fixture

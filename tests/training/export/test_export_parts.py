@@ -18,7 +18,7 @@ from training.config_parts import Model
 from training.export.card import CorpusFacts, Lineage, card
 from training.export.job import base_of, compare_logits, generation_settings
 from training.model_folder.loading import Base, loading
-from training.records import export_manifest
+from training.records.finished import export_damage, export_file, export_fingerprint, finish_export, put_folder
 
 
 def section(text: str, title: str) -> list[str]:
@@ -206,30 +206,23 @@ def test_a_manifest_has_every_file_with_its_size_and_damage_is_named(tmp_path):
     (folder / "inner").mkdir(parents=True)
     for name, content in (("b.json", b"bb"), ("a.json", b"a"), ("inner/c.json", b"ccc")):
         (folder / name).write_bytes(content)
-    files = export_manifest.put_folder(store, folder, root)
+    files = put_folder(store, folder, root)
     assert [(file["path"], file["bytes"]) for file in files] == [
         ("full/a.json", 1), ("full/b.json", 2), ("full/inner/c.json", 3),
     ]  # fmt: skip
     assert not folder.exists()
-    manifest = export_manifest.finish(store, root, {"made_from": "x", "folders": {"full": "full"}}, files)
+    manifest = finish_export(store, root, {"made_from": "x", "folders": {"full": "full"}}, files)
     assert (manifest["bytes"], manifest["files"]) == (6, files)
     assert not store.exists(f"{root}/old/left.bin")
-    assert export_manifest.manifest_file(store, root).read() == manifest
-    assert (
-        export_manifest.damage(store, root, manifest)
-        == export_manifest.damage(store, root, manifest, compare_sha256=True)
-        == {}
-    )
+    assert export_file(store, root).read() == manifest
+    assert export_damage(store, root, manifest) == export_damage(store, root, manifest, compare_sha256=True) == {}
     store.write_bytes(f"{root}/full/b.json", b"bx")
-    assert export_manifest.damage(store, root, manifest) == {}
-    assert set(export_manifest.damage(store, root, manifest, compare_sha256=True)) == {f"{root}/full/b.json"}
+    assert export_damage(store, root, manifest) == {}
+    assert set(export_damage(store, root, manifest, compare_sha256=True)) == {f"{root}/full/b.json"}
     store.write_bytes(f"{root}/full/b.json", b"longer")
     store.delete([f"{root}/full/a.json"])
-    assert set(export_manifest.damage(store, root, manifest)) == {f"{root}/full/a.json", f"{root}/full/b.json"}
-    assert (
-        export_manifest.damage(store, root, manifest | {"made_from": "y"})[f"{root}/manifest.json"]
-        == "is gone or damaged"
-    )
+    assert set(export_damage(store, root, manifest)) == {f"{root}/full/a.json", f"{root}/full/b.json"}
+    assert export_damage(store, root, manifest | {"made_from": "y"})[f"{root}/manifest.json"] == "is gone or damaged"
 
 
 @pytest.mark.parametrize("changed", [None, "version", "fingerprint", "best_checkpoint", "dtype"])
@@ -237,7 +230,7 @@ def test_an_export_is_another_one_if_anything_that_decides_it_changed(changed, m
     settings = config()
     job: Any = SimpleNamespace(config=settings)
     outcome = dict(OUTCOME)
-    usual = export_manifest.export_fingerprint(job, OUTCOME)
+    usual = export_fingerprint(job, OUTCOME)
     assert usual == fingerprint(
         {"version": cluster.__version__, "fit": "f" * 32, "checkpoint": "b", "export": settings.export.model_dump()}
     )
@@ -248,7 +241,7 @@ def test_an_export_is_another_one_if_anything_that_decides_it_changed(changed, m
         job = SimpleNamespace(config=settings.model_copy(update={"export": export}))
     elif changed:
         outcome[changed] = "other"
-    assert (export_manifest.export_fingerprint(job, outcome) == usual) is (changed is None)  # type: ignore[arg-type]
-    assert export_manifest.export_fingerprint(job, OUTCOME | {"best_checkpoint": None, "checkpoint": "b"}) == (
-        export_manifest.export_fingerprint(job, OUTCOME)
+    assert (export_fingerprint(job, outcome) == usual) is (changed is None)  # type: ignore[arg-type]
+    assert export_fingerprint(job, OUTCOME | {"best_checkpoint": None, "checkpoint": "b"}) == (
+        export_fingerprint(job, OUTCOME)
     )

@@ -28,8 +28,7 @@ from training.fit.step_log import StepLog, read
 from training.pack.packed_run import manifest_file
 from training.records import checkpoint as checkpoint_format
 from training.records.checkpoint import Checkpoint, StateFile, StateRange, has_every_value, kept, latest
-from training.records.evaluation import read_evaluation
-from training.records.finished_fit import WorkerErrors, read_outcome, refuse_or_delete_other_training
+from training.records.finished import WorkerErrors, read_evaluation, read_outcome, refuse_or_delete_other_training
 from training.records.job import Job
 from training.records.schema import Best, TrainingProgress
 

@@ -49,9 +49,8 @@ from training.fit.ranks import Preemption, Ranks
 from training.models.build import build_objective
 from training.models.cost import Mfu, peak_of_workers, shape_of
 from training.pack.packed_run import PackedRun
-from training.plan.choices import USABLE
-from training.plan.memory import GIB, memory
-from training.records.finished_fit import WorkerErrors
+from training.plan.memory import GIB, USABLE, memory
+from training.records.finished import WorkerErrors
 
 torch.set_num_threads(1)
 
@@ -245,7 +244,7 @@ def expect_broken(job) -> str:
 
 
 def first_step(job):
-    from training.data.loader import Loader
+    from training.data.batch import Loader
     from training.data.order import Order
     from training.data.packed import PackedRows
 

@@ -12,7 +12,7 @@ from training.fit import loop
 from training.fit.memory import is_out_of_memory, with_rows_left_to_try
 from training.models.cost import shape_of
 from training.models.objective import NextToken
-from training.plan.choices import smaller_change
+from training.plan.memory import smaller_change
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from training.fit.loop import fit
 from training.fit.process_group import own_group
 from training.fit.ranks import joined_ranks
 from training.records.checkpoint import checkpoint_folders, step_of
-from training.records.stop_request import StopRequest, StopRequested
+from training.records.job import StopRequest, StopRequested
 
 
 @pytest.fixture(scope="module")

@@ -18,16 +18,15 @@ from cluster.store.store import Store
 from tests.support.model_folders import folder
 from tests.support.tiny_tokenizers import saved, tiny
 from tests.support.train_inline import MODEL, PLAIN, write_corpus
+from training.commands import pack as pack_verb
 from training.config import TrainConfig
 from training.config_parts import Model, Workers
 from training.driver.launch import check_machine
 from training.job import train
-from training.model_folder.architecture import LINEAR_NAMES
-from training.model_folder.checks import check_model
+from training.model_folder.checks import LINEAR_NAMES, check_model
 from training.model_folder.folder import model_folder
 from training.models.base import load_base
 from training.models.cost import module_names, shape_of
-from training.pack.command import pack as pack_verb
 from training.tokenizer.load_tokenizer import load_tokenizer
 
 LORA = {"method": "lora"}

@@ -15,10 +15,16 @@ from tests.support.model_folders import folder, shapes_of, write_weights
 from tests.support.train_inline import MODEL, PLAIN
 from training.config import TrainConfig
 from training.config_parts import Model
-from training.model_folder.architecture import ENCODERS, LINEAR_NAMES, TIED, check_architecture, differences
-from training.model_folder.checks import check_model, embedded_tokens
-from training.model_folder.files import INDEX, SINGLE
-from training.model_folder.folder import model_fingerprint
+from training.model_folder.checks import (
+    ENCODERS,
+    LINEAR_NAMES,
+    TIED,
+    check_architecture,
+    check_model,
+    differences,
+    embedded_tokens,
+)
+from training.model_folder.folder import INDEX, SINGLE, model_fingerprint
 from training.models.base import load_base
 
 

@@ -16,10 +16,8 @@ from tests.support.adapter_pairs import lora_of, pair
 from tests.support.model_folders import folder
 from tests.support.tiny_models import MODELS, tiny_config
 from training.config_parts import Model
-from training.model_folder.architecture import LINEAR_NAMES, differences
-from training.model_folder.checks import check_model, embedded_tokens
-from training.model_folder.files import read_object, shape_text
-from training.model_folder.folder import _is_path, _sampled, located, on_hub
+from training.model_folder.checks import LINEAR_NAMES, check_model, differences, embedded_tokens
+from training.model_folder.folder import _is_path, _sampled, located, on_hub, read_object, shape_text
 from training.models import attention, build
 from training.models.attention import choose_attention
 from training.models.base import check_vocabulary, decoder_layers, model_config

@@ -13,7 +13,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from cluster.store.store import Store
 from tests.support.fit_jobs import LENGTH, VOCABULARY, column, final_weights, fit_alone, fit_here, pack_tiny, tiny_job
 from tests.support.ranks import RankPool
-from training.data.loader import Loader
+from training.data.batch import Loader
 from training.data.order import Order
 from training.data.packed import PackedRows
 from training.engines.engine import make_adamw

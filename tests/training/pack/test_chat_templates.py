@@ -12,13 +12,12 @@ from tests.support.chat_templates import TOOLS, assistant, call, result, templat
 from tests.support.tiny_tokenizers import CALLING, saved, shown, tiny
 from training.config_parts import Columns, Corpus, Model
 from training.evaluation.generate import stop_ids
-from training.model_folder.tokenizer_checks import check_tokenizer
-from training.pack.chatml import CHATML
+from training.model_folder.checks import check_tokenizer
+from training.pack.chat import NOT_TRAINED
+from training.pack.corpus import freeze_corpus
 from training.pack.documents import Chat, Document, LeftOut, documents_of
 from training.pack.encode import Encoder
-from training.pack.overflow import NOT_TRAINED
-from training.pack.sources import freeze_corpus
-from training.pack.template import with_defaults
+from training.pack.template import CHATML, with_defaults
 from training.tokenizer.load_tokenizer import fingerprint_checked, load_checked, load_tokenizer, write_tokenizer
 
 TEMPLATES = sorted(template_files())

@@ -14,15 +14,15 @@ from cluster.store.store import Store
 from tests.support.inline import InlineEngine, prepare_inline
 from tests.support.packed_examples import config
 from training.config_parts import Columns, Corpus
-from training.data.loader import Loader
+from training.data.batch import Loader
 from training.data.order import Order
 from training.data.packed import PackedRows
 from training.pack import job
+from training.pack.corpus import freeze_corpus
 from training.pack.documents import LeftOut, all_documents
 from training.pack.job import pack
 from training.pack.packed_run import PackedRun
 from training.pack.packing import pack_stage
-from training.pack.sources import freeze_corpus
 
 LENGTH = 128
 

@@ -14,8 +14,8 @@ from tests.support.train_inline import MODEL, PLAIN
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus
 from training.job import train
+from training.pack.corpus import freeze_corpus
 from training.pack.documents import check_corpora
-from training.pack.sources import freeze_corpus
 from training.tokenizer.preview import preview
 
 ROWS = "".join(json.dumps({"text": f"Text number {n}."}) + "\n" for n in range(20))

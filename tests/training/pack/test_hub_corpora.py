@@ -14,9 +14,8 @@ from cluster.readers.formats.hub import HubName, hub_files, hub_splits, pinned
 from tests.support.hub_server import hub_of_one
 from tests.support.train_inline import PLAIN, train_inline
 from training.config import TrainConfig
-from training.pack.columns import with_columns
+from training.pack.corpus import freeze_corpora, freeze_sets, with_columns
 from training.pack.documents import all_documents
-from training.pack.sources import freeze_corpora, freeze_sets
 from training.pack.split import Cuts, split_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")

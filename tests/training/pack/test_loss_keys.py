@@ -19,12 +19,12 @@ from tests.support.tiny_tokenizers import saved, tiny
 from training.config_parts import Columns
 from training.job import report_overflow
 from training.pack import job
-from training.pack.chatml import CHATML
-from training.pack.command import summary
 from training.pack.documents import Chat, Document, Pair
 from training.pack.encode import Encoder
 from training.pack.loss_keys import BadWeight, factor_of, refuse_deciding_keys, weights_of_turn, without_ignored
 from training.pack.packed_run import PackedRun
+from training.pack.summary import summary
+from training.pack.template import CHATML
 from training.tokenizer.preview import preview, print_previews
 
 QUESTION = {"role": "user", "content": "the fox?"}

@@ -19,9 +19,9 @@ from tests.support.tiny_tokenizers import (
     tiny,
 )
 from training.pack.chat import template_roles
-from training.pack.chatml import CHATML
 from training.pack.documents import Chat, Document, Pair
 from training.pack.encode import Encoder
+from training.pack.template import CHATML
 
 USER, AGAIN = {"role": "user", "content": "hello"}, {"role": "user", "content": "what is it"}
 ONE, TWO = {"role": "assistant", "content": "world"}, {"role": "assistant", "content": "the dog"}

@@ -13,9 +13,8 @@ from tests.support.pack_surveys import classes_of, survey
 from training.config_parts import Columns, Corpus, Split
 from training.pack import documents as documents_module
 from training.pack import split as split_module
-from training.pack import survey as survey_module
+from training.pack.corpus import _group, freeze_corpus
 from training.pack.documents import LeftOut, all_documents, documents_of
-from training.pack.sources import _group, freeze_corpus
 from training.pack.split import choose_cuts
 
 CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -191,7 +190,7 @@ def test_a_name_is_text_or_a_whole_number_and_other_rows_are_left_out(tmp_path, 
 
 
 def test_as_many_classes_as_are_allowed_are_accepted_and_one_more_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(survey_module, "_MAX_CLASSES", 3)
+    monkeypatch.setattr(split_module, "_MAX_CLASSES", 3)
     columns = Columns(text="t", label="l")
     for count in (2, 3, 4):
         path = jsonl(tmp_path / f"{count}.jsonl", *({"t": f"{n}", "l": n % count} for n in range(8)))

@@ -20,15 +20,15 @@ from tests.support.inline import InlineEngine
 from tests.support.pack_runs import packed_by, settings_of, write_lines
 from tests.support.packed_examples import config as plain_config
 from tests.support.tiny_tokenizers import saved, tiny
+from training.commands import pack as pack_verb
 from training.data.order import Order
 from training.data.packed import PackedRows
 from training.job import report_overflow
 from training.pack import job, packing, tokenise
-from training.pack.chatml import CHATML
-from training.pack.command import pack as pack_verb
-from training.pack.command import summary
 from training.pack.job import pack
 from training.pack.packed_run import PackedRun
+from training.pack.summary import summary
+from training.pack.template import CHATML
 from training.plan.data import find_data
 from training.tokenizer.preview import preview, print_previews
 
@@ -75,12 +75,12 @@ def test_every_document_is_in_one_split_and_what_was_packed_is_found_by_its_fold
 
 
 def test_packed_again_nothing_is_done(corpus, finished, monkeypatch):
-    monkeypatch.setattr(job, "_make", never)
+    monkeypatch.setattr(job.PackJob, "_make", never)
     assert packed_by(corpus, finished).fingerprint == PackedRun.load(Store(), str(finished / "packed")).fingerprint
 
 
 def test_runs_that_differ_in_training_alone_share_a_folder(corpus, finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "_make", never)
+    monkeypatch.setattr(job.PackJob, "_make", never)
     other = {"packed": str(finished / "packed"), "optimizer": {"learning_rate": 1.0}, "steps": 3, "engine": "fsdp2"}
     assert packed_by(corpus, tmp_path, **other).uri == str(finished / "packed")
 
@@ -198,7 +198,7 @@ def test_rows_are_found_again_for_an_equal_tokenizer_at_another_path_and_refused
 
     first = packed("one")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "_make", never)
+        patch.setattr(job.PackJob, "_make", never)
         assert packed("same").fingerprint == first.fingerprint
     with pytest.raises(
         DataError, match=r"another tokenizer than the config's \(.*/other, with its chat template\).*--replace"
@@ -420,7 +420,7 @@ def drawn(corpus: str, tmp_path: Path, terminal: bool = False, count: int = 2, *
 
 
 def test_a_preview_brackets_what_is_trained_on_and_packs_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "_make", never)
+    monkeypatch.setattr(job.PackJob, "_make", never)
     path = write_lines(tmp_path / "c.jsonl", [{"messages": CHAT}] * 5)
     told = drawn(path, tmp_path, columns={"messages": "messages"})
     assert told.count("⟦It is 2.<|im_end|>⟧") == 2

@@ -22,16 +22,17 @@ from training.config_parts import Columns, Corpus, Split
 from training.data.packed import EXAMPLES
 from training.job import _summary as job_summary
 from training.job import report_overflow
-from training.pack import overflow, packed_run, sources, tokenise
-from training.pack.command import summary
+from training.pack import corpus as corpus_module
+from training.pack import packed_run, packing, tokenise
+from training.pack import summary as notes_module
+from training.pack.corpus import freeze_corpus
 from training.pack.documents import Document
 from training.pack.encode import Example, Misfit
 from training.pack.packed_run import changed_files_text, listing_for_manifest
 from training.pack.packing import PackingRule
-from training.pack.sources import freeze_corpus
-from training.pack.split import Cuts
-from training.pack.survey import survey_here
-from training.tokenizer import bpe, load_tokenizer
+from training.pack.split import Cuts, survey_here
+from training.pack.summary import summary
+from training.tokenizer import load_tokenizer
 from training.tokenizer.load_tokenizer import pad_id
 from training.tokenizer.preview import Preview, Segment, ShownExample, print_previews, segments_of
 from training.tokenizer.preview import _overflow as overflow_text
@@ -62,34 +63,34 @@ WHOLE = {"examples": 200, "tokens": 10_000, "label_tokens": 4_000}
     ],
 )  # fmt: skip
 def test_a_note_has_the_numbers_of_its_own_counters_and_the_larger_share(counted, words, share):
-    assert overflow.notes(WHOLE, counted, 1024) == [(words, share)]
-    assert overflow.notes(WHOLE, dict.fromkeys(counted, 0), 1024) == []
+    assert notes_module.overflow(WHOLE, counted, 1024) == [(words, share)]
+    assert notes_module.overflow(WHOLE, dict.fromkeys(counted, 0), 1024) == []
 
 
 def test_each_way_has_a_note_of_its_own_and_one_percent_is_no_warning():
-    counted = dict.fromkeys(overflow.COUNTERS, 2)
-    assert len(overflow.notes(WHOLE, counted, 8)) == 4
+    counted = dict.fromkeys(notes_module.COUNTERS, 2)
+    assert len(notes_module.overflow(WHOLE, counted, 8)) == 4
     for documents, warned in ((1, False), (2, False), (3, True)):
-        (note,) = overflow.notes(WHOLE, {"documents_dropped": documents}, 8)
+        (note,) = notes_module.overflow(WHOLE, {"documents_dropped": documents}, 8)
         assert note.warned is warned
-    (note,) = overflow.notes(dict.fromkeys(WHOLE, 0), {"documents_dropped": 1}, 8)
+    (note,) = notes_module.overflow(dict.fromkeys(WHOLE, 0), {"documents_dropped": 1}, 8)
     assert note.share == 0
 
 
 def test_left_out_documents_are_reported_by_reason_the_most_frequent_first():
     counters = {"documents": 90, "left_out/empty": 2, "left_out/null": 8, "left_out/none": 0, "examples": 500}
-    (note,) = overflow.left_out(counters)
+    (note,) = notes_module.left_out(counters)
     assert note == ("10 of 100 documents (10.0%) are left out: 8 null, 2 empty", 0.1)
-    assert overflow.left_out({"documents": 90, "left_out/empty": 0}) == []
+    assert notes_module.left_out({"documents": 90, "left_out/empty": 0}) == []
 
 
 def test_totals_are_over_the_splits_and_count_examples_or_else_documents():
     counters = {f"{name}/{split}": base + at for base, name in ((10, "tokens"), (20, "label_tokens"))
                 for at, split in enumerate(("train", "validation", "test"))}  # fmt: skip
-    assert overflow.totals(counters | {"documents": 4, "examples": 7}) == {
+    assert notes_module.totals(counters | {"documents": 4, "examples": 7}) == {
         "examples": 7, "tokens": 33, "label_tokens": 63,
     }  # fmt: skip
-    assert overflow.totals({"documents": 4}) == {"examples": 4, "tokens": 0, "label_tokens": 0}
+    assert notes_module.totals({"documents": 4}) == {"examples": 4, "tokens": 0, "label_tokens": 0}
 
 
 FILES = (("a", 1000, "v1"), ("b", 2000, "v1"), ("c", 3, "v1"))
@@ -167,10 +168,9 @@ def test_documents_are_encoded_in_lists_bounded_in_bytes_and_in_number(monkeypat
 
 @pytest.mark.parametrize(("failed", "documents", "refused"), [(31, 0, False), (32, 0, True), (32, 1, False)])
 def test_a_template_is_refused_when_it_failed_for_enough_documents_and_for_all(failed, documents, refused):
-    tally = tokenise._Tally({"documents": documents}, unfit=failed)
     misfits = [Misfit(0, "no_label", "other"), Misfit(1, "no_end_of_turn", "first"), Misfit(2, "doubled_bos", "x")]
     try:
-        tokenise._refuse_template(tally, misfits, 32)
+        tokenise._refuse_template(documents, failed, misfits, 32)
         assert not refused
     except ConfigError as error:
         assert refused and "of the first 32 documents none is an example (no_end_of_turn)" in str(error)
@@ -197,15 +197,15 @@ def test_a_fitted_tokenizer_reads_of_each_unit_its_share_and_of_the_train_split_
     frozen = freeze_corpus(Store(), Corpus(path=str(path)), Columns(text="text"), 1000)
     split = Split(train=0.5, validation=0.25, test=0.25)
     cuts = [survey_here(frozen, split).cuts]
-    whole = [*bpe._sample([frozen], cuts)]
+    whole = [*load_tokenizer._sample([frozen], cuts)]
     assert len(whole) == 100
-    monkeypatch.setattr(bpe, "SAMPLE_BYTES", 5000)
-    some = [*bpe._sample([frozen], cuts)]
+    monkeypatch.setattr(load_tokenizer, "SAMPLE_BYTES", 5000)
+    some = [*load_tokenizer._sample([frozen], cuts)]
     assert set(some) < set(whole) and 20 <= len(some) <= 50, "5,000 of 19,400 bytes are read, half of them to train on"
     assert {int(text) // 20 for text in some} == set(range(10)), "from all over the corpus"
-    monkeypatch.setattr(bpe, "_SAMPLED_UNITS", 4)
-    monkeypatch.setattr(bpe, "SAMPLE_BYTES", 1 << 20)
-    few = [*bpe._sample([frozen], cuts)]
+    monkeypatch.setattr(load_tokenizer, "_SAMPLED_UNITS", 4)
+    monkeypatch.setattr(load_tokenizer, "SAMPLE_BYTES", 1 << 20)
+    few = [*load_tokenizer._sample([frozen], cuts)]
     assert set(few) < set(whole) and len({int(text) // 10 for text in few}) <= 8
 
 
@@ -234,7 +234,7 @@ def example_shown(**changes) -> ShownExample:
         Segment("<s>", 1, trained=False, special=True),
         Segment("last", 2, trained=True, special=False),
     )
-    plain = ShownExample("c", "d1", "text", None, 4000, 1000, "", parts)
+    plain = ShownExample("d1", "text", None, 4000, 1000, "", parts)
     return dataclasses.replace(plain, **changes)
 
 
@@ -251,7 +251,7 @@ def test_a_preview_has_every_number_of_its_examples_and_of_what_is_left_out():
     second = example_shown(document="d2", form="turns: user", tokens=1500, trained_tokens=750, overflow="split into 2")
     refused = {"empty": ("file, line 3", ""), "no_label": ("document d9", "x" * 1000)}
     left_out = Counter({"empty": 1200, "no_label": 1})
-    notes = (overflow.Note("a little is cut", 0.01), overflow.Note("much is cut", 0.5))
+    notes = (notes_module.Note("a little is cut", 0.01), notes_module.Note("much is cut", 0.5))
     one = Preview("c", (example_shown(), second), refused, left_out, 2500, notes, "1 file is skipped")
     text = "read↵\n⟦answer ... 1,500 tokens more ... <end>⟧<s>⟦last⟧".splitlines()
     assert printed(one) == [
@@ -404,7 +404,7 @@ def test_spans_are_grouped_up_to_the_bytes_of_a_unit_and_those_that_touch_are_on
         (span("b", 8, 9), 9),
         (span("c", 0, 1), 20),
     ]
-    assert list(sources._group(pieces, 10)) == [
+    assert list(corpus_module._group(pieces, 10)) == [
         ((span("a", 0, 5),), 10), ((span("b", 5, 6), span("b", 8, 9)), 10), ((span("c", 0, 1),), 20),
     ]  # fmt: skip
 
@@ -415,8 +415,8 @@ def test_cutting_a_slice_of_a_table_gives_the_pieces_of_its_documents():
     table = pa.Table.from_pylist(rows, EXAMPLES)
     for start, stop in ((0, 6), (1, 6), (3, 5), (2, 4)):
         for way in ("split", "truncate", "drop"):
-            pieces, _ = overflow.cut(table.slice(start, stop - start), 8, way, False)
-            alone = [overflow.cut(pa.Table.from_pylist([row], EXAMPLES), 8, way, False)[0] for row in rows[start:stop]]
+            pieces, _ = packing.cut(table.slice(start, stop - start), 8, way, False)
+            alone = [packing.cut(pa.Table.from_pylist([row], EXAMPLES), 8, way, False)[0] for row in rows[start:stop]]
             ids, trained, weights = pieces.tokens()
             if start <= 3 < stop:
                 each = [piece.tokens()[2] for piece in alone]
@@ -434,10 +434,10 @@ def test_cutting_a_slice_of_a_table_gives_the_pieces_of_its_documents():
 
 def test_turns_that_are_not_trained_on_are_counted_by_reason_and_warned_of_above_one_percent():
     counted = {"turns": 200, "turns_not_trained/empty_turn": 1, "turns_not_trained/prompt_is_no_prefix": 3}
-    (lost,) = overflow.turns(counted)
+    (lost,) = notes_module.turns(counted)
     assert lost.words == "4 of 200 assistant turns (2.0%) are not trained on: 3 prompt_is_no_prefix, 1 empty_turn"
     assert lost.warned
-    (bare,) = overflow.turns({"turns": 200, "turns_without_reasoning": 2})
+    (bare,) = notes_module.turns({"turns": 200, "turns_without_reasoning": 2})
     assert bare.words.startswith("2 of 200 assistant turns (1.0%) are trained on without their reasoning")
     assert not bare.warned
-    assert overflow.turns({"turns": 200, "turns_without_reasoning": 0}) == overflow.turns({}) == []
+    assert notes_module.turns({"turns": 200, "turns_without_reasoning": 0}) == notes_module.turns({}) == []

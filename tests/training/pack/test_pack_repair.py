@@ -12,8 +12,8 @@ from cluster.store.store import Store
 from tests.support.inline import InlineEngine
 from tests.support.pack_runs import packed_by, settings_of, write_lines
 from tests.support.train_inline import train_inline, write_corpus
+from training.commands import pack as pack_verb
 from training.pack import job
-from training.pack.command import pack as pack_verb
 from training.pack.packed_run import PackedRun
 
 TEXTS = [f"Document {n}: " + "the quick brown fox jumps over the lazy dog. " * (n % 5 + 1) for n in range(60)]

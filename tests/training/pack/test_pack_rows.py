@@ -14,8 +14,7 @@ from cluster.store.store import Store
 from tests.support.packed_examples import config, document, pack_examples, write_examples
 from training.data.packed import PACKED
 from training.pack.best_fit import best_fit
-from training.pack.packing import in_order
-from training.pack.shuffle import KeyRange, ShuffleUnit, read_examples
+from training.pack.packing import KeyRange, ShuffleUnit, in_order, read_examples
 
 SIZES = st.lists(st.integers(1, 60), max_size=40)
 

@@ -19,11 +19,9 @@ from tests.support.pack_surveys import classes_of, survey
 from tests.support.stages import run_inline
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, Split
-from training.pack.columns import with_columns
-from training.pack.documents import Chat, LeftOut, Pair, all_documents, check_corpora, documents_of, require_documents
-from training.pack.sources import freeze_corpus
-from training.pack.split import MAX_RANKED, choose_cuts
-from training.pack.survey import survey_here
+from training.pack.corpus import freeze_corpus, with_columns
+from training.pack.documents import Chat, LeftOut, Pair, all_documents, check_corpora, documents_of
+from training.pack.split import MAX_RANKED, choose_cuts, survey_here
 
 TEXT = Columns(text="text")
 
@@ -482,7 +480,7 @@ def test_parts_of_a_parquet_column_are_joined_though_each_has_the_keys_of_all(tm
 def test_a_file_that_cannot_be_read_is_refused_with_what_to_do_about_it(tmp_path, name, content, told):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=f"(?s)no row can be used.*{told}") as refused:
-        require_documents(freeze(tmp_path))
+        next(all_documents(freeze(tmp_path)))
     assert "Check `columns`" not in str(refused.value)
 
 

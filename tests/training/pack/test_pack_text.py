@@ -22,14 +22,13 @@ from tests.support.tiny_tokenizers import DOUBLED_BOS, FORGETFUL, LLAMA_LIKE, NO
 from training.config import TrainConfig
 from training.data.packed import EXAMPLES
 from training.pack import tokenise
-from training.pack.chatml import CHATML
+from training.pack.corpus import freeze_corpus
 from training.pack.documents import Document
 from training.pack.encode import Encoder
-from training.pack.sources import freeze_corpus
-from training.pack.split import Cuts
-from training.pack.survey import find_classes, survey_here
+from training.pack.packed_run import TokenizerAt, prepare_tokenizer
+from training.pack.split import Cuts, find_classes, survey_here
+from training.pack.template import CHATML
 from training.pack.tokenise import refuse_no_examples, tokenise_stage
-from training.pack.tokenizer import TokenizerAt, prepare_tokenizer
 from training.tokenizer.load_tokenizer import load_tokenizer
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "and", "naïve", "字", "🦊"]
@@ -103,7 +102,7 @@ def test_the_same_documents_give_the_same_tokenizer_in_every_process(tmp_path):
     settings = config(corpus(tmp_path / "c", 200))
     here = prepare_tokenizer(settings, str(tmp_path / "here"))
     code = (
-        "import sys; from training.config import TrainConfig; from training.pack.tokenizer import prepare_tokenizer\n"
+        "import sys; from training.config import TrainConfig; from training.pack.packed_run import prepare_tokenizer\n"
         "print(prepare_tokenizer(TrainConfig.model_validate_json(sys.argv[1]), sys.argv[2]))"
     )
     root = Path(__file__).parents[3]
@@ -332,11 +331,16 @@ def test_examples_are_sorted_in_pieces_of_bounded_size_and_memory_is_stated(tmp_
     monkeypatch.setattr(tokenise, "_TABLE_BYTES", 300)
     whole = run(tmp_path / "whole", settings)
     monkeypatch.setattr(tokenise, "_SORTED_BYTES", 4000)
-    sorted_rows, by_key = [], tokenise._sorted
-    monkeypatch.setattr(tokenise, "_sorted", lambda t: sorted_rows.append(t.nbytes) or by_key(t))
+    sorted_bytes, write = [], tokenise.Tokenise._write
+
+    def written(self, tables, scratch):
+        sorted_bytes.append(sum(table.nbytes for table in tables))
+        write(self, tables, scratch)
+
+    monkeypatch.setattr(tokenise.Tokenise, "_write", written)
     pieces = run(tmp_path / "pieces", settings)
     assert rows(pieces) == rows(whole) and pieces.manifest.counters == whole.manifest.counters
-    assert len(sorted_rows) > 3 and max(sorted_rows) < 4000 + 5 * 1000
+    assert len(sorted_bytes) > 3 and max(sorted_bytes) < 4000 + 5 * 1000
     frozen = freeze_corpus(Store(), settings.corpus[0], settings.all_columns[0], 1 << 20)
     place = TokenizerAt(Store(), str(tmp_path), "0" * 32)
     stage = tokenise_stage(

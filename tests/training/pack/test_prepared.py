@@ -18,11 +18,9 @@ from tests.support.train_inline import sentences, train_inline
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, Split
 from training.export.card import lineage
-from training.pack.columns import with_columns
+from training.pack.corpus import freeze_corpus, with_columns
 from training.pack.documents import Chat, LeftOut, Pair, all_documents
-from training.pack.sources import freeze_corpus
-from training.pack.split import split_of
-from training.pack.survey import survey_here
+from training.pack.split import split_of, survey_here
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from cluster.store.store import Store
 from tests.support.tiny_tokenizers import saved, tiny
 from training.config_parts import Model
 from training.pack import encode, template
-from training.pack.chatml import CHATML
 from training.pack.documents import Chat, Document, Pair
+from training.pack.template import CHATML
 from training.tokenizer.load_tokenizer import load_checked, load_tokenizer
 
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"

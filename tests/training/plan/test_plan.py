@@ -21,21 +21,21 @@ from training.data.order import Order
 from training.gpus import GPUS, AssumedGpu, gpu_named, peak_flops
 from training.models.cost import shape_of, transformers_config
 from training.plan.advice import PlannedTraining, advise
-from training.plan.choices import (
+from training.plan.data import Data, bytes_per_token
+from training.plan.memory import (
+    GIB,
     USABLE,
     changes,
     check_memory,
     default_rows,
+    first_that_fits,
     fits,
+    memory,
     most_rows,
     possible_choices,
-    simplest_engine,
     smallest_change,
 )
-from training.plan.command import machine, plan_text
-from training.plan.data import Data, bytes_per_token
-from training.plan.memory import GIB, memory
-from training.plan.planning import plan_run
+from training.plan.planning import machine, plan_run, plan_text
 
 ROOT = Path(__file__).parents[3]
 # Large enough for a choice of micro-batches on real GPUs, and counted in a tenth of a second.
@@ -190,7 +190,7 @@ def test_nothing_is_said_of_time_when_nothing_is_known_of_the_gpu(corpus, tmp_pa
 def test_the_engine_of_least_communication_that_fits_is_proposed(gib, engine, offload):
     """A whole Llama-3.1-8B in bf16 on eight GPUs, 4,096 tokens at once, the logits of 1,024 of them."""
     settings = big(loss_chunk_tokens=1024)
-    found = simplest_engine(settings, shape_of(settings), gib * GIB)
+    found = first_that_fits([settings], possible_choices(settings), shape_of(settings), gib * GIB)
     assert found is not None
     assert (found.engine, found.offload) == (engine, offload)
 
@@ -572,7 +572,7 @@ def test_planning_never_asks_for_a_gpu(corpus, tmp_path):
         "import sys, torch\n"
         "torch.cuda._lazy_init = lambda: sys.exit('asked for a GPU')\n"
         "from cluster.config import load\n"
-        "from training.plan.command import print_plan\n"
+        "from training.plan.planning import print_plan\n"
         "print_plan(load(sys.argv[1]), gpu='H100')\n"
         "assert 'ray' not in sys.modules or not sys.modules['ray'].is_initialized()"
     )

@@ -16,13 +16,11 @@ from training.fit.memory import with_rows_that_fit
 from training.fit.ranks import Ranks
 from training.gpus import AssumedGpu
 from training.models.cost import shape_of
-from training.plan import command
+from training.plan import planning
 from training.plan.advice import advise, usual_rates
-from training.plan.choices import CHOICES, USABLE, changes, possible_choices
-from training.plan.command import machine, plan_text
 from training.plan.data import Data, _guessed, bytes_per_token
-from training.plan.memory import GIB, memory
-from training.plan.planning import plan_run
+from training.plan.memory import CHOICES, GIB, USABLE, changes, memory, possible_choices
+from training.plan.planning import machine, plan_run, plan_text
 
 GPUS = {"count": 8, "gpus_each": 1}
 
@@ -170,15 +168,15 @@ def test_documents_per_row_are_over_all_corpora():
     ],
 )  # fmt: skip
 def test_a_time_has_its_own_unit(seconds, said):
-    assert command._time(seconds) == said
+    assert planning._time(seconds) == said
 
 
 def test_numbers_are_written_with_their_words():
-    assert [command._hundredths(n) for n in (0, 0.009, 0.01, 1234.567)] == ["0.00", "under 0.01", "0.01", "1,234.57"]
-    assert [command._count(n, "row") for n in (0, 1, 2, 1000)] == ["0 rows", "1 row", "2 rows", "1,000 rows"]
-    assert command._count(2, "micro-batch", "micro-batches") == "2 micro-batches"
+    assert [planning._hundredths(n) for n in (0, 0.009, 0.01, 1234.567)] == ["0.00", "under 0.01", "0.01", "1,234.57"]
+    assert [planning._count(n, "row") for n in (0, 1, 2, 1000)] == ["0 rows", "1 row", "2 rows", "1,000 rows"]
+    assert planning._count(2, "micro-batch", "micro-batches") == "2 micro-batches"
     verdicts = [(None, None), (True, None), (False, 3), (False, 0)]
-    assert [command._verdict({"fits": fits, "fewer_rows": rows}) for fits, rows in verdicts] == [
+    assert [planning._verdict({"fits": fits, "fewer_rows": rows}) for fits, rows in verdicts] == [
         "", "  fits", "  fits with micro_batch: 3", "  too large",
     ]  # fmt: skip
 

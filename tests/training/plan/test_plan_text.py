@@ -1,7 +1,7 @@
 """The printed plan line by line, from a plan given by hand, and its figures against plain computations."""
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -14,24 +14,26 @@ from training.gpus import AssumedGpu
 from training.models.cost import flops_per_token, shape_of, transformers_config
 from training.plan import planning
 from training.plan.advice import advise
-from training.plan.choices import MARGIN, check_memory, most_rows, suggested_change
-from training.plan.command import plan_text
 from training.plan.memory import (
     GIB,
+    MARGIN,
     Memory,
     Parameter,
     Pass,
     Shape,
     activation_bytes,
+    check_memory,
     frozen_bytes,
     kept_bytes,
     logit_bytes,
     memory,
+    most_rows,
     saved_by_layer,
     states,
     step_bytes,
+    suggested_change,
 )
-from training.plan.planning import plan_phase
+from training.plan.planning import plan_phase, plan_text
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "step", "context", "host")
 
@@ -290,7 +292,7 @@ def test_only_a_float32_zero_1_or_2_copies_its_gradients_in_a_step(precision):
 def test_the_total_is_all_but_cpu_memory_and_a_worker_on_a_cpu_has_no_context():
     parts = Memory(1, 2, 4, 8, 16, 32, 64, 128, 256)
     assert (parts.total, parts.states) == (255, 7)
-    assert parts.parts() == dict(zip(PARTS, (1, 2, 4, 8, 16, 32, 64, 128, 256), strict=True))
+    assert asdict(parts) == dict(zip(PARTS, (1, 2, 4, 8, 16, 32, 64, 128, 256), strict=True))
     on_gpu, on_cpu = of("ddp", "bf16"), config(precision="bf16", tokens_per_step=128 * 6, workers={"count": 3})
     assert [memory(one, SHAPE).context for one in (on_gpu, on_cpu)] == [GIB, 0]
     assert logit_bytes(SHAPE, 10, 2) == 10 * 1003 * 14
@@ -382,7 +384,7 @@ def test_a_refusal_has_the_bytes_of_each_part():
     need = memory(settings, shape_of(settings), 1)
     with pytest.raises(Exception) as refused:
         check_memory(small)
-    parts = {name: size / GIB for name, size in need.parts().items() if size and name != "host"}
+    parts = {name: size / GIB for name, size in asdict(need).items() if size and name != "host"}
     said = str(refused.value)
     assert f"needs about {need.total / GIB:.1f} GiB ({', '.join(f'{n} {s:.1f}' for n, s in parts.items())})" in said
     assert "with engine zero2 and micro_batch 1; the GPU has 20, of which 18.0 can be used" in said

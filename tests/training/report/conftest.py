@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support import training_report as made
-from training.data.prepared import PreparedRun
+from training.pack.corpus_files import PreparedRun
 from training.records.job import Job
 
 

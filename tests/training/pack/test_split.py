@@ -19,10 +19,9 @@ from tests.support.packed_examples import config as plain_config
 from training.config_parts import Columns, Corpus, Split
 from training.pack import job
 from training.pack import split as split_module
-from training.pack import survey as surveys
+from training.pack.corpus import FrozenCorpus, freeze_corpus
 from training.pack.packed_run import PackedRun
-from training.pack.sources import FrozenCorpus, freeze_corpus
-from training.pack.survey import Surveyed, read_survey, survey_first_documents, survey_here, survey_name, survey_stage
+from training.pack.split import Surveyed, read_survey, survey_first_documents, survey_here, survey_name, survey_stage
 
 COLUMNS = Columns(text="text", group="group", stratify="language", label="label")
 SPLIT = Split(train=0.5, validation=0.3, test=0.2)
@@ -48,7 +47,7 @@ def by_units(root: Path, corpus: FrozenCorpus, classes: bool = True) -> Surveyed
 
 @pytest.mark.parametrize("units", [1, 3, 8, 30])
 def test_units_find_what_reading_the_whole_corpus_finds(tmp_path, monkeypatch, units):
-    monkeypatch.setattr(surveys, "_FILES_AT_ONCE", 3)
+    monkeypatch.setattr(split_module, "_FILES_AT_ONCE", 3)
     corpus = frozen(tmp_path, rows(300), units)
     assert len(corpus.units) == units
     expected = survey_here(corpus, SPLIT, classes=True)
@@ -68,7 +67,7 @@ def test_any_groups_strata_and_classes_are_counted_alike(tmp_path_factory, made,
     plain = [{"text": f"t{n}", "group": g, "language": s, "label": c} for n, (g, s, c) in enumerate(made)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(split_module, "MAX_RANKED", 6)
-        patch.setattr(surveys, "_FILES_AT_ONCE", 2)
+        patch.setattr(split_module, "_FILES_AT_ONCE", 2)
         corpus = frozen(folder, plain, units)
         assert by_units(folder, corpus) == survey_here(corpus, SPLIT, classes=True)
 
@@ -77,7 +76,7 @@ def test_any_groups_strata_and_classes_are_counted_alike(tmp_path_factory, made,
 
 
 def read_by_driver(monkeypatch, corpus: FrozenCorpus, classes: bool) -> tuple[Surveyed | None, int]:
-    read, documents_of = Counter(), surveys.documents_of
+    read, documents_of = Counter(), split_module.documents_of
 
     def counted(*arguments):
         for one in documents_of(*arguments):
@@ -85,12 +84,12 @@ def read_by_driver(monkeypatch, corpus: FrozenCorpus, classes: bool) -> tuple[Su
             yield one
 
     with monkeypatch.context() as patch:
-        patch.setattr(surveys, "documents_of", counted)
+        patch.setattr(split_module, "documents_of", counted)
         return survey_first_documents(corpus, SPLIT, classes, 100), read["documents"]
 
 
 def test_the_driver_reads_a_bounded_number_of_documents(tmp_path, monkeypatch):
-    assert surveys.LOOKED_AT == 16_384
+    assert split_module.LOOKED_AT == 16_384
     monkeypatch.setattr(split_module, "MAX_RANKED", 30)
     plain = Columns(text="text")
     few, many = rows(90), rows(1000)
@@ -117,7 +116,7 @@ def test_rows_that_are_no_documents_are_bounded_too(tmp_path, monkeypatch):
 def test_too_many_classes_and_strata_are_refused_wherever_they_are_found(tmp_path, monkeypatch):
     for units in (1, 6):
         for limit, module, message in (
-            ("_MAX_CLASSES", surveys, r"column label \(columns\.label\) has more than 4 values"),
+            ("_MAX_CLASSES", split_module, r"column label \(columns\.label\) has more than 4 values"),
             ("_MAX_STRATA", split_module, "columns.stratify: more than 4 different values"),
         ):
             corpus = frozen(tmp_path, rows(60), units)
@@ -187,7 +186,7 @@ def test_packing_is_the_same_with_a_survey_by_units_and_it_is_not_made_twice(cor
 @pytest.mark.ray
 @pytest.mark.slow
 def test_over_ray_the_survey_is_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(surveys, "SMALL_BYTES", 0)
+    monkeypatch.setattr(split_module, "SMALL_BYTES", 0)
     corpus = frozen(tmp_path, rows(300), 6)
     with Session(cpus=3) as session:
         made = Engine(str(tmp_path), session, Silent()).run(survey_stage("c", corpus, Store(), SPLIT, True))

@@ -26,9 +26,8 @@ from cluster.store.store import Store
 from tests.support.inline import InlineEngine
 from tests.support.packed_examples import config, document, write_examples
 from tests.support.sampled import sampled
-from training.pack import packing, shuffle
-from training.pack.packing import PackingRule, pack_stage
-from training.pack.shuffle import memory_of_level, moves, numbers, ranges, read_examples
+from training.pack import packing
+from training.pack.packing import PackingRule, memory_of_level, moves, numbers, pack_stage, ranges, read_examples
 
 # 36 documents have the same id and shuffle key, so only the order of the files tells them apart.
 DOCUMENTS = [
@@ -99,10 +98,10 @@ def test_reads_are_as_many_as_planned(tmp_path, monkeypatch):
     count = len(list(ranges(examples.manifest.counters, UNIT_TOKENS)))
     levels, read = Levels.of(40, count, 4), Counter()
     assert levels.count == 3
-    whole, part = shuffle._read_file, shuffle.read_slices
-    monkeypatch.setattr(shuffle, "_read_file", lambda *a: read.update([1]) or whole(*a))
+    whole, part = packing._read_file, packing.read_slices
+    monkeypatch.setattr(packing, "_read_file", lambda *a: read.update([1]) or whole(*a))
     monkeypatch.setattr(
-        shuffle, "read_slices", lambda store, uris, n: read.update({2: len(uris)}) or part(store, uris, n)
+        packing, "read_slices", lambda store, uris, n: read.update({2: len(uris)}) or part(store, uris, n)
     )
     InlineEngine(str(tmp_path), Session(), Silent()).run(packing_of(examples, 4))
     assert read == {1: levels.reads(1), 2: levels.reads(2) + levels.reads(3)}
@@ -227,7 +226,7 @@ def test_the_memory_of_a_unit_is_stated_from_its_tokens_and_its_files(tmp_path):
 def test_memory_is_that_of_the_largest_part_and_of_the_largest_share_of_the_files(monkeypatch):
     """By hand: 7 + 2 + 1 ranges of 11,000, 10,500 and 0 bytes; groups of three files with 60 and 140 of 200 bytes."""
     for name, value in (("_LIBRARIES", 5), ("_OF_A_TOKEN", 10), ("_OF_AN_EXAMPLE", 100)):
-        monkeypatch.setattr(shuffle, name, value)
+        monkeypatch.setattr(packing, name, value)
     counters = {"tokens/train": 7000, "examples/train": 70, "tokens/validation": 2000, "examples/validation": 10}
     files = [SimpleNamespace(bytes=size) for size in (10, 20, 30, 40, 50, 50)]
     examples = SimpleNamespace(manifest=SimpleNamespace(counters=counters, files=files))
@@ -240,11 +239,10 @@ def test_memory_is_that_of_the_largest_part_and_of_the_largest_share_of_the_file
 def test_a_unit_of_a_level_writes_one_slice_for_each_part_of_its_ranges(tmp_path):
     examples = write_examples(str(tmp_path), DOCUMENTS, 9, 500)
     every = tuple(ranges(examples.manifest.counters, UNIT_TOKENS))
-    stage = packing_of(examples, 3)
-    levels = stage.prepare.levels
-    work = shuffle.MoveExamples("out", Store(), every, levels, 1)
+    levels = Levels.of(len(examples.manifest.files), len(every), 3)
+    work = packing.MoveExamples("out", Store(), every, levels, 1)
     unit = moves(levels, 1, examples)[1]
-    with Scratch([shuffle.Output("out", pa.schema([]))]) as scratch:
+    with Scratch([packing.Output("out", pa.schema([]))]) as scratch:
         work(unit, scratch)
         ((_, path, slices),) = scratch.finish()["out"]
         data = Path(path).read_bytes()

@@ -1,0 +1,543 @@
+"""The corpora of a run as listed when it began: files, columns, fingerprint, and the units that they are split into."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, astuple, dataclass, field, replace
+from difflib import get_close_matches
+from itertools import islice
+from typing import TypeVar
+
+import pyarrow as pa
+
+from cluster.artifact import Artifact
+from cluster.errors import ConfigError, DataError
+from cluster.examples.content import recognised
+from cluster.examples.splits import SPLITS, split_name
+from cluster.formats import listed, plural
+from cluster.readers.formats import READERS
+from cluster.readers.formats.hub import is_hub_data, pinned
+from cluster.readers.formats.records import BrokenRest
+from cluster.readers.freeze import append_span
+from cluster.readers.inputs import Limits
+from cluster.readers.reader import PROBLEMS, Row, Unreadable, plain_type
+from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, UnreadableRest, first_bytes, refuse_changed
+from cluster.run import RunFolder
+from cluster.stage import files_from
+from cluster.store import paths
+from cluster.store.store import Store
+from training.config import TrainConfig
+from training.config_parts import Columns, Corpus, HeldOutSet
+from training.pack.corpus_files import (
+    CONTENT,
+    SPLIT,
+    CorpusFile,
+    CorpusInput,
+    PreparedRun,
+    find_files,
+    input_of,
+    inspect_file,
+    prepared_output,
+    prepared_with,
+)
+
+_DEFAULTS = {"id": "id", "group": "group_id"}
+# Classes of a data set of `raymill prepare` -> the fields of its inputs that they are made of.
+_PREPARED_CLASSES = {
+    "annotations.labels": {"labels", "label"},
+    "annotations.categories": {"categories", "category"},
+}
+# Uses of columns that rows may lack.
+_OPTIONAL = ("tools", "id", "group", "input", "history", "system")
+# Roles of columns whose usual names are recognised.
+_ROLES = ("messages", "tools", "system", "prompt", "completion", "input", "history", "text")
+# Pairs of other names, which an error proposes.
+_PAIRS = (
+    *(("question", "answer"), ("query", "response"), ("input", "output"), ("prompt", "response")),
+    *(("instruction", "response"), ("question", "response"), ("problem", "solution"), ("prompt", "answer")),
+)
+# Role -> the types that its column may have, and their description.
+_TYPES = {
+    **dict.fromkeys(("text", "prompt", "completion", "input", "system"), ("text", "strings")),
+    **dict.fromkeys(("chosen", "rejected"), ("text list", "strings, or lists of {role, content}")),
+    "messages": ("text list", "lists of {role, content}, or such a list as JSON text"),
+    "tools": ("text list", "lists, or such a list as JSON text"),
+    "history": ("text list", "lists of [prompt, answer], or such a list as JSON text"),
+    "label": ("text whole list flag", "text or whole numbers"),
+    "stratify": ("text whole flag", "text or whole numbers"),
+    **dict.fromkeys(("id", "group"), ("text whole", "text or whole numbers")),
+    "split": ("text", "train, validation or test"),
+    **dict.fromkeys(("fold", "stage"), ("whole", "whole numbers")),
+}
+# Threads that read footers of remote files; they wait for the network.
+_THREADS = 16
+_PEEKED_ROWS = 100
+LIMITS = Limits(max_document_bytes=80_000_000)  # lines of up to 240 MB
+Unit = tuple[Span, ...]
+Listing = Sequence[tuple[str, int, str]]  # name, bytes, version (ETag, or size and time of a local file)
+_Read = TypeVar("_Read", Corpus, HeldOutSet)
+
+
+# --- columns
+
+
+def with_columns(config: TrainConfig) -> TrainConfig:
+    """The config with the columns of each corpus and each of `evaluate.sets`: those it names, else those recognised.
+
+    Recognised are the usual names of cluster/examples/content.py, as by `raymill prepare`. With method probe, the class
+    is that of a data set of `raymill prepare` where no column is named. Data sets of the hub have their commit in the
+    path, so that the run reads one revision.
+
+    Raises:
+        ConfigError: method probe finds no text or no class.
+        DataError: there is nothing to read at a corpus's path, or an unfinished artifact.
+    """
+    optional = ("tools", "input", "history", "system", "id", "group", "split")
+
+    def with_own(store: Store, one: _Read) -> _Read:
+        if is_hub_data(one.path):
+            one = one.model_copy(update={"path": pinned(one.path)})
+        named = config.columns if "columns" in config.model_fields_set else None
+        columns = one.columns or named or _recognised(store, one, config.method)
+        if config.method == "probe":
+            columns = _labelled(store, one, columns)
+        ignore = columns.ignore or config.ignore or None
+        ignored = {role: None for role in optional if getattr(columns, role) in (ignore or ())}
+        return one.model_copy(update={"columns": columns.model_copy(update=ignored | {"ignore": ignore})})
+
+    update: dict[str, object] = {"corpus": tuple(map(with_own, config.corpus_stores, config.corpus))}
+    if sets := config.evaluate.sets:
+        sets = {name: with_own(config.store, one) for name, one in sets.items()}
+        update["evaluate"] = config.evaluate.model_copy(update={"sets": sets})
+    return config.model_copy(update=update)
+
+
+def _recognised(store: Store, corpus: Corpus | HeldOutSet, method: str) -> Columns:
+    splits: Sequence[str] = SPLITS if corpus.split is None else (corpus.split,)
+    if isinstance(corpus, HeldOutSet) and corpus.split is None:
+        splits = ()
+    file = find_files(store, corpus, splits).files[0]
+    names = READERS[file.format].column_names(store, file.info, input_of(corpus, Columns(text="text")))
+    if method == "probe" and "text" in names:
+        return Columns(text="text")
+    # Beside a text, `question` and `answer` may be of another kind.
+    found = recognised(names, _ROLES, later=lambda form: "question" in form[0].values()) or {"text": "text"}
+    if found.get("messages") and "tools" not in found and "functions" in names:
+        found["tools"] = "functions"  # OpenAI's older name
+    return Columns(**found)
+
+
+def _labelled(store: Store, corpus: Corpus | HeldOutSet, columns: Columns) -> Columns:
+    """The columns with that of the class, which method probe needs."""
+    if columns.form != "text":
+        raise ConfigError(
+            f"{corpus.path}: has the columns {', '.join(columns.named.values())}, and method probe classifies plain "
+            "texts. Name one column, as in `columns: {text: prompt}`."
+        )
+    if columns.label is not None:
+        return columns
+    path = paths.absolute(corpus.path)
+    manifest = None if is_hub_data(path) else RunFolder(store, path).finished("prepare")
+    if manifest is None:
+        raise ConfigError(
+            f"{corpus.path}: no column of classes, which method probe predicts. Name it, as in `columns: {{text: text, "
+            "label: COLUMN}`; a data set of `raymill prepare` has its own."
+        )
+    fields = {field for one in manifest["config"]["inputs"] for field in one["columns"]}
+    label = next((name for name, of in _PREPARED_CLASSES.items() if fields & of), None)
+    if label is None:
+        raise ConfigError(
+            f"{corpus.path}: its records have no labels or categories, of which method probe predicts one. Prepare it "
+            "with `columns: {labels: COLUMN}`, or name another column, as in `columns: {text: text, label: "
+            "metadata.source}`."
+        )
+    return columns.model_copy(update={"label": label})
+
+
+def _resolved(
+    columns: Columns,
+    defaults: Mapping[str, str],
+    schemas: Sequence[tuple[str, pa.Schema]],
+    peeked: Sequence[tuple[CorpusFile, Sequence[str]]],
+) -> Columns:
+    """The named columns, which are checked, and those of `defaults` that the corpus has.
+
+    defaults: role -> usual name. schemas: of typed files. peeked: the first file of each other format, and the columns
+    at its beginning.
+    """
+    named = columns.named
+    for role, name in named.items():
+        for uri, schema in schemas:
+            _check_type(uri, role, name, schema, columns.chosen is not None)
+        for file, names in peeked:
+            # Optional keys of JSON objects may be missing in the first ones.
+            optional = role in _OPTIONAL and READERS[file.format].columns == "open"
+            if names and name not in names and name.partition(".")[0] not in names and not optional:
+                raise ConfigError(_no_column(file.info.uri, role, name, names))
+    found = {
+        role: name
+        for role, name in defaults.items()
+        if role not in named
+        and name not in columns.passed_over
+        and all(name in schema.names for _, schema in schemas)
+        and all(name in names for _, names in peeked)
+    }
+    return columns.model_copy(update=found)
+
+
+def _check_type(uri: str, role: str, name: str, schema: pa.Schema, preference: bool) -> None:
+    """Refuse a column, or a field of a column of structs, that is missing, repeated or of another type."""
+    column, _, inner = name.partition(".")
+    kind = None
+    if name in schema.names:
+        if (count := schema.names.count(name)) > 1:
+            raise ConfigError(f"{uri}: has {count} columns {name} (columns.{role}). Name each its own.")
+        kind = schema.field(name).type
+    elif schema.names.count(column) == 1 and pa.types.is_struct(structs := schema.field(column).type):
+        kind = structs.field(inner).type if structs.names.count(inner) == 1 else None
+    if kind is None:
+        raise ConfigError(_no_column(uri, role, name, schema.names))
+    kind = plain_type(kind)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    found = {"text": pa.types.is_string(kind), "whole": pa.types.is_integer(kind), "list": is_list}
+    found["flag"] = pa.types.is_boolean(kind)
+    types, wanted = _TYPES[role]
+    if any(found[one] for one in types.split()) or pa.types.is_null(kind):
+        return
+    if role == "prompt" and preference and is_list:
+        return
+    if role == "text" and is_list:
+        raise ConfigError(f"{uri}: column {name} (columns.text) is {kind}. Of conversations: {{messages: {name}}}.")
+    others = [one.name for one in schema if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)]
+    raise ConfigError(
+        f"{uri}: column {name} (columns.{role}) is {kind}; wanted {wanted}. Columns of strings: "
+        f"{', '.join(others) or 'none'}."
+    )
+
+
+def _no_column(uri: str, role: str, name: str, names: Sequence[str]) -> str:
+    near = get_close_matches(name, names[:1000], 3, 0.5)
+    advice = f"Did you mean {' or '.join(near)}?" if near else f"Set columns.{role} to one of them."
+    pair = next((pair for pair in _PAIRS if {*pair} <= {*names}), None)
+    if role == "text" and pair:
+        advice = f"To train on answers, set `columns: {{prompt: {pair[0]}, completion: {pair[1]}}}`."
+    elif role == "text" and {"preferred_output", "non_preferred_output"} <= {*names}:
+        answers = "chosen: preferred_output, rejected: non_preferred_output"
+        advice = f"To train on the preferred answers, set `columns: {{prompt: input.messages, {answers}}}`."
+    elif role == "text" and "input_ids" in names:
+        advice = "Tokens are not read. Give the texts, of which `raymill pack` makes tokens."
+    if {"chosen", "rejected"} <= {*names}:
+        advice = "Of two answers, `columns: {prompt: .., chosen: chosen, rejected: rejected}` trains on the chosen one."
+    elif uri.lower().endswith(".json") and not near:
+        advice += f" If the documents are a list in one of them, write that alone: `jq .{names[-1]} FILE > NEW.json`."
+    return f"{uri}: no column {name} (columns.{role}). It has: {listed(names)}. {advice}"
+
+
+# --- files
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSpan(Span):
+    """A span of a file whose documents are all of one split. split: its name."""
+
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class CorpusReading:
+    """What a worker needs to read units of a corpus. store: of its files. columns: with default columns filled in."""
+
+    store: Store
+    columns: Columns
+    input: CorpusInput
+
+    def rows(self, unit: Iterable[Span]) -> Iterator[tuple[Span, Row | Unreadable, str]]:
+        """(span, row or the reason why it cannot be read, its place) of each row of a unit.
+
+        Raises:
+            DataError: a file changed since the run began, or cannot be read to its end.
+        """
+        for span in unit:
+            refuse_changed(self.store, span)
+            number = 0
+            try:
+                for row, where in READERS[span.format].rows(self.store, span, self.input, LIMITS):
+                    yield span, row, where
+                    number += 1
+            except UnreadableRest as broken:
+                if span.format != "jsonl":
+                    raise DataError(_unreadable(self.store, span, number, broken)) from broken
+                yield span, Unreadable(broken.problem), f"{span.uri} after line {number}"
+
+
+@dataclass(frozen=True)
+class FrozenCorpus:
+    """The files of a corpus as listed when the run began.
+
+    units: in the order of the documents. unit_bytes: estimated bytes of documents of each unit. fingerprint: of the
+    content (an artifact's digest; else names, sizes and versions of the files). skipped: number of files of other
+    formats, by ending. listing: the files that are read. prepared: the data set of `raymill prepare` that they are, if
+    they are one. unread: of Parquet, the rows that have a value in each column that is not read. splits_read: whether
+    the column `split` decides the splits, because the rows have one. measured: of one of `evaluate.sets`, the split
+    that is measured; None for a corpus to train on.
+    """
+
+    reading: CorpusReading
+    path: str
+    units: tuple[Unit, ...]
+    unit_bytes: tuple[int, ...]
+    fingerprint: str
+    skipped: Mapping[str, int]
+    listing: Listing
+    prepared: PreparedRun | None = None
+    unread: Mapping[str, int] = field(default_factory=dict)
+    splits_read: bool = False
+    measured: str | None = None
+
+    @property
+    def columns(self) -> Columns:
+        """With default columns filled in."""
+        return self.reading.columns
+
+    @property
+    def note(self) -> str:
+        """Sentences about the skipped files and the column of the splits; empty if there are none."""
+        if unread := [name.removeprefix(SPLIT) for name in self.skipped if name.startswith(SPLIT)]:
+            are = "splits {} are" if len(unread) > 1 else "split {} is"
+            return f"its {are.format(', '.join(unread))} not read; `split` of the corpus names one"
+        notes = []
+        if files := sum(self.skipped.values()):
+            endings = ", ".join(f"{count:,} {ending}" for ending, count in self.skipped.items())
+            are = "files are" if files > 1 else "file is"
+            notes.append(
+                f"{files:,} {are} skipped ({endings}); to read them, name them by a glob or set `format` of the corpus"
+            )
+        if self.splits_read:
+            notes.append(
+                "its column `split` decides the splits; `ignore: [split]` or `split` in the config changes that"
+            )
+        return "; ".join(notes)
+
+
+def freeze_corpora(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorpus]:
+    """`freeze_corpus` of each corpus of a config with columns, by its name."""
+    each = zip(config.corpus_names, config.corpus_stores, config.corpus, config.all_columns, strict=True)
+    staged, folded = config.order != "shuffled", config.split.fold is not None
+    split_set = "split" in config.model_fields_set
+    return {
+        name: freeze_corpus(store, corpus, columns, unit_bytes, staged, folded, split_set)
+        for name, store, corpus, columns in each
+    }
+
+
+def freeze_sets(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorpus]:
+    """`freeze_corpus` of each of `evaluate.sets` of a config with columns, by the name of its packed rows.
+
+    Raises:
+        ConfigError: a split is named, and the documents have none.
+    """
+    found = {}
+    for (name, one), columns in zip(config.evaluate.sets.items(), config.set_columns.values(), strict=True):
+        splits = (one.split,) if one.split else ()
+        frozen = freeze_corpus(config.store, one, columns, unit_bytes, split_set=False, splits=splits)
+        measured = split_name(one.split or "test")
+        if frozen.units[0][0].format == "hf":  # the files of the split alone
+            measured = "test"
+        elif measured is None:
+            raise ConfigError(f"evaluate.sets.{name}.split: is {one.split}; of {one.path} wanted {', '.join(SPLITS)}.")
+        elif frozen.columns.split is None:
+            if one.split is not None:
+                raise ConfigError(
+                    f"evaluate.sets.{name}.split: the documents of {one.path} have no column `split` with the names of "
+                    "splits. Name the column, as in `columns: {.., split: COLUMN}`, or leave `split` out to measure "
+                    "all."
+                )
+        elif one.split is None and frozen.splits_read:
+            first = _splits_of_first_rows(frozen.reading, [span for unit in frozen.units for span in unit])
+            measured = "validation" if first == {"validation"} else "test"  # a file of one split
+        found[set_name(name)] = replace(frozen, measured=measured)
+    return found
+
+
+def set_name(name: str) -> str:
+    """The name of the packed rows of one of `evaluate.sets`, which no corpus can have."""
+    return f"_evaluate-{name}"
+
+
+def shown_name(name: str) -> str:
+    """The name of a corpus, or the setting of one of `evaluate.sets`, from the name of its packed rows."""
+    start = set_name("")
+    return f"evaluate.sets.{name.removeprefix(start)}" if name.startswith(start) else name
+
+
+def freeze_corpus(
+    store: Store,
+    corpus: Corpus | HeldOutSet,
+    columns: Columns,
+    unit_bytes: int,
+    staged: bool = False,
+    folded: bool = False,
+    split_set: bool = True,
+    splits: Sequence[str] = SPLITS,
+) -> FrozenCorpus:
+    """List the files of a corpus, check its columns and split it into units of about `unit_bytes`.
+
+    staged: whether documents are ordered by the stages of a curriculum. folded: whether one of their folds is tested;
+    then the records of a data set of `raymill prepare` that are for testing, which have none, are left out. split_set:
+    whether the config decides the splits; if not, a column `split` with the names of splits does. splits: those to read
+    of a data set of `raymill prepare`.
+
+    Raises:
+        ConfigError: a named column is missing or has an unsuitable type, or there are no stages or folds.
+        DataError: there is nothing to read at the path, or an unfinished artifact.
+    """
+    named_split = corpus.split if isinstance(corpus, Corpus) else None
+    if named_split is not None:
+        splits = (named_split,)
+    files, content, skipped = find_files(store, corpus, SPLITS[:-1] if folded else splits)
+    if named_split and files[0].format != "hf":
+        raise ConfigError(
+            f"{corpus.path}: is no data set of `datasets`, and only of these `split` of a corpus names one. Name the "
+            "column that has the splits, as in `columns: {.., split: COLUMN}`."
+        )
+    store = Store() if is_hub_data(corpus.path) else store
+    input = input_of(corpus, columns)
+    named = {columns.named[role] for role in CONTENT if role in columns.named}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        inspected = list(pool.map(lambda file: inspect_file(store, file, input, named, unit_bytes), files))
+    each = list(zip(files, inspected, strict=True))
+    held_out = {file.split for file in files} & {"validation", "test"}
+    pieces: list[tuple[Span, int]] = []
+    for file, one in each:
+        for span, size in one.spans:
+            if held_out and file.split is not None and (file.split != "train" or not split_set):
+                span = SplitSpan(**asdict(span), split=file.split)
+            pieces.append((span, size))
+
+    prepared = prepared_output(store, corpus.path)
+    defaults, splits_read = _DEFAULTS, False
+    if prepared:
+        used = {"split": not folded, "fold": folded, "stage": staged}
+        defaults = defaults | {role: role for role, wanted in used.items() if wanted}
+    elif not (split_set or folded or any(isinstance(span, SplitSpan) for span, _ in pieces)):
+        peeking = CorpusReading(store, columns, input.model_copy(update={"columns": (*input.columns, "split")}))
+        splits_read = bool(_splits_of_first_rows(peeking, [span for span, _ in pieces]))
+        defaults = defaults | ({"split": "split"} if splits_read else {})
+    schemas = [(file.info.uri, one.schema) for file, one in each if one.schema is not None]
+    first = {file.format: file for file, one in reversed(each) if one.schema is None and one.spans}
+    peeked = [(file, READERS[file.format].column_names(store, file.info, input)) for file in first.values()]
+    resolved = _resolved(columns, defaults, schemas, peeked)
+    if staged and resolved.stage is None:
+        what = "prepare it again with `curriculum: {}`" if prepared else "name their column in columns.stage"
+        raise ConfigError(
+            f"{corpus.path}: no stages of a curriculum, which `order` follows; {what}, or leave `order` out."
+        )
+    if folded and resolved.fold is None:
+        raise ConfigError(
+            f"{corpus.path}: no folds, of which `split.fold` tests one; name their column in columns.fold, or leave "
+            "`fold` out."
+        )
+    if not pieces:
+        raise DataError(f"{corpus.path}: no row in {plural(len(files), 'file')}. Point `corpus` at documents.")
+
+    artifact = None if prepared or is_hub_data(corpus.path) else Artifact.find(store, paths.absolute(corpus.path))
+    if artifact is not None:
+        prepared = prepared_with(artifact)
+    read = {name.partition(".")[0] for name in resolved.named.values()} | set(resolved.passed_over)
+    unread: Counter[str] = Counter()
+    # The columns that `prepare` and `curate` write beside the texts are never trained on, and need no warning.
+    for one in inspected if prepared is None and artifact is None else ():
+        unread.update({name: rows for name, rows in one.values.items() if name not in read and rows})
+    units, sizes = zip(*_group(pieces, unit_bytes), strict=True)
+    return FrozenCorpus(
+        CorpusReading(store, resolved, input_of(corpus, resolved)),
+        corpus.path,
+        units,
+        sizes,
+        content,
+        skipped,
+        tuple((file.name, file.info.size, file.info.version) for file in files),
+        prepared,
+        unread,
+        splits_read and resolved.split == "split",
+    )
+
+
+def _group(pieces: Sequence[tuple[Span, int]], unit_bytes: int) -> Iterator[tuple[Unit, int]]:
+    """Group spans into units of at most `unit_bytes`; a larger span is a unit of its own."""
+    held: list[Span] = []
+    held_bytes = 0
+    for span, size in pieces:
+        if held and held_bytes + size > unit_bytes:
+            yield tuple(held), held_bytes
+            held, held_bytes = [], 0
+        append_span(held, span)
+        held_bytes += size
+    if held:
+        yield tuple(held), held_bytes
+
+
+def _splits_of_first_rows(reading: CorpusReading, spans: Sequence[Span]) -> set[str]:
+    """The splits that the first rows name in a column `split`; none unless each of these rows names one."""
+    rows = islice((row for _, row, _ in reading.rows(spans)), _PEEKED_ROWS)
+    names = [row.get("split") for row in rows if isinstance(row, dict)]
+    found = {split_name(name) if isinstance(name, str) else None for name in names}
+    return {name for name in found if name is not None} if None not in found else set()
+
+
+def _unreadable(store: Store, span: Span, number: int, broken: UnreadableRest) -> str:
+    """The error about a file whose rest after row `number` cannot be read."""
+    problem, cause = broken.problem.replace("_", " "), broken.__cause__
+    if span.format == "parquet" and isinstance(cause, pa.ArrowException | OSError):
+        return (
+            f"{span.uri}: damaged Parquet ({str(cause).splitlines()[0]}). Write it again, or exclude it by a "
+            "narrower path."
+        )
+    if span.format == "parquet":
+        return (
+            f"{span.uri}: Parquet that cannot be read ({problem}; a page may have {LIMITS.block_bytes >> 20} MiB). "
+            "Write it again with smaller pages, or exclude it by a narrower path."
+        )
+    if span.format == "hf":
+        return (
+            f"{span.uri}: Arrow stream that cannot be read after row {number} ({problem}). Save the data set again, "
+            "with small record batches, or remove it from the cache of `datasets` (HF_HOME)."
+        )
+    whole = READERS[span.format].file_problem(first_bytes(store, span, LIMITS)) or broken.problem
+    if whole in PROBLEMS_OF_WHOLE_FILES:
+        return f"{span.uri}: {PROBLEMS_OF_WHOLE_FILES[whole]}."
+    if span.format != "json":
+        return f"{span.uri}: cannot be read after record {number} ({PROBLEMS[whole]}). Write it again, or exclude it."
+    seen = {
+        "broken_json": "is not JSON",
+        "too_large": f"is larger than {LIMITS.max_line_bytes:,} characters",
+        "truncated": "is missing: the file ends within its array or its compressed data",
+    }.get(whole, f"cannot be read ({problem})")
+    text = f", which begins {broken.rest[:60]!r}," if isinstance(broken, BrokenRest) else ""
+    if whole == "broken_json":
+        defect = str(cause)
+        if isinstance(cause, json.JSONDecodeError):  # with the text before the place
+            before = cause.doc[max(cause.pos - 40, 0) : cause.pos]
+            defect = cause.msg + (f" after {before!r}" if before else "")
+        seen += f" ({defect})"
+    return (
+        f"{span.uri}: element {number}{text} {seen}, and nothing after it can be read. Wanted: one array of objects. "
+        "Correct the file or write it again; if it has one object on each line, name it .jsonl, where a line that "
+        "cannot be read is left out."
+    )
+
+
+def stage_of(work: str, corpus: str) -> str:
+    """Name of the stage that does `work` on a corpus, without dots: a dot means that stage `A.B` prepares stage A."""
+    return f"{work}-{corpus.replace('.', '~')}"
+
+
+def files_of(unit: Unit) -> str:
+    """The files of a unit, for `Stage.describe`."""
+    return files_from(list(dict.fromkeys(span.uri for span in unit)))
+
+
+def as_json(units: Sequence[Unit]) -> list[object]:
+    """Units as plain JSON values, for a fingerprint."""
+    return [[list(astuple(span)) for span in unit] for unit in units]

@@ -1,0 +1,173 @@
+"""What became of the documents of packed corpora: sentences about those left out, split or cut, and the summary."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from cluster.artifact import Counters
+from cluster.examples.splits import SPLITS
+from training.config import TrainConfig
+from training.pack.chat import NOT_TRAINED, THINKING_OFF, WITHOUT_REASONING
+from training.pack.corpus import set_name
+from training.pack.packed_run import PackedRun
+
+# A note is a warning if it is about a larger share of documents, examples or tokens.
+WARNED_SHARE = 0.01
+
+# Counters of examples longer than a row (see `cut`): examples -> (tokens, sentence).
+_LOST = {
+    "documents_dropped": (
+        "tokens_dropped",
+        "are longer than a row of {length} tokens and left out, with {tokens}",
+    ),
+    "documents_truncated": (
+        "tokens_truncated",
+        "are longer than a row of {length} tokens and truncated: {tokens} are lost",
+    ),
+    "documents_all_question": (
+        "tokens_all_question",
+        "have a question that fills a row of {length} tokens and are left out, with {tokens}",
+    ),
+}
+COUNTERS = (
+    *(name for documents, (tokens, _) in _LOST.items() for name in (documents, tokens)),
+    "documents_split",
+    "label_tokens_apart",
+)
+
+
+class Note(NamedTuple):
+    """A sentence about examples. words: without a full stop. share: the largest lost share that it names."""
+
+    words: str
+    share: float
+
+    @property
+    def warned(self) -> bool:
+        """Whether more than WARNED_SHARE is lost."""
+        return self.share > WARNED_SHARE
+
+
+def totals(tokenised: Counters) -> dict[str, int]:
+    """{examples, tokens, label_tokens} of a corpus before packing, from the counters of tokenising."""
+    sums = {
+        name: sum(int(tokenised.get(f"{name}/{split}", 0)) for split in SPLITS) for name in ("tokens", "label_tokens")
+    }
+    return {"examples": int(tokenised.get("examples", tokenised.get("documents", 0)))} | sums
+
+
+def left_out(tokenised: Counters) -> list[Note]:
+    """At most one note: the number of documents left out for each reason, from the counters of tokenising."""
+    reasons = {name.partition("/")[2]: int(n) for name, n in tokenised.items() if n and name.startswith("left_out/")}
+    lost = sum(reasons.values())
+    whole = lost + tokenised.get("documents", 0)
+    words = f"{_of(lost, whole, 'documents')} are left out: {_by_reason(reasons)}"
+    return [Note(words, _share(lost, whole))] if lost else []
+
+
+def turns(tokenised: Mapping[str, float]) -> list[Note]:
+    """Notes about assistant turns, from the counters of tokenising: not trained on, without reasoning, not thinking."""
+    every = tokenised.get("turns", 0)
+    reasons = {name.removeprefix(NOT_TRAINED): int(n) for name, n in tokenised.items() if name.startswith(NOT_TRAINED)}
+    without = "are trained on without their reasoning, which the chat template does not write"
+    off = (
+        "have no reasoning and are trained on after the prompt with thinking switched off: switch it off at "
+        "inference too, or make it the default by model.chat_template_kwargs (enable_thinking: false)"
+    )
+    each = (
+        (sum(reasons.values()), f"are not trained on: {_by_reason(reasons)}"),
+        (tokenised.get(WITHOUT_REASONING, 0), without),
+        (tokenised.get(THINKING_OFF, 0), off),
+    )
+    return [
+        Note(f"{_of(count, every, 'assistant turns')} {words}", 0 if words == off else _share(count, every))
+        for count, words in each
+        if count
+    ]
+
+
+def _by_reason(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(reasons.items(), key=lambda one: -one[1]))
+
+
+def overflow(whole: Mapping[str, int], counted: Mapping[str, float], length: int) -> list[Note]:
+    """Notes about examples longer than a row: one for each of dropped, truncated, all question, and split.
+
+    Args:
+        whole: `totals` of the corpus. counted: COUNTERS of its packing. length: tokens of a row.
+    """
+    found = []
+    for documents, (tokens, words) in _LOST.items():
+        if number := counted.get(documents, 0):
+            lost = counted.get(tokens, 0)
+            sentence = words.format(length=f"{length:,}", tokens=_of(lost, whole["tokens"], "tokens"))
+            share = max(_share(number, whole["examples"]), _share(lost, whole["tokens"]))
+            found.append(Note(f"{_of(number, whole['examples'], 'examples')} {sentence}", share))
+    if number := counted.get("documents_split", 0):
+        sentence = f"{_of(number, whole['examples'], 'examples')} are longer than a row of {length:,} tokens and split"
+        apart = counted.get("label_tokens_apart", 0)
+        if apart:
+            sentence += f": {_of(apart, whole['label_tokens'], 'label tokens')} are in pieces without their question"
+        found.append(Note(sentence, _share(apart, whole["label_tokens"])))
+    return found
+
+
+def _of(part: float, whole: float, what: str) -> str:
+    return f"{part:,.0f} of {whole:,.0f} {what} ({_share(part, whole):.1%})"
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def summary(config: TrainConfig, packed: PackedRun) -> str:
+    """A text about packed corpora: documents, tokens, padding, and the documents that were left out."""
+    lines = [line for name in packed.corpora for line in _corpus_lines(config, packed, name)]
+    lines += [line for name in packed.sets for line in _set_lines(packed, name)]
+    steps = packed.rows("train") / config.rows_per_step
+    lines.append(f"one epoch is {steps:,.1f} steps of {config.rows_per_step:,} rows, {config.tokens_per_step:,} tokens")
+    return "\n".join([*lines, "", f"packed     {packed.uri}", f"tokenizer  {packed.tokenizer_uri}"])
+
+
+def _corpus_lines(config: TrainConfig, packed: PackedRun, name: str) -> list[str]:
+    tokenised, counters = packed.tokenised(name), packed.packed(name)
+    tokens = sum(counters[f"tokens/{split}"] for split in SPLITS)
+    trained = sum(counters[f"label_tokens/{split}"] for split in SPLITS)
+    probe = config.method == "probe"  # it predicts a class of each document and no token
+    share = "" if probe else f", {_percent(trained, tokens)} of them trained on"
+    rows = [("split", "documents", "rows", "tokens", *(() if probe else ("trained on",)), "rows filled")]
+    for split in SPLITS:
+        of = {key: counters[f"{key}/{split}"] for key in ("documents", "rows", "tokens", "label_tokens", "padding")}
+        counts = (f"{of[key]:,.0f}" for key in ("documents", "rows", "tokens"))
+        trained_on = () if probe else (_percent(of["label_tokens"], of["tokens"]),)
+        rows.append((split, *counts, *trained_on, _percent(of["tokens"], of["tokens"] + of["padding"])))
+    notes = _lost(packed, name)
+    notes += [note.words for note in overflow(totals(tokenised), counters, config.sequence_length)]
+    if pieces := counters.get("pieces_without_label"):
+        lost = counters["tokens_without_label"]
+        notes.append(f"{pieces:,.0f} pieces without a token to train on, left out: {lost:,.0f} tokens")
+    if documents := tokenised.get("special_tokens_as_text", 0):
+        notes.append(f"{documents:,.0f} documents have control tokens in their messages, which are text there")
+    return [
+        f"{name}: {tokenised['documents']:,.0f} documents, {tokens:,.0f} tokens{share}",
+        *(f"  {first:<12}" + "".join(f"{cell:>14}" for cell in cells) for first, *cells in rows),
+        *(f"  {note}" for note in notes),
+    ]
+
+
+def _set_lines(packed: PackedRun, name: str) -> list[str]:
+    """One of `evaluate.sets`: what is measured of it, and the documents that were left out."""
+    counters, split = packed.sets[name].manifest.counters, packed.sets[name].uri.rpartition("/")[2]
+    documents, rows, tokens = (counters[f"{what}/{split}"] for what in ("documents", "rows", "tokens"))
+    head = f"evaluate.sets.{name}: {documents:,.0f} documents, {rows:,.0f} rows, {tokens:,.0f} tokens to measure"
+    return [head, *(f"  {note}" for note in _lost(packed, set_name(name)))]
+
+
+def _lost(packed: PackedRun, name: str) -> list[str]:
+    """Sentences about skipped files, documents that were left out, and turns that are not trained on."""
+    tokenised = packed.tokenised(name)
+    notes = [note.words for note in [*left_out(tokenised), *turns(tokenised)]]
+    return [packed.passed_over[name], *notes] if packed.passed_over.get(name) else notes
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else "-"
