@@ -23,13 +23,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from cluster.artifact import Artifact, Counters
 from cluster.cost import Cost, Planning, requests_to_write
-from cluster.output import read_between, read_offsets
+from cluster.output import parsed, read_between, read_offsets
 from cluster.stage import RunStage, Scratch, Stage
 from cluster.store.store import Store
 
@@ -42,6 +42,8 @@ CHUNK = 64 << 20
 MEMORY = 512 << 20  # bytes of memory of a unit of a level
 _THREADS = 16
 _BYTE_S = 3.3e-9  # of a core, to move a byte (AMD EPYC, 2026-11-25)
+
+T = TypeVar("T")
 
 # (name, output, units, work) -> a stage with one sliced output.
 MakeStage = Callable[[str, str, Sequence[Any], Callable[[Any, Scratch], Counters]], Stage]
@@ -109,17 +111,18 @@ class Slice:
     widths: tuple[int, ...]
     at: int
 
-    def read(self, store: Store) -> list[bytes]:
+    def read(self, store: Store, parse: Callable[[bytes], T]) -> list[T]:
         """The slice of each source, in order; 16 files at once.
 
         Raises:
-            StorageError: a file is missing, or cannot be read.
+            StorageError, DataError: as of `read_slice`.
         """
 
-        def of_file(uri: str, width: int) -> list[bytes]:
+        def of_file(uri: str, width: int) -> list[T]:
             offsets = read_offsets(store, uri, self.at * width, width)
             data, starts = read_between(store, uri, offsets), (offsets - offsets[0]).tolist()
-            return [data[start:end] for start, end in pairwise(starts)] if width > 1 else [data]
+            parts = [data[start:end] for start, end in pairwise(starts)] if width > 1 else [data]
+            return [parsed(uri, part, parse) for part in parts]
 
         with ThreadPoolExecutor(_THREADS) as pool:
             return [one for found in pool.map(of_file, self.uris, self.widths) for one in found]

@@ -6,21 +6,30 @@ In a sliced file, a unit of one stage writes a slice of bytes for each unit of t
 
 A reader needs two requests for a slice: its two offsets, then its bytes. Of a Parquet file it would also read the
 footer, which grows with the number of row groups.
+
+The files of an unfinished run may have been changed since, so whatever is read is verified: offsets before they are
+used, and the content of a slice by the function that parses it (`array_of`, `table_of`, `json.loads`, or `bytes`).
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.errors import DataError
+from cluster.readers.formats.arrow_streams import whole_table
+from cluster.readers.streams import UnreadableRest
+from cluster.store.interface import EndsTooEarly
 from cluster.store.store import Store
 
+T = TypeVar("T")
 _OFFSET = np.dtype("<u8")
 _THREADS = 16
 
@@ -54,40 +63,85 @@ def table_slices(table: pa.Table, ends: Iterable[int]) -> list[pa.Buffer | bytes
     return [table_slice(table.slice(start, end - start)) if end > start else b"" for start, end in pairwise([0, *ends])]
 
 
-def read_table(data: bytes) -> pa.Table:
-    """The table of a slice that is not empty. Its columns refer to `data`, which is not copied."""
-    return pa.ipc.open_stream(data).read_all()
+def table_of(data: bytes) -> pa.Table | None:
+    """The table of a slice, None of an empty slice. Its columns refer to `data`, which is not copied.
+
+    Raises:
+        UnreadableRest: it is no table, or has values outside of `data`.
+    """
+    return whole_table(data) if data else None
 
 
-def read_slice(store: Store, uri: str, number: int) -> bytes:
+def array_of(dtype: Any, *shape: int) -> Callable[[bytes], np.ndarray]:
+    """The function that parses a slice of numbers. shape: of its array, -1 for what follows from the length.
+
+    The function raises ValueError for another length.
+    """
+    return lambda data: np.frombuffer(data, dtype).reshape(shape or -1)
+
+
+def read_slice(store: Store, uri: str, number: int, parse: Callable[[bytes], T]) -> T:
     """One slice of a file.
 
     Raises:
         StorageError: the file is missing, or cannot be read.
+        DataError: it was changed after it was written.
     """
-    return read_between(store, uri, read_offsets(store, uri, number, 1))
+    return parsed(uri, read_between(store, uri, read_offsets(store, uri, number, 1)), parse)
 
 
-def read_slices(store: Store, uris: Iterable[str], number: int) -> list[bytes]:
+def read_slices(store: Store, uris: Iterable[str], number: int, parse: Callable[[bytes], T]) -> list[T]:
     """Slice `number` of each file, in the order of the files. Reads 16 files at a time."""
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(lambda uri: read_slice(store, uri, number), uris))
+        return list(pool.map(lambda uri: read_slice(store, uri, number, parse), uris))
 
 
 def read_offsets(store: Store, uri: str, first: int, count: int) -> np.ndarray:
     """int64[count + 1]: where slices `first` to `first + count - 1` begin in the file, and where the last one ends.
 
     Raises:
-        StorageError: as of `read_slice`.
+        StorageError, DataError: as of `read_slice`.
     """
-    data = store.read_range(uri, _OFFSET.itemsize * first, _OFFSET.itemsize * (first + count + 1))
-    return np.frombuffer(data, _OFFSET).astype(np.int64)
+    end = _OFFSET.itemsize * (first + count + 1)
+    offsets = np.frombuffer(_read_range(store, uri, _OFFSET.itemsize * first, end), _OFFSET).astype(np.int64)
+    if offsets[0] < end or (np.diff(offsets) < 0).any():
+        raise changed(uri)
+    return offsets
 
 
 def read_between(store: Store, uri: str, offsets: np.ndarray) -> bytes:
     """The bytes of neighbouring slices. offsets: as of `read_offsets`."""
     start, end = int(offsets[0]), int(offsets[-1])
-    return store.read_range(uri, start, end) if end > start else b""
+    return _read_range(store, uri, start, end) if end > start else b""
+
+
+def parsed(uri: str, data: bytes, parse: Callable[[bytes], T]) -> T:
+    """A slice of the file `uri`, parsed.
+
+    Raises:
+        DataError: it has another form than was written.
+    """
+    try:
+        return parse(data)
+    except (ValueError, UnreadableRest) as error:
+        raise changed(uri) from error
+
+
+def changed(uri: str) -> DataError:
+    """The error of a file with another content than was written."""
+    made = re.match(r".*/_work/[^/]+(?=/)", uri)  # of the stages that read each other's files
+    folder = made[0] if made else uri.rpartition("/")[0]
+    return DataError(
+        f"{uri}: was changed after it was written. Delete the folder {folder} and run the same command again: it makes "
+        "the files there again."
+    )
+
+
+def _read_range(store: Store, uri: str, start: int, end: int) -> bytes:
+    try:
+        return store.read_range(uri, start, end)
+    except EndsTooEarly as error:
+        raise changed(uri) from error
 
 
 @dataclass(frozen=True)

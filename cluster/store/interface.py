@@ -140,6 +140,10 @@ class StoreBackend(Protocol):
     def abort_uploads(self, uploads: list[Upload]) -> None: ...
 
 
+class EndsTooEarly(StorageError):
+    """A file ends before the bytes that were asked for."""
+
+
 class NotFound(StorageError):
     """There is no such object. Not final: the unit is tried again, because the object may exist then."""
 

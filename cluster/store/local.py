@@ -76,7 +76,8 @@ class LocalStore:
         try:
             with _opened(key) as file:
                 file.seek(start)
-                return file.read(end - start)
+                # Python allocates what is asked for, and `end` may come from a changed file.
+                return file.read(max(0, min(end, os.fstat(file.fileno()).st_size) - start))
         except OSError as error:
             raise _mended(key, error) from error
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 from cluster.errors import StorageError
 from cluster.failpoints import failpoint
 from cluster.store import paths
-from cluster.store.interface import FileInfo, NotFound, StorageOptions, StoreBackend, Upload
+from cluster.store.interface import EndsTooEarly, FileInfo, NotFound, StorageOptions, StoreBackend, Upload
 from cluster.store.local import LOCAL, own_folder
 from cluster.store.paths import glob_regex
 
@@ -70,12 +70,12 @@ class Store:
 
         Raises:
             NotFound: there is no such file.
-            StorageError: it ends before `end`.
+            EndsTooEarly: it ends before `end`.
         """
         backend, key = self._backend(uri)
         found = backend.read_range(key, start, end)
         if len(found) < end - start:
-            raise StorageError(
+            raise EndsTooEarly(
                 f"{uri}: ends {end - start - len(found):,} bytes too early. It was damaged after it was written."
             )
         return found

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters
 from cluster.exchange import SlicedFiles
-from cluster.output import read_slice, table_slice, table_slices
+from cluster.output import array_of, changed, read_slice, table_of, table_slice, table_slices
 from cluster.stage import RunStage, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.dedup.compare import (
@@ -156,10 +156,9 @@ def sample_of(ranks: np.ndarray, positions: np.ndarray, every: int) -> bytes:
     return ranks[order].tobytes() + positions[order].tobytes()
 
 
-def splits_of(samples: Iterable[bytes], block: int, every: int) -> Splits:
-    """The starts of a batch's blocks, from the samples of all ranges."""
-    halves = [np.frombuffer(one, np.uint64).reshape(2, -1) for one in samples]
-    ranks, positions = np.concatenate([np.empty((2, 0), np.uint64), *halves], axis=1)
+def splits_of(samples: Iterable[np.ndarray], block: int, every: int) -> Splits:
+    """The starts of a batch's blocks, from the samples uint64[2, N] of all ranges."""
+    ranks, positions = np.concatenate([np.empty((2, 0), np.uint64), *samples], axis=1)
     return Splits.of(ranks.view(np.float64), positions.view(np.int64), max(1, block // every))
 
 
@@ -172,7 +171,7 @@ class Gather:
     files: SlicedFiles
 
     def __call__(self, number: int, scratch: Scratch) -> Counters:
-        rows = joined(self.files.slice(number).read(self.store))
+        rows = joined(self.files.slice(number).read(self.store, table_of))
         assert rows is not None, "every block has candidates"
         rows = rows.take(np.argsort(self.compare.ranks(rows), kind="stable"))
         compared = rows.select(list(_COMPARED))
@@ -331,7 +330,7 @@ class CountRemoved:
         counts = np.zeros(len(position), np.int64)
         near, copy = np.full((2, len(position)), _NO_POSITION)
         for uri in decided:
-            if (removed := joined([read_slice(self.store, uri, _REMOVED + number)])) is None:
+            if (removed := read_slice(self.store, uri, _REMOVED + number, table_of)) is None:
                 continue
             kept, exact, at = (removed[name].to_numpy() for name in ("kept", "exact", "position"))
             counts += np.bincount(kept, minlength=len(counts))
@@ -369,7 +368,7 @@ class WriteMembers:
             here = np.flatnonzero(kept_block == other)
             found.append(_table(self.store, decided[other], _NAMES).take(kept[here]))
             at.append(here)
-            count[here] = 1 + np.frombuffer(read_slice(self.store, counts[other], 0), np.int64)[kept[here]]
+            count[here] = 1 + read_slice(self.store, counts[other], 0, array_of(np.int64))[kept[here]]
         partners = pa.concat_tables(found).take(np.argsort(np.concatenate(at)))
         is_member = (count > 1) & (rows["position"].to_numpy() >= self.compare.runs[-1])
         members = np.flatnonzero(is_member)
@@ -383,12 +382,12 @@ class WriteMembers:
         )
         ends = np.searchsorted(written["position"].to_numpy(), [*self.firsts[1:], _NO_POSITION])
         scratch.write_slices(
-            _MEMBERS, [*table_slices(written, ends.tolist()), read_slice(self.store, counts[number], 1)]
+            _MEMBERS, [*table_slices(written, ends.tolist()), read_slice(self.store, counts[number], 1, bytes)]
         )
         return {"documents": float(rows.num_rows)}
 
 
 def _table(store: Store, uri: str, number: int) -> pa.Table:
-    found = joined([read_slice(store, uri, number)])
-    assert found is not None, f"{uri}: slice {number} is a table"
+    if (found := read_slice(store, uri, number, table_of)) is None:
+        raise changed(uri)
     return found.combine_chunks()

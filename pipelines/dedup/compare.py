@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.output import read_table
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.documents import KEY_COLUMNS, Keys, hash_words
 from pipelines.dedup.exact import first_of_text
@@ -251,8 +250,8 @@ def keeper_columns(dedup: Dedup) -> tuple[str, ...]:
     return tuple(filter(None, [by_setting.get(dedup.keeper)]))
 
 
-def joined(parts: Sequence[bytes]) -> pa.Table | None:
-    """The rows of slices with tables, one after the other; None if all are empty."""
-    tables = [read_table(part) for part in parts if part]
+def joined(parts: Sequence[pa.Table | None]) -> pa.Table | None:
+    """The rows of slices as from `table_of`, one after the other; None if all are empty."""
+    tables = [part for part in parts if part is not None]
     # The attributes of an earlier run may lack columns that the comparison reads only of new documents.
     return pa.concat_tables(tables, promote_options="default") if tables else None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.errors import DataError
-from cluster.output import read_slice
+from cluster.output import array_of, read_slice
 from cluster.store.store import Store
 from pipelines.text.instructions import count_ones
 from pipelines.text.kernel import inner_kernel, kernel
@@ -132,7 +132,7 @@ class BatchFiles:
     def of_range(self, store: Store, number: int) -> tuple[np.ndarray, np.ndarray]:
         """(numbers of the candidates in the range, batches), both int32[N]."""
         uri, at = self.uris[number // self.ranges], number % self.ranges
-        numbers, batches = np.frombuffer(read_slice(store, uri, at), np.int32).reshape(2, -1)
+        numbers, batches = read_slice(store, uri, at, array_of(np.int32, 2, -1))
         return numbers, batches
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from cluster.artifact import Counters
 from cluster.exchange import SlicedFiles
-from cluster.output import read_slice
+from cluster.output import array_of, read_slice
 from cluster.stage import Scratch
 from cluster.store.store import Store
 from pipelines.dedup.documents import Keys, Range, passed
@@ -139,7 +139,7 @@ class FindFirsts:
 
     def __call__(self, number: int, scratch: Scratch) -> Counters:
         """Writes the edges, and for each range the positions of its copies."""
-        parts = [np.frombuffer(one, TEXT) for one in self.files.slice(number).read(self.store)]
+        parts = self.files.slice(number).read(self.store, array_of(TEXT))
         edges = edges_of_texts(np.concatenate([np.empty(0, TEXT), *parts]))
         scratch.write_slices(self.edges, [edges])
         copies = np.sort(edges[:, 1])
@@ -168,6 +168,6 @@ class Copies:
 
     def of_range(self, store: Store, number: int) -> np.ndarray:
         """int64[N]: positions of the copies in a range."""
-        edges = np.frombuffer(read_slice(store, self.within[number], 0), np.int64).reshape(-1, 2)
-        parts = [np.frombuffer(one, np.int64) for one in self.between.slice(number).read(store)]
+        edges = read_slice(store, self.within[number], 0, array_of(np.int64, -1, 2))
+        parts = self.between.slice(number).read(store, array_of(np.int64))
         return np.concatenate([edges[:, 1], *parts])

@@ -38,7 +38,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.exchange import MEMORY as EXCHANGE_MEMORY
 from cluster.exchange import Slice, SlicedFiles, exchange
-from cluster.output import read_slice, read_slices, table_slice, table_slices
+from cluster.output import array_of, read_slice, read_slices, table_of, table_slice, table_slices
 from cluster.readers.inputs import Input
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store.store import Store
@@ -254,7 +254,7 @@ class PrepareGroups:
         most = LIBRARIES + memory_to_connect(positions, candidates)
         connected = run(self._stage("components", (_BATCHES,), [edges], connect, most))[_BATCHES]
         batched = BatchFiles(tuple(connected.file_uris), ranges)
-        return batched, np.frombuffer(read_slice(self.store, batched.uris[0], ranges), np.int64)
+        return batched, read_slice(self.store, batched.uris[0], ranges, array_of(np.int64))
 
     def _exchange(
         self, run: RunStage, uris: Sequence[str], slices: int, name: str, output: str, depends: int | None = None
@@ -271,7 +271,7 @@ class PrepareGroups:
         limit = self.compare.keys.dedup.component_documents
         uris = run(self._stage("sample", (_SAMPLES,), self.ranges, work, ROUTE_MEMORY, limit))[_SAMPLES].file_uris
         return {
-            batch: splits_of(read_slices(self.store, uris, number), self.sizes.block, every)
+            batch: splits_of(read_slices(self.store, uris, number, array_of(np.uint64, 2, -1)), self.sizes.block, every)
             for number, batch in enumerate(large)
         }
 
@@ -356,7 +356,7 @@ class MergePairs:
     slices: int
 
     def __call__(self, number: int, scratch: Scratch) -> Counters:
-        pairs = [np.frombuffer(one, np.uint64) for one in self.files.slice(number).read(self.store)]
+        pairs = self.files.slice(number).read(self.store, array_of(np.uint64))
         edges = edges_between(pairs, np.array(self.firsts), number, self.slices)
         scratch.write_slices(_MERGED, [edges])
         return {"edges": float(len(edges))}
@@ -387,7 +387,7 @@ class Connect:
 
     def __call__(self, uris: Sequence[str], scratch: Scratch) -> Counters:
         """Writes number and batch of each candidate, by range; then the number of candidates of each batch."""
-        bits = np.frombuffer(read_slice(self.store, self.marked, 0), np.uint64)
+        bits = read_slice(self.store, self.marked, 0, array_of(np.uint64))
         batches = Batches.of(_edges(self.store, uris), bits, self.candidates, self.sizes.batch)
         starts = [number * self.sizes.documents for number in range(self.ranges + 1)]
         slices = (np.concatenate(batches.between(start, end)) for start, end in pairwise(starts))
@@ -490,7 +490,7 @@ class CompareBatch:
     def __call__(self, number: int, scratch: Scratch) -> Counters:
         """Writes the found rows by range, then the pairs that a report may show."""
         # `compare` frees the columns that it has used, so this function keeps no reference to the rows.
-        rows = [joined(self.files.slice(number).read(self.store))]
+        rows = [joined(self.files.slice(number).read(self.store, table_of))]
         assert rows[0] is not None, "every batch has candidates"
         count = rows[0].num_rows
         members, pairs = self.compare(rows.pop())
@@ -506,7 +506,7 @@ class WriteGroups:
     store: Store
 
     def __call__(self, unit: RangeRows, scratch: Scratch) -> Counters:
-        members, pairs = joined(unit.rows.read(self.store)), joined(unit.pairs.read(self.store))
+        members, pairs = joined(unit.rows.read(self.store, table_of)), joined(unit.pairs.read(self.store, table_of))
         if members is None or pairs is None:
             return {"documents": 0.0}
         return _write(members.sort_by("position"), pairs, scratch)
@@ -514,7 +514,7 @@ class WriteGroups:
 
 def _edges(store: Store, uris: Iterable[str]) -> Iterator[np.ndarray]:
     """The edges int64[E, 2] of each file, between positions."""
-    return (np.frombuffer(read_slice(store, uri, 0), np.int64).reshape(-1, 2) for uri in uris)
+    return (read_slice(store, uri, 0, array_of(np.int64, -1, 2)) for uri in uris)
 
 
 def _marked(documents: Range, positions: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from cluster.artifact import Artifact, Counters
-from cluster.output import read_between, read_offsets, read_slice, read_slices
+from cluster.output import array_of, parsed, read_between, read_offsets, read_slice, read_slices
 from cluster.stage import RunStage, Scratch
 from cluster.store.store import Store
 from pipelines.dedup.blocks import MakeStage
@@ -122,7 +122,7 @@ class Stars:
         (sizes,) = made("sizes", (_SIZES,), roots, CountRoots(store, spans))
         (cuts,) = made("cut", (_CUTS,), [tuple(sizes.file_uris)], CutBatches(store, spans, self.batch))
         (batches,) = made("batches", (_BATCHES,), list(enumerate(roots)), Number(store, spans, cuts.file_uris[0]))
-        counts = np.frombuffer(read_slice(store, cuts.file_uris[0], 1), np.int64)
+        counts = read_slice(store, cuts.file_uris[0], 1, array_of(np.int64))
         return BatchFiles(tuple(batches.file_uris), spans.ranges), counts
 
     def _together(self, files: Sequence[str], slices: int, of_an_edge: int) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -157,7 +157,7 @@ class Deal:
     nearest: str
 
     def __call__(self, uris: tuple[str, ...], scratch: Scratch) -> Counters:
-        slices = [np.frombuffer(one, np.int64).reshape(-1, 2) for one in read_slices(self.store, uris, 0)]
+        slices = read_slices(self.store, uris, 0, array_of(np.int64, -1, 2))
         edges = np.concatenate(slices)
         slices.clear()
         _write(scratch, self.spans, self.edges, self.nearest, edges.min(axis=1), edges.max(axis=1))
@@ -177,8 +177,8 @@ class Least:
         """Writes the positions with an edge, ascending, then least(u) of each."""
         start = span * self.spans.width
         least = np.full(self.spans.width, _NONE)
-        for data in read_slices(self.store, self.uris, span):
-            at, nearest = _unpacked(np.frombuffer(data, np.uint64))
+        for pairs in read_slices(self.store, self.uris, span, array_of(np.uint64)):
+            at, nearest = _unpacked(pairs)
             least[at] = np.minimum(least[at], nearest)  # a slice has each position once
         numbers = np.flatnonzero(least != _NONE)
         positions = numbers + start
@@ -207,7 +207,7 @@ class Move:
     def _replaced(self, span: int, least_uri: str, uris: tuple[str, ...]) -> tuple[int, np.ndarray, np.ndarray]:
         """(number of edges that the operation changes, smaller ends of all edges, larger ends)."""
         start = span * self.spans.width
-        slices = [np.frombuffer(one, np.uint64) for one in read_slices(self.store, uris, span)]
+        slices = read_slices(self.store, uris, span, array_of(np.uint64))
         numbers, others = _unpacked(np.concatenate([*slices, np.empty(0, np.uint64)]))
         positions, least = _read_least(self.store, least_uri)
         table = np.empty(self.spans.width, np.int64)
@@ -275,13 +275,13 @@ class CutBatches:
                 before = ends[first - 1] if first else 0
                 end = max(first + 1, int(np.searchsorted(ends, before + _CHUNK, "right")))
                 cuts = [of_file[first : end + 1] for of_file in offsets]
-                read = list(pool.map(lambda uri, cut: read_between(self.store, uri, cut), uris, cuts))
+                read = list(pool.map(lambda uri, cut: memoryview(read_between(self.store, uri, cut)), uris, cuts))
                 for span in range(end - first):
                     slices = [
-                        np.frombuffer(data, np.int64, (cut[span + 1] - cut[span]) // 8, cut[span] - cut[0])
-                        for data, cut in zip(read, cuts, strict=True)
+                        parsed(uri, data[cut[span] - cut[0] : cut[span + 1] - cut[0]], array_of(np.int64, -1, 2))
+                        for uri, data, cut in zip(uris, read, cuts, strict=True)
                     ]
-                    yield np.concatenate(slices).reshape(-1, 2)
+                    yield np.concatenate(slices)
                 first = end
 
 
@@ -296,7 +296,7 @@ class Number:
     def __call__(self, unit: tuple[int, str], scratch: Scratch) -> Counters:
         """Writes number and batch of each candidate, by range."""
         span, uri = unit
-        firsts = np.frombuffer(read_slice(self.store, self.cuts, 0), np.int64)
+        firsts = read_slice(self.store, self.cuts, 0, array_of(np.int64))
         positions, roots = _read_least(self.store, uri)
         batches = (np.searchsorted(firsts, roots, "right") - 1).astype(np.int32)
         starts = span * self.spans.width + self.spans.documents * np.arange(self.spans.ranges + 1)
@@ -313,7 +313,7 @@ class Number:
 
 def _read_least(store: Store, uri: str) -> list[np.ndarray]:
     """[positions, least of each], int64[N] each."""
-    return [np.frombuffer(one, np.int64) for one in (read_slice(store, uri, 0), read_slice(store, uri, 1))]
+    return [read_slice(store, uri, number, array_of(np.int64)) for number in (0, 1)]
 
 
 def _unpacked(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

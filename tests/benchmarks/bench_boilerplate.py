@@ -40,7 +40,7 @@ def _print_speeds(texts: Texts, settings: Boilerplate, megabytes: float) -> None
     find = partial(find_pieces, paragraphs=settings.cut == "paragraphs")
     pieces = [find(table) for table in tables]
     counted = _count(pieces)
-    shared = shared_keys([counted.tobytes()], [0], settings.max_documents)[0]
+    shared = shared_keys([counted], [0], settings.max_documents)[0]
     whole = sum(len(one.keys) for one in pieces)
     left = sum(len(cut_texts(settings, "s", table, shared).texts.data) for table in tables)
     print(f"\n{settings.cut}: {whole:,}, {len(counted):,} different, {len(shared):,} of these shared; ", end="")
@@ -74,8 +74,8 @@ def _share() -> None:
         own = generator.integers(0, 1 << 63, SLICE_KEYS // UNITS - len(common), dtype=np.uint64)
         unit = np.zeros(SLICE_KEYS // UNITS, COUNTED)
         unit["key"], unit["documents"] = np.sort(np.concatenate([own, common])), 1
-        counted.append(unit.tobytes())
-    size = sum(map(len, counted))
+        counted.append(unit)
+    size = sum(one.nbytes for one in counted)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.process_time()
     found = shared_keys(counted, [0] * UNITS, 6)

@@ -79,10 +79,10 @@ def _found(texts: Texts) -> tuple:
     return tokens, anchors, shared_anchors, keys, shared_keys([_counted(keys, checks, documents)], [0], 1)[0]
 
 
-def _counted(keys: np.ndarray, checks: np.ndarray, documents: np.ndarray) -> bytes:
+def _counted(keys: np.ndarray, checks: np.ndarray, documents: np.ndarray) -> np.ndarray:
     counter = KeyCounter()
     counter.add(keys, checks, documents)
-    return counter.slices(1)[0].tobytes()
+    return counter.slices(1)[0]
 
 
 def _windows(tokens: Tokens, anchors: Anchors, shared: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

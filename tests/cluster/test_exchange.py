@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import exchange as exchanges
-from cluster.errors import StorageError
+from cluster.errors import DataError
 from cluster.exchange import FAN, Levels, SlicedFiles, exchange
 from cluster.output import Output, write_slices
 from cluster.progress import Silent
@@ -66,8 +66,8 @@ def test_a_target_reads_the_slices_that_every_source_wrote_for_it(tmp_path_facto
     direct = SlicedFiles.of(uris, targets, fan)
     assert files.level == files.levels.count - 1
     for target in range(targets):
-        assert files.slice(target).read(Store()) == direct.slice(target).read(Store())
-        assert direct.slice(target).read(Store()) == [
+        assert files.slice(target).read(Store(), bytes) == direct.slice(target).read(Store(), bytes)
+        assert direct.slice(target).read(Store(), bytes) == [
             bytes([source, target]) * sizes[(source * 3 + target) % 7] for source in range(sources)
         ]
 
@@ -80,7 +80,7 @@ def test_reads_are_as_many_as_planned_and_a_unit_names_few_files(tmp_path, monke
     assert files.levels.count == 3
     slices = [files.slice(target) for target in range(30)]
     for one in slices:
-        one.read(Store())
+        one.read(Store(), bytes)
     assert read["files"] == sum(files.levels.reads(level) for level in (1, 2, 3)) < 40 * 30 / 2
     assert max(len(one.uris) for one in slices) <= files.levels.fan_in == 4
 
@@ -99,5 +99,5 @@ def test_a_unit_of_a_level_reads_no_more_at_once_than_it_may_or_one_target_needs
 def test_a_file_that_ends_too_early_is_an_error(tmp_path):
     uris = written(tmp_path, 9, 9)
     (tmp_path / "5").write_bytes((tmp_path / "5").read_bytes()[:-1])
-    with pytest.raises(StorageError, match="5: ends 1 byte"):
+    with pytest.raises(DataError, match="5: was changed"):
         exchanged(tmp_path / "run", uris, 9, 3)

@@ -33,7 +33,7 @@ from cluster.cost import Cost, Planning
 from cluster.entry import Entry
 from cluster.examples.splits import SPLITS
 from cluster.exchange import FAN, Levels, cost_of_level
-from cluster.output import read_slices, read_table, table_slices
+from cluster.output import read_slices, table_of, table_slices
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store import paths
 from cluster.store.store import Store
@@ -313,7 +313,7 @@ def numbers(table: pa.Table, ranges: Sequence[KeyRange]) -> np.ndarray:
 def read_examples(store: Store, unit: ShuffleUnit, ranges: Sequence[KeyRange]) -> pa.Table:
     """The examples of a unit, in the order of its files. ranges: its ranges. Reads only row groups with these."""
     if unit.slice is not None:
-        found = [read_table(part) for part in read_slices(store, unit.uris, unit.slice) if part]
+        found = [one for one in read_slices(store, unit.uris, unit.slice, table_of) if one is not None]
     else:
         with ThreadPoolExecutor(_THREADS) as pool:
             found = list(pool.map(lambda uri: _read_file(store, uri, ranges), unit.uris))

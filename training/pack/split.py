@@ -24,7 +24,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -122,9 +122,8 @@ class Survey:
             if len(groups) > MAX_RANKED:
                 self.strata[stratum] = None
 
-    def merge(self, survey: bytes) -> None:
-        """Add the survey of other documents, as of `to_json`. Errors are those of `add`."""
-        plain = json.loads(survey)
+    def merge(self, plain: dict[str, Any]) -> None:
+        """Add the survey of other documents, the JSON value of `to_json`. Errors are those of `add`."""
         for stratum, groups in plain["strata"].items():
             if self._groups_of(stratum) is None or groups is None:
                 self.strata[stratum] = None
@@ -312,7 +311,7 @@ class MergeSurveys:
     def __call__(self, unit: list[str], scratch: Scratch) -> Counters:
         found = deepcopy(self.nothing)
         for first in range(0, len(unit), _FILES_AT_ONCE):
-            for survey in read_slices(self.store, unit[first : first + _FILES_AT_ONCE], 0):
+            for survey in read_slices(self.store, unit[first : first + _FILES_AT_ONCE], 0, json.loads):
                 found.merge(survey)
         cuts, classes = found.result(self.split)
         plain = {"default": cuts.default, "strata": cuts.strata, "classes": sorted(classes)}
@@ -323,7 +322,7 @@ class MergeSurveys:
 def read_survey(made: Artifact) -> Surveyed:
     """The result of the stage, from its artifact."""
     (uri,) = made.file_uris
-    plain = json.loads(read_slice(made.store, uri, 0))
+    plain = read_slice(made.store, uri, 0, json.loads)
     strata = {stratum: (first, second) for stratum, (first, second) in plain["strata"].items()}
     return Surveyed(Cuts(tuple(plain["default"]), strata), frozenset(plain["classes"]))
 

@@ -16,6 +16,14 @@ from cluster.readers.inputs import Limits
 from cluster.readers.streams import UnreadableRest
 
 _SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # kinds of messages
+_REPEATING = (  # types whose values can be repeated in the file at no cost
+    pa.types.is_dictionary,
+    pa.types.is_run_end_encoded,
+    pa.types.is_string_view,
+    pa.types.is_binary_view,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
 
 
 def schema_of(handle: pa.NativeFile, limits: Limits) -> pa.Schema:
@@ -38,6 +46,23 @@ def record_batches(handle: pa.NativeFile, limits: Limits) -> Iterator[pa.RecordB
     stream = _Stream(handle, limits)
     while (batch := stream.next_batch()) is not None:
         yield from bounded_pieces(batch, limits)
+
+
+def whole_table(data: bytes) -> pa.Table:
+    """All rows of an Arrow stream that Raymill wrote, uncompressed. Its columns refer to `data`.
+
+    Raises:
+        UnreadableRest: it is damaged, or its values take far more memory than `data`.
+    """
+    # Booleans take a bit each, and count as MIN_VALUE_BYTES.
+    limits = Limits(max_document_bytes=1, max_block_mib=1 + (8 * MIN_VALUE_BYTES * len(data) >> 20))
+    stream = _Stream(pa.BufferReader(data), limits)
+    if any(check(field.type) for check in _REPEATING for field in stream.schema):
+        raise UnreadableRest("large_block")
+    batches = []
+    while (batch := stream.next_batch()) is not None:
+        batches.append(batch)
+    return pa.Table.from_batches(batches, stream.schema)
 
 
 class _Stream:

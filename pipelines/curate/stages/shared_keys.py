@@ -23,6 +23,7 @@ from cluster.artifact import Artifact, Counters, fingerprint
 from cluster.cost import Cost, Planning
 from cluster.exchange import MEMORY as EXCHANGE_MEMORY
 from cluster.exchange import Slice, SlicedFiles, exchange
+from cluster.output import array_of
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store.store import Store
 from pipelines.curate.stages.kept_texts import MeasuredUnit
@@ -97,14 +98,13 @@ def slices_for(keys: float) -> int:
     return max(1, int(-(-keys // KEYS_OF_A_SLICE)))
 
 
-def shared_keys(counted: Sequence[bytes], firsts: Sequence[int], most: int) -> list[np.ndarray]:
+def shared_keys(counted: Sequence[np.ndarray], firsts: Sequence[int], most: int) -> list[np.ndarray]:
     """For each unit, its keys that more than `most` documents of all units have: SHARED[N], sorted by key.
 
     counted: COUNTED[N] of one slice, for each unit. firsts: position of each unit's first document.
     """
-    parts = [np.frombuffer(one, COUNTED) for one in counted]
-    found = np.concatenate([np.empty(0, COUNTED), *parts])
-    units = np.repeat(np.arange(len(parts)), [len(one) for one in parts])
+    found = np.concatenate([np.empty(0, COUNTED), *counted])
+    units = np.repeat(np.arange(len(counted)), [len(one) for one in counted])
     order = _sorted(found["key"], found["check"])  # stable: of a key, the first unit comes first
     starts = np.flatnonzero(_differ(found["key"][order], found["check"][order]))
     lengths = np.diff(starts, append=len(order))
@@ -117,7 +117,7 @@ def shared_keys(counted: Sequence[bytes], firsts: Sequence[int], most: int) -> l
     shared["documents"] = np.repeat(documents[wanted], lengths[wanted])
     shared["first"] = np.repeat(first[wanted], lengths[wanted])
     in_units = np.argsort(chosen, kind="stable")  # of a unit they stay sorted by key
-    ends = np.searchsorted(units[chosen[in_units]], np.arange(len(parts)), side="right")
+    ends = np.searchsorted(units[chosen[in_units]], np.arange(len(counted)), side="right")
     shared = shared[in_units]
     return [shared[start:end] for start, end in pairwise([0, *ends.tolist()])]
 
@@ -126,9 +126,9 @@ def read_shared(store: Store, slices: Slice | None) -> np.ndarray:
     """SHARED[N], sorted by key: the shared keys of a unit. slices: of the unit; None: nothing was counted.
 
     Raises:
-        StorageError: a file is missing, or cannot be read.
+        StorageError, DataError: as of `read_slice`.
     """
-    return np.frombuffer(b"".join(slices.read(store)) if slices else b"", SHARED)
+    return np.concatenate([np.empty(0, SHARED), *(slices.read(store, array_of(SHARED)) if slices else [])])
 
 
 def find_shared(shared: np.ndarray, keys: np.ndarray, checks: np.ndarray) -> np.ndarray:
@@ -235,7 +235,7 @@ class ShareKeys:
 
     def __call__(self, number: int, scratch: Scratch) -> Counters:
         """Counters: `keys`, the sum over the units of their shared keys."""
-        found = shared_keys(self.files.slice(number).read(self.store), self.firsts, self.most)
+        found = shared_keys(self.files.slice(number).read(self.store, array_of(COUNTED)), self.firsts, self.most)
         scratch.write_slices(self.output, found)
         return {"keys": sum(map(len, found))}
 

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.output import read_offsets, read_slice, read_slices, read_table, table_slice
+from cluster.output import array_of, read_offsets, read_slice, read_slices, table_of, table_slice
 from cluster.readers.inputs import Limits
 from cluster.readers.units import InputManifest, Reading, Unit, read_unit
 from cluster.stage import Output, RunStage, RunStageIn, Scratch, Stage
@@ -344,7 +344,7 @@ def find_of_all(store: Store, unit: tuple[Column, tuple[str, ...]], scratch: Scr
     best: tuple[int, Any, str] | None = None
     for number in range(part.slices) if name in part.named else ():
         at = len(part.numeric) + part.slices * part.named.index(name) + number
-        tables = [read_table(data) for data in read_slices(store, uris, at) if data]
+        tables = [one for one in read_slices(store, uris, at, table_of) if one is not None]
         frame = pl.from_arrow(pa.concat_tables(tables)) if tables else pl.DataFrame()
         assert isinstance(frame, pl.DataFrame)
         one = most_frequent(frame)
@@ -356,7 +356,7 @@ def find_of_all(store: Store, unit: tuple[Column, tuple[str, ...]], scratch: Scr
 
         def numbers() -> Iterator[np.ndarray]:
             for uri in uris:
-                yield np.frombuffer(read_slice(store, uri, at), np.float64)
+                yield read_slice(store, uri, at, array_of(np.float64))
 
         sizes = (np.diff(read_offsets(store, uri, at, 1))[0] for uri in uris)
         of_column = Numbers(numbers, int(sum(sizes)) // np.dtype(np.float64).itemsize)
@@ -392,7 +392,7 @@ def survey_rows(
 def find_repeated_rows(store: Store, unit: tuple[RowSlice, tuple[str, ...]], scratch: Scratch) -> Counters:
     """The work of `repeated`: a file for each unit of input with rows that repeat an earlier one. No counters."""
     (_, number), uris = unit
-    rows = np.frombuffer(b"".join(read_slices(store, uris, number)), _ROW)
+    rows = np.concatenate([np.empty(0, _ROW), *read_slices(store, uris, number, array_of(_ROW))])
     order = np.lexsort((rows["other"], rows["hash"]))  # stable: of equal ones the earliest first
     before, after = rows[order[:-1]], rows[order[1:]]
     again = np.sort(order[1:][(before["hash"] == after["hash"]) & (before["other"] == after["other"])])

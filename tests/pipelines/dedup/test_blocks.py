@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.output import array_of
 from pipelines.dedup.blocks import sample_every, sample_of, splits_of
 from pipelines.dedup.group import Sizes
 from pipelines.dedup.settings import Dedup
@@ -187,7 +188,7 @@ def test_blocks_follow_in_keeper_order_and_have_about_their_size(ranks, ranges, 
     positions, values = np.arange(len(ranks)), np.array(ranks)
     every = sample_every(block, ranges)
     samples = [sample_of(values[some], some, every) for some in np.array_split(positions, ranges)]
-    splits = splits_of(samples, block, every)
+    splits = splits_of(map(array_of(np.uint64, 2, -1), samples), block, every)
     found = splits.blocks_of(values, positions)
     assert (np.diff(found[np.lexsort((positions, values))]) >= 0).all()
     counts = np.bincount(found, minlength=splits.blocks)

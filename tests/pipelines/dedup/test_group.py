@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.output import table_slice
+from cluster.output import table_of, table_slice
 from cluster.readers.freeze import bytes_of_unit
 from cluster.store.store import Store
-from pipelines.dedup.compare import PAIRS_SCHEMA, joined, keeper_ranks
+from pipelines.dedup.compare import PAIRS_SCHEMA, keeper_ranks
 from pipelines.dedup.cost import memory_to_group
 from pipelines.dedup.group import CompareBatch, files_of
 from pipelines.dedup.settings import Dedup
@@ -103,11 +103,12 @@ def test_a_unit_of_select_opens_at_most_two_files_of_groups(first, count):
 
 def test_a_batch_counts_its_candidates_and_writes_what_was_found_by_range():
     candidates = pa.table({"position": pa.array([0, 5, 6, 9], pa.int64())})
-    files = SimpleNamespace(slice=lambda number: SimpleNamespace(read=lambda store: [table_slice(candidates)]))
+    of_slice = SimpleNamespace(read=lambda store, parse: [parse(table_slice(candidates).to_pybytes())])
+    files = SimpleNamespace(slice=lambda number: of_slice)
     written = []
     scratch = SimpleNamespace(write_slices=lambda output, slices: written.extend(slices))
     compare = CompareBatch(Store(), lambda rows: (rows.slice(1), PAIRS_SCHEMA.empty_table()), files, firsts=(0, 6, 7))
     found = compare(0, scratch)
     assert found == {"documents": 4.0}, "also those of which no copy was found"
-    *ranges, _ = [joined([one]) for one in written]
+    *ranges, _ = [table_of(bytes(one)) for one in written]
     assert [rows["position"].to_pylist() if rows else [] for rows in ranges] == [[5], [6], [9]]

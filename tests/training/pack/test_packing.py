@@ -18,7 +18,7 @@ from cluster.engine import Engine
 from cluster.examples.splits import SPLITS
 from cluster.exchange import Levels
 from cluster.garbage import find_garbage
-from cluster.output import read_table
+from cluster.output import table_of
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.stage import Scratch, Stage, from_scratch, run_unit
@@ -101,7 +101,7 @@ def test_reads_are_as_many_as_planned(tmp_path, monkeypatch):
     whole, part = packing._read_file, packing.read_slices
     monkeypatch.setattr(packing, "_read_file", lambda *a: read.update([1]) or whole(*a))
     monkeypatch.setattr(
-        packing, "read_slices", lambda store, uris, n: read.update({2: len(uris)}) or part(store, uris, n)
+        packing, "read_slices", lambda store, uris, *a: read.update({2: len(uris)}) or part(store, uris, *a)
     )
     InlineEngine(str(tmp_path), Session(), Silent()).run(packing_of(examples, 4))
     assert read == {1: levels.reads(1), 2: levels.reads(2) + levels.reads(3)}
@@ -252,5 +252,5 @@ def test_a_unit_of_a_level_writes_one_slice_for_each_part_of_its_ranges(tmp_path
     for number in range(slices):
         part = data[offsets[number] : offsets[number + 1]]
         own = every[unit.first + number * width :][:width]
-        for row in read_table(part).to_pylist() if part else []:
+        for row in table_of(part).to_pylist() if part else []:
             assert any(one["split"] == row["split"] and one["low"] <= row["place"] < one["high"] for one in own)
