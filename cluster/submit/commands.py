@@ -345,7 +345,7 @@ def _duration(attempt: Attempt) -> str:
         return ""
     if attempt.ended is None and attempt.state.final:
         return "unknown"
-    return clock((attempt.ended or time.time()) - attempt.started)
+    return clock(max(0, (attempt.ended or time.time()) - attempt.started))  # clocks are set back
 
 
 def _print_message(text: str) -> None:

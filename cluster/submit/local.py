@@ -8,26 +8,30 @@ An attempt is a folder below $XDG_STATE_HOME/raymill/runs (default ~/.local/stat
     cancel         made by `cancel`; the process sees it and stops the job
     log            output of the job
     exit.json      written last: exit code, and whether the job was cancelled
+
+Somebody else may have made or changed the folder, as on a shared disk. Links in it are not followed, and a file that is
+not as this module writes it makes the attempt unreadable, but no other.
 """
 
 import fcntl
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError, DataError, StorageError
 from cluster.logs import printable
-from cluster.record import read_json
-from cluster.store.store import Store
+from cluster.record import json_with
 from cluster.submit.backend import CONFIG_VARIABLE, GRACE_S, Attempt, AttemptExists, AttemptLost, Request, State
 from cluster.submit.following import LogLines
-from cluster.submit.local_job import CANCEL, EXIT, LOCK, LOG, PROCESS, write_whole
+from cluster.submit.local_job import CANCEL, EXIT, LOCK, LOG, PROCESS, open_file, write_whole
 from cluster.submit.preflight import ProbeRequest, problems_here
 from cluster.submit.work import Work
 
@@ -36,6 +40,9 @@ log = logging.getLogger(__name__)
 _REQUEST = "request.json"
 _TEXTS = ("run_id", "kind", "config_fingerprint", "output")
 _LATEST_S = 1 << 33  # the year 2242
+_CLOCK_S = 86_400  # by which a clock may be set back while a job runs
+_LARGEST_RECORD = 1 << 20  # bytes; a request has a config, which fits into an environment variable
+_LONGEST_LOG = 256 << 20  # bytes; of a longer log the end is printed
 _POLL_S = 0.2
 
 
@@ -64,19 +71,29 @@ class Local:
 
     def start(self, request: Request) -> Attempt:
         config, folder = dict(request.work.config), self.folder / request.name
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        with open(folder / LOCK, "w") as lock:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with suppress(FileExistsError):  # a `submit` was killed before it started the job, or another is in it
+                folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise StorageError(f"{error.filename}: cannot be made ({error.strerror}). Set XDG_STATE_HOME.") from error
+        with open(_open(folder, LOCK, os.O_RDWR | os.O_CREAT)) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left = {name for name in os.listdir(folder) if name != LOCK and not name.startswith(f".{_REQUEST}.")}
             except BlockingIOError:
-                raise AttemptExists(request.name) from None
-            if (folder / _REQUEST).exists():  # without it, a `submit` was killed before it started the job
+                left = {_REQUEST}
+            if _REQUEST in left:
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                self.attempt(request.name)  # raises the error of a damaged one, which `attempts` leaves out
                 raise AttemptExists(request.name)
+            if left:
+                raise DataError(f"{folder}: has {min(left)!a}, which no `submit` left there. Remove the folder.")
             record = request.metadata | {"started": time.time(), "config": config}
-            write_whole(folder / _REQUEST, json.dumps(record, ensure_ascii=False))
+            write_whole(folder, _REQUEST, json.dumps(record, ensure_ascii=False))
             command = request.command(self.command)
-            with open(folder / LOG, "wb") as output:
+            # Appended to, so that a log that somebody truncates meanwhile gets no hole.
+            with open(_open(folder, LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL), "ab") as output:
                 # The new process inherits the lock, so that the attempt is active without a gap.
                 subprocess.Popen(
                     [sys.executable, "-m", "cluster.submit.local_job", str(folder), str(self.grace_s), *command],
@@ -90,34 +107,48 @@ class Local:
         return self._attempt(folder)
 
     def attempts(self, run_id: str | None = None) -> list[Attempt]:
+        try:
+            folders = [self.folder / name for name in os.listdir(self.folder)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StorageError(f"{self.folder}: cannot be read ({error.strerror}). Set XDG_STATE_HOME.") from error
         found = []
-        for file in self.folder.glob(f"*/{_REQUEST}"):
-            try:
-                found.append(self._attempt(file.parent))
-            except (DataError, StorageError) as error:
-                log.warning("not listed: %s", error)
+        for folder in folders:
+            if os.path.lexists(folder / _REQUEST):
+                try:
+                    found.append(self._attempt(folder))
+                except DataError as error:
+                    log.warning("not listed: %s", error)
         found.sort(key=lambda attempt: attempt.started or 0)
         return [attempt for attempt in found if run_id in (None, attempt.run_id)]
 
     def attempt(self, name: str) -> Attempt | None:
         folder = self.folder / name
-        return self._attempt(folder) if (folder / _REQUEST).is_file() else None
+        return self._attempt(folder) if os.path.lexists(folder / _REQUEST) else None
 
     def config(self, attempt: Attempt) -> Mapping[str, Any] | None:
-        found = _read(self.folder / attempt.name / _REQUEST, "config")
+        found = _read(self.folder / attempt.name, _REQUEST, "config")
         return found and found["config"]
 
     def logs(self, attempt: Attempt, follow: bool, on_message: object = None) -> Iterator[str]:
-        """The lines of the log. on_message: never called, because a local job starts at once."""
-        lines = LogLines()
-        path = self.folder / attempt.name / LOG
-        if not path.is_file():
-            raise AttemptLost(f"{attempt.name}: its folder was removed. Submit the config again to continue.")
-        with open(path, "rb") as file:
+        """The lines of the log, of a long one those in the last 256 MiB, without its zero bytes.
+
+        on_message: never called, because a local job starts at once.
+        """
+        lines, folder = LogLines(), self.folder / attempt.name
+        try:
+            descriptor = _open(folder, LOG)
+        except FileNotFoundError:
+            raise AttemptLost(f"{attempt.name}: its folder was removed. Submit the config again to continue.") from None
+        with open(descriptor, "rb") as file:
+            if (before := os.fstat(file.fileno()).st_size - _LONGEST_LOG) > 0:
+                log.warning("%s: the first %s bytes are not printed", folder / LOG, f"{before:,}")
+                file.seek(before)
             while True:
-                active = follow and self._active(self.folder / attempt.name)
+                active = follow and self._active(folder)
                 while chunk := file.read(1 << 20):
-                    yield from lines.add(chunk)
+                    yield from lines.add(chunk.replace(b"\0", b""))
                 if not active:  # seen before the last bytes were read
                     break
                 time.sleep(_POLL_S)
@@ -128,26 +159,31 @@ class Local:
         if not self._active(folder):
             return
         # No signal: the id in `process` may be edited, or that of another machine with the same home folder.
-        (folder / CANCEL).touch()
+        with suppress(FileExistsError):
+            os.close(_open(folder, CANCEL, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         until = time.monotonic() + self.grace_s + 30
         while self._active(folder):
             if time.monotonic() > until:
                 raise ClusterError(
                     f"{attempt.name}: still running {self.grace_s + 30} s after it was asked to stop. End its process: "
-                    f"`kill -9 {(folder / PROCESS).read_text()}`."
+                    f"`kill -9 {_process(folder)}`."
                 )
             time.sleep(_POLL_S)
 
     def _attempt(self, folder: Path) -> Attempt:
         active = self._active(folder)  # read before the exit code, which is written while the lock is held
-        record = _read(folder / _REQUEST, "started", *_TEXTS)
+        record = _read(folder, _REQUEST, "started", *_TEXTS)
         if record is None:
-            raise DataError(f"{folder}: its {_REQUEST} was removed. Remove the folder; the run's output is elsewhere.")
+            raise _damaged(folder, _REQUEST, "was removed")
+        if not _plain(folder.name):
+            raise _damaged(folder, _REQUEST, "is in a folder with control characters in its name")
         code, ended, state, message = None, None, State.RUNNING, ""
         if not active:
-            left = _read(folder / EXIT, "code", "ended", "cancelled")
+            left = _read(folder, EXIT, "code", "ended", "cancelled")
             if left is not None:
                 code, ended = left["code"], left["ended"]
+                if ended < record["started"] - _CLOCK_S:
+                    raise _damaged(folder, EXIT, "has an end before the job's start")
                 state = State.SUCCEEDED if not code else State.CANCELLED if left["cancelled"] else State.FAILED
                 message = f"exit code {code}" if state is State.FAILED else ""
             else:
@@ -168,8 +204,7 @@ class Local:
 
     def _active(self, folder: Path) -> bool:
         try:
-            # Not blocking: a FIFO in its place would wait for a writer.
-            with open(os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK)) as lock:
+            with open(_open(folder, LOCK)) as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -178,25 +213,66 @@ class Local:
         return False
 
 
-def _read(file: Path, *keys: str) -> dict[str, Any] | None:
+def _damaged(folder: Path, name: str, why: str) -> DataError:
+    return DataError(f"{folder / name}: {why}. Remove the folder {folder}; the run's output is elsewhere.")
+
+
+def _open(folder: Path, name: str, flags: int = os.O_RDONLY) -> int:
+    """The descriptor of a file of an attempt.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileExistsError: there is one, and a new one is wanted.
+        DataError: something else is in its place.
+    """
+    try:
+        return open_file(folder, name, flags)
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except OSError as error:
+        is_link = folder.is_symlink() or (folder / name).is_symlink()
+        raise _damaged(folder, name, "is a link" if is_link else f"cannot be opened ({error.strerror})") from error
+
+
+def _process(folder: Path) -> str:
+    """The id in the file `process`, for a message."""
+    with suppress(OSError, DataError), open(_open(folder, PROCESS), "rb") as file:
+        if found := re.fullmatch(rb"[1-9]\d{0,9}", file.read(11)):
+            return found[0].decode()
+    return "ID"
+
+
+def _read(folder: Path, name: str, *keys: str) -> dict[str, Any] | None:
     """The record in a file of an attempt, which somebody may have edited; None if there is no such file.
 
     Raises:
-        DataError: it is damaged, or a value cannot be that of its key.
-        StorageError: it is no ordinary file.
+        DataError: it is damaged, no ordinary file, or a value cannot be that of its key.
     """
-    found = read_json(Store(), str(file), "the record of a job", *keys)
-    for key in keys if found else ():
+    try:
+        with open(_open(folder, name), "rb") as file:
+            found: dict[str, Any] = json_with(*keys)(file.read(_LARGEST_RECORD))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(folder, name, f"is not the record of a job ({error})") from error
+    for key in keys:
         value = found[key]
         if key in _TEXTS:
-            right = isinstance(value, str) and printable(value) == value and "\n" not in value
+            right = isinstance(value, str) and _plain(value)
         elif key in ("started", "ended"):
-            right = isinstance(value, int | float) and 0 <= value < _LATEST_S
+            right = type(value) in (int, float) and 0 <= value < _LATEST_S
+        elif key == "code":
+            right = type(value) is int and 0 <= value <= 255
         else:
-            right = isinstance(value, dict if key == "config" else int)
+            right = isinstance(value, dict if key == "config" else bool)
         if not right:
-            raise DataError(f"{file}: {key} is {str(value)[:40]!a}. Remove the folder {file.parent}; no run is in it.")
+            raise _damaged(folder, name, f"has {str(value)[:40]!a} as {key}")
     return found
+
+
+def _plain(text: str) -> bool:
+    """Whether a text is one line without control characters, and without a secret."""
+    return printable(text) == text and "\n" not in text
 
 
 def _default_folder() -> Path:

@@ -7,11 +7,15 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from cluster.errors import ClusterError, DataError, StorageError
-from cluster.submit.backend import AttemptLost, Request, State
+from cluster.submit import local as local_module
+from cluster.submit.backend import AttemptExists, AttemptLost, Request, State
 from cluster.submit.local import Local
 from tests.support.processes import wait_until
 from tests.support.works import SMALL_JOB, small_work
@@ -20,6 +24,38 @@ from tests.support.works import SMALL_JOB, small_work
 def started(tmp_path, **config):
     local = Local(tmp_path / "runs", SMALL_JOB)
     return local, local.start(Request(small_work(tmp_path, **config), "run"))
+
+
+def ended(tmp_path, *names: str, lines: int = 1) -> Local:
+    """A folder of jobs that have ended: `run`, or those of these names."""
+    local = Local(tmp_path / "runs", SMALL_JOB)
+    for name in names or ("run",):
+        list(local.logs(local.start(Request(small_work(tmp_path, lines=lines), name)), follow=True))
+    return local
+
+
+@contextmanager
+def unchanged(tmp_path) -> Iterator[Path]:
+    """A folder of private files outside of the jobs', none of which may be changed or made inside."""
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "diary").write_text("private\n")
+    yield private
+    assert {file.name: file.read_text() for file in private.iterdir()} == {"diary": "private\n"}
+
+
+def put(path: Path, what: str, private: Path) -> None:
+    """Put something else in the place of a file."""
+    path.unlink(missing_ok=True)
+    match what:
+        case "link":
+            path.symlink_to(private / "diary")
+        case "dangling link":
+            path.symlink_to(private / "new")
+        case "folder":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
 
 
 def process_of(tmp_path) -> int:
@@ -115,18 +151,22 @@ def test_no_process_but_that_of_the_job_is_stopped_whatever_id_its_folder_names(
     [
         ("request.json", {"started": 1e300}),
         ("request.json", {"started": "today"}),
+        ("request.json", {"started": True}),
         ("request.json", {"output": "/out\nother  running"}),
         ("request.json", {"run_id": ["a"]}),
         ("request.json", None),
         ("exit.json", {"code": "0"}),
+        ("exit.json", {"code": 10**20}),
+        ("exit.json", {"code": -1}),
+        ("exit.json", {"code": False}),
+        ("exit.json", {"cancelled": 1}),
         ("exit.json", {"ended": -1}),
+        ("exit.json", {"ended": 1}),
         ("exit.json", None),
     ],
 )
 def test_a_damaged_record_is_named_and_does_not_hide_the_other_jobs(tmp_path, caplog, file, change):
-    local = Local(tmp_path / "runs", (sys.executable, "-c", ""))
-    for name in ("run", "other"):
-        list(local.logs(local.start(Request(small_work(tmp_path), name)), follow=True))
+    local = ended(tmp_path, "run", "other")
     damaged = tmp_path / "runs" / "run" / file
     plain = json.loads(damaged.read_text())
     damaged.write_text("[" * 100_000 if change is None else json.dumps(plain | change))
@@ -136,11 +176,90 @@ def test_a_damaged_record_is_named_and_does_not_hide_the_other_jobs(tmp_path, ca
         local.attempt("run")
 
 
-def test_a_fifo_in_the_folder_of_a_job_is_not_waited_for(tmp_path):
-    local = Local(tmp_path / "runs", (sys.executable, "-c", ""))
-    list(local.logs(local.start(Request(small_work(tmp_path), "run")), follow=True))
-    for file in ("lock", "exit.json"):
-        (tmp_path / "runs" / "run" / file).unlink()
-        os.mkfifo(tmp_path / "runs" / "run" / file)
-    with pytest.raises(StorageError, match=r"exit\.json: is a FIFO"):
-        local.attempt("run")
+@pytest.mark.parametrize("what", ["link", "dangling link", "folder", "fifo"])
+@pytest.mark.parametrize("file", ["request.json", "lock", "exit.json"])
+def test_a_job_with_something_else_in_the_place_of_a_file_is_left_out_and_the_others_are_listed(
+    tmp_path, caplog, file, what
+):
+    local = ended(tmp_path, "run", "other")
+    with unchanged(tmp_path) as private:
+        put(tmp_path / "runs" / "run" / file, what, private)
+        assert [one.name for one in local.attempts()] == ["other"]
+        damaged = tmp_path / "runs" / "run" / file
+        assert f"not listed: {damaged}: {'is a link' if 'link' in what else 'cannot be opened'}" in caplog.text
+        with pytest.raises(DataError, match=re.escape(str(damaged))):
+            local.start(Request(small_work(tmp_path), "run"))
+
+
+@pytest.mark.parametrize("what", ["link", "dangling link", "folder", "fifo"])
+def test_a_log_that_is_no_file_is_not_printed(tmp_path, what):
+    local = ended(tmp_path)
+    with unchanged(tmp_path) as private:
+        put(tmp_path / "runs" / "run" / "log", what, private)
+        with pytest.raises(DataError, match="log: is a link" if "link" in what else "log: cannot be opened"):
+            list(local.logs(local.attempt("run"), follow=False))
+
+
+@pytest.mark.parametrize("what", ["link", "dangling link"])
+def test_cancel_makes_no_file_through_a_link(tmp_path, what):
+    local, attempt = started(tmp_path, lines=600, every_s=0.1)
+    with unchanged(tmp_path) as private:
+        put(tmp_path / "runs" / "run" / "cancel", what, private)
+        local.cancel(attempt)
+    assert local.attempt("run").state is State.CANCELLED
+
+
+@pytest.mark.parametrize("what", ["link", "dangling link", "folder", "fifo"])
+@pytest.mark.parametrize("file", ["lock", "log", ".request.json", "process", "exit.json", "cancel"])
+def test_submit_writes_into_no_folder_that_holds_what_no_submit_left_there(tmp_path, file, what):
+    """Its name is foreseeable: the config's name and fingerprint."""
+    (folder := tmp_path / "runs" / "run").mkdir(parents=True)
+    with unchanged(tmp_path) as private:
+        put(folder / file, what, private)
+        with pytest.raises(DataError, match=r"Remove the folder"):
+            started(tmp_path)
+    assert {one.name for one in folder.iterdir()} <= {file, "lock"}
+
+
+def test_submit_and_the_lists_follow_no_link_in_the_place_of_a_jobs_folder(tmp_path, caplog):
+    local = ended(tmp_path, "elsewhere")
+    (tmp_path / "runs" / "elsewhere").rename(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "run").symlink_to(tmp_path / "elsewhere")
+    assert local.attempts() == [] and "is a link" in caplog.text
+    (tmp_path / "elsewhere" / "request.json").unlink()
+    with pytest.raises(DataError, match="is a link"):
+        local.start(Request(small_work(tmp_path), "run"))
+
+
+def test_a_name_that_is_taken_by_a_sound_job_is_an_attempt_that_exists(tmp_path):
+    local = ended(tmp_path)
+    with pytest.raises(AttemptExists):
+        local.start(Request(small_work(tmp_path), "run"))
+
+
+def test_the_end_of_a_long_log_is_printed_without_the_zeros_of_its_holes(tmp_path, monkeypatch, caplog):
+    local = ended(tmp_path, lines=3)
+    log = tmp_path / "runs" / "run" / "log"
+    with log.open("r+b") as file:
+        file.seek(2 << 30)  # of no byte on the disk
+        file.write(b"end\n")
+    monkeypatch.setattr(local_module, "_LONGEST_LOG", 1 << 20)
+    assert list(local.logs(local.attempt("run"), follow=False)) == ["end"]
+    assert f"{log}: the first {(2 << 30) + 4 - (1 << 20):,} bytes are not printed" in caplog.text
+
+
+def test_a_log_that_is_emptied_while_the_job_runs_gets_no_hole(tmp_path):
+    local, attempt = started(tmp_path, lines=10, every_s=0.1)
+    next(lines := local.logs(attempt, follow=True))
+    lines.close()
+    os.truncate(log := tmp_path / "runs" / "run" / "log", 0)
+    assert wait_until(lambda: local.attempt("run").state is State.SUCCEEDED, 20)
+    assert log.read_bytes().endswith(b"line 9\n") and b"\0" not in log.read_bytes()
+
+
+def test_a_state_folder_that_is_a_file_is_the_users_mistake(tmp_path):
+    (tmp_path / "runs").write_text("")
+    local = Local(tmp_path / "runs", SMALL_JOB)
+    for verb in (local.attempts, lambda: local.start(Request(small_work(tmp_path), "run"))):
+        with pytest.raises(StorageError, match="Set XDG_STATE_HOME"):
+            verb()
