@@ -99,10 +99,20 @@ class PackedRows:
     A file is opened when a row of it is first read. One request to the store reads one row group. Decoded row groups
     are kept in an LRU cache of `cache_bytes`, so with an order that takes neighbours at about the same time (order.py)
     each is fetched about once per epoch. Not thread-safe.
+
+    length: most tokens of a row. vocabulary: token ids are below it. None: not known, and not checked.
     """
 
-    def __init__(self, artifact: Artifact, cache_bytes: int = _CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        cache_bytes: int = _CACHE_BYTES,
+        *,
+        length: int | None = None,
+        vocabulary: int | None = None,
+    ) -> None:
         self.artifact = artifact
+        self.length, self.vocabulary = length, vocabulary
         self.rows = artifact.manifest.rows
         self.cache_bytes = cache_bytes
         self.fetched_groups = 0
@@ -169,12 +179,50 @@ class PackedRows:
                 f"{self._uris[file]}: row group {group} cannot be read ({error}). It was damaged after it was written: "
                 "run the same command with --verify to pack it again."
             ) from error
+        if (wrong := self._wrong(table)) is not None:
+            raise DataError(
+                f"{self._uris[file]}: row group {group}: {wrong}. It was changed after it was written, or packed for "
+                "another model: pack the corpora again, into another output."
+            )
         self.fetched_groups += 1
         self._groups[file, group] = table
         self._cached_bytes += table.nbytes
         while self._cached_bytes > self.cache_bytes and len(self._groups) > 1:
             self._cached_bytes -= self._groups.popitem(last=False)[1].nbytes
         return table
+
+    def _wrong(self, table: pa.Table) -> str | None:
+        """What `pack` does not write: it could take memory without end, or be outside of the model's embeddings."""
+        ids, labels, lengths, documents = (
+            table[name].combine_chunks() for name in ("ids", "labels", "lengths", "documents")
+        )
+        for name, lists in (("ids", ids), ("labels", labels), ("lengths", lengths), ("documents", documents)):
+            if lists.null_count or lists.flatten().null_count:
+                return f"null in {name}"
+        sizes = np.diff(ids.offsets.to_numpy())
+        tokens, of_documents = ids.flatten().to_numpy(), lengths.flatten().to_numpy().astype(np.int64)
+        offsets = lengths.offsets.to_numpy()
+        ends = np.concatenate([[0], np.cumsum(of_documents)])[offsets - offsets[0]]
+        if not np.array_equal(np.diff(labels.offsets.to_numpy()), sizes):
+            return "labels and ids of other lengths"
+        if (of_documents < 1).any() or not np.array_equal(np.diff(ends), sizes):
+            return "lengths of documents whose sum is not the number of tokens"
+        if self.length is not None and sizes.max(initial=0) > self.length:
+            return f"a row of {sizes.max():,} tokens, over {self.length:,}"
+        if tokens.min(initial=0) < 0 or (self.vocabulary is not None and tokens.max(initial=0) >= self.vocabulary):
+            return (
+                f"token ids from {tokens.min()} to {tokens.max()}, of a model that embeds {self.vocabulary or 'more'}"
+            )
+        weights = table["weights"].combine_chunks() if "weights" in table.column_names else pa.nulls(0)
+        if weights.null_count < len(weights):
+            filled = weights.is_valid().to_numpy(zero_copy_only=False)
+            if weights.flatten().null_count or not np.array_equal(
+                np.diff(weights.offsets.to_numpy())[filled], sizes[filled]
+            ):
+                return "weights and ids of other lengths"
+            if not np.isfinite(weights.flatten().to_numpy()).all():
+                return "a weight that is not finite"
+        return None
 
     def _open(self, file: int) -> tuple[StoredParquet, np.ndarray]:
         """(an open file, the first row of each row group and the end of the last)."""

@@ -140,6 +140,7 @@ class Training:
         self.trained_parameters, self.all_parameters = parameter_counts(self.objective)
         peak = peak_of_workers(ranks.device, ranks.world, self.config.bf16)
         self.mfu = Mfu(self.config, self.trained_parameters, peak)
+        embedded = len(self.objective.model.get_input_embeddings().weight)  # before an engine shards it
         self.engine: TrainingEngine = make_engine(self.config, self.objective, ranks.device)
         stack.callback(self.engine.close)
         restored = restore(job, ranks, self.engine)
@@ -160,12 +161,18 @@ class Training:
         stack.callback(self.saver.close)
         micro_rows, length = self.config.micro_rows(ranks.world), self.config.sequence_length
         self.validation = Validation(
-            packed, ranks, "validation", micro_rows=micro_rows, length=length, rows=self.config.evaluate.rows
+            packed,
+            ranks,
+            "validation",
+            micro_rows=micro_rows,
+            length=length,
+            vocabulary=embedded,
+            rows=self.config.evaluate.rows,
         )
         stack.callback(self.validation.close)
         self.loader = Loader(
             Order.for_training(self.config, packed, job.start),
-            [PackedRows(artifact) for artifact in packed.split("train")],
+            [PackedRows(artifact, length=length, vocabulary=embedded) for artifact in packed.split("train")],
             ranks.rank,
             ranks.world,
             micro_rows,
@@ -502,17 +509,26 @@ def bad_loss_error(job: Job, ranks: Ranks, step: int, problem: str, documents: S
 class Validation:
     """Measures the same rows of one split at each call, distributed over the workers.
 
-    micro_rows: rows of a micro-batch. length: positions of a row. rows: most rows of all corpora together; None: all.
+    micro_rows: rows of a micro-batch. length: positions of a row. vocabulary: token ids are below it.
+    rows: most rows of all corpora together; None: all.
     seconds: duration of the last measurement.
     """
 
     def __init__(
-        self, packed: PackedRun, ranks: Ranks, split: str, *, micro_rows: int, length: int, rows: int | None
+        self,
+        packed: PackedRun,
+        ranks: Ranks,
+        split: str,
+        *,
+        micro_rows: int,
+        length: int,
+        vocabulary: int,
+        rows: int | None,
     ) -> None:
         assert split in SPLITS
         self.ranks = ranks
         self.seconds = 0.0
-        sources = [PackedRows(artifact) for artifact in packed.split(split)]
+        sources = [PackedRows(artifact, length=length, vocabulary=vocabulary) for artifact in packed.split(split)]
         self.held_out = HeldOut([source.rows for source in sources], micro_rows * ranks.world, rows)
         self.loader = Loader(
             self.held_out,

@@ -6,6 +6,7 @@ import threading
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from cluster.artifact import Artifact
 from cluster.errors import DataError, StorageError
+from cluster.store.paths import RelativePath
 from cluster.store.store import Store
 from tests.support.packed_examples import config, document, pack_examples, write_examples
 from training.data import packed
@@ -153,6 +155,43 @@ def test_a_file_of_other_rows_than_the_manifest_has_is_named(tmp_path):
     pq.write_table(packed.table().slice(1), uri)
     with pytest.raises(DataError, match=rf"^{uri}: has .* bytes, and .* were written\. It was damaged"):
         PackedRows(packed).read([0])
+
+
+WHOLE = {"ids": [5, 6, 7], "labels": [False, True, True], "lengths": [2, 1], "documents": ["a", "b"], "label": None}
+CHANGES = {
+    "a length without end": ({"lengths": [2**31 - 1, 1]}, "lengths of documents whose sum is not"),
+    "a negative length": ({"lengths": [4, -1]}, "lengths of documents whose sum is not"),
+    "an empty document": ({"lengths": [3, 0]}, "lengths of documents whose sum is not"),
+    "no lengths": ({"lengths": None}, "null in lengths"),
+    "a null within ids": ({"ids": [5, None, 7]}, "null in ids"),
+    "a null in place of documents": ({"documents": None}, "null in documents"),
+    "fewer labels": ({"labels": [True]}, "labels and ids of other lengths"),
+    "more weights": ({"weights": [1.0] * 4}, "weights and ids of other lengths"),
+    "a weight that is no number": ({"weights": [1.0, math.nan, 1.0]}, "a weight that is not finite"),
+    "a negative id": ({"ids": [5, -1, 7]}, "token ids from -1 to 7"),
+    "an id beyond the vocabulary": ({"ids": [5, 6, 300]}, "token ids from 5 to 300, of a model that embeds 300"),
+    "more tokens than a row has": (
+        {"ids": [5] * 9, "labels": [True] * 9, "lengths": [9]},
+        "a row of 9 tokens, over 8",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "seen"), CHANGES.values(), ids=CHANGES)
+def test_rows_that_pack_does_not_write_are_named_and_not_used(tmp_path, artifact, change, seen):
+    for second, is_wrong in ((WHOLE | {"weights": [1.0, 2.0, 0.0]}, False), (WHOLE | change, True)):
+        rows = [WHOLE, second]
+        pq.write_table(pa.Table.from_pylist(rows, packed.PACKED), path := tmp_path / "part.parquet")
+        file = dataclasses.replace(
+            artifact.manifest.files[0], path=RelativePath(path.name), rows=2, bytes=path.stat().st_size
+        )
+        forged = Artifact(Store(), str(tmp_path), dataclasses.replace(artifact.manifest, files=(file,)))
+        reader = PackedRows(forged, length=8, vocabulary=300)
+        if is_wrong:
+            with pytest.raises(DataError, match=f"^{path}: row group 0: {seen}"):
+                reader.read([0])
+        else:
+            assert reader.read([0, 1])[1]["ids"].to_pylist() == [[5, 6, 7]]
 
 
 def test_rows_on_an_object_store_are_fetched_by_ranges(s3_root, s3_store):
