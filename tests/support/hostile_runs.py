@@ -89,7 +89,7 @@ def commands(run: Path, area: str, draw: random.Random) -> list[tuple[tuple[str,
             (("inspect", folder), ""),
             (("inspect", f"{folder}/{draw.choice(sorted(os.listdir(folder)))}"), ""),
             (("sample", folder), ""),
-            (("gc", folder, "--older-than", "0s", "--delete"), name),
+            (("gc", folder, "--older-than", "0.001s", "--delete"), name),
         ]
 
     datasets_at, desk = ("--registry", str(out / "versions")), "desk"
