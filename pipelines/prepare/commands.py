@@ -9,7 +9,7 @@ Records are what `inputs` may have: an output of `raymill curate`, a folder of P
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, get_args
 
 import typer
@@ -38,7 +38,7 @@ from pipelines.prepare.config import PrepareConfig, Source
 from pipelines.prepare.records.clean import Clean
 from pipelines.prepare.records.validate import Validate
 from pipelines.prepare.report.page import assessment_text
-from pipelines.prepare.sources import Fields, fields_of, fields_of_settings, with_corpora
+from pipelines.prepare.sources import fields_of, fields_of_settings, with_corpora
 from pipelines.prepare.stages.duplicates import Duplicates
 from pipelines.prepare.stages.split import Split
 from pipelines.prepare.versions.diff import compare_versions, diff_json, diff_text, metric_values, metrics_text
@@ -59,31 +59,7 @@ NO_RULES = Validate(
 )
 _FIELD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _FILES = ("assessment.json",)
-
-
-def of_prepared_run(store: Store, data: str) -> tuple[str, tuple[str, ...]] | None:
-    """(the output of a finished `raymill prepare`, the splits that are meant); None if `data` is not of one."""
-    if data.startswith("hf://"):
-        return None
-    above, _, name = data.rpartition("/")
-    for root, splits in ((data, SPLITS), *([(above, (name,))] if name in SPLITS else [])):
-        if RunFolder(store, root).finished("prepare") is not None:
-            return root, splits
-    return None
-
-
-def refuse_output(store: Store, output: str, run: str) -> None:
-    """
-    Raises:
-        ConfigError: the folder of the assessment is that of the run, or inside it.
-        DataError: it holds a finished run.
-    """
-    refuse_impossible_output(output)
-    refuse_output_in_folder("--output", output, "the data set", run, _FILES, "assessment")
-    if RunFolder(store, output).manifest_file.read() is not None:
-        raise DataError(
-            f"--output: {output} holds a finished run, whose report this would replace. Choose another folder."
-        )
+_JUDGING = ("assess.", "validate.")  # settings of the assessment
 
 
 def configs_of(
@@ -96,11 +72,19 @@ def configs_of(
     Raises:
         UserError: the data have no records, or columns that are not recognised.
     """
-    plain: dict[str, Any] = {"kind": "prepare", "name": _name(data), "output": output, "dedup": None}
-    source: dict[str, Any] = {"source": _name(data), "path": data}
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", data.rstrip("/").rpartition("/")[2]).strip("-._")[:100] or "data"
+    plain: dict[str, Any] = {"kind": "prepare", "name": name, "output": output, "dedup": None}
+    source: dict[str, Any] = {"source": name, "path": data}
     if not any(one.startswith("inputs.") for one in overrides):
-        named = _named(settings) if settings else {word for one in overrides for word in _FIELD.findall(one)}
-        source |= _columns(store, source, named)
+        if settings:
+            of_settings = [names for setting, names in fields_of_settings(settings) if setting.startswith(_JUDGING)]
+            named = {one for names in of_settings for one in names}
+        else:
+            named = {word for one in overrides for word in _FIELD.findall(one)}
+        found = with_corpora([Source.model_validate(source)], store)
+        unread = fields_of(found, store, "")[0].unread
+        read = [one for one in unread if one in (*USUAL, *named) and _FIELD.fullmatch(one)]
+        source |= {"columns": {one: one for one in read}} | ({"id": "id"} if "id" in unread else {})
     plain["inputs"] = [source]
     if settings is None:
         wanted = load_values(plain, data, overrides)
@@ -111,7 +95,13 @@ def configs_of(
         )
         of_config |= {"clean": {"terminology": settings.clean.terminology}, "storage": settings.storage}
         wanted = PrepareConfig.model_validate(plain | of_config)
-    shape = _shape(fields_of(with_corpora(wanted.inputs, store), store, output)[0])
+    fields = fields_of(with_corpora(wanted.inputs, store), store, output)[0]
+    forms: dict[str, Shape] = {"text": "text", "chosen": "preference", "messages": "messages", "prompt": "pairs"}
+    shape = next((shape for field, shape in forms.items() if field in fields.columns), None)
+    if shape is None:
+        raise ConfigError(f"{fields.main}: no content. Name the columns: -o inputs.0.columns.prompt=COLUMN.")
+    if shape == "pairs" and "input" in fields.columns:
+        shape = "instruction"
     as_it_is = {
         "records": wanted.records.model_copy(update={"shape": shape}),
         "clean": Clean(normalize=False),
@@ -122,39 +112,6 @@ def configs_of(
         "curriculum": None,
     }
     return wanted.model_copy(update=as_it_is), wanted
-
-
-def _name(data: str) -> str:
-    """A name of a source and a run, from the last part of a path."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", data.rstrip("/").rpartition("/")[2]).strip("-._")[:100] or "data"
-
-
-def _named(settings: PrepareConfig) -> set[str]:
-    """Names of the metadata that the assessment and the rules of a config name."""
-    parts = ("assess.", "validate.")
-    return {name for setting, names in fields_of_settings(settings) if setting.startswith(parts) for name in names}
-
-
-def _columns(store: Store, source: dict[str, Any], named: Collection[str]) -> dict[str, Any]:
-    """`columns`, and `id` if there is such a column: the columns that are read beside the content."""
-    (found,) = with_corpora([Source.model_validate(source)], store)
-    (fields,) = fields_of([found], store, "")
-    read = [name for name in fields.unread if name in (*USUAL, *named) and _FIELD.fullmatch(name)]
-    return {"columns": {name: name for name in read}} | ({"id": "id"} if "id" in fields.unread else {})
-
-
-def _shape(fields: Fields) -> Shape:
-    """The shape that has these columns."""
-    columns = fields.columns
-    if "text" in columns:
-        return "text"
-    if "chosen" in columns:
-        return "preference"
-    if "messages" in columns:
-        return "messages"
-    if "prompt" not in columns:
-        raise ConfigError(f"{fields.main}: no content. Name the columns: -o inputs.0.columns.prompt=COLUMN.")
-    return "instruction" if "input" in columns else "pairs"
 
 
 def assess(
@@ -190,10 +147,11 @@ def assess(
     given = override or []
     of_storage = [one for one in given if one.startswith("storage.")] if config is None else given
     settings = None if config is None else load_of_kind("prepare", config, given)
-    progress = _progress(address)
+    compiled = kernels_are_compiled() or address not in (None, "local")
+    progress = ProgressLines(at_first="" if compiled else COMPILING)
     with store_for(data, config, of_storage) as (store, root):
         where = root if output is None else paths.absolute(output)
-        run = (_prepared(store, root), SPLITS) if output is None else of_prepared_run(store, root)
+        run = _finished_run(store, root, alone=output is None)
         if run is None:
             of_data, settings = configs_of(store, root, where, settings, [one for one in given if config is None])
             with Session(address, settings.execution.cpus, progress) as session:
@@ -204,7 +162,13 @@ def assess(
         else:
             of_run, splits = run
             if output is not None:
-                refuse_output(store, where, of_run)
+                refuse_impossible_output(where)
+                refuse_output_in_folder("--output", where, "the data set", of_run, _FILES, "assessment")
+                if RunFolder(store, where).manifest_file.read() is not None:
+                    raise DataError(
+                        f"--output: {where} holds a finished run, whose report this would replace. Choose another "
+                        "folder."
+                    )
             if config is None and (changes := [one for one in given if one not in of_storage]):
                 report = paths.join(of_run, RUN_REPORT)
                 settings = load_values(job.read_report(store, of_run)["config"], report, changes)
@@ -220,26 +184,29 @@ def assess(
     return UserError.exit_code if gate and (failed(assessment) or not assessment["records"]) else 0
 
 
-def _prepared(store: Store, output: str) -> str:
-    """The output of a finished `raymill prepare`.
+def _finished_run(store: Store, data: str, *, alone: bool) -> tuple[str, tuple[str, ...]] | None:
+    """(the output of a finished `raymill prepare`, the splits that are meant); None if `data` is not of one.
+
+    alone: refuse anything but the output.
 
     Raises:
-        DataError: there is none. The message names `--output` where other data may be meant.
+        DataError: it is refused. The message names `--output` where other data may be meant.
     """
-    try:
-        RunFolder(store, output).require("prepare")
-    except DataError as error:
-        if not (output.startswith("hf://") or store.exists(output) or store.holds_files(output)):
-            raise
-        raise DataError(
-            f"{error} To assess other data, or one split, add `--output FOLDER`, where the assessment is written."
-        ) from error
-    return output
-
-
-def _progress(address: str | None) -> ProgressLines:
-    compiled = kernels_are_compiled() or address not in (None, "local")
-    return ProgressLines(at_first="" if compiled else COMPILING)
+    if alone:
+        try:
+            RunFolder(store, data).require("prepare")
+        except DataError as error:
+            if not (data.startswith("hf://") or store.exists(data) or store.holds_files(data)):
+                raise
+            raise DataError(
+                f"{error} To assess other data, or one split, add `--output FOLDER`, where the assessment is written."
+            ) from error
+        return data, SPLITS
+    above, _, name = data.rpartition("/")
+    for root, splits in ((data, SPLITS), *([(above, (name,))] if name in SPLITS else [])):
+        if not data.startswith("hf://") and RunFolder(store, root).finished("prepare") is not None:
+            return root, splits
+    return None
 
 
 # action -> (number of further arguments: least, most; how it is written)

@@ -119,12 +119,6 @@ class Source(BaseModel, extra="forbid", frozen=True):
         return self
 
 
-def _name_of(output: str) -> str:
-    """The last part of a folder or URI as a name."""
-    last = output.rstrip("/").rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("_.-")[:100] or "dataset"
-
-
 class PrepareConfig(BaseModel, extra="forbid", frozen=True):
     """Sources of records to a data set for fine-tuning."""
 
@@ -155,7 +149,8 @@ class PrepareConfig(BaseModel, extra="forbid", frozen=True):
     @classmethod
     def _named_after_output(cls, settings: Any) -> Any:
         if isinstance(settings, dict) and settings.get("name") is None and isinstance(settings.get("output"), str):
-            return settings | {"name": _name_of(settings["output"])}
+            last = settings["output"].rstrip("/").rpartition("/")[2]
+            return settings | {"name": re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("_.-")[:100] or "dataset"}
         return settings
 
     @property

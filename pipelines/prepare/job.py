@@ -87,13 +87,7 @@ from pipelines.prepare.stages.collect import (
 from pipelines.prepare.stages.complexity import WORDS, complexity_stage, words_stage
 from pipelines.prepare.stages.duplicates import find_repeats
 from pipelines.prepare.stages.relevance import find_unrelated, relevance_memory
-from pipelines.prepare.stages.split_stage import (
-    find_kept,
-    noted_splits,
-    split_memory,
-    split_stage,
-    splits_before,
-)
+from pipelines.prepare.stages.split_stage import find_kept, noted_splits, split_memory, split_stage, splits_before
 from pipelines.prepare.stages.tables import find_in_tables, tables_memory
 from pipelines.prepare.stages.write import LISTED, REMOVED, write_stage
 

@@ -73,29 +73,28 @@ class Fields:
 
     def of(self, table: pa.Table) -> dict[str, list[str | None]]:
         """The values of each field. table: of `read_unit`, readable rows."""
-        found = {}
-        for field, name in self.columns.items():
-            found[field] = _strings(table["text"] if name == self.main else table[name])
-        return found
+        return {
+            field: _strings(table["text"] if name == self.main else table[name]) for field, name in self.columns.items()
+        }
 
     def damaged(self, table: pa.Table) -> set[int]:
         """Rows with bytes in a field that are not UTF-8, which `of` reads as U+FFFD."""
+
+        def is_damaged(value: bytes) -> bool:
+            try:
+                value.decode()
+            except UnicodeDecodeError:
+                return True
+            return False
+
         columns = [table[name] for name in self.columns.values() if name != self.main]
         values = (enumerate(one.to_pylist()) for one in columns if pa.types.is_binary(one.type))
-        return {row for some in values for row, value in some if value and not _is_utf8(value)}
+        return {row for some in values for row, value in some if value and is_damaged(value)}
 
 
 FILES_LOOKED_AT = 20  # for one with columns
 _UNREAD_SHOWN = 12  # columns
 TEXT = Fields({"text": "text"}, "text")
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _strings(column: pa.ChunkedArray) -> list[str | None]:
@@ -117,20 +116,19 @@ def with_corpora(sources: Sequence[Source], store: Store) -> tuple[Source, ...]:
     Raises:
         DataError: the output has no corpus yet.
     """
-    stores = input_stores(store, [as_input(one, TEXT) for one in sources])
-    return tuple(_with_corpus(one, of_source) for one, of_source in zip(sources, stores, strict=True))
-
-
-def _with_corpus(source: Source, store: Store) -> Source:
-    if source.path is None or source.path.startswith("hf://") or not store.exists(paths.join(source.path, INPUTS_JSON)):
-        return source
-    try:
-        RunFolder(store, source.path).require(
-            "curate", "Finish it by running its command again, or name the folder with the files."
-        )
-    except DataError as error:
-        raise DataError(f"inputs ({source.source}): {error}") from error
-    return source.model_copy(update={"path": paths.join(source.path, CORPUS), "id": source.id or "id"})
+    found = []
+    for source, of_source in zip(sources, input_stores(store, [as_input(one, TEXT) for one in sources]), strict=True):
+        path = source.path
+        if path and not path.startswith("hf://") and of_source.exists(paths.join(path, INPUTS_JSON)):
+            try:
+                RunFolder(of_source, path).require(
+                    "curate", "Finish it by running its command again, or name the folder with the files."
+                )
+            except DataError as error:
+                raise DataError(f"inputs ({source.source}): {error}") from error
+            source = source.model_copy(update={"path": paths.join(path, CORPUS), "id": source.id or "id"})
+        found.append(source)
+    return tuple(found)
 
 
 def fields_of(sources: Sequence[Source], store: Store, root: str, shape: Shape = "messages") -> tuple[Fields, ...]:
@@ -155,9 +153,9 @@ def fields_of(sources: Sequence[Source], store: Store, root: str, shape: Shape =
             found.append(Fields(columns, main))
             continue
         columns, unread = dict(source.columns), tuple[str, ...]()
-        if not _says_something(columns) and source.pages:
+        if not {*columns} & {*FIELDS} and source.pages:
             columns = {"text": "text"} | columns
-        elif not _says_something(columns):
+        elif not {*columns} & {*FIELDS}:
             columns, unread = _recognised(where, source, of_source, root, shape)
         absent = _absent(where, source, of_source, root)
         content = {field for field in columns if field in FIELDS} - {"system", "input", "desirable"}
@@ -220,30 +218,14 @@ def notes_on_columns(sources: Sequence[Source], fields: Sequence[Fields], requir
 
 def as_input(source: Source, fields: Fields, root: str = "") -> RecordsInput:
     """The input that readers take. root: the output, below which are the rows of a source that is fetched."""
-    shared = source.model_dump(
-        include={
-            "source",
-            "path",
-            "exclude",
-            "follow_links",
-            "format",
-            "id",
-            "licence",
-            "delimiter",
-            "encoding",
-            "split",
-        }
-    )
+    named = "source path exclude follow_links format id licence delimiter encoding split"
+    shared = source.model_dump(include={*named.split()})
     if source.connection:
         shared |= {"path": folder_of(root, source.source), "format": "fetched"}
     read = {fields.main} | ({"id"} & {source.id})  # the column `id` of a table is that of the records
     columns = tuple(dict.fromkeys(name for name in fields.columns.values() if name not in read))
     speakers = tuple(one for one in source.speakers if one != "*" and not one.startswith("{"))
     return RecordsInput(text=fields.main, columns=columns, storage=source.storage, speakers=speakers, **shared)
-
-
-def _says_something(columns: Mapping[str, str]) -> bool:
-    return any(field in FIELDS for field in columns)
 
 
 def _absent(where: str, source: Source, store: Store, root: str) -> tuple[str, ...]:
@@ -321,6 +303,7 @@ def _recognised(
 
 
 _SHOWN = 30  # columns in a message
+_OF_STRATA = ("split.stratify", "split.balance.by")  # which a record's length and stage can be, too
 
 
 @dataclass(frozen=True)
@@ -365,7 +348,7 @@ def refuse_unknown_fields(config: PrepareConfig, columns: Sequence[str] = ()) ->
     """
     known = {*config.known, *columns}
     for setting, names in fields_of_settings(config):
-        fields = known | {*FOUND} if setting in ("split.stratify", "split.balance.by") else known
+        fields = known | {*FOUND} if setting in _OF_STRATA else known
         for name in names:
             if name not in config.known and not (name in FOUND and name in fields):
                 near = get_close_matches(name, sorted(fields), 1)
@@ -386,7 +369,10 @@ def with_named_columns(config: PrepareConfig) -> PrepareConfig:
             column that `validate.require` or `split.by_time` names, so that all of its records would be removed.
     """
     store, root = config.store, paths.absolute(config.output)
-    wanted = _wanted(config)
+    wanted: dict[str, None] = {}  # fields that settings name and that are not of every record
+    for setting, fields in fields_of_settings(config):
+        made = FOUND if setting in _OF_STRATA else ()
+        wanted |= dict.fromkeys(name for name in fields if name not in (*made, *BASE_METADATA, *FIELDS))
     stores = input_stores(store, [as_input(one, TEXT) for one in config.inputs])
     sources, seen, complete = [], set[str](), True
     lacking: list[tuple[str, _Names, set[str]]] = []
@@ -396,46 +382,37 @@ def with_named_columns(config: PrepareConfig) -> PrepareConfig:
         if names is None:
             complete = complete and not missing
         else:
-            found = {name: name for name in missing if _has(names, name)} | _provenance(source, names)
+            found = {name: name for name in missing if name in names.columns or "open" in names.kinds}
+            column = next((one for one in ("provenance", "parents") if one in names.columns), None)
+            if column and not source.table and not {*source.columns, *source.columns.values()} & {*PROVENANCE}:
+                found["provenance"] = column
             seen |= names.columns
             lacking.append((f"inputs[{number}] ({source.source})", names, set(missing) - found.keys()))
             source = source.model_copy(update={"columns": {**source.columns, **found}})
         sources.append(source)
     if complete:  # what no record at the beginning of any input has is a mistake, though a later one may have it
-        nowhere = {*wanted} - seen - {name for one in config.inputs for name in one.columns}
-        sources = [_without(one, nowhere) for one in sources]
+        nowhere = wanted.keys() - seen - {name for one in config.inputs for name in one.columns}
+        for at, one in enumerate(sources):
+            kept = {field: column for field, column in one.columns.items() if field not in nowhere}
+            sources[at] = one.model_copy(update={"columns": kept})
     resolved = config.model_copy(update={"inputs": tuple(sources)})
     if complete:
         refuse_unknown_fields(resolved, sorted(seen))
+    by_time = (config.split.by_time,) if config.split.by_time else ()
     for where, names, without in lacking:
-        _refuse_lacking(config, where, names, without)
+        # Documents have no columns, so that nothing is required of them.
+        is_table = names.columns and names.kinds & {"header", "typed"}
+        for setting, required in (("validate.require", config.validation.require), ("split.by_time", by_time)):
+            for name in required if is_table else ():
+                if name in without:
+                    near = get_close_matches(name, sorted(names.columns), 1)
+                    mend = f"Did you mean {near[0]}? " if near else ""
+                    raise ConfigError(
+                        f"{where}: no column {name}, which {setting} names, so that all of its records would be "
+                        f"removed; there are {', '.join(sorted(names.columns))}. {mend}Name the column, as in "
+                        f"`columns: {{{name}: COLUMN}}`, or leave {name} out of {setting}."
+                    )
     return resolved
-
-
-def _wanted(config: PrepareConfig) -> tuple[str, ...]:
-    """The fields that settings name and that are not of every record."""
-    found = []
-    for setting, names in fields_of_settings(config):
-        made = FOUND if setting in ("split.stratify", "split.balance.by") else ()
-        found += [name for name in names if name not in (*made, *BASE_METADATA, *FIELDS)]
-    return tuple(dict.fromkeys(found))
-
-
-def _has(names: _Names, name: str) -> bool:
-    return name in names.columns or "open" in names.kinds
-
-
-def _provenance(source: Source, names: _Names) -> dict[str, str]:
-    """The field with the provenance of records, if the source has such a column and `columns` names none."""
-    named = {*source.columns, *source.columns.values()} & {*PROVENANCE}
-    column = next((one for one in ("provenance", "parents") if one in names.columns), None)
-    return {} if named or column is None or source.table else {"provenance": column}
-
-
-def _without(source: Source, names: set[str]) -> Source:
-    """The source without some of its columns."""
-    kept = {field: column for field, column in source.columns.items() if field not in names}
-    return source.model_copy(update={"columns": kept})
 
 
 def _names(source: Source, store: Store, of_source: Store, root: str, wanted: Sequence[str]) -> _Names | None:
@@ -459,25 +436,3 @@ def _names(source: Source, store: Store, of_source: Store, root: str, wanted: Se
     except UserError:
         return None
     return _Names(frozenset(columns), frozenset(kinds)) if kinds else None
-
-
-def _refuse_lacking(config: PrepareConfig, where: str, names: _Names, lacking: set[str]) -> None:
-    """
-    Raises:
-        ConfigError: a source of tables lacks a field without which all of its records are removed. Documents have no
-            columns, so that nothing is required of them.
-    """
-    if not names.columns or not names.kinds & {"header", "typed"}:
-        return
-    needing = [("validate.require", config.validation.require)]
-    needing += [("split.by_time", (config.split.by_time,) if config.split.by_time else ())]
-    for setting, required in needing:
-        for name in required:
-            if name in lacking:
-                near = get_close_matches(name, sorted(names.columns), 1)
-                mend = f"Did you mean {near[0]}? " if near else ""
-                raise ConfigError(
-                    f"{where}: no column {name}, which {setting} names, so that all of its records would be removed; "
-                    f"there are {', '.join(sorted(names.columns))}. {mend}Name the column, as in `columns: "
-                    f"{{{name}: COLUMN}}`, or leave {name} out of {setting}."
-                )

@@ -19,7 +19,7 @@ from cluster.artifact import Artifact
 from cluster.entry import require_extra
 from cluster.errors import DataError
 from cluster.record import json_bytes, read_json
-from cluster.stage import RunStage, RunStageIn
+from cluster.stage import RunStageIn
 from cluster.store import paths
 from cluster.store.copies import local_file
 from cluster.store.store import Store
@@ -96,7 +96,9 @@ def assess_stages(
 ) -> Artifact:
     """Run the stages of an assessment. Returns the summary. The arguments are those of `assess`."""
     run = partial(run_in, folder=FOLDER)
-    dedup, terms = _without_scope(config.dedup or Dedup()), load_terms(config.store, config.clean)
+    # The similarity of the settings, of all records with each other; the first record counts as the original.
+    dedup = (config.dedup or Dedup()).model_copy(update={"scope": "all", "keeper": "position", "sources": ()})
+    terms = load_terms(config.store, config.clean)
     validator = None if rules is None else load_validator(splits[0].store, rules)
     facts = run(facts_stage(_settings(config, dedup, validator, terms), splits, config.limits))
     units = len(units_of(splits))
@@ -109,7 +111,14 @@ def assess_stages(
     if of_train and rows.validation + rows.test:
         stage = group_stage(dedup, inputs, facts[QUESTIONS], facts[VERDICTS], units, known=of_train)
         groups[LEAKS] = run_in(stage, paths.join(FOLDER, "leaks"))[GROUPS]
-    learned = _learn(config, splits, facts[SAMPLE], run) if config.assess.embeddings else {}
+    learned: dict[str, Artifact] = {}
+    if embeddings := config.assess.embeddings:
+        predictions = None if config.assess.predictions_file else config.assess.predictions
+        of_texts = (config.records.shape, embeddings, config.assess.examples, config.assess.predicted, predictions)
+        embed = EmbedSettings(splits[0].store, *of_texts)
+        model = None if embeddings.model else run(fit_stage(embed, facts[SAMPLE]))[MODEL]
+        vectors = run(embed_stage(embed, splits, model, config.limits))[VECTORS]
+        learned = run(learn_stage(vectors, embeddings, config.assess))
     shares = {"source": {one.source: one.share for one in config.inputs if one.share}} | dict(config.assess.groups)
     settings = SummarySettings(config.assess, shares, rules is not None, bool(terms), rows)
     return run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
@@ -169,22 +178,6 @@ def assess_memory(config: PrepareConfig, records: int) -> int:
 def read_assessment(store: Store, root: str) -> Assessment | None:
     """The assessment of a run, if it has one."""
     return read_json(store, paths.join(root, ASSESSMENT), "the assessment of a run")
-
-
-def _without_scope(dedup: Dedup) -> Dedup:
-    """The similarity of these settings, of all records with each other; the first record counts as the original."""
-    return dedup.model_copy(update={"scope": "all", "keeper": "position", "sources": ()})
-
-
-def _learn(config: PrepareConfig, splits: Sequence[Artifact], sample: Artifact, run: RunStage) -> dict[str, Artifact]:
-    """The artifacts of `learn`."""
-    assert config.assess.embeddings is not None
-    embeddings, labels = config.assess.embeddings, config.assess.predicted
-    column = None if config.assess.predictions_file else config.assess.predictions
-    settings = EmbedSettings(splits[0].store, config.records.shape, embeddings, config.assess.examples, labels, column)
-    model = None if embeddings.model else run(fit_stage(settings, sample))[MODEL]
-    vectors = run(embed_stage(settings, splits, model, config.limits))[VECTORS]
-    return run(learn_stage(vectors, embeddings, config.assess))
 
 
 def _settings(config: PrepareConfig, dedup: Dedup, rules: Validator | None, terms: Mapping[str, str]) -> FactsSettings:

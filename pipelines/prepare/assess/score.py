@@ -252,10 +252,7 @@ def metrics_of(findings: Findings, settings: Assess, unchecked: Sequence[str] = 
             "no `clean.terminology`" if terms is None else f"with a term {count(terms['records'])}",
         ),
         _metric(
-            "duplication",
-            _repeated(questions),
-            "questions, or texts, that repeat an earlier one",
-            _seen(questions),
+            "duplication", _repeated(questions), "questions, or texts, that repeat an earlier one", _seen(questions)
         ),
         _metric("duplication_of_answers", _repeated(answers), "answers that repeat an earlier one", _seen(answers)),
         _metric(

@@ -95,11 +95,7 @@ def leaks_of(groups: Artifact | None, questions: Artifact, rows_by_unit: Sequenc
         exact = pc.sum(pc.is_in(own["text_hash"], hashes.filter(pa.array(equal)))).as_py()
         ids = own["id"].slice(0, _IDS_SHOWN).to_pylist()
     return Leaks(
-        compared=splits.validation + splits.test,
-        validation=len(leaked) - in_test,
-        test=in_test,
-        exact=exact,
-        ids=ids,
+        compared=splits.validation + splits.test, validation=len(leaked) - in_test, test=in_test, exact=exact, ids=ids
     )
 
 

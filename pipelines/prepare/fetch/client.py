@@ -178,11 +178,19 @@ class Client:
                 if status in _AGAIN:
                     raise _Refused("http_error", f"answered with status {status}", _wait(response.headers), status)
                 if not 200 <= status < 300:
-                    raise RequestFailed(
-                        "http_error", f"{shown(url)}: answered with status {status}{_begin(response)}", status
-                    )
+                    begin = " ".join(next(response.iter_bytes(300), b"").decode("utf-8", "replace").split())
+                    seen = f"answered with status {status}" + (f" ({shortened(begin, 150)})" if begin else "")
+                    raise RequestFailed("http_error", f"{shown(url)}: {seen}", status)
+                blocks, size = [], 0
+                for block in response.iter_bytes():
+                    blocks.append(block)
+                    size += len(block)
+                    if size > self.settings.max_mib * (1 << 20):
+                        raise RequestFailed(
+                            "too_large", f"{shown(url)}: the answer has more than {self.settings.max_mib:g} MiB"
+                        )
                 following = response.links.get("next", {}).get("url")
-                return Response(str(url), response.headers, self._body(url, response), now(), following)
+                return Response(str(url), response.headers, b"".join(blocks), now(), following)
         except httpx2.TimeoutException as error:
             raise _Refused("unreachable", f"no whole answer within {self.settings.timeout_s:g} s") from error
         except httpx2.TransportError as error:
@@ -190,17 +198,6 @@ class Client:
             raise _Refused("unreachable", f"no whole answer ({shortened(said, 300)})") from error
         except httpx2.DecodingError as error:
             raise _Refused("http_error", f"the compressed answer is damaged ({shortened(str(error), 200)})") from error
-
-    def _body(self, url: httpx2.URL, response: httpx2.Response) -> bytes:
-        blocks, size = [], 0
-        for block in response.iter_bytes():
-            blocks.append(block)
-            size += len(block)
-            if size > self.settings.max_mib * (1 << 20):
-                raise RequestFailed(
-                    "too_large", f"{shown(url)}: the answer has more than {self.settings.max_mib:g} MiB"
-                )
-        return b"".join(blocks)
 
 
 class _Refused(Exception):
@@ -417,10 +414,3 @@ def _wait(headers: Mapping[str, str]) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError, IndexError, OverflowError):  # what a date of any form can raise
         return None
-
-
-def _begin(response: httpx2.Response) -> str:
-    """The beginning of an error's text, for the message."""
-    block = next(response.iter_bytes(300), b"")
-    text = " ".join(block.decode("utf-8", "replace").split())
-    return f" ({shortened(text, 150)})" if text else ""

@@ -96,9 +96,15 @@ def _rows(connection: Connection, settings: Database, shown: str) -> Iterator[Pa
             try:
                 records.append({name: _plain(value) for name, value in zip(names, row, strict=True)})
             except UnicodeDecodeError:
-                binary = ", ".join(name for name, value in zip(names, row, strict=True) if _is_binary(value))
-                content = json_text(dict(zip(names, map(_readable, row), strict=True)))
-                where = f"{shown} row {number}, column {binary}: leave it out of the query"
+                plain, binary = {}, []  # bytes that are no text as escapes
+                for name, value in zip(names, row, strict=True):
+                    try:
+                        plain[name] = _plain(value)
+                    except UnicodeDecodeError:
+                        plain[name] = beginning(bytes(value))
+                        binary.append(name)
+                content = json_text(plain)
+                where = f"{shown} row {number}, column {', '.join(binary)}: leave it out of the query"
                 failed.append(Unread("bad_utf8", where, content))
         yield Page(shown, records, failed)
         first += len(rows)
@@ -119,19 +125,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict | list):
         return json.loads(json.dumps(value, default=str))
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-def _is_binary(value: Any) -> bool:
-    """Whether a value is bytes that are no text."""
-    if not isinstance(value, bytes | bytearray | memoryview):
-        return False
-    try:
-        bytes(value).decode()
-    except UnicodeDecodeError:
-        return True
-    return False
-
-
-def _readable(value: Any) -> Any:
-    """The value as JSON, with bytes that are not UTF-8 as escapes."""
-    return beginning(bytes(value)) if isinstance(value, bytes | bytearray | memoryview) else _plain(value)

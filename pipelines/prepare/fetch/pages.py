@@ -27,6 +27,7 @@ _LONGEST_DELAY_S = 60.0  # that robots.txt may ask for
 _RULES_BYTES = 500 << 10  # of robots.txt that are read, the least of RFC 9309, 2.5
 _RATE = re.compile(r"[0-9]{1,9}(?:/[0-9]{1,9})?")
 _INPUT = Input(path="/")
+_ACCEPT = {"Accept": "text/html, text/plain;q=0.5"}
 
 
 def addresses(settings: Pages, store: Store, where: str) -> tuple[WebAddress, ...]:
@@ -65,7 +66,8 @@ def pages(settings: Pages, position: str | None, urls: tuple[WebAddress, ...]) -
                 continue
             following = str(number + 1) if number + 1 < len(urls) else None
             try:
-                answer = visitor.visit(url)
+                visitor.approach(url)
+                answer = connection.get(url, headers=_ACCEPT, allowed=visitor.approach)
                 text, problem = _text(answer)
             except RequestFailed as error:
                 yield Page(url, (), [Unread(error.problem, str(error))], following, now())
@@ -81,24 +83,19 @@ def pages(settings: Pages, position: str | None, urls: tuple[WebAddress, ...]) -
 
 @dataclass
 class _Visitor:
-    """Asks for pages with a delay between the requests to one server, and as robots.txt allows."""
+    """Approaches pages with a delay between the requests to one server, and as robots.txt allows."""
 
     connection: client.Client
     delay_s: float
     _rules: dict[str, RobotFileParser] = field(default_factory=dict)
     _last: dict[str, float] = field(default_factory=dict)
 
-    def visit(self, url: str) -> Response:
-        """The answer, after redirects, of which every address is checked.
+    def approach(self, url: str) -> None:
+        """Check robots.txt, and wait until the server may be asked again.
 
         Raises:
-            RequestFailed: there is none, or robots.txt forbids it.
+            RequestFailed: robots.txt forbids the address, or cannot be fetched.
         """
-        self._approach(url)
-        return self.connection.get(url, headers={"Accept": "text/html, text/plain;q=0.5"}, allowed=self._approach)
-
-    def _approach(self, url: str) -> None:
-        """Check robots.txt, and wait until the server may be asked again."""
         try:
             parts = urlsplit(url)
         except ValueError as error:

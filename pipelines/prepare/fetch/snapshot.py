@@ -21,11 +21,7 @@ from cluster.formats import plural
 from cluster.readers.formats.records import FETCHED_SCHEMA
 from cluster.readers.reader import beginning
 from cluster.record import OtherSettings, RecordFile, json_bytes, json_with
-from cluster.secret_values import (
-    redacted,
-    remember,
-    without_known,
-)
+from cluster.secret_values import redacted, remember, without_known
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store import paths
 from cluster.store.store import Store
@@ -151,14 +147,22 @@ def fetch(source: Source, store: Store, root: str, run: RunStage, replace: bool)
 
     if (found := record.find_or_discard(refusal, replace)) is not None:
         return found
-    _discard_others(store, folder, made_from, replace)
-    connector = _connector(source, urls)
+    first = Artifact.find(store, paths.join(folder, f"{0:06}"))
+    if first is not None and first.manifest.fingerprint != fingerprint([made_from, 0, None]):
+        if not replace:
+            raise OtherSettings(
+                f"{folder}: holds {plural(first.manifest.rows, 'row')} or more that were fetched with other settings. "
+                "Choose another output, or add --replace to fetch the source again."
+            )
+        store.delete(file.uri for file in store.list_files(folder))
+    settings, setting = source.connection, f"inputs ({source.source}).{type(source.connection).__name__.lower()}"
+    entry = {Database: _DATABASE, Api: _API, Pages: _PAGES}[type(settings)]  # type: ignore[index]
+    pages, more = entry.load(), urls if isinstance(settings, Pages) else setting
     position: str | None = None
-    asked = ""
-    totals, times, number = Counter[str](), list[str](), 0
+    asked, totals, times, number = "", Counter[str](), list[str](), 0
     while True:
-        made = run(_stage(source.source, number, connector, position, made_from, store))
-        requests = made[_requests(source.source, number)].table().to_pylist()
+        made = run(_stage(source.source, number, lambda at: pages(settings, at, more), position, made_from, store))
+        requests = made[f"_work/requests/{source.source}/{number:06}"].table().to_pylist()
         totals += Counter({name: int(value) for name, value in next(iter(made.values())).manifest.counters.items()})
         times += [requests[0]["received"], requests[-1]["received"]]
         asked = asked or requests[0]["asked"]
@@ -184,66 +188,44 @@ def fetch(source: Source, store: Store, root: str, run: RunStage, replace: bool)
 
 
 def _stage(source: str, number: int, connector: Connector, position: str | None, made_from: str, store: Store) -> Stage:
-    rows = _rows(source, number)
-    requests = _requests(source, number)
-    return Stage(
-        f"fetch-{source}-{number:06}",
-        (Output(rows, FETCHED_SCHEMA), Output(requests, REQUESTS_SCHEMA)),
-        [position],
-        FetchPart(connector, rows, requests),
-        _part_fingerprint(made_from, number, position),
-        store,
-        describe=lambda _: f"{source}, part {number}",  # a position may be an address with a token
-        small=True,
-    )
+    """The stage that commits a part: at most 100 pages that have a position after them, or all of those without one."""
+    rows, requests = f"{FETCHED}/{source}/{number:06}", f"_work/requests/{source}/{number:06}"
 
-
-@dataclass(frozen=True)
-class FetchPart:
-    """The work of a unit: at most 100 pages that have a position after them, or all of those without one."""
-
-    connector: Connector
-    rows: str
-    requests: str
-
-    def __call__(self, position: str | None, scratch: Scratch) -> Counters:
+    def work(position: str | None, scratch: Scratch) -> Counters:
         """Counters: `records`, `failed`, `answers`, `lacks_next`."""
         counters = Counter[str]({"records": 0, "failed": 0, "answers": 0})
-        with closing(self.connector(position)) as pages:
+        with closing(connector(position)) as pages:
             for page in pages:
                 counters.update(records=len(page.records), failed=len(page.failed), answers=1)
                 counters["lacks_next"] += page.lacks_next
-                scratch.write(self.rows, _table(page))
+                # Servers may send back what they were asked with, so their answers are searched for it too.
+                found: list[tuple[str | None, str | None, str]] = [
+                    (without_known(json_text(record)), None, page.asked) for record in page.records
+                ]
+                found += [
+                    (without_known(beginning(one.content or "")) or None, one.problem, redacted(one.where))
+                    for one in page.failed
+                ]
+                names = FETCHED_SCHEMA.names
+                table = [dict(zip(names, (*row, page.received), strict=True)) for row in found]
+                scratch.write(rows, pa.Table.from_pylist(table, FETCHED_SCHEMA))
                 counts = {"records": len(page.records), "failed": len(page.failed)}
                 request = {"asked": page.asked, "received": page.received, **counts, "next": page.next}
-                scratch.write(self.requests, pa.Table.from_pylist([request], REQUESTS_SCHEMA))
+                scratch.write(requests, pa.Table.from_pylist([request], REQUESTS_SCHEMA))
                 if page.next is not None and counters["answers"] >= _PAGES_OF_A_PART:
                     break
         return dict(counters)
 
-
-def _table(page: Page) -> pa.Table:
-    """The rows of a page. Servers may send back what they were asked with, so their answers are searched for it too."""
-    records = [(without_known(json_text(record)), None, page.asked) for record in page.records]
-    failed = [
-        (without_known(beginning(one.content or "")) or None, one.problem, redacted(one.where)) for one in page.failed
-    ]
-    rows = [dict(zip(FETCHED_SCHEMA.names, (*row, page.received), strict=True)) for row in [*records, *failed]]
-    return pa.Table.from_pylist(rows, FETCHED_SCHEMA)
-
-
-def _connector(source: Source, urls: tuple[str, ...]) -> Connector:
-    """The connector of a source."""
-    where, settings = f"inputs ({source.source})", source.connection
-    argument: Any
-    if isinstance(settings, Database):
-        load, argument = _DATABASE.load(), f"{where}.database"
-    elif isinstance(settings, Api):
-        load, argument = _API.load(), f"{where}.api"
-    else:
-        assert isinstance(settings, Pages), "a source with files is not fetched"
-        load, argument = _PAGES.load(), urls
-    return lambda position: load(settings, position, argument)
+    return Stage(
+        f"fetch-{source}-{number:06}",
+        (Output(rows, FETCHED_SCHEMA), Output(requests, REQUESTS_SCHEMA)),
+        [position],
+        work,
+        fingerprint([made_from, number, position]),
+        store,
+        describe=lambda _: f"{source}, part {number}",  # a position may be an address with a token
+        small=True,
+    )
 
 
 def _urls(source: Source, store: Store) -> tuple[str, ...]:
@@ -261,42 +243,6 @@ def _fingerprint(source: Source, urls: tuple[str, ...]) -> str:
 
 # Settings without effect on the rows.
 _NO_EFFECT = (
-    "password",
-    "secrets",
-    "auth",
-    "timeout_s",
-    "attempts",
-    "longest_wait_s",
-    "requests_per_s",
-    "delay_s",
+    *("password", "secrets", "auth", "timeout_s", "attempts", "longest_wait_s", "requests_per_s", "delay_s"),
     "allow_private",
 )
-
-
-def _rows(source: str, number: int) -> str:
-    return f"{FETCHED}/{source}/{number:06}"
-
-
-def _requests(source: str, number: int) -> str:
-    return f"_work/requests/{source}/{number:06}"
-
-
-def _part_fingerprint(made_from: str, number: int, position: str | None) -> str:
-    return fingerprint([made_from, number, position])
-
-
-def _discard_others(store: Store, folder: str, made_from: str, replace: bool) -> None:
-    """Remove the parts of an unfinished source that were fetched with other settings.
-
-    Raises:
-        OtherSettings: there are such, and not `replace`.
-    """
-    first = Artifact.find(store, paths.join(folder, f"{0:06}"))
-    if first is None or first.manifest.fingerprint == _part_fingerprint(made_from, 0, None):
-        return
-    if not replace:
-        raise OtherSettings(
-            f"{folder}: holds {plural(first.manifest.rows, 'row')} or more that were fetched with other settings. "
-            "Choose another output, or add --replace to fetch the source again."
-        )
-    store.delete(file.uri for file in store.list_files(folder))

@@ -44,8 +44,7 @@ class Clean(BaseModel, extra="forbid", frozen=True):
         (), description="parts of e-mails that are taken out; texts of format mail have no quotes and signatures"
     )
     terminology: dict[str, str] | paths.AbsolutePath = Field(
-        {},
-        description="term -> the term to use instead, or a YAML file of these; whole words, in the case of the text",
+        {}, description="term -> the term to use instead, or a YAML file of these; whole words, in the case of the text"
     )
     labels: dict[str, dict[str, tuple[str, ...]]] = Field(
         {}, description="metadata -> value -> other spellings of it; case, spaces, - and _ make no difference"
@@ -154,33 +153,39 @@ class Cleaner:
 
     def cleaned(self, fields: Sequence[Sequence[str]], cut: Sequence[list[Cut]] | None = None) -> list[list[str]]:
         """The fields cleaned, with their personal data. fields, cut: as of `__call__`."""
-        if self.settings.html or self.settings.email:
+        settings = self.settings
+        if settings.html or settings.email:
             pieces: Sequence[list[Cut]] = [[] for _ in fields] if cut is None else cut
+
+            def without_markup(text: str, cut: list[Cut]) -> str:
+                if settings.html:
+                    text = without_html(text, cut)
+                if settings.email:
+                    text = text.replace("\r\n", "\n").replace("\r", "\n")
+                for part, without in _OF_EMAILS.items():
+                    if part in settings.email:
+                        text, taken_out = without(text)
+                        cut += taken_out
+                return text
+
             fields = [
-                [self._without_markup(text, of_record) for text in texts]
+                [without_markup(text, of_record) for text in texts]
                 for texts, of_record in zip(fields, pieces, strict=True)
             ]
         texts = Texts.from_strings([text for of_record in fields for text in of_record])
-        if self.settings.normalize:
+        if settings.normalize:
             texts = normalize(texts)
-        if self.settings.quotes == "straight":
+        if settings.quotes == "straight":
             texts = Texts.from_strings([straight_quotes(text) for text in texts.to_arrow().to_pylist()])
         if self.terms:
-            texts = Texts.from_strings([self._with_terms(text) for text in texts.to_arrow().to_pylist()])
+            pattern, wanted = self._terms
+
+            def use(found: re.Match[str]) -> str:
+                return _in_case_of(found.group(), wanted[found.group().lower()])
+
+            texts = Texts.from_strings([pattern.sub(use, text) for text in texts.to_arrow().to_pylist()])
         plain = iter(texts.to_arrow().to_pylist())
         return [[next(plain) for _ in of_record] for of_record in fields]
-
-    def _without_markup(self, text: str, cut: list[Cut]) -> str:
-        """Without HTML and the parts of e-mails that the settings name; what is taken out is added to `cut`."""
-        if self.settings.html:
-            text = without_html(text, cut)
-        if self.settings.email:
-            text = text.replace("\r\n", "\n").replace("\r", "\n")
-        for part, without in _OF_EMAILS.items():
-            if part in self.settings.email:
-                text, pieces = without(text)
-                cut += pieces
-        return text
 
     # --- terms
 
@@ -190,10 +195,6 @@ class Cleaner:
         longest_first = sorted(wanted, key=lambda term: (-len(term), term))
         pattern = "|".join(map(re.escape, longest_first))
         return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE), wanted
-
-    def _with_terms(self, text: str) -> str:
-        pattern, wanted = self._terms
-        return pattern.sub(lambda found: _in_case_of(found.group(), wanted[found.group().lower()]), text)
 
     # --- personal data
 

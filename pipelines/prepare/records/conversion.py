@@ -7,17 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from cluster.examples.content import (
-    Chat,
-    Content,
-    Preference,
-    Shape,
-    Unusable,
-    as_columns,
-    pair,
-    to_shape,
-    with_chosen,
-)
+from cluster.examples.content import Chat, Content, Preference, Shape, Unusable, as_columns, pair, to_shape, with_chosen
 from cluster.readers.inputs import Cut
 from pipelines.prepare.records.fields import id_of, value_of
 from pipelines.prepare.records.sections import parts_of, title_of
@@ -200,30 +190,22 @@ class Conversion:
         """The record with this content and id, and its columns. title: of a part of a text.
 
         Raises:
-            Unusable: it does not fit the shape.
+            Unusable: it does not fit the shape, or the template names an empty field.
         """
-        content, operation = self._fitting(given, record.metadata, title)
+        chosen = isinstance(given, Preference) and self.preferences == "chosen" and self.shape != "preference"
+        content = with_chosen(given) if chosen and isinstance(given, Preference) else given
+        operation = "chosen" if chosen else ""
+        if isinstance(content, str) and self.shape != "text":
+            content, operation = filled(self.template, content, record.metadata, title), "template"
+        elif isinstance(content, Chat) and self.shape == "text" and self.chats_as_text is not None:
+            turns = [(one.role, one.content) for one in content.messages]
+            content, operation = self.chats_as_text.filled(turns), "chosen, template" if chosen else "template"
         columns = to_shape(content, self.shape)
         made = replace(record, id=id or id_of(columns), content=content)
         if operation:
             parents = record.parents or (record.id or id_of(as_columns(given)),)
             made = replace(made, parents=parents, operations=(*record.operations, operation))
         return made, columns
-
-    def _fitting(self, content: Content, metadata: Mapping[str, str | None], title: str | None) -> tuple[Content, str]:
-        """(the content in a form that the shape has columns for, the operation that made it; empty if it is the same).
-
-        Raises:
-            Unusable: the template names an empty field.
-        """
-        if isinstance(content, str) and self.shape != "text":
-            return filled(self.template, content, metadata, title), "template"
-        chosen = isinstance(content, Preference) and self.preferences == "chosen" and self.shape != "preference"
-        chat = with_chosen(content) if chosen and isinstance(content, Preference) else content
-        if isinstance(chat, Chat) and self.shape == "text" and self.chats_as_text is not None:
-            turns = [(one.role, one.content) for one in chat.messages]
-            return self.chats_as_text.filled(turns), "chosen, template" if chosen else "template"
-        return chat, "chosen" if chosen else ""
 
 
 def filled(template: Template, text: str, metadata: Mapping[str, str | None], title: str | None = None) -> Content:

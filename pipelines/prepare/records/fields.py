@@ -116,22 +116,17 @@ def provenance_of(fields: Mapping[str, str | None]) -> tuple[tuple[str, ...], tu
     """(the parents of a row, the operation, if it is known), both empty without parents. fields: of the row."""
     parents, operation = listed(fields.get("parents")), fields.get("operation")
     if not parents:
-        parents, operation = _recorded(fields.get("provenance"), operation)
+        try:
+            value = json.loads(fields.get("provenance") or "null")
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict):
+            stated = value.get("operation")
+            operation = operation or (stated if isinstance(stated, str) else None)
+            value = value.get("parents")
+        parents = [as_json_text(one) for one in value] if isinstance(value, list) else []
     known = tuple(one for one in parents if one)
     return known, (operation,) if known and operation else ()
-
-
-def _recorded(text: str | None, operation: str | None) -> tuple[list[str | None], str | None]:
-    """(parents, operation) of a column `provenance`."""
-    try:
-        value = json.loads(text or "null")
-    except (ValueError, RecursionError):
-        return [], operation
-    if isinstance(value, dict):
-        stated = value.get("operation")
-        operation = operation or (stated if isinstance(stated, str) else None)
-        value = value.get("parents")
-    return ([as_json_text(one) for one in value] if isinstance(value, list) else []), operation
 
 
 CLASSES = "_work/classes"

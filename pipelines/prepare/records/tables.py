@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -210,19 +209,14 @@ def _is_of_one_row(node: Any) -> bool:
         case "Ternary":
             return all(_is_of_one_row(inner[part]) for part in ("predicate", "truthy", "falsy"))
         case "Function":
-            family, name = _function(inner["function"])
+            function = inner["function"]  # a name, or family -> name, or family -> name -> arguments
+            ((family, of_family),) = function.items() if isinstance(function, dict) else ((function, ""),)
+            name = next(iter(of_family), "") if isinstance(of_family, dict) else of_family
+            name = name if isinstance(name, str) else ""
             known = family in _FUNCTIONS and name not in _OF_MANY_ROWS and (family != "Boolean" or name in _BOOLEAN)
             return known and all(map(_is_of_one_row, inner["input"]))
         case _:
             return False
-
-
-def _function(found: Any) -> tuple[str, str]:
-    """(family, name) of a function in polars' serialized tree."""
-    if isinstance(found, str):
-        return found, ""
-    ((family, inner),) = found.items()
-    return family, inner if isinstance(inner, str) else next(iter(inner), "") if isinstance(inner, dict) else ""
 
 
 def typed(
@@ -262,18 +256,18 @@ def _parsed(name: str, kind: ColumnType, day_first: bool | None) -> pl.Expr:
             return pl.when(lower.is_in(_TRUE)).then(True).when(lower.is_in(_FALSE)).then(False).alias(name)
         case "date":
             plain = text.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
-            other = pl.when(plain.is_null()).then(text).map_elements(partial(_day, day_first=day_first), pl.Date)
+
+            def day(value: str) -> date | None:
+                """The day that a date or time names, in its own time zone."""
+                iso = in_iso(value, day_first)
+                return None if iso is None else datetime.fromisoformat(iso).date()
+
+            other = pl.when(plain.is_null()).then(text).map_elements(day, pl.Date)
             return plain.fill_null(other).alias(name)
         case _:
             # polars takes the format of a column from its first value, which is another one in another unit.
             parsed = text.map_elements(lambda value: microseconds(in_iso(value, day_first)), pl.Int64)
             return parsed.cast(_TYPES["time"])
-
-
-def _day(value: str, day_first: bool | None) -> date | None:
-    """The day that a date or time names, in its own time zone."""
-    iso = in_iso(value, day_first)
-    return None if iso is None else datetime.fromisoformat(iso).date()
 
 
 def finished(frame: pl.DataFrame, table: Table, known: Known) -> tuple[pl.DataFrame, list[FailedRule | None]]:

@@ -245,28 +245,23 @@ def load_validator(store: Store, settings: Validate, by_time: str | None = None)
     Raises:
         ConfigError, StorageError: the schema, a list or a model is missing or damaged, or lacks the label.
     """
-    validator = Validator(settings, store, _load_schema(store, settings), by_time)
-    validator.check_files()
-    return validator
-
-
-def _load_schema(store: Store, settings: Validate) -> dict[str, Any] | None:
     schema, where = settings.json_schema, "validate.json_schema"
     try:
         if isinstance(schema, str):
             where = f"{where}: {schema}"
             file = local_file(store, schema, "validate.json_schema")
             schema = parsed_json(Store().read_bytes(str(file.path)).decode("utf-8-sig"))
-        if schema is None:
-            return None
-        if not isinstance(schema, dict):
-            raise ValueError('it is no JSON object; wanted a schema such as {"type": "object"}')
-        validator_for(schema, Draft202012Validator).check_schema(schema)
+        if schema is not None:
+            if not isinstance(schema, dict):
+                raise ValueError('it is no JSON object; wanted a schema such as {"type": "object"}')
+            validator_for(schema, Draft202012Validator).check_schema(schema)
     except SchemaError as error:
         raise ConfigError(f"{where}: {error.message} (at {error.json_path}). Correct the schema.") from error
     except ValueError as error:
         raise ConfigError(f"{where}: {error}. Correct the file.") from error
-    return schema
+    validator = Validator(settings, store, schema, by_time)
+    validator.check_files()
+    return validator
 
 
 @dataclass(frozen=True)
@@ -322,39 +317,57 @@ class Validator:
     def _by_itself(
         self, content: Content, metadata: Mapping[str, str | None], is_part: bool = False
     ) -> FailedRule | None:
-        for name in self.settings.require:
+        settings = self.settings
+        for name in settings.require:
             if not metadata.get(name):
                 return FailedRule("missing_metadata", name, "a value")
-        for name, values in self.settings.allowed.items():
+        for name, values in settings.allowed.items():
             if other := [value for value in values_of(name, metadata.get(name)) if value not in values]:
                 return FailedRule("not_allowed", f"{name}: {other[0]}", ", ".join(values))
-        for name, earliest in self.settings.since.items():
+        for name, earliest in settings.since.items():
             if not (value := metadata.get(name) or "") or _date(value) < earliest:
                 return FailedRule("too_old", f"{name}: {value}", earliest.isoformat())
         if self.by_time is not None and microseconds(metadata.get(self.by_time)) is None:
-            return FailedRule(
-                "no_time",
-                f"{self.by_time}: {metadata.get(self.by_time) or ''}",
-                "a date or time",
-            )
-        for name, latest in self.settings.until.items():
+            return FailedRule("no_time", f"{self.by_time}: {metadata.get(self.by_time) or ''}", "a date or time")
+        for name, latest in settings.until.items():
             if not (value := metadata.get(name) or "") or not date.min < _date(value) <= latest:
                 return FailedRule("too_new", f"{name}: {value}", latest.isoformat())
-        if (allowed := self.settings.licences) is not None and metadata.get("licence") not in allowed:
+        if (allowed := settings.licences) is not None and metadata.get("licence") not in allowed:
             return FailedRule("licence_not_allowed", metadata.get("licence") or "", ", ".join(allowed))
         asked = question_and_answer(content)
         if asked is None:
             assert isinstance(content, str)
-            return self._length("text", content, self.settings.text_chars)
+            return self._length("text", content, settings.text_chars)
         question, answer = asked
-        lengths = self._length("question", question, self.settings.question_chars)
-        if failed := lengths or self._length("answer", answer, self.settings.answer_chars):
+        lengths = self._length("question", question, settings.question_chars)
+        if failed := lengths or self._length("answer", answer, settings.answer_chars):
             return failed
         if self.schema is not None:
             return None  # the schema is checked for all records together
-        instruction = content.input if isinstance(content, Chat) else ""
-        found = self._phrases(answer) or self._beside(question, instruction, answer)
-        return found or (None if is_part else self._end(answer))
+        refusals, boilerplate = self._lower
+        of_answer = sentences(answer) if refusals or boilerplate else []
+        if refused := begins_with(of_answer, refusals):
+            return FailedRule("refusal", refused[0][:_SHOWN], refused[1])
+        if consists_of(of_answer, boilerplate):
+            return FailedRule("boilerplate", answer[:_SHOWN], "another sentence")
+        limit, least = settings.answer_in_question, settings.relevance
+        if settings.copied_answer or limit is not None or least is not None:
+            asked_words, said = words(question), words(answer)
+            if settings.copied_answer and asked_words == said:
+                return FailedRule("copied_answer", answer[:_SHOWN], "another text than the question")
+            if limit is not None:
+                apart = content.input if isinstance(content, Chat) else ""  # the end of the question
+                before = words(question[: -len(apart)]) if apart else asked_words
+                if share := copied_share(before, said, limit):
+                    return FailedRule("answer_in_question", f"{share:.2f}", f"{limit:g}")
+            if least is not None and (share := shared_words(asked_words, said)) < least:
+                return FailedRule("not_relevant", f"{share:.2f}", f"{least:g}")
+        if not is_part and settings.truncated_answers != "keep":
+            if why := cut_off(answer):
+                return FailedRule("truncated_answer", f"{why}: {answer[-_SHOWN:]}", "a whole text")
+            if settings.truncated_answers == "sentence" and without_last_mark(answer):
+                return FailedRule("truncated_answer", answer[-_SHOWN:], "a mark at the end")
+        return None
 
     def _length(self, name: str, text: str, bounds: tuple[int, int] | None) -> FailedRule | None:
         if bounds is None or bounds[0] <= len(text) <= bounds[1]:
@@ -368,40 +381,6 @@ class Validator:
         of_both = (self.settings.refusals, self.settings.boilerplate)
         refusals, boilerplate = (tuple(phrase.lower() for phrase in phrases) for phrases in of_both)
         return refusals, boilerplate
-
-    def _phrases(self, answer: str) -> FailedRule | None:
-        refusals, boilerplate = self._lower
-        found = sentences(answer) if refusals or boilerplate else []
-        if refused := begins_with(found, refusals):
-            return FailedRule("refusal", refused[0][:_SHOWN], refused[1])
-        if consists_of(found, boilerplate):
-            return FailedRule("boilerplate", answer[:_SHOWN], "another sentence")
-        return None
-
-    def _beside(self, question: str, input: str, answer: str) -> FailedRule | None:
-        """Rules on an answer beside its question. input: the end of the question that stood apart."""
-        settings = self.settings
-        if not settings.copied_answer and settings.answer_in_question is None and settings.relevance is None:
-            return None
-        asked, said = words(question), words(answer)
-        if settings.copied_answer and asked == said:
-            return FailedRule("copied_answer", answer[:_SHOWN], "another text than the question")
-        if (limit := settings.answer_in_question) is not None:
-            before = words(question[: -len(input)]) if input else asked
-            if share := copied_share(before, said, limit):
-                return FailedRule("answer_in_question", f"{share:.2f}", f"{limit:g}")
-        if (least := settings.relevance) is not None and (share := shared_words(asked, said)) < least:
-            return FailedRule("not_relevant", f"{share:.2f}", f"{least:g}")
-        return None
-
-    def _end(self, answer: str) -> FailedRule | None:
-        if self.settings.truncated_answers == "keep":
-            return None
-        if why := cut_off(answer):
-            return FailedRule("truncated_answer", f"{why}: {answer[-_SHOWN:]}", "a whole text")
-        if self.settings.truncated_answers == "sentence" and without_last_mark(answer):
-            return FailedRule("truncated_answer", answer[-_SHOWN:], "a mark at the end")
-        return None
 
     # --- rules on columns of texts
 

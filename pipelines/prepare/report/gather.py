@@ -17,10 +17,7 @@ from cluster.readers.listing import skipped_text
 from cluster.readers.reader import PROBLEMS
 from cluster.readers.units import InputManifest
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.records import (
-    tables,
-    validate,
-)
+from pipelines.prepare.records import tables, validate
 from pipelines.prepare.records.fields import CLASSES, ClassCounts, classes_of
 from pipelines.prepare.stages.collect import CUT_EXAMPLES, QUARANTINE, RECORDS
 from pipelines.prepare.stages.split import MOST_COPIES
@@ -244,11 +241,7 @@ def split_warnings(
 
 
 def _large_group(
-    config: PrepareConfig,
-    split: dict[str, float],
-    swallowed: Sequence[str],
-    total: int,
-    wanted: Mapping[str, float],
+    config: PrepareConfig, split: dict[str, float], swallowed: Sequence[str], total: int, wanted: Mapping[str, float]
 ) -> Iterator[str]:
     """The warning of a group that is larger than a split's share. swallowed: sources without other records."""
     records = int(split.get("component/records", 0))
@@ -371,6 +364,7 @@ def gather(
         "personal_data": int(collected["replaced"]),
     }
     straddling = counts_below(split, "straddling/")
+    on_inputs, on_records = _notes(config, inputs, collected, split)
     classes = {name: some for name, some in classes_of(artifacts[CLASSES]).items() if name not in config.split.group}
     return {
         "name": config.name,
@@ -399,14 +393,7 @@ def gather(
             *balance_warnings(config, split),
             *fetch_warnings(config, fetched),
         ],
-        "notes": [
-            *map(_fetched, fetched),
-            *inputs.notes,
-            *_passed_over(config, inputs, collected),
-            *notes,
-            *_divided(config, collected),
-            *_kept(split),
-        ],
+        "notes": [*map(_fetched, fetched), *inputs.notes, *on_inputs, *notes, *on_records],
         "config": config.model_dump(mode="json", by_alias=True, exclude=STORES),
     }
 
@@ -417,18 +404,31 @@ def _fetched(record: dict[str, Any]) -> str:
     return f"Source {record['source']}: {rows} in {answers} of {record['asked']}{failed}, fetched {record['ended']}."
 
 
-def _passed_over(config: PrepareConfig, inputs: InputManifest, collected: dict[str, float]) -> list[str]:
-    """Sentences on the files and parts of files that were passed over, and on what readers left out of texts."""
-    found = []
+def _notes(
+    config: PrepareConfig, inputs: InputManifest, collected: dict[str, float], split: dict[str, float]
+) -> tuple[list[str], list[str]]:
+    """(sentences on the files and parts of files that were passed over, and on what readers left out of texts; on texts
+    that were divided, and on records that an earlier run has).
+    """
+    found, after = [], []
+    parts = counts_below(collected, "parts/")
     for one in config.inputs:
-        counts = Counter(inputs.skipped.get(one.source, {})) + Counter(
-            counts_below(collected, f"skipped/{one.source}/")
-        )
-        if counts:
+        of_files, of_rows = inputs.skipped.get(one.source, {}), counts_below(collected, f"skipped/{one.source}/")
+        if counts := Counter(of_files) + Counter(of_rows):
             found.append(f"Source {one.source}: passed over: {skipped_text(counts)}.")
         notes = counts_below(collected, f"note/{one.source}/").items()
         found += [f"Source {one.source}: {count(number)} {note}." for note, number in notes]
-    return found
+        if one.source in parts:
+            after.append(
+                f"Source {one.source}: {plural(int(collected[f'divided/{one.source}']), 'text')} longer than "
+                f"`records.section_chars` became {plural(parts[one.source], 'record')}, by headings and paragraphs."
+            )
+    if "new" in split and split["new"] != split["records"]:
+        old, new = plural(int(split["records"] - split["new"]), "record"), count(int(split["new"]))
+        after.append(
+            f"{old} stay in the split where an earlier run (split.keep, split.stable) has them; {new} are new."
+        )
+    return found, after
 
 
 def _cut(config: PrepareConfig, collected: dict[str, float], examples: Artifact) -> list[dict[str, Any]]:
@@ -448,25 +448,6 @@ def _cut(config: PrepareConfig, collected: dict[str, float], examples: Artifact)
         for one in config.inputs
         for kind, pieces in sorted(counts_below(collected, f"cut/{one.source}/").items(), key=lambda one: -one[1])
     ]
-
-
-def _divided(config: PrepareConfig, collected: dict[str, float]) -> list[str]:
-    """A sentence for each source with texts that were divided."""
-    parts = counts_below(collected, "parts/")
-    return [
-        f"Source {one.source}: {plural(int(collected[f'divided/{one.source}']), 'text')} longer than "
-        f"`records.section_chars` became {plural(parts[one.source], 'record')}, by headings and paragraphs."
-        for one in config.inputs
-        if one.source in parts
-    ]
-
-
-def _kept(split: dict[str, float]) -> list[str]:
-    """A sentence about the records that an earlier run has."""
-    if "new" not in split or split["new"] == split["records"]:
-        return []
-    old, new = plural(int(split["records"] - split["new"]), "record"), count(int(split["new"]))
-    return [f"{old} stay in the split where an earlier run (split.keep, split.stable) has them; {new} are new."]
 
 
 def _reasons(collected: dict[str, float], written: dict[str, float]) -> list[dict[str, Any]]:
@@ -519,15 +500,12 @@ def _ranked(counts: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
     """By stage in order, then by number. counts: (stage, reason) -> records."""
     order = (*STAGES, "listed")
     ranked = sorted(counts.items(), key=lambda one: (order.index(one[0][0]), -one[1], one[0][1]))
+    # `empty` is a reason of rules as well as of what is no record.
+    meanings = {"collect": _MEANINGS | content.REASONS}
     return [
-        {"stage": stage, "reason": reason, "meaning": _meaning(stage, reason), "records": number}
+        {"stage": stage, "reason": reason, "meaning": meanings.get(stage, _MEANINGS)[reason], "records": number}
         for (stage, reason), number in ranked
     ]
-
-
-def _meaning(stage: str, reason: str) -> str:
-    """What a reason says of a record; `empty` is a reason of rules as well as of what is no record."""
-    return content.REASONS.get(reason, _MEANINGS[reason]) if stage == "collect" else _MEANINGS[reason]
 
 
 def _contradictions(examples: Artifact) -> list[dict[str, Any]]:

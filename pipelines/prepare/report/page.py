@@ -77,12 +77,16 @@ def asked(report: PrepareReport, split: str) -> str:
 
 def render(report: PrepareReport, assessment: Assessment) -> str:
     """The page as text that can be encoded as UTF-8, whatever the records contain."""
+
+    def listed(anchor: str, title: str, lines: Sequence[str]) -> Section | None:
+        return Section(anchor, title, [Items(list(map(with_code, lines)))]) if lines else None
+
     shown = [
         _verdict(report, assessment),
-        _list("warnings", "Warnings", [*report["warnings"], *assessment["warnings"]]),
+        listed("warnings", "Warnings", [*report["warnings"], *assessment["warnings"]]),
         _result(report), _removed(report), _cut(report), _sources(report), _classes(report), _spread(assessment),
         _listed(report), _leakage(report, assessment), assessment_section(assessment),
-        _list("notes", "Notes", report["notes"]), _config(report),
+        listed("notes", "Notes", report["notes"]), _config(report),
     ]  # fmt: skip
     name, finished = report["name"], report["finished"]
     return page("Preparation report", name, finished, report["version"], report["output"], shown)
@@ -92,10 +96,6 @@ def render_assessment(name: str, output: str, assessment: Assessment) -> str:
     """The page of an assessment alone."""
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     return page("Assessment", name, finished, cluster.__version__, output, [assessment_section(assessment)])
-
-
-def _list(anchor: str, title: str, lines: Sequence[str]) -> Section | None:
-    return Section(anchor, title, [Items(list(map(with_code, lines)))]) if lines else None
 
 
 def _verdict(report: PrepareReport, assessment: Assessment) -> Section:

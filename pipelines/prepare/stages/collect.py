@@ -22,17 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.artifact import Counters, fingerprint
-from cluster.examples.content import (
-    COLUMNS,
-    FIELDS,
-    Role,
-    Sides,
-    Unusable,
-    content_of,
-    sides_of,
-    texts_of,
-    with_texts,
-)
+from cluster.examples.content import COLUMNS, FIELDS, Role, Sides, Unusable, content_of, sides_of, texts_of, with_texts
 from cluster.readers.inputs import COLLECTED_AT, CONTENT, CUT, FILE, PARENTS, Cut, Limits
 from cluster.readers.reader import CONTENT_CHARACTERS, ReaderCounts
 from cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
@@ -289,12 +279,7 @@ class _Unit:
     """A unit of input on its way from rows to files."""
 
     def __init__(
-        self,
-        settings: CollectSettings,
-        reading: Reading,
-        tables: TablesFound | None,
-        unit: Unit,
-        scratch: Scratch,
+        self, settings: CollectSettings, reading: Reading, tables: TablesFound | None, unit: Unit, scratch: Scratch
     ) -> None:
         config, rules = settings.config, settings.validator.settings
         self.number = next(at for at, one in enumerate(config.inputs) if one.source == unit.source)
@@ -535,10 +520,7 @@ class _Unit:
         texts = ["\n".join(filter(None, texts_of(one.content))) for one in stay]
         self._write_attributes(ATTRIBUTES, stay, texts, dedup, key=str)
         answered = [at for at, one in enumerate(sides) if one.turns]
-        for output, asked in (
-            (QUESTIONS, self.config.duplicates.questions),
-            (ANSWERS, self.config.duplicates.answers),
-        ):
+        for output, asked in ((QUESTIONS, self.config.duplicates.questions), (ANSWERS, self.config.duplicates.answers)):
             if asked != "ignore" and answered:
                 texts = [sides[at].question if output == QUESTIONS else sides[at].answer for at in answered]
                 self._write_attributes(output, [stay[at] for at in answered], texts, dedup or Dedup())

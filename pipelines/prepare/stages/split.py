@@ -89,8 +89,7 @@ class Split(BaseModel, extra="forbid", frozen=True):
         "anew",
     )
     by_time: str | None = Field(
-        None,
-        description="metadata with a date or time: the oldest records are for training, the newest for testing",
+        None, description="metadata with a date or time: the oldest records are for training, the newest for testing"
     )
     folds: int | None = Field(None, ge=2, le=100, description="number the records that are not for test with 0..K-1")
     balance: Balance | None = Field(
@@ -171,9 +170,14 @@ def assign(
     newest = np.zeros(len(starts), np.int64) if times is None else np.maximum.reduceat(times[order], starts)
     chosen = np.full(len(starts), _NONE)
     if kept is not None:
-        chosen = _kept_by_component(kept[order], starts, len(shares))
+        # The split of most kept records of a component, the first of equals.
+        counts = np.stack([np.add.reduceat(kept[order] == split, starts) for split in range(len(shares))])
+        chosen = np.where(counts.any(axis=0), counts.argmax(axis=0), _NONE)
+    values, inverse = np.unique(strata[first], return_inverse=True)
+    largest = np.zeros(len(values), np.int64)  # the records of the largest component of each stratum
+    np.maximum.at(largest, inverse, sizes)
     carried = np.zeros(len(shares))
-    for stratum in _largest_first(strata[first], sizes):
+    for stratum in values[np.argsort(-largest, kind="stable")].tolist():
         here = np.flatnonzero(strata[first] == stratum)
         here = here[np.lexsort((places[here], newest[here]))]
         wanted = np.array(shares) * sizes[here].sum() + carried
@@ -191,29 +195,12 @@ def assign(
     return found
 
 
-def _kept_by_component(kept: np.ndarray, starts: np.ndarray, splits: int) -> np.ndarray:
-    """The split of each component that has kept records: that of the most of them, the first of equals."""
-    counts = np.stack([np.add.reduceat(kept == split, starts) for split in range(splits)])
-    return np.where(counts.any(axis=0), counts.argmax(axis=0), _NONE)
-
-
 def _fill(sizes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The split of each component, in order, so that each split has about `wanted` records, of which one lacks some."""
     total = sizes.sum()
     if not total:
         return np.empty(0, np.int64)
     return split_places(sizes, (np.cumsum(wanted) * total / wanted.sum())[:-1])
-
-
-def _largest_first(strata: np.ndarray, sizes: np.ndarray) -> list[int]:
-    """The strata by the records of their largest component, the largest first, equal ones in order.
-
-    strata: uint64[C], of C components. sizes: int64[C], records of each.
-    """
-    values, inverse = np.unique(strata, return_inverse=True)
-    largest = np.zeros(len(values), np.int64)
-    np.maximum.at(largest, inverse, sizes)
-    return values[np.argsort(-largest, kind="stable")].tolist()
 
 
 def _evened(sizes: np.ndarray, chosen: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -166,7 +166,12 @@ class WriteSplits:
         classes: list[tuple[dict[str, str | None], str]] = []
         examples: dict[tuple[str, str], dict[str, Any]] = {}
         splits = pa.concat_tables([SPLITS_SCHEMA.empty_table(), *read_tables(self.store, unit.splits)])
-        partners = self._partners(unit)
+        # By what is alike and row: the rows of the groups with a record of the unit that is like an earlier one.
+        partners: Partners = {name: {} for name in unit.repeats}
+        for name, uris in unit.repeats.items():
+            for groups in read_tables(self.store, uris):
+                own = groups.filter(pc.and_(pc.equal(groups["unit"], unit.number), groups["reason"].is_valid()))
+                partners[name] |= {row["row"]: row for row in own.to_pylist()}
         first = 0
         for records in read_tables(self.store, unit.records):
             own = splits.slice(first, records.num_rows)
@@ -217,16 +222,6 @@ class WriteSplits:
         if shown:
             scratch.write(REMOVED_EXAMPLES, pa.Table.from_pylist(shown, REMOVED_SCHEMA))
         return dict(counters)
-
-    def _partners(self, unit: WriteUnit) -> Partners:
-        """By what is alike and row: the rows of the groups with a record of the unit that is like an earlier one."""
-        found: Partners = {}
-        for name, uris in unit.repeats.items():
-            found[name] = {}
-            for groups in read_tables(self.store, uris):
-                own = groups.filter(pc.and_(pc.equal(groups["unit"], unit.number), groups["reason"].is_valid()))
-                found[name] |= {row["row"]: row for row in own.to_pylist()}
-        return found
 
     def _list(
         self, scratch: Scratch, records: pa.Table, own: pa.Table, partners: Partners, counters: Counter[str]

@@ -76,14 +76,12 @@ def _rows(splits: Mapping[str, Artifact], hashes: np.ndarray) -> list[dict[str, 
 
 
 def _example(id: str, old: Row | None, new: Row | None) -> ChangedRecord:
-    differs = _differs(old, new) if old is not None and new is not None else ()
     before, after = (None if row is None else _beginning(row) for row in (old, new))
-    return ChangedRecord(id, before, after, differs)
-
-
-def _differs(old: Row, new: Row) -> tuple[str, ...]:
-    before, after = _flat(old), _flat(new)
-    return tuple(name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name))
+    if old is None or new is None:
+        return ChangedRecord(id, before, after)
+    then, now = _flat(old), _flat(new)
+    differs = (name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name))
+    return ChangedRecord(id, before, after, tuple(differs))
 
 
 def _flat(row: Row) -> dict[str, Any]:
@@ -95,13 +93,9 @@ def _flat(row: Row) -> dict[str, Any]:
 
 
 def _beginning(row: Row) -> Beginning:
-    text = sides_of(from_shape(row, _shape(row)))
+    shape: Shape = next(shape for shape in get_args(Shape) if COLUMNS[shape].keys() <= row.keys())
+    text = sides_of(from_shape(row, shape))
     return Beginning(_line(text.question), _line(text.answer))
-
-
-def _shape(row: Row) -> Shape:
-    shapes: tuple[Shape, ...] = get_args(Shape)
-    return next(shape for shape in shapes if COLUMNS[shape].keys() <= row.keys())
 
 
 def _line(text: str) -> str:
@@ -168,15 +162,22 @@ def read_contents(splits: Mapping[str, Artifact]) -> Contents:
     for artifact in splits.values():
         for table in artifact.tables():
             ids.append(np.array([hash64(id) for id in table["id"].to_pylist()], np.uint64))
-            table = table.set_column(
-                table.schema.get_field_index("metadata"), "metadata", _without_time(table["metadata"])
-            )
+            # Without the time when a record was collected, which differs between equal records of two runs.
+            kept = [field for field in table["metadata"].type if field.name != TIME]
+            whole = table["metadata"].combine_chunks()
+            metadata = pa.StructArray.from_arrays([whole.field(one.name) for one in kept], fields=kept)
+            table = table.set_column(table.schema.get_field_index("metadata"), "metadata", metadata)
             said = table.drop_columns([name for name in BESIDES if name in table.column_names]).to_pylist()
             texts = [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in said]
-            contents.append(np.array([_hash(text) for text in texts], np.uint64))
+            hashes = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
+            contents.append(np.array([int.from_bytes(one, "little") for one in hashes], np.uint64))
             numbers["length"].append(np.array([_characters(row | dict.fromkeys(OF_FIELDS)) for row in said], float))
             for name in _SCORES:
-                numbers[name].append(_scores(table, name))
+                column = table[name] if name in table.column_names else None
+                if column is None and metadata.type.get_field_index(name) >= 0:
+                    column = pc.struct_field(metadata, name)
+                if column is not None:
+                    numbers[name].append(column.drop_null().to_numpy(zero_copy_only=False).astype(float))
             _count(fields, table)
     return Contents(
         np.concatenate(ids),
@@ -185,21 +186,6 @@ def read_contents(splits: Mapping[str, Artifact]) -> Contents:
         {name: values for name, values in fields.items() if len(values) <= _VALUES},
         {split: artifact.manifest.rows for split, artifact in splits.items()},
     )
-
-
-def _without_time(metadata: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Metadata without the time when a record was collected, which differs between equal records of two runs."""
-    kept = [field for field in metadata.type if field.name != TIME]
-    whole = metadata.combine_chunks()
-    return pa.chunked_array([pa.StructArray.from_arrays([whole.field(one.name) for one in kept], fields=kept)])
-
-
-def _scores(table: pa.Table, name: str) -> np.ndarray:
-    """float64[N] of the records that have this column or metadata."""
-    column = table[name] if name in table.column_names else None
-    if column is None and table["metadata"].type.get_field_index(name) >= 0:
-        column = pc.struct_field(table["metadata"], name)
-    return np.empty(0) if column is None else column.drop_null().to_numpy().astype(float)
 
 
 def _count(fields: dict[str, Counter[str]], table: pa.Table) -> None:
@@ -227,10 +213,6 @@ def _characters(value: Any) -> int:
     if isinstance(value, dict):
         return sum(_characters(one) for key, one in value.items() if key != "role")
     return sum(map(_characters, value)) if isinstance(value, list) else 0
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def compare_versions(before: Mapping[str, Artifact], after: Mapping[str, Artifact]) -> Diff:
@@ -304,7 +286,14 @@ def diff_text(before: str, after: str, found: Diff) -> str:
     for what, records in (("added", found.added), ("removed", found.removed), ("changed", found.changed)):
         examples = found.examples[what]
         lines.append(f"{what:<12}{count(records):>10}")
-        lines += [line for example in examples for line in _example_text(example)]
+        for example in examples:
+            differs = f"  (differs in {', '.join(example.differs)})" if example.differs else ""
+            lines.append(f"  {example.id}{differs}")
+            sides = [(name, said) for name, said in (("before", example.before), ("after", example.after)) if said]
+            for name, said in sides:
+                said_by = f"{name:<8}" if len(sides) > 1 else ""
+                lines.append(f"    {said_by}{said.question}")
+                lines += [f"    {' ' * len(said_by)}> {said.answer}"] if said.answer else []
         lines += [f"  and {count(records - len(examples))} more"] if 0 < len(examples) < records else []
     for one in found.shifts:
         ks = f", KS {one.ks:.3f}" if one.ks is not None else ""
@@ -314,17 +303,6 @@ def diff_text(before: str, after: str, found: Diff) -> str:
             told = (f"{value} {share(old, 1)} -> {share(new, 1)}" for value, (old, new) in one.shares.items())
             lines.append(textwrap.fill(", ".join(told), 120, initial_indent=_INDENT, subsequent_indent=_INDENT))
     return "\n".join(lines)
-
-
-def _example_text(example: ChangedRecord) -> list[str]:
-    differs = f"  (differs in {', '.join(example.differs)})" if example.differs else ""
-    lines = [f"  {example.id}{differs}"]
-    sides = [(name, said) for name, said in (("before", example.before), ("after", example.after)) if said]
-    for name, said in sides:
-        said_by = f"{name:<8}" if len(sides) > 1 else ""
-        lines.append(f"    {said_by}{said.question}")
-        lines += [f"    {' ' * len(said_by)}> {said.answer}"] if said.answer else []
-    return lines
 
 
 def diff_json(before: str, after: str, found: Diff, metrics: Mapping[str, tuple[float | None, float | None]]) -> str:

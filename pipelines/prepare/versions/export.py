@@ -11,7 +11,7 @@ import json
 import posixpath
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,7 +35,7 @@ from pipelines.prepare.report.page import bound_text, number
 from pipelines.prepare.versions.registry import Version
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}")  # a code of ISO 639, as the hub wants it
-_LANGUAGE_SHARE = 0.01
+_LANGUAGE_SHARE = 0.01  # of the records; rarer languages are not named
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
           (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))  # fmt: skip
 _TASKS = {"qa": "question-answering", "summarisation": "summarization", "classification": "text-classification"}
@@ -62,20 +62,30 @@ def card(store: Store, version: Version) -> str:
     """
     splits = version.splits(store)
     report: PrepareReport = RunFolder(store, version.output).report(*REQUIRED)
-    return card_text(version, report, read_assessment(store, version.output), _collected(splits.values()))
+    days = list[str]()  # on which records were collected
+    for artifact in splits.values():
+        for table in artifact.tables(["metadata"]):
+            times = pc.min_max(pc.struct_field(table["metadata"], "collected_at")).as_py()
+            days += [time[:10] for time in times.values() if time]
+    collected = (min(days), max(days)) if days else None
+    return card_text(version, report, read_assessment(store, version.output), collected)
 
 
 def card_text(
     version: Version, report: PrepareReport, assessment: Assessment | None, collected: tuple[str, str] | None
 ) -> str:
-    """The text of the card from the facts of a run. collected: see `_collected`."""
+    """The text of the card from the facts of a run. collected: the first and the last
+    day on which a record was collected; None if no record has such a time."""
     total, config, totals = sum(version.records.values()), report["config"], report["totals"]
     inputs, redacted_kinds, sources = config["inputs"], config["clean"]["redact"], report["sources"]
     tasks = sorted({one["task_type"] or config["records"]["task_type"] for one in inputs})
     domains = sorted({one["domain"] for one in inputs if one.get("domain")})
+    found = assessment["findings"]["languages"] if assessment else {}
+    least = _LANGUAGE_SHARE * sum(found.values())
+    languages = [name for name, number in found.items() if _LANGUAGE.fullmatch(name) and number >= least]
     front: dict[str, Any] = {
         "pretty_name": str(version.name),
-        **_languages(assessment),
+        **({"language": sorted(languages, key=lambda name: -found[name])} if languages else {}),
         **_licence(report),
         "task_categories": sorted({_TASKS.get(task, "text-generation") for task in tasks}),
         "size_categories": [next((name for bound, name in _SIZES if total < bound), "n>1T")],
@@ -133,24 +143,6 @@ def card_text(
         }
     # Cards are published, and the run may have been made by a version that refused fewer secrets.
     return redacted(hub_card(__package__, front, values))
-
-
-def _collected(splits: Iterable[Artifact]) -> tuple[str, str] | None:
-    """(first, last) day on which a record was collected; None if no record has such a time. Reads the metadata."""
-    days = list[str]()
-    for artifact in splits:
-        for table in artifact.tables(["metadata"]):
-            times = pc.min_max(pc.struct_field(table["metadata"], "collected_at")).as_py()
-            days += [time[:10] for time in times.values() if time]
-    return (min(days), max(days)) if days else None
-
-
-def _languages(assessment: Assessment | None) -> dict[str, list[str]]:
-    """The entry `language`: those of a hundredth of the records or more, the most frequent first."""
-    found = assessment["findings"]["languages"] if assessment else {}
-    least = _LANGUAGE_SHARE * sum(found.values())
-    known = [name for name, number in found.items() if _LANGUAGE.fullmatch(name) and number >= least]
-    return {"language": sorted(known, key=lambda name: -found[name])} if known else {}
 
 
 def _licence(report: PrepareReport) -> dict[str, str]:

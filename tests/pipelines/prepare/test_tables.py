@@ -146,6 +146,13 @@ def test_missing_values_are_filled_and_flagged(settings, monkeypatch):
     assert (mended["metadata"]["kilos"], mended["metadata"]["without"]) == ("1.02", "true")
 
 
+def test_a_column_has_outliers_and_its_most_frequent_value_in_place_of_missing_ones(settings, monkeypatch):
+    settings["inputs"][0]["table"] = TABLE | {"missing": TABLE["missing"] | {"price": "most_frequent"}}
+    run = prepare_inline(settings, monkeypatch)
+    assert [row["value"] for row in ledger(run) if row["reason"] == "outlier"] == ["price: 990"]
+    assert len(records(run)) == 41
+
+
 def test_the_result_does_not_depend_on_units_or_the_format(settings, monkeypatch, tmp_path):
     rows = [dict(zip(HEADER, one, strict=True)) for one in [*(row(n) for n in range(40)), *BAD, *MENDED]]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet", row_group_size=6)
