@@ -26,12 +26,15 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _HERE = Path(__file__).parent
 CACHE_VARIABLE, WARMED_VARIABLE = "NUMBA_CACHE_DIR", "RAYMILL_KERNELS"
@@ -236,3 +239,58 @@ class CompilesKernels:
     def after(self) -> None:
         """As of `RunJob`."""
         mark_cache(USED)
+
+
+# --- first calls
+
+_done: set[str] = set()  # the parts that this process has done
+
+
+def each_in_turn(parts: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+    """The result of each part, by name and in the order of `parts`.
+
+    On a fresh machine the workers then compile different kernels: with one order for all, each would wait for every
+    kernel that another one compiles. A part that this process has not done before is done later if another process of
+    this machine is doing it for the first time.
+    """
+    left, found = dict(parts), dict[str, T]()
+    while left:
+        name, lock = _next(left)
+        try:
+            found[name] = left.pop(name)()
+        finally:
+            if lock is not None:
+                os.close(lock)
+        _done.add(name)
+    return {name: found[name] for name in parts}
+
+
+def _next(left: Mapping[str, object]) -> tuple[str, int | None]:
+    """The part to do next, and the descriptor of the lock that this process has taken for it."""
+    for name in left:
+        if name in _done:
+            return name, None
+        try:
+            return name, _lock(name)
+        except BlockingIOError:
+            continue
+        except OSError:  # a read-only folder, or a file system without locks
+            return name, None
+    return next(iter(left)), None
+
+
+def _lock(name: str) -> int:
+    """Take the lock of a part.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    folder = Path(os.environ[CACHE_VARIABLE])
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / f"first-{name}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor

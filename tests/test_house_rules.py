@@ -36,7 +36,6 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PATHS_ALLOWED = {
     "pipelines/kernel_cache.py": "hashes the sources of the kernels, which names the folder of their cache; copies it",
     "pipelines/text/kernel.py": "the lock of a kernel, in the kernels' cache",
-    "pipelines/first_calls.py": "the locks of the parts, in the kernels' cache",
     "pipelines/all_kernels.py": "its scratch folder, and the cache of the kernels",
     "pipelines/warm.py": "makes the folder of the kernels' cache",
     "pipelines/demo/commands.py": "data inside the package",

@@ -1,12 +1,9 @@
 """Curation: documents in, corpus out.
 
-config.py         the settings of `kind: curate`
-job.py            the main job: its stages in order
-stages/           the stages, and what they share
-questions/        what-if, explain, sample: asked of a run
-plan.py           time, memory, requests and money beforehand
-report/           report.json and the page
-dry_run.py        what would be read and done
-work.py           a run as a job of a cluster: machines and checks
-commands.py       the verbs
+kind.py      what `raymill` knows of this kind of run
+config.py    the settings of `kind: curate`
+job.py       the stages in order; the machines, the checks and the plan of a run
+stages/      what each stage reads and writes
+questions/   what-if, explain, sample: asked of a run
+report/      report.json and the page
 """

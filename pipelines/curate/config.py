@@ -1,24 +1,29 @@
-"""The settings of a `kind: curate` config, and the parts of it that are the parameters of stages.
+"""The settings of a `kind: curate` config. `raymill config schema` prints every setting with its description.
 
-`raymill config schema` prints every setting with its description.
+The settings of a rule, of deduplication and of a cut are beside what they set.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.frame.execution import FilesExecution
-from cluster.readers.inputs import STORES, Input, Limits
+from cluster.readers.inputs import Limits
+from cluster.readers.inputs import Input
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
+from pipelines.curate.stages.boilerplate import Boilerplate
+from pipelines.curate.stages.repeats import Repeats
 from pipelines.dedup.compare import MOST_GROUPS_SHOWN
 from pipelines.dedup.settings import Dedup
 from pipelines.language.identification import LanguageId
-from pipelines.rules import Dialect, Rule
-from pipelines.rules.filters import Filters
-from pipelines.rules.settings import Rules
+from pipelines.rules import Rule
+from pipelines.rules.filters import Filters, Rules
 from pipelines.text.personal_data import KINDS
+
+# Stages that find texts which several documents have, and cut them out, in the order in which they do.
+CUTS = (Boilerplate, Repeats)
+AnyCut = Boilerplate | Repeats
 
 
 class _CurateSettings(BaseModel):
@@ -31,33 +36,6 @@ class PersonalData(_CurateSettings):
     redact: tuple[Literal[KINDS], ...] = Field(  # type: ignore[valid-type]
         KINDS, description="kinds replaced by a placeholder in the corpus; all kinds are counted anyway"
     )
-
-
-class Boilerplate(_CurateSettings):
-    """Lines or paragraphs that many documents of a source have, which are cut out of the corpus.
-
-    Source of the default of max_documents: Llama 3, Grattafiori et al. 2024, section 3.1.1, which removes lines that
-    are more than 6 times in 30 million documents.
-    """
-
-    cut: Literal["lines", "paragraphs"] = Field("lines", description="what is compared and cut")
-    max_documents: int = Field(
-        6, ge=1, description="a line in more kept documents of its source than this is cut from all of them"
-    )
-    min_words: int = Field(1, ge=1, description="lines with fewer words are not cut, nor are lines without a word")
-    min_words_left: int = Field(50, ge=0, description="a document that lost a line and has fewer words left is removed")
-
-
-class Repeats(_CurateSettings):
-    """Runs of words that several documents have: listed and, with `cut`, cut out of all of them but the first.
-
-    Source of the default of min_words: Lee et al. 2022, "Deduplicating training data makes language models better",
-    https://arxiv.org/abs/2107.06499: 50 tokens of a tokenizer.
-    """
-
-    min_words: int = Field(50, ge=10, le=10_000, description="least number of words of a run")
-    cut: bool = Field(False, description="cut such runs out of all documents but the first that has them")
-    min_words_left: int = Field(50, ge=0, description="a document that lost a run and has fewer words left is removed")
 
 
 class CorpusFiles(_CurateSettings):
@@ -73,47 +51,6 @@ class ReportOptions(_CurateSettings):
     samples: int = Field(3, ge=0, le=20, description="examples shown for each reason")
     groups: int = Field(10, ge=0, le=MOST_GROUPS_SHOWN, description="largest duplicate groups shown")
     warn_source_loss: float = Field(0.9, gt=0, le=1, description="warn of a source that loses a larger share")
-
-
-@dataclass(frozen=True)
-class MeasureSettings:
-    """The settings on which measurements depend. personal_data: whether it is counted."""
-
-    limits: Limits
-    filters: Filters
-    personal_data: bool
-    dedup: Dedup | None
-
-
-@dataclass(frozen=True)
-class SelectSettings:
-    """The settings on which the corpus depends, besides verdicts and groups.
-
-    redact: kinds of personal data to replace; None if personal data is off. samples: examples for each reason.
-    """
-
-    limits: Limits
-    filters: Filters
-    redact: tuple[str, ...] | None
-    dedup: Dedup | None
-    boilerplate: Boilerplate | None
-    repeats: Repeats | None
-    corpus: CorpusFiles
-    samples: int
-
-
-@dataclass(frozen=True)
-class ReportSettings:
-    """The settings that a report depends on or shows. config: all of them as JSON values, without those of stores."""
-
-    name: str
-    config: dict[str, Any]
-    filters: Filters
-    redact: tuple[str, ...]
-    dedup: Dedup | None
-    boilerplate: Boilerplate | None
-    repeats: Repeats | None
-    report: ReportOptions
 
 
 class CurateConfig(_CurateSettings):
@@ -139,7 +76,7 @@ class CurateConfig(_CurateSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        signals = {signal for rule in self.active_rules() for signal in rule.signals} | {"language_score"}
+        signals = {signal for rule in self.filters.rules for signal in rule.signals} | {"language_score"}
         asked = [("corpus.columns", name) for name in self.corpus.columns]
         if self.dedup and self.dedup.keeper_score:
             asked.append(("dedup.keeper_score", self.dedup.keeper_score))
@@ -172,51 +109,12 @@ class CurateConfig(_CurateSettings):
         return Store(self.storage)
 
     @property
-    def dialect(self) -> Dialect:
-        """The dialect of the rules; `paper` without rules."""
-        return self.rules.dialect if self.rules else "paper"
-
-    def active_rules(self) -> tuple[Rule, ...]:
-        """The rules of this config, in the order of their checks."""
-        return self.rules.active() if self.rules else ()
-
-    @property
     def filters(self) -> Filters:
-        """The parameters of the stage `decide`."""
-        return Filters(self.language, self.active_rules(), self.dialect)
+        """The language and the rules, in the order of their checks."""
+        rules: tuple[Rule, ...] = self.rules.active() if self.rules else ()
+        return Filters(self.language, rules, self.rules.dialect if self.rules else "paper")
 
     @property
-    def measure_settings(self) -> MeasureSettings:
-        """The parameters of the stage `measure`."""
-        return MeasureSettings(self.limits, self.filters, self.personal_data is not None, self.dedup)
-
-    @property
-    def select_settings(self) -> SelectSettings:
-        """The parameters of the stage `select`."""
-        redact = self.personal_data.redact if self.personal_data else None
-        return SelectSettings(
-            limits=self.limits,
-            filters=self.filters,
-            redact=redact,
-            dedup=self.dedup,
-            boilerplate=self.boilerplate,
-            repeats=self.repeats,
-            corpus=self.corpus,
-            samples=self.report.samples,
-        )
-
-    @property
-    def report_settings(self) -> ReportSettings:
-        """The parameters of the report."""
-        redact = self.personal_data.redact if self.personal_data else ()
-        plain = self.model_dump(mode="json", exclude=STORES)
-        return ReportSettings(
-            name=self.name,
-            config=plain,
-            filters=self.filters,
-            redact=redact,
-            dedup=self.dedup,
-            boilerplate=self.boilerplate,
-            repeats=self.repeats,
-            report=self.report,
-        )
+    def cuts(self) -> tuple[AnyCut, ...]:
+        """The settings of the cuts that are made, in order."""
+        return tuple(cut for cut in (self.boilerplate, self.repeats) if cut)

@@ -23,54 +23,75 @@ it does nothing and does not start Ray.
 """
 
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace as with_changes
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, UserError
+from cluster.formats import plural
 from cluster.frame.files import FilesJob
 from cluster.frame.first_look import FirstLook
 from cluster.frame.job import Made, Making, Run, digests_of, with_warnings
 from cluster.output_folder import refuse_output_among_inputs
+from cluster.plan.plan import sampled_inputs
+from cluster.plan.sample import a_unit_for_each_file, document_count, draw_sample, planned_input
+from cluster.plan.plan import Subject
+from cluster.plan.trial import Trial
+from cluster.plan.whole import Whole
 from cluster.progress import Progress
+from cluster.readers.freeze import freeze
 from cluster.readers.inputs import STORES
 from cluster.readers.listing import InputListing, list_inputs
+from cluster.readers.units import refuse_too_many
 from cluster.readers.reader import PROBLEMS
-from cluster.readers.units import InputManifest, refuse_too_many
+from cluster.readers.units import InputManifest
+from cluster.run import RUN_MANIFEST
 from cluster.session import Session
 from cluster.stage import RunStageIn, Stage
+from cluster.store import paths
 from cluster.store.store import Store
-from cluster.submit.work import Machines
+from cluster.submit.work import machines_for
+from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, whole_gib
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.dry_run import about, too_many_unreadable
-from pipelines.curate.report.funnel import funnel_text
-from pipelines.curate.report.gather import gather
+from pipelines.curate.report.gather import funnel_text, gather
 from pipelines.curate.report.page import render
 from pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_stage
-from pipelines.curate.stages.duplicate_ids import ids_stage
-from pipelines.curate.stages.id_index import ID_INDEX, index_stage
+from pipelines.curate.stages.ids import ID_INDEX, ids_stage, index_stage
 from pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE, measure_stage
-from pipelines.curate.stages.merge import merge_stage
-from pipelines.curate.stages.removed_duplicates import DUPLICATES, duplicates_stage
 from pipelines.curate.stages.samples import SAMPLES
-from pipelines.curate.stages.write_corpus import KEPT, select_stage
-from pipelines.curate.work import machines, must_exist
-from pipelines.dedup.cost import DEFAULT_SIZES, Sizes
+from pipelines.curate.stages.shared_keys import SLICE_MEMORY
+from pipelines.curate.stages.tallies import DUPLICATES, duplicates_stage, merge_stage
+from pipelines.curate.stages.write_corpus import CORPUS, KEPT, REMOVED, select_memory, select_stage
+from pipelines.dedup.cost import (
+    CANDIDATES_OF_A_DUPLICATE,
+    DEFAULT_SIZES,
+    LEAST_DUPLICATES,
+    Sizes,
+    duplicates_among,
+    memory_to_group,
+)
 from pipelines.dedup.earlier import SKETCHES, open_runs, sketch_settings
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
-from pipelines.kernel_cache import CompilesKernels
+from pipelines.kernel_cache import CompilesKernels, say_if_compiling
 from pipelines.language import identification as language
+from pipelines.memory import files_memory, task_memory
 from pipelines.rules.filters import Filters
 from pipelines.rules.rule import Analysis, files_read_by
 from pipelines.text.texts import Texts
 
 # `exclude` of pydantic's model_dump: the settings without effect on the corpus.
 _NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True, "dedup": set(NO_EFFECT_ON_DUPLICATES)}
+
+# Bytes of text that a core curates in a second. Source: tests/benchmarks/README.md, `raymill curate` of 500 MB on 2
+# cores, 30 s with Ray's start.
+_BYTES_PER_CORE_SECOND = 8.3e6
 
 
 class CurateRun(Run):
@@ -110,7 +131,7 @@ class CurateJob(CompilesKernels, FilesJob[CurateConfig]):
     def make(self, making: Making) -> Made:
         self.record_inputs()
         artifacts = self.stages(making.run)
-        report = gather(self.config.report_settings, self.frozen, making.engine, artifacts)
+        report = gather(self.config, self.config.filters, self.config.cuts, self.frozen, making.engine, artifacts)
         sketches = {SKETCHES: sketch_settings(self.config.dedup)} if self.config.dedup else {}
         return Made(report, digests_of(artifacts), {"finished": report["run"]["finished"], **sketches})
 
@@ -127,16 +148,43 @@ class CurateJob(CompilesKernels, FilesJob[CurateConfig]):
         return {"corpus": "corpus"}
 
     def about(self) -> Iterator[tuple[str, str]]:
-        return about(self.config)
+        config = self.config
+        yield "rules", f"{', '.join(rule.name for rule in config.filters.rules) or 'none'}"
+        if decontamination := config.filters.decontamination:
+            for line in decontamination.examples(config.store).summary:
+                yield "sets", line
+        if config.dedup:
+            bands, columns = config.dedup.banding
+            caught = ", ".join(f"{s}: {config.dedup.caught(s):.0%}" for s in (0.6, 0.7, 0.8, 0.9))
+            yield "dedup", f"{bands} bands of {columns} signature columns; pairs compared, by similarity: {caught}"
+        else:
+            yield "dedup", "none"
+        for cut in config.cuts:
+            yield cut.about()
 
     def notes(self, look: FirstLook) -> list[str]:
-        return too_many_unreadable(look, self.config.execution.max_bad_documents)
+        allowed = self.config.execution.max_bad_documents
+        if look.unreadable <= allowed * look.rows:
+            return []
+        share = look.unreadable / look.rows
+        return [
+            f"{share:.1%} of the rows seen cannot be read, and the run allows {allowed:.1%}: if the others are like "
+            "them, it stops after measuring. Mend them, or allow more with "
+            f"-o execution.max_bad_documents={math.ceil(100 * share) / 100}."
+        ]
 
     def machines(self, seconds: float | None) -> Machines:
         return machines(self.config, self.frozen, seconds)
 
     def must_exist(self) -> tuple[str, ...]:
-        return must_exist(self.config, self.frozen)
+        """The first file of each input, the models and lists of the rules, and the manifests of earlier runs."""
+        config = self.config
+        first = {file.source: file.uri for file in reversed(self.frozen.files) if file.problem is None}
+        named = [first[one.source] for one in config.inputs if one.source in first]
+        for settings in (config.language, *config.filters.rules):
+            named += [paths.absolute(file) for file in files_read_by(settings)]
+        named += [paths.join(run, RUN_MANIFEST) for run in (config.dedup.against if config.dedup else ())]
+        return tuple(dict.fromkeys(named))
 
 
 def curate(config: CurateConfig, session: Session, progress: Progress, *, replace: bool = False) -> CurateRun:
@@ -189,8 +237,8 @@ def run_stages(
 
     run: makes or finds the artifacts of a stage. sizes: those of the grouping.
     """
-    units = len(inputs.units)
-    artifacts = run(measure_stage(config.measure_settings, inputs))
+    units, filters = len(inputs.units), config.filters
+    artifacts = run(measure_stage(config, filters, inputs))
     attributes = artifacts[ATTRIBUTES]
     allowed = config.execution.max_bad_documents
     refuse_too_many(allowed, attributes.manifest.rows, artifacts[QUARANTINE], PROBLEMS, "document")
@@ -198,13 +246,128 @@ def run_stages(
     artifacts |= run(index_stage(attributes))
     if (ids := ids_stage(config.inputs, inputs.units, attributes, artifacts[ID_INDEX])) is not None:
         artifacts |= run(ids)
-    artifacts |= run(decide_stage(config.filters, attributes, units))
+    artifacts |= run(decide_stage(filters, attributes, units))
     verdicts = artifacts[VERDICTS]
     if config.dedup:
         earlier = open_runs(config.dedup, config.store)
         artifacts |= run(group_stage(config.dedup, config.inputs, attributes, verdicts, units, sizes, earlier))
         artifacts |= run(duplicates_stage(artifacts[GROUPS]))
-    groups, duplicates = artifacts.get(GROUPS), artifacts.get(DUPLICATES)
-    artifacts |= run(select_stage(config.select_settings, inputs, attributes, verdicts, groups, duplicates, sizes))
+    of_documents = attributes, verdicts, artifacts.get(GROUPS), artifacts.get(DUPLICATES)
+    artifacts |= run(select_stage(config, filters, config.cuts, inputs, *of_documents, sizes))
     tallies = [artifacts[TALLIES], artifacts[KEPT]]
     return artifacts | run(merge_stage(tallies, artifacts[SAMPLES], artifacts[QUARANTINE], config.report.samples))
+
+
+# --- what a run takes
+
+
+def machines(config: CurateConfig, inputs: InputManifest, seconds: float | None = None) -> Machines:
+    """The machines that do the units of a run. seconds: wanted duration, None for any."""
+    documents, unit = document_count(inputs), max(unit.bytes for unit in inputs.units)
+    return machines_for(inputs, seconds, _BYTES_PER_CORE_SECOND, lambda cpus: machine_of(config, cpus, documents, unit))
+
+
+def machine_of(config: CurateConfig, cpus: int, documents: int, unit_bytes: int) -> Machines:
+    """A machine for a run. cpus: its cores. documents: those of the run. unit_bytes: text of the largest unit."""
+    document = config.limits.max_document_bytes
+    files = files_memory(config.store, (config.language, *config.filters.rules))
+    task = task_memory(config.limits) + files
+    if config.cuts:
+        writing = select_memory(config.limits, config.corpus.file_mib << 20, cuts=True)
+        task = max(task, writing, SLICE_MEMORY, *(cut.memory(config.limits, unit_bytes) for cut in config.cuts))
+    largest = task
+    memory_reason = (
+        f"{cpus} tasks of {task / GIB:.2f} GiB (measured; limits.max_document_bytes is {document / 1e6:g} MB"
+        + (f"; {files / GIB:.2f} GiB of it for models and lists)" if files else ")")
+    )
+    scratch = cpus * (unit_bytes + int(1.5 * config.corpus.file_mib * (1 << 20)))
+    disk_reason = (
+        f"{cpus} units of {unit_bytes / (1 << 20):.1f} MiB, with their attributes or 1.5 corpus files, before their "
+        "upload"
+    )
+    if config.dedup:
+        largest = max(task, memory_to_group(documents, config.dedup))
+        if largest > cpus * task:
+            memory_reason = f"a task of grouping about {documents:,} documents has {largest / GIB:.1f} GiB"
+    memory = whole_gib((max(cpus * task, largest) + RAY_MEMORY) / USABLE_MEMORY)
+    return Machines(
+        name="cpu",
+        cpus=cpus,
+        memory=memory,
+        disk=whole_gib(scratch + RAY_DISK),
+        largest_task=largest,
+        reasons={
+            "memory": f"{memory_reason}; {RAY_MEMORY // GIB} GiB for Ray, a tenth free",
+            "disk": f"{disk_reason}; {RAY_DISK // GIB} GiB for Ray's logs",
+        },
+    )
+
+
+def plan(config: CurateConfig, documents: float | None = None, duplicates: float | None = None) -> Subject:
+    """The run of a config, to plan it. Lists the inputs, and reads a sample of some 16 MB.
+
+    Args:
+        documents: number of documents to plan for; default: those of the input. duplicates: share of duplicates among
+            the documents that pass; default: that of the sample, at least LEAST_DUPLICATES.
+
+    Raises:
+        UserError: a first check of a run fails, or no document of the sample can be read.
+    """
+    job = CurateJob(config)
+    root, inputs = job.root, job.frozen
+    check_models_and_lists(config.filters, config.store)
+    earlier = sum(run.attributes.manifest.rows for run in open_runs(config.dedup, config.store))
+    say_if_compiling()
+    sample = draw_sample(inputs, config.limits)
+    inputs, input, is_exact = planned_input(inputs, sample, config.execution.unit_bytes, documents)
+    assumed: list[str] = []
+
+    def duplicates_in(found: Mapping[str, Artifact]) -> float:
+        """The share of duplicates among the documents of the sample that pass the rules."""
+        counters = found[GROUPS].manifest.counters if GROUPS in found else {}
+        return duplicates_among(counters, found[VERDICTS].manifest.counters["passed"])
+
+    def try_out(trial: Trial, every: int) -> Mapping[str, Artifact]:
+        sources = sampled_inputs(config.inputs, sample, trial, every)
+        dedup = config.dedup and config.dedup.model_copy(update={"against": ()})
+        local = config.model_copy(update={"inputs": sources, "output": trial.root, "dedup": dedup})
+        return run_stages(local, a_unit_for_each_file(freeze(trial.store, sources, 1 << 40)), trial.run)
+
+    def run_all(whole: Whole) -> None:
+        found, rows = whole.sampled.artifacts, whole.sampled.whole.rows
+        seen = duplicates_in(found)
+        passed = found[VERDICTS].manifest.counters["passed"]
+        share = max(seen, LEAST_DUPLICATES) if duplicates is None else duplicates
+        whole.assumed["duplicates"] = share
+        if earlier:
+            whole.assumed["earlier"] = earlier
+        if config.dedup and config.dedup.remove:
+            stays = (1 - share) / max(1 - seen, 1e-9)
+            removed = (rows - passed * (1 - share)) / max(rows - passed * (1 - seen), 1)
+            whole.factors |= {CORPUS: stays, REMOVED: removed, **{cut.counted: stays for cut in config.cuts}}
+        of_units = np.array(input.weights) / sum(input.weights) * share * passed / rows * input.rows
+        whole.rows_of[DUPLICATES] = pa.table({"unit": np.arange(len(of_units)), "documents": of_units})
+        run_stages(config, inputs, whole.run)
+        origin = (
+            "given" if duplicates is not None else "as in the sample" if share > LEAST_DUPLICATES else
+            f"a guess; the sample shows {seen:.1%}, and duplicates far apart in the input are not in it"
+        )  # fmt: skip
+        assumed.append(
+            f"{share:.1%} of the documents that pass are duplicates ({origin}), and {CANDIDATES_OF_A_DUPLICATE:g} "
+            "times as many have a band key of another document (--duplicates)."
+        )
+        assumed.extend(cut.assumed for cut in config.cuts if cut.assumed)
+        if documents is not None:
+            files = plural(input.files, "file")
+            assumed.append(f"{input.rows:,} documents are in files of the same sizes as now: {files}.")
+
+    def outcome(found: Mapping[str, Artifact]) -> tuple[str, Mapping[str, float]]:
+        passed = found[VERDICTS].manifest.counters["passed"] / sample.documents
+        return f"{passed:.1%} pass the rules", {"passed": passed, "duplicates": duplicates_in(found)}
+
+    def machine(cores: int) -> int:
+        return machine_of(config, cores, input.rows + earlier, max(input.weights)).memory
+
+    return Subject(
+        config, root, "document", input, is_exact, sample.numbers, try_out, run_all, outcome, machine, assumed
+    )

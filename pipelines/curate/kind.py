@@ -8,15 +8,20 @@ CURATE = Kind(
     text="raw text to a training corpus; run it again to continue",
     config=Entry("pipelines.curate.config:CurateConfig"),
     job=Entry("pipelines.curate.job:CurateJob"),
-    plan=Entry("pipelines.curate.plan:subject"),
+    plan=Entry("pipelines.curate.job:plan"),
     verbs={
         "what-if": Verb(
-            Entry("pipelines.curate.commands:what_if"), "decide a measured run again with other settings, in seconds"
+            Entry("pipelines.curate.questions.what_if:print_comparison"),
+            "decide a measured run again with other settings, in seconds",
         ),
         "explain": Verb(
-            Entry("pipelines.curate.commands:explain"), "one document: its measurements, and why it was kept or removed"
+            Entry("pipelines.curate.questions.explain:print_explanation"),
+            "one document: its measurements, and why it was kept or removed",
         ),
-        "sample": Verb(Entry("pipelines.curate.commands:sample"), "a few rows of an artifact, picked by column values"),
+        "sample": Verb(
+            Entry("pipelines.curate.questions.sample:print_sample"),
+            "a few rows of an artifact, picked by column values",
+        ),
         "warm": Verb(
             Entry("pipelines.warm:warm"), "compile the kernels of curate ahead, for this machine or for an image"
         ),

@@ -80,18 +80,6 @@ class ModelFile:
         return tuple(text.removeprefix(LABEL_PREFIX) for text in texts)
 
 
-def read_model_file(path: Path) -> ModelFile:
-    """Read a model. Memory: that of its rows as float32, once.
-
-    Raises:
-        StorageError: the file is truncated.
-        ConfigError: it is not a supervised fastText model, or is damaged.
-    """
-    if path.stat().st_size < 8:
-        raise _cut_short(path)
-    return _read(_Reader(path, np.memmap(path, np.uint8, "r")))
-
-
 class _Reader:
     """Takes values from a file, one after the other."""
 
@@ -127,7 +115,16 @@ class _Reader:
             raise ConfigError(f"{self.path}: this fastText model is damaged: {otherwise}. Copy or download it again.")
 
 
-def _read(reader: _Reader) -> ModelFile:
+def read_model_file(path: Path) -> ModelFile:
+    """Read a model. Memory: that of its rows as float32, once.
+
+    Raises:
+        StorageError: the file is truncated.
+        ConfigError: it is not a supervised fastText model, or is damaged.
+    """
+    if path.stat().st_size < 8:
+        raise _cut_short(path)
+    reader = _Reader(path, np.memmap(path, np.uint8, "r"))
     magic, version = reader.take("2i")
     if magic != _MAGIC or version > _NEWEST_VERSION:
         raise ConfigError(

@@ -1,6 +1,6 @@
 """The first half of fastText's prediction, over many texts: a text's mean row.
 
-The second half is in fasttext_output_layer.py.
+The second half is in fasttext_classifier.py.
 
 Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification"; the order of every operation follows fastText
 0.9.2, because a sum of float32 depends on it. Two ideas make it many times as fast as the library:

@@ -58,18 +58,6 @@ class LanguageId:
         return () if self.model is None else (self.model,)
 
 
-def check_labels(settings: LanguageId, classifier: Classifier) -> None:
-    """Check that every language in the settings is a label of the classifier.
-
-    Raises:
-        ConfigError: one is not; the message has the nearest labels.
-    """
-    for setting, languages in (("keep", settings.keep), ("min_scores", settings.min_scores)):
-        for language in languages:
-            if language != UNDETERMINED:
-                classifier.require(language, f"language.{setting}")
-
-
 def identify(texts: Texts, classifier: Classifier, max_chars: int) -> tuple[pa.StringArray, np.ndarray]:
     """(languages string[D], scores float32[D]): the most probable language of each document's excerpt.
 
@@ -131,7 +119,10 @@ def load(store: Store, settings: LanguageId) -> Classifier:
         classifier = fasttext_classifier.load(store, settings.model)
     except NotFound as error:
         raise ConfigError(f"language.model: {error}") from error
-    check_labels(settings, classifier)
+    for setting, languages in (("keep", settings.keep), ("min_scores", settings.min_scores)):
+        for language in languages:
+            if language != UNDETERMINED:
+                classifier.require(language, f"language.{setting}")
     return classifier
 
 

@@ -7,8 +7,7 @@ from pipelines.rules.bad_words import BadWords
 from pipelines.rules.c4 import C4
 from pipelines.rules.decontamination import Decontamination
 from pipelines.rules.fineweb import FineWeb
-from pipelines.rules.gopher_quality import GopherQuality
-from pipelines.rules.gopher_repetition import GopherRepetition
+from pipelines.rules.gopher import GopherQuality, GopherRepetition
 from pipelines.rules.quality_classifier import QualityClassifier
 from pipelines.rules.rule import Check, Dialect, Rule
 from pipelines.rules.url_blocklist import UrlBlocklist

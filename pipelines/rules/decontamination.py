@@ -1,4 +1,4 @@
-"""Decontamination: documents that contain texts of evaluation sets.
+"""Decontamination: documents that contain texts of evaluation sets, such as GSM8K's test questions.
 
 Words are compared as deduplication does (text/tokens.py): without case, punctuation and white space. A document and a
 text of a set share a run if `ngram_words` words in a row are equal, or all words of a shorter text. Of each text the
@@ -8,19 +8,32 @@ than `max_fraction` of the text, and words that both have in separate places are
 Texts of fewer than 8 words are not looked for, because they occur by chance.
 """
 
+import difflib
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from pydantic import ConfigDict, Field
 
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, UserError
+from cluster.formats import plural
+from cluster.readers.streams import DECODERS, UnreadableRest, stream
+from cluster.readers.formats.records import json_value
+from cluster.readers.inputs import Limits
+from cluster.readers.streams import lines
+from cluster.artifact import StoredParquet
+from cluster.store import paths
+from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store
-from pipelines.rules.evaluation_sets import EvaluationSet, Examples, load_examples
 from pipelines.rules.rule import Analysis, Check, Dialect
-from pipelines.text.common_runs import CommonRuns, common_runs
+from pipelines.text.common_runs import CommonRuns, Passages, common_runs, index_passages
+from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
+from pipelines.text.tokens import count_tokens
 
 SIGNAL = "contamination_fraction"
 _MOST_CHARACTERS = 1000
@@ -39,6 +52,45 @@ MATCHES_SCHEMA = pa.schema(
         ("text", pa.string()),  # of the run, at most 1,000 characters
     ]
 )
+
+# Shorter texts occur by chance, such as "What is the capital of France?"; a bound of GPT-3, Brown et al. 2020,
+# appendix C, which took n-grams of 8 to 13 words.
+SHORTEST_TEXT = 8  # tokens
+
+_PARQUET = (".parquet", ".pq")
+_JSONL = tuple(name + ending for name in (".jsonl", ".ndjson") for ending in ("", *DECODERS))
+_NAMES_SHOWN = 12
+
+# A text of an example: `example` is the number of its row in the file, from 0.
+_TEXTS_SCHEMA = pa.schema(
+    [("set", pa.string()), ("example", pa.int64()), ("column", pa.string()), ("text", pa.large_string())]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationSet:
+    """A file of examples: Parquet, or JSON Lines (also as .gz, .zst or .bz2). Each of `columns` is a text of its own.
+
+    Null is no text. Values of other types than strings, such as lists, are refused.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    path: AbsolutePath
+    columns: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """The texts of some sets. origins: their set, example and column; passages: their tokens, in the same order.
+
+    summary: a line for each set, with the number of its texts and of those that are too short to be looked for.
+    """
+
+    origins: pa.Table
+    passages: Passages
+    summary: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,8 +144,18 @@ class Decontamination:
         return tuple(one.path for one in self.sets)
 
     def examples(self, store: Store) -> Examples:
-        """The texts of the sets."""
-        return load_examples(store, self.sets, self.ngram_words)
+        """The texts of the sets. They are read once a process, those of local files again if one changes.
+
+        Raises:
+            ConfigError, StorageError: names each file that is missing, is not of these formats, lacks a column, or has
+                no text to look for.
+        """
+        # Size and time of a local file; empty of an object, since asking takes a request a call.
+        versions = tuple(
+            store.info(one.path).version if not paths.is_remote(one.path) and store.exists(one.path) else ""
+            for one in self.sets
+        )
+        return load_examples(store, self.sets, versions, self.ngram_words)
 
     def matches(self, texts: Texts, store: Store) -> pa.Table:
         """Every text of a set of which a document has more than `max_fraction` (MATCHES_SCHEMA).
@@ -123,3 +185,134 @@ class Decontamination:
 def _fractions(runs: CommonRuns, examples: Examples) -> np.ndarray:
     """float64[R]: the tokens of each run as a fraction of those of its text."""
     return runs.tokens / examples.passages.token_counts[runs.passage]
+
+
+# --- the files of the sets
+
+
+@lru_cache(maxsize=4)
+def load_examples(
+    store: Store, sets: tuple[EvaluationSet, ...], versions: tuple[str, ...], ngram_words: int
+) -> Examples:
+    """The texts of some sets. ngram_words: tokens in a row that a document must share with one. versions: of the files.
+
+    Raises:
+        ConfigError, StorageError: as of `Decontamination.examples`.
+    """
+    tables: list[pa.Table] = []
+    summary: list[str] = []
+    errors: list[UserError] = []
+    for one in sets:
+        try:
+            texts, line = _long_texts(store, one, min(SHORTEST_TEXT, ngram_words))
+        except UserError as error:
+            errors.append(error)
+        else:
+            tables.append(texts)
+            summary.append(line)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ConfigError("\n".join(map(str, errors)))
+    found = pa.concat_tables(tables).combine_chunks()
+    passages = index_passages(Texts.from_arrow(found["text"]), ngram_words)
+    return Examples(found.drop_columns(["text"]), passages, tuple(summary))
+
+
+def _long_texts(store: Store, one: EvaluationSet, least: int) -> tuple[pa.Table, str]:
+    """(the normalised texts of a set with `least` tokens or more, its line of the summary)."""
+    table, examples = _read_parquet(store, one) if one.path.endswith(_PARQUET) else _read_jsonl(store, one)
+    texts = normalize(Texts.from_arrow(table["text"]))
+    is_long = pa.array(count_tokens(texts) >= least)
+    found = table.set_column(table.column_names.index("text"), "text", texts.to_arrow()).filter(is_long)
+    if not found.num_rows:
+        raise ConfigError(
+            f"{_where(one)} has no text of {least} words or more in {', '.join(one.columns)}, and shorter ones, which "
+            "occur by chance, are not looked for. Name other columns, or leave this set out."
+        )
+    line = f"{one.name}: {plural(found.num_rows, 'text')} of {plural(examples, 'example')}"
+    if short := table.num_rows - found.num_rows:
+        line += f"; {short:,} of fewer than {least} words are not looked for"
+    return found, line
+
+
+def _read_parquet(store: Store, one: EvaluationSet) -> tuple[pa.Table, int]:
+    """(the texts of a Parquet file (_TEXTS_SCHEMA), the number of its examples)."""
+    try:
+        with StoredParquet(store, one.path) as file:
+            schema = file.schema_arrow
+            _require_columns(one, schema.names, "")
+            for name in one.columns:
+                kind = schema.field(name).type
+                kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+                if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+                    raise ConfigError(f"{_where(one)}: column {name} holds {kind}, and texts are strings. {_LEAVE_OUT}")
+            table = file.read(list(one.columns), use_threads=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ConfigError(f"{_where(one)} is not a readable Parquet file ({str(error).splitlines()[0]}).") from error
+    return _texts(one, {name: table[name].cast(pa.large_string()).to_pylist() for name in one.columns})
+
+
+def _read_jsonl(store: Store, one: EvaluationSet) -> tuple[pa.Table, int]:
+    """(the texts of a file of JSON Lines (_TEXTS_SCHEMA), the number of its examples)."""
+    if not one.path.endswith(_JSONL):
+        raise ConfigError(
+            f"{_where(one)} is of no format that sets are read from. Write it as Parquet (.parquet) or as JSON Lines "
+            "(.jsonl, also with .gz, .zst or .bz2)."
+        )
+    values: dict[str, list[str | None]] = {name: [] for name in one.columns}
+    limits = Limits()
+    try:
+        with closing(stream(store, one.path, limits)) as blocks:
+            for number, (_, line) in enumerate(lines(blocks, limits.max_line_bytes), start=1):
+                if line is None or line.strip():
+                    _add(values, one, line, f", line {number}")
+    except UnreadableRest as error:
+        raise ConfigError(f"{_where(one)} cannot be decompressed ({error.problem}). Write it again.") from error
+    return _texts(one, values)
+
+
+def _add(values: dict[str, list[str | None]], one: EvaluationSet, line: bytes | None, place: str) -> None:
+    """Append the values of a line of JSON Lines. line: None if it is too long."""
+    record = json_value(line or b"")
+    if not isinstance(record, dict):
+        raise ConfigError(f"{_where(one)}{place}: is not a JSON object. Write one object a line, in UTF-8.")
+    _require_columns(one, list(record), place)
+    for name in one.columns:
+        value = record[name]
+        if value is not None and not isinstance(value, str):
+            kind = type(value).__name__
+            raise ConfigError(f"{_where(one)}{place}: {name} holds a {kind}, and texts are strings. {_LEAVE_OUT}")
+        values[name].append(value)
+
+
+_LEAVE_OUT = "Leave this column out, or write its text into a column of strings."
+
+
+def _require_columns(one: EvaluationSet, there: Sequence[str], place: str) -> None:
+    for name in one.columns:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1)
+            named = ", ".join(there[:_NAMES_SHOWN]) + ", ..." * (len(there) > _NAMES_SHOWN)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{_where(one)}{place}: has no column {name}; there are: {named or 'none'}.{hint}")
+
+
+def _texts(one: EvaluationSet, values: dict[str, list[str | None]]) -> tuple[pa.Table, int]:
+    """(the texts that are not null, by example, then column (_TEXTS_SCHEMA); the number of examples)."""
+    examples = list(zip(*values.values(), strict=True))
+    rows = [
+        (one.name, example, column, text)
+        for example, texts in enumerate(examples)
+        for column, text in zip(values, texts, strict=True)
+        if text is not None
+    ]
+    columns = zip(*rows, strict=True) if rows else [[]] * len(_TEXTS_SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _TEXTS_SCHEMA, strict=True)]
+    return pa.table(arrays, schema=_TEXTS_SCHEMA), len(examples)
+
+
+def _where(one: EvaluationSet) -> str:
+    return f"decontamination.sets: {one.name}: {one.path}"

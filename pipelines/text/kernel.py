@@ -10,7 +10,7 @@ Compiling is slow, and what numba offers for whole arrays is the slowest, becaus
 statement such as `a[i:j] = b[k:l]` takes two seconds. So kernels have loops, or instructions.py.
 
 When several processes need the same kernel at once, as the workers of a machine do at their first unit, one of them
-compiles it and the others wait and load the result from the cache; `pipelines.first_calls` has them begin with
+compiles it and the others wait and load the result from the cache; `kernel_cache.each_in_turn` has them begin with
 different kernels. It would not be faster to compile in the driver before the workers start: on two cores a first run of
 500 MB takes 8.1 s longer than the next one (34.0 and 25.9 s, `make bench`, curate), and one process compiles the
 kernels of that run in 12 s.

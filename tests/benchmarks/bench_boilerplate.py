@@ -12,8 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from pipelines.curate.config import Boilerplate
-from pipelines.curate.stages.boilerplate import cut_texts, source_key
+from pipelines.curate.stages.boilerplate import Boilerplate, source_key
+from pipelines.curate.stages.kept_texts import CutTexts
 from pipelines.curate.stages.shared_keys import COUNTED, KeyCounter, shared_keys
 from pipelines.text.normalize import normalize
 from pipelines.text.pieces import find_pieces
@@ -42,16 +42,20 @@ def _print_speeds(texts: Texts, settings: Boilerplate, megabytes: float) -> None
     counted = _count(pieces)
     shared = shared_keys([counted], [0], settings.max_documents)[0]
     whole = sum(len(one.keys) for one in pieces)
-    left = sum(len(cut_texts(settings, "s", table, shared).texts.data) for table in tables)
+    left = sum(len(_cut(settings, table, shared).texts.data) for table in tables)
     print(f"\n{settings.cut}: {whole:,}, {len(counted):,} different, {len(shared):,} of these shared; ", end="")
     print(f"{left / megabytes / 1e6:.0%} of the text is left")
     for name, work in (
         ("find", lambda: [find(table) for table in tables]),
         ("count", lambda: _count(pieces)),
-        ("cut", lambda: [cut_texts(settings, "s", table, shared) for table in tables]),
+        ("cut", lambda: [_cut(settings, table, shared) for table in tables]),
     ):
         print(f"  {name:8} {megabytes / processor_seconds(work):6,.0f} MB/s of text on one core")
     print(f"  {counted.nbytes / whole:.1f} bytes written for a piece of {megabytes * 1e6 / whole:.0f} bytes")
+
+
+def _cut(settings: Boilerplate, texts: Texts, shared: np.ndarray) -> CutTexts:
+    return settings.cut_out("s", texts, np.arange(len(texts)), shared)
 
 
 def _part(texts: Texts, first: int) -> Texts:

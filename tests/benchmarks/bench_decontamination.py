@@ -17,8 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.store.store import Store
-from pipelines.rules.decontamination import SIGNAL, Decontamination
-from pipelines.rules.evaluation_sets import EvaluationSet
+from pipelines.rules.decontamination import SIGNAL, Decontamination, EvaluationSet
 from pipelines.rules.rule import Analysis
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import REAL, load_texts, machine, processor_seconds

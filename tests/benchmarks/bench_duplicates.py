@@ -58,4 +58,4 @@ def _attributes_bytes(strings: list[str], exact_short: bool) -> int:
              "output": f"{folder}/run", "rules": None, "dedup": {"exact_short": exact_short}}
         )  # fmt: skip
         inputs = freeze(config.store, config.inputs, config.execution.unit_bytes)
-        return run_inline(measure_stage(config.measure_settings, inputs), config.output)[ATTRIBUTES].manifest.bytes
+        return run_inline(measure_stage(config, config.filters, inputs), config.output)[ATTRIBUTES].manifest.bytes

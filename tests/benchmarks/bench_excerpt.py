@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from cluster.store.store import Store
 from pipelines.language import fasttext_classifier
+from pipelines.language.fasttext_classifier import same_language
 from pipelines.language.identification import excerpts
-from pipelines.language.iso_639 import same_language
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.conftest import SHARED

@@ -22,7 +22,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -43,17 +43,15 @@ from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.all_kernels import compile_kernels
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.questions.decide_again import DecideAgain
 from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.questions.what_if import _units
+from pipelines.curate.questions.what_if import DecideAgain, _units
 from pipelines.curate.report.gather import gather
 from pipelines.curate.report.page import render
 from pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_stage
-from pipelines.curate.stages.id_index import ID_INDEX, index_stage, positions_of
+from pipelines.curate.stages.ids import ID_INDEX, index_stage, positions_of
 from pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE, measure_stage
-from pipelines.curate.stages.merge import SmallFiles, merge_stage
-from pipelines.curate.stages.removed_duplicates import DUPLICATES, DUPLICATES_SCHEMA, SIMILARITY, SIMILARITY_SCHEMA
 from pipelines.curate.stages.samples import SAMPLES
+from pipelines.curate.stages.tallies import DUPLICATES, DUPLICATES_SCHEMA, SIMILARITY, SIMILARITY_SCHEMA, merge_stage
 from pipelines.curate.stages.write_corpus import KEPT, select_stage
 from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.text.texts import Texts
@@ -130,17 +128,19 @@ def _simulated(texts: Texts, size: Size) -> Found:
             artifacts, found.requests[name] = _multiplied(planned, config, driver, size, **more)
             made.update(artifacts)
 
-        stage("measure", lambda: measure_stage(config.measure_settings, inputs))
+        stage("measure", lambda: measure_stage(config, config.filters, inputs))
         attributes = made[ATTRIBUTES]
         stage("index", lambda: index_stage(attributes))
         covered = len(decide_stage(config.filters, attributes, size.units).units[0])
         stage("decide", lambda: decide_stage(config.filters, attributes, size.units), covers={VERDICTS: covered})
         stage("duplicates", lambda: _duplicates(size.units))
-        settings, verdicts, duplicates = config.select_settings, made[VERDICTS], made[DUPLICATES]
-        stage("select", lambda: select_stage(settings, inputs, attributes, verdicts, None, duplicates))
+        verdicts, duplicates = made[VERDICTS], made[DUPLICATES]
+        stage(
+            "select", lambda: select_stage(config, config.filters, (), inputs, attributes, verdicts, None, duplicates)
+        )
         tallies, most = [made[TALLIES], made[KEPT]], config.report.samples
         stage("merge", lambda: merge_stage(tallies, made[SAMPLES], made[QUARANTINE], most), kind=_kind)
-        report = driver("report: gather", lambda: gather(config.report_settings, inputs, engine, made))
+        report = driver("report: gather", lambda: gather(config, config.filters, (), inputs, engine, made))
         driver("report: page", lambda: render(report))
         found.requests["driver"] = driver.sent
         found.memory_mb, found.seconds = driver.memory_mb, driver.seconds
@@ -270,8 +270,8 @@ def _duplicates(units_of_input: int) -> Stage:
     return Stage("duplicates", outputs, [None], work, "0" * 32, Store())
 
 
-def _kind(unit: SmallFiles) -> str:
-    return "tallies" if unit.tallies else "samples" if unit.samples else "quarantine"
+def _kind(unit: tuple[str, Sequence[str]]) -> str:
+    return unit[0]
 
 
 def _multiplied(

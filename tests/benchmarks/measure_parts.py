@@ -64,7 +64,7 @@ def tables(texts: Texts) -> Iterator[pa.Table]:
 def works() -> dict[str, Callable[[pa.Table], object]]:
     """The work of each of PARTS on one table. A part is timed alone, so together they need not add up to the whole."""
     config = settings()
-    stage = Measure(config.measure_settings, Reading(config.store, config.inputs, pa.schema([])))
+    stage = Measure(config, config.filters, Reading(config.store, config.inputs, pa.schema([])))
     classifier = language.load(Store(), config.language)
     sign = signer()
 
@@ -74,7 +74,7 @@ def works() -> dict[str, Callable[[pa.Table], object]]:
     def packs(table: pa.Table) -> None:
         columns = table.drop_columns(["text"]).append_column("language", pa.repeat("en", table.num_rows))
         analysis = Analysis(texts(table), "paper", columns, Store())
-        for rule in config.active_rules():
+        for rule in config.filters.rules:
             rule.measure(analysis)
 
     def beside_peer(table: pa.Table) -> None:

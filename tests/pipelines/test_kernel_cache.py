@@ -18,7 +18,7 @@ from cluster.errors import ConfigError, UserError
 from cluster.session import Session
 from pipelines import kernel_cache, warm
 from pipelines.all_kernels import Kernels, compile_kernels, kernels
-from pipelines.kernel_cache import _HERE, kernel_sources, kernels_are_compiled
+from pipelines.kernel_cache import _HERE, each_in_turn, kernel_sources, kernels_are_compiled
 from pipelines.warm import use_folder
 
 V3 = "processor: 0\nmodel name: A new one\nflags: " + " ".join(sorted(kernel_cache.CPU_LEVELS["x86-64-v3"])) + "\n"
@@ -325,3 +325,68 @@ def test_a_package_and_a_home_in_which_nothing_can_be_written(package, tmp_path)
     found = run_workers(2, package, {"HOME": "/dev/null", "TMPDIR": str(tmp_path / "tmp")})
     assert sorted(compiled for compiled, _ in found) == ["0", "1"]
     assert all(folder.startswith(f"{tmp_path}/tmp/raymill-kernels-") for _, folder in found)
+
+
+# The order in which several processes do the parts of a work
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """A machine without kernels, and a process that has done nothing."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kernels"))
+    monkeypatch.setattr(kernel_cache, "_done", set())
+
+
+FRESH = pytest.mark.usefixtures("fresh")
+
+
+def order() -> tuple[str, str]:
+    """The names of the parts, in the order in which they were done, and in that of the results."""
+    done: list[str] = []
+    results = each_in_turn({name: lambda name=name: done.append(name) or name.upper() for name in "abc"})
+    assert all(result == name.upper() for name, result in results.items())
+    return "".join(done), "".join(results)
+
+
+@FRESH
+def test_a_process_alone_does_the_parts_in_their_order():
+    assert order() == ("abc", "abc")
+
+
+@FRESH
+def test_a_part_that_another_process_does_for_the_first_time_is_done_later():
+    other = kernel_cache._lock("a")
+    assert order() == ("bca", "abc")
+    os.close(other)
+
+
+@FRESH
+def test_nobody_waits_when_others_do_all_parts():
+    others = [kernel_cache._lock(name) for name in "abc"]
+    assert order() == ("abc", "abc")
+    for other in others:
+        os.close(other)
+
+
+@FRESH
+def test_what_a_process_has_done_before_has_no_lock():
+    order()
+    other = kernel_cache._lock("a")
+    assert order() == ("abc", "abc")
+    os.close(other)
+
+
+@FRESH
+def test_a_part_that_fails_gives_its_lock_back_and_is_new_the_next_time():
+    with pytest.raises(ZeroDivisionError):
+        each_in_turn({"a": lambda: 1 // 0})
+    other = kernel_cache._lock("a")
+    assert order() == ("bca", "abc")
+    os.close(other)
+
+
+@FRESH
+def test_a_folder_that_cannot_be_written_changes_nothing(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
+    assert order() == ("abc", "abc")

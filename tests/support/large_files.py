@@ -27,7 +27,7 @@ WORDS = np.array([f"word{number}" for number in range(5000)])
 def attributes_file(folder: Path, documents: int = 25_000) -> Path:
     """Attributes as the stage `measure` writes them, of all rules: 25,000 documents are 20 MB."""
     random = np.random.default_rng(1)
-    schema = attributes_schema(CONFIG.measure_settings)
+    schema = attributes_schema(CONFIG, CONFIG.filters)
     columns = {}
     for field in schema:
         kind = field.type

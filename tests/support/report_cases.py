@@ -54,7 +54,7 @@ def hostile(value: Any, key: str = "") -> Any:
 
 
 def faults(value: Any, shape: Any, where: str = "report") -> Iterator[str]:
-    """Where a value differs from its shape in schema.py. A key that ends with `?` may be missing."""
+    """Where a value differs from its shape in REPORT of gather.py. A key that ends with `?` may be missing."""
     if isinstance(shape, dict):
         if not isinstance(value, dict):
             yield f"{where}: {value!r} is no {shape}"

@@ -2,27 +2,41 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import typer
 
 from cluster.artifact import Artifact, DataFile, read_tables
 from cluster.errors import DataError, UserError
 from cluster.formats import plural
+from cluster.frame.commands import load_of_kind
+from cluster.inspection import RunConfig, StorageOverrides, store_for
 from cluster.readers.reader import python_rows
-from pipelines.curate.questions.run_reader import MeasuredDocument, RunReader, row_at
-from pipelines.curate.stages.boilerplate import BOILERPLATE, piece_keys
-from pipelines.curate.stages.contaminated import CONTAMINATED
+from pipelines.curate.config import CUTS
+from pipelines.curate.questions.run_reader import MeasuredDocument, RunReader
+from pipelines.curate.stages.ids import row_at
 from pipelines.curate.stages.kept_texts import cleaned
 from pipelines.curate.stages.measure import QUARANTINE
-from pipelines.curate.stages.repeats import REPEATS
-from pipelines.curate.stages.write_corpus import CORPUS, REMOVED, ledger_name
+from pipelines.curate.stages.write_corpus import CONTAMINATED, CORPUS, REMOVED, ledger_name
 from pipelines.text.texts import Texts
-from pipelines.text.word_diff import DiffPart, word_diff
+from pipelines.text.word_diff import word_diff
 
 _SHOWN_WORDS = 12  # around a difference
-_CUT_SHOWN = 200  # characters
+
+
+def print_explanation(
+    run: Annotated[str, typer.Argument(help="folder or URI of a run")],
+    id: Annotated[str, typer.Argument(help="the document's id")],
+    config: RunConfig = None,
+    override: StorageOverrides = None,
+) -> None:
+    """One document: the rule that removed it, or a word diff with the document it duplicates; then its measurements."""
+    settings = None if config is None else load_of_kind("curate", config, override)
+    with store_for(run, config, override) as (store, uri):
+        print(explain(RunReader(store, uri, settings.inputs if settings else ()), id))
 
 
 def explain(run: RunReader, id: str) -> str:
@@ -35,14 +49,23 @@ def explain(run: RunReader, id: str) -> str:
         DataError: the run has no such document.
     """
     documents = run.find(id) or _by_carried_column(run, id) or run.find_file(id)
-    if not documents:
-        examples = ", ".join(_some_ids(run))
-        columns = ", ".join(run.inputs.carried.names)
-        raise DataError(
-            f"{run.uri}: no document has id {id!r}{f', and none has it in {columns}' if columns else ''}. "
-            f"Ids there look like: {examples}.{_hint(run)}{_unreadable(run)}"
+    if documents:
+        return "\n\n".join(_explained(run, document) for document in documents)
+    table = next(run.attributes.tables(["id"]), None)
+    examples = table["id"].slice(0, 3).to_pylist() if table is not None else ["(the run has no documents)"]
+    columns, quarantine = ", ".join(run.inputs.carried.names), run.artifact(QUARANTINE)
+    message = (
+        f"{run.uri}: no document has id {id!r}{f', and none has it in {columns}' if columns else ''}. "
+        f"Ids there look like: {', '.join(examples)}."
+    )
+    if not columns and not any(one.id for one in run.inputs.inputs):
+        message += " With `columns: [url]` or `id: url` in an input, documents are found by URL."
+    if quarantine is not None and quarantine.manifest.rows:  # the id may be that of an unreadable document
+        message += (
+            f" {plural(quarantine.manifest.rows, 'document')} could not be read: the quarantine has their places, "
+            f"but no ids. To see some, run `raymill sample {quarantine.uri}`."
         )
-    return "\n\n".join(_explained(run, document) for document in documents)
+    raise DataError(message)
 
 
 def _by_carried_column(run: RunReader, value: str) -> list[MeasuredDocument]:
@@ -78,31 +101,34 @@ def _rows_with(table: pa.Table, columns: Sequence[str], value: str) -> np.ndarra
     return np.flatnonzero(rows)
 
 
-def _hint(run: RunReader) -> str:
-    """A sentence on how documents get other names than the hash of their text."""
-    if run.inputs.carried.names or any(one.id for one in run.inputs.inputs):
-        return ""
-    return " With `columns: [url]` or `id: url` in an input, documents are found by URL."
-
-
 def _explained(run: RunReader, document: MeasuredDocument) -> str:
-    id = document.attributes["id"]
+    id, config = document.attributes["id"], run.config
     lines = [f"document  {id}", *_outcome(run, id, document)]
-    lines += [*_contaminations(run, document), *_cut(run, document), *_repeats(run, document)]
-    lines += [f"position  unit {document.unit}, row {document.row} ({_file(run, document)})", "measured"]
+    contaminated = run.artifact(CONTAMINATED)
+    for table in contaminated.tables() if contaminated else ():
+        for row in python_rows(table.filter(pc.equal(table["position"], document.position))):
+            span = f"characters {row['start']:,} to {row['end']:,}"
+            what = f"{row['fraction']:.0%} of {row['column']} of example {row['example']} of {row['set']}"
+            lines.append(f"contains  {what}, at {span}")
+
+    def text() -> Texts:
+        assert config is not None
+        return cleaned(Texts.from_strings([run.text_of(document)]), config.filters)
+
+    for cut in CUTS:
+        if listed := run.artifact(cut.name):
+            setting = getattr(config, cut.name, None)
+            lines += cut.explained(setting, listed, document.attributes["source"], document.position, text)
+    try:
+        place = run.place_of(document)
+    except UserError as error:
+        uris = run.inputs.units[document.unit].uris
+        place = f"{plural(len(uris), 'file')} from {uris[0]}; {error}"
+    lines += [f"position  unit {document.unit}, row {document.row} ({place})", "measured"]
     for name, value in document.attributes.items():
         if name not in ("row", "id"):
             lines.append(f"  {name:<32} {_number(value)}")
     return "\n".join(lines)
-
-
-def _file(run: RunReader, document: MeasuredDocument) -> str:
-    """The document's row in its file; the files of its unit and the error if they cannot be read."""
-    try:
-        return run.place_of(document)
-    except UserError as error:
-        uris = run.inputs.units[document.unit].uris
-        return f"{plural(len(uris), 'file')} from {uris[0]}; {error}"
 
 
 def _outcome(run: RunReader, id: str, document: MeasuredDocument) -> list[str]:
@@ -115,58 +141,24 @@ def _outcome(run: RunReader, id: str, document: MeasuredDocument) -> list[str]:
         note = f", standing for a group of {copies} duplicates" if copies and copies > 1 else ""
         return [f"outcome   kept{note}"]
     if entry["partner"] is None and entry["value"] is None:
-        return [f"outcome   removed by {entry['stage']}: {entry['reason']}{_detected(entry)}"]
+        language = entry.get("language")
+        detected = f" ({language}, score {_number(entry['language_score'])})" if language else ""
+        return [f"outcome   removed by {entry['stage']}: {entry['reason']}{detected}"]
     if entry["partner"] is None:
         relation = "under the least" if (entry["value"] or 0) < (entry["threshold"] or 0) else "over the most"
         return [
             f"outcome   removed by {entry['stage']}: {entry['reason']}",
             f"          {_number(entry['value'])} is {relation} that may stay, {_number(entry['threshold'])}",
         ]
+    place = ""
+    if entry.get("partner_position") is not None:
+        of_run = f" of {entry['partner_run']}" if entry.get("partner_run") else ""
+        place = f" (source {entry['partner_source']}, position {entry['partner_position']}{of_run})"
     return [
-        f"outcome   removed as {entry['reason']} of {entry['partner']}{_partner_place(entry)}",
+        f"outcome   removed as {entry['reason']} of {entry['partner']}{place}",
         f"          similarity {entry['similarity']:.3f}, threshold {_number(entry['threshold'])}",
         *_difference(run, document, entry),
     ]
-
-
-def _contaminations(run: RunReader, document: MeasuredDocument) -> list[str]:
-    """A line for each text of an evaluation set that the document contains."""
-    lines = []
-    contaminated = run.artifact(CONTAMINATED)
-    for table in contaminated.tables() if contaminated else ():
-        for row in python_rows(table.filter(pc.equal(table["position"], document.position))):
-            span = f"characters {row['start']:,} to {row['end']:,}"
-            what = f"{row['fraction']:.0%} of {row['column']} of example {row['example']} of {row['set']}"
-            lines.append(f"contains  {what}, at {span}")
-    return lines
-
-
-def _cut(run: RunReader, document: MeasuredDocument) -> list[str]:
-    """A line for each different piece of the document that is boilerplate of its source."""
-    boilerplate, config = run.artifact(BOILERPLATE), run.config
-    if boilerplate is None or config is None or config.boilerplate is None:
-        return []
-    source = document.attributes["source"]
-    texts = cleaned(Texts.from_strings([run.text_of(document)]), config.filters)
-    keys = piece_keys(config.boilerplate, source, texts)
-    found = []
-    for table in boilerplate.tables(["key", "source", "text", "documents"]):
-        found += python_rows(table.filter(pc.is_in(table["key"], pa.array(keys))))
-    order = keys.tolist()
-    rows = sorted((row for row in found if row["source"] == source), key=lambda row: order.index(row["key"]))
-    return [f"cut       {row['documents']:,} documents of {source} have: {row['text'][:_CUT_SHOWN]}" for row in rows]
-
-
-def _repeats(run: RunReader, document: MeasuredDocument) -> list[str]:
-    """A line for each run of words that other documents have, too."""
-    repeats, lines = run.artifact(REPEATS), []
-    for table in repeats.tables() if repeats else ():
-        for row in python_rows(table.filter(pc.equal(table["position"], document.position))):
-            span = f"characters {row['start']:,} to {row['end']:,}, in {row['documents']:,} documents"
-            is_first = row["first_position"] == document.position
-            first = "this is the first" if is_first else f"the first is at position {row['first_position']}"
-            lines.append(f"repeats   {row['words']:,} words, {span}; {first}{'; cut' if row['cut'] else ''}")
-    return lines
 
 
 def _ledger_row(ledger: Artifact, id: str, document: MeasuredDocument) -> dict | None:
@@ -174,20 +166,14 @@ def _ledger_row(ledger: Artifact, id: str, document: MeasuredDocument) -> dict |
     if "position" not in ledger.schema.names:
         return _row(ledger.tables(), id, document)
     row = _removed_before(ledger, document.position)
-    if row == ledger.manifest.rows:
-        return None
-    _, entry = row_at(ledger, row, lambda _: True)
-    return entry if entry["position"] == document.position else None
+    entry = row_at(ledger, row, lambda _: True)[1] if row < ledger.manifest.rows else None
+    return entry if entry and entry["position"] == document.position else None
 
 
 def _removed_before(ledger: Artifact, position: int) -> int:
     """The number of removed documents before this position. Opens few files: the ledger is sorted by position."""
     files = [file for file in ledger.manifest.files if file.rows]
-
-    def first_position(file: DataFile) -> int:
-        return next(_positions(ledger, file))[0]
-
-    at = bisect_right(files, position, key=first_position)
+    at = bisect_right(files, position, key=lambda file: next(_positions(ledger, file))[0])
     if at == 0:
         return 0
     inside = sum(int(np.searchsorted(one, position)) for one in _positions(ledger, files[at - 1]))
@@ -213,18 +199,6 @@ def _duplicate_count(ledger: Artifact, corpus: Artifact, id: str, document: Meas
         return kept.get("duplicate_count")
     row = document.position - _removed_before(ledger, document.position)
     return row_at(corpus, row, "duplicate_count".__eq__)[1]["duplicate_count"]
-
-
-def _detected(entry: dict) -> str:
-    language = entry.get("language")
-    return f" ({language}, score {_number(entry['language_score'])})" if language else ""
-
-
-def _partner_place(entry: dict) -> str:
-    if entry.get("partner_position") is None:
-        return ""
-    run = f" of {entry['partner_run']}" if entry.get("partner_run") else ""
-    return f" (source {entry['partner_source']}, position {entry['partner_position']}{run})"
 
 
 def _row(tables: Iterable[pa.Table], id: str, document: MeasuredDocument) -> dict | None:
@@ -253,29 +227,10 @@ def _difference(run: RunReader, document: MeasuredDocument, entry: dict) -> list
     removed = run.text_of(document)
     if kept == removed:
         return ["difference from it: none, the text is the same"]
-    parts = word_diff(kept, removed, context=_SHOWN_WORDS)
-    return ["difference from it: [-only there-] {+only here+}", "".join(map(_marked, parts))]
-
-
-def _marked(part: DiffPart) -> str:
     forms = {"same": "{}", "removed": "[-{}-]", "added": "{{+{}+}}", "skipped": " [... {} words ...] "}
-    return forms[part.kind].format(part.text)
-
-
-def _unreadable(run: RunReader) -> str:
-    """A sentence about the unreadable documents of the run, because the id may be that of one of them."""
-    quarantine = run.artifact(QUARANTINE)
-    if quarantine is None or not quarantine.manifest.rows:
-        return ""
-    return (
-        f" {plural(quarantine.manifest.rows, 'document')} could not be read: the quarantine has their places, "
-        f"but no ids. To see some, run `raymill sample {quarantine.uri}`."
-    )
-
-
-def _some_ids(run: RunReader) -> list[str]:
-    table = next(run.attributes.tables(["id"]), None)
-    return table["id"].slice(0, 3).to_pylist() if table is not None else ["(the run has no documents)"]
+    parts = word_diff(kept, removed, context=_SHOWN_WORDS)
+    marked = "".join(forms[part.kind].format(part.text) for part in parts)
+    return ["difference from it: [-only there-] {+only here+}", marked]
 
 
 def _number(value: object) -> str:

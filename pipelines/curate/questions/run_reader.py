@@ -4,7 +4,7 @@ Later stages may be unfinished.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,21 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from cluster.artifact import Artifact, DataFile, open_parquet, read_tables, require_files
+from cluster.artifact import Artifact, read_tables, require_files
 from cluster.errors import ConfigError, DataError
+from cluster.readers.inputs import Limits
+from cluster.readers.streams import Span
 from cluster.readers.formats import READERS
 from cluster.readers.formats.text_files import OneDocument
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import python_rows
+from cluster.readers.inputs import Input
 from cluster.readers.recorded import INPUTS_JSON, inputs_file, read_inputs
-from cluster.readers.streams import Span
 from cluster.readers.units import Reading, Unit, read_unit
 from cluster.run import RunFolder
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.stages.id_index import ID_INDEX, positions_of
+from pipelines.curate.stages.ids import ID_INDEX, positions_of, row_at
 from pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
@@ -192,28 +192,6 @@ def _take_out_addresses(record: dict[str, Any]) -> str:
     options = [record["storage"], *(one["storage"] for one in record["inputs"] if one.get("storage"))]
     taken = [f"{name}: {one.pop(name)}" for one in options for name in ("endpoint_url", "profile") if name in one]
     return taken[0] if taken else ""
-
-
-def row_at(artifact: Artifact, row: int, wanted: Callable[[str], bool]) -> tuple[DataFile, dict[str, Any]]:
-    """The file of this row of an artifact, and the row. wanted: whether to read a column. Reads one row group.
-
-    Raises:
-        DataError: the artifact has fewer rows.
-    """
-    for file in artifact.manifest.files:
-        if row < file.rows:
-            break
-        row -= file.rows
-    else:
-        raise DataError(
-            f"{artifact.uri}: has fewer rows than the run names. It was changed after it was written: run the run's "
-            "command again at another output."
-        )
-    with open_parquet(artifact.store, artifact.file_uri(file)) as parquet:
-        columns, group = [name for name in parquet.schema_arrow.names if wanted(name)], 0
-        while row >= (rows := parquet.metadata.row_group(group).num_rows):
-            row, group = row - rows, group + 1
-        return file, python_rows(parquet.read_row_group(group, columns=columns, use_threads=False).slice(row, 1))[0]
 
 
 def _place(span: Span, row: int) -> str:

@@ -1,18 +1,21 @@
 """`raymill sample`: random rows of an artifact, or of its rows with given values."""
 
+import json
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import typer
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError
-from cluster.inspection import shortened
-from cluster.readers.inputs import Input
+from cluster.frame.commands import load_of_kind
+from cluster.inspection import RunConfig, StorageOverrides, shortened, store_for
 from cluster.readers.reader import python_rows
+from cluster.readers.inputs import Input
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.questions.run_reader import RunReader
@@ -23,6 +26,27 @@ _COMPARE = {"<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
 _TEXT_SHOWN = 500  # characters
 _VALUES_LISTED = 20
+
+
+def print_sample(
+    artifact: Annotated[str, typer.Argument(help="folder or URI of an artifact, or of a run (its ledger)")],
+    rows: Annotated[int, typer.Option("-n", min=1, help="how many")] = 5,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="COLUMN=VALUE (or <, <=, >, >=, !=), COLUMN in VALUE,VALUE; may be repeated"),
+    ] = None,
+    text: Annotated[
+        bool, typer.Option("--text", help="show the texts of a ledger, read again from the inputs")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="random seed")] = 1,
+    config: RunConfig = None,
+    override: StorageOverrides = None,
+) -> None:
+    """A random sample of an artifact's rows, as JSON lines; of a run, of its ledger."""
+    with store_for(artifact, config, override) as (store, uri):
+        inputs = load_of_kind("curate", config, override).inputs if config and text else ()
+        for row in sample_rows(store, uri, rows, where or [], seed, inputs if text else None):
+            print(json.dumps(row, ensure_ascii=False, default=str))
 
 
 def sample_rows(

@@ -2,52 +2,233 @@
 
 Reads attributes and verdicts and writes nothing at the run. The counts are those before deduplication, because
 duplicates depend on the documents that stay; if settings of deduplication change, they are those after it: duplicates
-are found again by the signatures of the run. What boilerplate and repeats cut
-depends on the documents that stay, too, and is not counted.
+are found again by the signatures of the run. Text that is cut out of documents depends on the documents that stay, too,
+and is not counted.
+
+Only the columns of attributes that can change the result are read. The first failed check of each document by the
+earlier settings is in the verdicts of the run. So the signals of checks that differ are read for all documents. The
+signals of other checks are read only in row groups with a document that a differing check removed before and not now.
 """
 
+import json
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
 
-from cluster.artifact import Artifact
+from cluster.artifact import Artifact, open_parquet, read_tables
 from cluster.engine import Engine
 from cluster.errors import ConfigError, DataError
 from cluster.formats import plural
+from cluster.frame.commands import Address, ConfigFile, Overrides, load_of_kind
 from cluster.frame.job import limits_of
 from cluster.nodes import without_accelerators
+from cluster.progress import ProgressLines
 from cluster.run import changes
 from cluster.session import Session, imported_ray
 from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
+from pipelines.curate.config import CUTS, CurateConfig
 from pipelines.curate.job import result_settings
-from pipelines.curate.questions.decide_again import AFTER, BEFORE, Counts, DecideAgain, UnitFiles
 from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.stages.boilerplate import BOILERPLATE
 from pipelines.curate.stages.decide import VERDICTS
 from pipelines.curate.stages.measure import dependencies, measure_stage
-from pipelines.curate.stages.neighbours import neighbours
-from pipelines.curate.stages.removed_duplicates import DUPLICATES, duplicates_stage, sum_of_units
-from pipelines.curate.stages.repeats import REPEATS
-from pipelines.curate.stages.tallies import CHARACTERS_PER_TOKEN
+from pipelines.curate.stages.samples import index_in
+from pipelines.curate.stages.tallies import (
+    CHARACTERS_PER_TOKEN,
+    DUPLICATES,
+    duplicates_stage,
+    neighbours,
+    sum_of_units,
+)
 from pipelines.curate.stages.write_corpus import DEDUP_STAGES
 from pipelines.dedup.earlier import open_runs
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT
-from pipelines.rules.filters import Name, all_reasons
+from pipelines.rules.filters import Filters, Name, all_reasons, check_results, check_settings, needed_columns
 
 # Documents that are decided in this process. More take longer than Ray's start.
 _MOST_HERE = 1_000_000
 _DOCUMENTS_OF_A_TASK = 250_000
 
-# The settings of stages that cut texts which several documents have, in order.
-_CUTS = (BOILERPLATE, REPEATS)
-
 # Entries of measure.dependencies whose settings have another name.
 _SETTINGS = {"dialect": "rules.dialect", "signatures": "dedup"}
+
+BEFORE, AFTER = "before", "after"
+
+# (`total`, `sources`, `languages`, `first` or `alone`; name; side; `documents` or `characters`). Names of `first` and
+# `alone` are `rule/reason`.
+Count = tuple[str, str, str, str]
+Counts = Counter[Count]
+
+
+@dataclass(frozen=True)
+class UnitFiles:
+    """The index, number of documents, and files of a unit of `measure`."""
+
+    index: int
+    documents: int
+    attributes: Sequence[str]
+    verdicts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class DecideAgain:
+    """Counts the documents of units by two settings.
+
+    known: whether the verdicts of the run are those of `before`. every: whether the documents that fail a check are
+    counted for every check, or only for the checks that differ.
+    """
+
+    store: Store
+    before: Filters
+    after: Filters
+    known: bool
+    every: bool
+
+    def __call__(self, units: Iterable[UnitFiles]) -> Counts:
+        counts: Counts = Counter()
+        for unit in units:
+            codes = self._codes(unit.verdicts) if self.known else None
+            for uri in unit.attributes:
+                with open_parquet(self.store, uri) as parquet:
+                    for group in range(parquet.num_row_groups):
+                        self._add(counts, parquet, group, codes)
+        return counts
+
+    @cached_property
+    def changed(self) -> frozenset[Name]:
+        """The checks that differ, or are in one of the settings only; with `every`, all of them."""
+        before, after = check_settings(self.before), check_settings(self.after)
+        return frozenset(name for name in before | after if self.every or before.get(name) != after.get(name))
+
+    @cached_property
+    def names(self) -> tuple[tuple[Name, ...], tuple[Name, ...]]:
+        """The checks before and after, in order."""
+        return all_reasons(self.before), all_reasons(self.after)
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether the checks that stay have the same order before and after."""
+        before, after = self.names
+        return [name for name in before if name in after] == [name for name in after if name in before]
+
+    def _codes(self, verdicts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(rows int64[R], index of the failed check int16[R]) of the removed documents of a unit."""
+        codes = {name: code for code, name in enumerate(self.names[0])}
+        tables = list(read_tables(self.store, verdicts, {"row", "stage", "reason"}.__contains__))
+        if not tables:
+            return np.empty(0, np.int64), np.empty(0, np.int16)
+        table = pa.concat_tables(tables)
+        stages, reasons = (table[name].combine_chunks().dictionary_encode() for name in ("stage", "reason"))
+        pairs = np.array(
+            [[codes.get((s, r), -1) for r in reasons.dictionary.to_pylist()] for s in stages.dictionary.to_pylist()],
+            np.int16,
+        )
+        return table["row"].to_numpy(), pairs[stages.indices.to_numpy(), reasons.indices.to_numpy()]
+
+    def _add(
+        self, counts: Counts, parquet: pq.ParquetFile, group: int, codes: tuple[np.ndarray, np.ndarray] | None
+    ) -> None:
+        def read(columns: Iterable[str]) -> pa.Table:
+            there = [name for name in parquet.schema_arrow.names if name in set(columns)]
+            return parquet.read_row_group(group, columns=there, use_threads=False)
+
+        if codes is None or not self.in_order:
+            everything = {*needed_columns(self.before), *needed_columns(self.after)}
+            table = read({"characters", "source", "language"} | everything)
+            before, after = self._first_of(table, self.before), self._first_of(table, self.after)
+        else:
+            signals = {*needed_columns(self.before, self.changed), *needed_columns(self.after, self.changed)}
+            table = read({"row", "characters", "source", "language"} | signals)
+            removed, code = codes
+            before = np.append(code, np.int16(-1))[index_in(removed, table["row"].to_numpy())]
+            after = self._after(table, before, read)
+        self._count(counts, table, before, after)
+
+    def _first_of(self, table: pa.Table, filters: Filters) -> np.ndarray:
+        """int16[D]: the index of the first failed check, -1 for documents that stay."""
+        return _first(all_reasons(filters), table, filters, None)
+
+    def _after(self, table: pa.Table, before: np.ndarray, read: Callable[[Iterable[str]], pa.Table]) -> np.ndarray:
+        """int16[D]: the first failed check by the later settings, from `before` and the checks that differ."""
+        old, new = self.names
+        # For each check before, and for -1: its index after, or -1 if there is none; and whether it differs.
+        index_after = np.array([new.index(name) if name in new else -1 for name in old] + [-1], np.int16)
+        differs = np.array([name in self.changed for name in old] + [False])
+        first = _first(new, table, self.after, self.changed)
+        released = differs[before]
+        kept = np.where(released, -1, index_after[before])
+        after = np.where((kept >= 0) & ((first < 0) | (kept < first)), kept, first)
+        # Released documents may fail an unchanged check that follows the one that removed them.
+        unknown = released & ((first < 0) | (first > index_after[before]))
+        later = (
+            {name for name in old[before[unknown].min() + 1 :] if name in new} - self.changed if unknown.any() else ()
+        )
+        if later:
+            others = read(needed_columns(self.after, later)).filter(pa.array(unknown))
+            second = _first(new, others, self.after, later)
+            here = after[unknown]
+            after[unknown] = np.where((second >= 0) & ((here < 0) | (second < here)), second, here)
+        return after
+
+    def _count(self, counts: Counts, table: pa.Table, before: np.ndarray, after: np.ndarray) -> None:
+        characters = table["characters"].to_numpy()
+
+        def add(kind: str, name: str, side: str, mask: np.ndarray) -> None:
+            counts[kind, name, side, "documents"] += int(mask.sum())
+            counts[kind, name, side, "characters"] += int(characters[mask].sum())
+
+        groups: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+        for kind, column in (("sources", "source"), ("languages", "language")):
+            if column in table.column_names:
+                values = table[column].combine_chunks().dictionary_encode()
+                indices = values.indices.to_numpy()
+                groups[kind] = {name: indices == at for at, name in enumerate(values.dictionary.to_pylist())}
+        for side, first, filters in ((BEFORE, before, self.before), (AFTER, after, self.after)):
+            for code, (rule, reason) in enumerate(all_reasons(filters)):
+                add("first", f"{rule}/{reason}", side, first == code)
+            for check in check_results(table, filters, self.changed):
+                add("alone", f"{check.rule}/{check.reason}", side, check.fails)
+            stays = first < 0
+            add("total", "", side, stays)
+            for kind, masks in groups.items():
+                for name, mask in masks.items():
+                    add(kind, name, side, stays & mask)
+
+
+def _first(names: Sequence[Name], table: pa.Table, filters: Filters, only: Collection[Name] | None) -> np.ndarray:
+    """int16[D]: the index in `names` of the first failed check among those in `only`; -1 if none fails."""
+    first = np.full(table.num_rows, -1, np.int16)
+    for check in check_results(table, filters, only):
+        first[check.fails & (first < 0)] = names.index((check.rule, check.reason))
+    return first
+
+
+def print_comparison(
+    config: ConfigFile,
+    override: Overrides = None,
+    address: Address = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="number of documents to decide on; default: all")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="print the comparison as JSON")] = False,
+) -> None:
+    """Compare a run with other settings: the number of documents that each rule would remove. Writes nothing.
+
+    More than a million documents are decided on Ray; other settings of `dedup` start Ray on this machine.
+    """
+    # `output` and `storage` overrides also apply to the run being compared.
+    location = [one for one in override or [] if one.partition("=")[0].split(".")[0] in ("output", "storage")]
+    before = load_of_kind("curate", config, location)
+    after = load_of_kind("curate", config, override)
+    with Session(address, after.execution.cpus, ProgressLines()) as session:
+        comparison = compare_decisions(before, after, session, sample)
+    print(json.dumps(comparison, indent=1) if json_ else table_text(comparison))
 
 
 def compare_decisions(
@@ -69,12 +250,18 @@ def compare_decisions(
         unless nothing changes.
 
     Raises:
-        ConfigError: the configs differ in `dedup` and in rules; or in `boilerplate` or `repeats`.
+        ConfigError: the configs differ in `dedup` and in rules, or in what is cut out of documents.
         DataError: nothing is measured there, or the configs need other measurements.
     """
     run = RunReader(before.store, before.output, before.inputs)
-    regroup = _changed_dedup(before, after) if before.dedup and after.dedup else []
-    if changed := _changed_cuts(before, after):
+    # The changed settings of `dedup` that decide which documents are duplicates.
+    left_out = {"remove", *NO_EFFECT_ON_RESULT}
+    regroup: list[str] = []
+    if before.dedup and after.dedup:
+        then, now = (dedup.model_dump(exclude=left_out) for dedup in (before.dedup, after.dedup))
+        regroup = [f"dedup.{name}" for name, _, _ in changes(then, now)]
+    then, now = (config.model_dump(include={cut.name for cut in CUTS}) for config in (before, after))
+    if changed := [name for name, _, _ in changes(then, now)]:
         of_run = f" What this run cut is in {run.uri}/report.html." if _cuts(before) else ""
         raise ConfigError(
             f"{', '.join(changed)}: what-if counts documents before text is cut, so that its counts do not show this "
@@ -110,23 +297,9 @@ def compare_decisions(
     return whole | _result(counts, reasons)
 
 
-def _changed_dedup(before: CurateConfig, after: CurateConfig) -> list[str]:
-    """The changed settings of `dedup` that decide which documents are duplicates."""
-    left_out = {"remove", *NO_EFFECT_ON_RESULT}
-    then, now = (config.dedup and config.dedup.model_dump(exclude=left_out) for config in (before, after))
-    return [f"dedup.{name}" for name, _, _ in changes(then, now)]
-
-
-def _changed_cuts(before: CurateConfig, after: CurateConfig) -> list[str]:
-    """The changed settings of boilerplate and repeats."""
-    then, now = (config.model_dump(include=set(_CUTS)) for config in (before, after))
-    return [name for name, _, _ in changes(then, now)]
-
-
 def _cuts(config: CurateConfig) -> list[str]:
     """The stages of a config that cut text out of documents, in order."""
-    repeats = config.repeats is not None and config.repeats.cut
-    return [name for name, cuts in zip(_CUTS, (config.boilerplate is not None, repeats), strict=True) if cuts]
+    return [cut.name for cut in config.cuts if cut.cut]
 
 
 def _removes_duplicates(config: CurateConfig) -> bool:
@@ -136,35 +309,33 @@ def _removes_duplicates(config: CurateConfig) -> bool:
 def _refuse_other_measurements(
     run: RunReader, recorded: CurateConfig | None, before: CurateConfig, after: CurateConfig
 ) -> None:
-    """Verify that the run has the measurements of both configs.
+    """Verify that the run has the measurements of both configs. Other measurements of the run may differ.
 
     Raises:
-        DataError: one of them needs a measurement that the run does not have.
+        DataError: one of them needs a measurement that the run does not have. Names the settings that differ.
     """
     mend = "Run `raymill curate` with these settings and another output."
     measured = recorded or before
-    if measure_stage(measured.measure_settings, run.inputs).fingerprint != run.attributes.manifest.fingerprint:
+    if measure_stage(measured, measured.filters, run.inputs).fingerprint != run.attributes.manifest.fingerprint:
         raise DataError(
             f"{run.uri}: the measurements there do not fit the config: they were made by other code, other files or "
             f"other settings. {mend}"
         )
-    for name, config in (("the config", before), ("the changed config", after)):
-        if changed := _to_measure_again(measured, config, run.store):
+    for config_name, config in (("the config", before), ("the changed config", after)):
+        there, needed = (dependencies(one, one.filters, run.store) for one in (measured, config))
+        there["rules"] = {name: value for name, value in there["rules"].items() if name in needed["rules"]}
+        names = [_SETTINGS.get(name, name) for name, _, now in changes(there, needed) if now is not None]
+        changed = [name for name, _, _ in changes(result_settings(measured), result_settings(config))]
+        found = [
+            name
+            for name in changed
+            if any(f"{name}.".startswith(f"{n}.") or f"{n}.".startswith(f"{name}.") for n in names)
+        ]
+        if differing := found or names:
             raise DataError(
-                f"{run.uri}: the measurements there do not fit {name}: {', '.join(changed)} would be measured in "
-                f"another way. What-if can change bounds, and leave out checks. {mend}"
+                f"{run.uri}: the measurements there do not fit {config_name}: {', '.join(differing)} would be measured "
+                f"in another way. What-if can change bounds, and leave out checks. {mend}"
             )
-
-
-def _to_measure_again(measured: CurateConfig, wanted: CurateConfig, store: Store) -> list[str]:
-    """The differing settings on which the wanted measurements depend. Other measurements of the run may differ."""
-    there, needed = (dependencies(config.measure_settings, store) for config in (measured, wanted))
-    there["rules"] = {name: value for name, value in there["rules"].items() if name in needed["rules"]}
-    names = [_SETTINGS.get(name, name) for name, _, now in changes(there, needed) if now is not None]
-    changed = [name for name, _, _ in changes(result_settings(measured), result_settings(wanted))]
-    return [
-        name for name in changed if any(f"{name}.".startswith(f"{n}.") or f"{n}.".startswith(f"{name}.") for n in names)
-    ] or names
 
 
 def _units(run: RunReader, verdicts: Artifact | None, sample: int | None) -> list[UnitFiles]:
@@ -192,16 +363,14 @@ def _count(again: DecideAgain, units: Sequence[UnitFiles], session: Session | No
     session.start()
     ray = imported_ray()
     shared = ray.put(again)
-    task = ray.remote(num_cpus=1, label_selector=without_accelerators(session.nodes()) or None)(_call)
+    task = ray.remote(num_cpus=1, label_selector=without_accelerators(session.nodes()) or None)(
+        lambda again, units: again(units)
+    )
     parts = neighbours(units, [unit.documents for unit in units], _DOCUMENTS_OF_A_TASK)
     waiting = [task.remote(shared, part) for part in parts]
     while waiting:
         done, waiting = ray.wait(waiting)
         yield ray.get(done[0])
-
-
-def _call(again: DecideAgain, units: Sequence[UnitFiles]) -> Counts:
-    return again(units)
 
 
 def _grouped_again(

@@ -1,4 +1,8 @@
-"""Makes the content of report.json from the artifacts of the stages `duplicates` and `merge`, and from manifests."""
+"""report.json: its content, and how it follows from the artifacts of the stages and from manifests.
+
+Reasons, stages and signals have the names of the ledger and the attributes. Characters are Unicode code points,
+text_bytes are bytes of UTF-8, times are seconds.
+"""
 
 import os
 import platform
@@ -15,27 +19,114 @@ import pyarrow.compute as pc
 import cluster
 from cluster.artifact import Artifact
 from cluster.engine import Engine
+from cluster.formats import ascii_text, count, plural, share
+from cluster.readers.inputs import STORES
 from cluster.readers.units import InputManifest
 from cluster.secret_values import take_out
-from pipelines.curate.config import ReportSettings
+from pipelines.curate.config import AnyCut, CurateConfig
 from pipelines.curate.report.run_warnings import warnings
-from pipelines.curate.report.schema import CurateReport
-from pipelines.curate.stages.boilerplate import BOILERPLATE
-from pipelines.curate.stages.cuts import TOO_FEW_WORDS_LEFT
 from pipelines.curate.stages.decide import TALLIES
-from pipelines.curate.stages.duplicate_ids import DUPLICATE_IDS
+from pipelines.curate.stages.ids import DUPLICATE_IDS
+from pipelines.curate.stages.kept_texts import TOO_FEW_WORDS_LEFT
 from pipelines.curate.stages.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, NO_NEWEST_BY, NOTES, REPEATED_KEY, SKIPPED
-from pipelines.curate.stages.merge import BEST_SAMPLES, PROBLEMS, TALLY_SUMS, add_problems, best_samples, merged
-from pipelines.curate.stages.removed_duplicates import DUPLICATES, SIMILARITY, SIMILARITY_BINS, sum_of_units
-from pipelines.curate.stages.repeats import REPEATS
-from pipelines.curate.stages.samples import CUT_REASON
-from pipelines.curate.stages.tallies import CHARACTERS_PER_TOKEN, add_tallies, edges, is_count
+from pipelines.curate.stages.samples import CUT_REASON, best_samples
+from pipelines.curate.stages.tallies import (
+    BEST_SAMPLES,
+    CHARACTERS_PER_TOKEN,
+    DUPLICATES,
+    PROBLEMS,
+    SIMILARITY,
+    SIMILARITY_BINS,
+    TALLY_SUMS,
+    add_problems,
+    add_tallies,
+    edges,
+    is_count,
+    merged,
+    sum_of_units,
+)
 from pipelines.curate.stages.write_corpus import CORPUS, DEDUP_STAGES
 from pipelines.dedup.group import GROUPS
-from pipelines.dedup.settings import Dedup
 from pipelines.rules.filters import Filters, all_reasons, checks_by_signal
 
 SCHEMA_VERSION = 1
+
+CurateReport = dict[str, Any]
+
+_AMOUNT = {"documents": int, "characters": int}
+_EXCERPT = {"id": str, "source": str, "excerpt": str}  # the beginning of a document; one that was cut ends with U+2026
+_BY_REASON = {"reason": str, **_AMOUNT}
+# The most frequent texts that were cut. documents: number of kept documents that have it; for boilerplate, those of its
+# source.
+_CUT_TEXTS = [{"source": str, "text": str, "documents": int}]
+
+# A key that ends with `?` may be missing; a part that is off is empty or null.
+REPORT = {
+    "schema": int,  # 1
+    # finished: ISO 8601 with offset. cpus: logical cores. config: without secrets.
+    "run": {
+        "name": str, "kind": str, "output": str, "version": str, "finished": str, "config": dict[str, Any],
+        "machine": {"cpus": int, "platform": str, "python": str, "ray": str | None},
+    },
+    # tokens_estimate: characters / 4. wall_s: sum over the stages, null if one has none. core_s: sum over the workers.
+    "totals": {
+        "input": _AMOUNT, "corpus": {**_AMOUNT, "tokens_estimate": int}, "wall_s": float | None, "core_s": float,
+    },
+    # left: after the stage, the previous stage's `left` minus `removed`, the sum of `reasons`. The last stage,
+    # `corpus`, removes no document; its `left` has the characters after lines were cut and personal data was replaced.
+    "funnel": [{"stage": str, "left": _AMOUNT, "removed": _AMOUNT, "reasons": [_BY_REASON]}],
+    "languages": [{"language": str, "input": _AMOUNT, "corpus": _AMOUNT}],  # by detected label
+    # without_id: without a value in the `id` column. repeated_keys: records with a repeated key. without_newest_by:
+    # those without a value of `dedup.newest_by` that can be compared. notes: what readers left out of documents ->
+    # number.
+    "sources": [{
+        "source": str, "licence": str | None, "weight": float, "input": _AMOUNT, "corpus": _AMOUNT,
+        "reasons": [{"stage": str, **_BY_REASON}], "without_id": int, "empty_texts": int, "repeated_keys": int,
+        "without_newest_by": int, "notes": dict[str, int],
+    }],
+    # documents[i]: number of values in [edges[i], edges[i + 1]). stage: the one whose bounds apply to the signal;
+    # without it, the stage of the bounds' reasons in the funnel. scale: linear, or log for counts; a logarithmic one
+    # may begin at 0, its first bin is then drawn as wide as the second. Documents below `minimum` or above `maximum`
+    # are removed.
+    "histograms": [{
+        "signal": str, "description": str, "stage?": str, "scale": str, "edges": [float], "documents": [int],
+        "bounds": [{"reason": str, "minimum": float | None, "maximum": float | None}],
+    }],
+    # Removed near-duplicates by their Jaccard similarity with the kept document; null where they were not looked for.
+    "similarity": {"edges": [float], "documents": [int], "threshold": float},
+    # The largest duplicate groups, with the kept document and a removed one. similarity: of these; null for equal
+    # texts.
+    "groups": [{
+        "group_id": str, "documents": int, "kept": _EXCERPT, "removed": _EXCERPT, "similarity": float | None,
+    }],
+    # reason: `kept` for a document of the corpus; its value and threshold are null.
+    "samples": [{
+        **_EXCERPT, "reason": str, "stage": str, "language": str | None, "value": float | None,
+        "threshold": float | None,
+    }],
+    "personal_data": [{"kind": str, "documents": int, "found": int, "redacted": bool}],  # found: occurrences
+    # Lines or paragraphs cut out of what the rules and deduplication kept. cut, max_documents: settings. pieces: number
+    # of all; different: of those with different words. documents: out of which one was cut. characters: with line
+    # feeds.
+    "boilerplate?": {
+        "cut": str, "max_documents": int, "different": int, "pieces": int, "documents": int, "characters": int,
+        "texts": _CUT_TEXTS,
+    },
+    # Runs of words that several kept documents have. min_words, cut: settings. later_runs, later_words: runs, and words
+    # in them, that an earlier document has; they are cut if `cut` is set.
+    "repeats?": {
+        "min_words": int, "cut": bool, "runs": int, "documents": int, "later_runs": int, "later_words": int,
+        "texts": _CUT_TEXTS,
+    },
+    "quarantine": [{"source": str, "problem": str, "documents": int, "examples": [str]}],  # examples: file and row
+    "skipped": [{"source": str, "inside": bool, "reason": str, "count": int}],  # files, or what is inside of files
+    "duplicate_ids": [{"source": str, "ids": int, "documents": int, "examples": [str]}],  # examples: of ids
+    # units: also without documents. wall_s: null if an earlier call did some of them.
+    "stages": [{
+        "stage": str, "units": int, "documents": int, "text_bytes": int, "wall_s": float | None, "core_s": float,
+    }],
+    "warnings": [str],
+}  # fmt: skip
 
 _PLAIN_SIGNALS = {
     "characters": "characters of the document",
@@ -47,40 +138,47 @@ _WHERE_SHOWN = 3
 _ID_SHOWN = 60  # characters
 
 _STAGE_OF = {ATTRIBUTES: "measure", TALLIES: "decide", GROUPS: "group", CORPUS: "select"}
+_STAGE_NAMES = {"read": "Read", "c4": "C4", "fineweb": "FineWeb"}
 
 Counts = dict[str, int]
 
 
 def gather(
-    settings: ReportSettings, inputs: InputManifest, engine: Engine, artifacts: dict[str, Artifact]
+    config: CurateConfig,
+    filters: Filters,
+    cuts: tuple[AnyCut, ...],
+    inputs: InputManifest,
+    engine: Engine,
+    artifacts: dict[str, Artifact],
 ) -> CurateReport:
     """The report of a run.
 
     Args:
+        filters, cuts: those of the config.
         engine: the one that ran the stages, for their times and units.
         artifacts: of all stages, by name.
     """
-    tallies = _Tallies(settings, artifacts)
-    samples = _merged(artifacts[BEST_SAMPLES], partial(best_samples, most=settings.report.samples))
+    tallies = _Tallies(config, filters, cuts, artifacts)
+    samples = _merged(artifacts[BEST_SAMPLES], partial(best_samples, most=config.report.samples))
     stages = {stage: artifacts[name].manifest for name, stage in _STAGE_OF.items() if name in artifacts}
     core_s = {stage: manifest.seconds for stage, manifest in stages.items()}
     report: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
-        "run": _run(settings, engine),
+        "run": _run(config, engine),
         "totals": _totals(tallies, engine, core_s),
         "funnel": tallies.funnel(),
         "languages": tallies.languages(),
         "sources": _sources(inputs, tallies, artifacts[ATTRIBUTES]),
-        "histograms": _histograms(settings.filters, tallies),
-        "similarity": _similarity(settings.dedup, artifacts.get(SIMILARITY)),
-        "groups": _groups(settings.report.groups, samples),
+        "histograms": _histograms(filters, tallies),
+        "similarity": _similarity(config, artifacts.get(SIMILARITY)),
+        "groups": _groups(config.report.groups, samples),
         "samples": _samples(samples, tallies),
         "personal_data": [
             {
                 "kind": row["name"],
                 "documents": row["documents"],
                 "found": row["characters"],
-                "redacted": row["name"] in settings.redact,
+                "redacted": config.personal_data is not None and row["name"] in config.personal_data.redact,
             }
             for row in tallies.rows["personal"]
         ],
@@ -99,14 +197,19 @@ def gather(
             for stage, manifest in stages.items()
         ],
     }
-    kept_languages = settings.filters.language.keep if settings.filters.language else ()
-    if cut := settings.boilerplate:
-        found = {"cut": cut.cut, "max_documents": cut.max_documents, "different": artifacts[BOILERPLATE].manifest.rows}
-        report["boilerplate"] = found | _cut(artifacts, samples, BOILERPLATE, "pieces", "documents", "characters")
-    if runs := settings.repeats:
-        counted = _cut(artifacts, samples, REPEATS, "runs", "documents", "later_runs", "later_words")
-        report["repeats"] = {"min_words": runs.min_words, "cut": runs.cut, **counted}
-    return report | {"warnings": warnings(report, inputs, settings.report.warn_source_loss, kept_languages)}
+    counters = artifacts[CORPUS].manifest.counters
+    for cut in cuts:
+        shown = samples.filter(pc.and_(pc.equal(samples["reason"], CUT_REASON), pc.equal(samples["stage"], cut.name)))
+        report[cut.name] = {
+            **cut.facts(artifacts[cut.name].manifest.rows),
+            **{name: int(counters.get(f"{cut.name}_{name}", 0)) for name in cut.counters},
+            "texts": [
+                {"source": row["source"], "text": row["excerpt"], "documents": int(row["value"])}
+                for row in shown.to_pylist()
+            ],
+        }
+    kept_languages = config.language.keep if config.language else ()
+    return report | {"warnings": warnings(report, inputs, config.report.warn_source_loss, kept_languages)}
 
 
 class _Tallies:
@@ -115,21 +218,23 @@ class _Tallies:
     reasons: (removed by, reason) of all checks and kinds of duplicates, in order.
     """
 
-    def __init__(self, settings: ReportSettings, artifacts: dict[str, Artifact]) -> None:
+    def __init__(
+        self, config: CurateConfig, filters: Filters, cuts: tuple[AnyCut, ...], artifacts: dict[str, Artifact]
+    ) -> None:
         total = _merged(artifacts[TALLY_SUMS], add_tallies)
         self.rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in total.to_pylist():
             self.rows[row["table"]].append(row)
-        self.reasons = list(all_reasons(settings.filters))
+        self.reasons = list(all_reasons(filters))
         self.stages = list(dict.fromkeys(stage for stage, _ in self.reasons))
-        if settings.dedup and settings.dedup.remove:
-            self.rows["removed"] += _duplicates(artifacts[DUPLICATES])
+        if config.dedup and config.dedup.remove:
+            for row in sum_of_units(artifacts[DUPLICATES].tables()).to_pylist():
+                self.rows["removed"].append(row | {"name": f"{DEDUP_STAGES[row['reason']]}/{row['reason']}"})
             self.stages += DEDUP_STAGES.values()
             self.reasons += [(stage, reason) for reason, stage in DEDUP_STAGES.items()]
-        for cut, name in ((settings.boilerplate, BOILERPLATE), (settings.repeats, REPEATS)):
-            if cut:
-                self.stages.append(name)
-                self.reasons.append((name, TOO_FEW_WORDS_LEFT))
+        for cut in cuts:
+            self.stages.append(cut.name)
+            self.reasons.append((cut.name, TOO_FEW_WORDS_LEFT))
 
     def total(self, table: str, **wanted: str) -> Counts:
         """Documents and characters of the rows of a table with these values."""
@@ -173,13 +278,7 @@ def _merged(artifact: Artifact, merge: Callable[[list[pa.Table]], pa.Table]) -> 
     return merged(artifact.store, artifact.file_uris, merge)
 
 
-def _duplicates(duplicates: Artifact) -> list[dict[str, Any]]:
-    """The removed duplicates as rows of the tally `removed`."""
-    rows = sum_of_units(duplicates.tables()).to_pylist()
-    return [row | {"name": f"{DEDUP_STAGES[row['reason']]}/{row['reason']}"} for row in rows]
-
-
-def _run(settings: ReportSettings, engine: Engine) -> dict[str, Any]:
+def _run(config: CurateConfig, engine: Engine) -> dict[str, Any]:
     machine = {
         "cpus": os.cpu_count(),
         "platform": platform.platform(terse=True),
@@ -187,13 +286,13 @@ def _run(settings: ReportSettings, engine: Engine) -> dict[str, Any]:
         "ray": version("ray"),
     }
     return {
-        "name": settings.name,
+        "name": config.name,
         "kind": "curate",
         "output": engine.root,
         "version": cluster.__version__,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine,
-        "config": take_out(settings.config)[0],  # reports are shared
+        "config": take_out(config.model_dump(mode="json", exclude=STORES))[0],  # reports are shared
     }
 
 
@@ -255,14 +354,14 @@ def _histograms(filters: Filters, tallies: _Tallies) -> list[dict[str, Any]]:
     return histograms
 
 
-def _similarity(dedup: Dedup | None, similarity: Artifact | None) -> dict[str, Any] | None:
-    if similarity is None or dedup is None:
+def _similarity(config: CurateConfig, similarity: Artifact | None) -> dict[str, Any] | None:
+    if similarity is None or config.dedup is None:
         return None
     counts = [0] * SIMILARITY_BINS
     for row in similarity.table().to_pylist():
         counts[row["bin"]] += row["documents"]
     bounds = [place / SIMILARITY_BINS for place in range(SIMILARITY_BINS + 1)]
-    return {"edges": bounds, "documents": counts, "threshold": dedup.threshold}
+    return {"edges": bounds, "documents": counts, "threshold": config.dedup.threshold}
 
 
 def _groups(most: int, samples: pa.Table) -> list[dict[str, Any]]:
@@ -287,16 +386,6 @@ def _samples(samples: pa.Table, tallies: _Tallies) -> list[dict[str, Any]]:
     return [{name: row[name] for name in shown} for key in order for row in found[key]]
 
 
-def _cut(artifacts: dict[str, Artifact], samples: pa.Table, stage: str, *names: str) -> dict[str, Any]:
-    """Counters of the corpus about what a stage found, by these names, and its most frequent texts."""
-    counters = artifacts[CORPUS].manifest.counters
-    shown = samples.filter(pc.and_(pc.equal(samples["reason"], CUT_REASON), pc.equal(samples["stage"], stage)))
-    texts = [
-        {"source": row["source"], "text": row["excerpt"], "documents": int(row["value"])} for row in shown.to_pylist()
-    ]
-    return {name: int(counters.get(f"{stage}_{name}", 0)) for name in names} | {"texts": texts}
-
-
 def _quarantine(problems: Artifact) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in _merged(problems, add_problems).to_pylist():
@@ -314,10 +403,10 @@ def _skipped(inputs: InputManifest, attributes: Artifact) -> list[dict[str, Any]
         for source, kinds in inputs.skipped.items()
         for kind, count in kinds.items()
     ]
-    for name, count in attributes.manifest.counters.items():
+    for name, number in attributes.manifest.counters.items():
         if name.startswith(SKIPPED):
             source, _, reason = name.removeprefix(SKIPPED).partition("/")
-            found.append({"source": source, "inside": True, "reason": reason, "count": int(count)})
+            found.append({"source": source, "inside": True, "reason": reason, "count": int(number)})
     return found
 
 
@@ -340,3 +429,52 @@ def _duplicate_ids(inputs: InputManifest, found: Artifact | None) -> list[dict[s
 def _printable(id: str) -> str:
     shown = id if id.isprintable() else ascii(id)
     return shown if len(shown) <= _ID_SHOWN else shown[:_ID_SHOWN] + "..."
+
+
+def stage_name(stage: str) -> str:
+    """A stage's name in a heading: `Gopher quality` for `gopher_quality`."""
+    spaced = stage.replace("_", " ")
+    return _STAGE_NAMES.get(stage, spaced[:1].upper() + spaced[1:])
+
+
+# The text of the funnel, in columns of the terminal.
+_WIDTH = 100
+_STAGE_WIDTH = 20
+_GAP = "  "
+
+
+def funnel_text(report: CurateReport) -> str:
+    """The text: one line for each stage, at most 100 columns of ASCII, without a line end at the end.
+
+    A line ends with the most frequent reasons that fit in it and the number of the others.
+    """
+
+    def top_reasons(stage: dict[str, Any], room: int) -> str:
+        found = sorted((r for r in stage["reasons"] if r["documents"]), key=lambda r: -r["documents"])
+        named = [f"{ascii_text(r['reason'])} {count(r['documents'])}" for r in found]
+        for shown in range(len(named), 0, -1):
+            rest = len(named) - shown
+            line = ", ".join(named[:shown]) + (f", +{rest} more" if rest else "")
+            if len(line) <= room:
+                return line
+        return plural(len(named), "reason") if named else ""
+
+    given = report["totals"]["input"]["documents"]
+    head = ("stage", "removed", "left", "of input")
+    rows = [
+        (
+            ascii_text(stage_name(stage["stage"]))[:_STAGE_WIDTH],
+            count(stage["removed"]["documents"]),
+            count(stage["left"]["documents"]),
+            ascii_text(share(stage["left"]["documents"], given)),
+        )
+        for stage in report["funnel"]
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    room = _WIDTH - sum(widths) - len(_GAP) * len(widths)
+    reasons = ["top reasons", *(top_reasons(stage, room) for stage in report["funnel"])]
+    lines = [
+        _GAP.join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)), why])
+        for row, why in zip((head, *rows), reasons, strict=True)
+    ]
+    return "\n".join(line.rstrip() for line in lines)

@@ -33,14 +33,18 @@ from cluster.report.sections import (
     table_section,
     warnings_section,
 )
-from pipelines.curate.report.funnel import funnel
-from pipelines.curate.report.schema import CurateReport, stage_name
+from pipelines.curate.config import CUTS
+from pipelines.curate.report.gather import CurateReport, stage_name
 from pipelines.text.word_diff import DiffPart, word_diff
 
 _LANGUAGES_SHOWN = 15
 _PLACES_SHOWN = 5
 _OPEN_GROUPS = 3
 _OPEN_PACKS = 2
+_OPEN_STAGES = 2
+_NAMED_REASONS = 2
+_UNITS = (("documents", "thick"), ("characters", "thin"))
+_STAGES_WITHOUT_CHECKS = ("read", "corpus")
 _KEPT, _NEAR = "kept", "near_duplicate"  # reasons without a bound
 # Signals without bounds, and those without a known stage whose bounds removed nothing.
 _UNBOUNDED, _IDLE = "", "idle"
@@ -55,8 +59,8 @@ def render(report: CurateReport) -> str:
     shown = [
         warnings_section(report["warnings"]), result(report), funnel(report), languages(report), sources(report),
         signals(report), similarity(report), groups(report), samples(report), personal_data(report),
-        boilerplate(report.get("boilerplate")), repeats(report.get("repeats")), quarantine(report), skipped(report),
-        times(report), config_section(run["config"]),
+        *(cut_texts(cut.name, cut.sentence(report[cut.name]), report[cut.name]) for cut in CUTS if cut.name in report),
+        quarantine(report), skipped(report), times(report), config_section(run["config"]),
     ]  # fmt: skip
     return page("Curation report", run["name"], run["finished"], run["version"], run["output"], shown)
 
@@ -78,6 +82,105 @@ def result(report: CurateReport) -> Section:
          f"{formats.megabytes_per_s(text_bytes, core)} MB/s per core"),
     ]  # fmt: skip
     return Section("result", "Result", [Tiles(tiles)])
+
+
+def funnel(report: CurateReport) -> Section:
+    """The section: bars of what each stage removed and left, with reasons, and the same as a table."""
+    stages, given = report["funnel"], report["totals"]["input"]
+    if not stages or not given["documents"]:
+        return Section("funnel", "Funnel", [sentence("No documents were read, so there is nothing to follow.")])
+    by_loss = sorted(stages, key=lambda stage: -stage["removed"]["documents"])
+    opened = {stage["stage"] for stage in by_loss[:_OPEN_STAGES]}
+    sampled = {(sample["stage"], sample["reason"]) for sample in report["samples"]}
+    before = [given, *(stage["left"] for stage in stages)]
+    rows = [
+        join(
+            Markup("<h3>{}</h3>").format(stage_name(stage["stage"])),
+            _bars(stage, given),
+            _amount(stage["left"], given, "", "left"),
+            _loss(stage, seen, given),
+            _why(stage, given, stage["stage"] in opened, sampled),
+        )
+        for stage, seen in zip(stages, before, strict=False)
+    ]
+    legend = Markup(
+        '<span class="key key-left"></span> left after the stage <span class="key key-removed"></span> removed by it. '
+        "The thick bar counts documents, the thin one characters. Shares are of the input."
+    )
+    columns = [
+        "Stage", ">Documents removed", ">Documents left", ">of input", ">Characters removed", ">Characters left",
+        ">of input",
+    ]  # fmt: skip
+    cells = [
+        (
+            stage_name(s["stage"]),
+            *(cell for unit, _ in _UNITS for cell in (s["removed"][unit], s["left"][unit],
+                                                      share(s["left"][unit], given[unit]))),
+        )
+        for s in stages
+    ]  # fmt: skip
+    as_table = Fold(["The funnel as a table"], [DataTable("Documents and characters by stage", columns, cells)])
+    return Section("funnel", "Funnel", [note(legend), Items(rows, "funnel", ordered=True), as_table])
+
+
+def _bars(stage: dict[str, Any], given: dict[str, int]) -> Markup:
+    title = stage_name(stage["stage"])
+    drawn = []
+    for unit, style in _UNITS:
+        left, removed = stage["left"][unit], stage["removed"][unit]
+        reasons = sorted(stage["reasons"], key=lambda r: -r["documents"])
+        pieces = [BarSegment(left, "kept", f"{title}: {count(left)} {unit} left")]
+        pieces += [BarSegment(r[unit], "removed part", f"{r['reason']}: {count(r[unit])} {unit}") for r in reasons]
+        label = f"{title}: {count(left)} {unit} left, {share(left, given[unit])} of the input; {count(removed)} removed"
+        drawn.append(bar(pieces, max(given[unit], left + removed), label, style))
+    return styled("bars", *drawn, tag="div")
+
+
+def _amount(amount: dict[str, int], given: dict[str, int], sign: str, style: str) -> Markup:
+    """Two lines, documents and characters, beside their bars."""
+    line = Markup("<span><b>{}{}</b><span>{} {}</span></span>")
+    lines = [line.format(sign, share(amount[unit], given[unit]), count(amount[unit]), unit) for unit, _ in _UNITS]
+    return styled(f"amount {style}", *lines, tag="p")
+
+
+def _loss(stage: dict[str, Any], before: dict[str, int], given: dict[str, int]) -> Markup | None:
+    if stage["removed"]["documents"]:
+        return _amount(stage["removed"], given, "−", "loss")
+    shortened = before["characters"] - stage["left"]["characters"]
+    if shortened <= 0 and stage["stage"] in _STAGES_WITHOUT_CHECKS:
+        return None
+    cut = f"{count(shortened)} characters cut out of documents or replaced by placeholders"
+    return styled("amount soft", cut if shortened > 0 else "removes nothing", tag="p")
+
+
+def _why(stage: dict[str, Any], given: dict[str, int], opened: bool, sampled: set[tuple[str, str]]) -> Markup | None:
+    """The reasons of a stage. sampled: (stage, reason) of those with examples, to which their names link."""
+
+    def named(reason: dict[str, Any]) -> Markup:
+        key = (stage["stage"], reason["reason"])
+        shown = code(key[1])
+        return Markup('<a href="#{}">{}</a>').format(anchor("sample", *key), shown) if key in sampled else shown
+
+    reasons = sorted((r for r in stage["reasons"] if r["documents"]), key=lambda r: -r["documents"])
+    if not reasons:
+        return None
+    if len(reasons) == 1:
+        return styled("why", "Reason: ", named(reasons[0]), tag="p")
+    most = reasons[0]["documents"]
+    rows = [
+        (
+            styled("name", named(r)),
+            bar([BarSegment(r["documents"], "removed", f"{count(r['documents'])} documents")], most, "", "small"),
+            *(cell for unit, _ in _UNITS for cell in (r[unit], share(r[unit], given[unit]))),
+        )
+        for r in reasons
+    ]
+    gone = plural(stage["removed"]["documents"], "document")
+    caption = f"{stage_name(stage['stage'])}: why {gone} went; the first failed check counts"
+    columns = ["Reason", "", ">Documents", ">of input", ">Characters", ">of input"]
+    first = ", ".join(f"{r['reason']} {count(r['documents'])}" for r in reasons[:_NAMED_REASONS])
+    summary = f"{len(reasons)} reasons: {first}" + (", …" if len(reasons) > _NAMED_REASONS else "")
+    return styled("why", Fold([summary], [DataTable(caption, columns, rows)], opened), tag="div")
 
 
 _IN_AND_KEPT = (">Documents in", ">Share", ">Documents kept", ">Share kept", ">Characters in", ">Characters kept")
@@ -339,38 +442,11 @@ def personal_data(report: CurateReport) -> Section:
     return table_section("personal-data", "Personal data", table, words=words, none=none)
 
 
-def boilerplate(found: dict[str, Any] | None) -> Section | None:
-    """The amount of text that was cut as boilerplate, and the most frequent lines; None without that setting."""
-    if found is None:
-        return None
-    return _cut_texts(
-        "Boilerplate",
-        found["texts"],
-        f"{count(found['pieces'])} {found['cut']} were cut out of {plural(found['documents'], 'document')}, "
-        f"{count(found['characters'])} characters: each occurs in more than {count(found['max_documents'])} documents "
-        f"of its source that the rules and deduplication left. {count(found['different'])} of them differ; the folder "
-        "boilerplate has each of these.",
-    )
-
-
-def repeats(found: dict[str, Any] | None) -> Section | None:
-    """The number of runs of words in several documents, and the most frequent ones; None without that setting."""
-    if found is None:
-        return None
-    return _cut_texts(
-        "Repeats",
-        found["texts"],
-        f"{plural(found['documents'], 'document')} have {count(found['runs'])} runs of at least {found['min_words']} "
-        f"words that another one has, too. An earlier document has {count(found['later_runs'])} of them, "
-        f"{count(found['later_words'])} words, which {'were cut' if found['cut'] else 'stay'}. The folder repeats has "
-        "each run.",
-    )
-
-
-def _cut_texts(title: str, texts: Sequence[Any], words: str) -> Section:
-    cells = [(name(row["source"]), styled("wrap", outside(row["text"])), row["documents"]) for row in texts]
+def cut_texts(stage: str, words: str, found: Any) -> Section:
+    """The amount of text that a stage found in several documents and cut, and the most frequent texts."""
+    cells = [(name(row["source"]), styled("wrap", outside(row["text"])), row["documents"]) for row in found["texts"]]
     table = DataTable("What most documents have", ["Source", "Text", ">Documents"], cells)
-    return Section(title.lower(), title, [note(words), table if cells else sentence("Nothing was found.")])
+    return Section(stage, stage.capitalize(), [note(words), table if cells else sentence("Nothing was found.")])
 
 
 def quarantine(report: CurateReport) -> Section:

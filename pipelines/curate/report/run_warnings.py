@@ -38,7 +38,15 @@ def warnings(
                 f"Source {source['source']} lost {lost:.0%} of its {plural(before, 'document')}, most to {top}."
             )
         elif not before:
-            found.append(f"Source {source['source']}: {_without_document(source['source'], inputs, report)}.")
+            unreadable = [entry for entry in report["quarantine"] if entry["source"] == source["source"]]
+            if unreadable:
+                count = sum(entry["documents"] for entry in unreadable)
+                which = "its only row could not" if count == 1 else f"none of its {count:,} rows could"
+                why = f"{which} be read ({', '.join(entry['problem'] for entry in unreadable)})"
+            else:
+                files = sum(file.source == source["source"] for file in inputs.files)
+                why = f"no document in its {plural(files, 'file')}"
+            found.append(f"Source {source['source']}: {why}.")
     for stage in report["funnel"][1:-1]:
         seen = stage["left"]["documents"] + stage["removed"]["documents"]
         if seen >= _IDLE_RULE_DOCUMENTS and not stage["removed"]["documents"]:
@@ -94,15 +102,6 @@ def warnings(
             number = plural(inside.total(), "item")
             found.append(f"Source {source}: {number} inside its files {none}: {shown}{more}.")
     return found
-
-
-def _without_document(source: str, inputs: InputManifest, report: Mapping[str, Any]) -> str:
-    unreadable = [entry for entry in report["quarantine"] if entry["source"] == source]
-    if not unreadable:
-        return f"no document in its {plural(sum(file.source == source for file in inputs.files), 'file')}"
-    count, problems = sum(entry["documents"] for entry in unreadable), [entry["problem"] for entry in unreadable]
-    which = "its only row could not" if count == 1 else f"none of its {count:,} rows could"
-    return f"{which} be read ({', '.join(problems)})"
 
 
 def _row_warnings(source: dict[str, Any]) -> Iterator[str]:

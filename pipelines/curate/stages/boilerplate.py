@@ -10,20 +10,22 @@ reading and normalising it, and at most 0.4 GB are written.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field
 
-from cluster.artifact import Counters
+from cluster.artifact import Artifact, Counters
 from cluster.exchange import SlicedFiles
+from cluster.formats import count, plural
+from cluster.readers.reader import python_rows
 from cluster.readers.inputs import Limits
-from cluster.readers.units import Reading
 from cluster.stage import Scratch
-from pipelines.curate.config import Boilerplate, SelectSettings
-from pipelines.curate.stages.cuts import CutDocuments
-from pipelines.curate.stages.kept_texts import MeasuredUnit, kept_texts
+from pipelines.curate.stages.kept_texts import CutTexts, KeptTexts, MeasuredUnit
 from pipelines.curate.stages.shared_keys import KeyCounter, KeyStages, find_shared, slices_for
 from pipelines.memory import task_memory
 from pipelines.text import personal_data
@@ -32,45 +34,148 @@ from pipelines.text.pieces import Pieces, find_pieces, without_pieces
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import count_tokens
 
-BOILERPLATE = "boilerplate"
-BOILERPLATE_VERSION = "1"
-PIECES, _SHARED = "_work/boilerplate/pieces", "_work/boilerplate/shared"
-TEXT_OF_A_PIECE = 24  # estimated bytes of text for each different piece of a unit; with fewer, slices are larger
-
-# A row for each different piece that is cut.
-BOILERPLATE_SCHEMA = pa.schema(
-    [
-        ("source", pa.string()),
-        ("text", pa.string()),  # of the first document that has it, with personal data replaced
-        ("documents", pa.int64()),  # number of kept documents of the source that have it
-        ("words", pa.int64()),
-        ("characters", pa.int64()),
-        ("id", pa.string()),  # of the first document
-        ("position", pa.int64()),  # of the first document
-        ("key", pa.uint64()),  # equal for all pieces of the source with the same words
-    ]
-)
+_PIECES, _SHARED = "_work/boilerplate/pieces", "_work/boilerplate/shared"
+_TEXT_OF_A_PIECE = 24  # estimated bytes of text for each different piece of a unit; with fewer, slices are larger
+_CUT_SHOWN = 200  # characters, in `explain`
 
 
-@dataclass(frozen=True)
-class CutTexts:
-    """D documents without their boilerplate.
+class Boilerplate(BaseModel):
+    """Lines or paragraphs that many documents of a source have, which are cut out of the corpus.
 
-    texts: without the cut pieces. pieces: the P pieces of the whole texts. keys: uint64[P], their keys, in which the
-    source is hashed. shared: int64[P], the index of each piece's key among the keys that are cut, -1 for pieces that
-    stay. words: int64[D], tokens that stay.
+    Source of the default of max_documents: Llama 3, Grattafiori et al. 2024, section 3.1.1, which removes lines that
+    are more than 6 times in 30 million documents.
     """
 
-    texts: Texts
-    pieces: Pieces
-    keys: np.ndarray
-    shared: np.ndarray
-    words: np.ndarray
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    @property
-    def cuts(self) -> np.ndarray:
-        """int64[D]: pieces cut out of each document."""
-        return np.bincount(self.pieces.documents[self.shared >= 0], minlength=len(self.texts))
+    cut: Literal["lines", "paragraphs"] = Field("lines", description="what is compared and cut")
+    max_documents: int = Field(
+        6, ge=1, description="a line in more kept documents of its source than this is cut from all of them"
+    )
+    min_words: int = Field(1, ge=1, description="lines with fewer words are not cut, nor are lines without a word")
+    min_words_left: int = Field(50, ge=0, description="a document that lost a line and has fewer words left is removed")
+
+    name: ClassVar[str] = "boilerplate"
+    version: ClassVar[str] = "1"
+    counters: ClassVar = ("pieces", "documents", "characters")
+    counted: ClassVar[str] = _PIECES
+    assumed: ClassVar[str] = ""
+
+    # A row for each different piece that is cut.
+    columns: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("source", pa.string()),
+            ("text", pa.string()),  # of the first document that has it, with personal data replaced
+            ("documents", pa.int64()),  # number of kept documents of the source that have it
+            ("words", pa.int64()),
+            ("characters", pa.int64()),
+            ("id", pa.string()),  # of the first document
+            ("position", pa.int64()),  # of the first document
+            ("key", pa.uint64()),  # equal for all pieces of the source with the same words
+        ]
+    )
+
+    def about(self) -> tuple[str, str]:
+        """(word, line) of what the setting does, for a dry run."""
+        most = plural(self.max_documents, "document")
+        return "cut", f"{self.cut} that more than {most} of their source have"
+
+    def memory(self, limits: Limits, unit_bytes: int) -> int:
+        """Bytes of a unit that counts pieces of its text. unit_bytes: text of the largest unit."""
+        return task_memory(limits) + 2 * unit_bytes  # the different pieces
+
+    def find(self, stages: KeyStages, kept: KeptTexts, text: float) -> SlicedFiles:
+        """Run the stages that prepare `select`. Returns the shared keys of each unit of input.
+
+        text: estimated bytes of the documents that stay.
+        """
+        slices = slices_for(text / _TEXT_OF_A_PIECE)
+        most = self.memory(kept.limits, max(one.unit.bytes for one in stages.units))
+        counted = stages.count("pieces", _PIECES, CountPieces(self, kept, slices), most)
+        return stages.share("shared", counted, _SHARED, slices, self.max_documents)[0]
+
+    def pieces(self, source: str, texts: Texts) -> tuple[Pieces, np.ndarray]:
+        """(the P pieces of documents of a source, their keys uint64[P], which differ between sources)."""
+        pieces = find_pieces(texts, paragraphs=self.cut == "paragraphs")
+        return pieces, pieces.keys ^ source_key(source)
+
+    def cut_out(self, source: str, texts: Texts, positions: np.ndarray, shared: np.ndarray) -> CutTexts:
+        """As `Cut.cut_out`. `found`: the pieces, their keys, and the index of each key in `shared`, -1 if it stays."""
+        pieces, keys = self.pieces(source, texts)
+        found = find_shared(shared, keys, pieces.checks)
+        left = without_pieces(texts, pieces, found >= 0)
+        is_cut = np.zeros(len(texts), bool)
+        is_cut[pieces.documents[found >= 0]] = True
+        return CutTexts(left, is_cut, count_tokens(left), (pieces, keys, found))
+
+    def listed(
+        self, cut: CutTexts, source: str, texts: Texts, documents: pa.Table, shared: np.ndarray, redact: Sequence[str]
+    ) -> tuple[pa.Table, pa.Table, Counters]:
+        """(rows of the artifact: the pieces that one of these D documents has first; those that the report may show;
+        counters).
+
+        texts: before the cut. documents: `id` and `position` of each. redact: kinds of personal data to replace.
+        """
+        pieces, keys, found = cut.found
+        cut_pieces = np.flatnonzero(found >= 0)
+        counters: Counters = {
+            "pieces": len(cut_pieces),
+            "documents": int(cut.is_cut.sum()),
+            "characters": int((count_characters(texts) - count_characters(cut.texts)).sum()),
+        }
+        document = pieces.documents[cut_pieces]
+        here = shared["first"][found[cut_pieces]] == documents["position"].to_numpy()[document]
+        _, once = np.unique(found[cut_pieces[here]], return_index=True)
+        which = cut_pieces[here][np.sort(once)]
+        spans = zip(pieces.begins[which].tolist(), pieces.ends[which].tolist(), strict=True)
+        whole = Texts.from_strings([texts.data[begin:end].tobytes().decode() for begin, end in spans])
+        shown = personal_data.redact(whole, personal_data.find(whole, tuple(redact))) if redact else whole
+        of = pa.array(pieces.documents[which])
+        columns = {
+            "source": pa.repeat(source, len(which)),
+            "text": shown.to_arrow(),
+            "documents": shared["documents"][found[which]],
+            "words": pieces.words[which],
+            "characters": count_characters(whole),
+            "id": documents["id"].take(of),
+            "position": documents["position"].take(of),
+            "key": keys[which],
+        }
+        rows = pa.table(columns).cast(self.columns)
+        return rows, rows, counters
+
+    def facts(self, rows: int) -> dict[str, Any]:
+        """What report.json says of it, besides counters and texts. rows: of the artifact."""
+        return {"cut": self.cut, "max_documents": self.max_documents, "different": rows}
+
+    @staticmethod
+    def sentence(found: dict[str, Any]) -> str:
+        """What the report says of it. found: its part of report.json."""
+        return (
+            f"{count(found['pieces'])} {found['cut']} were cut out of {plural(found['documents'], 'document')}, "
+            f"{count(found['characters'])} characters: each occurs in more than {count(found['max_documents'])} "
+            "documents of its source that the rules and deduplication left. "
+            f"{count(found['different'])} of them differ; the folder boilerplate has each of these."
+        )
+
+    @staticmethod
+    def explained(
+        settings: "Boilerplate | None", listed: Artifact, source: str, position: int, text: Callable[[], Texts]
+    ) -> list[str]:
+        """A line for each different piece of a document that is boilerplate of its source.
+
+        settings: None of an unfinished run. listed: the artifact. text: returns the document.
+        """
+        if settings is None:
+            return []
+        order = settings.pieces(source, text())[1].tolist()
+        found = []
+        for table in listed.tables(["key", "source", "text", "documents"]):
+            found += python_rows(table.filter(pc.is_in(table["key"], pa.array(order, pa.uint64()))))
+        rows = sorted((row for row in found if row["source"] == source), key=lambda row: order.index(row["key"]))
+        return [
+            f"cut       {row['documents']:,} documents of {source} have: {row['text'][:_CUT_SHOWN]}" for row in rows
+        ]
 
 
 def source_key(source: str) -> np.uint64:
@@ -78,113 +183,23 @@ def source_key(source: str) -> np.uint64:
     return np.uint64(int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "little"))
 
 
-def piece_keys(settings: Boilerplate, source: str, texts: Texts) -> np.ndarray:
-    """uint64[P]: the column `key` of the pieces of documents of a source."""
-    return find_pieces(texts, paragraphs=settings.cut == "paragraphs").keys ^ source_key(source)
-
-
-def cut_texts(settings: Boilerplate, source: str, texts: Texts, shared: np.ndarray) -> CutTexts:
-    """Cut the pieces with shared keys out of documents of a source. shared: as of `read_shared`."""
-    pieces = find_pieces(texts, paragraphs=settings.cut == "paragraphs")
-    keys = pieces.keys ^ source_key(source)
-    found = find_shared(shared, keys, pieces.checks)
-    cut = without_pieces(texts, pieces, found >= 0)
-    return CutTexts(cut, pieces, keys, found, count_tokens(cut))
-
-
-@dataclass(frozen=True)
-class BoilerplateCutter:
-    """Cuts boilerplate (cuts.Cutter). redact: kinds of personal data to replace. shared: as of `read_shared`."""
-
-    settings: Boilerplate
-    redact: Sequence[str] | None
-    shared: np.ndarray
-
-    @property
-    def name(self) -> str:
-        return BOILERPLATE
-
-    @property
-    def min_words_left(self) -> int:
-        return self.settings.min_words_left
-
-    def __call__(self, source: str, texts: Texts, documents: pa.Table) -> CutDocuments:
-        cut = cut_texts(self.settings, source, texts, self.shared)
-        found = _listed(cut, texts, self.shared, self.redact, source, documents)
-        counters: Counters = {
-            "boilerplate_pieces": int(cut.cuts.sum()),
-            "boilerplate_documents": int((cut.cuts > 0).sum()),
-            "boilerplate_characters": int((count_characters(texts) - count_characters(cut.texts)).sum()),
-        }
-        return CutDocuments(cut.texts, cut.cuts > 0, cut.words, found, found, counters)
-
-
-def _listed(
-    cut: CutTexts, texts: Texts, shared: np.ndarray, redact: Sequence[str] | None, source: str, documents: pa.Table
-) -> pa.Table:
-    """Rows of BOILERPLATE_SCHEMA: the pieces that one of these D documents has first.
-
-    texts: whole documents. documents: `id` and `position` of each. redact: kinds of personal data to replace.
-    """
-    pieces = np.flatnonzero(cut.shared >= 0)
-    found, of = shared[cut.shared[pieces]], cut.pieces.documents[pieces]
-    here = found["first"] == documents["position"].to_numpy()[of]
-    pieces, found, of = pieces[here], found[here], of[here]
-    _, once = np.unique(cut.shared[pieces], return_index=True)
-    once.sort()
-    pieces, found, of = pieces[once], found[once], of[once]
-    spans = zip(cut.pieces.begins[pieces].tolist(), cut.pieces.ends[pieces].tolist(), strict=True)
-    whole = Texts.from_strings([texts.data[begin:end].tobytes().decode() for begin, end in spans])
-    shown = personal_data.redact(whole, personal_data.find(whole, tuple(redact))) if redact else whole
-    columns = {
-        "source": pa.repeat(source, len(pieces)),
-        "text": shown.to_arrow(),
-        "documents": found["documents"],
-        "words": cut.pieces.words[pieces],
-        "characters": count_characters(whole),
-        "id": documents["id"].take(pa.array(of)),
-        "position": documents["position"].take(pa.array(of)),
-        "key": cut.keys[pieces],
-    }
-    return pa.table(columns).cast(BOILERPLATE_SCHEMA)
-
-
-def keys_memory(limits: Limits, unit_bytes: int) -> int:
-    """Bytes of a unit that counts pieces of its text. unit_bytes: text of the largest unit."""
-    return task_memory(limits) + 2 * unit_bytes  # the different pieces
-
-
-def find_boilerplate(stages: KeyStages, settings: SelectSettings, reading: Reading, text: float) -> SlicedFiles:
-    """Run the stages that prepare `select`. Returns the shared keys of each unit of input.
-
-    text: estimated bytes of the documents that stay.
-    """
-    assert settings.boilerplate is not None
-    slices = slices_for(text / TEXT_OF_A_PIECE)
-    most = keys_memory(settings.limits, max(one.unit.bytes for one in stages.units))
-    counted = stages.count("pieces", PIECES, CountPieces(settings, reading, slices), most)
-    return stages.share("shared", counted, _SHARED, slices, settings.boilerplate.max_documents)[0]
-
-
 @dataclass(frozen=True)
 class CountPieces:
     """The work of a unit of `pieces`. slices: number of slices. Counters: `documents`, `text_bytes`, `pieces`."""
 
-    settings: SelectSettings
-    reading: Reading
+    settings: Boilerplate
+    kept: KeptTexts
     slices: int
 
     def __call__(self, unit: MeasuredUnit, scratch: Scratch) -> Counters:
-        boilerplate = self.settings.boilerplate
-        assert boilerplate is not None
-        counter, scope = KeyCounter(), source_key(unit.unit.source)
+        counter = KeyCounter()
         counters: Counters = {"documents": 0, "text_bytes": 0, "pieces": 0}
-        for numbers, texts in kept_texts(self.settings, self.reading, unit):
-            pieces = find_pieces(texts, paragraphs=boilerplate.cut == "paragraphs")
-            long = pieces.words >= boilerplate.min_words
-            counter.add(pieces.keys[long] ^ scope, pieces.checks[long], numbers[pieces.documents[long]])
+        for numbers, texts in self.kept(unit):
+            pieces, keys = self.settings.pieces(unit.unit.source, texts)
+            long = pieces.words >= self.settings.min_words
+            counter.add(keys[long], pieces.checks[long], numbers[pieces.documents[long]])
             counters["documents"] += len(numbers)
             counters["text_bytes"] += int(texts.byte_lengths.sum())
-            counters["pieces"] += len(pieces.keys)
-        scratch.write_slices(PIECES, counter.slices(self.slices))
+            counters["pieces"] += len(keys)
+        scratch.write_slices(_PIECES, counter.slices(self.slices))
         return counters

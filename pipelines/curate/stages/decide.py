@@ -13,9 +13,7 @@ ledger record the bound of a check as `threshold`. A reason is the name of a fai
 column `stage` is what removed the document: a rule's name, `language`, or, in the ledger, the search for duplicates.
 """
 
-import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +22,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.curate.stages.neighbours import neighbours
-from pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, tally_unit
+from pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, neighbours, tally_unit
 from pipelines.memory import NUMBERS_MEMORY
 from pipelines.rules.filters import Filters, checks_by_signal, decide
 
@@ -48,6 +45,14 @@ VERDICTS_SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class MeasuredFiles:
+    """The files of attributes of a unit of `measure`, by its index."""
+
+    unit: int
+    attributes: list[str]
+
+
 def decide_stage(filters: Filters, attributes: Artifact, units: int) -> Stage:
     """The stage that compares signals with their bounds.
 
@@ -57,38 +62,29 @@ def decide_stage(filters: Filters, attributes: Artifact, units: int) -> Stage:
 
     units: number of units of the stage `measure`. The files of VERDICTS are listed under these units.
     """
-    outputs = (Output(VERDICTS, VERDICTS_SCHEMA), Output(TALLIES, TALLIES_SCHEMA))
-    stage_fingerprint = fingerprint(
-        {
-            "version": [DECIDE_VERSION],
-            "attributes": attributes.manifest.fingerprint,
-            "language": filters.language and dataclasses.asdict(filters.language),
-            "rules": [[rule.name, _settings(rule)] for rule in filters.rules],
-        }
-    )
+    settings = {
+        "version": [DECIDE_VERSION],
+        "attributes": attributes.manifest.fingerprint,
+        "language": filters.language and asdict(filters.language),
+        "rules": [[rule.name, asdict(rule)] for rule in filters.rules],  # type: ignore[call-overload]
+    }
     measured = [MeasuredFiles(unit, files) for unit, files in enumerate(attributes.files_by_unit(units))]
     documents = attributes.rows_by_unit(units)
-    joined = list(neighbours(measured, documents, DOCUMENTS_OF_A_UNIT, MEASURED_UNITS_OF_A_UNIT))
-    work, store = Decide(attributes.store, filters), attributes.store
     return Stage(
-        "decide", outputs, joined, work, stage_fingerprint, store, _files, memory=NUMBERS_MEMORY, per_input=True
+        "decide",
+        (Output(VERDICTS, VERDICTS_SCHEMA), Output(TALLIES, TALLIES_SCHEMA)),
+        list(neighbours(measured, documents, DOCUMENTS_OF_A_UNIT, MEASURED_UNITS_OF_A_UNIT)),
+        Decide(attributes.store, filters),
+        fingerprint(settings),
+        attributes.store,
+        _files,
+        memory=NUMBERS_MEMORY,
+        per_input=True,
     )
 
 
-def _files(unit: "list[MeasuredFiles]") -> str:
+def _files(unit: list[MeasuredFiles]) -> str:
     return files_from([uri for one in unit for uri in one.attributes])
-
-
-def _settings(rule: object) -> dict[str, object]:
-    return dataclasses.asdict(rule)  # type: ignore[call-overload]
-
-
-@dataclass(frozen=True)
-class MeasuredFiles:
-    """The files of attributes of a unit of `measure`, by its index."""
-
-    unit: int
-    attributes: list[str]
 
 
 @dataclass(frozen=True)
@@ -103,9 +99,10 @@ class Decide:
         counters: Counters = {"documents": 0, "text_bytes": 0, "passed": 0}
         bounds = checks_by_signal(self.filters)
         tallies = TALLIES_SCHEMA.empty_table()
-        for unit, attributes in self._tables(measured):
+        tables = ((one.unit, table) for one in measured for table in read_tables(self.store, one.attributes, is_needed))
+        for unit, attributes in tables:
             verdicts = decide(attributes, self.filters)
-            removed = np.flatnonzero(verdicts.removed)
+            removed = np.flatnonzero(verdicts.code >= 0)
             rules = pa.array([rule for rule, _ in verdicts.reasons], pa.string())
             reasons = pa.array([reason for _, reason in verdicts.reasons], pa.string())
             code = verdicts.code[removed]
@@ -129,12 +126,6 @@ class Decide:
                 counters[name] = counters.get(name, 0) + int(count)
         scratch.write(TALLIES, tallies)
         return counters
-
-    def _tables(self, measured: list[MeasuredFiles]) -> Iterator[tuple[int, pa.Table]]:
-        """(unit of `measure`, a table of the needed columns of its attributes)."""
-        for one in measured:
-            for table in read_tables(self.store, one.attributes, is_needed):
-                yield one.unit, table
 
 
 def is_needed(name: str) -> bool:

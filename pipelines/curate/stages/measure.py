@@ -9,7 +9,7 @@ rules, for texts of 3.3 kB (`make bench`).
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass
 from itertools import pairwise
 from typing import Any
@@ -24,17 +24,17 @@ from cluster.readers.units import InputManifest, Reading, Unit, read_unit, split
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.copies import local_file, sha256_of
 from cluster.store.store import Store
-from pipelines import first_calls
-from pipelines.curate.config import MeasureSettings
+from pipelines.curate.config import CurateConfig
 from pipelines.dedup import signatures
 from pipelines.dedup.compare import NEWEST_BY
 from pipelines.dedup.newest import is_comparable, newness
 from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
+from pipelines.kernel_cache import each_in_turn
 from pipelines.language import fasttext_classifier
 from pipelines.language.identification import LanguageId
 from pipelines.memory import files_memory, task_memory
 from pipelines.rules import Rule
-from pipelines.rules.filters import signals
+from pipelines.rules.filters import Filters, signals
 from pipelines.rules.rule import files_read_by
 from pipelines.text import personal_data
 from pipelines.text.characters import UNICODE_VERSION
@@ -65,7 +65,7 @@ QUARANTINE_SCHEMA = pa.schema(
 )
 
 
-def attributes_schema(settings: MeasureSettings) -> pa.Schema:
+def attributes_schema(config: CurateConfig, filters: Filters) -> pa.Schema:
     """The columns of the attributes, with one row per readable document. `row`: its number in the unit, from 0."""
     columns = [
         ("row", pa.int64()),
@@ -76,19 +76,19 @@ def attributes_schema(settings: MeasureSettings) -> pa.Schema:
         ("bytes", pa.int64()),
         ("tokens", pa.int64()),
     ]
-    if settings.filters.language:
+    if filters.language:
         columns += [("language", pa.string()), ("language_score", pa.float32())]
-    columns += [(signal, pa.float64()) for rule in settings.filters.rules for signal in rule.signals]
-    if settings.personal_data:
+    columns += [(signal, pa.float64()) for rule in filters.rules for signal in rule.signals]
+    if config.personal_data:
         columns += [(f"personal_{kind}", pa.int32()) for kind in personal_data.KINDS]
-    if settings.dedup:
+    if config.dedup:
         columns.append(("signature", SKETCH_TYPE))
-        columns += [(NEWEST_BY, pa.float64())] if settings.dedup.newest_by else []
+        columns += [(NEWEST_BY, pa.float64())] if config.dedup.newest_by else []
     return pa.schema(columns)
 
 
-def measure_stage(settings: MeasureSettings, inputs: InputManifest) -> Stage:
-    """The stage that measures every document.
+def measure_stage(config: CurateConfig, filters: Filters, inputs: InputManifest) -> Stage:
+    """The stage that measures every document. filters: those of the config.
 
     Reads: the input files, each once, as far as its units go.
     Writes: ATTRIBUTES, a row for each document, and QUARANTINE, a row for each document that cannot be read.
@@ -98,30 +98,33 @@ def measure_stage(settings: MeasureSettings, inputs: InputManifest) -> Stage:
     Raises:
         ConfigError: the column of `dedup.newest_by` has a type that cannot be compared.
     """
-    newest_by = settings.dedup and settings.dedup.newest_by
+    newest_by = config.dedup and config.dedup.newest_by
     if newest_by and not is_comparable(kind := inputs.carried.field(newest_by).type):
         raise ConfigError(
             f"dedup.newest_by: column {newest_by} is {kind}; wanted dates, times, numbers, or text of these. "
             "Choose another column."
         )
-    outputs = (
-        Output(ATTRIBUTES, attributes_schema(settings), row_group_bytes=8 << 20),
-        Output(QUARANTINE, QUARANTINE_SCHEMA),
-    )
-    work, store = Measure(settings, inputs.reading), inputs.reading.store
-    key = UnitKey(fingerprint(dependencies(settings, store)), inputs.reading)
+    store = inputs.reading.store
+    key = UnitKey(fingerprint(dependencies(config, filters, store)), inputs.reading)
     content = {"units": [key(unit) for unit in inputs.units], "carried": [str(field) for field in inputs.carried]}
     return Stage(
         "measure",
-        outputs,
+        (
+            Output(ATTRIBUTES, attributes_schema(config, filters), row_group_bytes=8 << 20),
+            Output(QUARANTINE, QUARANTINE_SCHEMA),
+        ),
         inputs.units,
-        work,
+        Measure(config, filters, inputs.reading),
         fingerprint(content),
         store,
         _files,
-        memory=task_memory(settings.limits) + files_memory(store, (settings.filters.language, *settings.filters.rules)),
+        memory=task_memory(config.limits) + files_memory(store, (filters.language, *filters.rules)),
         key=key,
     )
+
+
+def _files(unit: Unit) -> str:
+    return files_from(unit.uris)
 
 
 # The settings of an input that do not change what is measured in a file. `path` and `exclude` only choose the files.
@@ -146,10 +149,6 @@ class UnitKey:
         return fingerprint([self.settings, input.model_dump(mode="json", exclude=_NO_EFFECT_ON_A_UNIT), carried, spans])
 
 
-def _files(unit: Unit) -> str:
-    return files_from(unit.uris)
-
-
 def _rule_dependencies(store: Store, rule: Rule | LanguageId) -> dict[str, object]:
     """The settings on which a rule's signals depend, and the sha256 of its files.
 
@@ -160,18 +159,18 @@ def _rule_dependencies(store: Store, rule: Rule | LanguageId) -> dict[str, objec
     return {name: plain[name] for name in rule.measured_by} | {"files": files}
 
 
-def dependencies(settings: MeasureSettings, store: Store) -> dict[str, Any]:
+def dependencies(config: CurateConfig, filters: Filters, store: Store) -> dict[str, Any]:
     """Everything on which the attributes of a document depend besides its file, as JSON values."""
-    filters, dedup = settings.filters, settings.dedup
+    dedup = config.dedup
     return {
         "version": [MEASURE_VERSION, NORMALIZE_VERSION, UNICODE_VERSION],
-        "limits": settings.limits.model_dump(),
+        "limits": config.limits.model_dump(),
         "language": filters.language
         and _rule_dependencies(store, filters.language)
         | {"model": fasttext_classifier.fingerprint(store, filters.language.model)},
         "dialect": filters.dialect if filters.rules else None,
         "rules": {rule.name: _rule_dependencies(store, rule) for rule in filters.rules},
-        "personal_data": personal_data.PERSONAL_DATA_VERSION if settings.personal_data else None,
+        "personal_data": personal_data.PERSONAL_DATA_VERSION if config.personal_data else None,
         "signatures": dedup
         and [signatures.SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short]
         + ["symbols"] * dedup.symbols,
@@ -183,7 +182,8 @@ def dependencies(settings: MeasureSettings, store: Store) -> dict[str, Any]:
 class Measure:
     """The work of a unit: reads and measures its documents."""
 
-    settings: MeasureSettings
+    config: CurateConfig
+    filters: Filters
     reading: Reading
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
@@ -192,7 +192,7 @@ class Measure:
         by_kind = Counter[str]()
         counts = ReaderCounts()
         has_id_column = self.reading.input_of(unit.source).id is not None
-        for table in read_unit(unit, self.reading, self.settings.limits, counts=counts):
+        for table in read_unit(unit, self.reading, self.config.limits, counts=counts):
             readable, unreadable = split_problems(table)
             if unreadable.num_rows:
                 counters["quarantined"] += unreadable.num_rows
@@ -218,56 +218,50 @@ class Measure:
 
         documents: a table of read_unit, of readable documents.
         """
-        filters, store = self.settings.filters, self.reading.store
+        config, filters, store = self.config, self.filters, self.reading.store
         texts = normalize(Texts.from_arrow(documents["text"]))
         hashes = text_hashes(texts)
+        ids = documents["id"]
         columns: dict[str, object] = {
             "row": documents["row"],
-            "id": pc.coalesce(documents["id"], pa.array([h.hex() for h in hashes]))
-            if documents["id"].null_count
-            else documents["id"],
+            "id": pc.coalesce(ids, pa.array([h.hex() for h in hashes])) if ids.null_count else ids,
             "source": pa.repeat(source, len(texts)),
             "text_hash": pa.array(hashes, pa.binary(16)),
             "characters": count_characters(texts),
             "bytes": texts.byte_lengths,
         }
-        parts = {
-            "signals": lambda: signals(texts, documents.drop_columns(["text"]), filters, store),
-            "personal_data": lambda: self._personal_data(texts),
-            "signatures": lambda: self._signatures(texts),
+
+        def personal() -> dict[str, object]:
+            """How often each kind of personal data was found."""
+            found = personal_data.count(personal_data.find(texts, personal_data.KINDS), len(texts))
+            return {f"personal_{kind}": found[:, at] for at, kind in enumerate(personal_data.KINDS)}
+
+        def signature() -> dict[str, object]:
+            """The columns `tokens` and, with deduplication, `signature` (sketches.py)."""
+            dedup = config.dedup
+            if dedup is None:
+                return {"tokens": count_tokens(texts)}
+            a, b = signatures.permutations(math.prod(dedup.banding), dedup.seed)
+            words, starts, tokens = signatures.signatures_or_sets(
+                texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short, symbols=dedup.symbols
+            )
+            return {"tokens": tokens, "signature": Sketches(words, starts).to_column()}
+
+        parts: dict[str, Callable[[], dict[str, object]]] = {
+            "signals": lambda: signals(texts, documents.drop_columns(["text"]), filters, store)
         }
-        for found in first_calls.each(parts).values():
+        if config.personal_data:
+            parts["personal_data"] = personal
+        parts["signatures"] = signature
+        for found in each_in_turn(parts).values():
             columns |= found
-        if self.settings.dedup and self.settings.dedup.newest_by:
-            columns[NEWEST_BY] = newness(documents[self.settings.dedup.newest_by])
+        if config.dedup and config.dedup.newest_by:
+            columns[NEWEST_BY] = newness(documents[config.dedup.newest_by])
         return pa.table(columns)
-
-    def _personal_data(self, texts: Texts) -> dict[str, object]:
-        """How often each kind of personal data was found; no columns if that is switched off."""
-        if not self.settings.personal_data:
-            return {}
-        found = personal_data.count(personal_data.find(texts, personal_data.KINDS), len(texts))
-        return {f"personal_{kind}": found[:, at] for at, kind in enumerate(personal_data.KINDS)}
-
-    def _signatures(self, texts: Texts) -> dict[str, object]:
-        """The columns `tokens` and, with deduplication, `signature` (sketches.py)."""
-        dedup = self.settings.dedup
-        if dedup is None:
-            return {"tokens": count_tokens(texts)}
-        a, b = signatures.permutations(math.prod(dedup.banding), dedup.seed)
-        words, starts, tokens = signatures.signatures_or_sets(
-            texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short, symbols=dedup.symbols
-        )
-        return {"tokens": tokens, "signature": Sketches(words, starts).to_column()}
 
 
 def text_hashes(texts: Texts) -> list[bytes]:
     """The 128-bit BLAKE2b hash of each document. Cryptographic, because documents with equal hashes are duplicates."""
-    return list(_hashes(texts))
-
-
-def _hashes(texts: Texts) -> Iterator[bytes]:
     data = memoryview(texts.data)  # type: ignore[arg-type]
-    ends = texts.offsets.tolist()
-    for start, end in pairwise(ends):
-        yield hashlib.blake2b(data[start:end], digest_size=16).digest()
+    spans = pairwise(texts.offsets.tolist())
+    return [hashlib.blake2b(data[start:end], digest_size=16).digest() for start, end in spans]

@@ -15,21 +15,22 @@ The text is read two more times. Anchors take 1.4 bytes for each word of English
 20 bytes for each word of a run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field
 
-from cluster.artifact import Counters
+from cluster.artifact import Artifact, Counters
 from cluster.exchange import SlicedFiles
+from cluster.formats import count, plural
+from cluster.readers.reader import python_rows
 from cluster.readers.inputs import Limits
-from cluster.readers.units import Reading
 from cluster.stage import Scratch
-from pipelines.curate.config import Repeats, SelectSettings
-from pipelines.curate.stages.boilerplate import cut_texts
-from pipelines.curate.stages.cuts import CutDocuments, filter_texts, stays
-from pipelines.curate.stages.kept_texts import MeasuredUnit, kept_texts
+from pipelines.curate.stages.kept_texts import CutTexts, KeptTexts, MeasuredUnit
 from pipelines.curate.stages.shared_keys import COUNTED, KeyCounter, KeyStages, find_shared, read_shared, slices_for
 from pipelines.memory import task_memory
 from pipelines.text import personal_data
@@ -37,31 +38,151 @@ from pipelines.text.texts import Texts
 from pipelines.text.tokens import count_tokens
 from pipelines.text.windows import Tokens, find_anchors, hash_windows, locate_tokens, without_spans
 
-REPEATS = "repeats"
-REPEATS_VERSION = "1"
-ANCHORS, _SHARED_ANCHORS = "_work/repeats/anchors", "_work/repeats/shared_anchors"
+_ANCHORS, _SHARED_ANCHORS = "_work/repeats/anchors", "_work/repeats/shared_anchors"
 _WINDOWS, _SHARED = "_work/repeats/windows", "_work/repeats/shared"
-TEXT_OF_AN_ANCHOR = 40  # estimated bytes of text for each different anchor of a unit; with fewer, slices are larger
+_TEXT_OF_AN_ANCHOR = 40  # estimated bytes of text for each different anchor of a unit; with fewer, slices are larger
 _MOST_CHARACTERS = 1000
 # Of a plan: words of a byte of text, and the share of the words in runs that several documents have.
-_WORDS, REPEATED = 0.15, 0.1
+_WORDS, _REPEATED = 0.15, 0.1
 
-# A run in a document: overlapping and adjacent windows. Windows that no earlier document has are not joined with those
-# that an earlier one has.
-REPEATS_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("position", pa.int64()),
-        ("start", pa.int64()),  # in characters of the text before runs are cut and personal data is replaced
-        ("end", pa.int64()),
-        ("words", pa.int64()),
-        ("documents", pa.int64()),  # number of documents that have the run's most frequent window
-        ("first_position", pa.int64()),  # of the first document that has the run's first window; may be this one
-        ("cut", pa.bool_()),
-        ("text", pa.string()),  # at most 1,000 characters, with personal data replaced
-    ]
-)
+
+class Repeats(BaseModel):
+    """Runs of words that several documents have: listed and, with `cut`, cut out of all of them but the first.
+
+    Source of the default of min_words: Lee et al. 2022, "Deduplicating training data makes language models better",
+    https://arxiv.org/abs/2107.06499: 50 tokens of a tokenizer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_words: int = Field(50, ge=10, le=10_000, description="least number of words of a run")
+    cut: bool = Field(False, description="cut such runs out of all documents but the first that has them")
+    min_words_left: int = Field(50, ge=0, description="a document that lost a run and has fewer words left is removed")
+
+    name: ClassVar[str] = "repeats"
+    version: ClassVar[str] = "1"
+    counters: ClassVar = ("runs", "documents", "later_runs", "later_words")
+    counted: ClassVar[str] = _ANCHORS
+    assumed: ClassVar[str] = f"{_REPEATED:.0%} of the words that stay are in runs that several documents have."
+
+    # A run in a document: overlapping and adjacent windows. Windows that no earlier document has are not joined with
+    # those that an earlier one has.
+    columns: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("id", pa.string()),
+            ("source", pa.string()),
+            ("position", pa.int64()),
+            ("start", pa.int64()),  # in characters of the text before runs are cut and personal data is replaced
+            ("end", pa.int64()),
+            ("words", pa.int64()),
+            ("documents", pa.int64()),  # number of documents that have the run's most frequent window
+            ("first_position", pa.int64()),  # of the first document that has the run's first window; may be this one
+            ("cut", pa.bool_()),
+            ("text", pa.string()),  # at most 1,000 characters, with personal data replaced
+        ]
+    )
+
+    def about(self) -> tuple[str, str]:
+        """(word, line) of what the setting does, for a dry run."""
+        what = "listed, and cut out of all documents but the first" if self.cut else "listed"
+        return "repeats", f"of {self.min_words} words and more are {what}"
+
+    def memory(self, limits: Limits, unit_bytes: int) -> int:
+        """Bytes of a unit that counts windows of its text. unit_bytes: text of the largest unit."""
+        return task_memory(limits) + 4 * unit_bytes  # the different windows, with 40% of the words in repeats
+
+    def find(self, stages: KeyStages, kept: KeptTexts, text: float) -> SlicedFiles:
+        """Run the stages that prepare `select`. Returns the shared windows of each unit of input.
+
+        text: estimated bytes of the documents that stay.
+        """
+        length = self.min_words
+        most = self.memory(kept.limits, max(one.unit.bytes for one in stages.units))
+        slices = slices_for(text / _TEXT_OF_AN_ANCHOR)
+        counted = stages.count("anchors", _ANCHORS, CountWindows(length, kept, slices, _ANCHORS), most)
+        shared, keys = stages.share("shared_anchors", counted, _SHARED_ANCHORS, slices, 1)
+        slices = slices_for(keys * (length - length // 2 + 1) / 2)  # the factor: windows of an anchor, on average
+        least = text * _WORDS * _REPEATED * COUNTED.itemsize
+        counted = stages.count("windows", _WINDOWS, CountWindows(length, kept, slices, _WINDOWS, shared), most, least)
+        return stages.share("shared_windows", counted, _SHARED, slices, 1)[0]
+
+    def cut_out(self, source: str, texts: Texts, positions: np.ndarray, shared: np.ndarray) -> CutTexts:
+        """As `Cut.cut_out`. `found`: the tokens, the R runs, and bool[R], whether each is cut."""
+        tokens = locate_tokens(texts)
+        runs = find_runs(tokens, self.min_words, positions, shared)
+        is_cut = ~runs.is_first & self.cut
+        left, words, lost = texts, np.diff(tokens.starts), np.zeros(len(texts), bool)
+        if is_cut.any():
+            left = without_spans(texts, tokens, runs.firsts[is_cut], runs.lasts[is_cut])
+            words = count_tokens(left)
+            lost[runs.document[is_cut]] = True
+        return CutTexts(left, lost, words, (tokens, runs, is_cut))
+
+    def listed(
+        self, cut: CutTexts, source: str, texts: Texts, documents: pa.Table, shared: np.ndarray, redact: Sequence[str]
+    ) -> tuple[pa.Table, pa.Table, Counters]:
+        """(rows of the artifact; those that the report may show; counters).
+
+        texts: before the cut. documents: `id` and `position` of each. redact: kinds of personal data to replace.
+        """
+        tokens, runs, is_cut = cut.found
+        words, later = runs.lasts - runs.firsts + 1, ~runs.is_first
+        counters: Counters = {
+            "runs": len(runs.firsts),
+            "documents": len(np.unique(runs.document)),
+            "later_runs": int(later.sum()),
+            "later_words": int(words[later].sum()),
+        }
+        begins, ends = tokens.begins[runs.firsts], tokens.ends[runs.lasts]
+        # Characters before each byte.
+        before = np.concatenate([[0], np.cumsum((texts.data & 0xC0) != 0x80)]) if len(begins) else np.zeros(1, np.int64)
+        spans = zip(begins.tolist(), ends.tolist(), strict=True)
+        shown = Texts.from_strings([texts.data[b:e].tobytes().decode()[:_MOST_CHARACTERS] for b, e in spans])
+        if redact:
+            shown = personal_data.redact(shown, personal_data.find(shown, tuple(redact)))
+        of, start = pa.array(runs.document), texts.offsets[runs.document]
+        columns = {
+            "id": documents["id"].take(of),
+            "source": pa.repeat(source, len(of)),
+            "position": documents["position"].take(of),
+            "start": before[begins] - before[start],
+            "end": before[ends] - before[start],
+            "words": words,
+            "documents": runs.documents,
+            "first_position": runs.first_position,
+            "cut": is_cut,
+            "text": shown.to_arrow(),
+        }
+        rows = pa.table(columns).cast(self.columns)
+        return rows, rows.filter(pa.array(runs.is_first)), counters
+
+    def facts(self, rows: int) -> dict[str, Any]:
+        """What report.json says of it, besides counters and texts. rows: of the artifact."""
+        return {"min_words": self.min_words, "cut": self.cut}
+
+    @staticmethod
+    def sentence(found: dict[str, Any]) -> str:
+        """What the report says of it. found: its part of report.json."""
+        return (
+            f"{plural(found['documents'], 'document')} have {count(found['runs'])} runs of at least "
+            f"{found['min_words']} words that another one has, too. An earlier document has "
+            f"{count(found['later_runs'])} of them, {count(found['later_words'])} words, which "
+            f"{'were cut' if found['cut'] else 'stay'}. The folder repeats has each run."
+        )
+
+    @staticmethod
+    def explained(
+        settings: "Repeats | None", listed: Artifact, source: str, position: int, text: Callable[[], Texts]
+    ) -> list[str]:
+        """A line for each run of words of a document that other documents have, too. listed: the artifact."""
+        lines = []
+        for table in listed.tables():
+            for row in python_rows(table.filter(pc.equal(table["position"], position))):
+                span = f"characters {row['start']:,} to {row['end']:,}, in {row['documents']:,} documents"
+                is_first = row["first_position"] == position
+                first = "this is the first" if is_first else f"the first is at position {row['first_position']}"
+                lines.append(f"repeats   {row['words']:,} words, {span}; {first}{'; cut' if row['cut'] else ''}")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -69,7 +190,7 @@ class Runs:
     """R runs of D documents, in order.
 
     document, firsts, lasts: int64[R], the document of each run, its first and its last token. documents,
-    first_position: int64[R], as in REPEATS_SCHEMA. is_first: bool[R], whether no earlier document has the run.
+    first_position: int64[R], as in the artifact. is_first: bool[R], whether no earlier document has the run.
     """
 
     document: np.ndarray
@@ -81,7 +202,7 @@ class Runs:
 
 
 def find_runs(tokens: Tokens, length: int, positions: np.ndarray, shared: np.ndarray) -> Runs:
-    """The runs of shared windows. length: words of a window. positions: int64[D]. shared: as of `read_shared`."""
+    """The runs of shared windows. length: words of a window. positions: int64[D]. shared: from `read_shared`."""
     windows = np.arange(len(tokens.hashes))
     of = np.repeat(np.arange(len(positions)), np.diff(tokens.starts))
     windows = windows[windows + length <= tokens.starts[of + 1]]
@@ -110,140 +231,39 @@ def _joined(windows: np.ndarray, rows: np.ndarray, of: np.ndarray, length: int) 
 
 
 @dataclass(frozen=True)
-class RepeatsCutter:
-    """Lists runs, and cuts those that an earlier document has (cuts.Cutter).
-
-    redact: kinds of personal data to replace. shared: as of `read_shared`.
-    """
-
-    settings: Repeats
-    redact: Sequence[str] | None
-    shared: np.ndarray
-
-    @property
-    def name(self) -> str:
-        return REPEATS
-
-    @property
-    def min_words_left(self) -> int:
-        return self.settings.min_words_left
-
-    def __call__(self, source: str, texts: Texts, documents: pa.Table) -> CutDocuments:
-        tokens = locate_tokens(texts)
-        runs = find_runs(tokens, self.settings.min_words, documents["position"].to_numpy(), self.shared)
-        is_cut = ~runs.is_first & self.settings.cut
-        left, words = texts, np.diff(tokens.starts)
-        if is_cut.any():
-            left = without_spans(texts, tokens, runs.firsts[is_cut], runs.lasts[is_cut])
-            words = count_tokens(left)
-        listed = self._listed(source, texts, documents, tokens, runs, is_cut)
-        later = ~runs.is_first
-        counters: Counters = {
-            "repeats_runs": len(runs.firsts),
-            "repeats_documents": len(np.unique(runs.document)),
-            "repeats_later_runs": int(later.sum()),
-            "repeats_later_words": int((runs.lasts - runs.firsts + 1)[later].sum()),
-        }
-        lost = np.zeros(len(texts), bool)
-        lost[runs.document[is_cut]] = True
-        return CutDocuments(left, lost, words, listed, listed.filter(pa.array(runs.is_first)), counters)
-
-    def _listed(
-        self, source: str, texts: Texts, documents: pa.Table, tokens: Tokens, runs: Runs, is_cut: np.ndarray
-    ) -> pa.Table:
-        """Rows of REPEATS_SCHEMA."""
-        begins, ends = tokens.begins[runs.firsts], tokens.ends[runs.lasts]
-        # Characters before each byte.
-        before = np.concatenate([[0], np.cumsum((texts.data & 0xC0) != 0x80)]) if len(begins) else np.zeros(1, np.int64)
-        spans = zip(begins.tolist(), ends.tolist(), strict=True)
-        shown = Texts.from_strings([texts.data[b:e].tobytes().decode()[:_MOST_CHARACTERS] for b, e in spans])
-        if self.redact:
-            shown = personal_data.redact(shown, personal_data.find(shown, tuple(self.redact)))
-        of, start = pa.array(runs.document), texts.offsets[runs.document]
-        columns = {
-            "id": documents["id"].take(of),
-            "source": pa.repeat(source, len(of)),
-            "position": documents["position"].take(of),
-            "start": before[begins] - before[start],
-            "end": before[ends] - before[start],
-            "words": runs.lasts - runs.firsts + 1,
-            "documents": runs.documents,
-            "first_position": runs.first_position,
-            "cut": is_cut,
-            "text": shown.to_arrow(),
-        }
-        return pa.table(columns).cast(REPEATS_SCHEMA)
-
-
-def windows_memory(limits: Limits, unit_bytes: int) -> int:
-    """Bytes of a unit that counts windows of its text. unit_bytes: text of the largest unit."""
-    return task_memory(limits) + 4 * unit_bytes  # the different windows, with 40% of the words in repeats
-
-
-def find_repeats(stages: KeyStages, settings: SelectSettings, reading: Reading, text: float) -> SlicedFiles:
-    """Run the stages that prepare `select`. Returns the shared windows of each unit of input.
-
-    text: estimated bytes of the documents that stay.
-    """
-    assert settings.repeats is not None
-    length = settings.repeats.min_words
-    most = windows_memory(settings.limits, max(one.unit.bytes for one in stages.units))
-    slices = slices_for(text / TEXT_OF_AN_ANCHOR)
-    counted = stages.count("anchors", ANCHORS, CountWindows(settings, reading, slices, ANCHORS), most)
-    shared, keys = stages.share("shared_anchors", counted, _SHARED_ANCHORS, slices, 1)
-    slices = slices_for(keys * (length - length // 2 + 1) / 2)  # the factor: windows of an anchor, on average
-    work, least = CountWindows(settings, reading, slices, _WINDOWS, shared), text * _WORDS * REPEATED * COUNTED.itemsize
-    counted = stages.count("windows", _WINDOWS, work, most, least)
-    return stages.share("shared_windows", counted, _SHARED, slices, 1)[0]
-
-
-@dataclass(frozen=True)
 class CountWindows:
     """The work of a unit of `anchors`, or of `windows` if `shared` is given.
 
-    slices: number of slices. output: its name. shared: the shared anchors. Counters: `documents`, `words`, `keys`.
+    length: words of a window. slices: number of slices. output: its name. shared: the shared anchors. Counters:
+    `documents`, `words`, `keys`.
     """
 
-    settings: SelectSettings
-    reading: Reading
+    length: int
+    kept: KeptTexts
     slices: int
     output: str
     shared: SlicedFiles | None = None
 
     def __call__(self, unit: MeasuredUnit, scratch: Scratch) -> Counters:
-        repeats = self.settings.repeats
-        assert repeats is not None
-        of_unit = None
+        anchors_of_unit = None
         if self.shared is not None:
-            of_unit = read_shared(self.reading.store, self.shared.slice(unit.unit.index))
-        counter, length = KeyCounter(), repeats.min_words
+            anchors_of_unit = read_shared(self.kept.reading.store, self.shared.slice(unit.unit.index))
+        counter = KeyCounter()
         counters: Counters = {"documents": 0, "words": 0, "keys": 0}
-        for numbers, texts in self._texts(unit):
+        for numbers, texts in self.kept(unit):
             tokens = locate_tokens(texts)
-            anchors = find_anchors(tokens, length)
+            anchors = find_anchors(tokens, self.length)
             at, keys, checks = anchors.grams, anchors.keys, anchors.checks
-            if of_unit is not None:
-                found = find_shared(of_unit, keys, checks) >= 0
+            if anchors_of_unit is not None:
+                found = find_shared(anchors_of_unit, keys, checks) >= 0
                 at = windows_between(anchors.firsts[found], anchors.lasts[found])
-                keys, checks = (column[at] for column in hash_windows(tokens, length))
+                keys, checks = (column[at] for column in hash_windows(tokens, self.length))
             counter.add(keys, checks, numbers[tokens.documents_of(at)])
             counters["documents"] += len(numbers)
             counters["words"] += len(tokens.hashes)
             counters["keys"] += len(keys)
         scratch.write_slices(self.output, counter.slices(self.slices))
         return counters
-
-    def _texts(self, unit: MeasuredUnit) -> Iterator[tuple[np.ndarray, Texts]]:
-        """As `kept_texts`, with boilerplate cut out."""
-        boilerplate = self.settings.boilerplate
-        shared = read_shared(self.reading.store, unit.boilerplate)
-        for numbers, texts in kept_texts(self.settings, self.reading, unit):
-            if boilerplate is None:
-                yield numbers, texts
-            else:
-                cut = cut_texts(boilerplate, unit.unit.source, texts, shared)
-                enough = stays(cut.cuts > 0, cut.words, boilerplate.min_words_left)
-                yield numbers[enough], filter_texts(cut.texts, enough)
 
 
 def windows_between(firsts: np.ndarray, lasts: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ also if the config does not replace it in the corpus, because reports are shared
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -54,9 +55,11 @@ class Sampler:
         hashes = rows["text_hash"].combine_chunks()
         rank = np.frombuffer(hashes.buffers()[1], "<u8", 2 * len(hashes), 16 * hashes.offset)[::2]
         rows_in_unit = rows["row"].to_numpy()
-        index_in_removed = _lookup(removed, rows_in_unit)
-        label, labels = _labels(removed)
-        label = np.where(index_in_removed >= 0, label[index_in_removed], -1) if len(label) else index_in_removed
+        index_in_removed = index_in(removed["row"].to_numpy(), rows_in_unit)
+        reasons = pc.binary_join_element_wise(removed["stage"], removed["reason"], "/").combine_chunks()
+        reasons = reasons.dictionary_encode()
+        labels = [*reasons.dictionary.to_pylist(), KEPT_REASON]  # by number; -1 is that of documents that stay
+        label = np.append(reasons.indices.to_numpy().astype(np.int64), -1)[index_in_removed]
         for code in np.unique(label):
             same = np.flatnonzero(label == code)
             best = self.best[labels[code]]
@@ -68,8 +71,9 @@ class Sampler:
                 best.sort(key=lambda row: row["rank"])
                 del best[self.most :]
         shown = groups.filter(groups["shown"])
-        for index_in_shown, index in _matches(shown, rows_in_unit):
-            row = shown.slice(index_in_shown, 1).to_pylist()[0]
+        index_in_shown = index_in(shown["row"].to_numpy(), rows_in_unit)
+        for index in np.flatnonzero(index_in_shown >= 0).tolist():
+            row = shown.slice(index_in_shown[index], 1).to_pylist()[0]
             given = {"reason": row["reason"], "value": row["similarity"], "partner": row["partner"]}
             self.pairs.append(
                 self._row(source, texts, rows, index, given, int(rank[index]))
@@ -118,26 +122,33 @@ def _excerpt(text: str) -> str:
     return personal_data.redact(excerpt, personal_data.find(excerpt, personal_data.KINDS))[0]
 
 
-def _labels(removed: pa.Table) -> tuple[np.ndarray, list[str]]:
-    """(number of the reason of each removed row int64[R], `stage/reason` by number; index -1 is KEPT_REASON)."""
-    if not removed.num_rows:
-        return np.empty(0, np.int64), [KEPT_REASON]
-    reasons = pc.binary_join_element_wise(removed["stage"], removed["reason"], "/").combine_chunks().dictionary_encode()
-    return reasons.indices.to_numpy().astype(np.int64), [*reasons.dictionary.to_pylist(), KEPT_REASON]
-
-
-def _lookup(removed: pa.Table, rows: np.ndarray) -> np.ndarray:
-    """int64[D]: the index in `removed` of each document, by its row in the unit; -1 if it stays."""
-    if not removed.num_rows:
+def index_in(removed: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """int64[D]: the index of each of `rows` in `removed`, which is sorted; -1 if it is not there."""
+    if not len(removed):
         return np.full(len(rows), -1)
-    removed_rows = removed["row"].to_numpy()
-    at = np.minimum(np.searchsorted(removed_rows, rows), len(removed_rows) - 1)
-    return np.where(removed_rows[at] == rows, at, -1)
+    at = np.minimum(np.searchsorted(removed, rows), len(removed) - 1)
+    return np.where(removed[at] == rows, at, -1)
 
 
-def _matches(table: pa.Table, rows: np.ndarray) -> list[tuple[int, int]]:
-    """(index in the table, index in `rows`) of the rows of the unit that are in both."""
-    if not table.num_rows:
-        return []
-    index_in_table = {row: index for index, row in enumerate(table["row"].to_pylist())}
-    return [(index_in_table[row], index) for index, row in enumerate(rows.tolist()) if row in index_in_table]
+def best_samples(samples: Sequence[pa.Table], most: int) -> pa.Table:
+    """The samples with the smallest ranks for each reason, and all pairs of duplicates (SAMPLES_SCHEMA).
+
+    most: samples for each reason; for cut texts they are CUT_SHOWN.
+    """
+    table = pa.concat_tables([SAMPLES_SCHEMA.empty_table(), *samples])
+    is_pair = pc.is_valid(table["group_id"])
+    single = table.filter(pc.invert(is_pair)).sort_by([("rank", "ascending"), ("id", "ascending")])
+    shown = pc.if_else(pc.equal(single["reason"], CUT_REASON), CUT_SHOWN, most).to_numpy()
+    single = single.filter(pa.array(number_of_its_kind(single, "stage", "reason") < shown))
+    return pa.concat_tables([single, table.filter(is_pair)])
+
+
+def number_of_its_kind(table: pa.Table, *columns: str) -> np.ndarray:
+    """int64[D]: for each row, the number of rows before it with the same values in these columns."""
+    kinds = pc.binary_join_element_wise(*(table[name] for name in columns), "\0").combine_chunks().dictionary_encode()
+    code = kinds.indices.to_numpy()
+    order = np.argsort(code, kind="stable")
+    begins = np.searchsorted(code[order], code[order])
+    number = np.empty(len(code), np.int64)
+    number[order] = np.arange(len(code)) - begins
+    return number

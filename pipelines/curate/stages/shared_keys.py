@@ -7,12 +7,11 @@
 `KeyStages` runs these stages. With many units, those of cluster/exchange.py run between them.
 
 A key has 96 bits, `key` and `check`. Two different texts have equal keys with a probability of 2^-96: with 10^12 texts,
-in one of 10^5 runs. Both stages sort and add, so the result does not depend on the order in which units are done.
+in one of 10^5 runs. Both stages sort and add, so the result does not depend on the order of units.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -26,7 +25,6 @@ from cluster.exchange import Slice, SlicedFiles, exchange
 from cluster.output import array_of
 from cluster.stage import Output, RunStage, Scratch, Stage
 from cluster.store.store import Store
-from pipelines.curate.stages.kept_texts import MeasuredUnit
 
 Work = Callable[[Any, Scratch], Counters]
 
@@ -73,9 +71,10 @@ class KeyCounter:
             self._add_up()
 
     def slices(self, count: int) -> list[np.ndarray]:
-        """The counts, COUNTED[N] sorted by key, cut into slices of the space of keys. count: number of slices."""
+        """The counts, COUNTED[N] sorted by key, cut into `count` slices, which are equal parts of the space of keys."""
         self._add_up()
-        ends = np.searchsorted(_slice_of(self._sum["key"], count), np.arange(count, dtype=np.uint64), side="right")
+        slice_of_key = (self._sum["key"] >> _HALF) * np.uint64(count) >> _HALF
+        ends = np.searchsorted(slice_of_key, np.arange(count, dtype=np.uint64), side="right")
         return [self._sum[start:end] for start, end in pairwise([0, *ends.tolist()])]
 
     def _add_up(self) -> None:
@@ -86,11 +85,6 @@ class KeyCounter:
         self._sum = found[starts]
         if len(starts):
             self._sum["documents"] = np.add.reduceat(found["documents"], starts)
-
-
-def _slice_of(keys: np.ndarray, count: int) -> np.ndarray:
-    """uint64[N]: the slice of each key. count: number of slices, which are equal parts of the space of keys."""
-    return (keys >> _HALF) * np.uint64(count) >> _HALF
 
 
 def slices_for(keys: float) -> int:
@@ -158,19 +152,25 @@ def find_shared(shared: np.ndarray, keys: np.ndarray, checks: np.ndarray) -> np.
 class KeyStages:
     """Runs stages that prepare `select`, with sliced outputs.
 
-    units: all units of input. made_from: fingerprint of what else the result depends on. fan: see cluster/exchange.py.
+    units: all units of input (kept_texts.MeasuredUnit). made_from: fingerprint of what else the result depends on.
+    fan: see cluster/exchange.py.
     """
 
     run: RunStage
     store: Store
-    units: Sequence[MeasuredUnit]
+    units: Sequence[Any]
     made_from: str
     fan: int
 
     def count(self, name: str, output: str, work: Work, memory: int, least: float = 0.0) -> Artifact:
         """Count the keys of every unit. memory: bytes of a unit. least: bytes of all keys that a plan assumes."""
-        stage = self._stage(name, output, self.units, work, memory)
-        return self.run(replace(stage, model=partial(_planned_keys, least)))[output]
+
+        def planned(planning: Planning, sampled: Cost | None) -> list[Cost]:
+            # Keys far apart in the input are not in a sample.
+            assert sampled is not None
+            return [replace(sampled, written=max(sampled.written, least))]
+
+        return self.run(replace(self._stage(name, output, self.units, work, memory), model=planned))[output]
 
     def share(self, name: str, counted: Artifact, output: str, slices: int, most: int) -> tuple[SlicedFiles, float]:
         """(the keys that more than `most` documents have, by unit of input; their number).
@@ -178,9 +178,26 @@ class KeyStages:
         counted: from `count`. slices: number of slices of each of its files.
         """
         by_key = self._exchange(counted, slices, f"{name}-keys")
+
+        def planned(planning: Planning, sampled: Cost | None) -> list[Cost]:
+            size = planning.bytes_of(by_key.uris)
+            written, gets = size * _SHARED_PART, 2 * by_key.levels.reads(by_key.levels.count)
+            keys = {"keys": written / SHARED.itemsize}
+            return [
+                Cost(
+                    core_s=size * _BYTE_S,
+                    read=size,
+                    written=written,
+                    gets=gets,
+                    puts=2 * slices,
+                    scratch=written / slices,
+                    counters=keys,
+                )
+            ]
+
         work = ShareKeys(self.store, by_key, tuple(one.first for one in self.units), most, output)
         stage = self._stage(name, output, range(slices), work, SLICE_MEMORY)
-        found = self.run(replace(stage, model=partial(_planned_shared, by_key, slices)))[output]
+        found = self.run(replace(stage, model=planned))[output]
         by_unit = self._exchange(found, len(self.units), f"{name}-units")
         return by_unit, found.manifest.counters.get("keys", 0)
 
@@ -196,35 +213,12 @@ class KeyStages:
         return Stage(f"select.{name}", (Output(output, pa.schema([])),), units, work, made, self.store, memory=memory)
 
 
-def _planned_keys(least: float, planning: Planning, sampled: Cost | None) -> list[Cost]:
-    """What is sampled, and at least so many bytes: keys far apart in the input are not in a sample."""
-    assert sampled is not None
-    return [replace(sampled, written=max(sampled.written, least))]
-
-
-def _planned_shared(by_key: SlicedFiles, slices: int, planning: Planning, sampled: Cost | None) -> list[Cost]:
-    size, levels = planning.bytes_of(by_key.uris), by_key.levels
-    written, gets = size * _SHARED_PART, 2 * levels.reads(levels.count)
-    keys = {"keys": written / SHARED.itemsize}
-    return [
-        Cost(
-            core_s=size * _BYTE_S,
-            read=size,
-            written=written,
-            gets=gets,
-            puts=2 * slices,
-            scratch=written / slices,
-            counters=keys,
-        )
-    ]
-
-
 @dataclass(frozen=True)
 class ShareKeys:
     """The work of a unit that counts a slice.
 
     files: counts of each unit of input. firsts: position of its first document. most: see `shared_keys`. output: its
-    name.
+    name. Counters: `keys`, the sum over the units of their shared keys.
     """
 
     store: Store
@@ -234,7 +228,6 @@ class ShareKeys:
     output: str
 
     def __call__(self, number: int, scratch: Scratch) -> Counters:
-        """Counters: `keys`, the sum over the units of their shared keys."""
         found = shared_keys(self.files.slice(number).read(self.store, array_of(COUNTED)), self.firsts, self.most)
         scratch.write_slices(self.output, found)
         return {"keys": sum(map(len, found))}

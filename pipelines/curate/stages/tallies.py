@@ -1,6 +1,12 @@
-"""Tallies: the counts of a unit for the report. The tallies of units are added by key, for any number of units.
+"""Counts of documents for the report: those of units, of removed duplicates, and their sums over all units.
 
-A row is a key (table, source, language, name, bin) with numbers of documents and characters. Tables:
+    decide, select   write the tallies of each unit                              -> _work/tallies, _work/kept
+    duplicates       counts the documents that `group` found to be duplicates    -> _work/duplicates, _work/similarity
+    merge            merges the small files that units wrote for the report      -> _work/tally_sums,
+                                                                                    _work/best_samples, _work/problems
+
+The numbers of these rows grow with those of units and languages, not with that of documents, so the driver can read
+them. A row of a tally is a key (table, source, language, name, bin) with numbers of documents and characters. Tables:
 
     input      every readable document
     removed    by reason, named `stage/reason`
@@ -9,12 +15,26 @@ A row is a key (table, source, language, name, bin) with numbers of documents an
     personal   documents with a kind of personal data (`name`); `characters` is the number of occurrences
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from cluster.stage import Output, Scratch, Stage, files_from
+from cluster.store.store import Store
+from pipelines.curate.stages.samples import SAMPLES_SCHEMA, best_samples, number_of_its_kind
+from pipelines.dedup.compare import NEAR
+from pipelines.memory import NUMBERS_MEMORY
 from pipelines.rules import Check
+
+T = TypeVar("T")
+Merge = Callable[[list[pa.Table]], pa.Table]
 
 TALLIES_SCHEMA = pa.schema(
     [
@@ -81,18 +101,16 @@ def edges(signal: str, checks: Iterable[Check] = ()) -> np.ndarray:
 
 def histograms(signals: Mapping[str, np.ndarray], checks: Mapping[str, Sequence[Check]]) -> pa.Table:
     """Rows of the table `histogram`. signals: name -> float64[D]. NaN, a value that does not apply, is not counted."""
-    counted = [_fill_bins(values, edges(name, checks.get(name, ()))) for name, values in signals.items()]
+    counted = []
+    for name, values in signals.items():
+        bounds = edges(name, checks.get(name, ()))
+        found = np.searchsorted(bounds, values[~np.isnan(values)], side="right") - 1
+        counted.append(np.bincount(np.clip(found, 0, len(bounds) - 2), minlength=len(bounds) - 1))
     bins = np.concatenate([np.flatnonzero(counts) for counts in counted])
     documents = np.concatenate([counts[counts > 0] for counts in counted])
     names = np.repeat(list(signals), [np.count_nonzero(counts) for counts in counted])
     rows = tally("histogram", "", "", names, documents, np.zeros(len(bins), np.int64))
     return rows.set_column(4, "bin", pa.array(bins, pa.int32()))
-
-
-def _fill_bins(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """int64[bins]: number of values in each bin."""
-    found = np.searchsorted(bounds, values[~np.isnan(values)], side="right") - 1
-    return np.bincount(np.clip(found, 0, len(bounds) - 2), minlength=len(bounds) - 1)
 
 
 def tally_unit(
@@ -122,3 +140,227 @@ def tally_unit(
         elif name not in _NO_SIGNALS:
             signals[name] = attributes[name].to_numpy().astype(np.float64)
     return add_tallies([*tables, histograms(signals, checks)])
+
+
+def neighbours(items: Iterable[T], sizes: Iterable[float], full: float, most: int | None = None) -> Iterator[list[T]]:
+    """Lists of neighbouring items, in order. A list ends when its sizes add up to `full` or it has `most` items."""
+    joined: list[T] = []
+    total = 0.0
+    for item, size in zip(items, sizes, strict=True):
+        joined.append(item)
+        total += size
+        if total >= full or len(joined) == most:
+            yield joined
+            joined, total = [], 0.0
+    if joined:
+        yield joined
+
+
+# --- removed duplicates
+
+DUPLICATES = "_work/duplicates"
+SIMILARITY = "_work/similarity"
+DUPLICATES_VERSION = "1"
+SIMILARITY_BINS = 40  # of equal width, from 0 to 1
+
+ROWS_OF_A_UNIT = 2_000_000
+_FEW_ROWS = 2_000_000  # rows that are counted faster than Ray starts
+
+_DUPLICATE_KEYS = ["unit", "source", "language", "reason"]
+DUPLICATES_SCHEMA = pa.schema(
+    [
+        ("unit", pa.int32()),
+        ("source", pa.string()),
+        ("language", pa.string()),
+        ("reason", pa.string()),
+        ("documents", pa.int64()),
+        ("characters", pa.int64()),
+    ]
+)
+SIMILARITY_SCHEMA = pa.schema([("bin", pa.int32()), ("documents", pa.int64())])
+
+
+def duplicates_stage(groups: Artifact) -> Stage:
+    """The stage that counts removed duplicates for the report.
+
+    Reads: GROUPS, one row for each duplicate.
+    Writes: DUPLICATES and SIMILARITY, counts by unit and by similarity.
+    Cost: 0.5 GiB (NUMBERS_MEMORY) for units of two million rows.
+    """
+    return Stage(
+        "duplicates",
+        (Output(DUPLICATES, DUPLICATES_SCHEMA), Output(SIMILARITY, SIMILARITY_SCHEMA)),
+        list(neighbours(groups.file_uris, [file.rows for file in groups.manifest.files], ROWS_OF_A_UNIT)),
+        CountDuplicates(groups.store),
+        fingerprint([DUPLICATES_VERSION, groups.manifest.fingerprint]),
+        groups.store,
+        files_from,
+        small=groups.manifest.rows <= _FEW_ROWS,
+        memory=NUMBERS_MEMORY,
+        per_file=True,
+    )
+
+
+@dataclass(frozen=True)
+class CountDuplicates:
+    """The work of a unit: counts the rows of some files of groups. Counters: `documents`, those of the files."""
+
+    store: Store
+
+    def __call__(self, files: list[str], scratch: Scratch) -> Counters:
+        wanted = {*_DUPLICATE_KEYS, "characters", "similarity"}
+        rows, duplicates, similarity = count_duplicates(read_tables(self.store, files, wanted.__contains__))
+        scratch.write(DUPLICATES, duplicates)
+        scratch.write(SIMILARITY, similarity)
+        return {"documents": rows}
+
+
+def count_duplicates(groups: Iterable[pa.Table]) -> tuple[int, pa.Table, pa.Table]:
+    """(rows, their duplicates as DUPLICATES_SCHEMA, the near-duplicates by similarity as SIMILARITY_SCHEMA).
+
+    groups: tables with the columns unit, source, language, reason (null for kept documents), characters, similarity.
+    """
+    rows = 0
+    counts = [DUPLICATES_SCHEMA.empty_table()]
+    bins = np.zeros(SIMILARITY_BINS, np.int64)
+    for table in groups:
+        rows += table.num_rows
+        removed = table.filter(pc.is_valid(table["reason"])).group_by(_DUPLICATE_KEYS, use_threads=False)
+        counted = removed.aggregate([("characters", "count"), ("characters", "sum")])
+        counts.append(counted.rename_columns(DUPLICATES_SCHEMA.names))
+        near = table.filter(pc.equal(table["reason"], NEAR))["similarity"].to_numpy()
+        bin = np.minimum((near * SIMILARITY_BINS).astype(np.int64), SIMILARITY_BINS - 1)  # the last bin includes 1
+        bins += np.bincount(bin, minlength=SIMILARITY_BINS)
+    filled = np.flatnonzero(bins)
+    similarity = pa.table([pa.array(filled, pa.int32()), bins[filled]], schema=SIMILARITY_SCHEMA)
+    return rows, _sum(pa.concat_tables(counts), _DUPLICATE_KEYS), similarity
+
+
+def sum_of_units(duplicates: Iterable[pa.Table]) -> pa.Table:
+    """Rows of DUPLICATES, added up over units: the columns source, language, reason, documents and characters.
+
+    Tables are added one after the other; only one is in memory, because the rows grow with units times languages.
+    """
+    keys = _DUPLICATE_KEYS[1:]
+    total = _sum(DUPLICATES_SCHEMA.empty_table(), keys)
+    for table in duplicates:
+        total = _sum(pa.concat_tables([total, table.select(total.column_names)]), keys)
+        del table  # before the next one is read
+    return total
+
+
+def _sum(duplicates: pa.Table, keys: list[str]) -> pa.Table:
+    total = duplicates.group_by(keys, use_threads=False).aggregate([("documents", "sum"), ("characters", "sum")])
+    return total.rename_columns([*keys, "documents", "characters"])
+
+
+# --- the sums over all units
+
+TALLY_SUMS = "_work/tally_sums"
+BEST_SAMPLES = "_work/best_samples"
+PROBLEMS = "_work/problems"
+MERGE_VERSION = "1"
+
+FILES_OF_A_UNIT = 256
+_FEW_FILES = 1000  # files that are merged faster than Ray starts
+_STORE_THREADS = 16
+PLACES = 3  # examples of documents with a problem
+
+# At most PLACES rows for each source and problem. The sum of `documents` is the number of documents with the problem.
+PROBLEMS_SCHEMA = pa.schema(
+    [("source", pa.string()), ("problem", pa.string()), ("where", pa.string()), ("documents", pa.int64())]
+)
+
+
+def merge_stage(tallies: Sequence[Artifact], samples: Artifact, quarantine: Artifact, most: int) -> Stage:
+    """The stage that adds up what units counted, for the report. most: samples of each reason.
+
+    Reads: the files of tallies, samples and quarantine, FILES_OF_A_UNIT a unit. Of 20,000 units the driver then reads
+    80 files of each kind; merged files can be merged again.
+    Writes: TALLY_SUMS, BEST_SAMPLES and PROBLEMS.
+    Cost: half a core-second and 0.5 GiB (NUMBERS_MEMORY) a unit.
+    """
+
+    outputs = (
+        Output(TALLY_SUMS, TALLIES_SCHEMA),
+        Output(BEST_SAMPLES, SAMPLES_SCHEMA),
+        Output(PROBLEMS, PROBLEMS_SCHEMA),
+    )
+    files = {
+        TALLY_SUMS: [uri for artifact in tallies for uri in artifact.file_uris],
+        BEST_SAMPLES: samples.file_uris,
+        PROBLEMS: quarantine.file_uris,
+    }
+    units = [
+        (output, uris[at : at + FILES_OF_A_UNIT])
+        for output, uris in files.items()
+        for at in range(0, len(uris), FILES_OF_A_UNIT)
+    ]
+    read = [artifact.manifest.fingerprint for artifact in (*tallies, samples, quarantine)]
+    return Stage(
+        "merge",
+        outputs,
+        units,
+        MergeTallies(samples.store, most),
+        fingerprint([MERGE_VERSION, *read, most]),
+        samples.store,
+        _files,
+        small=sum(len(uris) for uris in files.values()) <= _FEW_FILES,
+        memory=NUMBERS_MEMORY,
+        per_file=True,
+    )
+
+
+def _files(unit: tuple[str, Sequence[str]]) -> str:
+    return files_from(unit[1])
+
+
+@dataclass(frozen=True)
+class MergeTallies:
+    """The work of a unit: an output, and the files that are merged into it. Counters: `files`."""
+
+    store: Store
+    most: int
+
+    def __call__(self, unit: tuple[str, Sequence[str]], scratch: Scratch) -> Counters:
+        output, uris = unit
+        merges: dict[str, Merge] = {
+            TALLY_SUMS: add_tallies,
+            BEST_SAMPLES: partial(best_samples, most=self.most),
+            PROBLEMS: add_problems,
+        }
+        for name, merge in merges.items():
+            scratch.write(name, merged(self.store, uris if name == output else (), merge))
+        return {"files": len(uris)}
+
+
+def merged(store: Store, uris: Sequence[str], merge: Merge) -> pa.Table:
+    """The rows of these files, merged. Many files are read at once, each by one row group at a time."""
+
+    def read(uri: str) -> pa.Table:
+        found = merge([])
+        for table in read_tables(store, [uri]):
+            found = merge([found, table])
+        return found
+
+    with ThreadPoolExecutor(_STORE_THREADS) as pool:
+        return merge(list(pool.map(read, uris)))
+
+
+def add_problems(problems: Sequence[pa.Table]) -> pa.Table:
+    """The number of documents by source and problem, with the first PLACES of each (PROBLEMS_SCHEMA).
+
+    problems: tables of PROBLEMS_SCHEMA, or of the quarantine, in which a row is a document.
+    """
+    tables = [PROBLEMS_SCHEMA.empty_table()]
+    for table in problems:
+        if "documents" not in table.column_names:
+            table = table.append_column("documents", pa.array(np.ones(table.num_rows, np.int64)))
+        tables.append(table.select(PROBLEMS_SCHEMA.names))
+    table = pa.concat_tables(tables)
+    number = number_of_its_kind(table, "source", "problem")
+    sums = table.group_by(["source", "problem"], use_threads=False).aggregate([("documents", "sum")])["documents_sum"]
+    documents = np.zeros(table.num_rows, np.int64)
+    documents[number == 0] = sums.to_numpy()  # both in the order in which the kinds are first seen
+    table = table.set_column(3, "documents", pa.array(documents))
+    return table.filter(pa.array(number < PLACES))

@@ -1,15 +1,15 @@
 """The stage `select`: reads the text again, and writes the corpus and the ledger.
 
     units of input, attributes, verdicts, groups  ->  corpus, removed (the ledger), contaminated (with the rule
-                                                      `decontamination`), boilerplate and repeats (with these
-                                                      settings), samples and tallies for the report
+                                                      `decontamination`), the artifacts of cuts (kept_texts.py),
+                                                      samples and tallies for the report
 
 The ledger has one row for each removed document. Earlier stages remove nothing. A unit of this stage is a list of
 neighbouring units of input whose kept text fills about one file of the corpus. It reads their text and the rows of
 attributes, verdicts and groups about them, a table of 8 MB of text at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,35 +20,28 @@ from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.errors import DataError
 from cluster.formats import plural
 from cluster.readers.inputs import Limits
-from cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
+from cluster.readers.units import InputManifest, Reading, read_unit, split_problems
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
-from pipelines.curate.config import SelectSettings
-from pipelines.curate.stages.boilerplate import (
-    BOILERPLATE,
-    BOILERPLATE_SCHEMA,
-    BOILERPLATE_VERSION,
-    BoilerplateCutter,
-    find_boilerplate,
-)
-from pipelines.curate.stages.contaminated import (
-    CONTAMINATED,
-    CONTAMINATED_SCHEMA,
-    contaminated_rows,
-    decontamination_of,
-)
-from pipelines.curate.stages.cuts import TOO_FEW_WORDS_LEFT, Cutter, filter_texts, stays
+from cluster.store.store import Store
+from pipelines.curate.config import AnyCut, CurateConfig
 from pipelines.curate.stages.decide import VERDICTS_SCHEMA
-from pipelines.curate.stages.kept_texts import MeasuredUnit, groups_in, take_texts
-from pipelines.curate.stages.neighbours import neighbours
-from pipelines.curate.stages.repeats import REPEATS, REPEATS_SCHEMA, REPEATS_VERSION, RepeatsCutter, find_repeats
-from pipelines.curate.stages.samples import SAMPLES, SAMPLES_SCHEMA, Sampler
+from pipelines.curate.stages.kept_texts import (
+    TOO_FEW_WORDS_LEFT,
+    KeptTexts,
+    MeasuredUnit,
+    cleaned,
+    filter_texts,
+    groups_in,
+)
+from pipelines.curate.stages.samples import SAMPLES, SAMPLES_SCHEMA, Sampler, index_in
 from pipelines.curate.stages.shared_keys import KeyStages, read_shared
-from pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, tally
+from pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, neighbours, tally
 from pipelines.dedup.compare import EXACT, NEAR
 from pipelines.dedup.cost import DEFAULT_SIZES, Sizes
 from pipelines.dedup.group import files_of
 from pipelines.memory import task_memory
-from pipelines.rules.decontamination import SIGNAL
+from pipelines.rules.decontamination import MATCHES_SCHEMA, SIGNAL, Decontamination
+from pipelines.rules.filters import Filters
 from pipelines.text import personal_data
 from pipelines.text.lines import count_characters
 from pipelines.text.normalize import NORMALIZE_VERSION, normalize
@@ -56,8 +49,14 @@ from pipelines.text.texts import Texts
 
 CORPUS = "corpus"
 REMOVED = "removed"  # the ledger
+CONTAMINATED = "contaminated"
 KEPT = "_work/kept"
 SELECT_VERSION = "5"
+
+DEDUP_STAGES = {EXACT: "exact_duplicates", NEAR: "near_duplicates"}
+
+# A file may grow to this multiple of corpus.file_mib, so that a unit does not write a second, small file.
+_MAX_FILE_FACTOR = 1.5
 
 # The document that was kept in place of a removed duplicate. Null for other removed documents.
 _PARTNER_COLUMNS = [
@@ -85,9 +84,15 @@ LEDGER_SCHEMA = pa.schema(
 )
 
 
-def ledger_schema(carried: pa.Schema) -> pa.Schema:
-    """LEDGER_SCHEMA and the carried columns of the inputs, by `ledger_name`."""
-    return pa.schema([*LEDGER_SCHEMA, *(field.with_name(ledger_name(field.name)) for field in carried)])
+# A row of the ledger before id, source, position and language are added. `row`: the document's number in the unit.
+_REMOVED_SCHEMA = pa.schema([*VERDICTS_SCHEMA, *_PARTNER_COLUMNS])
+
+# Every text of an evaluation set that a document contains, and where it begins and ends: of all documents above the
+# bound `rules.decontamination.max_fraction`, also those that another rule removed or that stay. Positions in characters
+# are those of the normalised text, before personal data is replaced.
+CONTAMINATED_SCHEMA = pa.schema(
+    [("id", pa.string()), ("source", pa.string()), ("position", pa.int64()), *list(MATCHES_SCHEMA)[1:]]
+)
 
 
 def ledger_name(carried: str) -> str:
@@ -95,43 +100,21 @@ def ledger_name(carried: str) -> str:
     return f"input_{carried}" if carried in LEDGER_SCHEMA.names else carried
 
 
-# A file may grow to this multiple of corpus.file_mib, so that a unit does not write a second, small file.
-_MAX_FILE_FACTOR = 1.5
-
-DEDUP_STAGES = {EXACT: "exact_duplicates", NEAR: "near_duplicates"}
-
-
-def corpus_schema(settings: SelectSettings, carried: pa.Schema) -> pa.Schema:
+def corpus_schema(config: CurateConfig, carried: pa.Schema) -> pa.Schema:
     """The columns of the corpus; the last are the carried columns of the inputs."""
     columns = [("id", pa.string()), ("text", pa.large_string()), ("source", pa.string())]
-    if settings.filters.language:
+    if config.language:
         columns += [("language", pa.string()), ("language_score", pa.float32())]
-    columns += [(name, pa.float64()) for name in settings.corpus.columns]
-    if settings.dedup:
+    columns += [(name, pa.float64()) for name in config.corpus.columns]
+    if config.dedup:
         columns += [("duplicate_count", pa.int64()), ("group_id", pa.int64())]
     return pa.schema([*(pa.field(*column) for column in columns), *carried])
 
 
-def attribute_columns(columns: tuple[str, ...]) -> set[str]:
-    """The columns of the attributes that are read. columns: the signals that become columns of the corpus."""
-    return {"row", "id", "text_hash", "characters", "language", "language_score", SIGNAL, *columns}
-
-
-# A row of the ledger before id, source, position and language are added. `row`: the document's number in the unit.
-REMOVED_SCHEMA = pa.schema([*VERDICTS_SCHEMA, *_PARTNER_COLUMNS])
-
-
-@dataclass(frozen=True)
-class UnitResults:
-    """The results of earlier stages for one unit of input. A table without rows still has its columns."""
-
-    attributes: pa.Table
-    removed: pa.Table  # as REMOVED_SCHEMA, sorted by row
-    groups: pa.Table  # as GROUPS_SCHEMA
-
-
 def select_stage(
-    settings: SelectSettings,
+    config: CurateConfig,
+    filters: Filters,
+    cuts: tuple[AnyCut, ...],
     inputs: InputManifest,
     attributes: Artifact,
     verdicts: Artifact,
@@ -142,41 +125,38 @@ def select_stage(
     """The stage that writes the documents that are kept.
 
     Reads: the input files once more, the attributes and verdicts of its units, and the groups of their positions.
-    Writes: CORPUS and the ledger REMOVED; SAMPLES and KEPT for the report; if set CONTAMINATED, BOILERPLATE, REPEATS.
+    Writes: CORPUS and the ledger REMOVED; SAMPLES and KEPT for the report; CONTAMINATED and the artifacts of cuts, if
+    set.
     Cost: 7 ms of a core for 1 MB of text; 1 GiB, with cuts the text of a corpus file besides (select_memory).
 
-    groups, duplicates: the artifacts GROUPS and DUPLICATES; None without deduplication. sizes: those of `groups`.
+    filters, cuts: those of the config. groups, duplicates: the artifacts GROUPS and DUPLICATES; None without
+    deduplication. sizes: those of `groups`.
     """
-    file_bytes = settings.corpus.file_mib << 20
-    outputs: tuple[Output, ...] = (
-        Output(CORPUS, corpus_schema(settings, inputs.carried), file_bytes=int(file_bytes * _MAX_FILE_FACTOR)),
-        Output(REMOVED, ledger_schema(inputs.carried)),
+    file_bytes = config.corpus.file_mib << 20
+    removes_duplicates = config.dedup is not None and config.dedup.remove
+    redacts = config.personal_data and [personal_data.PERSONAL_DATA_VERSION, *sorted(config.personal_data.redact)]
+    ledger = pa.schema([*LEDGER_SCHEMA, *(field.with_name(ledger_name(field.name)) for field in inputs.carried)])
+    outputs = (
+        Output(CORPUS, corpus_schema(config, inputs.carried), file_bytes=int(file_bytes * _MAX_FILE_FACTOR)),
+        Output(REMOVED, ledger),
         Output(SAMPLES, SAMPLES_SCHEMA),
         Output(KEPT, TALLIES_SCHEMA),
+        *((Output(CONTAMINATED, CONTAMINATED_SCHEMA),) if filters.decontamination else ()),
+        *(Output(cut.name, cut.columns) for cut in cuts),
     )
-    if decontamination_of(settings.filters):
-        outputs += (Output(CONTAMINATED, CONTAMINATED_SCHEMA),)
-    boilerplate, repeats = settings.boilerplate, settings.repeats
-    if boilerplate:
-        outputs += (Output(BOILERPLATE, BOILERPLATE_SCHEMA),)
-    if repeats:
-        outputs += (Output(REPEATS, REPEATS_SCHEMA),)
-    stage_fingerprint = fingerprint(
+    made_from = fingerprint(
         {
             "version": [SELECT_VERSION, NORMALIZE_VERSION],
             "attributes": attributes.manifest.fingerprint,
             "verdicts": verdicts.manifest.fingerprint,
             "groups": groups and groups.manifest.fingerprint,
-            "remove": settings.dedup and settings.dedup.remove,
-            "personal_data": None
-            if settings.redact is None
-            else [personal_data.PERSONAL_DATA_VERSION, *sorted(settings.redact)],
-            "corpus": settings.corpus.model_dump(),
-            "samples": settings.samples,
-            "lines": [rule.name for rule in settings.filters.rules if getattr(rule, "remove_lines", False)],
+            "remove": config.dedup and config.dedup.remove,
+            "personal_data": redacts,
+            "corpus": config.corpus.model_dump(),
+            "samples": config.report.samples,
+            "lines": [rule.name for rule in filters.rules if getattr(rule, "remove_lines", False)],
         }
-        | ({"boilerplate": [BOILERPLATE_VERSION, boilerplate.model_dump()]} if boilerplate else {})
-        | ({"repeats": [REPEATS_VERSION, repeats.model_dump()]} if repeats else {})
+        | {cut.name: [cut.version, cut.model_dump()] for cut in cuts}
     )
     count = len(inputs.units)
     documents = np.array(attributes.rows_by_unit(count), np.int64)
@@ -184,34 +164,35 @@ def select_stage(
     spans = list(zip(firsts, documents.tolist(), strict=True))
     of_groups = files_of(groups, spans, sizes) if groups else [[] for _ in spans]
     files = attributes.files_by_unit(count), verdicts.files_by_unit(count), of_groups
-    parts = zip(inputs.units, firsts, *files, strict=True)
-    measured = [MeasuredUnit(*part) for part in parts]
-
-    removed = duplicates if settings.dedup and settings.dedup.remove else None
-    kept_bytes = _kept_bytes(verdicts, removed, inputs)
-    units = list(neighbours(measured, kept_bytes, file_bytes))
-    work, store = Select(settings, inputs.reading, attributes.schema), attributes.store
+    measured = [MeasuredUnit(*part) for part in zip(inputs.units, firsts, *files, strict=True)]
+    kept_bytes = _kept_bytes(verdicts, duplicates if removes_duplicates else None, inputs)
+    store = attributes.store
 
     def prepare(run: RunStage) -> list[list[MeasuredUnit]]:
-        text, reading = sum(kept_bytes), inputs.reading
-        stages = KeyStages(run, store, measured, stage_fingerprint, sizes.fan)
-        if boilerplate:
-            cut = find_boilerplate(stages, settings, reading, text)
-            stages = replace(stages, units=[replace(one, boilerplate=cut.slice(one.unit.index)) for one in measured])
-        found = stages.units
-        if repeats:
-            repeated = find_repeats(stages, settings, reading, text)
-            found = [replace(one, repeats=repeated.slice(one.unit.index)) for one in found]
-        return list(neighbours(found, kept_bytes, file_bytes))
+        stages = KeyStages(run, store, measured, made_from, sizes.fan)
+        kept = KeptTexts(inputs.reading, config.limits, filters, removes_duplicates)
+        for cut in cuts:
+            found = cut.find(stages, kept, sum(kept_bytes))
+            units = [replace(one, shared={**one.shared, cut.name: found.slice(one.unit.index)}) for one in stages.units]
+            stages, kept = replace(stages, units=units), replace(kept, cuts=(*kept.cuts, cut))
+        return list(neighbours(stages.units, kept_bytes, file_bytes))
 
-    cuts = boilerplate is not None or repeats is not None
-    memory = select_memory(settings.limits, file_bytes, cuts=cuts)
-    stage = Stage("select", outputs, units, work, stage_fingerprint, store, _files, memory=memory, per_input=True)
+    stage = Stage(
+        "select",
+        outputs,
+        list(neighbours(measured, kept_bytes, file_bytes)),
+        Select(config, filters, cuts, inputs.reading, attributes.schema),
+        made_from,
+        store,
+        _files,
+        memory=select_memory(config.limits, file_bytes, cuts=bool(cuts)),
+        per_input=True,
+    )
     return replace(stage, units=(), prepare=prepare) if cuts else stage
 
 
 def select_memory(limits: Limits, file_bytes: int, *, cuts: bool) -> int:
-    """Bytes of a unit of `select`. file_bytes: text of a corpus file. cuts: whether the unit cuts pieces or windows."""
+    """Bytes of a unit of `select`. file_bytes: text of a corpus file. cuts: whether the unit cuts text."""
     return task_memory(limits) + cuts * file_bytes  # the keys of text that fills a file: at most a quarter of it
 
 
@@ -234,34 +215,102 @@ def _kept_bytes(verdicts: Artifact, duplicates: Artifact | None, inputs: InputMa
 class Select:
     """The work of a unit. attributes: schema of the artifact ATTRIBUTES."""
 
-    settings: SelectSettings
+    config: CurateConfig
+    filters: Filters
+    cuts: tuple[AnyCut, ...]
     reading: Reading
     attributes: pa.Schema
 
     def __call__(self, units: list[MeasuredUnit], scratch: Scratch) -> Counters:
-        """Counters: `documents` and `text_bytes` read, `corpus_documents` and `corpus_characters` written."""
+        """Counters: `documents` and `text_bytes` read, `corpus_documents` and `corpus_characters` written; of each cut
+        those of its settings' `counters`, with its name before them.
+        """
         counters: Counters = {"documents": 0, "text_bytes": 0, "corpus_documents": 0, "corpus_characters": 0}
-        sampler = Sampler(self.settings.samples)
-        tallies: list[pa.Table] = []
+        sampler, tallies = Sampler(self.config.report.samples), list[pa.Table]()
         groups = groups_in(self.reading.store, units)
         for one in units:
-            results = self._results(one, groups)
-            self._write(one, results, scratch, sampler, tallies, counters)
+            of_unit = groups.filter(pc.equal(groups["unit"], one.unit.index))
+            self._write(one, of_unit, scratch, sampler, tallies, counters)
         scratch.write(SAMPLES, sampler.table())
         scratch.write(KEPT, add_tallies(tallies))
         return counters
 
-    def _results(self, unit: MeasuredUnit, groups: pa.Table) -> UnitResults:
-        store, dedup = self.reading.store, self.settings.dedup
-        names = attribute_columns(self.settings.corpus.columns)
-        schema = pa.schema([column for column in self.attributes if column.name in names])
-        attributes = _concat(read_tables(store, unit.attributes, names.__contains__), schema)
-        removed = _without_partner(_concat(read_tables(store, unit.verdicts), VERDICTS_SCHEMA))
-        in_unit = groups.filter(pc.equal(groups["unit"], unit.unit.index))
-        if dedup and dedup.remove:
-            duplicates = _duplicates(in_unit.filter(pc.is_valid(in_unit["reason"])), dedup.threshold)
-            removed = _joined([removed, duplicates])
-        return UnitResults(attributes, removed, in_unit)
+    def _write(
+        self,
+        measured: MeasuredUnit,
+        groups: pa.Table,
+        scratch: Scratch,
+        sampler: Sampler,
+        tallies: list[pa.Table],
+        counters: Counters,
+    ) -> None:
+        """Write the kept documents of a unit of input, and its ledger. groups: rows of the unit (GROUPS_SCHEMA)."""
+        config, unit, store = self.config, measured.unit, self.reading.store
+        redact = config.personal_data.redact if config.personal_data else ()
+        decontamination = self.filters.decontamination
+        shared = [read_shared(store, measured.shared.get(cut.name)) for cut in self.cuts]
+        read = {"row", "id", "text_hash", "characters", "language", "language_score", SIGNAL, *config.corpus.columns}
+        schema = pa.schema([column for column in self.attributes if column.name in read])
+        attributes = _concat(read_tables(store, measured.attributes, read.__contains__), schema)
+        verdicts = _without_partner(_concat(read_tables(store, measured.verdicts), VERDICTS_SCHEMA))
+        removed_in_unit = _sorted([verdicts, _duplicates(config, groups)])
+        removed_rows = removed_in_unit["row"].to_numpy()
+        first = 0
+        for table in read_unit(unit, self.reading, config.limits):
+            readable, _ = split_problems(table)
+            rows, position = attributes.slice(first, readable.num_rows), measured.first + first
+            first += readable.num_rows
+            if not readable["row"].combine_chunks().equals(rows["row"].combine_chunks()):
+                raise DataError(
+                    f"unit {unit.index} ({unit.spans[0].uri}): its rows differ from those measured. The input "
+                    "changed during the run: restore it, or run again with --replace."
+                )
+            texts = normalize(Texts.from_arrow(readable["text"]))
+            if decontamination:
+                found = contaminated_rows(decontamination, store, unit.source, texts, rows, position)
+                scratch.write(CONTAMINATED, found)
+            kept = np.flatnonzero(~np.isin(rows["row"].to_numpy(), removed_rows))
+            written = cleaned(Texts.from_arrow(texts.to_arrow().take(pa.array(kept))), self.filters)
+            gone = [_among(removed_in_unit, rows)]
+            for cut, keys in zip(self.cuts, shared, strict=True):
+                documents = rows.take(kept).append_column("position", pa.array(position + kept))
+                left = cut.cut_out(unit.source, written, position + kept, keys)
+                listed, shown, counted = cut.listed(left, unit.source, written, documents, keys, redact)
+                scratch.write(cut.name, listed)
+                sampler.add_cut(cut.name, shown)
+                for name, number in counted.items():
+                    counters[f"{cut.name}_{name}"] = counters.get(f"{cut.name}_{name}", 0) + number
+                enough = left.stays(cut.min_words_left)
+                short, count = documents.filter(pa.array(~enough)), int((~enough).sum())
+                columns = {
+                    "row": short["row"],
+                    "stage": pa.repeat(cut.name, count),
+                    "reason": pa.repeat(TOO_FEW_WORDS_LEFT, count),
+                    "value": left.words[~enough].astype(np.float64),
+                    "threshold": pa.repeat(float(cut.min_words_left), count),
+                }
+                gone.append(_without_partner(pa.table(columns)))
+                reason = f"{cut.name}/{TOO_FEW_WORDS_LEFT}"
+                tallies.append(_tally("removed", unit.source, short, reason, short["characters"]))
+                written, kept = filter_texts(left.texts, enough), kept[enough]
+            removed = _sorted(gone)
+            scratch.write(REMOVED, self._ledger(unit.source, rows, position, removed, readable))
+            sampler.add(unit.source, texts, rows, removed, groups)
+            if redact:
+                written = personal_data.redact(written, personal_data.find(written, redact))
+            rows = rows.take(kept)
+            scratch.write(CORPUS, self._corpus(unit.source, written, rows, readable.take(kept), groups))
+            characters = count_characters(written)
+            tallies.append(add_tallies([_tally("kept", unit.source, rows, "", characters)]))
+            counters["documents"] += readable.num_rows
+            counters["text_bytes"] += len(texts.data)
+            counters["corpus_documents"] += len(kept)
+            counters["corpus_characters"] += int(characters.sum())
+        if first != attributes.num_rows:
+            raise DataError(
+                f"unit {unit.index} ({unit.spans[0].uri}): {plural(first, 'document')} now, {attributes.num_rows:,} "
+                "when measured. The input changed during the run: restore it, or run again with --replace."
+            )
 
     def _ledger(self, source: str, rows: pa.Table, position: int, removed: pa.Table, readable: pa.Table) -> pa.Table:
         """The ledger of some neighbouring documents.
@@ -278,85 +327,34 @@ class Select:
             columns[name] = documents[name] if name in documents.column_names else nulls
         return pa.table(columns | {ledger_name(name): carried[name] for name in self.reading.carried.names})
 
-    def _write(
-        self,
-        measured: MeasuredUnit,
-        results: UnitResults,
-        scratch: Scratch,
-        sampler: Sampler,
-        tallies: list[pa.Table],
-        counters: Counters,
-    ) -> None:
-        """Write the kept documents of a unit of input, and its ledger."""
-        unit, attributes = measured.unit, results.attributes
-        cutters = self._cutters(measured)
-        decontamination = decontamination_of(self.settings.filters)
-        removed_rows = results.removed["row"].to_numpy()
-        first = 0
-        for table in read_unit(unit, self.reading, self.settings.limits):
-            readable, _ = split_problems(table)
-            rows, position = attributes.slice(first, readable.num_rows), measured.first + first
-            first += readable.num_rows
-            if not readable["row"].combine_chunks().equals(rows["row"].combine_chunks()):
-                raise DataError(
-                    f"unit {unit.index} ({unit.spans[0].uri}): its rows differ from those measured. The input "
-                    "changed during the run: restore it, or run again with --replace."
-                )
-            texts = normalize(Texts.from_arrow(readable["text"]))
-            if decontamination:
-                found = contaminated_rows(decontamination, self.reading.store, unit.source, texts, rows, position)
-                scratch.write(CONTAMINATED, found)
-            kept = np.flatnonzero(~np.isin(rows["row"].to_numpy(), removed_rows))
-            written, gone = take_texts(texts, kept, self.settings.filters), list[pa.Table]()
-            for cutter in cutters:
-                documents = rows.take(kept).append_column("position", pa.array(position + kept))
-                cut = cutter(unit.source, written, documents)
-                scratch.write(cutter.name, cut.listed)
-                sampler.add_cut(cutter.name, cut.shown)
-                for name, number in cut.counters.items():
-                    counters[name] = counters.get(name, 0) + number
-                enough = stays(cut.is_cut, cut.words, cutter.min_words_left)
-                gone.append(_too_short(documents["row"], cut.words, enough, cutter))
-                tallies.append(_tally_removed(unit.source, documents.filter(pa.array(~enough)), cutter.name))
-                written, kept = filter_texts(cut.texts, enough), kept[enough]
-            removed = _joined([_of_rows(results.removed, rows), *gone])
-            scratch.write(REMOVED, self._ledger(unit.source, rows, position, removed, readable))
-            sampler.add(unit.source, texts, rows, removed, results.groups)
-            corpus = self._corpus(unit, written, rows.take(kept), readable.take(kept), results.groups)
-            scratch.write(CORPUS, corpus)
-            characters = count_characters(Texts.from_arrow(corpus["text"]))
-            tallies.append(_tally_kept(unit.source, rows.take(kept), characters))
-            counters["documents"] += readable.num_rows
-            counters["text_bytes"] += len(texts.data)
-            counters["corpus_documents"] += len(kept)
-            counters["corpus_characters"] += int(characters.sum())
-        if first != attributes.num_rows:
-            raise DataError(
-                f"unit {unit.index} ({unit.spans[0].uri}): {plural(first, 'document')} now, {attributes.num_rows:,} "
-                "when measured. The input changed during the run: restore it, or run again with --replace."
-            )
-
-    def _cutters(self, unit: MeasuredUnit) -> list[Cutter]:
-        """The kinds of cuts in the documents of a unit, in the order in which they are made."""
-        store, settings, found = self.reading.store, self.settings, list[Cutter]()
-        if settings.boilerplate:
-            shared = read_shared(store, unit.boilerplate)
-            found.append(BoilerplateCutter(settings.boilerplate, settings.redact, shared))
-        if settings.repeats:
-            shared = read_shared(store, unit.repeats)
-            found.append(RepeatsCutter(settings.repeats, settings.redact, shared))
-        return found
-
-    def _corpus(self, unit: Unit, texts: Texts, rows: pa.Table, carried: pa.Table, groups: pa.Table) -> pa.Table:
+    def _corpus(self, source: str, texts: Texts, rows: pa.Table, carried: pa.Table, groups: pa.Table) -> pa.Table:
         """The kept documents as rows of the corpus. rows: their attributes."""
-        if self.settings.redact:
-            texts = personal_data.redact(texts, personal_data.find(texts, self.settings.redact))
-        columns = {"id": rows["id"], "text": texts.to_arrow(), "source": pa.repeat(unit.source, len(texts))}
+        columns = {"id": rows["id"], "text": texts.to_arrow(), "source": pa.repeat(source, len(texts))}
         columns |= {name: rows[name] for name in ("language", "language_score") if name in rows.column_names}
-        columns |= {name: rows[name] for name in self.settings.corpus.columns}
-        if self.settings.dedup:
+        columns |= {name: rows[name] for name in self.config.corpus.columns}
+        if self.config.dedup:
             columns |= _group_columns(rows, groups)
         return pa.table(columns | {name: carried[name] for name in self.reading.carried.names})
+
+
+def contaminated_rows(
+    rule: Decontamination, store: Store, source: str, texts: Texts, attributes: pa.Table, first: int
+) -> pa.Table:
+    """Rows of CONTAMINATED_SCHEMA of D documents.
+
+    texts: normalised. attributes: D rows, with the columns `id` and SIGNAL. first: position of the first document.
+    """
+    found = np.flatnonzero(attributes[SIGNAL].to_numpy() > rule.max_fraction)
+    if not len(found):
+        return CONTAMINATED_SCHEMA.empty_table()
+    matches = rule.matches(Texts.from_arrow(texts.to_arrow().take(pa.array(found))), store)
+    rows = found[matches["document"].to_numpy()]
+    columns = {name: matches[name] for name in matches.column_names} | {
+        "id": attributes["id"].take(pa.array(rows)),
+        "source": pa.repeat(source, len(rows)),
+        "position": first + rows,
+    }
+    return pa.table(columns).select(CONTAMINATED_SCHEMA.names).cast(CONTAMINATED_SCHEMA)
 
 
 def _group_columns(rows: pa.Table, groups: pa.Table) -> dict[str, object]:
@@ -367,57 +365,49 @@ def _group_columns(rows: pa.Table, groups: pa.Table) -> dict[str, object]:
     )
     group_id = own.astype(np.int64)
     count = np.ones(len(rows), np.int64)
-    grouped_rows = groups["row"].to_numpy()
-    if len(grouped_rows) and len(rows):
-        at = np.minimum(np.searchsorted(grouped_rows, rows["row"].to_numpy()), len(grouped_rows) - 1)
-        grouped = grouped_rows[at] == rows["row"].to_numpy()
-        group_id[grouped] = groups["group_id"].to_numpy()[at[grouped]]
-        count[grouped] = groups["duplicate_count"].to_numpy()[at[grouped]]
+    at = index_in(groups["row"].to_numpy(), rows["row"].to_numpy())
+    grouped = at >= 0
+    group_id[grouped] = groups["group_id"].to_numpy()[at[grouped]]
+    count[grouped] = groups["duplicate_count"].to_numpy()[at[grouped]]
     return {"duplicate_count": count, "group_id": group_id}
 
 
-def _tally_kept(source: str, rows: pa.Table, characters: np.ndarray) -> pa.Table:
-    """Counts of the kept documents. characters: int64[D], of the documents as they are written, after all cuts."""
-    language = rows["language"] if "language" in rows.column_names else ""
-    return add_tallies([tally("kept", source, language, "", np.ones(len(rows), np.int64), characters)])
-
-
-def _tally_removed(source: str, documents: pa.Table, stage: str) -> pa.Table:
-    """Counts of the documents that a kind of cut removed. documents: their attributes. stage: the kind."""
+def _tally(table: str, source: str, documents: pa.Table, reason: str, characters: object) -> pa.Table:
+    """Counts of documents, of which the attributes are given. characters: int64[D]."""
     language = documents["language"] if "language" in documents.column_names else ""
-    ones = np.ones(len(documents), np.int64)
-    return tally("removed", source, language, f"{stage}/{TOO_FEW_WORDS_LEFT}", ones, documents["characters"])
-
-
-def _too_short(rows: pa.ChunkedArray, words: np.ndarray, enough: np.ndarray, cutter: Cutter) -> pa.Table:
-    """The documents of which a cut left too little (REMOVED_SCHEMA).
-
-    words: int64[D], words that are left. enough: bool[D], whether the document stays.
-    """
-    count = int((~enough).sum())
-    columns = {
-        "row": rows.filter(pa.array(~enough)),
-        "stage": pa.repeat(cutter.name, count),
-        "reason": pa.repeat(TOO_FEW_WORDS_LEFT, count),
-        "value": words[~enough].astype(np.float64),
-        "threshold": pa.repeat(float(cutter.min_words_left), count),
-    }
-    return _without_partner(pa.table(columns))
+    return tally(table, source, language, reason, np.ones(len(documents), np.int64), characters)
 
 
 def _without_partner(verdicts: pa.Table) -> pa.Table:
-    """Documents removed by rules or cuts, as REMOVED_SCHEMA. verdicts: a table of VERDICTS_SCHEMA."""
+    """Documents removed by rules or cuts (_REMOVED_SCHEMA). verdicts: a table of VERDICTS_SCHEMA."""
     columns = {name: verdicts[name] for name in verdicts.column_names}
     columns |= {name: pa.nulls(verdicts.num_rows, kind) for name, kind in _PARTNER_COLUMNS}
-    return pa.table(columns, schema=REMOVED_SCHEMA)
+    return pa.table(columns, schema=_REMOVED_SCHEMA)
 
 
-def _joined(removed: list[pa.Table]) -> pa.Table:
+def _duplicates(config: CurateConfig, groups: pa.Table) -> pa.Table:
+    """The documents removed as duplicates (_REMOVED_SCHEMA). groups: rows of a unit."""
+    if config.dedup is None or not config.dedup.remove:
+        return _REMOVED_SCHEMA.empty_table()
+    duplicates = groups.filter(pc.is_valid(groups["reason"]))
+    stages = pa.array(list(DEDUP_STAGES.values())).take(pc.index_in(duplicates["reason"], pa.array(list(DEDUP_STAGES))))
+    columns = {
+        "row": duplicates["row"],
+        "stage": stages,
+        "reason": duplicates["reason"],
+        "value": duplicates["similarity"],
+        "threshold": pa.repeat(config.dedup.threshold, duplicates.num_rows),
+        **{name: duplicates[name] for name, _ in _PARTNER_COLUMNS},
+    }
+    return pa.table(columns).cast(_REMOVED_SCHEMA)
+
+
+def _sorted(removed: list[pa.Table]) -> pa.Table:
     """All rows, sorted by row, in one chunk."""
     return pa.concat_tables(removed).sort_by("row").combine_chunks()
 
 
-def _of_rows(removed: pa.Table, rows: pa.Table) -> pa.Table:
+def _among(removed: pa.Table, rows: pa.Table) -> pa.Table:
     """The removed documents among these neighbouring ones. Both are sorted by row."""
     if not rows.num_rows:
         return removed.slice(0, 0)
@@ -426,20 +416,6 @@ def _of_rows(removed: pa.Table, rows: pa.Table) -> pa.Table:
     return removed.slice(first, end - first)
 
 
-def _duplicates(duplicates: pa.Table, threshold: float) -> pa.Table:
-    """The documents removed as duplicates (REMOVED_SCHEMA). duplicates: their rows of the groups."""
-    stages = pa.array(list(DEDUP_STAGES.values())).take(pc.index_in(duplicates["reason"], pa.array(list(DEDUP_STAGES))))
-    columns = {
-        "row": duplicates["row"],
-        "stage": stages,
-        "reason": duplicates["reason"],
-        "value": duplicates["similarity"],
-        "threshold": pa.repeat(threshold, duplicates.num_rows),
-        **{name: duplicates[name] for name, _ in _PARTNER_COLUMNS},
-    }
-    return pa.table(columns).cast(REMOVED_SCHEMA)
-
-
-def _concat(tables: Iterator[pa.Table], schema: pa.Schema) -> pa.Table:
+def _concat(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
     """All rows in one chunk; an empty table with `schema` if there are none."""
     return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()

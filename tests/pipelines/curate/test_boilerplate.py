@@ -14,8 +14,9 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import result_settings, run_stages
 from pipelines.curate.questions.explain import explain
 from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.stages.cuts import stays
+from pipelines.curate.stages.kept_texts import CutTexts
 from pipelines.dedup.group import Sizes
+from pipelines.text.texts import Texts
 from tests.support.inline import curate_inline
 from tests.support.stories import ledger, story
 
@@ -178,4 +179,5 @@ def test_without_the_setting_nothing_changes(settings, monkeypatch):
 
 def test_a_document_that_was_cut_stays_with_exactly_the_least_words():
     was_cut, words = np.array([True, True, True, False]), np.array([4, 5, 6, 0])
-    assert stays(was_cut, words, 5).tolist() == [False, True, True, True]
+    left = CutTexts(Texts.from_strings([""] * 4), was_cut, words, None)
+    assert left.stays(5).tolist() == [False, True, True, True]

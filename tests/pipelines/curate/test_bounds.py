@@ -22,12 +22,12 @@ from cluster.readers.freeze import freeze, freeze_listing
 from cluster.readers.inputs import Input, Limits
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
+from pipelines.curate.job import machines
 from pipelines.curate.questions.explain import explain
 from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.sample import sample_rows
-from pipelines.curate.stages import duplicate_ids, id_index
-from pipelines.curate.stages.neighbours import neighbours
-from pipelines.curate.work import machines
+from pipelines.curate.stages import ids as id_stages
+from pipelines.curate.stages.tallies import neighbours
 from pipelines.dedup.cost import memory_to_group
 from tests.support.inline import curate_inline
 
@@ -37,8 +37,8 @@ OFF = {"language": None, "rules": None, "personal_data": None, "dedup": None}
 @pytest.fixture(params=[7, 4_000_000])
 def many(request, tmp_path, monkeypatch):
     """160 documents in several units of two sources, with ids that several of them have, in one range or many."""
-    monkeypatch.setattr(duplicate_ids, "DOCUMENTS_OF_A_RANGE", request.param)
-    monkeypatch.setattr(id_index, "DOCUMENTS_OF_A_UNIT", 50)
+    monkeypatch.setattr(id_stages, "DOCUMENTS_OF_A_RANGE", request.param)
+    monkeypatch.setattr(id_stages, "DOCUMENTS_OF_A_UNIT", 50)
     generator = np.random.default_rng(3)
     ids = {source: [f"same{n:02}" for n in generator.integers(0, 30, 78)] + ["own0", "own1"] for source in "ab"}
     for source, names in ids.items():
@@ -53,7 +53,7 @@ def many(request, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 1000])
 def test_every_hash_is_in_one_range(count):
-    spans = duplicate_ids._ranges(count)
+    spans = id_stages.ranges(count)
     assert spans[0][0] == 0 and spans[-1][1] == (1 << 64) - 1 and len(spans) == count
     assert all(first <= last for first, last in spans)
     assert [last + 1 for _, last in spans[:-1]] == [first for first, _ in spans[1:]]
@@ -63,9 +63,10 @@ def test_hashes_at_the_ends_of_a_range_are_read_with_it(tmp_path):
     half = 1 << 63
     hashes = pa.array([0, 0, half - 1, half - 1, half, half, 2 * half - 1, 2 * half - 1], pa.uint64())
     pq.write_table(pa.table({"hash": hashes, "position": range(8)}), uri := str(tmp_path / "index"), row_group_size=2)
-    work = duplicate_ids.FindRepeated(Store(), (uri,), ("a",), np.array([8]), np.array([0]))
-    spans = duplicate_ids._ranges(2)
-    found = [[at for _, positions in work._read(uri, *span) for at in positions.tolist()] for span in spans]
+    spans = id_stages.ranges(2)
+    found = [
+        [at for _, positions in id_stages.between(Store(), uri, *span) for at in positions.tolist()] for span in spans
+    ]
     assert found == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
@@ -121,8 +122,8 @@ def test_an_id_is_looked_up_in_a_small_part_of_the_index(tmp_path, monkeypatch):
         return read_row_group(file, group, **how)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
-    index = reader.artifact(id_index.ID_INDEX)
-    assert [id_index.positions_of(index, id) for id in ("d0", "d29999", "none")] == [[0], [29_999], []]
+    index = reader.artifact(id_stages.ID_INDEX)
+    assert [id_stages.positions_of(index, id) for id in ("d0", "d29999", "none")] == [[0], [29_999], []]
     assert len(rows) <= 3 and max(rows) < 10_000, "of 30,000"
 
 
@@ -186,7 +187,7 @@ def test_machines_are_planned_for_the_documents_that_footers_state_and_those_tha
     size = (tmp_path / "a.jsonl").stat().st_size
     documents = 7 + math.ceil(size / 2000)
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.curate.work.memory_to_group", lambda documents, component: documents << 40)
+        patch.setattr("pipelines.curate.job.memory_to_group", lambda documents, component: documents << 40)
         planned = machines(config, frozen)
     assert f"grouping about {documents} documents has {documents << 10}.0 GiB" in planned.reasons["memory"]
     assert planned.largest_task == documents << 40 and planned.memory > documents << 40

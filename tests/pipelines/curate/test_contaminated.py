@@ -18,7 +18,7 @@ from pipelines.curate.config import CurateConfig
 from pipelines.curate.questions.explain import explain
 from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.what_if import compare_decisions
-from pipelines.curate.stages.contaminated import contaminated_rows
+from pipelines.curate.stages.write_corpus import contaminated_rows
 from pipelines.rules.decontamination import MATCHES_SCHEMA, SIGNAL
 from pipelines.text.texts import Texts
 from tests.support.inline import curate_inline

@@ -197,7 +197,7 @@ def test_a_worker_gets_both_stores_with_its_work(public, private, s3_with_keys):
     plain_config = {"kind": "curate", "name": "x", "inputs": [public], "output": f"{private}/run"}
     config = CurateConfig.model_validate(plain_config | {"storage": s3_with_keys.options})
     inputs = freeze(config.store, config.inputs, 1 << 20)
-    there = pickle.loads(pickle.dumps(_RunUnit(measure_stage(config.measure_settings, inputs), f"{private}/run"))).stage
+    there = pickle.loads(pickle.dumps(_RunUnit(measure_stage(config, config.filters, inputs), f"{private}/run"))).stage
     assert (
         there.store == s3_with_keys and there.store.options.secret_access_key == s3_with_keys.options.secret_access_key
     )

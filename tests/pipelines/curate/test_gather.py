@@ -12,8 +12,8 @@ import pytest
 
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.report import gather
-from pipelines.curate.stages.removed_duplicates import DUPLICATES_SCHEMA
 from pipelines.curate.stages.samples import SAMPLES_SCHEMA
+from pipelines.curate.stages.tallies import DUPLICATES_SCHEMA, sum_of_units
 from pipelines.dedup.compare import NEAR
 
 
@@ -53,7 +53,7 @@ def test_addresses_are_shown_without_passwords():
     settings = {"kind": "curate", "name": "n", "inputs": [{"path": "https://me:secret@host/a"}], "output": "/out"}
     config = CurateConfig.model_validate(settings | {"rules": {"packs": [], "decontamination": {"sets": sets}}})
     engine: Any = SimpleNamespace(root="/out")
-    shown = gather._run(config.report_settings, engine)["config"]
+    shown = gather._run(config, engine)["config"]
     assert shown["inputs"][0]["path"] == "https://me:***@host/a"
     assert "secret" not in json.dumps(shown) and "s3://me:***@bucket/set.jsonl" in json.dumps(shown)
 
@@ -61,7 +61,7 @@ def test_addresses_are_shown_without_passwords():
 def test_a_run_ended_at_a_whole_second_of_universal_time():
     config = CurateConfig.model_validate({"kind": "curate", "name": "n", "inputs": [{"path": "/a"}], "output": "/out"})
     engine: Any = SimpleNamespace(root="/out")
-    before, run = time.time(), gather._run(config.report_settings, engine)
+    before, run = time.time(), gather._run(config, engine)
     ended = datetime.fromisoformat(run["finished"])
     assert run["finished"].endswith("+00:00") and ended.microsecond == 0
     assert int(before) <= ended.timestamp() <= time.time()
@@ -90,13 +90,10 @@ def test_the_report_adds_duplicates_up_without_having_all_in_memory():
                 yield made
                 del made
 
-        artifact: Any = SimpleNamespace(tables=tables)
-        found = gather._duplicates(artifact)
+        found = sum_of_units(tables()).to_pylist()
         peaks.append(peak)
         assert len(found) == len(languages)
-        assert {(row["name"], row["documents"], row["characters"]) for row in found} == {
-            (f"near_duplicates/{NEAR}", units, 7 * units)
-        }
+        assert {(row["reason"], row["documents"], row["characters"]) for row in found} == {(NEAR, units, 7 * units)}
     assert peaks[0] > units_of_a_table * len(languages) * 20, "a table is seen"
     assert peaks[1] < 1.2 * peaks[0], peaks
 

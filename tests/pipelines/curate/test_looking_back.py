@@ -25,10 +25,11 @@ from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import check_models_and_lists
 from pipelines.curate.questions.explain import _duplicate_count, explain
-from pipelines.curate.questions.run_reader import RunReader, row_at
+from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.sample import sample_rows
 from pipelines.curate.questions.what_if import _units, compare_decisions, table_text
-from pipelines.curate.stages import id_index
+from pipelines.curate.stages import ids
+from pipelines.curate.stages.ids import row_at
 from tests.support.inline import InlineEngine, NoRay, curate_inline
 from tests.support.stories import story
 
@@ -104,12 +105,12 @@ def test_explain_tells_documents_of_one_id_apart(settings, monkeypatch):
 
 def test_explain_finds_a_document_by_the_index_and_without_one(settings, monkeypatch):
     run = curate_inline(settings, monkeypatch)
-    monkeypatch.setattr(id_index, "id_hash", lambda id: 7 + (id == "s1"))  # all other ids have one hash
-    stage = id_index.index_stage(RunReader(Store(), run.uri).attributes)
+    monkeypatch.setattr(ids, "id_hash", lambda id: 7 + (id == "s1"))  # all other ids have one hash
+    stage = ids.index_stage(RunReader(Store(), run.uri).attributes)
     discard(stage, run.uri)
     InlineEngine(run.uri, NoRay(), Silent(), RetryLimits(1, 900, 0), replace=False).run(stage)
     reader = RunReader(Store(), run.uri)
-    index = reader.artifact(id_index.ID_INDEX)
+    index = reader.artifact(ids.ID_INDEX)
     assert index.table().to_pydict() == {"hash": [7] * 8 + [8], "position": [0, *range(2, 9), 1]}
     by_index = [explain(reader, id) for id in ("j0", "s1", "s6", "copy")]
     asked = []

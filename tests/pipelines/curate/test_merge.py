@@ -11,17 +11,21 @@ from hypothesis import strategies as st
 from cluster.artifact import Artifact
 from cluster.stage import Output, Stage
 from cluster.store.store import Store
-from pipelines.curate.stages import merge
+from pipelines.curate.stages import tallies as merge
 from pipelines.curate.stages.measure import QUARANTINE_SCHEMA
-from pipelines.curate.stages.merge import add_problems, best_samples, merge_stage, merged
-from pipelines.curate.stages.removed_duplicates import (
+from pipelines.curate.stages.samples import SAMPLES_SCHEMA
+from pipelines.curate.stages.tallies import (
     DUPLICATES_SCHEMA,
     SIMILARITY_BINS,
+    TALLIES_SCHEMA,
+    add_problems,
+    best_samples,
     count_duplicates,
+    merge_stage,
+    merged,
     sum_of_units,
+    tally,
 )
-from pipelines.curate.stages.samples import SAMPLES_SCHEMA
-from pipelines.curate.stages.tallies import TALLIES_SCHEMA, tally
 from pipelines.dedup.compare import EXACT, GROUPS_SCHEMA, NEAR
 from tests.support.stages import run_inline
 
@@ -129,7 +133,7 @@ def test_the_files_of_many_units_become_few(tmp_path, monkeypatch):
         }.items()
     }  # fmt: skip
     stage = merge_stage([made["tallies"], made["kept"]], made["samples"], made["quarantine"], most=2)
-    assert [len([*u.tallies, *u.samples, *u.quarantine]) for u in stage.units] == [3, 3, 3, 3, 2, 3, 3, 1, 3, 3, 1]
+    assert [len(uris) for _, uris in stage.units] == [3, 3, 3, 3, 2, 3, 3, 1, 3, 3, 1]
     done = run_inline(stage, str(tmp_path))
     sums = merged(Store(), done[merge.TALLY_SUMS].file_uris, merge.add_tallies)
     assert sums.select(["table", "documents", "characters"]).to_pylist() == [

@@ -12,7 +12,7 @@ from cluster.progress import Silent
 from cluster.session import Session
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import CurateJob, run_stages
-from pipelines.curate.plan import subject
+from pipelines.curate.job import plan as subject
 from tests.support.inline import InlineEngine
 from tests.support.stories import story
 

@@ -14,11 +14,10 @@ from cluster.readers.freeze import freeze_listing
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.questions import what_if
-from pipelines.curate.questions.decide_again import DecideAgain
 from pipelines.curate.questions.explain import explain
 from pipelines.curate.questions.run_reader import RunReader
 from pipelines.curate.questions.sample import sample_rows
-from pipelines.curate.questions.what_if import compare_decisions, table_text
+from pipelines.curate.questions.what_if import DecideAgain, compare_decisions, table_text
 from pipelines.curate.stages.decide import VERDICTS
 from pipelines.rules.filters import decide
 from tests.support.inline import curate_inline
@@ -81,7 +80,7 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cluster.frame.files.freeze_listing", lambda listing, *_: freeze_listing(listing, 4000))
         patch.setattr("pipelines.curate.stages.decide.MEASURED_UNITS_OF_A_UNIT", 3)
-        patch.setattr("pipelines.curate.stages.merge.FILES_OF_A_UNIT", 2)
+        patch.setattr("pipelines.curate.stages.tallies.FILES_OF_A_UNIT", 2)
         done = curate_inline(config, patch)
         done.__dict__["config"] = config
         return done

@@ -16,9 +16,8 @@ from markupsafe import escape
 from cluster import formats
 from cluster.report.page import valid_text
 from cluster.report.sections import Cell
-from pipelines.curate.report.funnel import funnel_text
+from pipelines.curate.report.gather import REPORT, funnel_text
 from pipelines.curate.report.page import render
-from pipelines.curate.report.schema import REPORT
 from tests.support.report_cases import GOLDEN, Page, faults, hostile
 
 

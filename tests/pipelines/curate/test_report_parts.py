@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from cluster import formats
 from cluster.report.charts import SMALL, Axis, BarSegment, Bounds, bar, histogram
-from pipelines.curate.report.funnel import funnel_text
-from pipelines.curate.report.schema import stage_name
+from pipelines.curate.report.gather import funnel_text, stage_name
 from pipelines.curate.stages.tallies import edges, histograms
 from pipelines.rules.rule import Check
 from pipelines.text.word_diff import DiffPart, word_diff

@@ -12,7 +12,7 @@ from markupsafe import escape
 
 from cluster.report.charts import SMALL, Bounds, hatch, histogram
 from pipelines.curate.report import page
-from pipelines.curate.report.funnel import funnel_text
+from pipelines.curate.report.gather import funnel_text
 from pipelines.curate.stages.tallies import edges, is_count
 from pipelines.rules import RULES
 from pipelines.text.word_diff import word_diff

@@ -14,14 +14,11 @@ import pytest
 from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
 from cluster.stage import Output, Stage
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import CurateJob, result_settings, run_stages
-from pipelines.curate.stages.boilerplate import keys_memory
+from pipelines.curate.job import CurateJob, machine_of, result_settings, run_stages
 from pipelines.curate.stages.decide import decide_stage
 from pipelines.curate.stages.measure import measure_stage
-from pipelines.curate.stages.repeats import windows_memory
 from pipelines.curate.stages.shared_keys import SLICE_MEMORY
 from pipelines.curate.stages.write_corpus import select_memory
-from pipelines.curate.work import machine_of
 from pipelines.memory import NUMBERS_MEMORY, files_memory, task_memory
 from tests.support.settings import changed, leaves, untold
 
@@ -237,7 +234,7 @@ def test_a_unit_is_measured_again_if_a_column_that_it_carries_has_another_type(s
     keys = []
     for kind in (pa.string(), pa.int64()):
         reading = replace(inputs.reading, carried=pa.schema([("url", pa.string()), ("day", kind)]))
-        stage = measure_stage(config.measure_settings, replace(inputs, reading=reading))
+        stage = measure_stage(config, config.filters, replace(inputs, reading=reading))
         keys.append(stage.record_name(0, inputs.units[0]))
     assert keys[0] != keys[1]
 
@@ -256,14 +253,14 @@ def test_every_stage_states_the_memory_of_a_unit(settings):
     )
     unit = max(unit.bytes for unit in CurateJob(config).frozen.units)
     limits = config.limits
-    windows = windows_memory(limits, unit)
+    windows = config.repeats.memory(limits, unit)
     stages = stages_of(config)
     assert [name for name, stage in stages.items() if not stage.memory] == ["ids"], "one small unit, in the driver"
     numbers = dict.fromkeys(("index", "ids.ranges", "decide", "duplicates", "merge"), NUMBERS_MEMORY)
     assert {name: stage.memory for name, stage in stages.items() if stage.memory} == numbers | {
-        "measure": task_memory(limits) + files_memory(config.store, config.active_rules()),
+        "measure": task_memory(limits) + files_memory(config.store, config.filters.rules),
         "group": (1 << 29) + 1500 * 100,
-        "select.pieces": keys_memory(limits, unit),
+        "select.pieces": config.boilerplate.memory(limits, unit),
         "select.shared": SLICE_MEMORY,
         "select.anchors": windows,
         "select.shared_anchors": SLICE_MEMORY,
@@ -285,9 +282,9 @@ def test_measure_states_the_memory_of_its_models_and_lists(settings, tmp_path):
     config = CurateConfig.model_validate(changed(settings, "language.model", f"{tmp_path}/changed"))
     lists = 14 * 64_000_000 + 120 * 10_000 + 36 * 100_000
     loaded = int(2.5 * 500_000_000) + int(2.5 * 1_000_000) + lists
-    assert files_memory(config.store, (config.language, *config.active_rules())) == loaded
+    assert files_memory(config.store, (config.language, *config.filters.rules)) == loaded
     unit = task_memory(config.limits) + loaded
-    assert measure_stage(config.measure_settings, CurateJob(config).frozen).memory == unit
+    assert measure_stage(config, config.filters, CurateJob(config).frozen).memory == unit
     machine = machine_of(config, 2, 1000, 1 << 20)
     assert machine.largest_task == unit and machine.memory > 2 * unit
     assert f"{loaded / (1 << 30):.2f} GiB of it for models and lists" in machine.reasons["memory"]

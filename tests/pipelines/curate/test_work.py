@@ -15,8 +15,7 @@ from cluster.readers.units import InputFile, InputManifest, Reading, Unit
 from cluster.store.store import Store
 from cluster.submit.work import GIB, Machines, cores_of
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import CurateJob
-from pipelines.curate.work import machine_of, machines, must_exist
+from pipelines.curate.job import CurateJob, machine_of, machines
 from pipelines.dedup.cost import memory_to_group
 from tests.support.inline import curate_inline
 
@@ -253,15 +252,10 @@ def test_files_that_must_exist_are_the_first_readable_of_each_input_models_lists
         "rules": {"bad_words": {"paths": {"en": "words"}}}, "language": {"model": "/lid.bin"},
         "dedup": {"against": ["s3://old/run"]},
     }  # fmt: skip
-    found = must_exist(CurateConfig.model_validate(plain), freeze_two(plain))
+    found = CurateJob(CurateConfig.model_validate(plain)).must_exist()
     assert found == (
         f"{tmp_path}/b/1.jsonl", f"{tmp_path}/a/good.jsonl", "/lid.bin", f"{tmp_path}/words", "s3://old/run/manifest.json"
     )  # fmt: skip
-
-
-def freeze_two(plain: dict) -> InputManifest:
-    config = CurateConfig.model_validate(plain)
-    return freeze(config.store, config.inputs, 1 << 20, 0.5)
 
 
 def test_a_file_that_is_a_document_counts_as_one(tmp_path):

@@ -22,7 +22,7 @@ from pipelines.language.identification import excerpts
 from pipelines.text.texts import Texts
 from tests.support.fasttext_files import Kind, write_model
 
-BUILT_IN = fasttext_classifier.local_path(Store(), None)
+BUILT_IN = fasttext_classifier.built_in()
 WORDS = (
     "the",
     "a",

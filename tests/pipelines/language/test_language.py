@@ -16,11 +16,11 @@ from cluster.errors import ConfigError, StorageError
 from cluster.store.store import Store
 from pipelines.language import fasttext_classifier
 from pipelines.language import identification as language
-from pipelines.language.identification import LanguageId, check_labels, excerpts, identify, language_verdict
+from pipelines.language.identification import LanguageId, excerpts, identify, language_verdict, load
 from pipelines.text.texts import Texts
 from tests.support.fasttext_files import Kind, write_model
 
-BUILT_IN = fasttext_classifier.local_path(Store(), None)
+BUILT_IN = fasttext_classifier.built_in()
 
 
 @pytest.fixture(scope="module")
@@ -328,10 +328,10 @@ def test_settings_come_from_plain_yaml_values():
         ({"min_scores": {"klingon": 0.5}}, r"language\.min_scores: 'klingon' is not a label"),
     ],
 )
-def test_a_language_without_a_label_is_refused_with_near_names(lid176, wrong, message):
+def test_a_language_without_a_label_is_refused_with_near_names(wrong, message):
     with pytest.raises(ConfigError, match=message):
-        check_labels(LanguageId(**wrong), lid176)
-    check_labels(LanguageId(keep=("en", "und"), min_scores={"de": 0.3}), lid176)
+        load(Store(), LanguageId(**wrong))
+    load(Store(), LanguageId(keep=("en", "und"), min_scores={"de": 0.3}))
 
 
 def test_the_labels_are_read_from_the_file_in_the_models_order(lid176):

@@ -286,7 +286,7 @@ def test_words_of_a_list_in_the_language_of_the_record(tmp_path):
 
 
 def test_a_classifier_of_what_no_record_may_say():
-    model = str(fasttext_classifier.local_path(Store(), None))
+    model = str(fasttext_classifier.built_in())
     records = [(pair("", GERMAN, "", GERMAN), {}), (GOOD, {}), (Preference("", GERMAN, GERMAN, GERMAN), {})]
     settings = {"copied_answer": False, "answer_in_question": None}
     german = settings | {"inappropriate": {"model": model, "label": "__label__de", "max_score": 0.5}}

@@ -19,8 +19,7 @@ import pytest
 from cluster.store.store import Store
 from pipelines.rules.c4 import C4
 from pipelines.rules.fineweb import FineWeb
-from pipelines.rules.gopher_quality import GopherQuality
-from pipelines.rules.gopher_repetition import GopherRepetition
+from pipelines.rules.gopher import GopherQuality, GopherRepetition
 from pipelines.rules.rule import Analysis
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts

@@ -15,8 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import ConfigError, StorageError
 from cluster.store.store import Store
-from pipelines.rules.decontamination import SIGNAL, Decontamination
-from pipelines.rules.evaluation_sets import EvaluationSet
+from pipelines.rules.decontamination import SIGNAL, Decontamination, EvaluationSet
 from pipelines.rules.rule import Analysis
 from pipelines.text.common_runs import MOST_PLACES, common_runs, index_passages
 from pipelines.text.texts import Texts

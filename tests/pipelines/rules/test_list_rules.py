@@ -307,7 +307,7 @@ def test_a_word_list_without_entries_or_in_another_encoding_is_refused(tmp_path,
 
 def lid176_as_quality(**changes) -> QualityClassifier:
     return replace(
-        QualityClassifier(model=str(fasttext_classifier.local_path(Store(), None)), label="en", min_score=0.6),
+        QualityClassifier(model=str(fasttext_classifier.built_in()), label="en", min_score=0.6),
         **changes,
     )
 

@@ -15,10 +15,8 @@ from cluster.errors import ConfigError
 from cluster.store.store import Store
 from pipelines.rules.c4 import C4
 from pipelines.rules.fineweb import FineWeb
-from pipelines.rules.gopher_quality import GopherQuality
-from pipelines.rules.gopher_repetition import GopherRepetition
+from pipelines.rules.gopher import OTHER_LABELS, STOP_WORDS, GopherQuality, GopherRepetition, language_of
 from pipelines.rules.rule import Analysis
-from pipelines.rules.stop_words import OTHER_LABELS, STOP_WORDS, language_of
 from pipelines.text.prose_lines import PHRASES
 from pipelines.text.texts import Texts
 from pipelines.text.words import split_words

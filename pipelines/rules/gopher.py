@@ -1,4 +1,7 @@
-"""Gopher's quality rules: remove documents whose words, lines and symbols are not those of running text."""
+"""Gopher's rules: words, lines and symbols that are not those of running text, and repeated lines and word n-grams.
+
+Source: Rae et al. 2021, https://arxiv.org/abs/2112.11446.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -9,18 +12,58 @@ from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
 from pipelines.rules.rule import Analysis, Check, Dialect
-from pipelines.rules.stop_words import STOP_WORDS, language_of
 from pipelines.text.byte_scan import first_match
 from pipelines.text.characters import LINE_END, SPACE, SYMBOL, code_point, tables
 from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.lines import after_line_end
+from pipelines.text.lines import after_line_end, count_repeated_lines, count_repeated_paragraphs
+from pipelines.text.ngrams import DUPLICATED_N, TOP_N, count_ngram_repetition
 from pipelines.text.texts import Texts
 from pipelines.text.words import HAS_ALPHA, HAS_NON_SYMBOL, HASH_PRIME, HASH_SEED, Words, split_words
+
+# Eight frequent function words of each of 26 languages written with spaces. English is Gopher's list (appendix A.1.1).
+# The others were made for this project in the same way: almost every page of running text has two of them or more.
+STOP_WORDS: dict[str, tuple[str, ...]] = {
+    "en": ("the", "be", "to", "of", "and", "that", "have", "with"),
+    "ar": ("في", "من", "على", "إلى", "أن", "التي", "عن", "هذا"),
+    "ca": ("el", "la", "de", "i", "que", "en", "per", "amb"),
+    "cs": ("a", "v", "na", "se", "je", "že", "s", "z"),
+    "da": ("og", "i", "at", "det", "er", "en", "til", "af"),
+    "de": ("der", "die", "und", "das", "in", "zu", "den", "nicht"),
+    "el": ("και", "το", "να", "του", "η", "της", "με", "για"),
+    "es": ("el", "la", "de", "que", "y", "en", "los", "con"),
+    "fa": ("و", "در", "به", "از", "که", "این", "را", "با"),
+    "fi": ("ja", "on", "ei", "se", "että", "oli", "hän", "mutta"),
+    "fr": ("le", "la", "de", "et", "les", "des", "est", "que"),
+    "hi": ("के", "में", "की", "है", "और", "से", "का", "को"),
+    "hu": ("a", "az", "és", "hogy", "nem", "is", "egy", "van"),
+    "id": ("yang", "dan", "di", "ini", "untuk", "dengan", "dari", "dalam"),
+    "it": ("di", "e", "il", "la", "che", "in", "per", "non"),
+    "ko": ("이", "그", "수", "있는", "것은", "및", "있다", "것이다"),
+    "nl": ("de", "het", "een", "van", "en", "in", "is", "dat"),
+    "no": ("og", "i", "det", "er", "på", "til", "som", "en"),
+    "pl": ("i", "w", "na", "się", "z", "do", "nie", "że"),
+    "pt": ("de", "a", "o", "que", "e", "do", "da", "em"),
+    "ro": ("de", "și", "în", "la", "a", "cu", "nu", "care"),
+    "ru": ("и", "в", "не", "на", "что", "с", "как", "по"),
+    "sv": ("och", "i", "att", "det", "som", "en", "på", "är"),
+    "tr": ("ve", "bir", "bu", "için", "da", "de", "ile", "olarak"),
+    "uk": ("і", "в", "на", "не", "що", "з", "та", "до"),
+    "vi": ("và", "của", "là", "các", "có", "không", "được", "cho"),
+}
+
+# Other labels of the same languages: ISO 639-3, as in GlotLID and FLORES, and the two written standards of Norwegian.
+OTHER_LABELS = {
+    "eng": "en", "arb": "ar", "ara": "ar", "cat": "ca", "ces": "cs", "dan": "da", "deu": "de", "ell": "el", "spa": "es",
+    "pes": "fa", "fas": "fa", "fin": "fi", "fra": "fr", "hin": "hi", "hun": "hu", "ind": "id", "ita": "it", "kor": "ko",
+    "nld": "nl", "nob": "no", "nno": "no", "nor": "no", "nb": "no", "pol": "pl", "por": "pt", "ron": "ro", "rus": "ru",
+    "swe": "sv", "tur": "tr", "ukr": "uk", "vie": "vi",
+}  # fmt: skip
 
 _SEEN_BITS = 12  # slots of a cache of words
 
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Ratio = Annotated[float, Field(ge=0)]  # may exceed 1: occurrences of the most frequent n-gram may overlap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +75,7 @@ class GopherQuality:
     denominators of the symbol and alphabetic fractions. A stop word counts once, however often it occurs.
 
     Dialects. `datatrove` searches for the English stop words in their exact case. `paper` searches for those of the
-    document's language (column `language`, see stop_words.py) among words in lower case without symbols at their ends;
+    document's language (column `language`) among words in lower case without symbols at their ends;
     a language without a list has no such check. Without that column, and with `stop_words: english`, every document
     counts as English. In a language written without spaces every character is a word, so the mean word length and the
     alphabetic fraction do not apply.
@@ -42,10 +85,10 @@ class GopherQuality:
 
     min_words: Count = 50
     max_words: Count = 100_000
-    min_mean_word_length: Annotated[float, Field(ge=0)] = 3.0
-    max_mean_word_length: Annotated[float, Field(ge=0)] = 10.0
-    max_hashes_per_word: Annotated[float, Field(ge=0)] = 0.1
-    max_ellipses_per_word: Annotated[float, Field(ge=0)] = 0.1
+    min_mean_word_length: Ratio = 3.0
+    max_mean_word_length: Ratio = 10.0
+    max_hashes_per_word: Ratio = 0.1
+    max_ellipses_per_word: Ratio = 0.1
     max_bullet_line_fraction: Fraction = 0.9
     max_ellipsis_line_fraction: Fraction = 0.3
     min_alpha_word_fraction: Fraction = 0.8
@@ -92,7 +135,8 @@ class GopherQuality:
         words = analysis.words
         counted, characters, alphabetic = counts = np.zeros((3, len(analysis.texts)), np.int64)
         _count_words(words.starts, words.lengths, words.flags, counts)
-        hashes, ellipses, lines, bullet_lines, ellipsis_lines = _count_marks(analysis.texts)
+        hashes, ellipses, lines, bullet_lines, ellipsis_lines = marks = np.zeros((5, len(analysis.texts)), np.int64)
+        _scan_marks(analysis.texts.data, analysis.texts.offsets, tables()[0], marks)
         spaced = np.where(analysis.written_with_spaces, 1.0, np.nan)
         with np.errstate(invalid="ignore"):  # 0 / 0 gives NaN, which passes
             return {
@@ -136,6 +180,13 @@ class GopherQuality:
         listed = sorted({language for language in languages if language is not None})
         numbers = np.array([listed.index(language) if language else -1 for language in languages] + [-1])  # last: null
         return _count_in_languages(texts, words, listed, numbers[np.asarray(labels.indices.fill_null(-1), np.int64)])
+
+
+def language_of(label: str) -> str | None:
+    """Key in STOP_WORDS of a language label such as `de`, `de-AT` or `deu_Latn`; None without a list."""
+    language = label.replace("-", "_").split("_")[0].lower()
+    language = OTHER_LABELS.get(language, language)
+    return language if language in STOP_WORDS else None
 
 
 def _stop_words(*languages: str) -> Texts:
@@ -247,19 +298,12 @@ _HYPHEN, _HASH, _DOT = (ord(character) for character in "-#.")
 _BULLET, _ELLIPSIS = 0x2022, 0x2026
 
 
-def _count_marks(texts: Texts) -> np.ndarray:
-    """int64[5, D]: # signs, ellipses, lines, lines that begin with a bullet, lines that end with an ellipsis.
+@kernel
+def _scan_marks(data, offsets, char_flags, counts):
+    """Fill counts[:, d]: # signs, ellipses, lines, lines that begin with a bullet, lines that end with an ellipsis.
 
     Lines are those of str.splitlines(); spaces around a line's text do not count.
     """
-    char_flags, _ = tables()
-    counts = np.zeros((5, len(texts)), np.int64)
-    _scan_marks(texts.data, texts.offsets, char_flags, counts)
-    return counts
-
-
-@kernel
-def _scan_marks(data, offsets, char_flags, counts):
     for document in range(len(offsets) - 1):
         hashes = ellipses = lines = bullet_lines = ellipsis_lines = 0
         at, end = offsets[document], offsets[document + 1]
@@ -332,3 +376,78 @@ def _is_mark(byte):
     """1 if a byte is a # sign or a full stop, or may begin a line end or an ellipsis; else 0."""
     other = np.uint8(byte < 0x20) | np.uint8(byte >= 0x80)
     return np.uint8(other | np.uint8(byte == _HASH) | np.uint8(byte == _DOT))
+
+
+# --- repetition
+
+_REPETITION = {
+    "dup_para_frac": "paragraphs equal to an earlier one / paragraphs",
+    "dup_para_char_frac": "characters in paragraphs equal to an earlier one / characters",
+    "dup_line_frac": "lines equal to an earlier one / lines",
+    "dup_line_char_frac": "characters in lines equal to an earlier one / characters",
+    **{f"top_{n}_gram": f"characters in the commonest word {n}-gram / characters" for n in TOP_N},
+    **{f"duplicated_{n}_n_grams": f"characters in repeated word {n}-grams / characters" for n in DUPLICATED_N},
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GopherRepetition:
+    """Remove documents with too large a fraction of repeated lines, paragraphs or word n-grams.
+
+    The bounds are table A1 of Gopher: Rae et al. 2021, https://arxiv.org/abs/2112.11446. Definitions that the paper
+    leaves open are those of datatrove 0.10.1: a line or paragraph counts as repeated from its second occurrence on; two
+    or more line feeds separate paragraphs, one or more separate lines; repeated n-grams are counted from the left
+    without overlap; the denominator is all characters of the document, spaces included. One definition differs: an
+    n-gram is a sequence of words, so "ab c" does not repeat "a bc". An empty document is removed as `empty`.
+
+    Dialects differ only in words. In a language written without spaces every character is a word in the `paper`
+    dialect, so the n-gram checks do not apply to it.
+    """
+
+    max_dup_para_frac: Ratio = 0.30
+    max_dup_para_char_frac: Ratio = 0.20
+    max_dup_line_frac: Ratio = 0.30
+    max_dup_line_char_frac: Ratio = 0.20
+    max_top_2_gram: Ratio = 0.20
+    max_top_3_gram: Ratio = 0.18
+    max_top_4_gram: Ratio = 0.16
+    max_duplicated_5_n_grams: Ratio = 0.15
+    max_duplicated_6_n_grams: Ratio = 0.14
+    max_duplicated_7_n_grams: Ratio = 0.13
+    max_duplicated_8_n_grams: Ratio = 0.12
+    max_duplicated_9_n_grams: Ratio = 0.11
+    max_duplicated_10_n_grams: Ratio = 0.10
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    name: ClassVar = "gopher_repetition"
+    reasons: ClassVar = ("empty", *_REPETITION)
+    signals: ClassVar = {"repetition_characters": "characters of the document", **_REPETITION}
+    measured_by: ClassVar = ()
+
+    def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
+        """repetition_characters int64[D], the fractions float64[D]; NaN where the n-gram checks do not apply."""
+        texts = analysis.texts
+        characters = analysis.characters
+        paragraphs = count_repeated_paragraphs(texts, analysis.lines)
+        lines = count_repeated_lines(analysis.lines)
+        top, duplicated = count_ngram_repetition(analysis.words)
+        spaced = np.where(analysis.written_with_spaces, 1.0, np.nan)  # NaN: not applicable
+        over = np.maximum(characters, 1)  # the fractions of an empty document are 0
+        return {
+            "repetition_characters": characters,
+            "dup_para_frac": paragraphs[:, 1] / paragraphs[:, 0],
+            "dup_para_char_frac": paragraphs[:, 2] / over,
+            "dup_line_frac": lines[:, 1] / lines[:, 0],
+            "dup_line_char_frac": lines[:, 2] / over,
+            **{f"top_{n}_gram": spaced * top[:, column] / over for column, n in enumerate(TOP_N)},
+            **{
+                f"duplicated_{n}_n_grams": spaced * duplicated[:, column] / over
+                for column, n in enumerate(DUPLICATED_N)
+            },
+        }
+
+    def checks(self, dialect: Dialect) -> tuple[Check, ...]:
+        return (
+            Check("empty", "repetition_characters", minimum=1),
+            *(Check(fraction, fraction, maximum=getattr(self, f"max_{fraction}")) for fraction in _REPETITION),
+        )
