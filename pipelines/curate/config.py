@@ -8,8 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.frame.execution import FilesExecution
-from cluster.readers.inputs import Limits
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 from pipelines.curate.stages.boilerplate import Boilerplate

@@ -39,25 +39,22 @@ from cluster.frame.files import FilesJob
 from cluster.frame.first_look import FirstLook
 from cluster.frame.job import Made, Making, Run, digests_of, with_warnings
 from cluster.output_folder import refuse_output_among_inputs
-from cluster.plan.plan import sampled_inputs
+from cluster.plan.plan import Subject, sampled_inputs
 from cluster.plan.sample import a_unit_for_each_file, document_count, draw_sample, planned_input
-from cluster.plan.plan import Subject
 from cluster.plan.trial import Trial
 from cluster.plan.whole import Whole
 from cluster.progress import Progress
 from cluster.readers.freeze import freeze
 from cluster.readers.inputs import STORES
 from cluster.readers.listing import InputListing, list_inputs
-from cluster.readers.units import refuse_too_many
 from cluster.readers.reader import PROBLEMS
-from cluster.readers.units import InputManifest
+from cluster.readers.units import InputManifest, refuse_too_many
 from cluster.run import RUN_MANIFEST
 from cluster.session import Session
 from cluster.stage import RunStageIn, Stage
 from cluster.store import paths
 from cluster.store.store import Store
-from cluster.submit.work import machines_for
-from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, whole_gib
+from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, machines_for, whole_gib
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.report.gather import funnel_text, gather
 from pipelines.curate.report.page import render
@@ -76,7 +73,7 @@ from pipelines.dedup.cost import (
     duplicates_among,
     memory_to_group,
 )
-from pipelines.dedup.earlier import SKETCHES, open_runs, sketch_settings
+from pipelines.dedup.documents import SKETCHES, open_runs, sketch_settings
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
 from pipelines.kernel_cache import CompilesKernels, say_if_compiling

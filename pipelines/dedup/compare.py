@@ -6,6 +6,7 @@ A batch of candidates holds whole components, so its result depends on nothing o
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +17,14 @@ from pipelines.dedup.documents import KEY_COLUMNS, Keys, hash_words
 from pipelines.dedup.exact import first_of_text
 from pipelines.dedup.greedy import connect_near_duplicates, remove_near_duplicates
 from pipelines.dedup.settings import Dedup
-from pipelines.dedup.sketches import Sketches
+from pipelines.dedup.signatures import Sketches
 
 EXACT, NEAR = "exact_duplicate", "near_duplicate"
-NEWEST_BY = "newest_by"  # the attribute that `keeper: newest` compares: newest.py
+NEWEST_BY = "newest_by"  # the attribute that `keeper: newest` compares, from `newness`
 MOST_GROUPS_SHOWN = 100  # in a report; `report.groups` is how many of them it shows
+
+_DAY_S = 86_400
+_OF_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 GROUPS_SCHEMA = pa.schema(
     [
@@ -248,6 +252,54 @@ def keeper_columns(dedup: Dedup) -> tuple[str, ...]:
     """The attributes that the order of keepers needs."""
     by_setting = {"longest": "characters", "source": "source", "score": dedup.keeper_score, "newest": NEWEST_BY}
     return tuple(filter(None, [by_setting.get(dedup.keeper)]))
+
+
+def is_comparable(type: pa.DataType) -> bool:
+    """Whether a carried column of this type can be `dedup.newest_by`."""
+    kinds = pa.types
+    checks = (kinds.is_integer, kinds.is_floating, kinds.is_decimal, kinds.is_temporal, kinds.is_string, kinds.is_null)
+    return any(check(type) for check in checks) and not (kinds.is_time(type) or kinds.is_duration(type))
+
+
+def newness(column: pa.ChunkedArray) -> np.ndarray:
+    """float64[D]: the numbers that `keeper: newest` compares. Larger is newer; NaN: null or infinite.
+
+    Dates and timestamps are seconds since 1970, UTC if they have no zone; numbers are as they are, such as years or
+    Unix seconds; text is a number, or a date, month or time in ISO 8601, else NaN. Times are exact to a microsecond,
+    whole numbers up to 2^53.
+    """
+
+    def numbers(column: pa.ChunkedArray) -> np.ndarray:
+        return pc.fill_null(column.cast(pa.float64(), safe=False), np.nan).to_numpy()
+
+    kind = column.type
+    if pa.types.is_string(kind):
+        found = np.array([_newness_of_text(text) for text in column.to_pylist()], np.float64)
+    elif pa.types.is_timestamp(kind):
+        unit = _OF_A_SECOND[kind.unit]
+        values = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+        found = np.where(column.is_valid().to_numpy(), values // unit + values % unit / unit, np.nan)
+    elif pa.types.is_date(kind):
+        found = numbers(column.cast(pa.date32()).cast(pa.int32())) * _DAY_S
+    else:
+        found = numbers(column)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def _newness_of_text(text: str | None) -> float:
+    if text is None:
+        return np.nan
+    text = text.strip()
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    is_month = len(text) == len("2026-11")
+    try:
+        time = datetime.fromisoformat(f"{text}-01" if is_month else text)
+    except ValueError:
+        return np.nan
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 def joined(parts: Sequence[pa.Table | None]) -> pa.Table | None:

@@ -2,6 +2,8 @@
 
 A position is the row of a document in the attributes artifact, from 0. Here the positions of earlier runs come first,
 and each run starts with a new range. A range is 2^19 positions: the documents that one unit of the first stages reads.
+
+New documents are compared with those that earlier runs (`dedup.against`) kept, by sketches, without text.
 """
 
 import hashlib
@@ -11,22 +13,88 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact, open_parquet, read_tables
+from cluster.errors import ConfigError, DataError, UserError
 from cluster.readers.inputs import Input
+from cluster.run import RunFolder
+from cluster.store import paths
 from cluster.store.store import Store
-from pipelines.dedup.earlier import EarlierRun
 from pipelines.dedup.settings import Dedup
-from pipelines.dedup.signatures import permutations
-from pipelines.dedup.sketches import Sketches
+from pipelines.dedup.signatures import SIGNATURES_VERSION, Sketches, permutations
+from pipelines.text.normalize import NORMALIZE_VERSION
 
 KEY_COLUMNS = frozenset({"row", "signature", "source"})
 
 # Odd, with well mixed bits (2^64 divided by the golden ratio), so keys of different scopes differ in many bits.
 _SCOPE_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+SKETCHES = "sketches"  # the entry of a run's manifest with sketch_settings
+_ATTRIBUTES, _LEDGER = "attributes", "removed"
+
+
+def sketch_settings(dedup: Dedup) -> dict[str, Any]:
+    """The settings and versions that must be equal in two runs, so that their sketches can be compared."""
+    return {
+        "ngram_words": dedup.ngram_words,
+        "columns": math.prod(dedup.banding),
+        "seed": dedup.seed,
+        "symbols": dedup.symbols,
+        "versions": [SIGNATURES_VERSION, NORMALIZE_VERSION],
+    }
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """A finished run. digest: of its content. sources: of its inputs."""
+
+    uri: str
+    digest: str
+    sources: tuple[str, ...]
+    attributes: Artifact
+    ledger: Artifact
+
+
+def open_runs(dedup: Dedup | None, store: Store) -> list[EarlierRun]:
+    """The runs of `dedup.against`. Reads three manifests of each.
+
+    Raises:
+        ConfigError: names each run that is not finished there, or whose sketches were made with other settings.
+    """
+    runs, errors = [], []
+    for number, uri in enumerate(dedup.against if dedup else ()):
+        try:
+            runs.append(_open(dedup, store, uri))  # type: ignore[arg-type]
+        except UserError as error:
+            errors.append(f"dedup.against[{number}]: {error}")
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return runs
+
+
+def _open(dedup: Dedup, store: Store, uri: str) -> EarlierRun:
+    manifest = RunFolder(store, uri).require("curate")
+    wanted, there = sketch_settings(dedup), manifest.get(SKETCHES)
+    if there is None:
+        raise DataError(
+            f"{uri}: this run has no sketches to compare with: it was made without dedup, or by an earlier version. "
+            "Run it again with dedup."
+        )
+    pairs = ((name, there.get(name, False), here) for name, here in wanted.items())
+    differing = [f"{name} is {old} there and {here} here" for name, old, here in pairs if old != here]
+    if differing:
+        raise DataError(
+            f"{uri}: its sketches were made with other settings: {'; '.join(differing)} (columns: bands x "
+            "rows_per_band). Use the same here, or run it again."
+        )
+    sources = tuple(entry["source"] for entry in manifest["config"]["inputs"])
+    artifacts = (Artifact.load(store, paths.join(uri, name)) for name in (_ATTRIBUTES, _LEDGER))
+    return EarlierRun(uri, manifest["digest"], sources, *artifacts)
 
 
 @dataclass(frozen=True)
@@ -47,7 +115,7 @@ class UnitPart:
 class Range:
     """The positions from `start` to `end`, and the units that have them.
 
-    An earlier run (earlier.py) counts as one unit. run_start: position of the run's first document. ledger: URIs of the
+    An earlier run counts as one unit. run_start: position of the run's first document. ledger: URIs of the
     earlier run's ledger, which names the documents that it removed; None for this run.
     """
 

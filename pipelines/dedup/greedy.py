@@ -5,8 +5,8 @@ and their similarity reaches the threshold; its partner is the most similar such
 Otherwise it is kept and indexed. This is the `MinHashLSH` query-then-insert loop with verification, so every removed
 document has a kept partner that is really similar, and a chain of similar documents does not remove unrelated text.
 
-The similarity of two short documents (sketches.py) is the Jaccard similarity of their shingle sets. Other similarities
-are estimated as the share of equal signature columns. The lowest bytes of the columns are compared first, because most
+The similarity of two short documents (signatures.py) is the Jaccard similarity of their shingle sets. Others are
+estimated as the share of equal signature columns. The lowest bytes of the columns are compared first, because most
 pairs have too few equal ones, and equal columns have equal lowest bytes. With 112 columns that takes 3 ns instead of 13
 (AMD EPYC).
 """

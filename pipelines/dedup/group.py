@@ -69,8 +69,17 @@ from pipelines.dedup.cost import (
     slices_of_texts,
     stars_memory,
 )
-from pipelines.dedup.documents import KEY_COLUMNS, Keys, Range, earlier_ranges, judged, passed, ranges, scopes
-from pipelines.dedup.earlier import EarlierRun
+from pipelines.dedup.documents import (
+    KEY_COLUMNS,
+    EarlierRun,
+    Keys,
+    Range,
+    earlier_ranges,
+    judged,
+    passed,
+    ranges,
+    scopes,
+)
 from pipelines.dedup.exact import TEXT_COLUMNS, Copies, FindFirsts, FindTexts, RangeTexts
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT, Dedup
 from pipelines.dedup.stars import PositionSpans, Stars

@@ -6,15 +6,26 @@ the same values:
 
     h = fmix32(shingle);  signature[k] = min over shingles of (a[k] * h + b[k]) mod 2^32
 
-A document with fewer distinct shingles than signature columns may keep their set instead (sketches.py).
+A sketch is the signature of a document, or of a short one its set of shingles. A document is short if it has fewer
+distinct shingles than a signature has columns (H). Its set takes less room than a signature and gives the exact Jaccard
+similarity with another short document. The signature and the band keys of a short document are computed from its set. H
+words are a signature, fewer are a set: a document with exactly H shingles has a signature.
+
+Two different shingles have the same 32-bit hash with a probability of 2^-32. Two sets of fewer than 112 have at most
+222 shingles together, so for one pair of documents in 175,000 the similarity is wrong, by about 0.01.
 
 The share of equal columns of two signatures estimates the Jaccard similarity of their shingle sets, with a standard
 error of sqrt(J(1-J)/H): 0.038 at J = 0.8 and H = 112.
 Sources: Broder 1997; Austin Appleby's MurmurHash3 finaliser (public domain); datasketch issue 212 for the family.
 """
 
-import numpy as np
+from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.errors import DataError
 from pipelines.text import characters
 from pipelines.text.instructions import copy
 from pipelines.text.kernel import inner_kernel, kernel, read_only
@@ -28,6 +39,9 @@ _BLOCK = 512  # shingles hashed before the permutations run over them: 2 KB, in 
 _SLOTS_PER_HASH = 4  # slots of the hash table that finds a document's distinct shingles
 _EMPTY = np.uint64(1 << 32)  # the value of an empty slot, above every hash
 
+# Bytes of a signature or set: little-endian uint32, one after the other; null for a document without a shingle.
+SKETCH_TYPE = pa.large_binary()
+
 
 def permutations(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(a, b): uint32[H] each, a odd, drawn as datasketch draws them from `seed`."""
@@ -37,73 +51,116 @@ def permutations(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
-def signatures(texts: Texts, ngram_words: int, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """MinHash signatures of D documents.
+@dataclass(frozen=True)
+class Sketches:
+    """Sketches of D documents, with H signature columns.
 
-    Args:
-        ngram_words: tokens of a shingle, at least 1.
-        a, b: uint32[H] from `permutations`.
-
-    Returns:
-        signatures uint32[D, H] and token counts int64[D]. A document of fewer than `ngram_words` tokens has no shingle
-        and 2^32 - 1 in every column: compare such documents by exact text only.
+    words: uint32[W]. starts: int64[D + 1]: document d has words[starts[d]:starts[d + 1]]. H words are its signature,
+    fewer are its distinct shingle hashes, sorted; a document without a shingle has none.
     """
-    words, starts, tokens = signatures_or_sets(texts, ngram_words, a, b, exact_short=False)
-    return signatures_of(words, starts, a, b), tokens
+
+    words: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(
+        cls, texts: Texts, ngram_words: int, a: np.ndarray, b: np.ndarray, *, exact_short: bool, symbols: bool = False
+    ) -> tuple["Sketches", np.ndarray]:
+        """(sketches of D texts, token counts int64[D]).
+
+        Args:
+            ngram_words: tokens of a shingle, at least 1. A text of fewer tokens has no shingle: compare such texts by
+                exact text only.
+            a, b: uint32[H] from `permutations`.
+            exact_short: texts with fewer than H distinct shingles have their set; else all have signatures.
+            symbols: punctuation and symbols are tokens of one character.
+        """
+        flags, lower = characters.tables()
+        flags = characters.flags_with_symbols() if symbols else flags
+        words = np.empty(len(texts) * len(a), np.uint32)
+        starts = np.zeros(len(texts) + 1, np.int64)
+        tokens = np.zeros(len(texts), np.int64)
+        slot_bits = max(_SLOTS_PER_HASH * len(a) - 1, 1).bit_length()
+        slots = np.empty((1 << slot_bits) + len(a), np.uint64)
+        hashes = np.empty(int(texts.byte_lengths.max(initial=0)) + 1, np.uint32)
+        ring = np.empty(ngram_words, np.uint64)
+        _sign(
+            texts.data, texts.offsets, flags, lower, a, b, exact_short, words, starts, tokens,
+            hashes, slots, slot_bits, ring,
+        )  # fmt: skip
+        return cls(words[: starts[-1]], starts), tokens
+
+    @classmethod
+    def from_column(cls, column: pa.ChunkedArray, columns: int) -> "Sketches":
+        """Read the column `signature` of the attributes. columns: H.
+
+        Raises:
+            DataError: it holds no sketches, or one of more than H words. The kernels do not check lengths, and the
+                attributes can be those of a run that somebody else made.
+        """
+        if column.type != SKETCH_TYPE:
+            raise _changed(f"has the type {column.type}; wanted {SKETCH_TYPE}")
+        parts, lengths = [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
+        for chunk in filter(len, column.chunks):
+            offsets = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+            if (offsets % 4).any() or np.diff(offsets).max() > 4 * columns:
+                raise _changed(f"has a value that is not of at most {columns} numbers of 4 bytes")
+            starts = offsets // 4
+            parts.append(np.frombuffer(chunk.buffers()[2], "<u4")[starts[0] : starts[-1]])
+            lengths.append(np.diff(starts))
+        # One chunk is not copied, since sketches are large.
+        words = parts[1] if len(parts) == 2 else np.concatenate(parts)
+        return cls(words, np.cumsum(np.concatenate(lengths)))
+
+    def to_column(self) -> pa.Array:
+        """The column `signature` of the attributes."""
+        count = len(self.starts) - 1
+        data = [None, pa.py_buffer(self.starts * 4), pa.py_buffer(self.words.astype("<u4", copy=False))]
+        column = pa.Array.from_buffers(SKETCH_TYPE, count, data)
+        return pc.if_else(pa.array(self.signed), column, pa.scalar(None, SKETCH_TYPE))
+
+    @property
+    def signed(self) -> np.ndarray:
+        """bool[D]: whether each document has a shingle."""
+        return np.diff(self.starts) > 0
+
+    def signatures(self, a: np.ndarray, b: np.ndarray, found: np.ndarray | None = None) -> np.ndarray:
+        """uint32[D, H]: the signature of every document, 2^32 - 1 in every column for one without a shingle.
+
+        found: where to write them.
+        """
+        if found is None:
+            found = np.empty((len(self.starts) - 1, len(a)), np.uint32)
+        _sign_sets(read_only(self.words), self.starts, a, b, found, np.empty(len(a), np.uint32))
+        return found
+
+    def band_keys(self, documents: np.ndarray, bands: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """uint64[N, bands]: a 64-bit hash of the signature columns of each band, for N documents.
+
+        documents: int64[N], their numbers. bands: a divisor of H.
+        """
+        keys = np.empty((len(documents), bands), np.uint64)
+        _hash_bands(read_only(self.words), self.starts, documents, a, b, np.empty((2, len(a)), np.uint32), keys)
+        return keys
+
+    def sets(self, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        """(uint32[S], int64[D + 1]): words and starts with the sets only; empty for documents with a signature.
+
+        columns: H.
+        """
+        lengths = np.diff(self.starts)
+        is_set = lengths < columns
+        return self.words[np.repeat(is_set, lengths)], np.concatenate([[0], np.cumsum(lengths * is_set)])
 
 
-def signatures_or_sets(
-    texts: Texts, ngram_words: int, a: np.ndarray, b: np.ndarray, *, exact_short: bool, symbols: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `signatures`; with exact_short, the shingle set of documents with fewer than H distinct shingles instead.
-
-    symbols: punctuation and symbols are tokens of one character.
-
-    Returns:
-        words uint32[W], starts int64[D + 1] and token counts int64[D]. Document d has words[starts[d]:starts[d + 1]]:
-        H words are its signature, fewer are its distinct shingle hashes, sorted; without a shingle it has none.
-    """
-    flags, lower = characters.tables()
-    flags = characters.flags_with_symbols() if symbols else flags
-    words = np.empty(len(texts) * len(a), np.uint32)
-    starts = np.zeros(len(texts) + 1, np.int64)
-    tokens = np.zeros(len(texts), np.int64)
-    slot_bits = max(_SLOTS_PER_HASH * len(a) - 1, 1).bit_length()
-    slots = np.empty((1 << slot_bits) + len(a), np.uint64)
-    hashes = np.empty(int(texts.byte_lengths.max(initial=0)) + 1, np.uint32)
-    ring = np.empty(ngram_words, np.uint64)
-    _sign(
-        texts.data, texts.offsets, flags, lower, a, b, exact_short, words, starts, tokens,
-        hashes, slots, slot_bits, ring,
-    )  # fmt: skip
-    return words[: starts[-1]], starts, tokens
+def _changed(what: str) -> DataError:
+    return DataError(
+        f"attributes: the column signature {what}. The attributes of this run, or of one that dedup.against names, "
+        "were changed after they were written: make that run again at another output."
+    )
 
 
-def signatures_of(
-    words: np.ndarray, starts: np.ndarray, a: np.ndarray, b: np.ndarray, found: np.ndarray | None = None
-) -> np.ndarray:
-    """uint32[D, H]: the signatures of documents given as signatures or sets, as signatures_or_sets returns them.
-
-    found: where to write them.
-    """
-    if found is None:
-        found = np.empty((len(starts) - 1, len(a)), np.uint32)
-    _sign_sets(read_only(words), starts, a, b, found, np.empty(len(a), np.uint32))
-    return found
-
-
-def band_keys(
-    words: np.ndarray, starts: np.ndarray, documents: np.ndarray, bands: int, a: np.ndarray, b: np.ndarray
-) -> np.ndarray:
-    """uint64[N, bands]: a 64-bit hash of the signature columns of each band, for N documents.
-
-    Args:
-        words, starts: all documents, as for `signatures_of`. documents: int64[N], the numbers of those wanted.
-        bands: number of bands, a divisor of H.
-    """
-    keys = np.empty((len(documents), bands), np.uint64)
-    _hash_bands(read_only(words), starts, documents, a, b, np.empty((2, len(a)), np.uint32), keys)
-    return keys
+# --- kernels
 
 
 @kernel

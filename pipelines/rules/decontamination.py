@@ -19,13 +19,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ConfigDict, Field
 
+from cluster.artifact import StoredParquet
 from cluster.errors import ConfigError, UserError
 from cluster.formats import plural
-from cluster.readers.streams import DECODERS, UnreadableRest, stream
 from cluster.readers.formats.records import json_value
 from cluster.readers.inputs import Limits
-from cluster.readers.streams import lines
-from cluster.artifact import StoredParquet
+from cluster.readers.streams import DECODERS, UnreadableRest, lines, stream
 from cluster.store import paths
 from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store

@@ -49,7 +49,7 @@ from pipelines.dedup import group
 from pipelines.dedup.documents import judged
 from pipelines.dedup.group import GROUPS, Sizes, group_stage
 from pipelines.dedup.settings import Dedup
-from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
+from pipelines.dedup.signatures import SKETCH_TYPE, Sketches
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import forget_peak, machine, memory_of_process
 from tests.support.counted_disk import CountedDisk, counted_disk, shown

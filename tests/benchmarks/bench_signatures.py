@@ -9,9 +9,10 @@ import re
 import rensa
 from datasketch import MinHash
 
-from pipelines.dedup.signatures import permutations, signatures
+from pipelines.dedup.signatures import permutations
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine, processor_seconds
+from tests.support.dedup_loops import signatures
 
 PERMUTATIONS, NGRAM_WORDS = 128, 5
 _WORD = re.compile(r"[^\W_]+")

@@ -64,7 +64,11 @@ def tables(texts: Texts) -> Iterator[pa.Table]:
 def works() -> dict[str, Callable[[pa.Table], object]]:
     """The work of each of PARTS on one table. A part is timed alone, so together they need not add up to the whole."""
     config = settings()
-    stage = Measure(config, config.filters, Reading(config.store, config.inputs, pa.schema([])))
+    reading = Reading(config.store, config.inputs, pa.schema([]))
+    if hasattr(config, "measure_settings"):  # of older trees
+        stage = Measure(config.measure_settings, reading)
+    else:
+        stage = Measure(config, config.filters, reading)
     classifier = language.load(Store(), config.language)
     sign = signer()
 
@@ -97,6 +101,8 @@ def works() -> dict[str, Callable[[pa.Table], object]]:
 def signer() -> Callable[[Texts], object]:
     """What a curation signs with: signatures, and in newer trees the sets of short documents."""
     a, b = signatures.permutations(_PERMUTATIONS, 1)
+    if hasattr(signatures, "Sketches"):
+        return lambda texts: signatures.Sketches.of(texts, 5, a, b, exact_short=True)
     if hasattr(signatures, "signatures_or_sets"):
         return lambda texts: signatures.signatures_or_sets(texts, 5, a, b, exact_short=True)
     return lambda texts: signatures.signatures(texts, 5, a, b)

@@ -4,8 +4,7 @@ import numpy as np
 
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.greedy import remove_near_duplicates
-from pipelines.dedup.signatures import permutations, signatures_or_sets
-from pipelines.dedup.sketches import Sketches
+from pipelines.dedup.signatures import Sketches, permutations
 from pipelines.text.texts import Texts
 
 BANDS, ROWS = 14, 8
@@ -14,9 +13,14 @@ BANDS, ROWS = 14, 8
 A, B = permutations(BANDS * ROWS, 1)
 
 
+def signatures(texts: Texts, ngram_words: int, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(signatures uint32[D, H], token counts int64[D]) of texts."""
+    sketches, tokens = Sketches.of(texts, ngram_words, a, b, exact_short=False)
+    return sketches.signatures(a, b), tokens
+
+
 def our_loop(texts: list[str], threshold: float, exact_short: bool = True) -> dict[int, tuple[int, float]]:
-    words, ends, _ = signatures_or_sets(Texts.from_strings(texts), 5, A, B, exact_short=exact_short)
-    sketches = Sketches(words, ends)
+    sketches, _ = Sketches.of(Texts.from_strings(texts), 5, A, B, exact_short=exact_short)
     found, signed, every = sketches.signatures(A, B), np.flatnonzero(sketches.signed), np.arange(len(texts))
     starts, keys, count = shared_keys(sketches.band_keys(every, BANDS, A, B), every, len(texts))
     sets = sketches.sets(BANDS * ROWS)

@@ -13,7 +13,7 @@ from cluster.readers.inputs import Input
 from cluster.stage import Stage
 from pipelines.dedup.group import GROUPS, Sizes, group_stage
 from pipelines.dedup.settings import Dedup
-from pipelines.dedup.sketches import Sketches
+from pipelines.dedup.signatures import Sketches
 from tests.support.inline import InlineEngine, NoRay
 from tests.support.sketch_cases import BANDS, COLUMNS, ROWS, SOURCES, write_parquet
 

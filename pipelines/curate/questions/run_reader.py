@@ -15,12 +15,11 @@ from pydantic import ValidationError
 
 from cluster.artifact import Artifact, read_tables, require_files
 from cluster.errors import ConfigError, DataError
-from cluster.readers.inputs import Limits
-from cluster.readers.streams import Span
 from cluster.readers.formats import READERS
 from cluster.readers.formats.text_files import OneDocument
-from cluster.readers.inputs import Input
+from cluster.readers.inputs import Input, Limits
 from cluster.readers.recorded import INPUTS_JSON, inputs_file, read_inputs
+from cluster.readers.streams import Span
 from cluster.readers.units import Reading, Unit, read_unit
 from cluster.run import RunFolder
 from cluster.store import paths

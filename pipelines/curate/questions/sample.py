@@ -14,8 +14,8 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError
 from cluster.frame.commands import load_of_kind
 from cluster.inspection import RunConfig, StorageOverrides, shortened, store_for
-from cluster.readers.reader import python_rows
 from cluster.readers.inputs import Input
+from cluster.readers.reader import python_rows
 from cluster.store import paths
 from cluster.store.store import Store
 from pipelines.curate.questions.run_reader import RunReader

@@ -48,7 +48,7 @@ from pipelines.curate.stages.tallies import (
     sum_of_units,
 )
 from pipelines.curate.stages.write_corpus import DEDUP_STAGES
-from pipelines.dedup.earlier import open_runs
+from pipelines.dedup.documents import open_runs
 from pipelines.dedup.group import GROUPS, group_stage
 from pipelines.dedup.settings import NO_EFFECT_ON_RESULT
 from pipelines.rules.filters import Filters, Name, all_reasons, check_results, check_settings, needed_columns

@@ -26,8 +26,8 @@ import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, DataFile, fingerprint, open_parquet, read_tables
 from cluster.errors import DataError
-from cluster.readers.reader import python_rows
 from cluster.readers.inputs import Input
+from cluster.readers.reader import python_rows
 from cluster.readers.units import Unit
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store.store import Store

@@ -25,10 +25,8 @@ from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.copies import local_file, sha256_of
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
-from pipelines.dedup import signatures
-from pipelines.dedup.compare import NEWEST_BY
-from pipelines.dedup.newest import is_comparable, newness
-from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
+from pipelines.dedup.compare import NEWEST_BY, is_comparable, newness
+from pipelines.dedup.signatures import SIGNATURES_VERSION, SKETCH_TYPE, Sketches, permutations
 from pipelines.kernel_cache import each_in_turn
 from pipelines.language import fasttext_classifier
 from pipelines.language.identification import LanguageId
@@ -172,7 +170,7 @@ def dependencies(config: CurateConfig, filters: Filters, store: Store) -> dict[s
         "rules": {rule.name: _rule_dependencies(store, rule) for rule in filters.rules},
         "personal_data": personal_data.PERSONAL_DATA_VERSION if config.personal_data else None,
         "signatures": dedup
-        and [signatures.SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short]
+        and [SIGNATURES_VERSION, dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short]
         + ["symbols"] * dedup.symbols,
         "newest_by": dedup and dedup.newest_by,
     }
@@ -237,15 +235,15 @@ class Measure:
             return {f"personal_{kind}": found[:, at] for at, kind in enumerate(personal_data.KINDS)}
 
         def signature() -> dict[str, object]:
-            """The columns `tokens` and, with deduplication, `signature` (sketches.py)."""
+            """The columns `tokens` and, with deduplication, `signature` (signatures.py)."""
             dedup = config.dedup
             if dedup is None:
                 return {"tokens": count_tokens(texts)}
-            a, b = signatures.permutations(math.prod(dedup.banding), dedup.seed)
-            words, starts, tokens = signatures.signatures_or_sets(
+            a, b = permutations(math.prod(dedup.banding), dedup.seed)
+            sketches, tokens = Sketches.of(
                 texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short, symbols=dedup.symbols
             )
-            return {"tokens": tokens, "signature": Sketches(words, starts).to_column()}
+            return {"tokens": tokens, "signature": sketches.to_column()}
 
         parts: dict[str, Callable[[], dict[str, object]]] = {
             "signals": lambda: signals(texts, documents.drop_columns(["text"]), filters, store)

@@ -27,8 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from cluster.artifact import Artifact, Counters
 from cluster.exchange import SlicedFiles
 from cluster.formats import count, plural
-from cluster.readers.reader import python_rows
 from cluster.readers.inputs import Limits
+from cluster.readers.reader import python_rows
 from cluster.stage import Scratch
 from pipelines.curate.stages.kept_texts import CutTexts, KeptTexts, MeasuredUnit
 from pipelines.curate.stages.shared_keys import COUNTED, KeyCounter, KeyStages, find_shared, read_shared, slices_for

@@ -43,9 +43,8 @@ from pipelines.prepare.records.outliers import Outliers
 from pipelines.prepare.records.times import microseconds
 from pipelines.rules import RULES
 from pipelines.rules.bad_words import BadWords
-from pipelines.rules.filters import LANGUAGE_NOT_KEPT, Filters, decide, signals
+from pipelines.rules.filters import LANGUAGE_NOT_KEPT, Filters, RulesOfRecords, decide, signals
 from pipelines.rules.rule import Analysis, files_read_by
-from pipelines.rules.filters import RulesOfRecords
 from pipelines.text.texts import Texts
 
 # Answers of an assistant that declines, in lower case.

@@ -25,10 +25,9 @@ from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.readers.inputs import Input
 from cluster.stage import Output, RunStageIn, Scratch, Stage
 from cluster.store.store import Store
-from pipelines.dedup import signatures
 from pipelines.dedup.group import GROUPS, files_of, group_stage
 from pipelines.dedup.settings import Dedup
-from pipelines.dedup.sketches import SKETCH_TYPE, Sketches
+from pipelines.dedup.signatures import SKETCH_TYPE, Sketches, permutations
 from pipelines.text.lines import count_characters
 from pipelines.text.texts import Texts
 
@@ -94,11 +93,9 @@ def attributes(
         "signature": pa.nulls(len(texts), SKETCH_TYPE),
     }
     if dedup:
-        a, b = signatures.permutations(math.prod(dedup.banding), dedup.seed)
-        words, starts, _ = signatures.signatures_or_sets(
-            texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short, symbols=dedup.symbols
-        )
-        columns["signature"] = Sketches(words, starts).to_column()
+        a, b = permutations(math.prod(dedup.banding), dedup.seed)
+        sketches, _ = Sketches.of(texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short, symbols=dedup.symbols)
+        columns["signature"] = sketches.to_column()
     return pa.table(columns, schema=ATTRIBUTES_SCHEMA)
 
 

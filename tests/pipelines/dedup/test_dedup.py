@@ -19,13 +19,10 @@ from cluster.readers.inputs import Input
 from pipelines.dedup.candidates import shared_keys
 from pipelines.dedup.documents import scopes
 from pipelines.dedup.greedy import remove_near_duplicates
-from pipelines.dedup.signatures import (
-    signatures,
-)
 from pipelines.text.normalize import normalize
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import count_tokens
-from tests.support.dedup_loops import BANDS, ROWS, A, B, close_pairs, jaccard, our_loop
+from tests.support.dedup_loops import BANDS, ROWS, A, B, close_pairs, jaccard, our_loop, signatures
 from tests.support.shingles import shingle_hashes
 
 words = st.sampled_from(["one", "two", "three", "Four", "five", "über", "中文", "ไทย", "7", "-", "a", "b"])

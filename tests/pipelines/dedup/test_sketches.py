@@ -25,12 +25,12 @@ from cluster.progress import Silent
 from cluster.readers.inputs import Input
 from cluster.store.store import Store
 from pipelines.curate.stages.measure import text_hashes
-from pipelines.dedup.earlier import EarlierRun
+from pipelines.dedup.documents import EarlierRun
 from pipelines.dedup.group import GROUPS, Sizes, group_stage
 from pipelines.dedup.settings import Dedup
-from pipelines.dedup.signatures import permutations, signatures, signatures_or_sets
-from pipelines.dedup.sketches import Sketches
+from pipelines.dedup.signatures import Sketches, permutations
 from pipelines.text.texts import Texts
+from tests.support.dedup_loops import signatures
 from tests.support.inline import InlineEngine, NoRay
 from tests.support.sampled import sampled
 from tests.support.shingles import shingle_hashes
@@ -49,8 +49,7 @@ documents = st.builds(
 
 
 def sketches_of(texts: list[str], ngram_words: int = 1, exact_short: bool = True) -> Sketches:
-    words, starts, _ = signatures_or_sets(Texts.from_strings(texts), ngram_words, A, B, exact_short=exact_short)
-    return Sketches(words, starts)
+    return Sketches.of(Texts.from_strings(texts), ngram_words, A, B, exact_short=exact_short)[0]
 
 
 def split(sketches: Sketches) -> list[list[int]]:
@@ -93,10 +92,10 @@ def test_a_long_document_of_few_distinct_shingles_is_short():
 def test_sets_of_every_size_are_sorted_and_distinct(columns):
     a, b = permutations(columns, 1)
     text = " ".join(f"w{n % (columns - 1)}" for n in range(3 * columns)) if columns > 1 else "w"
-    words, starts, _ = signatures_or_sets(Texts.from_strings([text, text + " and more"]), 1, a, b, exact_short=True)
-    assert np.diff(starts).tolist() == [max(columns - 1, 1), columns]
+    sketches, _ = Sketches.of(Texts.from_strings([text, text + " and more"]), 1, a, b, exact_short=True)
+    assert np.diff(sketches.starts).tolist() == [max(columns - 1, 1), columns]
     if columns > 1:
-        assert words[: starts[1]].tolist() == np.unique(shingle_hashes(text, 1)).tolist()
+        assert sketches.words[: sketches.starts[1]].tolist() == np.unique(shingle_hashes(text, 1)).tolist()
 
 
 @given(st.lists(documents, max_size=8), st.integers(0, 8), st.booleans())
@@ -178,7 +177,7 @@ def attributes_of(
 ) -> Artifact:
     """The attributes of these documents, but for those of `without`. cuts: ends of the units but the last."""
     texts = Texts.from_strings([text for text, _, _ in rows])
-    words, starts, _ = signatures_or_sets(texts, 1, A, B, exact_short=dedup.exact_short)
+    sketches, _ = Sketches.of(texts, 1, A, B, exact_short=dedup.exact_short)
     columns = {
         "row": pa.array(range(len(rows)), pa.int64()),
         "id": pa.array([text for text, _, _ in rows], pa.string()),
@@ -187,7 +186,7 @@ def attributes_of(
         "characters": pa.array([len(text) for text, _, _ in rows], pa.int64()),
         "quality": pa.array([score for _, _, score in rows], pa.float64()),
         "newest_by": pa.array([-score for _, _, score in rows], pa.float64()),
-        "signature": Sketches(words, starts).to_column(),
+        "signature": sketches.to_column(),
     }
     columns = {name: values for name, values in columns.items() if name not in without}
     return write_parquet(columns, f"{folder}/attributes", cuts, "row")
@@ -366,9 +365,8 @@ def test_texts_that_differ_in_symbols_alone_are_equal_only_without_symbols():
     )
 
     def sets(symbols: bool) -> tuple[list[list[int]], list[int]]:
-        words, starts, tokens = signatures_or_sets(texts, 3, A, B, exact_short=True, symbols=symbols)
-        cut = [words[first:last].tolist() for first, last in pairwise(starts.tolist())]
-        return cut, tokens.tolist()
+        sketches, tokens = Sketches.of(texts, 3, A, B, exact_short=True, symbols=symbols)
+        return split(sketches), tokens.tolist()
 
     plain, counts = sets(symbols=False)
     assert plain[0] == plain[1] == plain[2] == plain[3] and counts == [6, 6, 6, 6, 3]
