@@ -1,7 +1,8 @@
 """The files that a config passes through, from the command to the last stage, and how often its way climbs back.
 
-A file counts if one of its functions is called with the config, or with a part of it, as an argument. A climb is a pair
-of files: one of them calls into the other, which the way had reached before. The runs are tiny and in this process.
+A file counts if one of its functions is called with the config, or with a part of it, as an argument; a store, which
+is opened once, is none. A climb is a pair of files: one of them calls into the other, which the way had reached before.
+The runs are tiny and in this process.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from cluster.store.store import StorageOptions
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.train_inline import train_inline, write_corpus
 
@@ -63,7 +65,7 @@ def _is_setting(value: Any) -> bool:
         return False
     ours = type(value).__module__.partition(".")[0] in ("cluster", "pipelines", "training")
     held = value.__dict__.values() if ours and hasattr(type(value), "__dict__") and hasattr(value, "__dict__") else ()
-    return isinstance(value, BaseModel) or any(isinstance(one, BaseModel) for one in held)
+    return any(isinstance(one, BaseModel) and not isinstance(one, StorageOptions) for one in (value, *held))
 
 
 def _curate(folder: Path, patch: pytest.MonkeyPatch) -> None:
