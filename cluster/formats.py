@@ -12,9 +12,9 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def plural(number: int, noun: str) -> str:
-    """`1 document`, `2,000 documents`."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+def plural(number: int, noun: str, ending: str = "s") -> str:
+    """`1 document`, `2,000 documents`. ending: of the plural."""
+    return f"{number:,} {noun}" + ("" if number == 1 else ending)
 
 
 def byte_size(count: float) -> str:

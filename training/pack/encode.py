@@ -156,15 +156,6 @@ class Example(NamedTuple):
     weights: np.ndarray | None = None
 
 
-class _Tokens(NamedTuple):
-    """What Example has of a text. apart: whether it was tokenised in parts."""
-
-    ids: np.ndarray
-    trained: np.ndarray
-    weights: np.ndarray | None
-    apart: bool
-
-
 class Misfit(NamedTuple):
     """A document of the table, or one of its renderings, without an example. preview: the rendering.
 
@@ -335,11 +326,17 @@ class Encoder:
             elif tokens is None:
                 encoded.misfits.append(Misfit(number, "no_end_of_turn", one.text, len(one.spans)))
             else:
-                encoded.notes["tokenised_apart"] += tokens.apart
-                yield Example(number, piece, tokens.ids, tokens.trained, tokens.weights)
+                ids, trained, weights, apart = tokens
+                encoded.notes["tokenised_apart"] += apart
+                of_tokens = None if weights is None else np.frombuffer(weights, np.float32)
+                yield Example(number, piece, np.frombuffer(ids, np.int32), np.frombuffer(trained, np.bool_), of_tokens)
 
-    def _tokens_of_marked(self, item: tuple[RestoredText, list[Weighted], bool]) -> "_Tokens | None":
-        """The tokens of (text, weights, whether it is a chat); None if no added token ends a turn."""
+    def _tokens_of_marked(
+        self, item: tuple[RestoredText, list[Weighted], bool]
+    ) -> tuple[bytes, bytes, bytes | None, bool] | None:
+        """(ids, trained and weights of Example; whether the text was tokenised in parts) of (text, weights, whether it
+        is a chat); None if no added token ends a turn. Bytes pass to another process in a tenth of the time of arrays.
+        """
         one, spans, is_chat = item
         encoding = self.backend.encode(one.text, add_special_tokens=False)
         ids, ends = self._with_text(encoding, one.text, one.positions)
@@ -362,7 +359,8 @@ class Encoder:
         if spans:
             weights = _token_weights(np.array(ends, np.int64), spans)
             trained &= weights > 0
-        return _Tokens(np.array(ids, np.int32), trained, weights, apart)
+        as_bytes = None if weights is None else weights.tobytes()
+        return np.array(ids, np.int32).tobytes(), trained.tobytes(), as_bytes, apart
 
     def _framed(self, ids: list[int]) -> tuple[list[int], int]:
         """(the ids with BOS and EOS, which are added if they are missing; number of tokens added at the start)."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from cluster.entry import Entry
 from cluster.errors import ConfigError
-from cluster.plan.plan import ASSUMED, CORES, Prices, assumed_lines, costs_lines, costs_of, load_prices, wrapped
+from cluster.formats import plural
+from cluster.plan.plan import ASSUMED, CORES, Prices, assumed_lines, costs_lines, costs_of, load_prices, money, wrapped
 from training.config import TrainConfig
 from training.continuing import planned_words
 from training.gpus import AssumedGpu, gpu_named
@@ -150,8 +151,8 @@ def _choice(one: TrainConfig, config: TrainConfig, shape: Shape, device: float |
 
 
 def _advice_on_memory(config: TrainConfig, shape: Shape, device: float | None) -> dict[str, Any]:
-    """{change, simpler}. change: the smallest change that fits; "" if none is needed, null if nothing fits or the GPU
-    is unknown. simpler: an engine before this one in CHOICES that fits too; null if there is none.
+    """{change: the smallest that fits; "" if none is needed, null if nothing fits or the GPU is unknown; simpler: an
+    engine before this one in CHOICES that fits too, null if there is none}.
     """
     if device is None:
         return {"change": None, "simpler": None}
@@ -192,7 +193,6 @@ def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine
 
 
 _PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "step", "context")
-_GIB = 1 << 30
 
 
 def print_plan(
@@ -273,18 +273,28 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
         f"  data        {about}{tokens:,} tokens, {data_rows:,} rows ({data['how']})",
         f"  training    {phase['steps']:,} steps, {about}{phase['tokens']:,} tokens, "
         f"{about}{phase['epochs']:.2f} epochs",
-        f"  step        {_count(rows, 'row')} = {workers} {'worker' if most == 1 else 'workers'} x "
-        f"{_count(micros, 'micro-batch', 'micro-batches')} x {_count(micro, 'row')}"
-        + (f" (with {_count(least, 'worker')})" if least != most else ""),
+        f"  step        {plural(rows, 'row')} = {workers} {'worker' if most == 1 else 'workers'} x "
+        f"{plural(micros, 'micro-batch', 'es')} x {plural(micro, 'row')}"
+        + (f" (with {plural(least, 'worker')})" if least != most else ""),
         *_table(phase, machine),
     ]
     if not model["activations_exact"]:
         lines.append(f"              activations are estimated as if {model['type']} were a Llama")
     if machine["memory_gib"]:
-        lines += _memory_lines(phase, machine)
+        usable = phase["memory_usable"] / GIB
+        lines.append(f"  limit       {usable:,.2f} of {machine['memory_gib']:g} GiB a GPU: {MARGIN}")
+        if phase["change"] is None:
+            lines.append(
+                f"              too large on {plural(least, 'worker')}: no engine fits, even with one row at a time "
+                "and activation checkpointing"
+            )
+        elif phase["change"]:
+            lines.append(f"              too large; the smallest change that fits: {phase['change']}")
+        elif phase["simpler"]:
+            lines.append(f"              a simpler engine fits too: {phase['simpler']}")
     if phase["seconds"] is not None:
         lines += [
-            f"  time        {_time(phase['seconds'])} on {_count(most, 'GPU')}, {_price(phase)}",
+            f"  time        {_time(phase['seconds'])} on {plural(most, 'GPU')}, {_price(phase)}",
             f"              at MFU {machine['mfu']:.0%} of {phase['peak_flops'] / 1e12:,.4g} TFLOP/s, "
             f"{phase['flops_per_token'] / 1e9:,.4g} GFLOP a token; without validation, checkpoints and export",
         ]
@@ -299,7 +309,7 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
 
 
 def _table(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
-    unit, name = (_GIB, "GiB") if phase["memory_total"] >= _GIB / 10 else (1 << 20, "MiB")
+    unit, name = (GIB, "GiB") if phase["memory_total"] >= GIB / 10 else (1 << 20, "MiB")
     shown = [part for part in _PARTS if any(choice["memory"][part] for choice in phase["choices"])]
     head = f"  {'memory, ' + name:<21}{'micro-batch':>12}"
     lines = [head + "".join(f"{part:>12}" for part in (*shown, "total", "CPU memory"))]
@@ -320,33 +330,10 @@ def _verdict(choice: dict[str, Any]) -> str:
     return f"  fits with micro_batch: {choice['fewer_rows']}" if choice["fewer_rows"] else "  too large"
 
 
-def _memory_lines(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
-    usable = phase["memory_usable"] / _GIB
-    lines = [f"  limit       {usable:,.2f} of {machine['memory_gib']:g} GiB a GPU: {MARGIN}"]
-    if phase["change"] is None:
-        lines.append(
-            f"              too large on {_count(phase['workers'][0], 'worker')}: no engine fits, even with one row at "
-            "a time and activation checkpointing"
-        )
-    elif phase["change"]:
-        lines.append(f"              too large; the smallest change that fits: {phase['change']}")
-    if phase["change"] == "" and phase["simpler"]:
-        lines.append(f"              a simpler engine fits too: {phase['simpler']}")
-    return lines
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
-
-
 def _price(of: dict[str, Any]) -> str:
     """GPU hours, and their cost if a price is given."""
-    cost = f", cost {_hundredths(of['cost'])}" if of["cost"] is not None else ""
-    return f"{_hundredths(of['gpu_hours'])} GPU hours{cost}"
-
-
-def _hundredths(number: float) -> str:
-    return "under 0.01" if 0 < number < 0.01 else f"{number:,.2f}"
+    cost = f", cost {money(of['cost'])}" if of["cost"] is not None else ""
+    return f"{money(of['gpu_hours'])} GPU hours{cost}"
 
 
 def _time(seconds: float) -> str:

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from cluster.formats import plural
+from cluster.plan.plan import money
 from tests.support.plan_cases import LORA, TINY, big, config, facts
 from training.config import TrainConfig
 from training.data.order import Order
@@ -172,9 +174,9 @@ def test_a_time_has_its_own_unit(seconds, said):
 
 
 def test_numbers_are_written_with_their_words():
-    assert [planning._hundredths(n) for n in (0, 0.009, 0.01, 1234.567)] == ["0.00", "under 0.01", "0.01", "1,234.57"]
-    assert [planning._count(n, "row") for n in (0, 1, 2, 1000)] == ["0 rows", "1 row", "2 rows", "1,000 rows"]
-    assert planning._count(2, "micro-batch", "micro-batches") == "2 micro-batches"
+    assert [money(n) for n in (0, 0.009, 0.01, 1234.567)] == ["0.00", "under 0.01", "0.01", "1,234.57"]
+    assert [plural(n, "row") for n in (0, 1, 2, 1000)] == ["0 rows", "1 row", "2 rows", "1,000 rows"]
+    assert plural(2, "micro-batch", "es") == "2 micro-batches"
     verdicts = [(None, None), (True, None), (False, 3), (False, 0)]
     assert [planning._verdict({"fits": fits, "fewer_rows": rows}) for fits, rows in verdicts] == [
         "", "  fits", "  fits with micro_batch: 3", "  too large",
