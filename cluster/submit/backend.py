@@ -108,8 +108,8 @@ class Backend(Protocol):
         """Start an attempt. Raises AttemptExists: the name is taken (another `submit` was first)."""
         ...
 
-    def attempts(self, run_id: str | None = None) -> list[Attempt]:
-        """The attempts of a run, or all of Raymill's, the newest last."""
+    def attempts(self) -> list[Attempt]:
+        """The attempts of all runs, the newest last."""
         ...
 
     def attempt(self, name: str) -> Attempt | None:

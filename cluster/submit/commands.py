@@ -102,7 +102,8 @@ class Place:
             ConfigError: the options contradict each other.
         """
         if self.to not in _PLACES:
-            hint = f" Did you mean {near}?" if (near := _nearest_place(self.to)) else ""
+            near = difflib.get_close_matches(self.to.lower(), (*_PLACES, *_OTHER_NAMES), n=1)
+            hint = f" Did you mean {_OTHER_NAMES.get(near[0], near[0])}?" if near else ""
             raise ConfigError(f"--to {self.to}: no such place. Give one of: {', '.join(_PLACES)}.{hint}")
         if self.to != "jobs":
             self._only_for("jobs", address=self.address, token_file=self.token_file, ship_code=ship_code)
@@ -163,11 +164,6 @@ def takes_place(verb: Callable[..., Any]) -> Callable[..., Any]:
     call.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
     call.__annotations__ = {one.name: one.annotation for one in (*own, *options)}
     return call
-
-
-def _nearest_place(name: str) -> str | None:
-    near = difflib.get_close_matches(name.lower(), (*_PLACES, *_OTHER_NAMES), n=1)
-    return _OTHER_NAMES.get(near[0], near[0]) if near else None
 
 
 # ---- verbs ----

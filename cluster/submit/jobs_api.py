@@ -21,7 +21,6 @@ from urllib.parse import quote
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 import cluster
-from cluster.entry import Entry
 from cluster.errors import ClusterError, ConfigError
 from cluster.ray_private import private
 from cluster.submit.backend import (
@@ -44,8 +43,6 @@ from cluster.submit.ray_api import RayApi, Refused
 from cluster.submit.work import Work
 
 log = logging.getLogger(__name__)
-
-_ship_code = Entry("cluster.submit.jobs_api:ship_code")
 
 _STATES = {
     "PENDING": State.WAITING,
@@ -136,7 +133,12 @@ class JobsApi:
             job = self._wait_for(name, _PROBE_S)
             text = b"".join(self._log(job)).decode("utf-8", errors="replace")
         finally:
-            self._discard(name)
+            try:
+                self.api.post(f"/api/jobs/{name}/stop")
+                self._wait_for(name, 10)
+                self.api.delete(f"/api/jobs/{name}")
+            except ClusterError as error:
+                log.info("the job %s could not be removed (%s)", name, type(error).__name__)
         report = read_report(text)
         if report is None:
             return [_failed_probe(job, text)]
@@ -152,7 +154,7 @@ class JobsApi:
             raise AttemptLost(_lost(request.name))
         return found
 
-    def attempts(self, run_id: str | None = None) -> list[Attempt]:
+    def attempts(self) -> list[Attempt]:
         jobs: list[_Job] = []
         for job in self.api.get_as(_JOBS, "/api/jobs/"):
             metadata = job.get("metadata")
@@ -165,7 +167,7 @@ class JobsApi:
                 log.warning("not listed: the job %.100r of the cluster has a %s that Ray gives to none",
                             job.get("submission_id"), at)  # fmt: skip
         jobs.sort(key=lambda job: job.start_time or 0)
-        return [attempt for attempt in map(_attempt, jobs) if run_id in (None, attempt.run_id)]
+        return [_attempt(job) for job in jobs]
 
     def attempt(self, name: str) -> Attempt | None:
         try:
@@ -216,7 +218,7 @@ class JobsApi:
         mine = uuid.uuid4().hex
         runtime: dict[str, Any] = {"env_vars": dict(variables)}
         if self.ships:
-            runtime["working_dir"] = _ship_code(self.api)
+            runtime["working_dir"] = ship_code(self.api)
         body = {
             "entrypoint": shlex.join(command),
             "submission_id": name,
@@ -256,15 +258,6 @@ class JobsApi:
                     f"cluster's dashboard, {self.api.address}, and try again."
                 )
             time.sleep(_POLL_S / 2)
-
-    def _discard(self, name: str) -> None:
-        """Stop and remove a probe."""
-        try:
-            self.api.post(f"/api/jobs/{name}/stop")
-            self._wait_for(name, 10)
-            self.api.delete(f"/api/jobs/{name}")
-        except ClusterError as error:
-            log.info("the job %s could not be removed (%s)", name, type(error).__name__)
 
     # --- logs
 
@@ -328,24 +321,19 @@ class JobsApi:
 
 
 def _attempt(job: _Job) -> Attempt:
-    state = _STATES[job.status]
+    state, code = _STATES[job.status], job.driver_exit_code
     return Attempt(
         name=job.submission_id,
         run_id=job.stated("run_id"),
         kind=job.stated("kind"),
         state=state,
         message=_message(job),
-        exit_code=_exit_code(job, state),
+        exit_code={State.SUCCEEDED: 0, State.FAILED: 1}.get(state) if code is None else _of_shell(code),
         started=_seconds(job.start_time),
         ended=_seconds(job.end_time),
         config_fingerprint=job.stated("config_fingerprint"),
         output=job.stated("output"),
     )
-
-
-def _exit_code(job: _Job, state: State) -> int | None:
-    code = job.driver_exit_code
-    return _of_shell(code) if code is not None else {State.SUCCEEDED: 0, State.FAILED: 1}.get(state)
 
 
 def _of_shell(code: int) -> int:
@@ -422,20 +410,15 @@ def ship_code(api: RayApi) -> str:
     try:
         api.get(path)
     except NotThere:
-        package = _package(root, name)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / name
+            private("create_package")(str(root), file, include_gitignore=True, excludes=EXCLUDES)
+            if (size := file.stat().st_size) > MOST_BYTES:
+                raise ConfigError(
+                    f"--ship-code: {root} is {size / (1 << 20):,.0f} MiB packed; a cluster takes {MOST_BYTES >> 20} "
+                    "MiB. List data and results in .gitignore or .rayignore, or move them out of the checkout."
+                ) from None
+            package = file.read_bytes()
         print(f"sending {len(package) / (1 << 20):.1f} MiB of code to {api.address}", file=sys.stderr, flush=True)
         api.put(path, package)
     return uri
-
-
-def _package(root: Path, name: str) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / name
-        private("create_package")(str(root), file, include_gitignore=True, excludes=EXCLUDES)
-        size = file.stat().st_size
-        if size > MOST_BYTES:
-            raise ConfigError(
-                f"--ship-code: {root} is {size / (1 << 20):,.0f} MiB packed; a cluster takes {MOST_BYTES >> 20} MiB. "
-                "List data and results in .gitignore or .rayignore, or move them out of the checkout."
-            )
-        return file.read_bytes()

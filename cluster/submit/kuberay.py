@@ -139,7 +139,8 @@ class KubeRay:
         try:
             manifest = self._manifests(work, work.run_id)[1]
             if not found:
-                sent = manifest | {"metadata": manifest["metadata"] | {"name": _unused()}}
+                unused = f"raymill-check-{uuid.uuid4().hex[:8]}"  # its own name may be taken
+                sent = manifest | {"metadata": manifest["metadata"] | {"name": unused}}
                 accepted = api.create_rayjob(sent, dry_run=True)
                 if dropped := list(_dropped(sent["spec"], accepted["spec"], "spec")):
                     found.append(_older_crds(api.address, dropped))
@@ -163,16 +164,15 @@ class KubeRay:
         self.api.change_config_map(request.name + CONFIG, {"annotations": kept, "ownerReferences": [owner]})
         return self._attempt(created)
 
-    def attempts(self, run_id: str | None = None) -> list[Attempt]:
-        labels = _OURS if run_id is None else f"{_OURS}={run_id}"
+    def attempts(self) -> list[Attempt]:
         try:
-            jobs = self.api.rayjobs(labels)
+            jobs = self.api.rayjobs(_OURS)
         except NotThere:
             raise ConfigError(_no_operator(self.api.address)) from None
         names = {job["metadata"]["name"] for job in jobs}
         records = [
             one
-            for one in self.api.config_maps(labels)
+            for one in self.api.config_maps(_OURS)
             if is_record(one) and one["metadata"]["name"].removesuffix(CONFIG) not in names
         ]
         found = []
@@ -332,7 +332,14 @@ class KubeRay:
     # --- state
 
     def _attempt(self, job: Object) -> Attempt:
-        reason = self._why_waiting(job) if state_of(job) is State.WAITING else ""
+        reason = ""
+        if state_of(job) is State.WAITING:
+            name = (job.get("status") or {}).get("rayClusterName")
+            try:
+                pods = self.api.pods(f"ray.io/cluster={name}") if name else []
+                reason = why_waiting(job, pods, self.api.events())
+            except (Forbidden, NoAnswer) as error:
+                log.info("why %s waits could not be read (%s)", job["metadata"]["name"], type(error).__name__)
         lingers = self._lingers(job)
         return undamaged(lambda one: attempt_of(one, reason, lingers), job)
 
@@ -347,23 +354,9 @@ class KubeRay:
             return True  # as far as one can see
         return any((pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed") for pod in pods)
 
-    def _why_waiting(self, job: Object) -> str:
-        name = (job.get("status") or {}).get("rayClusterName")
-        try:
-            pods = self.api.pods(f"ray.io/cluster={name}") if name else []
-            return why_waiting(job, pods, self.api.events())
-        except (Forbidden, NoAnswer) as error:
-            log.info("why %s waits could not be read (%s)", job["metadata"]["name"], type(error).__name__)
-            return ""
-
 
 def _cancelled(record: Object) -> Attempt:
     return undamaged(cancelled_attempt, record)
-
-
-def _unused() -> str:
-    """A name for an object that is only checked: its own may be taken."""
-    return f"raymill-check-{uuid.uuid4().hex[:8]}"
 
 
 def _lost(name: str) -> str:

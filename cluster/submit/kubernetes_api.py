@@ -82,8 +82,9 @@ class KubernetesApi:
             Conflict: the name is taken.
             UnknownFields: in a dry run on Kubernetes 1.25 or later; earlier ones leave the fields out of the answer.
         """
+        dry = {"dry_run": "All", "field_validation": "Strict"} if dry_run else {}
         return self._json("create rayjobs.ray.io", self._custom.create_namespaced_custom_object,
-                          *_RAYJOBS, self.namespace, "rayjobs", dict(manifest), **_dry(dry_run))  # fmt: skip
+                          *_RAYJOBS, self.namespace, "rayjobs", dict(manifest), **dry)  # fmt: skip
 
     def delete_rayjob(self, name: str) -> None:
         """Begin to delete it; it is gone when its cluster and all pods are."""
@@ -318,7 +319,8 @@ def _settings(context: str | None) -> client.Configuration:
         if not there:
             config.load_incluster_config(settings)
             return settings
-        current, contexts = _contexts(named)
+        merged = config.kube_config.KubeConfigMerger(named or _DEFAULT_KUBECONFIG).config
+        current, contexts = merged.safe_get("current-context"), [one["name"] for one in merged["contexts"] or []]
         if context and context not in contexts:
             listed = f"It has: {', '.join(contexts)}." if contexts else "It has none."
             raise ConfigError(f"--context {context}: {where} has no such context. {listed}")
@@ -351,12 +353,6 @@ def _settings(context: str | None) -> client.Configuration:
     return settings
 
 
-def _contexts(file: str | None) -> tuple[str | None, list[str]]:
-    """The current context of the kubeconfig, and the names of all."""
-    merged = config.kube_config.KubeConfigMerger(file or _DEFAULT_KUBECONFIG).config
-    return merged.safe_get("current-context"), [one["name"] for one in merged["contexts"] or []]
-
-
 @contextmanager
 def _login_errors() -> Iterator[list[logging.LogRecord]]:
     """Errors of the program that a kubeconfig names to log in: the client only logs them, and goes on without token."""
@@ -376,10 +372,6 @@ def _login_failed(errors: list[logging.LogRecord]) -> str:
         f"the kubeconfig's program that logs in failed: {text}. Install it, or log in again, until `kubectl get "
         "namespaces` works."
     )
-
-
-def _dry(dry_run: bool) -> dict[str, str]:
-    return {"dry_run": "All", "field_validation": "Strict"} if dry_run else {}
 
 
 def _cause(error: BaseException) -> str:

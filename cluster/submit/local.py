@@ -61,7 +61,8 @@ class Local:
         command: Sequence[str] = (sys.executable, "-m", "cluster.cli"),
         grace_s: float = GRACE_S,
     ) -> None:
-        self.folder = folder or _default_folder()
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        self.folder = folder or Path(state) / "raymill" / "runs"
         self.grace_s = grace_s
         self.command = tuple(command)
 
@@ -106,7 +107,7 @@ class Local:
                 )
         return self._attempt(folder)
 
-    def attempts(self, run_id: str | None = None) -> list[Attempt]:
+    def attempts(self) -> list[Attempt]:
         try:
             folders = [self.folder / name for name in os.listdir(self.folder)]
         except FileNotFoundError:
@@ -120,8 +121,7 @@ class Local:
                     found.append(self._attempt(folder))
                 except DataError as error:
                     log.warning("not listed: %s", error)
-        found.sort(key=lambda attempt: attempt.started or 0)
-        return [attempt for attempt in found if run_id in (None, attempt.run_id)]
+        return sorted(found, key=lambda attempt: attempt.started or 0)
 
     def attempt(self, name: str) -> Attempt | None:
         folder = self.folder / name
@@ -273,8 +273,3 @@ def _read(folder: Path, name: str, *keys: str) -> dict[str, Any] | None:
 def _plain(text: str) -> bool:
     """Whether a text is one line without control characters, and without a secret."""
     return printable(text) == text and "\n" not in text
-
-
-def _default_folder() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "raymill" / "runs"

@@ -88,15 +88,6 @@ def read_report(text: str) -> ProbeReport | None:
     return ProbeReport(**json.loads(lines[-1])) if lines else None
 
 
-def problems(work: Work, report: ProbeReport, ships_code: bool) -> list[str]:
-    """Why the job would fail on the cluster of this report, one line each with its mend."""
-    return [
-        *_mismatches(report, ships_code),
-        *_too_small(work, report),
-        *(_placed(text, addresses, report.machines) for text, addresses in report.problems.items()),
-    ]
-
-
 def mismatched_ray(theirs: str) -> str | None:
     """The problem with a cluster's version of Ray; None if this machine has the same."""
     ours = importlib.metadata.version("ray")
@@ -106,27 +97,6 @@ def mismatched_ray(theirs: str) -> str | None:
         f"the cluster runs Ray {theirs}, this machine has {ours}. Install ray=={theirs} here, or start the cluster "
         f"from an image with {ours}."
     )
-
-
-def _mismatches(report: ProbeReport, ships_code: bool) -> Iterator[str]:
-    ours = platform.python_version()
-    if report.python.split(".")[:2] != ours.split(".")[:2]:
-        yield (
-            f"the cluster runs Python {report.python}, this machine has {ours}. Use an environment with the cluster's "
-            f"Python here, or start the cluster from an image with {ours}."
-        )
-    if problem := mismatched_ray(report.ray):
-        yield problem
-    if not ships_code and report.raymill != cluster.__version__:
-        yield (
-            f"the cluster has Raymill {report.raymill}, this machine has {cluster.__version__}; they may read a config "
-            "differently. Install the same version, or ship this checkout with --ship-code."
-        )
-    if not ships_code and not report.on_path:
-        yield (
-            "the command raymill is not on the PATH of the cluster's processes. Start Ray with the environment's bin "
-            "folder on PATH, or ship this checkout with --ship-code."
-        )
 
 
 def needed(work: Work) -> dict[str, float]:
@@ -149,33 +119,47 @@ def lacking(needed: Mapping[str, float], now: Mapping[str, float], largest_memor
     return found + (["memory"] if now.get("CPU", 0) >= 1 and largest_memory < needed.get("memory", 0) else [])
 
 
-def _too_small(work: Work, report: ProbeReport) -> Iterator[str]:
-    """What the run needs that the machines do not have and the autoscaler cannot add."""
-    if report.can_add is not False:
-        return
+def problems(work: Work, report: ProbeReport, ships_code: bool) -> list[str]:
+    """Why the job would fail on the cluster of this report, one line each with its mend."""
+    found, ours = [], platform.python_version()
+    if report.python.split(".")[:2] != ours.split(".")[:2]:
+        found.append(
+            f"the cluster runs Python {report.python}, this machine has {ours}. Use an environment with the cluster's "
+            f"Python here, or start the cluster from an image with {ours}."
+        )
+    if problem := mismatched_ray(report.ray):
+        found.append(problem)
+    if not ships_code and report.raymill != cluster.__version__:
+        found.append(
+            f"the cluster has Raymill {report.raymill}, this machine has {cluster.__version__}; they may read a config "
+            "differently. Install the same version, or ship this checkout with --ship-code."
+        )
+    if not ships_code and not report.on_path:
+        found.append(
+            "the command raymill is not on the PATH of the cluster's processes. Start Ray with the environment's bin "
+            "folder on PATH, or ship this checkout with --ship-code."
+        )
     wanted = needed(work)
-    for name in lacking(wanted, report.now, report.largest_memory):
+    for name in lacking(wanted, report.now, report.largest_memory) if report.can_add is False else ():
         if name == "memory":
-            yield (
+            found.append(
                 f"the largest task needs {wanted[name] / GIB:.1f} GiB of memory: the largest machine has "
                 f"{report.largest_memory / GIB:.1f} GiB for Ray. Add a larger machine."
             )
         else:
             # The workers of a training are a setting; the units of curate are done by any number of CPUs.
             fewer = ", or lower the number of workers in the config" if work.all_at_once else ""
-            yield (
+            found.append(
                 f"{plural(int(wanted[name]), name)} needed: the cluster has {report.now.get(name, 0):g}, and no "
                 f"autoscaler can add the others. Join another machine to it (`ray start --address {report.address}` "
                 f"there) or raise the autoscaler's limits{fewer}."
             )
-
-
-def _placed(text: str, addresses: Sequence[str], machines: int) -> str:
-    """The text of a problem, after the machines that have it unless all have."""
-    if len(addresses) == machines:
-        return text
-    shown = ", ".join(addresses[:3]) + (", ..." if len(addresses) > 3 else "")
-    return f"on {len(addresses)} of {plural(machines, 'machine')} ({shown}): {text}"
+    for text, addresses in report.problems.items():
+        if len(addresses) < report.machines:
+            shown = ", ".join(addresses[:3]) + (", ..." if len(addresses) > 3 else "")
+            text = f"on {len(addresses)} of {plural(report.machines, 'machine')} ({shown}): {text}"
+        found.append(text)
+    return found
 
 
 def unset(request: ProbeRequest) -> list[str]:
@@ -226,15 +210,12 @@ def storage_of(config: Any, uri: str) -> Mapping[str, Any]:
 
 def _own_storage(value: Any, uri: str) -> Iterator[Mapping[str, Any]]:
     if isinstance(value, Mapping):
-        if isinstance(value.get("path"), str) and value.get("storage") and _belongs(uri, value["path"]):
-            yield value["storage"]
+        if isinstance(value.get("path"), str) and value.get("storage"):
+            folder = fixed_folder(value["path"])[0].rstrip("/")
+            if uri == folder or uri.startswith(folder + "/"):
+                yield value["storage"]
         for inner in value.values():
             yield from _own_storage(inner, uri)
     elif isinstance(value, list):
         for inner in value:
             yield from _own_storage(inner, uri)
-
-
-def _belongs(uri: str, path: str) -> bool:
-    folder = fixed_folder(path)[0].rstrip("/")
-    return uri == folder or uri.startswith(folder + "/")

@@ -69,10 +69,10 @@ def _problems(request: ProbeRequest, nodes: Sequence[Mapping[str, Any]]) -> dict
         Store().create(marker, b"")
     try:
         task = ray.remote(num_cpus=0, max_retries=1)(problems_here)
-        waiting = [
-            (node["NodeManagerAddress"], task.options(scheduling_strategy=_on(node)).remote(request, marker))
-            for node in nodes
-        ]
+        waiting = []
+        for node in nodes:
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            waiting.append((node["NodeManagerAddress"], task.options(scheduling_strategy=here).remote(request, marker)))
         for address, answer in waiting:
             try:
                 problems = ray.get(answer, timeout=_MACHINE_S)
@@ -88,10 +88,6 @@ def _problems(request: ProbeRequest, nodes: Sequence[Mapping[str, Any]]) -> dict
             Store().delete([marker])
             Store().delete_empty_folder(request.output)
     return found
-
-
-def _on(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
-    return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
 
 
 if __name__ == "__main__":

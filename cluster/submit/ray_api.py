@@ -56,34 +56,31 @@ class RayApi:
         # A proxy of the environment must not get requests to this machine.
         self._session.trust_env = not _is_loopback(urlsplit(address).hostname or "")
 
-    def get(self, path: str, seconds: float = _REQUEST_S, **query: Any) -> bytes:
+    def get(self, path: str) -> bytes:
         """The body of an answer of status 200.
 
         Raises:
             NotThere: status 404.
             Refused: another status from 400 to 499.
-            NoAnswer: no whole one within `seconds` or in `_LARGEST_ANSWER`, or a status from 500 on.
+            NoAnswer: no whole one within a minute or in `_LARGEST_ANSWER`, or a status from 500 on.
             ConfigError: the token is missing or wrong.
         """
-        return self._request("GET", path, seconds, params=query)
-
-    def get_json(self, path: str) -> Any:
-        """The JSON value of an answer, as `get`. Raises ConfigError: another server answers, such as a login page."""
-        answer = self.get(path)
-        try:
-            return json.loads(answer)
-        except (ValueError, RecursionError):
-            raise self._not_ours(path, "JSON", answer) from None
+        return self._request("GET", path, _REQUEST_S)
 
     def get_as(self, kind: TypeAdapter[T], path: str) -> T:
-        """The JSON value of an answer, of the form that Ray gives it. Raises ConfigError: it has another form."""
-        value = self.get_json(path)
+        """The JSON value of an answer, of the form that Ray gives it.
+
+        Raises:
+            ConfigError: it is not JSON or has another form, as the answer of another server, such as a login page.
+        """
+        answer = self.get(path)
         try:
-            return kind.validate_python(value)
+            return kind.validate_python(json.loads(answer))
         except ValidationError as error:
             at = ".".join(map(str, error.errors()[0]["loc"]))
-            found = json.dumps(value).encode()
-            raise self._not_ours(path, f"one of Ray's dashboard{at and f', {at}'}", found) from None
+            raise self._not_ours(path, f"one of Ray's dashboard{at and f', {at}'}", answer) from None
+        except (ValueError, RecursionError):
+            raise self._not_ours(path, "JSON", answer) from None
 
     def _not_ours(self, path: str, wanted: str, answer: bytes) -> ConfigError:
         begin = " ".join(shortened(answer[:_BYTES_SHOWN].decode(errors="replace"), _TEXT_SHOWN).split())
@@ -92,9 +89,9 @@ class RayApi:
             "address of Ray's dashboard itself."
         )
 
-    def post(self, path: str, body: Any = None, seconds: float = _REQUEST_S) -> bytes:
+    def post(self, path: str, body: Any = None) -> bytes:
         """As `get`, with a body of JSON."""
-        return self._request("POST", path, seconds, json=body)
+        return self._request("POST", path, _REQUEST_S, json=body)
 
     def put(self, path: str, data: bytes) -> bytes:
         """As `get`, with a body of bytes."""
@@ -142,25 +139,23 @@ class RayApi:
         try:
             yield
         except (requests.RequestException, OSError) as error:
-            # Without the library's exception, which would print headers with `--debug`.
-            raise self._unanswered(path, error) from None
-
-    def _unanswered(self, path: str, error: BaseException) -> NoAnswer:
-        """The error of a request without an answer."""
-        causes = list(_causes(error))
-        if any(isinstance(one, BadStatusLine) and not isinstance(one, RemoteDisconnected) for one in causes):
-            return NoConnection(
-                f"{self.address}: answers, but not as HTTP. Give the address of the dashboard; its port is 8265 by "
-                "default (6379 is the port for other machines)."
+            causes = list(_causes(error))
+            kind = NoConnection if any(isinstance(one, _NO_CONNECTION) for one in causes) else NoAnswer
+            message = (
+                f"{self.address}: no answer to {path} ({_cause(error)}). Is the cluster running, is this the address "
+                "of its dashboard (port 8265, not 6379), and is the port forwarded to this machine?"
             )
-        if any(isinstance(one, ssl.SSLError) and one.reason in _NOT_ENCRYPTED for one in causes):
-            plain = self.address.replace("https://", "http://", 1)
-            return NoConnection(f"{self.address}: the server does not use https. Use {plain}.")
-        kind = NoConnection if any(isinstance(one, _NO_CONNECTION) for one in causes) else NoAnswer
-        return kind(
-            f"{self.address}: no answer to {path} ({_cause(error)}). Is the cluster running, is this the address "
-            "of its dashboard (port 8265, not 6379), and is the port forwarded to this machine?"
-        )
+            if any(isinstance(one, BadStatusLine) and not isinstance(one, RemoteDisconnected) for one in causes):
+                kind = NoConnection
+                message = (
+                    f"{self.address}: answers, but not as HTTP. Give the address of the dashboard; its port is 8265 by "
+                    "default (6379 is the port for other machines)."
+                )
+            elif any(isinstance(one, ssl.SSLError) and one.reason in _NOT_ENCRYPTED for one in causes):
+                plain, kind = self.address.replace("https://", "http://", 1), NoConnection
+                message = f"{self.address}: the server does not use https. Use {plain}."
+            # Without the library's exception, which would print headers with `--debug`.
+            raise kind(message) from None
 
     def _raise(self, status: int, path: str, text: str) -> None:
         line = redacted(" ".join(text.split()))[-_TEXT_SHOWN:]
@@ -284,9 +279,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     found: BaseException | None = error
     while found is not None:
         yield found
-        inner = getattr(found, "reason", None) or _first_error(found)
+        inside = (one for one in found.args if isinstance(one, BaseException))
+        inner = getattr(found, "reason", None) or next(inside, None)
         found = inner if isinstance(inner, BaseException) and inner is not found else None
-
-
-def _first_error(error: BaseException) -> BaseException | None:
-    return next((one for one in error.args if isinstance(one, BaseException)), None)

@@ -6,7 +6,8 @@ Source: ray-operator/controllers/ray/rayjob_controller.go and apis/ray/v1/rayjob
 
 import datetime
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 from cluster.errors import DataError
@@ -197,42 +198,28 @@ def why_waiting(job: Object, pods: Sequence[Object], events: Sequence[Object]) -
         where = f"waits for admission by Kueue, queue {queue}" if queue else "suspended"
         return _joined(where, _newest(events, lambda name: name.startswith(f"rayjob-{metadata['name']}-")))
     for pod in pods:
-        for reason, message in _stuck_containers(pod):
-            return _joined(f"{pod['metadata']['name']}: {reason}", message, reason)
+        statuses = pod.get("status") or {}
+        for container in (*(statuses.get("initContainerStatuses") or ()), *(statuses.get("containerStatuses") or ())):
+            stuck = (container.get("state") or {}).get("waiting") or {}
+            if (reason := stuck.get("reason")) in _STUCK:
+                return _joined(f"{pod['metadata']['name']}: {reason}", stuck.get("message", ""), reason)
     for pod in pods:
-        for name, message in _failed_containers(pod):
-            return _joined(f"{pod['metadata']['name']}: its container {name} failed", message)
-    unplaced = [text for pod in pods if (text := _unschedulable(pod)) is not None]
+        for container in (pod.get("status") or {}).get("containerStatuses") or ():
+            ended = (container.get("state") or {}).get("terminated") or {}
+            if code := ended.get("exitCode"):
+                last = (ended.get("message") or "").strip().rpartition("\n")[2]  # of its output
+                what = f"{pod['metadata']['name']}: its container {container['name']} failed"
+                return _joined(what, last or f"exit code {code}")
+    unplaced = []
+    for pod in pods:
+        conditions = (pod.get("status") or {}).get("conditions") or ()
+        wrong = (one for one in conditions if one["type"] == "PodScheduled" and one["status"] == "False")
+        unplaced += [one.get("message", "") for one in islice(wrong, 1)]
     if unplaced:
         return _joined(f"{len(unplaced)} of {len(pods)} pods have no machine", unplaced[0])
     names = {metadata["name"], status.get("rayClusterName"), *(pod["metadata"]["name"] for pod in pods)}
     warnings = [one for one in events if one.get("type") == "Warning"]
     return _newest(warnings, names.__contains__)
-
-
-def _stuck_containers(pod: Object) -> Iterator[tuple[str, str]]:
-    status = pod.get("status") or {}
-    for kind in ("initContainerStatuses", "containerStatuses"):
-        for container in status.get(kind) or ():
-            waiting = (container.get("state") or {}).get("waiting") or {}
-            if waiting.get("reason") in _STUCK:
-                yield waiting["reason"], waiting.get("message", "")
-
-
-def _failed_containers(pod: Object) -> Iterator[tuple[str, str]]:
-    """(name, last line of its output) of each container that ended with an error."""
-    for container in (pod.get("status") or {}).get("containerStatuses") or ():
-        ended = (container.get("state") or {}).get("terminated") or {}
-        if ended.get("exitCode"):
-            last = (ended.get("message") or "").strip().rpartition("\n")[2]
-            yield container["name"], last or f"exit code {ended['exitCode']}"
-
-
-def _unschedulable(pod: Object) -> str | None:
-    for condition in (pod.get("status") or {}).get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return condition.get("message", "")
-    return None
 
 
 def _newest(events: Sequence[Object], is_of: Any) -> str:

@@ -102,12 +102,9 @@ def decide(work: Work, attempts: Sequence[Attempt]) -> Decision:
 
 def next_name(run_id: str, names: Sequence[str]) -> str:
     """RUN_ID for the first attempt, then RUN_ID-a2, RUN_ID-a3, ..., above every number that is in use."""
-    numbers = [1 if name == run_id else int(found[1]) for name in names if (found := _numbered(run_id, name))]
+    form = re.compile(rf"{re.escape(run_id)}(?:-a(\d+))?")
+    numbers = [int(found[1] or 1) for name in names if (found := form.fullmatch(name))]
     return f"{run_id}-a{max(numbers) + 1}" if numbers else run_id
-
-
-def _numbered(run_id: str, name: str) -> re.Match[str] | None:
-    return re.fullmatch(rf"{re.escape(run_id)}(?:-a(\d+))?", name)
 
 
 def submit(
@@ -142,7 +139,10 @@ def submit(
             case Start(name, before, lingering):
                 if not checked:
                     on_message(f"{work.run_id}: checking inputs, output and machines before the start ...")
-                    _check(backend, work)
+                    if problems := backend.check(work):
+                        lines = "\n".join(f"  {problem}" for problem in problems)
+                        count = plural(len(problems), "problem")
+                        raise ConfigError(f"{work.run_id}: not submitted, {count} found:\n{lines}")
                     checked = True
                 for one in lingering:
                     on_message(f"{one.name}: {one.state}, but its machines are still there; stopping it first ...")
@@ -156,12 +156,6 @@ def submit(
         f"{work.run_id}: {_RACES} times another `raymill submit` started the next attempt first, and it had ended when "
         f"its state was read. Look why with `{command('logs', work.run_id)}`, then submit again."
     )
-
-
-def _check(backend: Backend, work: Work) -> None:
-    if problems := backend.check(work):
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise ConfigError(f"{work.run_id}: not submitted, {plural(len(problems), 'problem')} found:\n{lines}")
 
 
 def _refusal(work: Work, attempt: Attempt, before: Mapping[str, Any] | None, command: Callable[..., str]) -> str:

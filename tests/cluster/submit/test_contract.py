@@ -59,7 +59,7 @@ def test_a_name_is_given_once(place, tmp_path):
     attempt = start(place.backend(), work)
     with pytest.raises(AttemptExists):
         start(place.backend(), work)
-    assert [one.name for one in place.backend().attempts(work.run_id)] == [attempt.name]
+    assert [one.name for one in place.backend().attempts() if one.run_id == work.run_id] == [attempt.name]
     ended(place.backend(), attempt)
     with pytest.raises(AttemptExists):
         start(place.backend(), work)
@@ -70,7 +70,10 @@ def test_attempts_are_listed_with_the_newest_last(place, tmp_path):
     for name in (f"{work.run_id}-a2", work.run_id):
         ended(place.backend(), start(place.backend(), work, name))
     ended(place.backend(), start(place.backend(), other))
-    assert [one.name for one in place.backend().attempts(work.run_id)] == [f"{work.run_id}-a2", work.run_id]
+    assert [one.name for one in place.backend().attempts() if one.run_id == work.run_id] == [
+        f"{work.run_id}-a2",
+        work.run_id,
+    ]
     names = [one.name for one in place.backend().attempts()]
     assert names[-1] == other.run_id and len(names) >= 3
 

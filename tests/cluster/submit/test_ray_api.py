@@ -70,12 +70,13 @@ def test_the_file_of_a_token_is_named_once(tmp_path):
     assert str(caught.value).count("absent") == 1 and "(No such file or directory)" in str(caught.value)
 
 
-def test_a_server_that_does_not_answer_ends_in_a_message_within_the_time_given():
+def test_a_server_that_does_not_answer_ends_in_a_message_within_the_time_given(monkeypatch):
+    monkeypatch.setattr("cluster.submit.ray_api._REQUEST_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         api = RayApi(f"http://127.0.0.1:{silent.getsockname()[1]}", "token-of-this-test")
         began = time.monotonic()
         with pytest.raises(NoAnswer, match="Read timed out") as caught:
-            api.get("/api/version", seconds=0.3)
+            api.get("/api/version")
         assert time.monotonic() - began < 5
         assert "token-of-this-test" not in str(caught.value)
 
@@ -171,6 +172,7 @@ def test_an_answer_that_is_not_one_of_the_dashboard_is_a_mistake_of_the_user(bod
 @pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"])
 def test_an_answer_that_drips_ends_at_its_deadline(begin, monkeypatch):
     monkeypatch.setattr("cluster.submit.ray_api._CONNECT_S", 0.1)
+    monkeypatch.setattr("cluster.submit.ray_api._REQUEST_S", 0.5)
     server = socket.create_server(("127.0.0.1", 0))
 
     def drip() -> None:
@@ -183,7 +185,7 @@ def test_an_answer_that_drips_ends_at_its_deadline(begin, monkeypatch):
 
     threading.Thread(target=drip, daemon=True).start()
     with pytest.raises(NoAnswer, match="no whole answer within"):
-        RayApi(f"http://127.0.0.1:{server.getsockname()[1]}").get("/api/version", seconds=0.5)
+        RayApi(f"http://127.0.0.1:{server.getsockname()[1]}").get("/api/version")
 
 
 def test_an_answer_without_end_is_not_kept(monkeypatch):
