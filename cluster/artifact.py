@@ -183,15 +183,9 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if not self.digest:
-            object.__setattr__(self, "digest", self._content_digest())
-
-    def _content_digest(self) -> str:
-        content = {
-            "schema": self.schema,
-            "files": [[file.unit, file.rows, file.bytes, file.sha256] for file in self.files if file.rows],
-            "counters": self.counters,
-        }
-        return hashlib.sha256(canonical_json(content)).hexdigest()
+            files = [[file.unit, file.rows, file.bytes, file.sha256] for file in self.files if file.rows]
+            content = {"schema": self.schema, "files": files, "counters": self.counters}
+            object.__setattr__(self, "digest", hashlib.sha256(canonical_json(content)).hexdigest())
 
     def to_json(self) -> bytes:
         return json_bytes(asdict(self))
@@ -374,17 +368,14 @@ def changed_files(
             found[uri] = "is gone"
         elif sizes[uri] != size:
             found[uri] = f"has {sizes[uri]:,} bytes, and {size:,} were written"
-        elif compare_sha256 and _sha256(store, uri) != sha256:
-            found[uri] = "has another sha256 than what was written"
+        elif compare_sha256:
+            digest = hashlib.sha256()
+            with store.open_input(uri) as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+            if digest.hexdigest() != sha256:
+                found[uri] = "has another sha256 than what was written"
     return found
-
-
-def _sha256(store: Store, uri: str) -> str:
-    digest = hashlib.sha256()
-    with store.open_input(uri) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 class _ReadFiles:

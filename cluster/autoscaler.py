@@ -26,7 +26,11 @@ def can_add(bundles: Sequence[Mapping[str, float]]) -> bool | None:
     did not answer within 40 s.
     """
     if not private("is_autoscaler_v2")(fetch_from_server=True):
-        return None if _has_version_1() else False
+        # Whether version 1 of the autoscaler may add machines: without a configuration it adds none.
+        status = private("_internal_kv_get")(private("DEBUG_AUTOSCALING_STATUS"))
+        report = json.loads(status).get("autoscaler_report") if status else None
+        watched = {private("format_readonly_node_type")(node["NodeID"]) for node in ray.nodes()}
+        return None if report is not None and not set(report["active_nodes"]) <= watched else False
     group = placement_group([dict(bundle) for bundle in bundles])
     try:
         return _answer(group)
@@ -51,11 +55,3 @@ def _answer(group: PlacementGroup) -> bool | None:
         if requested is not None and answer.last_seen_cluster_resource_state_version >= requested:
             return True
     return None
-
-
-def _has_version_1() -> bool:
-    """Whether version 1 of the autoscaler may add machines: without a configuration it adds none."""
-    status = private("_internal_kv_get")(private("DEBUG_AUTOSCALING_STATUS"))
-    report = json.loads(status).get("autoscaler_report") if status else None
-    watched = {private("format_readonly_node_type")(node["NodeID"]) for node in ray.nodes()}
-    return report is not None and not set(report["active_nodes"]) <= watched

@@ -174,15 +174,11 @@ def _function(verb: str, declared: Verb | Kind) -> Callable[..., int | None]:
 
 def shell_command(verb: str, *arguments: str) -> str:
     """The shell line `raymill VERB ARGUMENTS` to copy, with the program's path where its name is not on PATH."""
-    return " ".join([shlex.quote(_program()), verb, *map(shlex.quote, arguments)])
-
-
-def _program() -> str:
-    called = sys.argv[0]
-    if os.path.basename(called) != "raymill" or not os.path.isfile(called):
-        return "raymill"
-    found = shutil.which("raymill")
-    return "raymill" if found and os.path.samefile(found, called) else called
+    called, program = sys.argv[0], "raymill"
+    if os.path.basename(called) == "raymill" and os.path.isfile(called):
+        found = shutil.which("raymill")
+        program = "raymill" if found and os.path.samefile(found, called) else called
+    return " ".join([shlex.quote(program), verb, *map(shlex.quote, arguments)])
 
 
 def _help() -> str:

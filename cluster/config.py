@@ -133,7 +133,13 @@ def _read(path: str) -> dict[str, Any]:
     try:
         # A config on a store is read with the credentials of the environment: its own are inside.
         if path.startswith(_IN_ENVIRONMENT):
-            raw = parse(_variable(path), path, "json")
+            name = path.removeprefix(_IN_ENVIRONMENT)
+            if name not in os.environ:
+                raise ConfigError(
+                    f"{path}: the environment has no variable {name or '(no name given)'}. It is set for jobs that "
+                    "`raymill submit` starts; elsewhere give a file."
+                )
+            raw = parse(os.environ[name], path, "json")
         else:
             raw = parse(Store().read_bytes(path).decode("utf-8-sig"), path, format_of(path))
     except UnicodeDecodeError as error:
@@ -147,16 +153,6 @@ def _read(path: str) -> dict[str, Any]:
             f"{without}as in `kind: curate`."
         )
     return raw
-
-
-def _variable(path: str) -> str:
-    name = path.removeprefix(_IN_ENVIRONMENT)
-    if name not in os.environ:
-        raise ConfigError(
-            f"{path}: the environment has no variable {name or '(no name given)'}. It is set for jobs that `raymill "
-            "submit` starts; elsewhere give a file."
-        )
-    return os.environ[name]
 
 
 def _validated(model: type[BaseModel], raw: dict[str, Any], origins: "_Origins", problems: list[str]) -> BaseModel:
@@ -336,7 +332,7 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
     """mistake: one error of pydantic, or those of all alternatives of a setting."""
     entry = mistake[0]
     loc: Loc = tuple(entry["loc"])
-    known = _fields_at(model, loc[:-1])
+    known = sorted({name for one in _models_at(model, loc[:-1]) for name in _field_types(one)})
     real = _real_loc(model, entry)[0]
     where = origins.where(real, entry["type"])
     context = entry.get("ctx", {})
@@ -398,10 +394,6 @@ def _real_loc(model: type[BaseModel], entry: Mapping[str, Any]) -> tuple[Loc, Lo
         elif at is None and isinstance(step, str):
             at, label = tuple(real), step
     return tuple(real), at, label
-
-
-def _fields_at(model: type[BaseModel], loc: Loc) -> list[str]:
-    return sorted({name for candidate in _models_at(model, loc) for name in _field_types(candidate)})
 
 
 def _models_at(model: type[BaseModel], loc: Loc) -> list[Any]:

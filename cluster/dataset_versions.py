@@ -61,16 +61,10 @@ def _records(store: Store, folder: str, digest: str) -> list[tuple[str, str, str
         name, _, record = file.uri.removeprefix(folder).strip("/").partition("/")
         if "/" in record or not record.endswith(".json") or file.size > _MOST_BYTES:
             continue
-        tagged = _tagged(store.read_bytes(file.uri), digest)
-        if tagged is not None:
-            found.append((tagged, f"{name}:{record.removesuffix('.json')}", file.uri))
+        try:
+            version = json.loads(store.read_bytes(file.uri))
+        except ValueError:
+            continue
+        if isinstance(version, dict) and version.get("digest") == digest:
+            found.append((str(version.get("tagged", "")), f"{name}:{record.removesuffix('.json')}", file.uri))
     return sorted(found)
-
-
-def _tagged(data: bytes, digest: str) -> str | None:
-    """When the version was tagged; None if the file is no version, or one of another digest."""
-    try:
-        record = json.loads(data)
-    except ValueError:
-        return None
-    return str(record.get("tagged", "")) if isinstance(record, dict) and record.get("digest") == digest else None

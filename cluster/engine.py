@@ -205,8 +205,9 @@ class Engine:
             self._start_ray()  # a stalled round stopped it
             self._refuse_too_large(stage)
         try:
-            answers = self._answers_in_process(stage, missing) if stage.small else self._answers(stage, missing)
-            for answer in answers:
+            here = _RunUnit(stage, self.root, self._shown(stage))
+            answers = (here.answer(index, stage.units[index]) for index in missing)  # of units in this process
+            for answer in answers if stage.small else self._answers(stage, missing):
                 with logs.about(unit=answer["unit"]):
                     if "error" in answer:
                         failures[answer["unit"]] = Failure(answer["error"], answer["traceback"])
@@ -244,12 +245,6 @@ class Engine:
             "raymill_documents_quarantined", record.counters.get("quarantined", 0), stage=self._shown(stage)
         )
 
-    def _answers_in_process(self, stage: Stage, missing: list[int]) -> Iterator[Answer]:
-        """Do the units in this process; one answer per unit."""
-        run = _RunUnit(stage, self.root, self._shown(stage))
-        for index in missing:
-            yield run.answer(index, stage.units[index])
-
     def _answers(self, stage: Stage, missing: list[int]) -> Iterator[Answer]:
         """One answer per unit, in the order of completion.
 
@@ -260,10 +255,19 @@ class Engine:
         units = {index: stage.units[index] for index in missing}
         bare = dataclasses.replace(stage, units=(), model=None)  # otherwise every worker would receive all of them
         run = _RunUnit(bare, self.root, self._shown(stage), self.name)
+        has = self.session.memory()
+        wanted = {
+            "num_gpus": stage.gpus,
+            # At most the memory of an embedded Ray, so that a larger unit runs alone.
+            "memory": int(min(stage.memory, has) if has else stage.memory),
+            "resources": dict(stage.resources),
+            "label_selector": without_accelerators(self.session.nodes(), stage.wanted),
+        }
+        options = {"num_cpus": stage.cpus} | {name: option for name, option in wanted.items() if option}
         last = checked = time.monotonic()
         can_run = True
         try:
-            for answer in self._map(run, units, self._options(stage)):
+            for answer in self._map(run, units, options):
                 now = time.monotonic()
                 # About a minute after Ray's head process died, Ray's client would exit this process without an error.
                 if isinstance(answer, NothingYet) or now - checked >= _POLL_S:
@@ -311,21 +315,6 @@ class Engine:
             f"{self._shown(stage)}: one unit takes {named}, and no node has that. Use a machine that has, or join one "
             "to the cluster, and run the same command again; finished stages are kept."
         )
-
-    def _options(self, stage: Stage) -> dict[str, Any]:
-        """Options of the stage's tasks or actors for Ray: what a unit reserves, and the nodes that may take it.
-
-        The bytes are `stage.memory`, but at most the memory of an embedded Ray, so that a larger unit runs alone.
-        """
-        has = self.session.memory()
-        memory = int(min(stage.memory, has) if has else stage.memory)
-        options = {
-            "num_gpus": stage.gpus,
-            "memory": memory,
-            "resources": dict(stage.resources),
-            "label_selector": without_accelerators(self.session.nodes(), stage.wanted),
-        }
-        return {"num_cpus": stage.cpus} | {name: option for name, option in options.items() if option}
 
     def _map(
         self, run: "_RunUnit", units: Mapping[int, Any], options: Mapping[str, Any]

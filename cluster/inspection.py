@@ -56,21 +56,25 @@ def inspect(
 ) -> None:
     """Print an artifact's manifest, schema, counts and first rows; of a run or folder, its artifacts and digests."""
     with store_for(artifact, config, override) as (store, uri):
-        _inspect(store, uri, rows)
-
-
-def _inspect(store: Store, uri: str, rows: int) -> None:
-    if (found := Artifact.find(store, uri)) is not None:
-        _show_artifact(found, rows)
-    elif (manifest := _read_run_manifest(store, uri)) is None and (names := _artifacts_below(store, uri)):
-        _show_folder(store, uri, names)
-    elif manifest is None:
-        missing = f"no {RUN_MANIFEST} and no {MANIFEST} here, so this is no finished run and no finished artifact"
-        raise _nothing_here(store, uri, missing)
-    elif not _is_run(manifest):
-        raise _nothing_here(store, uri, f"{RUN_MANIFEST} is that of no run and of no artifact")
-    else:
-        _show_run(store, uri, manifest)
+        if (found := Artifact.find(store, uri)) is not None:
+            _show_artifact(found, rows)
+        elif (manifest := _read_run_manifest(store, uri)) is None and (names := _artifacts_below(store, uri)):
+            print(f"folder    {plural(len(names), 'finished artifact')}, and no finished run of its own")
+            print(f"at        {uri}")
+            _show_parts(store, uri, dict.fromkeys(names, ""))
+        elif manifest is None:
+            missing = f"no {RUN_MANIFEST} and no {MANIFEST} here, so this is no finished run and no finished artifact"
+            raise _nothing_here(store, uri, missing)
+        elif not _is_run(manifest):
+            raise _nothing_here(store, uri, f"{RUN_MANIFEST} is that of no run and of no artifact")
+        else:
+            print(f"run       {manifest['name']} ({manifest['kind']}), finished {manifest['finished']}")
+            print(f"at        {uri}")
+            print(f"made by   raymill {manifest['version']}")
+            print(f"digest    {manifest['digest']}")
+            for name, line in manifest.get("told", {}).items():
+                print(f"{name:<9} {line}")
+            _show_parts(store, uri, manifest["artifacts"])
 
 
 def _read_run_manifest(store: Store, uri: str) -> Any:
@@ -111,22 +115,6 @@ def _run_above(store: Store, uri: str) -> str | None:
         if _is_run(manifest):
             return uri
     return None
-
-
-def _show_run(store: Store, uri: str, manifest: dict) -> None:
-    print(f"run       {manifest['name']} ({manifest['kind']}), finished {manifest['finished']}")
-    print(f"at        {uri}")
-    print(f"made by   raymill {manifest['version']}")
-    print(f"digest    {manifest['digest']}")
-    for name, line in manifest.get("told", {}).items():
-        print(f"{name:<9} {line}")
-    _show_parts(store, uri, manifest["artifacts"])
-
-
-def _show_folder(store: Store, uri: str, names: list[str]) -> None:
-    print(f"folder    {plural(len(names), 'finished artifact')}, and no finished run of its own")
-    print(f"at        {uri}")
-    _show_parts(store, uri, dict.fromkeys(names, ""))
 
 
 def _show_parts(store: Store, uri: str, digests: dict[str, str]) -> None:

@@ -64,7 +64,11 @@ class Holder:
         """This process, as a holder from now on."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         process = os.getpid()
-        return cls(_user(), socket.gethostname(), _machine(), process, _started(process), now, time.time())
+        try:
+            user = getpass.getuser()
+        except (OSError, KeyError):  # a user id without a name, as in many containers
+            user = str(os.getuid())
+        return cls(user, socket.gethostname(), _machine(), process, _started(process), now, time.time())
 
     def __str__(self) -> str:
         return f"process {self.process} of {self.user} on {self.host}, since {self.since}"
@@ -284,13 +288,6 @@ def _parse(data: bytes) -> Holder:
 
 def _to_json(holder: Holder) -> bytes:
     return json_bytes(asdict(holder))
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a user id without a name, as in many containers
-        return str(os.getuid())
 
 
 def _machine() -> str:

@@ -38,11 +38,11 @@ def interrupt_on_sigterm() -> None:
 
     Pods and jobs of batch systems receive SIGTERM before they are killed.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
 
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def report_sudden_end() -> Callable[[], None]:
@@ -71,25 +71,25 @@ def watch(folder: Path, end: Callable[[], None]) -> threading.Event:
     folder: of the Ray. end: called before this process is ended, to remove what is left of the Ray.
     """
     left = threading.Event()
-    threading.Thread(target=_watch, args=(folder, end, left), name="control process", daemon=True).start()
+
+    def look() -> None:
+        process = None
+        while not left.wait(_LOOK_S):
+            if process is None:
+                process = control_process(folder)
+            elif not _is_running(process):
+                if left.wait(_GRACE_S):
+                    return
+                error = ClusterError(
+                    "Ray's control process died, possibly for lack of memory. Finished units are kept: run the same "
+                    "command again."
+                )
+                print(error, file=sys.stderr, flush=True)
+                end()
+                os._exit(error.exit_code)
+
+    threading.Thread(target=look, name="control process", daemon=True).start()
     return left
-
-
-def _watch(folder: Path, end: Callable[[], None], left: threading.Event) -> None:
-    process = None
-    while not left.wait(_LOOK_S):
-        if process is None:
-            process = control_process(folder)
-        elif not _is_running(process):
-            if left.wait(_GRACE_S):
-                return
-            error = ClusterError(
-                "Ray's control process died, possibly for lack of memory. Finished units are kept: run the same "
-                "command again."
-            )
-            print(error, file=sys.stderr, flush=True)
-            end()
-            os._exit(error.exit_code)
 
 
 def control_process(folder: Path) -> int | None:
