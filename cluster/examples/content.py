@@ -155,7 +155,11 @@ def content_of(
     if "chosen" in row:
         chosen, rejected = (_wanted(row.get(name)) for name in ("chosen", "rejected"))
         if "prompt" not in row:
-            return _preference_of_conversations(_optional(row.get("system")), chosen, rejected)
+            # Two conversations that differ in their last message: the messages before it are the question.
+            both = [_messages(text) if _is_messages(text) else _dialogue(text) for text in (chosen, rejected)]
+            if any(not one or one[0]["role"] not in ("system", "user") for one in both):
+                raise Unusable("no_prompt")
+            return _of_chats(_optional(row.get("system")), [_chat(one) for one in both])
         return _preference(_optional(row.get("system")), _wanted(row.get("prompt")), chosen, rejected)
     if "prompt" in row:
         return pair(
@@ -317,14 +321,6 @@ def _preference(system: str, prompt: str, chosen: str, rejected: str) -> Prefere
         for role, text in zip(roles, texts, strict=True)
     )
     return _of_chats(system, [_chat(one if one[0]["role"] != "assistant" else [*question, *one]) for one in answers])
-
-
-def _preference_of_conversations(system: str, chosen: str, rejected: str) -> Preference:
-    """Of two conversations that differ in their last message: the messages before it are the question."""
-    conversations = [_messages(text) if _is_messages(text) else _dialogue(text) for text in (chosen, rejected)]
-    if any(not one or one[0]["role"] not in ("system", "user") for one in conversations):
-        raise Unusable("no_prompt")
-    return _of_chats(system, [_chat(one) for one in conversations])
 
 
 def _dialogue(text: str) -> list[dict[str, Any]]:

@@ -221,7 +221,7 @@ def _read_first(inputs: InputManifest, unit: Unit, limits: Limits, piece_bytes: 
         spent += time.process_time() - began
         if table is None:
             continue
-        estimated += _estimated(span)
+        estimated += expanded_size(span.end - span.start, span.uri)  # as the manifest estimates its text
         # A reader's last table is smaller than the others.
         is_whole = is_whole and span.format != "parquet" and table.nbytes < TABLE_BYTES and len(table) < 1 << 16
         read += text_bytes(table)
@@ -250,11 +250,6 @@ def _beginning(span: Span) -> Span:
     if span.format == "jsonl" and not compression_ending(span.uri):
         return replace(span, end=min(span.end, span.start + _PIECE_BYTES))
     return span
-
-
-def _estimated(span: Span) -> int:
-    """The manifest's estimate of a span's bytes of text."""
-    return expanded_size(span.end - span.start, span.uri)
 
 
 def _cut(documents: pa.Table, size: int) -> pa.Table:

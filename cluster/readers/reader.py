@@ -526,16 +526,15 @@ def _invalid_rows(column: pa.Array) -> list[int]:
         column.validate(full=True)
     except pa.ArrowInvalid:
         binary = column.view(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
-        return [row for row, value in enumerate(binary) if value.is_valid and not _is_utf8(value.as_buffer())]
+        found = []
+        for row, value in enumerate(binary):
+            try:
+                if value.is_valid:
+                    str(memoryview(value.as_buffer()), "utf-8")
+            except UnicodeDecodeError:
+                found.append(row)
+        return found
     return []
-
-
-def _is_utf8(data: pa.Buffer) -> bool:
-    try:
-        str(memoryview(data), "utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _without(column: pa.Array, rows: list[int]) -> pa.Array:
@@ -565,14 +564,13 @@ def python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     try:
         return column.to_pylist()
     except _NOT_OF_PYTHON:
-        return [_python_value(value) for value in column]
-
-
-def _python_value(value: pa.Scalar) -> Any:
-    try:
-        return value.as_py()
-    except _NOT_OF_PYTHON:
-        return None
+        found = []
+        for value in column:
+            try:
+                found.append(value.as_py())
+            except _NOT_OF_PYTHON:
+                found.append(None)
+        return found
 
 
 def python_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:

@@ -113,7 +113,10 @@ def read_inputs(root: str, record: Mapping[str, Any], store: Store) -> InputMani
         return InputManifest(
             Reading(store, tuple(Input(**one) for one in record["inputs"]), schema),
             tuple(files.values()),
-            tuple(_unit(group) for group in units),
+            tuple(
+                Unit(group[0]["unit"], group[0]["source"], tuple(map(_span, group)), group[0]["unit_bytes"])
+                for group in units
+            ),
             record["skipped"],
             record["fingerprint"],
             tuple(record["notes"]),
@@ -189,10 +192,6 @@ def _table(manifest: InputManifest) -> pa.Table:
             for name, value in zip(_COLUMNS_OF_SPAN, of_span, strict=True):
                 columns[name].append(value)
     return pa.table(columns, _SCHEMA)
-
-
-def _unit(rows: list[dict[str, Any]]) -> Unit:
-    return Unit(rows[0]["unit"], rows[0]["source"], tuple(map(_span, rows)), rows[0]["unit_bytes"])
 
 
 def _span(row: Mapping[str, Any]) -> Span:

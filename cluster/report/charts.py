@@ -55,7 +55,10 @@ class Axis:
     def ticks(self, about: int = 4) -> list[float]:
         """Round numbers along the axis; on a linear axis approximately `about` of them."""
         if not self.log:
-            step = _round_step((self.high - self.low) / about)
+            # The smallest of 1, 2, 2.5 and 5 times a power of ten that is at least as large.
+            rough = (self.high - self.low) / about
+            power = 10.0 ** math.floor(math.log10(rough))
+            step = next(digit * power for digit in (1, 2, 2.5, 5, 10) if digit * power >= rough * (1 - 1e-9))
             return [step * n for n in range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)]
         start, stop = math.ceil(math.log10(self.first) - 1e-9), math.floor(self.high + 1e-9)
         every = max(1, math.ceil((stop - start) / 5))
@@ -67,12 +70,6 @@ class Axis:
             return math.log10(value)
         slot = math.log10(self.first) - self.low
         return self.low + slot * max(0.0, value) / self.first
-
-
-def _round_step(rough: float) -> float:
-    """The smallest of 1, 2, 2.5 and 5 times a power of ten that is at least `rough`."""
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough * (1 - 1e-9))
 
 
 @dataclass(frozen=True, slots=True)

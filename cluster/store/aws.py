@@ -85,7 +85,14 @@ def s3_settings(name: str, options: StorageOptions, setting: str) -> dict[str, A
             f"Check ~/.aws/config, AWS_PROFILE and {setting}.profile."
         ) from error
     settings: dict[str, Any] = {"region": session.region_name or "us-east-1"}
-    endpoint = options.endpoint_url or _endpoint_without_options(name, configured)
+    endpoint = options.endpoint_url
+    found = {variable: os.environ.get(variable) for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")}
+    for where, url in (found | {"endpoint_url of the AWS profile": configured}).items():
+        if url and not endpoint:
+            try:
+                endpoint = checked_endpoint(url)
+            except ValueError as error:
+                raise StorageError(f"s3://{name}: {where}: {error}.") from error
     path_style = options.path_style if options.path_style is not None else bool(endpoint)
     settings["virtual_hosted_style_request"] = not path_style
     if endpoint:
@@ -106,18 +113,6 @@ def s3_settings(name: str, options: StorageOptions, setting: str) -> dict[str, A
             "bucket."
         )
     return settings | {"credential_provider": Boto3CredentialProvider(session)}
-
-
-def _endpoint_without_options(name: str, configured: str | None) -> str | None:
-    """The endpoint of the environment, else that of the AWS configuration (`configured`)."""
-    found = {variable: os.environ.get(variable) for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")}
-    for where, url in (found | {"endpoint_url of the AWS profile": configured}).items():
-        if url:
-            try:
-                return checked_endpoint(url)
-            except ValueError as error:
-                raise StorageError(f"s3://{name}: {where}: {error}.") from error
-    return None
 
 
 def list_objects(name: str, options: StorageOptions, setting: str, folder: str) -> list[FileInfo]:

@@ -33,24 +33,20 @@ def _mended(path: str | Path, error: OSError) -> StorageError:
     """The StorageError of an error of the system, with what to do about it."""
     if isinstance(error, FileNotFoundError):
         return NotFound(str(path))
+    above = next((f": {parent}" for parent in Path(path).parents if os.path.isfile(parent)), "")
     mend = {
         errno.EACCES: "Change its permissions, or run as a user who may.",
         errno.ENOSPC: "The disk is full: free space there and run the same command again; finished work is kept.",
         errno.EDQUOT: "The quota is used up: free space there and run the same command again; finished work is kept.",
         errno.EROFS: "The file system is read-only: choose another output.",
         errno.EISDIR: "A file was wanted: name one in it.",
-        errno.ENOTDIR: f"A file stands where a folder was wanted{_file_above(path)}.",
+        errno.ENOTDIR: f"A file stands where a folder was wanted{above}.",
         errno.EEXIST: "A file stands where a folder was wanted. Choose another output.",
         errno.EPERM: "The file system does not allow it; it may be protected, or the system's own: choose another.",
         errno.ELOOP: "The link leads back to itself: replace it by the file that was meant.",
         errno.ENAMETOOLONG: "The name is too long for this file system.",
     }.get(error.errno or 0, "Check the path and the disk under it.")
     return StorageError(f"{path}: {error.strerror or error}. {mend}")
-
-
-def _file_above(path: str | Path) -> str:
-    """`: FILE` if one of the parents of a path is a file, else empty."""
-    return next((f": {parent}" for parent in Path(path).parents if os.path.isfile(parent)), "")
 
 
 def _mended_write(path: str | Path, error: OSError) -> StorageError:

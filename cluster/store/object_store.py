@@ -32,6 +32,8 @@ _ODD_NAME = re.compile(r"(?:^|/)(?:\.{1,2})?(?:/|$)|[\x00-\x1f\x7f]")
 _LARGEST_PUT = 5 << 20  # bytes that are sent in one request, from memory
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15
+_CONFLICT = r"status code: 409\b"
+_NO_SUFFIX = r"NotPartial|code: 416\b"
 
 T = TypeVar("T")
 
@@ -110,16 +112,12 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
             shared |= {"base_url": endpoint} if scheme == "gs" else {"endpoint": endpoint, "use_emulator": False}
         if scheme == "gs" and options.anonymous:
             # Google's client signs writes in spite of `skip_signature`, with a token that it asks for elsewhere.
-            shared["credential_provider"] = _no_token
+            shared["credential_provider"] = lambda: {"token": "", "expires_at": None}
     try:
         with _without_panic(root, setting):
             return Bucket(root, make(name, **shared), setting, options.retries, options.retry_deadline_s, **more)
     except (exceptions.BaseError, ValueError) as error:
         raise StorageError(f"{root}: {first_line(error)}. {_MENDS[scheme].format(setting=setting)}") from error
-
-
-def _no_token() -> dict[str, Any]:
-    return {"token": "", "expires_at": None}
 
 
 @contextmanager
@@ -183,7 +181,8 @@ class Bucket:
                 last = self._retried(lambda: obstore.get(self.store, key, options={"range": {"suffix": TAIL_BYTES}}))
                 size, tail = last.meta["size"], bytes(last.bytes())
             except exceptions.BaseError as error:
-                if not _has_no_suffix(error):
+                # The last bytes cannot be requested: the object is empty, or the store (Azure) has no such request.
+                if not (isinstance(error, exceptions.NotSupportedError) or re.search(_NO_SUFFIX, str(error))):
                     raise
                 size, tail = self.info(key).size, b""
         return PartsFile(Parts(partial(self.read_range, key), size, tail), "r")
@@ -231,17 +230,17 @@ class Bucket:
             except (exceptions.NotFoundError, FileNotFoundError, exceptions.AlreadyExistsError) as error:
                 # If an answer was lost, the request is repeated, and finds that the upload has ended or that the object
                 # exists.
-                if _no_bucket(error) or not self._has_size(key, size):
+                if _no_bucket(error):
+                    raise
+                try:
+                    there = obstore.head(self.store, key)["size"]
+                except (exceptions.NotFoundError, FileNotFoundError):
+                    there = None
+                if there != size:
                     raise
 
         with self._mended(key, "write"):
             self._retried(put)
-
-    def _has_size(self, key: str, size: int) -> bool:
-        try:
-            return bool(obstore.head(self.store, key)["size"] == size)
-        except (exceptions.NotFoundError, FileNotFoundError):
-            return False
 
     def info(self, key: str) -> FileInfo:
         def head() -> Any:
@@ -260,7 +259,15 @@ class Bucket:
         self._odd_names.pop(prefix, None)
         with self._mended(prefix, "list"):
             if skip_bad_names and self._objects:
-                files = self._without_odd_names(prefix, self._retried(partial(self._objects, prefix)))
+                files, odd = [], []
+                for file in self._retried(partial(self._objects, prefix)):
+                    # An empty object whose name ends in a slash marks a folder.
+                    uri = file.uri if file.size else file.uri.removesuffix("/")
+                    if _ODD_NAME.search(uri.removeprefix(f"{self.root}/")):
+                        odd.append((file.uri, ODD_NAME))
+                    else:
+                        files.append(replace(file, uri=uri))
+                self._odd_names[prefix] = odd
             else:
                 files = self._retried(
                     lambda: [self._info(found) for page in obstore.list(self.store, prefix or None) for found in page]
@@ -276,19 +283,6 @@ class Bucket:
 
     def unreadable(self, prefix: str, *, inside: bool = False) -> list[tuple[str, str]]:
         return self._odd_names.get(prefix, [])
-
-    def _without_odd_names(self, prefix: str, files: list[FileInfo]) -> list[FileInfo]:
-        """The files with names that obstore reads. The others are noted for `unreadable`."""
-        good, odd = [], []
-        for file in files:
-            # An empty object whose name ends in a slash marks a folder.
-            uri = file.uri if file.size else file.uri.removesuffix("/")
-            if _ODD_NAME.search(uri.removeprefix(f"{self.root}/")):
-                odd.append((file.uri, ODD_NAME))
-            else:
-                good.append(replace(file, uri=uri))
-        self._odd_names[prefix] = odd
-        return good
 
     def delete(self, keys: list[str]) -> None:
         """S3 takes a thousand keys a request."""
@@ -311,16 +305,14 @@ class Bucket:
             try:
                 return request()
             except exceptions.BaseError as error:
-                if not (_is_conflict(error) or self._is_lost(error)) or time.monotonic() > until:
+                is_conflict = isinstance(error, exceptions.AlreadyExistsError) or re.search(_CONFLICT, str(error))
+                repeated = re.search(r"after (\d+) retries", str(error))  # by obstore, which may do so more often
+                is_lost = "HTTP error: " in str(error) and (repeated is None or int(repeated[1]) < self.retries)
+                if not (is_conflict or is_lost) or time.monotonic() > until:
                     raise
             time.sleep(wait_s)
             wait_s = min(random.uniform(_FIRST_WAIT_S, 3 * wait_s), _LONGEST_WAIT_S)
         return request()
-
-    def _is_lost(self, error: BaseException) -> bool:
-        """Whether a connection was lost, and obstore has not repeated the request as often as it may."""
-        repeated = re.search(r"after (\d+) retries", str(error))
-        return "HTTP error: " in str(error) and (repeated is None or int(repeated[1]) < self.retries)
 
     def _info(self, found: Any) -> FileInfo:
         modified = found["last_modified"].timestamp()
@@ -348,7 +340,7 @@ class Bucket:
                 raise self._missing() from error
             if _REFUSED.search(str(error)) or "token request" in str(error):
                 raise self._refused(uri, act, error) from error
-            if _is_odd(error):
+            if "invalid path" in str(error):  # a listing has a name that obstore refuses
                 raise self._unnameable(uri, error) from error
             if "builder error" in str(error):
                 raise StorageError(
@@ -385,19 +377,5 @@ class Bucket:
         )
 
 
-def _is_odd(error: BaseException) -> bool:
-    """Whether a listing has a name that obstore refuses."""
-    return "invalid path" in str(error)
-
-
 def _no_bucket(error: BaseException) -> bool:
     return bool(re.search("NoSuchBucket|ContainerNotFound", str(error)))  # the first S3 and Google, the second Azure
-
-
-def _has_no_suffix(error: BaseException) -> bool:
-    """Whether the last bytes cannot be requested: the object is empty, or the store (Azure) has no such request."""
-    return isinstance(error, exceptions.NotSupportedError) or bool(re.search(r"NotPartial|code: 416\b", str(error)))
-
-
-def _is_conflict(error: BaseException) -> bool:
-    return isinstance(error, exceptions.AlreadyExistsError) or bool(re.search(r"status code: 409\b", str(error)))

@@ -478,7 +478,8 @@ def _body(message: Message, cut: list[Cut]) -> str:
         return "\n\n".join(text.strip("\n") for part in parts if _has_characters(text := _body(part, cut)))
     if message.get_content_disposition() == "attachment":
         if not message.is_multipart():
-            cut.append(("attachment", f"{_decoded(_filename(message))} ({message.get_content_type()})"))
+            name = _parameter(message, "filename", "content-disposition") or _parameter(message, "name", "content-type")
+            cut.append(("attachment", f"{_decoded(name)} ({message.get_content_type()})"))
         return ""
     # A message whose end is missing may be of several parts without one.
     return _text(message) if message.get_content_type() in _TEXT_TYPES else ""
@@ -492,10 +493,6 @@ def _text(part: Message) -> str:
     if part.get_content_type() == "text/html":
         return _text_of_html(text)
     return _unwrapped(text) if part.get_param("format") == "flowed" else text
-
-
-def _filename(part: Message) -> str:
-    return _parameter(part, "filename", "content-disposition") or _parameter(part, "name", "content-type")
 
 
 def _parameter(part: Message, name: str, header: str) -> str:
@@ -592,9 +589,8 @@ def _threads(messages: dict[str, _Message]) -> list[list[_Message]]:
     threads: dict[str, list[_Message]] = {}
     for message in messages.values():
         threads.setdefault(root(message.id), []).append(message)
-    return [_by_date(thread) for thread in threads.values()]
-
-
-def _by_date(thread: list[_Message]) -> list[_Message]:
-    dated = [(message.date, at) for at, message in enumerate(thread) if message.date]
-    return [thread[at] for _, at in sorted(dated)] if len(dated) == len(thread) else thread
+    found = []
+    for thread in threads.values():
+        dated = [(message.date, at) for at, message in enumerate(thread) if message.date]
+        found.append([thread[at] for _, at in sorted(dated)] if len(dated) == len(thread) else thread)
+    return found

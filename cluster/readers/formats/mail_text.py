@@ -138,7 +138,12 @@ def _read(lines: list[str], subject: str, *, signatures: bool, depth: int = 0) -
                 quote += lines[at:]
             break
         if signatures and (SIGNATURE.fullmatch(lines[at]) or _begins_footer(plain, at)):
-            end = next((one for one in range(at + 1, len(lines)) if _begins_another(plain, one)), len(lines))
+            others = (  # quoted and forwarded mails
+                one
+                for one in range(at + 1, len(lines))
+                if plain[one].startswith(">") or _attribution(plain, one) or _block(plain, one) is not None
+            )
+            end = next(others, len(lines))
             close_quote()
             if text := _tidy(lines[at + 1 : end]):
                 found.cut.append(("signature", text))
@@ -166,11 +171,6 @@ def _read(lines: list[str], subject: str, *, signatures: bool, depth: int = 0) -
     return found
 
 
-def _begins_another(plain: list[str], at: int) -> bool:
-    """Whether a quoted or forwarded mail begins here."""
-    return plain[at].startswith(">") or bool(_attribution(plain, at)) or _block(plain, at) is not None
-
-
 def _begins_footer(plain: list[str], at: int) -> bool:
     """Whether the footer of a mailing list begins here: a rule above the last lines, with an address and such words."""
     if not _RULE_OF_FOOTER.fullmatch(plain[at]):
@@ -196,7 +196,7 @@ def _block(plain: list[str], at: int) -> _Block | None:
     Headers that nothing announces begin with the sender. The time follows, or there is a subject or an address, since
     `From: Berlin` and `To: Paris` are no mail.
     """
-    if not _may_be_header(plain[at]):
+    if not (":" in plain[at] or "：" in plain[at] or plain[at].startswith(("-", "_", "=", "*"))):
         return None
     marker = _marker(plain[at])
     is_rule = not marker and bool(_RULE.fullmatch(plain[at]))
@@ -224,10 +224,6 @@ def _block(plain: list[str], at: int) -> _Block | None:
         return None
     is_mail = kinds[1] == "sent" or "subject" in kinds or _OF_AN_ADDRESS.search(values["from"])
     return _Block(end, "", is_nordic, values.get("subject", "")) if is_mail else None
-
-
-def _may_be_header(line: str) -> bool:
-    return ":" in line or "：" in line or line.startswith(("-", "_", "=", "*"))
 
 
 def _marker(line: str) -> str:
@@ -274,15 +270,13 @@ def without_signature(text: str) -> tuple[str, list[Cut]]:
     while end and (not plain[end - 1] or _SENT_FROM.fullmatch(plain[end - 1])):
         end -= 1
     for at in range(max(end - _SIGNATURE_LINES - 1, 1), end):
-        if _CLOSING.fullmatch(plain[at]) and all(map(_is_of_signature, plain[at + 1 : end])):
+        below = plain[at + 1 : end]
+        is_short = all(len(line) <= _SIGNATURE_CHARS and not line.endswith((".", "?", "!", ":")) for line in below)
+        if is_short and _CLOSING.fullmatch(plain[at]):
             end = at
             break
     signature = _tidy(found[end:])
     return _tidy(found[:end]), [("signature", signature)] if signature else []
-
-
-def _is_of_signature(line: str) -> bool:
-    return len(line) <= _SIGNATURE_CHARS and not line.endswith((".", "?", "!", ":"))
 
 
 def without_disclaimers(text: str) -> tuple[str, list[Cut]]:

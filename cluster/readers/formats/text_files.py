@@ -169,7 +169,14 @@ def _main_content(page: tuple[bytes, str]) -> tuple[str | None, int]:
         raise ValueError("a tag has too many attributes")
     load, extract = _extraction()
     tree = load(_decoded(html, content_type))
-    before = _visible_characters(tree)
+    before = (
+        0
+        if tree is None
+        else sum(  # the characters besides white space that a page shows, its title apart
+            count_characters(element.text) * (element.tag not in _NOT_SHOWN) + count_characters(element.tail)
+            for element in tree.iter(etree.Element)
+        )
+    )
     return extract(tree, fast=True, include_comments=False), before
 
 
@@ -191,16 +198,6 @@ def _extraction() -> tuple[Callable[..., Any], Callable[..., str | None]]:
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
     trafilatura.htmlprocessing.strip_tags = trafilatura.main_extractor.strip_tags = strip_tags
     return trafilatura.load_html, trafilatura.extract
-
-
-def _visible_characters(tree: etree._Element | None) -> int:
-    """The characters besides white space that a page shows, its title apart."""
-    if tree is None:
-        return 0
-    return sum(
-        count_characters(element.text) * (element.tag not in _NOT_SHOWN) + count_characters(element.tail)
-        for element in tree.iter(etree.Element)
-    )
 
 
 def count_characters(text: str | None) -> int:
