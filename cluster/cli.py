@@ -26,7 +26,7 @@ from cluster.sudden_end import interrupt_on_sigterm
 
 VERBS = {
     "plan": Verb(
-        Entry("cluster.plan.command:plan"),
+        Entry("cluster.plan.plan:plan"),
         "what a config takes before it runs: time, memory, cost; from a sample",
     ),
     "render": Verb(

@@ -1,15 +1,17 @@
-"""Functions that are imported when they are called, and libraries that an extra of the package installs.
+"""Calls of functions that are imported only then, of optional libraries, and of libraries with a time limit.
 
 Modules that compute import torch at their top; modules that run in the driver never load it. The driver passes a
 function to a worker process as an `Entry`, which is pickled as a string.
 """
 
 import importlib
+import queue
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster.errors import ConfigError
 
@@ -21,6 +23,8 @@ EXTRAS = {
     "embeddings": ("sentence_transformers",),
     "k8s": ("kubernetes",),
 }
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +59,23 @@ def require_extra(extra: str, user: str, otherwise: str = "") -> None:
             f"{user}: {', '.join(lacking)} not installed for {sys.executable}. Run: pip install 'raymill[{extra}]'."
             f"{otherwise and ' '}{otherwise}"
         )
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """The result of a call in a thread of its own, which goes on there if it takes longer. Raises TimeoutError."""
+    found: queue.Queue[tuple[bool, Any]] = queue.Queue()
+
+    def run() -> None:
+        try:
+            found.put((True, call()))
+        except BaseException as error:
+            found.put((False, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        returned, value = found.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no whole answer within {seconds:.0f} s") from None
+    if not returned:
+        raise value
+    return value

@@ -37,7 +37,7 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
-from cluster.deadline import within
+from cluster.entry import within
 from cluster.errors import StorageError
 from cluster.secret_values import remember
 from cluster.store.interface import FileInfo, StorageOptions, Upload, checked_endpoint, first_line

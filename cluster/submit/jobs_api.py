@@ -30,14 +30,16 @@ from cluster.submit.backend import (
     Attempt,
     AttemptExists,
     AttemptLost,
+    LogLines,
+    LogReader,
     NoAnswer,
     NotThere,
     OnMessage,
     Request,
+    Retries,
     State,
     ignore_message,
 )
-from cluster.submit.following import LogLines, LogReader, Retries
 from cluster.submit.preflight import ProbeRequest, mismatched_ray, problems, read_report
 from cluster.submit.ray_api import RayApi, Refused
 from cluster.submit.work import Work

@@ -41,10 +41,10 @@ from cluster.submit.backend import (
     NotThere,
     OnMessage,
     Request,
+    Retries,
     State,
     ignore_message,
 )
-from cluster.submit.following import Retries
 from cluster.submit.kuberay_log import Follower, read_log
 from cluster.submit.kubernetes_api import Conflict, Forbidden, KubernetesApi, Object, UnknownFields
 from cluster.submit.rayjob_state import (

@@ -6,8 +6,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from cluster.submit.backend import AttemptLost, NoAnswer, NotThere, OnMessage, State
-from cluster.submit.following import LogReader, Retries, as_text, split_lines
+from cluster.submit.backend import (
+    AttemptLost,
+    LogReader,
+    NoAnswer,
+    NotThere,
+    OnMessage,
+    Retries,
+    State,
+    as_text,
+    split_lines,
+)
 from cluster.submit.kubernetes_api import Forbidden, KubernetesApi, Object
 from cluster.submit.rayjob_state import state_of
 

@@ -29,8 +29,16 @@ from typing import Any
 from cluster.errors import ClusterError, DataError, StorageError
 from cluster.logs import printable
 from cluster.record import json_with
-from cluster.submit.backend import CONFIG_VARIABLE, GRACE_S, Attempt, AttemptExists, AttemptLost, Request, State
-from cluster.submit.following import LogLines
+from cluster.submit.backend import (
+    CONFIG_VARIABLE,
+    GRACE_S,
+    Attempt,
+    AttemptExists,
+    AttemptLost,
+    LogLines,
+    Request,
+    State,
+)
 from cluster.submit.local_job import CANCEL, EXIT, LOCK, LOG, PROCESS, open_file, write_whole
 from cluster.submit.preflight import ProbeRequest, problems_here
 from cluster.submit.work import Work

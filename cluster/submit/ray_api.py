@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from requests.auth import AuthBase
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
 
-from cluster.deadline import within
+from cluster.entry import within
 from cluster.errors import ClusterError, ConfigError
 from cluster.secret_values import redacted, remember, shortened
 from cluster.submit.backend import NoAnswer, NoConnection, NotThere

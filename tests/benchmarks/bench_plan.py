@@ -20,8 +20,7 @@ from pytest import MonkeyPatch
 
 from cluster.artifact import Artifact
 from cluster.frame.kinds import kind_of
-from cluster.plan.command import print_plan
-from cluster.plan.plan import load_prices, plan_of
+from cluster.plan.plan import load_prices, plan_of, print_plan
 from cluster.progress import Silent
 from cluster.session import Session
 from cluster.stage import Stage

@@ -92,7 +92,7 @@ def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kube
     profile = replace(OVERLAYS["kind"], image=IMAGE, retries=0, claims={str(tmp_path): "shared"})
     monkeypatch.setattr("cluster.submit.kuberay_log._POLL_S", 0.1)
     monkeypatch.setattr("cluster.submit.kuberay_log._LAST_LINES_S", 0.1)
-    monkeypatch.setattr("cluster.submit.following._POLL_S", 0.1)
+    monkeypatch.setattr("cluster.submit.backend._POLL_S", 0.1)
     with KubernetesServer(tmp_path) as server, Operator(server, tmp_path / "pods", SMALL_JOB) as operator:
         monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig))
         yield Kubernetes(server, operator, profile)

@@ -72,7 +72,7 @@ def test_a_job_is_the_command_with_its_config_and_what_an_attempt_is_known_by(da
 
 
 def test_shipped_code_is_the_working_folder_and_its_python_the_command(dashboard, tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs_api, "_ship_code", lambda api: f"gcs://of-{api.address}.zip")
+    monkeypatch.setattr(jobs_api, "ship_code", lambda api: f"gcs://of-{api.address}.zip")
     backend(dashboard, ship_code=True).start(Request(small_work(tmp_path), "run"))
     body = dashboard.bodies["run"]
     assert body["entrypoint"] == "python -m cluster.cli curate env:RAYMILL_CONFIG"
@@ -299,7 +299,7 @@ def test_a_check_without_an_environment_on_path_names_the_python_that_ran_it(cod
 
 
 def test_each_option_of_submit_reaches_the_job(dashboard, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(jobs_api, "_ship_code", lambda api: "gcs://x.zip")
+    monkeypatch.setattr(jobs_api, "ship_code", lambda api: "gcs://x.zip")
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "a.jsonl").write_text('{"text": "A text."}\n')
     (file := tmp_path / "curate.json").write_text(

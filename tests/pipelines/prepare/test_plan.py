@@ -7,7 +7,7 @@ import pytest
 from cluster import cli
 from cluster.errors import ConfigError, DataError, StorageError
 from cluster.frame.dry_run import print_dry_run
-from cluster.plan.command import print_plan
+from cluster.plan.plan import print_plan
 from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
 from tests.support.inline import prepare_inline

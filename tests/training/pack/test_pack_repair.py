@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.plan.command import plan as plan_verb
+from cluster.plan.plan import plan as plan_verb
 from cluster.store.store import Store
 from tests.support.inline import InlineEngine
 from tests.support.pack_runs import packed_by, settings_of, write_lines

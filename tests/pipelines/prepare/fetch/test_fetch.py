@@ -13,7 +13,7 @@ from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
 from cluster.frame.dry_run import print_dry_run
 from cluster.garbage import find_garbage
-from cluster.plan.command import print_plan
+from cluster.plan.plan import print_plan
 from cluster.progress import Silent
 from cluster.record import OtherSettings
 from cluster.session import Session

@@ -1,4 +1,4 @@
-"""Text that others wrote is shown on a terminal; it cannot command the terminal."""
+"""What the command line prints and logs: no control characters, no secrets."""
 
 import io
 import json

@@ -1,10 +1,13 @@
-"""The text of a plan."""
+"""Prices, and the plan of a run as text."""
 
 import re
 from dataclasses import asdict
 
+import pytest
+
 from cluster.cost import Cost
-from cluster.plan.plan import Prices, amount_of_bytes, core_time, money, plan_text
+from cluster.errors import ConfigError
+from cluster.plan.plan import Prices, amount_of_bytes, core_time, load_prices, money, plan_text
 
 
 def test_numbers_of_a_plan_are_short_and_keep_their_unit():
@@ -54,3 +57,16 @@ def test_a_plan_has_a_row_for_each_stage_and_their_sums():
     assert max(map(len, lines)) <= 120
     exact = plan | {"input": size | {"exact": True}, "sample": sample | {"unreadable": 0.0}}
     assert plan_text(exact).splitlines()[1].startswith("input    1,000") and "cannot" not in plan_text(exact)
+
+
+def test_a_file_of_prices_is_a_mapping_of_known_settings(tmp_path):
+    file = tmp_path / "prices.yaml"
+    file.write_text("name: ours\ncore_hour: 1000\n")
+    found = load_prices(str(file))
+    assert (found.name, found.core_hour, found.gib_hour) == ("ours", 1000, 0)
+    file.write_text("core_hours: 1\n")
+    with pytest.raises(ConfigError, match=r"prices.yaml, core_hours: .*The settings are name, core_hour"):
+        load_prices(str(file))
+    file.write_text("- 1\n")
+    with pytest.raises(ConfigError, match="not a YAML mapping"):
+        load_prices(str(file))

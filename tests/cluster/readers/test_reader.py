@@ -1,4 +1,4 @@
-"""Records of files as rows: column -> value, with the types of the file, and a place for each."""
+"""Rows of documents, and values of columns that others wrote as values of Python."""
 
 import gzip
 import json
@@ -9,6 +9,7 @@ import pytest
 
 from cluster.readers.formats import READERS, format_of
 from cluster.readers.inputs import Input, Limits
+from cluster.readers.reader import python_rows
 from cluster.readers.streams import Span, UnreadableRest
 from cluster.store.store import Store
 
@@ -77,3 +78,25 @@ def test_rows_before_damage_are_read_and_the_damage_ends_them(tmp_path, name, co
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UnreadableRest, match=problem):
         rows_of(tmp_path / name, "text")
+
+
+@pytest.mark.parametrize(
+    ("type", "odd"),
+    [
+        (pa.timestamp("s"), 1 << 60),
+        (pa.duration("s"), 1 << 60),
+        (pa.date32(), (1 << 31) - 1),
+        (pa.list_(pa.timestamp("s")), [1 << 60]),
+    ],
+)
+def test_a_value_beyond_those_of_python_is_none_and_its_neighbours_stay(type, odd):
+    ordinary = [0] if pa.types.is_list(type) else 0
+    column = pa.array([ordinary, odd, None], type)
+    assert [row["at"] for row in python_rows(pa.table({"at": column}))] == [column[0].as_py(), None, None]
+
+
+def test_a_time_of_an_unknown_zone_and_a_string_that_is_not_utf_8_are_none():
+    table = pa.table(
+        {"at": pa.array([0], pa.timestamp("s", "../../etc")), "text": pa.array([b"\xff"]).view(pa.string())}
+    )
+    assert python_rows(table.append_column("n", pa.array([7]))) == [{"at": None, "text": None, "n": 7}]

@@ -13,7 +13,7 @@ from cluster.entry import EXTRAS, require_extra
 from cluster.errors import ConfigError
 from cluster.frame.dry_run import print_dry_run
 from cluster.frame.work import work_of
-from cluster.plan.command import plan, print_plan
+from cluster.plan.plan import plan, print_plan
 from cluster.session import Session
 from cluster.submit.commands import Place
 from pipelines.prepare.config import PrepareConfig
