@@ -8,8 +8,9 @@ The alerts and the dashboard in k8s/components/monitoring name these metrics; te
 """
 
 import sys
+import time
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from cluster.entry import Entry
 
@@ -66,36 +67,23 @@ METRICS: dict[str, Metric] = {
 }
 
 
-class Metrics(Protocol):
-    """The metrics of one run. Names are those of METRICS; tags other than `run` are given."""
+class Metrics:
+    """The metrics of one run; this one exports none. Names are those of METRICS; tags other than `run` are given."""
 
     def set(self, name: str, value: float | None, **tags: str) -> None:
         """Set a gauge; None has no effect."""
-        ...
-
-    def add(self, name: str, value: float, **tags: str) -> None:
-        """Increase a counter; 0 has no effect."""
-        ...
-
-    def set_to_now(self, name: str) -> None:
-        """Set a gauge to the present Unix time."""
-        ...
-
-
-class NotExported:
-    """Metrics of a process that exports none. Names and tags are checked as for the others."""
-
-    def set(self, name: str, value: float | None, **tags: str) -> None:
         assert METRICS[name].kind == "gauge" and {"run", *tags} == set(METRICS[name].tags), name
 
     def add(self, name: str, value: float, **tags: str) -> None:
+        """Increase a counter; 0 has no effect."""
         assert METRICS[name].kind == "counter" and {"run", *tags} == set(METRICS[name].tags), name
 
     def set_to_now(self, name: str) -> None:
-        self.set(name, None)
+        """Set a gauge to the present Unix time."""
+        self.set(name, time.time())
 
 
-NOT_EXPORTED = NotExported()
+NOT_EXPORTED = Metrics()
 
 
 def connect(run: str) -> Metrics:

@@ -14,7 +14,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from cluster.artifact import Counters
 from cluster.formats import plural
@@ -26,23 +26,12 @@ _TOP_REASONS = 3
 _LEAST_UNITS, _LEAST_UNIT_TIMES = 3, 2  # for an estimate of the time left
 
 
-class Progress(Protocol):
-    """Display of a run's progress. For each stage: `start`, then `advance` for each committed unit, then `finish`.
+class Progress:
+    """Display of a run's progress; this one prints nothing.
 
-    waiting: shows `what` while the body runs. start: done has the records of units committed earlier. say: prints a
-    line.
+    For each stage: `start`, then `advance` for each committed unit, then `finish`. waiting: shows `what` while the body
+    runs. start: done has the records of units committed earlier. say: prints a line.
     """
-
-    @contextmanager
-    def waiting(self, what: str) -> Iterator[None]: ...
-    def start(self, stage: str, units: int, done: Iterable[Record]) -> None: ...
-    def advance(self, record: Record) -> None: ...
-    def finish(self) -> None: ...
-    def say(self, text: str) -> None: ...
-
-
-class Silent:
-    """Prints nothing."""
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
@@ -85,7 +74,7 @@ class LineWriter:
         self.stream.flush()
 
 
-class ProgressLines:
+class ProgressLines(Progress):
     """Progress as lines on a text stream; default: standard error, because standard output is for results.
 
     at_first: text that is shown until the first unit is committed, about the work before it.

@@ -1,14 +1,12 @@
 """Exports metrics through Ray. Imported only by a process that has joined a Ray; see metrics.py."""
 
-import time
-
 import ray
 from ray.util.metrics import Counter, Gauge
 
-from cluster.metrics import METRICS
+from cluster.metrics import METRICS, Metrics
 
 
-class RayMetrics:
+class RayMetrics(Metrics):
     """The metrics of a run in this process. A metric is registered when it is first recorded."""
 
     def __init__(self, run: str) -> None:
@@ -25,9 +23,6 @@ class RayMetrics:
         assert isinstance(metric, Counter), f"{name} is a gauge"
         if value > 0:
             metric.inc(value, tags={"run": self.run, **tags})
-
-    def set_to_now(self, name: str) -> None:
-        self.set(name, time.time())
 
     def _metric(self, name: str) -> Counter | Gauge:
         if name not in self._found:

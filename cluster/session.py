@@ -28,7 +28,7 @@ from cluster import logs, sudden_end
 from cluster.entry import Entry
 from cluster.errors import ClusterError, ConfigError, ErrorRecord, RaymillError, as_record, from_record
 from cluster.nodes import Node, Resources, candidates
-from cluster.progress import Progress, Silent
+from cluster.progress import Progress
 from cluster.ray_private import private, replace_private
 from cluster.sudden_end import interrupt_on_sigterm, report_sudden_end
 from cluster.temporary import abandoned, temporary_folder
@@ -76,7 +76,7 @@ class Session:
     def __init__(self, address: str | None = None, cpus: int | None = None, progress: Progress | None = None) -> None:
         self.address = address or os.environ.get("RAY_ADDRESS") or None
         self.cpus = cpus
-        self.progress = progress or Silent()
+        self.progress = progress or Progress()
         self.started = False
         self._folder: Path | None = None
         self._unwatch = threading.Event()

@@ -19,7 +19,7 @@ import pipelines
 from cluster.artifact import Artifact
 from cluster.engine import Engine
 from cluster.lease import held
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.readers.freeze import freeze
 from cluster.session import Session
 from cluster.stage import Stage
@@ -163,9 +163,9 @@ def _run(config: CurateConfig, sizes: Sizes) -> None:
     store, root = config.store, paths.absolute(config.output)
     inputs = freeze(store, config.inputs)
     with held(store, root):
-        made = run_stages(config, inputs, InProcess(root, Session(), Silent()).run, sizes)
+        made = run_stages(config, inputs, InProcess(root, Session(), Progress()).run, sizes)
     assert config.dedup is not None
     units, chains = len(inputs.units), paths.join(root, "chains")
     chained = group_stage(config.dedup, config.inputs, made[ATTRIBUTES], made[VERDICTS], units, sizes, chained=True)
     with held(store, chains):
-        InProcess(chains, Session(), Silent()).run(chained)
+        InProcess(chains, Session(), Progress()).run(chained)

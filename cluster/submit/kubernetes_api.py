@@ -158,19 +158,11 @@ class KubernetesApi:
 
     def has_namespace(self) -> bool | None:
         """Whether the namespace exists; None without the right to read it, as with rights in this namespace alone."""
-        try:
-            found = self._found("get namespaces", self._core.read_namespace, self.namespace)
-        except Forbidden:
-            return None
-        return found is not None
+        return self._exists("get namespaces", self._core.read_namespace, self.namespace)
 
     def has_account(self, name: str) -> bool | None:
         """Whether there is this service account; None without the right to read it."""
-        try:
-            found = self._found("get serviceaccounts", self._core.read_namespaced_service_account, name, self.namespace)
-        except Forbidden:
-            return None
-        return found is not None
+        return self._exists("get serviceaccounts", self._core.read_namespaced_service_account, name, self.namespace)
 
     def may(self, verb: str, resource: str) -> bool:
         """Whether these credentials may do this. resource: such as `rayjobs.ray.io` or `pods/log`."""
@@ -196,6 +188,12 @@ class KubernetesApi:
         try:
             return self._json(what, method, *given, **more)
         except NotThere:
+            return None
+
+    def _exists(self, what: str, method: Callable[..., Any], *given: Any) -> bool | None:
+        try:
+            return self._found(what, method, *given) is not None
+        except Forbidden:
             return None
 
     def _json(self, what: str, method: Callable[..., Any], *given: Any, **more: Any) -> Object:

@@ -37,15 +37,16 @@ _LONGEST_DIFFERENCE = 200  # characters
 
 
 @dataclass(frozen=True)
-class Finished:
-    """The output has the result already."""
+class Submitted:
+    """Nothing is left to start.
 
+    attempt: the one with this config that waits or runs now, None if the output is finished. started: whether this call
+    started it. before: the attempt that it continues.
+    """
 
-@dataclass(frozen=True)
-class Attach:
-    """An attempt with this config waits or runs."""
-
-    attempt: Attempt
+    attempt: Attempt | None
+    started: bool = False
+    before: Attempt | None = None
 
 
 @dataclass(frozen=True)
@@ -67,26 +68,10 @@ class Refuse:
     attempt: Attempt
 
 
-Decision = Finished | Attach | Start | Refuse
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """What `submit` did.
-
-    attempt: the one that waits or runs now, None if the output is finished. started: whether this call started it.
-    before: the attempt that it continues.
-    """
-
-    attempt: Attempt | None
-    started: bool = False
-    before: Attempt | None = None
-
-
-def decide(work: Work, attempts: Sequence[Attempt]) -> Decision:
+def decide(work: Work, attempts: Sequence[Attempt]) -> Submitted | Start | Refuse:
     """What to do about a config, given the attempts of all runs, the newest last."""
     if work.finished:
-        return Finished()
+        return Submitted(None)
     mine = [attempt for attempt in attempts if attempt.run_id == work.run_id]
     lingering = tuple(one for one in mine if one.state.final and one.lingers)
     active = [
@@ -96,7 +81,7 @@ def decide(work: Work, attempts: Sequence[Attempt]) -> Decision:
     ]
     if active:
         same = [one for one in active if (one.run_id, one.config_fingerprint) == (work.run_id, work.config_fingerprint)]
-        return Attach(same[-1]) if same else Refuse(active[-1])
+        return Submitted(same[-1]) if same else Refuse(active[-1])
     return Start(next_name(work.run_id, [one.name for one in mine]), mine[-1] if mine else None, lingering)
 
 
@@ -127,10 +112,8 @@ def submit(
     checked = False
     for number in range(_RACES):
         match decide(work, backend.attempts() if number else first_attempts(backend)):
-            case Finished():
-                return Submitted(None)
-            case Attach(attempt):
-                return Submitted(attempt)
+            case Submitted() as done:
+                return done
             case Refuse(attempt):
                 config = backend.config(attempt)
                 if attempt.run_id == work.run_id and config is not None and not _differences(config, work.config):

@@ -33,7 +33,7 @@ import numpy as np
 from cluster.artifact import Artifact
 from cluster.examples.content import pair
 from cluster.examples.splits import SPLITS
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.readers.freeze import freeze_listing
 from cluster.session import Session
 from cluster.stage import Stage
@@ -274,7 +274,7 @@ def _whole_set(records: Sequence[Pair], dedup: dict[str, object], reasons: tuple
         root, settings, listing = listed_inputs(config)
 
         def run(stage: Stage, folder: str = "") -> dict[str, Artifact]:
-            return TimedEngine(paths.join(root, folder) if folder else root, Session(), Silent()).run(stage)
+            return TimedEngine(paths.join(root, folder) if folder else root, Session(), Progress()).run(stage)
 
         artifacts = run_stages(config, settings, freeze_listing(listing), {}, run)
         listed, removed = (artifacts[name].table(["id", "reason"]).to_pylist() for name in (LISTED, REMOVED))
@@ -320,7 +320,7 @@ def _unrelated(records: Sequence[Pair]) -> None:
         root, of_collect, listing = listed_inputs(config)
 
         def run(stage: Stage, folder: str = "") -> dict[str, Artifact]:
-            return TimedEngine(paths.join(root, folder) if folder else root, Session(), Silent()).run(stage)
+            return TimedEngine(paths.join(root, folder) if folder else root, Session(), Progress()).run(stage)
 
         inputs = freeze_listing(listing, config.execution.unit_bytes, 0)
         collected = run(collect_stage(of_collect, inputs, None))

@@ -40,7 +40,7 @@ from datasketch import LeanMinHash, MinHashLSH
 
 from cluster.artifact import Artifact
 from cluster.engine import Engine
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.readers.inputs import Input
 from cluster.session import WORKER_ENVIRONMENT, Session
 from cluster.stage import Output, Record, Scratch, Stage, run_unit
@@ -96,7 +96,7 @@ def _group(documents: int, beside_peer: bool) -> float:
     with (
         tempfile.TemporaryDirectory() as folder,
         _disk() as disk,
-        Processes(folder, Session(), Silent(), disk=disk) as engine,
+        Processes(folder, Session(), Progress(), disk=disk) as engine,
     ):
         attributes, stage = generated(engine, documents)
         before = Counter(disk.requests if disk else ())

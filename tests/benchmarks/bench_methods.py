@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from cluster.artifact import Artifact
 from cluster.frame.job import Run
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.store.store import Store
 from tests.benchmarks.timing import machine
@@ -92,7 +92,7 @@ def trained(session: Session, folder: str, name: str, **settings: Any) -> Run:
     plain |= {"evaluate": {"every_steps": 40, "rows": 32}, "checkpoint": {"every_steps": None}}
     plain |= {"name": "".join(c if c.isalnum() else "-" for c in name), "track": {"tensorboard": False}}
     config = TrainConfig.model_validate(plain | settings | {"output": f"{folder}/{plain['name']}"})
-    return train(config, session, Silent())
+    return train(config, session, Progress())
 
 
 def row(name: str, run: Run) -> str:

@@ -21,7 +21,7 @@ from pytest import MonkeyPatch
 from cluster.artifact import Artifact
 from cluster.frame.kinds import kind_of
 from cluster.plan.plan import load_prices, plan_of, print_plan
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.stage import Stage
 from pipelines.all_kernels import compile_kernels
@@ -95,7 +95,7 @@ def _beside_a_run(what: str, config: CurateConfig | PrepareConfig) -> None:
     run: Any = curate if config.kind == "curate" else prepare
     with MonkeyPatch.context() as patch:
         without_ray(patch, _Timed)
-        run(config, Session(), Silent())
+        run(config, Session(), Progress())
     print(f"{what + ', planned / run':<32}{'core seconds':>22}{'units':>16}{'MB written':>20}")
     for name, (seconds, units, written) in _Timed.found.items():
         one = planned.get(name, {"core_s": 0, "units": 0, "written": 0})
@@ -117,11 +117,11 @@ def _packing_beside_a_run(folder: Path, texts: Texts) -> None:
     fitted = train_config(**corpus, model={"config": model, "tokenizer": "train"}, output=f"{folder}/fitted")
     guessed = find_data(fitted, model["vocab_size"])
     with mock.patch.object(pack_job, "Engine", InlineEngine):
-        pack_job.PackJob.of(fitted, replace=False).run(Session(), Silent())
+        pack_job.PackJob.of(fitted, replace=False).run(Session(), Progress())
         tokenizer = {"config": model, "tokenizer": f"{folder}/fitted/packed/tokenizer"}
         config = train_config(**corpus, model=tokenizer, output=f"{folder}/trained")
         planned = find_data(config, model["vocab_size"])
-        pack_job.PackJob.of(config, replace=False).run(Session(), Silent())
+        pack_job.PackJob.of(config, replace=False).run(Session(), Progress())
     found = find_data(config, model["vocab_size"])
     print(f"packing of {sum(map(len, written)) / 1e6:.0f} MB, planned / run, and guessed without a tokenizer")
     for what in ("tokens", "rows"):

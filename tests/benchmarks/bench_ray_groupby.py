@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 import ray.data
 
 from cluster.artifact import Artifact
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.readers.inputs import Input
 from cluster.session import Session
 from pipelines.dedup.documents import Keys, scopes
@@ -61,7 +61,7 @@ def run(texts: Texts) -> None:
 
 def _raymill(documents: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        with Processes(folder, Session(), Silent()) as engine:
+        with Processes(folder, Session(), Progress()) as engine:
             _, stage = generated(engine, documents)
             engine.run(stage)
         some = [one for one in engine.stages if one.name in ("group.keys", "group.merge", "group.mark")]
@@ -102,7 +102,7 @@ def _ray(way: str, documents: int) -> bool:
 
 def _write_pairs(folder: Path, documents: int) -> tuple[int, int]:
     """(keys that several documents have, documents that have one); writes the pairs, in files of attributes' size."""
-    with Processes(f"{folder}/run", Session(), Silent()) as engine:
+    with Processes(f"{folder}/run", Session(), Progress()) as engine:
         attributes, _ = generated(engine, documents)
     inputs = [Input(source="s", path="s")]
     make = Keys(DEDUP, scopes(DEDUP.scope, inputs))

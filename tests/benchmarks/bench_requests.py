@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.artifact import Artifact
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.readers.freeze import freeze
 from cluster.session import Session
 from cluster.stage import Stage
@@ -46,7 +46,7 @@ def run(texts: Texts) -> None:
             config.store.upload(file, f"s3://crawl/texts/{file.name}")
         counter.requests.clear()
         inputs = freeze(config.store, config.inputs, config.execution.unit_bytes)
-        engine = CountedEngine("s3://crawl/run", Session(), Silent()).counting(counter)
+        engine = CountedEngine("s3://crawl/run", Session(), Progress()).counting(counter)
         engine.stages["inputs"] = Traffic.of(1, counter.requests)
         run_stages(config, inputs, engine.run)
     print(f"{documents:,} documents, {size / 1e6:.0f} MB of text")

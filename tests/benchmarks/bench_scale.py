@@ -33,7 +33,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact, Counters
 from cluster.output import Output
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.readers.freeze import bytes_of_unit, freeze
 from cluster.readers.recorded import write_inputs
 from cluster.readers.units import InputManifest
@@ -118,7 +118,7 @@ def _simulated(texts: Texts, size: Size) -> Found:
         driver = Driver(disk)
         config, inputs = _inputs(Path(folder), texts, size)
         driver("record the inputs", lambda: write_inputs(config.output, inputs, {}))
-        engine = InlineEngine(config.output, Session(), Silent())
+        engine = InlineEngine(config.output, Session(), Progress())
         made: dict[str, Artifact] = {}
         found = Found(size)
 

@@ -28,7 +28,7 @@ import pyarrow as pa
 from cluster.artifact import Artifact, Counters
 from cluster.examples.splits import SPLITS
 from cluster.exchange import FAN, Levels
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.stage import Output, Scratch, Stage, run_unit
 from cluster.store.store import Store
@@ -88,7 +88,7 @@ def _counted(files: int, fan: int) -> tuple[list[str], int, Counter[str]]:
         rule = PackingRule.of(config(), config().columns)
         _COUNTS.clear()
         stage = pack_stage("test", rule, examples, 200, fan)
-        made = InlineEngine(root, Session(), Silent()).run(stage)
+        made = InlineEngine(root, Session(), Progress()).run(stage)
         count = len(list(ranges(examples.manifest.counters, 200)))
         return [made[f"test/{split}"].manifest.digest for split in SPLITS], count, Counter(_COUNTS)
 

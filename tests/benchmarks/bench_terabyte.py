@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.readers.freeze import freeze
 from cluster.session import Session
 from cluster.stage import Stage
@@ -39,7 +39,7 @@ def run(texts: Texts) -> None:
             {"kind": "curate", "name": "terabyte", "inputs": [{"path": f"{folder}/texts/*.parquet"}],
              "output": f"{folder}/run"}
         )  # fmt: skip
-        engine = TimedEngine(f"{folder}/run", Session(), Silent())
+        engine = TimedEngine(f"{folder}/run", Session(), Progress())
         compile_kernels()  # and load models and tables
         inputs = freeze(config.store, config.inputs, config.execution.unit_bytes)
         artifacts = run_stages(config, inputs, engine.run)

@@ -9,7 +9,7 @@ import time
 from cluster.artifact import Counters
 from cluster.engine import Engine
 from cluster.output import Output
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.stage import Scratch, Stage
 from cluster.store.store import Store
@@ -23,7 +23,7 @@ UNITS = 2_000
 def run(texts: Texts) -> None:
     print(machine("ray"))
     with tempfile.TemporaryDirectory() as folder, Session(cpus=2) as session:
-        engine = Engine(folder, session, Silent())
+        engine = Engine(folder, session, Progress())
         engine.run(_stage("first", 4))  # starts Ray
         began, processor = time.perf_counter(), time.process_time()
         engine.run(_stage("units", UNITS))

@@ -12,7 +12,7 @@ import pytest
 from cluster import stage as stages
 from cluster.engine import Engine, RetryLimits
 from cluster.errors import DataError, StageError, StorageError
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.stage import Record
 from cluster.store.interface import NotFound, Unavailable
@@ -28,7 +28,7 @@ def session() -> Iterator[Session]:
         yield started
 
 
-class Recorded(Silent):
+class Recorded(Progress):
     def __init__(self) -> None:
         self.calls: list[tuple] = []
 

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError, StageError
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session, imported_ray
 from tests.support.inline import InlineEngine, NoRay, RoundsInline
 from tests.support.stages import count_up, counting_stage, digests, run_inline
@@ -60,7 +60,7 @@ def stage_of(model: Model, units: int = 6, work=lambda *_: None, **wanted):
 
 
 def engine(root: Path, session: Session, kind=Engine, **limits) -> Engine:
-    return kind(str(root / "run"), session, Silent(), RetryLimits(**limits))
+    return kind(str(root / "run"), session, Progress(), RetryLimits(**limits))
 
 
 def plain(root: Path, units: int = 6) -> dict[str, str]:

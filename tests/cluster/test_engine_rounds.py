@@ -19,7 +19,7 @@ from cluster.errors import BusyError, ClusterError, ConfigError, DataError, Stag
 from cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING
 from cluster.nodes import Node
 from cluster.output import Output
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.store.interface import NotFound, Unavailable
 from tests.support.inline import NoRay, RoundsInline
 from tests.support.stages import NUMBERS, count_up, counting_stage, run_inline
@@ -42,7 +42,7 @@ class Failing:
 
 
 def engine(root, session: NoRay | None = None, kind=RoundsInline, **limits) -> RoundsInline:
-    return kind(str(root), session or NoRay(), Silent(), RetryLimits(**limits))
+    return kind(str(root), session or NoRay(), Progress(), RetryLimits(**limits))
 
 
 def test_only_what_failed_is_tried_again_and_no_more_often_than_allowed(tmp_path):
@@ -64,7 +64,7 @@ def test_a_final_error_is_not_logged_beside_its_message(tmp_path, caplog):
     work = Failing({0: [DataError("a.jsonl: changed")]})
     stage = dataclasses.replace(counting_stage(1, work), small=True)
     with caplog.at_level(logging.WARNING, logger="cluster"), pytest.raises(DataError, match="changed"):
-        Engine(str(tmp_path), NoRay(), Silent()).run(stage)
+        Engine(str(tmp_path), NoRay(), Progress()).run(stage)
     assert not caplog.records
 
 
@@ -79,7 +79,7 @@ def test_a_stage_of_two_calls_has_no_wall_time(tmp_path):
 def test_a_failed_unit_of_a_stage_that_the_driver_does_is_logged_once(tmp_path, caplog):
     work = Failing({0: [ValueError("a")]})
     with caplog.at_level(logging.ERROR, logger="cluster"):
-        Engine(str(tmp_path), NoRay(), Silent()).run(dataclasses.replace(counting_stage(1, work), small=True))
+        Engine(str(tmp_path), NoRay(), Progress()).run(dataclasses.replace(counting_stage(1, work), small=True))
     assert [record.getMessage() for record in caplog.records] == ["failed with ValueError"]
 
 
@@ -344,7 +344,7 @@ def test_an_artifact_of_other_settings_is_replaced_where_that_is_wanted_alone(tm
 
 def test_a_small_stage_starts_no_ray_and_a_finished_one_neither(tmp_path):
     session = NoRay()
-    Engine(str(tmp_path), session, Silent()).run(dataclasses.replace(counting_stage(3), small=True))
+    Engine(str(tmp_path), session, Progress()).run(dataclasses.replace(counting_stage(3), small=True))
     engine(tmp_path, session).run(counting_stage(3))
     for unit in range(2):
         stages.run_unit(counting_stage(2), str(tmp_path / "committed"), unit, unit)

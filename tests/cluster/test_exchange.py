@@ -11,7 +11,7 @@ from cluster import exchange as exchanges
 from cluster.errors import DataError
 from cluster.exchange import FAN, Levels, SlicedFiles, exchange
 from cluster.output import Output, write_slices
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.stage import Stage
 from cluster.store.store import Store
@@ -29,7 +29,7 @@ def exchanged(root, uris: list[str], targets: int, fan: int) -> SlicedFiles:
     def stage(name, output, units, work):
         return Stage(name, (Output(output, pa.schema([])),), units, work, "made", Store())
 
-    run = InlineEngine(str(root), Session(), Silent()).run
+    run = InlineEngine(str(root), Session(), Progress()).run
     return exchange(run, Store(), SlicedFiles.of(uris, targets, fan), "all", "_work/all", stage)
 
 

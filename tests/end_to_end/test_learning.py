@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from tests.support.fit_jobs import fit_alone
 from tests.support.inline import InlineEngine
@@ -72,7 +72,7 @@ def validation_losses(corpus: str, columns: dict, method: str, root: Path, monke
         }
     )
     monkeypatch.setattr(packing, "Engine", InlineEngine)
-    job = make_job(config, packing.pack(config, Session(), Silent()))
+    job = make_job(config, packing.pack(config, Session(), Progress()))
     outcome = fit_alone(job)
     assert outcome["unmoved"] == [], "every trained matrix takes part"
     records = [json.loads(line) for line in Path(job.step_log).read_text().splitlines()]

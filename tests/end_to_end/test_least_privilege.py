@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from cluster.engine import Engine
 from cluster.errors import StorageError
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 from tests.conftest import CREDENTIALS, moto
@@ -211,5 +211,5 @@ def test_pack_runs_with_these_rights_alone(as_driver, tmp_path, monkeypatch):
     storage, session = as_driver
     monkeypatch.setattr(packing, "Engine", EngineElsewhere)
     plain = PLAIN | {"corpus": write_corpus(tmp_path), "storage": storage, "output": "s3://corpora/ours/run/train"}
-    packed = packing.pack(TrainConfig.model_validate(json.loads(json.dumps(plain))), session, Silent())
+    packed = packing.pack(TrainConfig.model_validate(json.loads(json.dumps(plain))), session, Progress())
     assert packed.rows("train") > 10

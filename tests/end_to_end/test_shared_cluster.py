@@ -10,7 +10,7 @@ import pytest
 
 from cluster.engine import Engine, RetryLimits
 from cluster.nodes import Resources
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from tests.support.processes import wait_until
 from tests.support.ray_cluster import RayCluster
@@ -62,7 +62,7 @@ def count(address: str, folder: Path, attempts: int, work=count_up) -> None:
     session = Asked(address)
     session.answers = folder / "answers"
     with session:
-        Engine(str(folder / "run"), session, Silent(), RetryLimits(attempts, STALL_S)).run(counting_stage(3, work))
+        Engine(str(folder / "run"), session, Progress(), RetryLimits(attempts, STALL_S)).run(counting_stage(3, work))
 
 
 def hang_once(folder: Path, unit: int, scratch) -> dict:

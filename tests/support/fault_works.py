@@ -14,7 +14,7 @@ import pytest
 from cluster.artifact import MANIFEST, Artifact
 from cluster.engine import Engine
 from cluster.examples.splits import SPLITS
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.store import paths
 from cluster.store.store import Store
@@ -67,7 +67,7 @@ def works(folder: Path) -> dict[str, Work]:
             cut_into_many_units(patch)
             patch.setattr(packing, "Engine", engine)
             settings = PLAIN | _PACK | {"corpus": str(documents), "output": output, "packed": output} | more
-            packing.pack(TrainConfig.model_validate(settings), session, Silent())
+            packing.pack(TrainConfig.model_validate(settings), session, Progress())
 
     def train(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
         with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact
 from cluster.engine import RetryLimits
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.readers.inputs import Input
 from cluster.stage import Stage
 from pipelines.dedup.group import GROUPS, Sizes, group_stage
@@ -58,7 +58,7 @@ class Counting(InlineEngine):
     """Records the units that are done, and the memory of each stage. fails_at: the number of the unit that is not."""
 
     def __init__(self, folder: str, fails_at: int, replace: bool) -> None:
-        super().__init__(folder, NoRay(), Silent(), RetryLimits(1, 900, 0), replace)
+        super().__init__(folder, NoRay(), Progress(), RetryLimits(1, 900, 0), replace)
         self.done: list[tuple[str, int]] = []
         self.memory: dict[str, int] = {}
         self.fails_at = fails_at

@@ -9,7 +9,7 @@ from cluster import stage as stages
 from cluster.engine import Engine
 from cluster.frame import job as frame
 from cluster.nodes import Node, Resources
-from cluster.progress import Progress, Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.stage import NothingYet
 from pipelines.curate import job as job
@@ -108,7 +108,7 @@ def curate_inline(
     config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
     with monkeypatch.context() as patch:
         without_ray(patch, engine)
-        return job.curate(config, session or Session(), progress or Silent(), replace=replace)
+        return job.curate(config, session or Session(), progress or Progress(), replace=replace)
 
 
 def prepare_inline(
@@ -124,4 +124,4 @@ def prepare_inline(
     config = PrepareConfig.model_validate({"kind": "prepare", "name": "test"} | settings)
     with monkeypatch.context() as patch:
         without_ray(patch, engine)
-        return prepare_job.prepare(config, session or Session(), progress or Silent(), replace=replace)
+        return prepare_job.prepare(config, session or Session(), progress or Progress(), replace=replace)

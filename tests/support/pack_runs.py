@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from tests.support.packed_examples import config as plain_config
 from training.pack.job import pack
@@ -21,4 +21,4 @@ def settings_of(corpus: str, output: Path, **more) -> dict:
 
 
 def packed_by(corpus: str, output: Path, replace: bool = False, verify: bool = False, **more) -> PackedRun:
-    return pack(plain_config(**settings_of(corpus, output, **more)), Session(), Silent(), replace, verify)
+    return pack(plain_config(**settings_of(corpus, output, **more)), Session(), Progress(), replace, verify)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cluster.engine import Engine
 from cluster.frame.job import Run
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from tests.support.fit_jobs import fit_alone
 from tests.support.inline import InlineEngine
@@ -43,7 +43,7 @@ def train_inline(
     with monkeypatch.context() as patch:
         train_without_ray(patch, engine)
         config = TrainConfig.model_validate(PLAIN | settings)
-        return job.train(config, session or Session(), Silent(), replace=replace, verify=verify)
+        return job.train(config, session or Session(), Progress(), replace=replace, verify=verify)
 
 
 def train_without_ray(patch, engine: type[Engine] | None = None) -> None:

@@ -8,7 +8,7 @@ import pytest
 from cluster.errors import BusyError, ConfigError, DataError, UserError
 from cluster.frame.job import Run
 from cluster.lease import held
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.store.store import Store
 from tests.support.train_inline import PLAIN, train_inline, write_corpus
@@ -73,13 +73,13 @@ def test_the_room_for_workers_is_checked_before_packing_where_ray_runs(
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / OUTCOME).write_text("{}")
     with pytest.raises(Packing):
-        train(config, session(), Silent(), replace=replace)
+        train(config, session(), Progress(), replace=replace)
     assert bool(checked) is looked
 
 
 def test_a_column_that_is_missing_is_named_before_ray_is_started(corpus, tmp_path, checked):
     with pytest.raises(UserError, match="nothing_like_it"):
-        train(config_of(corpus, tmp_path, columns={"text": "nothing_like_it"}), started(), Silent())
+        train(config_of(corpus, tmp_path, columns={"text": "nothing_like_it"}), started(), Progress())
     assert checked == []
 
 
@@ -101,7 +101,7 @@ def test_asking_whether_a_run_is_finished_removes_nothing(corpus, tmp_path, monk
         with pytest.raises(DataError, match="--replace"):
             TrainJob(config).find()
         with pytest.raises(DataError, match="--replace"):
-            train(config, Session(), Silent())
+            train(config, Session(), Progress())
     after = {path: path.stat().st_mtime_ns for path in before}
     assert after == {path: time for path, time in before.items() if "_lease" not in path.parts} | {
         path: time for path, time in after.items() if "_lease" in path.parts

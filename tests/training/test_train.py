@@ -18,7 +18,7 @@ from cluster.frame.commands import print_outcome, verb_of
 from cluster.frame.kinds import kind_of
 from cluster.inspection import inspect
 from cluster.lease import held
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session, in_worker
 from cluster.store.interface import NotFound, StorageOptions
 from cluster.store.store import Store
@@ -128,14 +128,14 @@ def test_a_job_that_pack_writes_is_trained_without_ray_and_train_finds_it_finish
         return function(*arguments)
 
     monkeypatch.setattr(job, "in_worker", in_worker)
-    run = train(elsewhere, Session(), Silent())
+    run = train(elsewhere, Session(), Progress())
     assert asked == [{"gpus": 0}] and run.fresh and run.report["fits"][0]["totals"]["steps"] == outcome["steps"] == 1
 
 
 def test_workers_that_no_machine_here_holds_are_refused_before_packing(corpus, tmp_path, capsys):
     settings = {"corpus": corpus, "output": str(tmp_path / "run"), "workers": {"cpus_each": 4096}}
     with pytest.raises(ConfigError, match="4096 CPUs"):
-        train(TrainConfig.model_validate(PLAIN | settings), Session(), Silent())
+        train(TrainConfig.model_validate(PLAIN | settings), Session(), Progress())
     (tmp_path / "c.json").write_text(json.dumps(PLAIN | settings))
     with pytest.raises(ConfigError, match="4096 CPUs"):
         verb_of(kind_of("train"))(str(tmp_path / "c.json"), dry_run=True)
@@ -480,7 +480,7 @@ def test_a_model_that_is_not_there_is_reported_before_anything_is_packed(corpus,
         PLAIN | {"corpus": corpus, "output": str(tmp_path / "run"), "model": str(tmp_path / "nowhere")}
     )
     with pytest.raises(StorageError, match="no such folder on this machine"):
-        train(config, Session(address="nowhere:1"), Silent())
+        train(config, Session(address="nowhere:1"), Progress())
     assert not (tmp_path / "run").exists()
 
 
@@ -511,14 +511,14 @@ def test_on_ray_two_workers_come_to_the_loss_of_one(corpus, tmp_path, monkeypatc
         PLAIN | settings | {"output": str(tmp_path / "two"), "workers": {"count": {"min": 1, "max": 2}}}
     )
     with Session(cpus=2) as session:
-        two = train(config, session, Silent())
+        two = train(config, session, Progress())
         with pytest.raises(StorageError, match="nowhere/at/all"):
             in_worker(session, refuse, "nowhere/at/all")
         with pytest.raises(ClusterError, match="its worker failed"):
             in_worker(session, die)
         many = config.model_copy(update={"workers": Workers(count=5), "output": str(tmp_path / "many")})
         with pytest.raises(ConfigError, match=r"5 workers with 1 CPU each were requested; .* 2 CPUs, enough for 2"):
-            train(many, session, Silent())
+            train(many, session, Progress())
         assert not list((tmp_path / "many").rglob("*.parquet")), "told before anything is packed"
     losses = [run.report["fits"][0]["after"]["test"]["loss"] for run in (alone, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -534,7 +534,7 @@ def test_on_ray_two_workers_come_to_the_loss_of_one(corpus, tmp_path, monkeypatc
         assert Path(first["checkpoint"]).name == Path(name).name, "a reference: nothing is copied"
     (result,) = results
     assert result.metrics == reports[-1][0][0] and len(result.metrics_dataframe) == 2
-    assert not train(config, Session(address="nowhere:1"), Silent()).fresh, "found again without Ray"
+    assert not train(config, Session(address="nowhere:1"), Progress()).fresh, "found again without Ray"
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from cluster.errors import ConfigError
 from cluster.frame.commands import verb_of
 from cluster.frame.kinds import kind_of
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from tests.support.train_inline import PLAIN
 from training.config import TrainConfig
@@ -83,8 +83,8 @@ def test_training_packing_and_the_dry_run_refuse_before_anything_is_written(here
     settings = config(output="data/sub")
     (here / "c.yaml").write_text(settings.model_dump_json(exclude_unset=True))
     for refuse in (
-        lambda: train(settings, Session(address="nowhere:1"), Silent()),
-        lambda: pack(settings, Session(address="nowhere:1"), Silent()),
+        lambda: train(settings, Session(address="nowhere:1"), Progress()),
+        lambda: pack(settings, Session(address="nowhere:1"), Progress()),
         lambda: verb_of(kind_of("train"))("c.yaml", dry_run=True),
     ):
         with pytest.raises(ConfigError, match="lies inside the corpus"):

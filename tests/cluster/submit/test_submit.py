@@ -7,7 +7,7 @@ import pytest
 from cluster.errors import ClusterError, ConfigError
 from cluster.submit.backend import State
 from cluster.submit.commands import Place
-from cluster.submit.submit import Attach, Finished, Refuse, Start, decide, next_name, submit
+from cluster.submit.submit import Refuse, Start, Submitted, decide, next_name, submit
 from tests.support.attempts import InMemory, attempt_of
 from tests.support.works import finished, small_work
 
@@ -15,14 +15,14 @@ from tests.support.works import finished, small_work
 @pytest.mark.parametrize("state", list(State))
 def test_a_finished_run_is_never_sent(tmp_path, state):
     work = finished(small_work(tmp_path))
-    assert decide(work, [attempt_of(work, state)]) == Finished()
+    assert decide(work, [attempt_of(work, state)]) == Submitted(None)
 
 
 @pytest.mark.parametrize("state", [State.WAITING, State.RUNNING])
 def test_an_active_attempt_is_attached_to(tmp_path, state):
     work = small_work(tmp_path)
     old, active = attempt_of(work, State.FAILED), attempt_of(work, state, f"{work.run_id}-a2")
-    assert decide(work, [old, active]) == Attach(active)
+    assert decide(work, [old, active]) == Submitted(active)
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED, State.SUCCEEDED])

@@ -17,7 +17,7 @@ from cluster import cli
 from cluster.artifact import Artifact
 from cluster.engine import RetryLimits
 from cluster.errors import ConfigError, DataError, StorageError
-from cluster.progress import ProgressLines, Silent
+from cluster.progress import Progress, ProgressLines
 from cluster.run import differences
 from cluster.session import Session
 from cluster.stage import discard
@@ -108,7 +108,7 @@ def test_explain_finds_a_document_by_the_index_and_without_one(settings, monkeyp
     monkeypatch.setattr(ids, "id_hash", lambda id: 7 + (id == "s1"))  # all other ids have one hash
     stage = ids.index_stage(RunReader(Store(), run.uri).attributes)
     discard(stage, run.uri)
-    InlineEngine(run.uri, NoRay(), Silent(), RetryLimits(1, 900, 0), replace=False).run(stage)
+    InlineEngine(run.uri, NoRay(), Progress(), RetryLimits(1, 900, 0), replace=False).run(stage)
     reader = RunReader(Store(), run.uri)
     index = reader.artifact(ids.ID_INDEX)
     assert index.table().to_pydict() == {"hash": [7] * 8 + [8], "position": [0, *range(2, 9), 1]}

@@ -8,7 +8,7 @@ import yaml
 
 from cluster import cli
 from cluster.plan.plan import Prices, plan_of
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from pipelines.curate.config import CurateConfig
 from pipelines.curate.job import CurateJob, run_stages
@@ -68,7 +68,7 @@ def test_units_and_requests_of_every_stage_are_those_of_a_run(tmp_path, s3_root,
     root, inputs = CurateJob(config).root, CurateJob(config).frozen
     monkeypatch.setattr("cluster.plan.trial.TIMES", 1)
     plan = plan_of(subject(config, duplicates=0.0), (2,), Prices())
-    engine = CountingEngine(root, Session(), Silent()).counting(counting_s3)
+    engine = CountingEngine(root, Session(), Progress()).counting(counting_s3)
     run_stages(config, inputs, engine.run)
     found = {stage["name"]: stage for stage in plan["stages"]}
     assert {name: stage["units"] for name, stage in found.items()} == engine.units

@@ -15,7 +15,7 @@ from cluster.artifact import Artifact
 from cluster.errors import BusyError, DataError
 from cluster.frame.job import FoundRun
 from cluster.lease import Holder
-from cluster.progress import ProgressLines, Silent
+from cluster.progress import Progress, ProgressLines
 from cluster.readers.freeze import freeze_listing
 from cluster.session import Session
 from cluster.store.store import Store
@@ -62,7 +62,7 @@ def test_a_driver_that_lost_its_lease_stops_before_the_next_stage(settings, monk
     config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings | {"output": output})
     without_ray(monkeypatch, TakenOver)
     with pytest.raises(BusyError, match=r"another run took over here \(process \d+ of other"):
-        job.curate(config, Session(), Silent())
+        job.curate(config, Session(), Progress())
     assert stages[-1] == last and not (tmp_path / "lost" / "manifest.json").exists()
 
 

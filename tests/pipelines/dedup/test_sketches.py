@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
 from cluster.engine import RetryLimits
 from cluster.errors import DataError
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.readers.inputs import Input
 from cluster.store.store import Store
 from pipelines.curate.stages.measure import text_hashes
@@ -239,7 +239,7 @@ def groups_by_stage(
     inputs = [Input(source=source, path=source, snapshot=snapshot) for source, snapshot in SOURCES.items()]
     runs = [earlier_run(*one, dedup, f"{folder}/{number}") for number, one in enumerate(earlier)]
     stage = group_stage(dedup, inputs, attributes, verdicts, len(ends) - 1, sizes, runs)
-    engine = InlineEngine(folder, NoRay(), Silent(), RetryLimits(1, 900, 0), replace=False)
+    engine = InlineEngine(folder, NoRay(), Progress(), RetryLimits(1, 900, 0), replace=False)
     written = engine.run(stage)[GROUPS].table().to_pylist()
     assert not list(Path(folder, "_work/group").rglob("*.slices")), "what prepared the stage is removed"
     texts = [*(rows for rows, _ in earlier), rows]

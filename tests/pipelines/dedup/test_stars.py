@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cluster.artifact import fingerprint
 from cluster.engine import RetryLimits
 from cluster.output import write_slices
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.stage import Output, Stage
 from cluster.store.store import Store
 from pipelines.dedup.group import Sizes
@@ -34,7 +34,7 @@ class Connected:
             files = [f"{folder}/{number}.slices" for number in range(len(edges))]
             for file, some in zip(files, edges, strict=True):
                 write_slices(Path(file), [some])
-            self.engine = InlineEngine(folder, NoRay(), Silent(), RetryLimits(1, 900, 0))
+            self.engine = InlineEngine(folder, NoRay(), Progress(), RetryLimits(1, 900, 0))
             spans = PositionSpans(documents, 3, -(-positions // (3 * documents)))
             found, counts = Stars(Store(), spans, most, size, 0)(self.engine.run, _stage, files)
             self.counts, self.batch = counts.tolist(), dict[int, int]()

@@ -9,7 +9,7 @@ from cluster import cli
 from cluster.artifact import Artifact
 from cluster.config import load
 from cluster.frame import job as frame
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.store.store import Store
 from pipelines.curate.config import CurateConfig
@@ -192,7 +192,7 @@ def run(tmp_path_factory):
     config = load(str(folder / "curate.yaml"), ["execution.max_bad_documents=0.2"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frame, "Engine", InlineEngine)
-        curate(config, Session(), Silent())
+        curate(config, Session(), Progress())
     return folder, config
 
 

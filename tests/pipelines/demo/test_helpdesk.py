@@ -14,7 +14,7 @@ from cluster.artifact import Artifact
 from cluster.config import load
 from cluster.examples import content
 from cluster.examples.splits import SPLITS
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.store.store import Store
 from pipelines.demo import helpdesk
@@ -72,7 +72,7 @@ def runs(tmp_path_factory):
             (output / "prepare.yaml").write_text(config_text(str(folder), end), "utf-8")
             config = load(str(output / "prepare.yaml"))
             assert isinstance(config, PrepareConfig)
-            made[end] = job.prepare(config, Session(), Silent())
+            made[end] = job.prepare(config, Session(), Progress())
         yield made
 
 

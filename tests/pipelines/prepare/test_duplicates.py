@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cluster import logs
 from cluster.artifact import Artifact
 from cluster.examples.splits import SPLITS
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.store.store import Store
 from pipelines.prepare.stages.split_stage import contradictions, places_and_partners
 from tests.support.inline import prepare_inline
@@ -57,7 +57,7 @@ def kept(run) -> set[str]:
     return {id for split in SPLITS for id in run.split(split).table()["id"].to_pylist()}
 
 
-class Started(Silent):
+class Started(Progress):
     """The names of the stages that were shown, and the names of their runs in the log."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ import torch
 
 from cluster import lease
 from cluster.errors import BusyError, ClusterError, ConfigError, DataError
-from cluster.progress import LineWriter, Silent
+from cluster.progress import LineWriter, Progress
 from cluster.session import Session
 from cluster.store.store import Store
 from tests.support.fit_jobs import (
@@ -652,7 +652,7 @@ def test_errors_that_a_later_attempt_got_over_are_removed_with_the_outcome(job_a
     monkeypatch.setattr(launch, "_run", run)
     monkeypatch.setattr(launch, "check_cluster", lambda *_: None)
     monkeypatch.setattr(launch, "read_outcome", lambda job: {"steps": 3} if left else None)
-    assert launch.fit_on_ray(job, NoRay(), Silent()) == {"steps": 3}
+    assert launch.fit_on_ray(job, NoRay(), Progress()) == {"steps": 3}
     assert left and job.store.list_files(f"{job.root}/errors") == []
 
 
@@ -667,7 +667,7 @@ def test_the_driver_stops_when_another_run_took_its_output_over(job_at, tmp_path
     with lease.held(Store(), str(tmp_path / "run")) as mine:
         Store().write_bytes(lease._uri(mine.root, 2), lease._to_json(mine.holder))
         with pytest.raises(BusyError, match="another run took over here"):
-            launch._run(job_at(), Session(), Silent(), "submission", WorkerErrors(job_at(), "submission"), mine)
+            launch._run(job_at(), Session(), Progress(), "submission", WorkerErrors(job_at(), "submission"), mine)
 
 
 def test_the_error_that_ray_train_ends_with_is_returned(job_at, monkeypatch):
@@ -679,4 +679,4 @@ def test_the_error_that_ray_train_ends_with_is_returned(job_at, monkeypatch):
 
     monkeypatch.setattr(launch, "_make_trainer", lambda *_, **__: Failing())
     job = job_at()
-    assert launch._run(job, Session(), Silent(), "submission", WorkerErrors(job, "submission"), None) is failed
+    assert launch._run(job, Session(), Progress(), "submission", WorkerErrors(job, "submission"), None) is failed

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ClusterError, ConfigError, DataError
-from cluster.progress import ProgressLines, Silent
+from cluster.progress import Progress, ProgressLines
 from cluster.session import Session
 from tests.support.fit_jobs import column, fit_alone, pack_tiny, settings, tiny_job
 from tests.support.killed_fits import fit_by_ranks, kill_and_finish
@@ -41,7 +41,7 @@ def test_more_workers_than_fit_are_refused_before_training(packed, session):
     with pytest.raises(
         ConfigError, match=r"3 workers with 1 CPU each were requested; this machine's Ray has 2 CPUs, enough for 2"
     ):
-        fit_on_ray(job, session, Silent())
+        fit_on_ray(job, session, Progress())
     assert not Path(job.root, "attempts").exists()
 
 
@@ -62,9 +62,9 @@ def test_a_training_of_other_settings_is_refused_or_replaced(packed):
     before = fit_alone(tiny_job(root, output=f"{root}/other", steps=3))
     job = tiny_job(root, output=f"{root}/other", steps=4)
     with pytest.raises(DataError, match=r"settings\.steps was 3, now 4"):
-        fit_on_ray(job, Session(), Silent())
+        fit_on_ray(job, Session(), Progress())
     again = tiny_job(root, output=f"{root}/other", steps=3)
-    assert fit_on_ray(again, Session(), Silent()) == before
+    assert fit_on_ray(again, Session(), Progress()) == before
 
 
 def test_what_ray_gave_up_for_is_one_line_that_states_which_checkpoints_there_are(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.store.store import Store
 from tests.support.fit_jobs import column, final_weights, pack_tiny, tiny_job
 from tests.support.ranks import RankPool
@@ -84,7 +84,7 @@ def test_an_interrupted_driver_asks_the_workers_to_stop_and_waits_for_their_chec
             fit(job, ranks, request.made)
         ended.put(None)
 
-    class Said(Silent):
+    class Said(Progress):
         def say(self, line):
             said.append(line)
 
@@ -100,7 +100,7 @@ def test_an_interrupted_driver_asks_the_workers_to_stop_and_waits_for_their_chec
 def test_a_driver_waits_for_no_longer_than_the_bound(root, monkeypatch):
     monkeypatch.setattr(launch, "STOP_WAIT_S", 0.1)
     job = tiny_job(root, output=f"{root}/bound")
-    launch._stop_workers(job, "s", queue.Queue(), Silent())
+    launch._stop_workers(job, "s", queue.Queue(), Progress())
     assert not StopRequest(job, "s").made()
 
 

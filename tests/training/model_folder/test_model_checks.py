@@ -12,7 +12,7 @@ import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from cluster.errors import ConfigError, DataError
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.store.store import Store
 from tests.support.model_folders import folder
@@ -224,7 +224,7 @@ def test_a_tokenizer_that_cannot_be_used_is_refused_before_ray_starts(tmp_path):
     session = Session()
     settings = config(corpus=str(tmp_path / "chat.jsonl"), output=str(tmp_path / "run"), model=model)
     with pytest.raises(ConfigError, match=r"broken\.jinja is not a Jinja template"):
-        train(settings, session, Silent())
+        train(settings, session, Progress())
     assert not session.started
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.artifact import Artifact
 from cluster.errors import ConfigError, DataError
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.store.store import Store
 from tests.support.inline import InlineEngine, prepare_inline
@@ -63,7 +63,7 @@ def packed(prepared, tmp_path_factory) -> PackedRun:
         patch.setattr(job, "Engine", InlineEngine)
         patch.setattr(job, "pack_stage", partial(pack_stage, unit_tokens=1 << 9))
         plain = config(**settings(prepared, tmp_path_factory.mktemp("run"), order="curriculum"))
-        return pack(plain, Session(), Silent())
+        return pack(plain, Session(), Progress())
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from cluster.errors import ConfigError, DataError
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.store.store import Store
 from tests.support.tiny_tokenizers import tiny
@@ -87,6 +87,6 @@ def test_training_refuses_data_and_tokenizers_before_it_starts_ray(settings, tmp
         (tmp_path / "chats.jsonl").write_text(json.dumps([{"messages": []}]))
     config = TrainConfig.model_validate(settings)
     with pytest.raises((ConfigError, DataError), match=told):
-        train(config, Session(address="nowhere:1"), Silent())
+        train(config, Session(address="nowhere:1"), Progress())
     with pytest.raises((ConfigError, DataError), match=told):
         preview(config, 1)

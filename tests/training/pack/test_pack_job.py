@@ -13,7 +13,7 @@ from rich.console import Console
 from cluster.artifact import MANIFEST
 from cluster.engine import Engine
 from cluster.errors import ConfigError, DataError
-from cluster.progress import ProgressLines, Silent
+from cluster.progress import Progress, ProgressLines
 from cluster.session import Session
 from cluster.store.store import Store
 from tests.support.inline import InlineEngine
@@ -232,7 +232,7 @@ def test_an_artifact_that_was_packed_over_is_not_taken_for_the_one_that_was_name
 
 def test_little_is_packed_without_ray_and_the_rows_are_the_same(corpus, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "Engine", Engine)
-    packed = pack(plain_config(**settings_of(corpus, tmp_path)), Session(address="nowhere:1"), Silent())
+    packed = pack(plain_config(**settings_of(corpus, tmp_path)), Session(address="nowhere:1"), Progress())
     assert packed.fingerprint == PackedRun.load(Store(), str(finished / "packed")).fingerprint
 
 
@@ -243,7 +243,7 @@ def test_spread_over_ray_the_rows_are_the_same(corpus, finished, tmp_path, monke
     monkeypatch.setattr(tokenise, "SMALL_BYTES", 0)
     monkeypatch.setattr(packing, "SMALL_TOKENS", 0)
     with Session(cpus=1) as session:
-        packed = pack(plain_config(**settings_of(corpus, tmp_path)), session, Silent())
+        packed = pack(plain_config(**settings_of(corpus, tmp_path)), session, Progress())
         assert session.started
     assert packed.fingerprint == PackedRun.load(Store(), str(finished / "packed")).fingerprint
 
@@ -272,7 +272,7 @@ def test_a_mixture_is_packed_corpus_by_corpus_and_drawn_from_in_its_shares(corpu
         {"path": str(tmp_path / "c.jsonl"), "weight": 1, "name": "b"},
     ]
     settings = settings_of("", tmp_path / "run") | {"corpus": corpora}
-    packed = pack(plain_config(**settings), Session(), Silent())
+    packed = pack(plain_config(**settings), Session(), Progress())
     assert list(packed.corpora) == ["a", "b"]
     order = Order.for_training(plain_config(**settings), packed)
     sizes = [artifact.table()["ids"].to_pylist() for artifact in packed.split("train")]
@@ -292,7 +292,7 @@ def test_classes_of_a_probe_are_numbered_alike_in_every_row(tmp_path):
         columns={"text": "text", "label": "label"},
         packing={"mode": "none", "overflow": "truncate"},
     )
-    packed = pack(plain_config(**settings), Session(), Silent())
+    packed = pack(plain_config(**settings), Session(), Progress())
     assert packed.classes == ("even", "odd")
     counted = packed.split("train")[0].table()["label"].value_counts().to_pylist()
     assert {one["values"] for one in counted} == {0, 1}
@@ -359,7 +359,7 @@ def test_train_tells_which_share_of_the_documents_was_left_out_before_it_trains(
         path, lines = write_lines(tmp_path / f"{bad}.jsonl", rows), io.StringIO()
         settings = settings_of(path, tmp_path / f"run{bad}", sequence_length=256, tokens_per_step=256)
         config = plain_config(**settings)
-        report_overflow(pack(config, Session(), Silent()), config.sequence_length, ProgressLines(lines))
+        report_overflow(pack(config, Session(), Progress()), config.sequence_length, ProgressLines(lines))
         return lines.getvalue()
 
     assert told(30).startswith(
@@ -491,7 +491,7 @@ def test_files_that_are_not_read_are_counted_by_the_preview_the_plan_and_packing
     config, lines = plain_config(**settings_of(str(tmp_path / "c"), tmp_path / "run")), io.StringIO()
     assert note in find_data(config, 300).how
     for _ in range(2):  # found finished, too
-        packed = pack(config, Session(), Silent())
+        packed = pack(config, Session(), Progress())
         assert f"\n  {note}" in summary(config, packed)
     assert note in find_data(config, 300).how
     report_overflow(packed, config.sequence_length, ProgressLines(lines))
@@ -517,7 +517,7 @@ def test_a_token_without_embedding_stops_packing_and_the_preview_with_its_docume
     rows = [{"id": f"d{n}", "text": text} for n, text in enumerate([*TEXTS, "one <extra> more"])]
     settings = settings_of(write_lines(tmp_path / "c.jsonl", rows), tmp_path / "run", model=str(place))
     told = f"document d60: has the token '<extra>', whose id {size} is not below the model's vocab_size, {size}.*embed"
-    for use in (lambda config: pack(config, Session(), Silent()), lambda config: preview(config, 1)):
+    for use in (lambda config: pack(config, Session(), Progress()), lambda config: preview(config, 1)):
         with pytest.raises(ConfigError, match=told):
             use(plain_config(**settings))
 

@@ -19,7 +19,7 @@ from cluster.examples.splits import SPLITS
 from cluster.exchange import Levels
 from cluster.garbage import find_garbage
 from cluster.output import table_of
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.stage import Scratch, Stage, from_scratch, run_unit
 from cluster.store.store import Store
@@ -49,7 +49,7 @@ def digests(made: dict[str, Artifact]) -> list[str]:
 
 def packed(root: Path, files: int, fan: int) -> list[str]:
     examples = write_examples(str(root), DOCUMENTS, files, 500)
-    return digests(InlineEngine(str(root), Session(), Silent()).run(packing_of(examples, fan)))
+    return digests(InlineEngine(str(root), Session(), Progress()).run(packing_of(examples, fan)))
 
 
 # --- the plan
@@ -85,7 +85,7 @@ def test_any_documents_are_moved_to_their_range_in_the_order_of_the_files(tmp_pa
     examples = write_examples(str(root), documents, files, 300)
     stage = pack_stage("test", PackingRule.of(config(), config().columns), examples, 40, fan)
     direct = pack_stage("test", PackingRule.of(config(), config().columns), examples, 40, 1 << 30)
-    moved = stage.units or stage.prepare(InlineEngine(str(root), Session(), Silent()).run)
+    moved = stage.units or stage.prepare(InlineEngine(str(root), Session(), Progress()).run)
     assert [(one.first, one.end) for one in moved] == [(one.first, one.end) for one in direct.units]
     all_ranges = list(ranges(examples.manifest.counters, 40))
     for one, other in zip(moved, direct.units, strict=True):
@@ -103,7 +103,7 @@ def test_reads_are_as_many_as_planned(tmp_path, monkeypatch):
     monkeypatch.setattr(
         packing, "read_slices", lambda store, uris, *a: read.update({2: len(uris)}) or part(store, uris, *a)
     )
-    InlineEngine(str(tmp_path), Session(), Silent()).run(packing_of(examples, 4))
+    InlineEngine(str(tmp_path), Session(), Progress()).run(packing_of(examples, 4))
     assert read == {1: levels.reads(1), 2: levels.reads(2) + levels.reads(3)}
     assert sum(read.values()) < 40 * count / 2
 
@@ -146,14 +146,14 @@ def test_a_killed_packing_continues_with_the_units_it_has_not_done(tmp_path, mon
     examples = write_examples(str(tmp_path), DOCUMENTS, 40, 500)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         killing(patch, stage, units)
-        InlineEngine(str(tmp_path), Session(), Silent()).run(packing_of(examples, 4))
+        InlineEngine(str(tmp_path), Session(), Progress()).run(packing_of(examples, 4))
     again: list[tuple[str, int]] = []
     with monkeypatch.context() as patch:
         patch.setattr(
             "tests.support.inline.stages.run_unit",
             lambda stage, root, index, unit: again.append((stage.name, index)) or run_unit(stage, root, index, unit),
         )
-        made = InlineEngine(str(tmp_path), Session(), Silent()).run(packing_of(examples, 4))
+        made = InlineEngine(str(tmp_path), Session(), Progress()).run(packing_of(examples, 4))
     assert digests(made) == expected
     order = ["pack-test.shuffle-1", "pack-test.shuffle-2", "pack-test"]
     assert {name for name, _ in again} == set(order[order.index(stage) :])
@@ -165,8 +165,8 @@ def test_from_scratch_moves_the_examples_again_too(tmp_path, monkeypatch):
     examples = write_examples(str(tmp_path), DOCUMENTS, 40, 500)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         killing(patch, "pack-test", 1)
-        InlineEngine(str(tmp_path), Session(), Silent()).run(packing_of(examples, 4))
-    engine = InlineEngine(str(tmp_path), Session(), Silent())
+        InlineEngine(str(tmp_path), Session(), Progress()).run(packing_of(examples, 4))
+    engine = InlineEngine(str(tmp_path), Session(), Progress())
     ran = Counter()
     monkeypatch.setattr(
         "tests.support.inline.stages.run_unit",
@@ -181,7 +181,7 @@ def test_what_a_killed_packing_left_is_removed_and_another_corpus_of_a_like_name
     """Corpora `a` and `a.b`: the stages of the second do not prepare those of the first."""
     root = str(tmp_path)
     examples = write_examples(root, DOCUMENTS, 40, 500)
-    engine, stage = InlineEngine(root, Session(), Silent()), packing_of(examples, 4, "a.b").name
+    engine, stage = InlineEngine(root, Session(), Progress()), packing_of(examples, 4, "a.b").name
     with monkeypatch.context() as patch:
         patch.setattr(engines, "remove", lambda stage, root: None)
         engine.run(packing_of(examples, 4, "a"))
@@ -203,7 +203,7 @@ def test_over_ray_the_rows_are_the_same_for_any_number_of_workers(tmp_path, monk
     monkeypatch.setattr(packing, "SMALL_TOKENS", 0)
     examples = write_examples(str(tmp_path), DOCUMENTS, 10, 500)
     with Session(cpus=cpus) as session:
-        made = Engine(str(tmp_path), session, Silent()).run(packing_of(examples, 4))
+        made = Engine(str(tmp_path), session, Progress()).run(packing_of(examples, 4))
         assert session.started
     assert digests(made) == packed(tmp_path / "direct", 10, 1 << 30)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cluster.engine import Engine
 from cluster.errors import ConfigError
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.stage import run_unit
 from cluster.store.store import Store
@@ -42,7 +42,7 @@ def rows(count: int, groups: int = 1 << 30) -> list[dict]:
 
 def by_units(root: Path, corpus: FrozenCorpus, classes: bool = True) -> Surveyed:
     stage = survey_stage("c", corpus, Store(), SPLIT, classes)
-    return read_survey(InlineEngine(str(root), Session(), Silent()).run(stage)[survey_name("c")])
+    return read_survey(InlineEngine(str(root), Session(), Progress()).run(stage)[survey_name("c")])
 
 
 @pytest.mark.parametrize("units", [1, 3, 8, 30])
@@ -145,7 +145,7 @@ SETTINGS = {
 def packed_by(corpus: str, output: Path, session: Session | None = None, **more) -> PackedRun:
     model = {"config": {"model_type": "llama", "vocab_size": 300}, "tokenizer": "train"}
     plain = {"corpus": corpus, "output": str(output), "sequence_length": 64, "tokens_per_step": 64, "model": model}
-    return job.pack(plain_config(**plain | more), session or Session(), Silent())
+    return job.pack(plain_config(**plain | more), session or Session(), Progress())
 
 
 @pytest.fixture
@@ -189,6 +189,6 @@ def test_over_ray_the_survey_is_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(split_module, "SMALL_BYTES", 0)
     corpus = frozen(tmp_path, rows(300), 6)
     with Session(cpus=3) as session:
-        made = Engine(str(tmp_path), session, Silent()).run(survey_stage("c", corpus, Store(), SPLIT, True))
+        made = Engine(str(tmp_path), session, Progress()).run(survey_stage("c", corpus, Store(), SPLIT, True))
         assert session.started
     assert read_survey(made[survey_name("c")]) == survey_here(corpus, SPLIT, classes=True)

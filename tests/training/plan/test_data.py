@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from tests.support.inline import InlineEngine
 from tests.support.plan_cases import TINY, config
@@ -26,7 +26,7 @@ def packed(tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=50)
     first = config(corpus=str(tmp_path / "a.jsonl"), output=str(tmp_path / "first"))
-    job.PackJob.of(first, replace=False).run(Session(), Silent())
+    job.PackJob.of(first, replace=False).run(Session(), Progress())
 
     def of(corpus, **more):
         model = {"config": TINY, "tokenizer": str(tmp_path / "first/packed/tokenizer")}
@@ -39,7 +39,7 @@ def packed(tmp_path, monkeypatch):
 def test_tokens_rows_and_units_of_a_sample_are_those_of_the_packing(packed, corpus, tmp_path):
     settings = packed(corpus)
     planned = find_data(settings, 320)
-    made = job.PackJob.of(settings, replace=False).run(Session(), Silent())
+    made = job.PackJob.of(settings, replace=False).run(Session(), Progress())
     found = find_data(settings, 320)
     assert found.exact and not planned.exact and not found.packing
     for name in ("tokens", "rows"):
@@ -59,7 +59,7 @@ def test_a_plan_has_what_packing_takes_until_the_corpora_are_packed(packed):
     (on_cores,) = plan["phases"][0]["packing"]["on_cores"]
     assert on_cores["cores"] == 4 and on_cores["seconds"] > 15 and on_cores["machine_gib"] > 0
     assert plan["kind"] == "train" and any("start of Ray" in sentence for sentence in plan["assumed"])
-    job.PackJob.of(settings, replace=False).run(Session(), Silent())
+    job.PackJob.of(settings, replace=False).run(Session(), Progress())
     packed_plan = plan_run(settings, AssumedGpu())
     assert packed_plan["phases"][0]["packing"] is None and len(packed_plan["assumed"]) < len(plan["assumed"])
 

@@ -19,7 +19,7 @@ from cluster.engine import Engine, RetryLimits
 from cluster.errors import ConfigError, DataError
 from cluster.examples.content import from_shape, sides_of
 from cluster.examples.splits import SPLITS
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.session import Session
 from cluster.stage import Output, Scratch, Stage
 from cluster.store.store import Store
@@ -168,8 +168,8 @@ def test_a_worker_loads_a_model_once_for_all_its_units(tmp_path, model):
     units = range(8)
     outputs = (Output("one", pa.schema([("size", pa.int64())])),)
     stage = Stage("loads", outputs, units, partial(count_loads, model), fingerprint([model]), Store())
-    with Session(None, 2, Silent()) as session:
-        engine = Engine(str(tmp_path), session, Silent(), RetryLimits(), False, lambda: None)
+    with Session(None, 2, Progress()) as session:
+        engine = Engine(str(tmp_path), session, Progress(), RetryLimits(), False, lambda: None)
         counters = engine.run(stage)["one"].manifest.counters
     assert counters.pop("loads") == len(units), "each unit found its process's first model"
     assert sum(counters.values()) == len(units) and len(counters) < len(units)
@@ -183,8 +183,8 @@ def test_the_vectors_are_the_same_for_any_number_of_workers(tmp_path, model, mon
     for cpus in (1, 3):
         plain = settings_of(tmp_path, rows(300), embeddings={"model": model}, label="queue")
         plain |= {"kind": "prepare", "name": "x", "output": str(tmp_path / "out")}
-        with Session(None, cpus, Silent()) as session:
-            run = job.prepare(PrepareConfig.model_validate(plain), session, Silent())
+        with Session(None, cpus, Progress()) as session:
+            run = job.prepare(PrepareConfig.model_validate(plain), session, Progress())
         digest = Artifact.load(Store(), f"{run.uri}/_work/assess/vectors").manifest.digest
         found.append((digest, run.assessment))
         (tmp_path / "out").rename(tmp_path / f"out-{cpus}")

@@ -14,7 +14,7 @@ from cluster.errors import ConfigError, DataError
 from cluster.frame.dry_run import print_dry_run
 from cluster.garbage import find_garbage
 from cluster.plan.plan import print_plan
-from cluster.progress import Silent
+from cluster.progress import Progress
 from cluster.record import OtherSettings
 from cluster.session import Session
 from cluster.store.store import Store
@@ -92,7 +92,7 @@ def fetched(settings: dict, monkeypatch, *, replace: bool = False) -> set[str]:
     config = PrepareConfig.model_validate({"kind": "prepare", "name": "test"} | settings)
     without_ray(monkeypatch)
     made = PrepareJob(config)
-    made.begin(Session(), Silent(), replace)
+    made.begin(Session(), Progress(), replace)
     (record,) = made.fetched
     folders = [f"{config.output}/fetched/desk/{number:06}" for number in range(record["parts"])]
     rows = [row for one in folders for row in Artifact.load(Store(), one).table().to_pylist()]
