@@ -29,9 +29,9 @@ START_S, REPORT_S = 90, 1
 EVERY_METRIC = """
 import sys, time, ray
 ray.init(address=sys.argv[1], log_to_driver=False)
-from cluster.metrics import METRICS, NotExported, connect
+from cluster.metrics import METRICS, NOT_EXPORTED, connect
 metrics = connect("probe")
-assert not isinstance(metrics, NotExported), ray.nodes()
+assert metrics is not NOT_EXPORTED, ray.nodes()
 for metric in METRICS.values():
     tags = {name: "x" for name in metric.tags if name != "run"}
     (metrics.add if metric.kind == "counter" else metrics.set)(metric.name, 7, **tags)
