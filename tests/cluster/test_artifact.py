@@ -6,10 +6,12 @@ import os
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster import artifact as artifacts
 from cluster.artifact import (
     MANIFEST,
     Artifact,
@@ -193,3 +195,80 @@ def test_a_file_of_another_size_or_number_of_rows_is_named(numbers):
         forged = Artifact(numbers.store, numbers.uri, replace(numbers.manifest, files=[replace(file, **change)]))
         with pytest.raises(DataError, match=said):
             forged.table()
+
+
+def repeated_by(kind: str, path) -> int:
+    """Write a Parquet file of one row group with few bytes, of 8 MB when it is decoded; returns its number of rows."""
+    text, rows = "x" * 10_000, 800
+    column, options = pa.array([text] * rows), {}
+    match kind:
+        case "binary":
+            column = column.cast(pa.large_binary())
+        case "list":
+            column = pa.array([[text] * 100] * 8)
+        case "struct":
+            column = pa.array([{"a": {"b": text}}] * rows)
+        case "map":
+            column = pa.array([[("a", text)]] * rows, pa.map_(pa.string(), pa.string()))
+        case "prefixes":
+            options = {"use_dictionary": False, "column_encoding": {"c": "DELTA_BYTE_ARRAY"}}
+        case "compressed":
+            options = {"use_dictionary": False}
+        case "numbers":
+            column = pa.array(np.zeros(1_000_000, np.int64))
+        case "lists of nothing":
+            column = pa.array([[None] * 125_000] * 8, pa.list_(pa.int8()))
+    options = {"compression": "zstd", "write_statistics": False} | options
+    pq.write_table(pa.table({"n": np.arange(len(column)) % 5, "c": column}), path, **options)
+    assert path.stat().st_size < 40_000 * (1 + (kind == "lists of nothing"))
+    return len(column)
+
+
+KINDS = ("string", "binary", "list", "struct", "map", "prefixes", "compressed", "numbers", "lists of nothing")
+
+
+@pytest.fixture
+def small_bounds(monkeypatch):
+    """Bounds for files of kilobytes."""
+    monkeypatch.setattr(artifacts, "_LARGEST_GROUP", 1 << 20)
+    monkeypatch.setattr(artifacts, "_LARGEST_RATIO", 20)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_group_that_takes_far_more_memory_than_its_bytes_is_refused_before_it_takes_it(
+    tmp_path, kind, small_bounds
+):
+    rows = repeated_by(kind, tmp_path / "a.parquet")
+    before = pa.total_allocated_bytes()
+    with pytest.raises(DataError, match=r"a\.parquet: row group 0 takes far more memory.*Run the command"):
+        list(read_tables(Store(), [str(tmp_path / "a.parquet")]))
+    assert pa.total_allocated_bytes() - before < 1 << 20
+    if kind != "numbers":
+        (table,) = read_tables(Store(), [str(tmp_path / "a.parquet")], {"n"}.__contains__)
+        assert table.num_rows == rows, "only the columns that are read count"
+
+
+@pytest.mark.parametrize("texts", ["distinct", "few", "one is long"])
+def test_a_row_group_of_texts_in_a_dictionary_is_read_where_its_bounds_seem_to_be_exceeded(
+    tmp_path, texts, small_bounds
+):
+    column = {
+        "distinct": [f"text {number} " * 20 for number in range(1000)],
+        "few": ["a" * (number % 7) for number in range(1000)],
+        "one is long": ["y" * 100_000] + [str(number % 9) for number in range(999)],
+    }[texts]
+    table = pa.table({"n": range(1000), "c": column, "l": [[one] * (at % 3) for at, one in enumerate(column)]})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", row_group_size=400)
+    assert pa.concat_tables(read_tables(Store(), [str(tmp_path / "a.parquet")])).equals(table)
+    (first, *_) = read_tables(Store(), [str(tmp_path / "a.parquet")], {"l"}.__contains__)
+    assert first.equals(table.select(["l"]).slice(0, 400))
+
+
+def test_files_that_take_far_more_memory_together_than_their_bytes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "_LARGEST_GROUPS", 20 << 20)
+    repeated_by("string", tmp_path / "a.parquet")
+    read, tables = 0, read_tables(Store(), [str(tmp_path / "a.parquet")] * 5)
+    with pytest.raises(DataError, match="takes far more memory"):
+        for table in tables:
+            read += table.nbytes
+    assert 16_000_000 <= read <= 20 << 20

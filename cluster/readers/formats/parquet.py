@@ -1,9 +1,6 @@
 """Parquet: divided by row groups, large ones by rows. Reads only the columns that settings name, in small tables.
 
-Arrow decompresses each page as a whole, so files with pages that are too large are refused. A page is preceded by a
-header in Thrift's compact protocol: type, uncompressed size, compressed size and more. The sizes in the footer are
-those of all pages of a column chunk together, and need not be true.
-https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
+Arrow decompresses each page as a whole, so files with pages that are too large are refused (cluster/parquet_pages.py).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +12,7 @@ import pyarrow.parquet as pq
 from cluster.artifact import StoredParquet, chunk_range
 from cluster.errors import DataError
 from cluster.formats import plural
+from cluster.parquet_pages import HEADER_BYTES, PageHeader, page_header
 from cluster.readers.formats.row_sizes import MIN_VALUE_BYTES, bounded_pieces
 from cluster.readers.inputs import Input, Limits
 from cluster.readers.reader import (
@@ -45,12 +43,7 @@ _ROWS_AT_ONCE = 4096  # as Python objects
 _MAX_POINTER_BYTES = 1024
 _REPEATING_TYPES = (pa.types.is_dictionary, pa.types.is_string_view, pa.types.is_binary_view)
 
-_HEADER_BYTES = 256
 _LONGEST_HEADER = 16 << 20  # as in Arrow; statistics with long texts are in it
-
-# Types of the compact protocol. A boolean is in its type; integers of 16 to 64 bits are written alike.
-_STOP, _BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _STRUCT = 0, (1, 2), 3, (4, 5, 6), 7, 8, 12
-_DEEPEST = 16
 
 
 class Parquet(Reader):
@@ -271,7 +264,7 @@ def _batch_rows(handle: pa.NativeFile, chunks: list[pq.ColumnChunkMetaData], row
         elif chunk.dictionary_page_offset:
             handle.seek(chunk.dictionary_page_offset)
             try:
-                _, dictionary_bytes, _ = _parsed(handle.read(_HEADER_BYTES))
+                dictionary_bytes = _parsed(handle.read(HEADER_BYTES)).uncompressed
             except (IndexError, UnreadableRest):
                 dictionary_bytes = chunk.total_uncompressed_size
             repeatable += min(dictionary_bytes, chunk.total_uncompressed_size)
@@ -320,7 +313,7 @@ class _PassingPages:
             start, data = self._header_at, self._begun[: start - self._header_at] + data
         while start <= self._header_at < min(start + len(data), self._end):
             try:
-                header_bytes, uncompressed, compressed = _parsed(memoryview(data)[self._header_at - start :])
+                header_bytes, uncompressed, compressed, _ = _parsed(memoryview(data)[self._header_at - start :])
             except IndexError:
                 self._begun = data[self._header_at - start :]
                 return
@@ -333,12 +326,12 @@ class _PassingPages:
 def _page_sizes(file: pa.NativeFile, at: int, end: int) -> Iterator[int]:
     """The uncompressed size of each page between two bytes of a file."""
     while at < end:
-        length = _HEADER_BYTES
+        length = HEADER_BYTES
         while True:
             file.seek(at)
             header = file.read(min(length, end - at))
             try:
-                header_bytes, uncompressed, compressed = _parsed(header)
+                header_bytes, uncompressed, compressed, _ = _parsed(header)
                 break
             except IndexError:
                 if length > _LONGEST_HEADER or len(header) == end - at:
@@ -348,67 +341,9 @@ def _page_sizes(file: pa.NativeFile, at: int, end: int) -> Iterator[int]:
         at += header_bytes + compressed
 
 
-def _parsed(header: bytes | memoryview) -> tuple[int, int, int]:
-    """(bytes of a page's header, uncompressed and compressed size of its page).
-
-    Raises:
-        IndexError: the header goes on after these bytes.
-        UnreadableRest: it is no header.
-    """
-    sizes: dict[int, int] = {}
-    at = field = 0
-    while header[at] != _STOP:
-        kind, at, field = _field(header, at, field)
-        if field in (2, 3) and kind in _INTEGERS:
-            number, at = _number(header, at)
-            sizes[field] = (number >> 1) ^ -(number & 1)
-        else:
-            at = _after(header, at, kind, 0)
-    if not (sizes.get(2, -1) >= 0 and sizes.get(3, -1) >= 0):
-        raise UnreadableRest("corrupt_page")
-    return at + 1, sizes[2], sizes[3]
-
-
-def _field(data: bytes | memoryview, at: int, before: int) -> tuple[int, int, int]:
-    """(type of a field, byte after its beginning, its number). before: number of the field before it."""
-    kind, step = data[at] & 15, data[at] >> 4
-    if step:
-        return kind, at + 1, before + step
-    number, at = _number(data, at + 1)
-    return kind, at, (number >> 1) ^ -(number & 1)
-
-
-def _number(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """(an unsigned number of up to 10 bytes, the byte after it)"""
-    value = 0
-    for place in range(10):
-        value |= (data[at + place] & 127) << 7 * place
-        if data[at + place] < 128:
-            return value, at + place + 1
-    raise UnreadableRest("corrupt_page")
-
-
-def _after(data: bytes | memoryview, at: int, kind: int, depth: int) -> int:
-    """The byte after a value of a type."""
-    if depth > _DEEPEST:
-        raise UnreadableRest("corrupt_page")
-    if kind in _BOOLEANS:
-        return at
-    if kind == _BYTE:
-        return at + 1
-    if kind == _DOUBLE:
-        return at + 8
-    if kind in _INTEGERS:
-        return _number(data, at)[1]
-    if kind == _BINARY:
-        size, at = _number(data, at)
-        if at + size > len(data):
-            raise IndexError
-        return at + size
-    if kind == _STRUCT:
-        field = 0
-        while data[at] != _STOP:
-            inner, at, field = _field(data, at, field)
-            at = _after(data, at, inner, depth + 1)
-        return at + 1
-    raise UnreadableRest("corrupt_page")  # lists, sets and maps are in no header of a page
+def _parsed(header: bytes | memoryview) -> PageHeader:
+    """As `page_header`, with UnreadableRest for its ValueError."""
+    try:
+        return page_header(header)
+    except ValueError as error:
+        raise UnreadableRest("corrupt_page") from error
