@@ -225,7 +225,8 @@ def representation(counts: Mapping[str, int], shares: Mapping[str, float]) -> fl
     if not total or (not shares and len(known) < 2):
         return None
     wanted = shares or dict.fromkeys(known, 1 / len(known))
-    return 1 - sum(abs(known.get(one, 0) / total - wanted.get(one, 0)) for one in known.keys() | wanted) / 2
+    values = sorted(known.keys() | wanted)  # the last bits of a sum depend on its order
+    return 1 - sum(abs(known.get(one, 0) / total - wanted.get(one, 0)) for one in values) / 2
 
 
 def evenness_of_months(counts: Mapping[str, int]) -> tuple[float | None, dict[str, int]]:
@@ -236,7 +237,12 @@ def evenness_of_months(counts: Mapping[str, int]) -> tuple[float | None, dict[st
     """
     months: dict[int, int] = {}
     for text, number in counts.items():
-        if (month := _month(text)) is not None:
+        try:
+            found = date.fromisoformat(f"{text.strip()[:7]}-01")
+        except ValueError:
+            continue
+        if found.year not in (MINYEAR, MAXYEAR):
+            month = 12 * found.year + found.month - 1  # since the year 0
             months[month] = months.get(month, 0) + number
     if not months:
         return None, {}
@@ -246,15 +252,6 @@ def evenness_of_months(counts: Mapping[str, int]) -> tuple[float | None, dict[st
         periods[month // by] += number
     named = {f"{at}" if by == 12 else f"{at // 12}-{at % 12 + 1:02}": number for at, number in periods.items()}
     return evenness(named.values()), named
-
-
-def _month(text: str) -> int | None:
-    """Months since the year 0 of a text that begins with a date; None of another text, and of the years 1 and 9999."""
-    try:
-        found = date.fromisoformat(f"{text.strip()[:7]}-01")
-    except ValueError:
-        return None
-    return None if found.year in (MINYEAR, MAXYEAR) else 12 * found.year + found.month - 1
 
 
 @dataclass

@@ -12,6 +12,7 @@ paragraphs.
 
 import html
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice, takewhile
 from typing import NamedTuple
@@ -124,39 +125,31 @@ def parts_of(text: str, max_chars: int) -> list[TextPart]:
         heading = title_of(section) if has_heading else whole
         title = heading if heading == whole or len(whole) > _LONGEST_TITLE else f"{whole}: {heading}"
         found += [(title, piece) for piece in _pieces(section, max_chars)]
-    return _numbered(_with_words(found))
-
-
-def _with_words(parts: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The parts, of which those of white space alone belong to the one before, or to the first."""
-    found: list[tuple[str, str]] = []
-    for title, text in parts:
-        if found and not (text.strip() and found[-1][1].strip()):
-            title = title if text.strip() else found[-1][0]
-            found[-1] = (title, found[-1][1] + text)
+    # Parts of white space alone belong to the one before, or to the first.
+    joined: list[tuple[str, str]] = []
+    for title, piece in found:
+        if joined and not (piece.strip() and joined[-1][1].strip()):
+            title = title if piece.strip() else joined[-1][0]
+            joined[-1] = (title, joined[-1][1] + piece)
         else:
-            found.append((title, text))
-    return found
-
-
-def _numbered(parts: list[tuple[str, str]]) -> list[TextPart]:
-    """The parts with numbers in equal titles, or these would be equal questions."""
-    total: dict[str, int] = {}
-    for title, _ in parts:
-        total[title] = total.get(title, 0) + 1
-    seen: dict[str, int] = {}
-    found = []
-    for title, text in parts:
-        seen[title] = seen.get(title, 0) + 1
+            joined.append((title, piece))
+    # Equal titles get numbers, or they would be equal questions.
+    total, seen, numbered = Counter(title for title, _ in joined), Counter[str](), []
+    for title, piece in joined:
+        seen[title] += 1
         named = f"{title} (part {seen[title]} of {total[title]})" if total[title] > 1 else title
-        found.append(TextPart(named, text))
-    return found
+        numbered.append(TextPart(named, piece))
+    return numbered
 
 
 def _sections(text: str) -> Iterator[tuple[str, bool]]:
     """(text, whether it begins with a heading) of each section; a short one is part of the next."""
     lines = text.splitlines(keepends=True)
-    starts = _headings([line.rstrip() for line in lines])
+    plain = [line.rstrip() for line in lines]
+    prose = ["" if in_code else line for line, in_code in zip(plain, fenced(plain), strict=True)]
+    around = list(zip(prose, ["", *prose], [*prose[1:], ""], strict=False))
+    marked = [_is_marked(*one) for one in around]
+    starts = marked if any(marked) else [_stands_alone(*one) for one in around]
     section: list[str] = []
     has_heading, length = False, 0
     for line, starts_section in zip(lines, starts, strict=True):
@@ -167,14 +160,6 @@ def _sections(text: str) -> Iterator[tuple[str, bool]]:
         section.append(line)
         length += len(line.strip())
     yield "".join(section), has_heading
-
-
-def _headings(lines: list[str]) -> list[bool]:
-    """Whether each line is a heading."""
-    prose = ["" if in_code else line for line, in_code in zip(lines, fenced(lines), strict=True)]
-    around = list(zip(prose, ["", *prose], [*prose[1:], ""], strict=False))
-    marked = [_is_marked(*one) for one in around]
-    return marked if any(marked) else [_stands_alone(*one) for one in around]
 
 
 def _is_marked(line: str, before: str, after: str) -> bool:

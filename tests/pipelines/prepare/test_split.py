@@ -1,5 +1,6 @@
-"""Splits: groups stay together, shares are exact to a group, and old records stay where they were."""
+"""Which records go to which split, and how many of each source and class."""
 
+import json
 from collections import defaultdict
 
 import numpy as np
@@ -8,7 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.examples.splits import SPLITS
-from pipelines.prepare.stages.split import assign, components, folds, older_than_training, straddling
+from pipelines.prepare.records.fields import provenance_of
+from pipelines.prepare.stages.split import (
+    assign,
+    components,
+    copies,
+    first_by_hash,
+    folds,
+    older_than_training,
+    relatives,
+    sizes_by_share,
+    straddling,
+)
+from tests.support.inline import prepare_inline
+from tests.support.tickets import answer, question
 
 SHARES = (0.8, 0.1, 0.1)
 
@@ -232,3 +246,134 @@ def test_small_groups_are_in_every_split_not_only_in_the_smaller_ones():
     chosen = split_of_groups(sizes, 5, (0.8, 0.1, 0.1))
     means = [np.mean(np.array(sizes)[chosen == split]) for split in range(3)]
     assert max(means) / min(means) < 1.4
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({}, ()),
+        ({"parents": None, "operation": "repeat"}, ()),
+        ({"parents": "t1"}, ("t1",)),
+        ({"parents": '["t1", 2, null]', "operation": "merge"}, ("t1", "2", "by merge")),
+        ({"provenance": '{"parents": ["t1"], "operation": "repeat"}'}, ("t1", "by repeat")),
+        ({"provenance": '["t1"]'}, ("t1",)),
+        ({"provenance": "found on the web"}, ()),  # a text is no parent, or all records would be relatives
+        ({"provenance": '"web"'}, ()),
+        ({"provenance": "[" * 100_000}, ()),
+        ({"provenance": '{"parents": "t1"}'}, ()),
+        ({"provenance": '["t1"]', "parents": "t2"}, ("t2",)),
+    ],
+)  # fmt: skip
+def test_the_provenance_of_a_row(fields, found):
+    parents, operation = provenance_of(fields)
+    assert (*parents, *(f"by {one}" for one in operation)) == found
+
+
+def plain_relatives(ids: list[int], parents: list[list[int]]) -> list[frozenset[int]]:
+    """Of each record those that share an id or a parent with it, by looking at all until nothing changes."""
+    named = {one for some in parents for one in some}
+    names = [{*some, *({id} & named)} for id, some in zip(ids, parents, strict=True)]
+    groups = [{at} for at in range(len(ids))]
+    changed = True
+    while changed:
+        changed = False
+        for a in range(len(ids)):
+            for b in range(len(ids)):
+                if names[a] & names[b] and groups[a] != groups[b]:
+                    both = groups[a] | groups[b]
+                    for one in both:
+                        groups[one] = both
+                    changed = True
+    return [frozenset(group) for group in groups]
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(1, 14), max_size=2)), max_size=8))
+def test_relatives_are_those_of_looking_at_all_pairs(records):
+    ids, parents = [id for id, _ in records], [some for _, some in records]
+    rows = np.repeat(np.arange(len(ids)), [len(some) for some in parents])
+    flat = np.array([one for some in parents for one in some], np.uint64)
+    found = relatives(np.array(ids, np.uint64), rows, flat).tolist()
+    groups = [
+        frozenset(np.flatnonzero(np.array(found) == one).tolist()) if one else frozenset({at})
+        for at, one in enumerate(found)
+    ]
+    assert groups == plain_relatives(ids, parents)
+
+
+def test_children_of_one_record_are_in_its_split(tmp_path, monkeypatch):
+    rows = [{"id": f"t{n}", "question": question(n), "answer": answer(n), "parents": []} for n in range(40)]
+    for n in range(40, 100):
+        made_of = [f"t{n % 20}"] if n < 80 else [f"gone{n % 10}"]  # the latter are no records
+        rows.append({"id": f"t{n}", "question": question(n), "answer": answer(n), "parents": made_of})
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"path": str(path), "id": "id"}
+    run = prepare_inline({"inputs": [source], "dedup": None, "output": str(tmp_path / "out")}, monkeypatch)
+    found = {row["id"]: row for split in SPLITS for row in run.split(split).table().to_pylist()}
+    assert len(found) == 100 and {row["split"] for row in found.values()} == set(SPLITS)
+    families: dict[str, set[str]] = {}
+    for id, row in found.items():
+        of = row["provenance"]["parents"] if row["provenance"] else [id]
+        assert of == ([id] if int(id[1:]) < 40 else rows[int(id[1:])]["parents"])
+        families.setdefault(of[0], set()).add(row["split"])
+    assert all(len(splits) == 1 for splits in families.values()) and run.report["straddling"]["parents"] == 0
+    assert run.report["notes"] == [], "the column of parents is read"
+    named = source | {"columns": {"parents": "id", "operation": "answer"}}
+    run = prepare_inline({"inputs": [named], "dedup": None, "output": str(tmp_path / "named")}, monkeypatch)
+    row = run.split("train").table().to_pylist()[0]
+    assert row["provenance"]["parents"] == [row["id"]] and row["metadata"].keys().isdisjoint({"parents", "operation"})
+
+
+@pytest.mark.parametrize(
+    ("counts", "shares", "size", "fill", "taken"),
+    [
+        ([100, 100], [0.5, 0.5], None, True, [100, 100]),
+        ([100, 30], [0.75, 0.25], None, True, [90, 30]),
+        ([100, 30], [0.5, 0.5], 100, True, [70, 30]),
+        ([100, 30], [0.5, 0.5], 100, False, [50, 30]),
+        ([100, 30, 10], [0.2, 0.4, 0.4], 120, True, [80, 30, 10]),
+        ([5, 5, 100], [0.3, 0.3, 0.4], 60, True, [5, 5, 50]),
+        ([10, 10], [0.5, 0.5], 100, True, [10, 10]),
+        ([7, 7, 7], [1 / 3, 1 / 3, 1 / 3], 10, True, [4, 3, 3]),
+        ([0, 10], [0.5, 0.5], None, True, [0, 10]),  # a source without records leaves no empty data set
+        ([0, 100, 30], [0.2, 0.6, 0.2], None, False, [0, 90, 30]),
+        ([0, 0], [0.5, 0.5], None, True, [0, 0]),
+        ([57, 43], [0.57, 0.43], None, True, [57, 43]),  # 57 / 0.57 is 99.99999999999999 or 100
+        ([29, 71], [0.29, 0.71], None, True, [29, 71]),
+        ([58, 42], [0.58, 0.42], None, True, [58, 42]),
+        ([5, 5], [0.55, 0.45], 9, True, [5, 4]),
+    ],
+)
+def test_sizes(counts, shares, size, fill, taken):
+    assert sizes_by_share(counts, shares, size, fill=fill) == taken
+
+
+@given(st.lists(st.tuples(st.integers(0, 500), st.integers(1, 9)), min_size=1, max_size=5), st.integers(1, 800))
+def test_the_wanted_number_is_taken_if_there_are_so_many(sources, size):
+    counts, parts = zip(*sources, strict=True)
+    shares = [part / sum(parts) for part in parts]
+    taken = sizes_by_share(counts, shares, size, fill=True)
+    assert sum(taken) == min(size, sum(counts))
+    assert all(0 <= one <= count for one, count in zip(taken, counts, strict=True))
+
+
+def test_the_first_by_hash_are_taken():
+    hashes = np.array([5, 3, 9, 1, 7], np.uint64)
+    assert first_by_hash(hashes, np.array([0, 0, 0, 1, 1]), {0: 2, 1: 0}).tolist() == [True, True, False, False, False]
+    assert first_by_hash(hashes, np.array([0, 0, 0, 1, 1]), {0: 5}).all()
+    assert first_by_hash(hashes, np.array([0, 0, 0, 1, 1]), {1: 1}).tolist() == [True, True, True, True, False]
+
+
+def test_every_class_gets_the_number():
+    classes = np.array([1] * 10 + [2] * 3 + [3], np.uint64)
+    hashes = np.arange(14)[::-1].astype(np.uint64)
+    found = copies(hashes, classes, 5, 4)
+    assert found[:10].tolist() == [0] * 5 + [1] * 5, "the last by hash are left out"
+    assert found[10:13].tolist() == [1, 2, 2]
+    assert found[13:].tolist() == [4], "at most four times"
+
+
+def test_a_class_with_a_number_of_its_own_gets_it_and_others_stay_as_they_are():
+    classes = np.repeat(np.array([7, 8, 9], np.uint64), [4, 6, 2])
+    times = copies(np.arange(1, 13).astype(np.uint64), classes, {7: 2, 9: 5, 1: 3}, 5)
+    assert times.tolist() == [1, 1, 0, 0] + [1] * 6 + [3, 2]
