@@ -12,6 +12,7 @@ descent finds, which most nodes do not reach.
 import math
 import re
 import threading
+from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
@@ -33,6 +34,7 @@ from pipelines.text.texts import Texts
 BUILT_IN = "lid.176.ftz"
 
 _SIGMOID_STEPS, _SIGMOID_LIMIT = 512, 8
+_BLOCK_BYTES = 8 << 20  # of mean rows; two blocks are in memory at once
 _SLACK = np.float32(2e-5)  # by how much a label's score may exceed that of a node above it, for each level
 
 # ISO 639-1 to ISO 639-3, and to the bibliographic codes of ISO 639-2 if they differ. The last seven are ISO 639-3 codes
@@ -91,40 +93,39 @@ class Classifier:
 
         Without a prediction -1 and 0.
         """
-        means, any_row = self._means(texts)
-        found, scores = np.full(len(means), -1, np.int64), np.zeros(len(means), np.float32)
-        if self._tree:
-            size = 2 * len(self.labels)
-            nodes, reached = np.empty(size, np.int32), np.empty(size, np.float32)
-            branches = self._branches()
-            _best_by_tree(
-                means, any_row, self._output, self._scales, self._tree, *branches, nodes, reached, found, scores
-            )
-        else:
-            products = np.empty(len(self.labels), np.float32)
-            how = self._softmax, self._sigmoids
-            _best_by_output(means, any_row, self._output, self._scales, *how, products, found, scores)
+        found, scores = np.full(len(texts), -1, np.int64), np.zeros(len(texts), np.float32)
+        size = 2 * len(self.labels)
+        for block, means, any_row in self._means(texts):
+            of = means, any_row, self._output, self._scales
+            if self._tree:
+                scratch = *self._branches(), np.empty(size, np.int32), np.empty(size, np.float32)
+                _best_by_tree(*of, self._tree, *scratch, found[block], scores[block])
+            else:
+                products = np.empty(len(self.labels), np.float32)
+                _best_by_output(*of, self._softmax, self._sigmoids, products, found[block], scores[block])
         return found, np.minimum(scores, 1)  # fastText's probabilities exceed 1 by up to 1e-5
 
     def score(self, texts: Texts, label: str) -> np.ndarray:
         """float32[D]: the probability of one label; 0 if it is below 1e-5, which fastText does not report."""
-        means, any_row = self._means(texts)
-        scores, number = np.zeros(len(means), np.float32), self.labels.index(label)
-        if self._tree:
-            path = np.empty(2 * len(self.labels), np.int32)
-            branches = self._branches()
-            _score_by_tree(means, any_row, self._output, self._scales, self._tree, number, *branches, path, scores)
-        else:
-            products = np.empty(len(self.labels), np.float32)
-            how = self._softmax, self._sigmoids
-            _score_by_output(means, any_row, self._output, self._scales, *how, number, products, scores)
+        scores, number = np.zeros(len(texts), np.float32), self.labels.index(label)
+        for block, means, any_row in self._means(texts):
+            of = means, any_row, self._output, self._scales
+            if self._tree:
+                path = np.empty(2 * len(self.labels), np.int32)
+                _score_by_tree(*of, self._tree, number, *self._branches(), path, scores[block])
+            else:
+                products = np.empty(len(self.labels), np.float32)
+                _score_by_output(*of, self._softmax, self._sigmoids, number, products, scores[block])
         return np.minimum(scores, 1)
 
-    def _means(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
-        """The mean rows of texts, with the cache of the words that this thread met before."""
-        if not hasattr(self._of_thread, "cache"):
+    def _means(self, texts: Texts) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """(texts, their mean rows, whether they have any), in blocks of _BLOCK_BYTES."""
+        if not hasattr(self._of_thread, "cache"):  # of the words that this thread met before
             self._of_thread.cache = fasttext_rows.word_cache()
-        return fasttext_rows.means(texts, self._rows, self._of_thread.cache)
+        size = _BLOCK_BYTES // (4 * self._rows.numbers.width)
+        for start in range(0, len(texts), size):
+            some = Texts(texts.data, texts.offsets[start : start + size + 1])
+            yield slice(start, start + size), *fasttext_rows.means(some, self._rows, self._of_thread.cache)
 
     def _branches(self) -> tuple[np.ndarray, np.ndarray]:
         """(logs float32[L, 2], stamps int64[L]) for `_branch_logs`; no text has the stamp -1."""
@@ -347,10 +348,10 @@ def _to_probabilities(products, softmax, sigmoid):
     if not softmax:
         for label in range(len(products)):
             value = products[label]
-            if value < -_SIGMOID_LIMIT:
-                products[label] = 0
-            elif value > _SIGMOID_LIMIT:
+            if value > _SIGMOID_LIMIT:
                 products[label] = 1
+            elif not value >= -_SIGMOID_LIMIT:  # nor a number: nothing but the table's numbers reaches the index below
+                products[label] = 0
             else:
                 step = (value + np.float32(_SIGMOID_LIMIT)) * np.float32(_SIGMOID_STEPS)
                 step = step / np.float32(_SIGMOID_LIMIT) / np.float32(2)

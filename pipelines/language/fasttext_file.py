@@ -29,8 +29,9 @@ _CENTROIDS = 256
 _MOST_GROWTH = 64
 _MOST_ROW_BYTES = 1 << 33
 _MOST_COUNT = 10**15
-# Far above those of any model; what is allocated for a text grows with the n-grams' lengths.
-_LONGEST_NGRAM, _MOST_BUCKETS = 100, 1 << 28
+# Far above those of any model, which has 16 to 300 dimensions, up to some thousand labels, n-grams of up to 6, and
+# weights below 100. Time and memory of a text grow with them, and with larger weights a sum may not be finite.
+_MOST_DIMENSIONS, _MOST_LABELS, _LONGEST_NGRAM, _MOST_BUCKETS, _LARGEST_WEIGHT = 1024, 1 << 15, 20, 1 << 28, 10**6
 
 
 class Loss(IntEnum):
@@ -102,11 +103,10 @@ class _Reader:
         return found
 
     def floats(self, count: int) -> np.ndarray:
-        """So many numbers, all finite."""
+        """So many weights."""
         found = self.array(np.float32, count)
-        # The sum is not finite if a number is not, and is computed without another array; it may overflow, too.
-        if not np.isfinite(found.sum(dtype=np.float64)):
-            self.check(bool(np.isfinite(found).all()), "a weight that is not a finite number")
+        for weight in (found.min(initial=0), found.max(initial=0)):  # NaN if a weight is
+            self.check(bool(abs(weight) <= _LARGEST_WEIGHT), f"a weight of {weight:g}")
         return found
 
     def check(self, holds: bool, otherwise: str) -> None:
@@ -148,6 +148,11 @@ def read_model_file(path: Path) -> ModelFile:
 
     count, words, labels, _, kept = reader.take("3i2q")
     reader.check(words >= 0 and labels > 0 and count == words + labels, f"{words} words, {labels} labels of {count}")
+    if dimension > _MOST_DIMENSIONS or labels > _MOST_LABELS:
+        raise ConfigError(
+            f"{reader.path}: this fastText model has {dimension:,} dimensions and {labels:,} labels; at most "
+            f"{_MOST_DIMENSIONS:,} and {_MOST_LABELS:,} are possible. Use a smaller model."
+        )
     if count > len(reader.data):
         raise _cut_short(reader.path)
     offsets, counts, is_label = np.zeros(count + 1, np.int64), np.empty(count, np.int64), np.empty(count, np.bool_)

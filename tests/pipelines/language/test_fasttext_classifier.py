@@ -1,5 +1,6 @@
 """fastText models: the kernel's labels and scores beside the binding's, bit for bit; files that are no models."""
 
+import re
 import struct
 import tracemalloc
 from dataclasses import replace
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from cluster.errors import ConfigError, StorageError
 from cluster.store.store import Store
 from pipelines.language import fasttext_classifier, fasttext_file
+from pipelines.language.fasttext_classifier import _to_probabilities
 from pipelines.language.fasttext_file import Loss, read_model_file
 from pipelines.language.identification import excerpts
 from pipelines.text.texts import Texts
@@ -247,8 +249,8 @@ def test_a_damaged_file_gives_an_error_or_a_model_that_works(tmp_path_factory, d
         (8 + 4 * 8, "i", -1, "-1 buckets"),
         (8 + 4 * 8, "i", 0, "n-grams and no bucket"),
         (8 + 4 * 8, "i", 1 << 29, "536870912 buckets"),
-        (8 + 4 * 5, "i", 101, "n-grams of 101 words"),
-        (8 + 4 * 10, "i", 101, "n-grams of 101 characters"),
+        (8 + 4 * 5, "i", 21, "n-grams of 21 words"),
+        (8 + 4 * 10, "i", 21, "n-grams of 21 characters"),
         (64, "i", 99, "12 words, 5 labels of 99"),
         (68, "i", -1, "-1 words"),
         (72, "i", 0, "0 labels"),
@@ -311,7 +313,7 @@ def places(path: Path, kind: Kind) -> dict[str, int]:
         (QUANTISED, "codebook", 8, "i", 0, "3 parts of 0 of 8 columns"),
         (QUANTISED, "codebook", 8, "i", 4, "3 parts of 4 of 8 columns"),
         (QUANTISED, "codebook", 12, "i", 3, "3 parts of 3 of 8 columns"),
-        (replace(PLAIN, word_ngrams=100, maxn=100), "first", 0, "B", ord("x"), None),
+        (replace(PLAIN, word_ngrams=20, maxn=20), "first", 0, "B", ord("x"), None),
     ],
 )  # fmt: skip
 def test_each_number_of_a_damaged_file_is_checked(tmp_path, kind, place, offset, layout, value, message):
@@ -374,22 +376,18 @@ def test_a_quantised_model_may_take_so_much_memory_and_no_more(tmp_path, monkeyp
         read_model_file(path)
 
 
-@pytest.mark.parametrize(("output", "rows", "taken"), [(False, 1 << 20, "4,29"), (True, 1 << 18, "1,07")])
-def test_a_small_file_takes_no_huge_memory(tmp_path, output, rows, taken):
+def test_a_small_file_takes_no_huge_memory(tmp_path):
     """Rows of one code each: with a thousand dimensions a file of 2 MB has rows of 4 GiB."""
-    dimension = 1024
-    kind = Kind(
-        words=WORDS, quantised=True, output_quantised=True, dimension=dimension, part=dimension,
-        buckets=8 if output else rows, labels=rows if output else 2, minn=2, maxn=2,
-    )  # fmt: skip
+    dimension, rows = 1024, 1 << 20
+    kind = Kind(words=WORDS, quantised=True, dimension=dimension, part=dimension, buckets=rows, labels=2, maxn=2)
     path = write_model(tmp_path / "model.ftz", kind)
     size = path.stat().st_size
     assert rows < size < 40 * rows
     tracemalloc.start()
     try:
-        with pytest.raises(ConfigError, match=rf"of {size:,} bytes takes {taken}.* at most {64 * size:,} are possible"):
+        with pytest.raises(ConfigError, match=rf"of {size:,} bytes takes 4,29.* at most {64 * size:,} are possible"):
             read_model_file(path)
-        assert tracemalloc.get_traced_memory()[1] < 10 * size  # with many labels: of their names, too
+        assert tracemalloc.get_traced_memory()[1] < 10 * size
     finally:
         tracemalloc.stop()
 
@@ -401,10 +399,65 @@ def test_rows_of_a_quantised_model_may_grow_as_its_parts_require(tmp_path, part)
     assert read_model_file(path).rows.nbytes == 4 * 32 * (100_000 + 1 + len(WORDS))
 
 
-def test_a_weight_that_is_no_number_is_an_error(tmp_path):
-    path = write_model(tmp_path / "model.bin", Kind(words=WORDS))
+@pytest.mark.parametrize("weight", ["nan", "inf", "-3e38", "1000001"])
+@pytest.mark.parametrize("place", ["rows", "output"])
+def test_a_weight_that_is_no_number_or_has_no_finite_products_is_an_error(tmp_path, weight, place):
+    path = write_model(tmp_path / "model.bin", PLAIN)
     changed = bytearray(path.read_bytes())
-    changed[-4:] = struct.pack("<f", float("nan"))
+    struct.pack_into(
+        "<f", changed, -4 % len(changed) if place == "output" else places(path, PLAIN)["matrix"] + 16, float(weight)
+    )
     path.write_bytes(changed)
-    with pytest.raises(ConfigError, match="a weight that is not a finite number"):
+    with pytest.raises(ConfigError, match=rf"a weight of {re.escape(f'{np.float32(weight):g}')}"):
         fasttext_classifier.load(Store(), str(path))
+
+
+@pytest.mark.parametrize("loss", Loss)
+@pytest.mark.parametrize("weight", [1e6, -1e6, 3e38, np.inf, np.nan])
+def test_no_weights_give_a_probability_beyond_0_and_1(tmp_path, loss, weight):
+    """A product that is no number indexed the table of the sigmoid beyond its ends."""
+    model = read_model_file(write_model(tmp_path / "model.bin", replace(PLAIN, loss=loss)))
+    model.rows[:], model.rows[:, 0], model.output[:] = weight, -weight, weight
+    model.output[0] = 0
+    found = fasttext_classifier.Classifier(tmp_path, model)
+    texts = Texts.from_strings(["the word", "unknown", ""])
+    labels, scores = found.best(texts)
+    assert ((labels >= -1) & (labels < 5)).all()
+    for some in (scores, *(found.score(texts, label) for label in found.labels)):
+        assert ((some >= 0) & (some <= 1)).all() or not abs(weight) <= 1e6  # of what is refused: no number
+
+
+def test_no_product_reads_the_table_of_the_sigmoid_beyond_its_ends():
+    products = np.array([np.nan, -np.inf, -8.1, -8, 8, 8.1, np.inf, 1e38, -1e38, 0], np.float32)
+    _to_probabilities(products, False, sigmoids := np.linspace(0.25, 0.75, 513, dtype=np.float32))
+    assert products.tolist() == [0, 0, 0, sigmoids[0], sigmoids[512], 1, 1, 1, 0, 0.5]
+
+
+def test_a_model_beyond_the_bounds_is_refused_in_a_sentence(tmp_path):
+    for dimension, labels in ((1025, 1), (1_200_000, 1), (1, (1 << 15) + 1)):
+        path = write_model(tmp_path / "model.bin", Kind(dimension=dimension, labels=labels, buckets=1, words=("the",)))
+        with pytest.raises(
+            ConfigError, match=rf"{dimension:,} dimensions and {labels:,} labels; at most 1,024 and 32,7"
+        ):
+            fasttext_classifier.load(Store(), str(path))
+    path = write_model(tmp_path / "model.bin", Kind(dimension=1024, labels=1 << 15, buckets=1, words=("the",)))
+    assert read_model_file(path).dimension == 1024
+
+
+@pytest.mark.parametrize("loss", [Loss.SOFTMAX, Loss.HIERARCHICAL_SOFTMAX])
+def test_memory_of_many_short_texts_does_not_grow_with_texts_times_dimension(tmp_path, loss, monkeypatch):
+    model = fasttext_classifier.load(
+        Store(), str(write_model(tmp_path / "model.bin", replace(PLAIN, loss=loss, dimension=300)))
+    )
+    texts = Texts.from_strings(["the word", "x", ""] * 20_000)  # 73 MB of mean rows
+    expected = [model.best(Texts.from_strings(["the word", "x", ""])), model.score(texts, "l1")[:3]]
+    tracemalloc.start()
+    try:
+        labels, scores = model.best(texts)
+        score = model.score(texts, "l1")
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    finally:
+        tracemalloc.stop()
+    for found, wanted in ((labels, expected[0][0]), (scores, expected[0][1]), (score, expected[1])):
+        assert (found.reshape(-1, 3) == wanted).all()
+    assert len(model.best(Texts.from_strings([]))[0]) == len(model.score(Texts.from_strings([]), "l1")) == 0
