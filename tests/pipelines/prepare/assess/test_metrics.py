@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.store.store import Store
 from pipelines.language import fasttext_classifier
 from pipelines.prepare.assess.facts import Terms
 from pipelines.prepare.assess.metrics import (
@@ -280,7 +279,7 @@ def test_the_scores_of_a_classifier_are_compared_by_group(tmp_path, monkeypatch)
     ]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     columns = {"prompt": "prompt", "completion": "completion", "team": "team"}
-    sentiment = {"model": str(fasttext_classifier.local_path(Store(), None)), "label": "__label__de"}
+    sentiment = {"model": str(fasttext_classifier.built_in()), "label": "__label__de"}
     plain = {
         "inputs": [{"path": str(tmp_path / "in.jsonl"), "columns": columns}], "output": str(tmp_path / "out"),
         "dedup": None, "assess": {"groups": ["team"], "embeddings": None, "sentiment": sentiment},
