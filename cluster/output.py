@@ -115,8 +115,8 @@ def read_between(store: Store, uri: str, offsets: np.ndarray) -> bytes:
     return _read_range(store, uri, start, end) if end > start else b""
 
 
-def parsed(uri: str, data: bytes, parse: Callable[[bytes], T]) -> T:
-    """A slice of the file `uri`, parsed.
+def parsed(uri: str, data: Any, parse: Callable[[Any], T]) -> T:
+    """A slice of the file `uri`, parsed. data: its bytes, or a view of them.
 
     Raises:
         DataError: it has another form than was written.

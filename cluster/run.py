@@ -137,14 +137,14 @@ def _parse(data: bytes) -> dict[str, Any]:
     return manifest
 
 
-def differences(before: Any, now: Any, at: str = "") -> list[str]:
+def differences(before: Any, now: Any) -> list[str]:
     """The differences between two groups of settings, one line each. Of a whole group the values that are not null."""
-    return [f"{name} was {_shown(old)}, now {_shown(new)}" for name, old, new in changes(before, now, at)]
 
+    def shown(value: Any) -> str:
+        given = {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
+        return json.dumps(given)
 
-def _shown(value: Any) -> str:
-    given = {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
-    return json.dumps(given)
+    return [f"{name} was {shown(old)}, now {shown(new)}" for name, old, new in changes(before, now)]
 
 
 def changes(before: Any, now: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:

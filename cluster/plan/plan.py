@@ -154,25 +154,26 @@ def plan_of(subject: Subject, cores: Sequence[int], prices: Prices) -> dict[str,
 def costs_of(
     stages: Sequence[Cost], machine: Callable[[int], int], cores: Sequence[int], prices: Prices
 ) -> dict[str, Any]:
-    """What stages take, and all of them on each number of cores, as JSON values. machine: as of a Subject."""
+    """What stages take, and all of them on each number of cores, as JSON values. machine: as of a Subject.
+
+    All cores run from the first stage to the last.
+    """
+    requests, on_cores = store_money(stages, prices), []
+    for count in cores:
+        seconds = START_S + sum(stage.seconds(count) for stage in stages)
+        of_machine = min(count, MOST_CORES)
+        memory = machine(of_machine) / _GIB
+        hourly = count * prices.core_hour + math.ceil(count / of_machine) * memory * prices.gib_hour
+        money = seconds / 3600 * hourly + requests
+        on_cores.append({"cores": count, "seconds": seconds, "machine_gib": memory, "money": money})
     return {
         "stages": [{name: value for name, value in asdict(one).items() if name not in _NOT_SHOWN} for one in stages],
         "core_s": sum(stage.core_s for stage in stages),
         "shuffle_bytes": sum(stage.written for stage in stages if "group." in stage.name),
-        "store_money": store_money(stages, prices),
-        "on_cores": [on_cores(machine, stages, one, prices) for one in cores],
+        "store_money": requests,
+        "on_cores": on_cores,
         "prices": prices.model_dump(),
     }
-
-
-def on_cores(machine: Callable[[int], int], stages: Sequence[Cost], cores: int, prices: Prices) -> dict[str, float]:
-    """Time and money on so many cores, which all run from the first stage to the last. machine: as of a Subject."""
-    seconds = START_S + sum(stage.seconds(cores) for stage in stages)
-    of_machine = min(cores, MOST_CORES)
-    memory = machine(of_machine) / _GIB
-    hourly = cores * prices.core_hour + math.ceil(cores / of_machine) * memory * prices.gib_hour
-    money = seconds / 3600 * hourly + store_money(stages, prices)
-    return {"cores": cores, "seconds": seconds, "machine_gib": memory, "money": money}
 
 
 def store_money(stages: Sequence[Cost], prices: Prices) -> float:

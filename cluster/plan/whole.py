@@ -96,7 +96,11 @@ class Whole:
                 outputs[0], rows=cost.rows or outputs[0].rows, bytes=cost.written, files=units, of=units
             )
         cost = cost or Cost(written=sum(one.bytes for one in outputs))
-        self._add(replace(cost, name=name, units=units, memory=cost.memory or stage.memory), self._passes(name))
+        observed = self.sampled.observed
+        seen = observed.stages[name].seen if name in observed.stages else ()
+        opened = sum(uri.startswith(observed.input_folder) for uri, _ in seen)
+        cost = replace(cost, name=name, units=units, memory=cost.memory or stage.memory)
+        self._add(cost, opened / self._sample_units)
         made: dict[str, Artifact] = {}
         for output, planned in zip(stage.outputs, outputs, strict=True):
             path = paths.join(folder, output.name) if folder else output.name
@@ -112,13 +116,6 @@ class Whole:
         self.costs.append(
             replace(cost, gets=gets, puts=puts, core_s=core_s, read=cost.read + passes * input.stored_bytes)
         )
-
-    def _passes(self, name: str) -> float:
-        """How often a stage reads the input."""
-        observed = self.sampled.observed
-        stage = observed.stages.get(name)
-        opened = [uri for uri, _ in stage.seen if uri.startswith(observed.input_folder)] if stage else []
-        return len(opened) / self._sample_units
 
     def _times(self, stage: Stage, tried: Tried) -> float:
         """How many times the fixed part of what the sample takes a stage takes."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.cost import PIECE_BYTES, REQUEST_CORE_S, Cost, requests_to_read, requests_to_write
-from cluster.plan.plan import START_S, Prices, on_cores, store_money
+from cluster.plan.plan import START_S, Prices, costs_of, store_money
 from cluster.plan.trial import Growth, Sampled, Trial, Tried, sampled
 from cluster.plan.whole import PlannedInput, Whole
 from cluster.store.store import Store
@@ -139,7 +139,7 @@ def test_a_stage_takes_no_less_than_one_unit_however_many_cores_there_are():
 def test_money_is_that_of_machines_and_requests():
     stages = [Cost("s", 64, core_s=64 * 3600.0, read=1e12, gets=5e6, puts=2e6)]
     prices = Prices(name="x", core_hour=1.0, gib_hour=0.1, thousand_puts=0.01, thousand_gets=0.001, egress_gb=0.02)
-    found = on_cores(lambda cores: cores << 31, stages, 64, prices)
+    (found,) = costs_of(stages, lambda cores: cores << 31, [64], prices)["on_cores"]
     waiting = 0.03 * (2e6 + 5e6 / 8) / 64
     assert found["seconds"] == pytest.approx(START_S + 3600 + waiting + 64 * 0.0005)
     assert found["machine_gib"] == 32, "of 16 cores"
