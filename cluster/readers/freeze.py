@@ -57,43 +57,30 @@ _MOST_UNITS = 20_000  # each is a record that the driver reads
 
 
 @dataclass
-class _Source:
-    """A listed source with the cuts of its files, and their errors.
+class _Source(ListedSource):
+    """A listed source with the cuts of its files, and their mistakes.
 
     Attributes:
         cuts: pieces of each file, in order; none for a bad file.
-        errors: kind of error -> (message about the first file, URIs of all files with it).
+        mistakes: kind of mistake -> (message about the first file, URIs of all files with it).
         bad_files: URI -> why the file cannot be read.
         notes: sentences for the user.
     """
 
-    listed: ListedSource
     cuts: list[FilePieces] = field(default_factory=list)
-    errors: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    mistakes: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
     bad_files: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for uri, message in self.listed.errors:
+        for uri, message in self.errors:
             self.add_error(message, uri)
-        for path, reason in self.listed.unreadable:
+        for path, reason in self.unreadable:
             self.add_bad_file(path, reason)
-
-    @property
-    def input(self) -> Input:
-        return self.listed.input
-
-    @property
-    def store(self) -> Store:
-        return self.listed.store
-
-    @property
-    def files(self) -> list[tuple[FileInfo, str]]:
-        return self.listed.files
 
     def add_error(self, message: str, uri: str = "", kind: str = "") -> None:
         """Add an error about the source as a whole. Errors of one kind (by default of one message) become one line."""
-        self.errors.setdefault(kind or message, (message, []))[1].append(uri)
+        self.mistakes.setdefault(kind or message, (message, []))[1].append(uri)
 
     def add_bad_file(self, uri: str, message: str, kind: str = "") -> None:
         """Add an error about a file."""
@@ -103,11 +90,11 @@ class _Source:
     def messages(self) -> list[str]:
         """The errors, one line for each kind, with the first file and the number of others."""
         messages = []
-        for message, uris in self.errors.values():
+        for message, uris in self.mistakes.values():
             at = f"{uris[0]}: " if uris[0] else ""
             others = len(uris) - 1
             more = f" (and {plural(others, 'more file')})" if others else ""
-            messages.append(f"{self.listed.title}: {at}{message}{more}")
+            messages.append(f"{self.title}: {at}{message}{more}")
         return messages
 
     def leave_out_bad_files(self, max_bad_files: float) -> None:
@@ -115,8 +102,8 @@ class _Source:
 
         If half of the files are bad, the settings are wrong rather than the files.
         """
-        bad, count = len(self.bad_files), len(self.files) + len(self.listed.unreadable)
-        if not bad or 2 * bad >= count or any(set(uris) - self.bad_files.keys() for _, uris in self.errors.values()):
+        bad, count = len(self.bad_files), len(self.files) + len(self.unreadable)
+        if not bad or 2 * bad >= count or any(set(uris) - self.bad_files.keys() for _, uris in self.mistakes.values()):
             return
         if bad > max_bad_files * count:
             self.add_error(
@@ -125,7 +112,7 @@ class _Source:
                 f"-o execution.max_bad_files={math.ceil(1000 * bad / count) / 1000}."
             )
             return
-        self.errors.clear()
+        self.mistakes.clear()
         first = [f"{basename(uri)} ({reason.rstrip('.')})" for uri, reason in self.bad_files.items()]
         shown = "; ".join(first[:_BAD_FILES_SHOWN]) + "; ..." * (bad > _BAD_FILES_SHOWN)
         verb = "is unreadable and was" if bad == 1 else "are unreadable and were"
@@ -152,15 +139,15 @@ def freeze_listing(listing: InputListing, unit_bytes: int | None = None, max_bad
         DataError: all errors of all inputs.
     """
     assert unit_bytes is None or unit_bytes > 0
-    sources = [_Source(listed) for listed in listing.sources]
+    sources = [_Source(**vars(listed)) for listed in listing.sources]
     for source in sources:
         remote = any(paths.is_remote(file.uri) for file, _ in source.files[:1])
         with ThreadPoolExecutor(_THREADS if remote else _LOCAL_THREADS) as pool:
             _cut_files(source, pool)
         source.leave_out_bad_files(max_bad_files)
-    if not any(source.errors for source in sources) and not any(cut.pieces for s in sources for cut in s.cuts):
+    if not any(source.mistakes for source in sources) and not any(cut.pieces for s in sources for cut in s.cuts):
         for source in sources:
-            skipped = source.listed.skipped
+            skipped = source.skipped
             skipped_files = f" ({skipped_text(skipped)} passed over)" if skipped else ""
             source.add_error(
                 f"{source.input.path}: nothing to read in its files{skipped_files}. Point it at documents."
@@ -189,11 +176,11 @@ def freeze_listing(listing: InputListing, unit_bytes: int | None = None, max_bad
             for source in sources
             for (file, format), cut in [
                 *zip(source.files, source.cuts, strict=True),
-                *(((FileInfo(path, 0, ""), ""), FilePieces(())) for path, _ in source.listed.unreadable),
+                *(((FileInfo(path, 0, ""), ""), FilePieces(())) for path, _ in source.unreadable),
             ]
         ),
         tuple(units),
-        {source.input.source: dict(sorted(source.listed.skipped.items())) for source in sources},
+        {source.input.source: dict(sorted(source.skipped.items())) for source in sources},
         listing.fingerprint,
         tuple(f"Source {source.input.source}: {note}." for source in sources for note in source.notes),
     )

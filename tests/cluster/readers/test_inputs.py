@@ -600,7 +600,7 @@ def test_the_schema_of_many_files_is_kept_once(tmp_path):
     for name, column in (("a", "text"), ("b", "text"), ("c", "other")):
         pq.write_table(pa.table({"text": ["x"], column: ["x"]}), tmp_path / f"{name}.parquet")
     (listed,) = list_inputs(Store(), [Input(path=str(tmp_path))]).sources
-    source = _Source(listed)
+    source = _Source(**vars(listed))
     with ThreadPoolExecutor(1) as pool:
         _cut_files(source, pool)
     first, second, other = (cut.schema for cut in source.cuts)
