@@ -35,7 +35,7 @@ from training.config import TrainConfig
 from training.config_parts import Workers
 from training.job import TrainJob, exported_model, train
 from training.pack import job as packing
-from training.records.finished import digests
+from training.records.finished import export_digests
 from training.records.job import OUTCOME, Job
 
 
@@ -267,11 +267,13 @@ def test_where_the_base_is_found_and_the_order_of_a_set_are_no_part_of_a_digest(
         settings["target_modules"].reverse()
     Path(two.uri, "export", file).write_text(json.dumps(settings))
     root = f"{two.uri}/export"
-    assert digests(Store(), root, two.manifest["export"]) == digests(
+    assert export_digests(Store(), root, two.manifest["export"]) == export_digests(
         Store(), f"{one.uri}/export", one.manifest["export"]
     )
     Path(two.uri, "export", file).write_text(json.dumps(settings | {"lora_alpha": 99}))
-    assert digests(Store(), root, two.manifest["export"])[folder] != one.manifest["artifacts"][f"export/{folder}"]
+    assert (
+        export_digests(Store(), root, two.manifest["export"])[folder] != one.manifest["artifacts"][f"export/{folder}"]
+    )
 
 
 def test_inspect_tells_what_a_training_was(full, capsys):

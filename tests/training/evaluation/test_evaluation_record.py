@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from training.records.finished import parse
+from training.records.finished import parse_evaluation
 
 MEASURED = {"loss": 1.5, "perplexity": float("inf"), "accuracy": 0, "label_tokens": 7}
 RECORD: dict[str, Any] = {
@@ -22,7 +22,7 @@ RECORD: dict[str, Any] = {
 
 
 def test_what_a_run_writes_is_read():
-    assert parse(json.dumps(RECORD).encode()) == RECORD
+    assert parse_evaluation(json.dumps(RECORD).encode()) == RECORD
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_values_of_another_type_are_refused(path, value):
         holder = holder[int(key) if isinstance(holder, list) else key]
     holder[int(last) if isinstance(holder, list) else last] = value
     with pytest.raises((ValueError, TypeError, KeyError, AttributeError)):
-        parse(json.dumps(record).encode())
+        parse_evaluation(json.dumps(record).encode())
