@@ -1,9 +1,12 @@
 """Vectors of a sentence-transformers model, an optional package that loads torch. Only workers import this module."""
 
 import json
+import re
+import tempfile
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import numpy as np
@@ -26,6 +29,10 @@ _LARGEST_CONFIG = 16 << 20  # bytes
 # What is fetched of a hub's repository: no pickled weights, and no copies for other libraries.
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _OTHER_LIBRARIES = ["onnx/*", "openvino/*"]
+_OF_TOKENIZERS = {"tokenizer.json", "vocab.json"}  # large, and without settings of a model
+_ARGUMENTS = re.compile(r"(?:model|config|tokenizer|processor)_(?:kw)?args")
+_MODULES = ("Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout", "StaticEmbedding")
+_MODULE = re.compile(rf"sentence_transformers(?:\.\w+)*\.(?:{'|'.join(_MODULES)})")
 
 
 class SentenceModel:
@@ -42,13 +49,17 @@ class SentenceModel:
                 f"{setting}: {folder} given, and sentence-transformers is not installed. Run "
                 "`pip install 'raymill[embeddings]'` on every machine, or leave `model` out."
             )
-        _refuse_hostile_files(Path(folder), setting)
         try:
-            self.model = SentenceTransformer(folder, device="cpu", local_files_only=True)
+            with tempfile.TemporaryDirectory(prefix="raymill-model-") as files:
+                _link_data(Path(folder), Path(files), setting)
+                self.model = SentenceTransformer(files, device="cpu", local_files_only=True)
             finite = np.isfinite(self.embed(["text"])).all()
+        except (ConfigError, DataError):
+            raise
         except Exception as error:  # a folder can be damaged in ways for which libraries raise errors of any type
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise DataError(f"{setting}: {folder} cannot be loaded ({reason[:200]}). {MODELS}") from error
+            reason = reason.replace(files, folder)[:200]
+            raise DataError(f"{setting}: {folder} cannot be loaded ({reason}). {MODELS}") from error
         if not finite:
             raise DataError(f"{setting}: {folder} gives vectors with NaN or infinite numbers. {MODELS}")
 
@@ -58,27 +69,59 @@ class SentenceModel:
         return np.asarray(found, np.float32)
 
 
-def _refuse_hostile_files(folder: Path, setting: str) -> None:
-    """Check the files of a model's folder before libraries open them.
+def _link_data(folder: Path, into: Path, setting: str) -> None:
+    """Link what a model is loaded from into an empty folder: configs, words and safetensors, after a check.
+
+    What is pickled is not among them, whatever a config says about how it is to be loaded.
 
     Raises:
         DataError: weights are pickled, or a file is a FIFO, socket or device.
-        ConfigError: a config names code of a hub, or more layers than any model has.
+        ConfigError: a config names code, arguments of loading, or more layers than any model has.
     """
     for path in sorted(folder.rglob("*")):
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise DataError(f"{setting}: {path} is a FIFO, socket or device; a file was wanted. Remove it.")
-        if path.match("pytorch_model*.bin") and not any(path.parent.glob("*.safetensors")):
+        if path.match("pytorch_model*.bin") and not any(path.parent.glob("model*.safetensors")):
             raise DataError(
-                f"{setting}: {path} is pickled; *.safetensors is needed (reading a .bin can run code that it "
+                f"{setting}: {path} is pickled; model.safetensors is needed (reading a .bin can run code that it "
                 'contains). If you trust it, convert it once: python -c "from sentence_transformers import '
                 f"SentenceTransformer as S; S('{folder}').save('NEW_FOLDER')\""
             )
-        if path.name == "config.json" and path.is_file():
+        if not path.is_file() or not any(path.match(one) for one in _HUB_FILES):
+            continue
+        if path.suffix == ".json" and path.name not in _OF_TOKENIZERS:
             settings = None
             with suppress(ValueError, RecursionError):  # the library names what is no JSON
                 settings = json.loads(Store().read_bytes(str(path), _LARGEST_CONFIG))
             refuse_hostile(settings, f"{setting}: {path}")
+            _refuse_code(settings, f"{setting}: {path}")
+        link = into / path.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.resolve())
+
+
+def _refuse_code(settings: Any, where: str) -> None:
+    """Check a config for what sentence-transformers would pass on when it loads a model, or import.
+
+    Raises:
+        ConfigError: it has arguments of loading, by which any file can be read, run or written; or a module or function
+            that is none of a model.
+    """
+    for entry in settings if isinstance(settings, list) else [settings]:
+        if not isinstance(entry, dict):
+            continue
+        if given := [name for name, value in entry.items() if _ARGUMENTS.fullmatch(name) and value]:
+            raise ConfigError(
+                f"{where}: {given[0]} has arguments of loading, {str(entry[given[0]])[:80]!a}, which can run code or "
+                "write files. Remove this line from the file."
+            )
+        named = [entry.get("type"), *(entry.get("types") or {}).values()] if "type" in entry or "types" in entry else []
+        for name in named:
+            if not isinstance(name, str) or not _MODULE.fullmatch(name):
+                raise ConfigError(
+                    f"{where}: {str(name)[:80]!a} is none of the modules that are loaded: "
+                    f"{', '.join(_MODULES)} of sentence_transformers. Choose another model."
+                )
 
 
 @lru_cache(maxsize=1)

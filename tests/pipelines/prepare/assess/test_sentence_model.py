@@ -51,8 +51,39 @@ def pickled(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-def with_settings(folder: Path, **settings) -> None:
-    path = folder / "config.json"
+def beside_a_decoy(folder: Path) -> None:
+    pickled_run(folder)
+    (folder / "model.safetensors").rename(folder / "decoy.safetensors")
+
+
+class Touch:
+    """What touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def pickled_run(folder: Path) -> None:
+    torch.save({"weight": Touch(folder / "RUN")}, folder / "pytorch_model.bin")
+
+
+def pickled_by_arguments(folder: Path) -> None:
+    pickled_run(folder)
+    arguments = {"weights_only": False, "use_safetensors": False, "dtype": "auto"}
+    with_settings(folder, "sentence_bert_config.json", model_kwargs=arguments)
+
+
+def with_module(folder: Path, type: str) -> None:
+    path = folder / "modules.json"
+    modules = json.loads(path.read_text())
+    path.write_text(json.dumps([modules[0], modules[1] | {"type": type}]))
+
+
+def with_settings(folder: Path, file: str = "config.json", **settings) -> None:
+    path = folder / file
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
 
 
@@ -60,6 +91,12 @@ def with_settings(folder: Path, **settings) -> None:
     ("damage", "said"),
     [
         (pickled, "pytorch_model.bin is pickled"),
+        (beside_a_decoy, "pytorch_model.bin is pickled"),
+        (pickled_by_arguments, "model_kwargs has arguments of loading"),
+        (partial(with_settings, file="sentence_bert_config.json", config_args={"a": 1}), "config_args has arguments"),
+        (partial(with_settings, file="1_Pooling/config.json", tokenizer_args={"a": 1}), "tokenizer_args has arguments"),
+        (partial(with_module, type="sentence_transformers.base.model.torch"), "is none of the modules that are loaded"),
+        (partial(with_module, type="pickle.loads"), "'pickle.loads' is none of the modules that are loaded"),
         (partial(with_settings, attn_implementation="acme/kernel"), "attn_implementation names code of a hub"),
         (partial(with_settings, num_hidden_layers=10**9), "num_hidden_layers is 1,000,000,000"),
         (partial(with_settings, hidden_size=-8), "cannot be loaded"),
@@ -75,6 +112,16 @@ def test_a_hostile_or_damaged_model_is_refused_with_its_folder(tmp_path, model, 
     with pytest.raises((ConfigError, DataError), match=said) as refused:
         sentence_model.SentenceModel(str(folder), "assess.embeddings.model")
     assert str(refused.value).startswith(f"assess.embeddings.model: {folder}")
+    assert not (folder / "RUN").exists(), "code of a pickle ran"
+
+
+def test_pickled_weights_beside_the_others_are_not_read(tmp_path, model):
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    pickled_run(folder)
+    expected = sentence_model.SentenceModel(model, "assess.embeddings.model").embed(["text"])
+    found = sentence_model.SentenceModel(str(folder), "assess.embeddings.model").embed(["text"])
+    np.testing.assert_array_equal(found, expected)
+    assert not (folder / "RUN").exists()
 
 
 def vectors(run) -> dict[str, np.ndarray]:
