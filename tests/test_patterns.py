@@ -52,7 +52,7 @@ EXCEPTIONS = {
     "pipelines.prepare.records.sections._EMPHASIS": _HEADING,
     "pipelines.prepare.records.sections._ROLE": _HEADING,
     "pipelines.prepare.records.sections._TAG": _HEADING,
-    "pipelines.text.normalize.mojibake._automaton": _LITERAL,
+    "pipelines.text.normalize.characters._automaton": _LITERAL,
     "pipelines.text.personal_data.spellings._ANY_LETTERS": "the 64 characters before an @",
     "training.gpus.peak_flops": "the name of a GPU",
     "training.model_folder.checks.check_template_variables": _LITERAL,

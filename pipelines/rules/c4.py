@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from pipelines.rules.rule import Analysis, Check, Dialect
-from pipelines.text.datatrove.sentences import count_sentence_breaks
+from pipelines.text.datatrove.tokenizer import count_sentence_breaks
 from pipelines.text.lines import count_characters, strip_each
 from pipelines.text.prose_lines import CURLY_BRACKET, JAVASCRIPT, LOREM_IPSUM, POLICY, KeptLines, keep_prose_lines
 from pipelines.text.texts import Texts

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.characters import SPACE, code_point, tables
 from pipelines.text.datatrove.tables import TERMINAL, character_classes
-from pipelines.text.hash_table import empty_table, find_or_insert, slots_for
+from pipelines.text.instructions import empty_table, find_or_insert, slots_for
 from pipelines.text.kernel import kernel
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

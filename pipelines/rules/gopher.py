@@ -12,13 +12,22 @@ from pydantic import ConfigDict, Field
 
 from cluster.errors import ConfigError
 from pipelines.rules.rule import Analysis, Check, Dialect
-from pipelines.text.byte_scan import first_match
 from pipelines.text.characters import LINE_END, SPACE, SYMBOL, code_point, tables
+from pipelines.text.instructions import first_match
 from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.lines import after_line_end, count_repeated_lines, count_repeated_paragraphs
-from pipelines.text.ngrams import DUPLICATED_N, TOP_N, count_ngram_repetition
 from pipelines.text.texts import Texts
-from pipelines.text.words import HAS_ALPHA, HAS_NON_SYMBOL, HASH_PRIME, HASH_SEED, Words, split_words
+from pipelines.text.words import (
+    DUPLICATED_N,
+    HAS_ALPHA,
+    HAS_NON_SYMBOL,
+    HASH_PRIME,
+    HASH_SEED,
+    TOP_N,
+    Words,
+    count_ngram_repetition,
+    split_words,
+)
 
 # Eight frequent function words of each of 26 languages written with spaces. English is Gopher's list (appendix A.1.1).
 # The others were made for this project in the same way: almost every page of running text has two of them or more.

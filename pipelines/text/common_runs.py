@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.text import characters
-from pipelines.text.hash_table import find_slot, hash_slots
+from pipelines.text.instructions import find_slot, hash_slots
 from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import PRIME, mix, most_tokens, next_token, split_tokens

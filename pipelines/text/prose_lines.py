@@ -12,9 +12,9 @@ from functools import cache
 
 import numpy as np
 
-from pipelines.text.byte_scan import copy_bytes
 from pipelines.text.characters import DIGIT, LINE_END, SPACE, SYMBOL, UNSPACED, code_point, tables
 from pipelines.text.datatrove.tables import TERMINAL, character_classes
+from pipelines.text.instructions import copy_bytes
 from pipelines.text.kernel import inner_kernel, kernel
 from pipelines.text.lines import after_line_end, strip
 from pipelines.text.texts import Texts

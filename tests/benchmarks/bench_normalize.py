@@ -7,7 +7,7 @@ import random
 import sys
 
 from pipelines.text import personal_data
-from pipelines.text.normalize import mojibake, normalize
+from pipelines.text.normalize import characters, normalize
 from pipelines.text.texts import Texts
 from tests.benchmarks.timing import REAL, load_texts, machine, processor_seconds
 
@@ -20,7 +20,7 @@ def run(texts: Texts) -> None:
     spans = personal_data.find(clean)
     broken = Texts.from_strings([f"{text}\nitâ€™s brokÃ©n\n" for text in clean.to_arrow().to_pylist()])
     works = {
-        "screen for mojibake": lambda: mojibake.marked_lines(texts),
+        "screen for mojibake": lambda: characters.marked_lines(texts),
         "normalise": lambda: normalize(texts),
         "normalise what is normal": lambda: normalize(clean),
         "normalise, one broken line a document": lambda: normalize(broken),

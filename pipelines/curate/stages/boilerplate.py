@@ -29,8 +29,7 @@ from pipelines.curate.stages.kept_texts import CutTexts, KeptTexts, MeasuredUnit
 from pipelines.curate.stages.shared_keys import KeyCounter, KeyStages, find_shared, slices_for
 from pipelines.memory import task_memory
 from pipelines.text import personal_data
-from pipelines.text.lines import count_characters
-from pipelines.text.pieces import Pieces, find_pieces, without_pieces
+from pipelines.text.lines import Pieces, count_characters, find_pieces, without_pieces
 from pipelines.text.texts import Texts
 from pipelines.text.tokens import count_tokens
 

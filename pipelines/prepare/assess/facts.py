@@ -39,9 +39,8 @@ from pipelines.prepare.records.validate import Validator
 from pipelines.prepare.stages.collect import collect_memory, rules_memory
 from pipelines.prepare.stages.duplicates import ATTRIBUTES_SCHEMA, VERDICTS_SCHEMA, attributes, same
 from pipelines.text.lines import count_characters
-from pipelines.text.phrases import Phrases
 from pipelines.text.texts import Texts
-from pipelines.text.tokens import split_tokens
+from pipelines.text.tokens import Phrases, split_tokens
 
 FOLDER = "_work/assess"  # of a run: the artifacts of its assessment
 FACTS, SAMPLE, VERDICTS = "facts", "sample", "verdicts"

@@ -23,10 +23,9 @@ from cluster.store.copies import local_file
 from cluster.store.store import Store
 from pipelines.prepare.fetch.settings import Variable
 from pipelines.text import personal_data
-from pipelines.text.html_remnants import without_html
+from pipelines.text.cleaning import straight_quotes, without_html
 from pipelines.text.normalize import normalize
 from pipelines.text.personal_data import KINDS
-from pipelines.text.straight_quotes import straight_quotes
 from pipelines.text.texts import Texts
 
 

@@ -28,9 +28,8 @@ from cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from cluster.examples.content import Shape, Sides, from_shape, sides_of
 from cluster.stage import Output, Scratch, Stage, files_from
 from cluster.store.store import Store
-from pipelines.text.phrases import Phrases
 from pipelines.text.texts import Texts
-from pipelines.text.tokens import count_tokens, split_tokens
+from pipelines.text.tokens import Phrases, count_tokens, split_tokens
 
 # Words and phrases of English answers that give reasons or go step by step.
 REASONING = (

@@ -7,7 +7,7 @@ hash_table.hash_slots with the hashes of tables.after_digits().
 
 from pipelines.text.characters import code_point
 from pipelines.text.datatrove.tables import ALPHA, ALPHANUMERIC, BEFORE_STOP, ICON, LOWER, PREFIX, QUOTE, SUFFIX, UPPER
-from pipelines.text.hash_table import find_slot
+from pipelines.text.instructions import find_slot
 from pipelines.text.kernel import inner_kernel
 from pipelines.text.words import hash_bytes
 

@@ -4,7 +4,7 @@ Every `..._end` function returns the end of the finding, or -1 if there is none.
 """
 
 from pipelines.text.kernel import inner_kernel
-from pipelines.text.personal_data.bytes import (
+from pipelines.text.personal_data.tables import (
     digits_end,
     hex_value,
     is_digit,

@@ -34,12 +34,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.errors import ConfigError
-from pipelines.text.byte_scan import copy_bytes, first_match
+from pipelines.text.instructions import copy_bytes, first_match
 from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.personal_data.bytes import digits_end, is_digit, is_free_left, is_upper
 from pipelines.text.personal_data.digits import card_end, iban_end, international_end, national_span, ssn_end
 from pipelines.text.personal_data.network import email_end, email_start, ipv4_end, ipv6_end
-from pipelines.text.personal_data.registries import CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, VERSION_WORDS
+from pipelines.text.personal_data.tables import (
+    CARD_LENGTHS,
+    COUNTRY_CODE_DIGITS,
+    IBAN_LENGTHS,
+    VERSION_WORDS,
+    digits_end,
+    is_digit,
+    is_free_left,
+    is_upper,
+)
 from pipelines.text.texts import Texts
 
 KINDS = ("email", "phone", "ssn", "credit_card", "iban", "ip")

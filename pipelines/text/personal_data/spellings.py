@@ -26,8 +26,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from pipelines.text.personal_data.registries import BEFORE_A_VERSION, IBAN_LENGTHS
 from pipelines.text.personal_data.spans import EMAIL, IBAN, IP, PHONE, Spans, find
+from pipelines.text.personal_data.tables import BEFORE_A_VERSION, IBAN_LENGTHS
 from pipelines.text.texts import Texts
 
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"

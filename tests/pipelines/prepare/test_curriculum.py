@@ -15,7 +15,7 @@ from cluster.store.store import Store
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.records.times import microseconds
 from pipelines.prepare.stages.complexity import _words, complexity, ranks, stages_of
-from pipelines.text.phrases import Phrases
+from pipelines.text.tokens import Phrases
 from tests.support.inline import prepare_inline
 from tests.support.prepared_runs import records
 

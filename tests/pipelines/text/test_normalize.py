@@ -12,7 +12,7 @@ from ftfy.badness import MOJIBAKE_CATEGORIES, is_bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.text.normalize import NORMALIZE_VERSION, mojibake, normalize, steps
+from pipelines.text.normalize import NORMALIZE_VERSION, characters, normalize, steps
 from pipelines.text.texts import Texts
 
 
@@ -269,7 +269,7 @@ CHARACTERS = re.findall("[" + "".join(MOJIBAKE_CATEGORIES.values()) + "]", "".jo
 
 def marks(lines: list[str]) -> np.ndarray:
     marked = np.zeros(len(lines), bool)
-    marked[mojibake.marked_lines(Texts.from_strings(lines))[:, 0]] = True
+    marked[characters.marked_lines(Texts.from_strings(lines))[:, 0]] = True
     return marked
 
 
@@ -291,7 +291,7 @@ def test_every_line_that_ftfy_calls_bad_is_marked(line):
 
 def test_marked_lines_are_given_by_document_start_and_end():
     texts = Texts.from_strings(["sound", "ok\r\ncafÃ©\rÃ¼ber\nok", "", "â€™"])
-    assert [(row[0], texts.data[row[1] : row[2]].tobytes().decode()) for row in mojibake.marked_lines(texts)] == [
+    assert [(row[0], texts.data[row[1] : row[2]].tobytes().decode()) for row in characters.marked_lines(texts)] == [
         (1, "cafÃ©"),
         (1, "Ã¼ber"),
         (3, "â€™"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cluster.errors import ConfigError
 from pipelines.text.personal_data import KINDS, PLACEHOLDERS, count, find, redact
-from pipelines.text.personal_data.registries import CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, VERSION_WORDS
+from pipelines.text.personal_data.tables import CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, VERSION_WORDS
 from pipelines.text.texts import Texts
 
 

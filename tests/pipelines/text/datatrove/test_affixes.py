@@ -2,8 +2,7 @@
 
 import pytest
 
-from pipelines.text.datatrove.sentences import count_sentence_breaks
-from pipelines.text.datatrove.tokenizer import split_tokens
+from pipelines.text.datatrove.tokenizer import count_sentence_breaks, split_tokens
 from pipelines.text.texts import Texts
 
 

@@ -1,7 +1,8 @@
-"""HTML that is left in plain text: tags, comments and entities.
+"""What `prepare` cleans out of texts: HTML that is left in plain text, and typographic quotation marks.
 
-Only tags of HTML and entities with a semicolon count, so `a < b`, `vector<int>` and `?a=1&copy=2` stay as they are.
-Code in backticks stays too. The time is linear in the length of the text, whatever it contains.
+HTML is tags, comments and entities. Only tags of HTML and entities with a semicolon count, so `a < b`, `vector<int>`
+and `?a=1&copy=2` stay as they are. Code in backticks stays too. The time is linear in the length of the text, whatever
+it contains.
 """
 
 import html
@@ -100,3 +101,35 @@ def _in_lines(text: str) -> str:
                 kept.pop()
         kept.append(line)
     return "\n".join(kept)
+
+
+# --- Typographic quotation marks as the two of ASCII, outside of code.
+#
+#     U+2018 to U+201B    become '
+#     U+201C to U+201F    become "
+#
+# Guillemets stay, because in French a space belongs to them, and so do primes and the letters U+02BB and U+02BC. Code
+# is what Markdown takes for it: fenced blocks, and one to three backticks within a line. The time is linear in the
+# length of the text.
+
+
+_STRAIGHT = str.maketrans(
+    {**dict.fromkeys("\u2018\u2019\u201a\u201b", "'"), **dict.fromkeys("\u201c\u201d\u201e\u201f", '"')}
+)
+# What is possessive (`+` after a quantifier) is not tried again with less, which would take quadratic time.
+_FENCED = r"^[ \t]*+(?P<fence>`{3,}+|~{3,}+)[^`\n]*+$(?s:.*?)(?:^[ \t]*+(?P=fence)[`~]*+[ \t]*+$|\Z)"
+_INLINE = r"(?<!`)(?P<ticks>`{1,3})(?!`)[^\n]*?[^`\n](?P=ticks)(?!`)"
+_MARKDOWN_CODE = re.compile(f"{_FENCED}|{_INLINE}", re.MULTILINE)
+
+
+def straight_quotes(text: str) -> str:
+    """The text with straight quotation marks; that of code unchanged."""
+    straight = text.translate(_STRAIGHT)
+    if straight == text or ("`" not in text and "~~~" not in text):
+        return straight
+    # A mark is replaced by one character, so that code is at the same place in both texts.
+    pieces, at = [], 0
+    for code in _MARKDOWN_CODE.finditer(text):
+        pieces += [straight[at : code.start()], code.group()]
+        at = code.end()
+    return "".join([*pieces, straight[at:]])
