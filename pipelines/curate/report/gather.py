@@ -23,7 +23,7 @@ from cluster.formats import ascii_text, count, plural, share
 from cluster.readers.inputs import STORES
 from cluster.readers.units import InputManifest
 from cluster.secret_values import take_out
-from pipelines.curate.config import AnyCut, CurateConfig
+from pipelines.curate.config import CUTS, AnyCut, CurateConfig
 from pipelines.curate.report.run_warnings import warnings
 from pipelines.curate.stages.decide import TALLIES
 from pipelines.curate.stages.ids import DUPLICATE_IDS
@@ -56,10 +56,6 @@ CurateReport = dict[str, Any]
 _AMOUNT = {"documents": int, "characters": int}
 _EXCERPT = {"id": str, "source": str, "excerpt": str}  # the beginning of a document; one that was cut ends with U+2026
 _BY_REASON = {"reason": str, **_AMOUNT}
-# The most frequent texts that were cut. documents: number of kept documents that have it; for boilerplate, those of its
-# source.
-_CUT_TEXTS = [{"source": str, "text": str, "documents": int}]
-
 # A key that ends with `?` may be missing; a part that is off is empty or null.
 REPORT = {
     "schema": int,  # 1
@@ -105,18 +101,13 @@ REPORT = {
         "threshold": float | None,
     }],
     "personal_data": [{"kind": str, "documents": int, "found": int, "redacted": bool}],  # found: occurrences
-    # Lines or paragraphs cut out of what the rules and deduplication kept. cut, max_documents: settings. pieces: number
-    # of all; different: of those with different words. documents: out of which one was cut. characters: with line
-    # feeds.
-    "boilerplate?": {
-        "cut": str, "max_documents": int, "different": int, "pieces": int, "documents": int, "characters": int,
-        "texts": _CUT_TEXTS,
-    },
-    # Runs of words that several kept documents have. min_words, cut: settings. later_runs, later_words: runs, and words
-    # in them, that an earlier document has; they are cut if `cut` is set.
-    "repeats?": {
-        "min_words": int, "cut": bool, "runs": int, "documents": int, "later_runs": int, "later_words": int,
-        "texts": _CUT_TEXTS,
+    # Of each cut that is made. texts: the most frequent ones; documents: number of kept documents that have one, for
+    # lines and paragraphs those of its source.
+    **{
+        f"{cut.name}?": {
+            **cut.report, **dict.fromkeys(cut.counters, int), "texts": [{"source": str, "text": str, "documents": int}],
+        }
+        for cut in CUTS
     },
     "quarantine": [{"source": str, "problem": str, "documents": int, "examples": [str]}],  # examples: file and row
     "skipped": [{"source": str, "inside": bool, "reason": str, "count": int}],  # files, or what is inside of files

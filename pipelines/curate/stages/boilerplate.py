@@ -56,6 +56,9 @@ class Boilerplate(BaseModel):
 
     name: ClassVar[str] = "boilerplate"
     version: ClassVar[str] = "1"
+    # Its part of report.json. pieces: number of all that were cut; different: of those with different words. documents:
+    # out of which one was cut. characters: with line feeds.
+    report: ClassVar = {"cut": str, "max_documents": int, "different": int}
     counters: ClassVar = ("pieces", "documents", "characters")
     counted: ClassVar[str] = _PIECES
     assumed: ClassVar[str] = ""

@@ -61,6 +61,9 @@ class Repeats(BaseModel):
 
     name: ClassVar[str] = "repeats"
     version: ClassVar[str] = "1"
+    # Its part of report.json. later_runs, later_words: runs, and words in them, that an earlier document has; they are
+    # cut if `cut` is set.
+    report: ClassVar = {"min_words": int, "cut": bool}
     counters: ClassVar = ("runs", "documents", "later_runs", "later_words")
     counted: ClassVar[str] = _ANCHORS
     assumed: ClassVar[str] = f"{_REPEATED:.0%} of the words that stay are in runs that several documents have."
