@@ -430,8 +430,8 @@ def test_every_file_says_what_it_is_for():
 # Public functions whose name and types say it all.
 NEED_NO_DOCSTRING = {
     "cluster/formats.py:count",
-    "pipelines/text/personal_data/bytes.py:is_digit",
-    "pipelines/text/personal_data/bytes.py:is_upper",
+    "pipelines/text/personal_data/tables.py:is_digit",
+    "pipelines/text/personal_data/tables.py:is_upper",
     "training/records/finished.py:write_outcome",
     "training/pack/packed_run.py:tokenizer_folder",
 }
