@@ -275,7 +275,10 @@ class CutBatches:
                 before = ends[first - 1] if first else 0
                 end = max(first + 1, int(np.searchsorted(ends, before + _CHUNK, "right")))
                 cuts = [of_file[first : end + 1] for of_file in offsets]
-                read = list(pool.map(lambda uri, cut: memoryview(read_between(self.store, uri, cut)), uris, cuts))
+                # Views, so that a slice is not copied before it is parsed.
+                read: list[Any] = list(
+                    pool.map(lambda uri, cut: memoryview(read_between(self.store, uri, cut)), uris, cuts)
+                )
                 for span in range(end - first):
                     slices = [
                         parsed(uri, data[cut[span] - cut[0] : cut[span + 1] - cut[0]], array_of(np.int64, -1, 2))
