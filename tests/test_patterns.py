@@ -45,7 +45,7 @@ EXCEPTIONS = {
     "cluster.secret_values._any_of": _LITERAL,
     "cluster.store.paths.glob_regex": _OF_THE_USER,
     "cluster.store.interface.first_line": "the first 20,000 characters of an error",
-    "cluster.submit.submit._numbered": _OF_THE_USER,
+    "cluster.submit.submit.next_name": _OF_THE_USER,
     "pipelines.prepare.fetch.settings._COMMENTS": _OF_THE_USER,
     "pipelines.prepare.records.clean._terms": _LITERAL,
     "pipelines.prepare.records.sections._ANCHOR": _HEADING,
