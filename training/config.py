@@ -2,10 +2,16 @@
 
 import json
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from cluster.errors import ConfigError
+from cluster.output_folder import fixed_folder, path_below, refuse_impossible_output, refuse_output_in_folder
+from cluster.readers.formats import format_of
+from cluster.readers.formats.hub import is_hub_data
+from cluster.store import paths
 from cluster.store.interface import StorageOptions
 from cluster.store.store import Store
 from training.config_parts import (
@@ -17,21 +23,18 @@ from training.config_parts import (
     Export,
     Failures,
     Generate,
-    Lora,
     Model,
     Optimizer,
     Overflow,
     PackExecution,
     Packing,
-    Probe,
     Settings,
     Split,
     Track,
-    Virtual,
     Workers,
 )
+from training.methods import METHODS, Lora, MethodName, Probe, TrainingMethod, Virtual
 
-Method = Literal["full", "lora", "qlora", "prefix", "prompt", "probe"]
 Order = Literal["shuffled", "curriculum", "reverse", "mixed"]
 EngineName = Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"]
 ZERO = ("zero1", "zero2", "zero3")
@@ -42,8 +45,6 @@ _NOT_RESULT = {"output", "packed", "storage", "execution", "workers", "engine", 
               "reduce_every_micro_batch", "loss_chunk_tokens"}  # fmt: skip
 # Positions of a micro-batch if neither `micro_batch` nor the limit of the device's memory is known.
 _MICRO_TOKENS = 8192
-# Groups of settings that only some methods use.
-_OF_METHODS = {"lora": ("lora", "qlora"), "prefix": ("prefix",), "prompt": ("prompt",), "probe": ("probe",)}
 # Settings that are used only after the last training step.
 _AFTER_TRAINING = {"export", "generate"}
 
@@ -86,7 +87,7 @@ class TrainConfig(Settings):
         description="output of a finished run to continue: its weights, optimizer state and position in the data are "
         "kept; steps, epochs, tokens and the learning-rate schedule are those of the new run alone",
     )
-    method: Method = "full"
+    method: MethodName = "full"
     lora: Lora = Lora()
     prefix: Virtual = Virtual()
     prompt: Virtual = Virtual()
@@ -167,7 +168,7 @@ class TrainConfig(Settings):
     def _consistent(self) -> Self:
         self._check_length()
         self._check_corpora()
-        self._check_method()
+        self.training_method.check(self)
         self._check_engine()
         if self.continue_from and self.phases:
             raise ValueError(
@@ -180,9 +181,7 @@ class TrainConfig(Settings):
             raise ValueError("phases: all phases write to one store; give `storage` beside `phases`, not in a phase")
         for number, phase in enumerate(self.phases):
             whole = self.phase(phase)
-            if number + 1 < len(self.phases) and not (
-                whole.method == "full" or (whole.export.merged and whole.mergeable)
-            ):
+            if number + 1 < len(self.phases) and not (whole.exports_whole_weights):
                 raise ValueError(
                     f"phases: {phase['name']} exports no full weights, which the next phase starts from; "
                     "use method full, lora or qlora there, and export.merged: true"
@@ -236,29 +235,6 @@ class TrainConfig(Settings):
         if self.order == "shuffled" and not self.phases and any(columns.stage for columns in self.all_columns):
             raise ValueError("columns.stage: only the orders curriculum, reverse and mixed use stages; set `order`")
 
-    def _check_method(self) -> None:
-        if self.method in ("prefix", "prompt") and self.packing.mode != "none":
-            raise ValueError(
-                f"packing.mode: method {self.method} puts virtual tokens before a row, so a row must be one document; "
-                "set packing: {mode: none}"
-            )
-        if self.method == "probe":
-            if self.packing.mode != "none" or self.packing.overflow == "split":
-                raise ValueError(
-                    "packing: method probe classifies whole documents; set packing: {mode: none}, and overflow to "
-                    "truncate (the default) or drop"
-                )
-            if any(columns.form != "text" for columns in self.all_columns):
-                raise ValueError("columns: method probe needs {text: COLUMN, label: COLUMN}")
-        elif any(columns.label for columns in self.all_columns):
-            raise ValueError("columns.label: only method probe uses a label")
-        if self.method == "qlora" and not self.workers.gpus_each:
-            raise ValueError(
-                "method: qlora computes on 4-bit weights, which needs GPUs; set workers.gpus_each: 1, or lora"
-            )
-        if self.method == "qlora" and self.model.config:
-            raise ValueError("method: qlora quantises a trained model; random weights have nothing to keep")
-
     def _check_engine(self) -> None:
         if self.offload != "none" and self.engine not in ZERO:
             raise ValueError(f"offload: only engines {', '.join(ZERO)} offload; the engine is {self.engine}")
@@ -268,7 +244,7 @@ class TrainConfig(Settings):
             raise ValueError(
                 f"reduce_every_micro_batch: false is a choice of engine fsdp2; the engine is {self.engine}"
             )
-        if self.method == "qlora" and self.engine != "ddp":
+        if self.training_method.four_bit and self.engine != "ddp":
             raise ValueError(f"engine: {self.engine} cannot shard 4-bit weights; qlora needs engine ddp")
         if self.compile is True and self.engine == "zero3":
             raise ValueError(
@@ -330,27 +306,26 @@ class TrainConfig(Settings):
         """
         if self.packing.overflow is not None:
             return self.packing.overflow
-        if self.method == "probe":
+        if self.training_method.classifies:
             return "truncate"
         return "split" if columns.form == "text" else "drop"
 
     @property
     def ignored(self) -> list[str]:
         """The given groups of settings that no method of this config uses."""
-        methods = {self.phase(overrides).method for overrides in self.phases} or {self.method}
+        used = {one.training_method.group for one in self.trainings}
         given = set().union(self.model_fields_set, *self.phases)
-        return [name for name, of in _OF_METHODS.items() if name in given and not methods & {*of}]
+        return [name for name in _users() if name in given and name not in used]
 
     @property
     def without_effect(self) -> list[str]:
         """Sentences about given settings that change nothing, in this config or in one of its phases."""
         found = [
-            f"{name}: only method {' or '.join(_OF_METHODS[name])} uses it, so it has no effect. Set method: "
-            f"{_OF_METHODS[name][0]}, or remove {name}."
+            f"{name}: only method {' or '.join(_users()[name])} uses it, so it has no effect. Set method: "
+            f"{_users()[name][0]}, or remove {name}."
             for name in self.ignored
         ]
-        configs = [self.phase(overrides) for overrides in self.phases] or [self]
-        own = {name: reason for one in configs for name, reason in one._without_effect().items()}
+        own = {name: reason for one in self.trainings for name, reason in one._without_effect().items()}
         return found + [f"{name}: has no effect, because {reason}. Remove it." for name, reason in own.items()]
 
     def _without_effect(self) -> dict[str, str]:
@@ -367,8 +342,9 @@ class TrainConfig(Settings):
                 ("evaluate.every_steps", "evaluate.rows", "evaluate.patience", "evaluate.least_gain"),
                 not held_out and "no document is held out for validation (split.validation: 0)",
             ),
-            "export.merged": not self.mergeable and f"method {self.method} has no adapter that can be merged",
-            "export.dtype": not self._exports_whole_weights and "no full or merged weights are exported",
+            "export.merged": not self.training_method.merges
+            and f"method {self.method} has no adapter that can be merged",
+            "export.dtype": not self.exports_whole_weights and "no full or merged weights are exported",
             "generate.decimal_mark": generate and generate.answer != "number" and "generate.answer is not number",
             "generate.prompt_tokens": all(one.form != "text" for one in self.all_columns)
             and "the corpus itself has prompts",
@@ -377,10 +353,7 @@ class TrainConfig(Settings):
             and all(one.columns for one in self.evaluate.sets.values())
             and "every corpus has columns of its own",
         }
-        if self.method == "probe":
-            reasons["generate"] = bool(generate) and "method probe generates no text"
-            reasons["loss_chunk_tokens"] = "method probe computes no logits of tokens"
-            reasons["activation_checkpointing"] = "method probe computes no gradients of the base"
+        reasons |= self.training_method.without_effect
         found = {name: reason for name, reason in reasons.items() if reason and self._is_set(name)}
         if len(self.corpus) == 1 and self.corpus[0].weight is not None:
             found["corpus.0.weight"] = "there is one corpus, which is all of the mixture"
@@ -400,8 +373,9 @@ class TrainConfig(Settings):
         return self.split.fold is not None or any(columns.split for columns in self.all_columns)
 
     @property
-    def _exports_whole_weights(self) -> bool:
-        return self.method == "full" or (self.mergeable and self.export.merged)
+    def exports_whole_weights(self) -> bool:
+        """Whether a model is exported that is loaded without an adapter."""
+        return self.training_method.trains_base or (self.training_method.merges and self.export.merged)
 
     @property
     def bf16(self) -> bool:
@@ -409,9 +383,14 @@ class TrainConfig(Settings):
         return self.precision == "bf16" or (self.precision == "auto" and self.workers.gpus_each > 0)
 
     @property
-    def mergeable(self) -> bool:
-        """Whether the method's adapter can be merged into the base's weights."""
-        return self.method in ("lora", "qlora")
+    def training_method(self) -> TrainingMethod:
+        """The method of training."""
+        return METHODS[self.method]
+
+    @property
+    def trainings(self) -> "tuple[TrainConfig, ...]":
+        """The config of each phase; without phases, this one."""
+        return tuple(self.phase(overrides) for overrides in self.phases) or (self,)
 
     def phase(self, overrides: dict[str, Any], model: str | None = None) -> "TrainConfig":
         """The config of one phase: this config overridden by the phase's settings, with an output of its own.
@@ -452,6 +431,15 @@ class TrainConfig(Settings):
         return plain
 
 
+def _users() -> dict[str, list[str]]:
+    """Groups of settings that only some methods use -> these methods."""
+    found: dict[str, list[str]] = {}
+    for one in METHODS.values():
+        if one.group:
+            found.setdefault(one.group, []).append(one.name)
+    return found
+
+
 def _is_place(name: str) -> bool:
     """Whether a model's name is written as a path or URI."""
     return name.startswith(("/", "./", "../", "~")) or "://" in name
@@ -486,3 +474,50 @@ def _merged(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, An
             value = _merged(old, value)
         merged[key] = value
     return merged
+
+
+# A file of each kind that a run writes below its output and that a glob of a corpus may match.
+_LEFT_BY_A_RUN = ("steps.jsonl", "packed/corpus-0/train/000000-000-0.parquet")
+assert all(format_of(name) for name in _LEFT_BY_A_RUN)
+
+
+def refuse_output_among_inputs(config: TrainConfig) -> None:
+    """Compare `output` and `packed` with the folders of corpora, model and tokenizer, in every phase.
+
+    Raises:
+        ConfigError: one of these folders is equal to the other or lies inside it.
+    """
+    for one in (config, *config.trainings):
+        for setting in ("output", "packed"):
+            if folder := getattr(one, setting):
+                _refuse(setting, paths.absolute(folder), one)
+                refuse_impossible_output(folder)
+
+
+def _refuse(setting: str, root: str, config: TrainConfig) -> None:
+    for named, path, store in _inputs(config):
+        if store.endpoint_of(path) != config.store.endpoint_of(root):
+            continue
+        refuse_output_in_folder(setting, root, named, path, _LEFT_BY_A_RUN, "trained")
+        if path_below(fixed_folder(path)[0], root) is not None:
+            raise ConfigError(
+                f"{setting}: {root} contains {named}, and a run may not write above what it reads. Choose a folder "
+                "that is not above it."
+            )
+
+
+def _inputs(config: TrainConfig) -> list[tuple[str, str, Store]]:
+    """(description, absolute path or URI, store) of each folder that a training reads; names of a hub are left out."""
+    found = []
+    for name, corpus, store in zip(config.corpus_names, config.corpus, config.corpus_stores, strict=True):
+        path = paths.absolute(corpus.path)
+        found.append((f"the corpus {name} ({path})", path, store))
+    found += [(f"evaluate.sets.{n} ({one.path})", one.path, config.store) for n, one in config.evaluate.sets.items()]
+    found = [one for one in found if not is_hub_data(one[1])]
+    if config.continue_from:
+        earlier = paths.absolute(config.continue_from.run)
+        found.append((f"the run to continue ({earlier})", earlier, config.store))
+    for what, place in (("model", config.model.name), ("tokenizer", config.model.tokenizer)):
+        if place and (paths.is_remote(place) or Path(paths.absolute(place)).is_dir()):
+            found.append((f"the {what} ({paths.absolute(place)})", paths.absolute(place), config.store))
+    return found

@@ -16,6 +16,7 @@ from cluster.frame.execution import Execution
 from cluster.readers.inputs import ENCODING, Encoding, Format
 from cluster.store import paths
 from cluster.store.interface import StorageOptions
+from training.methods import CLASSIFIER
 
 Overflow = Literal["split", "truncate", "drop"]
 
@@ -27,6 +28,17 @@ class Settings(BaseModel):
     """Base class of settings: unknown keys are an error, and values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WithShortForm(Settings):
+    """Settings for which a text alone stands for the setting `short_form`."""
+
+    short_form: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {cls.short_form: value} if isinstance(value, str) else value
 
 
 class Columns(Settings):
@@ -60,8 +72,8 @@ class Columns(Settings):
     tools: str | None = Field(None, description="with messages: the tools that are passed to the chat template")
     label: str | None = Field(
         None,
-        description="method probe: the class, text or a whole number; of a list its most frequent value. Default: the "
-        "labels, else the categories, of a data set of `raymill prepare`",
+        description=f"method {CLASSIFIER}: the class, text or a whole number; of a list its most frequent value. "
+        "Default: the labels, else the categories, of a data set of `raymill prepare`",
     )
     id: str | None = Field(None, description="default: `id` where there is one, else a hash of the content")
     group: str | None = Field(None, description="documents of one group go to one split; default: `group_id` if there")
@@ -173,7 +185,7 @@ class Corpus(DocumentFiles):
     )
 
 
-class Model(Settings):
+class Model(WithShortForm):
     """A base model by name, or a randomly initialised one by its config."""
 
     short_form: ClassVar = "name"
@@ -196,11 +208,6 @@ class Model(Settings):
         "packing, evaluation and the exported tokenizer",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {cls.short_form: value} if isinstance(value, str) else value
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.name is None) == (self.config is None):
@@ -218,7 +225,7 @@ class Model(Settings):
         return self
 
 
-class ContinueFrom(Settings):
+class ContinueFrom(WithShortForm):
     """The finished run that a training continues: it starts from that run's weights and optimizer state."""
 
     short_form: ClassVar = "run"
@@ -226,43 +233,6 @@ class ContinueFrom(Settings):
     run: str = Field(min_length=1, description="the output of a finished run, or of one of its phases")
     checkpoint: Literal["newest", "best"] = Field(
         "newest", description="best: the checkpoint with the lowest validation loss, which that run exported"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_run(cls, value: Any) -> Any:
-        return {cls.short_form: value} if isinstance(value, str) else value
-
-
-class Lora(Settings):
-    """The adapter of methods lora and qlora."""
-
-    other_names: ClassVar = {
-        "r": "rank", "lora_r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "target",
-        "use_rslora": "rslora", "use_dora": "dora",
-    }  # fmt: skip
-
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target: str | tuple[str, ...] = Field(
-        "all-linear", description="names of modules, or all-linear: all but the lm_head"
-    )
-    rslora: bool = Field(False, description="scale by alpha / sqrt(rank)")
-    dora: bool = Field(False, description="weight-decomposed: a magnitude of its own for each output")
-
-
-class Virtual(Settings):
-    """The virtual tokens of methods prefix and prompt."""
-
-    tokens: int = Field(20, ge=1, description="virtual tokens before the text")
-
-
-class Probe(Settings):
-    """The classifier of method probe."""
-
-    pool: Literal["last", "mean"] = Field(
-        "last", description="input of the classification head: the hidden state of the last token, or their mean"
     )
 
 
@@ -296,7 +266,8 @@ class Packing(Settings):
     overflow: Overflow | None = Field(
         None,
         description="documents longer than a row: `split` into several pieces; `truncate` after the last label token "
-        "that fits; `drop`. Default: split for text, drop for chat and pairs, truncate for method probe",
+        "that fits; `drop`. Default: split for text, drop for chat and pairs, truncate for method "
+        f"{CLASSIFIER}",
     )
 
 
@@ -326,7 +297,7 @@ class Optimizer(Settings):
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
-class HeldOutSet(DocumentFiles):
+class HeldOutSet(DocumentFiles, WithShortForm):
     """Documents that are measured before and after training, and never trained on."""
 
     short_form: ClassVar = "path"
@@ -340,11 +311,6 @@ class HeldOutSet(DocumentFiles):
         min_length=1,
         description="split to measure, for documents that have splits; null: test, or all documents without a split",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_path(cls, value: Any) -> Any:
-        return {cls.short_form: value} if isinstance(value, str) else value
 
 
 class Evaluate(Settings):

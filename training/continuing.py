@@ -29,14 +29,6 @@ from training.records.job import OUTCOME, Parent
 
 PARENT = "parent.json"
 
-# The settings of a method that decide the shape or the meaning of its trained weights.
-_OF_WEIGHTS = {
-    "lora": ("rank", "alpha", "target", "rslora", "dora"),
-    "qlora": ("rank", "alpha", "target", "rslora", "dora"),
-    "prefix": ("tokens",),
-    "prompt": ("tokens",),
-    "probe": ("pool",),
-}
 # Settings whose difference between two runs says nothing.
 _NOT_TOLD = {"kind", "name", "output", "packed", "storage", "track", "continue_from", "execution", "failures", "model"}
 
@@ -95,7 +87,21 @@ def find_parent(config: TrainConfig) -> ParentRun | None:
     checkpoint = Checkpoint.load(store, checkpoint_of(uri, outcome["best_checkpoint" if best else "checkpoint"]))
     config_then = RunFolder(store, uri).report("run")["run"]["config"]
     parent = ParentRun(uri, manifest, outcome, config_then, checkpoint)
-    if found := _other_weights(config, parent):
+    if config_then["method"] != config.method:
+        raise _refusal(parent, differences({"method": config_then["method"]}, {"method": config.method}))
+    group, now = config.training_method.group or "", config.training_method.settings(config)
+    found = differences({group: {name: config_then[group][name] for name in now}}, {group: now})
+    if on_hub(config.model):  # the model is not fetched
+        model = f"{config.model.name}@{located(config.model).revision}"
+    else:
+        # Of random weights that are all trained, nothing is left that the seed decided.
+        trains_base = config.training_method.trains_base
+        seed = json.loads(parent.settings["settings.seed"]) if trains_base else config.seed
+        model = model_fingerprint(store, config.model, seed)
+    if (before := parent.settings["model"]) != model:
+        named = config.model.name or f"{(config.model.config or {})['model_type']} with random weights"
+        found.append(f"model was {manifest['told']['base']} ({before[:24]}), now {named} ({model[:24]})")
+    if found:
         raise _refusal(parent, found)
     return parent
 
@@ -109,9 +115,16 @@ def parent_of(config: TrainConfig, packed: PackedRun) -> Parent | None:
     parent = find_parent(config)
     if parent is None:
         return recorded_parent(config)
-    if found := _other_tokens(parent, packed):
-        raise _refusal(parent, found)
+    if parent.settings["data"] != packed.fingerprint:
+        before = {"tokenizer": parent.manifest.get("tokenizer"), "classes": parent.manifest.get("classes", [])}
+        now = {"tokenizer": packed.tokenizer_fingerprint, "classes": list(packed.classes)}
+        if found := differences(before, now):
+            raise _refusal(parent, found)
     position, why = _position(config, parent, packed)
+    samples = plural(position.samples + sum(position.taken), "sample")
+    where = f"position in the data, after {samples}"
+    if why:
+        where = f"not the position in the data, which begins at its first sample, because {why}"
     return Parent(
         run=RecordedUri(parent.uri),
         digest=parent.manifest["digest"],
@@ -121,7 +134,7 @@ def parent_of(config: TrainConfig, packed: PackedRun) -> Parent | None:
         updates=parent.checkpoint.manifest.progress.updates,
         steps_before=parent.before.get("steps_before", 0) + parent.checkpoint.step,
         position=position,
-        words=tuple(continuation_lines(config, parent, _position_words(position, why))),
+        words=tuple(continuation_lines(config, parent, where)),
     )
 
 
@@ -177,9 +190,9 @@ def _parse_parent(data: bytes) -> Parent:
 def continuation_lines(config: TrainConfig, parent: ParentRun, position: str) -> list[str]:
     """What is continued, kept and new. position: a clause about the data."""
     checkpoint, method = parent.checkpoint, config.method
-    last = _name(checkpoint.uri) == _name(parent.fit["checkpoint"])
+    last = checkpoint.uri.rpartition("/")[2] == parent.fit["checkpoint"].rpartition("/")[2]
     updates = plural(checkpoint.manifest.progress.updates, "update")
-    adapter = ", ".join(f"{key} {value}" for key, value in _of_weights(config).items())
+    adapter = ", ".join(f"{key} {value}" for key, value in config.training_method.settings(config).items())
     rate = config.optimizer
     length = next(
         f"{value:,.12g} {name}"
@@ -199,49 +212,6 @@ def continuation_lines(config: TrainConfig, parent: ParentRun, position: str) ->
     if changed := differences(then, now):
         lines.append(f"changed settings: {'; '.join(changed)}")
     return lines
-
-
-def _name(uri: str) -> str:
-    return uri.rpartition("/")[2]
-
-
-def _of_weights(config: TrainConfig) -> dict[str, Any]:
-    """The settings of the method that decide its trained weights, as JSON values."""
-    names = _OF_WEIGHTS.get(config.method, ())
-    group = "lora" if config.method == "qlora" else config.method
-    plain = json.loads(getattr(config, group).model_dump_json()) if names else {}
-    return {name: plain[name] for name in names}
-
-
-def _other_weights(config: TrainConfig, parent: ParentRun) -> list[str]:
-    """Differences in method, adapter and base model, with both values."""
-    if parent.config["method"] != config.method:
-        return differences({"method": parent.config["method"]}, {"method": config.method})
-    group = "lora" if config.method == "qlora" else config.method
-    now = _of_weights(config)
-    found = differences({group: {name: parent.config[group][name] for name in now}}, {group: now})
-    before, after = parent.settings["model"], _model(config, parent)
-    if before != after:
-        named = config.model.name or f"{(config.model.config or {})['model_type']} with random weights"
-        found.append(f"model was {parent.manifest['told']['base']} ({before[:24]}), now {named} ({after[:24]})")
-    return found
-
-
-def _model(config: TrainConfig, parent: ParentRun) -> str:
-    """The fingerprint of the config's base model, without fetching a model of the hub."""
-    if on_hub(config.model):
-        return f"{config.model.name}@{located(config.model).revision}"
-    # Of random weights that are all trained, nothing is left that the seed decided.
-    seed = json.loads(parent.settings["settings.seed"]) if config.method == "full" else config.seed
-    return model_fingerprint(config.store, config.model, seed)
-
-
-def _other_tokens(parent: ParentRun, packed: PackedRun) -> list[str]:
-    """Differences in tokenizer and classes, with both values."""
-    if parent.settings["data"] == packed.fingerprint:
-        return []
-    before = {"tokenizer": parent.manifest.get("tokenizer"), "classes": parent.manifest.get("classes", [])}
-    return differences(before, {"tokenizer": packed.tokenizer_fingerprint, "classes": list(packed.classes)})
 
 
 def _refusal(parent: ParentRun, found: list[str]) -> ConfigError:
@@ -275,9 +245,3 @@ def _position(config: TrainConfig, parent: ParentRun, packed: PackedRun) -> tupl
     )
     earlier = Order.for_training(config.model_copy(update={"corpus": corpora}), packed, Position(0, taken))
     return Position(0, earlier.taken(samples)), ""
-
-
-def _position_words(position: Position, why: str) -> str:
-    if why:
-        return f"not the position in the data, which begins at its first sample, because {why}"
-    return f"position in the data, after {plural(position.samples + sum(position.taken), 'sample')}"

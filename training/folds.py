@@ -3,26 +3,25 @@
     OUTPUT/fold-0, fold-1, ...   a run of `raymill train` each, with `split.fold`
     OUTPUT/folds.json            the scores of each fold, their mean and standard deviation; written last
 
-Scores are those of the evaluation: accuracy, precision, recall and F1 of a classifier (method probe, or
+Scores are those of the evaluation: accuracy, precision, recall and F1 of a classifier (one that is trained, or
 `generate: {answer: label}`); exact match, F1 of words and others of generated answers; and the loss on the fold. The
 records for testing take no part, so the test split stays unseen. Folds are trained one after the other; a fold that is
 finished is not trained again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any, TypedDict
 
 from cluster.errors import ConfigError, DataError
-from cluster.frame.job import Run
-from cluster.progress import Progress
+from cluster.frame.commands import Address, ConfigFile, Overrides, Replace, load_of_kind
+from cluster.progress import Progress, ProgressLines
 from cluster.record import json_bytes
 from cluster.run import RunFolder
 from cluster.session import Session
 from cluster.store import paths
 from training.config import TrainConfig
 from training.job import train
-from training.report.text import TrainReport
 
 FOLDS_JSON = "folds.json"
 
@@ -55,8 +54,21 @@ class CrossValidation(TypedDict):
 
 
 def cross_validate(
-    config: TrainConfig, session: Session, progress: Progress, *, replace: bool = False
-) -> CrossValidation:
+    config: ConfigFile, override: Overrides = None, address: Address = None, replace: Replace = False
+) -> None:
+    """Score a data set by training: one model a fold of `split.folds`, each tested on the fold that it leaves out.
+
+    A second run continues where the first stopped. Scores: OUTPUT/folds.json
+    """
+    settings = load_of_kind("train", config, override)
+    progress = ProgressLines()
+    with Session(address, settings.execution.cpus, progress) as session:
+        found = train_folds(settings, session, progress, replace=replace)
+    print(scores_text(found))
+    print(f"scores  {paths.join(paths.absolute(settings.output), FOLDS_JSON)}")
+
+
+def train_folds(config: TrainConfig, session: Session, progress: Progress, *, replace: bool = False) -> CrossValidation:
     """Train a model for each fold, and write what they score. Continues where an earlier call stopped.
 
     Args:
@@ -75,71 +87,57 @@ def cross_validate(
         raise ConfigError(
             "continue_from: that run was trained on documents that a cross-validation tests. Leave it out."
         )
-    datasets, count = _datasets(config)
-    found = [_scored(train(of_fold(config, n), session, progress, replace=replace), n) for n in range(count)]
-    result = CrossValidation(name=config.name, datasets=datasets, folds=found, scores=spread(found))
-    config.store.write_bytes(paths.join(paths.absolute(config.output), FOLDS_JSON), json_bytes(result))
-    return result
-
-
-def of_fold(config: TrainConfig, fold: int) -> TrainConfig:
-    """The config of the training that leaves a fold out."""
-    update: dict[str, Any] = {
-        "name": f"{config.name}-fold-{fold}",
-        "split": config.split.model_copy(update={"fold": fold}),
-        "output": paths.join(paths.absolute(config.output), f"fold-{fold}"),
-    }
-    if config.packed:
-        update["packed"] = paths.join(paths.absolute(config.packed), f"fold-{fold}")
-    return config.model_copy(update=update)
-
-
-def _datasets(config: TrainConfig) -> tuple[dict[str, str], int]:
-    """(URI of each data set -> digest of its run, the number of folds of all of them)."""
-    digests, folds = dict[str, str](), dict[str, int]()
+    digests, counts = dict[str, str](), dict[str, int]()
     for store, corpus in zip(config.corpus_stores, config.corpus, strict=True):
         uri = paths.absolute(corpus.path)
         manifest = RunFolder(store, uri).require("prepare", "Its folds are tested one by one.")
-        count = manifest["config"]["split"]["folds"]
-        if not count:
+        digests[uri], counts[uri] = manifest["digest"], manifest["config"]["split"]["folds"]
+        if not counts[uri]:
             raise DataError(f"{uri}: has no folds. Prepare it with `split: {{folds: 5}}`, or another number.")
-        digests[uri], folds[uri] = manifest["digest"], count
-    if len(set(folds.values())) > 1:
-        seen = ", ".join(f"{uri} {count}" for uri, count in folds.items())
+    if len(set(counts.values())) > 1:
+        seen = ", ".join(f"{uri} {count}" for uri, count in counts.items())
         raise ConfigError(f"corpus: the data sets have different numbers of folds ({seen}). Prepare them with one.")
-    return digests, next(iter(folds.values()))
-
-
-def _scored(run: Run, fold: int) -> FoldScores:
-    report: TrainReport = run.report
-    fit = report["fits"][-1]
-    measured = fit["after"].get("test")
-    scores = dict(fit["generation"]) | ({"loss": measured["loss"]} if measured else {})
-    documents = sum(one["documents"] for corpus in fit["corpora"] for one in corpus["splits"] if one["split"] == "test")
-    return FoldScores(fold=fold, output=run.uri, documents=documents, scores=scores)
+    output, found = paths.absolute(config.output), []
+    for fold in range(next(iter(counts.values()))):
+        update: dict[str, Any] = {
+            "name": f"{config.name}-fold-{fold}",
+            "split": config.split.model_copy(update={"fold": fold}),
+            "output": paths.join(output, f"fold-{fold}"),
+        }
+        if config.packed:
+            update["packed"] = paths.join(paths.absolute(config.packed), f"fold-{fold}")
+        run = train(config.model_copy(update=update), session, progress, replace=replace)
+        fit = run.report["fits"][-1]
+        measured = fit["after"].get("test")
+        scores = dict(fit["generation"]) | ({"loss": measured["loss"]} if measured else {})
+        splits = [split for corpus in fit["corpora"] for split in corpus["splits"] if split["split"] == "test"]
+        documents = sum(split["documents"] for split in splits)
+        found.append(FoldScores(fold=fold, output=run.uri, documents=documents, scores=scores))
+    result = CrossValidation(name=config.name, datasets=digests, folds=found, scores=spread(found))
+    config.store.write_bytes(paths.join(output, FOLDS_JSON), json_bytes(result))
+    return result
 
 
 def spread(folds: Sequence[FoldScores]) -> dict[str, Spread]:
     """The spread of each score that every fold has."""
-    names = [name for name in folds[0]["scores"] if all(name in one["scores"] for one in folds)]
     found = {}
-    for name in names:
-        values = [one["scores"][name] for one in folds]
-        deviation = stdev(values) if len(values) > 1 else 0.0
-        found[name] = Spread(mean=mean(values), deviation=deviation, least=min(values), most=max(values))
+    for name in folds[0]["scores"]:
+        if all(name in one["scores"] for one in folds):
+            values = [one["scores"][name] for one in folds]
+            deviation = stdev(values) if len(values) > 1 else 0.0
+            found[name] = Spread(mean=mean(values), deviation=deviation, least=min(values), most=max(values))
     return found
 
 
 def scores_text(found: CrossValidation) -> str:
     """The scores as a table, a line a score: mean, standard deviation, least and most of the folds."""
-    lines = [f"{found['name']}, {len(found['folds'])} folds: " + ", ".join(_documents(found["folds"]))]
-    lines.append(f"{'score':<24}{'mean':>8}{'deviation':>12}{'least':>8}{'most':>8}")
+    first, *others = [f"{one['documents']:,}" for one in found["folds"]]
+    lines = [
+        f"{found['name']}, {len(found['folds'])} folds: " + ", ".join([f"{first} documents", *others]),
+        f"{'score':<24}{'mean':>8}{'deviation':>12}{'least':>8}{'most':>8}",
+    ]
     lines += [
         f"{name:<24}{one['mean']:>8.3f}{one['deviation']:>12.3f}{one['least']:>8.3f}{one['most']:>8.3f}"
         for name, one in found["scores"].items()
     ]
     return "\n".join(lines)
-
-
-def _documents(folds: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [f"{one['documents']:,} documents" if not at else f"{one['documents']:,}" for at, one in enumerate(folds)]

@@ -7,6 +7,7 @@ it neither starts Ray nor changes anything. Packing runs as units of stages, tra
 export and evaluation in worker 0, which has already imported torch. The driver loads no model.
 """
 
+import json
 import logging
 from collections.abc import Mapping
 from functools import cached_property
@@ -15,27 +16,34 @@ from typing import Any
 from cluster.artifact import canonical_json, fingerprint
 from cluster.entry import Entry, require_extra
 from cluster.errors import ConfigError
-from cluster.frame.job import Made, Making, Run, RunJob, with_warnings
+from cluster.frame.job import REPORT_HTML, Made, Making, Run, RunJob, with_warnings
 from cluster.progress import Progress
+from cluster.run import RUN_REPORT, RunFolder
 from cluster.session import Session, in_worker
 from cluster.store import paths
+from cluster.store.interface import NotFound
 from cluster.submit.work import Machines, job_config
-from training.config import TrainConfig
+from training.config import TrainConfig, refuse_output_among_inputs
 from training.config_parts import Workers
 from training.continuing import find_parent, parent_of, write_parent
 from training.data.order import Order
 from training.driver.launch import check_cluster, check_machine, check_trackers, fit_on_ray
 from training.model_folder.checks import check_model
 from training.model_folder.folder import located, model_fingerprint, on_hub
-from training.output_folder import refuse_output_among_inputs
 from training.pack import summary
 from training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
 from training.pack.job import PackJob, pack_settings
 from training.pack.packed_run import PackedRun
 from training.plan.memory import check_memory
-from training.records.finished import EXPORT, export_digests, finished_export_and_evaluation
+from training.records.finished import (
+    EVALUATION,
+    EXPORT,
+    export_damage,
+    export_digests,
+    export_file,
+    finished_export_and_evaluation,
+)
 from training.records.job import OUTCOME, Job
-from training.repair import discard_damaged, run_damage
 from training.report.gather import combine_reports, gather
 from training.report.page import render
 from training.report.text import Fit, exported_validation, summary_text
@@ -74,10 +82,12 @@ class TrainJob(RunJob[TrainConfig]):
     def inputs(self) -> str | None:
         """Of model and packed rows, or of the phases; None before the corpora are packed."""
         if self.config.phases:
-            if len(self._phases) < len(self.config.phases):
-                self._phases = tuple(self._finished_phases())
-            whole = len(self._phases) == len(self.config.phases)
-            return fingerprint([run.manifest["inputs"] for run in self._phases]) if whole else None
+            for overrides in self.config.phases[len(self._phases) :]:
+                model = exported_model(self._phases[-1]) if self._phases else None
+                if (run := TrainJob(self.located.phase(overrides, model)).find().run) is None:
+                    return None
+                self._phases += (run,)
+            return fingerprint([run.manifest["inputs"] for run in self._phases])
         if self._job is None:
             packing = PackJob.of(with_columns(self.located), replace=False)
             if (packed := packing.find_packed()) is None:
@@ -88,21 +98,11 @@ class TrainJob(RunJob[TrainConfig]):
     def input_changes(self) -> str:
         return "the input files or the run in continue_from changed"
 
-    def _finished_phases(self) -> list[Run]:
-        """The runs of the phases up to the first that is not finished."""
-        found: list[Run] = []
-        for overrides in self.config.phases:
-            model = exported_model(found[-1]) if found else None
-            if (run := TrainJob(self.located.phase(overrides, model)).find().run) is None:
-                break
-            found.append(run)
-        return found
-
     def parts(self) -> tuple[Run, ...]:
         return self._phases
 
     def damage(self, manifest: Mapping[str, Any], compare_sha256: bool) -> dict[str, str]:
-        found = run_damage(self.folder, dict(manifest), compare_sha256)
+        found = run_damage(self.folder, manifest, compare_sha256)
         if compare_sha256 and self._job is not None:
             found |= PackedRun.load(self.store, self._job.packed).damage(compare_sha256=True)
         return found
@@ -112,8 +112,8 @@ class TrainJob(RunJob[TrainConfig]):
         return super().run(session, progress, replace=replace, verify=verify or replace)
 
     def require_extras(self, *, computes: bool = True) -> None:
-        if computes:
-            require_extras(self.config)
+        if computes and any(one.training_method.four_bit for one in self.config.trainings):
+            require_extra("qlora", "method: qlora", "Or use method lora.")
 
     def begin(self, session: Session, progress: Progress, replace: bool) -> None:
         refuse_output_among_inputs(self.config)
@@ -219,17 +219,17 @@ class TrainJob(RunJob[TrainConfig]):
         return with_warnings(summary_text(run.report), run.report)
 
     def results(self, run: Run) -> dict[str, str]:
-        return {name: paths.join("export", folder) for name, folder in run.manifest["export"]["folders"].items()}
+        return {name: paths.join(EXPORT, folder) for name, folder in run.manifest["export"]["folders"].items()}
 
     @cached_property
     def _frozen(self) -> list[tuple[TrainConfig, dict[str, FrozenCorpus]]]:
         """The config of each phase, or of the training, and its listed corpora."""
         refuse_output_among_inputs(self.config)
-        configs = [self.config.phase(overrides) for overrides in self.config.phases] or [self.config]
-        return [
-            (one, freeze_corpora(known, unit_bytes) | freeze_sets(known, unit_bytes))
-            for one, known, unit_bytes in ((one, with_columns(one), one.execution.unit_mib << 20) for one in configs)
-        ]
+        found = []
+        for one in self.config.trainings:
+            known, unit_bytes = with_columns(one), one.execution.unit_mib << 20
+            found.append((one, freeze_corpora(known, unit_bytes) | freeze_sets(known, unit_bytes)))
+        return found
 
     def submitted(self) -> dict[str, Any]:
         return with_absolute_paths(job_config(self.config), self.config)
@@ -264,22 +264,7 @@ def train(
     return TrainJob(config).run(session, progress, replace=replace, verify=verify)
 
 
-def require_extras(config: TrainConfig) -> None:
-    """Verify that the libraries of the config's method, or of those of its phases, are installed on this machine.
-
-    Raises:
-        ConfigError: one is not.
-    """
-    if "qlora" in ({config.phase(overrides).method for overrides in config.phases} or {config.method}):
-        require_extra("qlora", "method: qlora", "Or use method lora.")
-
-
 def _check_cluster(workers: Workers, session: Session) -> None:
-    """Start Ray, and verify that the cluster has room for the workers.
-
-    Raises:
-        ConfigError: it has not.
-    """
     session.start()
     check_cluster(workers, session)
 
@@ -315,15 +300,15 @@ def report_overflow(packed: PackedRun, length: int, progress: Progress) -> None:
     length: tokens of a row.
     """
     for name in [*packed.corpora, *map(set_name, packed.sets)]:
-        whole = summary.totals(packed.tokenised(name))
+        tokenised, shown = packed.tokenised(name), shown_name(name)
         if name in packed.passed_over:
-            progress.say(f"{shown_name(name)}: {packed.passed_over[name]}")
-        if lost := summary.left_out(packed.tokenised(name)):
+            progress.say(f"{shown}: {packed.passed_over[name]}")
+        if lost := summary.left_out(tokenised):
             hint = "; `raymill pack CONFIG --preview 1` shows one of each" if lost[0].warned else ""
-            progress.say(f"{'warning: ' if lost[0].warned else ''}{shown_name(name)}: {lost[0].words}{hint}")
-        turns = summary.turns(packed.tokenised(name))
-        for note in [*turns, *summary.overflow(whole, packed.packed(name), length)]:
-            progress.say(f"{'warning: ' if note.warned else ''}{shown_name(name)}: {note.words}")
+            progress.say(f"{'warning: ' if lost[0].warned else ''}{shown}: {lost[0].words}{hint}")
+        long = summary.overflow(summary.totals(tokenised), packed.packed(name), length)
+        for note in [*summary.turns(tokenised), *long]:
+            progress.say(f"{'warning: ' if note.warned else ''}{shown}: {note.words}")
 
 
 def packed_job(config: TrainConfig, packed: PackedRun) -> Job:
@@ -336,10 +321,9 @@ def _located(config: TrainConfig) -> TrainConfig:
 
     Workers have other working directories, and a branch of the hub may change while they run.
     """
-    corpus = tuple(one.model_copy(update={"path": paths.absolute(one.path)}) for one in config.corpus)
     update: dict[str, Any] = {
         "model": located(config.model),
-        "corpus": corpus,
+        "corpus": tuple(one.model_copy(update={"path": paths.absolute(one.path)}) for one in config.corpus),
         "output": paths.absolute(config.output),
     }
     if config.packed:
@@ -357,8 +341,50 @@ def _inputs(job: Job) -> str:
 
 def run_settings(config: TrainConfig) -> dict[str, Any]:
     """The settings on which a run's results depend, without those that fingerprints of data and model represent."""
-    settings = config.run_settings()
-    return {key: value for key, value in settings.items() if key not in _FINGERPRINTED}
+    return {key: value for key, value in config.run_settings().items() if key not in _FINGERPRINTED}
+
+
+def run_damage(folder: RunFolder, manifest: Mapping[str, Any], compare_sha256: bool = False) -> dict[str, str]:
+    """The files of a finished run that are missing or damaged: URI -> what is wrong.
+
+    Exported files, evaluation.json, report.json and report.html are checked. Checkpoints are not, since they are needed
+    only if an export is made again.
+
+    Args:
+        manifest: of the run. A run of several phases has no export of its own.
+        compare_sha256: read every exported file and compare its sha256; else compare only sizes, from one listing.
+    """
+    store, found, names = folder.store, dict[str, str](), [RUN_REPORT]
+    if exported := manifest.get("export"):
+        export = paths.join(folder.uri, EXPORT)
+        found |= export_damage(store, export, exported, compare_sha256=compare_sha256)
+        names.append(EVALUATION)
+    for name in names:
+        uri = paths.join(folder.uri, name)
+        try:
+            json.loads(store.read_bytes(uri))
+        except NotFound:
+            found[uri] = "is gone"
+        except (ValueError, RecursionError):
+            found[uri] = "is not valid JSON"
+    if not store.exists(page := paths.join(folder.uri, REPORT_HTML)):
+        found[page] = "is gone"
+    return found
+
+
+def discard_damaged(folder: RunFolder, compare_sha256: bool = False) -> None:
+    """Remove the run's manifest and its damaged files, with a warning; do nothing if no file is damaged."""
+    manifest = folder.manifest_file.read()
+    if manifest is None or not (damage := run_damage(folder, manifest, compare_sha256)):
+        return
+    first, seen = next(iter(damage.items()))
+    others = f" ({len(damage) - 1} more files are damaged or gone)" if len(damage) > 1 else ""
+    log.warning("%s: %s%s. Damaged and missing files are made again from the best checkpoint.", first, seen, others)
+    export = paths.join(folder.uri, EXPORT)
+    folder.manifest_file.discard()
+    if any(one.startswith(f"{export}/") for one in damage):
+        export_file(folder.store, export).discard()
+    folder.store.delete_listed(folder.uri, damage)
 
 
 def _summary(fit: Fit) -> dict[str, str]:

@@ -13,7 +13,7 @@ TRAIN = Kind(
     extra="train",
     verbs={
         "cross-validate": Verb(
-            Entry("training.commands:cross_validate"),
+            Entry("training.folds:cross_validate"),
             "score a prepared data set: a training a fold, with spread",
             extra="train",
         ),
@@ -22,12 +22,12 @@ TRAIN = Kind(
             "only the first part of `train`: tokenise, mask, shuffle, pack; --preview",
             extra="train",
         ),
-        "push": Verb(Entry("training.push:push"), "an exported model to the Hugging Face hub, with its card"),
+        "push": Verb(Entry("training.model_commands:push"), "an exported model to the Hugging Face hub, with its card"),
         "compose": Verb(
-            Entry("training.commands:compose"), "one adapter of several, with weights, exactly", extra="train"
+            Entry("training.model_commands:compose"), "one adapter of several, with weights, exactly", extra="train"
         ),
         "tune-demo": Verb(
-            Entry("training.demo:tune_demo"),
+            Entry("training.model_commands:tune_demo"),
             "fine-tune a tiny model on the demo's corpus: LoRA, then in full",
             extra="train",
         ),

@@ -5,6 +5,7 @@ The workers, their GPUs and their engine are settings; the machines follow from 
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from cluster.artifact import canonical_json
@@ -13,14 +14,7 @@ from cluster.formats import plural
 from cluster.readers.formats.hub import is_hub_data
 from cluster.run import RUN_MANIFEST
 from cluster.store import paths
-from cluster.submit.work import (
-    GIB,
-    RAY_DISK,
-    RAY_MEMORY,
-    USABLE_MEMORY,
-    Machines,
-    whole_gib,
-)
+from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, whole_gib
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.continuing import recorded_parent
@@ -91,17 +85,8 @@ def machines(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> Machines:
 def largest(groups: list[Machines]) -> Machines:
     """One group of machines that serves every phase: the largest of each number."""
     first = max(groups, key=lambda one: (one.gpus, one.memory))
-    return Machines(
-        first.name,
-        max(one.cpus for one in groups),
-        max(one.memory for one in groups),
-        max(one.disk for one in groups),
-        first.gpus,
-        max(one.largest_task for one in groups),
-        max(one.least for one in groups),
-        max(one.most for one in groups),
-        first.reasons,
-    )
+    names = ("cpus", "memory", "disk", "largest_task", "least", "most")
+    return replace(first, **{name: max(getattr(one, name) for one in groups) for name in names})
 
 
 def model_identity(config: TrainConfig) -> str:

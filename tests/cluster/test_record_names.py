@@ -13,8 +13,8 @@ from cluster.run import RunFolder
 from cluster.store.paths import FileName, RecordedUri, RelativePath
 from cluster.store.store import Store
 from tests.support.record_types import FILE, HOSTILE, HOSTILE_URIS, RECORDS, changed_record, places_in_the_product
+from training.job import discard_damaged
 from training.records.finished import exported_checkpoint
-from training.repair import discard_damaged
 
 
 def test_every_record_of_the_product_is_in_the_table() -> None:

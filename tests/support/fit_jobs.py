@@ -91,8 +91,8 @@ def tiny_job(root: str, **more: Any) -> Job:
 
 def fit_here(job: Job) -> Outcome:
     """In the process group that this process is in."""
+    from tests.support.ranks import joined_ranks
     from training.fit.loop import fit
-    from training.fit.ranks import joined_ranks
 
     return fit(job, joined_ranks())
 

@@ -177,3 +177,13 @@ def _serve(rank: int, world: int, store: str, environment: dict[str, str], conne
             answer = (False, traceback.format_exc())
         connection.send(answer)
     torch.distributed.destroy_process_group()
+
+
+def joined_ranks():
+    """The ranks of the process group that this process is in, on the CPU."""
+    import torch
+    import torch.distributed as dist
+
+    from training.fit.ranks import Ranks
+
+    return Ranks(dist.get_rank(), dist.get_world_size(), torch.device("cpu"))

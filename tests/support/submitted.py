@@ -11,7 +11,7 @@ from pipelines.demo.commands import stage_inputs
 from pipelines.demo.installed import collect, packages
 from tests.support.processes import Command
 from tests.support.ray_cluster import RayCluster
-from training.demo import config_text as train_config
+from training.model_commands import config_text as train_config
 
 VERBS = ("submit", "runs", "status", "logs", "cancel")
 SMALL_UNITS = ("-o", "execution.unit_mib=1")

@@ -12,11 +12,10 @@ import torch
 import torch.distributed
 
 from tests.support.reference_loop import Trained, train_plainly
-from training import zero_settings
 from training.config import TrainConfig
 from training.data.batch import Batch, collate
 from training.data.packed import PACKED
-from training.engines import make_engine
+from training.engines import make_engine, zero
 from training.engines.engine import TrainingEngine
 from training.fit.loop import learning_rate
 from training.models.build import build_objective
@@ -42,7 +41,7 @@ class Case:
 
     weighted: tokens of every second row have weights, from 0 to 2.
 
-    more: further settings of the config, in place of those below. whole_below: see training.zero_settings.
+    more: further settings of the config, in place of those below. whole_below: see training.engines.zero.
     compute: type of the device that chooses the attention; what computes is the CPU.
     """
 
@@ -149,7 +148,7 @@ def train_reference(case: Case) -> Trained:
 
 def new_engine(case: Case) -> tuple[TrainingEngine, Any]:
     """(engine, the objective in it) on the CPU, for the rank that calls."""
-    zero_settings.WHOLE_BELOW_VALUES = case.whole_below
+    zero.WHOLE_BELOW_VALUES = case.whole_below
     objective = build_objective(case.config(), classes=3, compute=case.compute)
     return make_engine(case.config(), objective, torch.device("cpu")), objective
 

@@ -13,9 +13,9 @@ from cluster.store.store import Store
 from pipelines.prepare.assess.score import read_trained
 from tests.support.inline import prepare_inline
 from tests.support.train_inline import PLAIN, sentences, train_inline
-from training import commands, folds
+from training import folds
 from training.config import TrainConfig
-from training.folds import FoldScores, cross_validate, scores_text, spread
+from training.folds import FoldScores, scores_text, spread, train_folds
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def in_process(monkeypatch):
 def test_each_fold_is_scored_by_a_model_that_was_not_trained_on_it(tmp_path, prepared, in_process):
     data = prepared(2)
     config = TrainConfig.model_validate(PLAIN | settings(tmp_path, data.uri))
-    found = cross_validate(config, Session(), Progress())
+    found = train_folds(config, Session(), Progress())
     of_fold = {
         number: {row["id"] for split in ("train", "validation") for row in data.split(split).table().to_pylist()
                  if row["fold"] == number}
@@ -84,7 +84,7 @@ def test_each_fold_is_scored_by_a_model_that_was_not_trained_on_it(tmp_path, pre
     metrics = read_trained(Store(), str(tmp_path / "run"), data.uri, data.manifest["digest"])
     assert metrics["accuracy"]["mean"] == found["scores"]["accuracy"]["mean"] and "loss" not in metrics
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("fold-*/manifest.json")}
-    assert cross_validate(config, Session(), Progress()) == found
+    assert train_folds(config, Session(), Progress()) == found
     assert len(before) == 2 and {path: path.stat().st_mtime_ns for path in before} == before, "nothing is trained again"
 
 
@@ -104,7 +104,7 @@ def test_what_cannot_be_cross_validated_is_refused(tmp_path, prepared, monkeypat
     def refused(kind: type, match: str, **changes) -> None:
         config = TrainConfig.model_validate(PLAIN | settings(tmp_path, plain) | changes)
         with pytest.raises(kind, match=match):
-            cross_validate(config, Session(), Progress())
+            train_folds(config, Session(), Progress())
 
     plain, two, three = (prepared(count, f"data-{count}").uri for count in (None, 2, 3))
     refused(DataError, r"has no folds\. Prepare it with `split: \{folds: 5\}`")
@@ -120,7 +120,7 @@ def test_what_cannot_be_cross_validated_is_refused(tmp_path, prepared, monkeypat
 
 
 def test_the_verb_prints_the_scores(tmp_path, prepared, in_process, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "Session", lambda *given: Session())
+    monkeypatch.setattr(folds, "Session", lambda *given: Session())
     (tmp_path / "train.json").write_text(json.dumps(PLAIN | settings(tmp_path, prepared(2).uri, steps=1, evaluate={})))
     with pytest.raises(SystemExit) as left:
         cli.main(("cross-validate", str(tmp_path / "train.json")))

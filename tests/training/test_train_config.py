@@ -9,7 +9,8 @@ from cluster.config import load
 from cluster.errors import ConfigError
 from cluster.frame.commands import load_of_kind
 from training.config import TrainConfig
-from training.config_parts import Lora, Optimizer
+from training.config_parts import Optimizer
+from training.methods import Lora
 from training.records.job import Job
 
 SMALLEST = {

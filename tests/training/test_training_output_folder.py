@@ -10,9 +10,8 @@ from cluster.frame.kinds import kind_of
 from cluster.progress import Progress
 from cluster.session import Session
 from tests.support.train_inline import PLAIN
-from training.config import TrainConfig
+from training.config import TrainConfig, refuse_output_among_inputs
 from training.job import _located, train
-from training.output_folder import refuse_output_among_inputs
 from training.pack.job import pack
 
 

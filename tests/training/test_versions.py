@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from training.versions import TORCH, TRANSFORMERS
+from tests.support.versions import TORCH, TRANSFORMERS
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -34,7 +34,7 @@ def test_what_is_tested_here_is_the_newest_supported():
 
 
 def test_activation_checkpointing_goes_by_either_name_of_transformers():
-    from training.versions import enable_activation_checkpointing
+    from training.models.build import enable_activation_checkpointing
 
     class Model:
         def enable(self, settings):

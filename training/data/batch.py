@@ -32,7 +32,7 @@ class Batch:
     """One micro-batch of one worker.
 
     input_ids, position_ids: int64[B, T]. targets: int64[B, T], the token that position t should predict, or NO_TARGET.
-    classes: int64[B], the class of each row (method probe), or NO_TARGET. ends: int64[B], the last position of each row
+    classes: int64[B], the class of each row, or NO_TARGET. ends: int64[B], the last position of each row
     that is not padding. starts: int32[S + 1], see `document_starts`. target_positions: int64[L], see
     `target_positions`.
     tokens: number of tokens without padding. label_tokens: number of targets. documents: ids of each row's documents.

@@ -10,7 +10,7 @@ Terms of labels:
     trained        bool per token: the loss counts the prediction of this token (column `labels`)
     label tokens   the number of trained tokens, which is the number of targets in a batch
     weight         float per token: factor of its loss, also in the denominator (column `weights`)
-    class          of a row, method probe only: an index into the run's classes (column `label`)
+    class          of a row, only with a classifier: an index into the run's classes (column `label`)
 """
 
 from collections import OrderedDict
@@ -29,7 +29,7 @@ EXAMPLES = pa.schema(
         ("document", pa.string()),  # the document's id
         ("ids", pa.list_(pa.int32())),
         ("labels", pa.list_(pa.bool_())),  # trained on; false for the first token
-        ("label", pa.int32()),  # class; null without method probe
+        ("label", pa.int32()),  # class; null without a classifier
         ("weights", pa.list_(pa.float32())),  # of each token's loss; null if all are 1
     ]
 )

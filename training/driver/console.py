@@ -172,8 +172,7 @@ class RemainingWork:
         except RaymillError:  # the workers report it
             return cls(job.steps, every)
         rows = packed.rows("validation")
-        whole = config.method == "full" or (config.export.merged and config.mergeable)
-        exported = (4 if config.export.dtype in (None, "float32") else 2) if whole else 0
+        exported = (4 if config.export.dtype in (None, "float32") else 2) if config.exports_whole_weights else 0
         test_rows, most = packed.rows("test") or rows, config.evaluate.test_tokens
         return cls(
             steps=job.steps,

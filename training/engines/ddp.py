@@ -17,13 +17,11 @@ from training.config_parts import Optimizer
 from training.engines.engine import (
     STATES,
     Fetch,
-    LocalRange,
     StateSlice,
     even_share,
-    load_ranges,
+    load_slices,
     make_adamw,
     set_steps_taken,
-    slices_of,
     start_state,
     take_step,
 )
@@ -78,22 +76,21 @@ class Ddp:
 
     def slices(self) -> Iterator[StateSlice]:
         """Each worker saves an equal share of the state that all of them hold."""
-        return slices_of(self._ranges(torch.distributed.get_rank()))
+        return self._slices(torch.distributed.get_rank())
 
     def load(self, fetch: Fetch, steps_taken: int) -> None:
         """Each worker reads its share from storage and broadcasts it, so that storage is read once in all."""
-        load_ranges(self._ranges(torch.distributed.get_rank()), fetch)
+        load_slices(self.slices(), fetch)
         for worker in range(torch.distributed.get_world_size()):
-            for part in self._ranges(worker):
-                for values in part.states.values():
-                    torch.distributed.broadcast(values, worker)
+            for one in self._slices(worker):
+                torch.distributed.broadcast(one.values, worker)
         set_steps_taken(self.optimizer, steps_taken)
 
     def close(self) -> None:
         self.optimizer.state.clear()
         self.trained.clear()
 
-    def _ranges(self, worker: int) -> Iterator[LocalRange]:
+    def _slices(self, worker: int) -> Iterator[StateSlice]:
         """The worker's share of all trained values, with the parameters laid end to end."""
         total = sum(parameter.numel() for parameter in self.trained.values())
         first, last = even_share(total, worker, torch.distributed.get_world_size())
@@ -104,5 +101,5 @@ class Ddp:
             if start < stop:
                 own = self.optimizer.state[parameter]
                 flat = (parameter.detach(), own["exp_avg"], own["exp_avg_sq"])
-                states = {state: one.view(-1)[start:stop] for state, one in zip(STATES, flat, strict=True)}
-                yield LocalRange(name, tuple(parameter.shape), start, states)
+                for state, one in zip(STATES, flat, strict=True):
+                    yield StateSlice(name, state, tuple(parameter.shape), start, one.view(-1)[start:stop])

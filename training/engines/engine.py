@@ -39,19 +39,6 @@ class StateSlice:
     values: torch.Tensor
 
 
-@dataclass(frozen=True)
-class LocalRange:
-    """The range [start, start + n) of a flattened parameter that this worker holds or saves.
-
-    states: float32[n] views of the memory that training uses, by name of the state (see STATES).
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    start: int
-    states: dict[str, torch.Tensor]
-
-
 class TrainingEngine(Protocol):
     """One worker's part of a model in training. All workers call every method, in the same order.
 
@@ -79,21 +66,11 @@ class TrainingEngine(Protocol):
         """Free the engine's memory. The process group stays."""
 
 
-def slices_of(ranges: Iterable[LocalRange]) -> Iterator[StateSlice]:
-    """The states of the ranges as slices, without a copy; empty ranges are left out."""
-    for part in ranges:
-        for state, values in part.states.items():
-            if values.numel():
-                yield StateSlice(part.name, state, part.shape, part.start, values)
-
-
 @torch.no_grad()
-def load_ranges(ranges: Iterable[LocalRange], fetch: Fetch) -> None:
-    """Copy saved values into the ranges. At most one range is in memory twice."""
-    for part in ranges:
-        for state, values in part.states.items():
-            if values.numel():
-                values.copy_(fetch(part.name, state, part.start, part.start + values.numel()))
+def load_slices(slices: Iterable[StateSlice], fetch: Fetch) -> None:
+    """Copy saved values into the memory of which the slices are views. At most one slice is in memory twice."""
+    for one in slices:
+        one.values.copy_(fetch(one.name, one.state, one.start, one.start + one.values.numel()))
 
 
 def even_share(values: int, worker: int, workers: int) -> tuple[int, int]:

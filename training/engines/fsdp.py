@@ -23,12 +23,10 @@ from training.config_parts import Optimizer
 from training.engines.engine import (
     STATES,
     Fetch,
-    LocalRange,
     StateSlice,
-    load_ranges,
+    load_slices,
     make_adamw,
     set_steps_taken,
-    slices_of,
     start_state,
     take_step,
 )
@@ -74,23 +72,20 @@ class Fsdp:
         return take_step(self.optimizer, learning_rate, clip, sharded=True)
 
     def slices(self) -> Iterator[StateSlice]:
-        return slices_of(self._ranges())
+        for name, parameter in self.trained.items():
+            assert isinstance(parameter, DTensor)
+            own = self.optimizer.state[parameter]
+            for state, part in zip(STATES, (parameter.detach(), own["exp_avg"], own["exp_avg_sq"]), strict=True):
+                if (values := part.to_local().view(-1)).numel():  # the last workers may hold none
+                    yield StateSlice(name, state, tuple(parameter.shape), first_value(parameter), values)
 
     def load(self, fetch: Fetch, steps_taken: int) -> None:
-        load_ranges(self._ranges(), fetch)
+        load_slices(self.slices(), fetch)
         set_steps_taken(self.optimizer, steps_taken)
 
     def close(self) -> None:
         self.optimizer.state.clear()
         self.trained.clear()
-
-    def _ranges(self) -> Iterator[LocalRange]:
-        for name, parameter in self.trained.items():
-            assert isinstance(parameter, DTensor)
-            own = self.optimizer.state[parameter]
-            parts = (parameter.detach(), own["exp_avg"], own["exp_avg_sq"])
-            states = {state: part.to_local().view(-1) for state, part in zip(STATES, parts, strict=True)}
-            yield LocalRange(name, tuple(parameter.shape), first_value(parameter), states)
 
 
 def first_value(parameter: DTensor) -> int:

@@ -27,16 +27,14 @@ from training.config import TrainConfig
 from training.engines.engine import (
     STATES,
     Fetch,
-    LocalRange,
     StateSlice,
-    load_ranges,
+    load_slices,
     make_adamw,
     set_learning_rate,
     set_steps_taken,
-    slices_of,
     start_state,
 )
-from training.zero_settings import zero_settings
+from training.plan.memory import BUCKET_VALUES, WHOLE_BELOW_VALUES
 
 _MASTER, _AVERAGES = STATES[0], STATES[1:]
 
@@ -116,27 +114,28 @@ class FlatState:
 
     def slices(self) -> Iterator[StateSlice]:
         """The slices of this worker's part, see `Engine.slices`."""
-        return slices_of(self._ranges(STATES))
+        return self._slices(STATES)
 
     def set_masters(self, fetch: Fetch) -> None:
         """Set the master weights, and update the weights that the model computes with."""
-        load_ranges(self._ranges((_MASTER,)), fetch)
+        load_slices(self._slices((_MASTER,)), fetch)
         self.zero.update_lp_params()
 
     def set_averages(self, fetch: Fetch) -> None:
         """Set AdamW's two running averages."""
-        load_ranges(self._ranges(_AVERAGES), fetch)
+        load_slices(self._slices(_AVERAGES), fetch)
 
-    def _ranges(self, states: tuple[str, ...]) -> Iterator[LocalRange]:
+    def _slices(self, states: tuple[str, ...]) -> Iterator[StateSlice]:
         for name, parameter in self.trained.items():
             held = parameter._hp_mapping  # type: ignore[attr-defined]
             if held is None:
                 continue
             part = self.parts[held.param_group_index]
             flat = {_MASTER: part.detach()} | {one: self.adamw.state[part][one] for one in _AVERAGES}
-            where = held.hp_fragment_address
-            views = {state: flat[state].narrow(0, where.start, where.numel) for state in states}
-            yield LocalRange(name, self.shapes[name], held.lp_fragment_address.start, views)
+            where, first = held.hp_fragment_address, held.lp_fragment_address.start
+            for state in states if where.numel else ():
+                values = flat[state].narrow(0, where.start, where.numel)
+                yield StateSlice(name, state, self.shapes[name], first, values)
 
 
 class ShardedState:
@@ -203,6 +202,48 @@ class ShardedState:
             self.utils.safe_set_local_fp32_param(parameter, part)
         else:
             self.utils.safe_set_local_optimizer_state(parameter, part, state)
+
+
+def zero_settings(config: TrainConfig, world: int) -> dict[str, Any]:
+    """DeepSpeed's configuration for `world` workers.
+
+    `gradient_accumulation_steps` is 1 because the engine itself marks the last micro-batch of a step.
+    """
+    gpu = config.workers.gpus_each > 0
+    stage = int(config.engine.removeprefix("zero"))
+    zero: dict[str, Any] = {
+        "stage": stage,
+        "overlap_comm": gpu,
+        "contiguous_gradients": True,
+        "reduce_bucket_size": BUCKET_VALUES,
+    }
+    if stage == 3:
+        zero |= {
+            "stage3_prefetch_bucket_size": BUCKET_VALUES,
+            "stage3_param_persistence_threshold": WHOLE_BELOW_VALUES,
+        }
+    else:
+        zero["allgather_bucket_size"] = BUCKET_VALUES
+    if config.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": gpu}
+    if config.offload == "parameters":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": gpu}
+    settings: dict[str, Any] = {
+        "train_batch_size": world,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.optimizer.clip or 0.0,
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    if config.bf16:
+        # Matrix products in bf16; master weights, averages and summed gradients in float32.
+        settings |= {
+            "bf16": {"enabled": True},
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "communication_data_type": "fp32",
+        }
+    return settings
 
 
 def _import_deepspeed(device: torch.device) -> ModuleType:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from cluster.guard import Exceeded, Guard
+from training.data.packed import PackedRows
 from training.pack.chat import closing_token
 from training.pack.documents import Chat
 from training.pack.template import OF_A_CHECK, Unfit, presentations, render
@@ -36,17 +37,8 @@ class Prompt:
     reference: tuple[int, ...]
 
 
-class RowReader(Protocol):
-    """The part of `training.data.packed.PackedRows` that is used here."""
-
-    rows: int
-
-    def read(self, indices: Sequence[int]) -> list[pa.Table]:
-        """The rows at these indices, a table of one row each."""
-
-
 def held_out_prompts(
-    rows: RowReader,
+    rows: PackedRows,
     documents: Iterable[pa.Table],
     form: str,
     count: int,
@@ -61,14 +53,28 @@ def held_out_prompts(
         form: text, pair or chat. prompt_tokens, reference_tokens: lengths for form text.
         full: tokens of a full row.
     """
-    found = [
-        prompt
-        for table in rows.read(evenly_spaced(rows.rows, _ROWS_PER_PROMPT * count))
-        for document in row_documents(table)
-        if (prompt := _prompt(document, form, prompt_tokens, reference_tokens, full))
-    ]
+    found = []
+    for table in rows.read(evenly_spaced(rows.rows, _ROWS_PER_PROMPT * count)):
+        for row in range(table.num_rows):
+            ids, trained, lengths = (
+                table[name][row].values.to_numpy(zero_copy_only=False) for name in ("ids", "labels", "lengths")
+            )
+            ends = np.cumsum(lengths)
+            for document, start, end in zip(table["documents"][row].as_py(), ends - lengths, ends, strict=True):
+                if form == "text":
+                    span: tuple[int, int] | None = (prompt_tokens, prompt_tokens + reference_tokens)
+                else:
+                    span = last_trained_span(trained[start:end]) if end - start < full else None
+                if span is not None:
+                    given, wanted = ids[start:end][: span[0]].tolist(), ids[start:end][slice(*span)].tolist()
+                    if given and wanted:
+                        found.append(Prompt(document, tuple(given), tuple(wanted)))
     if form != "text":
-        seen = _occurrences({prompt.document for prompt in found}, documents)
+        prompted = {prompt.document for prompt in found}
+        seen: Counter[str] = Counter()  # memory grows with `prompted`, not with the rows
+        for table in documents:
+            for named in table["documents"].to_pylist():
+                seen.update(prompted.intersection(named))
         found = [prompt for prompt in found if seen[prompt.document] == 1]
     return [found[at] for at in evenly_spaced(len(found), count)]
 
@@ -76,39 +82,6 @@ def held_out_prompts(
 def evenly_spaced(total: int, count: int) -> list[int]:
     """`count` evenly spaced numbers from 0 to total - 1, both included; all numbers if there are at most `count`."""
     return np.linspace(0, total - 1, min(total, count)).astype(int).tolist()
-
-
-@dataclass(frozen=True)
-class RowDocument:
-    """A document, or a part of a split one, in a row. trained: for each token, whether the loss counts it."""
-
-    document: str
-    ids: np.ndarray
-    trained: np.ndarray
-
-
-def row_documents(table: pa.Table) -> Iterator[RowDocument]:
-    """The documents of a table's rows, in order."""
-    for row in range(table.num_rows):
-        ids, trained, lengths = (
-            table[name][row].values.to_numpy(zero_copy_only=False) for name in ("ids", "labels", "lengths")
-        )
-        ends = np.cumsum(lengths)
-        for document, start, end in zip(table["documents"][row].as_py(), ends - lengths, ends, strict=True):
-            yield RowDocument(document, ids[start:end], trained[start:end])
-
-
-def _prompt(document: RowDocument, form: str, prompt_tokens: int, reference_tokens: int, full: int) -> Prompt | None:
-    if form == "text":
-        start, stop = prompt_tokens, prompt_tokens + reference_tokens
-    else:
-        if len(document.ids) >= full or (span := last_trained_span(document.trained)) is None:
-            return None
-        start, stop = span
-    given, wanted = document.ids[:start], document.ids[start:stop]
-    if not len(given) or not len(wanted):
-        return None
-    return Prompt(document.document, tuple(map(int, given)), tuple(map(int, wanted)))
 
 
 def last_trained_span(trained: np.ndarray) -> tuple[int, int] | None:
@@ -119,15 +92,6 @@ def last_trained_span(trained: np.ndarray) -> tuple[int, int] | None:
     stop = int(true[-1]) + 1
     before = np.flatnonzero(~trained[:stop].astype(bool))
     return (int(before[-1]) + 1 if len(before) else 0), stop
-
-
-def _occurrences(wanted: set[str], tables: Iterable[pa.Table]) -> Counter[str]:
-    """How often each wanted document occurs in the rows. Memory grows with `wanted`, not with the rows."""
-    seen: Counter[str] = Counter()
-    for table in tables:
-        for ids in table["documents"].to_pylist():
-            seen.update(wanted.intersection(ids))
-    return seen
 
 
 # The most tokens of a batch, prompts and answers together, which limits the key-value cache.
@@ -210,7 +174,7 @@ def complete_prompts(
                 device = next(model.parameters()).device
                 output = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
                 for at, row in zip(batch, output[:, width:].tolist(), strict=True):
-                    answers[at] = _before_stop(row, stops)
+                    answers[at] = row[: next((end for end, token in enumerate(row) if token in stops), None)]
     finally:
         for holder, config in zip(holders, configs, strict=True):
             holder.generation_config = config
@@ -230,8 +194,3 @@ def _batches(prompts: Sequence[Sequence[int]], max_new_tokens: int, padded: bool
         batch.append(at)
     if batch:
         yield batch
-
-
-def _before_stop(ids: list[int], stops: Sequence[int]) -> list[int]:
-    ends = [at for at, token in enumerate(ids) if token in stops]
-    return ids[: ends[0]] if ends else ids

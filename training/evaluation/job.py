@@ -28,7 +28,7 @@ from training.fit.memory import is_out_of_memory
 from training.models.attention import choose_attention
 from training.models.base import named_config
 from training.models.build import build_objective
-from training.models.objective import LinearProbe, Objective
+from training.models.objective import Objective, RowClassifier
 from training.pack import summary
 from training.pack.corpus import set_name
 from training.pack.packed_run import PackedRun
@@ -57,36 +57,35 @@ def evaluate(job: Job, outcome: Outcome, packed: PackedRun, merged_check: Merged
     made_from = evaluation_fingerprint(job, outcome)
     if (found := read_evaluation(job, made_from)) is not None:
         return found
+    evaluation: Evaluation = {
+        "before": {}, "after": {}, "best_step": outcome["best_step"], "generation": {}, "answers": [],
+        "merged_check": dict(merged_check) if merged_check else None, "notes": [],
+    }  # fmt: skip
     try:
-        evaluation = _evaluation(job, outcome, packed)
+        evaluation |= _measured(job, outcome, packed)  # type: ignore[typeddict-item]
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        evaluation = _not_measured(outcome)
-    evaluation["merged_check"] = dict(merged_check) if merged_check else None
+        note = (
+            "No held-out documents were measured and no answers were generated, because the evaluation, which needs "
+            "the whole model on one worker, ran out of memory. The weights are exported."
+        )
+        evaluation["notes"] = [note]
     write_evaluation(job, evaluation, made_from)
     return evaluation
 
 
-def _not_measured(outcome: Outcome) -> Evaluation:
-    note = (
-        "No held-out documents were measured and no answers were generated, because the evaluation, which needs the "
-        "whole model on one worker, ran out of memory. The weights are exported."
-    )
-    return {
-        "before": {}, "after": {}, "best_step": outcome["best_step"], "generation": {}, "answers": [],
-        "merged_check": None, "notes": [note],
-    }  # fmt: skip
-
-
-def _evaluation(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:
+def _measured(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
+    """The entries of an evaluation that are computed."""
+    config, rows_at_once = job.config, job.config.micro_batch
     tokenizer = load_tokenizer(job.store, paths.join(packed.uri, "tokenizer"))
-    device = torch.device("cuda" if job.config.workers.gpus_each and torch.cuda.is_available() else "cpu")
+    pad = pad_id(tokenizer)
+    device = torch.device("cuda" if config.workers.gpus_each and torch.cuda.is_available() else "cpu")
     objective = initial_objective(job, device)
-    held_out = _held_out(job.config, packed)
+    held_out = _held_out(config, packed)
 
     def measured_all() -> dict[str, Measured]:
-        found = {name: _measured(objective, job, one, tokenizer, device) for name, one in held_out.items()}
+        found = {name: measure(objective, one.tables(), rows_at_once, pad, device) for name, one in held_out.items()}
         return {name: one for name, one in found.items() if one}
 
     notes = [note for one in held_out.values() for note in one.notes]
@@ -105,25 +104,24 @@ def _evaluation(job: Job, outcome: Outcome, packed: PackedRun) -> Evaluation:
         else:
             before = measured_all()
     load_trained(objective, job, outcome)
-    evaluation: Evaluation = {
-        "before": before,
-        "after": measured_all(),
-        "best_step": outcome["best_step"],
-        "generation": {},
-        "answers": [],
-        "merged_check": None,
-        "notes": notes,
-    }
+    found: dict[str, Any] = {"before": before, "after": measured_all(), "answers": [], "notes": notes}
     for name, one in held_out.items():
-        scored, answers = _answer_scores(objective, job, one, tokenizer, device)
+        scored, answers = dict[str, float](), list[GeneratedAnswer]()
+        if isinstance(objective, RowClassifier):
+            true, predicted = predictions(objective, one.tables(), rows_at_once, pad, device)
+            if true:
+                by_name = [[job.classes[index] for index in side] for side in (true, predicted)]
+                scored = classification(*by_name) | f1_by_class(true, predicted, job.classes)
+        elif config.generate:
+            scored, answers = generate_and_score(objective, config, one.artifacts, one.columns, tokenizer)
         if name not in packed.sets:
-            evaluation |= {"generation": scored, "answers": answers}
+            found |= {"generation": scored, "answers": answers}
         elif scored:
-            evaluation.setdefault("set_generation", {})[name] = scored
-            evaluation["answers"] += [answer | {"set": name} for answer in answers]
-    if job.config.generate and job.config.method != "probe" and not evaluation["answers"]:
+            found.setdefault("set_generation", {})[name] = scored
+            found["answers"] += [answer | {"set": name} for answer in answers]
+    if config.generate and not config.training_method.classifies and not found["answers"]:
         notes.append("No answers were generated (`generate`), because no held-out document has a prompt.")
-    return evaluation
+    return found
 
 
 @dataclass(frozen=True)
@@ -142,6 +140,16 @@ class HeldOutRows:
     notes: Sequence[str]
     columns: Mapping[str, Columns]
 
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows that are measured."""
+        for name, artifact in self.artifacts.items():
+            left = self.rows[name]
+            for table in artifact.tables():
+                if not left:
+                    break
+                yield table.slice(0, left)
+                left -= min(left, table.num_rows)
+
 
 def _held_out(config: TrainConfig, packed: PackedRun) -> dict[str, HeldOutRows]:
     """The held-out split by its name, unless it has no rows, and each of `evaluate.sets` by its own."""
@@ -154,16 +162,12 @@ def _held_out(config: TrainConfig, packed: PackedRun) -> dict[str, HeldOutRows]:
     for words, (name, of, of_columns) in parts.items():
         rows, notes = rows_to_measure(words, of, config.evaluate.test_tokens)
         if name in packed.sets:
-            notes += [f"{words}: {note.words}." for note in _lost(packed, name, config.sequence_length) if note.warned]
+            tokenised, counters = packed.tokenised(set_name(name)), packed.packed(set_name(name))
+            long = summary.overflow(summary.totals(tokenised), counters, config.sequence_length)
+            lost = [*summary.left_out(tokenised), *summary.turns(tokenised), *long]
+            notes += [f"{words}: {note.words}." for note in lost if note.warned]
         found[name] = HeldOutRows(of, rows, notes, of_columns)
     return found
-
-
-def _lost(packed: PackedRun, name: str, length: int) -> list[summary.Note]:
-    """Notes about what is not measured of one of `evaluate.sets`."""
-    tokenised = packed.tokenised(set_name(name))
-    long = summary.overflow(summary.totals(tokenised), packed.packed(set_name(name)), length)
-    return [*summary.left_out(tokenised), *summary.turns(tokenised), *long]
 
 
 def initial_objective(job: Job, device: torch.device | str = "cpu", **changes: Any) -> Objective:
@@ -225,39 +229,6 @@ def rows_to_measure(
     return rows, [note]
 
 
-def _tables(held_out: HeldOutRows) -> Iterator[pa.Table]:
-    """The rows to measure."""
-    for name, artifact in held_out.artifacts.items():
-        left = held_out.rows[name]
-        for table in artifact.tables():
-            if not left:
-                break
-            yield table.slice(0, left)
-            left -= min(left, table.num_rows)
-
-
-def _measured(
-    objective: Objective, job: Job, held_out: HeldOutRows, tokenizer: Any, device: torch.device
-) -> Measured | None:
-    return measure(objective, _tables(held_out), job.config.micro_batch, pad_id(tokenizer), device)
-
-
-def _answer_scores(
-    objective: Any, job: Job, held_out: HeldOutRows, tokenizer: Any, device: torch.device
-) -> tuple[dict[str, float], list[GeneratedAnswer]]:
-    """(scores, answers): of a probe, scores of its classes; else of generated text, if the config has `generate`."""
-    config = job.config
-    if config.method == "probe":
-        true, predicted = predictions(objective, _tables(held_out), config.micro_batch, pad_id(tokenizer), device)
-        if not true:
-            return {}, []
-        by_name = [[job.classes[index] for index in side] for side in (true, predicted)]
-        return classification(*by_name) | f1_by_class(true, predicted, job.classes), []
-    if not config.generate:
-        return {}, []
-    return generate_and_score(objective, config, held_out.artifacts, held_out.columns, tokenizer)
-
-
 def generate_and_score(
     objective: Any,
     config: TrainConfig,
@@ -267,8 +238,10 @@ def generate_and_score(
 ) -> tuple[dict[str, float], list[GeneratedAnswer]]:
     """(scores by name, answers) of greedy generation on held-out prompts from every corpus. columns: by corpus."""
     assert config.generate is not None
-    virtual = getattr(config, config.method).tokens if config.method in ("prefix", "prompt") else 0
-    room = _positions(objective.model) - virtual
+    virtual = getattr(config, config.method).tokens if config.training_method.virtual else 0
+    # Some configs do not state the number of positions.
+    positions = getattr(objective.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+    room = positions - virtual
     new_tokens = min(config.generate.max_new_tokens, room - 1)
     prompts = prompts_of(artifacts, columns, config.generate, new_tokens, config.sequence_length)
     device_type = next(objective.parameters()).device.type
@@ -314,11 +287,6 @@ def prompts_of(
     return found
 
 
-def _positions(model: Any) -> int:
-    """The model's number of positions; 2**30 if its config does not state it."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
-
-
 def measure(
     objective: Objective, tables: Iterable[pa.Table], rows: int | None, pad: int, device: torch.device
 ) -> Measured | None:
@@ -343,15 +311,15 @@ def measure(
 
 
 def predictions(
-    probe: LinearProbe, tables: Iterable[pa.Table], rows: int | None, pad: int, device: torch.device
+    classifier: RowClassifier, tables: Iterable[pa.Table], rows: int | None, pad: int, device: torch.device
 ) -> tuple[list[int], list[int]]:
     """(true classes, predicted classes) of all rows that have a class, as indices. Arguments: see `measure`."""
     true: list[int] = []
     predicted: list[int] = []
     with torch.inference_mode():
         for batch in batches(tables, rows, pad):
-            tensors = probe.tensors(batch, device)
-            best = probe.scores(*(tensors[name] for name in _SCORED)).argmax(-1).tolist()
+            tensors = classifier.tensors(batch, device)
+            best = classifier.scores(*(tensors[name] for name in _SCORED)).argmax(-1).tolist()
             pairs = [pair for pair in zip(batch.classes.tolist(), best, strict=True) if pair[0] != NO_TARGET]
             true += [pair[0] for pair in pairs]
             predicted += [pair[1] for pair in pairs]

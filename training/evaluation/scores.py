@@ -64,12 +64,8 @@ def normalised(text: str) -> str:
     As SQuAD's evaluation (Rajpurkar et al. 2016), which removes ASCII punctuation; here every character of a Unicode
     category P is removed, and the ASCII symbols that SQuAD removes (`$ + < = > ^ ` | ~`).
     """
-    kept = "".join(sign for sign in text.lower() if not _is_punctuation(sign))
+    kept = "".join(sign for sign in text.lower() if unicodedata.category(sign)[0] != "P" and sign not in "$+<=>^`|~")
     return " ".join(_ARTICLES.sub(" ", kept).split())
-
-
-def _is_punctuation(sign: str) -> bool:
-    return unicodedata.category(sign)[0] == "P" or sign in "$+<=>^`|~"
 
 
 def answer_words(text: str) -> list[str]:

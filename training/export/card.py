@@ -21,17 +21,16 @@ from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Corpus, Model
+from training.methods import FOLDERS, MetricWords, metric_words
 from training.model_folder.loading import Base, loading
 from training.pack.corpus_files import PreparedRun
 from training.records.finished import MergedCheck
 from training.records.job import Parent
 from training.records.schema import Evaluation, Measured, Outcome, StepRecord
-from training.report.text import MetricWords, metric_words
 
 _HUB = "hf://"
 # A hub name of a model or data set: ORGANISATION/NAME or NAME.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_RELATION = {"full": "finetune", "merged": "finetune", "adapter": "adapter"}
 _MOST_CLASSES = 100
 _COUNTED = ("documents", "tokens", "label_tokens")
 
@@ -40,13 +39,6 @@ _SCORE_NAMES = {
     "rougeL": "ROUGE-L", "number_match": "Number right (strict)",
     "number_match_flexible": "Number right (flexible)", "answered": "Answers of the wanted kind",
 }  # fmt: skip
-_WHAT = {
-    "full": "All weights of the model after training.",
-    "adapter": "The adapter alone; it is loaded on top of its base model.",
-    "merged": "The base model with the adapter merged into its weights.",
-    "base": "The randomly initialised base that the adapter in the folder beside this one was trained on.",
-    "probe": "A classification head on the frozen base model.",
-}
 
 
 @dataclass(frozen=True)
@@ -153,13 +145,13 @@ class CardFacts:
 
 
 def card(facts: CardFacts, folder: str) -> str:
-    """README.md of one exported folder (a name in loading.FOLDERS)."""
+    """README.md of one exported folder (a name in methods.FOLDERS)."""
     config, outcome, (low, high) = facts.config, facts.outcome, facts.config.workers.range
     counted = _COUNTED if metric_words(config.method).perplexity else _COUNTED[:2]
     values = {
         "folder": folder,
         "name": config.name,
-        "what": _WHAT[folder],
+        "what": FOLDERS[folder].what,
         "base": _base_name(config.model, config.seed),
         "code": loading(folder, facts.base, facts.chat),
         "numbers": list(_numbers(facts)),
@@ -167,10 +159,9 @@ def card(facts: CardFacts, folder: str) -> str:
         "facts": facts,
         "config": config,
         "method": config.method,
-        "lora": config.lora,
+        "method_rows": config.training_method.card_rows(config, list(facts.classes[:_MOST_CLASSES])),
         "optimizer": config.optimizer,
         "parent": facts.continues,
-        "classes": facts.classes[:_MOST_CLASSES],
         "outcome": outcome,
         "trained": outcome["trainable_parameters"],
         "parameters": outcome["all_parameters"],
@@ -198,14 +189,14 @@ def _front_matter(facts: CardFacts, folder: str) -> dict[str, Any]:
     hub = name if name and not config.model.config and _is_hub_name(name) else None
     datasets = sorted({name for one in facts.corpora.values() for name in one.lineage.datasets if _is_hub_name(name)})
     found: dict[str, Any] = {
-        "library_name": "peft" if folder == "adapter" else "transformers",
-        "pipeline_tag": "text-classification" if folder == "probe" else "text-generation",
+        "library_name": FOLDERS[folder].library,
+        "pipeline_tag": FOLDERS[folder].task,
         "tags": ["raymill", config.method],
     }
     if hub:
         found["base_model"] = hub
-        if folder in _RELATION:
-            found["base_model_relation"] = _RELATION[folder]
+        if relation := FOLDERS[folder].relation:
+            found["base_model_relation"] = relation
     if datasets:
         found["datasets"] = datasets
     return found

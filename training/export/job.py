@@ -31,14 +31,12 @@ from cluster.artifact import Artifact
 from cluster.dataset_versions import registry_folder, versions_of
 from cluster.errors import RaymillError
 from cluster.store import paths
-from cluster.store.store import Store
 from cluster.temporary import scratch_folder
-from training.config_parts import Corpus, Model
+from training.config_parts import Model
 from training.data.packed import PackedRows
 from training.evaluation.generate import evenly_spaced, stop_ids
 from training.evaluation.job import evaluate, held_out_split, initial_objective, load_trained
-from training.export.card import CardFacts, CorpusFacts, Lineage, card, lineage
-from training.fit.step_log import read
+from training.export.card import CardFacts, CorpusFacts, card, lineage
 from training.model_folder.loading import Base
 from training.models.base import base_dtype, load_base
 from training.pack.packed_run import PackedRun
@@ -57,7 +55,7 @@ from training.records.finished import (
     read_evaluation,
 )
 from training.records.job import Job
-from training.records.schema import Outcome
+from training.records.schema import Outcome, read_steps
 from training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 
@@ -73,11 +71,6 @@ def export_and_evaluate(job: Job, outcome: Outcome) -> dict[str, Any]:
     packed = PackedRun.load(job.store, job.packed)
     manifest = export(job, outcome, packed)
     evaluate(job, outcome, packed, manifest["merged_check"])
-    return _with_scores(job, outcome, packed, manifest)
-
-
-def _with_scores(job: Job, outcome: Outcome, packed: PackedRun, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write the model cards again, with the scores of the finished evaluation. Returns the export's new manifest."""
     made_from = evaluation_fingerprint(job, outcome)
     if manifest.get(EVALUATED) == made_from:
         return manifest
@@ -129,9 +122,6 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
         return finish_export(job.store, root, manifest, files)
 
 
-SHARD_SIZE = "5GB"
-
-
 class FolderWriter:
     """Writes the folders of one export in their order. Merging changes the adapter model, so adapter/ comes first."""
 
@@ -148,41 +138,70 @@ class FolderWriter:
         """Write the folders below `scratch` one at a time; `put_folder` deletes each before the next is written."""
         dtype = getattr(torch, self.dtype)
         # A CPU cannot compute with 4-bit weights. The parameters of a qlora adapter are named and shaped as with lora.
-        method = "lora" if self.config.method == "qlora" else self.config.method
+        method = "lora" if self.config.training_method.four_bit else self.config.method
         objective = initial_objective(self.job, "cpu", method=method, precision="float32")
         load_trained(objective, self.job, self.outcome)
-        if self.config.method == "full":
+        if self.config.training_method.trains_base:
             yield self._model(objective.model, scratch / "full", dtype)
-            return
-        if self.config.method == "probe":
-            save_probe(objective, self.tokenizer, scratch / "probe", self.base, self.job.classes)
-            yield scratch / "probe"
+        elif self.config.training_method.classifies:
+            yield self._probe(objective, scratch / "probe")
             if self.config.model.config is not None:
-                yield self._model_without_head(objective.model, scratch / "base")
-            return
-        save_adapter(objective.model, self.tokenizer, scratch / "adapter", self.base, self.own_tokenizer)
-        yield scratch / "adapter"
-        if self.config.mergeable and self.config.export.merged:
-            _, artifacts = held_out_split(self.packed)
-            prompts = first_tokens(list(artifacts.values()) or self.packed.split("train"))
-            merged, self.check = merge(objective.model, prompts)
-            yield self._model(merged, scratch / "merged", dtype)
-            del merged
-        del objective
-        if self.config.model.config is not None:
-            base = load_base(self.job.store, self.config.model, self.config.seed, torch.float32, "eager")
-            yield self._model(base, scratch / "base", torch.float32)
+                objective.model.save_pretrained(scratch / "base")  # without a head
+                yield self._with_tokenizer(scratch / "base")
+        else:
+            yield self._adapter(objective.model, scratch / "adapter")
+            if self.config.training_method.merges and self.config.export.merged:
+                _, artifacts = held_out_split(self.packed)
+                prompts = first_tokens(list(artifacts.values()) or self.packed.split("train"))
+                merged, self.check = merge(objective.model, prompts)
+                yield self._model(merged, scratch / "merged", dtype)
+                del merged
+            del objective
+            if self.config.model.config is not None:
+                base = load_base(self.job.store, self.config.model, self.config.seed, torch.float32, "eager")
+                yield self._model(base, scratch / "base", torch.float32)
 
     def base_name(self, folders: list[str]) -> str | None:
         """The base's name; None for method full on a random base, which is not exported."""
         return self.base.name if self.config.model.name is not None or "base" in folders else None
 
-    def _model(self, model: Any, folder: Path, dtype: Any) -> Path:
-        save_model(model, self.tokenizer, folder, dtype, self.own_tokenizer)
-        return folder
+    def _model(self, model: Any, folder: Path, dtype: torch.dtype) -> Path:
+        """Save a whole causal language model. It is cast to dtype in place."""
+        settings = generation_settings(model, self.tokenizer, self.own_tokenizer)
+        if not self.own_tokenizer:
+            model.config.bos_token_id = self.tokenizer.bos_token_id
+            model.config.eos_token_id = self.tokenizer.eos_token_id
+            model.config.pad_token_id = settings.pad_token_id
+        model.generation_config = settings
+        model.to(dtype).save_pretrained(folder, max_shard_size="5GB")
+        return self._with_tokenizer(folder)
 
-    def _model_without_head(self, model: Any, folder: Path) -> Path:
-        model.save_pretrained(folder)
+    def _adapter(self, model: Any, folder: Path) -> Path:
+        """Save a peft model's adapter in float32, and its generation config."""
+        (adapter,) = model.peft_config.values()
+        adapter.base_model_name_or_path, adapter.revision = self.base.name, self.base.revision
+        settings = generation_settings(model.get_base_model(), self.tokenizer, self.own_tokenizer)
+        # Embeddings are not trained as a whole. By default, peft would query the hub about them.
+        model.save_pretrained(folder, save_embedding_layers=False)
+        settings.save_pretrained(folder)
+        return self._with_tokenizer(folder)
+
+    def _probe(self, objective: Any, folder: Path) -> Path:
+        """Save the head's tensors, and probe.json with the base, pool, labels and hidden size."""
+        folder.mkdir()
+        head = objective.classifier
+        tensors = {name: values.detach().float().contiguous() for name, values in head.state_dict().items()}
+        save_file(tensors, folder / "head.safetensors", metadata={"format": "pt"})
+        settings = {
+            "base": {"name": self.base.name, "revision": self.base.revision},
+            "pool": objective.pool,
+            "labels": list(self.job.classes),
+            "hidden_size": head.in_features,
+        }
+        (folder / "probe.json").write_text(json.dumps(settings, indent=1), "utf-8")
+        return self._with_tokenizer(folder)
+
+    def _with_tokenizer(self, folder: Path) -> Path:
         self.tokenizer.save_pretrained(folder)
         return folder
 
@@ -192,12 +211,12 @@ class FolderWriter:
 
     @cached_property
     def _facts(self) -> CardFacts:
-        corpora = {
-            name: CorpusFacts(self._lineage(name, store, corpus), dict(self.packed.packed(name)))
-            for name, store, corpus in zip(
-                self.config.corpus_names, self.config.corpus_stores, self.config.corpus, strict=True
-            )
-        }
+        corpora = {}
+        of = zip(self.config.corpus_names, self.config.corpus_stores, self.config.corpus, strict=True)
+        for name, store, corpus in of:
+            found = self.packed.prepared.get(name)
+            tags = versions_of(self.job.store, registry_folder(), found.digest) if found else ()
+            corpora[name] = CorpusFacts(lineage(store, corpus, found, tags), dict(self.packed.packed(name)))
         return CardFacts(
             config=self.config,
             dtype=self.dtype,
@@ -205,16 +224,11 @@ class FolderWriter:
             corpora=corpora,
             base=self.base,
             chat=self.packed.has_chat_turns({one.form for one in self.config.all_columns}),
-            steps=read(self.job.store, self.job.step_log),
+            steps=list(read_steps(self.job.store, self.job.step_log)),
             evaluation=read_evaluation(self.job),
             classes=self.job.classes,
             continues=self.job.parent,
         )
-
-    def _lineage(self, name: str, store: Store, corpus: Corpus) -> Lineage:
-        found = self.packed.prepared.get(name)
-        tags = versions_of(self.job.store, registry_folder(), found.digest) if found else ()
-        return lineage(store, corpus, found, tags)
 
 
 def base_of(model: Model, model_fingerprint: str, root: str) -> Base:
@@ -239,47 +253,6 @@ def generation_settings(model: Any, tokenizer: PreTrainedTokenizerFast, own_toke
     stops += [token for token in stop_ids(tokenizer) if token not in stops]
     ids = {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": pad_id(tokenizer)}
     return GenerationConfig(**own | ids, eos_token_id=stops if len(stops) > 1 else (stops or [None])[0])
-
-
-def save_model(
-    model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path, dtype: torch.dtype, own_tokenizer: bool
-) -> None:
-    """Save a whole causal language model and its tokenizer. The model is cast to dtype in place."""
-    settings = generation_settings(model, tokenizer, own_tokenizer)
-    if not own_tokenizer:
-        model.config.bos_token_id, model.config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
-        model.config.pad_token_id = settings.pad_token_id
-    model.generation_config = settings
-    model.to(dtype).save_pretrained(folder, max_shard_size=SHARD_SIZE)
-    tokenizer.save_pretrained(folder)
-
-
-def save_adapter(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path, base: Base, own_tokenizer: bool) -> None:
-    """Save a peft model's adapter in float32, its generation config and tokenizer."""
-    (adapter,) = model.peft_config.values()
-    adapter.base_model_name_or_path, adapter.revision = base.name, base.revision
-    settings = generation_settings(model.get_base_model(), tokenizer, own_tokenizer)
-    # Embeddings are not trained as a whole. By default, peft would query the hub about them.
-    model.save_pretrained(folder, save_embedding_layers=False)
-    settings.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def save_probe(
-    objective: Any, tokenizer: PreTrainedTokenizerFast, folder: Path, base: Base, classes: Sequence[str]
-) -> None:
-    """Save the head's tensors, and probe.json with the base, pool, labels and hidden size, and the tokenizer."""
-    folder.mkdir()
-    head = {name: values.detach().float().contiguous() for name, values in objective.classifier.state_dict().items()}
-    save_file(head, folder / "head.safetensors", metadata={"format": "pt"})
-    settings = {
-        "base": {"name": base.name, "revision": base.revision},
-        "pool": objective.pool,
-        "labels": list(classes),
-        "hidden_size": objective.classifier.in_features,
-    }
-    (folder / "probe.json").write_text(json.dumps(settings, indent=1), "utf-8")
-    tokenizer.save_pretrained(folder)
 
 
 PROMPTS, PROMPT_TOKENS = 8, 64

@@ -1,6 +1,4 @@
-"""One worker of a training, started by Ray Train (`fit_in_worker`) or by torchrun (`main`).
-
-torchrun --nproc-per-node 2 -m training.fit JOB.json
+"""One worker under torchrun, without Ray: torchrun --nproc-per-node 2 -m training.fit JOB.json
 
 JOB.json, a path or URI, is written by `raymill pack CONFIG --job JOB.json`. The training writes the same files as under
 Ray. Without torchrun this process is the only worker.
@@ -26,6 +24,8 @@ from training.fit.ranks import MissingWorker
 from training.records.finished import WorkerErrors
 from training.records.job import Job, StopRequest, StopRequested
 from training.records.schema import Outcome
+
+# `fit_in_worker` is the same for a worker that Ray Train started.
 
 log = logging.getLogger(__name__)
 

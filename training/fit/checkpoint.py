@@ -21,7 +21,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -86,7 +86,6 @@ class Saver:
         self.job = job
         self.ranks = ranks
         self.attempt = attempt
-        self.step = -1
         self._before_manifest = before_manifest
         self._on_commit = on_commit
         self._copies: dict[Key, torch.Tensor] = {}
@@ -97,7 +96,9 @@ class Saver:
         self._progress: TrainingProgress | None = None  # of the checkpoint being written
         self._not_reported = ""  # the checkpoint that is being committed
         if ranks.first:
-            delete_unfinished(job)
+            for folder, files in _folders(job).items():
+                if f"{folder}/{MANIFEST}" not in files:
+                    discard(job.store, folder, files)
 
     def uri(self, step: int) -> str:
         """The folder of this attempt's checkpoint of a step."""
@@ -116,7 +117,7 @@ class Saver:
         self.settle()
         self._copy(slices)
         stall = time.perf_counter() - began
-        self._progress, self.step = progress, progress.step
+        self._progress = progress
         self._upload = self._thread.submit(self._send, self.uri(progress.step))
         return stall
 
@@ -233,16 +234,13 @@ def pack_file(path: FileName, pieces: dict[Key, np.ndarray]) -> tuple[StateFile,
     data = save({text: pieces[key] for text, key in keys.items()})
     begin = 8 + int.from_bytes(data[:8], "little")
     header = {name: entry for name, entry in json.loads(data[8:begin]).items() if name in keys}
-    return StateFile(
-        path,
-        len(data),
-        tuple(
-            StateRange(
-                *keys[text], pieces[keys[text]].size, begin + entry["data_offsets"][0], _sha256(pieces[keys[text]])
-            )
-            for text, entry in header.items()
-        ),
-    ), data
+    ranges = []
+    for text, entry in header.items():
+        values = pieces[keys[text]]
+        assert values.dtype == np.float32 and values.itemsize == VALUE_BYTES
+        digest = hashlib.sha256(values.data).hexdigest()
+        ranges.append(StateRange(*keys[text], values.size, begin + entry["data_offsets"][0], digest))
+    return StateFile(path, len(data), tuple(ranges)), data
 
 
 def _files(copies: dict[Key, torch.Tensor]) -> Iterator[dict[Key, np.ndarray]]:
@@ -262,11 +260,6 @@ def _files(copies: dict[Key, torch.Tensor]) -> Iterator[dict[Key, np.ndarray]]:
         yield pieces
 
 
-def _sha256(values: np.ndarray) -> str:
-    assert values.dtype == np.float32 and values.itemsize == VALUE_BYTES
-    return hashlib.sha256(values.data).hexdigest()
-
-
 def _part(rank: int) -> str:
     return f"rank-{rank:05d}.json"
 
@@ -278,17 +271,11 @@ def delete_replaced(job: Job, progress: TrainingProgress, own: str) -> None:
     folders = _folders(job)
     finished = {folder for folder, files in folders.items() if f"{folder}/{MANIFEST}" in files}
     by_step = {step_of(folder): folder for folder in sorted(finished, key=lambda folder: (folder == own, folder))}
-    steps = kept([step for step in by_step if step <= progress.step], job.config.checkpoint.keep, _best(progress))
+    best = progress.best.step if progress.best else None
+    steps = kept([step for step in by_step if step <= progress.step], job.config.checkpoint.keep, best)
     stay = {by_step[step] for step in steps}
     for folder in sorted(finished - stay):
         discard(job.store, folder, folders[folder])
-
-
-def delete_unfinished(job: Job) -> None:
-    """Delete the checkpoints without a manifest."""
-    for folder, files in _folders(job).items():
-        if f"{folder}/{MANIFEST}" not in files:
-            discard(job.store, folder, files)
 
 
 def _folders(job: Job) -> dict[str, list[str]]:
@@ -297,10 +284,6 @@ def _folders(job: Job) -> dict[str, list[str]]:
     for file in job.store.list_files(job.checkpoints):
         folders.setdefault(file.uri.rpartition("/")[0], []).append(file.uri)
     return folders
-
-
-def _best(progress: TrainingProgress) -> int | None:
-    return progress.best.step if progress.best else None
 
 
 def _versions() -> dict[str, str]:
@@ -340,7 +323,14 @@ def restore(job: Job, ranks: Ranks, engine: TrainingEngine) -> Restored:
         engine.load(fetch, checkpoint.manifest.progress.updates)
         found = [damage for damage in ranks.gather(fetch.damage) if damage]
         if not found:
-            return Restored(checkpoint, _report(damaged, checkpoint, ranks))
+            if ranks.first:
+                for seen in damaged.values():
+                    log.warning("skipping a damaged checkpoint: %s", seen)
+            skipped = [
+                DamagedCheckpoint(step=step_of(uri), resumed=checkpoint.step, problem=seen)
+                for uri, seen in damaged.items()
+            ]
+            return Restored(checkpoint, skipped)
         damaged[uri] = found[0]
     if damaged:
         raise DataError(
@@ -362,33 +352,18 @@ def fill(objective: nn.Module, checkpoint: Checkpoint) -> None:
         DataError: names or shapes of the trained parameters differ from the checkpoint's, or a value is damaged.
     """
     trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-    _require_same_parameters(checkpoint, {name: tuple(parameter.shape) for name, parameter in trained.items()})
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            values = checkpoint.fetch(name, "param", 0, parameter.numel())
-            parameter.copy_(torch.from_numpy(values).view(parameter.shape))
-
-
-def _require_same_parameters(checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]]) -> None:
-    saved = checkpoint.shapes
-    differing: Sequence[str] = sorted(
-        name for name in shapes.keys() | saved.keys() if shapes.get(name) != saved.get(name)
-    )
-    if differing:
+    shapes, saved = {name: tuple(parameter.shape) for name, parameter in trained.items()}, checkpoint.shapes
+    if differing := sorted(name for name in shapes.keys() | saved.keys() if shapes.get(name) != saved.get(name)):
         name = differing[0]
         raise DataError(
             f"{checkpoint.uri}: {len(differing)} parameters differ from this model's, the first is {name}: shape "
             f"{saved.get(name, 'none')} in the checkpoint, {shapes.get(name, 'none')} in the model. "
             "It is another model's checkpoint."
         )
-
-
-def _report(damaged: dict[str, str], used: Checkpoint, ranks: Ranks) -> list[DamagedCheckpoint]:
-    """The records of the skipped checkpoints, which are also logged."""
-    if ranks.first:
-        for seen in damaged.values():
-            log.warning("skipping a damaged checkpoint: %s", seen)
-    return [DamagedCheckpoint(step=step_of(uri), resumed=used.step, problem=seen) for uri, seen in damaged.items()]
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            values = checkpoint.fetch(name, "param", 0, parameter.numel())
+            parameter.copy_(torch.from_numpy(values).view(parameter.shape))
 
 
 def _choose(job: Job, ranks: Ranks, damaged: dict[str, str]) -> str | None:

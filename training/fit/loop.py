@@ -30,7 +30,6 @@ from typing import Any
 import torch
 
 from cluster.errors import DataError
-from cluster.examples.splits import SPLITS
 from cluster.metrics import NOT_EXPORTED, Metrics, connect
 from cluster.record import json_bytes
 from cluster.store import paths
@@ -45,6 +44,7 @@ from training.fit.checkpoint import Saver, restore
 from training.fit.memory import explained, memory_gib, with_rows_left_to_try, with_rows_that_fit
 from training.fit.ranks import Preemption, Ranks
 from training.fit.step_log import StepLog, Tracker, curves, trackers
+from training.models.base import named_config
 from training.models.build import attention_warning, build_objective
 from training.models.compiling import compile_clock
 from training.models.cost import Mfu, parameter_counts, peak_of_workers
@@ -94,7 +94,7 @@ def fit(job: Job, ranks: Ranks, is_stopped: Callable[[], bool] = lambda: False) 
 class Counts:
     """Sums over all workers for one step.
 
-    loss_denominator: sum of the weights of the label tokens, or rows with a class for method probe. attended: see
+    loss_denominator: sum of the weights of the label tokens, or rows with a class. attended: see
     attended_positions. digest: of the rows read, modulo 2**64. uploading: number of workers that still upload a
     checkpoint. committed: whether a checkpoint was committed and is not reported yet. checkpoint_due: whether
     `checkpoint.every_minutes` have passed by the first worker's clock. stopping: whether a worker was asked to stop.
@@ -131,15 +131,15 @@ class Training:
         build_on = ranks.device if self.config.engine == "ddp" else "cpu"
         ranks.reached("building the model")
         self.objective = build_objective(self.config, len(job.classes), device=build_on, compute=ranks.device)
-        self.attention = self.objective.attention
-        self.attention_warning = attention_warning(self.config, self.objective, ranks.device)
+        warning = attention_warning(self.config, self.objective, ranks.device)
         if ranks.first:
-            log.info("attention: %s", self.attention)
-            if self.attention_warning:
-                log.warning(self.attention_warning)
+            log.info("attention: %s", self.objective.attention)
+            if warning:
+                log.warning(warning)
         self.trained_parameters, self.all_parameters = parameter_counts(self.objective)
         peak = peak_of_workers(ranks.device, ranks.world, self.config.bf16)
-        self.mfu = Mfu(self.config, self.trained_parameters, peak)
+        described = named_config(config.store, config.model) if peak else None
+        self.mfu = Mfu(described, config.method, self.trained_parameters, peak) if peak else None
         embedded = len(self.objective.model.get_input_embeddings().weight)  # before an engine shards it
         self.engine: TrainingEngine = make_engine(self.config, self.objective, ranks.device)
         stack.callback(self.engine.close)
@@ -160,19 +160,15 @@ class Training:
         self.saver = Saver(job, ranks, attempt, self._flush, self._report, self.metrics)
         stack.callback(self.saver.close)
         micro_rows, length = self.config.micro_rows(ranks.world), self.config.sequence_length
-        self.validation = Validation(
-            packed,
-            ranks,
-            "validation",
-            micro_rows=micro_rows,
-            length=length,
-            vocabulary=embedded,
-            rows=self.config.evaluate.rows,
+        train, validation = (
+            [PackedRows(artifact, length=length, vocabulary=embedded) for artifact in packed.split(split)]
+            for split in ("train", "validation")
         )
-        stack.callback(self.validation.close)
+        self.validation = Validation(validation, ranks, micro_rows, length, self.config.evaluate.rows)
+        stack.callback(self.validation.loader.close)
         self.loader = Loader(
             Order.for_training(self.config, packed, job.start),
-            [PackedRows(artifact, length=length, vocabulary=embedded) for artifact in packed.split("train")],
+            train,
             ranks.rank,
             ranks.world,
             micro_rows,
@@ -189,8 +185,8 @@ class Training:
             step=self.progress.step,
             trainable_parameters=self.trained_parameters,
             all_parameters=self.all_parameters,
-            attention=self.attention,
-            attention_warning=self.attention_warning,
+            attention=self.objective.attention,
+            attention_warning=warning,
             damaged=restored.damaged,
             micro_rows=micro_rows,
         )
@@ -199,24 +195,23 @@ class Training:
     def run(self) -> Outcome:
         """Take the remaining steps."""
         if self.saved_step < 0:
-            self._before_first_step()
+            # The untrained model; and a checkpoint to which failures.skip_back may need to return.
+            with nullcontext() if self.job.parent else self.objective.as_base_model():
+                self._log_validation()
+            if self.config.failures.skip_back:
+                self._save()
         while self.progress.step < self.job.steps and not self._stops_early():
             self._step(self.progress.step)
         if self.saved_step < self.progress.step:  # the last steps were skipped
-            if measured := self._validate():
-                self._append(self._new_record() | {"validation": measured, "validation_s": self.validation.seconds})
+            self._log_validation()
             self._save()
         self.saver.settle()
         return self._finish()
 
-    def _before_first_step(self) -> None:
-        """Validate the untrained model, and save a checkpoint if failures.skip_back may need to return to it."""
-        with nullcontext() if self.job.parent else self.objective.as_base_model():
-            measured = self._validate()
-        if measured:
+    def _log_validation(self) -> None:
+        """Validate, and log it for the steps so far."""
+        if measured := self._validate():
             self._append(self._new_record() | {"validation": measured, "validation_s": self.validation.seconds})
-        if self.config.failures.skip_back:
-            self._save()
 
     def _step(self, step: int) -> None:
         """Take one step: read rows, exchange counts, update the weights, log. Without labels there is no update.
@@ -255,7 +250,7 @@ class Training:
             "samples": f"{counts.digest:016x}",  # a digest of the rows that were read
             "seconds": seconds,
             "tokens_per_s": counts.tokens / seconds,
-            "mfu": self.mfu.of(counts.tokens / seconds, counts.attended / max(counts.tokens, 1)),
+            "mfu": self.mfu.of(counts.tokens / seconds, counts.attended / max(counts.tokens, 1)) if self.mfu else None,
         }
         self.progress = self.progress.stepped(updated=counts.loss_denominator > 0)
         self._after(record, counts.checkpoint_due or counts.stopping)
@@ -507,39 +502,23 @@ def bad_loss_error(job: Job, ranks: Ranks, step: int, problem: str, documents: S
 
 
 class Validation:
-    """Measures the same rows of one split at each call, distributed over the workers.
+    """Measures the same rows at each call, distributed over the workers.
 
-    micro_rows: rows of a micro-batch. length: positions of a row. vocabulary: token ids are below it.
-    rows: most rows of all corpora together; None: all.
+    Losses and accuracy are weighted by tokens: summed over all workers, then divided once.
+
+    sources: the rows of each corpus. micro_rows: rows of a micro-batch. length: positions of a row. rows: most rows of
+    all corpora together; None: all.
     seconds: duration of the last measurement.
     """
 
     def __init__(
-        self,
-        packed: PackedRun,
-        ranks: Ranks,
-        split: str,
-        *,
-        micro_rows: int,
-        length: int,
-        vocabulary: int,
-        rows: int | None,
+        self, sources: Sequence[PackedRows], ranks: Ranks, micro_rows: int, length: int, rows: int | None
     ) -> None:
-        assert split in SPLITS
         self.ranks = ranks
         self.seconds = 0.0
-        sources = [PackedRows(artifact, length=length, vocabulary=vocabulary) for artifact in packed.split(split)]
-        self.held_out = HeldOut([source.rows for source in sources], micro_rows * ranks.world, rows)
-        self.loader = Loader(
-            self.held_out,
-            sources,
-            ranks.rank,
-            ranks.world,
-            micro_rows,
-            length,
-            0,
-            steps=len(self.held_out),
-        )
+        held_out = HeldOut([source.rows for source in sources], micro_rows * ranks.world, rows)
+        self.steps = len(held_out)
+        self.loader = Loader(held_out, sources, ranks.rank, ranks.world, micro_rows, length, 0, steps=self.steps)
 
     def measure(self, call: Callable[..., Any], objective: Objective) -> Measured | None:
         """Measure with the current weights. Returns None if the split has no label. All workers call it together.
@@ -553,7 +532,7 @@ class Validation:
         trained = objective.training
         objective.eval()
         with torch.no_grad():
-            for step in range(len(self.held_out)):
+            for step in range(self.steps):
                 self.ranks.reached(f"validation, batch {step + 1}")
                 for batch in self.loader.micro_batches(step):
                     loss, correct = call(**objective.tensors(batch, self.ranks.device))
@@ -565,10 +544,6 @@ class Validation:
         sums = self.ranks.exchange_floats([losses.item(), right.item(), denominator, labels])
         self.seconds = time.perf_counter() - began
         return measured(*(sum(column) for column in zip(*sums, strict=True)))
-
-    def close(self) -> None:
-        """Stop prefetching and close the files."""
-        self.loader.close()
 
 
 def received_gradients(slices: Iterable[StateSlice], ranks: Ranks) -> dict[str, bool]:

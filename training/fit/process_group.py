@@ -38,7 +38,10 @@ def own_group(gpus_each: int, timeout_s: float = TIMEOUT_S) -> Iterator[Ranks]:
         ClusterError: a worker did not arrive, or the GPUs cannot communicate.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = _own_device(gpus_each)
+    device = torch.device("cpu")
+    if gpus_each:
+        local_rank, local_world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        device = torch.device("cuda", local_gpu(local_rank, local_world, torch.cuda.device_count()))
     _prepare(device)
     how: dict[str, Any] = {"rank": rank, "world_size": world, "timeout": timedelta(seconds=timeout_s)}
     added = [] if world > 1 else [name for name in _ALONE if name not in os.environ]
@@ -69,17 +72,23 @@ def ray_group(gpus_each: int, timeout_s: float) -> Iterator[Ranks]:
         ConfigError, ClusterError: as `own_group`.
     """
     import ray.train  # torchrun's workers need no Ray
+    import ray.util
+    from ray.train.collective import broadcast_from_rank_zero
     from ray.train.torch import get_device
 
     context = ray.train.get_context()
     device = get_device()
     rank, world = context.get_world_rank(), context.get_world_size()
-    store, address, port = _first_workers_store(rank, world, timeout_s)
+    wait = timedelta(seconds=timeout_s)
+    opened = None  # the first worker opens the store at a free port
+    if rank == 0:
+        opened = dist.TCPStore(ray.util.get_node_ip_address(), 0, world, True, timeout=wait, wait_for_workers=False)
+    address, port = broadcast_from_rank_zero(opened and (opened.host, opened.port))
+    store = opened or dist.TCPStore(address, port, world, False, timeout=wait, wait_for_workers=False)
     os.environ.update(ray_environment(context, device), MASTER_ADDR=address, MASTER_PORT=str(port))
     _prepare(device)
     arrive(store, rank, world, timeout_s)
-    how: dict[str, Any] = {"rank": rank, "world_size": world, "timeout": timedelta(seconds=timeout_s)}
-    dist.init_process_group(_BACKENDS[gpus_each > 0], store=store, **how)
+    dist.init_process_group(_BACKENDS[gpus_each > 0], store=store, rank=rank, world_size=world, timeout=wait)
     with _ranks(rank, world, device, timeout_s, under_ray=True) as ranks:
         yield ranks
     dist.destroy_process_group()
@@ -98,19 +107,6 @@ def ray_environment(context: Any, device: torch.device) -> dict[str, str]:
         "NODE_RANK": str(context.get_node_rank()),
         "ACCELERATE_TORCH_DEVICE": str(device),
     }
-
-
-def _first_workers_store(rank: int, world: int, timeout_s: float) -> tuple[dist.Store, str, int]:
-    """(store, address, port). The first worker opens the store at a free port, and broadcasts the address with Ray."""
-    import ray.util  # as in `ray_group`
-    from ray.train.collective import broadcast_from_rank_zero
-
-    wait = timedelta(seconds=timeout_s)
-    opened = None
-    if rank == 0:
-        opened = dist.TCPStore(ray.util.get_node_ip_address(), 0, world, True, timeout=wait, wait_for_workers=False)
-    address, port = broadcast_from_rank_zero(opened and (opened.host, opened.port))
-    return opened or dist.TCPStore(address, port, world, False, timeout=wait, wait_for_workers=False), address, port
 
 
 @contextmanager
@@ -170,13 +166,6 @@ def arrive(store: dist.Store, rank: int, world: int, timeout_s: float) -> None:
             f"within {timeout_s:g} s; arrived are {arrived}. Check that {world} processes were started in all, and "
             "look at the logs of the missing ones."
         ) from error
-
-
-def _own_device(gpus_each: int) -> torch.device:
-    if not gpus_each:
-        return torch.device("cpu")
-    local_rank, local_world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return torch.device("cuda", local_gpu(local_rank, local_world, torch.cuda.device_count()))
 
 
 def local_gpu(local_rank: int, local_world: int, gpus: int) -> int:

@@ -263,11 +263,6 @@ class Ranks:
         return everyone
 
 
-def joined_ranks() -> Ranks:
-    """The ranks of the process group that this process is in, on the CPU."""
-    return Ranks(dist.get_rank(), dist.get_world_size(), torch.device("cpu"))
-
-
 class Preemption:
     """Queries Ray Train for preemption notices. Under torchrun there are none."""
 

@@ -16,31 +16,19 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from cluster.metrics import ENDED, FAILED, RUNNING, Metrics
-from cluster.record import read_json_line
 from cluster.store import paths
-from cluster.store.interface import NotFound
 from cluster.store.store import Store
 from cluster.temporary import temporary_folder
 from training.records.job import Job
-from training.records.schema import StepRecord
+from training.records.schema import StepRecord, read_steps
 
 log = logging.getLogger(__name__)
 
 _EVERY_S = 2.0
 _BYTES_PER_S = 1 << 20  # the interval is at least a second for each MiB of the file
-
-
-def read(store: Store, uri: str) -> list[StepRecord]:
-    """The steps logged so far; none if there is no log yet."""
-    try:
-        data = store.read_bytes(uri)
-    except NotFound:
-        return []
-    return [cast(StepRecord, read_json_line(line, uri)) for line in data.splitlines() if line.strip()]
 
 
 class StepLog:
@@ -54,7 +42,8 @@ class StepLog:
         self.uri = uri
         self._lock = threading.Lock()
         self._writing = threading.Lock()
-        self._lines = [] if resumed is None else [line for line in _lines(store, uri) if line[0] <= resumed]
+        kept = [] if resumed is None else [one for one in read_steps(store, uri) if one["step"] <= resumed]
+        self._lines = [(record["step"], _line(record)) for record in kept]
         self._changed = True
         self._closing = threading.Event()
         self._error: BaseException | None = None
@@ -71,7 +60,7 @@ class StepLog:
             raise self._error
         with self._lock:
             assert not self._lines or record["step"] > self._lines[-1][0], "steps are logged once, in order"
-            self._lines.append((record["step"], json.dumps(record, ensure_ascii=False).encode() + b"\n"))
+            self._lines.append((record["step"], _line(record)))
             self._changed = True
 
     def cut(self, step: int) -> None:
@@ -107,9 +96,8 @@ class StepLog:
             self._error = error
 
 
-def _lines(store: Store, uri: str) -> Iterator[tuple[int, bytes]]:
-    for record in read(store, uri):
-        yield record["step"], json.dumps(record, ensure_ascii=False).encode() + b"\n"
+def _line(record: StepRecord) -> bytes:
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
 _UPLOAD_EVERY_S = 30.0
@@ -122,11 +110,8 @@ class Tracker(Protocol):
     def write(self, record: StepRecord) -> None:
         """Send a step's values."""
 
-    def flush(self) -> None:
-        """Send what is buffered."""
-
     def close(self) -> None:
-        """Send what is buffered and end."""
+        """Send what is buffered, and end."""
 
 
 def curves(record: StepRecord) -> dict[str, float]:
@@ -160,9 +145,6 @@ class _ErrorsLogged:
     def write(self, record: StepRecord) -> None:
         self._call("write", record)
 
-    def flush(self) -> None:
-        self._call("flush")
-
     def close(self) -> None:
         self._call("close")
 
@@ -194,9 +176,6 @@ class StepMetrics:
         self.metrics.set("raymill_training_tokens_per_second", record.get("tokens_per_s"))
         self.metrics.set("raymill_training_mfu", record.get("mfu"))
         self.metrics.add("raymill_training_tokens", record.get("tokens", 0))
-
-    def flush(self) -> None:
-        """Does nothing: Ray sends recorded values every few seconds."""
 
     def close(self) -> None:
         self.metrics.set("raymill_run_state", FAILED if sys.exc_info()[0] else ENDED)
@@ -258,9 +237,6 @@ class Mlflow:
         named = {name.replace("/", "."): value for name, value in curves(record).items()}
         self.mlflow.log_metrics(named, step=record["step"], synchronous=False)
 
-    def flush(self) -> None:
-        self.mlflow.flush_async_logging()
-
     def close(self) -> None:
         self.mlflow.end_run()
 
@@ -277,9 +253,6 @@ class Wandb:
 
     def write(self, record: StepRecord) -> None:
         self.run.log(curves(record), step=record["step"])
-
-    def flush(self) -> None:
-        """Does nothing: wandb sends in the background."""
 
     def close(self) -> None:
         self.run.finish()

@@ -96,10 +96,10 @@ def check_model(config: TrainConfig) -> list[str]:
     plain = _model_config(store, model, folder)
     assert plain is not None
     where = paths.join(folder, "config.json") if folder else "model.config"
-    check_architecture(plain, where, probe=config.method == "probe")
+    check_architecture(plain, where, body_only=config.training_method.classifies)
     described = _text_config(plain)
-    if config.method in ("lora", "qlora") and config.lora.target != "all-linear":
-        targets = (config.lora.target,) if isinstance(config.lora.target, str) else config.lora.target
+    if config.training_method.merges and config.lora.target != "all-linear":
+        targets = config.lora.targets
         _check_targets(store, model, targets, described)
     warnings = _check_length(config, described)
     if folder:
@@ -152,14 +152,14 @@ def _check_weights(config: TrainConfig, folder: str, names: Collection[str], pla
     quantised = plain.get("quantization_config")
     if quantised is not None:
         how = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else "unknown"
-        if not (config.method == "qlora" and how == "bitsandbytes"):
+        if not (config.training_method.four_bit and how == "bitsandbytes"):
             raise ConfigError(
                 f"{paths.join(folder, 'config.json')}: the weights are quantised (quant_method {how}); weights "
                 "in float32, bf16 or float16 are needed. Give the model in its original precision; method qlora "
                 "quantises it by itself."
             )
     shapes = weight_shapes(config.store, folder, names)
-    if quantised is None and (found := differences(plain, shapes, needs_head=config.method != "probe")):
+    if quantised is None and (found := differences(plain, shapes, needs_head=not config.training_method.classifies)):
         more = f" and {len(found) - 2} more" if len(found) > 2 else ""
         raise DataError(
             f"model {folder}: its weights do not fit its config.json: {'; '.join(found[:2])}{more}. Fetch both again "
@@ -233,11 +233,11 @@ def tied_target(name: str) -> str:
 # --- architecture
 
 
-def check_architecture(plain: dict[str, Any], where: str, probe: bool) -> None:
+def check_architecture(plain: dict[str, Any], where: str, body_only: bool) -> None:
     """Check that transformers can load a model of this type as a causal language model.
 
     Args:
-        plain: config.json. where: its origin, for messages. probe: only the model's body is used.
+        plain: config.json. where: its origin, for messages. body_only: the lm_head is not used.
 
     Raises:
         ConfigError: transformers has no model of this type, or none that predicts each token from those before it.
@@ -264,7 +264,7 @@ def check_architecture(plain: dict[str, Any], where: str, probe: bool) -> None:
             f"{where}: transformers has no model_type {kind}. Did you mean {', '.join(near) or 'llama'}? "
             "Code from a model's folder is never run."
         )
-    if kind not in (MODEL_MAPPING_NAMES if probe else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+    if kind not in (MODEL_MAPPING_NAMES if body_only else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         raise ConfigError(
             f"{where}: transformers has no causal language model of type {kind}. Give one that it has, such as a "
             "llama or qwen3."

@@ -6,12 +6,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cluster.store import paths
 
-FOLDERS = ("full", "adapter", "merged", "base", "probe")
-
 
 @dataclass(frozen=True)
 class Base:
-    """The base model of an adapter or a probe: a folder, a URI, or a hub name with a revision.
+    """The base model of an adapter or a classification head: a folder, a URI, or a hub name with a revision.
 
     shown: the path that the card's code has instead of `name`, relative to the card's folder.
     """
@@ -27,7 +25,7 @@ def loading(folder: str, base: Base, chat: bool) -> str:
     A URI cannot be loaded, so the code names a copy of it in the working directory.
 
     Args:
-        folder: one of FOLDERS. chat: whether the model was trained with the tokenizer's chat template.
+        folder: one of `methods.FOLDERS`. chat: whether the model was trained with the tokenizer's chat template.
     """
     name = base.shown or base.name
     remote = paths.is_remote(name)

@@ -151,17 +151,12 @@ def varlen_attention(
         key, value = (states.repeat_interleave(heads // states.shape[1], dim=1) for states in (key, value))
     assert _KERNEL is not None
     out = _KERNEL(
-        *(_rows_end_to_end(states) for states in (query, key, value)),
+        *(states.transpose(1, 2).flatten(0, 1) for states in (query, key, value)),  # [B, H, T, D] to [B T, H, D]
         how["cu_seq_lens_q"], how["cu_seq_lens_q"], how["max_length_q"], how["max_length_q"],
         scale=how.get("scaling"), window_size=(window - 1 if window else -1, 0 if causal else -1),
         **({"enable_gqa": True} if grouped and _GROUPS_HEADS else {}),
     )  # fmt: skip
     return out.view(rows, length, heads, head_dim), None
-
-
-def _rows_end_to_end(states: Tensor) -> Tensor:
-    """[B, H, T, D] to [B T, H, D]."""
-    return states.transpose(1, 2).flatten(0, 1)
 
 
 # Without a registered mask function for this name, transformers builds no mask.

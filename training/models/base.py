@@ -26,13 +26,8 @@ log = logging.getLogger(__name__)
 
 # Settings that some models read although their config class does not declare them, or that every config.json has.
 _COMMON_SETTINGS = {
-    "head_dim",
-    "rope_theta",
-    "rope_scaling",
-    "partial_rotary_factor",
-    "torch_dtype",
-    "transformers_version",
-}
+    "head_dim", "rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype", "transformers_version",
+}  # fmt: skip
 
 
 def load_base(
@@ -56,11 +51,22 @@ def load_base(
 
     Raises:
         ConfigError: transformers does not accept the settings of a random model, or does not support the model.
-        DataError: the folder has no safetensors, or weights are missing in them.
+        DataError: the folder has no safetensors, or weights in them are missing, NaN or infinite.
     """
     kind: Any = AutoModel if body_only else AutoModelForCausalLM
     if model.config is not None:
-        return _random(model.config, seed, dtype, attention, kind)
+        config = model_config(model.config)
+        # On the CPU always: a GPU's generator differs, and an export on a CPU must draw the same frozen weights.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                made = kind.from_config(config, attn_implementation=attention, dtype=torch.float32)
+            except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
+                raise _refused(error) from error
+        # Buffers keep float32: a rotary frequency in bf16 is off by several radians at position 4,096.
+        for parameter in made.parameters():
+            parameter.data = parameter.data.to(dtype)
+        return made
     folder = model_folder(store, model)
     weight_files(folder)
     _checked_config(folder, model.name)
@@ -83,45 +89,20 @@ def load_base(
             f"model {model.name}: {len(missing)} weights are missing in its files, for example {missing[0]}. "
             "Check that the model has an lm_head and that the download is complete."
         )
-    _require_finite(model.name, loaded)
+    for place, values in loaded.named_parameters():
+        if values.is_meta or not values.is_floating_point():  # 4-bit weights are whole numbers
+            continue
+        if not values.detach().sum(dtype=torch.float32).isfinite():
+            raise DataError(
+                f"model {model.name}: {place} holds NaN or infinite values, so every loss would be NaN. The training "
+                "that wrote it diverged, or the file was converted wrongly: take other weights."
+            )
     if unused := sorted(key for key in seen["unexpected_keys"] if not (body_only and key.startswith("lm_head."))):
         log.warning(
             "model %s: %d tensors of its files are not used, such as %s: config.json does not describe them",
             model.name, len(unused), unused[0],
         )  # fmt: skip
     return loaded
-
-
-def _require_finite(name: str | None, loaded: PreTrainedModel) -> None:
-    """
-    Raises:
-        DataError: a weight is NaN or infinite, so that every loss would be.
-    """
-    for place, values in loaded.named_parameters():
-        if values.is_meta or not values.is_floating_point():  # 4-bit weights are whole numbers
-            continue
-        if not values.detach().sum(dtype=torch.float32).isfinite():
-            raise DataError(
-                f"model {name}: {place} holds NaN or infinite values, so every loss would be NaN. The training that "
-                "wrote it diverged, or the file was converted wrongly: take other weights."
-            )
-
-
-def _random(
-    settings: dict[str, Any], seed: int, dtype: torch.dtype, attention: str | None, kind: Any
-) -> PreTrainedModel:
-    config = model_config(settings)
-    # On the CPU always: a GPU's generator differs, and an export on a CPU must draw the same frozen weights.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            model = kind.from_config(config, attn_implementation=attention, dtype=torch.float32)
-        except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
-            raise _refused(error) from error
-    # Buffers keep float32: a rotary frequency in bf16 is off by several radians at position 4,096.
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return model
 
 
 def _refused(error: Exception) -> ConfigError:
@@ -198,20 +179,6 @@ def base_dtype(store: Store, model: Model) -> str:
     return _NUMBER_TYPES.get(values.most_common(1)[0][0], "bfloat16") if values else "float32"
 
 
-def check_vocabulary(model: PreTrainedModel, vocabulary: int) -> None:
-    """Check that the model has an embedding for each of `vocabulary` token ids.
-
-    Raises:
-        ConfigError: it has fewer.
-    """
-    rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
-    if vocabulary > rows:
-        raise ConfigError(
-            f"model.tokenizer: it has {vocabulary} tokens, and the model embeds {rows}. Give the model's own tokenizer "
-            f"(leave `tokenizer` out), or for random weights set config.vocab_size: {vocabulary}."
-        )
-
-
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
     """The repeated blocks of a model, in order; they are compiled, checkpointed and sharded one by one.
 
@@ -222,8 +189,5 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
         for module in model.modules()
         if isinstance(module, nn.ModuleList) and len({type(member) for member in module}) == 1
     ]
-    return list(max(lists, key=_parameters).children()) if lists else []
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    most = max(lists, key=lambda module: sum(parameter.numel() for parameter in module.parameters()), default=None)
+    return list(most.children()) if most is not None else []

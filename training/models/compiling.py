@@ -16,35 +16,11 @@ import torch
 from torch import nn
 
 from cluster.errors import ConfigError
-from training.config import TrainConfig
 from training.models.loss import Elementwise, elementwise, fusable_elementwise
 
 log = logging.getLogger(__name__)
 
-# Model types of transformers whose decoder layer compiles to one graph, forward and backward, as
-# tests/training/models/test_compiling.py checks. Mixtures of experts do not: their routing depends on the data.
-KNOWN_TO_COMPILE = frozenset({
-    "cohere", "gemma", "gemma2", "gpt2", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3",
-    "smollm3", "stablelm", "starcoder2",
-})  # fmt: skip
-
 BACKEND = "inductor"
-
-
-def compile_refusal(config: TrainConfig, model_type: str) -> str | None:
-    """Why the layers of this model are not compiled; None if they are. `compile: true` and `false` override the
-    reasons.
-    """
-    if config.compile != "auto":
-        return None if config.compile else "compile: false"
-    found = {
-        "workers have no GPU": config.workers.gpus_each == 0,
-        "zero3's gathering hooks break the graphs": config.engine == "zero3",
-        "compilation of 4-bit layers is not tested": config.method == "qlora",
-        "the cache of method prefix breaks the graphs": config.method == "prefix",
-        f"compilation of model type {model_type} is not tested": model_type not in KNOWN_TO_COMPILE,
-    }
-    return next((reason for reason, holds in found.items() if holds), None)
 
 
 def compile_layers(layers: Iterable[nn.Module], required: bool) -> None:

@@ -113,7 +113,12 @@ def _config(adapters: Sequence[LoraAdapter], matrices: list[str], tensors: dict[
     usual = max(sorted(set(ranks.values())), key=list(ranks.values()).count)
     unusual = {re.escape(module): rank for module, rank in ranks.items() if rank != usual}
     first = adapters[0].config
-    targets = [_target(adapter.config) for adapter in adapters]
+    targets = []
+    for config in (adapter.config for adapter in adapters):
+        modules = config["target_modules"]
+        own = sorted(modules) if isinstance(modules, list) else modules
+        layers = [config.get(name) for name in ("layers_to_transform", "layers_pattern", "exclude_modules")]
+        targets.append([own, *layers])
     alike = all(target == targets[0] for target in targets)
     return first | {
         "r": usual,
@@ -128,12 +133,6 @@ def _config(adapters: Sequence[LoraAdapter], matrices: list[str], tensors: dict[
         "lora_dropout": 0.0,
         "inference_mode": True,
     }
-
-
-def _target(config: dict[str, Any]) -> Any:
-    modules = config["target_modules"]
-    own = sorted(modules) if isinstance(modules, list) else modules
-    return [own, *(config.get(name) for name in ("layers_to_transform", "layers_pattern", "exclude_modules"))]
 
 
 def _require_exact(adapter: LoraAdapter) -> None:
@@ -181,6 +180,23 @@ CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _LARGEST_DEVIATION = 1e-5
 
 
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Switch off libraries' progress bars, Python warnings and log lines below errors inside this context."""
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@_quiet_libraries()
 def compose_adapters(
     store: Store, output: str, weights: dict[str, float], merged: bool = False, base: str | None = None
 ) -> tuple[float, str]:
@@ -196,22 +212,18 @@ def compose_adapters(
         ConfigError: the adapters cannot be combined, or there are files at the output.
         DataError: a folder is no adapter, or the combination is not exact.
     """
-    with _quiet_libraries():
-        return _compose(store, output, weights, merged, base)
-
-
-def _compose(
-    store: Store, output: str, weights: dict[str, float], merged: bool, confirmed: str | None
-) -> tuple[float, str]:
     output = paths.absolute(output)
     if store.list_files(output):
         raise ConfigError(f"{output}: there are files already. Give another folder, or remove them.")
     adapters = [_read(store, uri) for uri in weights]
-    base = _common_base(store, adapters, merged, confirmed)
+    model = _common_base(store, adapters, merged, base)
     with tempfile.TemporaryDirectory(prefix="compose-") as scratch:
         folder = Path(scratch, "adapter")
         folder.mkdir()
-        _write(weighted_sum(adapters, list(weights.values())), folder)
+        combination = weighted_sum(adapters, list(weights.values()))
+        tensors = {name: values.contiguous() for name, values in combination.tensors.items()}
+        save_file(tensors, folder / TENSORS, {"format": "pt"})
+        (folder / CONFIG).write_text(json.dumps(combination.config, indent=2, ensure_ascii=False), encoding="utf-8")
         # The check reads the files that were written.
         written = _read(store, str(folder))
         deviation = largest_deviation(written, adapters, list(weights.values()))
@@ -221,29 +233,22 @@ def _compose(
                 f"{_LARGEST_DEVIATION:.0e} is allowed. Nothing was written. Check the adapters for values that "
                 "are not finite."
             )
-        _copy_tokenizer(store, list(weights), folder)
+        tokenizers = [
+            {path.name: path.read_bytes() for path in _tokenizer_files(local_folder(store, uri))} for uri in weights
+        ]
+        if all(one == tokenizers[0] for one in tokenizers):
+            for name, data in tokenizers[0].items():
+                (folder / name).write_bytes(data)
         ranks = _ranks(written)
-        (folder / "README.md").write_text(_card(base, weights, adapters, ranks, deviation), encoding="utf-8")
+        (folder / "README.md").write_text(_card(model, weights, adapters, ranks, deviation), encoding="utf-8")
         if merged:
-            _put(store, _merge(store, base, folder, Path(scratch, "merged")), paths.join(output, "merged"))
+            whole: Any = PeftModel.from_pretrained(load_base(store, model, 0, torch.float32, None), str(folder))
+            whole.merge_and_unload(safe_merge=True).save_pretrained(Path(scratch, "merged"))
+            for path in _tokenizer_files(folder):
+                shutil.copy(path, Path(scratch, "merged"))
+            _put(store, Path(scratch, "merged"), paths.join(output, "merged"))
         _put(store, folder, output)
     return deviation, ranks
-
-
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Switch off libraries' progress bars, Python warnings and log lines below errors inside this context."""
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _read(store: Store, uri: str) -> LoraAdapter:
@@ -267,12 +272,6 @@ def _read(store: Store, uri: str) -> LoraAdapter:
         raise DataError(f"--adapter {uri}: {TENSORS} is damaged ({error}). Fetch it again.") from error
 
 
-def _write(adapter: LoraAdapter, folder: Path) -> None:
-    tensors = {name: values.contiguous() for name, values in adapter.tensors.items()}
-    save_file(tensors, folder / TENSORS, {"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(adapter.config, indent=2, ensure_ascii=False), encoding="utf-8")
-
-
 def _common_base(
     store: Store, adapters: list[LoraAdapter], merged: bool = False, confirmed: str | None = None
 ) -> Model:
@@ -288,7 +287,15 @@ def _common_base(
         bases.append(Model(name=name, revision=adapter.config.get("revision")))
     if merged or any(base != bases[0] for base in bases):
         for adapter, base in zip(adapters, bases, strict=True):
-            _refuse_elsewhere(adapter.name, str(base.name), confirmed)
+            # Elsewhere, whoever made the adapter would choose where requests with the user's keys go.
+            name = str(base.name)
+            on_hub = not (paths.is_remote(name) or name.startswith(("/", ".", "~")))
+            if not (on_hub or name == confirmed or paths.store_of(name) == paths.store_of(adapter.name)):
+                raise ConfigError(
+                    f"--adapter {adapter.name}: its base model is {name} by its {CONFIG}, which is not on "
+                    f"{paths.store_of(adapter.name)} as the adapter is. To have it read with your keys, name it: "
+                    f"--base {name}"
+                )
     for adapter, base in zip(adapters[1:], bases[1:], strict=True):
         # Copies of one base in different folders have the same fingerprint.
         if base != bases[0] and model_fingerprint(store, base) != model_fingerprint(store, bases[0]):
@@ -299,41 +306,9 @@ def _common_base(
     return bases[0]
 
 
-def _refuse_elsewhere(adapter: str, base: str, confirmed: str | None) -> None:
-    """Verify that a base is on the hub, on the store of the adapter that names it, or named by the user.
-
-    Raises:
-        ConfigError: it is not: whoever made the adapter would choose where requests with the user's keys go.
-    """
-    on_hub = not (paths.is_remote(base) or base.startswith(("/", ".", "~")))
-    if on_hub or base == confirmed or paths.store_of(base) == paths.store_of(adapter):
-        return
-    raise ConfigError(
-        f"--adapter {adapter}: its base model is {base} by its {CONFIG}, which is not on "
-        f"{paths.store_of(adapter)} as the adapter is. To have it read with your keys, name it: --base {base}"
-    )
-
-
-def _merge(store: Store, base: Model, adapter: Path, folder: Path) -> Path:
-    """Write the base with the adapter merged into its weights to `folder`; returns `folder`."""
-    model: Any = PeftModel.from_pretrained(load_base(store, base, 0, torch.float32, None), str(adapter))
-    model.merge_and_unload(safe_merge=True).save_pretrained(folder)
-    for path in _tokenizer_files(adapter):
-        shutil.copy(path, folder)
-    return folder
-
-
 def _tokenizer_files(folder: Path) -> list[Path]:
     names = ("tokenizer*", "*token*.json", "vocab*", "merges.txt", "*.jinja")
     return sorted({path for name in names for path in folder.glob(name) if path.is_file()})
-
-
-def _copy_tokenizer(store: Store, uris: list[str], folder: Path) -> None:
-    """Copy the adapters' tokenizer to `folder` if all of them have the same one."""
-    sets = [{path.name: path.read_bytes() for path in _tokenizer_files(local_folder(store, uri))} for uri in uris]
-    if all(one == sets[0] for one in sets):
-        for name, data in sets[0].items():
-            (folder / name).write_bytes(data)
 
 
 def _put(store: Store, folder: Path, output: str) -> None:

@@ -6,14 +6,9 @@ takes about five seconds.
 
     MFU = tokens per second x flops per token / (devices x peak flops of one device, see training/gpus.py)
 
-Letters: W weights that a token is multiplied with, A weights of an adapter, c mean number of positions that a token
-attends to, itself included; L layers, H heads, q and v the sizes of a head's key and value.
-
-    forward     2 W + attention,   attention = 2 L H (q + v) c
-    full        3 x forward                        one product more for each gradient, of input and of weight
-    lora        4 W + 6 A + 3 x attention          a frozen weight needs no gradient
-    prefix, prompt    as lora, with A = 0          positions of virtual tokens are not counted
-    probe       2 W without the lm_head + attention
+Letters: W weights that a token is multiplied with, c mean number of positions that a token attends to, itself included;
+L layers, H heads, q and v the sizes of a head's key and value. A forward pass takes 2 W + attention, and attention
+2 L H (q + v) c; methods.py has the operations of a training.
 
 W excludes vectors and embeddings (unless the lm_head shares their weight), and counts only the experts of a mixture
 that a token is routed to. Recomputation (activation checkpointing, chunked loss) and overhead of an implementation
@@ -40,6 +35,7 @@ from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Model
 from training.gpus import peak_flops
+from training.methods import METHODS
 from training.model_folder.folder import read_object
 from training.models.attention import VARLEN, choose_attention
 from training.models.base import decoder_layers, named_config
@@ -52,21 +48,17 @@ def shape_of(config: TrainConfig, classes: int = 2) -> Shape:
     """The shape of the model that a config trains.
 
     Args:
-        classes: number of classes of method probe.
+        classes: number of classes, of a method that predicts them.
 
     Raises:
         ConfigError: transformers has no such model, or the adapter does not fit it.
         StorageError: the model's config.json cannot be read.
     """
     described = transformers_config(config.store, config.model)
-    return _shape(described, _parameters(config, described, classes))
-
-
-def _parameters(config: TrainConfig, described: Any, classes: int) -> tuple[Parameter, ...]:
     # 4-bit weights are counted as values, and compilation changes no count.
-    method = "lora" if config.method == "qlora" else config.method
+    method = "lora" if config.training_method.four_bit else config.method
     plain = config.model_copy(update={"method": method, "compile": False, "activation_checkpointing": False})
-    kind = AutoModel if method == "probe" else AutoModelForCausalLM
+    kind = AutoModel if config.training_method.classifies else AutoModelForCausalLM
     with torch.device("meta"):
         base = _without_weights(kind, described, dtype=torch.float32)
         objective = objective_around(plain, base, classes, "meta")
@@ -75,9 +67,24 @@ def _parameters(config: TrainConfig, described: Any, classes: int) -> tuple[Para
         for number, layer in enumerate(decoder_layers(objective))
         for parameter in layer.parameters()
     }
-    return tuple(
-        Parameter(name, tuple(one.shape), one.requires_grad, layer_of.get(id(one)))
-        for name, one in objective.named_parameters()
+    text = described.get_text_config()
+    hidden, heads = text.hidden_size, getattr(text, "num_attention_heads", None) or 1
+    head = getattr(text, "head_dim", None) or hidden // heads
+    return Shape(
+        model_type=text.model_type,
+        parameters=tuple(
+            Parameter(name, tuple(one.shape), one.requires_grad, layer_of.get(id(one)))
+            for name, one in objective.named_parameters()
+        ),
+        layers=text.num_hidden_layers,
+        hidden=hidden,
+        feed_forward=getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or 4 * hidden,
+        query=heads * head,
+        key=(getattr(text, "num_key_value_heads", None) or heads) * head,
+        heads=heads,
+        vocabulary=text.vocab_size,
+        exact=text.model_type in {"llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "phi3"},
+        varlen=choose_attention("auto", described, "cuda", bf16=True, virtual_tokens=False) == VARLEN,
     )
 
 
@@ -139,27 +146,6 @@ def _is_remote(model: Model) -> bool:
     return paths.is_remote(model.name) or not Path(paths.absolute(model.name)).is_dir()
 
 
-def _shape(described: Any, parameters: tuple[Parameter, ...]) -> Shape:
-    config = described.get_text_config()
-    hidden = config.hidden_size
-    heads = getattr(config, "num_attention_heads", None) or 1
-    head = getattr(config, "head_dim", None) or hidden // heads
-    gated = {"llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "phi3"}
-    return Shape(
-        model_type=config.model_type,
-        parameters=parameters,
-        layers=config.num_hidden_layers,
-        hidden=hidden,
-        feed_forward=getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden,
-        query=heads * head,
-        key=(getattr(config, "num_key_value_heads", None) or heads) * head,
-        heads=heads,
-        vocabulary=config.vocab_size,
-        exact=config.model_type in gated,
-        varlen=choose_attention("auto", described, "cuda", bf16=True, virtual_tokens=False) == VARLEN,
-    )
-
-
 def flops_per_token(config: Any, trainable_parameters: int, method: str, context: float) -> float:
     """Floating-point operations of one trained token: forward and backward.
 
@@ -169,23 +155,8 @@ def flops_per_token(config: Any, trainable_parameters: int, method: str, context
         method: the training config's method.
         context: c in the formulas of this file.
     """
-    weights = multiplied(config)
-    attention = attention_flops(config, context)
-    match method:
-        case "full":
-            return 3 * (2 * weights.all + attention)
-        case "lora" | "qlora":
-            return 4 * weights.all + 6 * trainable_parameters + 3 * attention
-        case "prefix" | "prompt":
-            return 4 * weights.all + 3 * attention
-        case "probe":
-            return 2 * weights.body + attention
-    raise AssertionError(f"method {method}")
-
-
-def mean_context(lengths: list[int]) -> float:
-    """c for documents of these lengths: the mean, over all their tokens, of the token's position counted from 1."""
-    return sum(n * (n + 1) / 2 for n in lengths) / sum(lengths)
+    weights, attention = multiplied(config), attention_flops(config, context)
+    return METHODS[method].flops(weights.body, weights.lm_head, trainable_parameters, attention)
 
 
 @dataclass(frozen=True)
@@ -247,27 +218,23 @@ def parameter_counts(objective: Objective) -> tuple[int, int]:
 class Mfu:
     """Model FLOPs utilisation: operations per second of training as a share of the devices' peak; see above.
 
-    peak: of all devices together; None if unknown. Attention counts the positions that tokens attend to, which are
-    fewer in packed rows than in rows of one document.
+    Attention counts the positions that tokens attend to, which are fewer in packed rows than in rows of one document.
+
+    model: the base model's transformers config. method, trained_parameters: as in `flops_per_token`. peak: of all
+    devices together.
     """
 
-    def __init__(self, config: TrainConfig, trained_parameters: int, peak: float | None) -> None:
-        self.peak = peak
-        if peak:
-            self.model = named_config(config.store, config.model)
-            self.products = flops_per_token(self.model, trained_parameters, config.method, 0.0)
-            with_attention = flops_per_token(self.model, trained_parameters, config.method, 1.0)
-            self.passes = (with_attention - self.products) / attention_flops(self.model, 1.0)
+    def __init__(self, model: Any, method: str, trained_parameters: int, peak: float) -> None:
+        self.model, self.peak = model, peak
+        self.products = flops_per_token(model, trained_parameters, method, 0.0)
+        with_attention = flops_per_token(model, trained_parameters, method, 1.0)
+        self.passes = (with_attention - self.products) / attention_flops(model, 1.0)
 
-    def of(self, tokens_per_s: float, context: float) -> float | None:
-        """MFU in [0, 1]; None if the peak is unknown.
+    def of(self, tokens_per_s: float, context: float) -> float:
+        """MFU in [0, 1].
 
-        Args:
-            tokens_per_s: over all workers. context: mean number of positions that a token attends to, including its
-                own.
+        tokens_per_s: over all workers. context: mean number of positions that a token attends to, its own included.
         """
-        if not self.peak:
-            return None
         return tokens_per_s * (self.products + self.passes * attention_flops(self.model, context)) / self.peak
 
 

@@ -63,7 +63,10 @@ class Objective(nn.Module):
             names.append("real")
         if batch.weights is not None:
             names.append("weights")
-        return {name: _to_device(torch.from_numpy(getattr(batch, name)), device) for name in names}
+        tensors = {name: torch.from_numpy(getattr(batch, name)) for name in names}
+        if torch.device(device).type == "cpu":
+            return tensors
+        return {name: values.pin_memory().to(device, non_blocking=True) for name, values in tensors.items()}
 
     @contextmanager
     def as_base_model(self) -> Iterator[None]:
@@ -72,12 +75,6 @@ class Objective(nn.Module):
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
-
-
-def _to_device(values: Tensor, device: torch.device | str) -> Tensor:
-    if torch.device(device).type == "cpu":
-        return values
-    return values.pin_memory().to(device, non_blocking=True)
 
 
 class NextToken(Objective):
@@ -274,7 +271,7 @@ class Float32Linear(nn.Linear):
         return F.linear(features.float(), self.weight.float(), self.bias.float())
 
 
-class LinearProbe(Objective):
+class RowClassifier(Objective):
     """Cross entropy of a row's class, from the frozen base's hidden states through one linear layer.
 
     pool: `last`, the hidden state of the last real token; `mean`, of all real tokens.
@@ -285,7 +282,7 @@ class LinearProbe(Objective):
         self.pool = pool
         self.classifier = Float32Linear(model.config.get_text_config().hidden_size, classes)
 
-    def train(self, mode: bool = True) -> "LinearProbe":
+    def train(self, mode: bool = True) -> "RowClassifier":
         """Set the mode of the classifier; the base stays in eval mode, so that its features have no dropout."""
         super().train(mode)
         self.model.eval()

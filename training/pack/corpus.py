@@ -29,6 +29,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from training.config import TrainConfig
 from training.config_parts import Columns, Corpus, HeldOutSet
+from training.methods import CLASSIFIER
 from training.pack.corpus_files import (
     CONTENT,
     SPLIT,
@@ -85,12 +86,12 @@ _Read = TypeVar("_Read", Corpus, HeldOutSet)
 def with_columns(config: TrainConfig) -> TrainConfig:
     """The config with the columns of each corpus and each of `evaluate.sets`: those it names, else those recognised.
 
-    Recognised are the usual names of cluster/examples/content.py, as by `raymill prepare`. With method probe, the class
-    is that of a data set of `raymill prepare` where no column is named. Data sets of the hub have their commit in the
-    path, so that the run reads one revision.
+    Recognised are the usual names of cluster/examples/content.py, as by `raymill prepare`. A classifier's
+    classes are those of a data set of `raymill prepare` where no column is named. Data sets of the hub have their
+    commit in the path, so that the run reads one revision.
 
     Raises:
-        ConfigError: method probe finds no text or no class.
+        ConfigError: a classifier finds no text or no class.
         DataError: there is nothing to read at a corpus's path, or an unfinished artifact.
     """
     optional = ("tools", "input", "history", "system", "id", "group", "split")
@@ -99,8 +100,8 @@ def with_columns(config: TrainConfig) -> TrainConfig:
         if is_hub_data(one.path):
             one = one.model_copy(update={"path": pinned(one.path)})
         named = config.columns if "columns" in config.model_fields_set else None
-        columns = one.columns or named or _recognised(store, one, config.method)
-        if config.method == "probe":
+        columns = one.columns or named or _recognised(store, one, config.training_method.classifies)
+        if config.training_method.classifies:
             columns = _labelled(store, one, columns)
         ignore = columns.ignore or config.ignore or None
         ignored = {role: None for role in optional if getattr(columns, role) in (ignore or ())}
@@ -113,13 +114,13 @@ def with_columns(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update=update)
 
 
-def _recognised(store: Store, corpus: Corpus | HeldOutSet, method: str) -> Columns:
+def _recognised(store: Store, corpus: Corpus | HeldOutSet, classifies: bool) -> Columns:
     splits: Sequence[str] = SPLITS if corpus.split is None else (corpus.split,)
     if isinstance(corpus, HeldOutSet) and corpus.split is None:
         splits = ()
     file = find_files(store, corpus, splits).files[0]
     names = READERS[file.format].column_names(store, file.info, input_of(corpus, Columns(text="text")))
-    if method == "probe" and "text" in names:
+    if classifies and "text" in names:
         return Columns(text="text")
     # Beside a text, `question` and `answer` may be of another kind.
     found = recognised(names, _ROLES, later=lambda form: "question" in form[0].values()) or {"text": "text"}
@@ -129,11 +130,11 @@ def _recognised(store: Store, corpus: Corpus | HeldOutSet, method: str) -> Colum
 
 
 def _labelled(store: Store, corpus: Corpus | HeldOutSet, columns: Columns) -> Columns:
-    """The columns with that of the class, which method probe needs."""
+    """The columns with that of the class, which a classifier needs."""
     if columns.form != "text":
         raise ConfigError(
-            f"{corpus.path}: has the columns {', '.join(columns.named.values())}, and method probe classifies plain "
-            "texts. Name one column, as in `columns: {text: prompt}`."
+            f"{corpus.path}: has the columns {', '.join(columns.named.values())}, and method {CLASSIFIER} classifies "
+            "plain texts. Name one column, as in `columns: {text: prompt}`."
         )
     if columns.label is not None:
         return columns
@@ -141,15 +142,15 @@ def _labelled(store: Store, corpus: Corpus | HeldOutSet, columns: Columns) -> Co
     manifest = None if is_hub_data(path) else RunFolder(store, path).finished("prepare")
     if manifest is None:
         raise ConfigError(
-            f"{corpus.path}: no column of classes, which method probe predicts. Name it, as in `columns: {{text: text, "
-            "label: COLUMN}`; a data set of `raymill prepare` has its own."
+            f"{corpus.path}: no column of classes, which method {CLASSIFIER} predicts. Name it, as in `columns: "
+            "{text: text, label: COLUMN}`; a data set of `raymill prepare` has its own."
         )
     fields = {field for one in manifest["config"]["inputs"] for field in one["columns"]}
     label = next((name for name, of in _PREPARED_CLASSES.items() if fields & of), None)
     if label is None:
         raise ConfigError(
-            f"{corpus.path}: its records have no labels or categories, of which method probe predicts one. Prepare it "
-            "with `columns: {labels: COLUMN}`, or name another column, as in `columns: {text: text, label: "
+            f"{corpus.path}: its records have no labels or categories, of which method {CLASSIFIER} predicts one. "
+            "Prepare it with `columns: {labels: COLUMN}`, or name another column, as in `columns: {text: text, label: "
             "metadata.source}`."
         )
     return columns.model_copy(update={"label": label})

@@ -28,11 +28,10 @@ from cluster.run import differences
 from cluster.session import Session
 from cluster.stage import Stage, from_scratch
 from cluster.store import paths
-from training.config import TrainConfig
+from training.config import TrainConfig, refuse_output_among_inputs
 from training.config_parts import Split
 from training.model_folder.checks import embedded_tokens
 from training.model_folder.folder import located
-from training.output_folder import refuse_output_among_inputs
 from training.pack import loss_keys
 from training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
 from training.pack.documents import check_corpora
@@ -209,7 +208,7 @@ class PackJob:
     def _make(self, session: Session, progress: Progress) -> None:
         """Make tokenizer, examples and rows, and pack.json last."""
         config, root, frozen = self.config, self.root, self.frozen
-        store, probe = config.store, config.method == "probe"
+        store, classifies = config.store, config.training_method.classifies
         if self.discard_first:
             tokenizer_file(store, root).discard()
         check_corpora(frozen)  # before the tokenizer's libraries, which take seconds to import
@@ -220,9 +219,9 @@ class PackJob:
 
         @cache
         def surveyed(name: str) -> Surveyed:
-            known = survey_first_documents(frozen[name], config.split, probe)
+            known = survey_first_documents(frozen[name], config.split, classifies)
             return known or read_survey(
-                run(survey_stage(name, frozen[name], store, config.split, probe))[survey_name(name)]
+                run(survey_stage(name, frozen[name], store, config.split, classifies))[survey_name(name)]
             )
 
         trained = {name: one for name, one in frozen.items() if one.measured is None}
@@ -232,7 +231,7 @@ class PackJob:
 
         tokenizer = TokenizerAt(store, tokenizer_folder(root), prepare_tokenizer(config, root, self.replace, all_cuts))
         vocabulary = embedded_tokens(store, config.model)
-        classes = find_classes(list(trained.values()), [surveyed(name) for name in trained]) if probe else ()
+        classes = find_classes(list(trained.values()), [surveyed(name) for name in trained]) if classifies else ()
         corpora, notes = {}, {}
         for name, corpus in frozen.items():
             split, cuts = (Split(), ALL_TEST) if corpus.measured else (config.split, surveyed(name).cuts)

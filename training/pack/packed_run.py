@@ -173,8 +173,8 @@ _LISTED_FILES = 10_000
 class PackedRun:
     """A finished folder of packed corpora.
 
-    tokenizer_fingerprint: of the tokenizer at `tokenizer_uri`. classes: of method probe, in the order of their indices;
-    else empty. corpora: artifacts by corpus and split. passed_over: corpus -> a sentence about the files that were not
+    tokenizer_fingerprint: of the tokenizer at `tokenizer_uri`. classes: to predict, in the order of their indices.
+    corpora: artifacts by corpus and split. passed_over: corpus -> a sentence about the files that were not
     read; only for corpora with such files. prepared: corpus -> the data set of `raymill prepare` that was packed. sets:
     the rows to measure of each of `evaluate.sets`.
     """

@@ -79,7 +79,7 @@ class PackingRule:
     """The settings that decide how examples become rows.
 
     length: tokens of a row. mode: `best_fit` or `none` (a row per piece). overflow: `split`, `truncate` or `drop`, for
-    documents longer than a row. classify: whether rows are classified (method probe). seed: of the shuffle.
+    documents longer than a row. classify: whether a class of each row is predicted. seed: of the shuffle.
     """
 
     length: int
@@ -92,7 +92,9 @@ class PackingRule:
     def of(cls, config: TrainConfig, columns: Columns) -> Self:
         """The rule for a corpus with these columns."""
         overflow = config.overflow(columns)
-        return cls(config.sequence_length, config.packing.mode, overflow, config.method == "probe", config.seed)
+        return cls(
+            config.sequence_length, config.packing.mode, overflow, config.training_method.classifies, config.seed
+        )
 
 
 def pack_stage(

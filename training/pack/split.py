@@ -8,7 +8,7 @@ half a percentage point. In a small corpus, and in each small stratum, the cuts 
 shares are exact to one group. The rounding error of one stratum is carried to the next, so that many tiny strata
 together also have the right shares. A requested split is not empty if there are enough groups.
 
-The cuts, and the classes of method probe, are found by a survey before documents are tokenised. The driver reads the
+The cuts, and the classes to predict, are found by a survey before documents are tokenised. The driver reads the
 first LOOKED_AT documents (`survey_first_documents`). They are enough if the corpus has no more, or if it has neither
 strata nor classes and these documents have more than MAX_RANKED groups. Otherwise stages read all documents:
 
@@ -81,7 +81,7 @@ def split_of(document: Document, cuts: Cuts) -> int:
 
 
 class Surveyed(NamedTuple):
-    """The result of a survey. classes: values of the label column; empty without method probe."""
+    """The result of a survey. classes: values of the label column; empty without a classifier."""
 
     cuts: Cuts
     classes: frozenset[str] = frozenset()
@@ -328,7 +328,7 @@ def read_survey(made: Artifact) -> Surveyed:
 
 
 def find_classes(corpora: Sequence[FrozenCorpus], surveys: Sequence[Surveyed]) -> tuple[str, ...]:
-    """The classes of method probe in order: the values of the label columns, integers by size, then strings.
+    """The classes to predict in order: the values of the label columns, integers by size, then strings.
 
     Raises:
         ConfigError: there is one class, or more than 1,000.

@@ -132,13 +132,13 @@ def _corpus_lines(config: TrainConfig, packed: PackedRun, name: str) -> list[str
     tokenised, counters = packed.tokenised(name), packed.packed(name)
     tokens = sum(counters[f"tokens/{split}"] for split in SPLITS)
     trained = sum(counters[f"label_tokens/{split}"] for split in SPLITS)
-    probe = config.method == "probe"  # it predicts a class of each document and no token
-    share = "" if probe else f", {_percent(trained, tokens)} of them trained on"
-    rows = [("split", "documents", "rows", "tokens", *(() if probe else ("trained on",)), "rows filled")]
+    classifies = config.training_method.classifies
+    share = "" if classifies else f", {_percent(trained, tokens)} of them trained on"
+    rows = [("split", "documents", "rows", "tokens", *(() if classifies else ("trained on",)), "rows filled")]
     for split in SPLITS:
         of = {key: counters[f"{key}/{split}"] for key in ("documents", "rows", "tokens", "label_tokens", "padding")}
         counts = (f"{of[key]:,.0f}" for key in ("documents", "rows", "tokens"))
-        trained_on = () if probe else (_percent(of["label_tokens"], of["tokens"]),)
+        trained_on = () if classifies else (_percent(of["label_tokens"], of["tokens"]),)
         rows.append((split, *counts, *trained_on, _percent(of["tokens"], of["tokens"] + of["padding"])))
     notes = _lost(packed, name)
     notes += [note.words for note in overflow(totals(tokenised), counters, config.sequence_length)]

@@ -73,7 +73,7 @@ def tokenise_stage(
 
     Args:
         cuts: those of its splits, from survey.py. The documents and `split` decide them.
-        classes: those of method probe, in the order of their indices.
+        classes: those to predict, in the order of their indices.
         vocabulary: number of the model's embeddings; None if unknown.
     """
     failures = _FAILURES_OF_TEMPLATE if len(frozen.units) > 1 else 1

@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from training.config import Method, TrainConfig
+from training.config import TrainConfig
+from training.methods import METHODS, MethodName
 from training.plan.data import Data
 from training.plan.memory import GIB, Shape, fits, memory
 
@@ -51,7 +52,7 @@ def no_gpus(facts: PlannedTraining) -> Iterator[str]:
 def sharded_adapter(facts: PlannedTraining) -> Iterator[str]:
     """Sharding saves memory of trained parameters: little for an adapter, and the base is gathered in every pass."""
     config = facts.config
-    if config.method == "full" or config.engine not in ("zero3", "fsdp2") or facts.would_fit("ddp") is False:
+    if config.training_method.trains_base or config.engine not in ("zero3", "fsdp2") or facts.would_fit("ddp") is False:
         return
     if config.engine == "fsdp2" and config.workers.range[0] != config.workers.range[1]:
         return
@@ -62,26 +63,17 @@ def sharded_adapter(facts: PlannedTraining) -> Iterator[str]:
     )
 
 
-# Lowest and highest usual learning rate, by method. Full: 2e-5 for 7B (Llama 2, section 3.1), small models more.
-# Adapters of trained models: ten times that (Schulman et al. 2025, LoRA without regret). Prompts: Lester et al. 2021
-# 0.3 with Adafactor, peft's examples 3e-2; prefixes: Li and Liang 2021 5e-5 and up. From scratch: Brown et al. 2020,
-# table 2.1 (6e-4 for 125M to 6e-5 for 175B), and tiny models up to ten times the highest.
-_USUAL = {
-    "lora": (2e-5, 1e-3),
-    "qlora": (2e-5, 1e-3),
-    "prefix": (5e-5, 5e-2),
-    "prompt": (1e-3, 3e-1),
-    "probe": (1e-4, 1e-1),
-}
+def usual_rates(method: MethodName, parameters: int, from_scratch: bool) -> tuple[float, float]:
+    """Lowest and highest usual learning rate for the method, the model's size and its start (trained or random).
 
-
-def usual_rates(method: Method, parameters: int, from_scratch: bool) -> tuple[float, float]:
-    """Lowest and highest usual learning rate for the method, the model's size and its start (trained or random)."""
-    if method == "full":
+    Full: 2e-5 for 7B (Llama 2, section 3.1), small models more. From scratch: Brown et al. 2020, table 2.1 (6e-4 for
+    125M to 6e-5 for 175B), and tiny models up to ten times the highest.
+    """
+    if METHODS[method].trains_base:
         if from_scratch:
             return (6e-5, 6e-3) if parameters < 1e9 else (2e-5, 1e-3)
         return (2e-6, 2e-4) if parameters < 1e9 else (1e-6, 5e-5)
-    lowest, highest = _USUAL[method]
+    lowest, highest = METHODS[method].usual_rates
     return (lowest, 10 * highest) if from_scratch else (lowest, highest)
 
 
@@ -109,7 +101,7 @@ BITS_PER_TOKEN = 1
 def small_adapter(facts: PlannedTraining) -> Iterator[str]:
     """An adapter with less capacity than the information in the data learns less than full fine-tuning."""
     config, trained = facts.config, facts.shape.trained
-    if config.method not in ("lora", "qlora"):
+    if not config.training_method.merges:
         return
     tokens = min(sum(facts.data.tokens.values()), facts.steps * config.rows_per_step * facts.data.tokens_per_row)
     seen = round(tokens * facts.data.label_share)
@@ -128,7 +120,7 @@ def small_adapter(facts: PlannedTraining) -> Iterator[str]:
 def large_rank(facts: PlannedTraining) -> Iterator[str]:
     """The product of an adapter's matrices has at most the rank of the matrix that it is added to."""
     config, hidden = facts.config, facts.shape.hidden
-    if config.method in ("lora", "qlora") and config.lora.rank > hidden:
+    if config.training_method.merges and config.lora.rank > hidden:
         yield (
             f"lora.rank: {config.lora.rank:,} is above the model's hidden size, {hidden:,}, so most of the adapter's "
             f"{facts.shape.trained:,} parameters add nothing. Use {hidden:,} or less, or method: full."
@@ -163,7 +155,7 @@ def short_documents(facts: PlannedTraining) -> Iterator[str]:
         yield (
             f"sequence_length: rows of {length:,} are {1 - filled:.0%} padding, since a row is one document of "
             f"{facts.data.tokens_per_row:,.0f} tokens on average. Use a shorter sequence_length"
-            + ("." if facts.config.method in ("probe", "prefix", "prompt") else ", or packing.mode: best_fit.")
+            + ("." if facts.config.training_method.one_document else ", or packing.mode: best_fit.")
         )
     elif per_row > 16:
         yield (
@@ -217,7 +209,7 @@ def small_on_many(facts: PlannedTraining) -> Iterator[str]:
             f"{facts.shape.total / 1e9:.2g}B parameters and spend the rest of it communicating. Use fewer "
             "GPUs, or more tokens_per_step."
         )
-    if config.engine in ("zero3", "fsdp2") and config.method == "full" and facts.would_fit("ddp"):
+    if config.engine in ("zero3", "fsdp2") and config.training_method.trains_base and facts.would_fit("ddp"):
         yield f"engine: {config.engine} gathers weights in every pass, and ddp fits the GPU."
 
 

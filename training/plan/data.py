@@ -69,9 +69,9 @@ def plan_packing(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> Pla
     with TemporaryDirectory(prefix="raymill-plan-") as folder:
         tokenizer = TokenizerAt(config.store, tokenizer_folder(folder), prepare_tokenizer(config, folder))
         samples = {name: _sample(one, rows[name], f"{folder}/{name}", Store()) for name, one in frozen.items()}
-        probe = config.method == "probe"
-        surveys = {name: survey_here(one, config.split, probe) for name, one in samples.items()}
-        classes = find_classes(list(samples.values()), list(surveys.values())) if probe else ()
+        classifies = config.training_method.classifies
+        surveys = {name: survey_here(one, config.split, classifies) for name, one in samples.items()}
+        classes = find_classes(list(samples.values()), list(surveys.values())) if classifies else ()
 
         def stages(name: str, corpus: FrozenCorpus, surveyed: Surveyed, run: RunStage) -> dict[str, Artifact]:
             split, cuts, seed = config.split, surveyed.cuts, config.seed

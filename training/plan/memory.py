@@ -52,7 +52,6 @@ from dataclasses import asdict, dataclass
 from cluster.entry import Entry
 from cluster.errors import ConfigError
 from training.config import TrainConfig
-from training.zero_settings import BUCKET_VALUES, WHOLE_BELOW_VALUES
 
 GIB = 1 << 30
 # CUDA's context and the workspaces of cuBLAS and NCCL.
@@ -162,10 +161,10 @@ def memory(config: TrainConfig, shape: Shape, micro_batch: int | None = None, wo
 
 
 def _logits(config: TrainConfig, shape: Shape, how: "Pass") -> int:
-    if config.method == "probe":
+    if config.training_method.classifies:
         return 0
     positions = min(config.loss_chunk, how.tokens)
-    full, head = config.method == "full", shape.vocabulary * shape.hidden
+    full, head = config.training_method.trains_base, shape.vocabulary * shape.hidden
     if config.engine == "zero3":  # loss.py, chunked: the lm_head's gradient of a chunk as computed, and its sum
         chunk = logit_bytes(shape, positions, how.compute_bytes)
         return chunk + head * (6 if config.bf16 else 4) if full else chunk
@@ -182,28 +181,36 @@ def _logits(config: TrainConfig, shape: Shape, how: "Pass") -> int:
 
 def forward_pass(config: TrainConfig, shape: Shape, micro_batch: int) -> "Pass":
     """The forward pass of a config. Attention `auto` is the kernel without a mask if models/attention.py chooses it."""
-    virtual = config.method in ("prefix", "prompt")
     kernel = config.attention in ("varlen", "flash_attention_2") or (
-        config.attention == "auto" and config.workers.gpus_each > 0 and config.bf16 and shape.varlen and not virtual
+        config.attention == "auto"
+        and config.workers.gpus_each > 0
+        and config.bf16
+        and shape.varlen
+        and not config.training_method.virtual
     )
-    adapts = config.method in ("lora", "qlora")
-    masters_compute = config.engine == "ddp" and config.method == "full"
+    adapts = config.training_method.merges
+    masters_compute = config.engine == "ddp" and config.training_method.trains_base
     return Pass(
         tokens=micro_batch * config.sequence_length,
         length=config.sequence_length,
         compute_bytes=2 if config.bf16 else 4,
         residual_bytes=2 if config.bf16 and not masters_compute else 4,
-        whole=config.method == "full",
+        whole=config.training_method.trains_base,
         adapter_rank=config.lora.rank if adapts else 0,
         adapter_casts=adapts and config.bf16 and (config.lora.dora or config.lora.dropout > 0),
         attention="kernel" if kernel else "scores" if config.attention == "eager" else "mask",
         checkpointing=config.activation_checkpointing,
-        backward=config.method != "probe",
+        backward=not config.training_method.classifies,
     )
 
 
 # Weights, gradients and optimizer state
 
+# Of DeepSpeed, as engines/zero.py sets it up.
+# Values of one communication, and of the buffer that it needs.
+BUCKET_VALUES = 1 << 26
+# ZeRO-3 keeps tensors of fewer values whole on every worker: norms, and the matrices of most adapters.
+WHOLE_BELOW_VALUES = 100_000
 # 4 bits, and 0.127 bits for the scales: Dettmers et al. 2023, section 3.
 _NF4_BYTES = 4.127 / 8
 # DeepSpeed's own default.
@@ -234,7 +241,7 @@ def step_bytes(config: TrainConfig, shape: Shape, world: int) -> int:
 
 def frozen_bytes(config: TrainConfig, shape: Shape) -> int:
     """Bytes of the frozen weights, unsharded."""
-    if config.method == "qlora":
+    if config.training_method.four_bit:
         packed = sum(p.size for p in shape.parameters if not p.trained and p.layer is not None and len(p.shape) > 1)
         return int(packed * _NF4_BYTES) + 2 * (shape.frozen - packed)
     return (2 if config.bf16 else 4) * shape.frozen
@@ -323,7 +330,7 @@ class Pass:
 
     tokens: of a micro-batch. length: of a row. compute_bytes, residual_bytes: c and r. whole: all weights train, not an
     adapter. adapter_rank: of lora and qlora, else 0. adapter_casts: peft casts the inputs of its matrices. attention:
-    `kernel` (varlen, flash), `mask` (sdpa) or `scores` (eager). backward: False for method probe, which keeps nothing.
+    `kernel` (varlen, flash), `mask` (sdpa) or `scores` (eager). backward: False for a classifier, which keeps nothing.
     """
 
     tokens: int
@@ -412,7 +419,7 @@ def possible_choices(config: TrainConfig) -> list[TrainConfig]:
     found = []
     own = (config.engine, config.offload)
     for engine, offload in (*CHOICES, own) if own not in CHOICES else CHOICES:
-        if config.method == "qlora" and engine != "ddp":
+        if config.training_method.four_bit and engine != "ddp":
             continue
         if config.compile is True and engine == "zero3":
             continue
@@ -461,7 +468,7 @@ def smallest_change(config: TrainConfig, shape: Shape, device_bytes: float) -> T
     same = (config.engine, config.offload)
     others = [one for one in possible_choices(config) if (one.engine, one.offload) != same]
     checkpointing = [config]
-    if config.method not in ("prefix", "probe") and not config.activation_checkpointing:
+    if config.training_method.recomputes and not config.activation_checkpointing:
         checkpointing.append(config.model_copy(update={"activation_checkpointing": True}))
     return first_that_fits(checkpointing, [config], shape, device_bytes) or first_that_fits(
         checkpointing, others, shape, device_bytes
@@ -515,7 +522,7 @@ def suggested_change(config: TrainConfig, shape: Shape, device_bytes: float) -> 
     """A sentence with the smallest change of settings that fits."""
     if (found := smallest_change(config, shape, device_bytes)) is not None:
         return f"The smallest change that fits: {changes(config, found)}."
-    more = "method lora, " if config.method == "full" else ""
+    more = "method lora, " if config.training_method.trains_base else ""
     least = config.workers.range[0]
     workers = "1 worker" if least == 1 else f"{least} workers"
     return f"No engine fits on {workers}: use {more}more workers, or a shorter sequence_length."

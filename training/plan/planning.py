@@ -13,10 +13,9 @@ from cluster.entry import Entry
 from cluster.errors import ConfigError
 from cluster.formats import plural
 from cluster.plan.plan import ASSUMED, CORES, Prices, assumed_lines, costs_lines, costs_of, load_prices, money, wrapped
-from training.config import TrainConfig
+from training.config import TrainConfig, refuse_output_among_inputs
 from training.continuing import planned_words
 from training.gpus import AssumedGpu, gpu_named
-from training.output_folder import refuse_output_among_inputs
 from training.plan.advice import PlannedTraining, advise
 from training.plan.data import Data, find_data
 from training.plan.memory import (

@@ -5,6 +5,8 @@ import json
 import shutil
 import time
 from contextlib import suppress
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -15,6 +17,7 @@ from cluster.record import RecordFile, json_bytes, json_with, read_json, with_pa
 from cluster.store import paths
 from cluster.store.paths import FileName, RecordedUri, RelativePath
 from cluster.store.store import Store
+from training.methods import FOLDERS
 from training.records.checkpoint import MANIFEST, Checkpoint, checkpoint_folders, latest
 from training.records.job import CHECKPOINTS, OUTCOME, Job
 from training.records.schema import Evaluation, Measured, Outcome
@@ -273,7 +276,8 @@ def finish_export(store: Store, root: str, manifest: dict[str, Any], files: list
 def export_digests(store: Store, root: str, manifest: dict[str, Any]) -> dict[str, str]:
     """A digest of each exported folder's weights, tokenizer and settings, by the folder's name.
 
-    The card, which has paths of the data, and the location of the base of an adapter or a probe are left out, so that
+    The card, which has paths of the data, and the location of the base of an adapter or a classification head are left
+    out, so that
     the same training has the same digests wherever it runs.
     """
     return {
@@ -290,14 +294,13 @@ def export_digests(store: Store, root: str, manifest: dict[str, Any]) -> dict[st
 
 def _content(store: Store, root: str, file: ExportedFile) -> Any:
     """The value of a file in the digest: its sha256, or its settings without the location of the base."""
-    if file["path"] == "adapter/adapter_config.json":
-        settings = json.loads(store.read_bytes(paths.join(root, file["path"])))
-        del settings["base_model_name_or_path"]
-        if isinstance(modules := settings.get("target_modules"), list):
-            settings["target_modules"] = sorted(modules)  # peft writes a set, whose order differs between processes
-        return settings
-    if file["path"] == "probe/probe.json":
-        settings = json.loads(store.read_bytes(paths.join(root, file["path"])))
-        del settings["base"]["name"]
-        return settings
-    return file["sha256"]
+    folder, _, name = file["path"].partition("/")
+    base_at = FOLDERS[folder].base_at
+    if base_at is None or base_at[0] != name:
+        return file["sha256"]
+    settings = json.loads(store.read_bytes(paths.join(root, file["path"])))
+    *groups, key = base_at[1]
+    del reduce(getitem, groups, settings)[key]
+    if isinstance(modules := settings.get("target_modules"), list):
+        settings["target_modules"] = sorted(modules)  # peft writes a set, whose order differs between processes
+    return settings

@@ -1,8 +1,13 @@
 """The JSON records of a training: steps.jsonl, attempts/*.json, fit.json, evaluation.json, progress in checkpoints."""
 
+import io
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NotRequired, Self, TypedDict
+
+from cluster.record import read_json_line
+from cluster.store.store import Store
 
 _LARGEST_EXPONENT = 700.0  # e to this power is finite in float64
 
@@ -11,7 +16,7 @@ class Measured(TypedDict):
     """A measurement of a split.
 
     loss: mean over its label tokens, weighted by their weights, in nats. perplexity: e to the loss. accuracy: share of
-    label tokens that are the model's most probable token. With method probe the means are over rows instead of label
+    label tokens that are the model's most probable token. With a classifier the means are over rows instead of label
     tokens.
     """
 
@@ -66,6 +71,16 @@ class StepRecord(TypedDict):
     checkpoint_stall_s: NotRequired[float]
     validation: NotRequired[Measured]
     validation_s: NotRequired[float]
+
+
+def read_steps(store: Store, uri: str) -> Iterator[StepRecord]:
+    """The records of a step log, read one at a time, since a million steps are 300 MB; none if there is no log yet."""
+    if not store.exists(uri):
+        return
+    with store.open_input(uri) as file:
+        for line in io.BufferedReader(file):  # type: ignore[type-var]
+            if line.strip():
+                yield read_json_line(line, uri)
 
 
 class DamagedCheckpoint(TypedDict):

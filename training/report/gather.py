@@ -5,7 +5,6 @@ versions or where nothing is to say; a part that is off is empty or null. Steps 
 training. Losses are means over label tokens, in nats. Times are in seconds.
 """
 
-import io
 import math
 import statistics
 from array import array
@@ -17,7 +16,7 @@ from typing import Any
 import cluster
 from cluster.artifact import Counters
 from cluster.dataset_versions import registry_folder, versions_of
-from cluster.record import read_json, read_json_line
+from cluster.record import read_json
 from cluster.report.charts import Point, thinned
 from cluster.store import paths
 from cluster.store.store import Store
@@ -29,7 +28,15 @@ from training.pack import summary
 from training.pack.packed_run import PackedRun
 from training.records.finished import EXPORT, export_file, read_evaluation
 from training.records.job import Job
-from training.records.schema import AttemptRecord, Evaluation, GeneratedAnswer, Outcome, StepRecord, damage_lines
+from training.records.schema import (
+    AttemptRecord,
+    Evaluation,
+    GeneratedAnswer,
+    Outcome,
+    StepRecord,
+    damage_lines,
+    read_steps,
+)
 from training.report.text import Fit, TrainReport, cautions
 
 _POINTS = [tuple]  # (step, value); long curves have the lowest and highest point of some hundred columns
@@ -120,7 +127,7 @@ def combine_reports(config: TrainConfig, reports: Sequence[TrainReport]) -> Trai
 
 def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
     """One training's part of the report."""
-    config, log = job.config, Log(_records(job.store, job.step_log))
+    config, log = job.config, Log(read_steps(job.store, job.step_log))
     files = job.store.list_files(job.attempts)
     attempts: list[AttemptRecord] = [read_json(job.store, file.uri, "the record of an attempt") for file in files]
     evaluation = read_evaluation(job) or _NOT_EVALUATED
@@ -182,16 +189,6 @@ def _report(config: TrainConfig, root: str, fits: list[Fit]) -> TrainReport:
     return {"schema": 1, "run": run, "fits": fits, "warnings": warnings}
 
 
-def _records(store: Store, uri: str) -> Iterator[StepRecord]:
-    """The records of steps.jsonl, read one at a time, since a million steps are 300 MB."""
-    if not store.exists(uri):
-        return
-    with store.open_input(uri) as file:
-        for line in io.BufferedReader(file):  # type: ignore[type-var]
-            if line.strip():
-                yield read_json_line(line, uri)
-
-
 def _first_answers(answers: Sequence[GeneratedAnswer]) -> Iterator[dict[str, Any]]:
     """The first answers of the held-out split, and of each of `evaluate.sets`, with their texts cut."""
     of_set: dict[str | None, list[GeneratedAnswer]] = {}
@@ -204,14 +201,9 @@ def _first_answers(answers: Sequence[GeneratedAnswer]) -> Iterator[dict[str, Any
 
 
 def _recipe(config: TrainConfig, attempts: Sequence[AttemptRecord]) -> dict[str, Any]:
-    method: str = config.method
-    if method in ("lora", "qlora"):
-        method += f", rank {config.lora.rank}, alpha {config.lora.alpha:g}"
-    elif method in ("prefix", "prompt"):
-        method += f", {getattr(config, method).tokens} virtual tokens"
     return {
         "base_model": _base_model(config.model),
-        "method": method,
+        "method": config.training_method.description(config),
         "engine": config.engine if config.offload == "none" else f"{config.engine}, {config.offload} offloaded",
         "precision": "bf16" if config.bf16 else "float32",
         "attention": " and ".join(sorted({attempt["attention"] for attempt in attempts})),
@@ -303,47 +295,45 @@ class Log:
             self.validation_s += record.get("validation_s", 0.0)
             if (measured := record.get("validation")) is not None:
                 self.validation.append({"step": record["step"], **measured})
-            if "loss" in record:
-                self._add(record)
-        self.smooth = _smoothed(self.values["loss"])
-
-    def _add(self, record: StepRecord) -> None:
-        self.steps.append(record["step"])
-        self.workers.append(record["workers"])
-        self.tokens += record.get("tokens", 0)
-        self.label_tokens += record.get("label_tokens", 0)
-        values = dict(record) | {"data_wait": _data_wait(record)}
-        for name, column in self.values.items():
-            value = values.get(name)
-            column.append(math.nan if value is None else float(value))  # type: ignore[arg-type]
+            if "loss" not in record:
+                continue
+            self.steps.append(record["step"])
+            self.workers.append(record["workers"])
+            self.tokens += record.get("tokens", 0)
+            self.label_tokens += record.get("label_tokens", 0)
+            seconds, waited = record.get("seconds"), record.get("data_wait_s")
+            share = waited / seconds if seconds and waited is not None else None  # of the step, waiting for a batch
+            values = dict(record) | {"data_wait": share}
+            for name, column in self.values.items():
+                value = values.get(name)
+                column.append(math.nan if value is None else float(value))  # type: ignore[arg-type]
+        self.columns = {**self.values, "loss_smooth": _smoothed(self.values["loss"])}
 
     def median(self, name: str) -> float | None:
         """The median of the measured values of a column; None if there are none."""
         found = [value for value in self.values[name] if math.isfinite(value)]
         return statistics.median(found) if found else None
 
-    @property
-    def _columns(self) -> dict[str, array]:
-        return {**self.values, "loss_smooth": self.smooth}
-
     def curves(self) -> dict[str, list[Point]]:
-        """The curves of the report."""
-        return {name: self._curve(self._columns[name]) for name in _CURVES}
+        """The curves of the report. Six digits are enough for a drawing and take half the bytes."""
+        return {
+            name: [
+                (step, float(f"{value:.6g}"))
+                for step, value in thinned(zip(self.steps, self.columns[name], strict=True))
+            ]
+            for name in _CURVES
+        }
 
     def rows(self) -> list[dict[str, Any]]:
         """At most 20 steps, evenly spaced, with the first and the last."""
         last = len(self.steps) - 1
         places = sorted({round(last * n / (_TABLE_ROWS - 1)) for n in range(_TABLE_ROWS)}) if last >= 0 else []
-        return [self._row(place) for place in places]
-
-    def _curve(self, values: Sequence[float]) -> list[Point]:
-        # Six digits are enough for a drawing and take half the bytes.
-        return [(step, float(f"{value:.6g}")) for step, value in thinned(zip(self.steps, values, strict=True))]
-
-    def _row(self, place: int) -> dict[str, Any]:
-        values = {name: self._columns[name][place] for name in _CURVES}
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        return {"step": self.steps[place], **finite}
+        rows = []
+        for place in places:
+            values = {name: self.columns[name][place] for name in _CURVES}
+            finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+            rows.append({"step": self.steps[place], **finite})
+        return rows
 
 
 def restarts(attempts: Sequence[AttemptRecord], skipped: Sequence[int]) -> list[dict[str, Any]]:
@@ -356,12 +346,6 @@ def restarts(attempts: Sequence[AttemptRecord], skipped: Sequence[int]) -> list[
         found.append({"step": attempt["step"], "words": words})
     found += [{"step": step, "words": "skipped"} for step in skipped]
     return sorted(found, key=lambda event: event["step"])
-
-
-def _data_wait(record: StepRecord) -> float | None:
-    """Fraction of the step's time in which a worker waited for a batch."""
-    seconds, waited = record.get("seconds"), record.get("data_wait_s")
-    return waited / seconds if seconds and waited is not None else None
 
 
 def _smoothed(values: Sequence[float]) -> array:

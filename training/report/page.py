@@ -36,14 +36,13 @@ from cluster.report.sections import (
     warnings_section,
 )
 from cluster.store import paths
+from training.methods import MetricWords, metric_words
 from training.records.schema import GeneratedAnswer, Measured
 from training.report.text import (
     Fit,
-    MetricWords,
     TrainReport,
     exported_validation,
     loss_words,
-    metric_words,
     perplexity_words,
 )
 
@@ -290,12 +289,10 @@ def _plain(value: Any) -> str:
 
 
 def answers(fit: Fit) -> Contents:
-    """Scores and examples of generated answers, or scores of a probe's classes."""
+    """Scores and examples of generated answers, or scores of predicted classes."""
     if not fit["answers"] and not fit["generation"] and not fit.get("set_generation"):
         return [sentence("This run generated no answers (`generate` is not set).")]
-    caption = "Greedy answers to held-out prompts; from 0 to 1, BLEU from 0 to 100"
-    if fit["recipe"]["method"] == "probe":
-        caption = "Classes given to held-out documents; from 0 to 1"
+    caption = metric_words(fit["recipe"]["method"]).scores
     of_sets = fit.get("set_generation", {}).items()
     scored = [(caption, fit["generation"]), *((join(caption, ": set ", outside(set)), of) for set, of in of_sets)]
     tables = [
@@ -320,7 +317,7 @@ def _answer(answer: GeneratedAnswer, *, opened: bool) -> Fold:
 
 def data(fit: Fit) -> Contents:
     """The corpora: what was read, the splits as packed, and what was left out or cut."""
-    labelled = metric_words(fit["recipe"]["method"]).labels == "label tokens"  # a probe has one label per document
+    labelled = metric_words(fit["recipe"]["method"]).labels == "label tokens"
     splits = [(corpus, split) for corpus in fit["corpora"] for split in corpus["splits"]]
     most = max((split["tokens"] for _, split in splits), default=0)
     rows = [

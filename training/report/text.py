@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cluster.formats import ascii_text, count, decimal, duration, plural, share, short
+from training.methods import MetricWords, metric_words
 from training.pack import summary
 
 # A warning is given above these fractions (left out, waiting) or below this one (filled).
@@ -19,35 +19,6 @@ _WIDTH = 100
 
 TrainReport = dict[str, Any]
 Fit = dict[str, Any]  # one training; a run of phases has several
-
-
-@dataclass(frozen=True)
-class MetricWords:
-    """labels: what a loss is a mean over. right: what accuracy counts. perplexity: whether it is meaningful."""
-
-    labels: str
-    right: str
-    accuracy: str
-    perplexity: bool
-
-
-_LANGUAGE_MODEL = MetricWords(
-    labels="label tokens",
-    right="next token",
-    accuracy="Accuracy is the share of label tokens to which the model gave the highest probability.",
-    perplexity=True,
-)
-_PROBE = MetricWords(
-    labels="documents",
-    right="class",
-    accuracy="Accuracy is the share of documents whose class the probe scored highest.",
-    perplexity=False,
-)
-
-
-def metric_words(method: str) -> MetricWords:
-    """The words for a config's method, or for a report's description of the method, which begins with its name."""
-    return _PROBE if method == "probe" else _LANGUAGE_MODEL
 
 
 def cautions(fit: Fit) -> Iterator[str]:

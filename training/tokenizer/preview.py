@@ -22,6 +22,7 @@ from cluster.errors import DataError
 from cluster.store import paths
 from training.config import TrainConfig
 from training.data.packed import EXAMPLES
+from training.methods import CLASS_WORDS
 from training.model_folder.checks import embedded_tokens
 from training.pack import loss_keys, summary
 from training.pack.corpus import FrozenCorpus, freeze_corpora, with_columns
@@ -127,7 +128,7 @@ def print_previews(previews: list[Preview], console: Console | None = None) -> N
         tokens, trained = (sum(getattr(s, name) for s in one.examples) for name in ("tokens", "trained_tokens"))
         line = f"{one.corpus}: {trained:,} of {tokens:,} tokens are trained on ({trained / max(tokens, 1):.0%})"
         if any(shown.label is not None for shown in one.examples):
-            line = f"{one.corpus}: {tokens:,} tokens, none trained on: a probe predicts the class of each document"
+            line = f"{one.corpus}: {tokens:,} tokens, none trained on: {CLASS_WORDS}"
         console.rule(style="dim")
         console.print(line, markup=False, soft_wrap=True)
         first = f"{one.corpus}, its first {one.seen:,} documents:"
@@ -212,7 +213,7 @@ def _shown(rule: PackingRule, document: Document, example: Example, tokenizer: P
             form = "prompt, completion"
         case chat:
             form = "turns: " + ", ".join(str(message["role"]) for message in chat.messages)
-    # A probe predicts the class of the document and no token.
+    # A classifier predicts the class of the document and no token.
     trained = np.zeros_like(example.trained) if rule.classify else example.trained
     segments = tuple(segments_of(example.ids, trained, tokenizer))
     return ShownExample(

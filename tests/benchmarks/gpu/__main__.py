@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from cluster.entry import Entry
-from training.versions import BENCH_NEEDS, missing
+from tests.support.versions import BENCH_NEEDS, missing
 
 _main = Entry("tests.benchmarks.gpu.command:main")  # imports the packages that are checked here
 

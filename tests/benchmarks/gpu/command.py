@@ -22,13 +22,13 @@ from tests.benchmarks.gpu.measure import PutBack, Step, Timing, freed_afterwards
 from tests.benchmarks.gpu.parts import measure_parts
 from tests.benchmarks.gpu.peer import measure_peer
 from tests.benchmarks.gpu.result import benchmark_result, peer_text, result_text
-from tests.benchmarks.gpu.workload import SHAPES, bench_config, document_lengths
+from tests.benchmarks.gpu.workload import SHAPES, bench_config, document_lengths, mean_context
+from tests.support.versions import missing
 from training.config import EngineName, TrainConfig
 from training.fit.process_group import own_group
 from training.fit.ranks import Ranks
-from training.models.cost import mean_context, shape_of
+from training.models.cost import shape_of
 from training.plan.memory import most_rows
-from training.versions import missing
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from importlib import import_module
 from typing import Any
 
 from cluster.entry import Entry
-from training.versions import BENCH_NEEDS, RUN_NEEDS, TORCH, TRANSFORMERS, installed, missing
+from tests.support.versions import BENCH_NEEDS, RUN_NEEDS, TORCH, TRANSFORMERS, installed, missing
 
 # The packages that these import may be missing.
 _predicted_ms = Entry("tests.benchmarks.gpu.predict:predicted_ms")

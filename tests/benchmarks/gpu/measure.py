@@ -25,8 +25,8 @@ from training.fit.memory import memory_gib
 from training.fit.ranks import Ranks
 from training.models.attention import choose_attention
 from training.models.base import named_config
-from training.models.build import four_bit_settings, objective_around
-from training.models.compiling import compile_clock, compile_refusal
+from training.models.build import compile_refusal, four_bit_settings, objective_around
+from training.models.compiling import compile_clock
 from training.models.cost import parameter_counts
 
 # Different steps, with different rows and numbers of documents; the measured steps use them in turn.

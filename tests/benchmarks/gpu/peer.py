@@ -35,8 +35,7 @@ from training.data.packed import NO_TARGET
 from training.fit.memory import memory_gib
 from training.fit.ranks import Ranks
 from training.models.base import named_config
-from training.models.compiling import compile_refusal
-from training.versions import enable_activation_checkpointing
+from training.models.build import compile_refusal, enable_activation_checkpointing
 
 # Attention of the config -> of transformers; others are sdpa, its default. Its flash attention needs another package.
 ATTENTION = {"eager": "eager", "flash_attention_2": "flash_attention_2"}

@@ -9,13 +9,13 @@ import torch
 
 from tests.benchmarks.gpu.measure import Kernel, Step, Timing
 from tests.benchmarks.gpu.parts import MeasuredPart
-from tests.benchmarks.gpu.workload import document_lengths
+from tests.benchmarks.gpu.workload import document_lengths, mean_context
+from tests.support.versions import installed
 from training.config import TrainConfig
 from training.fit.ranks import Ranks
 from training.gpus import peak_flops
 from training.models.base import named_config
-from training.models.cost import flops_per_token, mean_context
-from training.versions import installed
+from training.models.cost import flops_per_token
 
 COSTLIEST = 10
 

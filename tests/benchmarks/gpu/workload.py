@@ -113,3 +113,8 @@ def _row(random: np.random.Generator, length: int, documents: int, vocabulary: i
         "documents": [f"random-{number}" for number in range(documents)],
         "label": None,
     }
+
+
+def mean_context(lengths: list[int]) -> float:
+    """c (training/models/cost.py) for documents of these lengths: the mean position, from 1, of all their tokens."""
+    return sum(n * (n + 1) / 2 for n in lengths) / sum(lengths)

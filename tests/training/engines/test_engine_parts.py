@@ -14,17 +14,16 @@ from training.config_parts import Optimizer
 from training.engines.ddp import Ddp
 from training.engines.engine import (
     STATES,
-    LocalRange,
+    StateSlice,
     gradient_norm,
-    load_ranges,
+    load_slices,
     make_adamw,
     set_steps_taken,
-    slices_of,
     start_state,
     take_step,
 )
 from training.engines.fsdp import first_value
-from training.zero_settings import zero_settings
+from training.engines.zero import zero_settings
 
 BUCKET = 1 << 26
 
@@ -42,14 +41,14 @@ def test_the_shares_of_ddps_workers_are_every_value_once(shapes, world):
         engine.optimizer.state[values] = {"exp_avg": values + 1000, "exp_avg_sq": values + 2000}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.distributed, "get_world_size", lambda: world)
-        shares = [list(engine._ranges(worker)) for worker in range(world)]
+        shares = [list(engine._slices(worker)) for worker in range(world)]
     for state, offset in zip(STATES, (0, 1000, 2000), strict=True):
-        joined = [value for share in shares for part in share for value in part.states[state].tolist()]
+        joined = [value for share in shares for one in share if one.state == state for value in one.values.tolist()]
         assert joined == [value + offset for value in range(total)]
-    for part in (part for share in shares for part in share):
-        first = engine.trained[part.name].view(-1)[part.start]
-        assert part.states["param"][0] == first and part.shape == tuple(engine.trained[part.name].shape)
-    sizes = [sum(part.states["param"].numel() for part in share) for share in shares]
+    for one in (one for share in shares for one in share if one.state == "param"):
+        first = engine.trained[one.name].view(-1)[one.start]
+        assert one.values[0] == first and one.shape == tuple(engine.trained[one.name].shape)
+    sizes = [sum(one.values.numel() for one in share if one.state == "param") for share in shares]
     assert max(sizes) - min(sizes) <= 1
 
 
@@ -64,18 +63,15 @@ def test_a_shard_of_fsdp_starts_after_the_shards_before_it(rows, columns, worker
         assert first_value(parameter) == sum(chunks[:rank]) * columns
 
 
-def test_slices_are_the_ranges_that_have_values_and_loading_fills_them():
+def test_loading_fills_the_memory_that_slices_are_views_of():
     states = {state: torch.full((3,), float(number)) for number, state in enumerate(STATES)}
-    ranges = [LocalRange("a", (2, 4), 5, states), LocalRange("b", (1,), 0, {"param": torch.zeros(0)})]
-    found = list(slices_of(ranges))
-    assert [(one.name, one.state, one.shape, one.start) for one in found] == [("a", one, (2, 4), 5) for one in STATES]
     asked = []
 
     def fetch(name: str, state: str, start: int, stop: int) -> torch.Tensor:
         asked.append((name, state, start, stop))
         return torch.arange(start, stop) + 10.0 * STATES.index(state)
 
-    load_ranges(ranges, fetch)
+    load_slices((StateSlice("a", state, (2, 4), 5, values) for state, values in states.items()), fetch)
     assert asked == [("a", state, 5, 8) for state in STATES]
     assert [values.tolist() for values in states.values()] == [[5, 6, 7], [15, 16, 17], [25, 26, 27]]
 

@@ -1,6 +1,9 @@
-"""Scores against counts by hand: words, numbers, classes, BLEU and ROUGE."""
+"""Scores against counts by hand: words, classes, BLEU, ROUGE; and numbers, beside lm-evaluation-harness' patterns."""
 
+import json
+import re
 import unicodedata
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -12,10 +15,13 @@ from training.evaluation.scores import (
     classification,
     exact_match,
     f1_by_class,
+    flexible_number,
     normalised,
+    numbers,
     plain_words,
     rouge,
     scores,
+    strict_number,
     word_f1,
 )
 
@@ -129,3 +135,166 @@ def test_numbers_are_read_with_the_decimal_mark_that_is_stated():
 
 def test_exact_match_ignores_what_normalisation_removes():
     assert exact_match(["The answer!"], ["answer"]) == 1
+
+
+HALF = Fraction(1, 2)
+
+# (answer, its strict number, its flexible number)
+ANSWERS = [
+    # the mark
+    ("so she has 3 + 4 = 7 apples\n#### 7", 7, 7),
+    ("#### 7\nQuestion: and 9?\n#### 11", 7, 11),  # the first line counts, not what is said after it
+    ("#### 5 then 6", 5, 6),
+    ("#### none\n#### 4", 4, 4),
+    ("#### none, but 9 before", None, 9),
+    ("12 apples ####", None, 12),
+    ("####7", None, 7),
+    ("the answer is 42.", None, 42),
+    ("#### The answer is 5", None, 5),
+    ("#### 3.10.4\n#### 5", None, 5),  # the first mark with digits decides
+    ("#### ", None, None),
+    ("", None, None),
+    ("no number", None, None),
+    # signs
+    ("#### -3", -3, -3),
+    ("#### \N{MINUS SIGN}8", -8, -8),
+    ("#### \N{EN DASH}8", -8, -8),
+    ("#### - 8", -8, -8),
+    ("5-3", None, 3),
+    ("10 - 3", None, 3),
+    ("10 \N{EN DASH} 3", None, 3),
+    ("pages 3\N{EN DASH}5", None, 5),
+    ("a change of -5", None, -5),
+    # thousands
+    ("#### 1,234", 1234, 1234),
+    ("#### 1,234,567.5", Fraction(2469135, 2), Fraction(2469135, 2)),
+    ("#### 1 234 567", 1234567, 1234567),
+    ("#### 1\N{NO-BREAK SPACE}234", 1234, 1234),
+    ("#### 1\N{NARROW NO-BREAK SPACE}234,", 1234, 1234),
+    ("#### 1'234'567", 1234567, 1234567),
+    ("#### 1\N{RIGHT SINGLE QUOTATION MARK}234.50", Fraction(2469, 2), Fraction(2469, 2)),
+    ("in 2019 200 people", None, 200),
+    ("1, 2, 3", None, 3),
+    ("12 34", None, 34),
+    # decimals and what is glued together otherwise
+    ("#### 0.50", HALF, HALF),
+    ("#### .5", HALF, HALF),
+    ("#### 5.00.", 5, 5),
+    ("#### 1.000,50", None, None),
+    ("#### 3,50", None, None),
+    ("1,2,3", None, None),
+    ("on 12.05.2024", None, None),
+    ("version 3.10.4 of 7 files", None, 7),
+    # exponents
+    ("#### 1e5", 100000, 100000),
+    ("#### 1.5E-1", Fraction(3, 20), Fraction(3, 20)),
+    ("#### 2e+3 units", 2000, 2000),
+    ("2each", None, 2),
+    ("1e99999", None, None),
+    # fractions
+    ("#### 1/2", HALF, HALF),
+    ("#### 2/4 of it", HALF, HALF),
+    ("#### 2\\frac{1}{2}", Fraction(5, 2), Fraction(5, 2)),
+    ("2 1/2 cups", None, Fraction(5, 2)),
+    ("1/0", None, 1),
+    # currencies, units
+    ("#### $42.", 42, 42),
+    ("#### -$5", -5, -5),
+    ("#### $-5", -5, -5),
+    ("#### US$1,050.50", Fraction(2101, 2), Fraction(2101, 2)),
+    ("#### 5 \N{EURO SIGN}", 5, 5),
+    ("#### \N{POUND SIGN}3", 3, 3),
+    ("#### EUR 1'000", 1000, 1000),
+    ("#### 99 CHF", 99, 99),
+    ("#### 50%", 50, 50),
+    ("x2", None, None),  # part of a name
+]
+
+
+def test_the_table_has_sixty_answers():
+    assert len(ANSWERS) == len({answer for answer, _, _ in ANSWERS}) == 60
+
+
+@pytest.mark.parametrize(("answer", "strict", "flexible"), ANSWERS)
+def test_the_number_of_an_answer(answer, strict, flexible):
+    assert (strict_number(answer), flexible_number(answer)) == (strict, flexible)
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        ("#### 1.000,50", Fraction(2001, 2)),
+        ("#### 1.000", 1000),
+        ("#### 0,5", HALF),
+        ("#### 1 000,5", Fraction(2001, 2)),
+        ("#### 1'000,5", Fraction(2001, 2)),
+        ("#### \N{EN DASH}1.234.567 \N{EURO SIGN}", -1234567),
+        ("#### 1,000.50", None),
+        ("#### 1.5", None),
+    ],
+)
+def test_a_decimal_comma_is_read_where_it_is_stated(answer, number):
+    assert strict_number(answer, ",") == flexible_number(answer, ",") == number
+
+
+# lm-evaluation-harness, tasks/gsm8k/gsm8k.yaml: strict-match, then what its metric exact_match ignores.
+LM_EVAL_STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
+
+
+def lm_eval_strict(text: str) -> str | None:
+    found = LM_EVAL_STRICT.findall(text)
+    return re.sub(r"\.$", "", found[0].replace(",", "")) if found else None
+
+
+def test_plain_numbers_are_those_of_lm_evals_strict_match():
+    plain = re.compile(r"#### (-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?\.?)(?=$|\n|%| [^\d/])")
+    compared = [(strict, answer) for answer, strict, _ in ANSWERS if plain.match(answer[answer.find("####") :])]
+    assert len(compared) >= 10
+    assert [strict for strict, _ in compared] == [Fraction(lm_eval_strict(answer) or "nan") for _, answer in compared]
+
+
+@pytest.mark.parametrize("name", ["gsm8k_train.jsonl", "gsm8k_test.jsonl"])
+def test_every_answer_of_grade_school_maths_is_read_as_lm_eval_reads_it(shared_data, name):
+    answers = [json.loads(line)["answer"] for line in (shared_data / name).read_text().splitlines()]
+    for answer in answers:
+        assert strict_number(answer) == flexible_number(answer) == Fraction(lm_eval_strict(answer) or "nan")
+    assert numbers(answers, answers)["number_match"] == 1
+
+
+@given(st.integers(-(10**12), 10**12), st.sampled_from(["{:,}", "${:,}", "{}", "{}.", "#### {:,}", "it is {}."]))
+def test_a_number_is_found_however_it_is_written(number, shape):
+    assert flexible_number(shape.format(number)) == number
+
+
+@given(st.decimals(min_value=-10000, max_value=10000, places=3, allow_nan=False))
+def test_decimals_are_exact(number):
+    assert flexible_number(f"about {number}") == Fraction(str(number))
+
+
+@given(st.text(alphabet="0123456789,./-$# xe'é٣ ", max_size=30))
+@settings(max_examples=300)
+def test_any_text_has_a_number_or_none(text):
+    for read in (strict_number, flexible_number):
+        for mark in ".,":
+            found = read(text, mark)
+            assert found is None or isinstance(found, Fraction)
+
+
+def test_a_very_long_run_of_digits_is_no_number_and_takes_no_time():
+    assert flexible_number("1" * 50_000) is None
+    assert flexible_number("1," * 50_000) is None
+
+
+def test_strict_and_flexible_matches_are_counted_apart():
+    references = ["#### 4", "#### 5", "#### 6", "#### 7"]
+    assert numbers(references, ["#### 4.0", "it is 5", "no idea", "#### 7\nthen 8"]) == {
+        "number_match": 0.5,
+        "number_match_flexible": 0.5,
+        "answered": 0.5,
+        "answered_flexible": 0.75,
+    }
+
+
+def test_without_the_mark_in_a_reference_the_last_number_counts():
+    measured = numbers(["4", "so 5", "none"], ["it is 4", "50", "none"])
+    assert measured["number_match"] == measured["number_match_flexible"] == pytest.approx(1 / 3)

@@ -16,7 +16,8 @@ from cluster.store.store import Store
 from tests.support.card_cases import config, facts
 from training.config_parts import Corpus
 from training.export.card import Lineage, card, lineage
-from training.model_folder.loading import FOLDERS, Base, literal, loading
+from training.methods import FOLDERS
+from training.model_folder.loading import Base, literal, loading
 
 
 def front_matter(text: str) -> dict[str, Any]:

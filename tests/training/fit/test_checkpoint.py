@@ -24,13 +24,13 @@ from training.engines.engine import StateSlice
 from training.fit import checkpoint as saving
 from training.fit.checkpoint import Saver, fill, pack_file, restore
 from training.fit.ranks import Ranks
-from training.fit.step_log import StepLog, read
+from training.fit.step_log import StepLog
 from training.pack.packed_run import manifest_file
 from training.records import checkpoint as checkpoint_format
 from training.records.checkpoint import Checkpoint, StateFile, StateRange, has_every_value, kept, latest
 from training.records.finished import WorkerErrors, read_evaluation, read_outcome, refuse_or_delete_other_training
 from training.records.job import Job
-from training.records.schema import Best, TrainingProgress
+from training.records.schema import Best, TrainingProgress, read_steps
 
 
 def write_by(job: Job, world: int, step: int = 3) -> str:
@@ -518,7 +518,7 @@ def test_lines_after_the_restored_step_are_cut_off_and_none_is_lost_or_doubled(t
     log = StepLog(Store(), uri, 3)
     log.append({"step": 4, "time": "again", "workers": 1})
     log.flush()
-    assert [(line["step"], line["time"]) for line in read(Store(), uri)] == [
+    assert [(line["step"], line["time"]) for line in read_steps(Store(), uri)] == [
         (0, "t"),
         (1, "t"),
         (2, "t"),
@@ -527,14 +527,14 @@ def test_lines_after_the_restored_step_are_cut_off_and_none_is_lost_or_doubled(t
     ]
     log.cut(1)
     log.close()
-    assert [line["step"] for line in read(Store(), uri)] == [0, 1]
+    assert [line["step"] for line in read_steps(Store(), uri)] == [0, 1]
 
 
 def test_a_training_that_starts_again_has_none_of_the_old_lines(tmp_path):
     uri = str(tmp_path / "steps.jsonl")
     Store().write_bytes(uri, b'{"step": 1, "time": "old", "workers": 1}\n')
     StepLog(Store(), uri, None).close()
-    assert read(Store(), uri) == []
+    assert list(read_steps(Store(), uri)) == []
 
 
 def test_a_log_that_cannot_be_written_is_reported(tmp_path):

@@ -105,7 +105,7 @@ def test_the_default_micro_batch_is_what_fits_the_device_and_changes_no_loss(who
     make = loop.Loader
     monkeypatch.setattr(loop, "Loader", lambda *args, **named: taken.append(args[4]) or make(*args, **named))
     fit_alone(job_at(micro_batch=None, device_memory_gib=room))
-    assert set(taken) == {3}  # of 8 rows: three micro-batches, in training and in validation
+    assert taken == [3, 3]  # validation, and of 8 rows three micro-batches
     assert column(job, "loss") == pytest.approx(column(whole[0], "loss"), rel=1e-5)
 
 
@@ -383,6 +383,7 @@ def test_a_steps_record_has_its_own_waiting_and_the_worst_of_all_workers(job_at,
     monkeypatch.setattr(loop.Loader, "micro_batches", slow)
     monkeypatch.setattr(Ranks, "exchange_floats", with_another_worker)
     monkeypatch.setattr(loop, "memory_gib", lambda device: 4.0)
+    monkeypatch.setattr(loop, "peak_of_workers", lambda *of: 1e9)
     monkeypatch.setattr(loop.Mfu, "of", lambda self, tokens_per_s, context: (tokens_per_s, context))
     job = job_at(steps=4, evaluate={"every_steps": 9}, checkpoint={"every_steps": 2})
     fit_alone(job)
@@ -620,8 +621,8 @@ def test_the_share_of_the_peak_counts_the_positions_that_packed_tokens_attend_to
     batch = collate([packed_row(3, 2), packed_row(4)], 3, LENGTH, 0)
     assert (batch.tokens, loop.attended_positions(batch)) == (9, 1 + 2 + 3 + 1 + 2 + 1 + 2 + 3 + 4)
     wanted = 1000 * flops_per_token(named_config(job_config.store, job_config.model), 0, "full", 3.5) / 1e9
-    assert Mfu(job_config, 0, 1e9).of(1000, 3.5) == pytest.approx(wanted, rel=1e-12)
-    assert Mfu(job_config, 0, None).of(1000, 3.5) is None
+    described = named_config(job_config.store, job_config.model)
+    assert Mfu(described, "full", 0, 1e9).of(1000, 3.5) == pytest.approx(wanted, rel=1e-12)
 
 
 def packed_row(*lengths: int) -> pa.Table:

@@ -14,12 +14,11 @@ import pytest
 from cluster.progress import Progress
 from cluster.store.store import Store
 from tests.support.fit_jobs import column, final_weights, pack_tiny, tiny_job
-from tests.support.ranks import RankPool
+from tests.support.ranks import RankPool, joined_ranks
 from training.driver import launch
 from training.fit.__main__ import _watched
 from training.fit.loop import fit
 from training.fit.process_group import own_group
-from training.fit.ranks import joined_ranks
 from training.records.checkpoint import checkpoint_folders, step_of
 from training.records.job import StopRequest, StopRequested
 

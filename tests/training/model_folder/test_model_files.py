@@ -219,12 +219,12 @@ def test_a_model_that_is_no_causal_language_model_is_refused_before_packing(tmp_
 
 
 def test_an_encoder_that_was_made_a_decoder_and_models_of_any_causal_type_pass():
-    check_architecture({"model_type": "bert", "is_decoder": True}, "here", probe=False)
+    check_architecture({"model_type": "bert", "is_decoder": True}, "here", body_only=False)
     for kind in (*LINEAR_NAMES, "qwen3_moe", "gemma3", "opt"):
-        check_architecture({"model_type": kind}, "here", probe=False)
-    check_architecture({"model_type": "modernbert"}, "here", probe=True)
+        check_architecture({"model_type": kind}, "here", body_only=False)
+    check_architecture({"model_type": "modernbert"}, "here", body_only=True)
     with pytest.raises(ConfigError, match="an encoder-decoder model"):
-        check_architecture({"model_type": "bart", "is_encoder_decoder": True}, "here", probe=False)
+        check_architecture({"model_type": "bart", "is_encoder_decoder": True}, "here", body_only=False)
 
 
 def test_the_encoders_are_those_of_transformers_that_are_no_decoders_by_default():

@@ -232,7 +232,7 @@ def test_the_loop_lets_the_workers_device_choose_and_tells_what_was_chosen(monke
         raise Enough
 
     monkeypatch.setattr(loop, "make_engine", make_engine)
-    monkeypatch.setattr(loop.Mfu, "of_workers", lambda *of: None)  # asks the GPU for its name
+    monkeypatch.setattr(loop, "peak_of_workers", lambda *of: None)  # asks the GPU for its name
     caplog.set_level("INFO", "training.fit.loop")
     for kernel_of_torch in (None, kernel_stand_in.varlen_attn):
         monkeypatch.setattr(attention, "_KERNEL", kernel_of_torch)

@@ -13,13 +13,11 @@ from tests.support.tiny_models import MODELS, batch_of, loss_of, random_document
 from training.engines import make_engine
 from training.fit.process_group import own_group
 from training.models import compiling
-from training.models.build import build_objective
+from training.models.build import KNOWN_TO_COMPILE, build_objective, compile_refusal
 from training.models.compiling import (
-    KNOWN_TO_COMPILE,
     Fallback,
     compile_clock,
     compile_layers,
-    compile_refusal,
     elementwise_part,
 )
 from training.models.loss import elementwise

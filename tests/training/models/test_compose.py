@@ -18,8 +18,8 @@ from cluster.store import paths
 from cluster.store.store import Store
 from tests.support.adapter_pairs import lora_of, pair
 from tests.support.tiny_models import tiny_config
-from training.commands import adapter_weights, compose
 from training.config_parts import Model
+from training.model_commands import adapter_weights, compose
 from training.models import compose as composing
 from training.models.base import load_base
 from training.models.build import build_objective

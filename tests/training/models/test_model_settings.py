@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,12 +19,12 @@ from training.model_folder.checks import LINEAR_NAMES, check_model, differences,
 from training.model_folder.folder import _is_path, _sampled, located, on_hub, read_object, shape_text
 from training.models import attention, build
 from training.models.attention import choose_attention
-from training.models.base import check_vocabulary, decoder_layers, model_config
+from training.models.base import decoder_layers, model_config
 from training.models.build import build_objective, expert_parameters
 from training.models.compiling import CompileClock, _short
 from training.models.compose import _card, _config, _ranks, largest_deviation, weighted_sum
 from training.models.cost import transformers_config
-from training.models.objective import LinearProbe
+from training.models.objective import RowClassifier
 
 
 class Stopped(Exception):
@@ -184,10 +183,6 @@ def test_checks_of_sizes_hold_at_their_boundary(tmp_path):
                 check_model(config)
     assert embedded_tokens(Store(), Model(name=place)) == 300
     assert embedded_tokens(Store(), Model(config={"model_type": "llama"}, tokenizer="t")) is None
-    model: Any = SimpleNamespace(get_input_embeddings=lambda: nn.Embedding(10, 2))
-    check_vocabulary(model, 10)
-    with pytest.raises(ConfigError, match=r"has 11 tokens, and the model embeds 10\..*vocab_size: 11\."):
-        check_vocabulary(model, 11)
 
 
 def test_a_lora_target_is_refused_with_every_module_and_the_nearest(tmp_path):
@@ -297,7 +292,7 @@ def test_an_adapter_that_is_not_additive_is_refused_with_its_one_reason(config, 
 
 def test_a_probes_mode_is_that_of_its_classifier():
     base = build_objective(tiny_config("llama", method="probe"), classes=3)
-    assert isinstance(base, LinearProbe) and base.training and base.classifier.training and not base.model.training
+    assert isinstance(base, RowClassifier) and base.training and base.classifier.training and not base.model.training
     base.eval()
     assert not base.training and not base.classifier.training
     base.train()

@@ -242,12 +242,6 @@ def test_a_random_models_settings_are_checked(changes, said):
         build_objective(tiny_config(MODELS["llama"] | changes))
 
 
-def test_a_tokenizer_larger_than_the_embedding_is_refused_with_both_numbers():
-    build_objective(tiny_config(), vocabulary=300)
-    with pytest.raises(ConfigError, match=r"it has 301 tokens, and the model embeds 300.*vocab_size: 301"):
-        build_objective(tiny_config(), vocabulary=301)
-
-
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("method", ["full", "lora", "probe"])
 def test_decoder_layers_are_the_models_blocks(model, method):

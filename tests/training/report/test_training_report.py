@@ -134,14 +134,14 @@ def test_what_was_not_measured_is_left_out_and_a_broken_loss_is_too():
     found = Log(records)
     assert found.curves()["memory_gib"] == []
     assert [step for step, _ in found.curves()["loss"]] == [1, 2, 3, 4, 6, 7, 8, 9, 10]
-    assert all(math.isfinite(value) for value in found.smooth)
+    assert all(math.isfinite(value) for value in found.columns["loss_smooth"])
     assert found.rows()[4]["loss"] is None
     assert found.median("mfu") is None
 
 
 def test_the_smooth_curve_follows_a_level_and_damps_noise():
     records = [{"step": n, "time": "", "workers": 1, "loss": 2.0 + (n % 2)} for n in range(1, 2001)]
-    smooth = Log(records).smooth
+    smooth = Log(records).columns["loss_smooth"]
     assert smooth[0] == 3.0
     assert all(value == pytest.approx(2.5, abs=0.02) for value in smooth[200:])
 

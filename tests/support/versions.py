@@ -1,4 +1,4 @@
-"""Supported versions of torch and transformers, and a function whose name differs between them.
+"""Supported versions of torch and transformers, and the packages that parts of the tree need.
 
 `make versions` trains a tiny model with the oldest and the newest supported transformers
 (tests/training/test_versions.py). Older versions train too but silently ignore capped attention scores (Gemma 2 with
@@ -17,7 +17,6 @@ published as source of pure Python.
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Any
 
 # (oldest, newest); pyproject.toml and tests/training/test_versions.py agree with these.
 TORCH = ("2.11", "2.13.0")
@@ -42,12 +41,3 @@ def installed(package: str) -> str | None:
 def missing(packages: Iterable[str]) -> list[str]:
     """The packages that are not installed."""
     return [name for name in packages if find_spec(name) is None]
-
-
-def enable_activation_checkpointing(model: Any, **settings: Any) -> None:
-    """Turn on activation checkpointing of a transformers model, by the method's name in 5.23 or in 5.21.
-
-    settings: arguments of torch.utils.checkpoint.
-    """
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable(settings)
