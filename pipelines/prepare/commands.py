@@ -60,6 +60,15 @@ NO_RULES = Validate(
 _FIELD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _FILES = ("assessment.json",)
 _JUDGING = ("assess.", "validate.")  # settings of the assessment
+# action -> (number of further arguments: least, most; how it is written)
+_ACTIONS = {
+    "tag": (1, 1, "tag NAME OUTPUT"),
+    "log": (0, 0, "log NAME"),
+    "diff": (1, 1, "diff NAME:VERSION OTHER:VERSION"),
+    "card": (0, 0, "card NAME[:VERSION]"),
+    "export": (1, 1, "export NAME[:VERSION] FOLDER"),
+    "push": (1, 1, "push NAME[:VERSION] hf://ORG/NAME"),
+}
 
 
 def configs_of(
@@ -207,17 +216,6 @@ def _finished_run(store: Store, data: str, *, alone: bool) -> tuple[str, tuple[s
         if not data.startswith("hf://") and RunFolder(store, root).finished("prepare") is not None:
             return root, splits
     return None
-
-
-# action -> (number of further arguments: least, most; how it is written)
-_ACTIONS = {
-    "tag": (1, 1, "tag NAME OUTPUT"),
-    "log": (0, 0, "log NAME"),
-    "diff": (1, 1, "diff NAME:VERSION OTHER:VERSION"),
-    "card": (0, 0, "card NAME[:VERSION]"),
-    "export": (1, 1, "export NAME[:VERSION] FOLDER"),
-    "push": (1, 1, "push NAME[:VERSION] hf://ORG/NAME"),
-}
 
 
 def dataset(

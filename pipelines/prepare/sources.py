@@ -39,6 +39,10 @@ from pipelines.prepare.stages.split import FOUND
 
 # Sets of fields that say something; a source has one of them.
 _FORMS = ({"text"}, {"messages"}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"}, {"chosen", "rejected"})
+FILES_LOOKED_AT = 20  # for one with columns
+_UNREAD_SHOWN = 12  # columns
+_SHOWN = 30  # columns in a message
+_OF_STRATA = ("split.stratify", "split.balance.by")  # which a record's length and stage can be, too
 
 
 class RecordsInput(Input):
@@ -92,8 +96,6 @@ class Fields:
         return {row for some in values for row, value in some if value and is_damaged(value)}
 
 
-FILES_LOOKED_AT = 20  # for one with columns
-_UNREAD_SHOWN = 12  # columns
 TEXT = Fields({"text": "text"}, "text")
 
 
@@ -300,10 +302,6 @@ def _recognised(
         f"{where}: {file.uri} has the columns {', '.join(names)}, none of which is known as the content of a "
         f"record ({known}). Name them, as in `columns: {{prompt: COLUMN, completion: COLUMN}}`."
     )
-
-
-_SHOWN = 30  # columns in a message
-_OF_STRATA = ("split.stratify", "split.balance.by")  # which a record's length and stage can be, too
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,26 @@ _LOADED = 100 << 20
 MODEL_SCHEMA = pa.schema([("token", pa.uint64()), ("idf", pa.float32()), ("vector", pa.list_(pa.float32()))])
 # Null: a plain text, or a question or answer without a known word.
 COSINES_SCHEMA = pa.schema([("cosine", pa.float32())])
+LEARNED, SUSPECTS = "learned", "suspects"
+LEARN_VERSION = "4"
+LABELLED = 1_000_000  # records whose labels are predicted
+PAIRS = 20_000_000  # of a record and a class
+LEAST = 5  # records of a class
+_OF_A_PAIR = 40  # with the copies that cleanlab makes
+_OF_A_RECORD = 60
+_OF_A_PREDICTION = 500  # of another model: its record's id, and its text
+_OF_MODELS = 1024  # dimensions of a sentence-transformers model, at most in common ones
+_FIXED = 200 << 20
+LEARNED_SCHEMA = pa.schema([("learned", pa.string())])
+SUSPECTS_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("label", pa.string()),
+        ("suggested", pa.string()),  # the label with the highest probability
+        ("probability", pa.float32()),  # of the record's own label
+        ("text", pa.string()),  # the beginning of its text
+    ]
+)
 
 
 def vectors_schema(labels: Sequence[str], predictions: str | None) -> pa.Schema:
@@ -124,28 +144,6 @@ def cosines_stage(
     output, parts = Output(COSINES, COSINES_SCHEMA), records.files_by_unit(units)
     made_from, memory = fingerprint(depends_on), embed_memory(limits)
     return Stage("cosines", (output,), parts, work, made_from, settings.store, files_from, memory=memory)
-
-
-LEARNED, SUSPECTS = "learned", "suspects"
-LEARN_VERSION = "4"
-LABELLED = 1_000_000  # records whose labels are predicted
-PAIRS = 20_000_000  # of a record and a class
-LEAST = 5  # records of a class
-_OF_A_PAIR = 40  # with the copies that cleanlab makes
-_OF_A_RECORD = 60
-_OF_A_PREDICTION = 500  # of another model: its record's id, and its text
-_OF_MODELS = 1024  # dimensions of a sentence-transformers model, at most in common ones
-_FIXED = 200 << 20
-LEARNED_SCHEMA = pa.schema([("learned", pa.string())])
-SUSPECTS_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("label", pa.string()),
-        ("suggested", pa.string()),  # the label with the highest probability
-        ("probability", pa.float32()),  # of the record's own label
-        ("text", pa.string()),  # the beginning of its text
-    ]
-)
 
 
 def learn_stage(vectors: Artifact, embeddings: Embeddings, options: Assess) -> Stage:

@@ -31,6 +31,11 @@ _PREDICTED = 10_000  # records at a time
 _INVERSE_REGULARISATION = 3.0
 _ITERATIONS = 300
 SCORES = ("accuracy", "precision", "recall", "f1")
+SETTING = "assess.predictions"
+_WANTED = "Wanted a probability from 0 to 1 of each label."
+_SUSPECTS_SHOWN = 20
+_HARDEST_SHOWN = _RARE_SHOWN = 5
+_FOLDS = 5  # where the data set has none
 
 
 @dataclass(frozen=True)
@@ -103,10 +108,6 @@ def label_errors(predicted: Predicted, labels: np.ndarray) -> np.ndarray:
         ),
         np.int64,
     )
-
-
-SETTING = "assess.predictions"
-_WANTED = "Wanted a probability from 0 to 1 of each label."
 
 
 def probabilities_in_file(store: Store, uri: str, ids: Sequence[str], names: Sequence[str]) -> np.ndarray:
@@ -182,11 +183,6 @@ def _checked(found: np.ndarray, ids: Sequence[str], where: str) -> np.ndarray:
             "the ids of the records, and the labels as the data set has them."
         )
     return found
-
-
-_SUSPECTS_SHOWN = 20
-_HARDEST_SHOWN = _RARE_SHOWN = 5
-_FOLDS = 5  # where the data set has none
 
 
 def predicted_labels(

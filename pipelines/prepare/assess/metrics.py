@@ -17,6 +17,26 @@ from pipelines.prepare.records.answers import parsed_json
 
 MTLD_THRESHOLD = 0.72  # McCarthy and Jarvis 2010: where the type-token ratio of English texts becomes stable
 FULL_MTLD = 100.0  # of a scaled MTLD of 1; edited English prose has 70 to 120
+JSON, TEXT = "JSON", "text"
+_MONTH = (
+    "(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sep(?:t|tember)?|Oct(?:ober)?|"
+    r"Nov(?:ember)?|Dec(?:ember)?)\.?"
+)
+_DAY = r"\d{1,2}(?:st|nd|rd|th)?"
+# An example of each form in which a date with a year of four digits is written -> its pattern. Months are English.
+DATES = {
+    "2026-11-23": r"\b\d{4}-\d{2}-\d{2}(?:T\d|\b)",
+    "23.11.2026": r"\b\d{1,2}\.\d{1,2}\.\d{4}\b",
+    "11/23/2026": r"\b\d{1,2}/\d{1,2}/\d{4}\b",
+    "23 November 2026": rf"\b{_DAY} {_MONTH},? \d{{4}}\b",
+    "November 23, 2026": rf"\b{_MONTH} {_DAY},? \d{{4}}\b",
+}
+CONFIDENCE = 0.95
+LEAST = 20  # records of a value that is compared
+_SAMPLE = 2000  # records of a value
+_RESAMPLES = 1000
+_MOST_VALUES = 100
+_MOST_MONTHS = 48  # a longer time is counted by years
 
 
 def ratio(part: float, whole: float) -> float | None:
@@ -144,22 +164,6 @@ class Agreement:
         return 1 - (everything - 1) * observed / expected
 
 
-JSON, TEXT = "JSON", "text"
-_MONTH = (
-    "(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sep(?:t|tember)?|Oct(?:ober)?|"
-    r"Nov(?:ember)?|Dec(?:ember)?)\.?"
-)
-_DAY = r"\d{1,2}(?:st|nd|rd|th)?"
-# An example of each form in which a date with a year of four digits is written -> its pattern. Months are English.
-DATES = {
-    "2026-11-23": r"\b\d{4}-\d{2}-\d{2}(?:T\d|\b)",
-    "23.11.2026": r"\b\d{1,2}\.\d{1,2}\.\d{4}\b",
-    "11/23/2026": r"\b\d{1,2}/\d{1,2}/\d{4}\b",
-    "23 November 2026": rf"\b{_DAY} {_MONTH},? \d{{4}}\b",
-    "November 23, 2026": rf"\b{_MONTH} {_DAY},? \d{{4}}\b",
-}
-
-
 def form_of(answer: str) -> str:
     """JSON of an object or array in JSON, else TEXT."""
     if answer.lstrip()[:1] not in ("{", "["):
@@ -204,14 +208,6 @@ class Forms:
         """Records of each form, the most frequent first."""
         total = sum(self.counts.values(), Counter[str]())
         return dict(sorted(total.items(), key=lambda one: (-one[1], one[0])))
-
-
-CONFIDENCE = 0.95
-LEAST = 20  # records of a value that is compared
-_SAMPLE = 2000  # records of a value
-_RESAMPLES = 1000
-_MOST_VALUES = 100
-_MOST_MONTHS = 48  # a longer time is counted by years
 
 
 def representation(counts: Mapping[str, int], shares: Mapping[str, float]) -> float | None:

@@ -18,6 +18,9 @@ from pipelines.prepare.assess.settings import BALANCED, MAXIMA, Assess, Gates
 FOLDS_JSON = "folds.json"
 PREFIX = "trained_"  # of the names of metrics and gates
 _NO_FRACTION = ("loss", "bleu")
+_VALUES_SHOWN = 4
+_DIVERSITIES = ("lexical", "structural", "semantic", "domain")
+_BIAS = ("representation_", "length_parity_", "sentiment_parity_")
 
 
 class TrainedScore(TypedDict):
@@ -88,11 +91,6 @@ def read_trained(store: Store, at: str, output: str, digest: str) -> dict[str, T
                 worst_output=worst.output,
             )
     return trained
-
-
-_VALUES_SHOWN = 4
-_DIVERSITIES = ("lexical", "structural", "semantic", "domain")
-_BIAS = ("representation_", "length_parity_", "sentiment_parity_")
 
 
 class QualityMetric(TypedDict):

@@ -18,6 +18,7 @@ BALANCED = ("domain", "language", "category", "categories", "complexity")
 
 
 _TABLES = (".parquet", ".jsonl")
+MODELS = "Give the folder that `SentenceTransformer.save` wrote, the URI of one, or a name of the Hugging Face hub."
 
 
 class Weights(BaseModel, extra="forbid", frozen=True):
@@ -61,9 +62,6 @@ class Embeddings(TextVectors):
     groups: int = Field(20, ge=2, le=1000, description="k of k-means; the groups' evenness is the semantic diversity")
 
 
-MODELS = "Give the folder that `SentenceTransformer.save` wrote, the URI of one, or a name of the Hugging Face hub."
-
-
 def _is_path(model: str) -> bool:
     return paths.is_remote(model) or model.startswith(("/", "./", "../", "~", "file:")) or model.count("/") > 1
 
@@ -72,7 +70,7 @@ class Sentiment(BaseModel, extra="forbid", frozen=True):
     """A classifier of texts, by whose scores the values of `groups` are compared."""
 
     model: paths.AbsolutePath = Field(description="path or URI of a supervised fastText .bin or .ftz")
-    label: str = Field(min_length=1, description="whose probability is compared, with or without __label__")
+    label: str = Field(min_length=1, description="label whose probability is compared, with or without __label__")
     max_chars: int = Field(5000, ge=20, le=10_000_000, description="characters of a record that the model is given")
 
     @property
@@ -94,7 +92,7 @@ class Assess(BaseModel, extra="forbid", frozen=True):
         description="metadata whose balance is measured besides source, task type, domain, language, category and "
         "complexity, and those that other settings name",
     )
-    label: str | None = Field(None, description="metadata that follows from the text; its wrong values are looked for")
+    label: str | None = Field(None, description="label column to audit for wrong labels")
     predictions: str | None = Field(
         None,
         min_length=1,
@@ -102,7 +100,9 @@ class Assess(BaseModel, extra="forbid", frozen=True):
         "built-in model's: metadata with {VALUE: PROBABILITY}, or a .parquet or .jsonl file with `id` and a column for "
         "each value",
     )
-    extrinsic: str | None = Field(None, description="metadata that a model is trained to predict; default: the label")
+    extrinsic: str | None = Field(
+        None, description="metadata that a model is trained to predict, as a measure of the data; default: the label"
+    )
     annotators: tuple[str, ...] = Field(
         (),
         description="metadata with the label of each annotator, whose agreement is measured; default: `labels` of the "

@@ -50,6 +50,17 @@ from pipelines.text.texts import Texts
 from pipelines.text.tokens import split_tokens
 
 LEAKS = "leaks"  # the groups of questions that are like one of train
+SUMMARY = "summary"
+SUMMARY_VERSION = "7"
+_LIBRARIES = 512 << 20
+_OF_A_RECORD = 60
+_IDS_SHOWN = 5
+_VALUES_SHOWN = 20
+_MTLD_TOKENS = 50_000
+_MONTH = len("2026-01")
+# What makes a record inconsistent, by the names of its masks.
+_INCONSISTENT = ("not_allowed", "contradictory", "other_format", "terms")
+_SCHEMA = pa.schema([("findings", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -106,19 +117,6 @@ def _compared(
     for uris, first in zip(questions.files_by_unit(len(first_of_unit) - 1), first_of_unit[:-1], strict=True):
         for table in read_tables(questions.store, uris, set(columns).__contains__):
             yield first + table["row"].to_numpy(), table
-
-
-SUMMARY = "summary"
-SUMMARY_VERSION = "7"
-_LIBRARIES = 512 << 20
-_OF_A_RECORD = 60
-_IDS_SHOWN = 5
-_VALUES_SHOWN = 20
-_MTLD_TOKENS = 50_000
-_MONTH = len("2026-01")
-# What makes a record inconsistent, by the names of its masks.
-_INCONSISTENT = ("not_allowed", "contradictory", "other_format", "terms")
-_SCHEMA = pa.schema([("findings", pa.string())])
 
 
 @dataclass(frozen=True)

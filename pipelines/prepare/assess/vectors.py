@@ -43,6 +43,10 @@ from pipelines.text.tokens import split_tokens
 sentence_model = Entry("pipelines.prepare.assess.sentence_model:load")
 _TEXT_SHOWN = 300  # characters of a record whose label is predicted
 _WORDS = 1 << 16  # of the sample, the most frequent ones
+# Loads cleanlab, which takes a second more than scikit-learn and which most runs do without.
+predicted_labels = Entry("pipelines.prepare.assess.labels:predicted_labels")
+_SAMPLE = 10_000  # vectors to which k-means is fitted
+_IDS_SHOWN = 5
 
 
 class Embedder(Protocol):
@@ -185,12 +189,6 @@ def _embedder(settings: EmbedSettings, model: Artifact | None) -> Embedder:
     table = model.table()
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1 if table.num_rows else 1)
     return LatentSemantics(table["token"].to_numpy(), table["idf"].to_numpy(), vectors)
-
-
-# Loads cleanlab, which takes a second more than scikit-learn and which most runs do without.
-predicted_labels = Entry("pipelines.prepare.assess.labels:predicted_labels")
-_SAMPLE = 10_000  # vectors to which k-means is fitted
-_IDS_SHOWN = 5
 
 
 def learn(

@@ -22,6 +22,8 @@ _BESIDE_ROWS = re.compile(
     r"utl_file|utl_http|sys_exec|sys_eval)\b|/\*M?!",
     re.IGNORECASE,
 )
+_HeaderValue = Annotated[str, Field(pattern=r"^([!-~]([ -~]*[!-~])?)?$")]
+Variable = Annotated[str, Field(pattern=VARIABLE)]
 
 
 def _no_framing(name: str) -> str:
@@ -31,7 +33,6 @@ def _no_framing(name: str) -> str:
 
 
 _HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$"), AfterValidator(_no_framing)]
-_HeaderValue = Annotated[str, Field(pattern=r"^([!-~]([ -~]*[!-~])?)?$")]
 
 
 def web_address(url: str) -> str:
@@ -52,14 +53,11 @@ def web_address(url: str) -> str:
     return url
 
 
-Variable = Annotated[str, Field(pattern=VARIABLE)]
 WebAddress = Annotated[str, AfterValidator(web_address)]
 
 
 class _Fetched(BaseModel, extra="forbid", frozen=True, hide_input_in_errors=True):
-    snapshot: str = Field(
-        "", description="any name; fetched answers are kept, and another name here has them fetched again"
-    )
+    snapshot: str = Field("", description="cache key of the fetched answers; change it to fetch them again")
 
 
 class Database(_Fetched):
@@ -118,13 +116,13 @@ class Web(_Fetched):
     """Bounds of the requests to web servers."""
 
     allow_private: bool = Field(False, description="allow addresses of this machine and of private networks")
-    timeout_s: float = Field(30, gt=0, le=3600, description="a request, from beginning to end")
+    timeout_s: float = Field(30, gt=0, le=3600, description="seconds for a request, from beginning to end")
     attempts: int = Field(5, ge=1, le=100, description="tries of a request that is refused for a while or ends early")
     longest_wait_s: float = Field(
         300, ge=0, le=86_400, description="longest wait, in seconds, that is granted to a `Retry-After` of the server"
     )
     max_redirects: int = Field(5, ge=0, le=50)
-    max_mib: float = Field(20, gt=0, le=1024, description="size of an answer, decompressed")
+    max_mib: float = Field(20, gt=0, le=1024, description="largest answer in MiB, decompressed")
 
 
 class Auth(BaseModel, extra="forbid", frozen=True, hide_input_in_errors=True):
@@ -134,7 +132,9 @@ class Auth(BaseModel, extra="forbid", frozen=True, hide_input_in_errors=True):
     scheme: Literal["Bearer", "Basic", "none"] = Field("Bearer", description="none: the secret alone")
     header: _HeaderName = "Authorization"
     parameter: str | None = Field(
-        None, min_length=1, description="of the query string, which has the secret alone; then no header is sent"
+        None,
+        min_length=1,
+        description="parameter of the query string that holds the secret; null: it is sent in a header",
     )
 
     @model_validator(mode="after")
@@ -215,7 +215,7 @@ class Pages(Web):
         description="a list, or a text file with an address a line (# begins a comment)"
     )
     delay_s: float = Field(
-        1.0, ge=0, le=3600, description="between two requests to one server; robots.txt may want more"
+        1.0, ge=0, le=3600, description="seconds between two requests to one server; robots.txt may want more"
     )
 
 

@@ -28,6 +28,30 @@ from cluster.store.store import Store
 from pipelines.prepare.config import Source
 from pipelines.prepare.fetch.settings import Api, Database, Pages
 
+FETCHED = "fetched"
+FETCH_VERSION = "1"
+_PAGES_OF_A_PART = 100
+# A row for each answer, in order; the last one of a part says where the next part begins.
+REQUESTS_SCHEMA = pa.schema(
+    [
+        ("asked", pa.string()),
+        ("received", pa.string()),
+        ("records", pa.int64()),
+        ("failed", pa.int64()),
+        ("next", pa.string()),
+    ]
+)
+# Loaded when a source needs them: they import packages that take a while, or that are optional.
+_DATABASE = Entry("pipelines.prepare.fetch.database:pages")
+_API = Entry("pipelines.prepare.fetch.api:pages")
+_PAGES = Entry("pipelines.prepare.fetch.pages:pages")
+_ADDRESSES = Entry("pipelines.prepare.fetch.pages:addresses")
+# Settings without effect on the rows.
+_NO_EFFECT = (
+    *("password", "secrets", "auth", "timeout_s", "attempts", "longest_wait_s", "requests_per_s", "delay_s"),
+    "allow_private",
+)
+
 
 class Unread(NamedTuple):
     """What is no record. problem: a key of reader.PROBLEMS. content: what was received, None if that is nothing."""
@@ -84,24 +108,6 @@ def json_text(value: Any) -> str:
     return text
 
 
-FETCHED = "fetched"
-FETCH_VERSION = "1"
-_PAGES_OF_A_PART = 100
-# A row for each answer, in order; the last one of a part says where the next part begins.
-REQUESTS_SCHEMA = pa.schema(
-    [
-        ("asked", pa.string()),
-        ("received", pa.string()),
-        ("records", pa.int64()),
-        ("failed", pa.int64()),
-        ("next", pa.string()),
-    ]
-)
-# Loaded when a source needs them: they import packages that take a while, or that are optional.
-_DATABASE = Entry("pipelines.prepare.fetch.database:pages")
-_API = Entry("pipelines.prepare.fetch.api:pages")
-_PAGES = Entry("pipelines.prepare.fetch.pages:pages")
-_ADDRESSES = Entry("pipelines.prepare.fetch.pages:addresses")
 Connector = Callable[[str | None], Generator[Page, None, None]]
 
 
@@ -239,10 +245,3 @@ def _fingerprint(source: Source, urls: tuple[str, ...]) -> str:
     assert source.connection is not None
     settings = source.connection.model_dump(mode="json", exclude={"urls", *_NO_EFFECT})
     return fingerprint([FETCH_VERSION, type(source.connection).__name__, settings, urls])
-
-
-# Settings without effect on the rows.
-_NO_EFFECT = (
-    *("password", "secrets", "auth", "timeout_s", "attempts", "longest_wait_s", "requests_per_s", "delay_s"),
-    "allow_private",
-)

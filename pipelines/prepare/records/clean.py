@@ -28,6 +28,11 @@ from pipelines.text.normalize import normalize
 from pipelines.text.personal_data import KINDS
 from pipelines.text.texts import Texts
 
+# Quotes first: they may have signatures of their own. Disclaimers next: they follow the signature, which is looked for
+# at the end.
+_OF_EMAILS = {"quotes": without_quotes, "disclaimers": without_disclaimers, "signatures": without_signature}
+_HEX_OF_A_PSEUDONYM = 12  # 48 bits: of a million values, two are equal with a probability of 0.2%
+
 
 class Clean(BaseModel, extra="forbid", frozen=True):
     """What is changed in text fields and labels."""
@@ -103,12 +108,6 @@ def check_terms(terms: dict[str, str]) -> None:
 def plain_label(value: str) -> str:
     """A label without what does not tell two apart."""
     return " ".join(re.split(r"[\s_-]+", value.strip().lower()))
-
-
-# Quotes first: they may have signatures of their own. Disclaimers next: they follow the signature, which is looked for
-# at the end.
-_OF_EMAILS = {"quotes": without_quotes, "disclaimers": without_disclaimers, "signatures": without_signature}
-_HEX_OF_A_PSEUDONYM = 12  # 48 bits: of a million values, two are equal with a probability of 0.2%
 
 
 def load_terms(store: Store, settings: Clean) -> dict[str, str]:

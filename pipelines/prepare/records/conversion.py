@@ -49,7 +49,7 @@ class ChatTemplate(BaseModel, extra="forbid", frozen=True):
     system: str = Field("{content}", description="form of a system message")
     user: str = Field("Question: {content}", description="form of a user's message")
     assistant: str = Field("Answer: {content}", description="form of an assistant's message")
-    separator: str = Field("\n\n", description="between two messages")
+    separator: str = Field("\n\n", description="text between two messages")
 
     @model_validator(mode="after")
     def _parses(self) -> Self:

@@ -28,6 +28,27 @@ from cluster.examples import splits
 from cluster.examples.splits import SPLITS
 from cluster.readers.reader import as_json_text
 
+# Field of the annotations -> metadata with one value of it.
+ANNOTATIONS = {"labels": "label", "categories": "category", "annotators": "annotator"}
+ANNOTATIONS_TYPE = pa.struct([(name, pa.list_(pa.string())) for name in ANNOTATIONS])
+Values = Sequence[str | None]
+# Fields of `columns` that are the provenance of records.
+PROVENANCE = ("provenance", "parents", "operation")
+PROVENANCE_TYPE = pa.struct([("parents", pa.list_(pa.string())), ("operation", pa.string())])
+CLASSES = "_work/classes"
+CLASSES_SCHEMA = pa.schema(
+    [
+        ("field", pa.string()),
+        ("value", pa.string()),  # null: the field has too many or too long values to be classes
+        ("place", pa.string()),  # a split, or STAGE/REASON of the ledger
+        ("records", pa.int64()),
+    ]
+)
+MOST_CLASSES = 300  # of a field
+_LONGEST = 100  # characters of a class
+_RECORDS_OF_A_CLASS = 3  # on average; a field with fewer is not one of classes
+_NOT_CLASSES = {"source", "licence", "collected_at", "quality_score", "annotator", "annotators"}
+
 
 def id_of(columns: Mapping[str, Any]) -> str:
     """The id of a record to which the source gives none: 32 hex digits of its columns."""
@@ -42,12 +63,6 @@ def hash_of_text(text: str) -> str:
 def hash64(*parts: str) -> int:
     """A 64-bit hash of texts, never 0."""
     return splits.hash64(*(part.encode() for part in parts)) or 1
-
-
-# Field of the annotations -> metadata with one value of it.
-ANNOTATIONS = {"labels": "label", "categories": "category", "annotators": "annotator"}
-ANNOTATIONS_TYPE = pa.struct([(name, pa.list_(pa.string())) for name in ANNOTATIONS])
-Values = Sequence[str | None]
 
 
 def listed(text: str | None) -> list[str | None]:
@@ -107,11 +122,6 @@ def labels_by_annotators(record: Mapping[str, Any]) -> list[str | None]:
     return labels if len(labels) == len(annotators) == len(named) else []
 
 
-# Fields of `columns` that are the provenance of records.
-PROVENANCE = ("provenance", "parents", "operation")
-PROVENANCE_TYPE = pa.struct([("parents", pa.list_(pa.string())), ("operation", pa.string())])
-
-
 def provenance_of(fields: Mapping[str, str | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(the parents of a row, the operation, if it is known), both empty without parents. fields: of the row."""
     parents, operation = listed(fields.get("parents")), fields.get("operation")
@@ -127,21 +137,6 @@ def provenance_of(fields: Mapping[str, str | None]) -> tuple[tuple[str, ...], tu
         parents = [as_json_text(one) for one in value] if isinstance(value, list) else []
     known = tuple(one for one in parents if one)
     return known, (operation,) if known and operation else ()
-
-
-CLASSES = "_work/classes"
-CLASSES_SCHEMA = pa.schema(
-    [
-        ("field", pa.string()),
-        ("value", pa.string()),  # null: the field has too many or too long values to be classes
-        ("place", pa.string()),  # a split, or STAGE/REASON of the ledger
-        ("records", pa.int64()),
-    ]
-)
-MOST_CLASSES = 300  # of a field
-_LONGEST = 100  # characters of a class
-_RECORDS_OF_A_CLASS = 3  # on average; a field with fewer is not one of classes
-_NOT_CLASSES = {"source", "licence", "collected_at", "quality_score", "annotator", "annotators"}
 
 
 class FailedRule(NamedTuple):

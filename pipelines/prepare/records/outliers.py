@@ -14,6 +14,8 @@ from pydantic import BaseModel, Field
 from cluster.examples.content import Sides
 
 Measure = Literal["question_chars", "answer_chars", "text_chars", "letters"]
+_OF_MEDIAN, _OF_MEAN = 1.4826, 1.2533
+_LEAST_RECORDS = 10  # of a group; of fewer none is an outlier
 
 
 class Outliers(BaseModel, extra="forbid", frozen=True):
@@ -29,10 +31,6 @@ class Outliers(BaseModel, extra="forbid", frozen=True):
         5.0, gt=0, description="greatest distance from the group's median, in scaled median absolute deviations"
     )
     found: Literal["list", "remove"] = Field("list", description="list: they stay and are listed")
-
-
-_OF_MEDIAN, _OF_MEAN = 1.4826, 1.2533
-_LEAST_RECORDS = 10  # of a group; of fewer none is an outlier
 
 
 def measure(name: Measure, sides: Sequence[Sides]) -> np.ndarray:

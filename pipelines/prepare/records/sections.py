@@ -30,6 +30,31 @@ _EMPHASIS = re.compile(r"(\*{1,3}|~~|(?<!\w)_{1,3})(?=\S)(.+?)(?<=\S)(?:\1)(?!\w
 _PRIVATE = 0xE000
 _ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 
+# Of `title_of`.
+_TITLE_CHARS = 200
+_HEADING_CHARS = 1000  # longest line with its marks, which take time that grows with the square of its length
+_MOST_HEADINGS = 100  # lines that are looked at; one may have letters in its marks alone
+# Front matter of Markdown in YAML; group 1 is the title.
+_FRONT_MATTER = re.compile(
+    r"\s*---[ \t]*\n(?=(?:[^\n]*\n){1,100}?---[ \t]*(?:\n|\Z))"
+    r"(?:(?!title:|---)[^\n]*\n)*(?:title:[ \t]*[\"']?([^\n]*?)[\"']?[ \t]*\n(?:(?!---)[^\n]*\n)*)?---[ \t]*(?:\n|\Z)"
+)
+
+_LEAST_CHARS = 100  # of a section; a shorter one, such as a heading alone, is part of the next
+_LONGEST_HEADING = 80
+_LONGEST_TITLE = 80  # of a text that stands before the headings of its sections
+_TABLE_RULE = re.compile(r"[ \t]*+(?:\|[ \t]*+)?:?-++:?[ \t]*+(?:\|[ \t]*+:?-++:?[ \t]*+)*+\|?[ \t]*+$")
+_BLANK_LINES_IN_A_LIST = 3
+_TABLE_LINE = re.compile(r"[ \t]*(?:\||\+[-=+]{2,}\+?)")
+_MARKED = re.compile(r"#{1,6}\s+\S")
+_UNDERLINE = re.compile(r"(=|-|~|\*){3,}\s*$")
+_ENDS_PARAGRAPH = re.compile(r"[.!?:…。！？][\"'”’)\]]*$")
+_NO_HEADING = re.compile(r"[.!?,;:…。！？|][\"'”’)\]]*$")
+_BEGINS_HEADING = re.compile(r"(?:[0-9]+(?:\.[0-9]+)*\.?\s+)?[^\W\d_]")
+_BEGINS_ITEM = re.compile(r"[^\w\s]|\(?(?:[0-9]{1,3}|[a-zA-Z])[.)]\s")  # of a list
+# Where a text is divided, in the order in which it is tried: after what these match.
+_DIVISIONS = tuple(re.compile(one) for one in (r"\n[^\S\n]*\n\s*", r"\n", r"[.!?…。！？][\"'”’)\]]*\s+", r"\s+"))
+
 
 def fenced(lines: Sequence[str]) -> list[int]:
     """Of each line the number of the code fence that it is in, from 1, with the lines of the fence; 0 outside.
@@ -68,16 +93,6 @@ def plain_heading(line: str) -> str:
     return " ".join(plain.split())
 
 
-_TITLE_CHARS = 200  # characters
-_HEADING_CHARS = 1000  # with its marks, which take time that grows with the square of its length
-_MOST_HEADINGS = 100  # lines that are looked at; one may have letters in its marks alone
-# Front matter of Markdown in YAML; group 1 is the title.
-_FRONT_MATTER = re.compile(
-    r"\s*---[ \t]*\n(?=(?:[^\n]*\n){1,100}?---[ \t]*(?:\n|\Z))"
-    r"(?:(?!title:|---)[^\n]*\n)*(?:title:[ \t]*[\"']?([^\n]*?)[\"']?[ \t]*\n(?:(?!---)[^\n]*\n)*)?---[ \t]*(?:\n|\Z)"
-)
-
-
 def title_of(text: str) -> str:
     """The title in the front matter, else the first line with a letter or digit, without marks.
 
@@ -88,22 +103,6 @@ def title_of(text: str) -> str:
     with_words = (line for line in text.splitlines() if any(map(str.isalnum, line[:_HEADING_CHARS])))
     lines = (plain_heading(line[:_HEADING_CHARS]) for line in islice(with_words, _MOST_HEADINGS))
     return next((line for line in lines if any(map(str.isalnum, line))), "")[:_TITLE_CHARS].strip()
-
-
-_LEAST_CHARS = 100  # of a section; a shorter one, such as a heading alone, is part of the next
-_LONGEST_HEADING = 80
-_LONGEST_TITLE = 80  # of a text that stands before the headings of its sections
-_TABLE_RULE = re.compile(r"[ \t]*+(?:\|[ \t]*+)?:?-++:?[ \t]*+(?:\|[ \t]*+:?-++:?[ \t]*+)*+\|?[ \t]*+$")
-_BLANK_LINES_IN_A_LIST = 3
-_TABLE_LINE = re.compile(r"[ \t]*(?:\||\+[-=+]{2,}\+?)")
-_MARKED = re.compile(r"#{1,6}\s+\S")
-_UNDERLINE = re.compile(r"(=|-|~|\*){3,}\s*$")
-_ENDS_PARAGRAPH = re.compile(r"[.!?:…。！？][\"'”’)\]]*$")
-_NO_HEADING = re.compile(r"[.!?,;:…。！？|][\"'”’)\]]*$")
-_BEGINS_HEADING = re.compile(r"(?:[0-9]+(?:\.[0-9]+)*\.?\s+)?[^\W\d_]")
-_BEGINS_ITEM = re.compile(r"[^\w\s]|\(?(?:[0-9]{1,3}|[a-zA-Z])[.)]\s")  # of a list
-# Where a text is divided, in the order in which it is tried: after what these match.
-_DIVISIONS = tuple(re.compile(one) for one in (r"\n[^\S\n]*\n\s*", r"\n", r"[.!?…。！？][\"'”’)\]]*\s+", r"\s+"))
 
 
 class TextPart(NamedTuple):

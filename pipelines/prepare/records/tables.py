@@ -24,6 +24,31 @@ ColumnType = Literal["text", "integer", "number", "boolean", "date", "time"]
 Missing = Literal["drop", "flag", "median", "mean", "most_frequent"]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NUMERIC = ("integer", "number")
+# Why a row of a table is no record.
+REASONS = {
+    "bad_value": "a value that is not of the column's type in `table.types`",
+    "missing_value": "no value in a column whose rows `table.missing` drops",
+    "outlier": "a number that `table.outliers` drops",
+    "repeated_row": "the values of an earlier row, in the columns of `table.unique`",
+}
+# Functions of polars that are computed row by row.
+_FUNCTIONS = frozenset(
+    ("Sql", "StringExpr", "TemporalExpr", "Boolean", "Coalesce", "Abs", "Ceil", "Floor", "Log", "Exp", "Pow", "Sign",
+     "MaxHorizontal", "MinHorizontal", "Trigonometry", "Negate")
+)  # fmt: skip
+_BOOLEAN = frozenset(("IsNull", "IsNotNull", "Not", "IsIn", "IsBetween", "IsNan", "IsNotNan", "IsFinite"))
+_OF_MANY_ROWS = frozenset(("ConcatVertical",))
+_CLOCK = re.compile(r"\b(now|current_\w+|local(time|timestamp)|today)\b", re.IGNORECASE)
+_CASE = re.compile(r"\s*case\b", re.IGNORECASE)
+_TRUE, _FALSE = ("true", "yes", "1", "t", "y"), ("false", "no", "0", "f", "n")
+_TYPES: dict[ColumnType, pl.DataType] = {
+    "text": pl.String(),
+    "integer": pl.Int64(),
+    "number": pl.Float64(),
+    "boolean": pl.Boolean(),
+    "date": pl.Date(),
+    "time": pl.Datetime("us", "UTC"),
+}
 
 
 class Fill(BaseModel, extra="forbid", frozen=True):
@@ -112,33 +137,6 @@ class Table(BaseModel, extra="forbid", frozen=True):
     def columns(self) -> tuple[str, ...]:
         """All columns of a finished row."""
         return (*self.types, *self.flags, *self.derive)
-
-
-# Why a row of a table is no record.
-REASONS = {
-    "bad_value": "a value that is not of the column's type in `table.types`",
-    "missing_value": "no value in a column whose rows `table.missing` drops",
-    "outlier": "a number that `table.outliers` drops",
-    "repeated_row": "the values of an earlier row, in the columns of `table.unique`",
-}
-# Functions of polars that are computed row by row.
-_FUNCTIONS = frozenset(
-    ("Sql", "StringExpr", "TemporalExpr", "Boolean", "Coalesce", "Abs", "Ceil", "Floor", "Log", "Exp", "Pow", "Sign",
-     "MaxHorizontal", "MinHorizontal", "Trigonometry", "Negate")
-)  # fmt: skip
-_BOOLEAN = frozenset(("IsNull", "IsNotNull", "Not", "IsIn", "IsBetween", "IsNan", "IsNotNan", "IsFinite"))
-_OF_MANY_ROWS = frozenset(("ConcatVertical",))
-_CLOCK = re.compile(r"\b(now|current_\w+|local(time|timestamp)|today)\b", re.IGNORECASE)
-_CASE = re.compile(r"\s*case\b", re.IGNORECASE)
-_TRUE, _FALSE = ("true", "yes", "1", "t", "y"), ("false", "no", "0", "f", "n")
-_TYPES: dict[ColumnType, pl.DataType] = {
-    "text": pl.String(),
-    "integer": pl.Int64(),
-    "number": pl.Float64(),
-    "boolean": pl.Boolean(),
-    "date": pl.Date(),
-    "time": pl.Datetime("us", "UTC"),
-}
 
 
 @dataclass(frozen=True)

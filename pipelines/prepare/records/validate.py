@@ -75,6 +75,42 @@ BOILERPLATE = (
     *("kind regards", "best regards", "regards", "sincerely"),
 )
 Bounds = tuple[int, int]
+VALIDATE_VERSION = "1"
+_RULES: dict[str, Any] = RULES
+# reason -> what it says of a record.
+REASONS = {
+    **{reason: f"a check of `validate.rules.{name}`" for name, rule in _RULES.items() for reason in rule.reasons},
+    "missing_metadata": "a field that `validate.require` names is missing or empty",
+    "not_allowed": "a field has a value that is not in `validate.allowed`",
+    "too_old": "a date before `validate.since`, or none",
+    "no_time": "no date or time in a known form in the field of `split.by_time`",
+    "too_new": "a date after `validate.until`, or none",
+    "licence_not_allowed": "a licence that is not in `validate.licences`, or none",
+    "text_too_short": "fewer characters than `validate.text_chars`",
+    "text_too_long": "more characters than `validate.text_chars`",
+    "question_too_short": "fewer characters than `validate.question_chars`",
+    "question_too_long": "more characters than `validate.question_chars`",
+    "answer_too_short": "fewer characters than `validate.answer_chars`",
+    "answer_too_long": "more characters than `validate.answer_chars`",
+    "copied_answer": "the answer is the question again",
+    "refusal": "a sentence of the answer begins like one of `validate.refusals`",
+    "boilerplate": "all sentences of the answer begin like one of `validate.boilerplate`",
+    "answer_in_question": "the question has most of the answer, by `validate.answer_in_question`",
+    "truncated_answer": "the answer ends within a sentence, bracket or code fence, by `validate.truncated_answers`",
+    "not_relevant": "question and answer have fewer words in common than `validate.relevance`",
+    "not_json": "the answer is no JSON, of which `validate.json_schema` is the schema",
+    "not_in_schema": "the answer is not as `validate.json_schema` wants it",
+    "schema_too_slow": "the check of the answer against `validate.json_schema` takes too much time or memory",
+    "other_language": "question and answer are in different languages, by `validate.same_language`",
+    "language_not_kept": "a language that is not in `validate.language.keep`",
+    "language_low_score": "no language is as probable as `validate.language` wants",
+    "bad_words": "more words of the lists of `validate.bad_words` than allowed",
+    "inappropriate": "the classifier of `validate.inappropriate` gives more than `max_score`",
+}
+_SHOWN = 80  # characters of a value in the ledger
+_LANGUAGE = LanguageId()
+_LIMITS = Limits()
+Record = tuple[Content, Mapping[str, str | None]]
 
 
 class InappropriateContent(BaseModel, extra="forbid", frozen=True):
@@ -116,19 +152,21 @@ class Validate(BaseModel, extra="forbid", frozen=True):
         {}, description="metadata -> the last date that it may have; records without one fail"
     )
     licences: tuple[str, ...] | None = Field(
-        None, description="licences that a record may have; records without one fail; default: any, and none"
+        None, description="licences that a record may have; records without one fail; null: any, and none"
     )
-    refusals: tuple[str, ...] = Field(REFUSALS, description="beginnings of sentences of answers that decline")
+    refusals: tuple[str, ...] = Field(
+        REFUSALS, description="remove answers with a sentence that begins with one of these"
+    )
     copied_answer: bool = Field(True, description="remove records whose answer is the question again")
     answer_in_question: float | None = Field(
         0.8,
         gt=0,
         le=1,
-        description="least share of an answer's runs of five words that its question has, from which on the question "
-        "gives the answer away; the `input` of an instruction is not part of the question here",
+        description="drop the record if at least this fraction of the answer's word 5-grams is in the question; the "
+        "`input` of an instruction is not part of the question here",
     )
     boilerplate: tuple[str, ...] = Field(
-        BOILERPLATE, description="beginnings of sentences; answers with no other sentence are removed"
+        BOILERPLATE, description="remove answers whose sentences all begin with one of these"
     )
     truncated_answers: Literal["keep", "open", "sentence"] = Field(
         "open",
@@ -140,31 +178,33 @@ class Validate(BaseModel, extra="forbid", frozen=True):
         None,
         gt=0,
         le=1,
-        description="least share of words that question and answer have in common, of those of the shorter one",
+        description="minimum fraction of the shorter text's words that question and answer share",
     )
     answer_relevance: AnswerRelevance | None = Field(
-        None, description="remove records whose answer is not near its question, by vectors; `{}`: with the defaults"
+        None,
+        description="remove records whose answer has a vector far from that of the question; `{}`: with the defaults",
     )
     same_language: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="least probability of the languages of question and answer, from which on they must be the same; "
-        "0.65 is usual. By the built-in model",
+        description="drop the record if question and answer are in different languages, both identified with at least "
+        "this probability by the built-in model; 0.65 is usual",
     )
     json_schema: paths.AbsolutePath | dict[str, Any] | None = Field(
-        None, description="JSON Schema that answers must meet, which then are JSON; a schema, or a file with one"
+        None, description="JSON Schema of the answers, which must be JSON; a schema, or the path of one"
     )
     language: LanguageId | None = Field(
-        None, description="languages that records may have, as `language` of `curate`; of all texts of a record"
+        None, description="languages that the texts of a record may be in, as `language` of `curate`"
     )
     rules: RulesOfRecords | None = Field(
-        None, description="rules of `curate`, such as evaluation sets (`decontamination`); of all texts of a record"
+        None, description="rules of `curate` for the texts of a record, such as evaluation sets (`decontamination`)"
     )
     bad_words: BadWords | None = Field(None, description="lists of words that no record may have")
     inappropriate: InappropriateContent | None = Field(None, description="classifier of texts that no record may have")
     outliers: Outliers | None = Field(
-        None, description="records whose lengths differ from those of all that meet the rules and are no duplicates"
+        None,
+        description="detection of records with unusual lengths, among those that meet the rules and are no duplicates",
     )
 
     def of_all_records(self, other: "Validate") -> tuple[str, ...]:
@@ -194,46 +234,6 @@ class Validate(BaseModel, extra="forbid", frozen=True):
             if (bounds := getattr(self, name)) and not 0 <= bounds[0] <= bounds[1]:
                 raise ValueError(f"{name}: {list(bounds)} is no range; the first number is the least")
         return self
-
-
-VALIDATE_VERSION = "1"
-_RULES: dict[str, Any] = RULES
-# reason -> what it says of a record.
-REASONS = {
-    **{reason: f"a check of `validate.rules.{name}`" for name, rule in _RULES.items() for reason in rule.reasons},
-    "missing_metadata": "a field that `validate.require` names is missing or empty",
-    "not_allowed": "a field has a value that is not in `validate.allowed`",
-    "too_old": "a date before `validate.since`, or none",
-    "no_time": "no date or time in a known form in the field of `split.by_time`",
-    "too_new": "a date after `validate.until`, or none",
-    "licence_not_allowed": "a licence that is not in `validate.licences`, or none",
-    "text_too_short": "fewer characters than `validate.text_chars`",
-    "text_too_long": "more characters than `validate.text_chars`",
-    "question_too_short": "fewer characters than `validate.question_chars`",
-    "question_too_long": "more characters than `validate.question_chars`",
-    "answer_too_short": "fewer characters than `validate.answer_chars`",
-    "answer_too_long": "more characters than `validate.answer_chars`",
-    "copied_answer": "the answer is the question again",
-    "refusal": "a sentence of the answer begins like one of `validate.refusals`",
-    "boilerplate": "all sentences of the answer begin like one of `validate.boilerplate`",
-    "answer_in_question": "the question has most of the answer, by `validate.answer_in_question`",
-    "truncated_answer": "the answer ends within a sentence, bracket or code fence, by `validate.truncated_answers`",
-    "not_relevant": "question and answer have fewer words in common than `validate.relevance`",
-    "not_json": "the answer is no JSON, of which `validate.json_schema` is the schema",
-    "not_in_schema": "the answer is not as `validate.json_schema` wants it",
-    "schema_too_slow": "the check of the answer against `validate.json_schema` takes too much time or memory",
-    "other_language": "question and answer are in different languages, by `validate.same_language`",
-    "language_not_kept": "a language that is not in `validate.language.keep`",
-    "language_low_score": "no language is as probable as `validate.language` wants",
-    "bad_words": "more words of the lists of `validate.bad_words` than allowed",
-    "inappropriate": "the classifier of `validate.inappropriate` gives more than `max_score`",
-}
-_SHOWN = 80  # characters of a value in the ledger
-_LANGUAGE = LanguageId()
-_LIMITS = Limits()
-
-
-Record = tuple[Content, Mapping[str, str | None]]
 
 
 def load_validator(store: Store, settings: Validate, by_time: str | None = None) -> "Validator":

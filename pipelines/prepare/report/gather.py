@@ -74,13 +74,6 @@ REPORT = {
     "config": dict[str, Any],
 }  # fmt: skip
 REQUIRED = tuple(key for key in REPORT if not key.endswith("?"))
-
-
-def counts_below(counters: dict[str, float], prefix: str) -> dict[str, int]:
-    """The counters whose names begin with a prefix, by the rest of their names."""
-    return {key.removeprefix(prefix): int(value) for key, value in counters.items() if key.startswith(prefix)}
-
-
 _WARN_REMOVED = 0.5
 _WARN_SHARE = 0.02  # of the data set, by which a source differs from its share
 _WARN_OFF = 0.01  # of the records, by which a split differs from its share
@@ -90,6 +83,25 @@ _RECORDS_GONE = 2  # of a class; one record is chance
 _MEANT = {"validate/not_allowed", "validate/language_not_kept"}  # what a setting removes by its value
 _SHOWN = 5  # classes that a warning names
 _SETTING = re.compile(r"`((?:validate|split|dedup|duplicates)\.[\w.]+)`")
+_LEFT_OUT = {
+    "over_share": "more records of the source than its `share` allows",
+    "over_class": "more records of the class than `split.balance` allows in training",
+    "exact_duplicate": "the same text as an earlier record",
+    "near_duplicate": "a text like that of an earlier record, by `dedup.threshold`",
+    "same_question": "the same question as another record",
+    "near_question": "a question like that of another record, by `dedup.threshold`",
+    "same_answer": "the same answer as another record",
+    "near_answer": "an answer like that of another record, by `dedup.threshold`",
+    "unrelated_answer": "question and answer have less similar vectors than `validate.answer_relevance`",
+    "outlier": "lengths or letters far from those of other records, by `validate.outliers`",
+    "contradictory": "a question to which another record has a different answer",
+}
+_MEANINGS = {**PROBLEMS, **content.REASONS, **tables.REASONS, **validate.REASONS, **_LEFT_OUT}
+
+
+def counts_below(counters: dict[str, float], prefix: str) -> dict[str, int]:
+    """The counters whose names begin with a prefix, by the rest of their names."""
+    return {key.removeprefix(prefix): int(value) for key, value in counters.items() if key.startswith(prefix)}
 
 
 def data_set_warnings(
@@ -311,22 +323,6 @@ def fetch_warnings(config: PrepareConfig, fetched: Sequence[dict[str, Any]]) -> 
         for one in config.inputs
         if one.api and one.source in lacking
     ]
-
-
-_LEFT_OUT = {
-    "over_share": "more records of the source than its `share` allows",
-    "over_class": "more records of the class than `split.balance` allows in training",
-    "exact_duplicate": "the same text as an earlier record",
-    "near_duplicate": "a text like that of an earlier record, by `dedup.threshold`",
-    "same_question": "the same question as another record",
-    "near_question": "a question like that of another record, by `dedup.threshold`",
-    "same_answer": "the same answer as another record",
-    "near_answer": "an answer like that of another record, by `dedup.threshold`",
-    "unrelated_answer": "question and answer have less similar vectors than `validate.answer_relevance`",
-    "outlier": "lengths or letters far from those of other records, by `validate.outliers`",
-    "contradictory": "a question to which another record has a different answer",
-}
-_MEANINGS = {**PROBLEMS, **content.REASONS, **tables.REASONS, **validate.REASONS, **_LEFT_OUT}
 
 
 def gather(

@@ -37,6 +37,11 @@ from pipelines.prepare.report.gather import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGE
 
 _OPENED = 3  # fields whose tables of classes are open
 _ROWS = 40  # classes of a field that are shown
+_REASONS = 3
+_FIRST_SENTENCE = ". "
+_OF_A_DIFFERENCE: tuple[Literal["difference", "low", "high"], ...] = ("difference", "low", "high")
+_MOST_DECIMALS = 9
+_SUSPECT: tuple[Literal["id", "label", "suggested"], ...] = ("id", "label", "suggested")
 
 
 def report_text(report: PrepareReport) -> str:
@@ -289,10 +294,6 @@ def _config(report: PrepareReport) -> Section:
     return Section("config", "Settings", [Fold(["All settings, with defaults"], [Items(lines)])])
 
 
-_REASONS = 3
-_FIRST_SENTENCE = ". "
-
-
 @dataclass(frozen=True)
 class Verdict:
     """fit: whether nothing speaks against training. words: the verdict. reasons: at most three sentences."""
@@ -329,11 +330,6 @@ def verdict_of(report: PrepareReport, assessment: Assessment) -> Verdict:
     words = f"Fit for training, with {plural(len(warnings), 'warning')}" if warnings else "Fit for training"
     is_fit = not against and not is_lacking
     return Verdict(is_fit, words if is_fit else "Not fit for training yet", [*against, *warnings, *good][:_REASONS])
-
-
-_OF_A_DIFFERENCE: tuple[Literal["difference", "low", "high"], ...] = ("difference", "low", "high")
-_MOST_DECIMALS = 9
-_SUSPECT: tuple[Literal["id", "label", "suggested"], ...] = ("id", "label", "suggested")
 
 
 def assessment_text(assessment: Assessment) -> str:

@@ -37,6 +37,21 @@ REASONING = (
     "unless", "however", "although", "whereas", "on the other hand", "first", "second", "third", "then", "next",
     "finally", "step", "in order to", "for example", "in other words", "which means", "let us", "we get", "equals",
 )  # fmt: skip
+WORDS, COMPLEXITY = "_work/words", "_work/complexity"
+COMPLEXITY_VERSION = "1"
+_WORD_BITS = 20
+_ROWS = 10_000  # records that are Python objects at a time
+_LIBRARIES = 512 << 20
+_OF_A_RECORD = 100
+# Numbers of a record that WORDS has; `rarity` is the mean of a value of all records.
+MEASURED = ("question_length", "answer_length", "reasoning", "domain")
+WORDS_SCHEMA = pa.schema(
+    [
+        *((name, pa.float32()) for name in MEASURED),
+        ("words", pa.list_(pa.uint32())),  # the different ones, as the first _WORD_BITS bits of their hashes
+    ]
+)
+COMPLEXITY_SCHEMA = pa.schema([("complexity", pa.float64())])
 
 
 class ComplexityWeights(BaseModel, extra="forbid", frozen=True):
@@ -72,23 +87,6 @@ class Curriculum(BaseModel, extra="forbid", frozen=True):
         if not any(self.used_weights.values()):
             raise ValueError("weights: all are 0; give one of them")
         return self
-
-
-WORDS, COMPLEXITY = "_work/words", "_work/complexity"
-COMPLEXITY_VERSION = "1"
-_WORD_BITS = 20
-_ROWS = 10_000  # records that are Python objects at a time
-_LIBRARIES = 512 << 20
-_OF_A_RECORD = 100
-# Numbers of a record that WORDS has; `rarity` is the mean of a value of all records.
-MEASURED = ("question_length", "answer_length", "reasoning", "domain")
-WORDS_SCHEMA = pa.schema(
-    [
-        *((name, pa.float32()) for name in MEASURED),
-        ("words", pa.list_(pa.uint32())),  # the different ones, as the first _WORD_BITS bits of their hashes
-    ]
-)
-COMPLEXITY_SCHEMA = pa.schema([("complexity", pa.float64())])
 
 
 def words_stage(settings: Curriculum, shape: Shape, records: Artifact, units: int, memory: int) -> Stage:

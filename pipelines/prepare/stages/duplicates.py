@@ -35,6 +35,19 @@ ATTRIBUTES = "_work/attributes"
 # Not below the folders of their duplicates, _work/questions and _work/answers, which are outputs of their own.
 QUESTIONS, ANSWERS = "_work/question-attributes", "_work/answer-attributes"
 Found = Literal["ignore", "list", "remove"]
+ATTRIBUTES_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("text_hash", pa.binary(16)),
+        ("characters", pa.int64()),
+        ("signature", SKETCH_TYPE),
+    ]
+)
+# Rows of a unit of input that are not compared.
+VERDICTS_SCHEMA = pa.schema([("row", pa.int64())])
+_REMOVED = "verdicts"
 
 
 class Duplicates(BaseModel, extra="forbid", frozen=True):
@@ -51,18 +64,6 @@ class Duplicates(BaseModel, extra="forbid", frozen=True):
         description="records that have an equal question and different answers; remove: all of them. ignore: they are "
         "not looked for; list: they stay and are listed",
     )
-
-
-ATTRIBUTES_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("text_hash", pa.binary(16)),
-        ("characters", pa.int64()),
-        ("signature", SKETCH_TYPE),
-    ]
-)
 
 
 def same(text: str) -> str:
@@ -97,11 +98,6 @@ def attributes(
         sketches, _ = Sketches.of(texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short, symbols=dedup.symbols)
         columns["signature"] = sketches.to_column()
     return pa.table(columns, schema=ATTRIBUTES_SCHEMA)
-
-
-# Rows of a unit of input that are not compared.
-VERDICTS_SCHEMA = pa.schema([("row", pa.int64())])
-_REMOVED = "verdicts"
 
 
 @dataclass(frozen=True)

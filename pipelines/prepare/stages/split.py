@@ -28,6 +28,10 @@ from cluster.store import paths
 # its stage of the curriculum. Metadata with such a name is used instead.
 FOUND = ("length", "complexity")
 MOST_COPIES = 1000  # of a record that balancing repeats
+_NONE = -1
+_MOST_MOVES = 1000  # of components of a stratum between splits; a few are usual
+_EPSILON = 1e-9
+_64_BITS = (1 << 64) - 1
 
 
 class Mixture(BaseModel, extra="forbid", frozen=True):
@@ -110,11 +114,6 @@ class Split(BaseModel, extra="forbid", frozen=True):
         if self.by_time and (self.stratify or self.folds):
             raise ValueError("by_time: time alone decides the split; leave stratify and folds out")
         return self
-
-
-_NONE = -1
-_MOST_MOVES = 1000  # of components of a stratum between splits; a few are usual
-_EPSILON = 1e-9
 
 
 def components(count: int, groups: Sequence[np.ndarray]) -> np.ndarray:
@@ -314,9 +313,6 @@ def relatives(ids: np.ndarray, rows: np.ndarray, parents: np.ndarray) -> np.ndar
             break
     found[record] = label[record].astype(np.uint64) + np.uint64(1)
     return found
-
-
-_64_BITS = (1 << 64) - 1
 
 
 def hashes_in_order(hashes: np.ndarray, seed: int) -> np.ndarray:

@@ -58,6 +58,35 @@ _MOVES_NONE = {"keep", "stable", "balance", "folds"}  # settings of `split`
 _BEFORE_LIBRARIES = 256 << 20
 _BEFORE_OF_A_RECORD = 100
 _BEFORE_SCHEMA = pa.schema([("id", pa.uint64()), ("split", pa.int8()), ("fold", pa.int8())])
+SPLIT_FILES = "_work/splits"
+SPLIT_VERSION = "8"
+# Records that go to no split.
+DUPLICATE, OVER_SHARE, OVER_CLASS, CONTRADICTORY, SAME_QUESTION, SAME_ANSWER, OUTLIER = -1, -2, -3, -4, -5, -6, -7
+UNRELATED = -8
+# Duplicates by what is alike, as of `find_repeats`.
+REPEATED = {"record": DUPLICATE, "question": SAME_QUESTION, "answer": SAME_ANSWER}
+SPLITS_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("split", pa.int8()),  # index in SPLITS, or one of the numbers above
+        ("copies", pa.int32()),  # how often the record is written
+        ("fold", pa.int8()),  # null without `split.folds`, and for records for testing
+        ("complexity", pa.float64()),  # null without `curriculum`
+        ("stage", pa.int8()),  # null without `curriculum`, and for records that go to no split by DUPLICATE, OVER_SHARE
+        # Records with an equal question and different answers have one number, from 1 in order; null: no such record.
+        ("contradictory", pa.int64()),
+        ("of_contradictory", pa.int64()),  # its place among these, from 0
+        ("contradicts", pa.string()),  # the id of the first of these with another answer; then its source
+        ("contradicts_source", pa.string()),
+        ("outlier", pa.string()),  # measure and value of an outlier; then what is none
+        ("outlier_limit", pa.string()),
+        ("unrelated", pa.string()),  # the cosine of a record that is removed as UNRELATED; then the least allowed one
+        ("unrelated_limit", pa.string()),
+    ]
+)
+_LIBRARIES = 512 << 20
+_OF_A_RECORD = 150
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd: hashes of equal values differ by stage
 
 
 def splits_before(
@@ -129,37 +158,6 @@ def find_kept(store: Store, runs: tuple[str, ...]) -> dict[str, list[Artifact]]:
         return {run: [Artifact.load(store, paths.join(run, name)) for name in SPLITS] for run in runs}
     except DataError as error:
         raise DataError(f"split.keep: {error}") from error
-
-
-SPLIT_FILES = "_work/splits"
-SPLIT_VERSION = "8"
-# Records that go to no split.
-DUPLICATE, OVER_SHARE, OVER_CLASS, CONTRADICTORY, SAME_QUESTION, SAME_ANSWER, OUTLIER = -1, -2, -3, -4, -5, -6, -7
-UNRELATED = -8
-# Duplicates by what is alike, as of `find_repeats`.
-REPEATED = {"record": DUPLICATE, "question": SAME_QUESTION, "answer": SAME_ANSWER}
-SPLITS_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("split", pa.int8()),  # index in SPLITS, or one of the numbers above
-        ("copies", pa.int32()),  # how often the record is written
-        ("fold", pa.int8()),  # null without `split.folds`, and for records for testing
-        ("complexity", pa.float64()),  # null without `curriculum`
-        ("stage", pa.int8()),  # null without `curriculum`, and for records that go to no split by DUPLICATE, OVER_SHARE
-        # Records with an equal question and different answers have one number, from 1 in order; null: no such record.
-        ("contradictory", pa.int64()),
-        ("of_contradictory", pa.int64()),  # its place among these, from 0
-        ("contradicts", pa.string()),  # the id of the first of these with another answer; then its source
-        ("contradicts_source", pa.string()),
-        ("outlier", pa.string()),  # measure and value of an outlier; then what is none
-        ("outlier_limit", pa.string()),
-        ("unrelated", pa.string()),  # the cosine of a record that is removed as UNRELATED; then the least allowed one
-        ("unrelated_limit", pa.string()),
-    ]
-)
-_LIBRARIES = 512 << 20
-_OF_A_RECORD = 150
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd: hashes of equal values differ by stage
 
 
 def split_stage(

@@ -38,6 +38,18 @@ from pipelines.prepare.sources import Fields
 _BITS = 16  # of a number's 64 that a pass finds
 _MASK = np.uint64((1 << _BITS) - 1)
 _SIGN = np.uint64(1 << 63)
+_NORMAL = 0.6745  # the third quartile of the normal distribution: MAD of it by its standard deviation
+TABLES, REPEATED = "_work/tables", "_work/repeated"
+TABLES_VERSION = "3"
+TABLES_SCHEMA = pa.schema(
+    {"source": pa.string(), "column": pa.string(), "fill": pa.string(), "low": pa.float64(), "high": pa.float64()}
+)
+REPEATED_SCHEMA = pa.schema({"row": pa.int64()})
+_SURVEYED, _SURVEYED_ROWS = "_work/surveyed", "_work/surveyed-rows"
+_LIBRARIES = 1 << 30
+_OF_A_BYTE = 4  # of text
+_SLICE_BYTES = 256 << 20  # text of the table for each slice
+_ROW = np.dtype([("hash", "<u8"), ("other", "<u8"), ("unit", "<i4"), ("row", "<i8")])
 
 
 @dataclass(frozen=True)
@@ -117,9 +129,6 @@ def _between(low: float, high: float, part: float) -> float:
     return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
 
 
-_NORMAL = 0.6745  # the third quartile of the normal distribution: MAD of it by its standard deviation
-
-
 # --- what depends on all rows
 
 
@@ -167,20 +176,6 @@ def row_hashes(frame: pl.DataFrame, table: Table) -> np.ndarray:
     """uint64[N, 2]: a hash of the values by which rows are told apart."""
     names = list(table.types) if table.unique is None else list(table.unique)
     return np.stack([frame.select(names).hash_rows(seed).to_numpy() for seed in (1, 2)], axis=1)
-
-
-TABLES, REPEATED = "_work/tables", "_work/repeated"
-TABLES_VERSION = "3"
-TABLES_SCHEMA = pa.schema(
-    {"source": pa.string(), "column": pa.string(), "fill": pa.string(), "low": pa.float64(), "high": pa.float64()}
-)
-REPEATED_SCHEMA = pa.schema({"row": pa.int64()})
-
-_SURVEYED, _SURVEYED_ROWS = "_work/surveyed", "_work/surveyed-rows"
-_LIBRARIES = 1 << 30
-_OF_A_BYTE = 4  # of text
-_SLICE_BYTES = 256 << 20  # text of the table for each slice
-_ROW = np.dtype([("hash", "<u8"), ("other", "<u8"), ("unit", "<i4"), ("row", "<i8")])
 
 
 @dataclass(frozen=True)

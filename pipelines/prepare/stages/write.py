@@ -100,6 +100,7 @@ LISTED_SCHEMA = pa.schema(
         ("answer", pa.large_string()),
     ]
 )
+Partners = dict[str, dict[int, dict[str, Any]]]
 
 
 def write_stage(artifacts: dict[str, Artifact], repeats: dict[str, DuplicateGroups], units: int, shape: Shape) -> Stage:
@@ -140,9 +141,6 @@ class WriteUnit:
     rejected: list[str]
     splits: list[str]
     repeats: dict[str, list[str]]
-
-
-Partners = dict[str, dict[int, dict[str, Any]]]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,15 @@ BESIDES = ("id", "provenance", "split", "fold", "complexity", "stage")
 TIME = "collected_at"
 OF_FIELDS = ("metadata", "annotations")
 Row = Mapping[str, Any]
+_SHARES = 20  # values of a field whose shares are all told
+_VALUES = 1000  # of a field of metadata; one with more is a name, not a category
+_BINS = 10
+_LEAST_SHARE = 1e-4  # of a bin without records, so that PSI is finite
+# PSI above this is a shift worth a look; 0.25 a large one. Source: Siddiqi 2006, Credit Risk Scorecards, chapter 10.
+NOTABLE_PSI = 0.1
+_INDENT = " " * 13
+_SCORES = ("complexity", "quality_score")
+_NOTABLE = 0.01  # a change of a metric that is marked
 
 
 @dataclass(frozen=True)
@@ -101,16 +110,6 @@ def _beginning(row: Row) -> Beginning:
 def _line(text: str) -> str:
     line = " ".join(text[: 2 * _CHARACTERS].split())
     return line if len(line) <= _CHARACTERS and len(text) <= 2 * _CHARACTERS else f"{line[:_CHARACTERS]}…"
-
-
-_SHARES = 20  # values of a field whose shares are all told
-_VALUES = 1000  # of a field of metadata; one with more is a name, not a category
-_BINS = 10
-_LEAST_SHARE = 1e-4  # of a bin without records, so that PSI is finite
-# PSI above this is a shift worth a look; 0.25 a large one. Source: Siddiqi 2006, Credit Risk Scorecards, chapter 10.
-NOTABLE_PSI = 0.1
-_INDENT = " " * 13
-_SCORES = ("complexity", "quality_score")
 
 
 @dataclass(frozen=True)
@@ -310,9 +309,6 @@ def diff_json(before: str, after: str, found: Diff, metrics: Mapping[str, tuple[
     plain = asdict(found)
     plain["records"] = dict(zip(("before", "after"), found.records, strict=True))
     return json.dumps({"before": before, "after": after} | plain | {"metrics": metrics}, indent=1, ensure_ascii=False)
-
-
-_NOTABLE = 0.01  # a change of a metric that is marked
 
 
 def metrics_text(before: str, after: str, old: Assessment | None, new: Assessment | None) -> str:

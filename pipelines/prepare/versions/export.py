@@ -52,6 +52,9 @@ _LICENCES = frozenset(
 )  # fmt: skip
 # Settings whose texts may begin with a slash although they are no paths.
 _NO_PATHS = ("templates", "template", "columns", "speakers", "terminology", "labels", "table")
+ExportFormat = Literal["hf", "parquet", "jsonl", "sharegpt", "alpaca"]
+# The names of speakers in ShareGPT's messages.
+_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 
 
 def card(store: Store, version: Version) -> str:
@@ -172,11 +175,6 @@ def _without_folders(settings: Any) -> Any:
     if isinstance(settings, str) and settings.startswith("sqlite:////"):
         return f"sqlite:///{posixpath.basename(settings)}"
     return settings
-
-
-ExportFormat = Literal["hf", "parquet", "jsonl", "sharegpt", "alpaca"]
-# The names of speakers in ShareGPT's messages.
-_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 
 
 def export(store: Store, version: Version, folder: str, format: ExportFormat) -> list[str]:
