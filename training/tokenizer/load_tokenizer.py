@@ -9,13 +9,11 @@ of text: the beginnings of at most _SAMPLED_UNITS units at even distances in all
 same tokenizer.
 """
 
-import base64
 import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +25,7 @@ from cluster.artifact import fingerprint
 from cluster.entry import Entry
 from cluster.errors import ConfigError, DataError
 from cluster.guard import Exceeded
-from cluster.model_settings import refuse_hostile
+from cluster.model_settings import refuse_growing, refuse_hostile
 from cluster.store import paths
 from cluster.store.interface import FileInfo
 from cluster.store.paths import RelativePath
@@ -112,9 +110,6 @@ _transformers_config = Entry("training.models.cost:transformers_config")  # load
 
 log = logging.getLogger(__name__)
 
-# What replaced or added text is called in a tokenizer.json, and the most characters that may be written for one.
-_WRITTEN = ("content", "prepend", "replacement")
-_MOST_GROWTH = 256
 # Endings of the files of a tokenizer; weights in the same folder are not copied.
 _ENDINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".vocab")
 _MAX_FILE_BYTES = 256 << 20
@@ -261,12 +256,7 @@ def _load(where: str, uri: str, revision: str | None, problem: str | None = None
             "in the text. Give model.tokenizer a folder with a tokenizer.json."
         )
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    for part in ("normalizer", "pre_tokenizer", "decoder"):
-        if (growth := _growth(parts[part])) > _MOST_GROWTH:
-            raise ConfigError(
-                f"{uri}: its {part} may write {growth:,} characters for one, and tokenizers write a few. Take another "
-                "tokenizer."
-            )
+    refuse_growing(parts, uri)
     if _has_expression(parts["decoder"]):
         raise ConfigError(
             f"{uri}: its decoder has a regular expression, which could take any time; known ones have none. "
@@ -279,23 +269,6 @@ def _has_expression(part: Any) -> bool:
     if isinstance(part, dict):
         return "Regex" in part or any(map(_has_expression, part.values()))
     return isinstance(part, list) and any(map(_has_expression, part))
-
-
-def _growth(part: Any) -> int:
-    """The most characters that a part of a tokenizer writes for one that it reads, of its steps together."""
-    if isinstance(part, list):
-        return prod(map(_growth, part))
-    if not isinstance(part, dict):
-        return 1
-    if part.get("type") == "ByteLevel":
-        return 4  # a character for each byte in UTF-8
-    written = [part[name] for name in _WRITTEN if isinstance(part.get(name), str)]
-    if charsmap := base64.b64decode(part.get("precompiled_charsmap") or b""):
-        # Of sentencepiece: the length of an index, the index, and the texts to write, each with a zero byte at its end.
-        index = int.from_bytes(charsmap[:4], "little")
-        written += charsmap[4 + index :].decode(errors="replace").split("\0")
-    longest = max(map(len, written), default=1)
-    return max(longest, 1) * prod(_growth(inner) for inner in part.values() if isinstance(inner, list))
 
 
 def _belongs(file: FileInfo, root: str) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from cluster.errors import ConfigError, DataError
-from cluster.model_settings import refuse_hostile
+from cluster.model_settings import refuse_growing, refuse_hostile
 from cluster.store.copies import local_folder
 from cluster.store.interface import NotFound
 from cluster.store.store import Store
@@ -25,11 +25,10 @@ except ImportError:
     SentenceTransformer = None
 
 _BATCH = 64  # texts at a time
-_LARGEST_CONFIG = 16 << 20  # bytes
+_LARGEST_CONFIG = 64 << 20  # bytes; a tokenizer.json of 260,000 words has 34 MB
 # What is fetched of a hub's repository: no pickled weights, and no copies for other libraries.
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _OTHER_LIBRARIES = ["onnx/*", "openvino/*"]
-_OF_TOKENIZERS = {"tokenizer.json", "vocab.json"}  # large, and without settings of a model
 _ARGUMENTS = re.compile(r"(?:model|config|tokenizer|processor)_(?:kw)?args")
 _MODULES = ("Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout", "StaticEmbedding")
 _MODULE = re.compile(rf"sentence_transformers(?:\.\w+)*\.(?:{'|'.join(_MODULES)})")
@@ -49,10 +48,15 @@ class SentenceModel:
                 f"{setting}: {folder} given, and sentence-transformers is not installed. Run "
                 "`pip install 'raymill[embeddings]'` on every machine, or leave `model` out."
             )
+        self._folder, self._setting = folder, setting
         try:
             with tempfile.TemporaryDirectory(prefix="raymill-model-") as files:
                 _link_data(Path(folder), Path(files), setting)
                 self.model = SentenceTransformer(files, device="cpu", local_files_only=True)
+            positions = getattr(getattr(self.model[0], "auto_model", None), "config", None)
+            longest = getattr(positions, "max_position_embeddings", None)
+            if longest and self.model.max_seq_length:
+                self.model.max_seq_length = min(self.model.max_seq_length, longest)
             finite = np.isfinite(self.embed(["text"])).all()
         except (ConfigError, DataError):
             raise
@@ -64,8 +68,19 @@ class SentenceModel:
             raise DataError(f"{setting}: {folder} gives vectors with NaN or infinite numbers. {MODELS}")
 
     def embed(self, texts: list[str]) -> np.ndarray:
-        """float32[N, D] of length 1. The last bits depend on which texts are given together."""
-        found = self.model.encode(texts, batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
+        """float32[N, D] of length 1. The last bits depend on which texts are given together.
+
+        Raises:
+            DataError: an expression of the tokenizer takes too long for a text.
+        """
+        try:
+            found = self.model.encode(texts, batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
+        except BaseException as error:  # tokenizers is written in Rust, of which a panic is no Exception
+            if type(error).__name__ != "PanicException":
+                raise
+            raise DataError(
+                f"{self._setting}: the tokenizer of {self._folder} fails on a text ({str(error)[:200]}). {MODELS}"
+            ) from error
         return np.asarray(found, np.float32)
 
 
@@ -89,12 +104,15 @@ def _link_data(folder: Path, into: Path, setting: str) -> None:
             )
         if not path.is_file() or not any(path.match(one) for one in _HUB_FILES):
             continue
-        if path.suffix == ".json" and path.name not in _OF_TOKENIZERS:
-            settings = None
+        if path.suffix == ".json" and path.name != "vocab.json":
+            settings, where = None, f"{setting}: {path}"
             with suppress(ValueError, RecursionError):  # the library names what is no JSON
                 settings = json.loads(Store().read_bytes(str(path), _LARGEST_CONFIG))
-            refuse_hostile(settings, f"{setting}: {path}")
-            _refuse_code(settings, f"{setting}: {path}")
+            if path.name == "tokenizer.json":
+                refuse_growing(settings, where)
+            else:
+                refuse_hostile(settings, where)
+                _refuse_code(settings, where)
         link = into / path.relative_to(folder)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.resolve())

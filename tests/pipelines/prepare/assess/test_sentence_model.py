@@ -76,6 +76,17 @@ def pickled_by_arguments(folder: Path) -> None:
     with_settings(folder, "sentence_bert_config.json", model_kwargs=arguments)
 
 
+GROWS = {"type": "Sequence", "normalizers": [
+    {"type": "Replace", "pattern": {"String": "v"}, "content": "v" * 400}] * 3}  # fmt: skip
+ANY_TIME = {"type": "Split", "pattern": {"Regex": "(a|a)*$"}, "behavior": "Isolated", "invert": False}
+
+
+def with_tokenizer(folder: Path, **parts) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | parts))
+    with_settings(folder, "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+
+
 def with_module(folder: Path, type: str) -> None:
     path = folder / "modules.json"
     modules = json.loads(path.read_text())
@@ -95,6 +106,7 @@ def with_settings(folder: Path, file: str = "config.json", **settings) -> None:
         (pickled_by_arguments, "model_kwargs has arguments of loading"),
         (partial(with_settings, file="sentence_bert_config.json", config_args={"a": 1}), "config_args has arguments"),
         (partial(with_settings, file="1_Pooling/config.json", tokenizer_args={"a": 1}), "tokenizer_args has arguments"),
+        (partial(with_tokenizer, normalizer=GROWS), "its normalizer may write 64,000,000 characters for one"),
         (partial(with_module, type="sentence_transformers.base.model.torch"), "is none of the modules that are loaded"),
         (partial(with_module, type="pickle.loads"), "'pickle.loads' is none of the modules that are loaded"),
         (partial(with_settings, attn_implementation="acme/kernel"), "attn_implementation names code of a hub"),
@@ -113,6 +125,20 @@ def test_a_hostile_or_damaged_model_is_refused_with_its_folder(tmp_path, model, 
         sentence_model.SentenceModel(str(folder), "assess.embeddings.model")
     assert str(refused.value).startswith(f"assess.embeddings.model: {folder}")
     assert not (folder / "RUN").exists(), "code of a pickle ran"
+
+
+def test_a_text_that_the_tokenizer_fails_on_is_an_error_that_names_the_model(tmp_path, model):
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    with_tokenizer(folder, pre_tokenizer=ANY_TIME)
+    loaded = sentence_model.SentenceModel(str(folder), "assess.embeddings.model")
+    with pytest.raises(DataError, match=f"^assess.embeddings.model: the tokenizer of {folder} fails on a text"):
+        loaded.embed(["a" * 60 + "b"])
+
+
+def test_a_text_longer_than_the_models_positions_is_cut(tmp_path, model):
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    with_settings(folder, "sentence_bert_config.json", max_seq_length=10**9)
+    assert sentence_model.SentenceModel(str(folder), "assess.embeddings.model").embed(["a " * 2000]).shape == (1, 16)
 
 
 def test_pickled_weights_beside_the_others_are_not_read(tmp_path, model):
