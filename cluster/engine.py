@@ -82,10 +82,14 @@ class RetryLimits:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a unit failed: the cause as one line, and the traceback for `--debug`."""
+    """Why a unit failed: the cause as one line, and the traceback for `--debug`.
+
+    unexpected: it failed with an exception that is not of Raymill.
+    """
 
     cause: str
     traceback: str = ""
+    unexpected: bool = False
 
 
 @dataclass
@@ -210,7 +214,7 @@ class Engine:
             for answer in answers if stage.small else self._answers(stage, missing):
                 with logs.about(unit=answer["unit"]):
                     if "error" in answer:
-                        failures[answer["unit"]] = Failure(answer["error"], answer["traceback"])
+                        failures[answer["unit"]] = Failure(answer["error"], answer["traceback"], answer["unexpected"])
                         self.metrics.add("raymill_failed_attempts", 1, stage=self._shown(stage))
                         log.log(_level(answer), "failed with %s", answer["kind"])
                         if answer["final"]:
@@ -345,6 +349,7 @@ class Engine:
             + f": {_one_line(failure.cause)} Finished units ({len(records)}) are kept: "
             "mend the cause and run the same command again; --debug shows the traceback."
         )
+        error.unexpected = failure.unexpected
         if failure.traceback:
             error.add_note(failure.traceback)
         return error
@@ -404,6 +409,7 @@ class _RunUnit:
                     "error": _cause(error),
                     "traceback": redacted(traceback.format_exc()),
                     "kind": type(error).__name__,
+                    "unexpected": not isinstance(error, RaymillError),
                     "final": as_record(error) if isinstance(error, RaymillError) and error.is_final else None,
                 }
 

@@ -61,7 +61,12 @@ class ClusterError(RaymillError):
 
 
 class StageError(ClusterError):
-    """Units of a stage have no result after the last round: they failed, or their workers died."""
+    """Units of a stage have no result after the last round: they failed, or their workers died.
+
+    unexpected: the first of them failed with an error of another class than these.
+    """
+
+    unexpected = False
 
 
 class ErrorRecord(TypedDict):

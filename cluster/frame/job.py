@@ -23,7 +23,7 @@ from pydantic import BaseModel
 import cluster
 from cluster.artifact import Artifact, fingerprint
 from cluster.engine import Engine, RetryLimits
-from cluster.errors import DataError
+from cluster.errors import DataError, RaymillError, StageError
 from cluster.formats import plural
 from cluster.lease import Lease, held
 from cluster.progress import Progress
@@ -32,7 +32,7 @@ from cluster.report.page import page
 from cluster.report.sections import plain_sections
 from cluster.run import RUN_REPORT, RunFolder, other_settings
 from cluster.session import Session
-from cluster.stage import RunStageIn, Stage, finished_stages, prefix_of
+from cluster.stage import COMMITS, RunStageIn, Stage, finished_stages, prefix_of
 from cluster.store import paths
 from cluster.store.store import Store
 from cluster.submit.work import Machines, Work, head_machine, job_config
@@ -301,7 +301,7 @@ class RunJob(ABC, Generic[Config]):
         self.check(session, replace)
         self.store.require_conditional_writes(self.root)
         # Two drivers cannot damage a run, because a unit is committed once; without a lease both would do all units.
-        with held(self.store, self.root) as lease:
+        with held(self.store, self.root) as lease, self.naming_changed_work():
             engine = Engine(self.root, session, progress, limits_of(self.config), replace, lease.check)
             making = Making(engine, session, progress, lease, replace, verify)
             if found.damage and verify:
@@ -336,6 +336,26 @@ class RunJob(ABC, Generic[Config]):
             if changed := self.attempt_changes():
                 raise OtherSettings(other_settings(self.root, "an unfinished run", changed)) from error
             raise
+
+    @contextmanager
+    def naming_changed_work(self) -> Iterator[None]:
+        """Say in an unexpected error that the unfinished work may be damaged, if the run continues such work.
+
+        Raises:
+            DataError: the run ended with an unexpected error, here or in a unit.
+        """
+        continues = self.store.holds_files(paths.join(self.root, COMMITS))
+        try:
+            yield
+        except Exception as error:
+            if not continues or (isinstance(error, RaymillError) and not getattr(error, "unexpected", False)):
+                raise
+            seen = str(error) if isinstance(error, StageError) else f"unexpected error: {type(error).__name__}: {error}"
+            raise DataError(
+                f"{self.root}: {seen}\nThis command continued an unfinished run. If its files were changed or damaged "
+                f"since, delete {paths.join(self.root, '_work')} and run the same command again; if that does not "
+                f"help, delete {self.root}. Otherwise this is a defect of Raymill; --debug shows the traceback."
+            ) from error
 
     def refuse_other_attempt(self) -> None:
         """

@@ -33,7 +33,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact
-from cluster.errors import ConfigError, UserError
+from cluster.errors import ConfigError, DataError, UserError
 from cluster.formats import plural
 from cluster.frame.files import FilesJob
 from cluster.frame.first_look import FirstLook
@@ -56,7 +56,7 @@ from cluster.store import paths
 from cluster.store.store import Store
 from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, machines_for, whole_gib
 from pipelines.curate.config import CurateConfig
-from pipelines.curate.report.gather import funnel_text, gather
+from pipelines.curate.report.gather import CurateReport, funnel_text, gather
 from pipelines.curate.report.page import render
 from pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_stage
 from pipelines.curate.stages.ids import ID_INDEX, ids_stage, index_stage
@@ -129,6 +129,7 @@ class CurateJob(CompilesKernels, FilesJob[CurateConfig]):
         self.record_inputs()
         artifacts = self.stages(making.run)
         report = gather(self.config, self.config.filters, self.config.cuts, self.frozen, making.engine, artifacts)
+        refuse_lost_documents(self.root, artifacts, report)
         sketches = {SKETCHES: sketch_settings(self.config.dedup)} if self.config.dedup else {}
         return Made(report, digests_of(artifacts), {"finished": report["run"]["finished"], **sketches})
 
@@ -189,6 +190,24 @@ def curate(config: CurateConfig, session: Session, progress: Progress, *, replac
     found = CurateJob(config).run(session, progress, replace=replace)
     assert isinstance(found, CurateRun)
     return found
+
+
+def refuse_lost_documents(root: str, artifacts: Mapping[str, Artifact], report: CurateReport) -> None:
+    """Verify that every document that was read is in the corpus or among the removed ones, and counted as such.
+
+    Raises:
+        DataError: one is not. Files of the unfinished run were changed.
+    """
+    read, kept, removed = (artifacts[name].manifest.rows for name in (ATTRIBUTES, CORPUS, REMOVED))
+    counted = [step["left"]["documents"] for step in report["funnel"]]  # the last step removes none
+    counts_agree = (counted[0], *counted[-2:]) == (read, kept, kept)
+    characters = artifacts[ATTRIBUTES].manifest.counters["characters"]
+    if read != kept + removed or not counts_agree or report["totals"]["input"]["characters"] != characters:
+        raise DataError(
+            f"{root}: of {plural(read, 'document')} that were read, {kept:,} are in the corpus and {removed:,} among "
+            f"the removed ones; counted were {counted[0]:,} that were read and {counted[-2]:,} that are left. Files of "
+            f"the unfinished run were changed after they were written: delete {root} and run the same command again."
+        )
 
 
 def check_models_and_lists(filters: Filters, store: Store) -> None:

@@ -234,6 +234,7 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
     def make(self, making: Making) -> Made:
         self.record_inputs()
         artifacts, config = self.stages(making.run), self.named
+        refuse_lost_records(self.root, artifacts)
         splits = [artifacts[name] for name in SPLITS]
         assess(*_judged(config, config.clean.terminology, self.judge), self.root, splits, making.run_again)
         on_columns = notes_on_columns(config.inputs, self.collecting.fields, config.validation.require)
@@ -340,6 +341,22 @@ def prepare(
     found = PrepareJob(config, judge).run(session, progress, replace=replace)
     assert isinstance(found, PrepareRun)
     return found
+
+
+def refuse_lost_records(root: str, artifacts: Mapping[str, Artifact]) -> None:
+    """Verify that every record that was read is in a split or among the removed ones.
+
+    Raises:
+        DataError: one is not. Files of the unfinished run were changed.
+    """
+    read, removed = int(artifacts[RECORDS].manifest.counters["records"]), artifacts[REMOVED].manifest
+    written = sum(artifacts[name].manifest.rows for name in SPLITS) - int(removed.counters.get("repeated", 0))
+    if read != written + removed.rows:
+        raise DataError(
+            f"{root}: of {plural(read, 'record')} that were read, {written:,} are in the splits and {removed.rows:,} "
+            "among the removed ones. Files of the unfinished run were changed after they were written: delete "
+            f"{root} and run the same command again."
+        )
 
 
 def assess_again(
