@@ -255,7 +255,7 @@ def test_a_run_that_is_cut_off_while_it_replaces_another_goes_on_alike(settings,
     tickets(tmp_path / "tickets.csv", count=90)
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.prepare.job.assess", lambda *_: 1 / 0)  # when the splits are replaced
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(DataError, match="ZeroDivisionError"):
             prepare_inline(settings, monkeypatch, replace=True)
     run = prepare_inline(settings, monkeypatch)
     found = records(run)
