@@ -285,7 +285,7 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
         "split": config.split.model_dump(),
         "seed": config.seed,
         "staged": config.order != "shuffled",
-        "classify": config.method == "probe",
+        "classify": config.training_method.classifies,
         "tokenizer": tokenizer,
         "corpora": corpora,
     }
