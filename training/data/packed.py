@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, Counters, StoredParquet, open_parquet
 from cluster.errors import DataError
@@ -91,6 +92,29 @@ def token_weights(lists: pa.ListArray, sizes: np.ndarray) -> np.ndarray | None:
     weights = np.ones(sizes.sum(), np.float32)
     weights[np.repeat(lists.is_valid().to_numpy(zero_copy_only=False), sizes)] = lists.flatten().to_numpy()
     return weights
+
+
+def wrong_lists(table: pa.Table, *more: str) -> str | None:
+    """Nulls in the lists of examples or rows, or lists of other lengths than `ids`; None if there are none.
+
+    Kernels read as many labels and weights as there are ids. more: columns of lists without nulls, of any lengths.
+    """
+    for name in ("ids", "labels", *more):
+        lists = table[name].combine_chunks()
+        if lists.null_count or lists.flatten().null_count:
+            return f"null in {name}"
+    sizes, of_labels = (pc.list_value_length(table[name]).to_numpy() for name in ("ids", "labels"))
+    if not np.array_equal(of_labels, sizes):
+        return "labels and ids of other lengths"
+    weights = table["weights"].combine_chunks() if "weights" in table.column_names else pa.nulls(0)
+    if weights.null_count < len(weights):
+        filled = weights.is_valid().to_numpy(zero_copy_only=False)
+        of_weights = pc.list_value_length(weights.drop_null()).to_numpy()
+        if weights.flatten().null_count or not np.array_equal(of_weights, sizes[filled]):
+            return "weights and ids of other lengths"
+        if not np.isfinite(weights.flatten().to_numpy()).all():
+            return "a weight that is not finite"
+    return None
 
 
 class PackedRows:
@@ -193,18 +217,13 @@ class PackedRows:
 
     def _wrong(self, table: pa.Table) -> str | None:
         """What `pack` does not write: it could take memory without end, or be outside of the model's embeddings."""
-        ids, labels, lengths, documents = (
-            table[name].combine_chunks() for name in ("ids", "labels", "lengths", "documents")
-        )
-        for name, lists in (("ids", ids), ("labels", labels), ("lengths", lengths), ("documents", documents)):
-            if lists.null_count or lists.flatten().null_count:
-                return f"null in {name}"
+        if (wrong := wrong_lists(table, "lengths", "documents")) is not None:
+            return wrong
+        ids, labels, lengths = (table[name].combine_chunks() for name in ("ids", "labels", "lengths"))
         sizes = np.diff(ids.offsets.to_numpy())
         tokens, of_documents = ids.flatten().to_numpy(), lengths.flatten().to_numpy().astype(np.int64)
         offsets = lengths.offsets.to_numpy()
         ends = np.concatenate([[0], np.cumsum(of_documents)])[offsets - offsets[0]]
-        if not np.array_equal(np.diff(labels.offsets.to_numpy()), sizes):
-            return "labels and ids of other lengths"
         if (of_documents < 1).any() or not np.array_equal(np.diff(ends), sizes):
             return "lengths of documents whose sum is not the number of tokens"
         if self.length is not None and sizes.max(initial=0) > self.length:
@@ -213,15 +232,11 @@ class PackedRows:
             return (
                 f"token ids from {tokens.min()} to {tokens.max()}, of a model that embeds {self.vocabulary or 'more'}"
             )
-        weights = table["weights"].combine_chunks() if "weights" in table.column_names else pa.nulls(0)
-        if weights.null_count < len(weights):
-            filled = weights.is_valid().to_numpy(zero_copy_only=False)
-            if weights.flatten().null_count or not np.array_equal(
-                np.diff(weights.offsets.to_numpy())[filled], sizes[filled]
-            ):
-                return "weights and ids of other lengths"
-            if not np.isfinite(weights.flatten().to_numpy()).all():
-                return "a weight that is not finite"
+        trained = np.concatenate([[0], np.cumsum(labels.flatten().to_numpy(zero_copy_only=False))])
+        starts = ids.offsets.to_numpy() - ids.offsets[0].as_py()
+        without_class = table["label"].is_null().to_numpy()  # with one, a row is trained on for it
+        if (np.diff(trained[starts])[without_class & (sizes > 0)] == 0).any():
+            return "a row without a token to train on"
         return None
 
     def _open(self, file: int) -> tuple[StoredParquet, np.ndarray]:

@@ -17,7 +17,7 @@ rows depend on the documents and the config, not on how the documents are distri
 Reads the artifact _work/examples/CORPUS; writes the artifacts CORPUS/train, validation and test of schema PACKED.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,7 +33,7 @@ from cluster.cost import Cost, Planning
 from cluster.entry import Entry
 from cluster.examples.splits import SPLITS
 from cluster.exchange import FAN, Levels, cost_of_level
-from cluster.output import read_slices, table_of, table_slices
+from cluster.output import changed, read_slices, table_of, table_slices
 from cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from cluster.store import paths
 from cluster.store.store import Store
@@ -49,6 +49,7 @@ from training.data.packed import (
     by_stage,
     rows_per_group,
     token_weights,
+    wrong_lists,
 )
 from training.pack.corpus import stage_of
 
@@ -313,20 +314,48 @@ def numbers(table: pa.Table, ranges: Sequence[KeyRange]) -> np.ndarray:
 
 
 def read_examples(store: Store, unit: ShuffleUnit, ranges: Sequence[KeyRange]) -> pa.Table:
-    """The examples of a unit, in the order of its files. ranges: its ranges. Reads only row groups with these."""
-    if unit.slice is not None:
-        found = [one for one in read_slices(store, unit.uris, unit.slice, table_of) if one is not None]
-    else:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            found = list(pool.map(lambda uri: _read_file(store, uri, ranges), unit.uris))
-    return pa.concat_tables([EXAMPLES.empty_table(), *found])
+    """The examples of a unit, in the order of its files. ranges: its ranges. Reads only row groups with these.
 
-
-def _read_file(store: Store, uri: str, ranges: Sequence[KeyRange]) -> pa.Table:
+    Raises:
+        DataError: a file was changed after it was written.
+    """
     bounds: dict[int, tuple[int, int]] = {}  # split -> (low, high) of consecutive ranges
     for one in ranges:
         low, _ = bounds.get(one["split"], (one["low"], 0))
         bounds[one["split"]] = low, one["high"]
+
+    def of_slice(data: bytes) -> pa.Table:
+        table = table_of(data) or EXAMPLES.empty_table()
+        if not _inside(table, bounds).all():
+            raise ValueError("examples of other ranges")
+        return table
+
+    if unit.slice is not None:
+        found = read_slices(store, unit.uris, unit.slice, of_slice)
+    else:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = list(pool.map(lambda uri: _read_file(store, uri, bounds), unit.uris))
+    return pa.concat_tables([EXAMPLES.empty_table(), *found])
+
+
+def _inside(table: pa.Table, bounds: Mapping[int, tuple[int, int]]) -> np.ndarray:
+    """Whether each example is within the bounds of its split: bool[N].
+
+    Raises:
+        ValueError: the table has what `tokenise` does not write. Kernels would read beyond its arrays.
+    """
+    if not table.schema.equals(EXAMPLES) or any(table[name].null_count for name in ("split", "place", "document")):
+        raise ValueError("other columns, or nulls")
+    if (wrong := wrong_lists(table)) is not None:
+        raise ValueError(wrong)
+    splits, keys = table["split"].to_numpy(), table["place"].to_numpy()
+    inside = np.zeros(len(splits), bool)
+    for split, (low, high) in bounds.items():
+        inside |= (splits == split) & (keys >= np.uint64(low)) & (keys <= np.uint64(high - 1))
+    return inside
+
+
+def _read_file(store: Store, uri: str, bounds: Mapping[int, tuple[int, int]]) -> pa.Table:
     found = [EXAMPLES.empty_table()]
     with open_parquet(store, uri) as parquet:
         metadata, groups = parquet.metadata, []
@@ -334,6 +363,8 @@ def _read_file(store: Store, uri: str, ranges: Sequence[KeyRange]) -> pa.Table:
         for group in range(metadata.num_row_groups):
             columns = metadata.row_group(group)
             split, key = (columns.column(names[name]).statistics for name in ("split", "place"))
+            if split is None or key is None:
+                raise changed(uri)
             if any(
                 split.min <= index <= split.max and key.min < high and low <= key.max
                 for index, (low, high) in bounds.items()
@@ -342,11 +373,10 @@ def _read_file(store: Store, uri: str, ranges: Sequence[KeyRange]) -> pa.Table:
         parquet.fetch_ahead(groups)
         for group in groups:
             table = parquet.read_row_group(group, use_threads=False)
-            splits, keys = table["split"].to_numpy(), table["place"].to_numpy()
-            inside = np.zeros(len(splits), bool)
-            for index, (low, high) in bounds.items():
-                inside |= (splits == index) & (keys >= np.uint64(low)) & (keys <= np.uint64(high - 1))
-            found.append(table.filter(pa.array(inside)))
+            try:
+                found.append(table.filter(pa.array(_inside(table, bounds))))
+            except ValueError as error:
+                raise changed(uri) from error
     return pa.concat_tables(found)
 
 

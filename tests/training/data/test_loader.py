@@ -166,6 +166,7 @@ CHANGES = {
     "a null within ids": ({"ids": [5, None, 7]}, "null in ids"),
     "a null in place of documents": ({"documents": None}, "null in documents"),
     "fewer labels": ({"labels": [True]}, "labels and ids of other lengths"),
+    "nothing to train on": ({"labels": [False] * 3}, "a row without a token to train on"),
     "more weights": ({"weights": [1.0] * 4}, "weights and ids of other lengths"),
     "a weight that is no number": ({"weights": [1.0, math.nan, 1.0]}, "a weight that is not finite"),
     "a negative id": ({"ids": [5, -1, 7]}, "token ids from -1 to 7"),

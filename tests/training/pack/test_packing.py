@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from cluster import engine as engines
 from cluster.artifact import Artifact
 from cluster.engine import Engine
+from cluster.errors import DataError
 from cluster.examples.splits import SPLITS
 from cluster.exchange import Levels
 from cluster.garbage import find_garbage
-from cluster.output import table_of
+from cluster.output import table_of, table_slice, write_slices
 from cluster.progress import Progress
 from cluster.session import Session
 from cluster.stage import Scratch, Stage, from_scratch, run_unit
@@ -26,8 +28,19 @@ from cluster.store.store import Store
 from tests.support.inline import InlineEngine
 from tests.support.packed_examples import config, document, write_examples
 from tests.support.sampled import sampled
+from training.data.packed import EXAMPLES
 from training.pack import packing
-from training.pack.packing import PackingRule, memory_of_level, moves, numbers, pack_stage, ranges, read_examples
+from training.pack.packing import (
+    KeyRange,
+    PackingRule,
+    ShuffleUnit,
+    memory_of_level,
+    moves,
+    numbers,
+    pack_stage,
+    ranges,
+    read_examples,
+)
 
 # 36 documents have the same id and shuffle key, so only the order of the files tells them apart.
 DOCUMENTS = [
@@ -91,6 +104,62 @@ def test_any_documents_are_moved_to_their_range_in_the_order_of_the_files(tmp_pa
     for one, other in zip(moved, direct.units, strict=True):
         own = all_ranges[one.first : one.end]
         assert read_examples(Store(), one, own) == read_examples(Store(), other, own)
+
+
+WHOLE = {
+    "split": 1, "place": 7, "document": "a", "ids": [5, 6, 7], "labels": [False, True, True], "label": None,
+    "weights": [1.0, 0.0, 2.0],
+}  # fmt: skip
+CHANGES = {
+    "fewer labels": {"labels": [True]},
+    "more labels": {"labels": [True] * 4},
+    "no labels": {"labels": None},
+    "a null within labels": {"labels": [None, True, True]},
+    "fewer ids": {"ids": []},
+    "no ids": {"ids": None},
+    "fewer weights": {"weights": []},
+    "a weight that is no number": {"weights": [1.0, float("inf"), 1.0]},
+    "no split": {"split": None},
+    "no place": {"place": None},
+    "no document": {"document": None},
+}
+
+
+@pytest.mark.parametrize("way", ["files", "slices"])
+@pytest.mark.parametrize("change", [{}, {"weights": None}, *CHANGES.values()], ids=["none", "no weights", *CHANGES])
+def test_examples_that_tokenise_does_not_write_are_named_and_not_packed(tmp_path, change, way):
+    """A kernel reads as many labels as there are ids, and did so beyond the end of fewer labels."""
+    table = pa.Table.from_pylist([WHOLE, WHOLE | change], EXAMPLES)
+    if way == "files":
+        pq.write_table(table, tmp_path / "part")
+    else:
+        write_slices(tmp_path / "part", [b"", table_slice(table)])
+    unit = ShuffleUnit(0, 1, str(tmp_path), ("part",), None if way == "files" else 1)
+    own = [KeyRange(split=1, low=0, high=10)]
+    if change in ({}, {"weights": None}):
+        assert read_examples(Store(), unit, own) == table
+    else:
+        with pytest.raises(DataError, match=f"{tmp_path}/part: was changed after it was written"):
+            read_examples(Store(), unit, own)
+
+
+@pytest.mark.parametrize("change", [{"split": 2}, {"split": -1}, {"place": 10}, {"place": 2**64 - 1}])
+def test_a_slice_with_an_example_of_another_range_is_named(tmp_path, change):
+    table = pa.Table.from_pylist([WHOLE, WHOLE | change], EXAMPLES)
+    write_slices(tmp_path / "part", [table_slice(table)])
+    with pytest.raises(DataError, match=f"{tmp_path}/part: was changed after it was written"):
+        read_examples(Store(), ShuffleUnit(0, 1, str(tmp_path), ("part",), 0), [KeyRange(split=1, low=0, high=10)])
+
+
+@pytest.mark.parametrize("column", ["split", "place"])
+def test_a_file_of_examples_without_statistics_was_changed(tmp_path, column):
+    pq.write_table(
+        pa.Table.from_pylist([WHOLE], EXAMPLES),
+        tmp_path / "part",
+        write_statistics=[name for name in ("split", "place") if name != column],
+    )
+    with pytest.raises(DataError, match="was changed after it was written"):
+        read_examples(Store(), ShuffleUnit(0, 1, str(tmp_path), ("part",), None), [KeyRange(split=1, low=0, high=10)])
 
 
 def test_reads_are_as_many_as_planned(tmp_path, monkeypatch):
