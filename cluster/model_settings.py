@@ -11,6 +11,9 @@ from cluster.errors import ConfigError
 # 512 experts. torch makes some thousand modules a second, also without memory for their weights.
 _COUNTS = re.compile(r"(?:\w+_)?(?:layers?|experts?|heads?|blocks?|depth)|attention_types")
 _LARGEST_COUNT = 4096
+# transformers names each label of a classifier.
+_LABELS = re.compile(r"_?num_labels")
+_MOST_LABELS = 100_000
 # What replaced or added text is called in a tokenizer.json, and the most characters that may be written for one.
 _WRITTEN = ("content", "prepend", "replacement")
 _MOST_GROWTH = 256
@@ -24,7 +27,8 @@ def refuse_hostile(settings: Any, where: str, name: str = "") -> None:
 
     Raises:
         ConfigError: it names code of a hub, such as the kernel of an attention, which transformers would run if its
-            package `kernels` is installed; or a number of layers, heads or experts is beyond all models.
+            package `kernels` is installed, or another file of weights; or a number of layers, heads, experts or labels
+            is beyond all models.
     """
     if isinstance(settings, dict | list):
         for key, value in settings.items() if isinstance(settings, dict) else ((name, one) for one in settings):
@@ -34,11 +38,18 @@ def refuse_hostile(settings: Any, where: str, name: str = "") -> None:
             f"{where}: {name} names code of a hub, {settings[:80]!a}. Code from a model's folder or a hub is never "
             "run: remove this line from the file."
         )
-    elif isinstance(settings, int | float) and settings > _LARGEST_COUNT and _COUNTS.fullmatch(name):
+    elif name == "transformers_weights" and settings is not None:
         raise ConfigError(
-            f"{where}: {name} is {settings:,}, and no model has more than {_LARGEST_COUNT:,}. Correct the file, or "
-            "fetch it again."
+            f"{where}: {name} names other weights than model.safetensors, {str(settings)[:80]!a}, which may lie "
+            "anywhere. Remove this line from the file."
         )
+    elif isinstance(settings, int | float):
+        most = _MOST_LABELS if _LABELS.fullmatch(name) else _LARGEST_COUNT if _COUNTS.fullmatch(name) else None
+        if most is not None and settings > most:
+            raise ConfigError(
+                f"{where}: {name} is {settings:,}, and no model has more than {most:,}. Correct the file, or fetch it "
+                "again."
+            )
 
 
 def refuse_growing(parts: Any, where: str) -> None:

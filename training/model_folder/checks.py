@@ -98,6 +98,14 @@ def check_model(config: TrainConfig) -> list[str]:
     where = paths.join(folder, "config.json") if folder else "model.config"
     check_architecture(plain, where, body_only=config.training_method.classifies)
     described = _text_config(plain)
+    size = described.get("vocab_size")
+    if size is not None and not isinstance(size, int):
+        raise ConfigError(f"{where}: vocab_size is {str(size)[:40]!a}; a whole number was wanted. Correct the file.")
+    if "adapter_config.json" in names:
+        raise ConfigError(
+            f"{folder}: has an adapter (adapter_config.json) beside a whole model, and transformers would load both as "
+            "one. Move the adapter into a folder of its own; `raymill compose` adds it to the model."
+        )
     if config.training_method.merges and config.lora.target != "all-linear":
         targets = config.lora.targets
         _check_targets(store, model, targets, described)
@@ -107,7 +115,7 @@ def check_model(config: TrainConfig) -> list[str]:
             read_object(store, paths.join(folder, name))
         if has_weights:
             _check_weights(config, folder, names, plain)
-    return [*warnings, *check_tokenizer(store, model, folder, described.get("vocab_size"))]
+    return [*warnings, *check_tokenizer(store, model, folder, size)]
 
 
 def embedded_tokens(store: Store, model: Model) -> int | None:

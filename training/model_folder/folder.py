@@ -136,7 +136,7 @@ def read_shapes(store: Store, uri: str) -> Shapes:
         tensors = {name: one for name, one in plain.items() if name != "__metadata__"}
         end = max((one["data_offsets"][1] for one in tensors.values()), default=0)
         shapes = {name: tuple(map(int, one["shape"])) for name, one in tensors.items()}
-    except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, ArithmeticError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise _damaged(uri, f"has a broken header ({type(error).__name__}: {str(error)[:100]})") from error
     if (stated := _LENGTH_BYTES + length + end) != size:
         raise _damaged(uri, f"has {size:,} bytes, and its header states {stated:,}")

@@ -80,7 +80,7 @@ def _text(file: tuple[bytes, Limits]) -> str:
         raise UnreadableRest("truncated" if "not a zip file" in str(error) else "damaged_file") from error
     except RuntimeError as error:  # raised by zipfile for a part with a password
         raise UnreadableRest("encrypted" if "encrypted" in str(error) else "damaged_file") from error
-    except (KeyError, ElementTree.ParseError, zlib.error, OSError, EOFError, ValueError) as error:
+    except (LookupError, ElementTree.ParseError, zlib.error, OSError, EOFError, ValueError) as error:
         raise UnreadableRest("damaged_file") from error
     if not body.lines:
         raise UnreadableRest("no_text")

@@ -256,6 +256,7 @@ def test_a_word_file_that_cannot_be_read_has_its_own_problem(tmp_path):
         "no zip": (b"rubbish", "damaged_file"),
         "another zip": (word(p("text"), name="xl/workbook.xml"), "damaged_file"),
         "broken XML": (word("<w:p>"), "damaged_file"),
+        "a codec that is no encoding": (word(p("a"), head='<?xml version="1.0" encoding="zip"?>'), "damaged_file"),
         "XML that was cut": (word(p("text"), end=""), "damaged_file"),
         "damaged data": (good.replace(good[50:60], bytes(10)), "damaged_file"),
         "with a password": (container + "EncryptedPackage".encode("utf-16-le"), "encrypted"),

@@ -348,6 +348,8 @@ def test_a_config_that_transformers_cannot_make_a_model_of_is_an_error_of_the_fi
     ("settings", "said"),
     [
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1,000,000,000, and no model has more than 4,096"),
+        ({"num_labels": 10**8}, "num_labels is 100,000,000, and no model has more than 100,000"),
+        ({"transformers_weights": "../w.safetensors"}, "transformers_weights names other weights than model.safeten"),
         ({"model_type": "bart", "decoder_layers": 10**9}, "decoder_layers is 1,000,000,000, and"),
         ({"model_type": "dbrx", "ffn_config": {"moe_num_experts": 10**9}}, "moe_num_experts is 1,000,000,000, and"),
         ({"model_type": "gpt_neo", "attention_types": [[["global"], 10**9]]}, "attention_types is 1,000,000,000, and"),
@@ -369,3 +371,17 @@ def test_a_count_beyond_all_models_is_refused_before_transformers_reads_the_conf
 def test_a_number_of_positions_that_is_none_is_no_defect_of_the_check(tmp_path, positions):
     model = _with_settings(tmp_path / "model", max_position_embeddings=positions)
     check_model(config(model={"name": model}))
+
+
+def test_a_vocabulary_size_that_is_no_number_is_named(tmp_path):
+    model = _with_settings(tmp_path / "model", vocab_size="280")
+    with pytest.raises(ConfigError, match=r"config\.json: vocab_size is '280'; a whole number was wanted"):
+        check_model(config(model={"name": model}))
+
+
+def test_an_adapter_beside_a_whole_model_is_refused(tmp_path):
+    """transformers would load it into the model without a word, and save the adapter alone."""
+    model = folder(tmp_path / "model")
+    (tmp_path / "model" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"model: has an adapter \(adapter_config.json\) beside a whole model"):
+        check_model(config(model=model))
