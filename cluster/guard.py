@@ -249,6 +249,15 @@ def _outcome(work: Callable[[Any], Any], item: Any) -> Any:
         except Exception:  # an error that cannot be made again from its arguments
             return Failed(RuntimeError(f"{type(error).__name__}: {error}"))
         return Failed(error)
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        return Failed(Exceeded("died", f"{type(error).__name__}: {str(error)[:200]}"))
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library written in Rust failed where it expects no error: its exception is no `Exception`."""
+    return type(error).__name__ == "PanicException"
 
 
 def _address_space() -> int:

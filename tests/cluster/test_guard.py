@@ -20,6 +20,10 @@ class Unpicklable(Exception):
         super().__init__(f"{one} and {two}")
 
 
+class PanicException(BaseException):
+    """As that of a library written in Rust."""
+
+
 def work(item: str) -> str:
     match item:
         case "backtracks":  # interrupted within the C code of `re`
@@ -32,6 +36,8 @@ def work(item: str) -> str:
             os._exit(3)
         case "refuses":
             raise ValueError("no")
+        case "panics":
+            raise PanicException("index out of bounds")
         case "refuses oddly":
             raise Unpicklable(1, 2)
     return f"{item}!"
@@ -42,7 +48,22 @@ def shown(outcomes: list) -> list[str]:
 
 
 def test_an_item_beyond_its_bounds_fails_alone():
-    items = ["a", "backtracks", "b", "grows", "c", "crashes", "d", "leaves", "e", "refuses", "refuses oddly", "f"]
+    items = [
+        "a",
+        "backtracks",
+        "b",
+        "grows",
+        "c",
+        "crashes",
+        "d",
+        "leaves",
+        "e",
+        "refuses",
+        "refuses oddly",
+        "f",
+        "panics",
+        "g",
+    ]
     assert shown(Guard(work).map(items, [TIGHT] * len(items))) == [
         "a!",
         "too_slow (over 0.2 s)",
@@ -56,6 +77,8 @@ def test_an_item_beyond_its_bounds_fails_alone():
         "no",
         "Unpicklable: 1 and 2",
         "f!",
+        "died (PanicException: index out of bounds)",
+        "g!",
     ]
 
 

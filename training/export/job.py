@@ -15,6 +15,7 @@ effect on logits, so that a merge without effect is also detected for an adapter
 """
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -120,6 +121,9 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
             "merged_check": writer.check,
         }
         return finish_export(job.store, root, manifest, files)
+
+
+log = logging.getLogger(__name__)
 
 
 class FolderWriter:
@@ -252,7 +256,14 @@ def generation_settings(model: Any, tokenizer: PreTrainedTokenizerFast, own_toke
     stops = [before] if isinstance(before, int) else list(before or [])
     stops += [token for token in stop_ids(tokenizer) if token not in stops]
     ids = {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": pad_id(tokenizer)}
-    return GenerationConfig(**own | ids, eos_token_id=stops if len(stops) > 1 else (stops or [None])[0])
+    ids["eos_token_id"] = stops if len(stops) > 1 else (stops or [None])[0]
+    found = GenerationConfig(**own | ids)
+    try:
+        found.validate(strict=True)  # as when it is saved
+    except ValueError as error:
+        log.warning("the model's generation_config.json is left out: %s", " ".join(str(error).split())[:300])
+        return GenerationConfig(**ids)
+    return found
 
 
 PROMPTS, PROMPT_TOKENS = 8, 64

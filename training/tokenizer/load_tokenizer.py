@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFas
 from cluster.artifact import fingerprint
 from cluster.entry import Entry
 from cluster.errors import ConfigError, DataError
-from cluster.guard import Exceeded
+from cluster.guard import Exceeded, is_panic
 from cluster.model_settings import refuse_growing, refuse_hostile
 from cluster.store import paths
 from cluster.store.interface import FileInfo
@@ -243,7 +243,9 @@ def _load(where: str, uri: str, revision: str | None, problem: str | None = None
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **how)
     except ConfigError:
         raise
-    except Exception as error:  # tokenizers raises plain Exceptions
+    except BaseException as error:  # tokenizers raises plain Exceptions, and panics
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         first = problem and f"no such folder here, and the hub: {problem}"
         first = first or (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(

@@ -13,6 +13,7 @@ import numpy as np
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from cluster.errors import ConfigError, DataError
+from cluster.guard import is_panic
 from cluster.model_settings import refuse_growing, refuse_hostile
 from cluster.store.copies import local_folder
 from cluster.store.interface import NotFound
@@ -76,7 +77,7 @@ class SentenceModel:
         try:
             found = self.model.encode(texts, batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
         except BaseException as error:  # tokenizers is written in Rust, of which a panic is no Exception
-            if type(error).__name__ != "PanicException":
+            if not is_panic(error):
                 raise
             raise DataError(
                 f"{self._setting}: the tokenizer of {self._folder} fails on a text ({str(error)[:200]}). {MODELS}"

@@ -170,11 +170,20 @@ def test_a_models_own_stop_tokens_come_first_if_the_tokenizer_is_its_own(own, eo
     tokenizer = byte_tokenizer()
     ids = [tokenizer.convert_tokens_to_ids(token) for token in ("<|endoftext|>", "<|im_end|>")]
     stops = [{256: ids[0], 259: ids[1]}.get(stop, stop) for stop in stops]
-    model = SimpleNamespace(generation_config=GenerationConfig(eos_token_id=eos, temperature=0.5))
+    model = SimpleNamespace(generation_config=GenerationConfig(eos_token_id=eos, do_sample=True, temperature=0.5))
     found = generation_settings(model, tokenizer, own)
     assert found.eos_token_id == stops
     assert (found.temperature == 0.5) is own
     assert (found.pad_token_id, found.bos_token_id) == (tokenizer.pad_token_id, None)
+
+
+def test_settings_that_transformers_does_not_save_are_left_out(caplog):
+    """As `do_sample: false` beside a temperature, of which saving would raise an error after the whole training."""
+    model = SimpleNamespace(generation_config=GenerationConfig(do_sample=False, temperature=0.1, eos_token_id=7))
+    found = generation_settings(model, byte_tokenizer(), True)
+    assert found.temperature is None or found.temperature == 1.0
+    assert 7 in found.eos_token_id
+    assert "the model's generation_config.json is left out" in caplog.text
 
 
 class Fixed(torch.nn.Module):
