@@ -169,7 +169,7 @@ def test_the_size_of_a_page_is_read_from_its_header(size):
         digits.append(value % 128 + 128)
         value //= 128
     header = bytes([0x15, 0x04, 0x15, *digits, value, 0x15, 0x02, 0x00])
-    assert _parsed(header) == (len(header), size, 1)
+    assert _parsed(header)[:3] == (len(header), size, 1)
     for cut in (header[:-1], header[:3]):
         with pytest.raises(IndexError):
             _parsed(cut)
