@@ -354,7 +354,7 @@ class RunJob(ABC, Generic[Config]):
             raise DataError(
                 f"{self.root}: {seen}\nThis command continued an unfinished run. If its files were changed or damaged "
                 f"since, delete {paths.join(self.root, '_work')} and run the same command again; if that does not "
-                f"help, delete {self.root}. Otherwise this is a defect of Raymill; --debug shows the traceback."
+                f"help, delete {self.root}. If nobody changed them, report this error with its traceback (--debug)."
             ) from error
 
     def refuse_other_attempt(self) -> None:
