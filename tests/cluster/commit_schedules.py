@@ -221,7 +221,6 @@ def simulation_of_one_unit() -> Iterator[Simulation]:
         for kind in (Record, Manifest):
             patch.setattr(kind, "from_json", cache(kind.from_json))
             patch.setattr(kind, "to_json", _remembered(kind.to_json))
-        patch.setattr(Manifest, "_content_digest", _remembered(Manifest._content_digest))
         simulated = Simulation(stage, set(contents))
         patch.setattr(Store, "_backend", lambda store, uri, *, file=True: (simulated.world, uri))
         patch.setattr(stages, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=simulated.attempt_name())))
