@@ -233,9 +233,11 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         ]
     memory = collect_memory(config.limits) + rules_memory(store, config.validation)
     work, made_from = partial(collect, settings, inputs.reading, tables), fingerprint(depends_on)
-    return Stage(
-        "collect", outputs, inputs.units, work, made_from, store, lambda unit: files_from(unit.uris), memory=memory
-    )
+    return Stage("collect", outputs, inputs.units, work, made_from, store, _files, memory=memory)
+
+
+def _files(unit: Unit) -> str:
+    return files_from(unit.uris)
 
 
 def collect_memory(limits: Limits) -> int:
