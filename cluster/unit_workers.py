@@ -164,4 +164,5 @@ def _lost(index: int, error: RayError) -> Answer:
         "traceback": "",
         "kind": type(raised or error).__name__,
         "final": None,
+        "unexpected": False,  # a worker dies of what happens to its machine, too
     }
