@@ -150,7 +150,8 @@ class Training:
         self.resumed_seconds = self.progress.seconds
         self.saved_step = checkpoint.step if checkpoint else -1
         self.saved_metrics: dict[str, float] = {}  # of the last checkpoint of this attempt
-        self.log = StepLog(job.store, job.step_log, self.progress.step if checkpoint else None) if ranks.first else None
+        resumed = self.progress.step if checkpoint else None
+        self.log = StepLog(job.store, job.step_log, resumed, job.outcome) if ranks.first else None
         if self.log:
             stack.callback(self.log.close)
         self.metrics: Metrics = connect(job.root.rpartition("/")[2]) if ranks.first else NOT_EXPORTED

@@ -35,11 +35,13 @@ class StepLog:
     """Writes the step log; only the first worker has one.
 
     resumed: step of the restored checkpoint, after which lines are removed; None: all lines are removed.
+    outcome: URI of the record that ends the training. Once it exists, nothing is written: a worker that was suspended
+        may run on after another attempt finished the training, and has fewer lines.
     """
 
-    def __init__(self, store: Store, uri: str, resumed: int | None) -> None:
+    def __init__(self, store: Store, uri: str, resumed: int | None, outcome: str) -> None:
         self.store = store
-        self.uri = uri
+        self.uri, self.outcome = uri, outcome
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         kept = [] if resumed is None else [one for one in read_steps(store, uri) if one["step"] <= resumed]
@@ -77,7 +79,8 @@ class StepLog:
                     return
                 data = b"".join(line for _, line in self._lines)
                 self._changed = False
-            self.store.write_bytes(self.uri, data)
+            if not self.store.exists(self.outcome):
+                self.store.write_bytes(self.uri, data)
 
     def close(self) -> None:
         """Stop the thread and write all lines."""

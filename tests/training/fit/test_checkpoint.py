@@ -511,11 +511,11 @@ def test_training_progress_survives_its_manifest():
 
 def test_lines_after_the_restored_step_are_cut_off_and_none_is_lost_or_doubled(tmp_path):
     uri = str(tmp_path / "steps.jsonl")
-    log = StepLog(Store(), uri, None)
+    log = StepLog(Store(), uri, None, f"{tmp_path}/fit.json")
     for step in range(6):
         log.append({"step": step, "time": "t", "workers": 1})
     log.close()
-    log = StepLog(Store(), uri, 3)
+    log = StepLog(Store(), uri, 3, f"{tmp_path}/fit.json")
     log.append({"step": 4, "time": "again", "workers": 1})
     log.flush()
     assert [(line["step"], line["time"]) for line in read_steps(Store(), uri)] == [
@@ -530,16 +530,30 @@ def test_lines_after_the_restored_step_are_cut_off_and_none_is_lost_or_doubled(t
     assert [line["step"] for line in read_steps(Store(), uri)] == [0, 1]
 
 
+def test_a_worker_that_runs_on_after_another_finished_the_training_leaves_its_lines(tmp_path):
+    uri, outcome = str(tmp_path / "steps.jsonl"), str(tmp_path / "fit.json")
+    suspended = StepLog(Store(), uri, None, outcome)
+    suspended.append({"step": 0, "time": "first", "workers": 1})
+    suspended.flush()
+    other = StepLog(Store(), uri, 0, outcome)
+    other.append({"step": 1, "time": "second", "workers": 1})
+    other.close()
+    Store().write_bytes(outcome, b"{}")
+    suspended.append({"step": 1, "time": "first", "workers": 1})
+    suspended.close()
+    assert [(line["step"], line["time"]) for line in read_steps(Store(), uri)] == [(0, "first"), (1, "second")]
+
+
 def test_a_training_that_starts_again_has_none_of_the_old_lines(tmp_path):
     uri = str(tmp_path / "steps.jsonl")
     Store().write_bytes(uri, b'{"step": 1, "time": "old", "workers": 1}\n')
-    StepLog(Store(), uri, None).close()
+    StepLog(Store(), uri, None, f"{tmp_path}/fit.json").close()
     assert list(read_steps(Store(), uri)) == []
 
 
 def test_a_log_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
-    log = StepLog(Store(), str(tmp_path / "file" / "steps.jsonl"), None)
+    log = StepLog(Store(), str(tmp_path / "file" / "steps.jsonl"), None, str(tmp_path / "fit.json"))
     log._thread.join(10)
     with pytest.raises(Exception, match="A file stands where a folder was wanted"):
         log.append({"step": 1, "time": "t", "workers": 1})
