@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ConfigDict, Field
 
-from cluster.artifact import StoredParquet
 from cluster.errors import ConfigError, UserError
 from cluster.formats import plural
 from cluster.readers.formats.records import json_value
@@ -28,6 +27,7 @@ from cluster.readers.streams import DECODERS, UnreadableRest, lines, stream
 from cluster.store import paths
 from cluster.store.paths import AbsolutePath
 from cluster.store.store import Store
+from cluster.stored_parquet import StoredParquet
 from pipelines.rules.rule import Analysis, Check, Dialect
 from pipelines.text.common_runs import CommonRuns, Passages, common_runs, index_passages
 from pipelines.text.normalize import normalize

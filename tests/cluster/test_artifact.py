@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster import artifact as artifacts
+from cluster import stored_parquet
 from cluster.artifact import (
     MANIFEST,
     Artifact,
@@ -230,8 +231,9 @@ KINDS = ("string", "binary", "list", "struct", "map", "prefixes", "compressed", 
 @pytest.fixture
 def small_bounds(monkeypatch):
     """Bounds for files of kilobytes."""
-    monkeypatch.setattr(artifacts, "_LARGEST_GROUP", 1 << 20)
-    monkeypatch.setattr(artifacts, "_LARGEST_RATIO", 20)
+    monkeypatch.setattr(stored_parquet, "_LARGEST_GROUP", 1 << 20)
+    for module in (artifacts, stored_parquet):
+        monkeypatch.setattr(module, "LARGEST_RATIO", 20)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster import stage as stages
-from cluster.artifact import chunk_range, read_tables
+from cluster.artifact import read_tables
 from cluster.errors import StorageError
 from cluster.lease import held
 from cluster.output import Output
@@ -22,6 +22,7 @@ from cluster.record import RecordFile
 from cluster.stage import Scratch
 from cluster.store.object_files import PIECE_BYTES, Onward, Parts, merged
 from cluster.store.store import Store
+from cluster.stored_parquet import chunk_range
 from pipelines.curate.stages.decide import TALLIES, VERDICTS, VERDICTS_SCHEMA, MeasuredFiles, is_needed
 from pipelines.curate.stages.tallies import TALLIES_SCHEMA
 from tests.conftest import CREDENTIALS

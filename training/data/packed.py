@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact, Counters, StoredParquet, open_parquet
+from cluster.artifact import Artifact, Counters, open_parquet
 from cluster.errors import DataError
+from cluster.stored_parquet import StoredParquet
 
 EXAMPLES = pa.schema(
     [

@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.artifact import StoredParquet, chunk_range
 from cluster.errors import DataError
 from cluster.formats import plural
 from cluster.parquet_pages import HEADER_BYTES, PageHeader, page_header
@@ -32,6 +31,7 @@ from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, UnreadableRes
 from cluster.store.interface import FileInfo
 from cluster.store.object_files import PartsFile
 from cluster.store.store import Store
+from cluster.stored_parquet import StoredParquet, chunk_range
 
 # Bound on one decoded batch, whatever the encoding of its columns.
 _MAX_BATCH_BYTES = 256 << 20
