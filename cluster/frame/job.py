@@ -339,7 +339,7 @@ class RunJob(ABC, Generic[Config]):
 
     @contextmanager
     def naming_changed_work(self) -> Iterator[None]:
-        """Say in an unexpected error that the unfinished work may be damaged, if the run continues such work.
+        """Turn an unexpected error of a run that continues unfinished work into one that names this work.
 
         Raises:
             DataError: the run ended with an unexpected error, here or in a unit.

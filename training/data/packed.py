@@ -217,7 +217,10 @@ class PackedRows:
         return table
 
     def _wrong(self, table: pa.Table) -> str | None:
-        """What `pack` does not write: it could take memory without end, or be outside of the model's embeddings."""
+        """The first value that `pack` does not write, in words; None without one.
+
+        Used, it could take unbounded memory or index outside of the model's embeddings.
+        """
         if (wrong := wrong_lists(table, "lengths", "documents")) is not None:
             return wrong
         ids, labels, lengths = (table[name].combine_chunks() for name in ("ids", "labels", "lengths"))

@@ -19,7 +19,7 @@ _WITH_LENGTHS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binar
 
 
 def bounded_pieces(batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.RecordBatch]:
-    """The rows of a batch in pieces of about _PIECE_BYTES when decoded.
+    """The rows of a batch in pieces of about 8 MiB of decoded values.
 
     Raises:
         UnreadableRest: a row is too large; those before it were returned.

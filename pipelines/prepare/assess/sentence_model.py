@@ -26,7 +26,7 @@ except ImportError:
     SentenceTransformer = None
 
 _BATCH = 64  # texts at a time
-_LARGEST_CONFIG = 64 << 20  # bytes; a tokenizer.json of 260,000 words has 34 MB
+_LARGEST_CONFIG = 64 << 20  # bytes; the largest is tokenizer.json, with each word of the vocabulary
 # What is fetched of a hub's repository: no pickled weights, and no copies for other libraries.
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _OTHER_LIBRARIES = ["onnx/*", "openvino/*"]
@@ -86,9 +86,9 @@ class SentenceModel:
 
 
 def _link_data(folder: Path, into: Path, setting: str) -> None:
-    """Link what a model is loaded from into an empty folder: configs, words and safetensors, after a check.
+    """Check a model's configs, vocabulary and safetensors, and link them into an empty folder to load the model from.
 
-    What is pickled is not among them, whatever a config says about how it is to be loaded.
+    Pickled files are not linked, so no config can have them loaded.
 
     Raises:
         DataError: weights are pickled, or a file is a FIFO, socket or device.
@@ -120,11 +120,11 @@ def _link_data(folder: Path, into: Path, setting: str) -> None:
 
 
 def _refuse_code(settings: Any, where: str) -> None:
-    """Check a config for what sentence-transformers would pass on when it loads a model, or import.
+    """Check a config for arguments and classes that sentence-transformers would use when it loads the model.
 
     Raises:
-        ConfigError: it has arguments of loading, by which any file can be read, run or written; or a module or function
-            that is none of a model.
+        ConfigError: it has arguments for loading, which can read, run or write any file, or names a class that is no
+            module of a text model.
     """
     for entry in settings if isinstance(settings, list) else [settings]:
         if not isinstance(entry, dict):
